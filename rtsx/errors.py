@@ -1,0 +1,63 @@
+"""The exceptions of rtsx; each is also the built-in that a caller would expect.
+
+Every message says what was expected, what came, and what to do. The command line prints the message alone and exits
+with status 2; anything that is not an `RtsxError` is a defect of ours and keeps its traceback.
+"""
+
+__all__ = [
+    "BundleError",
+    "CubeError",
+    "FootprintError",
+    "GridError",
+    "MemoryPlanError",
+    "MissingExtraError",
+    "OutputExistsError",
+    "OutputNotWritableError",
+    "PlanError",
+    "RtsxError",
+    "UntrustedModelError",
+]
+
+
+class RtsxError(Exception):
+    """Any error that rtsx raises on purpose."""
+
+
+class GridError(RtsxError, ValueError):
+    """A grid or cell that does not exist or cannot be built."""
+
+
+class CubeError(RtsxError, ValueError):
+    """A cube, layer or source that cannot be used as asked."""
+
+
+class BundleError(RtsxError, ValueError):
+    """A model that cannot be read, described or run as asked."""
+
+
+class UntrustedModelError(BundleError):
+    """A model file that could run code of its author when read, and that the caller has not said to trust."""
+
+
+class PlanError(RtsxError, ValueError):
+    """A tiling that cannot give a right answer, such as an overlap that is not below the tile."""
+
+
+class MemoryPlanError(RtsxError, MemoryError):
+    """A plan whose reckoned memory is above what the worker has."""
+
+
+class FootprintError(RtsxError, ValueError):
+    """Footprints that cannot be extracted or are not what `validate_footprints` expects."""
+
+
+class OutputExistsError(RtsxError, FileExistsError):
+    """An output path that already holds something."""
+
+
+class OutputNotWritableError(RtsxError, PermissionError):
+    """An output path that cannot be written."""
+
+
+class MissingExtraError(RtsxError, ImportError):
+    """An optional library that is not installed; the message names the extra that brings it."""
