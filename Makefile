@@ -1,0 +1,69 @@
+# Everything a fresh machine needs: `make demo` runs the main job, `make test` passes the tests. `make help` lists the rest.
+
+# The first Python that is new enough, or the one named on the command line: make PYTHON=python3.12 demo
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
+	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$candidate && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := rtsx tests benchmarks
+
+# A stamp is newer than pyproject.toml when the environment holds what pyproject.toml asks for, so a second `make`
+# installs nothing. The demo needs less than the tests: its stamp is written by both.
+USER_STAMP := $(VENV)/.installed-demo
+DEV_STAMP := $(VENV)/.installed-dev
+DEV_EXTRAS := bench,docs,onnx,openvino,s3,test,view
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types contract docs bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-9s %s\n", $$1, $$2}'
+
+demo: $(USER_STAMP) ## make a scene, map it, score it, draw it (into demo-output/)
+	$(BIN)/rtsx demo --overwrite
+
+test: $(DEV_STAMP) ## run all tests and doctests
+	$(BIN)/python -m pytest
+
+check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(MAKE) --no-print-directory lint types contract docs test
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+contract: $(DEV_STAMP)
+	$(BIN)/lint-imports
+
+format: $(DEV_STAMP) ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix-only $(wildcard $(SOURCES))
+	$(BIN)/ruff format $(wildcard $(SOURCES))
+
+docs: $(DEV_STAMP) ## build the documentation into site/, warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(DEV_STAMP) ## measure speed and memory against the bare network and against others
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment, outputs and caches
+	rm -rf $(VENV) demo-output site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(wildcard $(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "rtsx needs Python 3.11 or newer, and none was found on PATH." \
+		"Install one, or name it: make PYTHON=/path/to/python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rtsx needs Python 3.11 or newer;" \
+		"$(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=/path/to/python3.12 demo" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a change in the sources is what the next command runs.
+$(USER_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[view]'
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(DEV_EXTRAS)]'
+	@touch $(USER_STAMP) $@

@@ -1,0 +1,73 @@
+"""Maps retrogressive thaw slumps, or any other object, over satellite data cubes of any size.
+
+The public names load when they are first used, so that `import rtsx` costs next to nothing: no torch, no rasterio, no
+distributed until something needs them.
+
+Examples
+--------
+>>> import rtsx
+>>> rtsx.Grid.arctic(resolution=3).crs.to_epsg()
+3413
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rtsx.cube import Layer, export_cog, open_cube, validate_cube, write_cube
+    from rtsx.footprints import extract_footprints, validate_footprints, write_footprints
+    from rtsx.grid import Cell, Grid
+    from rtsx.inference import predict_cube
+    from rtsx.model import InputLayer, ModelBundle
+    from rtsx.tiling import TilePlan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cell",
+    "Grid",
+    "InputLayer",
+    "Layer",
+    "ModelBundle",
+    "TilePlan",
+    "__version__",
+    "export_cog",
+    "extract_footprints",
+    "open_cube",
+    "predict_cube",
+    "validate_cube",
+    "validate_footprints",
+    "write_cube",
+    "write_footprints",
+]
+
+_HOMES = {
+    "Cell": "rtsx.grid",
+    "Grid": "rtsx.grid",
+    "InputLayer": "rtsx.model",
+    "Layer": "rtsx.cube",
+    "ModelBundle": "rtsx.model",
+    "TilePlan": "rtsx.tiling",
+    "export_cog": "rtsx.cube",
+    "extract_footprints": "rtsx.footprints",
+    "open_cube": "rtsx.cube",
+    "predict_cube": "rtsx.inference",
+    "validate_cube": "rtsx.cube",
+    "validate_footprints": "rtsx.footprints",
+    "write_cube": "rtsx.cube",
+    "write_footprints": "rtsx.footprints",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that defines it, once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rtsx' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,51 @@
+"""`import rtsx` is cheap: each measurement runs in an interpreter of its own."""
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "dask",
+    "distributed",
+    "geopandas",
+    "onnxruntime",
+    "rasterio",
+    "segmentation_models_pytorch",
+    "torch",
+    "xarray",
+)
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_import_loads_no_heavy_library() -> None:
+    loaded = run(f"import rtsx, sys; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert loaded == "[]"
+
+
+def test_import_costs_less_than_half_a_second_more_than_xarray() -> None:
+    code = "import time, xarray; start = time.perf_counter(); import rtsx; print(time.perf_counter() - start)"
+    assert statistics.median(float(run(code)) for _ in range(3)) < 0.5
+
+
+def test_a_lazy_name_is_the_one_its_module_defines() -> None:
+    import rtsx
+    from rtsx.tiling import TilePlan
+
+    assert rtsx.TilePlan is TilePlan
+
+
+def test_every_public_name_is_listed_before_it_is_loaded() -> None:
+    listed = run("import rtsx; print(set(rtsx.__all__) <= set(dir(rtsx)))")
+    assert listed == "True"
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    import rtsx
+
+    with pytest.raises(AttributeError, match=r"no attribute 'predict_cubes'; its public names are .*predict_cube"):
+        _ = rtsx.predict_cubes

@@ -1,0 +1,42 @@
+"""Every public name stands in `__all__`, in the documentation and has a docstring."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import rtsx
+
+API_PAGES = Path(__file__).parent.parent / "docs" / "api"
+PUBLIC = [name for name in rtsx.__all__ if not name.startswith("__")]
+
+
+def test_the_list_is_sorted_and_holds_nothing_twice() -> None:
+    assert sorted(set(rtsx.__all__)) == rtsx.__all__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_home_of_a_name_makes_it_public_too(name: str) -> None:
+    home = import_module(rtsx._HOMES[name])
+    assert name in home.__all__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_name_has_a_docstring(name: str) -> None:
+    documentation = getattr(rtsx, name).__doc__
+    assert documentation is not None
+    assert len(documentation.strip()) > 20
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_name_stands_in_the_documentation(name: str) -> None:
+    pages = "\n".join(page.read_text() for page in API_PAGES.glob("*.md"))
+    assert re.search(rf"^::: rtsx\.{name}$", pages, re.MULTILINE)
+
+
+@pytest.mark.parametrize("room", ["cube", "errors", "footprints", "grid", "inference", "model", "synthetic", "tiling"])
+def test_the_list_of_a_room_is_sorted_and_every_name_in_it_exists(room: str) -> None:
+    module = import_module(f"rtsx.{room}")
+    assert sorted(module.__all__) == module.__all__
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
