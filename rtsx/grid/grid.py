@@ -1,0 +1,209 @@
+"""The lattice that everything is anchored to."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.errors import GridError
+from rtsx.grid.cell import Cell, parse_cell_id
+
+__all__ = ["Grid"]
+
+_DEGREE_STEP = 0.1
+"""Degrees between vertices before a region is projected: a parallel at 60° N is then true to 2 m."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A pixel lattice in one CRS, cut into square cells with addresses ``(iy, ix)``.
+
+    Raises
+    ------
+    GridError
+        The CRS is unknown or in degrees of an unknown axis, or a number is not usable.
+
+    Examples
+    --------
+    >>> grid = Grid("EPSG:32608", 10.0, cell_size=1000, origin=(300000.0, 7900000.0))
+    >>> grid[0, 1].bounds
+    (310000.0, 7890000.0, 320000.0, 7900000.0)
+    """
+
+    crs: str
+    """Coordinate reference system as ``AUTHORITY:CODE`` where it has one, else as WKT."""
+    resolution: float
+    """Side of a square pixel in CRS units."""
+    cell_size: int = 12288
+    """Side of a cell in pixels. The default is 36.9 km at 3 m and whole shards of 512, 1024, 2048 and 4096 px."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Upper-left corner (x, y) of pixel (0, 0) and of cell (0, 0), in CRS units."""
+
+    def __post_init__(self) -> None:
+        """Check every number once, and write the CRS in one way so that equal grids compare equal."""
+        try:
+            crs = CRS.from_user_input(self.crs)
+        except CRSError as error:
+            raise GridError(
+                f"The CRS of a grid has to be one that PROJ knows, such as 'EPSG:3413'; got {self.crs!r}."
+            ) from error
+        if not crs.is_projected and not crs.is_geographic:
+            raise GridError(f"The CRS of a grid has to be projected or geographic; got {crs.name!r}.")
+        authority = crs.to_authority(min_confidence=100)
+        object.__setattr__(self, "crs", ":".join(authority) if authority else crs.to_wkt())
+        if not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise GridError(f"The resolution of a grid has to be a length above 0 in CRS units; got {self.resolution}.")
+        if not (isinstance(self.cell_size, int | np.integer) and self.cell_size > 0):
+            raise GridError(
+                f"The cell size of a grid has to be a whole number of pixels above 0; got {self.cell_size!r}."
+            )
+        if len(self.origin) != 2 or not all(math.isfinite(value) for value in self.origin):
+            raise GridError(f"The origin of a grid has to be two finite numbers (x, y); got {self.origin}.")
+        object.__setattr__(self, "resolution", float(self.resolution))
+        object.__setattr__(self, "cell_size", int(self.cell_size))
+        object.__setattr__(self, "origin", (float(self.origin[0]), float(self.origin[1])))
+
+    def __repr__(self) -> str:
+        return f"Grid({self.crs!r}, {self.resolution:g}, cell_size={self.cell_size}, origin={self.origin})"
+
+    @classmethod
+    def arctic(cls, resolution: float = 3.0, *, cell_size: int = 12288) -> Self:
+        """The Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the lattice's corner on the north pole.
+
+        Examples
+        --------
+        >>> Grid.arctic()
+        Grid('EPSG:3413', 3, cell_size=12288, origin=(0.0, 0.0))
+        """
+        return cls("EPSG:3413", resolution, cell_size=cell_size)
+
+    @classmethod
+    def from_geobox(cls, geobox: GeoBox, *, cell_size: int = 12288) -> Self:
+        """The grid whose lattice is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
+
+        Raises
+        ------
+        GridError
+            The raster has no CRS, is rotated or not north-up, or its pixels are not square.
+        """
+        affine = geobox.affine
+        if geobox.crs is None:
+            raise GridError("A grid needs a raster with a CRS; this geobox has none.")
+        if affine.b or affine.d or not affine.a > 0 or not math.isclose(affine.a, -affine.e, rel_tol=1e-9):
+            raise GridError(
+                f"A grid needs a north-up raster with square pixels; got pixels of ({affine.a}, {affine.e}) and rotation "
+                f"({affine.b}, {affine.d}). Warp the raster to square pixels, or open it without a grid."
+            )
+        return cls(str(geobox.crs), affine.a, cell_size=cell_size, origin=(affine.c, affine.f))
+
+    def __getitem__(self, address: tuple[int, int]) -> Cell:
+        if (
+            not isinstance(address, tuple)
+            or len(address) != 2
+            or not all(isinstance(index, int | np.integer) for index in address)
+        ):
+            raise GridError(f"A cell is taken by two whole numbers, grid[iy, ix]; got grid[{address!r}].")
+        return Cell(self, int(address[0]), int(address[1]))
+
+    def __iter__(self) -> Iterator[Cell]:  # without this, Python would try grid[0], grid[1], ...
+        raise TypeError("A grid has no end; ask for the cells of a region with grid.cells(geometry).")
+
+    def cell(self, name: str) -> Cell:
+        """The cell of a name such as ``r412c088``.
+
+        Raises
+        ------
+        GridError
+            The name is not a cell's name.
+        """
+        return self[parse_cell_id(name)]
+
+    def cell_at(self, x: float, y: float) -> Cell:
+        """The cell that holds a point in CRS units; a point on a border belongs to the cell below or to the right."""
+        side = self.cell_size * self.resolution
+        return self[math.floor((self.origin[1] - y) / side), math.floor((x - self.origin[0]) / side)]
+
+    def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> GeoBox:
+        """Geobox of a half-open range of lattice rows and columns.
+
+        Examples
+        --------
+        >>> window = Grid.arctic().window((10, 20), (-5, 0))
+        >>> window.affine.c, window.affine.f, window.shape
+        (-15.0, -30.0, Shape2d(x=5, y=10))
+        """
+        (top, bottom), (left, right) = rows, columns
+        if not (top < bottom and left < right):
+            raise GridError(
+                f"A window needs rows and columns as (start, stop) with start < stop; got {rows}, {columns}."
+            )
+        affine = Affine(
+            *(self.resolution, 0.0, self.origin[0] + left * self.resolution),
+            *(0.0, -self.resolution, self.origin[1] - top * self.resolution),
+        )
+        return GeoBox((bottom - top, right - left), affine, self.crs)
+
+    def cells(self, region: BaseGeometry, *, crs: str = "EPSG:4326") -> Iterator[Cell]:
+        """Cells that share ground with a region, row by row.
+
+        A cell that an area only touches along its border is left out; points and lines count where they touch.
+
+        Parameters
+        ----------
+        region
+            Any shapely geometry.
+        crs
+            CRS of its coordinates; x comes first, also in degrees.
+
+        Raises
+        ------
+        GridError
+            The region is empty, or cannot be expressed in the grid's CRS.
+
+        Examples
+        --------
+        >>> from shapely import box
+        >>> [cell.id for cell in Grid.arctic().cells(box(-139.3, 69.5, -138.9, 69.65))]
+        ['r-005c-061']
+        """
+        area = self._projected(region, crs)
+        xmin, ymin, xmax, ymax = area.bounds
+        first, last = self.cell_at(xmin, ymax), self.cell_at(xmax, ymin)
+        is_areal = area.area > 0
+        shapely.prepare(area)
+        for iy in range(first.iy - 1, last.iy + 1):
+            # A row at a time, because boxes of the whole Arctic are not needed at once and one box at a time is slow.
+            row = [self[iy, ix] for ix in range(first.ix - 1, last.ix + 1)]
+            boxes = np.array([cell.polygon for cell in row])
+            meets = shapely.intersects(area, boxes)
+            if is_areal:
+                meets[meets] = shapely.relate_pattern(area, boxes[meets], "T********")
+            yield from (cell for cell, is_met in zip(row, meets, strict=True) if is_met)
+
+    def _projected(self, region: BaseGeometry, crs: str) -> BaseGeometry:
+        """The region in the grid's CRS, its edges densified so that they stay where they were."""
+        if not isinstance(region, BaseGeometry) or region.is_empty:
+            raise GridError(f"A region has to be a shapely geometry that is not empty; got {region!r}.")
+        try:
+            source, target = CRS.from_user_input(crs), CRS.from_user_input(self.crs)
+        except CRSError as error:
+            raise GridError(f"The CRS of a region has to be one that PROJ knows; got {crs!r}.") from error
+        if source == target:
+            return region
+        step = _DEGREE_STEP if source.is_geographic else self.cell_size * self.resolution / 16
+        transformer = Transformer.from_crs(source, target, always_xy=True)
+        moved = shapely.transform(shapely.segmentize(region, step), transformer.transform, interleaved=False)
+        if not np.isfinite(shapely.get_coordinates(moved)).all():
+            raise GridError(
+                f"The region {region.bounds} in {crs} cannot be expressed in the grid's CRS {self.crs}. "
+                "Check the order of its coordinates (x or longitude first) and its CRS."
+            )
+        return shapely.make_valid(moved)
