@@ -1,0 +1,259 @@
+"""A network ready to run: a batch of tiles in, probabilities out, whatever library does the arithmetic."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+from rtsx.errors import BundleError
+from rtsx.model.eager import open_eager
+from rtsx.model.forward import Forward
+
+if TYPE_CHECKING:
+    from rtsx.model.source import NetworkSource
+
+__all__ = [
+    "Activation",
+    "Network",
+    "ProbabilityNetwork",
+    "StubNetwork",
+    "open_network",
+    "resolve_device",
+    "resolve_dtype",
+]
+
+Activation = Literal["sigmoid", "softmax", "none"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ROUNDING = 1e-4
+"""How far beyond 0..1 a probability may be before it counts as a missing activation."""
+
+
+class Network(Protocol):
+    """What inference needs of a network: call it with tiles, get probabilities.
+
+    Threads: one caller at a time; a network may use every thread that torch is allowed. Ownership: the network keeps
+    neither the batch nor the answer, so the caller may overwrite both.
+    """
+
+    device: torch.device
+    """Where batches have to lie and answers come to lie."""
+    backend: str
+    """What does the arithmetic: "eager", "compile", "onnx", "openvino", or a stub's own word."""
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn (tile, layer, y, x) float32 into (tile, class, y, x) float32 probabilities, contiguous, no gradient."""
+        ...
+
+
+class StubNetwork:
+    """A network made from a plain function of tensors, which counts its calls; for tests of whatever calls networks.
+
+    Examples
+    --------
+    >>> stub = StubNetwork(lambda batch: batch[:, :1].clamp(0, 1))
+    >>> stub(torch.full((2, 3, 4, 4), 0.5)).shape
+    torch.Size([2, 1, 4, 4])
+    >>> stub.n_calls, stub.n_tiles
+    (1, 2)
+    """
+
+    backend = "stub"
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], *, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.n_calls = 0
+        """Forward passes so far."""
+        self.n_tiles = 0
+        """Tiles in all forward passes so far."""
+        self._function = function
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Apply the function and count."""
+        self.n_calls += 1
+        self.n_tiles += len(batch)
+        return self._function(batch).float().contiguous()
+
+
+class ProbabilityNetwork:
+    """A raw forward pass with its activation, checked the first time it meets a tile size."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        device: torch.device,
+        backend: str,
+        n_layers: int,
+        classes: tuple[str, ...],
+        activation: Activation,
+    ) -> None:
+        if activation not in {"sigmoid", "softmax", "none"}:
+            raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {activation!r}.")
+        if activation == "softmax" and len(classes) == 1:
+            raise BundleError(
+                f"softmax over the single class {classes[0]!r} is 1 everywhere; pass activation='sigmoid', "
+                "or name every class that the network tells apart."
+            )
+        self.device = device
+        self.backend = backend
+        self._forward = forward
+        self._n_layers = n_layers
+        self._classes = classes
+        self._activation = activation
+        self._checked: set[torch.Size] = set()
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn (tile, layer, y, x) float32 into (tile, class, y, x) float32 probabilities.
+
+        Raises
+        ------
+        BundleError
+            The network cannot take such tiles, or what it returns cannot be probabilities of its classes; found the
+            first time that a tile size comes.
+        """
+        is_new = batch.shape[1:] not in self._checked
+        raw = self._first_forward(batch) if is_new else self._forward(batch)
+        with torch.no_grad():
+            answer = self._activate(raw.to(self.device, torch.float32)).contiguous()
+        if is_new:
+            self._check_probabilities(answer)
+            self._checked.add(batch.shape[1:])
+        return answer
+
+    def _activate(self, raw: torch.Tensor) -> torch.Tensor:
+        if self._activation == "sigmoid":
+            return raw.sigmoid()
+        return raw.softmax(dim=1) if self._activation == "softmax" else raw
+
+    def _first_forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if batch.ndim != 4 or batch.shape[1] != self._n_layers:
+            raise BundleError(
+                f"The network takes batches (tile, {self._n_layers} layers, y, x); got {tuple(batch.shape)}. "
+                "Check the layers of the bundle."
+            )
+        try:
+            raw = self._forward(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise BundleError(
+                f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "
+                "Check its number of layers, and that the tile is a multiple of its stride and a size it can take."
+            ) from error
+        self._check_shape(raw, batch)
+        return raw
+
+    def _check_shape(self, raw: torch.Tensor, batch: torch.Tensor) -> None:
+        expected = (len(batch), len(self._classes), *batch.shape[2:])
+        if tuple(raw.shape) != expected:
+            raise BundleError(
+                f"For {len(self._classes)} classes {list(self._classes)} the network has to return (tile, class, y, x) = "
+                f"{expected}; it returned {tuple(raw.shape)}. Name as many classes as it has output channels, and let "
+                "it answer at the resolution of its input."
+            )
+
+    def _check_probabilities(self, answer: torch.Tensor) -> None:
+        low, high = answer.min().item(), answer.max().item()
+        if not bool(answer.isfinite().all()):
+            raise BundleError(
+                "The network returned NaN or infinity for finite input. Check its weights, and try precision='float32'."
+            )
+        if self._activation == "none" and not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+            raise BundleError(
+                f"With activation='none' the network itself has to return probabilities in 0..1; it returned "
+                f"{low:.3g}..{high:.3g}. Pass activation='sigmoid' (one or independent classes) or 'softmax'."
+            )
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn a device's name into the device; "auto" is the GPU where torch has one, else the CPU.
+
+    Raises
+    ------
+    BundleError
+        The name means nothing to torch, or names a GPU that is not there.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.") from error
+    n_gpus = torch.cuda.device_count() if resolved.type == "cuda" else 0
+    if resolved.type == "cuda" and (resolved.index or 0) >= n_gpus:
+        raise BundleError(f"device={device!r} was asked for, but torch sees {n_gpus} GPUs here. Use 'auto' or 'cpu'.")
+    return resolved
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn a precision's name into the dtype of the arithmetic; "auto" is bfloat16 on a GPU, else float32.
+
+    Examples
+    --------
+    >>> resolve_dtype("auto", torch.device("cpu"))
+    torch.float32
+    """
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if precision not in _DTYPES:
+        raise BundleError(f"precision has to be 'auto' or one of {sorted(_DTYPES)}; got {precision!r}.")
+    return _DTYPES[precision]
+
+
+def open_network(
+    source: "NetworkSource",
+    *,
+    digest: str,
+    n_layers: int,
+    classes: tuple[str, ...],
+    activation: Activation,
+    stride: int,
+    tile: int,
+    device: str,
+    precision: str,
+    backend: str,
+) -> Network:
+    """Load a network and make it ready to run.
+
+    Parameters
+    ----------
+    source
+        Where the weights are, in the form they were found in.
+    digest
+        The bundle's digest; names its measurements in the cache.
+    n_layers, classes
+        Input channels, and names of the output channels.
+    activation
+        What turns the raw output into probabilities.
+    stride, tile
+        Pixels; the tile is what backends are measured with.
+    device
+        "auto", "cpu", "cuda" or "cuda:N".
+    precision
+        "auto", "float32", "bfloat16" or "float16".
+    backend
+        "auto", "eager", "compile", "onnx" or "openvino".
+
+    Raises
+    ------
+    BundleError
+        An unknown device, precision or backend, or one that cannot run this source.
+    MissingExtraError
+        The backend's library is not installed.
+    """
+    where = resolve_device(device)
+    dtype = resolve_dtype(precision, where)
+    forward = open_eager(source.load_module(), device=where, dtype=dtype)
+    return ProbabilityNetwork(
+        forward, device=where, backend="eager", n_layers=n_layers, classes=classes, activation=activation
+    )
+
+
+def _conforms(stub: StubNetwork, network: ProbabilityNetwork) -> tuple[Network, Network]:
+    return stub, network  # a typed line that fails the type check when either stops being a Network
