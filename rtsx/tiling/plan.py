@@ -1,0 +1,188 @@
+"""The plan of a tiling: which tiles a raster is divided into. Pure integers, no pixels.
+
+Tiles stand on a lattice anchored to the grid, so that which tiles exist depends on neither chunks nor cells nor
+workers, only on the raster's place and the four numbers below.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from rtsx.errors import PlanError
+from rtsx.tiling.axis import TileAxis
+from rtsx.tiling.tile import Tile
+from rtsx.tiling.weights import BLENDS, Blend
+
+__all__ = ["TilePlan", "TileRange"]
+
+
+@dataclass(frozen=True)
+class TileRange:
+    """A rectangle of tiles by lattice index, as one task runs them."""
+
+    y: range
+    """Indices along y."""
+    x: range
+    """Indices along x."""
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.y) * len(self.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilePlan:
+    """Overlapping tiles of one raster.
+
+    Raises
+    ------
+    PlanError
+        The numbers contradict each other; the message names the nearest ones that do not.
+
+    Examples
+    --------
+    >>> plan = TilePlan(shape=(4096, 4096), tile=1024, overlap=256, trim=0, stride=32)
+    >>> len(plan), plan.step, round(plan.over_compute, 2)
+    (25, 768, 1.56)
+    >>> print(plan)
+    25 tiles of 1024 px, overlap 256, trim 0, linear, over 4096 x 4096 px: over-compute 1.56
+    """
+
+    shape: tuple[int, int]
+    """Pixels of the raster, (y, x)."""
+    offset: tuple[int, int] = (0, 0)
+    """Place of the raster's upper-left pixel on the lattice, (y, x)."""
+    tile: int
+    """Pixels of a tile along each axis."""
+    overlap: int
+    """Pixels that neighbouring tiles share."""
+    trim: int
+    """Pixels on each side of a tile that never count."""
+    stride: int
+    """Total down-sampling of the network, in pixels."""
+    blend: Blend = "linear"
+    """How neighbouring answers are joined."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot give a right answer."""
+        if self.blend not in BLENDS:
+            raise PlanError(f"blend has to be one of {', '.join(BLENDS)}; got {self.blend!r}.")
+        if min(self.shape) < 1:
+            raise PlanError(f"A raster needs at least one pixel along y and x; got {self.shape}. Look at its extent.")
+        if self.stride < 1 or self.tile < 1 or self.overlap < 0 or self.trim < 0:
+            raise PlanError(
+                f"stride and tile have to be at least 1 px, overlap and trim at least 0; got stride={self.stride}, "
+                f"tile={self.tile}, overlap={self.overlap}, trim={self.trim}."
+            )
+        for name, value in (("tile", self.tile), ("overlap", self.overlap)):
+            if value % self.stride:
+                low = value // self.stride * self.stride
+                raise PlanError(
+                    f"{name} has to be a multiple of the network's stride of {self.stride} px, because off that "
+                    f"lattice a strided network answers differently; got {value}. Take {low} or {low + self.stride}."
+                )
+        if self.overlap >= self.tile:
+            raise PlanError(
+                f"overlap has to be below the tile of {self.tile} px; got {self.overlap}. "
+                f"Take {self.tile // 4 // self.stride * self.stride}, a quarter of the tile."
+            )
+        if 2 * self.trim > self.overlap:
+            raise PlanError(
+                f"trim has to be at most half the overlap of {self.overlap} px, or pixels would have no answer; "
+                f"got {self.trim}. Take {self.overlap // 2} or raise the overlap to "
+                f"{-(-2 * self.trim // self.stride) * self.stride}."
+            )
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.y.indices) * len(self.x.indices)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Tiles, row by row."""
+        return self.tiles(self.all)
+
+    def __str__(self) -> str:
+        """One line for logs and reports."""
+        return (
+            f"{len(self)} tiles of {self.tile} px, overlap {self.overlap}, trim {self.trim}, {self.blend}, over "
+            f"{self.shape[0]} x {self.shape[1]} px: over-compute {self.over_compute:.2f}"
+        )
+
+    @property
+    def step(self) -> int:
+        """Pixels between the starts of neighbouring tiles."""
+        return self.tile - self.overlap
+
+    @property
+    def over_compute(self) -> float:
+        """Pixels that the network sees per pixel of the raster, edges included."""
+        return len(self) * self.tile**2 / (self.shape[0] * self.shape[1])
+
+    @property
+    def tile_bytes(self) -> int:
+        """Memory of one channel of one tile in float32; what a network needs on top is the bundle's to say."""
+        return 4 * self.tile**2
+
+    @cached_property
+    def y(self) -> TileAxis:
+        """The tiling along y."""
+        return self._axis(0)
+
+    @cached_property
+    def x(self) -> TileAxis:
+        """The tiling along x."""
+        return self._axis(1)
+
+    @property
+    def all(self) -> TileRange:
+        """Every tile."""
+        return TileRange(self.y.indices, self.x.indices)
+
+    def tiles(self, among: TileRange) -> Iterator[Tile]:
+        """Tiles of a range, row by row."""
+        for j in among.y:
+            for i in among.x:
+                yield Tile(
+                    index=(j, i),
+                    start=(self.y.start(j), self.x.start(i)),
+                    size=self.tile,
+                    support=(slice(*self.y.support(j)), slice(*self.x.support(i))),
+                    core=(slice(*self.y.core(j)), slice(*self.x.core(i))),
+                )
+
+    def starting_in(self, region: tuple[slice, slice]) -> TileRange:
+        """Tiles whose core begins in a region of the raster: each tile starts in one region of a partition."""
+        return TileRange(*(axis.starting(part.start, part.stop) for axis, part in self._along(region)))
+
+    def answering(self, region: tuple[slice, slice]) -> TileRange:
+        """Tiles whose support meets a region of the raster."""
+        return TileRange(*(axis.answering(part.start, part.stop) for axis, part in self._along(region)))
+
+    def read_region(self, among: TileRange) -> tuple[slice, slice]:
+        """Pixels of the raster that the windows of a range of tiles cover."""
+        return self._hull(among, TileAxis.window)
+
+    def answered_region(self, among: TileRange) -> tuple[slice, slice]:
+        """Pixels of the raster that the supports of a range of tiles cover."""
+        return self._hull(among, TileAxis.support)
+
+    def _axis(self, number: int) -> TileAxis:
+        return TileAxis(
+            length=self.shape[number],
+            offset=self.offset[number],
+            tile=self.tile,
+            overlap=self.overlap,
+            trim=self.trim,
+            stride=self.stride,
+            blend=self.blend,
+        )
+
+    def _along(self, region: tuple[slice, slice]) -> Iterator[tuple[TileAxis, slice]]:
+        return zip((self.y, self.x), region, strict=True)
+
+    def _hull(self, among: TileRange, extent: Callable[[TileAxis, int], tuple[int, int]]) -> tuple[slice, slice]:
+        y, x = (
+            slice(extent(axis, ks[0])[0], extent(axis, ks[-1])[1])
+            for axis, ks in ((self.y, among.y), (self.x, among.x))
+        )
+        return y, x
