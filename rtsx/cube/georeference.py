@@ -1,0 +1,87 @@
+"""Where a Dataset lies: its geobox, its lattice, and the coordinates that say so."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import odc.geo.xr  # noqa: F401 - registers the `.odc` accessor
+import rioxarray  # noqa: F401 - registers the `.rio` accessor
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from rtsx.errors import CubeError
+
+__all__ = ["geobox_of", "lattice_origin", "with_georeference"]
+
+
+def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
+    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates.
+
+    Raises
+    ------
+    CubeError
+        There is no CRS, or coordinates `y` and `x` are missing or one pixel long without a stored transform.
+    """
+    for name in ("y", "x"):
+        if name not in cube.dims or name not in cube.coords:
+            raise CubeError(
+                f"A cube has dimensions y and x with coordinates of pixel centres; {name!r} is missing, there are "
+                f"dimensions {dict(cube.sizes)} and coordinates {sorted(map(str, cube.coords))}. "
+                "Rename them with cube.rename(...)."
+            )
+    if cube.odc.crs is None:
+        raise CubeError(
+            "A cube needs a CRS in a coordinate 'spatial_ref'. Give it with cube.rio.write_crs('EPSG:...')."
+        )
+    geobox: GeoBox | None = cube.odc.geobox
+    if geobox is None:
+        raise CubeError(
+            f"The transform of this cube cannot be told from its coordinates (shape {dict(cube.sizes)}). "
+            "Give it with cube.rio.write_transform(transform)."
+        )
+    return geobox
+
+
+def lattice_origin(cube: xr.Dataset) -> tuple[float, float]:
+    """Upper-left corner (x, y) of the lattice that tiles are anchored to: the attribute, else the cube's own corner."""
+    if "lattice_origin" in cube.attrs:
+        x, y = cube.attrs["lattice_origin"]
+        return float(x), float(y)
+    affine = geobox_of(cube).affine
+    return float(affine.c), float(affine.f)
+
+
+def with_georeference(
+    variables: Mapping[str, xr.Variable] | xr.Dataset, geobox: GeoBox, *, lattice_origin: tuple[float, float]
+) -> xr.Dataset:
+    """A Dataset of variables on `geobox`, with coordinates `y`, `x` and `spatial_ref` that odc-geo and rioxarray read.
+
+    Parameters
+    ----------
+    variables
+        Data variables with dimensions (..., y, x).
+    geobox
+        Where their pixels lie.
+    lattice_origin
+        Upper-left corner (x, y) of the lattice, in CRS units.
+    """
+    cube = xr.Dataset(variables).assign_coords(xr_coords(geobox, always_yx=True))
+    for name, variable in cube.variables.items():
+        if name not in cube.coords and {"y", "x"} <= set(variable.dims):
+            # In `encoding`, as rioxarray and odc-geo keep it, because arithmetic drops attributes but not the CRS.
+            variable.encoding["grid_mapping"] = "spatial_ref"
+    attrs: dict[str, Any] = {**cube.attrs, "lattice_origin": [float(value) for value in lattice_origin]}
+    return cube.assign_attrs(attrs)
+
+
+def is_regular(axis: np.ndarray, resolution: float) -> bool:
+    """Whether pixel centres step by `resolution`, to a hundredth of a pixel over the whole axis.
+
+    Examples
+    --------
+    >>> is_regular(np.array([1.5, 4.5, 7.5]), 3.0), is_regular(np.array([1.5, 4.5, 9.0]), 3.0)
+    (True, False)
+    """
+    expected = axis[0] + resolution * np.arange(len(axis))
+    return bool(np.all(np.abs(axis - expected) <= 0.01 * abs(resolution)))

@@ -1,0 +1,69 @@
+"""The vegetation index as a layer."""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from rtsx.cube.packing import packing
+from rtsx.errors import CubeError
+
+__all__ = ["add_ndvi"]
+
+
+def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
+    """The cube with `ndvi` = (nir - red) / (nir + red), from physical values; lazy.
+
+    Returns
+    -------
+    xarray.Dataset
+        With a float32 layer `ndvi` (NumPy in, NumPy out), NaN where nir + red is 0, where either is nodata, and where
+        `valid` is False.
+
+    Raises
+    ------
+    CubeError
+        `red` or `nir` is missing, or `ndvi` is there already.
+    """
+    missing = [name for name in ("red", "nir") if name not in cube]
+    if missing or "ndvi" in cube:
+        raise CubeError(
+            f"ndvi is made from red and nir where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
+        )
+    inputs = [cube["red"], cube["nir"], *([cube["valid"]] if "valid" in cube else [])]
+    ndvi = xr.apply_ufunc(
+        _ndvi,
+        *inputs,
+        kwargs={"red_packing": packing(cube["red"]), "nir_packing": packing(cube["nir"])},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    ndvi.attrs = {
+        "_FillValue": np.float32(np.nan),
+        "units": "index",
+        "long_name": "normalised difference vegetation index",
+    }
+    ndvi.variable.encoding["grid_mapping"] = "spatial_ref"
+    return cube.assign(ndvi=ndvi)
+
+
+def _ndvi(
+    red: NDArray[np.generic],
+    nir: NDArray[np.generic],
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    red_packing: dict[str, float | None],
+    nir_packing: dict[str, float | None],
+) -> NDArray[np.float32]:
+    keep = np.ones(red.shape, bool) if valid is None else valid.copy()
+    physical = []
+    for stored, packed in ((red, red_packing), (nir, nir_packing)):
+        if packed["nodata"] is not None:
+            keep &= stored != packed["nodata"]
+        physical.append(
+            stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(packed["add_offset"])
+        )
+    total = physical[0] + physical[1]
+    keep &= total != 0
+    index = np.full(red.shape, np.nan, np.float32)
+    np.divide(physical[1] - physical[0], total, out=index, where=keep)
+    return index

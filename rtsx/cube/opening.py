@@ -1,0 +1,94 @@
+"""`open_cube`: the door to every source."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from rtsx.cube.masks import apply_mask
+from rtsx.cube.rasters import RasterSource, open_rasters
+from rtsx.cube.sensor import Sensor, sensor_named
+from rtsx.cube.stores import open_store
+from rtsx.cube.validation import validate_cube
+from rtsx.cube.zarr import is_url
+from rtsx.errors import CubeError
+from rtsx.grid import Cell
+
+__all__ = ["open_cube"]
+
+_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"})
+
+
+def open_cube(
+    source: RasterSource,
+    cell: Cell | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    mask: tuple[str | PathLike[str] | xr.DataArray, str] | None = None,
+    chunks: int | Literal["auto"] = "auto",
+    sensor: str | Sensor | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Open a lazy cube: one variable per layer, as stored; reads metadata, no pixel.
+
+    Parameters
+    ----------
+    source
+        A Zarr store (v2 or v3, path or URL); or raster files that already share one grid: a path, several paths, or a
+        mapping from layer name to the path of a one-band file or to a `Layer`.
+    cell
+        Keep what lies in this cell; tiles are then anchored to the cell's grid. The source has to be on that grid.
+    layers
+        Names of the layers to keep, in this order. For raster files without band names: the names, in band order.
+    mask
+        Quality data and the rule that reads it, e.g. ``("udm2.tif", "tss-v1")``; see `apply_mask`.
+    chunks
+        Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source.
+    sensor
+        What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
+        ``"arcticdem"``, ``"tcvis"`` or a `Sensor`; gives names, scale, nodata and units.
+    storage_options
+        For fsspec, where a Zarr store is behind a URL.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask-backed variables on (y, x) or (time, y, x) in their stored dtype, packing in their attributes, coordinates
+        `y`, `x`, `spatial_ref`, the attribute `lattice_origin`, and with `mask` the boolean variable `valid`.
+
+    Raises
+    ------
+    CubeError
+        A source is missing, damaged, unfinished, or not on the common grid; a layer is missing. A file that turns out
+        to be damaged later raises it when the chunk is computed.
+    """
+    if chunks != "auto" and (not isinstance(chunks, int) or chunks < 1):
+        raise CubeError(f"Chunks are a number of pixels above 0, or 'auto'; got {chunks!r}.")
+    if isinstance(layers, str):
+        raise CubeError(f"Layers are a list of names; got the string {layers!r}. Write layers=[{layers!r}].")
+    if layers is not None and len(set(layers)) != len(layers):
+        raise CubeError(f"Every layer can be asked for once; got {list(layers)}.")
+    chunk = None if chunks == "auto" else chunks
+    if isinstance(source, str | PathLike) and _is_store(str(source)):
+        if sensor is not None:
+            raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
+        cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
+    else:
+        cube = open_rasters(
+            source, cell, layers=layers, sensor=None if sensor is None else sensor_named(sensor), chunk=chunk
+        )
+    if mask is not None:
+        cube = apply_mask(cube, mask[0], rule=mask[1])
+    validate_cube(cube)
+    return cube
+
+
+def _is_store(path: str) -> bool:
+    """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
+    suffix = Path(path.rstrip("/")).suffix.lower()
+    if is_url(path):
+        return suffix not in _RASTER_SUFFIXES
+    local = Path(path.removeprefix("file://"))
+    return local.is_dir() or (not local.is_file() and suffix not in _RASTER_SUFFIXES and not path.startswith("/vsi"))

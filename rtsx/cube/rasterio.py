@@ -1,0 +1,149 @@
+"""Raster files: what their header says, and windowed reads. The only place that opens them for reading."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from rtsx.errors import CubeError
+
+__all__ = ["RasterHeader", "read_header", "read_window"]
+
+_READ_ATTEMPTS = 3
+"""Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
+between its HTTP retries, and a file that came back on a network disk is back at once."""
+
+_REMOTE_OPTIONS = {"GDAL_HTTP_MAX_RETRY": "3", "GDAL_HTTP_RETRY_DELAY": "1"}
+
+
+@dataclass(frozen=True)
+class RasterHeader:
+    """Everything about a raster file but its pixels."""
+
+    path: str
+    """Path or URL, as GDAL reads it."""
+    geobox: GeoBox
+    """CRS, transform and shape."""
+    dtypes: tuple[str, ...]
+    """NumPy dtype of each band."""
+    nodata: tuple[float | None, ...]
+    """Stored value of a missing pixel, each band; None where the file declares none."""
+    descriptions: tuple[str | None, ...]
+    """Name of each band; None where the file gives none."""
+    scales: tuple[float, ...]
+    """Physical units per stored unit, each band; 1 also where the file declares none."""
+    offsets: tuple[float, ...]
+    """Physical value of stored 0, each band; 0 also where the file declares none."""
+    units: tuple[str | None, ...]
+    """Physical unit of each band; None where the file gives none."""
+    block: tuple[int, int]
+    """Height and width in pixels of the blocks that the file is stored in."""
+    stamp: tuple[int, int] | None
+    """Time of last change in ns and size in bytes of a local file, so that a rewritten file is another one to dask."""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.dtypes)
+
+
+def read_header(path: str | PathLike[str]) -> RasterHeader:
+    """Read what a raster file says about itself; no pixel.
+
+    Raises
+    ------
+    CubeError
+        The file is missing, unreadable or empty, or says not where it lies.
+    """
+    name = str(path)
+    try:
+        with catch_warnings(), rasterio.Env(**_REMOTE_OPTIONS):
+            filterwarnings("ignore", category=NotGeoreferencedWarning)  # told below, with a cure
+            with rasterio.open(name) as file:
+                if file.crs is None or file.transform.is_identity:
+                    raise CubeError(
+                        f"{name} does not say where it lies: CRS {file.crs}, transform {tuple(file.transform)[:6]}. "
+                        "Georeference it, e.g. with gdal_translate -a_srs EPSG:... -a_ullr ..."
+                    )
+                return RasterHeader(
+                    path=name,
+                    geobox=GeoBox((file.height, file.width), file.transform, _crs_name(file.crs)),
+                    dtypes=tuple(file.dtypes),
+                    nodata=tuple(file.nodatavals),
+                    descriptions=tuple(file.descriptions),
+                    scales=tuple(file.scales),
+                    offsets=tuple(file.offsets),
+                    units=tuple(unit or None for unit in file.units),
+                    block=file.block_shapes[0],
+                    stamp=_stamp(name),
+                )
+    except RasterioError as error:
+        hint = "" if "://" in name or Path(name).exists() or name.startswith("/vsi") else " There is no such file."
+        raise CubeError(
+            f"{name} cannot be opened as a raster: {error}.{hint} Check the path, and the file with gdalinfo; "
+            "a truncated download has to be fetched again."
+        ) from error
+
+
+def read_window(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[Any]:
+    """Pixels (band, y, x) of one window, as stored; tried three times.
+
+    Parameters
+    ----------
+    path
+        Path or URL of the file.
+    window
+        Rows and columns.
+    bands
+        Band numbers, counted from 1, in the order wanted; all of one dtype.
+
+    Raises
+    ------
+    CubeError
+        The file cannot be read there, three times in a row.
+    """
+    rows, columns = window
+    error: RasterioError | None = None
+    for _ in range(_READ_ATTEMPTS):
+        try:
+            # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
+            # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
+            with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path) as file:
+                pixels: NDArray[Any] = file.read(list(bands), window=Window.from_slices(rows, columns))
+            return pixels
+        except RasterioError as failure:
+            error = failure
+    raise CubeError(
+        f"{path} cannot be read in rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop} "
+        f"(tried {_READ_ATTEMPTS} times): {error}. The file is truncated or damaged, or was changed while it was open; "
+        "fetch it again, or check it with gdalinfo -checksum."
+    ) from error
+
+
+def _crs_name(crs: rasterio.CRS) -> str:
+    """``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
+    authority = crs.to_authority(confidence_threshold=100)
+    return ":".join(authority) if authority else str(crs.to_wkt())
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Change time and size of a local file; None for anything else."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def stored_dtype(header: RasterHeader, band: int) -> np.dtype[Any]:
+    """NumPy dtype of a band, counted from 1."""
+    return np.dtype(header.dtypes[band - 1])

@@ -1,0 +1,114 @@
+"""What the bands of well-known products are called and how they are stored."""
+
+from dataclasses import dataclass
+
+from rtsx.errors import CubeError
+
+__all__ = ["SENSORS", "Sensor", "sensor_named"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """Bands and packing of one product."""
+
+    name: str
+    """Name under which `open_cube` knows it."""
+    bands: tuple[tuple[str, ...], ...]
+    """Layer names in band order, one tuple per kind of file; the number of bands tells the kinds apart."""
+    scale_factor: float
+    """Physical units per stored unit."""
+    add_offset: float
+    """Physical value of stored 0."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where the product has none of its own."""
+    units: str
+    """Physical unit of every band."""
+
+    def names(self, count: int) -> tuple[str, ...]:
+        """Layer names of a file with `count` bands, in band order.
+
+        Raises
+        ------
+        CubeError
+            The product has no such file.
+
+        Examples
+        --------
+        >>> SENSORS["planetscope"].names(4)
+        ('blue', 'green', 'red', 'nir')
+        """
+        for names in self.bands:
+            if len(names) == count:
+                return names
+        known = " or ".join(str(len(names)) for names in self.bands)
+        raise CubeError(
+            f"A {self.name} file has {known} bands; this one has {count}. Name its bands with layers=[...] instead."
+        )
+
+
+_SENTINEL2 = (
+    ("blue", "green", "red", "nir"),
+    ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22"),
+    (
+        *("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3"),
+        *("nir", "nir08", "nir09", "swir16", "swir22"),
+    ),
+)
+"""10 m bands; 10 m and 20 m bands; all L2A bands. Names are those of the STAC common names of Sentinel-2."""
+
+SENSORS = {
+    sensor.name: sensor
+    for sensor in (
+        Sensor(
+            name="planetscope",
+            bands=(
+                ("blue", "green", "red", "nir"),
+                ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"),
+            ),
+            scale_factor=1e-4,
+            add_offset=0.0,
+            nodata=0,
+            units="reflectance",
+        ),
+        Sensor(
+            name="sentinel2-l2a", bands=_SENTINEL2, scale_factor=1e-4, add_offset=0.0, nodata=0, units="reflectance"
+        ),
+        Sensor(
+            name="sentinel2-l2a-04.00",
+            bands=_SENTINEL2,
+            scale_factor=1e-4,
+            add_offset=-0.1,
+            nodata=0,
+            units="reflectance",
+        ),
+        Sensor(name="arcticdem", bands=(("dem",),), scale_factor=1.0, add_offset=0.0, nodata=-9999, units="m"),
+        Sensor(
+            name="tcvis",
+            bands=(("tc_brightness", "tc_greenness", "tc_wetness"),),
+            scale_factor=1.0,
+            add_offset=0.0,
+            nodata=None,
+            units="1",
+        ),
+    )
+}
+"""The products that `open_cube` knows. ``sentinel2-l2a-04.00`` is for files as ESA ships them from processing baseline
+04.00 (25 January 2022), whose values are 1000 too high; ``sentinel2-l2a`` for older files and for those that a provider
+has already harmonised."""
+
+
+def sensor_named(sensor: "str | Sensor") -> Sensor:
+    """The sensor of that name; a `Sensor` of the caller's own passes through.
+
+    Raises
+    ------
+    CubeError
+        No such name.
+    """
+    if isinstance(sensor, Sensor):
+        return sensor
+    if sensor not in SENSORS:
+        raise CubeError(
+            f"Known sensors are {sorted(SENSORS)}; got {sensor!r}. Pass a Sensor of your own, or layers=[...]."
+        )
+    return SENSORS[sensor]

@@ -1,0 +1,95 @@
+"""What makes an `xarray.Dataset` a cube."""
+
+import numpy as np
+import xarray as xr
+
+from rtsx.cube.georeference import geobox_of, is_regular
+from rtsx.cube.packing import packing
+from rtsx.errors import CubeError
+
+__all__ = ["layer_names", "validate_cube", "validate_georeference"]
+
+
+def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
+    """Names of the variables that lie on the cube's pixels, without `valid`."""
+    return tuple(
+        str(name) for name, layer in cube.data_vars.items() if name != "valid" and {"y", "x"} <= set(layer.dims)
+    )
+
+
+def validate_cube(cube: xr.Dataset) -> None:
+    """Raise unless a Dataset can be predicted, written and cut into tiles; computes nothing.
+
+    A cube has dimensions (y, x) or (time, y, x), coordinates `y` (falling) and `x` (rising) of pixel centres, a CRS in
+    `spatial_ref`, one numeric variable per layer with CF packing in its attributes, and optionally a boolean `valid`.
+    Variables without the dimensions y and x are nobody's business.
+
+    Raises
+    ------
+    CubeError
+        Something is missing or wrong; the message says what to do.
+    """
+    if not isinstance(cube, xr.Dataset):
+        raise CubeError(
+            f"A cube is an xarray.Dataset with one variable per layer; got {type(cube).__name__}. "
+            "An array with a band dimension becomes one with array.to_dataset('band')."
+        )
+    validate_georeference(cube)
+    names = layer_names(cube)
+    if not names:
+        raise CubeError(f"A cube needs at least one layer on (y, x); this one has variables {list(cube.data_vars)}.")
+    for name in names:
+        _validate_layer(cube[name])
+    if "valid" in cube:
+        valid = cube["valid"]
+        if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
+            raise CubeError(
+                f"`valid` has to be boolean on (y, x) or (time, y, x), True where a pixel can be trusted; got {valid.dtype} "
+                f"on {valid.dims}."
+            )
+
+
+def validate_georeference(cube: xr.Dataset) -> None:
+    """Raise unless a Dataset says where its pixels lie, north-up and in equal steps.
+
+    Raises
+    ------
+    CubeError
+        Dimensions, coordinates, CRS or `lattice_origin` are missing or wrong.
+    """
+    affine = geobox_of(cube).affine
+    if affine.b or affine.d:
+        raise CubeError(f"A cube has to be north-up; this one is rotated ({affine.b}, {affine.d}). Warp it first.")
+    for name, step, direction in (("y", affine.e, -1), ("x", affine.a, 1)):
+        axis = cube[name].values
+        if step * direction <= 0:
+            raise CubeError(
+                f"Coordinate {name!r} has to {'rise' if direction > 0 else 'fall'}; it goes from {axis[0]} to {axis[-1]}. "
+                f"Turn the cube with cube.isel({name}=slice(None, None, -1))."
+            )
+        if not is_regular(axis.astype(np.float64), step):
+            raise CubeError(
+                f"Coordinate {name!r} has to step by one pixel ({step}) throughout; it does not. Warp the cube to a grid."
+            )
+    origin = cube.attrs.get("lattice_origin", (0.0, 0.0))
+    if np.shape(origin) != (2,) or not np.isfinite(np.asarray(origin, float)).all():
+        raise CubeError(f"The attribute lattice_origin has to be two numbers [x, y] in CRS units; got {origin!r}.")
+
+
+def _validate_layer(layer: xr.DataArray) -> None:
+    if layer.dims not in (("y", "x"), ("time", "y", "x")):
+        raise CubeError(
+            f"Layer {layer.name!r} has to be on (y, x) or (time, y, x); got {layer.dims}. "
+            "Split other dimensions into layers with cube[name].to_dataset(dimension), or transpose."
+        )
+    if layer.dtype.kind not in "uifb":
+        raise CubeError(f"Layer {layer.name!r} has to be numeric; got {layer.dtype}.")
+    try:
+        scale = packing(layer)["scale_factor"]
+    except (TypeError, ValueError) as error:
+        raise CubeError(
+            f"Layer {layer.name!r} has packing attributes that are no numbers: "
+            f"{ {key: layer.attrs[key] for key in ('scale_factor', 'add_offset', '_FillValue') if key in layer.attrs} }."
+        ) from error
+    if not np.isfinite(scale) or scale == 0:
+        raise CubeError(f"Layer {layer.name!r} needs a finite scale_factor other than 0; got {scale}.")

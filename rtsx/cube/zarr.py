@@ -1,0 +1,100 @@
+"""Zarr stores, local or behind fsspec: opening one, and telling what is wrong with one that does not open."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr
+from zarr.abc.store import Store
+from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
+from zarr.storage import FsspecStore, LocalStore
+
+from rtsx.errors import CubeError
+
+__all__ = ["COMPLETE", "consolidate", "is_url", "open_group", "store_of"]
+
+COMPLETE = "rtsx:complete"
+"""Root attribute of the stores that we write: False from the first byte, True with the last one."""
+
+StorageOptions = Mapping[str, Any]
+
+
+def is_url(path: str) -> bool:
+    """Whether a path goes through fsspec, such as ``s3://`` or ``memory://``."""
+    return "://" in path and not path.startswith("file://")
+
+
+def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
+    """The Zarr store of a local path or URL; touches nothing.
+
+    Raises
+    ------
+    CubeError
+        fsspec does not know the protocol, or its package is not installed.
+    """
+    if not is_url(path):
+        return LocalStore(path.removeprefix("file://"), read_only=read_only)
+    try:
+        return FsspecStore.from_url(path, storage_options=dict(options) or None, read_only=read_only)
+    except (ImportError, ValueError) as error:
+        raise CubeError(
+            f"{path} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
+        ) from error
+
+
+def open_group(path: str, options: StorageOptions) -> zarr.Group:
+    """The root group of a store, for reading.
+
+    Raises
+    ------
+    CubeError
+        There is no Zarr group, or it was never finished.
+    """
+    try:
+        with _silent_about_consolidation():
+            group = zarr.open_group(store_of(path, options, read_only=True), mode="r")
+    except ContainsArrayError as error:
+        raise CubeError(
+            f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
+        ) from error
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+        raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
+    if group.attrs.get(COMPLETE) is False:
+        raise CubeError(
+            f"{path} was never finished: the run that wrote it stopped half way. Write it again with overwrite=True, or "
+            "remove it."
+        )
+    return group
+
+
+def consolidate(store: Store) -> None:
+    """Write the metadata of every node into the root, so that opening is one request."""
+    with _silent_about_consolidation():
+        zarr.consolidate_metadata(store)
+
+
+@contextmanager
+def _silent_about_consolidation() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The Zarr v3 specification does not have consolidated metadata yet; readers that do not know it ignore it, and
+        # for an object store it is the difference between one request and dozens.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently", category=ZarrUserWarning)
+        yield
+
+
+def _diagnosis(path: str, options: StorageOptions) -> str:
+    if is_url(path):
+        system, root = fsspec.core.url_to_fs(path, **options)
+        if not system.exists(root):
+            return "there is nothing. Check the address and the credentials."
+        if system.isfile(root):
+            return "it is a file. A cube is a Zarr folder, or a raster file such as .tif."
+    local = Path(path.removeprefix("file://"))
+    if not is_url(path) and not local.exists():
+        return "there is no such file or folder. Check the path."
+    if not is_url(path) and local.is_file():
+        return "it is a file, not a Zarr folder. Raster files are known by a suffix such as .tif or .vrt."
+    return "it is a folder, but no Zarr store (no zarr.json or .zgroup in it). Give the folder that holds one."

@@ -1,0 +1,22 @@
+"""What tests of every room share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a notice pass that libraries of ours cause in each other."""
+    # affine 3 announces that `*` will go; odc-geo 0.5 and rioxarray 0.19 still multiply that way, on every geobox.
+    config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real imagery: `RTSX_REAL_DATA`, else ``../shared/data`` beside the checkout, else a skip."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RTSX_REAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: set RTSX_REAL_DATA, or put it at {beside}")
+    return folder
