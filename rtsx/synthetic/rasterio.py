@@ -1,0 +1,44 @@
+"""Cloud-optimised GeoTIFFs, written by rasterio."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio.shutil
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
+
+__all__ = ["write_cog"]
+
+
+def write_cog(
+    path: Path,
+    bands: NDArray[np.generic],
+    *,
+    crs: str,
+    transform: Affine,
+    nodata: float | None,
+    names: tuple[str, ...],
+    scale: float = 1.0,
+    tags: dict[str, str],
+) -> None:
+    """Write (band, y, x) as a deflated COG with blocks of 512 px, overviews, band names and a scale per band."""
+    count, height, width = bands.shape
+    profile = {
+        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": bands.dtype.name,
+        "crs": crs, "transform": transform, "nodata": nodata, "interleave": "pixel",
+    }  # fmt: skip
+    with MemoryFile() as memory:
+        with memory.open(**profile) as raster:
+            raster.write(bands)
+            raster.descriptions = names
+            raster.colorinterp = [ColorInterp.undefined if count > 1 else ColorInterp.gray] * count
+            raster.update_tags(**tags)
+            if scale != 1:
+                raster.scales = (scale,) * count
+        # GDAL's COG driver only copies; the first file never leaves memory.
+        rasterio.shutil.copy(
+            memory.name, path, driver="COG", compress="deflate", level=1, blocksize=512,
+            predictor="yes", overview_resampling="average" if bands.dtype.kind == "f" else "nearest",
+        )  # fmt: skip

@@ -1,0 +1,197 @@
+"""One synthetic scene: made in memory, or written in the formats that the field's data come in."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.features import rasterize
+
+from rtsx.errors import OutputExistsError
+from rtsx.synthetic.ground import Ground, make_ground
+from rtsx.synthetic.image import footprint_mask, footprint_polygon, quantise, scene_transform, view
+from rtsx.synthetic.rasterio import write_cog
+from rtsx.synthetic.sampling import covering_grid, ground_positions, sample
+from rtsx.synthetic.sky import UDM2_BANDS, make_sky, sun_over, usable_data_mask
+from rtsx.synthetic.spec import PIXEL_M, SceneSpec
+from rtsx.synthetic.terrain import COARSE
+
+__all__ = ["Scene", "SceneFiles", "make_scene", "write_scene"]
+
+OPTICAL_BANDS = ("blue", "green", "red", "nir")
+"""Bands of the image, in order."""
+TREND_BANDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+"""Bands of the trend layer, in order."""
+TCVIS_STEP_DEG = 0.000269494585
+"""Pixel of the published trend layer in EPSG:4326, degrees."""
+DEM_NODATA = -9999.0
+"""Missing height."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A scene in memory."""
+
+    spec: SceneSpec
+    """What it was made from."""
+    image: NDArray[np.uint16]
+    """DN (band, y, x) of blue, green, red, nir; reflectance x 10000, 0 = nodata."""
+    udm2: NDArray[np.uint8]
+    """Usable data mask (band, y, x), bands as `UDM2_BANDS`."""
+    truth: geopandas.GeoDataFrame
+    """Outlines of slumps in the scene's CRS, cut at the footprint, with image_id, image_date, region, site."""
+    transform: Affine
+    """Transform of image and mask: px to CRS."""
+
+    def truth_mask(self) -> NDArray[np.bool_]:
+        """Pixels (y, x) whose centre lies in a slump."""
+        shape = self.image.shape[1:]
+        if self.truth.empty:
+            return np.zeros(shape, bool)
+        return np.asarray(
+            rasterize(self.truth.geometry, out_shape=shape, transform=self.transform, dtype="uint8"), bool
+        )
+
+    def good_mask(self) -> NDArray[np.bool_]:
+        """Pixels (y, x) that rule *tss-v1* trusts: clear or light haze, and no snow, shadow, heavy haze, cloud or edge."""
+        bad = ("snow", "shadow", "heavy_haze", "cloud", "unusable")
+        return np.asarray(~np.any([self.udm2[UDM2_BANDS.index(name)] for name in bad], axis=0), bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFiles:
+    """Where the layers of a written scene lie."""
+
+    image: Path
+    """PlanetScope-like COG: uint16 blue, green, red, nir in UTM at 3 m, nodata 0, scale 0.0001."""
+    udm2: Path
+    """Usable data mask: uint8, 8 bands, on the image's grid."""
+    tcvis: Path
+    """TCVIS-like COG: uint8 tasselled-cap trends in EPSG:4326 at 30 m, nodata 0."""
+    dem: Path
+    """ArcticDEM-like COG: float32 in EPSG:3413, m, nodata -9999."""
+    truth: Path
+    """GeoParquet in EPSG:4326: outlines of slumps."""
+    description: Path
+    """JSON: the spec that makes the scene again."""
+
+
+def truth_table(ground: Ground, spec: SceneSpec) -> geopandas.GeoDataFrame:
+    """Outlines on one image, in its CRS: an outline cannot go beyond the image that it was drawn on, so it is cut there."""
+    transform = scene_transform(spec)
+    corners = np.array(footprint_polygon(spec).exterior.coords)
+    edge = shapely.Polygon(corners * np.array([transform.a, transform.e]) + np.array([transform.c, transform.f]))
+    table = ground.slumps().to_crs(spec.crs)
+    cut = shapely.intersection(table.geometry.values, edge)
+    kept = shapely.area(cut) >= PIXEL_M**2
+    parts = [part for outline in cut[kept] for part in shapely.get_parts(outline) if part.geom_type == "Polygon"]
+    fields = {
+        "image_id": spec.image_id,
+        "image_date": f"{spec.date:%Y-%m-%d}",
+        "region": spec.region,
+        "site": spec.site,
+    }
+    result = geopandas.GeoDataFrame({"geometry": parts}, geometry="geometry", crs=spec.crs)
+    for position, (name, value) in enumerate(fields.items()):
+        result.insert(position, name, np.full(len(parts), value, object))
+    result.insert(len(fields), "area_m2", result.geometry.area.astype(float))
+    return result
+
+
+def make_scene(spec: SceneSpec, *, ground: Ground | None = None) -> Scene:
+    """Make one scene in memory; the same spec gives the same pixels.
+
+    Parameters
+    ----------
+    spec
+        What to make.
+    ground
+        The ground of `spec.ground_spec`, where it has been made already; None makes it.
+
+    Examples
+    --------
+    >>> scene = make_scene(SceneSpec(seed=4, size=128))
+    >>> scene.image.shape, scene.image.dtype, scene.udm2.shape
+    ((4, 128, 128), dtype('uint16'), (8, 128, 128))
+    """
+    ground = make_ground(spec.ground_spec) if ground is None else ground
+    rng = np.random.default_rng([spec.seed, spec.date.toordinal(), 17])
+    middle = (spec.left + spec.size * PIXEL_M / 2, spec.top - spec.size * PIXEL_M / 2)
+    _, latitude = Transformer.from_crs(spec.crs, "EPSG:4326", always_xy=True).transform(*middle)
+    sun = sun_over(latitude, date=spec.date, hour=float(rng.uniform(10.5, 13.0)))
+    sky = make_sky(spec.size, sun=sun, cloud_cover=spec.cloud_cover, haze=spec.haze, rng=rng)
+    reflectance, snow = view(ground, spec, sun=sun)
+    footprint = footprint_mask(spec) & np.isfinite(reflectance[0])
+    return Scene(
+        spec=spec,
+        image=quantise(reflectance, sky=sky, footprint=footprint, rng=rng),
+        udm2=usable_data_mask(sky, snow=snow, footprint=footprint),
+        truth=truth_table(ground, spec),
+        transform=scene_transform(spec),
+    )
+
+
+def write_auxiliary(spec: SceneSpec, *, ground: Ground, dem: Path, tcvis: Path) -> None:
+    """Write elevation and trends, each read from the ground on its own grid, to cover the scene's raster."""
+    side = spec.size * PIXEL_M
+    bounds = (spec.left, spec.top - side, spec.left + side, spec.top)
+    step = float(spec.dem_resolution_m)
+    transform, shape = covering_grid(bounds, source=spec.crs, target="EPSG:3413", step=step, margin=12)
+    positions = ground_positions(ground.spec, crs="EPSG:3413", transform=transform, shape=shape)
+    height = np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
+    tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx"}
+    write_cog(dem, height[None], crs="EPSG:3413", transform=transform, nodata=DEM_NODATA, names=("dem",), tags=tags)
+
+    transform, shape = covering_grid(bounds, source=spec.crs, target="EPSG:4326", step=TCVIS_STEP_DEG, margin=4)
+    positions = ground_positions(ground.spec, crs="EPSG:4326", transform=transform, shape=shape)
+    trends = np.stack([sample(trend, positions, cell=COARSE) for trend in ground.trends])
+    stored = np.nan_to_num(np.clip(np.round(trends), 1, 255), nan=0).astype(np.uint8)
+    write_cog(tcvis, stored, crs="EPSG:4326", transform=transform, nodata=0, names=TREND_BANDS, tags=tags)
+
+
+def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = None) -> SceneFiles:
+    """Make a scene and write all its layers into `folder`, which is created; about 8 s and 35 MB for 2048 px.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder already holds this scene.
+    """
+    folder = Path(folder)
+    files = SceneFiles(
+        image=folder / f"{spec.image_id}_3B_AnalyticMS_SR.tif",
+        udm2=folder / f"{spec.image_id}_3B_udm2.tif",
+        tcvis=folder / f"{spec.image_id}_tcvis.tif",
+        dem=folder / f"{spec.image_id}_arcticdem_{spec.dem_resolution_m}m.tif",
+        truth=folder / f"{spec.image_id}_slumps.parquet",
+        description=folder / f"{spec.image_id}_scene.json",
+    )
+    there = [path.name for path in asdict(files).values() if path.exists()]
+    if there:
+        raise OutputExistsError(
+            f"Expected no scene {spec.image_id} in {folder}, but found {there}. Choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    ground = make_ground(spec.ground_spec) if ground is None else ground
+    scene = make_scene(spec, ground=ground)
+    tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx", "TIFFTAG_DATETIME": f"{spec.date:%Y:%m:%d} 20:00:00"}
+    write_cog(
+        files.image,
+        scene.image,
+        crs=spec.crs,
+        transform=scene.transform,
+        nodata=0,
+        names=OPTICAL_BANDS,
+        scale=0.0001,
+        tags=tags,
+    )
+    write_cog(files.udm2, scene.udm2, crs=spec.crs, transform=scene.transform, nodata=None, names=UDM2_BANDS, tags=tags)
+    write_auxiliary(spec, ground=ground, dem=files.dem, tcvis=files.tcvis)
+    scene.truth.to_crs("EPSG:4326").to_parquet(files.truth, compression="zstd", write_covering_bbox=True)
+    files.description.write_text(json.dumps(asdict(spec), default=str, indent=2) + "\n")
+    return files

@@ -1,0 +1,204 @@
+"""Hills, valleys and water: the shape of the ground before anything thaws.
+
+Drainage runs on cells of 24 m, valleys and banks are cut on cells of 12 m, masks are drawn at 3 m.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+from scipy import ndimage
+
+from rtsx.synthetic.drainage import Channel, channels, drain, with_trunk
+from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample, value_noise
+from rtsx.synthetic.outline import blob
+
+__all__ = ["COARSE", "Terrain", "make_terrain"]
+
+COARSE = 4
+"""Lattice px per cell of the 12 m lattice."""
+DRAINAGE = 8
+"""Lattice px per cell of the 24 m lattice."""
+CELL_M = 12.0
+"""Cell of the lattice on which valleys and banks are cut, m."""
+DRAINAGE_KM2 = 0.024**2
+"""Area of a drainage cell, km²."""
+LAND, RIVER, LAKE, SEA = range(4)
+"""Codes of `Terrain.water`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terrain:
+    """Shape of the ground and where water stands, before slumps."""
+
+    elevation: NDArray[np.float32]
+    """Elevation on cells of 12 m (y, x), m."""
+    water: NDArray[np.uint8]
+    """Water at 3 m (y, x): 0 land, 1 river, 2 lake, 3 sea."""
+    brook: NDArray[np.bool_]
+    """Line of brooks too narrow for open water, at 3 m (y, x): willows grow there."""
+    basin: NDArray[np.bool_]
+    """Floors of drained lakes at 3 m (y, x)."""
+    river_distance_m: NDArray[np.float32]
+    """Distance to the nearest open river on cells of 12 m (y, x), m."""
+    river_width_m: NDArray[np.float32]
+    """Width of that river (y, x), m."""
+
+
+def relief(shape: tuple[int, int], *, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Hills (y, x) on drainage cells in m: a slope, a fractal, and ridges."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) * np.float32(0.024)
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = rng.uniform(4, 14) * (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)))
+    hills = fractal_noise(shape, coarsest=64, finest=2, persistence=0.45, rng=rng)
+    ridges = 1 - np.abs(fractal_noise(shape, coarsest=48, finest=6, persistence=0.4, rng=rng))
+    return np.asarray(300 + slope + rng.uniform(18, 38) * hills + rng.uniform(5, 20) * ridges, np.float32)
+
+
+def river_width_m(area: float) -> float:
+    """Bankfull width of a channel that drains `area` cells, m."""
+    return 2.4 * float(np.sqrt(area * DRAINAGE_KM2))
+
+
+def cut_valleys(
+    elevation: NDArray[np.float32], *, area: NDArray[np.float64], filled: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Lower the ground (24 m cells) towards the beds of its channels, wider and deeper where more water runs."""
+    km2 = area * DRAINAGE_KM2
+    away, (row, column) = ndimage.distance_transform_edt(km2 < 0.3, return_indices=True)
+    size = km2[row, column]
+    bed = filled[row, column] - 8.0 * np.clip(size, 0, 80) ** 0.3
+    floor = ndimage.gaussian_filter(bed, 2.0)
+    half_width = np.clip(2.0 + 2.4 * size**0.33, 2, 13)
+    keep = 1 - np.exp(-((away / ndimage.gaussian_filter(half_width, 3.0)) ** 2))
+    cut = floor + (np.maximum(elevation, floor) - floor) * keep
+    return np.asarray(ndimage.gaussian_filter(np.minimum(cut, filled), 0.8), np.float32)
+
+
+def draw_lines(lines: list[tuple[NDArray[np.float64], float]], *, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask (y, x) of lines given as vertices in px and full width in px."""
+    shapes = [shapely.LineString(path).buffer(max(width, 0.7) / 2, quad_segs=3) for path, width in lines]
+    if not shapes:
+        return np.zeros(shape, bool)
+    return np.asarray(rasterize(shapes, out_shape=shape, dtype="uint8"), bool)
+
+
+def draw_rings(rings: list[NDArray[np.float64]], *, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask (y, x) of closed rings given as vertices in px."""
+    if not rings:
+        return np.zeros(shape, bool)
+    return np.asarray(
+        rasterize([shapely.Polygon(ring).buffer(0) for ring in rings], out_shape=shape, dtype="uint8"), bool
+    )
+
+
+def meander(path: NDArray[np.float64], *, sway: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Move vertices (x, y in px) by the field `sway` (2, y, x on 12 m cells), the same at a point for every channel."""
+    at = np.clip(path[:, ::-1].T / COARSE - 0.5, 0, np.array(sway.shape[1:])[:, None] - 1)
+    moved = [ndimage.map_coordinates(axis, at, order=1) for axis in sway]
+    return np.asarray(path + np.stack(moved, axis=1), np.float64)
+
+
+def open_channels(
+    reaches: list[Channel], *, sway: NDArray[np.float32], shape: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+    """Draw rivers and brooks at 3 m, and river width in m at 3 m (0 beside rivers)."""
+    rivers: list[tuple[NDArray[np.float64], float]] = []
+    brooks: list[tuple[NDArray[np.float64], float]] = []
+    width_m = np.zeros(shape, np.float32)
+    for reach in reaches:
+        path = meander(reach.path * DRAINAGE, sway=sway)
+        width = river_width_m(reach.area)
+        (rivers if width > 5 else brooks).append((path, width / 3))
+    rivers.sort(key=lambda line: line[1])
+    if rivers:
+        bands = ((shapely.LineString(path).buffer(width / 2, quad_segs=3), width * 3) for path, width in rivers)
+        width_m = np.asarray(rasterize(bands, out_shape=shape, dtype="float32"), np.float32)
+    return width_m > 0, draw_lines(brooks, shape=shape), width_m
+
+
+def bowls(
+    elevation: NDArray[np.float32], *, taken: NDArray[np.bool_], per_km2: float, rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """Rings in px of lakes or basins on flat, low and free ground; `elevation` and `taken` on 12 m cells."""
+    area_km2 = elevation.size * (CELL_M / 1000) ** 2
+    smooth = ndimage.gaussian_filter(elevation, 6)
+    steep = np.hypot(*np.gradient(smooth, CELL_M))
+    score = steep + 0.0015 * (smooth - ndimage.gaussian_filter(elevation, 40))
+    score = np.where(taken, np.inf, score)
+    free = np.flatnonzero(score < np.quantile(score[~taken], 0.3)) if not taken.all() else np.empty(0, int)
+    rings = []
+    for _ in range(rng.poisson(per_km2 * area_km2)):
+        if not free.size:
+            break
+        row, column = np.divmod(int(rng.choice(free)), elevation.shape[1])
+        area_m2 = np.exp(rng.normal(np.log(30_000), 1.1))
+        ring = blob(float(np.clip(area_m2, 2_000, 0.03e6 * area_km2)), rng=rng) / 3
+        rings.append(ring + np.array([column + 0.5, row + 0.5]) * COARSE)
+    return rings
+
+
+def level_bowls(
+    elevation: NDArray[np.float32], *, mask: NDArray[np.bool_], bank_m: float, reach_m: float
+) -> NDArray[np.float32]:
+    """Flatten every connected part of `mask` (12 m cells) at its low ground and lead the banks down to it."""
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    if not count:
+        return elevation
+    levels = np.array([np.quantile(elevation[labels == part], 0.15) for part in range(1, count + 1)])
+    away, (row, column) = ndimage.distance_transform_edt(~mask, return_indices=True)
+    level = levels[labels[row, column] - 1]
+    distance_m = away * CELL_M
+    free = smoothstep(distance_m, 0, reach_m)
+    bank = bank_m * smoothstep(distance_m, 0, 40) * (1 - smoothstep(distance_m, 40, 3 * reach_m))
+    return np.asarray(level + (elevation - level) * free + bank, np.float32)
+
+
+def make_terrain(size: int, *, rng: np.random.Generator) -> Terrain:
+    """Shape a square of `size` px of 3 m: hills, drainage, valleys, lakes, drained basins and, for every third, a coast."""
+    fine, cells = (size, size), (size // DRAINAGE, size // DRAINAGE)
+    middle = (size // COARSE, size // COARSE)
+    base = relief(cells, rng=rng)
+    upstream_km2 = float(np.exp(rng.uniform(np.log(30), np.log(400))))
+    water_flow = with_trunk(drain(base, rng=rng), upstream=upstream_km2 / DRAINAGE_KM2, rng=rng)
+    valley = cut_valleys(base, area=water_flow.area, filled=water_flow.filled)
+    elevation = upsample(valley, factor=DRAINAGE // COARSE, shape=middle)
+    elevation += 1.2 * fractal_noise(middle, coarsest=24, finest=2, persistence=0.5, rng=rng)
+
+    sway = np.stack(
+        [8 * value_noise(middle, spacing=13, rng=rng) + 16 * value_noise(middle, spacing=36, rng=rng) for _ in "xy"]
+    )
+    reaches = channels(water_flow, least_area=0.3 / DRAINAGE_KM2, smooth=1.4)
+    river, brook, width_m = open_channels(reaches, sway=sway, shape=fine)
+
+    sea = np.zeros(middle, bool)
+    if rng.uniform() < 1 / 3:
+        sea = elevation < np.quantile(elevation, rng.uniform(0.06, 0.2))
+        sea = ndimage.binary_opening(sea, iterations=4)
+    near_river = block_mean(river, factor=COARSE) > 0
+    taken = ndimage.binary_dilation(near_river | sea, iterations=8)
+    lake_rings = bowls(elevation, taken=taken, per_km2=rng.uniform(0.3, 1.1), rng=rng)
+    basin_rings = bowls(elevation, taken=taken, per_km2=0.15, rng=rng)
+    lake = draw_rings(lake_rings, shape=fine)
+    basin = draw_rings(basin_rings, shape=fine) & ~lake
+    elevation = level_bowls(elevation, mask=block_mean(basin, factor=COARSE) > 0.5, bank_m=1.0, reach_m=90)
+    elevation = level_bowls(
+        elevation, mask=block_mean(lake, factor=COARSE) > 0.5, bank_m=rng.uniform(2, 6), reach_m=110
+    )
+    elevation = level_bowls(elevation, mask=sea, bank_m=rng.uniform(3, 9), reach_m=80)
+
+    water = np.where(river, np.uint8(RIVER), np.uint8(LAND))
+    water[lake] = LAKE
+    water[upsample(sea, factor=COARSE, shape=fine) > 0.5] = SEA
+    width = ndimage.maximum_filter(width_m, size=COARSE)[COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]
+    away, (row, column) = ndimage.distance_transform_edt(~near_river, return_indices=True)
+    return Terrain(
+        elevation=elevation,
+        water=water,
+        brook=brook & (water == LAND),
+        basin=basin & (water == LAND),
+        river_distance_m=np.asarray(away * CELL_M, np.float32),
+        river_width_m=np.asarray(width[row, column], np.float32),
+    )
