@@ -1,0 +1,7 @@
+"""Applies a bundle to a cube: one kernel, a dask driver, and a direct driver for arrays in memory."""
+
+from rtsx.inference.blocks import Block, BlockPlan
+from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.predict import predict_cube
+
+__all__ = ["Block", "BlockPlan", "PredictionPlan", "predict_cube"]

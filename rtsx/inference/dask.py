@@ -1,0 +1,165 @@
+"""The dask driver: a lazy prediction as one small graph.
+
+Per chunk: one task marks valid pixels; one reads its halo and runs the tiles that begin in the chunk; one cuts each
+strip that a neighbour needs; one adds up and quantises. Nothing is computed twice and nothing is computed here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from operator import getitem
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+
+from rtsx.inference.answers import cut_out, finished, joined
+from rtsx.inference.blocks import BlockPlan, Region
+from rtsx.inference.kernel import Answer, Window
+from rtsx.inference.runner import Runner
+from rtsx.tiling import TileRange
+
+__all__ = ["predict_lazily"]
+
+_Key = tuple[Any, ...]
+_Graph = dict[Any, Any]
+
+
+def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner) -> dict[str, da.Array]:
+    """Lazy answers by name (see `finished`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
+    some = next(iter(layers.values()))
+    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=some.chunks)
+    valid = _valid(layers, mask, runner)
+    token = tokenize(*(layer.name for layer in layers.values()), valid.name, runner)
+    graph = _graph(blocks, layers, valid=valid, runner=runner, token=token)
+    sources = [*layers.values(), valid]
+    answers = HighLevelGraph.from_collections(f"answers-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
+    lazy = {
+        name: _array(name, template, answers, chunks=some.chunks, token=token)
+        for name, template in _templates(runner).items()
+    }
+    return lazy | {"valid": valid}
+
+
+def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
+    """What `finished` gives for a single pixel: names, dtypes and leading axes of the answers."""
+    plan = runner.plan
+    total = np.zeros((plan.kept, len(plan.classes), 1, 1), np.int32)
+    return finished(total, np.ones((1, 1), bool), plan=plan)
+
+
+def _array(
+    name: str, template: NDArray[Any], answers: HighLevelGraph, *, chunks: Sequence[Sequence[int]], token: str
+) -> da.Array:
+    key = f"{name}-{token}"
+    leading = template.shape[:-2]
+    zeros = (0,) * len(leading)
+    picked: _Graph = {
+        (key, *zeros, j, i): (getitem, (f"finished-{token}", j, i), name)
+        for j, i in product(*(range(len(sizes)) for sizes in chunks))
+    }
+    graph = HighLevelGraph(
+        layers={**answers.layers, key: picked}, dependencies={**answers.dependencies, key: {f"answers-{token}"}}
+    )
+    return da.Array(graph, key, chunks=(*((n,) for n in leading), *chunks), dtype=template.dtype)
+
+
+def _valid(layers: Mapping[str, da.Array], mask: da.Array | None, runner: Runner) -> da.Array:
+    masks = [] if mask is None else [mask]
+    return da.map_blocks(
+        _valid_block,
+        *layers.values(),
+        *masks,
+        names=tuple(layers),
+        runner=runner,
+        dtype=bool,
+        name=None,
+        meta=np.empty((0, 0), bool),
+    )
+
+
+def _valid_block(*arrays: NDArray[Any], names: Sequence[str], runner: Runner) -> NDArray[np.bool_]:
+    stored = dict(zip(names, arrays, strict=False))
+    return runner.valid(stored, arrays[-1] if len(arrays) > len(names) else None)
+
+
+def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array, runner: Runner, token: str) -> _Graph:
+    runner_key = f"runner-{token}"
+    graph: _Graph = {runner_key: runner}
+    receiving: dict[tuple[int, int], list[_Key]] = {block.index: [] for block in blocks}
+    for block in blocks:
+        if block.read is None or block.answered is None:
+            continue
+        answer = (f"answer-{token}", *block.index)
+        needed = blocks.meeting(block.read)
+        task = _AnswerTask(
+            names=tuple(layers), tiles=block.tiles, read=block.read, origins=[blocks.region(index) for index in needed]
+        )
+        parts = [[(array.name, *index) for index in needed] for array in (*layers.values(), valid)]
+        graph[answer] = (task, runner_key, parts)
+        for target in blocks.meeting(block.answered):
+            strip = (f"strip-{token}", *block.index, *target)
+            graph[strip] = (_StripTask(blocks.region(target)), answer)
+            receiving[target].append(strip)
+    for index, strips in receiving.items():
+        task_key = (f"finished-{token}", *index)
+        graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index))
+    return graph
+
+
+# Tasks are objects that carry their constants, because dask would take a tuple in a graph for a task or a key.
+
+
+@dataclass(frozen=True)
+class _AnswerTask:
+    """Puts a window together from chunks and runs the tiles that begin in one of them."""
+
+    names: tuple[str, ...]
+    """Layers, in the order in which their chunks come."""
+    tiles: TileRange
+    """What to run."""
+    read: Region
+    """Pixels that these tiles see."""
+    origins: list[Region]
+    """Pixels of each chunk that is handed over, the same for every layer."""
+
+    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> Answer:
+        """Answer from the chunks of every layer and, last, of the validity."""
+        *layers, valid = (self._assembled(chunks) for chunks in parts)
+        stored = dict(zip(self.names, layers, strict=True))
+        window = Window(region=self.read, stored=stored, packings=runner.packings, valid=valid)
+        return runner.answer(window, self.tiles)
+
+    def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:
+        out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)
+        for chunk, origin in zip(chunks, self.origins, strict=True):
+            both = [slice(max(r.start, o.start), min(r.stop, o.stop)) for r, o in zip(self.read, origin, strict=True)]
+            to = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(both, self.read, strict=True))
+            source = tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(both, origin, strict=True))
+            out[to] = chunk[source]
+        return out
+
+
+@dataclass(frozen=True)
+class _StripTask:
+    """Cuts out what one block needs of another's answer."""
+
+    region: Region
+    """Pixels of the block that needs it."""
+
+    def __call__(self, answer: Answer) -> Answer:
+        return cut_out(answer, self.region)
+
+
+@dataclass(frozen=True)
+class _FinishTask:
+    """Adds up the strips of one block and quantises."""
+
+    region: Region
+    """Pixels of the block."""
+
+    def __call__(self, runner: Runner, strips: list[Answer], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        return finished(joined(strips, self.region, plan=runner.plan), valid, plan=runner.plan)

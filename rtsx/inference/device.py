@@ -1,0 +1,102 @@
+"""Where networks run: one trip to the device and back, and how many blocks may be on it at once.
+
+The only file of this room that knows CUDA. On a CPU, a single slot keeps the threads of dask from running several
+networks at once, each with torch's own threads on top: while one block computes, the others read. On a GPU two
+slots, each with its own stream and pinned buffers, hide the transfers of one block behind the work of another.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["BatchSize", "default_batch_size", "device_slot", "from_device", "to_device"]
+
+_SLOTS: dict[str, threading.BoundedSemaphore] = {}
+_SLOTS_LOCK = threading.Lock()
+
+# About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
+_GPU_BATCH_PIXELS = 2**24
+
+
+def default_batch_size(device: torch.device, *, tile: int) -> int:
+    """Tiles per forward pass: one on a CPU, where a larger batch only falls out of the caches."""
+    return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
+
+
+@contextmanager
+def device_slot(device: torch.device) -> Iterator[None]:
+    """Hold one of the device's places for a block; on a GPU everything inside goes to a stream of its own."""
+    with _SLOTS_LOCK:
+        slots = _SLOTS.setdefault(str(device), threading.BoundedSemaphore(1 if device.type == "cpu" else 2))
+    with slots:
+        if device.type == "cuda":
+            with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
+                yield
+        else:
+            yield
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array in its own dtype on the device; not blocking where the device allows it."""
+    if not array.flags.writeable or not array.dtype.isnative:
+        # torch cannot mark a tensor as read-only, and refuses foreign byte order.
+        array = array.astype(array.dtype.newbyteorder("="))
+    tensor = torch.from_numpy(array)
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def from_device(tensor: torch.Tensor) -> NDArray[Any]:
+    """The tensor as an array on the host, when everything before it on this stream is done."""
+    if tensor.device.type == "cpu":
+        return np.asarray(tensor.numpy())
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return np.asarray(host.numpy())
+
+
+class BatchSize:
+    """How many tiles go through the network at once; shrinks for good when the device runs out of memory.
+
+    One per process, device and plan; safe to share between threads.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Tiles per forward pass, at least 1."""
+        return self._size
+
+    def halve(self, failed: int, *, tile: int, cause: Exception) -> None:
+        """Go down to half of the size that failed, with one warning per size.
+
+        Raises
+        ------
+        MemoryError
+            The size was 1 already.
+        """
+        if failed <= 1:
+            raise MemoryError(
+                f"The device has no memory for a single tile of {tile} px. Take a smaller tile, or another device."
+            ) from cause
+        with self._lock:
+            if self._size < failed:
+                return  # another thread met the same wall and has said so
+            self._size = failed // 2
+        warnings.warn(
+            f"The device ran out of memory at {failed} tiles of {tile} px; going on with {failed // 2}. "
+            f"Pass batch_size={failed // 2} to start there.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,169 @@
+"""The kernel: stored pixels of a window in, blended answers of its tiles out.
+
+Knows arrays, tiles and networks; no store, no scheduler, no geography. Answers are sums of weighted probabilities in
+fixed point: integers add up to the same total in any order, so neither chunks nor workers can change a bit, which
+sums of floats would.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtsx.inference.blocks import Region
+from rtsx.inference.device import BatchSize, device_slot, from_device, to_device
+from rtsx.inference.forward import member_answer
+from rtsx.inference.plan import PredictionPlan
+from rtsx.model.inputs import InputLayer, Packing, prepare
+from rtsx.model.network import Network
+from rtsx.tiling import Tile, TilePlan, TileRange, reflected
+
+__all__ = ["ONE", "Answer", "Member", "Window", "answer_tiles"]
+
+_Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
+
+ONE = 2**24
+"""Fixed-point value of probability 1: the finest at which float32 still holds every integer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network of an ensemble and what it wants to see."""
+
+    network: Network
+    """Batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
+    inputs: tuple[InputLayer, ...]
+    """Its input channels."""
+    fill: float
+    """Channel value of an invalid pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What one block reads: pixels of every layer, halo included."""
+
+    region: Region
+    """Which pixels of the raster these are."""
+    stored: Mapping[str, NDArray[Any]]
+    """Layers (y, x) as stored."""
+    packings: Mapping[str, Packing]
+    """How each layer is stored."""
+    valid: NDArray[np.bool_]
+    """True (y, x) where a pixel can be trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Blended answers of a block's tiles; to be added to its neighbours' where they overlap."""
+
+    region: Region
+    """Pixels of the raster that the tiles answer for."""
+    values: NDArray[np.int32] | None
+    """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
+
+
+def answer_tiles(
+    window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[Member], batch_size: BatchSize
+) -> Answer:
+    """Run the tiles of a range over the window that holds them.
+
+    A tile without a valid pixel in its support is skipped: nothing it could say would be kept.
+    """
+    tiling = plan.tiling
+    region = tiling.answered_region(tiles)
+    waiting = [tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any()]
+    if not waiting:
+        return Answer(region=region, values=None)
+    device = members[0].network.device
+    with device_slot(device), torch.inference_mode():
+        channels = _prepared(window, members, device)
+        shape = (plan.kept, len(plan.classes), *(part.stop - part.start for part in region))
+        total = torch.zeros(shape, dtype=torch.int32, device=device)
+        done = 0
+        while done < len(waiting):
+            size = batch_size.size
+            part = waiting[done : done + size]
+            try:
+                answers = _answers(part, channels, members=members, region=window.region, plan=plan)
+            except torch.OutOfMemoryError as error:
+                batch_size.halve(size, tile=tiling.tile, cause=error)
+                continue
+            for number, tile in enumerate(part):
+                _blend(answers[:, number], tile, total=total, region=region, tiling=tiling)
+            done += len(part)
+        return Answer(region=region, values=from_device(total))
+
+
+def _prepared(
+    window: Window, members: Sequence[Member], device: torch.device
+) -> dict[tuple[tuple[InputLayer, ...], float], torch.Tensor]:
+    """Network input (layer, y, x) of the whole window, once for all members that want the same."""
+    stored = {name: to_device(layer, device) for name, layer in window.stored.items()}
+    valid = to_device(window.valid, device)
+    return {
+        (inputs, fill): prepare(stored, valid, inputs=inputs, packings=window.packings, fill=fill)
+        for inputs, fill in {(member.inputs, member.fill) for member in members}
+    }
+
+
+def _answers(
+    tiles: Sequence[Tile],
+    channels: Mapping[tuple[tuple[InputLayer, ...], float], torch.Tensor],
+    *,
+    members: Sequence[Member],
+    region: Region,
+    plan: PredictionPlan,
+) -> torch.Tensor:
+    """Probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
+    batches = {key: _batch(tiles, prepared, region=region, tiling=plan.tiling) for key, prepared in channels.items()}
+    answers = [member_answer(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
+    if len(answers) == 1:
+        return answers[0][None]
+    stacked = torch.stack(answers)
+    return stacked if plan.keep_members else stacked.mean(0, keepdim=True)
+
+
+def _batch(tiles: Sequence[Tile], prepared: torch.Tensor, *, region: Region, tiling: TilePlan) -> torch.Tensor:
+    """Windows (tile, layer, y, x) cut out of the prepared region; beyond the raster they are mirrored."""
+    size = tiling.tile
+    batch = prepared.new_empty((len(tiles), prepared.shape[0], size, size))
+    for place, tile in zip(batch, tiles, strict=True):
+        start = [first - part.start for first, part in zip(tile.start, region, strict=True)]
+        begin = [max(-first, 0) for first in tile.start]
+        end = [min(length - first, size) for first, length in zip(tile.start, tiling.shape, strict=True)]
+        y, x = (slice(s + b, s + e) for s, b, e in zip(start, begin, end, strict=True))
+        inside = prepared[:, y, x]
+        for axis in (0, 1):
+            if (begin[axis], end[axis]) != (0, size):
+                mirror = reflected(-begin[axis], size - begin[axis], length=end[axis] - begin[axis])
+                inside = inside.index_select(axis + 1, torch.from_numpy(mirror).to(prepared.device))
+        place.copy_(inside)
+    return batch
+
+
+def _blend(answer: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
+    """Add one tile's weighted answer (member, class, y, x) to the region's total, in place."""
+    y, x = (slice(s.start - f, s.stop - f) for s, f in zip(tile.support, tile.start, strict=True))
+    here = _within(total, tile.support, region)
+    supported = answer[..., y, x]
+    if tiling.blend == "max":
+        torch.maximum(here, _fixed(supported * ONE), out=here)
+        return
+    along_y, along_x = (
+        torch.from_numpy(axis.weights(index)).to(answer.device)
+        for axis, index in zip((tiling.y, tiling.x), tile.index, strict=True)
+    )
+    here += _fixed(supported * (along_y[:, None] * along_x * ONE))
+
+
+def _fixed(values: torch.Tensor) -> torch.Tensor:
+    return values.round_().to(torch.int32)
+
+
+def _within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
+    """The part of an array (..., y, x) over `region` that lies in `wanted`."""
+    y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
+    return array[..., y, x]

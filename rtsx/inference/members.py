@@ -1,0 +1,101 @@
+"""The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil, lcm
+
+from rtsx.errors import BundleError, PlanError
+from rtsx.inference.augment import Augmentation
+from rtsx.inference.choice import Habits
+from rtsx.model import ModelBundle
+from rtsx.model.inputs import Packing
+
+__all__ = ["check_turns", "check_units", "ensemble", "habits_of"]
+
+# A turned picture of these is not what they are on turned ground, so a network would be shown something false.
+_DIRECTIONAL = frozenset({"aspect", "hillshade"})
+
+
+def ensemble(bundle: ModelBundle | Sequence[ModelBundle]) -> tuple[ModelBundle, ...]:
+    """The bundles as a tuple, of which every one answers for the same classes in the same way.
+
+    Raises
+    ------
+    BundleError
+        There is none, or two differ in classes or activation.
+    """
+    bundles = (bundle,) if isinstance(bundle, ModelBundle) else tuple(bundle)
+    wrong = [type(each).__name__ for each in bundles if not isinstance(each, ModelBundle)]
+    if wrong or not bundles:
+        raise BundleError(
+            f"predict_cube takes a ModelBundle or several; got {', '.join(wrong) or 'none'}. "
+            f"Open one with ModelBundle.open(path) or make one with ModelBundle.from_module(module, ...)."
+        )
+    first = bundles[0]
+    for other in bundles[1:]:
+        if other.classes != first.classes or (other.activation == "softmax") != (first.activation == "softmax"):
+            raise BundleError(
+                f"The bundles of an ensemble have to share classes and activation; {first.id!r} has {first.classes} "
+                f"by {first.activation}, {other.id!r} has {other.classes} by {other.activation}. Run them apart."
+            )
+    return bundles
+
+
+def check_units(bundles: Sequence[ModelBundle], packings: Mapping[str, Packing], *, kinds: Mapping[str, str]) -> None:
+    """Refuse integer layers of undeclared scale where a bundle relies on reflectance.
+
+    Raw digital numbers under a range made for reflectance are not an error that anyone sees: the map is just wrong.
+
+    Parameters
+    ----------
+    bundles
+        The members.
+    packings, kinds
+        How each layer is stored, and the kind of its dtype as NumPy counts them (`"u"`, `"i"`, `"f"`).
+    """
+    for bundle in bundles:
+        for layer in bundle.inputs:
+            packing = packings.get(layer.name)
+            if packing is None or packing.is_declared or layer.units != "reflectance":
+                continue
+            if kinds[layer.name] in "ui":
+                raise BundleError(
+                    f"Bundle {bundle.id!r} wants layer {layer.name!r} as reflectance, but the cube holds integers and no "
+                    f"scale_factor. Open the cube with sensor='planetscope' or 'sentinel2-l2a', or set "
+                    f"cube[{layer.name!r}].attrs['scale_factor'] (PlanetScope: 0.0001)."
+                )
+
+
+def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:
+    """Refuse turns for bundles with layers that have a direction."""
+    turned = [name for name in augment if name != "identity"]
+    directed = sorted({layer for bundle in bundles for layer in bundle.layers} & _DIRECTIONAL)
+    if turned and directed:
+        raise PlanError(
+            f"Turns ({', '.join(turned)}) cannot be used with layers {directed}, which have a direction: "
+            f"a turned aspect is not the aspect of turned ground. Leave augment out."
+        )
+
+
+def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measures: bool) -> Habits:
+    """What the members need of a tiling.
+
+    Parameters
+    ----------
+    bundles
+        The members; tile and overlap are the first one's.
+    scales
+        At half the size a network looks twice as far.
+    measures
+        Whether the reach is wanted; one that is not stored with its bundle is measured then, once per machine.
+    """
+    reaches = [bundle.measured_reach() for bundle in bundles] if measures else []
+    finite = bool(reaches) and not any(reach.depends_on_tile for reach in reaches)
+    farthest = max((reach.radius for reach in reaches), default=0) / min(scales, default=1.0)
+    first = bundles[0]
+    return Habits(
+        stride=lcm(*(bundle.stride for bundle in bundles)),
+        tile=first.tile,
+        overlap=first.overlap,
+        trim=first.trim,
+        reach=ceil(farthest) if finite else None,
+    )

@@ -1,0 +1,81 @@
+"""The plan of one prediction: everything that the answer depends on, and nothing of where it is computed.
+
+Frozen, comparable, printable; written into the attributes of every prediction.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rtsx.errors import PlanError
+from rtsx.inference.augment import AUGMENTATIONS, Augmentation
+from rtsx.tiling import TilePlan
+
+__all__ = ["AnswerType", "Merge", "PredictionPlan"]
+
+Merge = Literal["mean", "max"]
+"""How the answers at several scales become one."""
+
+AnswerType = Literal["uint8", "float32"]
+"""What probability is stored as: per cent with 255 for nodata, or a fraction with NaN."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionPlan:
+    """What is run over one raster, and how answers are joined."""
+
+    tiling: TilePlan
+    """Tiles and their weights."""
+    layers: tuple[str, ...]
+    """Variables of the cube that are read."""
+    classes: tuple[str, ...]
+    """Names of the classes; one means yes or no."""
+    threshold: float
+    """Least probability of a positive pixel; among exclusive classes the most probable one counts instead."""
+    exclusive: bool
+    """True where the classes' probabilities sum to one (softmax)."""
+    members: tuple[str, ...]
+    """Digests of the bundles, whose answers are averaged."""
+    augment: tuple[Augmentation, ...]
+    """Turns whose answers are averaged, the identity among them."""
+    scales: tuple[float, ...]
+    """Sizes at which the network sees a tile, as fractions of its own."""
+    merge: Merge
+    """How the scales are fused."""
+    keep_members: bool
+    """True: every bundle's own answer and their spread are returned too."""
+    dtype: AnswerType
+    """What probability is stored as."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernel could not run."""
+        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
+        if unknown:
+            raise PlanError(f"augment has to be among {', '.join(AUGMENTATIONS)}; got {', '.join(map(str, unknown))}.")
+        if self.merge not in ("mean", "max"):
+            raise PlanError(f"merge has to be 'mean' or 'max'; got {self.merge!r}.")
+        if self.dtype not in ("uint8", "float32"):
+            raise PlanError(f"dtype has to be 'uint8' or 'float32'; got {self.dtype!r}.")
+        if not self.scales or any(not 0 < scale <= 4 for scale in self.scales):
+            raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {self.scales}.")
+        for scale in self.scales:
+            size = self.tiling.tile * scale
+            if size % self.tiling.stride:
+                raise PlanError(
+                    f"A tile of {self.tiling.tile} px at scale {scale} has {size:g} px, which is no multiple of the "
+                    f"network's stride of {self.tiling.stride} px. Take another scale or tile."
+                )
+
+    @property
+    def kept(self) -> int:
+        """Answers that are kept apart until the end: one per bundle, or their mean alone."""
+        return len(self.members) if self.keep_members else 1
+
+    @property
+    def passes_per_tile(self) -> int:
+        """Forward passes that one tile takes, all bundles, turns and scales together."""
+        return len(self.members) * len(self.augment) * len(self.scales)
+
+    def to_json(self) -> str:
+        """One line for an attribute; numbers and names only."""
+        return json.dumps(asdict(self), sort_keys=True)

@@ -1,0 +1,147 @@
+"""The public door: a cube and a bundle in, a lazy prediction out."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import xarray as xr
+
+from rtsx.cube import geobox_of, lattice_origin, layer_names, packing, validate_cube
+from rtsx.grid import lattice_offset
+from rtsx.inference.augment import Augmentation
+from rtsx.inference.choice import TileChoice, chosen_tiling
+from rtsx.inference.members import check_turns, check_units, ensemble, habits_of
+from rtsx.inference.memory import available_bytes, largest_tile, require_memory
+from rtsx.inference.plan import AnswerType, Merge, PredictionPlan
+from rtsx.inference.planes import predict_planes
+from rtsx.inference.prediction import prediction_dataset
+from rtsx.inference.runner import Runner
+from rtsx.model import ModelBundle
+from rtsx.model.inputs import Packing, required_layers
+from rtsx.tiling import Blend
+
+__all__ = ["predict_cube"]
+
+
+def predict_cube(
+    cube: xr.Dataset,
+    bundle: ModelBundle | Sequence[ModelBundle],
+    *,
+    tile: TileChoice = "auto",
+    overlap: TileChoice = "auto",
+    trim: int | None = None,
+    blend: Blend = "linear",
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
+    augment: Sequence[Augmentation] = (),
+    scales: Sequence[float] = (1.0,),
+    merge: Merge = "mean",
+    keep_members: bool = False,
+    dtype: AnswerType = "uint8",
+) -> xr.Dataset:
+    """Apply a bundle to a cube, tile by tile, without seams.
+
+    The answer depends on data, bundle, tile, overlap, trim, blend and lattice alone: no chunking and no number of
+    workers changes it.
+
+    Parameters
+    ----------
+    cube
+        One `(y, x)` or `(time, y, x)` variable per layer, as `open_cube` gives it; further variables are ignored. A
+        variable `valid` marks what can be trusted. Where dask lies behind a layer nothing is computed here; NumPy
+        in, NumPy out.
+    bundle
+        One bundle, or several with the same classes, whose answers are averaged.
+    tile, overlap
+        Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right answer:
+        the tile that the memory holds and an overlap that covers the network's measured reach, or the bundle's
+        own for a network that looks at the whole tile. A reach that is not stored with the bundle is measured
+        once, in some seconds.
+    trim
+        Pixels on each side of a tile that never count, because the network's padding spoils them. None is the bundle's
+        own, an eighth of the overlap where it says nothing, or the reach where `tile` or `overlap` is `"auto"`; 0
+        gives a ramp over the whole overlap.
+    blend
+        `"linear"`, `"hann"`, `"gaussian"`, `"crop"` (each tile answers for its middle only) or `"max"`.
+    batch_size
+        Tiles per forward pass; None leaves it to the device: 1 on a CPU. Halved when the device runs out of memory.
+    device
+        `"auto"` (the first GPU, else the CPU, of whoever computes), `"cpu"`, `"cuda"` or `"cuda:N"`.
+    precision
+        `"auto"` (bfloat16 autocast on a GPU, float32 on a CPU), `"float32"`, `"bfloat16"` or `"float16"`.
+    backend
+        `"eager"`, `"compile"`, `"onnx"`, `"openvino"`, or `"auto"` for the fastest that is installed and agrees with
+        eager torch to 1e-4.
+    augment
+        Turns of each tile beside the picture as it is: `"hflip"`, `"vflip"`, `"rot90"`, `"rot180"`, `"rot270"`,
+        `"transpose"`; their answers are averaged.
+    scales
+        Sizes at which a tile is shown, 1 for its own and 0.5 for half of it; fused by `merge`.
+    merge
+        `"mean"` or `"max"` over `scales`.
+    keep_members
+        True adds `probability_member`, with a `member` dimension, and `spread`, the members' standard deviation.
+    dtype
+        `"uint8"`: per cent, CF `scale_factor` 0.01, 255 for nodata. `"float32"`: 0 to 1 and NaN.
+
+    Returns
+    -------
+    xarray.Dataset
+        `probability` and `binary` (uint8: 1 where the probability reaches the bundle's threshold, or among exclusive
+        classes is the greatest; 255 for nodata), dimensions `(time?, class?, y, x)`, and `valid` (bool). Coordinates,
+        CRS and chunks of the cube; attributes say which bundle and plan made it.
+
+    Raises
+    ------
+    BundleError
+        A layer is missing, lacks the scale that the bundle relies on, or bundles do not go together.
+    CubeError
+        The cube is not one, see `validate_cube`.
+    PlanError
+        Tile, overlap, trim, blend, augmentation or scales contradict each other or the bundle.
+    MemoryPlanError
+        The plan needs more memory than a worker has.
+    """
+    bundles = ensemble(bundle)
+    validate_cube(cube)
+    names = tuple(dict.fromkeys(n for b in bundles for n in required_layers(b.inputs, layer_names(cube))))
+    packings = {name: Packing(**packing(cube[name])) for name in names}
+    check_units(bundles, packings, kinds={name: cube[name].dtype.kind for name in names})
+    check_turns(bundles, augment)
+    available = available_bytes()
+    tiling = chosen_tiling(
+        (cube.sizes["y"], cube.sizes["x"]),
+        lattice_offset(geobox_of(cube), lattice_origin(cube)),
+        habits=habits_of(bundles, scales=scales, measures="auto" in (tile, overlap)),
+        tile=tile,
+        overlap=overlap,
+        trim=trim,
+        blend=blend,
+        largest=largest_tile(bundles, available=available),
+    )
+    first = bundles[0]
+    plan = PredictionPlan(
+        tiling=tiling,
+        layers=names,
+        classes=first.classes,
+        threshold=first.threshold,
+        exclusive=first.activation == "softmax" and len(first.classes) > 1,
+        members=tuple(b.digest for b in bundles),
+        augment=tuple(dict.fromkeys(("identity", *augment))),
+        scales=tuple(float(scale) for scale in scales),
+        merge=merge,
+        keep_members=keep_members,
+        dtype=dtype,
+    )
+    runner = Runner(
+        plan=plan,
+        bundles=bundles,
+        packings=packings,
+        device=device,
+        precision=precision,
+        backend=backend,
+        batch_size=batch_size,
+    )
+    require_memory(runner, cube, available=available)
+    return prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))

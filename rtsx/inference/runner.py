@@ -1,0 +1,66 @@
+"""What a worker needs to run blocks: the plan, the bundles and how to read the layers. Travels once per worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.inference.device import BatchSize, default_batch_size
+from rtsx.inference.kernel import Answer, Member, Window, answer_tiles
+from rtsx.inference.plan import PredictionPlan
+from rtsx.model import ModelBundle
+from rtsx.model.inputs import Packing, derived_ndvi_is_defined, valid_pixels
+from rtsx.model.network import resolve_device
+from rtsx.tiling import TileRange
+
+__all__ = ["Runner"]
+
+# One size per device and tile, so that every block profits from what one has learnt about the memory.
+_BATCH_SIZES: dict[tuple[str, int, int | None, tuple[str, ...]], BatchSize] = {}
+_LOCK = Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs tiles of one plan with its bundles; networks are opened on first use and shared within a process."""
+
+    plan: PredictionPlan
+    """What is run."""
+    bundles: tuple[ModelBundle, ...]
+    """The members, in the plan's order."""
+    packings: Mapping[str, Packing]
+    """How each layer of the cube is stored."""
+    device: str
+    """Device by name, `"auto"` for the first GPU or else the CPU of whoever runs the block."""
+    precision: str
+    """Precision of the network's arithmetic."""
+    backend: str
+    """What runs the network."""
+    batch_size: int | None
+    """Tiles per forward pass; None is the device's own choice."""
+
+    def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Pixels (y, x) that every required layer and the mask declare valid."""
+        valid = valid_pixels(stored, packings=self.packings, mask=mask)
+        if any(layer.name == "ndvi" and "ndvi" not in stored for bundle in self.bundles for layer in bundle.inputs):
+            valid &= derived_ndvi_is_defined(stored, packings=self.packings)
+        return valid
+
+    def answer(self, window: Window, tiles: TileRange) -> Answer:
+        """Blended answers of the tiles."""
+        device = resolve_device(self.device)
+        tile = self.plan.tiling.tile
+        members = tuple(
+            Member(
+                network=bundle.network(device=str(device), precision=self.precision, backend=self.backend),
+                inputs=bundle.inputs,
+                fill=bundle.fill,
+            )
+            for bundle in self.bundles
+        )
+        with _LOCK:
+            key = (str(device), tile, self.batch_size, self.plan.members)
+            size = _BATCH_SIZES.setdefault(key, BatchSize(self.batch_size or default_batch_size(device, tile=tile)))
+        return answer_tiles(window, tiles, plan=self.plan, members=members, batch_size=size)
