@@ -78,7 +78,7 @@ class InputLayer:
         return cls(name=name, scale=1 / std, offset=-mean / std)
 
     @classmethod
-    def from_range(cls, name: str, low: float, high: float, *, clip: bool, units: Units = "") -> "InputLayer":  # noqa: PLR0917 - a range is two numbers
+    def from_range(cls, name: str, low: float, high: float, *, clip: bool, units: Units = "") -> "InputLayer":
         """Scale so that `low` becomes 0 and `high` 1; `clip` holds the channel within them.
 
         Examples
@@ -152,7 +152,8 @@ def derived_ndvi_is_defined(
 ) -> NDArray[np.bool_]:
     """Pixels (y, x) where red + nir is not 0, so that ndvi = (nir - red) / (nir + red) exists."""
     total = sum(
-        stored[name].astype(np.float32) * np.float32(packings[name].scale_factor) + np.float32(packings[name].add_offset)
+        stored[name].astype(np.float32) * np.float32(packings[name].scale_factor)
+        + np.float32(packings[name].add_offset)
         for name in ("red", "nir")
     )
     defined: NDArray[np.bool_] = np.asarray(total) != 0
@@ -180,7 +181,8 @@ def prepare(
             channel.copy_(stored[layer.name]).mul_(factor).add_(summand)
         else:
             red, nir = (
-                stored[name].float() * packings[name].scale_factor + packings[name].add_offset for name in ("red", "nir")
+                stored[name].float() * packings[name].scale_factor + packings[name].add_offset
+                for name in ("red", "nir")
             )
             factor, summand = layer.coefficients(Packing())
             torch.div(nir - red, nir + red, out=channel).mul_(factor).add_(summand)

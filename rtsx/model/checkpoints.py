@@ -1,0 +1,286 @@
+"""Checkpoints of the predecessors: thaw-slump-segmentation (TSS) and darts-nextgen (DN), in their four formats.
+
+Which preset a checkpoint was trained with is nowhere in the file, so it is told by who writes such files. A bare state
+dict is from TSS: `tss-v1`. A file with `input_combination` or `norm_factors` is one of the published first-generation
+models, exported from TSS: `tss-v1`. Everything else is from DN's own training: `darts-v2`. The caller can say otherwise.
+"""
+
+import datetime as dt
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from rtsx.errors import BundleError, UntrustedModelError
+from rtsx.model.layer_names import canonical_layers
+from rtsx.model.metadata import Metadata
+from rtsx.model.presets import preset_named
+from rtsx.model.smp import SmpSource
+
+__all__ = ["Checkpoint", "read_checkpoint"]
+
+_TILE = 1024
+"""Window in which TSS and DN run their models, px."""
+_PREFIXES = ("_orig_mod.", "module.")
+"""What torch.compile and DataParallel put before the names of tensors."""
+_OPTION_NAMES = {
+    "encoder": "encoder_name",
+    "encoder_name": "encoder_name",
+    "input_channels": "in_channels",
+    "in_channels": "in_channels",
+    "classes": "classes",
+}
+"""Names of constructor arguments, by what the two projects call them."""
+_NO_OPTIONS = {"arch", "architecture", "encoder_weights", "model_framework"}
+"""Keys of a model's configuration that are no arguments of the architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint as read: a network, and what its file says about it."""
+
+    source: SmpSource
+    """The network with its weights."""
+    metadata: Metadata
+    """What the file says, and the preset that such files were trained with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """The parts of a checkpoint, whatever its format."""
+
+    written_as: str
+    """The format, for the provenance."""
+    state: Mapping[str, torch.Tensor]
+    """Weights under the network's own names."""
+    model: Mapping[str, object]
+    """Architecture and arguments."""
+    bands: object
+    """The layers, in whatever form the file names them; None where it does not."""
+    preset: str
+    """Preset that such files were trained with."""
+    patch_size: object = None
+    """Side of the training tiles in px, where the file says it."""
+
+
+def read_checkpoint(
+    data: bytes, *, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
+) -> Checkpoint:
+    """Read a checkpoint of any of the four formats.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    read_run_config
+        Reads the `config.yml` of the training run; returns None where there is none. Called for bare state dicts only.
+    told
+        `architecture`, `encoder` and the number of `classes` and `layers` as the caller says them; stands in for a
+        missing `config.yml`.
+    trust
+        Whether the caller vouches for the author; then the file may run any code when it is read.
+
+    Raises
+    ------
+    UntrustedModelError
+        The file holds more than tensors and plain values, and the caller does not vouch for it.
+    BundleError
+        The file is damaged or is no checkpoint, its architecture or layers are unknown, or its weights do not fit.
+    """
+    content = _load(data, trust=trust)
+    if "hyper_parameters" in content and "state_dict" in content:
+        contents = _lightning(content)
+    elif "statedict" in content and "config" in content:
+        contents = _darts(content)
+    elif content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        contents = _bare(content, read_run_config=read_run_config, told=told)
+    else:
+        raise BundleError(
+            f"No checkpoint that is known: it holds {sorted(map(str, content))[:8]}. Expected a state dict, "
+            "{config, statedict}, or a Lightning checkpoint with hyper_parameters. Build the network yourself and pass "
+            "it to ModelBundle.from_module."
+        )
+    return _assemble(contents)
+
+
+def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
+    # Dates are plain values too, and Lightning checkpoints of DN carry one.
+    harmless: list[Any] = [OrderedDict, dt.datetime, dt.date, dt.timezone, dt.timedelta]
+    try:
+        with torch.serialization.safe_globals(harmless):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _is_refusal(error):
+            raise BundleError(_damaged(error)) from error
+        if not trust:
+            raise UntrustedModelError(
+                f"The checkpoint holds more than tensors and plain values ({_reason(error)}), so reading it can run code "
+                "of its author. If you trust where it comes from, pass trust=True."
+            ) from error
+        content = _load_trusted(data)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise BundleError(_damaged(error)) from error
+    if not isinstance(content, Mapping):
+        raise BundleError(
+            f"The checkpoint holds a {type(content).__name__} instead of weights by name. Pass a network that was saved "
+            "whole to ModelBundle.from_module."
+        )
+    return content
+
+
+def _load_trusted(data: bytes) -> object:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+    except (ImportError, AttributeError) as error:
+        raise BundleError(
+            f"The checkpoint refers to code that is not installed here: {error}. Install the project that wrote it, "
+            "or save its state_dict alone."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        raise BundleError(_damaged(error)) from error
+
+
+def _is_refusal(error: pickle.UnpicklingError) -> bool:
+    return ("Weights only load failed" in str(error) and "Unsupported" in str(error)) or "GLOBAL" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+    return lines[0].partition(" was not")[0].rpartition("WeightsUnpickler error: ")[2] if lines else "pickled objects"
+
+
+def _damaged(error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"The checkpoint cannot be read: {first}. It is truncated, damaged or no checkpoint; copy it again."
+
+
+def _bare(
+    content: Mapping[str, torch.Tensor],
+    *,
+    read_run_config: Callable[[], bytes | None],
+    told: Mapping[str, object],
+) -> _Contents:
+    model: dict[str, object]
+    raw = read_run_config()
+    if raw is None:
+        if "architecture" not in told or "encoder" not in told:
+            raise BundleError(
+                "The checkpoint is a bare state dict, and no config.yml lies in the folder above it or beside it. "
+                "Copy the run folder whole, or pass architecture=, encoder= and layers=."
+            )
+        model = {"classes": 1, "in_channels": told.get("n_layers", 3)}
+        model.update({name: value for name, value in told.items() if name != "n_layers"})
+        return _Contents(written_as="state dict", state=_plain_names(content), model=model, bands=None, preset="tss-v1")
+    config = _yaml(raw)
+    model = dict(_mapping(config.get("model"), "model in config.yml"))
+    sources = config.get("data_sources")
+    # Sorted, because TSS stacks its sources in the order of their names, whatever the order in the file.
+    bands = sorted(map(_source_name, sources)) if isinstance(sources, list) else None
+    return _Contents(
+        written_as="TSS run", state=_plain_names(content), model={"classes": 1, **model}, bands=bands, preset="tss-v1"
+    )
+
+
+def _source_name(source: object) -> str:
+    return str(source.get("name")) if isinstance(source, Mapping) else str(source)
+
+
+def _yaml(raw: bytes) -> Mapping[str, object]:
+    try:
+        return _mapping(yaml.safe_load(raw), "config.yml")
+    except yaml.YAMLError as error:
+        raise BundleError(
+            f"The run's config.yml cannot be read: {error}. Mend it, or copy the run folder again."
+        ) from error
+
+
+def _darts(content: Mapping[str, Any]) -> _Contents:
+    config = _mapping(content["config"], "config")
+    is_first_generation = "input_combination" in config or "norm_factors" in config
+    return _Contents(
+        written_as="DN checkpoint, first generation" if is_first_generation else "DN checkpoint",
+        state=_plain_names(_mapping(content["statedict"], "statedict")),
+        model=_mapping(config.get("model"), "config.model"),
+        bands=config.get("input_combination", config.get("bands")),
+        preset="tss-v1" if is_first_generation else "darts-v2",
+        patch_size=config.get("patch_size"),
+    )
+
+
+def _lightning(content: Mapping[str, Any]) -> _Contents:
+    parameters = _mapping(content["hyper_parameters"], "hyper_parameters")
+    config = _mapping(parameters.get("config"), "hyper_parameters.config")
+    state = _mapping(content["state_dict"], "state_dict")
+    # Only the network, because losses and metrics of the training module have tensors of their own.
+    network = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    return _Contents(
+        written_as="DN Lightning checkpoint",
+        state=_plain_names(network),
+        model=_mapping(config.get("model"), "hyper_parameters.config.model"),
+        bands=config.get("input_combination", config.get("bands")),
+        preset="darts-v2",
+        patch_size=config.get("patch_size"),
+    )
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BundleError(
+            f"The checkpoint has no {what}: expected keys and values, got {type(value).__name__}. Build the network "
+            "yourself and pass it to ModelBundle.from_module."
+        )
+    return value
+
+
+def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    plain = {}
+    for name, tensor in state.items():
+        bare = name
+        while bare.startswith(_PREFIXES):
+            bare = bare.removeprefix("_orig_mod.").removeprefix("module.")
+        plain[bare] = tensor
+    return plain
+
+
+def _assemble(contents: _Contents) -> Checkpoint:
+    model = contents.model
+    architecture = model.get("arch", model.get("architecture"))
+    if architecture is None:
+        raise BundleError(f"The checkpoint does not name its architecture; its model is {dict(model)}.")
+    options = {_OPTION_NAMES.get(name, name): value for name, value in model.items() if name not in _NO_OPTIONS}
+    source = SmpSource.from_state(str(architecture), options, state=contents.state)
+    layers = None if contents.bands is None else canonical_layers(_band_names(contents.bands))
+    if layers is not None and len(layers) != source.n_channels:
+        raise BundleError(
+            f"The checkpoint names {len(layers)} layers {list(layers)}, but its network takes {source.n_channels} "
+            "channels. Pass layers= in the order of the channels."
+        )
+    tile = contents.patch_size if isinstance(contents.patch_size, int) else _TILE
+    return Checkpoint(
+        source=source,
+        metadata=Metadata(
+            layers=layers,
+            preset=contents.preset,
+            classes=preset_named(contents.preset).classes if source.n_classes == 1 else None,
+            activation="none" if options.get("activation") else None,
+            tile=tile,
+            overlap=tile // 4,
+            stride=source.stride,
+            provenance={"format": contents.written_as},
+        ),
+    )
+
+
+def _band_names(bands: object) -> list[str]:
+    inside = bands.get("bands", bands.get("names")) if isinstance(bands, Mapping) else bands
+    if not isinstance(inside, (list, tuple)) or not all(isinstance(name, (str, Mapping)) for name in inside):
+        raise BundleError(
+            f"The checkpoint names its layers in a way that is not known: {bands!r}. Pass layers= in the order of the "
+            "network's channels."
+        )
+    return [_source_name(name) for name in inside]

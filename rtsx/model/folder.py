@@ -1,0 +1,74 @@
+"""Writes a folder of files whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
+
+__all__ = ["write_folder"]
+
+
+def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> None:
+    """Write files into a new folder, at a local path or any fsspec URL.
+
+    A local folder is written beside its place and renamed. Object stores cannot rename: there the files are written in
+    the order given, so the last one is the mark that all are there.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and `overwrite` is False.
+    OutputNotWritableError
+        The place cannot be written.
+    """
+    try:
+        fs, inside = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise BundleError(f"{path!r} cannot be written: {error}. Check the URL, or install its file system.") from error
+    inside = inside.rstrip("/")
+    if fs.exists(inside) and not overwrite:
+        raise OutputExistsError(f"{path} exists already. Choose another path, or pass overwrite=True to replace it.")
+    try:
+        if isinstance(fs, LocalFileSystem):
+            _write_local(Path(inside), files)
+            return
+        if fs.exists(inside):
+            fs.rm(inside, recursive=True)
+        fs.makedirs(inside, exist_ok=True)
+        for name, content in files.items():
+            fs.pipe_file(f"{inside}/{name}", content)
+    except (PermissionError, NotADirectoryError) as error:
+        raise OutputNotWritableError(
+            f"{path} cannot be written: {error}. Choose a folder that you may write to."
+        ) from error
+
+
+def _write_local(target: Path, files: Mapping[str, bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        # mkdtemp makes folders private; a bundle is as readable as anything else its owner writes.
+        partial.chmod(0o755)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        if target.exists():
+            _exchange(target, partial)
+        else:
+            partial.rename(target)
+    finally:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(partial)
+
+
+def _exchange(target: Path, partial: Path) -> None:
+    # Renamed aside before it is removed, because a folder that holds files cannot be replaced by renaming.
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)) / target.name
+    target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old.parent)

@@ -1,0 +1,248 @@
+"""A bundle's metadata file: a STAC Item with the Machine Learning Model (MLM) extension.
+
+Any STAC client can list, search and show it. What only rtsx needs is in `rtsx:*` properties, which are the ones that are
+read back: MLM has no word for half of it, and rounds the rest.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pystac
+
+from rtsx.errors import BundleError
+from rtsx.model.digest import digest_of_bytes
+from rtsx.model.inputs import InputLayer
+from rtsx.model.metadata import Metadata
+from rtsx.model.reach import Reach
+from rtsx.model.source import Artifact, NetworkSource
+
+__all__ = ["ITEM_NAME", "Item", "read_item", "write_item"]
+
+ITEM_NAME = "item.json"
+"""Name of the metadata file in a bundle's folder."""
+
+_FORMAT = 1
+"""Version of the `rtsx:*` properties; raised when an older rtsx could misread them."""
+# 1.4 instead of the newest, because it is the newest that pystac reads.
+_MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+_FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A metadata file as read."""
+
+    metadata: Metadata
+    """Everything said about the network."""
+    kind: str
+    """Which source reads the weights: "smp", "torchscript", "export" or "onnx"."""
+    filename: str
+    """Name of the weights' file, relative to the metadata file."""
+    options: Mapping[str, object]
+    """What the source needs besides the file."""
+    checksum: str
+    """sha256 of the weights' file, as hex."""
+
+
+def write_item(metadata: Metadata, *, source: NetworkSource, artifact: Artifact) -> bytes:
+    """Write the metadata file of a complete bundle, as JSON bytes."""
+    name = metadata.id or "model"
+    item = pystac.Item(
+        id=name,
+        geometry=None,  # a bundle has no place of its own
+        bbox=None,
+        datetime=datetime.now(UTC),
+        properties={
+            **_mlm_properties(metadata, source=source),
+            **_own_properties(metadata, source=source, artifact=artifact),
+        },
+        stac_extensions=[_MLM, _FILE, _CLASSIFICATION],
+    )
+    asset = pystac.Asset(
+        href=f"./{artifact.filename}",
+        title=f"Weights of {name}",
+        media_type=artifact.media_type,
+        roles=["mlm:model", "mlm:weights"],
+        extra_fields={
+            "mlm:artifact_type": artifact.artifact_type,
+            "file:size": len(artifact.data),
+            # Multihash: sha2-256 (0x12) of 32 bytes (0x20).
+            "file:checksum": f"1220{digest_of_bytes(artifact.data)}",
+        },
+    )
+    item.add_asset("weights", asset)
+    return json.dumps(item.to_dict(include_self_link=False), indent=2, allow_nan=False).encode()
+
+
+def read_item(raw: bytes, *, where: str) -> Item:
+    """Read a metadata file.
+
+    Parameters
+    ----------
+    raw
+        Content of the file.
+    where
+        Its path or URL, for messages.
+
+    Raises
+    ------
+    BundleError
+        The file is damaged, was not written by rtsx, or was written by a newer one.
+    """
+    try:
+        document = json.loads(raw)
+        properties = document["properties"]
+        written = properties.get("rtsx:format")
+        asset = document["assets"]["weights"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{where} is no bundle's metadata: {error!r}. It is damaged; copy the bundle again."
+        ) from error
+    if written is None:
+        raise BundleError(
+            f"{where} describes a model that rtsx did not save. Open its weights instead, with layers=, classes= and the "
+            "other keywords."
+        )
+    if written > _FORMAT:
+        raise BundleError(f"{where} was written by a newer rtsx (format {written}, known {_FORMAT}). Update rtsx.")
+    try:
+        network = properties["rtsx:network"]
+        return Item(
+            metadata=_read_metadata(document["id"], properties),
+            kind=network["kind"],
+            filename=str(asset["href"]).removeprefix("./"),
+            options={**network["options"], "digest": network["digest"]},
+            checksum=str(asset["file:checksum"]).removeprefix("1220"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{where} lacks or garbles {error}. It was edited or damaged; copy the bundle again."
+        ) from error
+
+
+def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Artifact) -> dict[str, object]:
+    inputs = metadata.inputs or ()
+    return {
+        "rtsx:format": _FORMAT,
+        "rtsx:inputs": [asdict(layer) for layer in inputs],
+        "rtsx:classes": list(metadata.classes or ()),
+        "rtsx:activation": metadata.activation,
+        "rtsx:tile": metadata.tile,
+        "rtsx:overlap": metadata.overlap,
+        "rtsx:trim": metadata.trim,
+        "rtsx:stride": metadata.stride,
+        "rtsx:threshold": metadata.threshold,
+        "rtsx:fill": metadata.fill,
+        "rtsx:preset": metadata.preset,
+        "rtsx:bn_mode": metadata.bn_mode,
+        "rtsx:reach": None if metadata.reach is None else asdict(metadata.reach),
+        "rtsx:provenance": dict(metadata.provenance or {}),
+        "rtsx:network": {"kind": artifact.kind, "options": dict(artifact.options), "digest": source.digest},
+    }
+
+
+def _read_metadata(name: str, properties: Mapping[str, Any]) -> Metadata:
+    reach = properties["rtsx:reach"]
+    return Metadata(
+        id=name,
+        inputs=tuple(
+            InputLayer(**{**layer, "clip": None if layer["clip"] is None else tuple(layer["clip"])})
+            for layer in properties["rtsx:inputs"]
+        ),
+        classes=tuple(properties["rtsx:classes"]),
+        activation=properties["rtsx:activation"],
+        tile=properties["rtsx:tile"],
+        overlap=properties["rtsx:overlap"],
+        trim=properties["rtsx:trim"],
+        stride=properties["rtsx:stride"],
+        threshold=properties["rtsx:threshold"],
+        fill=properties["rtsx:fill"],
+        preset=properties["rtsx:preset"],
+        bn_mode=properties["rtsx:bn_mode"],
+        reach=None if reach is None else Reach(**reach),
+        provenance=properties["rtsx:provenance"],
+    )
+
+
+def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, object]:
+    inputs = metadata.inputs or ()
+    names = [layer.name for layer in inputs]
+    is_onnx = source.framework == "onnx"
+    side = metadata.tile
+    n_classes = len(metadata.classes or ())
+    return {
+        "mlm:name": _mlm_name(metadata.id or "model"),
+        "mlm:architecture": source.architecture,
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "ONNX" if is_onnx else "PyTorch",
+        **({} if is_onnx else {"mlm:framework_version": version("torch")}),
+        "mlm:total_parameters": source.n_parameters,
+        "mlm:input": [
+            {
+                "name": "tile",
+                "bands": names,
+                "input": {
+                    "shape": [-1, len(names), side, side],
+                    "dim_order": ["batch", "bands", "height", "width"],
+                    "data_type": "float32",
+                },
+                "value_scaling": [_value_scaling(layer) for layer in inputs],
+                "resize_type": None,
+                "pre_processing_function": None,
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": "probability",
+                "tasks": ["semantic-segmentation"],
+                "result": {
+                    "shape": [-1, n_classes, side, side],
+                    "dim_order": ["batch", "class", "height", "width"],
+                    "data_type": "float32",
+                },
+                "classification:classes": _classes(metadata.classes or ()),
+                "post_processing_function": _post_processing(metadata.activation),
+            }
+        ],
+        # MLM looks every band up here.
+        "bands": [{"name": name} for name in names],
+    }
+
+
+def _value_scaling(layer: InputLayer) -> dict[str, object]:
+    if layer.clip is None and layer.scale > 0:
+        return {"type": "z-score", "mean": -layer.offset / layer.scale, "stddev": 1 / layer.scale}
+    affine = f"x * {layer.scale!r} + {layer.offset!r}"
+    clipped = affine if layer.clip is None else f"numpy.clip({affine}, {layer.clip[0]!r}, {layer.clip[1]!r})"
+    return {"type": "processing", "format": "python", "expression": clipped}
+
+
+def _classes(names: Sequence[str]) -> list[dict[str, object]]:
+    # A binary network answers one question; MLM wants both answers named.
+    listed = ("background", *names) if len(names) == 1 else names
+    return [
+        {"value": value, "name": re.sub(r"[^0-9A-Za-z_-]", "_", name), "description": name}
+        for value, name in enumerate(listed)
+    ]
+
+
+def _post_processing(activation: str | None) -> dict[str, object] | None:
+    if activation == "sigmoid":
+        return {"format": "python", "expression": "torch.sigmoid(x)"}
+    if activation == "softmax":
+        return {"format": "python", "expression": "torch.softmax(x, dim=1)"}
+    return None
+
+
+def _mlm_name(name: str) -> str:
+    """The name with the characters that MLM allows: at least three, a letter first, a letter or digit last."""
+    allowed = re.sub(r"[^a-zA-Z0-9_.\-\s]", "-", name).strip("_.- \t\n")
+    if re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", allowed):
+        return allowed
+    return f"model-{allowed}" if allowed else "model"

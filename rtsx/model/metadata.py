@@ -1,0 +1,134 @@
+"""What is said about a network: by the file it came in, and by the caller, whose word counts more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from rtsx.errors import BundleError
+from rtsx.model.batchnorm import BatchNormMode
+from rtsx.model.inputs import InputLayer
+from rtsx.model.presets import preset_named
+from rtsx.model.reach import Reach
+
+__all__ = ["Activation", "Metadata"]
+
+Activation = Literal["sigmoid", "softmax", "none"]
+
+_EXAMPLE = (
+    'ModelBundle.open("net.onnx", layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], '
+    'classes=("target",), tile=256, overlap=64)'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """Everything a bundle knows besides its weights; None where nobody has said it yet."""
+
+    id: str | None = None
+    """Name of the model for people and products."""
+    layers: tuple[str, ...] | None = None
+    """Names of the input channels, in their order."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, in physical units."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel, in physical units."""
+    inputs: tuple[InputLayer, ...] | None = None
+    """The input channels with their scaling; says more than `layers`, `mean` and `std`."""
+    preset: str | None = None
+    """Name of the preset that scales the layers."""
+    classes: tuple[str, ...] | None = None
+    """Names of the output channels; a single one is what a binary network finds."""
+    activation: Activation | None = None
+    """What turns the network's output into probabilities."""
+    tile: int | None = None
+    """Side of a tile in px."""
+    overlap: int | None = None
+    """Pixels that neighbouring tiles share."""
+    trim: int | None = None
+    """Pixels on each side of a tile that never count; None: the planner's choice."""
+    stride: int | None = None
+    """Total down-sampling of the network in px."""
+    threshold: float | None = None
+    """Least probability that counts as found."""
+    fill: float | None = None
+    """Channel value of an invalid pixel."""
+    bn_mode: BatchNormMode | None = None
+    """Statistics that batch normalisation uses."""
+    reach: Reach | None = None
+    """How far a pixel matters, as measured."""
+    provenance: Mapping[str, object] | None = None
+    """Where the weights come from, as JSON values."""
+
+    def over(self, found: "Metadata") -> "Metadata":
+        """Put this word over another: what is None here is taken from `found`.
+
+        Scaling is taken as a whole: whoever names layers, a mean or a preset replaces what the file says of all three.
+
+        Examples
+        --------
+        >>> Metadata(tile=256).over(Metadata(tile=1024, overlap=64)).overlap
+        64
+        """
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        merged = replace(found, **{name: value for name, value in said.items() if value is not None})
+        if self.inputs is None and any(said[name] is not None for name in ("layers", "mean", "std", "preset")):
+            layers = merged.layers
+            if self.layers is None and layers is None and found.inputs is not None:
+                layers = tuple(layer.name for layer in found.inputs)
+            states_statistics = self.mean is not None or self.std is not None
+            return replace(merged, inputs=None, layers=layers, preset=None if states_statistics else merged.preset)
+        return merged
+
+    def scaled(self) -> "Metadata":
+        """Turn layers and their scaling into `inputs`; raises `BundleError` where lengths differ or a layer is unknown.
+
+        Examples
+        --------
+        >>> Metadata(layers=("red",), mean=(10.0,), std=(4.0,)).scaled().inputs[0].offset
+        -2.5
+        """
+        if self.inputs is not None or self.layers is None:
+            return self
+        if self.mean is not None and self.std is not None:
+            return replace(self, inputs=_from_statistics(self.layers, mean=self.mean, std=self.std))
+        if self.preset is not None:
+            preset = preset_named(self.preset)
+            fill = preset.fill if self.fill is None else self.fill
+            return replace(self, inputs=preset.inputs_for(self.layers), fill=fill)
+        return self
+
+    def require(self, *, described: str) -> None:
+        """Refuse to go on while something is missing that nobody can guess.
+
+        Parameters
+        ----------
+        described
+            What the metadata belongs to, for the message.
+
+        Raises
+        ------
+        BundleError
+            Names everything that is missing at once, with an example.
+        """
+        missing = [name for name in ("layers", "classes", "tile", "overlap") if getattr(self, name) is None]
+        if self.inputs is not None and "layers" in missing:
+            missing.remove("layers")
+        if self.inputs is None and self.preset is None:
+            missing[1:1] = [name for name in ("mean", "std") if getattr(self, name) is None]
+        if missing:
+            raise BundleError(
+                f"{described} does not say its {', '.join(missing)}. Pass them as keywords, such as {_EXAMPLE}; "
+                "a preset= stands for mean and std."
+            )
+
+
+def _from_statistics(layers: Sequence[str], *, mean: Sequence[float], std: Sequence[float]) -> tuple[InputLayer, ...]:
+    if not len(layers) == len(mean) == len(std):
+        raise BundleError(
+            f"layers, mean and std have to be of one length; got {len(layers)}, {len(mean)} and {len(std)}. "
+            "Give one number for each layer, in the order of the network's channels."
+        )
+    return tuple(
+        InputLayer.from_statistics(name, mean=middle, std=spread)
+        for name, middle, spread in zip(layers, mean, std, strict=True)
+    )

@@ -1,0 +1,234 @@
+"""ONNX files: their declared shapes, and as a source of a bundle."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtsx.errors import BundleError, MissingExtraError
+from rtsx.model.digest import digest_of_bytes
+from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_module
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["OnnxShapes", "OnnxSource"]
+
+_FLOAT32 = 1
+"""`TensorProto.FLOAT`."""
+_TRANSPARENT = {"Cast", "Identity"}
+"""Operators that change no probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxShapes:
+    """What an ONNX file says about its input (tile, layer, y, x) and output (tile, class, y, x); None where free."""
+
+    batch: int | None
+    """Tiles in each pass."""
+    n_channels: int | None
+    """Input channels."""
+    height: int | None
+    """Rows of a tile."""
+    width: int | None
+    """Columns of a tile."""
+    n_classes: int | None
+    """Output channels."""
+    has_activation: bool
+    """Whether the graph ends in a sigmoid or softmax, so that its answers are probabilities already."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxSource:
+    """An ONNX network, as the bytes of its file with all weights inside."""
+
+    data: bytes
+    """The whole model, external tensors included."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, read_sibling: Callable[[str], bytes] | None = None) -> "OnnxSource":
+        """Take a file, reading the weights that it keeps in files beside it.
+
+        Parameters
+        ----------
+        data
+            The .onnx file.
+        read_sibling
+            Reads a file by its name relative to the .onnx file; None where there are none.
+
+        Raises
+        ------
+        BundleError
+            The file is truncated, its weights are missing, or it is no network from tiles to maps.
+        MissingExtraError
+            The `onnx` extra is not installed.
+        """
+        model = _parse(data)
+        external = _external_names(model)
+        if external and read_sibling is None:
+            raise BundleError(f"The ONNX file keeps its weights in {external}, which did not come with it.")
+        if external and read_sibling is not None:
+            data = _inlined(data, siblings={name: read_sibling(name) for name in external})
+        source = cls(data)
+        _ = source.shapes  # refuses what is no network from tiles to maps
+        return source
+
+    @property
+    def framework(self) -> Framework:
+        """Always "onnx"."""
+        return "onnx"
+
+    @cached_property
+    def architecture(self) -> str:
+        """Name of the graph."""
+        return _parse(self.data).graph.name or "ONNX"
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Numbers in all stored tensors of the graph."""
+        sizes = (tensor.dims for tensor in _parse(self.data).graph.initializer)
+        return sum(_product(size) for size in sizes)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the model with all weights inside."""
+        return digest_of_bytes(self.data)
+
+    @cached_property
+    def shapes(self) -> OnnxShapes:
+        """Declared shapes.
+
+        Raises
+        ------
+        BundleError
+            The network has several inputs or outputs, other dimensions, or no float32 input.
+        """
+        graph = _parse(self.data).graph
+        stored = {tensor.name for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in stored]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            raise BundleError(
+                f"The ONNX network has to have one input and one output; it has inputs {[v.name for v in inputs]} and "
+                f"outputs {[v.name for v in graph.output]}. Export the segmentation alone."
+            )
+        if inputs[0].type.tensor_type.elem_type != _FLOAT32:
+            raise BundleError(
+                "The ONNX network has to take float32; it takes tensors of another type "
+                f"(TensorProto.DataType {inputs[0].type.tensor_type.elem_type}). Export it in float32."
+            )
+        given, returned = _dimensions(inputs[0]), _dimensions(graph.output[0])
+        if len(given) != 4 or len(returned) not in {0, 4}:
+            raise BundleError(
+                "The ONNX network has to turn (tile, layer, y, x) into (tile, class, y, x); it declares "
+                f"{given} and {returned}. Export it without a head that drops or adds dimensions."
+            )
+        return OnnxShapes(
+            batch=given[0],
+            n_channels=given[1],
+            height=given[2],
+            width=given[3],
+            n_classes=returned[1] if returned else None,
+            has_activation=_last_operator(graph) in {"Sigmoid", "Softmax"},
+        )
+
+    def load_module(self) -> "torch.nn.Module":
+        """Raise `BundleError`: there is no such module."""
+        raise refuse_module()
+
+    def onnx_path(self) -> Path:
+        """Write the model into this user's temporary folder, once per content, and return its path."""
+        folder = Path(tempfile.gettempdir()) / f"rtsx-onnx-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{self.digest}.onnx"
+        # The content is compared, because anyone could have put a file there before.
+        if not (path.exists() and digest_of_bytes(path.read_bytes()) == self.digest):
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
+                partial.write(self.data)
+            Path(partial.name).replace(path)
+        return path
+
+    def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
+        """Hand the model on unchanged."""
+        return Artifact(
+            kind="onnx",
+            filename="model.onnx",
+            artifact_type="onnx.save",
+            media_type="application/octet-stream; application=onnx",
+            data=self.data,
+            options={},
+        )
+
+
+# onnx's protobuf classes carry no types, hence Any.
+def _parse(data: bytes) -> Any:
+    try:
+        import onnx  # part of an extra
+    except ImportError as error:
+        raise MissingExtraError("ONNX models need the onnx extra: pip install 'rtsx[onnx]'.") from error
+    try:
+        model = onnx.load_from_string(data)
+    except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
+        raise BundleError(
+            f"The ONNX file cannot be read: {error}. It is truncated or damaged; copy it again."
+        ) from error
+    if not model.graph.node:
+        raise BundleError("The ONNX file holds no network: its graph is empty. It is damaged; copy or export it again.")
+    return model
+
+
+def _external_names(model: Any) -> list[str]:
+    names = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    outside = sorted(name for name in names if Path(name).is_absolute() or ".." in Path(name).parts)
+    if outside:
+        raise BundleError(f"The ONNX file refers to weights outside of its folder: {outside}. Export it again.")
+    return sorted(names)
+
+
+def _inlined(data: bytes, *, siblings: dict[str, bytes]) -> bytes:
+    import onnx  # part of an extra; `_parse` has found it
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in siblings.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_bytes(content)
+        model = onnx.load_from_string(data)
+        onnx.load_external_data_for_model(model, folder)
+    try:
+        complete: bytes = model.SerializeToString()
+    except ValueError as error:
+        raise BundleError(
+            f"The ONNX model is above 2 GiB with its weights inside, the limit of its format: {error}. "
+            "Open the network's checkpoint instead."
+        ) from error
+    return complete
+
+
+def _dimensions(value: Any) -> tuple[int | None, ...]:
+    return tuple(
+        dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def _last_operator(graph: Any) -> str:
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(graph.output[0].name)
+    while node is not None and node.op_type in _TRANSPARENT:
+        node = makers.get(node.input[0])
+    return "" if node is None else str(node.op_type)
+
+
+def _product(numbers: Any) -> int:
+    product = 1
+    for number in numbers:
+        product *= number
+    return product
+
+
+def _conforms(source: OnnxSource) -> NetworkSource:
+    return source  # a typed line that fails the type check when the class stops being a NetworkSource

@@ -1,0 +1,256 @@
+"""Opens whatever holds a network, at a local path or any fsspec URL, and tells formats apart by content."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import fsspec
+
+from rtsx.errors import BundleError
+from rtsx.model.checkpoints import read_checkpoint
+from rtsx.model.digest import digest_of_bytes
+from rtsx.model.item import ITEM_NAME, Item, read_item
+from rtsx.model.metadata import Metadata
+from rtsx.model.onnx import OnnxSource
+from rtsx.model.smp import SmpSource
+from rtsx.model.source import NetworkSource
+from rtsx.model.torch_export import ExportSource, is_exported
+from rtsx.model.torchscript import TorchScriptSource, is_torchscript
+from rtsx.model.trial import looks_like_probabilities, try_network
+
+__all__ = ["Opened", "open_source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A network and everything known about it."""
+
+    source: NetworkSource
+    """The network."""
+    metadata: Metadata
+    """The caller's word over the file's."""
+
+
+@dataclass(frozen=True)
+class _Location:
+    """A file or folder in a file system."""
+
+    fs: Any
+    """The fsspec file system."""
+    path: str
+    """Path in the file system, without a slash at its end."""
+
+    def __truediv__(self, name: str) -> "_Location":
+        return _Location(self.fs, f"{self.path}/{name}")
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "_Location":
+        """The folder that this is in."""
+        return _Location(self.fs, self.path.rpartition("/")[0])
+
+    def read(self) -> bytes:
+        """Content of the file."""
+        try:
+            content: bytes = self.fs.cat_file(self.path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise BundleError(
+                f"There is no file {self.path}. Check the path; bundles have to be copied whole."
+            ) from error
+        except PermissionError as error:
+            raise BundleError(f"{self.path} may not be read by this user. Ask its owner for access.") from error
+        return content
+
+    def read_if_exists(self) -> bytes | None:
+        """Content of the file, None where there is none."""
+        return self.read() if self.fs.isfile(self.path) else None
+
+
+def open_source(
+    path: str, *, said: Metadata, trust: bool, network: Mapping[str, str], storage_options: Mapping[str, Any]
+) -> Opened:
+    """Open a network and complete what is known about it.
+
+    Parameters
+    ----------
+    path
+        Local path or fsspec URL of a bundle's folder, or of a file of weights.
+    said
+        What the caller says; counts more than what the file says.
+    trust
+        Whether the caller vouches for the author of a file that can run code when it is read.
+    network
+        `architecture` and `encoder` of a bare state dict, where the caller says them.
+    storage_options
+        Arguments of the URL's file system, such as credentials.
+
+    Raises
+    ------
+    BundleError
+        Nothing is there, or it is no model, or something about it is missing; `UntrustedModelError` for files that can
+        run code.
+    """
+    location = _locate(path, storage_options)
+    folder = _bundle_folder(location)
+    if folder is not None:
+        return _open_bundle(folder, said=said, trust=trust)
+    if location.fs.isdir(location.path):
+        raise BundleError(
+            f"The folder {path} is no bundle: it has no {ITEM_NAME}. Open one of its files: "
+            f"{sorted(name.rpartition('/')[2] for name in location.fs.ls(location.path, detail=False))[:8]}."
+        )
+    data = location.read()
+    if not data:
+        raise BundleError(f"{path} is empty. Copy it again.")
+    opened = _open_file(location, data, said=said, trust=trust, network=network)
+    metadata = opened.metadata
+    provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
+    return replace(opened, metadata=replace(metadata, provenance=provenance, id=metadata.id or _stem(location)))
+
+
+def _locate(path: str, storage_options: Mapping[str, Any]) -> _Location:
+    try:
+        fs, inside = fsspec.core.url_to_fs(path, **storage_options)
+    except (ValueError, ImportError) as error:
+        raise BundleError(f"{path!r} cannot be opened: {error}. Check the URL, or install its file system.") from error
+    location = _Location(fs, inside.rstrip("/") or "/")
+    if not fs.exists(location.path):
+        raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")
+    return location
+
+
+def _bundle_folder(location: _Location) -> _Location | None:
+    if location.name in {ITEM_NAME, "weights.safetensors"} and location.fs.isfile((location.parent / ITEM_NAME).path):
+        return location.parent
+    return location if location.fs.isfile((location / ITEM_NAME).path) else None
+
+
+def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
+    where = (folder / ITEM_NAME).path
+    item = read_item((folder / ITEM_NAME).read(), where=where)
+    data = (folder / item.filename).read()
+    if digest_of_bytes(data) != item.checksum:
+        raise BundleError(
+            f"{(folder / item.filename).path} is not the file that {ITEM_NAME} describes (sha256 "
+            f"{digest_of_bytes(data)[:12]} instead of {item.checksum[:12]}). It is truncated or was exchanged; copy the "
+            "bundle again."
+        )
+    return Opened(source=_source_of(item, data, trust=trust), metadata=said.over(item.metadata).scaled())
+
+
+def _source_of(item: Item, data: bytes, *, trust: bool) -> NetworkSource:
+    options = {name: value for name, value in item.options.items() if name != "digest"}
+    if item.kind == "smp":
+        return SmpSource.from_bytes(data, options)
+    if item.kind == "torchscript":
+        return TorchScriptSource.from_bytes(data, trust=trust)
+    if item.kind == "export":
+        return ExportSource.from_bytes(data, item.options, trust=trust)
+    if item.kind == "onnx":
+        return OnnxSource.from_bytes(data)
+    raise BundleError(f"Unknown kind of network {item.kind!r} in {ITEM_NAME}. Update rtsx, or copy the bundle again.")
+
+
+def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]) -> Opened:
+    suffix = location.name.rpartition(".")[2].lower()
+    if suffix == "onnx":
+        return _open_onnx(location, data, said=said)
+    if suffix == "safetensors":
+        raise BundleError(
+            f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
+            "bundle's whole folder, or load them into a network and use ModelBundle.from_module."
+        )
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if is_exported(archive):
+                return _described(ExportSource.from_bytes(data, {}, trust=trust), said=said, what=location.path)
+            if is_torchscript(archive):
+                return _described(TorchScriptSource.from_bytes(data, trust=trust), said=said, what=location.path)
+    told: dict[str, object] = {**network}
+    if said.layers is not None:
+        told["n_layers"] = len(said.layers)
+    if said.classes is not None:
+        told["classes"] = len(said.classes)
+    checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=told, trust=trust)
+    metadata = said.over(checkpoint.metadata).scaled()
+    metadata.require(described=location.path)
+    _check_channels(metadata, n_channels=checkpoint.source.n_channels, n_classes=checkpoint.source.n_classes)
+    return Opened(source=checkpoint.source, metadata=metadata)
+
+
+def _run_config(location: _Location) -> bytes | None:
+    beside = location.parent / "config.yml"
+    above = location.parent.parent / "config.yml"
+    return beside.read_if_exists() or above.read_if_exists()
+
+
+def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> Opened:
+    source = OnnxSource.from_bytes(data, read_sibling=lambda name: (location.parent / name).read())
+    shapes = source.shapes
+    found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
+    metadata = said.over(found).scaled()
+    metadata.require(described=location.path)
+    _check_channels(metadata, n_channels=shapes.n_channels, n_classes=shapes.n_classes)
+    if any(side not in {None, metadata.tile} for side in (shapes.height, shapes.width)):
+        raise BundleError(
+            f"{location.path} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
+            f"Pass tile={shapes.height}, or export the network with free height and width."
+        )
+    return Opened(source=source, metadata=metadata)
+
+
+def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> Opened:
+    metadata = said.scaled()
+    metadata.require(described=what)
+    classes = metadata.classes or ()
+    answer = try_network(
+        source.load_module(),
+        n_layers=len(metadata.inputs or ()),
+        classes=classes,
+        tile=metadata.tile or 0,
+        stride=metadata.stride or min(32, metadata.tile or 32),
+    )
+    if metadata.activation is None and looks_like_probabilities(answer):
+        raise BundleError(
+            f"{what} returns numbers that look like probabilities already ({answer.min():.2f} to {answer.max():.2f}). "
+            "Say which it is: activation='none' if they are, else activation='sigmoid' or 'softmax'."
+        )
+    return Opened(source=source, metadata=metadata)
+
+
+def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:
+    layers = [layer.name for layer in metadata.inputs or ()]
+    classes = list(metadata.classes or ())
+    if n_channels not in {None, len(layers)}:
+        raise BundleError(
+            f"The network takes {n_channels} channels, but {len(layers)} layers are named: {layers}. Pass layers= (with "
+            "mean= and std=, or preset=) in the order of the network's channels."
+        )
+    if n_classes not in {None, len(classes)}:
+        raise BundleError(
+            f"The network answers with {n_classes} channels, but {len(classes)} classes are named: {classes}. Pass "
+            "classes= in the order of the network's output."
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("rtsx", "torch", "segmentation-models-pytorch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # rtsx itself, run from a checkout that is not installed
+            found[package] = "unknown"
+    return found
+
+
+def _stem(location: _Location) -> str:
+    stem = location.name.rpartition(".")[0] or location.name
+    # TSS numbers its checkpoints by epoch, so the run's name has to come with it.
+    return f"{location.parent.parent.name}-{stem}" if location.parent.name == "checkpoints" else stem

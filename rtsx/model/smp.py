@@ -1,0 +1,276 @@
+"""Networks of segmentation-models-pytorch, by name, and as a source of a bundle."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, cast
+
+import safetensors
+import safetensors.torch
+import segmentation_models_pytorch
+import torch
+
+from rtsx.errors import BundleError
+from rtsx.model.digest import digest_of_tensors, fingerprint
+from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
+
+__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "network_stride"]
+
+ARCHITECTURES = (
+    "DPT",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "FPN",
+    "Linknet",
+    "MAnet",
+    "PAN",
+    "PSPNet",
+    "Segformer",
+    "UPerNet",
+    "Unet",
+    "UnetPlusPlus",
+)
+"""Architectures in the spelling of the library and of the field's configuration files; any case is understood."""
+
+
+def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
+    """Build a network with random weights, in evaluation mode; nothing is downloaded.
+
+    Parameters
+    ----------
+    architecture
+        One of `ARCHITECTURES`, in any case.
+    options
+        Arguments of the architecture: `encoder_name`, `in_channels`, `classes`, and whatever else it knows.
+
+    Raises
+    ------
+    BundleError
+        An architecture, encoder or option that the library does not know.
+
+    Examples
+    --------
+    >>> network = build_network("Unet", {"encoder_name": "resnet18", "in_channels": 4})
+    >>> network_stride(network)
+    32
+    """
+    constructor = getattr(segmentation_models_pytorch, _spelling(architecture))
+    known = inspect.signature(constructor).parameters
+    unknown = sorted(name for name in options if name not in known)
+    if unknown:
+        raise BundleError(f"{architecture} has no options {unknown}; it knows {sorted(known)}. Remove or rename them.")
+    # Never pretrained weights, because they would be downloaded only to be overwritten by the bundle's.
+    arguments = {**options, "encoder_weights": None}
+    try:
+        network: torch.nn.Module = constructor(**arguments)
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise BundleError(
+            f"{architecture} cannot be built with {dict(options)}: {error}. Look for the encoder's name in "
+            "segmentation_models_pytorch.encoders.get_encoder_names(), or write 'tu-' and the name of a timm model."
+        ) from error
+    return network.eval()
+
+
+def network_stride(network: torch.nn.Module) -> int:
+    """Total down-sampling of a network of the library, in px: 2 to the encoder's depth, less where it is dilated."""
+    return cast("int", cast("torch.nn.Module", network.encoder).output_stride)
+
+
+def _spelling(architecture: str) -> str:
+    by_lower = {name.lower(): name for name in ARCHITECTURES if hasattr(segmentation_models_pytorch, name)}
+    found = by_lower.get(architecture.lower().replace("_", "").replace("-", ""))
+    if found is None:
+        near = difflib.get_close_matches(architecture.lower(), by_lower, n=1)
+        hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+        raise BundleError(
+            f"The architecture has to be one of {sorted(by_lower.values())}; got {architecture!r}.{hint} "
+            "Open any other network through ModelBundle.from_module, ONNX or torch.export."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SmpSource:
+    """A network of the library: its name, its arguments and its weights."""
+
+    architecture_name: str
+    """One of `ARCHITECTURES`."""
+    options: Mapping[str, object]
+    """Arguments of the architecture that are not its defaults, as JSON values, without `encoder_weights`."""
+    state: Mapping[str, torch.Tensor]
+    """Weights and buffers by name, float32 (counters int64), on the CPU."""
+
+    @classmethod
+    def from_state(
+        cls, architecture: str, options: Mapping[str, object], *, state: Mapping[str, torch.Tensor]
+    ) -> "SmpSource":
+        """Check that weights fit an architecture, and take them; they are copied.
+
+        Raises
+        ------
+        BundleError
+            The architecture is unknown or the weights do not fit it.
+        """
+        network = build_network(architecture, options)
+        fitting = _fitting_state(network, state, architecture=architecture)
+        return cls(architecture_name=_spelling(architecture), options=_config_of(network), state=fitting)
+
+    @classmethod
+    def from_network(cls, network: torch.nn.Module) -> "SmpSource | None":
+        """Take a network of the library as it is; None where it is another kind, or was changed after it was built."""
+        name = type(network).__name__
+        if type(network) is not getattr(segmentation_models_pytorch, name, None) or not hasattr(network, "config"):
+            return None
+        options = _config_of(network)
+        try:
+            rebuilt = build_network(name, options)
+        except BundleError:
+            return None
+        # Text and shapes, because a head that was exchanged by hand leaves the recorded arguments as they were.
+        if repr(rebuilt) != repr(network) or _shapes(rebuilt) != _shapes(network):
+            return None
+        return cls(architecture_name=name, options=options, state=_owned(network.state_dict()))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, options: Mapping[str, object]) -> "SmpSource":
+        """Read what `artifact` wrote.
+
+        Raises
+        ------
+        BundleError
+            The file is truncated, or its weights do not fit the described network.
+        """
+        try:
+            state = safetensors.torch.load(data)
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise BundleError(
+                f"weights.safetensors cannot be read: {error}. The file is truncated or damaged; copy it again."
+            ) from error
+        arguments = {name: value for name, value in options.items() if name != "architecture"}
+        return cls.from_state(str(options["architecture"]), arguments, state=state)
+
+    @property
+    def framework(self) -> Framework:
+        """Always "torch"."""
+        return "torch"
+
+    @property
+    def architecture(self) -> str:
+        """Architecture and encoder, such as "UnetPlusPlus/resnet34"."""
+        return f"{self.architecture_name}/{self.options.get('encoder_name')}"
+
+    @property
+    def n_channels(self) -> int:
+        """Input channels."""
+        return int(str(self.options["in_channels"]))
+
+    @property
+    def n_classes(self) -> int:
+        """Output channels."""
+        return int(str(self.options["classes"]))
+
+    @cached_property
+    def stride(self) -> int:
+        """Total down-sampling, in px."""
+        return network_stride(build_network(self.architecture_name, self.options))
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Trainable numbers; running averages are not counted, as is usual."""
+        return sum(part.numel() for part in build_network(self.architecture_name, self.options).parameters())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over weights, architecture and its arguments."""
+        header = f"{self.architecture_name}{fingerprint(dict(sorted(self.options.items())))}"
+        return digest_of_tensors(self.state, header=header)
+
+    def load_module(self) -> torch.nn.Module:
+        """Build the network and load its weights."""
+        network = build_network(self.architecture_name, self.options)
+        network.load_state_dict(dict(self.state))
+        return network
+
+    def onnx_path(self) -> Path:
+        """Raise `BundleError`: there is no such file."""
+        raise refuse_onnx(self.architecture)
+
+    def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
+        """Pack the weights as safetensors."""
+        return Artifact(
+            kind="smp",
+            filename="weights.safetensors",
+            artifact_type="safetensors.torch.save_file",
+            media_type="application/octet-stream; application=safetensors",
+            data=safetensors.torch.save(dict(self.state)),
+            options={"architecture": self.architecture_name, **self.options},
+        )
+
+
+def _config_of(network: torch.nn.Module) -> dict[str, object]:
+    config = cast("Mapping[str, object]", network.config)
+    defaults = {name: known.default for name, known in inspect.signature(type(network)).parameters.items()}
+    # Without defaults, because a later release with one more argument would otherwise change every digest.
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in config.items()
+        if name in _ALWAYS_STATED or (name != "encoder_weights" and value != defaults.get(name))
+    }
+
+
+_ALWAYS_STATED = ("encoder_name", "in_channels", "classes")
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _owned(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name: (tensor.detach().cpu().float() if tensor.is_floating_point() else tensor.detach().cpu()).clone()
+        for name, tensor in state.items()
+    }
+
+
+def _fitting_state(
+    network: torch.nn.Module, state: Mapping[str, torch.Tensor], *, architecture: str
+) -> dict[str, torch.Tensor]:
+    wanted = _shapes(network)
+    renamed = {_deeplab_name(name, wanted=set(wanted)): tensor for name, tensor in state.items()}
+    missing = sorted(set(wanted) - set(renamed))
+    unexpected = sorted(set(renamed) - set(wanted))
+    if missing or unexpected:
+        raise BundleError(
+            f"The weights do not fit {architecture}: {len(missing)} of {len(wanted)} tensors are missing "
+            f"{missing[:3]}, {len(unexpected)} are unknown to it {unexpected[:3]}. Check architecture and encoder."
+        )
+    differing = {name: tuple(tensor.shape) for name, tensor in renamed.items() if tensor.shape != wanted[name]}
+    if differing:
+        name, shape = next(iter(differing.items()))
+        raise BundleError(
+            f"The weights do not fit {architecture}: {len(differing)} tensors have another shape, such as {name} with "
+            f"{shape} instead of {tuple(wanted[name])}. Check the encoder, the number of layers and of classes."
+        )
+    return _owned(renamed)
+
+
+_DEEPLAB_PARTS: Mapping[str, Literal["aspp", "conv", "bn"]] = {"0": "aspp", "1": "conv", "2": "bn"}
+
+
+def _deeplab_name(name: str, *, wanted: set[str]) -> str:
+    """Name of a DeepLabV3 decoder tensor in the installed library.
+
+    It was `decoder.N` up to 0.4, `decoder.aspp.N` in 0.5, and has been `decoder.aspp`, `.conv`, `.bn` since 0.6.
+    """
+    if name in wanted or not name.startswith("decoder."):
+        return name
+    number, _, rest = name.removeprefix("decoder.").removeprefix("aspp.").partition(".")
+    candidates = (f"decoder.aspp.{number}.{rest}", f"decoder.{_DEEPLAB_PARTS.get(number)}.{rest}")
+    return next((candidate for candidate in candidates if candidate in wanted), name)
+
+
+def _conforms(source: SmpSource) -> NetworkSource:
+    return source  # a typed line that fails the type check when the class stops being a NetworkSource
