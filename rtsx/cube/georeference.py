@@ -30,7 +30,7 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
                 f"dimensions {dict(cube.sizes)} and coordinates {sorted(map(str, cube.coords))}. "
                 "Rename them with cube.rename(...)."
             )
-    if cube.odc.crs is None:
+    if cube.odc.crs is None or "spatial_ref" not in cube.coords:
         raise CubeError(
             "A cube needs a CRS in a coordinate 'spatial_ref'. Give it with cube.rio.write_crs('EPSG:...')."
         )

@@ -11,7 +11,7 @@ from rtsx.cube.masks import apply_mask
 from rtsx.cube.rasters import RasterSource, open_rasters
 from rtsx.cube.sensor import Sensor, sensor_named
 from rtsx.cube.stores import open_store
-from rtsx.cube.validation import validate_cube
+from rtsx.cube.validation import validate_cube, validate_georeference
 from rtsx.cube.zarr import is_url
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
@@ -36,7 +36,7 @@ def open_cube(
     Parameters
     ----------
     source
-        A Zarr store (v2 or v3, path or URL); or raster files that already share one grid: a path, several paths, or a
+        A Zarr store (v2 or v3, path or URL), of layers or a prediction; or raster files that already share one grid: a path, several paths, or a
         mapping from layer name to the path of a one-band file or to a `Layer`.
     cell
         Keep what lies in this cell; tiles are then anchored to the cell's grid. The source has to be on that grid.
@@ -55,7 +55,7 @@ def open_cube(
     Returns
     -------
     xarray.Dataset
-        Dask-backed variables on (y, x) or (time, y, x) in their stored dtype, packing in their attributes, coordinates
+        Dask-backed variables on (y, x) or (time, y, x), those of a prediction also with `class`, in their stored dtype, packing in their attributes, coordinates
         `y`, `x`, `spatial_ref`, the attribute `lattice_origin`, and with `mask` the boolean variable `valid`.
 
     Raises
@@ -75,14 +75,13 @@ def open_cube(
         if sensor is not None:
             raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
         cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
+        validate_georeference(cube)  # not as a cube, because a stored prediction may have a dimension `class`
     else:
         cube = open_rasters(
             source, cell, layers=layers, sensor=None if sensor is None else sensor_named(sensor), chunk=chunk
         )
-    if mask is not None:
-        cube = apply_mask(cube, mask[0], rule=mask[1])
-    validate_cube(cube)
-    return cube
+        validate_cube(cube)
+    return cube if mask is None else apply_mask(cube, mask[0], rule=mask[1])
 
 
 def _is_store(path: str) -> bool:

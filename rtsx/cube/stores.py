@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from odc.geo.crs import CRS
 
@@ -38,7 +39,7 @@ def open_store(
         decode_coords="all",
         mask_and_scale=False,
     )
-    cube = _with_axes(_with_crs(stored, path))
+    cube = _with_axes(_with_crs(_with_plain_strings(stored), path))
     try:
         geobox = geobox_of(cube)
     except CubeError as error:
@@ -57,6 +58,16 @@ def open_store(
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
+
+
+def _with_plain_strings(stored: xr.Dataset) -> xr.Dataset:
+    """Text coordinates such as `class` in NumPy's fixed-width type, as they were before they were stored."""
+    texts = {
+        name: coord.copy(data=np.array([str(text) for text in coord.values.flat], str).reshape(coord.shape))
+        for name, coord in stored.coords.items()
+        if coord.dtype.kind in "TO"
+    }
+    return stored.assign_coords(texts)
 
 
 def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:

@@ -1,0 +1,177 @@
+"""`export_cog`: a prediction as cloud-optimised GeoTIFF, for those who work with GDAL and QGIS."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import rasterio
+import rasterio.shutil
+import xarray as xr
+from dask.diagnostics.progress import ProgressBar
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from rtsx.cube.destination import staged_file
+from rtsx.cube.georeference import geobox_of
+from rtsx.cube.packing import packing
+from rtsx.cube.validation import validate_georeference
+from rtsx.errors import CubeError
+
+__all__ = ["export_cog"]
+
+_BLOCK = 512
+_TAGS = ("bundle_id", "bundle_digest", "threshold", "rtsx_version")
+"""Attributes of a prediction that every file carries on."""
+_STEP = 2048
+"""Side in pixels of the windows that an array without dask chunks is written in."""
+
+
+def export_cog(
+    cube: xr.Dataset,
+    folder: str | PathLike[str],
+    *,
+    variables: Sequence[str] | None = None,
+    prefix: str = "",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> tuple[Path, ...]:
+    """Write variables as one cloud-optimised GeoTIFF each: ``<folder>/<prefix><variable>.tif``.
+
+    Deflate, blocks of 512 px, overviews (average; nearest for `binary`, because GDAL knows no maximum there and the mode
+    would erase small objects), nodata, scale and offset from the packing, one band per time and class with its name. Window
+    by window: memory does not grow with the raster. A file appears when it is complete.
+
+    Parameters
+    ----------
+    cube
+        Any georeferenced Dataset.
+    folder
+        Local folder; made if it is not there.
+    variables
+        Which ones; by default those of `probability` and `binary` that are there.
+    prefix
+        Beginning of each file name.
+    overwrite
+        Replace files that are there.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    tuple of Path
+        The files, in the order of `variables`.
+
+    Raises
+    ------
+    CubeError
+        A variable is missing or is not on (y, x).
+    OutputExistsError, OutputNotWritableError
+        A file cannot go there; found out before anything is computed.
+    """
+    validate_georeference(cube)
+    names = [name for name in ("probability", "binary") if name in cube] if variables is None else list(variables)
+    missing = [name for name in names if name not in cube.data_vars or cube[name].dims[-2:] != ("y", "x")]
+    if missing or not names:
+        raise CubeError(
+            f"Variables to export have to be on (..., y, x); {missing or 'none'} of {list(cube.data_vars)}."
+        )
+    targets = tuple(Path(folder) / f"{prefix}{name}.tif" for name in names)
+    return _export(cube, dict(zip(names, targets, strict=True)), overwrite=overwrite, progress=progress)
+
+
+def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool) -> tuple[Path, ...]:
+    with ExitStack() as stack:
+        staged = {
+            name: stack.enter_context(staged_file(target, overwrite=overwrite)) for name, target in targets.items()
+        }
+        rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in staged.items()}
+        with ProgressBar() if progress else nullcontext():
+            # One computation for all variables, so that a prediction is made once; in threads of this process, because
+            # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
+            pixels, files = [raster.pixels for raster in rasters.values()], list[Any](rasters.values())
+            da.store(pixels, files, lock=False, scheduler="threads")
+        for name, path in staged.items():
+            rasters[name].close()
+            _to_cog(path.with_name("plain.tif"), path, resampling="nearest" if name == "binary" else "average")
+    return tuple(targets.values())
+
+
+def _to_cog(source: Path, target: Path, *, resampling: str) -> None:
+    rasterio.shutil.copy(
+        source,
+        target,
+        driver="COG",
+        compress="DEFLATE",
+        blocksize=_BLOCK,
+        overview_resampling=resampling,
+        bigtiff="IF_SAFER",
+        num_threads="ALL_CPUS",
+    )
+
+
+class _Raster:
+    """A plain tiled GeoTIFF that dask stores blocks into; a COG cannot be written in pieces, so this comes first."""
+
+    def __init__(self, file: Any, pixels: da.Array) -> None:
+        self.pixels = pixels
+        self._file = file
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, cube: xr.Dataset, name: str, path: Path) -> "_Raster":
+        variable, geobox = cube[name], geobox_of(cube)
+        pixels = da.asarray(variable.data).reshape((-1, *geobox.shape.yx))
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8)
+        packed = packing(variable)
+        file = rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=geobox.shape[0],
+            width=geobox.shape[1],
+            count=pixels.shape[0],
+            dtype=pixels.dtype,
+            crs=rasterio.CRS.from_user_input(str(geobox.crs)),
+            transform=geobox.affine,
+            nodata=packed["nodata"],
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            bigtiff="IF_SAFER",
+            sparse_ok=True,
+        )
+        file.scales = (packed["scale_factor"],) * pixels.shape[0]
+        file.offsets = (packed["add_offset"],) * pixels.shape[0]
+        file.descriptions = tuple(_band_names(variable))
+        file.update_tags(**{key: str(cube.attrs[key]) for key in _TAGS if key in cube.attrs})
+        return cls(file, pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)}))
+
+    def __setitem__(self, region: tuple[slice, slice, slice], block: NDArray[Any]) -> None:
+        bands, rows, columns = region
+        with self._lock:  # GDAL datasets take one caller at a time
+            self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _even(pixels: da.Array, axis: int) -> int | tuple[int, ...]:
+    """The chunks as they come; a large array in one piece is cut."""
+    lengths: tuple[int, ...] = pixels.chunks[axis]
+    return _STEP if lengths[0] > _STEP and len(lengths) == 1 else lengths
+
+
+def _band_names(variable: xr.DataArray) -> list[str]:
+    """One name per band: the variable's, and the time and class that the band is for."""
+    names = [str(variable.name)]
+    for dim in variable.dims[:-2]:
+        labels = variable[dim].values if dim in variable.coords else np.arange(variable.sizes[dim])
+        texts = labels.astype("datetime64[D]" if labels.dtype.kind == "M" else str).astype(str)
+        names = [f"{name} {text}" for name in names for text in texts]
+    return names

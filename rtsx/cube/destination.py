@@ -1,0 +1,154 @@
+"""Where an output goes: all of it or nothing.
+
+A local output is made in a hidden sibling and renamed when it is complete. An object store cannot rename, so there an
+output says of itself whether it is complete (`COMPLETE`), and only an overwrite is made beside the old one first.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr
+from zarr.abc.store import Store
+
+from rtsx.cube.zarr import COMPLETE, consolidate, is_url, store_of
+from rtsx.errors import OutputExistsError, OutputNotWritableError
+
+__all__ = ["staged_file", "staged_store"]
+
+
+@contextmanager
+def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
+    """A store to write a group into; at `path`, complete, after the block, and gone if the block raises.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and `overwrite` is False or it is no Zarr store.
+    OutputNotWritableError
+        Nothing can be written there; found out before the block runs.
+    """
+    if is_url(path):
+        with _staged_remote(path, overwrite=overwrite, options=options) as store:
+            yield store
+        return
+    target = Path(path.removeprefix("file://")).absolute()
+    if target.exists():
+        _refuse_existing(target, overwrite=overwrite)
+    with _staged_path(target) as stage:
+        store = store_of(str(stage), options, read_only=False)
+        zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
+        yield store
+        _finish(store)
+
+
+@contextmanager
+def staged_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A path to write a file to; at `path` after the block, and gone if the block raises.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and `overwrite` is False or it is a folder.
+    OutputNotWritableError
+        Nothing can be written there; found out before the block runs.
+    """
+    target = path.absolute()
+    if target.exists() and (not overwrite or target.is_dir()):
+        raise OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
+    with _staged_path(target) as stage:
+        yield stage / target.name
+
+
+@contextmanager
+def _staged_path(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside `target`, which becomes `target` (or gives it its file of that name)."""
+    stage = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    created = [folder for folder in target.parents if not folder.exists()]
+    try:
+        stage.mkdir(parents=True)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to."
+        ) from error
+    try:
+        yield stage
+        file = stage / target.name
+        _replace(file if file.is_file() else stage, target)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in created:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename `source` to `target`; what was there goes only when the new one is in its place."""
+    if source.is_file():
+        source.replace(target)
+        return
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old") if target.exists() else None
+    if old is not None:
+        target.rename(old)
+    try:
+        source.rename(target)
+    except OSError:
+        if old is not None:
+            old.rename(target)
+        raise
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def _refuse_existing(target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
+    if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten. Choose another path.")
+
+
+@contextmanager
+def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
+    root_url = url.rstrip("/")
+    system, root = fsspec.core.url_to_fs(root_url, **options)
+    exists = system.exists(root)
+    if exists and not overwrite:
+        raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
+    suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
+    store = store_of(root_url + suffix, options, read_only=False)
+    try:
+        zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
+    except OSError as error:  # fsspec turns the refusals of every service into one of these
+        raise OutputNotWritableError(
+            f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
+        ) from error
+    try:
+        yield store
+        _finish(store)
+    except BaseException:
+        with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
+            system.rm(root + suffix, recursive=True)
+        raise
+    if exists:
+        _move_remote(system, root + suffix, root)
+
+
+def _move_remote(system: Any, source: str, target: str) -> None:
+    """Replace one prefix by another, the root metadata with its mark last."""
+    names = sorted(system.find(source), key=lambda name: name.removeprefix(source) == "/zarr.json")
+    system.rm(target, recursive=True)
+    for name in names:
+        system.copy(name, target + name.removeprefix(source))
+    system.rm(source, recursive=True)
+
+
+def _finish(store: Store) -> None:
+    """Say that the store is complete, last of all, and gather its metadata in the root."""
+    zarr.open_group(store, mode="r+", use_consolidated=False).attrs[COMPLETE] = True
+    consolidate(store)
