@@ -1,0 +1,14 @@
+"""Probability to outlines: objects merged across every border, measured on the ellipsoid, written to vector files."""
+
+from rtsx.footprints.extraction import extract_footprints
+from rtsx.footprints.geographic import to_geographic
+from rtsx.footprints.schema import validate_footprints
+from rtsx.footprints.writing import read_footprints, write_footprints
+
+__all__ = [
+    "extract_footprints",
+    "read_footprints",
+    "to_geographic",
+    "validate_footprints",
+    "write_footprints",
+]

@@ -1,0 +1,116 @@
+"""Objects on their way to become footprints: pieces inside one block, and outlines that are complete."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Outlines", "Pieces"]
+
+Number = TypeVar("Number", np.int64, np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlines:
+    """Complete objects with their statistics; one entry per object in every array."""
+
+    geometry: NDArray[np.object_]
+    """Polygons or MultiPolygons in pixel coordinates of the raster: x is the column, y the row."""
+    first: NDArray[np.int64]
+    """The object's first pixel in reading order, row * columns + column."""
+    touches_edge: NDArray[np.bool_]
+    """True where the object comes near the end of the data."""
+    n_pixels: NDArray[np.int64]
+    """Number of pixels."""
+    prob_min: NDArray[np.float64]
+    """Smallest probability, 0-1."""
+    prob_max: NDArray[np.float64]
+    """Largest probability, 0-1."""
+    prob_mean: NDArray[np.float64]
+    """Mean probability, 0-1."""
+    prob_median: NDArray[np.float64]
+    """Median probability, 0-1; half-way between the middle two of an even number of pixels."""
+    prob_std: NDArray[np.float64]
+    """Standard deviation of the probability (divided by n), 0-1."""
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Outlines":
+        """Return the objects that `index` selects."""
+        return Outlines(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Outlines"]) -> "Outlines":
+        """Return all objects of at least one set, in the order of their first pixels."""
+        whole = cls(
+            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        )
+        return whole.take(np.argsort(whole.first, kind="stable"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """Objects, or the parts of objects that lie in one block, with a histogram of their probabilities.
+
+    The histogram is kept because it adds up exactly: whatever the blocks, the same counts come together, and with
+    them the same median and the same last bit of the standard deviation.
+    """
+
+    geometry: NDArray[np.object_]
+    """`(piece,)` polygons in pixel coordinates of the raster."""
+    first: NDArray[np.int64]
+    """`(piece,)` first pixel in reading order, row * columns + column."""
+    touches_edge: NDArray[np.bool_]
+    """`(piece,)` True where the piece comes near the end of the data."""
+    owner: NDArray[np.int64]
+    """`(bin,)` the piece that a bin of the histogram belongs to; ascending, every piece has a bin."""
+    level: NDArray[np.int64]
+    """`(bin,)` probability times the number of levels, ascending within a piece."""
+    count: NDArray[np.int64]
+    """`(bin,)` pixels of this piece at this level, at least one."""
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def take(self, chosen: NDArray[np.bool_]) -> "Pieces":
+        """Return the pieces for which `chosen` is True, numbered anew."""
+        bins = chosen[self.owner]
+        return Pieces(
+            geometry=self.geometry[chosen],
+            first=self.first[chosen],
+            touches_edge=self.touches_edge[chosen],
+            owner=(np.cumsum(chosen) - 1)[self.owner[bins]],
+            level=self.level[bins],
+            count=self.count[bins],
+        )
+
+    def finish(self, levels: int) -> Outlines:
+        """Return the pieces as complete objects, with statistics from `levels` steps of probability."""
+        start = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        n_pixels = _sums(self.count, start)
+        mean = _sums(self.count * self.level, start) / n_pixels
+        squares = self.count * (self.level - mean[self.owner]) ** 2
+        seen, before = np.cumsum(self.count), np.cumsum(n_pixels) - n_pixels
+        lower, upper = (
+            self.level[np.searchsorted(seen, before + middle, side="right")]
+            for middle in ((n_pixels - 1) // 2, n_pixels // 2)
+        )
+        return Outlines(
+            geometry=self.geometry,
+            first=self.first,
+            touches_edge=self.touches_edge,
+            n_pixels=n_pixels,
+            prob_min=self.level[start] / levels,
+            prob_max=self.level[np.append(start, len(self.level))[1:] - 1] / levels,
+            prob_mean=mean / levels,
+            prob_median=(lower + upper) / (2 * levels),
+            prob_std=np.sqrt(_sums(squares, start) / n_pixels) / levels,
+        )
+
+
+def _sums(values: NDArray[Number], start: NDArray[np.int64]) -> NDArray[Number]:
+    """Return the sums of the runs of values that begin at `start`, also where there is no run."""
+    return np.add.reduceat(values, start) if len(start) else values[:0]

@@ -1,0 +1,176 @@
+"""Taking a prediction apart: one map for each class at each time."""
+
+import difflib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from rtsx.errors import FootprintError
+
+__all__ = ["ClassMap", "levels_of", "separate"]
+
+NODATA = 255
+_SCENE_NAMES = ("scene_id", "item_id", "scene_ids", "item_ids", "id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMap:
+    """One class at one time, lazy where the prediction is."""
+
+    class_name: str | None
+    """What the objects are; None where the prediction does not say."""
+    name: str
+    """Tells this map from the others of the same prediction; empty where there is only one."""
+    date: pd.Timestamp | None
+    """Acquisition time in UTC, where known to the day or better."""
+    year: int | None
+    """Calendar year, where known."""
+    scene_id: str | None
+    """Scenes or items that the map was made from, joined by commas."""
+    probability: xr.DataArray
+    """`(y, x)` uint8 levels or float 0-1."""
+    binary: xr.DataArray | None
+    """`(y, x)`, 1 where there is an object; None where a threshold decides."""
+    invalid: xr.DataArray
+    """`(y, x)` bool, True where a pixel cannot be trusted."""
+
+
+def separate(pred: xr.Dataset, *, threshold: float | None, class_name: str | None) -> tuple[ClassMap, ...]:
+    """Take a prediction apart into its maps, computing nothing.
+
+    Parameters
+    ----------
+    pred : xarray.Dataset
+        As `predict_cube` returns it or as read from its store, decoded or not.
+    threshold : float or None
+        Where given, the binary map is not used.
+    class_name : str or None
+        The class to keep; None keeps all.
+
+    Raises
+    ------
+    FootprintError
+        A variable or class that is asked for is missing, or dimensions are not `([time,] [class,] y, x)`.
+    """
+    wanted = ("probability",) if threshold is not None else ("probability", "binary")
+    missing = [name for name in wanted if name not in pred.data_vars]
+    if missing:
+        cure = "give a threshold" if missing == ["binary"] else "is this what predict_cube returned?"
+        raise FootprintError(
+            f"a prediction has the variables {' and '.join(wanted)}, but {' and '.join(missing)} is not among "
+            f"{', '.join(map(str, pred.data_vars)) or 'none'}: {cure}"
+        )
+    used = pred[[name for name in (*wanted, "valid") if name in pred.data_vars]]
+    strange = set(used.dims) - {"time", "class", "y", "x"}
+    if strange:
+        raise FootprintError(
+            f"a prediction has dimensions ([time,] [class,] y, x), but came with {', '.join(sorted(map(str, strange)))}: "
+            "select one entry, for example with pred.isel(...)"
+        )
+    return tuple(
+        _class_map(one, single=single, threshold=threshold)
+        for scene in _each(used, "time")
+        for one, single in _classes(scene, class_name)
+    )
+
+
+def levels_of(probability: xr.DataArray) -> int:
+    """Return the number of steps between probability 0 and 1: of the stored integers, or 10000 for float.
+
+    Raises
+    ------
+    FootprintError
+        The dtype is neither uint8 nor float, or the scale factor is not one over a whole number.
+    """
+    if probability.dtype.kind == "f":
+        return 10_000
+    scale = float(probability.attrs.get("scale_factor", 0.01))
+    levels = round(1 / scale) if scale > 0 else 0
+    if probability.dtype != np.uint8 or not 1 <= levels < NODATA or abs(levels * scale - 1) > 1e-6:
+        raise FootprintError(
+            "probability is uint8 with a scale_factor such as 0.01, or float from 0 to 1, but came as "
+            f"{probability.dtype} with scale_factor {scale}: convert it, or predict with dtype='uint8'"
+        )
+    return levels
+
+
+def _each(pred: xr.Dataset, dimension: str) -> list[xr.Dataset]:
+    if dimension not in pred.dims:
+        return [pred]
+    return [pred.isel({dimension: index}) for index in range(pred.sizes[dimension])]
+
+
+def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset, bool]]:
+    """Return the wanted classes of one time, and for each whether the prediction has no other."""
+    named = scene.attrs.get("bundle_classes", [])
+    named = json.loads(named) if isinstance(named, str) and named.startswith("[") else np.atleast_1d(named).tolist()
+    if "class" in scene.coords:
+        named = np.atleast_1d(scene["class"].values).astype(str).tolist()
+    elif len(named) != 1:
+        named = [None] if "class" not in scene.dims else [f"class_{index}" for index in range(scene.sizes["class"])]
+    if class_name is not None and class_name not in named:
+        near = difflib.get_close_matches(class_name, [str(name) for name in named], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "take one of them, or leave class_name out"
+        raise FootprintError(f"the prediction has the classes {named}, not {class_name!r}: {hint}")
+    scenes = _each(scene, "class")
+    single = len(scenes) == 1
+    return [
+        (one.assign_coords({"class": name}), single)
+        for one, name in zip(scenes, named, strict=True)
+        if class_name in (None, name)
+    ]
+
+
+def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None) -> ClassMap:
+    probability = one["probability"].transpose("y", "x")
+    binary = one["binary"].transpose("y", "x") if threshold is None else None
+    invalid = _missing(probability)
+    if binary is not None:
+        invalid |= _missing(binary)
+    if "valid" in one:
+        # Compared, instead of inverted, because a bool that went through a file may come back as 0 and 1.
+        invalid |= one["valid"].transpose("y", "x") != 1
+    class_name = one.coords["class"].item()
+    date, year, moment = _moment(one)
+    return ClassMap(
+        class_name=class_name,
+        name="_".join([*moment, *([] if single else [str(class_name)])]),
+        date=date,
+        year=year,
+        scene_id=_scene_id(one),
+        probability=probability,
+        binary=binary,
+        invalid=invalid,
+    )
+
+
+def _missing(answers: xr.DataArray) -> xr.DataArray:
+    nodata = answers.attrs.get("_FillValue", NODATA)
+    return answers.isnull() if answers.dtype.kind == "f" else answers == nodata
+
+
+def _moment(one: xr.Dataset) -> tuple[pd.Timestamp | None, int | None, list[str]]:
+    """Return date, year and the part of the name that tells times apart."""
+    if "time" not in one.coords:
+        return None, None, []
+    time = one.coords["time"].values
+    if time.dtype.kind == "M" and not np.isnat(time):
+        date = pd.Timestamp(str(time))
+        return date, date.year, [str(np.datetime_as_string(time, unit="auto", timezone="naive"))]
+    if time.dtype.kind in "iu":
+        return None, int(time), [str(time)]
+    raise FootprintError(
+        f"the coordinate 'time' of a prediction is a datetime64 or a whole year, but came as {time!r}: "
+        "convert it, for example with pred.assign_coords(time=pandas.to_datetime(...))"
+    )
+
+
+def _scene_id(one: xr.Dataset) -> str | None:
+    for name in _SCENE_NAMES:
+        found = one.coords[name].values if name in one.coords else one.attrs.get(name)
+        if found is not None:
+            return ",".join(map(str, np.atleast_1d(found).tolist()))
+    return None

@@ -1,0 +1,125 @@
+"""What a table of footprints must have."""
+
+import geopandas
+import numpy as np
+import pandas as pd
+from pyproj import CRS
+
+from rtsx.errors import FootprintError
+
+__all__ = ["COLUMNS", "conform", "validate_footprints"]
+
+COLUMNS = {
+    "footprint_id": "object",
+    "class_name": "object",
+    "date": "datetime64[ms]",
+    "year": "Int32",
+    "scene_id": "object",
+    "area_m2": "float64",
+    "perimeter_m": "float64",
+    "centroid_lat": "float64",
+    "centroid_lon": "float64",
+    "prob_min": "float64",
+    "prob_max": "float64",
+    "prob_mean": "float64",
+    "prob_median": "float64",
+    "prob_std": "float64",
+    "n_pixels": "int64",
+    "touches_edge": "bool",
+    "bundle_id": "object",
+    "bundle_digest": "object",
+}
+"""Columns of footprints, in order, and their pandas dtypes; "object" holds strings or None. `geometry` comes last."""
+
+
+def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
+    """Return footprints of columns by name; dtypes are set, also where there is no row."""
+    columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in COLUMNS.items()}
+    return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
+
+
+def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
+    """Check that a table is one of footprints.
+
+    Parameters
+    ----------
+    footprints : geopandas.GeoDataFrame
+        Must have a CRS, the columns that `extract_footprints` gives (further ones are welcome), unique and present
+        `footprint_id`, valid Polygons or MultiPolygons, areas above 0 and probabilities between 0 and 1. No rows is fine.
+
+    Raises
+    ------
+    FootprintError
+        Says what is wrong, where, and how to mend it.
+    """
+    if not isinstance(footprints, geopandas.GeoDataFrame):
+        raise FootprintError(
+            f"footprints are a geopandas.GeoDataFrame, not {type(footprints).__name__}: "
+            "read them with rtsx.footprints.read_footprints or make them with rtsx.extract_footprints"
+        )
+    missing = [name for name in COLUMNS if name not in footprints.columns]
+    if missing:
+        raise FootprintError(
+            f"footprints need the columns {', '.join(missing)}, which are not there; there are "
+            f"{', '.join(map(str, footprints.columns))}: make footprints with rtsx.extract_footprints, or add the columns"
+        )
+    _check_columns(footprints)
+    _check_geometry(footprints)
+
+
+def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
+    for name, dtype in COLUMNS.items():
+        column = footprints[name]
+        is_right = {
+            "object": pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column),
+            "datetime64[ms]": pd.api.types.is_datetime64_any_dtype(column),
+            "bool": pd.api.types.is_bool_dtype(column),
+        }.get(dtype, pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column))
+        if not is_right:
+            raise FootprintError(
+                f"column {name!r} of footprints has dtype {dtype}, not {column.dtype}: "
+                f"convert it, for example with footprints.astype({{{name!r}: {dtype!r}}})"
+            )
+    identity = footprints["footprint_id"]
+    if identity.isna().any() or identity.duplicated().any():
+        wrong = identity[identity.isna() | identity.duplicated()].iloc[0]
+        raise FootprintError(
+            f"every footprint has an id of its own, but footprint_id {wrong!r} is missing or repeated: when joining "
+            "footprints of several predictions, put the prediction's name before the id"
+        )
+    for name in (name for name in COLUMNS if name.startswith(("prob_", "area_"))):
+        low, high = (0.0, 1.0) if name.startswith("prob_") else (np.nextafter(0.0, 1.0), np.inf)
+        wrong = footprints.loc[~footprints[name].between(low, high), name]
+        if len(wrong):
+            expected = "between 0 and 1" if name.startswith("prob_") else "above 0"
+            raise FootprintError(
+                f"{name} of footprints is {expected}, but row {wrong.index[0]} has {wrong.iloc[0]}: "
+                "drop or correct that row"
+            )
+
+
+def _check_geometry(footprints: geopandas.GeoDataFrame) -> None:
+    try:
+        geometry = footprints.geometry
+    except AttributeError as error:
+        raise FootprintError(
+            "footprints have an active geometry column, but none is set: call footprints.set_geometry(...)"
+        ) from error
+    if footprints.crs is None:
+        raise FootprintError("footprints have a CRS, but it is None: set it with footprints.set_crs(...)")
+    CRS.from_user_input(footprints.crs)
+    is_area = geometry.geom_type.isin(["Polygon", "MultiPolygon"]) & ~geometry.is_empty
+    if not is_area.all():
+        row = is_area.index[~is_area][0]
+        kind = "nothing" if geometry[row] is None else geometry[row].geom_type
+        raise FootprintError(
+            f"outlines are Polygons or MultiPolygons with an area, but row {row} has {kind}: drop it, or take the "
+            "polygons out of collections with footprints.explode()"
+        )
+    broken = ~geometry.is_valid
+    if broken.any():
+        row = broken.index[broken][0]
+        raise FootprintError(
+            f"outlines are valid geometries, but that of row {row} is not ({geometry.is_valid_reason()[row]}): "
+            "repair it with footprints.make_valid()"
+        )

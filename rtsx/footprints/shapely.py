@@ -1,0 +1,76 @@
+"""Geometry in pixel coordinates: union of pieces along seams, and the way to ground coordinates."""
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+__all__ = ["place", "unite"]
+
+Geometries = NDArray[np.object_]
+
+
+def unite(pieces: Geometries, groups: NDArray[np.int64]) -> Geometries:
+    """Unite the pieces of each group into the outline that an undivided raster gives.
+
+    Parameters
+    ----------
+    pieces : numpy.ndarray
+        `(piece,)` polygons in whole pixel coordinates; those of one group share edges or corners and do not overlap.
+    groups : numpy.ndarray
+        `(piece,)` int64; number of the object, 0 to n - 1, each at least once.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(n,)` valid Polygons or MultiPolygons with vertices at corners only.
+    """
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    members = np.split(pieces[order], starts[1:]) if len(starts) else []
+    united = np.empty(len(members), np.object_)
+    for number, member in enumerate(members):
+        united[number] = member[0] if len(member) == 1 else shapely.union_all(member)
+    several = np.array([len(member) > 1 for member in members], bool)
+    united[several] = _corners_only(united[several])
+    return united
+
+
+def place(outlines: Geometries, transform: Affine) -> Geometries:
+    """Move outlines from pixel to ground coordinates; rings, parts and starts in shapely's normal order."""
+    scale, shift = (transform.a, transform.e), (transform.c, transform.f)
+    moved: Geometries = shapely.transform(outlines, lambda pixel: pixel * scale + shift)
+    return np.asarray(shapely.normalize(moved), np.object_)
+
+
+def _corners_only(outlines: Geometries) -> Geometries:
+    """Drop the vertices at which an outline goes straight on: the ends of seams.
+
+    Written out, instead of `simplify(0)`, because that keeps the first vertex of a ring even on a straight edge.
+    """
+    if len(outlines) == 0:
+        return outlines
+    _, coordinates, offsets = shapely.to_ragged_array([*outlines.tolist(), shapely.MultiPolygon()])
+    rings, polygons, multipolygons = offsets
+    length = np.diff(rings) - 1  # without the closing vertex
+    closing = np.zeros(len(coordinates), bool)
+    closing[rings[1:] - 1] = True
+    vertices = coordinates[~closing]
+    starts = np.concatenate(([0], np.cumsum(length)))
+    following = np.arange(len(vertices)) + 1
+    following[starts[1:] - 1] = starts[:-1]
+    ahead = vertices[following] - vertices
+    behind = np.empty_like(ahead)
+    behind[following] = ahead
+    corner = ahead[:, 0] * behind[:, 1] != ahead[:, 1] * behind[:, 0]
+    ring = np.repeat(np.arange(len(length)), length)[corner]
+    kept = vertices[corner]
+    ends = np.cumsum(np.bincount(ring, minlength=len(length)))
+    first = np.concatenate(([0], ends[:-1]))
+    closed = np.insert(kept, ends, kept[first], axis=0)
+    closed_offsets = np.concatenate(([0], ends + np.arange(1, len(length) + 1)))
+    kind = shapely.GeometryType.MULTIPOLYGON
+    cleaned = shapely.from_ragged_array(kind, closed, (closed_offsets, polygons, multipolygons))[:-1]
+    single = shapely.get_num_geometries(cleaned) == 1
+    cleaned[single] = shapely.get_geometry(cleaned[single], 0)
+    return np.asarray(cleaned, np.object_)

@@ -1,0 +1,149 @@
+"""Footprints on disk: GeoParquet, GeoPackage and FlatGeobuf."""
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import geopandas
+import shapely
+
+from rtsx.errors import FootprintError, OutputExistsError, OutputNotWritableError
+from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
+
+__all__ = ["read_footprints", "write_footprints"]
+
+Writer = Callable[[geopandas.GeoDataFrame, Path, str], None]
+
+
+def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write footprints to one file, complete or not at all.
+
+    Parameters
+    ----------
+    footprints : geopandas.GeoDataFrame
+        What `extract_footprints` gives, also without rows.
+    path : str or pathlib.Path
+        The ending chooses the format: `.parquet` (GeoParquet 1.1, zstd, with bounding boxes for spatial filters),
+        `.gpkg` (GeoPackage) or `.fgb` (FlatGeobuf). GeoPackage and FlatGeobuf hold every outline as a MultiPolygon.
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+
+    Returns
+    -------
+    pathlib.Path
+        Where they are.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or `footprints` is not what `validate_footprints` expects.
+    OutputExistsError
+        The path is taken and `overwrite` is False.
+    OutputNotWritableError
+        The folder is missing or cannot be written to.
+    """
+    target = Path(path)
+    write = _writer(target)
+    validate_footprints(footprints)
+    if target.is_dir() or (target.exists() and not overwrite):
+        cure = "choose another name" if target.is_dir() else "choose another name or pass overwrite=True"
+        raise OutputExistsError(f"footprints go to a new file, but {target} exists already: {cure}")
+    # In the same folder, instead of a temporary one, because only a rename within a file system is atomic. The ending
+    # stays last, because the drivers look at it.
+    draft = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
+    try:
+        draft.touch(exist_ok=False)
+        draft.unlink()
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"the folder of {target} must exist and be writable, but {error.strerror or error}: "
+            "create it, change its permissions, or choose another"
+        ) from error
+    try:
+        write(footprints, draft, target.stem)
+        draft.replace(target)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"writing {len(footprints)} footprints to {target} failed ({error}): is the disk full?"
+        ) from error
+    finally:
+        for leftover in target.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+    return target
+
+
+def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
+    """Read footprints that `write_footprints` wrote, with the columns and dtypes they had.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A `.parquet`, `.gpkg` or `.fgb` file.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Footprints; MultiPolygons of one part are Polygons again.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or the file holds something else.
+    FileNotFoundError
+        There is no such file.
+    """
+    source = Path(path)
+    _writer(source)
+    if not source.is_file():
+        raise FileNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
+    try:
+        table = geopandas.read_parquet(source) if source.suffix.lower() == ".parquet" else geopandas.read_file(source)
+    except (OSError, ValueError) as error:
+        raise FootprintError(f"{source} cannot be read as footprints ({error}): was it copied completely?") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise FootprintError(
+            f"{source} holds no footprints of rtsx: the columns {', '.join(missing)} are missing; "
+            "read other outlines with geopandas"
+        )
+    geometry = table.geometry
+    parts = shapely.get_num_geometries(geometry.array)
+    single = shapely.get_geometry(geometry.array, 0)
+    geometry = geopandas.GeoSeries(
+        [one if count == 1 else whole for one, whole, count in zip(single, geometry, parts, strict=True)],
+        index=table.index,
+        crs=table.crs,
+    )
+    columns: dict[str, object] = {
+        name: table[name].where(table[name].notna(), None) if dtype == "object" else table[name]
+        for name, dtype in COLUMNS.items()
+    }
+    footprints = conform(columns, geometry)
+    extra = [name for name in table.columns if name not in {*COLUMNS, table.geometry.name}]
+    return footprints.join(table[extra]) if extra else footprints
+
+
+def _writer(path: Path) -> Writer:
+    writers: dict[str, Writer] = {
+        ".parquet": _write_parquet,
+        ".gpkg": partial(_write_ogr, driver="GPKG"),
+        ".fgb": partial(_write_ogr, driver="FlatGeobuf"),
+    }
+    if path.suffix.lower() not in writers:
+        raise FootprintError(
+            f"footprints are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
+            f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
+        )
+    return writers[path.suffix.lower()]
+
+
+def _write_parquet(footprints: geopandas.GeoDataFrame, path: Path, name: str) -> None:
+    """Write GeoParquet, which has no layers and therefore no use for `name`."""
+    footprints.to_parquet(path, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
+
+
+def _write_ogr(footprints: geopandas.GeoDataFrame, path: Path, name: str, *, driver: str) -> None:
+    footprints.to_file(
+        path, driver=driver, layer=name, engine="pyogrio", promote_to_multi=True, geometry_type="MultiPolygon"
+    )
