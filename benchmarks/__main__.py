@@ -1,0 +1,27 @@
+"""`python -m benchmarks`: the tables of the README and of the docs."""
+
+import argparse
+
+from benchmarks import memory, speed
+
+
+def main() -> None:
+    """Parse the command line and run what it asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="*", choices=["speed", "memory"], default=["speed", "memory"])
+    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
+    parser.add_argument(
+        "--tiles", type=int, nargs="*", default=[256, 512, 1024], help="tiles, each with a quarter overlap"
+    )
+    parser.add_argument("--backends", nargs="*", default=["eager", "auto"], help="backends for tile='auto'")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[4096, 12288], help="sides of the cube for memory, px")
+    given = parser.parse_args()
+    if "speed" in given.what:
+        tiles = tuple((tile, tile // 4) for tile in given.tiles)
+        speed.run(size=given.size, rounds=given.rounds, tiles=tiles, backends=tuple(given.backends))
+    if "memory" in given.what:
+        memory.run(tuple(given.sizes))
+
+
+main()

@@ -1,0 +1,123 @@
+"""The dask driver: lazy, small in graph, the same on every scheduler."""
+
+import dask
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from rtsx import ModelBundle, predict_cube
+
+
+def make_cube(times: int | None = None) -> xr.Dataset:
+    random = np.random.default_rng(0)
+    shape = (130, 170)
+    geobox = GeoBox(shape, Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
+    leading = () if times is None else (times,)
+    dims = ("y", "x") if times is None else ("time", "y", "x")
+    red = random.integers(0, 200, (*leading, *shape)).astype(np.uint8)
+    layers = {"red": (dims, red, {"_FillValue": 0}), "dem": (("y", "x"), random.random(shape, np.float32))}
+    coords = xr_coords(geobox, always_yx=True)
+    cube = xr.Dataset(layers).assign_coords(coords)
+    return cube if times is None else cube.assign_coords(time=np.arange(times) + 2020)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.AvgPool2d(2), torch.nn.Conv2d(2, 1, 3, padding=1), torch.nn.Upsample(scale_factor=2)
+    )
+    return ModelBundle.from_module(
+        network, layers=("red", "dem"), mean=[100, 0.5], std=[50, 0.3], tile=32, overlap=8, stride=2
+    )
+
+
+OPTIONS = {"tile": 32, "overlap": 8, "backend": "eager"}
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("something was computed")
+
+
+def test_building_a_prediction_computes_nothing(bundle: ModelBundle) -> None:
+    with dask.config.set(scheduler=refuse):
+        predict_cube(make_cube().chunk(y=50, x=50), bundle, **OPTIONS)
+
+
+def test_a_numpy_cube_is_answered_at_once(bundle: ModelBundle) -> None:
+    found = predict_cube(make_cube(), bundle, **OPTIONS)
+    assert isinstance(found["probability"].data, np.ndarray)
+
+
+def test_chunks_are_those_of_the_cube(bundle: ModelBundle) -> None:
+    cube = make_cube().chunk(y=(60, 40, 30), x=(100, 70))
+    found = predict_cube(cube, bundle, **OPTIONS)
+    for name in ("probability", "binary", "valid"):
+        assert found[name].chunks == ((60, 40, 30), (100, 70))
+
+
+def test_layers_in_other_chunks_and_in_memory_are_brought_together(bundle: ModelBundle) -> None:
+    cube = make_cube()
+    mixed = cube.assign(red=cube["red"].chunk(y=50, x=60))
+    other = cube.assign(red=cube["red"].chunk(y=50, x=60), dem=cube["dem"].chunk(y=33, x=170))
+    expected = predict_cube(cube, bundle, **OPTIONS)
+    for lazy in (mixed, other):
+        found = predict_cube(lazy, bundle, **OPTIONS)
+        assert found["probability"].chunks == ((50, 50, 30), (60, 60, 50))
+        xr.testing.assert_identical(found.compute(), expected)
+
+
+def test_few_tasks_per_chunk(bundle: ModelBundle) -> None:
+    cube = make_cube().chunk(y=32, x=32)
+    chunks = len(cube["red"].chunks[0]) * len(cube["red"].chunks[1])
+    graph = predict_cube(cube, bundle, **OPTIONS)["probability"].__dask_graph__()
+    assert len(graph) / chunks < 14
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_every_scheduler_gives_the_same_bytes(bundle: ModelBundle, scheduler: str) -> None:
+    cube = make_cube()
+    expected = predict_cube(cube, bundle, **OPTIONS)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        found = predict_cube(cube.chunk(y=70, x=90), bundle, **OPTIONS).compute()
+    xr.testing.assert_identical(found, expected)
+
+
+def test_distributed_workers_give_the_same_bytes(bundle: ModelBundle) -> None:
+    distributed = pytest.importorskip("distributed")
+    cube = make_cube()
+    expected = predict_cube(cube, bundle, **OPTIONS)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        found = predict_cube(cube.chunk(y=40, x=90), bundle, **OPTIONS).compute()
+    xr.testing.assert_identical(found, expected)
+
+
+def test_times_are_answered_one_by_one_and_static_layers_serve_all(bundle: ModelBundle) -> None:
+    cube = make_cube(times=3)
+    found = predict_cube(cube.chunk(time=2, y=60, x=60), bundle, **OPTIONS).compute()
+    assert found["probability"].dims == ("time", "y", "x")
+    assert list(found["time"].values) == [2020, 2021, 2022]
+    for step in range(3):
+        alone = predict_cube(cube.isel(time=step), bundle, **OPTIONS)
+        np.testing.assert_array_equal(found["probability"].isel(time=step), alone["probability"])
+    xr.testing.assert_identical(found, predict_cube(cube, bundle, **OPTIONS))
+
+
+def test_an_error_in_a_block_reaches_the_caller(bundle: ModelBundle) -> None:
+    cube = make_cube().chunk(y=50, x=50)
+    cube["dem"] = cube["dem"].copy(data=cube["dem"].data.map_blocks(_fail_in_one, dtype=np.float32))
+    with pytest.raises(OSError, match="disk is gone"):
+        predict_cube(cube, bundle, **OPTIONS).compute()
+
+
+def _fail_in_one(block: np.ndarray, block_id: tuple[int, ...] | None = None) -> np.ndarray:
+    if block_id == (1, 2):
+        raise OSError("disk is gone")
+    return block
