@@ -1,0 +1,123 @@
+"""`rtsx demo`: the main job on a scene that the model has never seen, with its score and a picture."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import geopandas as gpd
+import typer
+import xarray as xr
+
+import rtsx
+from rtsx.cli import options, picture
+from rtsx.cli.console import notice, show
+from rtsx.cli.opening import open_prediction
+from rtsx.cli.outputs import require_free
+from rtsx.cli.products import write_cogs, write_outlines
+from rtsx.cli.progress import progress
+from rtsx.cli.score import PixelScore, score_pixels, truth_mask
+from rtsx.cli.summary import tiling_line
+from rtsx.errors import MissingExtraError
+from rtsx.synthetic import DEMO_SEED, SceneFiles, demo_bundle_path, demo_spec, write_scene
+
+__all__ = ["EXPECTED_IOU", "app"]
+
+EXPECTED_IOU = 0.60
+"""Least IoU of the demo's own scene; less means that something is broken."""
+_SIZE = 2048
+"""Side of the demo's own scene, px."""
+
+app = typer.Typer()
+
+
+@dataclass
+class _Clock:
+    """How long each step took."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        notice(f"{name} ...")
+        started = time.perf_counter()
+        yield
+        self.rows.append((name, f"{time.perf_counter() - started:.1f} s"))
+
+
+@app.command(epilog="Examples:\n\nrtsx demo\n\nrtsx demo --seed 42 --size 1024 --out another")
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of the scene, in pixels of 3 m.", min=256)] = _SIZE,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the scene; 1000-3007 have trained or judged the model.", min=0)
+    ] = DEMO_SEED,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.
+
+    Everything goes the way of real data: GeoTIFFs to a cube, the cube and a model to a Zarr map, the map to outlines
+    (GeoParquet) and GeoTIFFs.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "The demo draws a picture with matplotlib, which is not installed: pip install 'rtsx[view]'"
+        )
+    require_free([str(out)], overwrite=overwrite)
+    clock = _Clock()
+    started = time.perf_counter()
+    with clock.step("scene"):
+        _remove_scene(out / "scene")
+        files = write_scene(demo_spec(size=size, seed=seed), out / "scene")
+    with clock.step("prediction"):
+        cube = rtsx.open_cube(files.image, sensor="planetscope", mask=(files.udm2, "tss-v1"))
+        pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(demo_bundle_path()))
+        with progress("predicting", counts="answer-"):
+            rtsx.write_cube(pred, out / "map.zarr", overwrite=True)
+    stored = open_prediction(str(out / "map.zarr"))
+    with clock.step("outlines and GeoTIFFs"):
+        count = write_outlines(stored, str(out / "slumps.parquet"), min_area_m2=288.0, overwrite=True)
+        write_cogs(stored, str(out), overwrite=True)
+    with clock.step("score and picture"):
+        score = _score_and_draw(cube, stored, files=files, out=out)
+    rows = [
+        ("IoU", f"{score.iou:.3f}"),
+        ("precision", f"{score.precision:.3f}"),
+        ("recall", f"{score.recall:.3f}"),
+        ("slumps", f"{count} outlined, {len(gpd.read_parquet(files.truth))} in the truth"),
+        ("tiles", tiling_line(stored)),
+        *clock.rows,
+        ("total", f"{time.perf_counter() - started:.1f} s"),
+        (
+            "written",
+            "\n".join(str(out / name) for name in ("map.zarr", "slumps.parquet", "probability.tif", "binary.tif")),
+        ),
+        ("picture", out / "demo.png"),
+    ]
+    show(f"Scene {seed}, {size} x {size} px of 3 m", rows)
+    if (size, seed) == (_SIZE, DEMO_SEED) and score.iou < EXPECTED_IOU:
+        raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score.iou:.3f}")
+
+
+def _score_and_draw(cube: xr.Dataset, stored: xr.Dataset, *, files: SceneFiles, out: Path) -> PixelScore:
+    truth = gpd.read_parquet(files.truth)
+    outlines = gpd.read_parquet(out / "slumps.parquet")
+    score = score_pixels(stored, truth_mask(truth, stored))
+    picture.draw(
+        picture.Scene(cube=cube, pred=stored, outlines=outlines, truth=truth),
+        out / "demo.png",
+        title=f"A synthetic scene that the model has not seen: IoU {score.iou:.2f}, "
+        f"precision {score.precision:.2f}, recall {score.recall:.2f}",
+    )
+    return score
+
+
+def _remove_scene(folder: Path) -> None:
+    """Remove the files of an earlier run, and nothing else that somebody may have put there."""
+    for description in folder.glob("*_scene.json"):
+        for file in folder.glob(description.name.replace("_scene.json", "_*")):
+            file.unlink()

@@ -1,0 +1,61 @@
+"""`rtsx footprints`: a stored prediction to outlines."""
+
+from typing import Annotated
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import show
+from rtsx.cli.opening import open_prediction
+from rtsx.cli.outputs import require_free, require_suffix
+from rtsx.cli.products import FOOTPRINT_SUFFIXES, write_outlines
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_EXAMPLES = """Examples:
+
+rtsx footprints map.zarr --out slumps.parquet
+
+rtsx footprints map.zarr --out slumps.gpkg --threshold 0.7 --min-area-m2 1000 --geographic
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def footprints(
+    prediction: options.PredictionArgument,
+    *,
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.", rich_help_panel="Output")
+    ],
+    min_area_m2: options.MinAreaOption = 288.0,
+    threshold: options.ThresholdOption = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Outline this class only.", rich_help_panel="Output")
+    ] = None,
+    edge_distance: options.EdgeDistanceOption = 10,
+    drop_edge: Annotated[
+        bool, typer.Option("--drop-edge", help="Leave out what touches missing data.", rich_help_panel="Output")
+    ] = False,
+    geographic: options.GeographicOption = False,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Outline the objects of a map, with area, perimeter, place and probability of each.
+
+    Objects that cross chunks are one outline, however the map is stored.
+    """
+    require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
+    require_free([out], overwrite=overwrite)
+    count = write_outlines(
+        open_prediction(prediction),
+        out,
+        min_area_m2=min_area_m2,
+        threshold=threshold,
+        class_name=class_name,
+        edge_distance=edge_distance,
+        drop_edge=drop_edge,
+        geographic=geographic,
+        overwrite=overwrite,
+    )
+    show("Outlined", [("objects", count), ("outlines", out)])

@@ -1,0 +1,61 @@
+"""`rtsx info`: what this installation can do, or what a path holds."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+import rtsx
+from rtsx.cli import options
+from rtsx.cli.console import show
+from rtsx.cli.opening import open_image
+from rtsx.cli.summary import cube_rows, prediction_rows
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
+_EXTRAS = {"onnx": "onnxruntime", "openvino": "openvino", "s3": "s3fs", "view": "matplotlib"}
+
+
+@app.command(epilog="Examples:\n\nrtsx info\n\nrtsx info scene.tif\n\nrtsx info map.zarr")
+def info(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CUBE|TIF...]", help="What to describe; this installation if left out.", show_default=False
+        ),
+    ] = None,
+    *,
+    sensor: options.SensorOption = None,
+    layers: options.LayersOption = None,
+) -> None:
+    """Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map."""
+    if not images:
+        show("rtsx", _installation())
+        return
+    cube = open_image(images, layers=layers, sensor=sensor, mask=None, mask_rule=None, chunks="auto")
+    is_prediction = "bundle_digest" in cube.attrs and {"probability", "binary", "valid"} <= set(cube.data_vars)
+    show(" ".join(images), prediction_rows(cube) if is_prediction else cube_rows(cube))
+
+
+def _installation() -> list[tuple[str, object]]:
+    import torch  # here, because it takes seconds, which `rtsx --help` should not take
+
+    devices = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    return [
+        ("rtsx", rtsx.__version__),
+        ("Python", platform.python_version()),
+        *((name, _version(name)) for name in _LIBRARIES),
+        ("devices", ", ".join([*devices, f"cpu ({torch.get_num_threads()} threads)"])),
+        *((f"extra {name}", _version(library)) for name, library in _EXTRAS.items()),
+    ]
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,49 @@
+"""The entry point: runs a command, and turns what goes wrong into an exit code and one message."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from typer.main import get_command
+
+from rtsx.cli.app import app
+from rtsx.cli.console import complain
+from rtsx.errors import RtsxError
+
+__all__ = ["DEFECT", "USER_ERROR", "main"]
+
+DEFECT = 1
+"""Exit status of an error that is ours."""
+USER_ERROR = 2
+"""Exit status of an error that the user can cure; typer gives it to wrong options too."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave by `SystemExit`: 0 done, 2 the user can cure it, 1 a defect, 130 Ctrl-C.
+
+    Parameters
+    ----------
+    arguments
+        What follows the word `rtsx`; None for the process's own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Taken from anywhere, because it is wanted when a long line has just failed, at whose end it is easiest to add.
+    debug = "--debug" in given
+    try:
+        get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
+    except RtsxError as error:
+        _leave(USER_ERROR, str(error), debug=debug)
+    except Exception as error:
+        _leave(
+            DEFECT,
+            f"Unexpected {type(error).__name__}: {error}\nThis is a defect of rtsx. Run the command again with --debug "
+            "to see where it happened, and report it.",
+            debug=debug,
+        )
+
+
+def _leave(status: int, message: str, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    complain(message)
+    sys.exit(status)

@@ -1,0 +1,141 @@
+"""`rtsx model`: what a model is, how far it looks, and bundles from other people's files."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import rtsx
+from rtsx.cli import options
+from rtsx.cli.console import notice, show
+from rtsx.cli.opening import open_models
+from rtsx.cli.outputs import require_free
+from rtsx.cli.summary import bundle_rows, reach_line
+from rtsx.errors import BundleError
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Describe models, measure their reach, turn files into bundles and back.")
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A bundle folder or URL, a checkpoint that describes itself, or 'demo' for the model that ships with rtsx.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    str, typer.Option(metavar="FOLDER", help="Folder or URL of the new bundle.", rich_help_panel="Output")
+]
+
+
+@app.command(epilog="Examples:\n\nrtsx model info demo\n\nrtsx model info runs/7/checkpoints/30.pt")
+def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
+    """Tell what a model finds, which layers it wants and how it scales them."""
+    (bundle,) = open_models([model], trust=trust)
+    scaling = [
+        (
+            f"  {layer.name}",
+            f"x {layer.scale:g} + {layer.offset:g}"
+            + (f", clipped to {layer.clip[0]:g} .. {layer.clip[1]:g}" if layer.clip else "")
+            + (f" ({layer.units})" if layer.units else ""),
+        )
+        for layer in bundle.inputs
+    ]
+    history = [(f"  {name}", value) for name, value in (bundle.provenance or {}).items()]
+    show(
+        model,
+        [
+            *bundle_rows(bundle),
+            ("scaling", "channel = physical value"),
+            *scaling,
+            *([("provenance", " "), *history] if history else []),
+        ],
+    )
+
+
+@app.command(epilog="Examples:\n\nrtsx model probe demo\n\nrtsx model probe my-bundle --save")
+def probe(
+    model: ModelArgument,
+    *,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result in the bundle's folder.")] = False,
+    trust: options.TrustOption = False,
+) -> None:
+    """Measure how far a changed pixel moves the answer, which is what --tile auto plans by.
+
+    Some seconds to a minute. Predictions measure it themselves where it is not stored with the bundle.
+    """
+    (bundle,) = open_models([model], trust=trust)
+    if save and not (Path(model).is_dir()):
+        raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
+    notice("measuring ...")
+    reach = bundle.measured_reach()
+    if save:
+        bundle.with_reach(reach).save(model, overwrite=True)
+    show(model, [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")])
+
+
+@app.command(
+    name="import",
+    epilog="Examples:\n\nrtsx model import runs/7/checkpoints/30.pt --out rts-bundle\n\n"
+    "rtsx model import net.onnx --layers blue,green,red,nir --mean 0.1,0.1,0.1,0.2 --std 0.05,0.05,0.05,0.1 "
+    "--classes clear,cloud,shadow --tile 256 --overlap 64 --out clouds",
+)
+def import_model(
+    model: Annotated[
+        str, typer.Argument(metavar="FILE", help="Checkpoint, ONNX, TorchScript or .pt2.", show_default=False)
+    ],
+    *,
+    out: OutOption,
+    layers: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the channels, in order.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="A,B,...", help="Mean per layer, in physical units.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="A,B,...", help="Deviation per layer, in physical units.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Scaling by name instead: tss-v1 or darts-v2.")] = None,
+    classes: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the answers, in order.")] = None,
+    activation: Annotated[
+        Literal["sigmoid", "softmax", "none"] | None, typer.Option(help="none if the file returns probabilities.")
+    ] = None,
+    tile: Annotated[int | None, typer.Option(metavar="PX", help="Side of a tile.")] = None,
+    overlap: Annotated[int | None, typer.Option(metavar="PX", help="Pixels that neighbouring tiles share.")] = None,
+    trim: Annotated[int | None, typer.Option(metavar="PX", help="Pixels on each side that never count.")] = None,
+    stride: Annotated[int | None, typer.Option(metavar="PX", help="Total down-sampling of the network.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Least probability that counts as found.")] = None,
+    fill: Annotated[float | None, typer.Option(help="Channel value of an invalid pixel.")] = None,
+    bn_mode: Annotated[
+        Literal["eval", "batch"] | None, typer.Option(help="batch reproduces DARTS v1; eval is right.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--id", help="Name of the model; the file's if left out.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="For a bare state dict: such as UnetPlusPlus.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="For a bare state dict: such as resnet34.")] = None,
+    trust: options.TrustOption = False,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Turn a file of weights into a bundle: a folder that says everything about the model.
+
+    Checkpoints of thaw-slump-segmentation and darts-nextgen describe themselves; other files need --layers, --mean and
+    --std or --preset, --classes, --tile and --overlap. What is given here counts more than what the file says.
+    """
+    require_free([out], overwrite=overwrite)
+    bundle = rtsx.ModelBundle.open(
+        model,
+        layers=options.words(layers),
+        mean=None if mean is None else options.numbers(mean, option="--mean"),
+        std=None if std is None else options.numbers(std, option="--std"),
+        preset=preset,
+        classes=options.words(classes),
+        activation=activation,
+        tile=tile,
+        overlap=overlap,
+        trim=trim,
+        stride=stride,
+        threshold=threshold,
+        fill=fill,
+        bn_mode=bn_mode,
+        id=name,
+        architecture=architecture,
+        encoder=encoder,
+        trust=trust,
+    )
+    bundle.save(out, overwrite=overwrite)
+    show("Imported", [*bundle_rows(bundle), ("bundle", out)])

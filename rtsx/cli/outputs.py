@@ -1,0 +1,59 @@
+"""Checks on output paths, made before any work starts."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import fsspec.core
+
+from rtsx.errors import OutputExistsError, OutputNotWritableError
+
+__all__ = ["require_free", "require_suffix"]
+
+
+def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
+    """Refuse unless every output can be written; the folders that are missing are made when it is.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and `overwrite` is False.
+    OutputNotWritableError
+        A local folder cannot be written.
+    """
+    paths = list(outputs)
+    for path in paths:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        if not overwrite and filesystem.exists(inner):
+            raise OutputExistsError(f"{path} exists already. Choose another path, or pass --overwrite to replace it.")
+    for path in paths:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        if "file" in filesystem.protocol:
+            _require_writable(Path(inner), asked=path)
+
+
+def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None:
+    """Refuse an output whose ending names no format that we write.
+
+    Raises
+    ------
+    OutputNotWritableError
+        The message lists the endings.
+    """
+    known = list(suffixes)
+    if not output.endswith(tuple(known)):
+        raise OutputNotWritableError(
+            f"{option} takes its format from the ending, one of {', '.join(known)}; got {output}. Rename it."
+        )
+
+
+def _require_writable(path: Path, *, asked: str) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        # Tried instead of asked for, because permission bits say nothing of read-only mounts or of root.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"Cannot write {asked}: {folder} is not writable ({error.strerror}). Choose another folder."
+        ) from error

@@ -1,0 +1,100 @@
+"""`rtsx predict`: an image and a model to a map, and to outlines and GeoTIFFs beside it."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import rtsx
+from rtsx.cli import options
+from rtsx.cli.console import show
+from rtsx.cli.opening import open_image, open_models, open_prediction, require_valid_pixel
+from rtsx.cli.outputs import require_free, require_suffix
+from rtsx.cli.products import COG_NAMES, FOOTPRINT_SUFFIXES, write_cogs, write_outlines
+from rtsx.cli.progress import progress
+from rtsx.cli.summary import prediction_rows
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_EXAMPLES = """Examples:
+
+rtsx predict scene.tif --sensor planetscope --model demo --out map.zarr
+
+rtsx predict scene.tif --sensor planetscope --mask udm2.tif --mask-rule tss-v1 -m rts.ckpt --out map.zarr
+--footprints slumps.parquet --cog map
+
+rtsx predict cube.zarr -m seed1 -m seed2 -m seed3 --keep-members --augment hflip --out map.zarr
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def predict(
+    images: options.CubeArgument,
+    *,
+    model: options.ModelOption,
+    out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The map: a Zarr v3 store.", rich_help_panel="Output")],
+    sensor: options.SensorOption = None,
+    layers: options.LayersOption = None,
+    mask: options.MaskOption = None,
+    mask_rule: options.MaskRuleOption = None,
+    chunks: options.ChunksOption = "auto",
+    tile: options.TileOption = "auto",
+    overlap: options.OverlapOption = "auto",
+    trim: options.TrimOption = None,
+    blend: options.BlendOption = "linear",
+    augment: options.AugmentOption = None,
+    scales: options.ScalesOption = "1",
+    merge: options.MergeOption = "mean",
+    trust: options.TrustOption = False,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    backend: options.BackendOption = "auto",
+    batch_size: options.BatchSizeOption = None,
+    keep_members: options.KeepMembersOption = False,
+    float32: options.Float32Option = False,
+    footprints: options.FootprintsOption = None,
+    min_area_m2: options.MinAreaOption = 288.0,
+    cog: options.CogOption = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Map an image with a model: probability, yes or no, and which pixels could be judged.
+
+    The image is read, predicted and written chunk by chunk, so memory does not grow with it.
+    """
+    started = time.perf_counter()
+    if footprints is not None:
+        require_suffix(footprints, FOOTPRINT_SUFFIXES, option="--footprints")
+    cogs = [] if cog is None else [str(Path(cog) / name) for name in COG_NAMES]
+    require_free([out, *cogs, *([] if footprints is None else [footprints])], overwrite=overwrite)
+    cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
+    pred = rtsx.predict_cube(
+        cube,
+        open_models(model, trust=trust),
+        tile=options.tile_size(tile, option="--tile"),
+        overlap=options.tile_size(overlap, option="--overlap"),
+        trim=trim,
+        blend=blend,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        backend=backend,
+        augment=options.augmentations(augment),
+        scales=options.numbers(scales, option="--scales"),
+        merge=merge,
+        keep_members=keep_members,
+        dtype="float32" if float32 else "uint8",
+    )
+    require_valid_pixel(pred, source=" ".join(images))
+    with progress("predicting", counts="answer-"):
+        rtsx.write_cube(pred, out, overwrite=overwrite)
+    stored = open_prediction(out)
+    rows = [*prediction_rows(stored), ("map", out)]
+    if footprints is not None:
+        count = write_outlines(stored, footprints, min_area_m2=min_area_m2, overwrite=overwrite)
+        rows.append(("outlines", f"{count} in {footprints}"))
+    if cog is not None:
+        rows.append(("GeoTIFFs", ", ".join(map(str, write_cogs(stored, cog, overwrite=overwrite)))))
+    show("Predicted", [*rows, ("time", f"{time.perf_counter() - started:.1f} s")])

@@ -1,0 +1,94 @@
+"""Rows of the tables that commands print about cubes, predictions and models."""
+
+import json
+from typing import TYPE_CHECKING
+
+import xarray as xr
+from dask.base import compute
+
+from rtsx.cube import geobox_of, layer_names
+
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle  # which loads torch
+
+__all__ = ["bundle_rows", "cube_rows", "prediction_rows"]
+
+Rows = list[tuple[str, object]]
+
+
+def cube_rows(cube: xr.Dataset) -> Rows:
+    """Where a cube lies and what its layers are; reads no pixel."""
+    rows = _place_rows(cube)
+    for name in layer_names(cube):
+        layer = cube[name]
+        packing = [
+            f"{label} {layer.attrs[key]:g}"
+            for key, label in (("scale_factor", "scale"), ("add_offset", "offset"), ("_FillValue", "nodata"))
+            if key in layer.attrs
+        ]
+        rows.append((name, ", ".join([str(layer.dtype), *packing, str(layer.attrs.get("units", ""))]).rstrip(", ")))
+    if "valid" in cube:
+        rows.append(("mask", cube["valid"].attrs.get("mask_rule", "yes")))
+    return rows
+
+
+def prediction_rows(pred: xr.Dataset) -> Rows:
+    """Where a stored prediction lies, what made it, and how much was judged and found; reads `valid` and `binary`."""
+    valid, found = compute(pred["valid"].mean(), (pred["binary"] == 1).sum(["y", "x"]))
+    judged = int(pred["valid"].size * float(valid))
+    classes = pred["class"].values.tolist() if "class" in pred.coords else pred.attrs.get("bundle_classes", ["target"])
+    per_class = found if "time" not in found.dims else found.sum("time")
+    counts = zip(classes, per_class.values.reshape(-1).tolist(), strict=True)
+    return [
+        *_place_rows(pred),
+        ("model", f"{pred.attrs['bundle_id']} ({pred.attrs['bundle_digest'][:12]})"),
+        ("tiles", tiling_line(pred)),
+        ("valid", f"{float(valid):.1%} of the pixels"),
+        *((name, f"{count:,} px, {count / max(judged, 1):.2%} of the valid ones") for name, count in counts),
+    ]
+
+
+def bundle_rows(bundle: "ModelBundle") -> Rows:
+    """What a bundle is and wants."""
+    reach = bundle.reach
+    return [
+        ("id", bundle.id),
+        ("digest", bundle.digest),
+        ("network", f"{bundle.source.architecture}, {bundle.n_parameters:,} parameters"),
+        ("layers", ", ".join(bundle.layers)),
+        ("preset", bundle.preset),
+        ("classes", f"{', '.join(bundle.classes)} ({bundle.activation}, threshold {bundle.threshold:g})"),
+        ("tile", f"{bundle.tile} px, overlap {bundle.overlap}, trim {bundle.trim}, stride {bundle.stride}"),
+        ("bn_mode", bundle.bn_mode),
+        (
+            "reach",
+            "not measured yet; see rtsx model probe"
+            if reach is None
+            else reach_line(reach.radius, reach.depends_on_tile),
+        ),
+    ]
+
+
+def reach_line(radius: int, depends_on_tile: bool) -> str:
+    """How far a pixel matters, in words."""
+    if depends_on_tile:
+        return f"{radius} px, and the answer changes with the size of the tile"
+    return f"{radius} px, whatever the size of the tile"
+
+
+def tiling_line(pred: xr.Dataset) -> str:
+    """The tiles of a stored prediction, from the plan in its attributes."""
+    tiling = json.loads(pred.attrs["plan"])["tiling"]
+    return f"{tiling['tile']} px, overlap {tiling['overlap']}, trim {tiling['trim']}, {tiling['blend']}"
+
+
+def _place_rows(cube: xr.Dataset) -> Rows:
+    geobox = geobox_of(cube)
+    rows, columns = geobox.shape
+    size = (
+        f"{rows} x {columns} px of {abs(geobox.affine.a):g} m"
+        if geobox.crs is not None and geobox.crs.projected
+        else f"{rows} x {columns} px"
+    )
+    times = f", {cube.sizes['time']} times" if "time" in cube.sizes else ""
+    return [("grid", f"{size}, {geobox.crs}{times}")]
