@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline, because on a shared machine the first example pays for imports and page faults of others.
+settings.register_profile("rtsx", deadline=None)
+settings.load_profile("rtsx")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import zarr
 from zarr.abc.store import Store
 
-from rtsx.cube.zarr import COMPLETE, consolidate, is_url, store_of
+from rtsx.cube.revocable import RevocableStore
+from rtsx.cube.zarr import COMPLETE, consolidate, file_system, is_url, store_of
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 
 __all__ = ["staged_file", "staged_store"]
@@ -40,10 +40,14 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
     if target.exists():
         _refuse_existing(target, overwrite=overwrite)
     with _staged_path(target) as stage:
-        store = store_of(str(stage), options, read_only=False)
+        store = RevocableStore(store_of(str(stage), options, read_only=False))
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
-        yield store
-        _finish(store)
+        try:
+            yield store
+            _finish(store)
+        except BaseException:
+            store.revoke()
+            raise
 
 
 @contextmanager
@@ -116,12 +120,12 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
 @contextmanager
 def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
     root_url = url.rstrip("/")
-    system, root = fsspec.core.url_to_fs(root_url, **options)
+    system, root = file_system(root_url, options)
     exists = system.exists(root)
     if exists and not overwrite:
         raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
     suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
-    store = store_of(root_url + suffix, options, read_only=False)
+    store = RevocableStore(store_of(root_url + suffix, options, read_only=False))
     try:
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
     except OSError as error:  # fsspec turns the refusals of every service into one of these
@@ -132,6 +136,7 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
         yield store
         _finish(store)
     except BaseException:
+        store.revoke()
         with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
             system.rm(root + suffix, recursive=True)
         raise
@@ -143,7 +148,7 @@ def _move_remote(system: Any, source: str, target: str) -> None:
     """Replace one prefix by another, the root metadata with its mark last."""
     names = sorted(system.find(source), key=lambda name: name.removeprefix(source) == "/zarr.json")
     system.rm(target, recursive=True)
-    for name in names:
+    for name in names:  # copied by the service itself; nothing passes through here
         system.copy(name, target + name.removeprefix(source))
     system.rm(source, recursive=True)
 

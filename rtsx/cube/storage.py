@@ -89,7 +89,7 @@ def plan_storage(
 
 def _plan_axis(size: int, lengths: Sequence[int], chunk: int) -> tuple[int, int]:
     """Chunk and shard of one axis."""
-    if size <= chunk:
+    if len(lengths) == 1 and size <= chunk:
         return size, size
     if len(lengths) == 1:
         return chunk, min(math.ceil(size / chunk) * chunk, _LARGEST_AUTO_CUT // chunk * chunk or chunk)

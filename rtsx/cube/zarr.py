@@ -14,7 +14,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from rtsx.errors import CubeError
 
-__all__ = ["COMPLETE", "consolidate", "is_url", "open_group", "store_of"]
+__all__ = ["COMPLETE", "consolidate", "file_system", "is_url", "open_group", "store_of"]
 
 COMPLETE = "rtsx:complete"
 """Root attribute of the stores that we write: False from the first byte, True with the last one."""
@@ -28,21 +28,28 @@ def is_url(path: str) -> bool:
 
 
 def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
-    """The Zarr store of a local path or URL; touches nothing.
+    """The Zarr store of a local path or URL; touches nothing."""
+    if not is_url(path):
+        return LocalStore(path.removeprefix("file://"), read_only=read_only)
+    file_system(path, options)
+    return FsspecStore.from_url(path, storage_options=dict(options) or None, read_only=read_only)
+
+
+def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
 
     Raises
     ------
     CubeError
         fsspec does not know the protocol, or its package is not installed.
     """
-    if not is_url(path):
-        return LocalStore(path.removeprefix("file://"), read_only=read_only)
     try:
-        return FsspecStore.from_url(path, storage_options=dict(options) or None, read_only=read_only)
+        system, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise CubeError(
-            f"{path} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
+            f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
         ) from error
+    return system, path
 
 
 def open_group(path: str, options: StorageOptions) -> zarr.Group:
@@ -87,7 +94,7 @@ def _silent_about_consolidation() -> Iterator[None]:
 
 def _diagnosis(path: str, options: StorageOptions) -> str:
     if is_url(path):
-        system, root = fsspec.core.url_to_fs(path, **options)
+        system, root = file_system(path, options)
         if not system.exists(root):
             return "there is nothing. Check the address and the credentials."
         if system.isfile(root):

@@ -1,0 +1,96 @@
+"""The GeoTIFFs that leave the house."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from rtsx.cube import export_cog, open_cube
+from rtsx.errors import CubeError, OutputExistsError
+
+Make = Callable[..., xr.Dataset]
+
+
+def test_probability_and_binary_become_cogs(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube((1100, 700), chunk=300)
+    paths = export_cog(cube, tmp_path / "out", prefix="y2024_")
+    assert [path.name for path in paths] == ["y2024_probability.tif", "y2024_binary.tif"]
+    for path in paths:
+        name = path.stem.removeprefix("y2024_")
+        with rasterio.open(path) as file:
+            np.testing.assert_array_equal(file.read(1), cube[name].values)
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert file.compression.value == "DEFLATE"
+            assert file.block_shapes == [(512, 512)]
+            assert file.overviews(1) == [2, 4]
+            assert file.nodata == 255
+            assert file.descriptions == (name,)
+            assert file.scales == ((0.01,) if name == "probability" else (1.0,))
+            assert file.crs.to_epsg() == 32649
+            assert file.transform == cube.rio.transform()
+            assert file.tags()["bundle_id"] == "demo"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y2024_binary.tif", "y2024_probability.tif"]
+
+
+@pytest.mark.parametrize("chunk", [None, 130])
+def test_times_and_classes_become_named_bands(random_cube: Make, tmp_path: Path, chunk: int | None) -> None:
+    cube = random_cube(times=2, classes=2, chunk=chunk)
+    (path,) = export_cog(cube, tmp_path, variables=["probability"])
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), cube["probability"].values.reshape(4, 230, 301))
+        assert file.descriptions == (
+            "probability 2023-07-01 clear",
+            "probability 2023-07-01 cloud",
+            "probability 2024-08-02 clear",
+            "probability 2024-08-02 cloud",
+        )
+
+
+def test_any_variable_can_go_and_comes_back_as_a_layer(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube()
+    export_cog(cube, tmp_path, variables=["dem", "valid", "red"])
+    again = open_cube([tmp_path / "dem.tif", tmp_path / "red.tif"])
+    xr.testing.assert_equal(again["dem"].load(), cube["dem"].load())
+    assert again["red"].attrs["scale_factor"] == 1e-4
+    assert again["dem"].attrs["_FillValue"] == -9999
+
+
+def test_both_files_come_from_one_computation(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube((300, 300), chunk=100)
+    calls: list[tuple[int, ...]] = []
+
+    def predict(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
+        calls.append(block_id)
+        return block
+
+    made = da.map_blocks(predict, cube["probability"].data, dtype=np.uint8, meta=np.empty((0, 0), np.uint8))
+    export_cog(cube.assign(probability=(("y", "x"), made), binary=(("y", "x"), (made > 50).astype(np.uint8))), tmp_path)
+    assert len(calls) == 9
+
+
+def test_what_is_there_is_refused_and_a_failure_leaves_nothing(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube()
+    export_cog(cube, tmp_path, variables=["binary"])
+    before = (tmp_path / "binary.tif").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"binary.tif exists"):
+        export_cog(cube, tmp_path)
+
+    def fail(block: np.ndarray) -> np.ndarray:
+        raise RuntimeError("worker died")
+
+    broken = cube["probability"].data.map_blocks(fail, dtype=np.uint8, meta=np.empty((0, 0), np.uint8))
+    with pytest.raises(RuntimeError, match="worker died"):
+        export_cog(cube.assign(probability=(("y", "x"), broken)), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["binary.tif"]
+    assert (tmp_path / "binary.tif").read_bytes() == before
+
+
+def test_a_variable_that_is_not_there_is_told(random_cube: Make, tmp_path: Path) -> None:
+    with pytest.raises(CubeError, match=r"\['slope'\] of \["):
+        export_cog(random_cube(), tmp_path, variables=["slope"])
+    with pytest.raises(CubeError, match="none of"):
+        export_cog(random_cube()[["dem"]], tmp_path)

@@ -1,0 +1,187 @@
+"""Object stores: complete or told to be incomplete."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from rtsx.cube import open_cube, write_cube
+from rtsx.cube.destination import staged_file, staged_store
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+
+Make = Callable[..., xr.Dataset]
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """The in-memory file system of fsspec, empty before and after."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """Storage options of a local S3 server with one bucket, `maps`."""
+    server = shutil.which("moto_server")
+    if server is None:
+        pytest.skip("moto_server is not installed (pip install 'moto[server]')")
+    pytest.importorskip("s3fs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [server, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        limit = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > limit or process.poll() is not None:
+                    pytest.skip("moto_server does not start")
+                time.sleep(0.05)
+        options = {
+            "key": "a",
+            "secret": "b",
+            "endpoint_url": f"http://127.0.0.1:{port}",
+            "client_kwargs": {"region_name": "eu-central-1"},
+        }
+        fsspec.filesystem("s3", **options).mkdir("maps")
+        yield options
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_cube_goes_to_memory_and_back(memory: Any, random_cube: Make) -> None:
+    cube = random_cube((1100, 300), chunk=256, times=2, classes=2)
+    write_cube(cube, "memory://maps/2024.zarr")
+    xr.testing.assert_identical(open_cube("memory://maps/2024.zarr").load(), cube.load())
+
+
+def test_a_cube_goes_to_s3_and_back(s3: dict[str, Any], random_cube: Make) -> None:
+    first, second = random_cube(seed=1, chunk=128), random_cube(seed=2, chunk=128)
+    url = "s3://maps/deep/2024.zarr"
+    write_cube(first, url, storage_options=s3)
+    xr.testing.assert_identical(open_cube(url, storage_options=s3).load(), first.load())
+    with pytest.raises(OutputExistsError, match="exists"):
+        write_cube(second, url, storage_options=s3)
+    write_cube(second, url, storage_options=s3, overwrite=True)
+    xr.testing.assert_identical(open_cube(url, storage_options=s3).load(), second.load())
+    assert fsspec.filesystem("s3", **s3).ls("maps/deep", refresh=True, detail=False) == ["maps/deep/2024.zarr"]
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: dict[str, Any], random_cube: Make) -> None:
+    with pytest.raises(OutputNotWritableError, match="bucket exists"):
+        write_cube(random_cube(), "s3://nowhere/2024.zarr", storage_options=s3)
+
+
+def test_a_failure_leaves_no_object(memory: Any) -> None:
+    def write_half() -> None:
+        with staged_store("memory://maps/a.zarr", overwrite=False, options={}) as store:
+            zarr.create_array(store, name="red", shape=(2,), dtype="uint8")[:] = 1
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
+    assert not memory.exists("/maps/a.zarr")
+
+
+def test_what_a_killed_run_left_is_refused(memory: Any) -> None:
+    staging = staged_store("memory://maps/a.zarr", overwrite=False, options={})
+    staging.__enter__()  # and the process is gone
+    with pytest.raises(CubeError, match=r"never finished.*overwrite=True"):
+        open_cube("memory://maps/a.zarr")
+    with pytest.raises(OutputExistsError), staged_store("memory://maps/a.zarr", overwrite=False, options={}):
+        pass
+
+
+def test_the_old_objects_stay_until_the_new_ones_are_complete(memory: Any, random_cube: Make) -> None:
+    old = random_cube(seed=1)
+    write_cube(old, "memory://maps/a.zarr")
+    with pytest.raises(RuntimeError), staged_store("memory://maps/a.zarr", overwrite=True, options={}):
+        raise RuntimeError
+    xr.testing.assert_identical(open_cube("memory://maps/a.zarr").load(), old.load())
+    stored = open_cube("memory://maps/a.zarr")
+    write_cube(stored.assign(red=stored["red"] + np.uint16(1)), "memory://maps/a.zarr", overwrite=True)
+    assert (open_cube("memory://maps/a.zarr")["red"].values == old["red"].values + 1).all()
+    assert memory.ls("/maps", detail=False) == ["/maps/a.zarr"]
+
+
+def test_an_unknown_protocol_is_told(random_cube: Make) -> None:
+    with pytest.raises(CubeError, match="cannot be reached"):
+        write_cube(random_cube(), "gopher://maps/a.zarr")
+
+
+def test_a_local_store_that_was_never_finished_is_refused(tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "a.zarr"), attributes={"rtsx:complete": False}, zarr_format=3)
+    with pytest.raises(CubeError, match="never finished"):
+        open_cube(tmp_path / "a.zarr")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.tif"
+
+    def write_half() -> None:
+        with staged_file(target, overwrite=False) as path:
+            path.write_text("half")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        write_half()
+    assert not any(tmp_path.iterdir())  # the folder that was made for it is gone as well
+    with staged_file(target, overwrite=False) as path:
+        path.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    with pytest.raises(OutputExistsError, match="overwrite=True"), staged_file(target, overwrite=False):
+        pass
+    with staged_file(target, overwrite=True) as path:
+        path.write_text("newer")
+    assert [file.name for file in target.parent.iterdir()] == ["a.tif"]
+    assert target.read_text() == "newer"
+
+
+def test_a_rename_that_fails_puts_the_old_store_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.zarr"
+    zarr.create_group(str(target), attributes={"year": 2023}, zarr_format=3)
+    plain = Path.rename
+
+    def rename(self: Path, other: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return plain(self, other)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="Input/output"), staged_store(str(target), overwrite=True, options={}):
+        pass
+    assert zarr.open_group(str(target), mode="r").attrs["year"] == 2023
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_late_writers_find_the_store_closed(tmp_path: Path) -> None:
+    kept: list[zarr.Array[Any]] = []
+
+    def write_half() -> None:
+        with staged_store(str(tmp_path / "a.zarr"), overwrite=False, options={}) as store:
+            kept.append(zarr.create_array(store, name="red", shape=(2,), dtype="uint8"))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    with pytest.raises(PermissionError, match="given up"):
+        kept[0][:] = 1
+    assert not any(tmp_path.iterdir())
