@@ -43,7 +43,7 @@ format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format $(wildcard $(SOURCES))
 
 docs: $(DEV_STAMP) ## build the documentation into site/, warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(DEV_STAMP) ## measure speed and memory against the bare network and against others
 	$(BIN)/python -m benchmarks

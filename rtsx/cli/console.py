@@ -10,6 +10,8 @@ __all__ = ["complain", "notice", "show", "show_line", "status"]
 
 _OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
+_UNFOLDED = 240
+"""Width of a table that no terminal limits, in characters."""
 
 
 def show(title: str, rows: Sequence[tuple[str, object]]) -> None:
@@ -22,7 +24,8 @@ def show(title: str, rows: Sequence[tuple[str, object]]) -> None:
     for name, value in rows:
         if value not in (None, ""):
             table.add_row(name, Text(str(value)))
-    _OUT.print(table)
+    # Into a file or pipe unfolded, because there a folded path is a broken one.
+    _OUT.print(table, width=None if _OUT.is_terminal else _UNFOLDED)
 
 
 def show_line(line: str) -> None:

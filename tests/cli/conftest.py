@@ -1,0 +1,58 @@
+"""A small scene, a small network, and the command line run in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from rtsx.cli import main
+from rtsx.model import ModelBundle, build_network
+from rtsx.synthetic import SceneFiles, demo_spec, write_scene
+
+BANDS = ("blue", "green", "red", "nir")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def rtsx_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `rtsx WORD...` and return its exit status and what it printed."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main([str(word) for word in arguments])
+        printed = capsys.readouterr()
+        return Outcome(int(leaving.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneFiles:
+    """A scene of 256 px in all its files."""
+    return write_scene(demo_spec(size=256), tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle with four layers, stride 8 and random weights."""
+    torch.manual_seed(3)
+    network = build_network(
+        "Unet", {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4, "classes": 1}
+    )
+    made = ModelBundle.from_module(
+        network.eval(), layers=BANDS, mean=[0.1] * 4, std=[0.05] * 4, classes=("slump",), tile=128, overlap=32, id="small"
+    )
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    made.save(folder)
+    return folder

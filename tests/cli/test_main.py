@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rtsx
+
+Command = Callable[..., Any]
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_version_is_that_of_the_package(rtsx_command: Command) -> None:
+    outcome = rtsx_command("--version")
+    assert (outcome.status, outcome.out) == (0, f"rtsx {rtsx.__version__}\n")
+
+
+def test_help_names_every_command(rtsx_command: Command) -> None:
+    outcome = rtsx_command("--help")
+    assert outcome.status == 0
+    assert all(name in outcome.out for name in ("demo", "predict", "footprints", "cog", "model", "info"))
+
+
+def test_help_loads_no_torch() -> None:
+    code = "import sys; from rtsx.cli.app import app; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed == "False False\n"
+
+
+def test_the_entry_point_is_installed() -> None:
+    script = Path(sys.executable).with_name("rtsx")
+    done = subprocess.run([script, "predict", "--nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_a_user_error_is_its_message_alone(rtsx_command: Command, tmp_path: Path) -> None:
+    outcome = rtsx_command("info", tmp_path / "absent.tif")
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("Error: ")
+    assert "absent.tif" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(rtsx_command: Command, tmp_path: Path, place: int) -> None:
+    words = ["info", str(tmp_path / "absent.tif")]
+    outcome = rtsx_command(*words[:place], "--debug", *words[place:])
+    assert outcome.status == 2
+    assert "Traceback (most recent call last)" in outcome.err
+
+
+def test_a_defect_is_one_line_and_a_hint(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsx, "open_cube", failing(ZeroDivisionError("by nothing")), raising=False)
+    outcome = rtsx_command("info", "scene.tif")
+    assert outcome.status == 1
+    assert outcome.err.startswith("Error: Unexpected ZeroDivisionError: by nothing\n")
+    assert "--debug" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_is_130(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsx, "open_cube", failing(KeyboardInterrupt()), raising=False)
+    outcome = rtsx_command("info", "scene.tif")
+    assert outcome.status == 130
+    assert "Traceback" not in outcome.err
+
+
+def test_an_unknown_command_suggests_the_nearest(rtsx_command: Command) -> None:
+    outcome = rtsx_command("predikt")
+    assert outcome.status == 2
+    assert "predict" in outcome.err
