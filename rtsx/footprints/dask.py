@@ -1,12 +1,17 @@
 """The driver: reads blocks, calls the kernel, merges. The only file of this room that knows dask."""
 
 from collections.abc import Sequence
+from functools import partial
+from operator import getitem
 from typing import Any
 
-import dask.base
+import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.delayed import Delayed, delayed
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.typing import DaskCollection, Key
+from numpy.typing import NDArray
 
 from rtsx.footprints.kernel import BlockOutlines, outline_block
 from rtsx.footprints.merging import merge_blocks
@@ -36,36 +41,68 @@ def outline_maps(maps: Sequence[ClassMap], *, rule: OutlineRule) -> list[Outline
     border rows and border columns remain.
     """
     plans = [plan_blocks(one.probability) for one in maps]
-    if all(one.probability.chunks is None and one.invalid.chunks is None for one in maps):
-        found = [
-            [_outline(one, block, rule=rule) for block in plan.blocks] for one, plan in zip(maps, plans, strict=True)
-        ]
+    if any(array.chunks is not None for one in maps for array in _arrays(one)):
+        found = _outline_lazy(maps, plans, rule=rule)
     else:
-        tasks = [
-            [_delay(one, block, rule=rule) for block in plan.blocks] for one, plan in zip(maps, plans, strict=True)
+        found = [
+            _outline(one, block, rule=rule) for one, plan in zip(maps, plans, strict=True) for block in plan.blocks
         ]
-        (found,) = dask.base.compute(tasks)
-    return [merge_blocks(blocks, plan, rule=rule) for blocks, plan in zip(found, plans, strict=True)]
+    merged, start = [], 0
+    for plan in plans:
+        stop = start + len(plan.blocks)
+        merged.append(merge_blocks(found[start:stop], plan, rule=rule))
+        start = stop
+    return merged
+
+
+def _arrays(one: ClassMap) -> list[xr.DataArray]:
+    return [array for array in (one.probability, one.binary, one.invalid) if array is not None]
 
 
 def _outline(one: ClassMap, block: Block, *, rule: OutlineRule) -> BlockOutlines:
-    probability, binary, invalid = _read(one, block, rule=rule)
-    return outline_block(
-        (np.asarray(probability), None if binary is None else np.asarray(binary), np.asarray(invalid)),
-        block=block,
-        rule=rule,
+    answers = (
+        one.probability.values[block.window],
+        None if one.binary is None else one.binary.values[block.window],
+        one.invalid.values[block.halo(rule.edge_distance)],
     )
+    return outline_block(answers, block=block, rule=rule)
 
 
-def _delay(one: ClassMap, block: Block, *, rule: OutlineRule) -> Delayed:
-    task: Delayed = delayed(outline_block)(_read(one, block, rule=rule), block=block, rule=rule)
-    return task
+def _outline_lazy(maps: Sequence[ClassMap], plans: Sequence[BlockPlan], *, rule: OutlineRule) -> list[BlockOutlines]:
+    """Compute all blocks of all maps as one array of results.
+
+    A graph of our own, instead of `map_overlap`, because that cannot reach beyond the next chunk and gives every
+    layer a halo, and instead of `delayed`, because that optimises each argument alone and so computes shared chunks
+    more than once.
+    """
+    name = f"outline-{tokenize([[array.data for array in _arrays(one)] for one in maps], rule)}"
+    graph: dict[Key, Any] = {}
+    blocks = 0
+    dependencies: list[DaskCollection] = []
+    for one, plan in zip(maps, plans, strict=True):
+        chunks = (plan.rows, plan.columns)
+        probability, *binary, invalid = (da.asarray(array.data).rechunk(chunks) for array in _arrays(one))
+        dependencies += [probability, *binary, invalid]
+        for number, block in enumerate(plan.blocks):
+            at = divmod(number, len(plan.columns))
+            halo: list[list[tuple[str, int]]] = []
+            for row in plan.parts(block.halo(rule.edge_distance)):
+                halo.append([])
+                for position, window in row:
+                    halo[-1].append((f"{name}-halo", len(graph)))
+                    graph[halo[-1][-1]] = (getitem, (invalid.name, *position), window)
+            answers = [(array.name, *at) for array in (probability, *binary)]
+            graph[name, blocks] = (partial(_outline_chunk, block=block, rule=rule), answers, halo)
+            blocks += 1
+    layered = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
+    return list(da.Array(layered, name, chunks=((1,) * blocks,), dtype=object).compute())
 
 
-def _read(one: ClassMap, block: Block, *, rule: OutlineRule) -> tuple[Any, Any, Any]:
-    """Return probability, binary and invalid of a block: NumPy or lazy, as the prediction is."""
-    return (
-        one.probability.data[block.window],
-        None if one.binary is None else one.binary.data[block.window],
-        one.invalid.data[block.halo(rule.edge_distance)],
-    )
+def _outline_chunk(
+    answers: list[NDArray[np.generic]], halo: list[list[NDArray[np.bool_]]], *, block: Block, rule: OutlineRule
+) -> NDArray[np.object_]:
+    """Return the outlines as an array of one object, because dask arrays are made of arrays."""
+    probability, *binary = answers
+    outlines = np.empty(1, np.object_)
+    outlines[0] = outline_block((probability, binary[0] if binary else None, np.block(halo)), block=block, rule=rule)
+    return outlines

@@ -5,6 +5,9 @@ from itertools import accumulate, pairwise
 
 __all__ = ["Block", "BlockPlan", "OutlineRule"]
 
+Part = tuple[tuple[int, int], tuple[slice, slice]]
+"""A block by its row and column among the blocks, and a window inside it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutlineRule:
@@ -93,6 +96,24 @@ class BlockPlan:
     def blocks(self) -> tuple[Block, ...]:
         """All blocks, row by row."""
         return tuple(Block(y=y, x=x, shape=self.shape) for y in _intervals(self.rows) for x in _intervals(self.columns))
+
+    def parts(self, window: tuple[slice, slice]) -> list[list[Part]]:
+        """Return the rows of parts of blocks that together make up a window `(y, x)` of the raster.
+
+        Examples
+        --------
+        >>> BlockPlan(rows=(2, 1), columns=(3,)).parts((slice(1, 3), slice(0, 2)))
+        [[((0, 0), (slice(1, 2, None), slice(0, 2, None)))], [((1, 0), (slice(0, 1, None), slice(0, 2, None)))]]
+        """
+        rows, columns = (
+            [
+                (number, slice(max(wanted.start, start) - start, min(wanted.stop, stop) - start))
+                for number, (start, stop) in enumerate(_intervals(lengths))
+                if start < wanted.stop and stop > wanted.start
+            ]
+            for lengths, wanted in zip((self.rows, self.columns), window, strict=True)
+        )
+        return [[((i, j), (y, x)) for j, x in columns] for i, y in rows]
 
 
 def _intervals(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
