@@ -7,12 +7,13 @@ import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the `.odc` accessor
 import rioxarray  # noqa: F401 - registers the `.rio` accessor
 import xarray as xr
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx.errors import CubeError
 
-__all__ = ["geobox_of", "lattice_origin", "with_georeference"]
+__all__ = ["crs_name", "describe_geobox", "geobox_of", "is_regular", "lattice_origin", "with_georeference"]
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
@@ -66,13 +67,25 @@ def with_georeference(
     lattice_origin
         Upper-left corner (x, y) of the lattice, in CRS units.
     """
-    cube = xr.Dataset(variables).assign_coords(xr_coords(geobox, always_yx=True))
+    plain = variables.copy() if isinstance(variables, xr.Dataset) else xr.Dataset(variables)
+    cube = plain.assign_coords(xr_coords(geobox, always_yx=True))
     for name, variable in cube.variables.items():
         if name not in cube.coords and {"y", "x"} <= set(variable.dims):
             # In `encoding`, as rioxarray and odc-geo keep it, because arithmetic drops attributes but not the CRS.
             variable.encoding["grid_mapping"] = "spatial_ref"
     attrs: dict[str, Any] = {**cube.attrs, "lattice_origin": [float(value) for value in lattice_origin]}
     return cube.assign_attrs(attrs)
+
+
+def crs_name(crs: CRS | None) -> str:
+    """``EPSG:CODE`` where there is one, else WKT; for messages."""
+    return f"EPSG:{crs.epsg}" if crs is not None and crs.epsg else str(crs)
+
+
+def describe_geobox(geobox: GeoBox) -> str:
+    """A geobox in one line; for messages."""
+    affine = tuple(geobox.affine)[:6]
+    return f"{crs_name(geobox.crs)}, transform {affine}, shape {geobox.shape.yx}"
 
 
 def is_regular(axis: np.ndarray, resolution: float) -> bool:

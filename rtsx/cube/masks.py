@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.dask import lazy_bands
-from rtsx.cube.georeference import geobox_of
+from rtsx.cube.georeference import describe_geobox, geobox_of
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import CubeError
 
@@ -196,7 +196,8 @@ def _place(source: GeoBox, wanted: GeoBox, path: str) -> tuple[slice, slice]:
     is_inside = min(rows.start, columns.start) >= 0 and rows.stop <= source.shape[0] and columns.stop <= source.shape[1]
     if not (same_pixels and is_inside):
         raise CubeError(
-            f"Quality data has to cover the cube on the same pixels: {path} has {source}, the cube {wanted}. "
+            f"Quality data has to cover the cube on the same pixels: {path} has "
+            f"{describe_geobox(source)}, the cube {describe_geobox(wanted)}. "
             "Warp it first with nearest neighbour, e.g. with gdalwarp -r near."
         )
     return rows, columns

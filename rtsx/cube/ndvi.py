@@ -1,5 +1,7 @@
 """The vegetation index as a layer."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -51,19 +53,21 @@ def _ndvi(
     nir: NDArray[np.generic],
     valid: NDArray[np.bool_] | None = None,
     *,
-    red_packing: dict[str, float | None],
-    nir_packing: dict[str, float | None],
+    red_packing: dict[str, Any],
+    nir_packing: dict[str, Any],
 ) -> NDArray[np.float32]:
     keep = np.ones(red.shape, bool) if valid is None else valid.copy()
-    physical = []
+    # Both in stored units of red, instead of physical ones: the index is the same, and with an offset such as
+    # Sentinel-2's the sum of two whole numbers is exactly 0 where it should be, not 1e-8.
+    unit = red_packing["scale_factor"]
+    bands = []
     for stored, packed in ((red, red_packing), (nir, nir_packing)):
         if packed["nodata"] is not None:
             keep &= stored != packed["nodata"]
-        physical.append(
-            stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(packed["add_offset"])
-        )
-    total = physical[0] + physical[1]
+        factor, summand = np.float32(packed["scale_factor"] / unit), np.float32(packed["add_offset"] / unit)
+        bands.append(stored.astype(np.float32) * factor + summand)
+    total = bands[0] + bands[1]
     keep &= total != 0
     index = np.full(red.shape, np.nan, np.float32)
-    np.divide(physical[1] - physical[0], total, out=index, where=keep)
+    np.divide(bands[1] - bands[0], total, out=index, where=keep)
     return index

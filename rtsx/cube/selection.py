@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import PurePosixPath
 
+from rtsx.cube.georeference import crs_name
 from rtsx.cube.layer import Layer
 from rtsx.cube.rasterio import RasterHeader
 from rtsx.cube.sensor import Sensor
@@ -120,7 +121,7 @@ def validate_same_grid(headers: Sequence[RasterHeader]) -> None:
             for place, (one, two) in enumerate(zip(tuple(ours.affine)[:6], tuple(theirs.affine)[:6], strict=True))
         )
         for what, mine, its, differs in (
-            ("CRS", str(ours.crs), str(theirs.crs), ours.crs != theirs.crs),
+            ("CRS", crs_name(ours.crs), crs_name(theirs.crs), ours.crs != theirs.crs),
             ("shape (y, x)", tuple(ours.shape), tuple(theirs.shape), ours.shape != theirs.shape),
             ("transform", tuple(ours.affine)[:6], tuple(theirs.affine)[:6], drift > 0.01 * pixel),
         ):

@@ -3,6 +3,7 @@
 import odc.geo
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.georeference import crs_name
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
@@ -25,7 +26,7 @@ def cell_window(source: GeoBox, cell: Cell, *, name: str) -> tuple[slice, slice]
     """
     grid, wanted = cell.grid, cell.geobox
     if source.crs != odc.geo.CRS(grid.crs):
-        raise _off_grid(name, "CRS", got=str(source.crs), expected=grid.crs)
+        raise _off_grid(name, "CRS", got=crs_name(source.crs), expected=grid.crs)
     affine = source.affine
     if max(abs(affine.a - grid.resolution), abs(affine.e + grid.resolution)) * max(source.shape) > (
         _PHASE_TOLERANCE * grid.resolution

@@ -1,0 +1,292 @@
+"""Opening raster files and stores: lazily, as stored, and with a message where it cannot be."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rtsx.cube.dask
+from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_cube, packing, write_cube
+from rtsx.errors import CubeError
+from rtsx.grid import Grid, lattice_offset
+
+WriteTif = Callable[..., Path]
+Make = Callable[..., xr.Dataset]
+RNG = np.random.default_rng(7)
+SCENE = RNG.integers(0, 5000, (4, 200, 170)).astype(np.uint16)
+SCENE[:, 50:80, :40] = 0
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, tuple[slice, slice], tuple[int, ...]]]]:
+    """Every read of pixels from now on: file name, window, bands."""
+    seen: list[tuple[str, tuple[slice, slice], tuple[int, ...]]] = []
+    plain = rtsx.cube.dask.read_window
+
+    def counting(path: str, window: tuple[slice, slice], *, bands: tuple[int, ...]) -> np.ndarray:
+        seen.append((Path(path).name, window, tuple(bands)))
+        return plain(path, window, bands=bands)
+
+    monkeypatch.setattr(rtsx.cube.dask, "read_window", counting)
+    return seen
+
+
+def refuse(graph: object, keys: object, **_: object) -> object:
+    raise AssertionError("something was computed")
+
+
+def test_a_scene_opens_as_stored(write_tif: WriteTif) -> None:
+    cube = open_cube(write_tif("scene.tif", SCENE), sensor="planetscope")
+    assert list(cube) == ["blue", "green", "red", "nir"]
+    np.testing.assert_array_equal(cube.to_dataarray().values, SCENE)
+    assert cube["red"].dtype == np.uint16
+    assert packing(cube["red"]) == {"scale_factor": 1e-4, "add_offset": 0.0, "nodata": 0.0, "is_declared": True}
+    assert cube["red"].attrs["units"] == "reflectance"
+    assert cube.odc.geobox == geobox_of(cube)
+    assert cube.rio.crs.to_epsg() == 32649
+    assert lattice_origin(cube) == (711576.0, 94749.0)
+    assert lattice_origin(cube.isel(y=slice(7, 90), x=slice(3, 50))) == (711576.0, 94749.0)
+
+
+def test_opening_reads_nothing_and_a_chunk_reads_itself_once(
+    write_tif: WriteTif, reads: list[tuple[str, tuple[slice, slice], tuple[int, ...]]]
+) -> None:
+    scene, udm2 = write_tif("scene.tif", SCENE), write_tif("udm2.tif", np.ones((8, 200, 170), np.uint8))
+    with dask.config.set(scheduler=refuse):
+        cube = open_cube(scene, sensor="planetscope", chunks=64, mask=(udm2, "tss-v1"))
+    assert not reads
+    part = cube.isel(y=slice(64, 128), x=slice(128, 170))
+    dask.compute(part["red"], part["nir"], part["blue"])
+    assert reads == [("scene.tif", (slice(64, 128), slice(128, 170)), (1, 2, 3, 4))]
+    reads.clear()
+    cube.compute()
+    assert len(reads) == 2 * 4 * 3
+    assert len(set(map(repr, reads))) == len(reads)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(chunk=st.integers(1, 250), rows=st.tuples(st.integers(0, 199), st.integers(1, 200)), layer=st.integers(0, 3))
+def test_chunks_change_no_pixel(write_tif: WriteTif, chunk: int, rows: tuple[int, int], layer: int) -> None:
+    cube = open_cube(write_tif("scene.tif", SCENE), sensor="planetscope", chunks=max(chunk, 17))
+    part = cube[SENSORS["planetscope"].names(4)[layer]].isel(y=slice(*sorted(rows)))
+    np.testing.assert_array_equal(part.values, SCENE[layer, slice(*sorted(rows))])
+
+
+def test_automatic_chunks_are_whole_blocks(write_tif: WriteTif) -> None:
+    pixels = np.zeros((1, 1500, 1300), np.uint8)
+    tiled = open_cube(write_tif("tiled.tif", pixels, blockxsize=192, blockysize=256))
+    assert tiled.chunksizes == {"y": (1024, 476), "x": (960, 340)}
+    strips = open_cube(write_tif("strips.tif", pixels, tiled=False, blockxsize=None, blockysize=10))
+    assert strips.chunksizes == {"y": (1020, 480), "x": (1024, 276)}
+
+
+def test_names_come_from_the_caller_the_file_or_the_number(write_tif: WriteTif) -> None:
+    plain = write_tif("plain.tif", SCENE)
+    assert list(open_cube(plain)) == ["band_1", "band_2", "band_3", "band_4"]
+    assert list(open_cube(plain, layers=["blue", "green", "red", "nir"])) == ["blue", "green", "red", "nir"]
+    described = write_tif("described.tif", SCENE, descriptions=("blue", "green", "red", "nir"))
+    some = open_cube(described, layers=["nir", "green"])
+    assert list(some) == ["nir", "green"]
+    np.testing.assert_array_equal(some["nir"].values, SCENE[3])
+    dem = write_tif("dem.tif", SCENE[:1].astype(np.float32), nodata=-9999)
+    both = open_cube([described, dem])
+    assert list(both) == ["blue", "green", "red", "nir", "dem"]
+    assert both["dem"].attrs == {"_FillValue": -9999}
+    with pytest.raises(CubeError, match=r"Layers \['dem'\] are not in .*described.tif.*'blue', 'green', 'red', 'nir'"):
+        open_cube(described, layers=["red", "dem"])
+    with pytest.raises(CubeError, match=r"Two bands are called 'blue': band 1 of .*described.tif and band 1"):
+        open_cube([described, plain], sensor="planetscope")
+
+
+def test_a_mapping_names_bands_and_packing(write_tif: WriteTif) -> None:
+    scene, dem = write_tif("scene.tif", SCENE), write_tif("dem.tif", SCENE[:1].astype(np.float32), nodata=-9999)
+    cube = open_cube(
+        {"red": Layer("red", scene, 3, scale_factor=1e-4, add_offset=-0.1, nodata=0, units="reflectance"), "dem": dem}
+    )
+    np.testing.assert_array_equal(cube["red"].values, SCENE[2])
+    assert packing(cube["red"])["add_offset"] == -0.1
+    assert packing(cube["dem"]) == {"scale_factor": 1.0, "add_offset": 0.0, "nodata": -9999.0, "is_declared": False}
+    with pytest.raises(CubeError, match=r"has 4 bands, and a path stands for a file of one. .*band="):
+        open_cube({"red": scene})
+    with pytest.raises(CubeError, match=r"asks for band 5 of .*scene.tif, which has 4 bands"):
+        open_cube({"red": Layer("red", scene, 5)})
+    with pytest.raises(CubeError, match=r"Layers \['slope'\] are not among"):
+        open_cube({"dem": dem}, layers=["slope"])
+
+
+def test_what_a_file_declares_is_kept(write_tif: WriteTif) -> None:
+    import rasterio
+
+    path = write_tif("scaled.tif", SCENE[:1])
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets, file.units = (0.5,), (10.0,), ("m",)
+    assert packing(open_cube(path)["scaled"])["scale_factor"] == 0.5
+    assert open_cube(path)["scaled"].attrs == {"scale_factor": 0.5, "add_offset": 10.0, "units": "m"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "shape", "message"),
+    [
+        (
+            {"crs": "EPSG:32650"},
+            (4, 200, 170),
+            r"the CRS differs: .*a.tif has EPSG:32649, .*b.tif has EPSG:32650.*gdalwarp",
+        ),
+        (
+            {"transform": Affine(3, 0, 711577.5, 0, -3, 94749)},
+            (4, 200, 170),
+            r"the transform differs: .*711576.0.*711577.5",
+        ),
+        ({"transform": Affine(3.001, 0, 711576, 0, -3, 94749)}, (4, 200, 170), "the transform differs"),
+        ({}, (4, 200, 171), r"the shape \(y, x\) differs: .*\(200, 170\).*\(200, 171\)"),
+    ],
+)
+def test_layers_on_different_grids_are_refused(
+    write_tif: WriteTif, profile: dict[str, Any], shape: tuple[int, ...], message: str
+) -> None:
+    one, other = write_tif("a.tif", SCENE), write_tif("b.tif", np.zeros(shape, np.uint16), **profile)
+    with pytest.raises(CubeError, match=message):
+        open_cube({"a": Layer("a", one), "b": Layer("b", other)})
+
+
+def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
+    write_tif: WriteTif,
+    reads: list[tuple[str, tuple[slice, slice], tuple[int, ...]]],
+    tmp_path: Path,
+    random_cube: Make,
+) -> None:
+    grid = Grid("EPSG:32649", 3.0, cell_size=100, origin=(711576.0 - 50 * 3, 94749.0 + 120 * 3))
+    path = write_tif("scene.tif", SCENE)
+    whole = open_cube(path, sensor="planetscope")
+    store = write_cube(whole, tmp_path / "scene.zarr", chunks=64)
+    reads.clear()
+    for source, options in ((path, {"sensor": "planetscope"}), (store, {})):
+        for iy, ix, rows, columns in (
+            (1, 0, (0, 80), (0, 50)),
+            (2, 1, (80, 180), (50, 150)),
+            (3, 2, (180, 200), (150, 170)),
+        ):
+            part = open_cube(source, grid[iy, ix], **options)
+            expected = whole.isel(y=slice(*rows), x=slice(*columns))
+            xr.testing.assert_equal(part.load(), expected.load())
+            assert lattice_origin(part) == grid.origin
+            offset = lattice_offset(geobox_of(part), grid.origin)
+            assert (offset[0] // 100, offset[1] // 100) == (iy, ix)
+        with pytest.raises(CubeError, match="does not meet cell r009c009"):
+            open_cube(source, grid[9, 9], **options)
+    with pytest.raises(CubeError, match="not on the grid of the cell: upper-left corner"):
+        open_cube(path, Grid("EPSG:32649", 3.0, cell_size=100, origin=(711574.0, 94749.0))[0, 0])
+    with pytest.raises(CubeError, match="not on the grid of the cell: pixel size"):
+        open_cube(path, Grid("EPSG:32649", 2.0, cell_size=100, origin=(711576.0, 94749.0))[0, 0])
+    with pytest.raises(CubeError, match="not on the grid of the cell: CRS EPSG:32649, expected EPSG:3413"):
+        open_cube(path, Grid.arctic()[0, 0])
+
+
+def test_a_store_opens_with_whole_shards_as_chunks(random_cube: Make, tmp_path: Path) -> None:
+    write_cube(random_cube((1500, 700), chunk=None, times=2), tmp_path / "cube.zarr", chunks=100, shards=300)
+    with dask.config.set(scheduler=refuse):
+        cube = open_cube(tmp_path / "cube.zarr", layers=["red", "probability"])
+    assert list(cube) == ["red", "probability", "valid"]
+    assert cube.chunksizes == {"y": (900, 600), "x": (700,), "time": (1, 1)}
+    assert open_cube(tmp_path / "cube.zarr", chunks=128)["red"].chunksizes["y"][0] == 128
+    with pytest.raises(CubeError, match=r"Layers \['slope'\] are not in .*cube.zarr, which has \["):
+        open_cube(tmp_path / "cube.zarr", layers=["slope"])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently")
+def test_a_store_of_another_writer_opens(
+    random_cube: Make, tmp_path: Path, zarr_format: int, consolidated: bool
+) -> None:
+    stored = random_cube()[["red", "dem"]]
+    physical = xr.decode_cf(stored, decode_coords="all")
+    path = tmp_path / "theirs.zarr"
+    physical.drop_attrs(deep=False).to_zarr(path, zarr_format=zarr_format, consolidated=consolidated)  # packs again
+    again = open_cube(path)
+    np.testing.assert_array_equal(again["red"].values, stored["red"].values)
+    assert packing(again["red"])["scale_factor"] == 1e-4
+    assert lattice_origin(again) == (711576.0, 94749.0)
+    decoded = tmp_path / "decoded.zarr"
+    physical.drop_encoding().to_zarr(decoded, zarr_format=zarr_format, consolidated=consolidated)
+    floats = open_cube(decoded)
+    assert floats["red"].dtype.kind == "f"
+    assert packing(floats["red"])["scale_factor"] == 1.0
+    np.testing.assert_allclose(floats["dem"].values, physical["dem"].values)
+
+
+def test_axes_of_other_names_and_directions_are_turned(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube(affine=Affine(0.001, 0, 20.0, 0, -0.001, 70.0), crs="EPSG:4326")
+    south_up = cube.isel(y=slice(None, None, -1)).rename({"y": "latitude", "x": "longitude", "spatial_ref": "crs"})
+    for variable in south_up.variables.values():
+        variable.encoding.pop("grid_mapping", None)
+    south_up.drop_attrs(deep=False).compute().to_zarr(tmp_path / "a.zarr", consolidated=False)
+    again = open_cube(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(again["red"].values, cube["red"].values)
+    assert again.rio.crs.to_epsg() == 4326
+
+
+def test_sources_that_cannot_be_opened_say_why(write_tif: WriteTif, tmp_path: Path, random_cube: Make) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.tif").write_text("not an image")
+    (tmp_path / "notes.txt").write_text("not an image")
+    zarr.create_array(str(tmp_path / "array.zarr"), shape=(2, 2), dtype="uint8")
+    bare = xr.Dataset({"red": (("y", "x"), np.zeros((4, 4)))}, coords={"y": [4.0, 3, 2, 1], "x": [1.0, 2, 3, 4]})
+    bare.to_zarr(tmp_path / "bare.zarr", consolidated=False)
+    unplaced = write_tif("unplaced.tif", SCENE, crs=None)
+    south_up = write_tif("south_up.tif", SCENE, transform=Affine(3, 0, 0, 0, 3, 0))
+    for source, message in (
+        (tmp_path / "folder", "folder cannot be opened: it is a folder, but no Zarr store"),
+        (tmp_path / "nothing.zarr", "there is no such file or folder"),
+        (tmp_path / "nothing.tif", "cannot be opened as a raster: .* There is no such file"),
+        (tmp_path / "notes.tif", "not recognized as being in a supported file format"),
+        (tmp_path / "notes.txt", "not recognized as being in a supported file format"),
+        (tmp_path / "array.zarr", "is a single Zarr array"),
+        (tmp_path / "bare.zarr", r"does not say its CRS: .*write_crs"),
+        (unplaced, "does not say where it lies: .*gdal_translate"),
+        (south_up, "is not north-up"),
+        ([], "list of sources is empty"),
+        ("memory://nothing/at.zarr", "there is nothing. Check the address"),
+    ):
+        with pytest.raises(CubeError, match=message):
+            open_cube(source)
+
+
+def test_options_that_cannot_be_are_refused(write_tif: WriteTif, random_cube: Make, tmp_path: Path) -> None:
+    scene = write_tif("scene.tif", SCENE)
+    store = write_cube(random_cube(), tmp_path / "cube.zarr")
+    for source, options, message in (
+        (scene, {"chunks": 0}, "above 0, or 'auto'; got 0"),
+        (scene, {"chunks": "large"}, "got 'large'"),
+        (scene, {"layers": "red"}, r"layers=\['red'\]"),
+        (scene, {"layers": ["red", "red"]}, "asked for once"),
+        (scene, {"sensor": "landsat"}, "Known sensors are .*'planetscope'.*; got 'landsat'"),
+        (scene, {"sensor": "tcvis"}, "A tcvis file has 3 bands; this one has 4"),
+        (store, {"sensor": "planetscope"}, "sensor= is for raster files"),
+        ({"a": Layer("a", scene)}, {"sensor": "planetscope"}, "leave sensor= out"),
+        (scene, {"mask": (scene, "tss-v3")}, "Known mask rules are"),
+        (scene, {"mask": (scene, "tss-v1")}, "reads 8 bands; .*scene.tif has 4"),
+    ):
+        with pytest.raises(CubeError, match=message):
+            open_cube(source, **options)
+
+
+def test_sentinel2_offset_is_a_matter_of_the_baseline(write_tif: WriteTif) -> None:
+    path = write_tif("s2.tif", np.zeros((12, 20, 20), np.uint16))
+    assert packing(open_cube(path, sensor="sentinel2-l2a")["swir16"])["add_offset"] == 0
+    assert packing(open_cube(path, sensor="sentinel2-l2a-04.00")["swir16"])["add_offset"] == -0.1
+
+
+def test_a_rewritten_file_is_another_array(write_tif: WriteTif) -> None:
+    one = open_cube(write_tif("scene.tif", SCENE))["band_1"].data.name
+    same = open_cube(write_tif("other.tif", SCENE))["band_1"].data.name
+    other = open_cube(write_tif("scene.tif", SCENE[:, :, :90]))["band_1"].data.name
+    assert len({one, same, other}) == 3

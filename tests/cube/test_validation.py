@@ -1,0 +1,58 @@
+"""What is a cube and what is not."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rtsx.cube import geobox_of, lattice_origin, layer_names, validate_cube
+from rtsx.errors import CubeError
+
+Make = Callable[..., xr.Dataset]
+
+
+def test_a_cube_passes_whatever_is_behind_it(random_cube: Make) -> None:
+    for cube in (random_cube(), random_cube(chunk=None), random_cube(times=2), random_cube().isel(y=slice(3, 90))):
+        validate_cube(cube)
+    named = random_cube().assign(scene=("scene", ["a", "b"]))
+    validate_cube(named)
+    assert layer_names(named) == ("probability", "binary", "dem", "red")
+
+
+def test_the_lattice_is_the_cubes_own_corner_where_nobody_says_otherwise(random_cube: Make) -> None:
+    cube = random_cube()
+    assert lattice_origin(cube) == (711000.0, 95001.0)
+    assert lattice_origin(cube.drop_attrs(deep=False)) == (711576.0, 94749.0)
+
+
+BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
+    (lambda cube: cube["red"], "is an xarray.Dataset.*got DataArray.*to_dataset"),
+    (lambda cube: cube.rename(y="row"), r"'y' is missing, there are dimensions .*'row'"),
+    (lambda cube: cube.drop_vars("x"), "'x' is missing"),
+    (lambda cube: cube.drop_vars("spatial_ref"), r"needs a CRS.*write_crs"),
+    (lambda cube: cube.isel(y=slice(None, None, -1)), r"'y' has to fall.*slice\(None, None, -1\)"),
+    (lambda cube: cube.isel(x=slice(None, None, -1)), "'x' has to rise"),
+    (lambda cube: cube.isel(x=[0, 1, 2, 9]), "'x' has to step by one pixel"),
+    (lambda cube: cube.drop_vars(["probability", "binary", "dem", "red"]), "at least one layer"),
+    (lambda cube: cube.expand_dims(band=2), r"has to be on \(y, x\) or \(time, y, x\).*to_dataset"),
+    (lambda cube: cube.transpose("x", "y"), "or transpose"),
+    (lambda cube: cube.assign(red=cube["red"].astype(complex)), "'red' has to be numeric; got complex128"),
+    (lambda cube: cube.assign(valid=cube["valid"].astype(np.uint8)), "`valid` has to be boolean"),
+    (lambda cube: cube.assign_attrs(lattice_origin=[1.0]), "two numbers"),
+    (lambda cube: cube.assign_attrs(lattice_origin=[1.0, np.nan]), "two numbers"),
+    (lambda cube: cube.assign(red=cube["red"].assign_attrs(scale_factor=0)), "other than 0; got 0"),
+    (lambda cube: cube.assign(red=cube["red"].assign_attrs(scale_factor="tiny")), "that are no numbers.*tiny"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), BREAKS)
+def test_what_is_no_cube_is_told(random_cube: Make, damage: Callable[[xr.Dataset], object], message: str) -> None:
+    with pytest.raises(CubeError, match=message):
+        validate_cube(damage(random_cube()))  # type: ignore[arg-type]
+
+
+def test_one_pixel_has_a_geobox(random_cube: Make) -> None:
+    cube = random_cube().isel(y=slice(5, 6), x=slice(7, 8))
+    validate_cube(cube)
+    assert geobox_of(cube).affine.c == 711576.0 + 7 * 3
