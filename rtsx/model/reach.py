@@ -1,8 +1,32 @@
-"""How far a pixel matters to a network's answer, as measured."""
+"""How far a pixel matters to a network's answer: a perturbation test, run once per bundle.
 
+A network's theoretical field of view says little: its weights decide how much of it counts. So the test asks what a
+planner has to know. A block in the middle of a tile is watched; everything farther away from it than some distance is replaced by something quite different, or cut off; and the radius is the least distance at which nothing
+of this moves any answer of the block by more than half a quantum. The reach belongs to the weights: a network that
+was never trained and answers one half everywhere has hardly any.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Reach"]
+import torch
+
+from rtsx.errors import BundleError
+from rtsx.model.network import Network
+from rtsx.model.scenery import Scenery
+
+__all__ = ["Reach", "measure_reach"]
+
+_SMALLEST_TILE = 96
+"""Side in px of the first tile that is tried; the next is twice as large."""
+_LARGEST_TILE = 1056
+"""Side in px of the last: a network that looks farther gains nothing from large tiles."""
+_WATCHED = 32
+"""Side in px of the block that is watched, or one stride where that is larger: enough pixels for some to be touchy."""
+_SHIFTS = (1, 2, 4, 8, 16, 32, 64)
+"""Strides that are told apart, in px."""
+_UNDECIDED = 1e-4
+"""Nearer than this to 0 or 1, float32 probabilities are too coarse to tell what moved them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +39,228 @@ class Reach:
     """Farthest distance in px at which a changed pixel moves the answer by more than 0.005."""
     depends_on_tile: bool
     """Whether the answer in the middle of a tile changes with the tile's size."""
+
+
+def measure_reach(
+    network: Network,
+    *,
+    n_layers: int,
+    stride: int,
+    tile: int,
+    ranges: Sequence[tuple[float, float]] | None = None,
+    sample: torch.Tensor | None = None,
+    quantum: float = 0.01,
+    seed: int = 0,
+) -> Reach:
+    """Find out how far a network looks, whether it looks at its whole tile, and its stride.
+
+    Takes some seconds: a few dozen passes over tiles that grow until they hold the reach, up to 1056 px. Where an answer
+    is near 0 or 1 a movement hardly shows, so all are reckoned as if the pixel were undecided: the change of the logit,
+    seen from probability one half.
+
+    Parameters
+    ----------
+    network
+        The network, on any device; in float32, because rounding would count as movement.
+    n_layers
+        Its input channels.
+    stride
+        The declared stride in px. The radius is a multiple of it, rounded up.
+    tile
+        The tile in px that it is meant for: the only one it may take.
+    ranges
+        Likely channel values (low, high) of each layer, see `plausible_ranges`; None: 0 to 1.
+    sample
+        Channels (layer, y, x) float32 of a real scene to use instead of random fields.
+    quantum
+        Step of the stored probability; half of it is what counts as moved.
+    seed
+        Of the random fields.
+
+    Returns
+    -------
+    Reach
+        With `depends_on_tile` where no tile up to 1056 px held the reach, or the network takes no tile but its own;
+        `radius` is then the farthest distance tried.
+
+    Raises
+    ------
+    BundleError
+        The declared stride is not a multiple of the network's, or the network does not run on its tile.
+
+    Examples
+    --------
+    >>> from rtsx.model.network import StubNetwork
+    >>> stub = StubNetwork(torch.nn.AvgPool2d(7, stride=1, padding=3))
+    >>> measure_reach(stub, n_layers=1, stride=1, tile=64)
+    Reach(stride=1, radius=3, depends_on_tile=False)
+    """
+    scenery = Scenery(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers), sample=sample, seed=seed)
+    probe = _Probe(network=network, scenery=scenery, stride=stride, least=quantum / 2)
+    margins = tuple(_margins(stride, watched=probe.watched))
+    smallest = probe.watched + 2 * margins[0]
+    if not probe.takes(smallest):
+        probe.logits(scenery.field(tile, number=0))  # a network that does not run at all says so itself
+        return Reach(stride=stride, radius=tile // 2, depends_on_tile=True)
+    if not probe.takes(smallest + stride):
+        raise BundleError(
+            f"The network is declared with stride {stride} px and takes tiles of {smallest} px, but not of "
+            f"{smallest + stride} px. Pass its true stride, often 32."
+        )
+    for margin in margins:
+        views = probe.views(margin)
+        if any(view.moves(margin - stride) or view.moves_with_tile() for view in views):
+            continue
+        radius = _least_unmoved(views, (margin - stride) // stride) * stride
+        return Reach(stride=probe.checked_stride(margin), radius=radius, depends_on_tile=False)
+    return Reach(stride=probe.checked_stride(margins[0]), radius=margins[-1] - stride, depends_on_tile=True)
+
+
+def _margins(stride: int, *, watched: int) -> Iterator[int]:
+    """Multiples of the stride that lie between the watched block and the edge of the tile, each twice the last."""
+    margin = max(2, (_SMALLEST_TILE - watched) // 2 // stride) * stride
+    yield margin
+    while watched + 4 * margin <= _LARGEST_TILE:
+        margin *= 2
+        yield margin
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Probe:
+    """The network under test and what it is shown."""
+
+    network: Network
+    """Batch to probabilities."""
+    scenery: Scenery
+    """Where scenes come from."""
+    stride: int
+    """Declared stride in px."""
+    least: float
+    """Movements of probability up to here do not count."""
+
+    @property
+    def watched(self) -> int:
+        """Side in px of the block that is watched, a multiple of the stride."""
+        return max(1, _WATCHED // self.stride) * self.stride
+
+    def logits(self, scene: torch.Tensor) -> torch.Tensor:
+        """Answers (1, class, y, x) as logits, on the host."""
+        answer = self.network(scene.contiguous().to(self.network.device)).cpu()
+        return answer.clamp(_UNDECIDED, 1 - _UNDECIDED).logit()
+
+    def moved(self, before: torch.Tensor, after: torch.Tensor) -> bool:
+        """Whether two answers in logits differ by more than half a quantum for a pixel that is undecided."""
+        # sigmoid(d / 2) - sigmoid(-d / 2), the most that a change of the logit by d can do to a probability
+        return bool((after - before).abs().max().div(4).tanh() > self.least)
+
+    def takes(self, side: int) -> bool:
+        """Whether the network runs on tiles of this side."""
+        try:
+            self.network(self.scenery.flat(side, at=0.5).contiguous().to(self.network.device))
+        except BundleError:
+            return False
+        return True
+
+    def views(self, margin: int) -> list["_View"]:
+        """Scenes to watch, each with its own idea of what lies far away."""
+        side, grown = (
+            self.watched + 2 * margin,
+            self.watched + 2 * margin + 2 * (margin // 2 // self.stride + 1) * self.stride,
+        )
+        ground = [self.scenery.field(grown, number=number) for number in range(5)]
+        far_away = (
+            self.scenery.flat(grown, at=0),
+            self.scenery.flat(grown, at=1),
+            ground[4],
+            self.scenery.inverted(ground[3]),
+        )
+        return [
+            _View(probe=self, near=_middle(near, side), far=far, answer=self.logits(_middle(near, side)))
+            for near, far in zip(ground[:4], far_away, strict=True)
+        ]
+
+    def checked_stride(self, margin: int) -> int:
+        """Least shift of the scene that only shifts the answer.
+
+        Raises
+        ------
+        BundleError
+            The declared stride is no multiple of it.
+        """
+        start, width = margin, self.watched
+        side = width + 2 * margin
+        scene = self.scenery.field(side + _SHIFTS[-1], number=9)
+        first = self.logits(scene[..., :side, :side])
+        for shift in sorted({*_SHIFTS, self.stride}):
+            if shift > margin:
+                break
+            then = self.logits(scene[..., shift : shift + side, shift : shift + side])
+            before, after = (
+                answer[..., at : at + width, at : at + width] for answer, at in ((first, start + shift), (then, start))
+            )
+            if self.moved(before, after):
+                continue
+            if self.stride % shift:
+                raise BundleError(
+                    f"The network is declared with stride {self.stride} px, but its answers repeat only when the scene "
+                    f"moves by {shift} px. Pass stride={shift}."
+                )
+            return shift
+        return self.stride
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """One scene, its middle block watched while the rest changes."""
+
+    probe: _Probe
+    """The network under test."""
+    near: torch.Tensor
+    """The tile (1, layer, y, x) as it is."""
+    far: torch.Tensor
+    """What replaces it far away, larger than the tile."""
+    answer: torch.Tensor
+    """Logits of the tile (1, class, y, x)."""
+
+    def moves(self, distance: int) -> bool:
+        """Whether the middle block moves when everything beyond a distance is replaced, or cut off."""
+        side = self.probe.watched + 2 * distance
+        return self._moved_by(_with_middle(_middle(self.far, self.near.shape[-1]), _middle(self.near, side))) or (
+            self._moved_by(_middle(self.near, side))
+        )
+
+    def moves_with_tile(self) -> bool:
+        """Whether the middle block moves when the tile grows by half."""
+        return self._moved_by(_with_middle(self.far, self.near))
+
+    def _moved_by(self, scene: torch.Tensor) -> bool:
+        try:
+            answer = self.probe.logits(scene)
+        except BundleError:
+            return True  # a cut that leaves too little for the network to run on
+        block = self.probe.watched
+        return self.probe.moved(_middle(self.answer, block), _middle(answer, block))
+
+
+def _least_unmoved(views: Sequence[_View], farthest: int) -> int:
+    """Fewest strides of distance beyond which nothing moves a view, given that nothing beyond `farthest` does."""
+    moved, unmoved = -1, farthest
+    while unmoved - moved > 1:
+        between = (moved + unmoved) // 2
+        if any(view.moves(between * view.probe.stride) for view in views):
+            moved = between
+        else:
+            unmoved = between
+    return unmoved
+
+
+def _middle(image: torch.Tensor, side: int) -> torch.Tensor:
+    start = (image.shape[-1] - side) // 2
+    return image[..., start : start + side, start : start + side]
+
+
+def _with_middle(image: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """Copy of an image with its middle replaced."""
+    copy = image.clone(memory_format=torch.contiguous_format)
+    _middle(copy, middle.shape[-1]).copy_(middle)
+    return copy

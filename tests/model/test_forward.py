@@ -21,5 +21,5 @@ def test_fixed_batches_answer_like_one_large_batch(n_tiles):
 
 
 def test_several_tensors_are_refused():
-    with pytest.raises(BundleError, match="has to return one tensor .* it returned a tuple. Wrap it"):
+    with pytest.raises(BundleError, match=r"has to return one tensor .* it returned a tuple. Wrap it"):
         only_tensor((torch.ones(1), torch.ones(1)))

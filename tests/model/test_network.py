@@ -71,7 +71,7 @@ def test_the_answer_can_be_changed_in_place():
 def test_logits_without_an_activation_are_refused():
     module = convolution()
     torch.nn.init.constant_(module.bias, 7.0)
-    with pytest.raises(BundleError, match="has to return probabilities in 0..1; it returned .* Pass activation="):
+    with pytest.raises(BundleError, match=r"has to return probabilities in 0..1; it returned .* Pass activation="):
         opened(module, activation="none")(batch(1, 3, 16, 16))
 
 
@@ -81,7 +81,7 @@ def test_softmax_over_one_class_is_refused():
 
 
 def test_a_wrong_activation_is_refused():
-    with pytest.raises(BundleError, match="activation has to be .* got 'relu'"):
+    with pytest.raises(BundleError, match=r"activation has to be .* got 'relu'"):
         opened(convolution(), activation="relu")
 
 
@@ -111,7 +111,7 @@ def test_a_wrong_number_of_layers_is_refused():
 
 
 def test_weights_for_other_layers_are_named_with_the_cause():
-    with pytest.raises(BundleError, match="failed on a batch of shape .* Check its number of layers") as caught:
+    with pytest.raises(BundleError, match=r"failed on a batch of shape .* Check its number of layers") as caught:
         opened(convolution(n_layers=5))(batch(1, 3, 16, 16))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
