@@ -55,17 +55,16 @@ def multiscale_attrs(levels: Sequence[tuple[str, GeoBox]]) -> dict[str, Any]:
     """
     layout: list[dict[str, Any]] = []
     for place, (path, geobox) in enumerate(levels):
-        entry: dict[str, Any] = {"asset": path}
+        entry: dict[str, Any] = {"asset": path, "transform": {"scale": [1.0, 1.0], "translation": [0.0, 0.0]}}
         if place:
             entry["derived_from"] = levels[place - 1][0]
-            entry["transform"] = {"scale": [2.0, 2.0], "translation": [0.0, 0.0]}
+            entry["transform"]["scale"] = [2.0, 2.0]
         layout.append(entry | _placed(geobox))
     root = spatial_attrs(levels[0][1])
-    return {
-        **root,
-        "zarr_conventions": [*root["zarr_conventions"], _convention("multiscales")],
-        "multiscales": {"layout": layout},
-    }
+    # With a layout, shape and transform belong to its entries alone.
+    shared = {name: value for name, value in root.items() if name not in ("spatial:shape", "spatial:transform")}
+    conventions = [*root["zarr_conventions"], _convention("multiscales")]
+    return shared | {"zarr_conventions": conventions, "multiscales": {"layout": layout}}
 
 
 def _placed(geobox: GeoBox) -> dict[str, Any]:

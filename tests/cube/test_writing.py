@@ -135,11 +135,16 @@ def test_geozarr_metadata_agrees_with_the_coordinates(random_cube: Make, tmp_pat
     write_cube(cube, tmp_path / "cube.zarr")
     attrs = dict(zarr.open_group(tmp_path / "cube.zarr", mode="r").attrs)
     assert attrs["proj:code"] == "EPSG:32649"
-    assert attrs["spatial:transform"] == list(geobox_of(cube).affine)[:6]
-    assert attrs["spatial:shape"] == [1500, 40]
+    assert attrs["spatial:dimensions"] == ["y", "x"]
+    assert "spatial:transform" not in attrs
     assert {one["name"] for one in attrs["zarr_conventions"]} == {"proj", "spatial", "multiscales"}
     first, second = attrs["multiscales"]["layout"]
     assert first["asset"] == "."
+    assert first["spatial:transform"] == list(geobox_of(cube).affine)[:6]
+    assert first["spatial:shape"] == [1500, 40]
+    assert second["spatial:shape"] == [750, 20]
+    below = dict(zarr.open_group(tmp_path / "cube.zarr", path="2x", mode="r").attrs)
+    assert below["spatial:transform"] == second["spatial:transform"]
     assert (second["asset"], second["derived_from"], second["transform"]["scale"]) == ("2x", ".", [2.0, 2.0])
     assert attrs["rtsx:complete"] is True
     assert "proj:code" not in open_cube(tmp_path / "cube.zarr").attrs
