@@ -8,6 +8,7 @@ models, exported from TSS: `tss-v1`. Everything else is from DN's own training: 
 import datetime as dt
 import io
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,14 +110,17 @@ def read_checkpoint(
 
 
 def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
+    if not data.startswith(_MAGIC):
+        raise BundleError(
+            "The file is no checkpoint: it is neither a zip archive nor a pickle. Check that it is the right file, and "
+            "that it was copied in binary mode."
+        )
     # Dates are plain values too, and Lightning checkpoints of DN carry one.
     harmless: list[Any] = [OrderedDict, dt.datetime, dt.date, dt.timezone, dt.timedelta]
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not _is_refusal(error):
-            raise BundleError(_damaged(error)) from error
         if not trust:
             raise UntrustedModelError(
                 f"The checkpoint holds more than tensors and plain values ({_reason(error)}), so reading it can run code "
@@ -133,6 +137,10 @@ def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
     return content
 
 
+_MAGIC = (b"PK", b"\x80")
+"""First bytes of torch's zip archives, and of the pickles it wrote before version 1.6."""
+
+
 def _load_trusted(data: bytes) -> object:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
@@ -145,17 +153,13 @@ def _load_trusted(data: bytes) -> object:
         raise BundleError(_damaged(error)) from error
 
 
-def _is_refusal(error: pickle.UnpicklingError) -> bool:
-    return ("Weights only load failed" in str(error) and "Unsupported" in str(error)) or "GLOBAL" in str(error)
-
-
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    return lines[0].partition(" was not")[0].rpartition("WeightsUnpickler error: ")[2] if lines else "pickled objects"
+    found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
+    return f"it needs {found[1] or found[2]}" if found else "pickled objects"
 
 
 def _damaged(error: Exception) -> str:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = next(iter(str(error).splitlines()), type(error).__name__)  # some of torch's errors say nothing
     return f"The checkpoint cannot be read: {first}. It is truncated, damaged or no checkpoint; copy it again."
 
 

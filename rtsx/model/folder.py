@@ -1,5 +1,6 @@
 """Writes a folder of files whole or not at all."""
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from fsspec.implementations.local import LocalFileSystem
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
 
 __all__ = ["write_folder"]
+
+# EEXIST and ENOTDIR: a file stands where a folder is needed.
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> None:
@@ -43,7 +47,9 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         fs.makedirs(inside, exist_ok=True)
         for name, content in files.items():
             fs.pipe_file(f"{inside}/{name}", content)
-    except (PermissionError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno not in _FORBIDDEN:
+            raise
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a folder that you may write to."
         ) from error

@@ -71,6 +71,7 @@ def write_item(metadata: Metadata, *, source: NetworkSource, artifact: Artifact)
         roles=["mlm:model", "mlm:weights"],
         extra_fields={
             "mlm:artifact_type": artifact.artifact_type,
+            "bands": _bands(metadata),
             "file:size": len(artifact.data),
             # Multihash: sha2-256 (0x12) of 32 bytes (0x20).
             "file:checksum": f"1220{digest_of_bytes(artifact.data)}",
@@ -193,7 +194,6 @@ def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, o
                     "data_type": "float32",
                 },
                 "value_scaling": [_value_scaling(layer) for layer in inputs],
-                "resize_type": None,
                 "pre_processing_function": None,
             }
         ],
@@ -210,9 +210,13 @@ def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, o
                 "post_processing_function": _post_processing(metadata.activation),
             }
         ],
-        # MLM looks every band up here.
-        "bands": [{"name": name} for name in names],
+        "bands": _bands(metadata),
     }
+
+
+def _bands(metadata: Metadata) -> list[dict[str, str]]:
+    # Twice in the file, because MLM looks for them in the properties, where STAC has them only if an asset has them too.
+    return [{"name": layer.name} for layer in metadata.inputs or ()]
 
 
 def _value_scaling(layer: InputLayer) -> dict[str, object]:

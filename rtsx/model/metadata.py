@@ -110,11 +110,16 @@ class Metadata:
         BundleError
             Names everything that is missing at once, with an example.
         """
-        missing = [name for name in ("layers", "classes", "tile", "overlap") if getattr(self, name) is None]
-        if self.inputs is not None and "layers" in missing:
-            missing.remove("layers")
-        if self.inputs is None and self.preset is None:
-            missing[1:1] = [name for name in ("mean", "std") if getattr(self, name) is None]
+        needs_scaling = self.inputs is None and self.preset is None
+        needed = {
+            "layers": self.inputs is None and self.layers is None,
+            "mean": needs_scaling and self.mean is None,
+            "std": needs_scaling and self.std is None,
+            "classes": self.classes is None,
+            "tile": self.tile is None,
+            "overlap": self.overlap is None,
+        }
+        missing = [name for name, is_needed in needed.items() if is_needed]
         if missing:
             raise BundleError(
                 f"{described} does not say its {', '.join(missing)}. Pass them as keywords, such as {_EXAMPLE}; "

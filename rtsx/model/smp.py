@@ -114,7 +114,7 @@ class SmpSource:
         BundleError
             The architecture is unknown or the weights do not fit it.
         """
-        network = build_network(architecture, options)
+        network = _skeleton(architecture, options)
         fitting = _fitting_state(network, state, architecture=architecture)
         return cls(architecture_name=_spelling(architecture), options=_config_of(network), state=fitting)
 
@@ -126,7 +126,7 @@ class SmpSource:
             return None
         options = _config_of(network)
         try:
-            rebuilt = build_network(name, options)
+            rebuilt = _skeleton(name, options)
         except BundleError:
             return None
         # Text and shapes, because a head that was exchanged by hand leaves the recorded arguments as they were.
@@ -175,12 +175,12 @@ class SmpSource:
     @cached_property
     def stride(self) -> int:
         """Total down-sampling, in px."""
-        return network_stride(build_network(self.architecture_name, self.options))
+        return network_stride(_skeleton(self.architecture_name, self.options))
 
     @cached_property
     def n_parameters(self) -> int:
         """Trainable numbers; running averages are not counted, as is usual."""
-        return sum(part.numel() for part in build_network(self.architecture_name, self.options).parameters())
+        return sum(part.numel() for part in _skeleton(self.architecture_name, self.options).parameters())
 
     @cached_property
     def digest(self) -> str:
@@ -190,7 +190,9 @@ class SmpSource:
 
     def load_module(self) -> torch.nn.Module:
         """Build the network and load its weights."""
-        network = build_network(self.architecture_name, self.options)
+        # Opening a model must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(self.architecture_name, self.options)
         network.load_state_dict(dict(self.state))
         return network
 
@@ -208,6 +210,17 @@ class SmpSource:
             data=safetensors.torch.save(dict(self.state)),
             options={"architecture": self.architecture_name, **self.options},
         )
+
+
+def _skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
+    """A network without numbers, to look at; a fifth of the time, and no random numbers are drawn."""
+    try:
+        with torch.device("meta"):
+            return build_network(architecture, options)
+    except (BundleError, NotImplementedError):
+        # Some encoders read numbers while they are built; what is really wrong is raised again here.
+        with torch.random.fork_rng(devices=[]):
+            return build_network(architecture, options)
 
 
 def _config_of(network: torch.nn.Module) -> dict[str, object]:

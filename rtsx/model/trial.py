@@ -6,7 +6,7 @@ from rtsx.errors import BundleError
 
 __all__ = ["looks_like_probabilities", "try_network"]
 
-_SIDE = 64
+_SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
 _CLOSE = 1e-4
 """How far a sum of probabilities may be from 1."""
@@ -26,7 +26,7 @@ def try_network(
     --------
     >>> network = torch.nn.Conv2d(3, 1, 1)
     >>> try_network(network, n_layers=3, classes=("target",), tile=256, stride=1).shape
-    torch.Size([1, 1, 64, 64])
+    torch.Size([1, 1, 128, 128])
     """
     small = min(tile, max(stride, _SIDE // stride * stride))
     answer, failure = _answer(module, n_layers=n_layers, side=small)

@@ -1,0 +1,239 @@
+import datetime as dt
+import fractions
+import io
+import pickle
+
+import pytest
+import torch
+import yaml
+
+from rtsx.errors import BundleError, UntrustedModelError
+from rtsx.model.checkpoints import read_checkpoint
+from rtsx.model.smp import build_network
+
+TEN = (
+    *("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope"),
+    *("tc_brightness", "tc_greenness", "tc_wetness"),
+)
+SOURCES = {
+    10: ["tcvis", "slope", "planet", "relative_elevation", "ndvi"],
+    7: ["slope", "planet", "relative_elevation", "ndvi"],
+}
+_networks = {}
+
+
+def network(n_layers, encoder="resnet34", architecture="UnetPlusPlus"):
+    key = (n_layers, encoder, architecture)
+    if key not in _networks:
+        torch.manual_seed(n_layers)
+        options = {"encoder_name": encoder, "in_channels": n_layers, "classes": 1}
+        _networks[key] = build_network(architecture, options)
+    return _networks[key]
+
+
+def small():
+    return network(7, "resnet18", "Unet")
+
+
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def read(content, *, config=None, trust=False, told=None):
+    data = content if isinstance(content, bytes) else saved(content)
+    return read_checkpoint(data, read_run_config=lambda: config, told=told or {}, trust=trust)
+
+
+def run_config(n_layers, encoder="resnet34", architecture="UnetPlusPlus"):
+    model = {
+        "architecture": architecture,
+        "encoder": encoder,
+        "encoder_weights": "imagenet",
+        "input_channels": n_layers,
+    }
+    return yaml.safe_dump({"model": model, "data_sources": SOURCES[n_layers]}).encode()
+
+
+def darts_model(n_layers, encoder="resnet34", arch="UnetPlusPlus"):
+    return {
+        "arch": arch,
+        "encoder_name": encoder,
+        "encoder_weights": "imagenet",
+        "in_channels": n_layers,
+        "classes": 1,
+    }
+
+
+def as_state_dict(net, n_layers, prefix=""):
+    return {f"{prefix}{name}": tensor for name, tensor in net.state_dict().items()}
+
+
+def as_legacy(net, n_layers, **config):
+    model = darts_model(n_layers, *_names(net))
+    named = config or {"input_combination": list(TEN[:n_layers]), "norm_factors": {"ndvi": 1e-4}, "patch_size": 1024}
+    return {"config": {"model": model, "model_framework": "smp", **named}, "statedict": net.state_dict()}
+
+
+def as_converted(net, n_layers):
+    return as_legacy(net, n_layers, bands=list(TEN[:n_layers]))
+
+
+def as_lightning(net, n_layers):
+    state = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
+    return {
+        "state_dict": {**state, "train_metrics.count": torch.zeros(1)},
+        "hyper_parameters": {
+            "config": {"model": darts_model(n_layers, *_names(net)), "bands": list(TEN[:n_layers])},
+            "datetime": dt.datetime(2025, 1, 1, tzinfo=dt.UTC),
+        },
+        "epoch": 3,
+    }
+
+
+def _names(net):
+    return ("resnet18", "Unet") if net is small() else ("resnet34", "UnetPlusPlus")
+
+
+@pytest.mark.parametrize("n_layers", [7, 10])
+def test_the_four_formats_give_the_same_bits(n_layers):
+    net = network(n_layers)
+    tile = torch.rand(1, n_layers, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net(tile)
+    config = run_config(n_layers)
+    checkpoints = [
+        *(read(as_state_dict(net, n_layers, p), config=config) for p in ("", "module.", "_orig_mod.module.")),
+        read(as_legacy(net, n_layers)),
+        read(as_converted(net, n_layers)),
+        read(as_lightning(net, n_layers)),
+    ]
+    for checkpoint in checkpoints:
+        assert checkpoint.source.architecture == "UnetPlusPlus/resnet34"
+        assert checkpoint.metadata.layers == TEN[:n_layers]
+        assert (checkpoint.metadata.tile, checkpoint.metadata.overlap, checkpoint.metadata.stride) == (1024, 256, 32)
+        with torch.no_grad():
+            assert torch.equal(checkpoint.source.load_module()(tile), expected)
+    assert len({checkpoint.source.digest for checkpoint in checkpoints}) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "preset"),
+    [
+        (lambda: as_legacy(small(), 7), "tss-v1"),
+        (lambda: as_legacy(small(), 7, bands=list(TEN[:7]), norm_factors={}), "tss-v1"),
+        (lambda: as_legacy(small(), 7, bands={"bands": list(TEN[:7])}), "darts-v2"),
+        (lambda: as_lightning(small(), 7), "darts-v2"),
+    ],
+)
+def test_the_preset_follows_from_who_writes_such_files(content, preset):
+    checkpoint = read(content())
+    assert checkpoint.metadata.preset == preset
+    assert checkpoint.metadata.layers == TEN[:7]
+    assert checkpoint.metadata.classes == ("thaw_slump",)
+
+
+def test_a_run_s_sources_are_stacked_by_name():
+    checkpoint = read(as_state_dict(small(), 7), config=run_config(7, "resnet18", "Unet"))
+    assert checkpoint.metadata.layers == TEN[:7]
+    assert checkpoint.metadata.preset == "tss-v1"
+
+
+def test_the_patch_size_is_the_tile():
+    checkpoint = read(as_legacy(small(), 7, bands=list(TEN[:7]), patch_size=512))
+    assert (checkpoint.metadata.tile, checkpoint.metadata.overlap) == (512, 128)
+
+
+def test_an_activation_inside_of_the_network_is_not_applied_again():
+    content = as_converted(small(), 7)
+    content["config"]["model"]["activation"] = "sigmoid"
+    checkpoint = read(content)
+    assert checkpoint.metadata.activation == "none"
+    assert read(as_converted(small(), 7)).metadata.activation is None
+    tile = torch.rand(1, 7, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(checkpoint.source.load_module()(tile), small()(tile).sigmoid())
+
+
+def test_a_bare_state_dict_needs_its_run_or_two_words():
+    state = as_state_dict(small(), 7)
+    with pytest.raises(
+        BundleError, match=r"no config.yml lies in the folder .*pass architecture=, encoder= and layers="
+    ):
+        read(state)
+    checkpoint = read(state, told={"architecture": "Unet", "encoder": "resnet18", "n_layers": 7})
+    assert checkpoint.source.n_channels == 7
+
+
+class Payload:
+    def __reduce__(self):
+        return fractions.Fraction, (1, 2)
+
+
+def test_more_than_tensors_is_refused_unless_trusted():
+    content = {**as_legacy(small(), 7), "extra": Payload()}
+    with pytest.raises(UntrustedModelError, match=r"it needs fractions.Fraction.*pass trust=True"):
+        read(content)
+    assert read(content, trust=True).metadata.preset == "tss-v1"
+    with pytest.raises(UntrustedModelError, match="can run code"):
+        read(pickle.dumps({"a": Payload()}, protocol=2))
+
+
+def test_code_that_is_not_installed_is_named():
+    data = saved({"a": Payload()}).replace(b"fractions\nFraction", b"nowhere__\nFraction")
+    with pytest.raises(BundleError, match=r"refers to code that is not installed here: No module named 'nowhere__'"):
+        read(data, trust=True)
+
+
+@pytest.mark.parametrize("end", [10, 3000, -5])
+def test_truncated_files_are_refused(end):
+    with pytest.raises(BundleError, match="The checkpoint cannot be read: .*copy it again"):
+        read(saved(as_legacy(small(), 7))[:end])
+
+
+def test_other_files_are_refused():
+    with pytest.raises(BundleError, match="neither a zip archive nor a pickle"):
+        read(b"<html>404</html>")
+    with pytest.raises(BundleError, match=r"No checkpoint that is known: it holds \['optimizer', 'weights'\]"):
+        read({"weights": torch.zeros(1), "optimizer": {}})
+    with pytest.raises(BundleError, match="holds a list instead of weights by name"):
+        read([torch.zeros(1)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "Unit"}, r"got 'Unit'. Did you mean 'Unet'\?"),
+        ({"arch": None}, "does not name its architecture"),
+        ({"encoder_name": "resnet19"}, "cannot be built with"),
+        ({"in_channels": 10}, "tensors have another shape, such as encoder.conv1"),
+        ({"dropout": 1}, r"has no options \['dropout'\]"),
+    ],
+)
+def test_a_wrong_description_is_refused(change, message):
+    content = as_converted(small(), 7)
+    content["config"]["model"].update(change)
+    content["config"]["model"] = {k: v for k, v in content["config"]["model"].items() if v is not None}
+    with pytest.raises(BundleError, match=message):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        (list(TEN), "names 10 layers .* but its network takes 7 channels. Pass layers="),
+        (["ndvi", "swir"], "Unknown layer 'swir'"),
+        ("ndvi", "names its layers in a way that is not known"),
+    ],
+)
+def test_wrong_layers_are_refused(bands, message):
+    with pytest.raises(BundleError, match=message):
+        read(as_legacy(small(), 7, bands=bands))
+
+
+def test_a_broken_run_config_is_refused():
+    with pytest.raises(BundleError, match="config.yml cannot be read"):
+        read(as_state_dict(small(), 7), config=b"model: [")
+    with pytest.raises(BundleError, match="has no model in config.yml"):
+        read(as_state_dict(small(), 7), config=b"other: 1")

@@ -1,0 +1,117 @@
+import pytest
+import segmentation_models_pytorch
+import torch
+
+from rtsx.errors import BundleError
+from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, network_stride
+
+OPTIONS = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
+
+
+def tiles(channels=3, side=64):
+    return torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "DPT"])
+def test_every_architecture_builds_with_any_number_of_channels(architecture):
+    network = build_network(architecture, {"encoder_name": "resnet18", "in_channels": 7, "classes": 2})
+    assert not network.training
+    side = 128  # the least that PAN takes
+    with torch.no_grad():
+        assert network(tiles(7, side)).shape == (1, 2, side, side)
+
+
+def test_the_field_s_network_has_its_number_of_parameters():
+    network = build_network("UnetPlusPlus", {"encoder_name": "resnet34", "in_channels": 10, "classes": 1})
+    assert sum(part.numel() for part in network.parameters()) == 26_100_561
+
+
+@pytest.mark.parametrize(("architecture", "stride"), [("Unet", 32), ("DeepLabV3", 8), ("DeepLabV3Plus", 16)])
+def test_the_stride_follows_depth_and_dilation(architecture, stride):
+    assert network_stride(build_network(architecture, OPTIONS)) == stride
+    assert network_stride(build_network("Unet", {**OPTIONS, "encoder_depth": 3, "decoder_channels": [64, 32, 16]})) == 8
+
+
+def test_names_are_understood_in_any_spelling():
+    assert type(build_network("unet++".replace("++", "plusplus"), OPTIONS)).__name__ == "UnetPlusPlus"
+    assert type(build_network("manet", OPTIONS)).__name__ == "MAnet"
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(BundleError, match=r"got 'Unett'. Did you mean 'Unet'\?.*from_module"):
+        build_network("Unett", OPTIONS)
+    with pytest.raises(BundleError, match=r"Unet cannot be built with .*get_encoder_names"):
+        build_network("Unet", {**OPTIONS, "encoder_name": "resnet19"})
+    with pytest.raises(BundleError, match=r"Unet has no options \['dropout'\]"):
+        build_network("Unet", {**OPTIONS, "dropout": 0.1})
+
+
+def test_weights_survive_bytes_bit_by_bit():
+    source = SmpSource.from_network(build_network("Unet", OPTIONS))
+    artifact = source.artifact(n_layers=3, tile=64, stride=32)
+    again = SmpSource.from_bytes(artifact.data, artifact.options)
+    assert again.digest == source.digest
+    assert again.architecture == "Unet/resnet18"
+    with torch.no_grad():
+        assert torch.equal(again.load_module()(tiles()), source.load_module()(tiles()))
+
+
+def test_loaded_modules_belong_to_the_caller():
+    source = SmpSource.from_network(build_network("Unet", OPTIONS))
+    module = source.load_module()
+    before = source.digest
+    for part in module.parameters():
+        part.data.zero_()
+    assert SmpSource(architecture_name="Unet", options=source.options, state=source.state).digest == before
+
+
+def test_digest_knows_weights_and_architecture():
+    network = build_network("Unet", OPTIONS)
+    one = SmpSource.from_network(network).digest
+    network.segmentation_head[0].bias.data += 1
+    assert SmpSource.from_network(network).digest != one
+
+
+def test_a_network_changed_by_hand_is_no_network_of_the_library():
+    network = build_network("Unet", OPTIONS)
+    network.segmentation_head[0] = torch.nn.Conv2d(16, 1, 1)
+    assert SmpSource.from_network(network) is None
+    assert SmpSource.from_network(torch.nn.Conv2d(3, 1, 1)) is None
+
+
+def test_weights_that_do_not_fit_are_refused():
+    state = build_network("Unet", OPTIONS).state_dict()
+    with pytest.raises(BundleError, match=r"do not fit Unet: \d+ tensors have another shape, such as encoder.conv1"):
+        SmpSource.from_state("Unet", {**OPTIONS, "in_channels": 4}, state=state)
+    with pytest.raises(BundleError, match=r"do not fit Unet: \d+ of \d+ tensors are missing"):
+        SmpSource.from_state("Unet", {**OPTIONS, "encoder_name": "resnet34"}, state=state)
+
+
+def test_a_truncated_file_is_refused():
+    artifact = SmpSource.from_network(build_network("Unet", OPTIONS)).artifact(n_layers=3, tile=64, stride=32)
+    with pytest.raises(BundleError, match="weights.safetensors cannot be read: .* truncated or damaged"):
+        SmpSource.from_bytes(artifact.data[:-100], artifact.options)
+
+
+@pytest.mark.parametrize("layout", ["up to 0.4", "0.5"])
+def test_deeplab_decoders_of_older_releases_load(layout):
+    network = segmentation_models_pytorch.DeepLabV3("resnet18", encoder_weights=None).eval()
+    parts = {"decoder.aspp.": "0.", "decoder.conv.": "1.", "decoder.bn.": "2."}
+    prefix = "decoder." if layout == "up to 0.4" else "decoder.aspp."
+
+    def old(name):
+        for new, number in parts.items():
+            if name.startswith(new):
+                return prefix + number + name.removeprefix(new)
+        return name
+
+    state = {old(name): tensor for name, tensor in network.state_dict().items()}
+    assert state.keys() != network.state_dict().keys()
+    source = SmpSource.from_state("DeepLabV3", OPTIONS, state=state)
+    with torch.no_grad():
+        assert torch.equal(source.load_module()(tiles()), network(tiles()))
+
+
+def test_it_has_no_onnx_file():
+    with pytest.raises(BundleError, match=r"Unet/resnet18 is a torch network and has no ONNX file. Run it with"):
+        SmpSource.from_network(build_network("Unet", OPTIONS)).onnx_path()
