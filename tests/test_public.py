@@ -36,7 +36,6 @@ def test_a_name_stands_in_the_documentation(name: str) -> None:
 
 
 @pytest.mark.parametrize("room", ["cube", "errors", "footprints", "grid", "inference", "model", "synthetic", "tiling"])
-def test_the_list_of_a_room_is_sorted_and_every_name_in_it_exists(room: str) -> None:
+def test_every_name_that_a_room_lists_exists(room: str) -> None:
     module = import_module(f"rtsx.{room}")
-    assert sorted(module.__all__) == module.__all__
     assert [name for name in module.__all__ if not hasattr(module, name)] == []

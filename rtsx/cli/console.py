@@ -1,5 +1,6 @@
 """What the commands print: results to standard output, everything else to standard error."""
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -8,7 +9,6 @@ from rich.text import Text
 
 __all__ = ["complain", "notice", "show", "show_line", "status"]
 
-_OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240
 """Width of a table that no terminal limits, in characters."""
@@ -24,13 +24,12 @@ def show(title: str, rows: Sequence[tuple[str, object]]) -> None:
     for name, value in rows:
         if value not in (None, ""):
             table.add_row(name, Text(str(value)))
-    # Into a file or pipe unfolded, because there a folded path is a broken one.
-    _OUT.print(table, width=None if _OUT.is_terminal else _UNFOLDED)
+    _out().print(table)
 
 
 def show_line(line: str) -> None:
     """Print one line to standard output, unwrapped."""
-    _OUT.print(Text(line), soft_wrap=True)
+    _out().print(Text(line), soft_wrap=True)
 
 
 def notice(message: str) -> None:
@@ -46,3 +45,8 @@ def complain(message: str) -> None:
 def status() -> Console:
     """The console of progress bars: standard error, so that output can be piped."""
     return _ERR
+
+
+def _out() -> Console:
+    # Into a file or pipe unfolded, because there a folded path is a broken one.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)

@@ -69,8 +69,10 @@ def probe(
     (bundle,) = open_models([model], trust=trust)
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
+    from rtsx.model.probing import reach_of  # here, because it loads torch, which `--help` should not wait for
+
     notice("measuring ...")
-    reach = bundle.measured_reach()
+    reach = reach_of(bundle)
     if save:
         bundle.with_reach(reach).save(model, overwrite=True)
     show(model, [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")])

@@ -44,7 +44,9 @@ def open_image(
     )
 
 
-def open_models(models: Sequence[str], *, trust: bool) -> "list[rtsx.ModelBundle]":  # quoted, because the name loads torch
+def open_models(
+    models: Sequence[str], *, trust: bool
+) -> "list[rtsx.ModelBundle]":  # quoted, because the name loads torch
     """Open one bundle per name; `demo` is the one that ships with rtsx.
 
     Raises

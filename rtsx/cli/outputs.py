@@ -19,15 +19,15 @@ def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
     OutputExistsError
         Something is there, and `overwrite` is False.
     OutputNotWritableError
-        A local folder cannot be written.
+        A local folder cannot be written, or fsspec does not know the URL's protocol.
     """
     paths = list(outputs)
     for path in paths:
-        filesystem, inner = fsspec.core.url_to_fs(path)
+        filesystem, inner = _located(path)
         if not overwrite and filesystem.exists(inner):
             raise OutputExistsError(f"{path} exists already. Choose another path, or pass --overwrite to replace it.")
     for path in paths:
-        filesystem, inner = fsspec.core.url_to_fs(path)
+        filesystem, inner = _located(path)
         if "file" in filesystem.protocol:
             _require_writable(Path(inner), asked=path)
 
@@ -45,6 +45,16 @@ def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None
         raise OutputNotWritableError(
             f"{option} takes its format from the ending, one of {', '.join(known)}; got {output}. Rename it."
         )
+
+
+def _located(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise OutputNotWritableError(
+            f"{path} cannot be reached: {error}. s3:// needs the extra rtsx[s3]; a local path always works."
+        ) from error
+    return filesystem, inner
 
 
 def _require_writable(path: Path, *, asked: str) -> None:

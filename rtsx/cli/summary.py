@@ -85,10 +85,8 @@ def tiling_line(pred: xr.Dataset) -> str:
 def _place_rows(cube: xr.Dataset) -> Rows:
     geobox = geobox_of(cube)
     rows, columns = geobox.shape
-    size = (
-        f"{rows} x {columns} px of {abs(geobox.affine.a):g} m"
-        if geobox.crs is not None and geobox.crs.projected
-        else f"{rows} x {columns} px"
-    )
+    crs = geobox.crs
+    pixel = f" of {abs(geobox.affine.a):g} m" if crs is not None and crs.projected else ""
+    named = "no CRS" if crs is None else f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
     times = f", {cube.sizes['time']} times" if "time" in cube.sizes else ""
-    return [("grid", f"{size}, {geobox.crs}{times}")]
+    return [("grid", f"{rows} x {columns} px{pixel}, {named}{times}")]

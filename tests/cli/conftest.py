@@ -48,10 +48,24 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle with four layers, stride 8 and random weights."""
     torch.manual_seed(3)
     network = build_network(
-        "Unet", {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4, "classes": 1}
+        "Unet",
+        {
+            "encoder_name": "resnet18",
+            "encoder_depth": 3,
+            "decoder_channels": (16, 8, 8),
+            "in_channels": 4,
+            "classes": 1,
+        },
     )
     made = ModelBundle.from_module(
-        network.eval(), layers=BANDS, mean=[0.1] * 4, std=[0.05] * 4, classes=("slump",), tile=128, overlap=32, id="small"
+        network.eval(),
+        layers=BANDS,
+        mean=[0.1] * 4,
+        std=[0.05] * 4,
+        classes=("slump",),
+        tile=128,
+        overlap=32,
+        id="small",
     )
     folder = tmp_path_factory.mktemp("bundle") / "small"
     made.save(folder)

@@ -28,7 +28,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "map.zarr"
 
 
-def write_tif(path: Path, *, dtype: str = "uint16", crs: str = "EPSG:32608", value: float = 500, count: int = 4) -> Path:
+def write_tif(
+    path: Path, *, dtype: str = "uint16", crs: str = "EPSG:32608", value: float = 500, count: int = 4
+) -> Path:
     profile = {"driver": "GTiff", "width": 160, "height": 160, "count": count, "dtype": dtype, "crs": crs}
     with rasterio.open(path, "w", **profile, transform=from_origin(500_000, 7_000_000, 3, 3)) as file:
         file.write(np.full((count, 160, 160), value, dtype))
@@ -126,7 +128,9 @@ def test_refuses_a_missing_layer(rtsx_command: Command, scene: SceneFiles, bundl
     refuse(rtsx_command("predict", scene.image, *arguments, "-m", bundle, "--out", out), out, "missing ['nir']")
 
 
-def test_refuses_layers_of_two_reference_systems(rtsx_command: Command, bundle: Path, tmp_path: Path, out: Path) -> None:
+def test_refuses_layers_of_two_reference_systems(
+    rtsx_command: Command, bundle: Path, tmp_path: Path, out: Path
+) -> None:
     one = write_tif(tmp_path / "one.tif")
     other = write_tif(tmp_path / "other.tif", crs="EPSG:32609", count=1)
     refuse(rtsx_command("predict", one, other, "-m", bundle, "--out", out), out, "other.tif", "EPSG:32609")
@@ -154,7 +158,10 @@ def test_refuses_integers_whose_scale_nobody_knows(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--tile", "100", "--overlap", "32"), ("tile has to be a multiple of the network's stride of 8 px", "got 100")),
+        (
+            ("--tile", "100", "--overlap", "32"),
+            ("tile has to be a multiple of the network's stride of 8 px", "got 100"),
+        ),
         (("--tile", "128", "--overlap", "128"), ("overlap has to be below the tile of 128 px", "got 128")),
         (("--tile", "128", "--overlap", "32", "--trim", "20"), ("trim has to be at most half the overlap",)),
         (("--tile", "big"), ("expected auto, bundle or a number of pixels", "'big'")),
@@ -200,10 +207,14 @@ def test_refuses_a_model_that_is_not_there(rtsx_command: Command, scene: SceneFi
     refuse(rtsx_command("predict", scene.image, "-m", "absent.pt", "--out", out), out, "no model at absent.pt")
 
 
-def test_refuses_outputs_that_exist_before_reading_anything(rtsx_command: Command, bundle: Path, tmp_path: Path) -> None:
+def test_refuses_outputs_that_exist_before_reading_anything(
+    rtsx_command: Command, bundle: Path, tmp_path: Path
+) -> None:
     slumps = tmp_path / "slumps.parquet"
     slumps.write_text("mine")
-    outcome = rtsx_command("predict", "absent.tif", "-m", bundle, "--out", tmp_path / "map.zarr", "--footprints", slumps)
+    outcome = rtsx_command(
+        "predict", "absent.tif", "-m", bundle, "--out", tmp_path / "map.zarr", "--footprints", slumps
+    )
     assert outcome.status == 2
     assert "slumps.parquet exists already" in outcome.err
     assert "--overwrite" in outcome.err

@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pytest
+import rasterio
+
+import rtsx
+from rtsx.synthetic import SceneFiles
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def stored(scene: SceneFiles, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map on disk."""
+    cube = rtsx.open_cube(scene.image, sensor="planetscope", mask=(scene.udm2, "tss-v1"))
+    pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(bundle), tile=128, overlap=32)
+    return Path(rtsx.write_cube(pred, tmp_path_factory.mktemp("stored") / "map.zarr"))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "gpkg", "fgb"])
+def test_outlines_are_those_of_the_library(rtsx_command: Command, stored: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"slumps.{ending}"
+    outcome = rtsx_command("footprints", stored, "--out", out)
+    assert outcome.status == 0, outcome.err
+    expected = rtsx.extract_footprints(rtsx.open_cube(stored))
+    found = gpd.read_parquet(out) if ending == "parquet" else gpd.read_file(out)
+    assert sorted(found["footprint_id"]) == sorted(expected["footprint_id"])
+    assert f"objects   {len(expected)}" in outcome.out
+
+
+def test_options_reach_the_extraction(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "slumps.parquet"
+    line = ("--threshold", "0.4", "--min-area-m2", "900", "--edge-distance", "3", "--drop-edge", "--geographic")
+    assert rtsx_command("footprints", stored, "--out", out, *line, "--class", "slump").status == 0
+    expected = rtsx.extract_footprints(
+        rtsx.open_cube(stored),
+        threshold=0.4,
+        min_area_m2=900,
+        edge_distance=3,
+        drop_edge=True,
+        geographic=True,
+        class_name="slump",
+    )
+    found = gpd.read_parquet(out)
+    assert list(found["footprint_id"]) == list(expected["footprint_id"])
+    assert found.crs == expected.crs
+
+
+def test_refuses_an_image_that_is_no_map(rtsx_command: Command, scene: SceneFiles, tmp_path: Path) -> None:
+    outcome = rtsx_command("footprints", scene.image, "--out", tmp_path / "slumps.parquet")
+    assert outcome.status == 2
+    assert "is no prediction" in outcome.err
+    assert "rtsx predict" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_an_unknown_ending(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.shp")
+    assert outcome.status == 2
+    assert ".parquet, .gpkg, .fgb" in outcome.err
+
+
+def test_refuses_a_threshold_in_per_cent(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", "--threshold", "50")
+    assert outcome.status == 2
+    assert "threshold is a probability from 0 to 1" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_outlines_that_exist(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "slumps.parquet"
+    out.write_text("mine")
+    outcome = rtsx_command("footprints", stored, "--out", out)
+    assert outcome.status == 2
+    assert "exists already" in outcome.err
+    assert out.read_text() == "mine"
+    assert rtsx_command("footprints", stored, "--out", out, "--overwrite").status == 0
+
+
+def test_a_map_becomes_geotiffs(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    outcome = rtsx_command("cog", stored, "--out", tmp_path / "map")
+    assert outcome.status == 0, outcome.err
+    with rasterio.open(tmp_path / "map" / "probability.tif") as file:
+        assert (file.read(1) == rtsx.open_cube(stored)["probability"].values).all()
+    again = rtsx_command("cog", stored, "--out", tmp_path / "map")
+    assert again.status == 2
+    assert "probability.tif exists already" in again.err

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import shapely
+import xarray as xr
+from PIL import Image
+
+import rtsx
+from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw
+from rtsx.cube import geobox_of
+from rtsx.synthetic import SceneFiles
+
+
+def squares(cube: xr.Dataset, *corners: tuple[int, int, int]) -> gpd.GeoDataFrame:
+    """Squares of (row, column, side) in pixels."""
+    affine = geobox_of(cube).affine
+    boxes = [
+        shapely.box(
+            affine.c + 3 * column, affine.f - 3 * (row + side), affine.c + 3 * (column + side), affine.f - 3 * row
+        )
+        for row, column, side in corners
+    ]
+    return gpd.GeoDataFrame(geometry=boxes, crs=geobox_of(cube).crs)
+
+
+def test_the_busiest_window_holds_the_most_area(scene: SceneFiles) -> None:
+    cube = rtsx.open_cube(scene.image, sensor="planetscope")
+    truth = squares(cube, (10, 10, 4), (180, 200, 12), (200, 180, 12))
+    y, x = busiest_window(truth, cube, side=64)
+    assert y.start <= 180 < 212 <= y.stop
+    assert x.start <= 180 < 212 <= x.stop
+    assert (y.stop - y.start, x.stop - x.start) == (64, 64)
+
+
+def test_the_busiest_window_stays_inside(scene: SceneFiles) -> None:
+    cube = rtsx.open_cube(scene.image, sensor="planetscope")
+    assert busiest_window(squares(cube, (0, 250, 5)), cube, side=100) == (slice(0, 100), slice(156, 256))
+
+
+def test_without_outlines_the_middle_is_shown(scene: SceneFiles) -> None:
+    cube = rtsx.open_cube(scene.image, sensor="planetscope")
+    assert busiest_window(squares(cube).set_crs(32608), cube, side=100) == (slice(78, 178), slice(78, 178))
+
+
+def test_missing_pixels_are_white() -> None:
+    stored = np.array([[0, 500, 900]], np.uint16)
+    band = xr.DataArray(stored, dims=("y", "x"), attrs={"_FillValue": 0})
+    image = colour_composite(xr.Dataset({"red": band, "green": band, "blue": band}))
+    np.testing.assert_array_equal(image[0, 0], 1)
+    assert 0 <= image[0, 1, 0] < image[0, 2, 0] <= 1
+
+
+def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:
+    cube = rtsx.open_cube(scene.image, sensor="planetscope")
+    probability = np.zeros((256, 256), np.uint8)
+    probability[40:60, 40:60] = 90
+    pred = xr.Dataset({"probability": (("y", "x"), probability), "valid": (("y", "x"), np.ones((256, 256), bool))})
+    truth = squares(cube, (45, 45, 20))
+    draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (40, 40, 20)), truth=truth), tmp_path / "a.png", title="A")
+    draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (80, 40, 20)), truth=truth), tmp_path / "b.png", title="A")
+    drawn, moved = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("a.png", "b.png"))
+    assert drawn.shape[0] > 800
+    assert drawn.std() > 20
+    assert (drawn != moved).any(axis=-1).sum() > 100  # the outline is in the picture, and where it should be

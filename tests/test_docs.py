@@ -1,0 +1,80 @@
+"""What the documentation shows runs: its Python where it is complete, its commands up to the work itself."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.main import get_command
+
+import rtsx
+from rtsx.cli.app import app
+from rtsx.model import ModelBundle, build_network
+from rtsx.synthetic import demo_spec, write_scene
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = [
+        line.strip()
+        for page in PAGES
+        for block in blocks(page, "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return sorted({line for line in lines if line.startswith("rtsx ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_understood(line: str) -> None:
+    command: Any = get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    context = command.make_context("rtsx", words, resilient_parsing=True)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+        context = command.make_context(name, list(words), parent=context)
+    assert context.params
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(commands()) >= 10
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = write_scene(demo_spec(size=256), "scene")
+    files.image.rename("scene.tif")
+    files.udm2.rename("udm2.tif")
+    torch.manual_seed(0)
+    options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4}
+    bundle = ModelBundle.from_module(
+        build_network("Unet", options), layers=("blue", "green", "red", "nir"), preset="tss-v1", tile=128, overlap=32
+    )
+    bundle.save("rts-bundle")
+    (example,) = blocks(ROOT / "README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert {path.name for path in tmp_path.iterdir()} >= {"map.zarr", "slumps.parquet", "map"}
+
+
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "tutorial.md", "python"):
+        exec(compile(block, "tutorial.md", "exec"), names)
+    assert names["slumps"].crs == rtsx.open_cube("map.zarr").rio.crs
+    assert (tmp_path / "map" / "binary.tif").is_file()
+    assert "probability" in capsys.readouterr().out
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert missing == []
