@@ -49,22 +49,40 @@ class Placement:
                 f"a prediction has pixels along 'y' and 'x', but its sizes are {dict(pred.sizes)}: "
                 "select a part that is not empty, or rename the dimensions"
             )
+        if not {"y", "x"} <= set(pred.coords):
+            raise FootprintError(
+                f"a prediction has coordinates 'y' and 'x', but came with {sorted(map(str, pred.coords))}: "
+                "take them over from the cube with pred.assign_coords(y=cube.y, x=cube.x)"
+            )
+        mappings = {
+            places.get("grid_mapping")
+            for each in (pred, *pred.data_vars.values())
+            for places in (each.attrs, each.encoding)
+        }
+        for name in mappings - {None, *pred.coords}:
+            raise FootprintError(
+                f"the CRS of the prediction is said to be in the coordinate {name!r}, but that is not there: "
+                "attach one with pred.rio.write_crs(...)"
+            )
         try:
             geobox = pred.odc.geobox
         except ValueError as error:
             raise FootprintError(f"the coordinates of the prediction make no regular grid: {error}") from error
         if geobox is None or geobox.crs is None:
-            raise FootprintError(
-                "a prediction needs coordinates 'y' and 'x' at equal steps and a CRS, but "
-                f"{'has no CRS' if geobox is not None else f'has coordinates {sorted(map(str, pred.coords))}'}: "
-                "attach one with pred.rio.write_crs(...)"
-            )
+            raise FootprintError("a prediction has a CRS, but came without: attach one with pred.rio.write_crs(...)")
         transform = Affine(*geobox.affine[:6])
         if transform.b or transform.d:
             raise FootprintError(
                 f"outlines need a grid whose rows run along x, but the transform {tuple(transform[:6])} is rotated: "
                 "warp the prediction to an upright grid first, for example with pred.rio.reproject(pred.rio.crs)"
             )
+        for name, first, step in (("y", transform.f, transform.e), ("x", transform.c, transform.a)):
+            off = np.abs((pred[name].values - first) / step - np.arange(pred.sizes[name]) - 0.5) > 0.01
+            if off.any():
+                raise FootprintError(
+                    f"the coordinate {name!r} of a prediction goes on in equal steps of {step}, but pixel "
+                    f"{np.argmax(off)} of it does not: select neighbouring pixels only, or warp to a regular grid"
+                )
         x, y = pred.attrs.get("lattice_origin", (0.0, 0.0))
         return cls(
             crs=CRS.from_user_input(geobox.crs.to_wkt()),

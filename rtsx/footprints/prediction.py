@@ -107,15 +107,15 @@ def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset
     """Return the wanted classes of one time, and for each whether the prediction has no other."""
     named = scene.attrs.get("bundle_classes", [])
     named = json.loads(named) if isinstance(named, str) and named.startswith("[") else np.atleast_1d(named).tolist()
+    scenes = _each(scene, "class")
     if "class" in scene.coords:
         named = np.atleast_1d(scene["class"].values).astype(str).tolist()
-    elif len(named) != 1:
-        named = [None] if "class" not in scene.dims else [f"class_{index}" for index in range(scene.sizes["class"])]
+    elif len(named) != len(scenes):
+        named = [f"class_{index}" for index in range(len(scenes))] if "class" in scene.dims else [None]
     if class_name is not None and class_name not in named:
         near = difflib.get_close_matches(class_name, [str(name) for name in named], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "take one of them, or leave class_name out"
         raise FootprintError(f"the prediction has the classes {named}, not {class_name!r}: {hint}")
-    scenes = _each(scene, "class")
     single = len(scenes) == 1
     return [
         (one.assign_coords({"class": name}), single)
@@ -129,10 +129,10 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None) -> Cla
     binary = one["binary"].transpose("y", "x") if threshold is None else None
     invalid = _missing(probability)
     if binary is not None:
-        invalid |= _missing(binary)
+        invalid = invalid | _missing(binary)
     if "valid" in one:
         # Compared, instead of inverted, because a bool that went through a file may come back as 0 and 1.
-        invalid |= one["valid"].transpose("y", "x") != 1
+        invalid = invalid | (one["valid"].transpose("y", "x") != 1)
     class_name = one.coords["class"].item()
     date, year, moment = _moment(one)
     return ClassMap(

@@ -35,6 +35,9 @@ COLUMNS = {
 def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
     """Return footprints of columns by name; dtypes are set, also where there is no row."""
     columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in COLUMNS.items()}
+    for name, column in columns.items():
+        if column.dtype == object:
+            columns[name] = column.where(column.notna(), None)  # files and pandas have several words for nothing
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
 
 

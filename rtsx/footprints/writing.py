@@ -6,12 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import geopandas
+import pyogrio.errors
 import shapely
 
 from rtsx.errors import FootprintError, OutputExistsError, OutputNotWritableError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 
 __all__ = ["read_footprints", "write_footprints"]
+
+_OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
+# IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
+_UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
 
 Writer = Callable[[geopandas.GeoDataFrame, Path, str], None]
 
@@ -63,7 +68,7 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     try:
         write(footprints, draft, target.stem)
         draft.replace(target)
-    except OSError as error:
+    except (OSError, *_OGR) as error:
         raise OutputNotWritableError(
             f"writing {len(footprints)} footprints to {target} failed ({error}): is the disk full?"
         ) from error
@@ -99,7 +104,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         raise FileNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
     try:
         table = geopandas.read_parquet(source) if source.suffix.lower() == ".parquet" else geopandas.read_file(source)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise FootprintError(f"{source} cannot be read as footprints ({error}): was it copied completely?") from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -115,11 +120,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         index=table.index,
         crs=table.crs,
     )
-    columns: dict[str, object] = {
-        name: table[name].where(table[name].notna(), None) if dtype == "object" else table[name]
-        for name, dtype in COLUMNS.items()
-    }
-    footprints = conform(columns, geometry)
+    footprints = conform(dict(table.items()), geometry)
     extra = [name for name in table.columns if name not in {*COLUMNS, table.geometry.name}]
     return footprints.join(table[extra]) if extra else footprints
 

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import shapely
+from pyproj import CRS, Transformer
+
+from rtsx.errors import FootprintError
+from rtsx.footprints import extract_footprints, to_geographic
+from rtsx.footprints.pyproj import measure
+
+WGS84 = CRS.from_epsg(4326)
+
+
+def around(predict, lon, lat, *, shift=(0, 0), mask=None):
+    """A prediction whose lattice corner nearest to a place is in its middle, plus `shift` pixels (x, y)."""
+    x, y = Transformer.from_crs(4326, 3413, always_xy=True).transform(lon, lat)
+    level = np.full((80, 80), 10)
+    level[20:60, 20:60] = np.where(np.ones((40, 40), bool) if mask is None else mask, 90, 10)
+    corner = (round(x / 3) * 3 - 120 + 3 * shift[0], round(y / 3) * 3 + 120 + 3 * shift[1])
+    return predict(level, corner=corner)
+
+
+def test_far_from_everything_it_is_to_crs(pred):
+    footprints = extract_footprints(pred)
+    geographic = to_geographic(footprints)
+    np.testing.assert_allclose(geographic.bounds, footprints.to_crs(4326).bounds, atol=1e-9)
+    assert geographic.drop(columns="geometry").equals(footprints.drop(columns="geometry"))
+    assert extract_footprints(pred, geographic=True).equals(geographic)
+
+
+@pytest.mark.parametrize("lat", [65.0, 70.7, 83.0])
+def test_the_antimeridian_cuts_an_outline_in_two(predict, lat):
+    hole = np.ones((40, 40), bool)
+    hole[10:30, 18:22] = False
+    footprints = extract_footprints(around(predict, 180.0, lat, mask=hole))
+    (outline,) = to_geographic(footprints).geometry
+    assert outline.geom_type == "MultiPolygon"
+    assert outline.is_valid
+    parts = shapely.bounds(shapely.get_parts(outline))
+    assert sorted(parts[:, 0])[0] == -180.0
+    assert sorted(parts[:, 2])[-1] == 180.0
+    assert (parts[:, 2] - parts[:, 0] < 0.05).all()
+    area, _ = measure(np.array([outline], object), WGS84)
+    assert area[0] == pytest.approx(footprints["area_m2"][0], rel=1e-5)
+    assert footprints["area_m2"][0] == pytest.approx((1600 - 80) * 9, rel=0.06)
+    assert abs(footprints["centroid_lon"][0]) == pytest.approx(180, abs=0.01)
+
+
+def test_an_outline_that_only_touches_the_antimeridian_stays_whole(predict):
+    """In EPSG:3413 longitude 180 is the diagonal y = x; a square beside it meets it in one corner."""
+    footprints = extract_footprints(around(predict, 180.0, 70.7, shift=(40, 40)))
+    mirrored = extract_footprints(around(predict, 180.0, 70.7, shift=(-40, 0)))
+    for table in (footprints, mirrored):
+        (outline,) = to_geographic(table).geometry
+        area, _ = measure(np.array([outline], object), WGS84)
+        assert area[0] == pytest.approx(table["area_m2"][0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shift", [(0, 0), (7, -3), (20, 0), (0, -20), (20, 20), (20, -20), (-20, 20), (19, 0), (21, 5), (20, 7)]
+)
+def test_the_pole_in_on_and_beside_an_outline(predict, shift):
+    footprints = extract_footprints(around(predict, 0.0, 90.0, shift=shift))
+    (outline,) = to_geographic(footprints).geometry
+    assert outline.is_valid
+    west, _, east, north = outline.bounds
+    assert -180 <= west <= east <= 180
+    assert north <= 90
+    area, _ = measure(np.array([outline], object), CRS.from_epsg(4326))
+    assert area[0] == pytest.approx(footprints["area_m2"][0], rel=2e-3)
+
+
+def test_a_ring_around_the_pole_keeps_the_pole_outside(predict):
+    ring = np.ones((40, 40), bool)
+    ring[12:28, 12:28] = False
+    footprints = extract_footprints(around(predict, 0.0, 90.0, mask=ring))
+    (outline,) = to_geographic(footprints).geometry
+    assert outline.is_valid
+    assert outline.bounds[0] == -180
+    assert outline.bounds[2] == 180
+    assert outline.bounds[3] < 90
+    area, _ = measure(np.array([outline], object), WGS84)
+    assert area[0] == pytest.approx(footprints["area_m2"][0], rel=2e-3)
+
+
+def test_a_geographic_grid_beyond_180_is_folded_back(predict, level):
+    pred = predict(level, crs="EPSG:4326", corner=(179.9935, 69.6), step=(1e-4, -1e-4))
+    geographic = extract_footprints(pred, geographic=True)
+    assert geographic.bounds["minx"].min() == -180.0
+    assert geographic.bounds["maxx"].max() <= 180.0
+    area, _ = measure(np.asarray(geographic.geometry.array), WGS84)
+    np.testing.assert_allclose(area, geographic["area_m2"], rtol=1e-6)
+
+
+def test_other_tables_are_refused(pred):
+    with pytest.raises(FootprintError, match="need the columns footprint_id"):
+        to_geographic(extract_footprints(pred)[["geometry"]])

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from rtsx.errors import FootprintError
+from rtsx.footprints.placement import Placement
+
+
+def test_the_lattice_begins_where_the_prediction_says(pred):
+    placement = Placement.of(pred.assign_attrs(lattice_origin=[-2_000_004.0, 3009.0]))
+    assert (placement.row, placement.column) == (3, 2)
+    assert placement.lattice_names(np.array([0, 81])) == ["y3x2", "y4x3"]
+
+
+def test_a_single_pixel_has_a_place_if_the_grid_mapping_tells(pred):
+    one = pred.isel(y=[5], x=[7])
+    one.spatial_ref.attrs["GeoTransform"] = "-1999977 3 0 2985 0 -3"
+    assert tuple(Placement.of(one).transform[:6]) == (3, 0, -1_999_977, 0, -3, 2985)
+
+
+def test_no_pixels_are_refused(pred):
+    with pytest.raises(FootprintError, match=r"sizes are \{.*'x': 0.*\}: select a part that is not empty"):
+        Placement.of(pred.isel(x=slice(0, 0)))
+
+
+def test_no_crs_is_refused(pred):
+    pointing = pred.drop_vars("spatial_ref")
+    with pytest.raises(FootprintError, match=r"coordinate 'spatial_ref', but that is not there: attach one"):
+        Placement.of(pointing)
+    for each in (pointing, *pointing.data_vars.values()):
+        each.attrs.pop("grid_mapping", None)
+        each.encoding.clear()
+    with pytest.raises(FootprintError, match=r"has a CRS, but came without: attach one with pred.rio.write_crs"):
+        Placement.of(pointing)
+
+
+def test_no_coordinates_are_refused(pred):
+    with pytest.raises(FootprintError, match=r"coordinates 'y' and 'x', but came with \['spatial_ref'\]: take them"):
+        Placement.of(pred.drop_vars(["y", "x"]))
+
+
+def test_uneven_steps_are_refused(pred):
+    x = pred["x"].values.copy()
+    x[10:] += 100
+    with pytest.raises(FootprintError, match=r"coordinate 'x' .* in equal steps of 3.0, but pixel 10"):
+        Placement.of(pred.assign_coords(x=x))
+
+
+def test_a_rotated_grid_is_refused(pred):
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import xr_zeros
+
+    turned = GeoBox((20, 30), pred.odc.geobox.affine.rotation(10) * pred.odc.geobox.affine, "EPSG:3413")
+    rotated = xr_zeros(turned, dtype="uint8").to_dataset(name="probability")
+    with pytest.raises(FootprintError, match=r"is rotated: warp the prediction to an upright grid"):
+        Placement.of(rotated.rename(dict(zip(rotated.dims, ("y", "x"), strict=True))))
