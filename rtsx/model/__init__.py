@@ -5,7 +5,7 @@ from rtsx.model.inputs import InputLayer, Packing, prepare, required_layers, val
 from rtsx.model.layer_names import LAYER_NAMES, canonical_layers
 from rtsx.model.network import Network, StubNetwork
 from rtsx.model.presets import PRESETS, Preset, preset_named
-from rtsx.model.reach import Reach
+from rtsx.model.reach import Reach, measure_reach
 from rtsx.model.smp import ARCHITECTURES, build_network
 from rtsx.model.source import NetworkSource
 
@@ -23,6 +23,7 @@ __all__ = [
     "StubNetwork",
     "build_network",
     "canonical_layers",
+    "measure_reach",
     "prepare",
     "preset_named",
     "required_layers",

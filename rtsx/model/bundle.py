@@ -1,7 +1,7 @@
 """The bundle: a frozen model that knows everything needed to run it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,6 +9,7 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.batchnorm import BatchNormMode, BatchStatisticsSource
+from rtsx.model.consistency import check_channels, check_tiles
 from rtsx.model.digest import digest_of_json
 from rtsx.model.folder import write_folder
 from rtsx.model.inputs import InputLayer
@@ -74,7 +75,7 @@ class ModelBundle:
     """Pixels that neighbouring tiles share."""
     stride: int
     """Total down-sampling of the network in px; tiles and steps are multiples of it."""
-    source: NetworkSource
+    source: NetworkSource = field(repr=False)
     """Where the network comes from."""
     trim: int | None = None
     """Pixels on each side of a tile that never count; None: the planner's choice."""
@@ -91,8 +92,8 @@ class ModelBundle:
 
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other."""
-        _check_channels(self)
-        _check_tiles(self)
+        check_channels(self.layers, classes=self.classes, activation=self.activation, threshold=self.threshold)
+        check_tiles(self.tile, overlap=self.overlap, stride=self.stride, trim=self.trim)
         if self.bn_mode not in {"eval", "batch"}:
             raise BundleError(f"bn_mode has to be 'eval' or 'batch'; got {self.bn_mode!r}.")
         if self.bn_mode == "batch":
@@ -320,8 +321,10 @@ class ModelBundle:
 
     @classmethod
     def _complete(cls, metadata: Metadata, *, source: NetworkSource) -> "ModelBundle":
-        if not metadata.inputs or not metadata.classes or metadata.tile is None or metadata.overlap is None:
-            raise AssertionError("the opener has to require these")
+        assert metadata.inputs is not None, "the opener requires these four"
+        assert metadata.classes is not None
+        assert metadata.tile is not None
+        assert metadata.overlap is not None
         return cls(
             id=metadata.id or source.architecture,
             inputs=metadata.inputs,
@@ -408,7 +411,7 @@ class ModelBundle:
         return replace(self, reach=reach)
 
     def _metadata(self) -> Metadata:
-        own = {field.name for field in fields(Metadata)} & {field.name for field in fields(self)}
+        own = {known.name for known in fields(Metadata)} & {known.name for known in fields(self)}
         return Metadata(**{name: getattr(self, name) for name in own})
 
     def __eq__(self, other: object) -> bool:
@@ -437,41 +440,3 @@ def _source_of(module: torch.nn.Module) -> NetworkSource:
 
 def _tuple(values: Sequence[_Value] | None) -> tuple[_Value, ...] | None:
     return None if values is None else tuple(values)
-
-
-def _check_channels(bundle: ModelBundle) -> None:
-    if not bundle.inputs or len(set(bundle.layers)) < len(bundle.layers):
-        raise BundleError(f"A bundle needs at least one input layer, and each once; got {list(bundle.layers)}.")
-    if not bundle.classes or len(set(bundle.classes)) < len(bundle.classes) or "" in bundle.classes:
-        raise BundleError(f"A bundle needs at least one class, each with its own name; got {list(bundle.classes)}.")
-    if bundle.activation not in {"sigmoid", "softmax", "none"}:
-        raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {bundle.activation!r}.")
-    if bundle.activation == "softmax" and len(bundle.classes) == 1:
-        raise BundleError(
-            f"softmax over the single class {bundle.classes[0]!r} is 1 everywhere. Pass activation='sigmoid', or name "
-            "every class that the network tells apart."
-        )
-    if not 0 <= bundle.threshold <= 1:
-        raise BundleError(f"threshold has to be a probability in 0..1; got {bundle.threshold}.")
-
-
-def _check_tiles(bundle: ModelBundle) -> None:
-    tile, overlap, stride, trim = bundle.tile, bundle.overlap, bundle.stride, bundle.trim
-    if stride < 1 or tile < 1 or tile % stride:
-        nearest = max(stride, round(tile / stride) * stride) if stride >= 1 else tile
-        raise BundleError(
-            f"tile has to be a multiple of the network's stride of {stride} px; got {tile}. Pass tile={nearest}, or the "
-            "stride= of the network if it is another."
-        )
-    if not 0 <= overlap < tile:
-        raise BundleError(
-            f"overlap has to be at least 0 and below the tile of {tile} px; got {overlap}. A quarter is usual."
-        )
-    if (tile - overlap) % stride:
-        nearest = min(tile - stride, -(-overlap // stride) * stride)
-        raise BundleError(
-            f"tile - overlap = {tile - overlap} px has to be a multiple of the network's stride of {stride} px. Pass "
-            f"overlap={nearest}."
-        )
-    if trim is not None and not 0 <= 2 * trim <= overlap:
-        raise BundleError(f"trim has to be between 0 and half the overlap of {overlap} px; got {trim}.")

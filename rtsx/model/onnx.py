@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class OnnxShapes:
 class OnnxSource:
     """An ONNX network, as the bytes of its file with all weights inside."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """The whole model, external tensors included."""
 
     @classmethod
@@ -142,6 +142,8 @@ class OnnxSource:
         """Write the model into this user's temporary folder, once per content, and return its path."""
         folder = Path(tempfile.gettempdir()) / f"rtsx-onnx-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise BundleError(f"{folder} belongs to another user, who could exchange models in it. Set TMPDIR.")
         path = folder / f"{self.digest}.onnx"
         # The content is compared, because anyone could have put a file there before.
         if not (path.exists() and digest_of_bytes(path.read_bytes()) == self.digest):

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
@@ -100,7 +100,7 @@ class SmpSource:
     """One of `ARCHITECTURES`."""
     options: Mapping[str, object]
     """Arguments of the architecture that are not its defaults, as JSON values, without `encoder_weights`."""
-    state: Mapping[str, torch.Tensor]
+    state: Mapping[str, torch.Tensor] = field(repr=False)
     """Weights and buffers by name, float32 (counters int64), on the CPU."""
 
     @classmethod
@@ -213,13 +213,14 @@ class SmpSource:
 
 
 def _skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
-    """A network without numbers, to look at; a fifth of the time, and no random numbers are drawn."""
-    try:
-        with torch.device("meta"):
-            return build_network(architecture, options)
-    except (BundleError, NotImplementedError):
-        # Some encoders read numbers while they are built; what is really wrong is raised again here.
-        with torch.random.fork_rng(devices=[]):
+    """A network without numbers, to look at, in a fifth of the time."""
+    # Random numbers are drawn even without storage.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_network(architecture, options)
+        except (BundleError, NotImplementedError):
+            # Some encoders read numbers while they are built; what is really wrong is raised again here.
             return build_network(architecture, options)
 
 

@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,7 @@ __all__ = ["ExportSource", "export_module", "is_exported"]
 class ExportSource:
     """An exported program, as the bytes of its archive."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """The whole .pt2 file."""
     architecture: str = "exported program"
     """Name of the module that was exported, where known."""

@@ -5,7 +5,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +29,7 @@ _REACHES_OUT = re.compile(
 class TorchScriptSource:
     """A TorchScript network, as the bytes of its file."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """The whole file."""
 
     @classmethod

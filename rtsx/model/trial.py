@@ -3,6 +3,7 @@
 import torch
 
 from rtsx.errors import BundleError
+from rtsx.model.eager import exported_shape
 
 __all__ = ["looks_like_probabilities", "try_network"]
 
@@ -39,7 +40,8 @@ def try_network(
             f"The network cannot run on {n_layers} layers and a tile of {small} px: {_first_line(failure)}. Check that "
             "the layers are as many as its input channels, and that the tile is a multiple of its stride."
         ) from failure
-    expected = (1, len(classes), small, small)
+    batch = _batch_of(module)
+    expected = (batch, len(classes), small, small)
     if not isinstance(answer, torch.Tensor):
         raise BundleError(
             f"The network has to return one tensor (tile, class, y, x); it returned a {type(answer).__name__}. Wrap it "
@@ -47,7 +49,7 @@ def try_network(
         )
     if tuple(answer.shape) != expected:
         raise BundleError(
-            f"With classes {list(classes)} the network has to turn a tile (1, {n_layers}, {small}, {small}) into "
+            f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {small}, {small}) into "
             f"{expected}; it returned {tuple(answer.shape)}. Name as many classes as it has output channels, and let it "
             "answer at the resolution of its input."
         )
@@ -68,12 +70,18 @@ def looks_like_probabilities(answer: torch.Tensor) -> bool:
 
 
 def _answer(module: torch.nn.Module, *, n_layers: int, side: int) -> tuple[object, Exception | None]:
-    noise = torch.randn((1, n_layers, side, side), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn((_batch_of(module), n_layers, side, side), generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
             return module(noise), None
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
         return None, error
+
+
+def _batch_of(module: torch.nn.Module) -> int:
+    """Tiles in a pass: one, unless the module is a program that was exported for another number."""
+    shape = exported_shape(module)
+    return 1 if shape is None or shape[0] is None else shape[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -43,12 +43,12 @@ def test_the_source_loads_changed_modules_and_keeps_its_own():
 
 def test_a_network_without_batch_normalisation_is_refused():
     source = BatchStatisticsSource(ModuleSource.from_module(torch.nn.Conv2d(2, 1, 1)))
-    with pytest.raises(BundleError, match="Conv2d has no batch normalisation. Use bn_mode='eval'"):
+    with pytest.raises(BundleError, match=r"Conv2d has no batch normalisation. Use bn_mode='eval'"):
         source.load_module()
 
 
 def test_a_fixed_graph_is_refused():
     source = TorchScriptSource(b"")
     object.__setattr__(source, "architecture", "Net")
-    with pytest.raises(BundleError, match="Net comes as torchscript, where normalisation is part of the graph"):
+    with pytest.raises(BundleError, match=r"Net comes as torchscript, where normalisation is part of the graph"):
         BatchStatisticsSource(source)

@@ -176,7 +176,7 @@ def test_more_than_tensors_is_refused_unless_trusted():
     with pytest.raises(UntrustedModelError, match=r"it needs fractions.Fraction.*pass trust=True"):
         read(content)
     assert read(content, trust=True).metadata.preset == "tss-v1"
-    with pytest.raises(UntrustedModelError, match="can run code"):
+    with pytest.raises(UntrustedModelError, match=r"can run code"):
         read(pickle.dumps({"a": Payload()}, protocol=2))
 
 
@@ -188,16 +188,16 @@ def test_code_that_is_not_installed_is_named():
 
 @pytest.mark.parametrize("end", [10, 3000, -5])
 def test_truncated_files_are_refused(end):
-    with pytest.raises(BundleError, match="The checkpoint cannot be read: .*copy it again"):
+    with pytest.raises(BundleError, match=r"The checkpoint cannot be read: .*copy it again"):
         read(saved(as_legacy(small(), 7))[:end])
 
 
 def test_other_files_are_refused():
-    with pytest.raises(BundleError, match="neither a zip archive nor a pickle"):
+    with pytest.raises(BundleError, match=r"neither a zip archive nor a pickle"):
         read(b"<html>404</html>")
     with pytest.raises(BundleError, match=r"No checkpoint that is known: it holds \['optimizer', 'weights'\]"):
         read({"weights": torch.zeros(1), "optimizer": {}})
-    with pytest.raises(BundleError, match="holds a list instead of weights by name"):
+    with pytest.raises(BundleError, match=r"holds a list instead of weights by name"):
         read([torch.zeros(1)])
 
 
@@ -233,7 +233,7 @@ def test_wrong_layers_are_refused(bands, message):
 
 
 def test_a_broken_run_config_is_refused():
-    with pytest.raises(BundleError, match="config.yml cannot be read"):
+    with pytest.raises(BundleError, match=r"config.yml cannot be read"):
         read(as_state_dict(small(), 7), config=b"model: [")
-    with pytest.raises(BundleError, match="has no model in config.yml"):
+    with pytest.raises(BundleError, match=r"has no model in config.yml"):
         read(as_state_dict(small(), 7), config=b"other: 1")

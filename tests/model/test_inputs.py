@@ -15,18 +15,18 @@ from rtsx.model.inputs import (
 
 @pytest.mark.parametrize(("scale", "offset"), [(0, 0), (float("nan"), 0), (1, float("inf"))])
 def test_numbers_that_spoil_a_channel_are_refused(scale, offset):
-    with pytest.raises(BundleError, match="'red' needs a finite, non-zero scale"):
+    with pytest.raises(BundleError, match=r"'red' needs a finite, non-zero scale"):
         InputLayer(name="red", scale=scale, offset=offset)
 
 
 def test_impossible_ranges_and_deviations_are_refused():
-    with pytest.raises(BundleError, match="needs a name"):
+    with pytest.raises(BundleError, match=r"needs a name"):
         InputLayer(name="")
     with pytest.raises(BundleError, match=r"clip=\(low, high\) with low < high"):
         InputLayer(name="red", clip=(1, 0))
-    with pytest.raises(BundleError, match="deviation of layer 'red' has to be above 0; got 0"):
+    with pytest.raises(BundleError, match=r"deviation of layer 'red' has to be above 0; got 0"):
         InputLayer.from_statistics("red", mean=1, std=0)
-    with pytest.raises(BundleError, match="range of layer 'red' has to be"):
+    with pytest.raises(BundleError, match=r"range of layer 'red' has to be"):
         InputLayer.from_range("red", 1, 1, clip=True)
 
 

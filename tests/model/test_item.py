@@ -1,7 +1,7 @@
 import json
 
 import jsonschema
-import numpy
+import numpy as np
 import pystac
 import pytest
 import referencing
@@ -97,7 +97,7 @@ def test_pystac_reads_it_as_a_model(tmp_path):
 def test_clipped_scaling_is_told_as_an_expression(tmp_path):
     scaling = written(bundle(), tmp_path)["properties"]["mlm:input"][0]["value_scaling"]
     assert {entry["type"] for entry in scaling} == {"processing"}
-    red = [eval(scaling[0]["expression"], {"numpy": numpy, "x": x}) for x in (-0.3, -0.1, 0.2, 0.9)]
+    red = [eval(scaling[0]["expression"], {"numpy": np, "x": x}) for x in (-0.3, -0.1, 0.2, 0.9)]
     assert red == pytest.approx([0, 0, 0.5, 1])
 
 
@@ -137,5 +137,5 @@ def test_foreign_and_damaged_files_are_refused(change, message, tmp_path):
 
 
 def test_no_json_is_refused():
-    with pytest.raises(BundleError, match="item.json is no bundle's metadata.*copy the bundle again"):
+    with pytest.raises(BundleError, match=r"item.json is no bundle's metadata.*copy the bundle again"):
         read_item(b"{", where="item.json")

@@ -30,7 +30,7 @@ def test_explicit_inputs_stay():
 
 def test_layers_alone_do_not_inherit_another_network_s_scaling():
     merged = Metadata(layers=("nir",)).over(Metadata(inputs=(InputLayer(name="red", scale=7),))).scaled()
-    with pytest.raises(BundleError, match="net.onnx does not say its mean, std, classes, tile, overlap"):
+    with pytest.raises(BundleError, match=r"net.onnx does not say its mean, std, classes, tile, overlap"):
         merged.require(described="net.onnx")
 
 
@@ -40,10 +40,10 @@ def test_everything_missing_is_named_at_once_with_an_example():
         match=r"net.onnx does not say its layers, mean, std, classes, tile, overlap. .*such as ModelBundle.open\(",
     ):
         Metadata().require(described="net.onnx")
-    with pytest.raises(BundleError, match="does not say its std, overlap"):
+    with pytest.raises(BundleError, match=r"does not say its std, overlap"):
         Metadata(layers=("red",), mean=(0.1,), classes=("a",), tile=64).require(described="net.onnx")
 
 
 def test_lengths_have_to_agree():
-    with pytest.raises(BundleError, match="layers, mean and std have to be of one length; got 2, 1 and 2"):
+    with pytest.raises(BundleError, match=r"layers, mean and std have to be of one length; got 2, 1 and 2"):
         Metadata(layers=("red", "nir"), mean=(1.0,), std=(1.0, 1.0)).scaled()

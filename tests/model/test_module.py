@@ -60,5 +60,5 @@ def test_a_class_of_a_notebook_can_be_sent_to_a_worker():
 
 
 def test_it_has_no_onnx_file():
-    with pytest.raises(BundleError, match="Conv2d is a torch network and has no ONNX file"):
+    with pytest.raises(BundleError, match=r"Conv2d is a torch network and has no ONNX file"):
         ModuleSource.from_module(torch.nn.Conv2d(1, 1, 1)).onnx_path()

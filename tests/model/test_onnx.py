@@ -83,11 +83,11 @@ def test_what_is_no_network_from_tiles_to_maps_is_refused(changed, message):
 
 def test_damaged_files_are_refused():
     data = model().SerializeToString()
-    with pytest.raises(BundleError, match="The ONNX file cannot be read"):
+    with pytest.raises(BundleError, match=r"The ONNX file cannot be read"):
         OnnxSource.from_bytes(data[:-9])
-    with pytest.raises(BundleError, match="The ONNX file holds no network|cannot be read"):
+    with pytest.raises(BundleError, match=r"The ONNX file holds no network|cannot be read"):
         OnnxSource.from_bytes(b"no model at all")
-    with pytest.raises(BundleError, match="An ONNX file holds no torch module. Run it with backend='onnx'"):
+    with pytest.raises(BundleError, match=r"An ONNX file holds no torch module. Run it with backend='onnx'"):
         OnnxSource.from_bytes(data).load_module()
 
 

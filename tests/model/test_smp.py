@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit_are_refused():
 
 def test_a_truncated_file_is_refused():
     artifact = SmpSource.from_network(build_network("Unet", OPTIONS)).artifact(n_layers=3, tile=64, stride=32)
-    with pytest.raises(BundleError, match="weights.safetensors cannot be read: .* truncated or damaged"):
+    with pytest.raises(BundleError, match=r"weights.safetensors cannot be read: .* truncated or damaged"):
         SmpSource.from_bytes(artifact.data[:-100], artifact.options)
 
 

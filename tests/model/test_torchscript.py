@@ -82,9 +82,9 @@ def test_a_scripted_module_in_memory_becomes_a_source():
 
 def test_damaged_files_are_refused():
     data = scripted(Net())
-    with pytest.raises(BundleError, match="The TorchScript file cannot be read.*copy it again"):
+    with pytest.raises(BundleError, match=r"The TorchScript file cannot be read.*copy it again"):
         TorchScriptSource.from_bytes(data[:500], trust=False)
-    with pytest.raises(BundleError, match="The TorchScript file cannot be read: .*copy it again or ask for ONNX"):
+    with pytest.raises(BundleError, match=r"The TorchScript file cannot be read: .*copy it again or ask for ONNX"):
         TorchScriptSource.from_bytes(data[:500], trust=True)
-    with pytest.raises(BundleError, match="has no ONNX file"):
+    with pytest.raises(BundleError, match=r"has no ONNX file"):
         TorchScriptSource.from_bytes(data, trust=False).onnx_path()

@@ -51,3 +51,8 @@ def test_probabilities_are_recognised():
     assert looks_like_probabilities(logits[:, :1].sigmoid())
     assert not looks_like_probabilities(logits)
     assert not looks_like_probabilities(logits.sigmoid())  # independent classes sum to anything
+
+
+def test_a_program_exported_for_a_number_of_tiles_gets_that_number():
+    program = torch.export.export(torch.nn.Conv2d(2, 1, 1), (torch.rand(3, 2, 64, 64),)).module()
+    assert try_network(program, n_layers=2, classes=CLASSES, tile=64, stride=1).shape == (3, 1, 64, 64)

@@ -1,0 +1,233 @@
+import io
+import warnings
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from rtsx.errors import BundleError, UntrustedModelError
+from rtsx.model import InputLayer, ModelBundle, build_network
+
+SAID = {
+    "layers": ("red", "nir"),
+    "mean": (0.1, 0.2),
+    "std": (0.1, 0.1),
+    "classes": ("a", "b"),
+    "tile": 64,
+    "overlap": 32,
+}
+TEN = ("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope")
+
+
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network("Unet", {"encoder_name": "resnet18", "in_channels": 7, "classes": 1})
+
+
+def darts_checkpoint(network):
+    model = {"arch": "Unet", "encoder_name": "resnet18", "in_channels": 7, "classes": 1}
+    return {"config": {"model": model, "bands": list(TEN)}, "statedict": network.state_dict()}
+
+
+class Net(torch.nn.Module):
+    def __init__(self, classes=2, *, softmax=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(2, classes, 3, padding=1)
+        self.softmax = softmax
+
+    def forward(self, x):
+        answer = self.conv(x)
+        return answer.softmax(1) if self.softmax else answer
+
+
+def scripted(module) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises torch.export
+        torch.jit.save(torch.jit.trace(module, torch.rand(1, 2, 32, 32)), buffer)
+    return buffer.getvalue()
+
+
+def exported(module) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(module.eval(), (torch.rand(1, 2, 64, 64),)), buffer)
+    return buffer.getvalue()
+
+
+def onnx_bytes(given=("n", 2, 64, 64), returned=("n", 2, 64, 64), *, last=None):
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "weights")
+    nodes = [helper.make_node("Conv", ["x", "weights"], ["raw"]), helper.make_node(last or "Identity", ["raw"], ["y"])]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", given), ("y", returned))
+    ]
+    graph = helper.make_graph(nodes, "net", values[:1], values[1:], initializer=[weights])
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def test_a_checkpoint_needs_no_keywords(tmp_path, network):
+    (tmp_path / "rts.ckpt").write_bytes(saved(darts_checkpoint(network)))
+    bundle = ModelBundle.open(tmp_path / "rts.ckpt")
+    assert bundle.id == "rts"
+    assert bundle.layers == TEN
+    assert (bundle.preset, bundle.activation, bundle.classes) == ("darts-v2", "sigmoid", ("thaw_slump",))
+    assert (bundle.tile, bundle.overlap, bundle.stride, bundle.threshold) == (1024, 256, 32, 0.5)
+    assert bundle.provenance["format"] == "DN checkpoint"
+    assert bundle.provenance["file"] == "rts.ckpt"
+    assert len(str(bundle.provenance["sha256"])) == 64
+
+
+def test_a_run_folder_is_found_around_its_checkpoint(tmp_path, network):
+    run = tmp_path / "run7"
+    (run / "checkpoints").mkdir(parents=True)
+    model = {"architecture": "Unet", "encoder": "resnet18", "encoder_weights": "random", "input_channels": 7}
+    sources = ["planet", "ndvi", "slope", "relative_elevation"]
+    (run / "config.yml").write_text(yaml.safe_dump({"model": model, "data_sources": sources}))
+    (run / "checkpoints" / "42.pt").write_bytes(saved(network.state_dict()))
+    bundle = ModelBundle.open(run / "checkpoints" / "42.pt")
+    assert (bundle.id, bundle.preset, bundle.layers) == ("run7-42", "tss-v1", TEN)
+
+
+def test_a_bare_state_dict_takes_architecture_and_layers(tmp_path, network):
+    path = tmp_path / "best.pt"
+    path.write_bytes(saved(network.state_dict()))
+    with pytest.raises(BundleError, match=r"pass architecture=, encoder= and layers="):
+        ModelBundle.open(path)
+    bundle = ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN)
+    assert (bundle.preset, bundle.layers) == ("tss-v1", TEN)
+    with pytest.raises(BundleError, match=r"tensors have another shape"):
+        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN[:6])
+
+
+def test_keywords_count_more_than_the_checkpoint(tmp_path, network):
+    (tmp_path / "rts.pt").write_bytes(saved(darts_checkpoint(network)))
+    bundle = ModelBundle.open(tmp_path / "rts.pt", preset="tss-v1", tile=512, overlap=128, classes=("lake",), trim=8)
+    assert (bundle.preset, bundle.inputs[1].clip) == ("tss-v1", None)
+    assert (bundle.tile, bundle.overlap, bundle.classes, bundle.trim) == (512, 128, ("lake",), 8)
+    with pytest.raises(BundleError, match=r"takes 7 channels, but 2 layers are named: \['red', 'nir'\]"):
+        ModelBundle.open(tmp_path / "rts.pt", layers=("red", "nir"))
+    with pytest.raises(BundleError, match=r"answers with 1 channels, but 2 classes are named"):
+        ModelBundle.open(tmp_path / "rts.pt", classes=("a", "b"))
+
+
+def test_any_url_opens(network):
+    with fsspec.open("memory://opening/rts.pt", "wb") as file:
+        file.write(saved(darts_checkpoint(network)))
+    assert ModelBundle.open("memory://opening/rts.pt").layers == TEN
+
+
+@pytest.mark.parametrize("suffix", ["pt", "ts", "jit"])
+def test_torchscript_is_told_by_its_content(tmp_path, suffix):
+    path = tmp_path / f"net.{suffix}"
+    path.write_bytes(scripted(Net()))
+    bundle = ModelBundle.open(path, **SAID)
+    assert bundle.source.framework == "torchscript"
+    assert (bundle.activation, bundle.stride) == ("softmax", 32)
+
+
+@pytest.mark.parametrize("write", [scripted, lambda module: onnx_bytes(), exported])
+def test_all_that_is_missing_is_named_at_once(tmp_path, write):
+    path = tmp_path / ("net.onnx" if write not in {scripted, exported} else "net.pt")
+    path.write_bytes(write(Net()))
+    with pytest.raises(BundleError, match=r"does not say its layers, mean, std, classes, .*such as ModelBundle.open\("):
+        ModelBundle.open(path, trust=True)
+
+
+def test_wrong_channels_and_classes_of_torchscript_are_refused(tmp_path):
+    path = tmp_path / "net.ts"
+    path.write_bytes(scripted(Net()))
+    with pytest.raises(BundleError, match=r"cannot run on 3 layers"):
+        ModelBundle.open(path, **{**SAID, "layers": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)})
+    with pytest.raises(BundleError, match=r"Name as many classes"):
+        ModelBundle.open(path, **{**SAID, "classes": ("a",)})
+
+
+def test_probabilities_are_not_activated_behind_the_caller_s_back(tmp_path):
+    path = tmp_path / "net.ts"
+    path.write_bytes(scripted(Net(softmax=True)))
+    with pytest.raises(BundleError, match=r"look like probabilities already .*activation='none'"):
+        ModelBundle.open(path, **SAID)
+    assert ModelBundle.open(path, **SAID, activation="none").activation == "none"
+
+
+def test_exported_programs_need_trust(tmp_path):
+    path = tmp_path / "net.pt2"
+    path.write_bytes(exported(Net()))
+    with pytest.raises(UntrustedModelError, match=r"pass trust=True"):
+        ModelBundle.open(path, **SAID)
+    bundle = ModelBundle.open(path, **SAID, trust=True)
+    assert bundle.source.framework == "export"
+
+
+def test_onnx_brings_its_tile_and_activation(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx_bytes(last="Sigmoid"))
+    bundle = ModelBundle.open(path, **{**SAID, "tile": None})
+    assert (bundle.tile, bundle.activation) == (64, "none")
+    path.write_bytes(onnx_bytes())
+    assert ModelBundle.open(path, **SAID).activation == "softmax"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tile": 128}, "takes tiles of 64 x 64 px only; got tile=128. Pass tile=64"),
+        ({"classes": ("a", "b", "c")}, "answers with 2 channels, but 3 classes are named"),
+        ({"layers": ("a",), "mean": (0,), "std": (1,)}, "takes 2 channels, but 1 layers are named"),
+        ({"inputs": tuple(InputLayer(name=name) for name in "abc")}, "takes 2 channels, but 3 layers are named"),
+        ({"std": (0, 1)}, "deviation of layer 'red' has to be above 0"),
+        ({"preset": "v3", "mean": None, "std": None}, "preset has to be one of"),
+    ],
+)
+def test_what_contradicts_an_onnx_file_is_refused(tmp_path, changes, message):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx_bytes())
+    with pytest.raises(BundleError, match=message):
+        ModelBundle.open(path, **{**SAID, **changes})
+
+
+def test_onnx_weights_beside_the_file_are_found(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
+    model = onnx.load_from_string(onnx_bytes())
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    assert ModelBundle.open(tmp_path / "net.onnx", **SAID).n_parameters == 4
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(BundleError, match=r"There is no file .*net.data"):
+        ModelBundle.open(tmp_path / "net.onnx", **SAID)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("net.pt", b"", "net.pt is empty"),
+        ("net.pt", b"what is this", "neither a zip archive nor a pickle"),
+        ("net.safetensors", b"12345678", "holds weights without their description: there is no item.json"),
+    ],
+)
+def test_files_that_are_no_models_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BundleError, match=message):
+        ModelBundle.open(tmp_path / name)
+
+
+def test_places_without_a_model_are_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"There is no model at .*/none.pt. Check the path"):
+        ModelBundle.open(tmp_path / "none.pt")
+    with pytest.raises(BundleError, match=r"'nowhere://net' cannot be opened"):
+        ModelBundle.open("nowhere://net")
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(BundleError, match=r"is no bundle: it has no item.json. Open one of its files: \['a.txt'\]"):
+        ModelBundle.open(tmp_path)
