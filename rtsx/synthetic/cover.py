@@ -108,7 +108,7 @@ def paint_bare_ground(
     """
     size = terrain.water.shape[0]
     mask = np.zeros((size, size), bool)
-    areas = draw_areas(count, rng=rng, largest_m2=60_000) if count else np.empty(0)
+    areas = draw_areas(count, rng=rng, largest_m2=120_000) if count else np.empty(0)
     for area_m2 in areas:
         ring = blob(float(area_m2), rng=rng) / 3 + rng.uniform(0, size, 2)
         x0, y0 = np.clip(np.floor(ring.min(axis=0)) - 2, 0, size - 2).astype(int)

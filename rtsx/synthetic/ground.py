@@ -23,7 +23,7 @@ LARGEST_PART = 0.02
 """No scar covers more than this part of the ground; that cuts the distribution of areas only on small grounds."""
 OLD_PER_ACTIVE = 0.7
 """Stabilised scars per active slump."""
-BARE_PER_ACTIVE = 1.0
+BARE_PER_ACTIVE = 1.5
 """Patches of bare ground per active slump."""
 
 
