@@ -8,7 +8,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import show
 from rtsx.cli.opening import open_prediction
-from rtsx.cli.outputs import require_free
+from rtsx.cli.outputs import require_free, require_local
 from rtsx.cli.products import COG_NAMES, write_cogs
 
 __all__ = ["app"]
@@ -24,6 +24,7 @@ def cog(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""
+    require_local(out, option="--out")
     require_free([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)
     files = write_cogs(open_prediction(prediction), out, overwrite=overwrite)
     show("Written", [(file.name, f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in files])

@@ -8,7 +8,7 @@ import fsspec.core
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 
-__all__ = ["require_free", "require_suffix"]
+__all__ = ["require_free", "require_local", "require_suffix"]
 
 
 def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
@@ -32,14 +32,27 @@ def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
             _require_writable(Path(inner), asked=path)
 
 
-def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None:
-    """Refuse an output whose ending names no format that we write.
+def require_local(output: str, *, option: str) -> None:
+    """Refuse a URL for what only goes to a local disk.
 
     Raises
     ------
     OutputNotWritableError
-        The message lists the endings.
+        It is a URL.
     """
+    if "://" in output:
+        raise OutputNotWritableError(f"{option} takes a local path; got {output}. Write it here, then copy it there.")
+
+
+def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None:
+    """Refuse a file whose ending names no format that we write, or that is not local.
+
+    Raises
+    ------
+    OutputNotWritableError
+        It is a URL, or has another ending; the message lists them.
+    """
+    require_local(output, option=option)
     known = list(suffixes)
     if not output.endswith(tuple(known)):
         raise OutputNotWritableError(

@@ -1,7 +1,6 @@
 """`rtsx predict`: an image and a model to a map, and to outlines and GeoTIFFs beside it."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +9,8 @@ import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import show
 from rtsx.cli.opening import open_image, open_models, open_prediction, require_valid_pixel
-from rtsx.cli.outputs import require_free, require_suffix
-from rtsx.cli.products import COG_NAMES, FOOTPRINT_SUFFIXES, write_cogs, write_outlines
+from rtsx.cli.outputs import require_free
+from rtsx.cli.products import Products
 from rtsx.cli.progress import progress
 from rtsx.cli.summary import prediction_rows
 
@@ -65,10 +64,8 @@ def predict(
     The image is read, predicted and written chunk by chunk, so memory does not grow with it.
     """
     started = time.perf_counter()
-    if footprints is not None:
-        require_suffix(footprints, FOOTPRINT_SUFFIXES, option="--footprints")
-    cogs = [] if cog is None else [str(Path(cog) / name) for name in COG_NAMES]
-    require_free([out, *cogs, *([] if footprints is None else [footprints])], overwrite=overwrite)
+    products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
+    require_free([out, *products.paths()], overwrite=overwrite)
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
     pred = rtsx.predict_cube(
         cube,
@@ -91,10 +88,5 @@ def predict(
     with progress("predicting", counts="answer-"):
         rtsx.write_cube(pred, out, overwrite=overwrite)
     stored = open_prediction(out)
-    rows = [*prediction_rows(stored), ("map", out)]
-    if footprints is not None:
-        count = write_outlines(stored, footprints, min_area_m2=min_area_m2, overwrite=overwrite)
-        rows.append(("outlines", f"{count} in {footprints}"))
-    if cog is not None:
-        rows.append(("GeoTIFFs", ", ".join(map(str, write_cogs(stored, cog, overwrite=overwrite)))))
+    rows = [*prediction_rows(stored), ("map", out), *products.write(stored, overwrite=overwrite)]
     show("Predicted", [*rows, ("time", f"{time.perf_counter() - started:.1f} s")])

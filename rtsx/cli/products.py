@@ -1,18 +1,54 @@
 """What is made of a stored prediction: outlines and GeoTIFFs, with progress."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
 import rtsx
+from rtsx.cli.outputs import require_local, require_suffix
 from rtsx.cli.progress import progress
 
-__all__ = ["COG_NAMES", "FOOTPRINT_SUFFIXES", "write_cogs", "write_outlines"]
+__all__ = ["COG_NAMES", "FOOTPRINT_SUFFIXES", "Products", "write_cogs", "write_outlines"]
 
 FOOTPRINT_SUFFIXES = (".parquet", ".gpkg", ".fgb")
 """Endings of the formats of outlines."""
 COG_NAMES = ("probability.tif", "binary.tif")
 """Files that `write_cogs` makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """What `rtsx predict` makes beside the map."""
+
+    footprints: str | None
+    """Where the outlines go; None for no outlines."""
+    cog: str | None
+    """Folder of the GeoTIFFs; None for none."""
+    min_area_m2: float
+    """Least area of an outline, m²."""
+
+    def __post_init__(self) -> None:
+        """Refuse places and formats that we do not write."""
+        if self.footprints is not None:
+            require_suffix(self.footprints, FOOTPRINT_SUFFIXES, option="--footprints")
+        if self.cog is not None:
+            require_local(self.cog, option="--cog")
+
+    def paths(self) -> list[str]:
+        """Files that will be there."""
+        cogs = [] if self.cog is None else [str(Path(self.cog) / name) for name in COG_NAMES]
+        return cogs if self.footprints is None else [self.footprints, *cogs]
+
+    def write(self, pred: xr.Dataset, *, overwrite: bool) -> list[tuple[str, object]]:
+        """Make them of a stored prediction, and return rows of the summary."""
+        rows: list[tuple[str, object]] = []
+        if self.footprints is not None:
+            count = write_outlines(pred, self.footprints, min_area_m2=self.min_area_m2, overwrite=overwrite)
+            rows.append(("outlines", f"{count} in {self.footprints}"))
+        if self.cog is not None:
+            rows.append(("GeoTIFFs", ", ".join(map(str, write_cogs(pred, self.cog, overwrite=overwrite)))))
+        return rows
 
 
 def write_outlines(

@@ -173,6 +173,8 @@ def test_refuses_integers_whose_scale_nobody_knows(
         (("--sensor", "landsat"), ("landsat", "planetscope")),
         (("--device", "tpu"), ("tpu",)),
         (("--footprints", "slumps.shp"), (".parquet", "slumps.shp")),
+        (("--footprints", "s3://maps/slumps.parquet"), ("--footprints takes a local path",)),
+        (("--cog", "s3://maps"), ("--cog takes a local path",)),
         (("--colour",), ("No such option", "--colour")),
     ],
 )
