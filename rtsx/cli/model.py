@@ -8,9 +8,10 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
+from rtsx.cli.export import network_file
 from rtsx.cli.opening import open_models
-from rtsx.cli.outputs import require_free
-from rtsx.cli.summary import bundle_rows, reach_line
+from rtsx.cli.outputs import require_free, require_local, write_whole
+from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
 
 __all__ = ["app"]
@@ -34,22 +35,12 @@ OutOption = Annotated[
 def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
     """Tell what a model finds, which layers it wants and how it scales them."""
     (bundle,) = open_models([model], trust=trust)
-    scaling = [
-        (
-            f"  {layer.name}",
-            f"x {layer.scale:g} + {layer.offset:g}"
-            + (f", clipped to {layer.clip[0]:g} .. {layer.clip[1]:g}" if layer.clip else "")
-            + (f" ({layer.units})" if layer.units else ""),
-        )
-        for layer in bundle.inputs
-    ]
     history = [(f"  {name}", value) for name, value in (bundle.provenance or {}).items()]
     show(
         model,
         [
             *bundle_rows(bundle),
-            ("scaling", "channel = physical value"),
-            *scaling,
+            *scaling_rows(bundle),
             *([("provenance", " "), *history] if history else []),
         ],
     )
@@ -76,6 +67,36 @@ def probe(
     if save:
         bundle.with_reach(reach).save(model, overwrite=True)
     show(model, [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")])
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx model export rts-bundle --out rts.onnx\n\nrtsx model export demo --out demo-bundle"
+)
+def export(
+    model: ModelArgument,
+    *,
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help=".onnx or .pt2 for other software, else a bundle folder.", rich_help_panel="Output"
+        ),
+    ],
+    trust: options.TrustOption = False,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Write a model as ONNX or as a torch.export program for other software, or as a bundle.
+
+    The two files hold the network alone: they take scaled channels and give what the activation is applied to.
+    """
+    require_free([out], overwrite=overwrite)
+    (bundle,) = open_models([model], trust=trust)
+    if not out.endswith((".onnx", ".pt2")):
+        bundle.save(out, overwrite=overwrite)
+        show("Exported", [*bundle_rows(bundle), ("bundle", out)])
+        return
+    require_local(out, option="--out")
+    write_whole(Path(out), network_file(bundle, kind="onnx" if out.endswith(".onnx") else "pt2"))
+    show("Exported", [*bundle_rows(bundle), *scaling_rows(bundle), ("to apply", bundle.activation), ("file", out)])
 
 
 @app.command(

@@ -11,7 +11,7 @@ from rtsx.cube import geobox_of, layer_names
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle  # which loads torch
 
-__all__ = ["bundle_rows", "cube_rows", "prediction_rows"]
+__all__ = ["bundle_rows", "cube_rows", "prediction_rows", "reach_line", "scaling_rows", "tiling_line"]
 
 Rows = list[tuple[str, object]]
 
@@ -67,6 +67,16 @@ def bundle_rows(bundle: "ModelBundle") -> Rows:
             else reach_line(reach.radius, reach.depends_on_tile),
         ),
     ]
+
+
+def scaling_rows(bundle: "ModelBundle") -> Rows:
+    """How each channel of a bundle is made of a layer."""
+    rows: Rows = [("scaling", "of physical values")]
+    for layer in bundle.inputs:
+        clip = "" if layer.clip is None else f", clipped to {layer.clip[0]:g} .. {layer.clip[1]:g}"
+        units = f" ({layer.units})" if layer.units else ""
+        rows.append((f"  {layer.name}", f"x {layer.scale:g} + {layer.offset:g}{clip}{units}"))
+    return rows
 
 
 def reach_line(radius: int, depends_on_tile: bool) -> str:

@@ -102,3 +102,42 @@ def test_probe_saves_into_folders_only(rtsx_command: Command, tmp_path: Path) ->
     file = write_state_dict(tmp_path / "30.pt")
     outcome = rtsx_command("model", "probe", file, "--save")
     assert outcome.status == 2
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_an_exported_network_opens_again_and_answers_alike(
+    rtsx_command: Command, bundle: Path, tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / "new" / f"net.{ending}"
+    outcome = rtsx_command("model", "export", bundle, "--out", out)
+    assert outcome.status == 0, outcome.err
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    own = rtsx.ModelBundle.open(bundle)
+    again = rtsx.ModelBundle.open(
+        out, inputs=own.inputs, classes=own.classes, tile=128, overlap=32, stride=8, activation="sigmoid", trust=True
+    )
+    batch = torch.rand(2, 4, 64, 64)
+    answers = [
+        each.network(device="cpu", precision="float32", backend=backend)(batch)
+        for each, backend in ((own, "eager"), (again, "onnx" if ending == "onnx" else "eager"))
+    ]
+    torch.testing.assert_close(*answers, atol=1e-5, rtol=0)
+
+
+def test_export_to_a_folder_is_a_bundle(rtsx_command: Command, bundle: Path, tmp_path: Path) -> None:
+    assert rtsx_command("model", "export", bundle, "--out", tmp_path / "copy").status == 0
+    assert rtsx.ModelBundle.open(tmp_path / "copy") == rtsx.ModelBundle.open(bundle)
+
+
+def test_export_refuses_a_file_that_exists(rtsx_command: Command, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_text("mine")
+    outcome = rtsx_command("model", "export", bundle, "--out", tmp_path / "net.onnx")
+    assert outcome.status == 2
+    assert (tmp_path / "net.onnx").read_text() == "mine"
+
+
+def test_export_refuses_batch_statistics(rtsx_command: Command, bundle: Path, tmp_path: Path) -> None:
+    rtsx.ModelBundle.open(bundle, bn_mode="batch").save(tmp_path / "batch")
+    outcome = rtsx_command("model", "export", tmp_path / "batch", "--out", tmp_path / "net.onnx")
+    assert outcome.status == 2
+    assert "--bn-mode eval" in outcome.err
