@@ -1,13 +1,15 @@
 """How far a pixel matters to a network's answer: a perturbation test, run once per bundle.
 
 A network's theoretical field of view says little: its weights decide how much of it counts. So the test asks what a
-planner has to know. A block in the middle of a tile is watched; everything farther away from it than some distance is replaced by something quite different, or cut off; and the radius is the least distance at which nothing
-of this moves any answer of the block by more than half a quantum. The reach belongs to the weights: a network that
-was never trained and answers one half everywhere has hardly any.
+planner has to know. A block in the middle of a tile is watched; everything farther away from it than some distance is
+replaced by something quite different, or cut off; and the radius is the least distance at which nothing of this moves
+any answer of the block by more than half a quantum. The reach belongs to the weights: the same architecture, trained
+again, has another.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -20,11 +22,9 @@ __all__ = ["Reach", "measure_reach"]
 _SMALLEST_TILE = 96
 """Side in px of the first tile that is tried; the next is twice as large."""
 _LARGEST_TILE = 1056
-"""Side in px of the last: a network that looks farther gains nothing from large tiles."""
+"""Side in px of the last: what looks farther needs so much overlap that larger tiles gain nothing."""
 _WATCHED = 32
 """Side in px of the block that is watched, or one stride where that is larger: enough pixels for some to be touchy."""
-_SHIFTS = (1, 2, 4, 8, 16, 32, 64)
-"""Strides that are told apart, in px."""
 _UNDECIDED = 1e-4
 """Nearer than this to 0 or 1, float32 probabilities are too coarse to tell what moved them."""
 
@@ -54,9 +54,9 @@ def measure_reach(
 ) -> Reach:
     """Find out how far a network looks, whether it looks at its whole tile, and its stride.
 
-    Takes some seconds: a few dozen passes over tiles that grow until they hold the reach, up to 1056 px. Where an answer
-    is near 0 or 1 a movement hardly shows, so all are reckoned as if the pixel were undecided: the change of the logit,
-    seen from probability one half.
+    Takes some seconds: a few dozen passes over tiles that grow until they hold the reach, at most 1056 px. Where an
+    answer is near 0 or 1 a movement hardly shows, so all are reckoned as if the pixel were undecided: the change of
+    the logit, seen from probability one half.
 
     Parameters
     ----------
@@ -107,13 +107,17 @@ def measure_reach(
             f"The network is declared with stride {stride} px and takes tiles of {smallest} px, but not of "
             f"{smallest + stride} px. Pass its true stride, often 32."
         )
+    moved = -1
     for margin in margins:
         views = probe.views(margin)
-        if any(view.moves(margin - stride) or view.moves_with_tile() for view in views):
+        # A quarter of the margin changes in any case, because one thin ring would hardly move the mean of a whole tile.
+        farthest = 3 * margin // 4 // stride
+        if any(view.moves(farthest * stride) for view in views):
+            moved = farthest
             continue
-        radius = _least_unmoved(views, (margin - stride) // stride) * stride
-        return Reach(stride=probe.checked_stride(margin), radius=radius, depends_on_tile=False)
-    return Reach(stride=probe.checked_stride(margins[0]), radius=margins[-1] - stride, depends_on_tile=True)
+        radius = _least_unmoved(views, moved=moved, unmoved=farthest) * stride
+        return Reach(stride=probe.checked_stride(radius + 2 * stride), radius=radius, depends_on_tile=False)
+    return Reach(stride=probe.checked_stride(margins[0]), radius=3 * margins[-1] // 4, depends_on_tile=True)
 
 
 def _margins(stride: int, *, watched: int) -> Iterator[int]:
@@ -161,23 +165,14 @@ class _Probe:
             return False
         return True
 
-    def views(self, margin: int) -> list["_View"]:
-        """Scenes to watch, each with its own idea of what lies far away."""
-        side, grown = (
-            self.watched + 2 * margin,
-            self.watched + 2 * margin + 2 * (margin // 2 // self.stride + 1) * self.stride,
+    def views(self, margin: int) -> tuple["_View", ...]:
+        """Scenes to watch, each with its own ideas of what lies far away."""
+        side = self.watched + 2 * margin
+        ground = [self.scenery.field(side, number=number) for number in range(3)]
+        return (
+            _View(probe=self, near=ground[0], far=(None, self.scenery.flat(side, at=1))),
+            _View(probe=self, near=ground[1], far=(None, ground[2])),
         )
-        ground = [self.scenery.field(grown, number=number) for number in range(5)]
-        far_away = (
-            self.scenery.flat(grown, at=0),
-            self.scenery.flat(grown, at=1),
-            ground[4],
-            self.scenery.inverted(ground[3]),
-        )
-        return [
-            _View(probe=self, near=_middle(near, side), far=far, answer=self.logits(_middle(near, side)))
-            for near, far in zip(ground[:4], far_away, strict=True)
-        ]
 
     def checked_stride(self, margin: int) -> int:
         """Least shift of the scene that only shifts the answer.
@@ -189,23 +184,25 @@ class _Probe:
         """
         start, width = margin, self.watched
         side = width + 2 * margin
-        scene = self.scenery.field(side + _SHIFTS[-1], number=9)
+        scene = self.scenery.field(side + margin, number=3)
         first = self.logits(scene[..., :side, :side])
-        for shift in sorted({*_SHIFTS, self.stride}):
-            if shift > margin:
-                break
+
+        def moves(shift: int) -> bool:
             then = self.logits(scene[..., shift : shift + side, shift : shift + side])
-            before, after = (
-                answer[..., at : at + width, at : at + width] for answer, at in ((first, start + shift), (then, start))
-            )
-            if self.moved(before, after):
-                continue
-            if self.stride % shift:
+            after = then[..., start : start + width, start : start + width]
+            return self.moved(first[..., start + shift :, start + shift :][..., :width, :width], after)
+
+        if not moves(self.stride):
+            stride = self.stride
+            while stride % 2 == 0 and not moves(stride // 2):
+                stride //= 2
+            return stride
+        for factor in (2, 4, 8, 16, 32):
+            if factor * self.stride <= margin and not moves(factor * self.stride):
                 raise BundleError(
                     f"The network is declared with stride {self.stride} px, but its answers repeat only when the scene "
-                    f"moves by {shift} px. Pass stride={shift}."
+                    f"moves by {factor * self.stride} px. Pass stride={factor * self.stride}."
                 )
-            return shift
         return self.stride
 
 
@@ -217,34 +214,30 @@ class _View:
     """The network under test."""
     near: torch.Tensor
     """The tile (1, layer, y, x) as it is."""
-    far: torch.Tensor
-    """What replaces it far away, larger than the tile."""
-    answer: torch.Tensor
-    """Logits of the tile (1, class, y, x)."""
+    far: tuple[torch.Tensor | None, ...]
+    """What replaces it far away, each as large as the tile; None: the tile is cut off there."""
+
+    @cached_property
+    def answer(self) -> torch.Tensor:
+        """Logits of the watched block (1, class, y, x) while nothing changes."""
+        return _middle(self.probe.logits(self.near), self.probe.watched)
 
     def moves(self, distance: int) -> bool:
-        """Whether the middle block moves when everything beyond a distance is replaced, or cut off."""
-        side = self.probe.watched + 2 * distance
-        return self._moved_by(_with_middle(_middle(self.far, self.near.shape[-1]), _middle(self.near, side))) or (
-            self._moved_by(_middle(self.near, side))
-        )
+        """Whether the watched block moves when everything beyond a distance from it is replaced, or cut off."""
+        scene = _middle(self.near, self.probe.watched + 2 * distance)
+        changed = (scene if far is None else _with_middle(far, scene) for far in self.far)
+        return any(self._is_moved_by(each) for each in changed)
 
-    def moves_with_tile(self) -> bool:
-        """Whether the middle block moves when the tile grows by half."""
-        return self._moved_by(_with_middle(self.far, self.near))
-
-    def _moved_by(self, scene: torch.Tensor) -> bool:
+    def _is_moved_by(self, scene: torch.Tensor) -> bool:
         try:
-            answer = self.probe.logits(scene)
+            after = self.probe.logits(scene)
         except BundleError:
             return True  # a cut that leaves too little for the network to run on
-        block = self.probe.watched
-        return self.probe.moved(_middle(self.answer, block), _middle(answer, block))
+        return self.probe.moved(self.answer, _middle(after, self.probe.watched))
 
 
-def _least_unmoved(views: Sequence[_View], farthest: int) -> int:
-    """Fewest strides of distance beyond which nothing moves a view, given that nothing beyond `farthest` does."""
-    moved, unmoved = -1, farthest
+def _least_unmoved(views: Sequence[_View], *, moved: int, unmoved: int) -> int:
+    """Fewest strides of distance beyond which nothing moves a view, between one that does not do and one that does."""
     while unmoved - moved > 1:
         between = (moved + unmoved) // 2
         if any(view.moves(between * view.probe.stride) for view in views):

@@ -52,11 +52,6 @@ class Scenery:
         low, high = self._limits()
         return (low + (high - low) * at).expand(1, -1, side, side)
 
-    def inverted(self, scene: torch.Tensor) -> torch.Tensor:
-        """The scene with each layer's high and low swapped."""
-        low, high = self._limits()
-        return low + high - scene
-
     def _limits(self) -> tuple[torch.Tensor, torch.Tensor]:
         low, high = torch.tensor(self.ranges).T[:, None, :, None, None]
         return low, high

@@ -151,8 +151,8 @@ def test_a_sample_is_shown_instead_of_random_fields():
     sample = torch.linspace(0.2, 0.4, 40 * 50).view(1, 40, 50)
     found = measure_reach(StubNetwork(function), n_layers=1, stride=1, tile=64, ranges=[(0.0, 1.0)], sample=sample)
     assert found.radius == 1
-    inside = seen[2][0, 0]  # after two trials of tile sizes
-    assert 0.2 <= inside.min() <= inside.max() <= 0.4
+    shown = [batch for batch in seen if 0.2 <= batch.min() < batch.max() <= 0.4]
+    assert len(shown) > len(seen) / 3  # the others have something flat far away
 
 
 def test_several_classes_count_together():
