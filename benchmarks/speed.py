@@ -19,6 +19,7 @@ from benchmarks.contenders import (
     rtsx_zarr_to_zarr,
 )
 from benchmarks.scene import make_bundle, make_unet, write_scene
+from rtsx.model.probing import reach_of
 
 TILES = ((256, 64), (512, 128), (1024, 256))
 
@@ -37,7 +38,7 @@ def contenders(
             rtsx_zarr_to_zarr, work, tile=tile, overlap=overlap, trim=0, backend="eager"
         )
         found[f"c  MONAI in memory    {shape}"] = partial(monai_in_memory, work, tile=tile, overlap=overlap)
-    reach = work.bundle.measured_reach()
+    reach = reach_of(work.bundle)
     halo = -(-reach.radius // 32) * 32
     for backend in backends:
         found[f"b  rtsx auto, {backend}".ljust(29)] = partial(rtsx_zarr_to_zarr, work, backend=backend)
@@ -69,7 +70,7 @@ def run(
         module = make_unet()
         bundle = make_bundle(module)
         work = prepare_work(write_scene(folder, size), bundle, module, folder)
-        reach = bundle.measured_reach()
+        reach = reach_of(bundle)
         print(
             f"Unet/resnet18, 10 layers, {size} x {size} px, torch {torch.__version__}, {torch.get_num_threads()} threads; {reach}"
         )

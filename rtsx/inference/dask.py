@@ -69,7 +69,7 @@ def _array(
 
 def _valid(layers: Mapping[str, da.Array], mask: da.Array | None, runner: Runner) -> da.Array:
     masks = [] if mask is None else [mask]
-    return da.map_blocks(
+    valid: da.Array = da.map_blocks(
         _valid_block,
         *layers.values(),
         *masks,
@@ -79,6 +79,7 @@ def _valid(layers: Mapping[str, da.Array], mask: da.Array | None, runner: Runner
         name=None,
         meta=np.empty((0, 0), bool),
     )
+    return valid
 
 
 def _valid_block(*arrays: NDArray[Any], names: Sequence[str], runner: Runner) -> NDArray[np.bool_]:

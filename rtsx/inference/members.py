@@ -8,6 +8,7 @@ from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
 from rtsx.model import ModelBundle
 from rtsx.model.inputs import Packing
+from rtsx.model.probing import reach_of
 
 __all__ = ["check_turns", "check_units", "ensemble", "habits_of"]
 
@@ -88,7 +89,7 @@ def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measur
     measures
         Whether the reach is wanted; one that is not stored with its bundle is measured then, once per machine.
     """
-    reaches = [bundle.measured_reach() for bundle in bundles] if measures else []
+    reaches = [reach_of(bundle) for bundle in bundles] if measures else []
     finite = bool(reaches) and not any(reach.depends_on_tile for reach in reaches)
     farthest = max((reach.radius for reach in reaches), default=0) / min(scales, default=1.0)
     first = bundles[0]

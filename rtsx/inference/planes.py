@@ -50,9 +50,9 @@ def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:
     if chunks is None:
         return np.asarray(array)
     leading = (1,) if array.ndim == 3 else ()
-    if isinstance(array, da.Array):
-        return array.rechunk((*leading, *chunks))
-    return da.from_array(array, chunks=(*leading, *chunks))
+    lazy = array if isinstance(array, da.Array) else da.from_array(array)
+    rechunked: da.Array = lazy.rechunk((*leading, *chunks))
+    return rechunked
 
 
 def _plane(arrays: dict[str, Any], runner: Runner) -> dict[str, Any]:

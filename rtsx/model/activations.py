@@ -28,7 +28,7 @@ class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of every storage from its first tensor to its last."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.live = 0
         self.peak = 0
         self._seen: set[int] = set()

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.eager import open_eager
+from rtsx.model.compiled import open_compiled
+from rtsx.model.eager import open_eager, uses_batch_statistics
 from rtsx.model.forward import Forward
+from rtsx.model.onnxruntime import exported_onnx, open_onnx
+from rtsx.model.openvino import open_openvino
 
 if TYPE_CHECKING:
     from rtsx.model.source import NetworkSource
 
 __all__ = [
+    "BACKENDS",
     "Activation",
     "Network",
     "ProbabilityNetwork",
@@ -23,6 +27,9 @@ __all__ = [
 ]
 
 Activation = Literal["sigmoid", "softmax", "none"]
+
+BACKENDS = ("eager", "compile", "onnx", "openvino")
+"""Every backend by name."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ROUNDING = 1e-4
@@ -238,7 +245,8 @@ def open_network(
     precision
         "auto", "float32", "bfloat16" or "float16".
     backend
-        "auto", "eager", "compile", "onnx" or "openvino".
+        "eager", "compile", "onnx" or "openvino"; "auto" is what needs nothing else: eager torch, or ONNX Runtime for
+        an ONNX file. Which one is fastest, `chosen_backend` finds out.
 
     Raises
     ------
@@ -249,10 +257,35 @@ def open_network(
     """
     where = resolve_device(device)
     dtype = resolve_dtype(precision, where)
-    forward = open_eager(source.load_module(), device=where, dtype=dtype)
+    name = ("onnx" if source.framework == "onnx" else "eager") if backend == "auto" else backend
+    if name in {"onnx", "openvino"} and dtype != torch.float32:
+        raise BundleError(f"backend={name!r} computes in float32; got precision={precision!r}. Leave precision out.")
+    match name:
+        case "eager":
+            forward = open_eager(source.load_module(), device=where, dtype=dtype)
+        case "compile":
+            forward = open_compiled(source.load_module(), device=where, dtype=dtype)
+        case "onnx" if source.framework == "onnx":
+            forward = open_onnx(source.onnx_path(), device=where)
+        case "onnx":
+            forward = open_onnx(_exported(source, n_layers=n_layers, tile=2 * stride), device=where)
+        case "openvino" if where.type != "cpu":
+            raise BundleError(f"backend='openvino' runs on the CPU; got device={device!r}. Take 'eager' there.")
+        case "openvino":
+            model = source.onnx_path() if source.framework == "onnx" else source.load_module()
+            forward = open_openvino(model, n_layers=n_layers, tile=tile)
+        case _:
+            raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
     return ProbabilityNetwork(
-        forward, device=where, backend="eager", n_layers=n_layers, classes=classes, activation=activation
+        forward, device=where, backend=name, n_layers=n_layers, classes=classes, activation=activation
     )
+
+
+def _exported(source: "NetworkSource", *, n_layers: int, tile: int) -> bytes:
+    module = source.load_module()
+    if isinstance(module, torch.jit.ScriptModule) or uses_batch_statistics(module):
+        raise BundleError("Scripted networks and batch statistics have no way to ONNX. Run them with backend='eager'.")
+    return exported_onnx(module, n_layers=n_layers, tile=tile)
 
 
 def _conforms(stub: StubNetwork, network: ProbabilityNetwork) -> tuple[Network, Network]:
