@@ -1,5 +1,6 @@
 """The demo's picture: image, probability, and outlines over truth; the whole scene above, its busiest corner below."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +16,19 @@ from rtsx.cube import geobox_of, packing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Scene", "busiest_window", "colour_composite", "draw"]
+__all__ = ["Scene", "busiest_window", "colour_composite", "draw", "stretch"]
 
 _ZOOM = 512
 """Side of the lower row's window, px."""
 _DRAWN = 1000
 """Pixels that a panel can show; larger rasters are thinned."""
+_BANDS = ("red", "green", "blue")
 _GAMMA = 0.8
 """Exponent of the stretch: below 1 brightens the dark tundra."""
+
+
+Stretch = Mapping[str, tuple[float, float]]
+"""Stored values of each band that are drawn black and white."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +56,11 @@ def draw(scene: Scene, path: Path, *, title: str) -> None:
     everything = (slice(0, rows), slice(0, columns))
     truth = scene.truth.to_crs(geobox_of(scene.cube).crs)
     zoom = busiest_window(truth, scene.cube, side=min(_ZOOM, rows, columns))
+    thinned = {"y": slice(0, rows, _step(rows)), "x": slice(0, columns, _step(columns))}
+    limits = stretch(scene.cube.isel(thinned), scene.pred["valid"].isel(thinned).values)
     axes = figure.subplots(2, 3)
     for row, window in zip(axes, (everything, zoom), strict=True):
-        _draw_row(row, scene, window)
+        _draw_row(row, scene, window=window, limits=limits)
     _frame(axes[0][2], scene.cube, zoom)
     for axis, name in zip(axes[0], ("image", "probability", "found (orange) over truth (blue)"), strict=True):
         axis.set_title(name, fontsize=11)
@@ -61,28 +69,39 @@ def draw(scene: Scene, path: Path, *, title: str) -> None:
     figure.savefig(path, metadata={"Software": "rtsx"})
 
 
-def colour_composite(cube: xr.Dataset) -> NDArray[np.float32]:
-    """True-colour image (y, x, 3) in 0-1, stretched between the 1st and 99th percentile of each band; nodata is white.
+def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:
+    """Stored values of each band that are drawn black and white: 1st and 99th percentile of the valid pixels.
+
+    Clouds are not valid, so they do not darken the ground; where nothing is valid, what is there counts.
 
     Examples
     --------
-    >>> band = xr.DataArray(np.full((4, 4), 700, "uint16"), dims=("y", "x"), attrs={"_FillValue": 0})
-    >>> colour_composite(xr.Dataset({"red": band, "green": band, "blue": band * 0})).shape
-    (4, 4, 3)
+    >>> band = xr.DataArray(np.arange(101, dtype="uint16").reshape(1, -1), dims=("y", "x"))
+    >>> stretch(xr.Dataset({"red": band, "green": band, "blue": band}), np.ones((1, 101), bool))["red"]
+    (1.0, 99.0)
     """
+    limits = {}
+    for name in _BANDS:
+        stored = cube[name].values
+        low, high = np.percentile(stored[valid] if valid.any() else stored, (1, 99))
+        limits[name] = (float(low), max(float(high), float(low) + 1e-6))
+    return limits
+
+
+def colour_composite(cube: xr.Dataset, limits: Stretch) -> NDArray[np.float32]:
+    """True-colour image (y, x, 3) in 0-1; nodata is white."""
     bands = []
-    for name in ("red", "green", "blue"):
+    for name in _BANDS:
         stored = cube[name].values
         nodata = packing(cube[name])["nodata"]
         present = np.isfinite(stored) if nodata is None else stored != nodata
-        low, high = np.percentile(stored[present], (1, 99)) if present.any() else (0, 1)
-        stretched = np.clip((stored.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA
-        bands.append(np.where(present, stretched, 1))
+        low, high = limits[name]
+        bands.append(np.where(present, np.clip((stored.astype(np.float32) - low) / (high - low), 0, 1) ** _GAMMA, 1))
     return np.stack(bands, axis=-1).astype(np.float32)
 
 
 def busiest_window(truth: gpd.GeoDataFrame, cube: xr.Dataset, *, side: int) -> tuple[slice, slice]:
-    """Rows and columns of a square that holds the most of the outlines' area, centred on one of them, inside the cube.
+    """Rows and columns of a square inside the cube with the most outlines, large ones counting more, centred on one.
 
     The middle of the cube where there is no outline.
     """
@@ -91,11 +110,12 @@ def busiest_window(truth: gpd.GeoDataFrame, cube: xr.Dataset, *, side: int) -> t
     if truth.empty:
         return _square((shape[0] / 2, shape[1] / 2), shape, side=side)
     geometry = truth.geometry.to_numpy()
-    centres, areas = shapely.centroid(geometry), shapely.area(geometry)
+    centres, weights = shapely.centroid(geometry), np.sqrt(shapely.area(geometry))
     columns, rows = ~geobox.affine * (shapely.get_x(centres), shapely.get_y(centres))
     windows = [_square(middle, shape, side=side) for middle in zip(rows, columns, strict=True)]
     held = [
-        areas[(rows >= y.start) & (rows < y.stop) & (columns >= x.start) & (columns < x.stop)].sum() for y, x in windows
+        weights[(rows >= y.start) & (rows < y.stop) & (columns >= x.start) & (columns < x.stop)].sum()
+        for y, x in windows
     ]
     return windows[int(np.argmax(held))]
 
@@ -107,17 +127,21 @@ def _square(middle: tuple[float, float], shape: tuple[int, int], *, side: int) -
     return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
-def _draw_row(axes: "NDArray[np.object_]", scene: Scene, window: tuple[slice, slice]) -> None:
+def _step(side: int) -> int:
+    return max(1, side // _DRAWN)
+
+
+def _draw_row(axes: "NDArray[np.object_]", scene: Scene, *, window: tuple[slice, slice], limits: Stretch) -> None:
     side = max(part.stop - part.start for part in window)
-    step = max(1, side // _DRAWN)
+    step = _step(side)
     place = {"y": slice(window[0].start, window[0].stop, step), "x": slice(window[1].start, window[1].stop, step)}
     cube, pred = scene.cube.isel(place), scene.pred.isel(place)
     extent = _extent(scene.cube, window)
-    image = colour_composite(cube)
+    image = colour_composite(cube, limits)
     probability = np.where(pred["valid"].values, pred["probability"].values * 0.01, np.nan)
     for axis in axes:
         axis.imshow(image, extent=extent, interpolation="nearest")
-    axes[1].imshow(image.mean(axis=-1), extent=extent, cmap="gray", vmin=-0.6, vmax=1.4)
+    axes[1].imshow(image.mean(axis=-1), extent=extent, cmap="gray", vmin=-0.4, vmax=1)
     # Transparent where nothing is likely, so that the ground can be read beneath.
     alpha = np.nan_to_num(np.clip(probability * 3, 0, 1))
     axes[1].imshow(probability, extent=extent, cmap="inferno", vmin=0, vmax=1, alpha=alpha, interpolation="nearest")

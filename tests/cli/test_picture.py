@@ -7,7 +7,7 @@ import xarray as xr
 from PIL import Image
 
 import rtsx
-from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw
+from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw, stretch
 from rtsx.cube import geobox_of
 from rtsx.synthetic import SceneFiles
 
@@ -24,7 +24,7 @@ def squares(cube: xr.Dataset, *corners: tuple[int, int, int]) -> gpd.GeoDataFram
     return gpd.GeoDataFrame(geometry=boxes, crs=geobox_of(cube).crs)
 
 
-def test_the_busiest_window_holds_the_most_area(scene: SceneFiles) -> None:
+def test_the_busiest_window_holds_the_most_outlines(scene: SceneFiles) -> None:
     cube = rtsx.open_cube(scene.image, sensor="planetscope")
     truth = squares(cube, (10, 10, 4), (180, 200, 12), (200, 180, 12))
     y, x = busiest_window(truth, cube, side=64)
@@ -46,9 +46,19 @@ def test_without_outlines_the_middle_is_shown(scene: SceneFiles) -> None:
 def test_missing_pixels_are_white() -> None:
     stored = np.array([[0, 500, 900]], np.uint16)
     band = xr.DataArray(stored, dims=("y", "x"), attrs={"_FillValue": 0})
-    image = colour_composite(xr.Dataset({"red": band, "green": band, "blue": band}))
+    cube = xr.Dataset({"red": band, "green": band, "blue": band})
+    image = colour_composite(cube, stretch(cube, stored > 0))
     np.testing.assert_array_equal(image[0, 0], 1)
     assert 0 <= image[0, 1, 0] < image[0, 2, 0] <= 1
+
+
+def test_clouds_do_not_darken_the_ground() -> None:
+    stored = np.array([[500, 510, 520, 9000]], np.uint16)
+    band = xr.DataArray(stored, dims=("y", "x"))
+    cube = xr.Dataset({"red": band, "green": band, "blue": band})
+    image = colour_composite(cube, stretch(cube, stored < 9000))
+    assert image[0, 1, 0] > 0.4
+    assert image[0, 3, 0] == 1
 
 
 def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:

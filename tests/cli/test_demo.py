@@ -1,0 +1,56 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pytest
+import rasterio
+from PIL import Image
+
+import rtsx
+from rtsx.cli import demo
+
+Command = Callable[..., Any]
+MADE = {"scene", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}
+
+
+def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    outcome = rtsx_command("demo", "--out", out, "--size", "512", "--seed", "5")
+    assert outcome.status == 0, outcome.err
+    assert {path.name for path in out.iterdir()} == MADE
+    assert "Scene 5, 512 x 512 px of 3 m" in outcome.out
+    assert all(word in outcome.out for word in ("IoU", "precision", "recall", "total", str(out / "demo.png")))
+    stored = rtsx.open_cube(out / "map.zarr")
+    with rasterio.open(out / "binary.tif") as file:
+        assert (file.read(1) == stored["binary"].values).all()
+    assert len(gpd.read_parquet(out / "slumps.parquet")) == len(rtsx.extract_footprints(stored))
+    assert Image.open(out / "demo.png").width > 1000
+
+
+def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    (out / "scene").mkdir(parents=True)
+    (out / "scene" / "mine.txt").write_text("mine")
+    line = ("demo", "--out", out, "--size", "256", "--seed", "5")
+    refused = rtsx_command(*line)
+    assert refused.status == 2
+    assert "--overwrite" in refused.err
+    assert [path.name for path in out.iterdir()] == ["scene"]
+    assert rtsx_command(*line, "--overwrite").status == 0
+    assert rtsx_command(*line, "--overwrite").status == 0
+    assert (out / "scene" / "mine.txt").read_text() == "mine"
+
+
+def test_its_own_scene_has_to_be_found(rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_SIZE", 256)
+    monkeypatch.setattr(demo, "EXPECTED_IOU", 1.01)
+    outcome = rtsx_command("demo", "--out", tmp_path / "demo", "--size", "256")
+    assert outcome.status == 1
+    assert "has to reach an IoU of 1.01" in outcome.err
+
+
+def test_refuses_a_scene_that_is_too_small(rtsx_command: Command, tmp_path: Path) -> None:
+    outcome = rtsx_command("demo", "--out", tmp_path / "demo", "--size", "32")
+    assert outcome.status == 2
+    assert not (tmp_path / "demo").exists()
