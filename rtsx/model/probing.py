@@ -24,13 +24,15 @@ AGREEMENT = 1e-4
 
 # Opening and timing the others takes about as long; shorter jobs are better done than prepared.
 _WORTHWHILE_S = 60.0
+# A job of fewer passes is done before anything could be timed.
+_FEWEST_PASSES = 32
 # Side in px at which backends are timed: large enough to rank them, small enough to be quick.
 _TIMED_TILE = 512
 _PASSES = 3
 
 _LOCK = Lock()
 _REACHES: dict[str, Reach] = {}
-_BACKENDS: dict[tuple[str, int], str] = {}
+_BACKENDS: dict[tuple[str, int, bool], str] = {}
 
 
 def reference_backend(bundle: ModelBundle) -> str:
@@ -54,12 +56,12 @@ def reach_of(bundle: ModelBundle) -> Reach:
 def chosen_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
     """The backend for `passes` forward passes over tiles of `tile` px on this machine's CPU.
 
-    A job that the reference finishes within a minute is left to it. For a longer one, every installed backend is timed
+    A job of a few passes, or that the reference finishes within a minute, is left to it. For a longer one, every installed backend is timed
     on a few passes; the fastest that agrees with the reference to 1e-4 is chosen and remembered for the bundle's
     digest, the tile, the threads and the libraries' versions. torch.compile is not tried, because building its
     kernels takes longer than most jobs; ask for it by name.
     """
-    key = (bundle.digest, tile)
+    key = (bundle.digest, tile, passes < _FEWEST_PASSES)
     with _LOCK:
         if key not in _BACKENDS:
             _BACKENDS[key] = _choice(bundle, tile=tile, passes=passes)
@@ -106,7 +108,7 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> str:
     kept = recall("backend", conditions)
     if kept is not None and kept["backend"] in candidates:
         return str(kept["backend"])
-    if len(candidates) == 1:
+    if len(candidates) == 1 or passes < _FEWEST_PASSES:
         return reference
     timed = bundle.tile if bundle.source.framework != "torch" else min(tile, _TIMED_TILE)
     batch = Scenery(ranges=plausible_ranges(bundle.inputs), seed=0).field(timed, number=0)

@@ -78,10 +78,10 @@ def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(0.2)
     monkeypatch.setattr("rtsx.model.probing._WORTHWHILE_S", -1.0)
     monkeypatch.setattr("rtsx.model.probing.fastest_backend", lambda *a, **k: ("openvino", {"openvino": 1.0}))
-    assert chosen_backend(bundle, tile=32, passes=10) == "openvino"
+    assert chosen_backend(bundle, tile=32, passes=100) == "openvino"
     monkeypatch.setattr("rtsx.model.probing._BACKENDS", {})
     monkeypatch.setattr("rtsx.model.probing.fastest_backend", None)  # asking again would fail
-    assert chosen_backend(bundle, tile=32, passes=10) == "openvino"
+    assert chosen_backend(bundle, tile=32, passes=100) == "openvino"
 
 
 def test_a_stored_reach_is_believed_and_a_measured_one_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,11 +50,13 @@ def cloud_bundle(real_models: Path) -> rtsx.ModelBundle:
         classes=("clear", "cloud", "shadow"),
         activation="softmax",
         tile=256,
-        overlap=64,
+        overlap=128,
+        trim=0,
     )
 
 
-# The reference runs one pass per tile of 256 px; a hundredth is left to the seams that it has and we have not.
+# One pass per tile, like the reference, of which a hundredth may be missing: the network looks at its whole tile, so the
+# answer moves with where tiles lie (Landsat 7, overlap 64: 0.823; 96: 0.828; 128: 0.829).
 @pytest.mark.parametrize(("scene", "least"), [("landsat7", 0.826), ("landsat5", 0.708)])
 def test_a_trained_cloud_mask_reaches_its_published_agreement(
     real_data: Path, cloud_bundle: rtsx.ModelBundle, scene: str, least: float
@@ -76,9 +78,17 @@ def test_a_trained_torchscript_network_runs_over_naip(real_data: Path, real_mode
     tif = real_data / "chesapeake_mini" / "tile" / "m_3907833_nw_17_1_naip-new.tif"
     cube = rtsx.open_cube(tif, layers=bands, chunks=100)
     bundle = rtsx.ModelBundle.open(
-        weights, layers=bands, mean=[127.5] * 4, std=[127.5] * 4, classes=("land", "kelp"), activation="softmax",
-        tile=256, overlap=64, stride=32, trust=True,
-    )  # fmt: skip
+        weights,
+        layers=bands,
+        mean=[127.5] * 4,
+        std=[127.5] * 4,
+        classes=("land", "kelp"),
+        activation="softmax",
+        tile=288,
+        overlap=32,
+        trim=0,
+        stride=32,
+    )
     prediction = rtsx.predict_cube(cube, bundle).compute()
     probability = prediction["probability"]
     assert probability.shape == (2, 260, 260)
@@ -100,8 +110,11 @@ def unetplusplus() -> torch.nn.Module:
 
     torch.manual_seed(0)
     network = smp.UnetPlusPlus("resnet34", encoder_weights=None, in_channels=7, classes=1).eval()
+    head = network.segmentation_head[0]
     with torch.no_grad():
-        network.segmentation_head[0].weight *= 30  # so that the answer varies
+        answer = network(torch.rand(1, 7, 256, 256))
+        head.bias.sub_(answer.mean()).mul_(2 / answer.std())  # so that the answer varies about one half
+        head.weight.mul_(2 / answer.std())
     return network
 
 
@@ -168,3 +181,41 @@ def test_four_formats_give_the_same_bits_on_a_slanted_planetscope_scene(
     np.testing.assert_array_equal(answered, valid.values)
     assert (first["binary"].values[~answered] == 255).all()
     assert first["probability"].values[answered].std() > 0.01
+
+
+class BareGround(torch.nn.Module):
+    """Steep logits of bright red and little green: a stand-in for a network of one's own."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        red, nir = batch[:, :1], batch[:, 1:]
+        ndvi = (nir - red) / (nir + red + 1e-6)
+        smooth = torch.nn.functional.avg_pool2d(torch.cat([red, ndvi], 1), 3, stride=1, padding=1)
+        return 60 * torch.minimum(smooth[:, :1] - 0.06, 0.35 - smooth[:, 1:])
+
+
+def test_bykovsky_ends_in_outlines(real_data: Path, tmp_path: Path) -> None:
+    tif = next((real_data / "rts_expert_s2l8" / "Bykovsky").glob("S2_*.tif"))
+    names = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
+    cube = rtsx.open_cube(tif, layers=names, sensor=None, chunks=100)
+    for name in names:
+        cube[name].attrs["scale_factor"] = 1e-4
+    bundle = rtsx.ModelBundle.from_module(
+        BareGround(), layers=("red", "nir"), mean=(0, 0), std=(1, 1), classes=("bare",), tile=128, overlap=32, stride=1
+    )
+    store = rtsx.write_cube(rtsx.predict_cube(cube, bundle), tmp_path / "bykovsky.zarr")
+    prediction = rtsx.open_cube(store)
+    outlines = rtsx.extract_footprints(prediction, min_area_m2=500)
+    assert outlines.crs.to_epsg() == 32652
+    assert len(outlines) > 3
+    assert outlines.geometry.is_valid.all()
+    west, south, east, north = cube.odc.geobox.extent.boundingbox
+    assert (outlines.total_bounds >= [west, south, west, south]).all()
+    assert (outlines.total_bounds <= [east, north, east, north]).all()
+    geographic = rtsx.extract_footprints(prediction, min_area_m2=500, geographic=True)
+    assert geographic.crs.to_epsg() == 4326
+    assert len(geographic) == len(outlines)
+    assert geographic["centroid_lat"].between(71, 73).all()
+    assert geographic["centroid_lon"].between(128, 131).all()
+    # UTM keeps areas to a thousandth within its zone; the field is geodesic whatever the CRS.
+    np.testing.assert_allclose(outlines["area_m2"], outlines.area, rtol=2e-3)
+    np.testing.assert_allclose(geographic["area_m2"], outlines["area_m2"])
