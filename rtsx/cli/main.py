@@ -10,12 +10,15 @@ from rtsx.cli.app import app
 from rtsx.cli.console import complain
 from rtsx.errors import RtsxError
 
-__all__ = ["DEFECT", "USER_ERROR", "main"]
+__all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
 
 DEFECT = 1
 """Exit status of an error that is ours."""
 USER_ERROR = 2
 """Exit status of an error that the user can cure; typer gives it to wrong options too."""
+
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     try:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
+    except SystemExit as leaving:
+        if leaving.code == STOPPED:
+            complain("Stopped. What was not complete has been removed.")
+        raise
     except RtsxError as error:
         _leave(USER_ERROR, str(error), debug=debug)
     except Exception as error:

@@ -72,6 +72,7 @@ def test_ctrl_c_is_130(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(rtsx, "open_cube", failing(KeyboardInterrupt()), raising=False)
     outcome = rtsx_command("info", "scene.tif")
     assert outcome.status == 130
+    assert "Stopped" in outcome.err
     assert "Traceback" not in outcome.err
 
 
