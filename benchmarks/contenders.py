@@ -34,7 +34,7 @@ class Work:
     """Where answers may be written."""
 
 
-def prepare_work(store: Path, bundle: rtsx.ModelBundle, module: torch.nn.Module, out: Path) -> Work:
+def prepare_work(store: Path, bundle: rtsx.ModelBundle, *, module: torch.nn.Module, out: Path) -> Work:
     """Read the cube into memory once, for those who start from there."""
     cube = rtsx.open_cube(store)
     packings = {name: Packing(scale_factor=cube[name].attrs["scale_factor"]) for name in bundle.layers}

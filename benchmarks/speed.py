@@ -69,7 +69,7 @@ def run(
         folder = Path(name)
         module = make_unet()
         bundle = make_bundle(module)
-        work = prepare_work(write_scene(folder, size), bundle, module, folder)
+        work = prepare_work(write_scene(folder, size), bundle, module=module, out=folder)
         reach = reach_of(bundle)
         print(
             f"Unet/resnet18, 10 layers, {size} x {size} px, torch {torch.__version__}, {torch.get_num_threads()} threads; {reach}"

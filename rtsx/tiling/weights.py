@@ -48,5 +48,5 @@ def window_shape(blend: Blend, *, length: int, ramp: int) -> NDArray[np.float64]
         return shape
     if blend in ("crop", "max") or ramp == 0:
         return np.ones(length)
-    rise = np.clip(np.minimum(position, length - position) / ramp, 0, 1)
-    return rise if blend == "linear" else np.sin(0.5 * np.pi * rise) ** 2
+    rise: NDArray[np.float64] = np.clip(np.minimum(position, length - position) / ramp, 0, 1)
+    return np.sin(0.5 * np.pi * rise) ** 2 if blend == "hann" else rise
