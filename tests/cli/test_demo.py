@@ -25,7 +25,8 @@ def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Pa
     with rasterio.open(out / "binary.tif") as file:
         assert (file.read(1) == stored["binary"].values).all()
     assert len(gpd.read_parquet(out / "slumps.parquet")) == len(rtsx.extract_footprints(stored))
-    assert Image.open(out / "demo.png").width > 1000
+    with Image.open(out / "demo.png") as picture:
+        assert picture.width > 1000
 
 
 def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_command: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
+from numpy.typing import NDArray
 from PIL import Image
 
 import rtsx
@@ -22,6 +23,11 @@ def squares(cube: xr.Dataset, *corners: tuple[int, int, int]) -> gpd.GeoDataFram
         for row, column, side in corners
     ]
     return gpd.GeoDataFrame(geometry=boxes, crs=geobox_of(cube).crs)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def test_the_busiest_window_holds_the_most_outlines(scene: SceneFiles) -> None:
@@ -69,7 +75,7 @@ def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:
     truth = squares(cube, (45, 45, 20))
     draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (40, 40, 20)), truth=truth), tmp_path / "a.png", title="A")
     draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (80, 40, 20)), truth=truth), tmp_path / "b.png", title="A")
-    drawn, moved = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("a.png", "b.png"))
+    drawn, moved = read_picture(tmp_path / "a.png"), read_picture(tmp_path / "b.png")
     assert drawn.shape[0] > 800
     assert drawn.std() > 20
     assert (drawn != moved).any(axis=-1).sum() > 100  # the outline is in the picture, and where it should be
