@@ -22,11 +22,6 @@ def keep_freed_memory() -> bool:
 
     Call it first, before threads start: every thread then draws on one heap, because the heaps that glibc gives to
     single threads cannot hold large blocks.
-
-    Examples
-    --------
-    >>> keep_freed_memory()  # doctest: +SKIP
-    True
     """
     if not _is_glibc():
         return False

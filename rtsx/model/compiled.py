@@ -6,7 +6,7 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model.eager import cast_forward, uses_batch_statistics
-from rtsx.model.forward import Forward, in_batches_of
+from rtsx.model.forward import Forward, in_largest_batches
 
 __all__ = ["can_compile", "open_compiled"]
 
@@ -40,10 +40,4 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
     compiled = torch.compile(
         cast_forward(module, device=device, dtype=dtype), dynamic=False, options={"freezing": True}
     )
-    full: dict[torch.Size, int] = {}
-
-    def forward(batch: torch.Tensor) -> torch.Tensor:
-        size = full[batch.shape[1:]] = max(full.get(batch.shape[1:], 0), len(batch))
-        return in_batches_of(compiled, size)(batch)
-
-    return forward
+    return in_largest_batches(compiled)

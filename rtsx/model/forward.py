@@ -6,7 +6,7 @@ import torch
 
 from rtsx.errors import BundleError
 
-__all__ = ["Forward", "in_batches_of", "only_tensor"]
+__all__ = ["Forward", "in_batches_of", "in_largest_batches", "only_tensor"]
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """A network without its activation: (tile, layer, y, x) float32 to (tile, class, y, x) of any floating dtype."""
@@ -39,6 +39,26 @@ def in_batches_of(forward: Forward, size: int) -> Forward:
         return torch.cat(answers)
 
     return forward_any
+
+
+def in_largest_batches(forward: Forward) -> Forward:
+    """Fill every batch up to the largest that came so far with such tiles, for a pass that is slow to meet a new size.
+
+    When the device runs out of memory the largest is forgotten: the caller comes again with fewer tiles, and filling
+    these up would fail the same way.
+    """
+    largest: dict[torch.Size, int] = {}
+
+    def forward_filled(batch: torch.Tensor) -> torch.Tensor:
+        tile = batch.shape[1:]
+        size = largest[tile] = max(largest.get(tile, 0), len(batch))
+        try:
+            return in_batches_of(forward, size)(batch)
+        except torch.OutOfMemoryError:
+            del largest[tile]
+            raise
+
+    return forward_filled
 
 
 def only_tensor(raw: object) -> torch.Tensor:
