@@ -1,6 +1,7 @@
 """torch.compile: kernels made for one network and one tile size; costs tens of seconds before the first answer."""
 
 import shutil
+from importlib.util import find_spec
 
 import torch
 
@@ -14,7 +15,7 @@ __all__ = ["can_compile", "open_compiled"]
 def can_compile(device: torch.device) -> bool:
     """Whether the machine has what torch.compile calls: a C++ compiler for a CPU, Triton for a GPU."""
     if device.type == "cuda":
-        return torch.utils._triton.has_triton()
+        return find_spec("triton") is not None
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 

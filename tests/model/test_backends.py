@@ -8,7 +8,7 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle
-from rtsx.model.compiled import can_compile
+from rtsx.model.compiled import can_compile, open_compiled
 from rtsx.model.network import BACKENDS
 
 NEEDS = {"onnx": "onnxscript", "openvino": "openvino"}
@@ -49,6 +49,15 @@ def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> N
         batch = torch.rand(shape)
         expected = run(bundle, "eager", batch)
         torch.testing.assert_close(run(bundle, backend, batch), expected, atol=1e-4, rtol=0)
+
+
+def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.model.compiled.shutil.which", lambda name: None)
+    monkeypatch.setattr("rtsx.model.compiled.find_spec", lambda name: name == "triton")
+    assert can_compile(torch.device("cuda"))
+    assert not can_compile(torch.device("cpu"))
+    with pytest.raises(MissingExtraError, match=r"needs a C\+\+ compiler"):
+        open_compiled(Small(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_answers_do_not_share_a_buffer(bundle: ModelBundle) -> None:
