@@ -8,9 +8,12 @@ from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
 from rtsx.model import ModelBundle
 from rtsx.model.inputs import Packing
+from rtsx.model.network import BACKENDS
 from rtsx.model.probing import reach_of
 
-__all__ = ["check_turns", "check_units", "ensemble", "habits_of"]
+__all__ = ["check_runtime", "check_turns", "check_units", "ensemble", "habits_of"]
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # A turned picture of these is not what they are on turned ground, so a network would be shown something false.
 _DIRECTIONAL = frozenset({"aspect", "hillshade"})
@@ -39,6 +42,18 @@ def ensemble(bundle: ModelBundle | Sequence[ModelBundle]) -> tuple[ModelBundle, 
                 f"by {first.activation}, {other.id!r} has {other.classes} by {other.activation}. Run them apart."
             )
     return bundles
+
+
+def check_runtime(*, device: str, precision: str, backend: str, batch_size: int | None) -> None:
+    """Refuse words that mean nothing; whether a device or library is there, only the worker knows."""
+    if not (device in ("auto", "cpu", "cuda") or device.startswith("cuda:")):
+        raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.")
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision has to be 'auto' or one of {', '.join(PRECISIONS[1:])}; got {precision!r}.")
+    if backend not in ("auto", *BACKENDS):
+        raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise PlanError(f"batch_size has to be at least 1; got {batch_size}. Leave it out for the device's own choice.")
 
 
 def check_units(bundles: Sequence[ModelBundle], packings: Mapping[str, Packing], *, kinds: Mapping[str, str]) -> None:

@@ -23,6 +23,8 @@ __all__ = ["MemoryPlan", "available_bytes", "largest_tile", "require_memory"]
 _IN_FLIGHT = 2
 # Scratch of the convolution library on top of the tensors themselves; 1.4 measured on a U-Net with oneDNN.
 _SCRATCH = 2.0
+# What allocators hold back between passes, and schedulers and libraries load on first use.
+_SLACK_BYTES = 2**27
 _GIB = 2**30
 # The share of a worker's memory that the network's own tensors may take when the tile is ours to choose.
 _NETWORK_SHARE = 0.25
@@ -43,8 +45,8 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """All together."""
-        return self.window_bytes + self.answer_bytes + self.network_bytes
+        """All together, and a slack of 128 MiB for allocators."""
+        return self.window_bytes + self.answer_bytes + self.network_bytes + _SLACK_BYTES
 
     @classmethod
     def reckon(

@@ -9,7 +9,7 @@ from rtsx.cube import geobox_of, lattice_origin, layer_names, packing, validate_
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
-from rtsx.inference.members import check_turns, check_units, ensemble, habits_of
+from rtsx.inference.members import check_runtime, check_turns, check_units, ensemble, habits_of
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
 from rtsx.inference.plan import AnswerType, Merge, PredictionPlan
 from rtsx.inference.planes import predict_planes
@@ -104,6 +104,7 @@ def predict_cube(
         The plan needs more memory than a worker has.
     """
     bundles = ensemble(bundle)
+    check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size)
     validate_cube(cube)
     names = tuple(dict.fromkeys(n for b in bundles for n in required_layers(b.inputs, layer_names(cube))))
     packings = {name: Packing(**packing(cube[name])) for name in names}

@@ -151,13 +151,22 @@ def derived_ndvi_is_defined(
     stored: Mapping[str, NDArray[Any]], *, packings: Mapping[str, Packing]
 ) -> NDArray[np.bool_]:
     """Pixels (y, x) where red + nir is not 0, so that ndvi = (nir - red) / (nir + red) exists."""
-    total = sum(
-        stored[name].astype(np.float32) * np.float32(packings[name].scale_factor)
-        + np.float32(packings[name].add_offset)
-        for name in ("red", "nir")
+    red, nir = (
+        stored[name].astype(np.float32) * np.float32(factor) + np.float32(summand)
+        for name, (factor, summand) in _in_units_of_red(packings).items()
     )
-    defined: NDArray[np.bool_] = np.asarray(total) != 0
+    defined: NDArray[np.bool_] = red + nir != 0
     return defined
+
+
+def _in_units_of_red(packings: Mapping[str, Packing]) -> dict[str, tuple[float, float]]:
+    """Factor and summand of both bands of ndvi, in stored units of red instead of physical ones.
+
+    The index is the same, and with an offset such as Sentinel-2's the sum of two whole numbers is exactly 0 where it
+    should be, not 1e-8.
+    """
+    unit = packings["red"].scale_factor
+    return {name: (packings[name].scale_factor / unit, packings[name].add_offset / unit) for name in ("red", "nir")}
 
 
 def prepare(
@@ -181,8 +190,7 @@ def prepare(
             channel.copy_(stored[layer.name]).mul_(factor).add_(summand)
         else:
             red, nir = (
-                stored[name].float() * packings[name].scale_factor + packings[name].add_offset
-                for name in ("red", "nir")
+                stored[name].float() * scale + shift for name, (scale, shift) in _in_units_of_red(packings).items()
             )
             factor, summand = layer.coefficients(Packing())
             torch.div(nir - red, nir + red, out=channel).mul_(factor).add_(summand)

@@ -1,0 +1,230 @@
+"""The public door: what it returns, and what it refuses before anything is read."""
+
+import json
+
+import dask
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from rtsx import ModelBundle, predict_cube
+from rtsx.cube import add_ndvi
+from rtsx.errors import BundleError, CubeError, MemoryPlanError, PlanError
+from rtsx.model import InputLayer
+from rtsx.model.reach import Reach
+
+OPTIONS = {"tile": 32, "overlap": 8, "backend": "eager"}
+
+
+class Smooth(torch.nn.Module):
+    """A mean of the first layer over 3 x 3 px, times a gain, as many classes as asked for."""
+
+    def __init__(self, gain: float = 1.0, classes: int = 1) -> None:
+        super().__init__()
+        self.gain, self.classes = gain, classes
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        mean = torch.nn.functional.avg_pool2d(batch[:, :1], 3, stride=1, padding=1)
+        return torch.cat([mean * self.gain * (number + 1) for number in range(self.classes)], 1)
+
+
+def make_bundle(layers: tuple[str, ...] = ("red",), **changes: object) -> ModelBundle:
+    values = {"tile": 32, "overlap": 8, "stride": 1, "mean": [0] * len(layers), "std": [1] * len(layers)} | changes
+    module = values.pop("module", Smooth())
+    return ModelBundle.from_module(module, layers=layers, **values)
+
+
+def make_cube(shape: tuple[int, int] = (60, 80), **layers: object) -> xr.Dataset:
+    random = np.random.default_rng(5)
+    made = {
+        "red": (("y", "x"), random.integers(1, 3000, shape).astype(np.uint16), {"scale_factor": 1e-4, "_FillValue": 0}),
+        "nir": (("y", "x"), random.integers(1, 6000, shape).astype(np.uint16), {"scale_factor": 1e-4, "_FillValue": 0}),
+        "dem": (("y", "x"), random.random(shape).astype(np.float32)),
+    }
+    geobox = GeoBox(shape, Affine(3, 0, 300, 0, -3, 900), "EPSG:32608")
+    return xr.Dataset(made | layers).assign_coords(xr_coords(geobox, always_yx=True))
+
+
+def test_a_prediction_keeps_place_and_says_how_it_was_made() -> None:
+    cube, bundle = make_cube(), make_bundle(id="smooth")
+    found = predict_cube(cube, bundle, **OPTIONS)
+    assert found.odc.geobox == cube.odc.geobox
+    assert found.rio.crs == cube.rio.crs
+    assert found.attrs["bundle_id"] == "smooth"
+    assert found.attrs["bundle_digest"] == bundle.digest
+    plan = json.loads(found.attrs["plan"])
+    assert plan["tiling"]["tile"] == 32
+    assert plan["layers"] == ["red"]
+    assert found["probability"].dtype == np.uint8
+    assert found["probability"].attrs["scale_factor"] == 0.01
+    assert found["probability"].attrs["_FillValue"] == 255
+    xr.testing.assert_allclose(
+        xr.decode_cf(found)["probability"].astype("float32"),
+        predict_cube(cube, bundle, dtype="float32", **OPTIONS)["probability"],
+        atol=0.00501,
+    )
+
+
+def test_ndvi_is_derived_on_the_way_and_equals_the_cubes_own() -> None:
+    cube = make_cube()
+    cube["red"].attrs["add_offset"] = cube["nir"].attrs["add_offset"] = -0.1  # Sentinel-2 since 2022
+    cube["nir"].values[:5] = 2000 - cube["red"].values[:5]  # their sum is 0: undefined
+    bundle = make_bundle(("ndvi",))
+    derived = predict_cube(cube, bundle, dtype="float32", **OPTIONS)
+    stored = predict_cube(add_ndvi(cube), bundle, dtype="float32", **OPTIONS)
+    np.testing.assert_allclose(derived["probability"], stored["probability"], atol=1e-6)
+    assert not derived["valid"].values[:5].any()
+
+
+def test_ensembles_average_and_keep_members() -> None:
+    cube = make_cube()
+    bundles = [make_bundle(module=Smooth(gain), id=f"gain {gain}") for gain in (2.0, 9.0)]
+    alone = [predict_cube(cube, bundle, dtype="float32", **OPTIONS)["probability"].values for bundle in bundles]
+    together = predict_cube(cube.chunk(y=25, x=30), bundles, dtype="float32", keep_members=True, **OPTIONS).compute()
+    assert list(together["member"].values) == ["gain 2.0", "gain 9.0"]
+    np.testing.assert_allclose(together["probability_member"], alone, atol=1e-6)
+    np.testing.assert_allclose(together["probability"], np.mean(alone, 0), atol=1e-6)
+    np.testing.assert_allclose(together["spread"], np.std(alone, 0), atol=1e-6)
+    mean = predict_cube(cube, bundles, dtype="float32", **OPTIONS)
+    np.testing.assert_allclose(mean["probability"], together["probability"], atol=1e-6)
+    assert "spread" not in mean
+
+
+def test_classes_that_exclude_each_other_share_every_pixel() -> None:
+    bundle = make_bundle(module=Smooth(3.0, classes=3), classes=("a", "b", "c"), activation="softmax")
+    found = predict_cube(make_cube(), bundle, dtype="float32", **OPTIONS)
+    assert found["probability"].dims == ("class", "y", "x")
+    np.testing.assert_allclose(found["probability"].sum("class"), 1, atol=1e-5)
+    assert (found["binary"].sum("class") == 1).all()
+    np.testing.assert_array_equal(found["binary"].argmax("class"), found["probability"].argmax("class"))
+
+
+def test_independent_classes_are_judged_by_the_threshold() -> None:
+    bundle = make_bundle(module=Smooth(3.0, classes=2), classes=("a", "b"), activation="sigmoid", threshold=0.6)
+    found = predict_cube(make_cube(), bundle, dtype="float32", **OPTIONS)
+    np.testing.assert_array_equal(found["binary"], found["probability"] >= 0.6)
+
+
+def test_turns_are_averaged_and_leave_a_symmetric_network_alone() -> None:
+    cube = make_cube()
+    plain = predict_cube(cube, make_bundle(), dtype="float32", **OPTIONS)
+    turns = ("hflip", "vflip", "rot90", "rot180", "rot270", "transpose")
+    turned = predict_cube(cube, make_bundle(), dtype="float32", augment=turns, **OPTIONS)
+    np.testing.assert_allclose(turned["probability"], plain["probability"], atol=1e-6)
+
+    class Leaning(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(batch, (1, 0, 0, 0))[..., :-1] * 9  # each pixel answers for its left
+
+    one = predict_cube(cube, make_bundle(module=Leaning()), dtype="float32", **OPTIONS)["probability"].values
+    both = predict_cube(cube, make_bundle(module=Leaning()), dtype="float32", augment=("hflip",), **OPTIONS)
+    red = cube["red"].values * 1e-4
+    right = 1 / (1 + np.exp(-9 * red[:, 2:]))
+    np.testing.assert_allclose(both["probability"].values[:, 1:-1], (one[:, 1:-1] + right) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("merge", "reduce"), [("mean", np.mean), ("max", np.max)])
+def test_scales_are_fused(merge: str, reduce: object) -> None:
+    cube = make_cube((64, 64))
+    options = {"tile": 64, "overlap": 0, "backend": "eager", "dtype": "float32"}
+    alone = [predict_cube(cube, make_bundle(), scales=(s,), **options)["probability"].values for s in (1.0, 0.5)]
+    fused = predict_cube(cube, make_bundle(), scales=(1.0, 0.5), merge=merge, **options)["probability"]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+    np.testing.assert_allclose(fused, reduce(alone, axis=0), atol=1e-6)
+
+
+def test_a_larger_batch_changes_nothing_that_counts() -> None:
+    cube = make_cube()
+    one, many = (
+        predict_cube(cube, make_bundle(), batch_size=size, dtype="float32", **OPTIONS)["probability"] for size in (1, 7)
+    )
+    np.testing.assert_allclose(many, one, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tile": 33, "bundle": {"stride": 2}}, PlanError, "tile has to be a multiple of the network's stride of 2 px"),
+        ({"overlap": 32}, PlanError, "overlap has to be below the tile of 32 px; got 32"),
+        ({"blend": "mean"}, PlanError, "blend has to be one of linear, hann, gaussian, crop, max; got 'mean'"),
+        ({"trim": 5}, PlanError, "trim has to be at most half the overlap of 8 px"),
+        ({"augment": ("mirror",)}, PlanError, "augment has to be among identity, hflip, .*; got mirror"),
+        (
+            {"augment": ("hflip",), "bundle": {"layers": ("aspect",)}},
+            PlanError,
+            "cannot be used with layers .'aspect'.",
+        ),
+        (
+            {"scales": (0.3,), "bundle": {"stride": 2}},
+            PlanError,
+            "at scale 0.3 has 9.6 px, .*Take another scale or tile",
+        ),
+        ({"scales": ()}, PlanError, "scales have to be one or more numbers"),
+        ({"merge": "sum"}, PlanError, "merge has to be 'mean' or 'max'; got 'sum'"),
+        ({"dtype": "uint16"}, PlanError, "dtype has to be 'uint8' or 'float32'; got 'uint16'"),
+        ({"backend": "tensorrt"}, BundleError, "backend has to be 'auto' or one of"),
+        ({"device": "tpu"}, BundleError, "device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got 'tpu'"),
+        ({"precision": "int8"}, BundleError, "precision has to be 'auto' or one of"),
+        ({"batch_size": 0}, PlanError, "batch_size has to be at least 1; got 0"),
+        ({"bundle": {"layers": ("red", "swir")}}, BundleError, r"missing \['swir'\]. Add them to the cube"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_read(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    bundle = make_bundle(**options.pop("bundle", {}))
+    cube = make_cube(aspect=(("y", "x"), np.zeros((60, 80), np.float32))).chunk(y=30)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("something was read")
+
+    with dask.config.set(scheduler=refuse), pytest.raises(error, match=message):
+        predict_cube(cube, bundle, **(OPTIONS | options))
+
+
+def test_reflectance_without_a_scale_is_refused_with_the_cure() -> None:
+    bundle = ModelBundle.from_module(
+        Smooth(),
+        inputs=(InputLayer.from_range("red", 0, 0.3, clip=False, units="reflectance"),),
+        tile=32,
+        overlap=8,
+        stride=1,
+    )
+    cube = make_cube()
+    del cube["red"].attrs["scale_factor"]
+    with pytest.raises(BundleError, match=r"'red' as reflectance, but the cube holds integers and no scale_factor"):
+        predict_cube(cube, bundle, **OPTIONS)
+    predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+
+
+def test_what_is_no_cube_or_no_bundle_is_refused() -> None:
+    with pytest.raises(CubeError, match=r"xarray.Dataset with one variable per layer; got DataArray"):
+        predict_cube(make_cube()["red"], make_bundle(), **OPTIONS)
+    with pytest.raises(CubeError, match=r"needs a CRS"):
+        predict_cube(make_cube().drop_vars("spatial_ref"), make_bundle(), **OPTIONS)
+    with pytest.raises(BundleError, match=r"takes a ModelBundle or several; got Smooth"):
+        predict_cube(make_cube(), [Smooth()], **OPTIONS)
+    with pytest.raises(BundleError, match=r"takes a ModelBundle or several; got none"):
+        predict_cube(make_cube(), [], **OPTIONS)
+    other = make_bundle(classes=("lake",))
+    with pytest.raises(BundleError, match=r"have to share classes and activation"):
+        predict_cube(make_cube(), [make_bundle(), other], **OPTIONS)
+
+
+def test_a_plan_beyond_the_memory_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.inference.predict.available_bytes", lambda: 10_000)
+    with pytest.raises(MemoryPlanError, match=r"needs about .* GiB in one process .* but a worker has 0.0 GiB"):
+        predict_cube(make_cube(), make_bundle(), **OPTIONS)
+
+
+def test_auto_uses_the_stored_reach() -> None:
+    bundle = make_bundle().with_reach(Reach(stride=1, radius=5, depends_on_tile=False))
+    tiling = json.loads(predict_cube(make_cube(), bundle).attrs["plan"])["tiling"]
+    assert (tiling["overlap"], tiling["trim"]) == (10, 5)
+    whole = make_bundle().with_reach(Reach(stride=1, radius=16, depends_on_tile=True))
+    tiling = json.loads(predict_cube(make_cube(), whole).attrs["plan"])["tiling"]
+    assert (tiling["tile"], tiling["overlap"]) == (32, 8)
