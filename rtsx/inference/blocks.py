@@ -48,7 +48,7 @@ class BlockPlan:
     >>> tiling = TilePlan(shape=(512, 512), tile=256, overlap=64, trim=0, stride=32)
     >>> plan = BlockPlan(tiling=tiling, chunks=((200, 200, 112), (512,)))
     >>> [len(block.tiles) for block in plan]
-    [6, 3, 0]
+    [3, 3, 3]
     """
 
     tiling: TilePlan

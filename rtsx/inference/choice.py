@@ -69,7 +69,7 @@ def chosen_tiling(
     >>> habits = Habits(stride=32, tile=256, overlap=64, trim=None, reach=50)
     >>> print(chosen_tiling((4096, 4096), (0, 0), habits=habits, tile="auto", overlap="auto", trim=None,
     ...                     blend="linear", largest=3000))
-    4 tiles of 2176 px, overlap 128, trim 64, linear, over 4096 x 4096 px: over-compute 1.13
+    4 tiles of 2176 px, overlap 128, trim 50, linear, over 4096 x 4096 px: over-compute 1.13
     """
     if blend == "crop" and trim is not None:
         raise PlanError(f"blend='crop' trims half the overlap by itself; got trim={trim}. Leave trim out.")
