@@ -27,7 +27,7 @@ _SCRATCH = 2.0
 _SLACK_BYTES = 2**27
 _GIB = 2**30
 # The share of a worker's memory that the network's own tensors may take when the tile is ours to choose.
-_NETWORK_SHARE = 0.25
+_NETWORK_SHARE = 0.4
 # Beyond this the over-compute hardly falls any more, and a failed block costs more to repeat.
 _LARGEST_TILE = 4096
 
@@ -113,7 +113,7 @@ def available_bytes() -> int:
 
 
 def largest_tile(bundles: Sequence[ModelBundle], *, available: int) -> int:
-    """Largest tile in pixels whose forward pass takes a quarter of the memory at most; never below the bundle's own."""
+    """Largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
     per_pixel = max(network_bytes_per_pixel(bundle) for bundle in bundles)
     fitting = isqrt(int(_NETWORK_SHARE * available / (_SCRATCH * per_pixel)))
     return max(min(fitting, _LARGEST_TILE), bundles[0].tile)
