@@ -43,7 +43,8 @@ format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format $(wildcard $(SOURCES))
 
 docs: $(DEV_STAMP) ## build the documentation into site/, warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@# Not --quiet, because then warnings are neither shown nor counted.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(DEV_STAMP) ## measure speed and memory against the bare network and against others
 	$(BIN)/python -m benchmarks
