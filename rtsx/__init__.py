@@ -6,8 +6,8 @@ distributed until something needs them.
 Examples
 --------
 >>> import rtsx
->>> rtsx.Grid.arctic(resolution=3).crs.to_epsg()
-3413
+>>> rtsx.Grid.arctic(resolution=3).crs
+'EPSG:3413'
 """
 
 from importlib import import_module
