@@ -65,5 +65,6 @@ def test_a_part_of_a_raster_is_tiled_like_the_whole(plan: TilePlan, y: int, x: i
             stride=axis.stride,
             blend=axis.blend,
         ).y
-        assert set(part.indices) <= set(axis.indices)
+        # At the far edge the whole may do without a tile that the part, which begins later, needs.
+        assert all(k in axis.indices or k > axis.indices[-1] for k in part.indices)
         assert all(part.start(k) + first == axis.start(k) for k in part.indices)
