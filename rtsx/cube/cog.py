@@ -1,8 +1,8 @@
 """`export_cog`: a prediction as cloud-optimised GeoTIFF, for those who work with GDAL and QGIS."""
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import rasterio
+import rasterio.errors
 import rasterio.shutil
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
@@ -20,7 +21,7 @@ from rtsx.cube.destination import staged_file
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
 from rtsx.cube.validation import validate_georeference
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, OutputNotWritableError
 
 __all__ = ["export_cog"]
 
@@ -73,7 +74,7 @@ def export_cog(
     CubeError
         A variable is missing or is not on (y, x).
     OutputExistsError, OutputNotWritableError
-        A file cannot go there; found out before anything is computed.
+        A file cannot go there, found out before anything is computed; or the disk was full.
     """
     validate_georeference(cube)
     names = [name for name in ("probability", "binary") if name in cube] if variables is None else list(variables)
@@ -105,22 +106,36 @@ def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, prog
 
 
 def _to_cog(source: Path, target: Path, *, resampling: str) -> None:
-    rasterio.shutil.copy(
-        source,
-        target,
-        driver="COG",
-        compress="DEFLATE",
-        blocksize=_BLOCK,
-        overview_resampling=resampling,
-        bigtiff="IF_SAFER",
-        num_threads="ALL_CPUS",
-    )
+    with _failures_told(target.stem):
+        rasterio.shutil.copy(
+            source,
+            target,
+            driver="COG",
+            compress="DEFLATE",
+            blocksize=_BLOCK,
+            overview_resampling=resampling,
+            bigtiff="IF_SAFER",
+            num_threads="ALL_CPUS",
+        )
+
+
+@contextmanager
+def _failures_told(name: str) -> Iterator[None]:
+    """Turn what GDAL says of a full or failing disk, which has no number, into `OutputNotWritableError`."""
+    try:
+        yield
+    except rasterio.errors.RasterioIOError as error:
+        raise OutputNotWritableError(
+            f"The GeoTIFF of {name} was not written: {error.__cause__ or error}. Free space or check the disk, then export again; "
+            "nothing is left half-written."
+        ) from error
 
 
 class _Raster:
     """A plain tiled GeoTIFF that dask stores blocks into; a COG cannot be written in pieces, so this comes first."""
 
-    def __init__(self, file: Any, pixels: da.Array) -> None:
+    def __init__(self, file: Any, pixels: da.Array, *, name: str) -> None:
+        self._name = name
         self.pixels = pixels
         self._file = file
         self._lock = threading.Lock()
@@ -153,15 +168,16 @@ class _Raster:
         file.offsets = (packed["add_offset"],) * pixels.shape[0]
         file.descriptions = tuple(_band_names(variable))
         file.update_tags(**{key: str(cube.attrs[key]) for key in _TAGS if key in cube.attrs})
-        return cls(file, pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)}))
+        return cls(file, pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)}), name=name)
 
     def __setitem__(self, region: tuple[slice, slice, slice], block: NDArray[Any]) -> None:
         bands, rows, columns = region
-        with self._lock:  # GDAL datasets take one caller at a time
+        with self._lock, _failures_told(self._name):  # GDAL datasets take one caller at a time
             self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
 
     def close(self) -> None:
-        self._file.close()
+        with _failures_told(self._name):
+            self._file.close()
 
 
 def _even(pixels: da.Array, axis: int) -> int | tuple[int, ...]:

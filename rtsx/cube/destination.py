@@ -4,6 +4,7 @@ A local output is made in a hidden sibling and renamed when it is complete. An o
 output says of itself whether it is complete (`COMPLETE`), and only an overwrite is made beside the old one first.
 """
 
+import errno
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,11 @@ from rtsx.errors import OutputExistsError, OutputNotWritableError
 
 __all__ = ["staged_file", "staged_store"]
 
+_ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
+"""Files of which one lies in the root of every Zarr store."""
+_MEDIUM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""The disk or the service failed, or is full."""
+
 
 @contextmanager
 def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
@@ -28,9 +34,9 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
     Raises
     ------
     OutputExistsError
-        Something is there, and `overwrite` is False or it is no Zarr store.
+        Something is there, or appears during the block, and `overwrite` is False or it is no Zarr store.
     OutputNotWritableError
-        Nothing can be written there; found out before the block runs.
+        Nothing can be written there; found out before the block runs. Or the disk was full during the block.
     """
     if is_url(path):
         with _staged_remote(path, overwrite=overwrite, options=options) as store:
@@ -39,7 +45,7 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
     target = Path(path.removeprefix("file://")).absolute()
     if target.exists():
         _refuse_existing(target, overwrite=overwrite)
-    with _staged_path(target) as stage:
+    with _staged_path(target, overwrite=overwrite) as stage:
         store = RevocableStore(store_of(str(stage), options, read_only=False))
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
         try:
@@ -57,19 +63,19 @@ def staged_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises
     ------
     OutputExistsError
-        Something is there, and `overwrite` is False or it is a folder.
+        Something is there, or appears during the block, and `overwrite` is False or it is a folder.
     OutputNotWritableError
-        Nothing can be written there; found out before the block runs.
+        Nothing can be written there; found out before the block runs. Or the disk was full during the block.
     """
     target = path.absolute()
     if target.exists() and (not overwrite or target.is_dir()):
         raise OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
-    with _staged_path(target) as stage:
+    with _staged_path(target, overwrite=overwrite) as stage:
         yield stage / target.name
 
 
 @contextmanager
-def _staged_path(target: Path) -> Iterator[Path]:
+def _staged_path(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new hidden folder beside `target`, which becomes `target` (or gives it its file of that name)."""
     stage = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     created = [folder for folder in target.parents if not folder.exists()]
@@ -80,9 +86,10 @@ def _staged_path(target: Path) -> Iterator[Path]:
             f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to."
         ) from error
     try:
-        yield stage
-        file = stage / target.name
-        _replace(file if file.is_file() else stage, target)
+        with _failures_told(str(target)):
+            yield stage
+            file = stage / target.name
+            _replace(file if file.is_file() else stage, target, overwrite=overwrite)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         for folder in created:
@@ -92,11 +99,32 @@ def _staged_path(target: Path) -> Iterator[Path]:
     shutil.rmtree(stage, ignore_errors=True)
 
 
-def _replace(source: Path, target: Path) -> None:
+@contextmanager
+def _failures_told(target: str) -> Iterator[None]:
+    """Turn failures of the disk or the service into `OutputNotWritableError`; outside of it is the clean-up."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _MEDIUM:
+            raise
+        raise OutputNotWritableError(
+            f"{target} was not written: {error}. Free space or check the disk, then run again; nothing is left "
+            "half-written."
+        ) from error
+
+
+def _replace(source: Path, target: Path, *, overwrite: bool) -> None:
     """Rename `source` to `target`; what was there goes only when the new one is in its place."""
+    if target.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{target} appeared while it was being made, so it is kept and the new one is dropped. Choose another path, "
+            "or pass overwrite=True to replace it."
+        )
     if source.is_file():
         source.replace(target)
         return
+    if target.exists():
+        _refuse_existing(target, overwrite=True)
     old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old") if target.exists() else None
     if old is not None:
         target.rename(old)
@@ -113,7 +141,7 @@ def _replace(source: Path, target: Path) -> None:
 def _refuse_existing(target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
-    if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+    if not any((target / name).is_file() for name in _ROOT_NAMES):
         raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten. Choose another path.")
 
 
@@ -124,6 +152,10 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
     exists = system.exists(root)
     if exists and not overwrite:
         raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
+    if exists and not any(system.isfile(f"{root}/{name}") for name in _ROOT_NAMES):
+        raise OutputExistsError(
+            f"{url} exists and is no Zarr store, so it is not overwritten. Choose another address, or remove it yourself."
+        )
     suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
     store = RevocableStore(store_of(root_url + suffix, options, read_only=False))
     try:
@@ -133,8 +165,9 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
             f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
         ) from error
     try:
-        yield store
-        _finish(store)
+        with _failures_told(url):
+            yield store
+            _finish(store)
     except BaseException:
         store.revoke()
         with suppress(OSError):  # the mark says that it is not complete, whatever is left of it

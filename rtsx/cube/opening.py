@@ -77,6 +77,11 @@ def open_cube(
         cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
         validate_georeference(cube)  # not as a cube, because a stored prediction may have a dimension `class`
     else:
+        if storage_options:
+            raise CubeError(
+                f"storage_options= is for Zarr stores behind a URL; got {sorted(storage_options)} for raster files, which "
+                "GDAL reads. Leave it out, and give GDAL its settings as environment variables or in rasterio.Env(...)."
+            )
         cube = open_rasters(
             source, cell, layers=layers, sensor=None if sensor is None else sensor_named(sensor), chunk=chunk
         )

@@ -190,7 +190,8 @@ class ModelBundle:
         id
             Default: the name of the file.
         architecture, encoder
-            Names in segmentation-models-pytorch, for a bare state dict without its run's `config.yml`.
+            Names in segmentation-models-pytorch, for checkpoints: needed for a bare state dict without its run's
+            `config.yml`.
         trust
             Read the file even if that can run code of its author.
         storage_options
@@ -354,12 +355,12 @@ class ModelBundle:
         path
             Local path or fsspec URL of a folder that does not exist yet.
         overwrite
-            Replace what is there.
+            Replace the bundle that is there; a folder that holds anything else is kept.
 
         Raises
         ------
         OutputExistsError
-            Something is there already.
+            Something is there already, and `overwrite` is False or it is more than a bundle.
         OutputNotWritableError
             The place cannot be written.
         BundleError

@@ -81,8 +81,8 @@ def read_checkpoint(
     read_run_config
         Reads the `config.yml` of the training run; returns None where there is none. Called for bare state dicts only.
     told
-        `architecture`, `encoder` and the number of `classes` and `layers` as the caller says them; stands in for a
-        missing `config.yml`.
+        `architecture`, `encoder` and the number of `classes` and `layers` as the caller says them. The first two count
+        more than what the file says; all stand in for a missing `config.yml`.
     trust
         Whether the caller vouches for the author; then the file may run any code when it is read.
 
@@ -106,7 +106,7 @@ def read_checkpoint(
             "{config, statedict}, or a Lightning checkpoint with hyper_parameters. Build the network yourself and pass "
             "it to ModelBundle.from_module."
         )
-    return _assemble(contents)
+    return _assemble(contents, told=told)
 
 
 def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
@@ -251,11 +251,14 @@ def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return plain
 
 
-def _assemble(contents: _Contents) -> Checkpoint:
-    model = contents.model
+def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> Checkpoint:
+    model = dict(contents.model)
+    for names in (("arch", "architecture"), ("encoder_name", "encoder")):
+        if names[1] in told:  # in either project's spelling, because the file may have the other one
+            model = {name: value for name, value in model.items() if name not in names} | {names[1]: told[names[1]]}
     architecture = model.get("arch", model.get("architecture"))
     if architecture is None:
-        raise BundleError(f"The checkpoint does not name its architecture; its model is {dict(model)}.")
+        raise BundleError(f"The checkpoint does not name its architecture; its model is {model}. Pass architecture=.")
     options = {_OPTION_NAMES.get(name, name): value for name, value in model.items() if name not in _NO_OPTIONS}
     source = SmpSource.from_state(str(architecture), options, state=contents.state)
     layers = None if contents.bands is None else canonical_layers(_band_names(contents.bands))

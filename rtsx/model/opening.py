@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import fsspec
+import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.checkpoints import read_checkpoint
@@ -87,7 +88,7 @@ def open_source(
     trust
         Whether the caller vouches for the author of a file that can run code when it is read.
     network
-        `architecture` and `encoder` of a bare state dict, where the caller says them.
+        `architecture` and `encoder` of a checkpoint, where the caller says them; refused for anything else.
     storage_options
         Arguments of the URL's file system, such as credentials.
 
@@ -100,6 +101,7 @@ def open_source(
     location = _locate(path, storage_options)
     folder = _bundle_folder(location)
     if folder is not None:
+        _refuse_network(network, what=path)
         return _open_bundle(folder, said=said, trust=trust)
     if location.fs.isdir(location.path):
         raise BundleError(
@@ -142,10 +144,29 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
             f"{digest_of_bytes(data)[:12]} instead of {item.checksum[:12]}). It is truncated or was exchanged; copy the "
             "bundle again."
         )
-    return Opened(source=_source_of(item, data, trust=trust), metadata=said.over(item.metadata).scaled())
+    source = _source_of(item, data, trust=trust)
+    metadata = said.over(item.metadata).scaled()
+    metadata.require(described=folder.path)
+    # What a bundle says of itself was checked when it was saved; a network is run again only for what the caller says.
+    is_told = any(value is not None for value in (said.inputs, said.layers, said.classes, said.tile, said.stride))
+    if isinstance(source, SmpSource):
+        _check_channels(metadata, n_channels=source.n_channels, n_classes=source.n_classes)
+    elif isinstance(source, OnnxSource):
+        _check_onnx(source, metadata, what=folder.path)
+    elif is_told:
+        _run_once(source, metadata)
+    return Opened(source=source, metadata=metadata)
 
 
-def _source_of(item: Item, data: bytes, *, trust: bool) -> NetworkSource:
+def _refuse_network(network: Mapping[str, str], *, what: str) -> None:
+    if network:
+        raise BundleError(
+            f"{what} holds its network whole, so architecture= and encoder= cannot change it; got {dict(network)}. Leave "
+            "them out; they are for checkpoints."
+        )
+
+
+def _source_of(item: Item, data: bytes, *, trust: bool) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:
     options = {name: value for name, value in item.options.items() if name != "digest"}
     if item.kind == "smp":
         return SmpSource.from_bytes(data, options)
@@ -161,6 +182,7 @@ def _source_of(item: Item, data: bytes, *, trust: bool) -> NetworkSource:
 def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]) -> Opened:
     suffix = location.name.rpartition(".")[2].lower()
     if suffix == "onnx":
+        _refuse_network(network, what=location.path)
         return _open_onnx(location, data, said=said)
     if suffix == "safetensors":
         raise BundleError(
@@ -170,8 +192,10 @@ def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool,
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if is_exported(archive):
+                _refuse_network(network, what=location.path)
                 return _described(ExportSource.from_bytes(data, {}, trust=trust), said=said, what=location.path)
             if is_torchscript(archive):
+                _refuse_network(network, what=location.path)
                 return _described(TorchScriptSource.from_bytes(data, trust=trust), said=said, what=location.path)
     told: dict[str, object] = {**network}
     if said.layers is not None:
@@ -197,32 +221,40 @@ def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> Opened:
     found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
     metadata = said.over(found).scaled()
     metadata.require(described=location.path)
+    _check_onnx(source, metadata, what=location.path)
+    return Opened(source=source, metadata=metadata)
+
+
+def _check_onnx(source: OnnxSource, metadata: Metadata, *, what: str) -> None:
+    shapes = source.shapes
     _check_channels(metadata, n_channels=shapes.n_channels, n_classes=shapes.n_classes)
     if any(side not in {None, metadata.tile} for side in (shapes.height, shapes.width)):
         raise BundleError(
-            f"{location.path} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
+            f"{what} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
             f"Pass tile={shapes.height}, or export the network with free height and width."
         )
-    return Opened(source=source, metadata=metadata)
 
 
 def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> Opened:
     metadata = said.scaled()
     metadata.require(described=what)
-    classes = metadata.classes or ()
-    answer = try_network(
-        source.load_module(),
-        n_layers=len(metadata.inputs or ()),
-        classes=classes,
-        tile=metadata.tile or 0,
-        stride=metadata.stride or min(32, metadata.tile or 32),
-    )
+    answer = _run_once(source, metadata)
     if metadata.activation is None and looks_like_probabilities(answer):
         raise BundleError(
             f"{what} returns numbers that look like probabilities already ({answer.min():.2f} to {answer.max():.2f}). "
             "Say which it is: activation='none' if they are, else activation='sigmoid' or 'softmax'."
         )
     return Opened(source=source, metadata=metadata)
+
+
+def _run_once(source: ExportSource | TorchScriptSource, metadata: Metadata) -> torch.Tensor:
+    return try_network(
+        source.load_module(),
+        n_layers=len(metadata.inputs or ()),
+        classes=metadata.classes or (),
+        tile=metadata.tile or 0,
+        stride=metadata.stride or min(32, metadata.tile or 32),
+    )
 
 
 def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:

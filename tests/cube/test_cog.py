@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from rasterio.errors import RasterioIOError
 
 from rtsx.cube import export_cog, open_cube
-from rtsx.errors import CubeError, OutputExistsError
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 Make = Callable[..., xr.Dataset]
 
@@ -94,3 +95,13 @@ def test_a_variable_that_is_not_there_is_told(random_cube: Make, tmp_path: Path)
         export_cog(random_cube(), tmp_path, variables=["slope"])
     with pytest.raises(CubeError, match="none of"):
         export_cog(random_cube()[["dem"]], tmp_path)
+
+
+def test_what_gdal_cannot_write_is_told(random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise RasterioIOError("write error")
+
+    monkeypatch.setattr("rasterio.shutil.copy", full_disk)
+    with pytest.raises(OutputNotWritableError, match=r"GeoTIFF of binary was not written: write error.*Free space"):
+        export_cog(random_cube(), tmp_path, variables=["binary"])
+    assert not any(tmp_path.iterdir())

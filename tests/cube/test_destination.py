@@ -185,3 +185,42 @@ def test_late_writers_find_the_store_closed(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="given up"):
         kept[0][:] = 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_prefix_that_is_no_store_is_never_overwritten(memory: Any, random_cube: Make) -> None:
+    memory.pipe_file("/thesis/chapter.txt", b"years of work")
+    with pytest.raises(OutputExistsError, match="no Zarr store, so it is not overwritten"):
+        write_cube(random_cube(), "memory://thesis", overwrite=True)
+    assert memory.cat_file("/thesis/chapter.txt") == b"years of work"
+
+
+def test_what_appears_during_the_run_is_kept(tmp_path: Path) -> None:
+    def write_store() -> None:
+        with staged_store(str(tmp_path / "a.zarr"), overwrite=False, options={}):
+            zarr.create_group(str(tmp_path / "a.zarr"), attributes={"by": "another"}, zarr_format=3)
+
+    def write_file() -> None:
+        with staged_file(tmp_path / "a.tif", overwrite=False) as path:
+            path.write_text("ours")
+            (tmp_path / "a.tif").write_text("theirs")
+
+    for write in (write_store, write_file):
+        with pytest.raises(OutputExistsError, match="appeared while it was being made"):
+            write()
+    assert zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs["by"] == "another"
+    assert (tmp_path / "a.tif").read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.zarr"]
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_full_disk_is_told(memory: Any, tmp_path: Path, place: str) -> None:
+    target = "memory://maps/a.zarr" if place == "memory" else str(tmp_path / "a.zarr")
+    full = OSError(28, "No space left on device")
+    with (
+        pytest.raises(OutputNotWritableError, match=r"a.zarr was not written: .*No space left.*Free space") as caught,
+        staged_store(target, overwrite=False, options={}),
+    ):
+        raise full
+    assert caught.value.__cause__ is full
+    assert not any(tmp_path.iterdir())
+    assert not memory.exists("/maps/a.zarr")

@@ -290,3 +290,8 @@ def test_a_rewritten_file_is_another_array(write_tif: WriteTif) -> None:
     same = open_cube(write_tif("other.tif", SCENE))["band_1"].data.name
     other = open_cube(write_tif("scene.tif", SCENE[:, :, :90]))["band_1"].data.name
     assert len({one, same, other}) == 3
+
+
+def test_storage_options_are_for_stores(write_tif: WriteTif) -> None:
+    with pytest.raises(CubeError, match=r"storage_options= is for Zarr stores .*\['key'\].*Leave it out"):
+        open_cube(write_tif("scene.tif", SCENE), storage_options={"key": "a"})

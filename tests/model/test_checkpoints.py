@@ -237,3 +237,12 @@ def test_a_broken_run_config_is_refused():
         read(as_state_dict(small(), 7), config=b"model: [")
     with pytest.raises(BundleError, match=r"has no model in config.yml"):
         read(as_state_dict(small(), 7), config=b"other: 1")
+
+
+@pytest.mark.parametrize("write", [as_legacy, as_lightning, as_state_dict])
+def test_the_caller_s_architecture_counts_more_than_the_file_s(write):
+    content, config = write(small(), 7), run_config(7)  # the run's config says UnetPlusPlus/resnet34
+    told = {"architecture": "Unet", "encoder": "resnet18"}
+    assert read(content, config=config, told=told).source.architecture == "Unet/resnet18"
+    with pytest.raises(BundleError, match=r"weights do not fit Unet"):
+        read(content, config=config, told={**told, "encoder": "resnet34"})

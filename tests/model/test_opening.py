@@ -231,3 +231,34 @@ def test_places_without_a_model_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(BundleError, match=r"is no bundle: it has no item.json. Open one of its files: \['a.txt'\]"):
         ModelBundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["smp", "torchscript", "export", "onnx"])
+def test_keywords_over_a_saved_bundle_are_checked(tmp_path, kind):
+    if kind == "smp":
+        module = build_network("Unet", {"encoder_name": "resnet18", "in_channels": 2, "classes": 2})
+        made = ModelBundle.from_module(module, **SAID)
+    else:
+        write, suffix = {"torchscript": (scripted, "ts"), "export": (exported, "pt2")}.get(kind, (None, "onnx"))
+        (tmp_path / f"net.{suffix}").write_bytes(onnx_bytes() if write is None else write(Net()))
+        made = ModelBundle.open(tmp_path / f"net.{suffix}", **SAID, trust=True)
+    made.save(tmp_path / "saved")
+    three = {"layers": tuple("abc"), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    for keywords, message in (
+        ({"layers": ("a", "b")}, r"saved does not say its mean, std"),
+        ({"mean": (0, 0)}, r"saved does not say its std"),
+        (three, r"3 layers"),
+        ({"classes": ("a", "b", "c")}, r"'a', 'b', 'c'"),
+        ({"architecture": "Unet"}, r"architecture= and encoder= cannot change it"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            ModelBundle.open(tmp_path / "saved", **keywords, trust=True)
+    assert ModelBundle.open(tmp_path / "saved", trust=True, classes=("c", "d")).classes == ("c", "d")
+
+
+@pytest.mark.parametrize("kind", ["ts", "pt2", "onnx"])
+def test_an_architecture_for_a_whole_network_is_refused(tmp_path, kind):
+    path = tmp_path / f"net.{kind}"
+    path.write_bytes({"ts": scripted, "pt2": exported, "onnx": lambda _: onnx_bytes()}[kind](Net()))
+    with pytest.raises(BundleError, match=r"holds its network whole.*Leave them out"):
+        ModelBundle.open(path, **SAID, encoder="resnet18", trust=True)
