@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the tables of the README and of the docs."""
+"""`python -m benchmarks`: time and memory of predictions, measured on this machine and printed as tables."""
 
 import argparse
 

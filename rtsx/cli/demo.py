@@ -67,12 +67,16 @@ def demo(
         raise MissingExtraError(
             "The demo draws a picture with matplotlib, which is not installed: pip install 'rtsx[view]'"
         )
+    from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
+
+    keep_freed_memory()
     require_free([str(out)], overwrite=overwrite)
     clock = _Clock()
     started = time.perf_counter()
     with clock.step("scene"):
-        _remove_scene(out / "scene")
-        files = write_scene(demo_spec(size=size, seed=seed), out / "scene")
+        spec = demo_spec(size=size, seed=seed)
+        _remove_scenes(out / "scene", dem_resolution_m=spec.dem_resolution_m)
+        files = write_scene(spec, out / "scene")
     with clock.step("prediction"):
         cube = rtsx.open_cube(files.image, sensor="planetscope", mask=(files.udm2, "tss-v1"))
         pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(demo_bundle_path()))
@@ -116,8 +120,11 @@ def _score_and_draw(cube: xr.Dataset, stored: xr.Dataset, *, files: SceneFiles, 
     return score
 
 
-def _remove_scene(folder: Path) -> None:
-    """Remove the files of an earlier run, and nothing else that somebody may have put there."""
-    for description in folder.glob("*_scene.json"):
-        for file in folder.glob(description.name.replace("_scene.json", "_*")):
-            file.unlink()
+def _remove_scenes(folder: Path, *, dem_resolution_m: int) -> None:
+    """Remove the files of earlier runs, finished or not, and nothing else that somebody may have put there."""
+    for description in folder.glob("????????_??????_????_scene.json"):
+        image_id = description.name.removesuffix("_scene.json")
+        files = SceneFiles.named(folder, image_id=image_id, dem_resolution_m=dem_resolution_m)
+        # The description is written first and goes last, so that the next run finds what an interrupted one left.
+        for file in (files.image, files.udm2, files.tcvis, files.dem, files.truth, files.description):
+            file.unlink(missing_ok=True)

@@ -65,6 +65,9 @@ def predict(
     """
     started = time.perf_counter()
     products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
+    from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
+
+    keep_freed_memory()
     require_free([out, *products.paths()], overwrite=overwrite)
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
     pred = rtsx.predict_cube(

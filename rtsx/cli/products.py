@@ -1,5 +1,6 @@
 """What is made of a stored prediction: outlines and GeoTIFFs, with progress."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import xarray as xr
 import rtsx
 from rtsx.cli.outputs import require_local, require_suffix
 from rtsx.cli.progress import progress
+from rtsx.errors import FootprintError
 
 __all__ = ["COG_NAMES", "FOOTPRINT_SUFFIXES", "Products", "write_cogs", "write_outlines"]
 
@@ -29,7 +31,11 @@ class Products:
     """Least area of an outline, m²."""
 
     def __post_init__(self) -> None:
-        """Refuse places and formats that we do not write."""
+        """Refuse places and formats that we do not write, and areas that are none."""
+        if not (math.isfinite(self.min_area_m2) and self.min_area_m2 >= 0):
+            raise FootprintError(
+                f"--min-area-m2 takes a finite area of at least 0 m²; got {self.min_area_m2}. 0 keeps everything."
+            )
         if self.footprints is not None:
             require_suffix(self.footprints, FOOTPRINT_SUFFIXES, option="--footprints")
         if self.cog is not None:

@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     A network on a CPU allocates and frees the same large tensors at every pass, and by default glibc asks the system
     for each anew: pages are zeroed and mapped again, a quarter of the time of Unet/resnet18 at tiles of 1024 px and
     more. Here they stay: the process holds its peak until it ends, which is why this is for programs whose work is
-    prediction (the command line calls it) and never happens on import. Only glibc can; elsewhere nothing changes.
+    prediction (`rtsx predict` and `rtsx demo` call it) and never happens on import. Only glibc can; elsewhere nothing changes.
 
     Call it first, before threads start: every thread then draws on one heap, because the heaps that glibc gives to
     single threads cannot hold large blocks.

@@ -78,7 +78,19 @@ class SceneFiles:
     truth: Path
     """GeoParquet in EPSG:4326: outlines of slumps."""
     description: Path
-    """JSON: the spec that makes the scene again."""
+    """JSON: the spec that makes the scene again; written first."""
+
+    @classmethod
+    def named(cls, folder: Path, *, image_id: str, dem_resolution_m: int) -> "SceneFiles":
+        """Name the files of one scene; whether they are there is another question."""
+        return cls(
+            image=folder / f"{image_id}_3B_AnalyticMS_SR.tif",
+            udm2=folder / f"{image_id}_3B_udm2.tif",
+            tcvis=folder / f"{image_id}_tcvis.tif",
+            dem=folder / f"{image_id}_arcticdem_{dem_resolution_m}m.tif",
+            truth=folder / f"{image_id}_slumps.parquet",
+            description=folder / f"{image_id}_scene.json",
+        )
 
 
 def truth_table(ground: Ground, spec: SceneSpec) -> geopandas.GeoDataFrame:
@@ -163,20 +175,15 @@ def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = 
         The folder already holds this scene.
     """
     folder = Path(folder)
-    files = SceneFiles(
-        image=folder / f"{spec.image_id}_3B_AnalyticMS_SR.tif",
-        udm2=folder / f"{spec.image_id}_3B_udm2.tif",
-        tcvis=folder / f"{spec.image_id}_tcvis.tif",
-        dem=folder / f"{spec.image_id}_arcticdem_{spec.dem_resolution_m}m.tif",
-        truth=folder / f"{spec.image_id}_slumps.parquet",
-        description=folder / f"{spec.image_id}_scene.json",
-    )
+    files = SceneFiles.named(folder, image_id=spec.image_id, dem_resolution_m=spec.dem_resolution_m)
     there = [path.name for path in asdict(files).values() if path.exists()]
     if there:
         raise OutputExistsError(
             f"Expected no scene {spec.image_id} in {folder}, but found {there}. Choose another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    # First instead of last, because it is how the leavings of a run that was interrupted are told from other files.
+    files.description.write_text(json.dumps(asdict(spec), default=str, indent=2) + "\n")
     ground = make_ground(spec.ground_spec) if ground is None else ground
     scene = make_scene(spec, ground=ground)
     tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx", "TIFFTAG_DATETIME": f"{spec.date:%Y:%m:%d} 20:00:00"}
@@ -193,5 +200,4 @@ def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = 
     write_cog(files.udm2, scene.udm2, crs=spec.crs, transform=scene.transform, nodata=None, names=UDM2_BANDS, tags=tags)
     write_auxiliary(spec, ground=ground, dem=files.dem, tcvis=files.tcvis)
     scene.truth.to_crs("EPSG:4326").to_parquet(files.truth, compression="zstd", write_covering_bbox=True)
-    files.description.write_text(json.dumps(asdict(spec), default=str, indent=2) + "\n")
     return files

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rtsx.cli import main
-from rtsx.model import ModelBundle, build_network
+from rtsx.model import ModelBundle, allocator, build_network
 from rtsx.synthetic import SceneFiles, demo_spec, write_scene
 
 BANDS = ("blue", "green", "red", "nir")
@@ -35,6 +35,14 @@ def rtsx_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(int(leaving.value.code or 0), printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def kept_memory(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A word for every time that a command asked to keep freed memory, which would hold for all later tests."""
+    asked: list[str] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: asked.append("kept"))
+    return asked
 
 
 @pytest.fixture(scope="session")

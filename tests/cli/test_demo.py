@@ -9,6 +9,7 @@ from PIL import Image
 
 import rtsx
 from rtsx.cli import demo
+from rtsx.synthetic import scene
 
 Command = Callable[..., Any]
 MADE = {"scene", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}
@@ -41,6 +42,33 @@ def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_comma
     assert rtsx_command(*line, "--overwrite").status == 0
     assert rtsx_command(*line, "--overwrite").status == 0
     assert (out / "scene" / "mine.txt").read_text() == "mine"
+
+
+def test_a_run_that_was_interrupted_at_any_step_is_replaced(
+    rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_memory: list[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "demo"
+    line = ("demo", "--out", out, "--size", "256", "--overwrite", "--seed")
+    steps = (
+        *((scene, name) for name in ("make_scene", "write_auxiliary")),
+        *((demo, name) for name in ("open_prediction", "write_outlines", "write_cogs", "_score_and_draw")),
+    )
+    for seed, (module, name) in enumerate(steps, start=5):
+        with monkeypatch.context() as broken:
+            broken.setattr(module, name, interrupt)
+            assert rtsx_command(*line, seed // 2).status not in (0, 2)
+    (left,) = (out / "scene").glob("*_scene.json")
+    mine = left.with_name(left.name.replace("scene.json", "notes.txt"))
+    mine.write_text("mine")
+    assert rtsx_command(*line, 9).status == 0
+    assert {path.name for path in out.iterdir()} == MADE
+    assert not left.exists()
+    assert len(list((out / "scene").iterdir())) == 7
+    assert mine.read_text() == "mine"
+    assert len(kept_memory) == len(steps) + 1
 
 
 def test_its_own_scene_has_to_be_found(rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

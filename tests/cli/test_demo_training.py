@@ -65,11 +65,11 @@ def test_the_best_threshold_separates():
 
 def test_a_short_training_learns_and_repeats():
     plan = TrainingPlan(
-        encoder="tu-test_resnet", decoder=(16, 8), steps=40, batch=4, crop=64, checks=2, learning_rate=5e-3
+        encoder="tu-test_resnet", decoder=(16, 8), steps=16, batch=4, crop=32, checks=2, learning_rate=1e-2
     )
     examples = [bright_square(seed) for seed in range(3)]
     first, again = (train(plan, training=examples, validation=[bright_square(9)]) for _ in range(2))
-    assert first.iou > 0.6
+    assert first.iou > 0.7  # without learning 0.49
     assert first.iou == again.iou
     assert first.threshold == again.threshold
     assert not first.network.training

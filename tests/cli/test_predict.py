@@ -81,6 +81,13 @@ def test_every_option_reaches_the_prediction(rtsx_command: Command, scene: Scene
     assert (plan["scales"], plan["merge"]) == ([1.0, 0.5], "max")
 
 
+def test_freed_memory_is_kept_before_the_image_is_opened(
+    rtsx_command: Command, bundle: Path, out: Path, kept_memory: list[str]
+) -> None:
+    refuse(rtsx_command("predict", out.with_name("none.tif"), "-m", bundle, "--out", out), out, "none.tif")
+    assert kept_memory == ["kept"]
+
+
 def test_a_zarr_cube_is_read_too(rtsx_command: Command, scene: SceneFiles, bundle: Path, out: Path) -> None:
     cube = rtsx.open_cube(scene.image, sensor="planetscope").isel(x=slice(0, 160))
     rtsx.write_cube(cube, out.with_name("cube.zarr"))
@@ -175,6 +182,8 @@ def test_refuses_integers_whose_scale_nobody_knows(
         (("--footprints", "slumps.shp"), (".parquet", "slumps.shp")),
         (("--footprints", "s3://maps/slumps.parquet"), ("--footprints takes a local path",)),
         (("--cog", "s3://maps"), ("--cog takes a local path",)),
+        (("--footprints", "slumps.parquet", "--min-area-m2", "-1"), ("--min-area-m2 takes a finite area", "got -1.0")),
+        (("--footprints", "slumps.parquet", "--min-area-m2", "nan"), ("--min-area-m2 takes a finite area", "got nan")),
         (("--colour",), ("No such option", "--colour")),
     ],
 )
