@@ -1,11 +1,11 @@
 """The ways of running one network over one cube that are compared; each returns nothing and leaves its answer behind."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import dask.array as da
 import numpy as np
 import torch
@@ -83,9 +83,13 @@ def map_overlap(work: Work, *, chunk: int, halo: int) -> None:
     layers = da.stack([cube[name].data * np.float32(cube[name].attrs["scale_factor"]) for name in work.bundle.layers])
     layers = layers.astype(np.float32).rechunk((-1, chunk, chunk))
 
+    # One network at a time, as whoever writes this soon finds out: two at once fight over the cores. Reading and writing
+    # go on meanwhile in other threads.
+    one_at_a_time = threading.Lock()
+
     def predict(block: NDArray[np.float32]) -> NDArray[np.uint8]:
         batch = torch.from_numpy(np.ascontiguousarray(block))[None].contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
+        with one_at_a_time, torch.inference_mode():
             return (torch.sigmoid(work.module(batch))[0] * 100).round().to(torch.uint8).numpy()
 
     answer = da.map_overlap(
@@ -97,9 +101,7 @@ def map_overlap(work: Work, *, chunk: int, halo: int) -> None:
     )
     target = work.out / "map_overlap.zarr"
     shutil.rmtree(target, ignore_errors=True)
-    # One at a time, as whoever writes this soon finds out: two networks at once fight over the cores.
-    with dask.config.set(scheduler="synchronous"):
-        inner[0].to_zarr(str(target), zarr_format=3)
+    inner[0].to_zarr(str(target), zarr_format=3)
 
 
 Contender = Callable[[], None]

@@ -48,7 +48,8 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
     found[f"b  rtsx auto, eager, reach {measured.radius}"] = partial(rtsx_zarr_to_zarr, work, backend="eager")
     for chunk in (1024, 2048):
         if chunk <= work.prepared.shape[2]:
-            found[f"d  map_overlap, reach {NARROW} {chunk}"] = partial(map_overlap, work, chunk=chunk, halo=NARROW)
+            for halo in (NARROW, measured.radius):
+                found[f"d  map_overlap, reach {halo} {chunk}"] = partial(map_overlap, work, chunk=chunk, halo=halo)
     return found
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.answers import cut_out, finished, joined
 from rtsx.inference.blocks import BlockPlan, Region
+from rtsx.inference.device import window_slot
 from rtsx.inference.kernel import Answer, Window
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
@@ -129,10 +130,11 @@ class _AnswerTask:
 
     def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> Answer:
         """Answer from the chunks of every layer and, last, of the validity."""
-        *layers, valid = (self._assembled(chunks) for chunks in parts)
-        stored = dict(zip(self.names, layers, strict=True))
-        window = Window(region=self.read, stored=stored, packings=runner.packings, valid=valid)
-        return runner.answer(window, self.tiles)
+        with window_slot():
+            *layers, valid = (self._assembled(chunks) for chunks in parts)
+            stored = dict(zip(self.names, layers, strict=True))
+            window = Window(region=self.read, stored=stored, packings=runner.packings, valid=valid)
+            return runner.answer(window, self.tiles)
 
     def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:
         out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)

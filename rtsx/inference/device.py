@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["BatchSize", "default_batch_size", "device_slot", "from_device", "to_device"]
+from rtsx.errors import MemoryPlanError
+
+__all__ = ["BatchSize", "default_batch_size", "device_slot", "from_device", "to_device", "window_slot"]
 
 _SLOTS: dict[str, threading.BoundedSemaphore] = {}
 _SLOTS_LOCK = threading.Lock()
+_WINDOWS = threading.BoundedSemaphore(2)
 
 # About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
 _GPU_BATCH_PIXELS = 2**24
@@ -40,6 +43,16 @@ def device_slot(device: torch.device) -> Iterator[None]:
                 yield
         else:
             yield
+
+
+@contextmanager
+def window_slot() -> Iterator[None]:
+    """Hold one of this process's two places for a window in memory: one that is computed, one that comes next.
+
+    Without it every thread of dask would put its window together and then wait for the device.
+    """
+    with _WINDOWS:
+        yield
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -83,11 +96,11 @@ class BatchSize:
 
         Raises
         ------
-        MemoryError
+        MemoryPlanError
             The size was 1 already.
         """
         if failed <= 1:
-            raise MemoryError(
+            raise MemoryPlanError(
                 f"The device has no memory for a single tile of {tile} px. Take a smaller tile, or another device."
             ) from cause
         with self._lock:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region
 from rtsx.inference.device import BatchSize, device_slot, from_device, to_device
 from rtsx.inference.forward import member_answer
@@ -82,6 +83,7 @@ def answer_tiles(
         channels = _prepared(window, members, device)
         shape = (plan.kept, len(plan.classes), *(part.stop - part.start for part in region))
         total = torch.zeros(shape, dtype=torch.int32, device=device)
+        finite = torch.ones((), dtype=torch.bool, device=device)
         done = 0
         while done < len(waiting):
             size = batch_size.size
@@ -91,9 +93,16 @@ def answer_tiles(
             except torch.OutOfMemoryError as error:
                 batch_size.halve(size, tile=tiling.tile, cause=error)
                 continue
+            finite &= answers.isfinite().all()
             for number, tile in enumerate(part):
                 _blend(answers[:, number], tile, total=total, region=region, tiling=tiling)
             done += len(part)
+        # Once per block instead of once per batch, because asking makes the host wait for a GPU.
+        if not finite:
+            raise BundleError(
+                f"The network answered NaN or infinity for a tile in pixels {region}. Run it with precision='float32'; "
+                f"if that is what it ran with, look for values in the layers that it was not trained with."
+            )
         return Answer(region=region, values=from_device(total))
 
 

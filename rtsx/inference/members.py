@@ -44,14 +44,18 @@ def ensemble(bundle: ModelBundle | Sequence[ModelBundle]) -> tuple[ModelBundle, 
     return bundles
 
 
-def check_runtime(*, device: str, precision: str, backend: str, batch_size: int | None) -> None:
-    """Refuse words that mean nothing; whether a device or library is there, only the worker knows."""
+def check_runtime(
+    *, device: str, precision: str, backend: str, batch_size: int | None, scales: Sequence[float]
+) -> None:
+    """Refuse words and numbers that mean nothing; whether a device or library is there, only the worker knows."""
     if not (device in ("auto", "cpu", "cuda") or device.startswith("cuda:")):
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.")
     if precision not in PRECISIONS:
         raise BundleError(f"precision has to be 'auto' or one of {', '.join(PRECISIONS[1:])}; got {precision!r}.")
     if backend not in ("auto", *BACKENDS):
         raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
+    if not scales or not all(0 < scale <= 4 for scale in scales):
+        raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {tuple(scales)}.")
     if batch_size is not None and batch_size < 1:
         raise PlanError(f"batch_size has to be at least 1; got {batch_size}. Leave it out for the device's own choice.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isqrt
 
 import psutil
+import torch
 import xarray as xr
 
 from rtsx.errors import MemoryPlanError
@@ -109,11 +110,16 @@ def available_bytes() -> int:
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         if limits:
             return int(min(limits))
-    return int(psutil.virtual_memory().available)
+    # A container's limit, which the machine's own figures do not know.
+    from distributed.system import MEMORY_LIMIT  # here, because it loads the whole of distributed
+
+    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
 
 
-def largest_tile(bundles: Sequence[ModelBundle], *, available: int) -> int:
+def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int) -> int:
     """Largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
+    if device != "cpu" and torch.cuda.is_available():
+        available = min(available, torch.cuda.mem_get_info()[0])
     per_pixel = max(network_bytes_per_pixel(bundle) for bundle in bundles)
     fitting = isqrt(int(_NETWORK_SHARE * available / (_SCRATCH * per_pixel)))
     return max(min(fitting, _LARGEST_TILE), bundles[0].tile)

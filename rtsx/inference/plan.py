@@ -56,8 +56,11 @@ class PredictionPlan:
             raise PlanError(f"merge has to be 'mean' or 'max'; got {self.merge!r}.")
         if self.dtype not in ("uint8", "float32"):
             raise PlanError(f"dtype has to be 'uint8' or 'float32'; got {self.dtype!r}.")
-        if not self.scales or any(not 0 < scale <= 4 for scale in self.scales):
-            raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {self.scales}.")
+        if self.keep_members and self.tiling.blend == "max":
+            raise PlanError(
+                "keep_members cannot go with blend='max': the greatest of the members' mean is not the mean of their "
+                "greatest. Take another blend."
+            )
         for scale in self.scales:
             size = self.tiling.tile * scale
             if size % self.tiling.stride:

@@ -104,7 +104,7 @@ def predict_cube(
         The plan needs more memory than a worker has.
     """
     bundles = ensemble(bundle)
-    check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size)
+    check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
     validate_cube(cube)
     names = tuple(dict.fromkeys(n for b in bundles for n in required_layers(b.inputs, layer_names(cube))))
     packings = {name: Packing(**packing(cube[name])) for name in names}
@@ -119,7 +119,7 @@ def predict_cube(
         overlap=overlap,
         trim=trim,
         blend=blend,
-        largest=largest_tile(bundles, available=available),
+        largest=largest_tile(bundles, device=device, available=available),
     )
     first = bundles[0]
     plan = PredictionPlan(

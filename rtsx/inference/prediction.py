@@ -5,6 +5,7 @@ from typing import Any
 
 import xarray as xr
 
+from rtsx.cube import lattice_origin
 from rtsx.inference.answers import NODATA
 from rtsx.inference.runner import Runner
 
@@ -45,9 +46,8 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
         result = result.assign_coords({"class": list(plan.classes)})
     if plan.keep_members:
         result = result.assign_coords(member=[bundle.id for bundle in runner.bundles])
-    provenance = {key: cube.attrs[key] for key in ("lattice_origin",) if key in cube.attrs}
     return result.assign_attrs(
-        provenance,
+        lattice_origin=list(lattice_origin(cube)),
         Conventions="CF-1.11",
         bundle_id="+".join(bundle.id for bundle in runner.bundles),
         bundle_digest="+".join(plan.members),

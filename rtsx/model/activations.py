@@ -71,6 +71,10 @@ def network_bytes_per_pixel(bundle: "ModelBundle") -> int:
         found = _UNKNOWN_BYTES_PER_PIXEL
         if bundle.source.framework == "torch":
             module = bundle.source.load_module()
-            found = activation_bytes(module, layers=len(bundle.inputs), tile=bundle.tile, batch=1) // bundle.tile**2
+            try:
+                total = activation_bytes(module, layers=len(bundle.inputs), tile=bundle.tile, batch=1)
+                found = total // bundle.tile**2
+            except (RuntimeError, NotImplementedError, TypeError, ValueError):
+                pass  # it makes tensors of its own on the CPU, which do not mix with those of the meta device
         _BY_DIGEST[bundle.digest] = found + 1
     return _BY_DIGEST[bundle.digest]

@@ -55,7 +55,7 @@ def in_largest_batches(forward: Forward) -> Forward:
         try:
             return in_batches_of(forward, size)(batch)
         except torch.OutOfMemoryError:
-            del largest[tile]
+            largest.pop(tile, None)
             raise
 
     return forward_filled

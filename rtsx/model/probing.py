@@ -24,15 +24,15 @@ AGREEMENT = 1e-4
 
 # Opening and timing the others takes about as long; shorter jobs are better done than prepared.
 _WORTHWHILE_S = 60.0
-# A job of fewer passes is done before anything could be timed.
-_FEWEST_PASSES = 32
+# A job of fewer pixels is done before anything could be timed.
+_FEWEST_PIXELS = 2**21
 # Side in px at which backends are timed: large enough to rank them, small enough to be quick.
 _TIMED_TILE = 512
 _PASSES = 3
 
 _LOCK = Lock()
 _REACHES: dict[str, Reach] = {}
-_BACKENDS: dict[tuple[str, int, bool], str] = {}
+_BACKENDS: dict[tuple[str, int], str] = {}
 
 
 def reference_backend(bundle: ModelBundle) -> str:
@@ -56,16 +56,19 @@ def reach_of(bundle: ModelBundle) -> Reach:
 def chosen_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
     """The backend for `passes` forward passes over tiles of `tile` px on this machine's CPU.
 
-    A job of a few passes, or that the reference finishes within a minute, is left to it. For a longer one, every installed backend is timed
+    A job of a few tiles, or that the reference finishes within a minute, is left to it. For a longer one, every installed backend is timed
     on a few passes; the fastest that agrees with the reference to 1e-4 is chosen and remembered for the bundle's
     digest, the tile, the threads and the libraries' versions. torch.compile is not tried, because building its
     kernels takes longer than most jobs; ask for it by name.
     """
-    key = (bundle.digest, tile, passes < _FEWEST_PASSES)
+    key = (bundle.digest, tile)
     with _LOCK:
-        if key not in _BACKENDS:
-            _BACKENDS[key] = _choice(bundle, tile=tile, passes=passes)
-        return _BACKENDS[key]
+        if key in _BACKENDS:
+            return _BACKENDS[key]
+        backend, is_measured = _choice(bundle, tile=tile, passes=passes)
+        if is_measured:  # a job that was too short to measure for says nothing about the next
+            _BACKENDS[key] = backend
+        return backend
 
 
 def fastest_backend(
@@ -96,7 +99,8 @@ def fastest_backend(
     return min(medians, key=medians.__getitem__), medians
 
 
-def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> str:
+def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
+    """The backend, and whether it was found by measuring, now or earlier."""
     reference = reference_backend(bundle)
     candidates = _installed(reference)
     conditions: dict[str, object] = {
@@ -107,20 +111,20 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> str:
     }
     kept = recall("backend", conditions)
     if kept is not None and kept["backend"] in candidates:
-        return str(kept["backend"])
-    if len(candidates) == 1 or passes < _FEWEST_PASSES:
-        return reference
+        return str(kept["backend"]), True
+    if len(candidates) == 1 or passes * tile**2 < _FEWEST_PIXELS:
+        return reference, False
     timed = bundle.tile if bundle.source.framework != "torch" else min(tile, _TIMED_TILE)
     batch = Scenery(ranges=plausible_ranges(bundle.inputs), seed=0).field(timed, number=0)
     network = bundle.network(device="cpu", precision="float32", backend=reference)
     network(batch)
     if _seconds(network, batch) * passes * (tile / timed) ** 2 < _WORTHWHILE_S:
-        return reference
+        return reference, False
     backend, seconds = fastest_backend(
         lambda name: bundle.network(device="cpu", precision="float32", backend=name), candidates, batch=batch
     )
     remember("backend", conditions, found={"backend": backend, "seconds": seconds})
-    return backend
+    return backend, True
 
 
 def _installed(reference: str) -> list[str]:

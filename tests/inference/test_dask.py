@@ -92,6 +92,7 @@ def test_distributed_workers_give_the_same_bytes(bundle: ModelBundle) -> None:
     cube = make_cube()
     expected = predict_cube(cube, bundle, **OPTIONS)
     with (
+        dask.config.set({"distributed.comm.timeouts.connect": "120s"}),  # a crowded machine starts processes slowly
         distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
         distributed.Client(cluster),
     ):

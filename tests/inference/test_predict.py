@@ -229,3 +229,36 @@ def test_auto_uses_the_stored_reach() -> None:
     whole = make_bundle().with_reach(Reach(stride=1, radius=16, depends_on_tile=True))
     tiling = json.loads(predict_cube(make_cube(), whole).attrs["plan"])["tiling"]
     assert (tiling["tile"], tiling["overlap"]) == (32, 8)
+
+
+def test_nan_from_a_network_is_an_error_and_not_a_map_without_slumps() -> None:
+    class Overflowing(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            bright = batch[:, :1].amax((2, 3), keepdim=True) > 5  # one tile only, and not the first
+            return torch.where(bright, torch.nan, batch[:, :1])
+
+    cube = make_cube()
+    cube["red"].values[:] = 1000
+    cube["red"].values[50, 70] = 60000
+    with pytest.raises(BundleError, match=r"answered NaN or infinity for a tile in pixels .*precision='float32'"):
+        predict_cube(cube, make_bundle(module=Overflowing()), **OPTIONS)
+
+
+def test_members_cannot_be_kept_under_the_greatest() -> None:
+    with pytest.raises(PlanError, match=r"keep_members cannot go with blend='max'"):
+        predict_cube(make_cube(), [make_bundle(), make_bundle()], blend="max", keep_members=True, **OPTIONS)
+
+
+def test_a_network_that_makes_tensors_of_its_own_can_be_planned() -> None:
+    class Coordinates(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return batch[:, :1] + torch.linspace(0, 1, batch.shape[-1])
+
+    found = predict_cube(make_cube(), make_bundle(module=Coordinates()), **OPTIONS)
+    assert found["valid"].all()
+
+
+def test_a_prediction_says_where_its_lattice_begins() -> None:
+    assert predict_cube(make_cube(), make_bundle(), **OPTIONS).attrs["lattice_origin"] == [300.0, 900.0]
+    cell = make_cube().assign_attrs(lattice_origin=[0.0, 0.0])
+    assert predict_cube(cell, make_bundle(), **OPTIONS).attrs["lattice_origin"] == [0.0, 0.0]

@@ -70,7 +70,7 @@ def make_bundle(bias: float) -> ModelBundle:
 
 
 def test_a_short_job_is_left_to_the_reference() -> None:
-    assert chosen_backend(make_bundle(0.1), tile=32, passes=1000) == "eager"  # the test's clock stands still
+    assert chosen_backend(make_bundle(0.1), tile=32, passes=100_000) == "eager"  # the test's clock stands still
 
 
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +78,10 @@ def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(0.2)
     monkeypatch.setattr("rtsx.model.probing._WORTHWHILE_S", -1.0)
     monkeypatch.setattr("rtsx.model.probing.fastest_backend", lambda *a, **k: ("openvino", {"openvino": 1.0}))
-    assert chosen_backend(bundle, tile=32, passes=100) == "openvino"
+    assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
     monkeypatch.setattr("rtsx.model.probing._BACKENDS", {})
     monkeypatch.setattr("rtsx.model.probing.fastest_backend", None)  # asking again would fail
-    assert chosen_backend(bundle, tile=32, passes=100) == "openvino"
+    assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
 
 
 def test_a_stored_reach_is_believed_and_a_measured_one_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
