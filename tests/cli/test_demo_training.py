@@ -63,6 +63,16 @@ def test_the_best_threshold_separates():
     assert score == 1
 
 
+@pytest.fixture
+def one_thread():
+    """Because threads that wait for each other take most of the time of tensors this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_short_training_learns_and_repeats():
     plan = TrainingPlan(
         encoder="tu-test_resnet", decoder=(16, 8), steps=16, batch=4, crop=32, checks=2, learning_rate=1e-2
