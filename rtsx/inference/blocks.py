@@ -1,7 +1,8 @@
 """Which block runs which tiles, what it reads for them, and to whom it hands what spills over. Pure integers.
 
-Blocks are the chunks of the cube. A tile belongs to the block in which its core begins, so every tile runs once; the
-strips of its answer that lie in other blocks are handed over and added there. Recomputing shared tiles in every
+Blocks are the chunks of the cube. A tile belongs to the block in which its support begins, so every tile runs once; the
+strips of its answer that spill over the right and lower edge are handed over and added there. They only spill
+forwards, so that row by row a block is done as soon as its own tiles are. Recomputing shared tiles in every
 block, as a plain `map_overlap` does, costs 1.3-1.9 times more on usual chunk sizes.
 """
 
@@ -48,7 +49,7 @@ class BlockPlan:
     >>> tiling = TilePlan(shape=(512, 512), tile=256, overlap=64, trim=0, stride=32)
     >>> plan = BlockPlan(tiling=tiling, chunks=((200, 200, 112), (512,)))
     >>> [len(block.tiles) for block in plan]
-    [3, 3, 3]
+    [6, 3, 0]
     """
 
     tiling: TilePlan
