@@ -43,6 +43,11 @@ class Runner:
     batch_size: int | None
     """Tiles per forward pass; None is the device's own choice."""
 
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """What dask names tasks by: digests instead of the weights, which it would hash anew for every prediction."""
+        packings = tuple(sorted((name, repr(packing)) for name, packing in self.packings.items()))
+        return self.plan.to_json(), packings, self.device, self.precision, self.backend, self.batch_size
+
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Pixels (y, x) that every required layer and the mask declare valid."""
         valid = valid_pixels(stored, packings=self.packings, mask=mask)
