@@ -20,7 +20,7 @@ class Net(torch.nn.Module):
 
 class Saving(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        torch.save(x, "/tmp/stolen.pt")
+        torch.save(x, "stolen.pt")
         return x[:, :1]
 
 
