@@ -1,0 +1,97 @@
+"""One image: which bands of which files show the ground at one time. What every catalog, folder and table is turned into."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.errors import CubeError
+
+__all__ = ["AssetBands", "Image", "Wanted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a source is asked for under one name: a layer, or quality data."""
+
+    name: str
+    """Name of the layer, such as ``red``, or of quality data, such as ``udm2``."""
+    asset: str | None = None
+    """Key of the asset in an item; None finds the asset by the name of the band. Files have no assets."""
+    bands: tuple[int | str, ...] = ()
+    """Numbers (from 1) or names of the bands; empty takes the band called `name`, else all bands of `asset`."""
+    nodata: float | None = None
+    """Stored value of a missing pixel; None takes what item or file declares."""
+    scale_factor: float | None = None
+    """Physical units per stored unit; None takes what item or file declares."""
+    add_offset: float | None = None
+    """Physical value of stored 0; None takes what item or file declares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetBands:
+    """Bands of one file on its own grid; everything about them but the pixels."""
+
+    href: str
+    """Path or URL of the file; for Zarr that of the group."""
+    bands: tuple[int | str, ...]
+    """Numbers of the bands, from 1; for Zarr the names of the arrays."""
+    geobox: GeoBox
+    """CRS, transform and shape of the file, north-up or not."""
+    dtype: str
+    """NumPy dtype that the bands are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where every stored value counts."""
+    scale_factor: float = 1.0
+    """Physical units per stored unit."""
+    add_offset: float = 0.0
+    """Physical value of stored 0, for example -0.1 for Sentinel-2 from processing baseline 04.00."""
+    asset: str = ""
+    """Key of the asset in its item, for messages; empty for plain files."""
+    opener: Literal["gdal", "zarr"] = "gdal"
+    """What reads the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What was seen at one time, or a piece of a mosaic without one.
+
+    Raises
+    ------
+    CubeError
+        There is no band in it.
+    """
+
+    id: str
+    """Id of the item, or name of the file; goes into a cube's coordinates and every error."""
+    bands: Mapping[str, AssetBands]
+    """File bands by the name that was `Wanted`."""
+    time: datetime | None = None
+    """When it was taken, in UTC, aware; None for what has no date, such as a terrain mosaic."""
+    footprint: BaseGeometry | None = None
+    """Ground that holds data, in longitude and latitude, split at the antimeridian; None: all of its rasters."""
+    cloud_cover: float | None = None
+    """Percent of the image under cloud, as its item says."""
+    sun_azimuth: float | None = None
+    """Degrees clockwise from true north."""
+    sun_elevation: float | None = None
+    """Degrees above the horizon."""
+
+    def __post_init__(self) -> None:
+        """Refuse an image of nothing, and close the mapping against change."""
+        if not self.bands:
+            raise CubeError(f"Image {self.id!r} has to have at least one band; it has none.")
+        object.__setattr__(self, "bands", MappingProxyType(dict(self.bands)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the mapping as a dict, because a proxy cannot be pickled."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _image, ({**fields, "bands": dict(self.bands)},)
+
+
+def _image(fields: Mapping[str, object]) -> Image:
+    return Image(**fields)  # type: ignore[arg-type]
