@@ -1,0 +1,132 @@
+"""Several images of one place as one: the kernels of composites. Pure arrays, one image after the other."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Piece", "Stack", "best", "first", "fused_mean", "fused_median"]
+
+GOOD = 2
+"""Level of a pixel to trust."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One image, or what became of several, on the pixels of a block."""
+
+    layers: tuple[NDArray[Any], ...]
+    """Stored pixels (y, x), one array per layer."""
+    quality: NDArray[np.uint8]
+    """Level of each pixel (y, x): 0 invalid, 1 low quality, 2 good; 0 where a layer has no data."""
+
+
+class Stack(Protocol):
+    """Images of one time step, in order, that can be read again for any rows of the block."""
+
+    def pieces(self, rows: slice) -> Iterator[Piece]:
+        """Read the images one by one, for some rows of the block."""
+
+
+def first(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
+    """Per pixel the first image whose level is at least `least`; where none is, nothing.
+
+    Stops reading as soon as every pixel has found its image.
+    """
+    layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
+    open_pixels = np.ones(quality.shape, bool)
+    for piece in pieces:
+        take = open_pixels & (piece.quality >= least)
+        _take(Piece(tuple(layers), quality), piece, take)
+        open_pixels &= ~take
+        if not open_pixels.any():
+            break
+    return Piece(tuple(layers), quality)
+
+
+def best(pieces: Iterable[Piece], *, empty: Piece) -> Piece:
+    """Per pixel the image of the highest level; of equals the first that came. Level 0 gives nothing."""
+    layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
+    for piece in pieces:
+        _take(Piece(tuple(layers), quality), piece, piece.quality > quality)
+        if (quality == GOOD).all():
+            break
+    return Piece(tuple(layers), quality)
+
+
+def fused_mean(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
+    """Per pixel the mean of all images whose level is at least `least`; the level is the lowest among them.
+
+    Whole numbers are summed exactly and rounded half up once; others are summed in float64.
+    """
+    sums = [np.zeros(layer.shape, np.int64 if layer.dtype.kind in "iu" else np.float64) for layer in empty.layers]
+    count = np.zeros(empty.quality.shape, np.int32)
+    quality = np.full(empty.quality.shape, GOOD, np.uint8)
+    for piece in pieces:
+        use = piece.quality >= least
+        count += use
+        for total, layer in zip(sums, piece.layers, strict=True):
+            np.add(total, layer, out=total, where=use, casting="unsafe")
+        np.minimum(quality, piece.quality, out=quality, where=use)
+    seen = count > 0
+    divisor = np.maximum(count, 1)
+    layers = tuple(
+        _stored(np.where(seen, total / divisor, 0), template, seen)
+        for total, template in zip(sums, empty.layers, strict=True)
+    )
+    return Piece(layers, np.where(seen, quality, empty.quality))
+
+
+def fused_median(stack: Stack, *, empty: Piece, least: int, rows_at_once: int) -> Piece:
+    """Per pixel the median of all images whose level is at least `least`; the level is the lowest among them.
+
+    Of an even number the mean of the two in the middle. A median needs all images of a pixel side by side, so the block
+    is worked through `rows_at_once` rows at a time, instead of holding a hundred images of a whole block.
+    """
+    height = empty.quality.shape[0]
+    parts = [
+        _median_of(list(stack.pieces(rows)), _rows_of(empty, rows), least)
+        for rows in (slice(start, min(start + rows_at_once, height)) for start in range(0, height, rows_at_once))
+    ]
+    layers = tuple(np.concatenate(arrays) for arrays in zip(*(part.layers for part in parts), strict=True))
+    return Piece(layers, np.concatenate([part.quality for part in parts]))
+
+
+def _median_of(pieces: list[Piece], empty: Piece, least: int) -> Piece:
+    if not pieces:
+        return empty
+    use = np.stack([piece.quality >= least for piece in pieces])
+    count = use.sum(axis=0)
+    seen = count > 0
+    lower, upper = np.maximum(count - 1, 0) // 2, count // 2
+    upper = np.minimum(upper, len(pieces) - 1)
+    layers = []
+    for place, template in enumerate(empty.layers):
+        values = np.stack([piece.layers[place] for piece in pieces])
+        # What does not count goes to the end of the sorted column, where neither middle index can reach it.
+        values[~use] = np.inf if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        values.sort(axis=0)
+        low, high = (np.take_along_axis(values, index[None], axis=0)[0].astype(np.float64) for index in (lower, upper))
+        low[~seen] = high[~seen] = 0
+        layers.append(_stored((low + high) / 2, template, seen))
+    quality = np.where(use, np.stack([piece.quality for piece in pieces]), GOOD).min(axis=0)
+    return Piece(tuple(layers), np.where(seen, quality, empty.quality).astype(np.uint8))
+
+
+def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values in the dtype of `template`, whole numbers rounded half up; `template` where nothing was seen."""
+    if template.dtype.kind in "iu":
+        values = np.floor(values + 0.5)
+    out: NDArray[Any] = np.where(seen, values.astype(template.dtype), template)
+    return out
+
+
+def _take(into: Piece, piece: Piece, take: NDArray[np.bool_]) -> None:
+    for out, layer in zip((*into.layers, into.quality), (*piece.layers, piece.quality), strict=True):
+        np.copyto(out, layer, where=take)
+
+
+def _rows_of(piece: Piece, rows: slice) -> Piece:
+    return Piece(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])

@@ -1,0 +1,130 @@
+"""Layers that are computed pixel by pixel from other layers, and how a user adds one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from rtsx.cube.ndvi import add_ndvi
+from rtsx.cube.packing import packing
+from rtsx.errors import CubeError
+
+__all__ = ["DerivedLayer", "add_derived", "derived_layer", "derived_named"]
+
+Kernel = Callable[..., NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedLayer:
+    """A layer made from others of the same pixel."""
+
+    name: str
+    """Name of the variable."""
+    needs: tuple[str, ...]
+    """Layers that the kernel takes, in its order."""
+    units: str
+    """Physical unit of the answer; ``1`` or ``index`` where it has none."""
+    kernel: Kernel | None
+    """From physical float32 arrays of equal shape, NaN where invalid, to float32; None for ndvi, which has exact rules
+    of its own (see `add_ndvi`)."""
+    long_name: str = ""
+    """What a plot calls it."""
+
+
+_KNOWN: dict[str, DerivedLayer] = {
+    "ndvi": DerivedLayer(
+        name="ndvi",
+        needs=("red", "nir"),
+        units="index",
+        kernel=None,
+        long_name="normalised difference vegetation index",
+    )
+}
+
+
+def derived_layer(
+    name: str, *, needs: Sequence[str], units: str, long_name: str = ""
+) -> Callable[[Kernel], DerivedLayer]:
+    """Decorator that makes a function a layer which recipes and YAML files can name.
+
+    Examples
+    --------
+    >>> @derived_layer("ndwi", needs=("green", "nir"), units="index")
+    ... def ndwi(green, nir):
+    ...     return (green - nir) / (green + nir)
+    >>> derived_named("ndwi").needs
+    ('green', 'nir')
+    """
+
+    def register(kernel: Kernel) -> DerivedLayer:
+        layer = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
+        _KNOWN[name] = layer
+        return layer
+
+    return register
+
+
+def derived_named(name: str) -> DerivedLayer:
+    """The layer that was registered under a name.
+
+    Raises
+    ------
+    CubeError
+        There is none.
+    """
+    if name not in _KNOWN:
+        raise CubeError(
+            f"Known derived layers are {sorted(_KNOWN)}; got {name!r}. Add one with @derived_layer({name!r}, needs=...)."
+        )
+    return _KNOWN[name]
+
+
+def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
+    """The cube with one more layer; lazy.
+
+    Parameters
+    ----------
+    cube
+        Has all that the layer needs, in stored units.
+    layer
+        What to add.
+
+    Returns
+    -------
+    xarray.Dataset
+        With a float32 variable, NaN where an input is nodata or `valid` is False, or where the kernel gives no finite
+        number.
+    """
+    if layer.kernel is None:
+        return add_ndvi(cube)
+    inputs = [cube[name] for name in layer.needs]
+    if "valid" in cube:
+        inputs.append(cube["valid"])
+    made = xr.apply_ufunc(
+        _computed,
+        *inputs,
+        kwargs={"kernel": layer.kernel, "packings": [packing(cube[name]) for name in layer.needs]},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    made.attrs = {"_FillValue": np.float32(np.nan), "units": layer.units, "long_name": layer.long_name or layer.name}
+    made.variable.encoding["grid_mapping"] = "spatial_ref"
+    return cube.assign({layer.name: made})
+
+
+def _computed(*arrays: NDArray[Any], kernel: Kernel, packings: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    physical = []
+    for stored, packed in zip(arrays, packings, strict=False):
+        values = stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(packed["add_offset"])
+        if packed["nodata"] is not None:
+            values[stored == packed["nodata"]] = np.nan
+        physical.append(values)
+    with np.errstate(all="ignore"):  # a pixel that cannot be computed becomes NaN below, which is no warning
+        made = np.array(kernel(*physical), np.float32)
+    made[~np.isfinite(made)] = np.nan
+    if len(arrays) > len(packings):
+        made[~np.broadcast_to(arrays[-1], made.shape)] = np.nan
+    return made

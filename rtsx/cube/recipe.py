@@ -1,0 +1,190 @@
+"""What a cube is made of: sources, layers, quality and terrain as frozen values. A YAML file becomes one of these."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.align.resampling import Resampling
+from rtsx.cube.derived import DerivedLayer
+from rtsx.cube.image import Wanted
+from rtsx.cube.masks import MaskRule
+from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.terrain import TerrainLayer
+from rtsx.errors import CubeError
+from rtsx.grid import Grid
+
+__all__ = ["Composite", "CubeRecipe", "Grouping", "LayerRecipe", "QualityRecipe", "ReaderName", "SourceRecipe"]
+
+Grouping = Literal["all", "item", "day", "year"]
+"""Which images of a source become one time step; ``all`` gives no time dimension. A day is a solar day of the place."""
+
+Composite = Literal["first", "best", "median", "mean"]
+"""How the images of one time step become one: per pixel the first valid image, least cloudy first; the best quality, then
+the newest; the median or the mean of the valid ones."""
+
+ReaderName = Literal["rtsx", "stackstac", "odc-stac"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecipe:
+    """One layer that a source's images hold."""
+
+    wanted: Wanted
+    """Its name, where it lies in an image, and its packing."""
+    resampling: Resampling = "bilinear"
+    """How it comes onto the grid; ``nearest`` for classes."""
+    dtype: Literal["float32"] | None = None
+    """Dtype of the variable; None keeps the stored one, rounding what lies between two whole numbers."""
+    units: str | None = None
+    """Physical unit, such as ``reflectance``."""
+    long_name: str | None = None
+    """What a plot calls it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the variable."""
+        return self.wanted.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRecipe:
+    """How a source tells pixels to trust."""
+
+    wanted: Wanted
+    """Quality data, such as all bands of ``udm2``."""
+    rule: MaskRule
+    """Reads it to three levels: 0 invalid, 1 low, 2 good."""
+    keep_low: bool = False
+    """Trust low quality too."""
+    erode_m: float = 0.0
+    """Ground beside invalid ground and scene edges that is not trusted either, m."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecipe:
+    """One catalog, folder or table, and what its images become.
+
+    Raises
+    ------
+    CubeError
+        There is nothing to make, a name is taken twice, or terrain has no `dem`.
+    """
+
+    name: str
+    """Name for messages and attributes, such as ``planetscope``."""
+    images: ImageSource
+    """Where its images come from."""
+    layers: tuple[LayerRecipe, ...]
+    """Layers that are read. With `terrain`, `dem` is read for it, and becomes a variable only where `keep_dem` says so."""
+    quality: QualityRecipe | None = None
+    """Pixels to trust; None trusts all that hold data."""
+    period: Period | None = None
+    """Days that count; None for all."""
+    group: Grouping = "all"
+    """Which images become one time step."""
+    composite: Composite = "first"
+    """How they become one."""
+    terrain: tuple[TerrainLayer, ...] = ()
+    """Layers that are computed from `dem`."""
+    terrain_grid: Literal["source", "cube"] = "source"
+    """Where: on the elevation's own grid and then warped (*tss-v1*), or on the cube's after warping (*darts-v2*)."""
+    terrain_resampling: Resampling = "cubic"
+    """How terrain that was computed on its own grid comes onto the cube's."""
+    keep_dem: bool = False
+    """Make `dem` a variable too."""
+    sun_of: str | None = None
+    """Name of the source whose images say where the sun stands in hillshade; None for the fixed sun of the field."""
+    is_required: bool = True
+    """Whether a pixel that this source does not have is invalid in the whole cube."""
+    unreadable: Literal["error", "gap"] = "error"
+    """What an image that cannot be read is: an error, or missing ground that is recorded and filled by others."""
+    reader: ReaderName = "rtsx"
+    """What reads: our block reader, or one of the two others where its graph is preferred."""
+
+    def __post_init__(self) -> None:
+        """Check names and combinations."""
+        names = self.layer_names
+        if not names:
+            raise CubeError(f"Source {self.name!r} has no layer. Name at least one in layers=.")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise CubeError(f"Source {self.name!r} has layers {twice} twice. Give every layer a name of its own.")
+        if self.terrain and [layer.name for layer in self.layers] != ["dem"]:
+            raise CubeError(
+                f"Source {self.name!r} computes terrain, and for that it reads one layer called 'dem'; it reads "
+                f"{[layer.name for layer in self.layers]}. Put other layers into a source of their own."
+            )
+        if self.reader != "rtsx" and self.terrain:
+            raise CubeError(
+                f"Source {self.name!r}: terrain needs the halo that only the reader 'rtsx' gives; got {self.reader!r}."
+            )
+        if self.terrain and (self.group != "all" or self.composite != "first" or self.quality is not None):
+            raise CubeError(
+                f"Source {self.name!r}: terrain is computed from one mosaic, so it has no quality data, and takes "
+                f"group='all' and composite='first'; got {self.group!r} and {self.composite!r}."
+            )
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of its variables, in order."""
+        read = tuple(layer.name for layer in self.layers) if self.keep_dem or not self.terrain else ()
+        return (*read, *(layer.name for layer in self.terrain))
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What each of its images has to hold."""
+        layers = tuple(layer.wanted for layer in self.layers)
+        return layers if self.quality is None else (*layers, self.quality.wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubeRecipe:
+    """A grid, the sources of its layers, and what is derived from them.
+
+    Raises
+    ------
+    CubeError
+        Two sources share a name or a layer, a derived layer lacks its inputs, or several sources have time steps.
+    """
+
+    grid: Grid
+    """Where the pixels lie."""
+    sources: tuple[SourceRecipe, ...]
+    """Where the layers come from, in order."""
+    region: BaseGeometry | None = None
+    """Ground of the cube, longitude and latitude; None where the caller names a cell or a raster."""
+    derived: tuple[DerivedLayer, ...] = ()
+    """Layers computed pixel by pixel from others, such as ndvi."""
+    layers: tuple[str, ...] | None = None
+    """Variables in their order; None for all, derived ones last."""
+    chunk: int = 1024
+    """Side of a chunk, px."""
+
+    def __post_init__(self) -> None:
+        """Check what only shows when the sources stand side by side."""
+        names = [name for source in self.sources for name in source.layer_names]
+        names += [layer.name for layer in self.derived]
+        for what, given in (("source", [source.name for source in self.sources]), ("layer", names)):
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice or not given:
+                raise CubeError(
+                    f"Every {what} of a cube has a name of its own, and there is at least one; got {given}."
+                )
+        for layer in self.derived:
+            missing = sorted(set(layer.needs) - set(names))
+            if missing:
+                raise CubeError(f"Layer {layer.name!r} is made from {list(layer.needs)}; {missing} are not in {names}.")
+        unknown = sorted(set(self.layers or ()) - set(names))
+        if unknown:
+            raise CubeError(f"Layers {unknown} are not in this cube, which has {names}. Ask for some of these.")
+        timed = [source.name for source in self.sources if source.group != "all"]
+        if len(timed) > 1:
+            raise CubeError(
+                f"One source of a cube can have time steps; {timed} all have. Fuse the others with group='all'."
+            )
+        suns = {source.sun_of for source in self.sources} - {None} - {source.name for source in self.sources}
+        if suns:
+            raise CubeError(f"The sun is taken from a source of the cube; {sorted(map(str, suns))} are none.")
+        if self.chunk < 1:
+            raise CubeError(f"Chunks are a number of pixels above 0; got {self.chunk}.")
