@@ -1,0 +1,121 @@
+"""Terrain layers on the elevation's own grid, read like any other raster."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.align.reader import WindowReader
+from rtsx.cube.terrain.block import terrain_block
+from rtsx.cube.terrain.ground import SUN_AZIMUTH, SUN_ELEVATION, Ground
+from rtsx.cube.terrain.layer import TerrainLayer, terrain_named
+from rtsx.errors import CubeError
+
+__all__ = ["TerrainReader"]
+
+
+@dataclass(frozen=True, init=False)
+class TerrainReader:
+    """A raster whose bands are terrain layers of another raster's first band.
+
+    A window is the same however it is cut: its halo is read from `dem`, up to the edge of that raster. Values, not
+    handles; as safe between threads as `dem` is.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> from rtsx.cube.align.reader import ArrayReader
+    >>> box = GeoBox((4, 4), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413")
+    >>> plane = ArrayReader(np.tile(np.arange(4) * 2.0, (1, 4, 1)), box, nodata=-9999)
+    >>> TerrainReader(plane, ["slope", "dem"]).read(slice(0, 1), slice(1, 3))
+    array([[[45., 45.]],
+           [[ 2.,  4.]]], dtype=float32)
+    """
+
+    dem: WindowReader
+    """Heights in its first band."""
+    layers: tuple[TerrainLayer, ...]
+    """What its bands are, in order."""
+    sun_azimuth: float
+    """Degrees clockwise from true north."""
+    sun_elevation: float
+    """Degrees above the horizon."""
+    scale_factor: float
+    """Metres per stored unit of `dem`."""
+    add_offset: float
+    """Metres at stored 0."""
+
+    def __init__(
+        self,
+        dem: WindowReader,
+        layers: Iterable[str | TerrainLayer],
+        *,
+        sun_azimuth: float = SUN_AZIMUTH,
+        sun_elevation: float = SUN_ELEVATION,
+        scale_factor: float = 1.0,
+        add_offset: float = 0.0,
+    ) -> None:
+        named = tuple(terrain_named(layer) for layer in layers)
+        if not named:
+            raise CubeError("A terrain reader has at least one layer; got none.")
+        for field, value in {
+            "dem": dem,
+            "layers": named,
+            "sun_azimuth": sun_azimuth,
+            "sun_elevation": sun_elevation,
+            "scale_factor": scale_factor,
+            "add_offset": add_offset,
+        }.items():
+            object.__setattr__(self, field, value)
+        self._ground()
+
+    @property
+    def geobox(self) -> GeoBox:
+        """That of the elevation."""
+        return self.dem.geobox
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def nodata(self) -> float:
+        """NaN."""
+        return float("nan")
+
+    def read(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Layers (layer, y, x) of a window that lies within the raster, NaN where invalid."""
+        height, width = self.geobox.shape
+        whole = self._ground()
+        halos = [layer.halo(whole.window(rows, columns)) for layer in self.layers]
+        y, x = (max(halo) for halo in zip(*halos, strict=True))
+        outer_rows = slice(max(rows.start - y, 0), min(rows.stop + y, height))
+        outer_columns = slice(max(columns.start - x, 0), min(columns.stop + x, width))
+        stored = self.dem.read(outer_rows, outer_columns)[0]
+        valid = np.isfinite(stored)
+        if self.dem.nodata is not None:
+            valid &= stored != self.dem.nodata
+        heights = stored
+        if (self.scale_factor, self.add_offset) != (1.0, 0.0):
+            heights = stored * self.scale_factor + self.add_offset
+        layers = terrain_block(
+            heights, valid, ground=whole.window(outer_rows, outer_columns), layers=self.layers, halo=0
+        )
+        top, left = rows.start - outer_rows.start, columns.start - outer_columns.start
+        # Copied, because the caller owns it, and a view would keep the halo alive.
+        return layers[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start].copy()
+
+    def coarser(self, factor: float) -> Self:
+        """Itself: the slope of coarse heights is another layer than the slope, coarse."""
+        return self
+
+    def _ground(self) -> Ground:
+        return Ground.from_geobox(self.geobox, sun_azimuth=self.sun_azimuth, sun_elevation=self.sun_elevation)
+
+
+def _conforms(reader: TerrainReader) -> WindowReader:
+    return reader
