@@ -11,6 +11,7 @@ __all__ = [
     "GridError",
     "MemoryPlanError",
     "MissingExtraError",
+    "MissingGroundWarning",
     "OutputExistsError",
     "OutputNotWritableError",
     "PlanError",
@@ -61,3 +62,7 @@ class OutputNotWritableError(RtsxError, PermissionError):
 
 class MissingExtraError(RtsxError, ImportError):
     """An optional library that is not installed; the message names the extra that brings it."""
+
+
+class MissingGroundWarning(UserWarning):
+    """An image that could not be read and was left out, because the caller asked for gaps instead of errors."""

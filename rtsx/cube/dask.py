@@ -1,15 +1,20 @@
-"""Raster files as lazy arrays."""
+"""Files and images as lazy arrays: one task per chunk reads all bands."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
+from operator import getitem
+from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from rtsx.cube.rasterio import RasterHeader, read_window, stored_dtype
 
-__all__ = ["chunk_lengths", "lazy_bands"]
+__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks"]
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -79,3 +84,86 @@ def _read_block(
         for index, start, stop, size in zip(block_id[1:], starts, stops, chunk, strict=True)
     )
     return read_window(path, (rows, columns), bands=bands)
+
+
+class Blocks(Protocol):
+    """Reads one chunk of several arrays at once; a value that pickles, and that all tasks of a graph share."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `__call__` returns, in order."""
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of each."""
+
+    def __call__(
+        self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of a half-open range of rows and columns, from the images at `places`."""
+
+
+def lazy_blocks(
+    blocks: Blocks,
+    meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]],
+    *,
+    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    has_time: bool,
+) -> dict[str, da.Array]:
+    """Lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
+
+    One task per step and chunk reads what all arrays need, and one per array picks its part: the graph does not know the
+    images, so it does not grow with them.
+
+    Parameters
+    ----------
+    blocks
+        Reads.
+    meeting
+        Per step, the images of each chunk by its index; a chunk that is left out reads none.
+    chunks
+        Lengths of the chunks along y and x.
+    has_time
+        Whether the arrays have a time dimension; without one there is one step.
+    """
+    token = tokenize(blocks, meeting, chunks, has_time)
+    shared = f"images-{token}"
+    read: dict[Any, Any] = {shared: blocks}
+    spans = [list(zip((0, *accumulate(lengths)), accumulate(lengths), strict=False)) for lengths in chunks]
+    indices = list(product(*(range(len(lengths)) for lengths in chunks)))
+    steps: list[tuple[int, ...]] = [(step,) for step in range(len(meeting))] if has_time else [()]
+    for step, images in zip(steps, meeting, strict=True):
+        for iy, ix in indices:
+            task = _BlockTask(tuple(images.get((iy, ix), ())), spans[0][iy], spans[1][ix], has_time)
+            read[(f"block-{token}", *step, iy, ix)] = (task, shared)
+    layers, dependencies = {f"blocks-{token}": read}, {f"blocks-{token}": set[str]()}
+    lazy = {}
+    for place, (name, dtype) in enumerate(zip(blocks.names, blocks.dtypes, strict=True)):
+        key = f"{name}-{token}"
+        picked: dict[Any, Any] = {
+            (key, *step, *index): (getitem, (f"block-{token}", *step, *index), place)
+            for step in steps
+            for index in indices
+        }
+        graph = HighLevelGraph({**layers, key: picked}, {**dependencies, key: {f"blocks-{token}"}})
+        leading = ((1,) * len(meeting),) if has_time else ()
+        lazy[name] = da.Array(graph, key, chunks=(*leading, *chunks), dtype=dtype)
+    return lazy
+
+
+@dataclass(frozen=True)
+class _BlockTask:
+    """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
+
+    places: tuple[int, ...]
+    """Images that meet the chunk."""
+    rows: tuple[int, int]
+    """Half-open range of the array's rows."""
+    columns: tuple[int, int]
+    """Half-open range of the array's columns."""
+    has_time: bool
+    """Whether the arrays have a time dimension."""
+
+    def __call__(self, blocks: Blocks) -> tuple[NDArray[Any], ...]:
+        arrays = blocks(self.places, self.rows, self.columns)
+        return tuple(array[None] for array in arrays) if self.has_time else arrays

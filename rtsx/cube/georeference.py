@@ -7,13 +7,23 @@ import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the `.odc` accessor
 import rioxarray  # noqa: F401 - registers the `.rio` accessor
 import xarray as xr
+from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx.errors import CubeError
 
-__all__ = ["crs_name", "describe_geobox", "geobox_of", "is_regular", "lattice_origin", "with_georeference"]
+__all__ = [
+    "crs_name",
+    "describe_geobox",
+    "geobox_of",
+    "is_regular",
+    "lattice_origin",
+    "pixel_m",
+    "window_of",
+    "with_georeference",
+]
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
@@ -86,6 +96,28 @@ def describe_geobox(geobox: GeoBox) -> str:
     """A geobox in one line; for messages."""
     affine = tuple(geobox.affine)[:6]
     return f"{crs_name(geobox.crs)}, transform {affine}, shape {geobox.shape.yx}"
+
+
+def window_of(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int], *, halo: int) -> GeoBox:
+    """Geobox of half-open ranges of a raster's rows and columns and `halo` pixels around them, which may lie outside.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> window = window_of(GeoBox((9, 9), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"), (0, 4), (2, 5), halo=1)
+    >>> window.shape.yx, window.affine.c, window.affine.f
+    ((6, 5), 3.0, 3.0)
+    """
+    (top, bottom), (left, right) = rows, columns
+    affine = geobox.affine * Affine.translation(left - halo, top - halo)
+    return GeoBox((bottom - top + 2 * halo, right - left + 2 * halo), affine, geobox.crs)
+
+
+def pixel_m(geobox: GeoBox) -> float:
+    """Height of a pixel on the ground, m; in degrees by the length of a meridian, 111.2 km a degree."""
+    if geobox.crs is not None and geobox.crs.geographic:
+        return abs(float(geobox.affine.e)) * 111_195.0
+    return abs(float(geobox.affine.e)) * float(CRS(str(geobox.crs)).proj.axis_info[0].unit_conversion_factor)
 
 
 def is_regular(axis: np.ndarray, resolution: float) -> bool:

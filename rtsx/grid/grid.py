@@ -174,7 +174,7 @@ class Grid:
         >>> [cell.id for cell in Grid.arctic().cells(box(-139.3, 69.5, -138.9, 69.65))]
         ['r-005c-061']
         """
-        area = self._projected(region, crs)
+        area = self.projected(region, crs=crs)
         xmin, ymin, xmax, ymax = area.bounds
         first, last = self.cell_at(xmin, ymax), self.cell_at(xmax, ymin)
         is_areal = area.area > 0
@@ -188,8 +188,21 @@ class Grid:
                 meets[meets] = shapely.relate_pattern(area, boxes[meets], "T********")
             yield from (cell for cell, is_met in zip(row, meets, strict=True) if is_met)
 
-    def _projected(self, region: BaseGeometry, crs: str) -> BaseGeometry:
-        """The region in the grid's CRS, its edges densified so that they stay where they were."""
+    def projected(self, region: BaseGeometry, *, crs: str = "EPSG:4326") -> BaseGeometry:
+        """A region in the grid's CRS, its edges densified so that they stay where they were.
+
+        Parameters
+        ----------
+        region
+            Any shapely geometry.
+        crs
+            CRS of its coordinates; x comes first, also in degrees.
+
+        Raises
+        ------
+        GridError
+            The region is empty, or cannot be expressed in the grid's CRS.
+        """
         if not isinstance(region, BaseGeometry) or region.is_empty:
             raise GridError(f"A region has to be a shapely geometry that is not empty; got {region!r}.")
         try:

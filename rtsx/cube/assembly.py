@@ -1,0 +1,190 @@
+"""A recipe as a lazy cube: ask every source once, plan which images meet which chunk, and put the variables together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.block import BlockReader
+from rtsx.cube.coverage import meeting
+from rtsx.cube.dask import chunk_lengths, lazy_blocks
+from rtsx.cube.derived import add_derived
+from rtsx.cube.georeference import with_georeference
+from rtsx.cube.image import Image
+from rtsx.cube.recipe import CubeRecipe, SourceRecipe
+from rtsx.cube.region import search_area
+from rtsx.cube.steps import Step, time_steps
+from rtsx.cube.stored import stored_layers
+from rtsx.cube.sun import mean_sun
+from rtsx.cube.terrain.ground import SUN_AZIMUTH, SUN_ELEVATION
+from rtsx.cube.terrain_block import TerrainBlocks
+from rtsx.errors import CubeError
+
+__all__ = ["open_recipe"]
+
+_LOW, _GOOD = 1, 2
+
+
+def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
+    """Lazy cube of a recipe on a raster; asks the sources and reads no pixel.
+
+    Parameters
+    ----------
+    recipe
+        What the cube is made of.
+    geobox
+        Raster of the cube, on the recipe's grid.
+    anchor
+        Corner (x, y) of the lattice.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable per layer on (y, x), those of a source with time steps on (time, y, x); `quality` of every source that
+        judges its pixels; `valid`, where all required sources have data to trust.
+
+    Raises
+    ------
+    CubeError
+        A source finds nothing, or its images do not fit together.
+    """
+    area = search_area(geobox)
+    found = {
+        source.name: _found(source, source.images.find(area, source.period, source.wanted)) for source in recipe.sources
+    }
+    plans = [_planned(source, found, geobox=geobox, anchor=anchor, chunk=recipe.chunk) for source in recipe.sources]
+    variables: dict[str, xr.Variable] = {}
+    for plan in plans:
+        variables |= plan.variables
+    cube = with_georeference(variables, geobox, lattice_origin=anchor)
+    cube = cube.assign(valid=_valid(plans)).assign_coords(_time_coords(plans))
+    cube["valid"].variable.encoding["grid_mapping"] = "spatial_ref"
+    for layer in recipe.derived:
+        cube = add_derived(cube, layer)
+    names = recipe.layers or [name for source in recipe.sources for name in source.layer_names]
+    names = [*names, *(layer.name for layer in recipe.derived if layer.name not in names and recipe.layers is None)]
+    others = [str(name) for name in cube.data_vars if str(name).startswith("quality")]
+    return cube[[*names, *others, "valid"]].assign_attrs(_provenance(recipe, found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """One source, planned."""
+
+    source: SourceRecipe
+    """Its recipe."""
+    steps: tuple[Step, ...]
+    """Its time steps; one, without a time, for a source that has none."""
+    variables: dict[str, xr.Variable]
+    """Its layers, and `quality`."""
+    quality: xr.Variable
+    """Level of every pixel: 0 where a layer has no data."""
+
+
+def _found(source: SourceRecipe, images: tuple[Image, ...]) -> tuple[Image, ...]:
+    if images:
+        return images
+    period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
+    raise CubeError(
+        f"Source {source.name!r} has no image of this ground{period}. Check region, dates and collection, and filters such "
+        "as the cloud cover; or drop the source."
+    )
+
+
+def _planned(
+    source: SourceRecipe,
+    found: dict[str, tuple[Image, ...]],
+    *,
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    chunk: int,
+) -> _Planned:
+    steps = time_steps(
+        found[source.name],
+        group=source.group,
+        order="newest" if source.composite == "best" else "cloud",
+        source=source.name,
+    )
+    images = tuple(image for step in steps for image in step.images)
+    blocks: BlockReader | TerrainBlocks
+    if source.terrain:
+        sun = (SUN_AZIMUTH, SUN_ELEVATION) if source.sun_of is None else mean_sun(found[source.sun_of], source.sun_of)
+        blocks = TerrainBlocks(
+            source=source,
+            images=images,
+            elevation=stored_layers(source, images)[0],
+            sun=sun,
+            geobox=geobox,
+            anchor=anchor,
+        )
+    else:
+        blocks = BlockReader(
+            source=source.name,
+            images=images,
+            layers=stored_layers(source, images),
+            quality=source.quality,
+            composite=source.composite,
+            geobox=geobox,
+            anchor=anchor,
+            gaps=source.unreadable == "gap",
+        )
+    chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
+    per_step: list[dict[tuple[int, int], list[int]]] = []
+    place = 0
+    hits = meeting(images, geobox, chunks, halo=blocks.halo)
+    for step in steps:
+        by_chunk: dict[tuple[int, int], list[int]] = {}
+        for _ in step.images:
+            for index in hits[place]:
+                by_chunk.setdefault(index, []).append(place)
+            place += 1
+        per_step.append(by_chunk)
+    has_time = source.group != "all"
+    arrays = lazy_blocks(blocks, per_step, chunks=chunks, has_time=has_time)
+    dims = ("time", "y", "x") if has_time else ("y", "x")
+    variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
+    quality = xr.Variable(dims, arrays["quality"], {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"})
+    if source.quality is not None:
+        variables[f"quality_{source.name}"] = quality
+    return _Planned(source=source, steps=steps, variables=variables, quality=quality)
+
+
+def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
+    """Where every required source has data to trust; one task per chunk, however many sources."""
+    required = [plan for plan in plans if plan.source.is_required] or list(plans)
+    dims = max((plan.quality.dims for plan in required), key=len)
+    arrays = [
+        plan.quality.data if len(plan.quality.dims) == len(dims) else plan.quality.data[None] for plan in required
+    ]
+    least = tuple(
+        _LOW if plan.source.quality is not None and plan.source.quality.keep_low else _GOOD for plan in required
+    )
+    valid = da.map_blocks(_valid_block, *arrays, least=least, dtype=bool, meta=np.empty((0,) * len(dims), bool))
+    return xr.DataArray(valid, dims=dims, attrs={"long_name": "True where a pixel can be trusted"})
+
+
+def _valid_block(*levels: NDArray[np.uint8], least: tuple[int, ...]) -> NDArray[np.bool_]:
+    valid = levels[0] >= least[0]
+    for level, bound in zip(levels[1:], least[1:], strict=True):
+        valid = valid & (level >= bound)
+    return valid
+
+
+def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.generic]]]:
+    """`time`, and `item_ids` that say what every step is made of; nothing for a cube without time steps."""
+    steps = next((plan.steps for plan in plans if plan.source.group != "all"), ())
+    if not steps:
+        return {}
+    times = [np.datetime64(step.time.replace(tzinfo=None), "ns") for step in steps if step.time is not None]
+    return {"time": ("time", np.array(times)), "item_ids": ("time", np.array([step.item_ids for step in steps], str))}
+
+
+def _provenance(recipe: CubeRecipe, found: dict[str, tuple[Image, ...]]) -> dict[str, str]:
+    """Which images each source gave, so that a stored cube says what it was made of."""
+    return {
+        f"images_{source.name}": ",".join(sorted(image.id for image in found[source.name])) for source in recipe.sources
+    }

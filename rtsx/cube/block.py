@@ -1,0 +1,245 @@
+"""One chunk of one source: the images that meet it, read, warped, judged and fused. What a task of a cube does."""
+
+import math
+import pickle
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.align.readers import open_reader
+from rtsx.cube.align.warp import warp
+from rtsx.cube.composite import Piece, best, first, fused_mean, fused_median
+from rtsx.cube.georeference import pixel_m, window_of
+from rtsx.cube.image import AssetBands, Image
+from rtsx.cube.packing import packing_attrs
+from rtsx.cube.quality import erode_quality
+from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe
+from rtsx.errors import CubeError, MissingGroundWarning
+
+__all__ = ["BlockReader", "StoredLayer"]
+
+_LOW, _GOOD = 1, 2
+_STACK_BYTES = 256 * 2**20
+"""Memory that the images of a median may take side by side."""
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """How one variable of a cube is stored, whatever its images say one by one."""
+
+    recipe: LayerRecipe
+    """Where it comes from and how it is warped."""
+    dtype: np.dtype[Any]
+    """Dtype of the variable."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where the dtype has no value to spare."""
+    scale_factor: float
+    """Physical units per stored unit."""
+    add_offset: float
+    """Physical value of stored 0."""
+
+    @property
+    def fill(self) -> float:
+        """What a missing pixel holds: nodata, else NaN, else 0, which only `valid` tells from a value."""
+        return self.nodata if self.nodata is not None else (math.nan if self.dtype.kind == "f" else 0)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes of the variable."""
+        packs = (self.scale_factor, self.add_offset) != (1.0, 0.0)
+        return dict(
+            packing_attrs(
+                self.dtype,
+                scale_factor=self.scale_factor if packs else None,
+                add_offset=self.add_offset if packs else None,
+                nodata=self.nodata if self.dtype.kind != "f" or self.nodata is not None else math.nan,
+                units=self.recipe.units,
+                long_name=self.recipe.long_name,
+            )
+        )
+
+    def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: AssetBands) -> NDArray[Any]:
+        """Stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
+        if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
+            return pixels.astype(self.dtype, copy=False)
+        stored = (pixels * (bands.scale_factor / self.scale_factor)) + (
+            (bands.add_offset - self.add_offset) / self.scale_factor
+        )
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            stored = np.clip(np.floor(stored + 0.5), limits.min, limits.max)
+            if self.nodata is not None:  # a value that lands on nodata is a value all the same
+                stored[stored == self.nodata] += 1
+        return np.where(valid, stored, self.fill).astype(self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockReader:
+    """Everything that the tasks of one source share; pickled once for all of them."""
+
+    source: str
+    """Name of the source, for messages."""
+    images: tuple[Image, ...]
+    """All images; a task names those that it reads by index."""
+    layers: tuple[StoredLayer, ...]
+    """Variables, in order."""
+    quality: QualityRecipe | None
+    """How pixels are judged; None where those that hold data count."""
+    composite: Composite
+    """How images become one."""
+    geobox: GeoBox
+    """The whole cube's raster."""
+    anchor: tuple[float, float]
+    """Corner (x, y) of the lattice that coordinates are anchored to."""
+    gaps: bool
+    """Whether an image that cannot be read is a gap instead of an error."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `__call__` returns, in order: the layers, and last the quality."""
+        return (*(layer.recipe.name for layer in self.layers), "quality")
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of each of `names`."""
+        return (*(layer.dtype for layer in self.layers), np.dtype(np.uint8))
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """CF attributes of every layer."""
+        return {layer.recipe.name: layer.attributes for layer in self.layers}
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a chunk that are read too, because dirty edges are widened."""
+        if self.quality is None or not self.quality.erode_m:
+            return 0
+        return math.ceil(self.quality.erode_m / pixel_m(self.geobox)) + 1
+
+    def __dask_tokenize__(self) -> str:
+        # Pickled bytes, instead of dask's walk through thousands of images, their geoboxes and footprints.
+        return blake2b(pickle.dumps(self), digest_size=16).hexdigest()
+
+    def __call__(
+        self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+
+        Parameters
+        ----------
+        places
+            Indices of the images that meet the chunk, best first.
+        rows, columns
+            Half-open range of the cube's pixels.
+
+        Raises
+        ------
+        CubeError
+            An image cannot be read, and gaps are errors; it is named.
+        """
+        stack = _Chunk(reader=self, images=tuple(self.images[place] for place in places), rows=rows, columns=columns)
+        empty = self._empty((rows[1] - rows[0], columns[1] - columns[0]))
+        least = _LOW if self.quality is not None and self.quality.keep_low else _GOOD
+        everything = slice(0, rows[1] - rows[0])
+        if self.composite == "first":
+            fused = first(stack.pieces(everything), empty=empty, least=least)
+        elif self.composite == "best":
+            fused = best(stack.pieces(everything), empty=empty)
+        elif self.composite == "mean":
+            fused = fused_mean(stack.pieces(everything), empty=empty, least=least)
+        else:
+            fused = fused_median(stack, empty=empty, least=least, rows_at_once=self._rows_at_once(len(places), columns))
+        return (*fused.layers, fused.quality)
+
+    def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Piece:
+        """One image on a window of the cube: its layers, and the level of every pixel."""
+        halo = self.halo
+        window = window_of(self.geobox, rows, columns, halo=halo)
+        layers, valid = self._warped_layers(image, window)
+        quality = np.where(valid, np.uint8(_GOOD), np.uint8(0))
+        if self.quality is not None:
+            bands = image.bands[self.quality.wanted.name]
+            data = warp(open_reader(bands), window, resampling="nearest", anchor=self.anchor)
+            level = self.quality.rule.quality(data.pixels)
+            level[~data.valid.all(axis=0)] = 0
+            quality = np.minimum(quality, level)
+            if self.quality.erode_m:
+                quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
+        inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
+        return Piece(tuple(layer[inner] for layer in layers), quality[inner])
+
+    def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+        """Layers of one image, bands of one file read together, and where all of them hold data."""
+        layers: dict[str, NDArray[Any]] = {}
+        valid = np.ones(window.shape, bool)
+        for group in self._groups(image):
+            bands = image.bands[group[0].recipe.name]
+            together = replace(bands, bands=tuple(image.bands[one.recipe.name].bands[0] for one in group))
+            dtype = np.dtype(np.float32) if group[0].dtype.kind == "f" else None
+            warped = warp(
+                open_reader(together), window, resampling=group[0].recipe.resampling, anchor=self.anchor, dtype=dtype
+            )
+            for one, pixels, seen in zip(group, warped.pixels, warped.valid, strict=True):
+                layers[one.recipe.name] = one.repacked(pixels, seen, image.bands[one.recipe.name])
+                valid &= seen
+        return [layers[one.recipe.name] for one in self.layers], valid
+
+    def _groups(self, image: Image) -> list[list[StoredLayer]]:
+        """Layers that one read gives: same file, grid and resampling."""
+        groups: dict[object, list[StoredLayer]] = {}
+        for layer in self.layers:
+            bands = image.bands[layer.recipe.name]
+            key = (
+                bands.href,
+                bands.geobox,
+                bands.dtype,
+                bands.nodata,
+                bands.opener,
+                layer.recipe.resampling,
+                layer.dtype,
+            )
+            groups.setdefault(key, []).append(layer)
+        return list(groups.values())
+
+    def _empty(self, shape: tuple[int, int]) -> Piece:
+        layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
+        return Piece(layers, np.zeros(shape, np.uint8))
+
+    def _rows_at_once(self, count: int, columns: tuple[int, int]) -> int:
+        """Rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
+        pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
+        return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * (columns[1] - columns[0])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """The images of one chunk, read when they are asked for."""
+
+    reader: BlockReader
+    """What reads."""
+    images: tuple[Image, ...]
+    """Images that meet the chunk, best first."""
+    rows: tuple[int, int]
+    """Half-open range of the cube's rows."""
+    columns: tuple[int, int]
+    """Half-open range of the cube's columns."""
+
+    def pieces(self, rows: slice) -> Iterator[Piece]:
+        """Images one by one, for some rows of the chunk; see `Stack`."""
+        span = (self.rows[0] + rows.start, self.rows[0] + rows.stop)
+        for image in self.images:
+            try:
+                yield self.reader.piece(image, span, self.columns)
+            except CubeError as error:
+                message = f"Source {self.reader.source!r}, image {image.id!r}: {error}"
+                if not self.reader.gaps:
+                    raise CubeError(
+                        f"{message} To leave unreadable images out, say unreadable='gap' in the source."
+                    ) from error
+                warnings.warn(f"{message} It is left out.", MissingGroundWarning, stacklevel=2)

@@ -1,0 +1,195 @@
+"""Files as images: GeoTIFFs, COGs and VRTs by path or pattern, and Zarr stores."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from glob import glob
+from pathlib import PurePosixPath
+from typing import Any
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.georeference import geobox_of
+from rtsx.cube.image import AssetBands, Image, Wanted
+from rtsx.cube.packing import packing
+from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stores import open_store
+from rtsx.errors import CubeError
+from rtsx.grid import lonlat_polygon
+
+__all__ = ["FileImages", "StoreImages"]
+
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2}[01]\d[0-3]\d)(?:[T_](\d{6}))?(?!\d)")
+"""Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImages:
+    """Raster files, each an image, or each with companions such as its quality data.
+
+    Raises
+    ------
+    CubeError
+        No asset, or companions in other numbers.
+    """
+
+    assets: Mapping[str, tuple[str, ...]]
+    """Paths, URLs or glob patterns by what they are; the first entry is the image itself. The files of an asset are
+    sorted by name, and the n-th of each belong together."""
+
+    def __post_init__(self) -> None:
+        """Refuse no files at all."""
+        if not self.assets or not all(self.assets.values()):
+            raise CubeError(f"Files are given by asset, such as {{'image': ['*.tif']}}; got {dict(self.assets)}.")
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.assets.items()))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
+
+        With a period, a file without a date in its name is an error rather than silently in or out.
+        """
+        files = {asset: _expanded(patterns) for asset, patterns in self.assets.items()}
+        counts = {asset: len(paths) for asset, paths in files.items()}
+        if len(set(counts.values())) > 1:
+            raise CubeError(
+                f"The n-th files of each asset belong together, so there have to be equally many; got {counts}. "
+                "Make the patterns match one file of each asset per image."
+            )
+        found = []
+        for paths in zip(*files.values(), strict=True):
+            headers = {asset: read_header(path) for asset, path in zip(files, paths, strict=True)}
+            name = PurePosixPath(paths[0]).stem
+            time = _time_in(PurePosixPath(paths[0]).name)
+            if period is not None and time is None:
+                raise CubeError(
+                    f"{paths[0]} has no date such as 20240721 in its name, so it cannot be told whether it lies within "
+                    f"{period.start} to {period.end}. Rename it, describe it by a STAC item, or leave the period out."
+                )
+            if period is not None and time is not None and time not in period:
+                continue
+            main = next(iter(headers.values()))
+            footprint = lonlat_polygon(main.geobox.extent.geom, str(main.geobox.crs))
+            if footprint.intersects(area):
+                bands = {one.name: _asset_bands(headers, one) for one in wanted}
+                found.append(Image(id=name, bands=bands, time=time, footprint=footprint))
+        return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreImages:
+    """A Zarr store, v2 or v3, as one image: its arrays are the bands."""
+
+    path: str
+    """Path or URL of the group."""
+    time: datetime | None = None
+    """When it was taken; None for what has no date."""
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """The one image, where it meets area and period; see `ImageSource`."""
+        if period is not None and self.time is not None and self.time not in period:
+            return ()
+        names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
+        stored = open_store(self.path, None, layers=names, chunk=None, options={})
+        geobox = geobox_of(stored)
+        if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
+            return ()
+        bands = {}
+        for one, name in zip(wanted, names, strict=True):
+            if stored[name].dims != ("y", "x"):
+                raise CubeError(
+                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
+                    "Open stores with other dimensions directly, with open_cube(path)."
+                )
+            packed = packing(stored[name])
+            bands[one.name] = AssetBands(
+                href=self.path,
+                bands=(name,),
+                geobox=geobox,
+                dtype=stored[name].dtype.name,
+                nodata=packed["nodata"] if one.nodata is None else one.nodata,
+                scale_factor=packed["scale_factor"] if one.scale_factor is None else one.scale_factor,
+                add_offset=packed["add_offset"] if one.add_offset is None else one.add_offset,
+                opener="zarr",
+            )
+        return (Image(id=PurePosixPath(self.path).stem, bands=bands, time=self.time),)
+
+
+_conforms: tuple[type[ImageSource], ...] = (FileImages, StoreImages)
+
+
+def _expanded(patterns: Sequence[str]) -> list[str]:
+    """Files of an asset, sorted by name; a pattern that matches nothing is an error."""
+    paths: list[str] = []
+    for pattern in patterns:
+        matches = sorted(glob(pattern, recursive=True)) if any(mark in pattern for mark in "*?[") else [pattern]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if not matches:
+            raise CubeError(f"No file matches {pattern!r}. Check the folder and the pattern.")
+        paths += matches
+    return sorted(dict.fromkeys(paths), key=lambda path: (PurePosixPath(path).name, path))
+
+
+def _time_in(name: str) -> datetime | None:
+    match = _DATE.search(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1] + (match[2] or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBands:
+    asset = next(iter(headers)) if wanted.asset is None else wanted.asset
+    if asset not in headers:
+        raise CubeError(
+            f"{wanted.name!r} is in asset {asset!r}; the files given are of {sorted(headers)}. Add them, or name another."
+        )
+    header = headers[asset]
+    numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
+    places = [number - 1 for number in numbers]
+    return AssetBands(
+        href=header.path,
+        bands=numbers,
+        geobox=header.geobox,
+        dtype=_one([header.dtypes[place] for place in places], header, "dtype"),
+        nodata=_one([header.nodata[place] for place in places], header, "nodata")
+        if wanted.nodata is None
+        else wanted.nodata,
+        scale_factor=header.scales[places[0]] if wanted.scale_factor is None else wanted.scale_factor,
+        add_offset=header.offsets[places[0]] if wanted.add_offset is None else wanted.add_offset,
+        asset=asset,
+    )
+
+
+def _bands(header: RasterHeader, wanted: Wanted) -> tuple[int | str, ...]:
+    if wanted.bands:
+        return wanted.bands
+    if wanted.name in header.descriptions:
+        return (wanted.name,)
+    if header.count == 1 or wanted.asset is not None:
+        return tuple(range(1, header.count + 1))
+    raise CubeError(
+        f"{header.path} has no band called {wanted.name!r}: its {header.count} bands are described as "
+        f"{list(header.descriptions)}. Say which band it is."
+    )
+
+
+def _number(header: RasterHeader, band: int | str, name: str) -> int:
+    if isinstance(band, str) and band in header.descriptions:
+        return header.descriptions.index(band) + 1
+    if isinstance(band, int) and 1 <= band <= header.count:
+        return band
+    raise CubeError(
+        f"{name!r} is band {band!r} of {header.path}, which has {header.count} bands described as "
+        f"{list(header.descriptions)}. Ask for one of these."
+    )
+
+
+def _one(values: Sequence[Any], header: RasterHeader, what: str) -> Any:
+    if len({str(value) for value in values}) > 1:
+        raise CubeError(f"Bands that are read together need one {what}; in {header.path} they have {list(values)}.")
+    return values[0]

@@ -1,0 +1,96 @@
+"""Which images make one time step of a cube, and in which order they are looked at."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from rtsx.cube.image import Image
+from rtsx.errors import CubeError
+
+__all__ = ["Step", "time_steps"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Images that become one step, best first."""
+
+    images: tuple[Image, ...]
+    """In the order in which they are looked at."""
+    time: datetime | None
+    """In UTC: when the image was taken; midnight of the solar day; the first of January. One label for every cell of a
+    campaign, whichever images happen to meet it. None where the cube has no time dimension."""
+
+    @property
+    def item_ids(self) -> str:
+        """Ids of the images, sorted, with commas between; the coordinate that says what a step is made of."""
+        return ",".join(sorted(image.id for image in self.images))
+
+
+def time_steps(
+    images: Sequence[Image],
+    *,
+    group: Literal["all", "item", "day", "year"],
+    order: Literal["cloud", "newest"],
+    source: str,
+) -> tuple[Step, ...]:
+    """Group images into steps, by rising time.
+
+    A day is a solar day: the day in UTC of the time plus four minutes for every degree of longitude, so that a strip
+    which was flown in one go is not cut in two at midnight in Greenwich.
+
+    Parameters
+    ----------
+    images
+        What was found.
+    group
+        What they have in common; see `rtsx.cube.recipe.Grouping`.
+    order
+        ``"cloud"``: least cloudy first, then newest; ``"newest"``: newest first. The id decides between equals, so that
+        the order in which a server answers changes nothing.
+    source
+        Name of the source, for messages.
+
+    Raises
+    ------
+    CubeError
+        Time steps are wanted, and an image has no time.
+    """
+    if group == "all":
+        return (Step(_ordered(images, order), None),) if images else ()
+    groups: dict[tuple[datetime, str], list[Image]] = {}
+    for image in images:
+        if image.time is None:
+            raise CubeError(
+                f"Source {source!r} is grouped by {group}, but image {image.id!r} has no time. "
+                "Give its item a datetime, or use group='all'."
+            )
+        groups.setdefault(_label(image, image.time, group), []).append(image)
+    labels = sorted(groups)
+    return tuple(Step(_ordered(groups[label], order), label[0]) for label in labels)
+
+
+def _label(image: Image, time: datetime, group: str) -> tuple[datetime, str]:
+    """Time of the step, and what else tells it from others of that time."""
+    if group == "item":
+        return time.astimezone(UTC), image.id
+    solar = (time.astimezone(UTC) + timedelta(minutes=4 * _longitude(image))).date()
+    return datetime(solar.year, *((solar.month, solar.day) if group == "day" else (1, 1)), tzinfo=UTC), ""
+
+
+def _longitude(image: Image) -> float:
+    """Longitude of the middle of an image; of a part of it where the antimeridian splits it, because both are one day."""
+    if image.footprint is None or image.footprint.is_empty:
+        return 0.0
+    parts = getattr(image.footprint, "geoms", [image.footprint])
+    # The part that lies in the east for a scene across the antimeridian: one and the same for all scenes of an orbit.
+    return float(max(part.representative_point().x for part in parts))
+
+
+def _ordered(images: Iterable[Image], order: str) -> tuple[Image, ...]:
+    def rank(image: Image) -> tuple[float, float, str]:
+        newest = -image.time.timestamp() if image.time is not None else 0.0
+        cloud = image.cloud_cover if image.cloud_cover is not None else 100.0
+        return (cloud if order == "cloud" else 0.0, newest, image.id)
+
+    return tuple(sorted(images, key=rank))
