@@ -1,13 +1,13 @@
 """One chunk of one source: the images that meet it, read, warped, judged and fused. What a task of a cube does."""
 
 import math
-import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -123,8 +123,8 @@ class BlockReader:
         return math.ceil(self.quality.erode_m / pixel_m(self.geobox)) + 1
 
     def __dask_tokenize__(self) -> str:
-        # Pickled bytes, instead of dask's walk through thousands of images, their geoboxes and footprints.
-        return blake2b(pickle.dumps(self), digest_size=16).hexdigest()
+        # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
+        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
 
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]

@@ -45,10 +45,13 @@ _KNOWN: dict[str, DerivedLayer] = {
 }
 
 
-def derived_layer(
-    name: str, *, needs: Sequence[str], units: str, long_name: str = ""
-) -> Callable[[Kernel], DerivedLayer]:
-    """Decorator that makes a function a layer which recipes and YAML files can name.
+def derived_layer(name: str, *, needs: Sequence[str], units: str, long_name: str = "") -> Callable[[Kernel], Kernel]:
+    """Decorator that makes a function a layer which recipes and YAML files can name; the function stays what it is.
+
+    Parameters
+    ----------
+    name, needs, units, long_name
+        Fields of `DerivedLayer`.
 
     Examples
     --------
@@ -59,10 +62,9 @@ def derived_layer(
     ('green', 'nir')
     """
 
-    def register(kernel: Kernel) -> DerivedLayer:
-        layer = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
-        _KNOWN[name] = layer
-        return layer
+    def register(kernel: Kernel) -> Kernel:
+        _KNOWN[name] = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
+        return kernel
 
     return register
 

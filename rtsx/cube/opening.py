@@ -1,14 +1,18 @@
 """`open_cube`: the door to every source."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from rtsx.cube.masks import apply_mask
 from rtsx.cube.rasters import RasterSource, open_rasters
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.region import recipe_geobox
 from rtsx.cube.sensor import Sensor, sensor_named
 from rtsx.cube.stores import open_store
 from rtsx.cube.validation import validate_cube, validate_georeference
@@ -22,8 +26,8 @@ _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", "
 
 
 def open_cube(
-    source: RasterSource,
-    cell: Cell | None = None,
+    source: RasterSource | CubeRecipe,
+    cell: Cell | GeoBox | None = None,
     *,
     layers: Sequence[str] | None = None,
     mask: tuple[str | PathLike[str] | xr.DataArray, str] | None = None,
@@ -37,15 +41,17 @@ def open_cube(
     ----------
     source
         A Zarr store (v2 or v3, path or URL), of layers or a prediction; or raster files that already share one grid: a path, several paths, or a
-        mapping from layer name to the path of a one-band file or to a `Layer`.
+        mapping from layer name to the path of a one-band file or to a `Layer`. Or a `CubeRecipe`, whose sources have
+        grids of their own: each chunk of the cube reads and aligns what it needs.
     cell
-        Keep what lies in this cell; tiles are then anchored to the cell's grid. The source has to be on that grid.
+        Keep what lies in this cell; tiles are then anchored to the cell's grid. A store or files have to be on that grid.
+        A recipe fills the cell, or any raster on its grid; None takes the recipe's region.
     layers
         Names of the layers to keep, in this order. For raster files without band names: the names, in band order.
     mask
         Quality data and the rule that reads it, e.g. ``("udm2.tif", "tss-v1")``; see `apply_mask`.
     chunks
-        Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source.
+        Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source; the recipe's own.
     sensor
         What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
         ``"arcticdem"``, ``"tcvis"`` or a `Sensor`; gives names, scale, nodata and units.
@@ -71,6 +77,21 @@ def open_cube(
     if layers is not None and len(set(layers)) != len(layers):
         raise CubeError(f"Every layer can be asked for once; got {list(layers)}.")
     chunk = None if chunks == "auto" else chunks
+    if isinstance(source, CubeRecipe):
+        if mask is not None or sensor is not None or storage_options:
+            raise CubeError(
+                "A recipe says itself what its bands, masks and stores are; leave mask=, sensor= and "
+                "storage_options= out."
+            )
+        from rtsx.cube.assembly import open_recipe  # compiles the warp, which files that share a grid do not need
+
+        recipe = replace(source, layers=source.layers if layers is None else tuple(layers), chunk=chunk or source.chunk)
+        geobox = recipe_geobox(recipe, cell)
+        cube = open_recipe(recipe, geobox, anchor=recipe.grid.origin)
+        validate_cube(cube)
+        return cube
+    if isinstance(cell, GeoBox):
+        raise CubeError("Stores and files are cut by a cell of their grid, grid[iy, ix]; a GeoBox is for recipes.")
     if isinstance(source, str | PathLike) and _is_store(str(source)):
         if sensor is not None:
             raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")

@@ -2,13 +2,16 @@
 
 import math
 
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.cube.georeference import describe_geobox
+from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
-from rtsx.grid import Grid, lonlat_polygon
+from rtsx.grid import Cell, Grid, lonlat_polygon
 
-__all__ = ["region_geobox", "search_area"]
+__all__ = ["recipe_geobox", "region_geobox", "search_area"]
 
 _LARGEST = 2**31
 """Pixels per side of the largest raster that is taken for meant."""
@@ -46,6 +49,41 @@ def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
                 "this order, with an area."
             )
     return grid.window(rows, columns)
+
+
+def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
+    """Raster of a recipe's cube: a cell of its grid, a raster on it, or its own region.
+
+    Raises
+    ------
+    CubeError
+        The cell is of another grid, the raster does not lie on the grid, or there is no region.
+    """
+    grid = recipe.grid
+    if ground is None:
+        if recipe.region is None:
+            raise CubeError(
+                "This recipe names no region. Give it one, or open it with a cell: open_cube(recipe, grid[iy, ix])."
+            )
+        return region_geobox(grid, recipe.region)
+    if isinstance(ground, Cell):
+        if (ground.grid.crs, ground.grid.resolution, ground.grid.origin) != (grid.crs, grid.resolution, grid.origin):
+            raise CubeError(
+                f"The cell is of {ground.grid}, the recipe of {grid}. Take the cell from the recipe's grid."
+            )
+        return ground.geobox
+    row = (grid.origin[1] - ground.affine.f) / grid.resolution
+    column = (ground.affine.c - grid.origin[0]) / grid.resolution
+    same_pixels = (
+        ground.crs == CRS(grid.crs)
+        and not (ground.affine.b or ground.affine.d)
+        and max(abs(ground.affine.a / grid.resolution - 1), abs(ground.affine.e / grid.resolution + 1)) < 1e-9
+        and max(abs(row - round(row)), abs(column - round(column))) < 1e-3
+    )
+    if not same_pixels:
+        raise CubeError(f"The raster has to lie on the pixels of {grid}; got {describe_geobox(ground)}.")
+    # The grid's own numbers, so that coordinates are the same to the last bit as in any other cut of this grid.
+    return grid.window((round(row), round(row) + ground.shape[0]), (round(column), round(column) + ground.shape[1]))
 
 
 def search_area(geobox: GeoBox) -> BaseGeometry:

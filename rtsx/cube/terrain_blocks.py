@@ -1,0 +1,184 @@
+"""One chunk of terrain: elevation mosaicked, derived on its own grid or on the cube's, and warped. The twin of `block`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.align.mosaic import MosaicReader, lattices
+from rtsx.cube.align.reader import WindowReader
+from rtsx.cube.align.readers import open_reader
+from rtsx.cube.align.resampling import Resampling
+from rtsx.cube.align.warp import warp
+from rtsx.cube.block import StoredLayer
+from rtsx.cube.georeference import pixel_m, window_of
+from rtsx.cube.image import Image
+from rtsx.cube.packing import packing_attrs
+from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.terrain import Ground, TerrainReader, terrain_block, terrain_halo
+from rtsx.errors import CubeError
+
+__all__ = ["TerrainBlocks"]
+
+_GOOD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerrainBlocks:
+    """Everything that the tasks of a terrain source share; pickled once for all of them."""
+
+    source: SourceRecipe
+    """Its recipe."""
+    images: tuple[Image, ...]
+    """Pieces of the elevation mosaic; a task names those that it reads by index."""
+    elevation: StoredLayer
+    """How heights are stored."""
+    sun: tuple[float, float]
+    """Azimuth and elevation of the sun, degrees."""
+    geobox: GeoBox
+    """The whole cube's raster."""
+    anchor: tuple[float, float]
+    """Corner (x, y) of the lattice that coordinates are anchored to."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `__call__` returns, in order: `dem` where it is kept, the terrain layers, and last the quality."""
+        return (*self.source.layer_names, "quality")
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of each of `names`."""
+        floats = [np.dtype(np.float32)] * len(self.source.terrain)
+        return (*([self.elevation.dtype] if self.source.keep_dem else []), *floats, np.dtype(np.uint8))
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """CF attributes of every layer."""
+        made = {
+            layer.name: dict(
+                packing_attrs(
+                    np.dtype(np.float32),
+                    scale_factor=None,
+                    add_offset=None,
+                    nodata=float("nan"),
+                    units=layer.units,
+                    long_name=layer.long_name,
+                )
+            )
+            for layer in self.source.terrain
+        }
+        return ({"dem": self.elevation.attributes} if self.source.keep_dem else {}) | made
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a chunk within which a piece of the mosaic matters to its layers."""
+        reach_m = max(
+            max(layer.halo_m, layer.halo_px * pixel_m(image.bands["dem"].geobox))
+            for layer in self.source.terrain
+            for image in self.images
+        )
+        return int(reach_m / pixel_m(self.geobox)) + 4
+
+    def __dask_tokenize__(self) -> str:
+        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
+
+    def __call__(
+        self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+
+        Parameters
+        ----------
+        places
+            Indices of the pieces that meet the chunk and what its layers look at.
+        rows, columns
+            Half-open range of the cube's pixels.
+
+        Raises
+        ------
+        CubeError
+            A piece cannot be read.
+        """
+        shape = (rows[1] - rows[0], columns[1] - columns[0])
+        window = window_of(self.geobox, rows, columns, halo=0)
+        mosaics = self._mosaics([self.images[place] for place in places])
+        try:
+            if self.source.terrain_grid == "source":
+                layers = self._from_own_grid(mosaics, window)
+                heights = self._heights(mosaics, window) if self.source.keep_dem else None
+            else:
+                layers, heights = self._from_cube_grid(mosaics, rows, columns)
+        except CubeError as error:
+            raise CubeError(f"Source {self.source.name!r}: {error}") from error
+        quality = np.where(np.isfinite(layers).all(axis=0), np.uint8(_GOOD), np.uint8(0))
+        kept = [] if heights is None else [self._stored(heights)]
+        assert layers.shape[1:] == shape
+        return (*kept, *layers, quality)
+
+    def _mosaics(self, images: Sequence[Image]) -> list[WindowReader]:
+        """The pieces as one raster for each lattice among them."""
+        readers = [open_reader(image.bands["dem"]) for image in images]
+        return [group[0] if len(group) == 1 else MosaicReader(group) for group in lattices(readers)]
+
+    def _from_own_grid(self, mosaics: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
+        out = np.full((len(self.source.terrain), *window.shape), np.nan, np.float32)
+        for mosaic in mosaics:
+            for resampling, chosen in self._by_resampling().items():
+                reader = TerrainReader(
+                    mosaic,
+                    [self.source.terrain[place] for place in chosen],
+                    sun_azimuth=self.sun[0],
+                    sun_elevation=self.sun[1],
+                    scale_factor=self.elevation.scale_factor,
+                    add_offset=self.elevation.add_offset,
+                )
+                warped = warp(reader, window, resampling=resampling, anchor=self.anchor)
+                for place, pixels, seen in zip(chosen, warped.pixels, warped.valid, strict=True):
+                    np.copyto(out[place], pixels, where=seen & np.isnan(out[place]))
+        return out
+
+    def _by_resampling(self) -> dict[Resampling, list[int]]:
+        """Places of the layers by how they are warped: angles nearest, as the mean of 359 and 1 degree is not 180."""
+        places: dict[Resampling, list[int]] = {}
+        for place, layer in enumerate(self.source.terrain):
+            places.setdefault("nearest" if layer.is_angle else self.source.terrain_resampling, []).append(place)
+        return places
+
+    def _from_cube_grid(
+        self, mosaics: Sequence[WindowReader], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        halo = self._cube_halo
+        wide = window_of(self.geobox, rows, columns, halo=halo)
+        heights = self._heights(mosaics, wide)
+        ground = Ground.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
+        layers = terrain_block(heights, np.isfinite(heights), ground=ground, layers=self.source.terrain, halo=halo)
+        height, width = wide.shape
+        return layers, heights[halo : height - halo, halo : width - halo]
+
+    @property
+    def _cube_halo(self) -> int:
+        # Of the whole cube, not of a chunk, because in degrees a row's halo depends on its latitude.
+        return terrain_halo(self.source.terrain, Ground.from_geobox(self.geobox))
+
+    def _heights(self, mosaics: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
+        """Heights (y, x) in m on a window of the cube's grid, NaN where there are none."""
+        out = np.full(window.shape, np.nan, np.float32)
+        stored = self.elevation
+        for mosaic in mosaics:
+            resampling = stored.recipe.resampling
+            warped = warp(mosaic, window, resampling=resampling, anchor=self.anchor, dtype=np.dtype(np.float32))
+            heights = warped.pixels[0] * np.float32(stored.scale_factor) + np.float32(stored.add_offset)
+            np.copyto(out, heights, where=warped.valid[0] & np.isnan(out))
+        return out
+
+    def _stored(self, heights: NDArray[np.float32]) -> NDArray[Any]:
+        layer = self.elevation
+        values = (heights - layer.add_offset) / layer.scale_factor
+        if layer.dtype.kind in "iu":
+            values = np.floor(values + 0.5)
+        return np.where(np.isfinite(heights), values, layer.fill).astype(layer.dtype)
