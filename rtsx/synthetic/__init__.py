@@ -5,10 +5,15 @@ from rtsx.synthetic.demo import (
     TEST_SEEDS,
     TRAINING_SEEDS,
     VALIDATION_SEEDS,
+    DemoFiles,
     demo_bundle_path,
     demo_spec,
+    remove_demo_scenes,
+    write_demo_scene,
 )
 from rtsx.synthetic.ground import Ground, make_ground
+from rtsx.synthetic.region import DemTile, RegionSpec
+from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
 from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
 from rtsx.synthetic.spec import GroundSpec, SceneSpec
 
@@ -17,8 +22,12 @@ __all__ = [
     "TEST_SEEDS",
     "TRAINING_SEEDS",
     "VALIDATION_SEEDS",
+    "DemTile",
+    "DemoFiles",
     "Ground",
     "GroundSpec",
+    "RegionFiles",
+    "RegionSpec",
     "Scene",
     "SceneFiles",
     "SceneSpec",
@@ -26,5 +35,10 @@ __all__ = [
     "demo_spec",
     "make_ground",
     "make_scene",
+    "region_collections",
+    "region_items",
+    "remove_demo_scenes",
+    "write_demo_scene",
+    "write_region",
     "write_scene",
 ]

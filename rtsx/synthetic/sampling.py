@@ -3,12 +3,12 @@
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 from scipy import ndimage
 
 from rtsx.synthetic.spec import PIXEL_M, GroundSpec
 
-__all__ = ["covering_grid", "ground_positions", "sample"]
+__all__ = ["covering_grid", "grid_north_deg", "ground_positions", "sample"]
 
 KNOT = 16
 """Pixels between two positions that are projected exactly; in between they are interpolated (off by millimetres)."""
@@ -61,3 +61,18 @@ def covering_grid(
     columns = int(np.ceil(right / step)) + margin - first_x
     rows = first_y - int(np.floor(bottom / step)) + margin
     return Affine(step, 0, first_x * step, 0, -step, first_y * step), (rows, columns)
+
+
+def grid_north_deg(crs: str, place: tuple[float, float]) -> float:
+    """Direction of grid north at a longitude and latitude, degrees clockwise from true north.
+
+    Examples
+    --------
+    >>> round(grid_north_deg("EPSG:32608", (-132, 67.4)), 2), round(grid_north_deg("EPSG:32609", (-132, 67.4)), 2)
+    (2.77, -2.77)
+    """
+    to_grid = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    x, y = to_grid.transform(*place)
+    longitudes, latitudes = to_grid.transform([x, x], [y, y + 100], direction="INVERSE")
+    azimuth, _, _ = Geod(ellps="WGS84").inv(longitudes[0], latitudes[0], longitudes[1], latitudes[1])
+    return float(azimuth)

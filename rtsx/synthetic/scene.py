@@ -13,24 +13,18 @@ from pyproj import Transformer
 from rasterio.features import rasterize
 
 from rtsx.errors import OutputExistsError
+from rtsx.synthetic.auxiliary import DEM_CRS, TCVIS_CRS, TCVIS_STEP_DEG, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.image import footprint_mask, footprint_polygon, quantise, scene_transform, view
 from rtsx.synthetic.rasterio import write_cog
-from rtsx.synthetic.sampling import covering_grid, ground_positions, sample
-from rtsx.synthetic.sky import UDM2_BANDS, make_sky, sun_over, usable_data_mask
+from rtsx.synthetic.sampling import covering_grid, grid_north_deg
+from rtsx.synthetic.sky import UDM2_BANDS, Sun, make_sky, sun_over, usable_data_mask
 from rtsx.synthetic.spec import PIXEL_M, SceneSpec
-from rtsx.synthetic.terrain import COARSE
 
 __all__ = ["Scene", "SceneFiles", "make_scene", "write_scene"]
 
 OPTICAL_BANDS = ("blue", "green", "red", "nir")
 """Bands of the image, in order."""
-TREND_BANDS = ("tc_brightness", "tc_greenness", "tc_wetness")
-"""Bands of the trend layer, in order."""
-TCVIS_STEP_DEG = 0.000269494585
-"""Pixel of the published trend layer in EPSG:4326, degrees."""
-DEM_NODATA = -9999.0
-"""Missing height."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +41,8 @@ class Scene:
     """Outlines of slumps in the scene's CRS, cut at the footprint, with image_id, image_date, region, site."""
     transform: Affine
     """Transform of image and mask: px to CRS."""
+    sun: Sun
+    """Where the light came from, against true north."""
 
     def truth_mask(self) -> NDArray[np.bool_]:
         """Pixels (y, x) whose centre lies in a slump."""
@@ -134,9 +130,12 @@ def make_scene(spec: SceneSpec, *, ground: Ground | None = None) -> Scene:
     ground = make_ground(spec.ground_spec) if ground is None else ground
     rng = np.random.default_rng([spec.seed, spec.date.toordinal(), 17])
     middle = (spec.left + spec.size * PIXEL_M / 2, spec.top - spec.size * PIXEL_M / 2)
-    _, latitude = Transformer.from_crs(spec.crs, "EPSG:4326", always_xy=True).transform(*middle)
+    longitude, latitude = Transformer.from_crs(spec.crs, "EPSG:4326", always_xy=True).transform(*middle)
+    # Taken from the ground's grid north, and turned for the scene's own grid, so that the light of one ground is the same
+    # in every zone.
     sun = sun_over(latitude, date=spec.date, hour=float(rng.uniform(10.5, 13.0)))
-    sky = make_sky(spec.size, sun=sun, cloud_cover=spec.cloud_cover, haze=spec.haze, rng=rng)
+    north, own_north = (grid_north_deg(crs, (longitude, latitude)) for crs in (ground.spec.crs, spec.crs))
+    sky = make_sky(spec.size, sun=sun.turned(north - own_north), cloud_cover=spec.cloud_cover, haze=spec.haze, rng=rng)
     reflectance, snow = view(ground, spec, sun=sun)
     footprint = footprint_mask(spec) & np.isfinite(reflectance[0])
     return Scene(
@@ -145,35 +144,33 @@ def make_scene(spec: SceneSpec, *, ground: Ground | None = None) -> Scene:
         udm2=usable_data_mask(sky, snow=snow, footprint=footprint),
         truth=truth_table(ground, spec),
         transform=scene_transform(spec),
+        sun=sun.turned(north),
     )
 
 
 def write_auxiliary(spec: SceneSpec, *, ground: Ground, dem: Path, tcvis: Path) -> None:
-    """Write elevation and trends, each read from the ground on its own grid, to cover the scene's raster."""
+    """Write elevation and trends that cover the scene's raster, in one file each."""
     side = spec.size * PIXEL_M
     bounds = (spec.left, spec.top - side, spec.left + side, spec.top)
     step = float(spec.dem_resolution_m)
-    transform, shape = covering_grid(bounds, source=spec.crs, target="EPSG:3413", step=step, margin=12)
-    positions = ground_positions(ground.spec, crs="EPSG:3413", transform=transform, shape=shape)
-    height = np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
-    tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx"}
-    write_cog(dem, height[None], crs="EPSG:3413", transform=transform, nodata=DEM_NODATA, names=("dem",), tags=tags)
-
-    transform, shape = covering_grid(bounds, source=spec.crs, target="EPSG:4326", step=TCVIS_STEP_DEG, margin=4)
-    positions = ground_positions(ground.spec, crs="EPSG:4326", transform=transform, shape=shape)
-    trends = np.stack([sample(trend, positions, cell=COARSE) for trend in ground.trends])
-    stored = np.nan_to_num(np.clip(np.round(trends), 1, 255), nan=0).astype(np.uint8)
-    write_cog(tcvis, stored, crs="EPSG:4326", transform=transform, nodata=0, names=TREND_BANDS, tags=tags)
+    transform, shape = covering_grid(bounds, source=spec.crs, target=DEM_CRS, step=step, margin=12)
+    write_dem(dem, ground=ground, transform=transform, shape=shape)
+    transform, shape = covering_grid(bounds, source=spec.crs, target=TCVIS_CRS, step=TCVIS_STEP_DEG, margin=4)
+    write_tcvis(tcvis, ground=ground, transform=transform, shape=shape)
 
 
-def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = None) -> SceneFiles:
-    """Make a scene and write all its layers into `folder`, which is created; about 8 s and 35 MB for 2048 px.
+def write_images(scene: Scene, *, image: Path, udm2: Path) -> None:
+    """Write image and usable data mask."""
+    spec, transform = scene.spec, scene.transform
+    tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx", "TIFFTAG_DATETIME": f"{spec.date:%Y:%m:%d} 20:00:00"}
+    write_cog(
+        image, scene.image, crs=spec.crs, transform=transform, nodata=0, names=OPTICAL_BANDS, scale=0.0001, tags=tags
+    )
+    write_cog(udm2, scene.udm2, crs=spec.crs, transform=transform, nodata=None, names=UDM2_BANDS, tags=tags)
 
-    Raises
-    ------
-    OutputExistsError
-        The folder already holds this scene.
-    """
+
+def claim_scene(spec: SceneSpec, folder: str | Path) -> SceneFiles:
+    """Create `folder` with the scene's description, and name the files that are to come; see `write_scene`."""
     folder = Path(folder)
     files = SceneFiles.named(folder, image_id=spec.image_id, dem_resolution_m=spec.dem_resolution_m)
     there = [path.name for path in asdict(files).values() if path.exists()]
@@ -184,20 +181,25 @@ def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = 
     folder.mkdir(parents=True, exist_ok=True)
     # First instead of last, because it is how the leavings of a run that was interrupted are told from other files.
     files.description.write_text(json.dumps(asdict(spec), default=str, indent=2) + "\n")
-    ground = make_ground(spec.ground_spec) if ground is None else ground
-    scene = make_scene(spec, ground=ground)
-    tags = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx", "TIFFTAG_DATETIME": f"{spec.date:%Y:%m:%d} 20:00:00"}
-    write_cog(
-        files.image,
-        scene.image,
-        crs=spec.crs,
-        transform=scene.transform,
-        nodata=0,
-        names=OPTICAL_BANDS,
-        scale=0.0001,
-        tags=tags,
-    )
-    write_cog(files.udm2, scene.udm2, crs=spec.crs, transform=scene.transform, nodata=None, names=UDM2_BANDS, tags=tags)
-    write_auxiliary(spec, ground=ground, dem=files.dem, tcvis=files.tcvis)
+    return files
+
+
+def write_layers(scene: Scene, *, ground: Ground, files: SceneFiles) -> None:
+    """Write everything but the description."""
+    write_images(scene, image=files.image, udm2=files.udm2)
+    write_auxiliary(scene.spec, ground=ground, dem=files.dem, tcvis=files.tcvis)
     scene.truth.to_crs("EPSG:4326").to_parquet(files.truth, compression="zstd", write_covering_bbox=True)
+
+
+def write_scene(spec: SceneSpec, folder: str | Path, *, ground: Ground | None = None) -> SceneFiles:
+    """Make a scene and write all its layers into `folder`, which is created; about 8 s and 35 MB for 2048 px.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder already holds this scene.
+    """
+    files = claim_scene(spec, folder)
+    ground = make_ground(spec.ground_spec) if ground is None else ground
+    write_layers(make_scene(spec, ground=ground), ground=ground, files=files)
     return files

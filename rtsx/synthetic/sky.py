@@ -1,7 +1,7 @@
 """Between ground and satellite: sun, clouds with their shadows, haze, and the usable data mask."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,19 @@ class Sun:
     """Where the light comes from."""
 
     azimuth_deg: float
-    """Direction clockwise from grid north, degrees."""
+    """Direction clockwise from the north of a grid (of the truth: `Scene.sun`), degrees."""
     elevation_deg: float
     """Height above the horizon, degrees."""
+
+    def turned(self, angle_deg: float) -> "Sun":
+        """Return the same sun against a north that lies `angle_deg` further to the left (anticlockwise).
+
+        Examples
+        --------
+        >>> Sun(azimuth_deg=350, elevation_deg=30).turned(15)
+        Sun(azimuth_deg=5, elevation_deg=30)
+        """
+        return replace(self, azimuth_deg=(self.azimuth_deg + angle_deg) % 360) if angle_deg else self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,9 @@ MARGIN = 96
 BLOCK = 8
 """The ground's side is a multiple of this, px: the drainage lattice is that much coarser."""
 
+DEM_RESOLUTIONS_M = (2, 10, 32)
+"""Pixels that ArcticDEM comes in, m."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroundSpec:
@@ -96,7 +99,7 @@ class SceneSpec:
                 "A scene needs tilt_deg 0-45, cloud_cover 0-0.9 and haze 0-0.2; "
                 f"got {self.tilt_deg}, {self.cloud_cover} and {self.haze}."
             )
-        if self.dem_resolution_m not in {2, 10, 32}:
+        if self.dem_resolution_m not in DEM_RESOLUTIONS_M:
             raise CubeError(f"ArcticDEM comes at 2, 10 or 32 m; got dem_resolution_m={self.dem_resolution_m}.")
 
     @property

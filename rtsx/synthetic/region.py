@@ -1,0 +1,200 @@
+"""What a synthetic region is made of: scenes of one ground on both sides of a UTM zone border, and tiles of elevation."""
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from rtsx.errors import CubeError
+from rtsx.synthetic.auxiliary import DEM_CRS
+from rtsx.synthetic.spec import BLOCK, MARGIN, PIXEL_M, GroundSpec, SceneSpec
+
+__all__ = ["DemTile", "RegionSpec", "ground_outline"]
+
+SPACING = 0.5
+"""Distance between the middles of neighbouring scenes, as part of a scene's side."""
+JITTER = 0.06
+"""Largest shift of a scene from its place, likewise."""
+SEASON = (185, 240)
+"""Days of the year that scenes are of: July and August."""
+TILES_PER_SIDE = 2.2
+"""Tiles of elevation that the ground is wide, at least; the lattice cuts it into one more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemTile:
+    """One tile of the elevation mosaic."""
+
+    name: str
+    """Id in the published manner: row and column from the lattice's south-western corner, pixel, version."""
+    transform: Affine
+    """Transform: px to `DEM_CRS`."""
+    shape: tuple[int, int]
+    """Height and width, px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSpec:
+    """Overlapping PlanetScope-like scenes of one ground near the border of two UTM zones; all follows from `seed`.
+
+    Every second scene is delivered in the neighbouring zone. Scenes differ in day, clouds, noise, gain and tilt; the ground
+    does not change with the years.
+
+    Examples
+    --------
+    >>> spec = RegionSpec(seed=1, size=256, scenes=2, years=(2023, 2024))
+    >>> [(scene.date.year, scene.crs) for scene in spec.scene_specs]
+    [(2023, 'EPSG:32608'), (2023, 'EPSG:32609'), (2024, 'EPSG:32609'), (2024, 'EPSG:32608')]
+    """
+
+    seed: int
+    """Seed of ground and scenes, 0 or above."""
+    size: int = 512
+    """Side of each scene's raster, px of 3 m; at least 64."""
+    scenes: int = 4
+    """Scenes a year, 1-50, laid out in a square from the north-western corner on."""
+    years: tuple[int, ...] = (2024,)
+    """Years with scenes, ascending; the second year's scenes lie where the first's do, in the other zone."""
+    longitude: float = -132.0
+    """Middle of the region, degrees; the default lies on the border of zones 8 and 9."""
+    latitude: float = 67.4
+    """Middle of the region, degrees."""
+    crs: str = "EPSG:32608"
+    """UTM zone of the ground's own lattice and of the first scene."""
+    neighbour_crs: str = "EPSG:32609"
+    """UTM zone of every second scene; the same as `crs` for a region in one zone."""
+    cloud_cover: float = 0.08
+    """Part of a scene under cloud, on average, 0-0.5."""
+    slumps_per_km2: float = 4.0
+    """Active slumps per km² of ground."""
+    dem_resolution_m: int = 10
+    """Pixel of the elevation, m: 2, 10 or 32."""
+    dem_overlap: int = 0
+    """Pixels that a tile of elevation reaches beyond each of its borders; 100 m in the published mosaic."""
+    region: str = "SyntheticBorder"
+    """Name of the region; the truth's field of that name, and the id of the catalog."""
+
+    def __post_init__(self) -> None:
+        """Refuse what `SceneSpec` does not, because it cannot know."""
+        if not 1 <= self.scenes <= 50 or not self.years or list(self.years) != sorted(set(self.years)):
+            raise CubeError(
+                "A region needs 1-50 scenes a year and ascending years; "
+                f"got scenes={self.scenes} and years={self.years}."
+            )
+        if not 0 <= self.cloud_cover <= 0.5 or not 0 <= self.dem_overlap <= 100:
+            raise CubeError(
+                "A region needs cloud_cover 0-0.5 and dem_overlap 0-100; "
+                f"got {self.cloud_cover} and {self.dem_overlap}."
+            )
+
+    @cached_property
+    def scene_specs(self) -> tuple[SceneSpec, ...]:
+        """The scenes, by year and place."""
+        return tuple(scene.on_ground(self.ground_spec) for scene in self._scenes)
+
+    @cached_property
+    def ground_spec(self) -> GroundSpec:
+        """The ground: a square on the lattice of `crs` that no scene reaches beyond."""
+        bounds = [scene_bounds(scene, crs=self.crs) for scene in self._scenes]
+        left, bottom = np.floor(np.min(bounds, axis=0)[:2] / PIXEL_M) - MARGIN
+        right, top = np.ceil(np.max(bounds, axis=0)[2:] / PIXEL_M) + MARGIN
+        side = -(-int(max(right - left, top - bottom)) // BLOCK) * BLOCK
+        return GroundSpec(
+            seed=self.seed,
+            crs=self.crs,
+            left=float(left * PIXEL_M),
+            top=float(top * PIXEL_M),
+            size=max(side, 256),
+            slumps_per_km2=self.slumps_per_km2,
+        )
+
+    @cached_property
+    def dem_tiles(self) -> tuple[DemTile, ...]:
+        """The tiles of elevation that show any ground, from the south-west on, on one lattice."""
+        ground = self.ground_spec
+        step = float(self.dem_resolution_m)
+        outline = ground_outline(ground, crs=DEM_CRS)
+        west, south, east, north = outline.bounds
+        side = int(np.ceil(max(east - west, north - south) / TILES_PER_SIDE / step))
+        width = side * step
+        # Numbered from the south-western corner of the published tiling.
+        origin = np.ceil(-4_100_000 / width) * width
+        first = np.floor((np.array([south, west]) - origin) / width).astype(int)
+        last = np.floor((np.array([north, east]) - origin) / width).astype(int)
+        shown = outline.buffer(-2 * step)
+        tiles = []
+        for row in range(first[0], last[0] + 1):
+            for column in range(first[1], last[1] + 1):
+                left, bottom = origin + column * width, origin + row * width
+                if shown.intersects(shapely.box(left, bottom, left + width, bottom + width)):
+                    edge = self.dem_overlap * step
+                    tiles.append(
+                        DemTile(
+                            name=f"{row:02d}_{column:02d}_{self.dem_resolution_m}m_v4.1",
+                            transform=Affine(step, 0, left - edge, 0, -step, bottom + width + edge),
+                            shape=(side + 2 * self.dem_overlap, side + 2 * self.dem_overlap),
+                        )
+                    )
+        return tuple(tiles)
+
+    @cached_property
+    def _scenes(self) -> tuple[SceneSpec, ...]:
+        """The scenes, each over a ground of its own: the common one has to cover them all."""
+        rng = np.random.default_rng([self.seed, 29])
+        to_grid = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
+        middle = np.array(to_grid.transform(self.longitude, self.latitude))
+        columns = int(np.ceil(np.sqrt(self.scenes)))
+        rows = -(-self.scenes // columns)
+        specs: list[SceneSpec] = []
+        for year_index, year in enumerate(self.years):
+            days = np.sort(rng.choice(np.arange(*SEASON), self.scenes, replace=False))
+            for index, day in enumerate(days):
+                row, column = divmod(index, columns)
+                place = np.array([column - (columns - 1) / 2, (rows - 1) / 2 - row]) * SPACING
+                place += rng.uniform(-JITTER, JITTER, 2)
+                crs = (self.crs, self.neighbour_crs)[(index + year_index) % 2]
+                left, top = corner(middle + place * self.size * PIXEL_M, size=self.size, source=self.crs, target=crs)
+                specs.append(
+                    SceneSpec(
+                        seed=self.seed * 1000 + len(specs),
+                        size=self.size,
+                        crs=crs,
+                        left=left,
+                        top=top,
+                        date=dt.date(year, 1, 1) + dt.timedelta(days=int(day) - 1),
+                        tilt_deg=round(float(rng.uniform(5, 14)), 2),
+                        cloud_cover=round(self.cloud_cover * float(rng.uniform(0.2, 1.8)), 4),
+                        dem_resolution_m=self.dem_resolution_m,
+                        region=self.region,
+                    )
+                )
+        return tuple(specs)
+
+
+def corner(middle: NDArray[np.float64], *, size: int, source: str, target: str) -> tuple[float, float]:
+    """Upper left corner in `target`, on whole pixels, of a raster around a point in `source`."""
+    x, y = Transformer.from_crs(source, target, always_xy=True).transform(*middle) if source != target else middle
+    half = size * PIXEL_M / 2
+    return float(round((x - half) / PIXEL_M) * PIXEL_M), float(round((y + half) / PIXEL_M) * PIXEL_M)
+
+
+def scene_bounds(spec: SceneSpec, *, crs: str) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top of a scene's raster in another CRS."""
+    side = spec.size * PIXEL_M
+    bounds: tuple[float, float, float, float] = Transformer.from_crs(spec.crs, crs, always_xy=True).transform_bounds(
+        spec.left, spec.top - side, spec.left + side, spec.top, densify_pts=21
+    )
+    return bounds
+
+
+def ground_outline(spec: GroundSpec, *, crs: str) -> shapely.Polygon:
+    """Outline of a ground in a CRS."""
+    side = spec.size * PIXEL_M
+    box = shapely.box(spec.left, spec.top - side, spec.left + side, spec.top).segmentize(side / 20)
+    x, y = Transformer.from_crs(spec.crs, crs, always_xy=True).transform(*shapely.get_coordinates(box).T)
+    return shapely.Polygon(np.stack([x, y], axis=1))

@@ -1,0 +1,264 @@
+"""A static STAC 1.1 catalog beside the files it describes: plain documents, links and hrefs relative.
+
+A folder with a catalog can be moved. `catalog_items` turns its items into what a server is loaded with.
+"""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from rtsx.synthetic.rasterio import RasterInfo, read_info
+
+__all__ = ["Asset", "Collection", "Item", "catalog_collections", "catalog_items", "document_paths", "write_catalog"]
+
+STAC_VERSION = "1.1.0"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+"""Media type of a cloud-optimised GeoTIFF."""
+JSON, GEOJSON = "application/json", "application/geo+json"
+"""Media types of catalogs and of items."""
+DECIMALS = 7
+"""Of longitudes and latitudes: a centimetre."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """One file of an item."""
+
+    path: Path
+    """COG that `write_cog` has written."""
+    title: str
+    """What people are shown."""
+    roles: tuple[str, ...] = ("data",)
+    """STAC roles."""
+    bands: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """More fields of a band, by its name in the file."""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    """More fields of the asset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image, or one piece of a mosaic."""
+
+    id: str
+    """Unique within the collection; also the name of its folder."""
+    collection: str
+    """Id of its collection."""
+    geometry: shapely.Polygon
+    """Ground that holds data, in longitude and latitude."""
+    time: dt.datetime | tuple[dt.datetime, dt.datetime]
+    """When it was taken; first and last for what was made from many images."""
+    assets: Mapping[str, Asset]
+    """Files by key, all on one grid."""
+    properties: Mapping[str, object] = field(default_factory=dict)
+    """More properties."""
+    extensions: tuple[str, ...] = ()
+    """URIs of the extensions that these properties and the assets' fields belong to."""
+
+    @property
+    def interval(self) -> tuple[dt.datetime, dt.datetime]:
+        """First and last time."""
+        return self.time if isinstance(self.time, tuple) else (self.time, self.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Items of one kind."""
+
+    id: str
+    """Unique within the catalog; also the name of its folder."""
+    title: str
+    """What people are shown."""
+    description: str
+    """What it holds, in a sentence."""
+
+
+def write_catalog(
+    folder: Path, items: Sequence[Item], *, collections: Sequence[Collection], name: str, description: str
+) -> Path:
+    """Write ``catalog.json``, and under it a folder for each collection with a folder for each item; returns its path.
+
+    Parameters
+    ----------
+    folder
+        Where the catalog goes; the items' files lie anywhere, best below it.
+    items
+        In the order wanted, those of one collection together.
+    collections
+        One for each collection that the items name, in any order.
+    name, description
+        Id and description of the catalog.
+    """
+    known = {collection.id: collection for collection in collections}
+    children = []
+    for key, group in groupby(items, key=lambda item: item.collection):
+        members = list(group)
+        for item in members:
+            path = folder / item_path(key, item.id)
+            write_document(path, item_document(item, path))
+        write_document(folder / collection_path(key), collection_document(known[key], members))
+        children.append(link("child", f"./{collection_path(key)}", title=known[key].title))
+    path = folder / "catalog.json"
+    document = {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": name,
+        "description": description,
+        "links": [link("root", "./catalog.json"), *children],
+    }
+    # Last, because it is what tells a finished run from an interrupted one.
+    write_document(path, document)
+    return path
+
+
+def catalog_items(catalog: Path) -> list[dict[str, Any]]:
+    """Items of a static catalog as a server takes them: absolute hrefs, no links; in the catalog's order."""
+    found = []
+    for collection in linked(catalog, rel="child"):
+        for path in linked(collection, rel="item"):
+            item = json.loads(path.read_text())
+            for asset in item["assets"].values():
+                asset["href"] = str((path.parent / asset["href"]).resolve())
+            found.append({**item, "links": []})
+    return found
+
+
+def catalog_collections(catalog: Path) -> list[dict[str, Any]]:
+    """Collections of a static catalog as a server takes them: no links; in the catalog's order."""
+    return [{**json.loads(path.read_text()), "links": []} for path in linked(catalog, rel="child")]
+
+
+def document_paths(folder: Path, items: Iterable[tuple[str, str]]) -> tuple[Path, ...]:
+    """Name every file that `write_catalog` makes for pairs of collection and item, the catalog first."""
+    pairs = list(items)
+    names = ["catalog.json", *dict.fromkeys(collection_path(collection) for collection, _ in pairs)]
+    return tuple(folder / name for name in [*names, *(item_path(*pair) for pair in pairs)])
+
+
+def collection_path(collection: str) -> str:
+    """Path of a collection's document below the catalog."""
+    return f"{collection}/collection.json"
+
+
+def item_path(collection: str, item: str) -> str:
+    """Path of an item's document below the catalog."""
+    return f"{collection}/{item}/{item}.json"
+
+
+def item_document(item: Item, path: Path) -> dict[str, Any]:
+    """Make the item that is to lie at `path`; grid, dtype, nodata and scale are read from the files."""
+    infos = {key: read_info(asset.path) for key, asset in item.assets.items()}
+    first = next(iter(infos.values()))
+    assert all(
+        (one.crs, one.transform, one.shape) == (first.crs, first.transform, first.shape) for one in infos.values()
+    )
+    start, end = item.interval
+    one_time = start == end
+    times = {"datetime": timestamp(start)} if one_time else {
+        "datetime": None, "start_datetime": timestamp(start), "end_datetime": timestamp(end)
+    }  # fmt: skip
+    projection = {
+        "proj:code": first.crs,
+        "proj:shape": list(first.shape),
+        "proj:transform": list(first.transform)[:6],
+    }
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [PROJECTION, RASTER, *item.extensions],
+        "id": item.id,
+        "collection": item.collection,
+        "geometry": rounded(item.geometry),
+        "bbox": bounding_box([item]),
+        "properties": {**times, **item.properties, **projection},
+        "links": [
+            link("root", "../../catalog.json"),
+            link("parent", "../collection.json"),
+            link("collection", "../collection.json"),
+        ],
+        "assets": {key: asset_document(asset, infos[key], beside=path) for key, asset in item.assets.items()},
+    }
+
+
+def asset_document(asset: Asset, info: RasterInfo, *, beside: Path) -> dict[str, Any]:
+    """Make an asset of the item at `beside`; each band says all about itself, as most catalogs have it."""
+    values: dict[str, object] = {"data_type": info.dtype}
+    if info.nodata is not None:
+        values["nodata"] = int(info.nodata) if np.dtype(info.dtype).kind in "iu" else info.nodata
+    if info.scale != 1:
+        values |= {"raster:scale": info.scale, "raster:offset": 0.0}
+    return {
+        "href": Path(os.path.relpath(asset.path, beside.parent)).as_posix(),
+        "type": COG,
+        "title": asset.title,
+        "roles": list(asset.roles),
+        **asset.fields,
+        "bands": [{"name": name, **values, **asset.bands.get(name, {})} for name in info.names],
+    }
+
+
+def collection_document(collection: Collection, items: Sequence[Item]) -> dict[str, Any]:
+    """Make a collection; its extent is that of its items."""
+    first, last = min(item.interval[0] for item in items), max(item.interval[1] for item in items)
+    return {
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "id": collection.id,
+        "title": collection.title,
+        "description": collection.description,
+        "license": "CC0-1.0",
+        "extent": {
+            "spatial": {"bbox": [bounding_box(items)]},
+            "temporal": {"interval": [[timestamp(first), timestamp(last)]]},
+        },
+        "links": [
+            link("root", "../catalog.json"),
+            link("parent", "../catalog.json"),
+            *(link("item", f"./{item.id}/{item.id}.json", media_type=GEOJSON) for item in items),
+        ],
+    }
+
+
+def link(rel: str, href: str, *, media_type: str = JSON, title: str | None = None) -> dict[str, str]:
+    """Make a STAC link."""
+    return {"rel": rel, "href": href, "type": media_type} | ({"title": title} if title else {})
+
+
+def linked(document: Path, *, rel: str) -> list[Path]:
+    """Files that a document links to."""
+    links = json.loads(document.read_text())["links"]
+    return [document.parent / entry["href"] for entry in links if entry["rel"] == rel]
+
+
+def rounded(geometry: shapely.Polygon) -> dict[str, Any]:
+    """GeoJSON of a polygon, anticlockwise as the standard has it."""
+    ring = shapely.get_coordinates(shapely.geometry.polygon.orient(geometry).exterior).round(DECIMALS)
+    return {"type": "Polygon", "coordinates": [ring.tolist()]}
+
+
+def bounding_box(items: Sequence[Item]) -> list[float]:
+    """West, south, east, north of all items."""
+    return [round(float(edge), DECIMALS) for edge in shapely.total_bounds([item.geometry for item in items])]
+
+
+def timestamp(time: dt.datetime) -> str:
+    """RFC 3339, in UTC."""
+    return f"{time.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON under another name and rename it, so that a document is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(document, indent=2) + "\n")
+    partial.replace(path)
