@@ -1,0 +1,109 @@
+"""Files and stores as images."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+from affine import Affine
+
+from rtsx.cube.files import FileImages, StoreImages
+from rtsx.cube.georeference import with_georeference
+from rtsx.cube.image import Wanted
+from rtsx.cube.source import Period
+from rtsx.cube.writing import write_cube
+from rtsx.errors import CubeError
+
+EVERYWHERE = shapely.box(-180, 40, 180, 90)
+
+
+def write(
+    path: Path, *, bands: int, left: float = 500_000, names: tuple[str, ...] = (), nodata: float | None = 0
+) -> None:
+    profile = {"driver": "GTiff", "count": bands, "height": 20, "width": 30, "dtype": "uint16", "nodata": nodata}
+    with rasterio.open(path, "w", **profile, crs="EPSG:32608", transform=Affine(3, 0, left, 0, -3, 7_500_000)) as file:
+        file.write(np.ones((bands, 20, 30), np.uint16))
+        if names:
+            file.descriptions = names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for day, left in (("20240721_200707", 500_000), ("20230630_195501", 500_030), ("20240102_100000", 900_000)):
+        write(tmp_path / f"{day}_1a_SR.tif", bands=4, left=left, names=("blue", "green", "red", "nir"))
+        write(tmp_path / f"{day}_1a_udm2.tif", bands=8, left=left, nodata=None)
+    return tmp_path
+
+
+def test_files_of_one_name_belong_together_and_are_dated_by_it(folder: Path) -> None:
+    source = FileImages(assets={"image": (f"{folder}/*_SR.tif",), "udm2": (f"{folder}/*_udm2.tif",)})
+    wanted = [Wanted(name="red"), Wanted(name="udm2", asset="udm2"), Wanted(name="fourth", asset="image", bands=(4,))]
+    images = source.find(EVERYWHERE, Period(date(2023, 1, 1), date(2024, 12, 31), months=(6, 7)), wanted)
+    assert [image.id for image in images] == ["20230630_195501_1a_SR", "20240721_200707_1a_SR"]
+    assert images[1].time == datetime(2024, 7, 21, 20, 7, 7, tzinfo=UTC)
+    bands = images[1].bands
+    assert (bands["red"].bands, bands["red"].dtype, bands["red"].nodata) == ((3,), "uint16", 0)
+    assert (bands["udm2"].bands, bands["udm2"].nodata) == (tuple(range(1, 9)), None)
+    assert bands["udm2"].href.endswith("20240721_200707_1a_udm2.tif")
+    assert bands["fourth"].bands == (4,)
+
+
+def test_images_that_do_not_meet_the_area_are_left_out(folder: Path) -> None:
+    source = FileImages(assets={"image": (f"{folder}/*_SR.tif",)})
+    everything = source.find(EVERYWHERE, None, [Wanted(name="red")])
+    assert len(everything) == 3
+    east = everything[1].footprint
+    assert east is not None
+    found = source.find(everything[0].footprint, None, [Wanted(name="red")])
+    assert [image.id for image in found] == ["20230630_195501_1a_SR", "20240721_200707_1a_SR"]
+
+
+@pytest.mark.parametrize(
+    ("assets", "wanted", "message"),
+    [
+        (
+            {"image": ("{}/*_SR.tif",), "udm2": ("{}/2023*_udm2.tif",)},
+            "red",
+            r"equally many; got \{'image': 3, 'udm2': 1\}",
+        ),
+        ({"image": ("{}/*.jp2",)}, "red", r"No file matches '.*jp2'"),
+        ({"image": ("{}/*_SR.tif",)}, "swir", r"no band called 'swir': its 4 bands are described as \['blue'"),
+        ({"image": ("{}/missing.tif",)}, "red", r"missing\.tif cannot be opened as a raster.*There is no such file"),
+    ],
+)
+def test_what_is_missing_is_named(folder: Path, assets: dict[str, tuple[str, ...]], wanted: str, message: str) -> None:
+    given = {name: tuple(path.format(folder) for path in paths) for name, paths in assets.items()}
+    with pytest.raises(CubeError, match=message):
+        FileImages(assets=given).find(EVERYWHERE, None, [Wanted(name=wanted)])
+
+
+def test_a_file_without_a_date_is_neither_in_nor_out_of_a_period(tmp_path: Path) -> None:
+    write(tmp_path / "scene.tif", bands=1)
+    source = FileImages(assets={"image": (str(tmp_path / "scene.tif"),)})
+    assert source.find(EVERYWHERE, None, [Wanted(name="red")])[0].time is None
+    with pytest.raises(CubeError, match=r"no date such as 20240721 in its name"):
+        source.find(EVERYWHERE, Period(date(2024, 1, 1), date(2024, 12, 31)), [Wanted(name="red")])
+
+
+def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
+    from odc.geo.geobox import GeoBox
+
+    box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
+    attrs = {"scale_factor": 0.5, "_FillValue": np.int16(-5)}
+    stored = xr.Variable(("y", "x"), np.ones((64, 64), np.int16), attrs)
+    write_cube(with_georeference({"dem": stored}, box, lattice_origin=(0, 0)), str(tmp_path / "dem.zarr"))
+    source = StoreImages(path=str(tmp_path / "dem.zarr"))
+    (image,) = source.find(EVERYWHERE, None, [Wanted(name="heights", bands=("dem",))])
+    bands = image.bands["heights"]
+    assert (bands.opener, bands.bands, bands.dtype, bands.nodata, bands.scale_factor) == (
+        "zarr",
+        ("dem",),
+        "int16",
+        -5,
+        0.5,
+    )
+    assert bands.geobox == box
+    assert source.find(shapely.box(0, 0, 1, 1), None, [Wanted(name="dem")]) == ()
