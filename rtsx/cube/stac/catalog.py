@@ -1,0 +1,189 @@
+"""Static catalogs: JSON files that link to each other, on a disk or a web server."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.image import Image, Wanted
+from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.documents import Access, read_document
+from rtsx.cube.stac.footprint import extent_of
+from rtsx.cube.stac.hrefs import absolute_href, beside, is_remote, local_path
+from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.selection import selected_images
+from rtsx.errors import CubeError
+
+__all__ = ["StacCatalog"]
+
+_DOCUMENTS_AT_ONCE = 8
+"""Items that are read at the same time, because each one from a server is a wait."""
+
+
+@dataclass(frozen=True)
+class StacCatalog:
+    """A static catalog, collection, item, item collection, or a folder of items, as an image source.
+
+    Links are followed when `find` is called, and only into collections whose stated extent meets area and period. A
+    folder is read by its ``catalog.json`` or ``collection.json``; where it has neither, by every item in it and below.
+
+    Examples
+    --------
+    >>> StacCatalog("scenes/catalog.json", collections=("planetscope",)).collections
+    ('planetscope',)
+    """
+
+    path: str
+    """Path or URL of the document or the folder."""
+    collections: tuple[str, ...] = field(default=(), kw_only=True)
+    """Ids of the collections whose items count; empty for all."""
+    max_cloud_cover: float | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; None for any."""
+    prefer_local: bool = field(default=False, kw_only=True)
+    """Take the file that lies beside a local item under an asset's name instead of the address that the item states, as
+    after a download."""
+    sign: str | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs, see `signer_named`."""
+    access: Access = field(default=Access(), kw_only=True)
+    """How a server is asked."""
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by time, then id; see `ImageSource`."""
+        return selected_images(
+            _Walk(self, area, period).items(),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
+        )
+
+
+class _Walk:
+    """One walk through a catalog. Not a value: it remembers where it has been."""
+
+    def __init__(self, catalog: StacCatalog, area: BaseGeometry, period: Period | None) -> None:
+        self.catalog = catalog
+        self.area = area
+        self.period = period
+        self.seen: set[str] = set()
+
+    def items(self) -> Iterator[ItemDict]:
+        """Items that may count."""
+        folder = Path() if is_remote(self.catalog.path) else local_path(self.catalog.path)
+        if not is_remote(self.catalog.path) and folder.is_dir():
+            roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
+            if not roots:
+                yield from self._folder(folder)
+                return
+            yield from self._at(str(roots[0]))
+        else:
+            yield from self._at(self.catalog.path)
+
+    def _folder(self, folder: Path) -> Iterator[ItemDict]:
+        """Every item below a folder; other JSON, such as a scene's metadata, is passed over."""
+        found = False
+        for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.geojson")]):
+            try:
+                document = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                continue
+            if isinstance(document, dict) and _is_item_or_list(document):
+                found = True
+                yield from self._document(document, str(file))
+        if not found:
+            raise CubeError(
+                f"The folder {folder} holds no STAC item. Give the path of a catalog, or of a folder of items."
+            )
+
+    def _at(self, href: str) -> Iterator[ItemDict]:
+        if href not in self.seen:
+            self.seen.add(href)
+            yield from self._document(read_document(href, self.catalog.access), href)
+
+    def _document(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
+        kind = document.get("type")
+        if kind == "FeatureCollection":
+            for item in document.get("features") or ():
+                yield from self._document(item, href)
+        elif kind == "Feature":
+            if not self.catalog.collections or document.get("collection") in self.catalog.collections:
+                yield self._located(document, href)
+        elif "links" in document and ("id" in document or "stac_version" in document):
+            yield from self._linked(document, href)
+        else:
+            raise CubeError(
+                f"{href} is no STAC document: its type is {kind!r}. Catalog, Collection, Feature or FeatureCollection "
+                "were expected."
+            )
+
+    def _linked(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
+        """What a catalog or collection links to."""
+        relations = {link.get("rel") for link in document["links"]}
+        if "conformsTo" in document and "search" in relations and not relations & {"child", "item"}:
+            raise CubeError(f"{href} is a STAC API, not a static catalog. Use StacSearch({href!r}, ...).")
+        if not self._may_hold(document):
+            return
+        names = self.catalog.collections
+        is_left_out = bool(names) and "extent" in document and document.get("id") not in names
+        targets = {
+            relation: [absolute_href(link["href"], href) for link in document["links"] if link.get("rel") == relation]
+            for relation in ("item", "child")
+        }
+        # A collection that does not count may still hold collections that do.
+        for target in targets["child"]:
+            yield from self._at(target)
+        if not is_left_out:
+            fresh = [target for target in dict.fromkeys(targets["item"]) if target not in self.seen]
+            self.seen.update(fresh)
+            with ThreadPoolExecutor(_DOCUMENTS_AT_ONCE) as pool:
+                documents = pool.map(lambda target: read_document(target, self.catalog.access), fresh)
+                for target, item in zip(fresh, documents, strict=True):
+                    yield from self._document(item, target)
+
+    def _may_hold(self, document: Mapping[str, Any]) -> bool:
+        """Whether the stated extent of a collection meets area and period; catalogs state none."""
+        extent = document.get("extent") or {}
+        boxes = (extent.get("spatial") or {}).get("bbox") or ()
+        if boxes and not any(extent_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6)):
+            return False
+        intervals = (extent.get("temporal") or {}).get("interval") or ()
+        return not intervals or self.period is None or any(_overlap(interval, self.period) for interval in intervals)
+
+    def _located(self, item: Mapping[str, Any], href: str) -> ItemDict:
+        """The item with hrefs that count from where it was found, instead of from where it says that it lies."""
+        assets = {}
+        for key, asset in (item.get("assets") or {}).items():
+            stated = str(asset.get("href") or "")
+            found = beside(stated, href) if self.catalog.prefer_local and stated else stated
+            assets[key] = {**asset, "href": absolute_href(found, href) if found else found}
+        return {**item, "assets": assets}
+
+
+def _is_item_or_list(document: Mapping[str, Any]) -> bool:
+    if document.get("type") == "FeatureCollection":
+        return any("assets" in feature for feature in document.get("features") or ())
+    return document.get("type") == "Feature" and "assets" in document
+
+
+def _overlap(interval: Sequence[str | None], period: Period) -> bool:
+    """Whether a stated interval, open where it says null, shares a day with a period."""
+    start, end = (_day(moment) for moment in (*interval, None, None)[:2])
+    return (start is None or start <= period.end) and (end is None or period.start <= end)
+
+
+def _day(moment: str | None) -> date | None:
+    """The day of a stated moment; None where it is open, or no date, since then nothing can be ruled out."""
+    try:
+        found = datetime.fromisoformat(moment) if moment else None
+    except ValueError:
+        return None
+    return None if found is None else (found.astimezone(UTC) if found.tzinfo else found).date()
+
+
+_conforms: type[ImageSource] = StacCatalog

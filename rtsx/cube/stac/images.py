@@ -1,0 +1,243 @@
+"""Items to images: the bands that are wanted, on their own grids, with their packing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.image import AssetBands, Image, Wanted
+from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.stac.bands import Band, folded
+from rtsx.cube.stac.choice import Choice, choose
+from rtsx.cube.stac.footprint import item_footprint, raster_footprint, with_native_edges
+from rtsx.cube.stac.hrefs import absolute_href, base_of, signer_named
+from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, sun_of, time_of
+from rtsx.cube.stac.projection import stated_geobox
+from rtsx.cube.stac.sentinel2 import packing_of
+from rtsx.errors import CubeError
+
+__all__ = ["images_of"]
+
+_T = TypeVar("_T")
+
+_HEADERS_AT_ONCE = 8
+"""Headers that are read at the same time, because each one from a server is a wait of some hundred milliseconds."""
+
+
+def images_of(
+    items: Iterable[ItemDict],
+    wanted: Sequence[Wanted],
+    *,
+    sign: str | None = None,
+    read_header: Callable[[str], RasterHeader] = read_header,
+) -> tuple[Image, ...]:
+    """Items as images, in their order; `choose` says how an asset and its bands are found.
+
+    What the item states is taken at its word. A file's header is read only where the item leaves something open:
+
+    - the grid (`stated_geobox`), or one that lies elsewhere than the item's own outline: the header of that very file;
+    - the dtype, and with it nodata, scale and offset, or which bands there are: the header of the first item's asset
+      answers for that asset in all items of its collection. Items without a collection answer for themselves.
+
+    Parameters
+    ----------
+    items
+        Items of any STAC version, as JSON has them. Relative hrefs are resolved against their ``self`` link.
+    wanted
+        What each image has to hold.
+    sign
+        Signing hook for the hrefs (`signer_named`). It is called here, once per file: what it returns is stored in the
+        image, so that images have to be found again when its tokens expire.
+    read_header
+        Reads a header; called from several threads.
+
+    Raises
+    ------
+    CubeError
+        An item lacks what is wanted, or an asset cannot be used; item and asset are named.
+    """
+    hook = signer_named(sign) if sign is not None else str
+    drafts = [[_draft(item, wish, hook) for wish in wanted] for item in items]
+    headers = _headers([draft for row in drafts for draft in row], read_header)
+    return tuple(_image(row, headers) for row in drafts if row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """One wish on one item, as far as the item alone answers it."""
+
+    item: ItemDict
+    wanted: Wanted
+    choice: Choice
+    href: str
+    geobox: GeoBox | None
+    """None where the file's own header has to tell."""
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the item lists the bands and how they are stored."""
+        return self.choice.bands is not None and all(band.dtype for band in self.choice.bands)
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What one header can answer for: an asset of a collection, or one file."""
+        collection = self.item.get("collection")
+        return (str(collection), self.choice.asset) if collection else ("", self.href)
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"asset {self.choice.asset!r} of item {item_name(self.item)}"
+
+
+def _draft(item: ItemDict, wish: Wanted, sign: Callable[[str], str]) -> _Draft:
+    choice = choose(item, wish)
+    stated = item["assets"][choice.asset].get("href")
+    if not stated:
+        raise CubeError(f"Asset {choice.asset!r} of item {item_name(item)} has no href. Correct the item.")
+    geobox = stated_geobox(item, choice.asset)
+    outline = item_footprint(item)
+    if geobox is not None and outline is not None and not raster_footprint(geobox).intersects(outline):
+        geobox = None  # a wrong zone, as some published items have it
+    return _Draft(
+        item=item, wanted=wish, choice=choice, href=sign(absolute_href(str(stated), base_of(item))), geobox=geobox
+    )
+
+
+def _headers(
+    drafts: Sequence[_Draft], read: Callable[[str], RasterHeader]
+) -> dict[str | tuple[str, str], RasterHeader]:
+    """Headers by href, and by kind where one answers for many."""
+    needed: dict[str, _Draft] = {}
+    answering: dict[tuple[str, str], str] = {}
+    for draft in drafts:
+        if not draft.is_described:
+            answering.setdefault(draft.kind, draft.href)
+        if draft.geobox is None:
+            needed.setdefault(draft.href, draft)
+    for draft in drafts:
+        if draft.href in answering.values():
+            needed.setdefault(draft.href, draft)
+
+    def header(draft: _Draft) -> RasterHeader:
+        if _is_zarr(draft):
+            raise CubeError(
+                f"For Zarr, the item has to state proj:code, proj:transform, proj:shape and the data_type of each band; "
+                f"{draft.label} does not. Add them to the item."
+            )
+        try:
+            return read(draft.href)
+        except CubeError as error:
+            raise CubeError(
+                f"The header of {draft.label} is needed, because the item leaves it open: {error}"
+            ) from error
+
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        read_headers = dict(zip(needed, pool.map(header, needed.values()), strict=True))
+    return read_headers | {kind: read_headers[href] for kind, href in answering.items()}
+
+
+def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHeader]) -> Image:
+    bands = {draft.wanted.name: _asset_bands(draft, headers) for draft in row}
+    item = row[0].item
+    outline = item_footprint(item)
+    azimuth, elevation = sun_of(item)
+    return Image(
+        id=str(item.get("id", "")),
+        bands=bands,
+        time=time_of(item),
+        footprint=None if outline is None else with_native_edges(outline, next(iter(bands.values())).geobox),
+        cloud_cover=cloud_cover_of(item),
+        sun_azimuth=azimuth,
+        sun_elevation=elevation,
+    )
+
+
+def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeader]) -> AssetBands:
+    wanted, own = draft.wanted, headers.get(draft.href)
+    bands = draft.choice.bands
+    if not draft.is_described:
+        bands = _filled(draft, own or headers[draft.kind])
+    assert bands is not None
+    packings = [packing_of(draft.item, draft.choice.asset, band=band) for band in bands]
+    scale = (
+        wanted.scale_factor if wanted.scale_factor is not None else _one(draft, "scale", [p.scale for p in packings])
+    )
+    offset = wanted.add_offset if wanted.add_offset is not None else _one(draft, "offset", [p.offset for p in packings])
+    geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox
+    return AssetBands(
+        href=draft.href,
+        bands=tuple(band.name or band.number for band in bands) if _is_zarr(draft) else tuple(b.number for b in bands),
+        geobox=geobox,
+        dtype=str(_one(draft, "data_type", [band.dtype for band in bands])),
+        nodata=wanted.nodata if wanted.nodata is not None else _one(draft, "nodata", [band.nodata for band in bands]),
+        scale_factor=1.0 if scale is None else scale,
+        add_offset=0.0 if offset is None else offset,
+        asset=draft.choice.asset,
+        opener="zarr" if _is_zarr(draft) else "gdal",
+    )
+
+
+def _filled(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
+    """The wanted bands with everything that the item leaves open taken from a header."""
+    chosen = draft.choice.bands or _bands_of_file(draft, header)
+    for band in chosen:
+        if band.number > header.count:
+            raise CubeError(
+                f"Band {band.number} of {draft.label} is wanted; {header.path} has {header.count}. Correct bands=."
+            )
+    return tuple(
+        replace(
+            band,
+            dtype=band.dtype or header.dtypes[band.number - 1],
+            nodata=header.nodata[band.number - 1] if band.nodata is None else band.nodata,
+            scale=_stated(header.scales[band.number - 1], 1.0) if band.scale is None else band.scale,
+            offset=_stated(header.offsets[band.number - 1], 0.0) if band.offset is None else band.offset,
+        )
+        for band in chosen
+    )
+
+
+def _stated(value: float, default: float) -> float | None:
+    """What a file says; None for what it also says when it says nothing."""
+    return None if value == default else value
+
+
+def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
+    """The wanted bands by what the file calls its bands."""
+    wanted = draft.wanted
+    listed = [Band(number=number, name=name) for number, name in enumerate(header.descriptions, start=1)]
+    names = [folded(name or "") for name in header.descriptions]
+    if not wanted.bands:
+        return tuple(band for band, name in zip(listed, names, strict=True) if name == folded(wanted.name)) or tuple(
+            listed
+        )
+    chosen = []
+    for wish in wanted.bands:
+        if isinstance(wish, int):
+            chosen.append(Band(number=wish))
+        elif folded(wish) in names:
+            chosen.append(listed[names.index(folded(wish))])
+        else:
+            raise CubeError(
+                f"Band {wish!r} is wanted of {draft.label}; neither the item nor the file names a band so. The file "
+                f"{header.path} has {header.count} bands called {list(header.descriptions)}. Give numbers from 1."
+            )
+    return tuple(chosen)
+
+
+def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:
+    """The value that all wanted bands share."""
+    if len({repr(value) for value in values}) > 1:  # repr, because NaN equals NaN here
+        raise CubeError(
+            f"Bands that are wanted together have to share their {what}; those of {draft.label} have {list(values)}. "
+            "Ask for them under several names."
+        )
+    return values[0]
+
+
+def _is_zarr(draft: _Draft) -> bool:
+    kind = str(draft.item["assets"][draft.choice.asset].get("type") or "")
+    return "zarr" in kind or draft.href.rstrip("/").endswith(".zarr")

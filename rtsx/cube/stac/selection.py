@@ -1,0 +1,74 @@
+"""From the items that a catalog gave to the images that were asked for; the same for every kind of catalog."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.image import Image, Wanted
+from rtsx.cube.source import Period
+from rtsx.cube.stac.footprint import extent_of, item_footprint, raster_footprint
+from rtsx.cube.stac.images import images_of
+from rtsx.cube.stac.item import ItemDict, cloud_cover_of, time_of
+
+__all__ = ["selected_images"]
+
+
+def selected_images(
+    items: Iterable[ItemDict],
+    wanted: Sequence[Wanted],
+    *,
+    area: BaseGeometry,
+    period: Period | None,
+    max_cloud_cover: float | None,
+    sign: str | None,
+) -> tuple[Image, ...]:
+    """Images of the items that meet area, period and cloud cover, by time and then by id.
+
+    An item that comes twice counts once. One without a date meets every period. One that does not state its cloud cover
+    meets no `max_cloud_cover`, because a server that is asked leaves it out, too, and answers must not depend on the
+    catalog. An image whose item gives no outline is judged by its rasters.
+    """
+    kept: dict[tuple[str, str], ItemDict] = {}
+    for item in items:
+        if _is_in_time(item, period) and _is_clear(item, max_cloud_cover) and _may_meet(item, area):
+            kept.setdefault((str(item.get("collection")), str(item.get("id"))), item)
+    images = images_of(kept.values(), wanted, sign=sign)
+    return tuple(sorted((image for image in images if _meets(image, area)), key=_order))
+
+
+def _is_in_time(item: ItemDict, period: Period | None) -> bool:
+    moment = time_of(item)
+    return period is None or moment is None or moment in period
+
+
+def _is_clear(item: ItemDict, max_cloud_cover: float | None) -> bool:
+    if max_cloud_cover is None:
+        return True
+    percent = cloud_cover_of(item)
+    return percent is not None and percent <= max_cloud_cover
+
+
+def _may_meet(item: ItemDict, area: BaseGeometry) -> bool:
+    """Whether an item's outline comes near an area: its bbox, because edges are bent in between the corners."""
+    outline = item_footprint(item)
+    if outline is None:
+        return True
+    return any(_widened(part.bounds).intersects(area) for part in getattr(outline, "geoms", [outline]))
+
+
+def _widened(bounds: tuple[float, float, float, float]) -> BaseGeometry:
+    """A box that also holds edges that are straight on a projected grid, which lie outside the box of their corners."""
+    west, south, east, north = bounds
+    margin = max(east - west, north - south) / 8
+    return extent_of((west - margin, max(south - margin, -90), east + margin, min(north + margin, 90)))
+
+
+def _meets(image: Image, area: BaseGeometry) -> bool:
+    if image.footprint is not None:
+        return bool(image.footprint.intersects(area))
+    return any(raster_footprint(bands.geobox).intersects(area) for bands in image.bands.values())
+
+
+def _order(image: Image) -> tuple[bool, date | float, str]:
+    return image.time is None, 0.0 if image.time is None else image.time.timestamp(), image.id
