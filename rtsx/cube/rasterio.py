@@ -1,7 +1,8 @@
 """Raster files: what their header says, and windowed reads. The only place that opens them for reading."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rasterio.windows import Window
 
 from rtsx.errors import CubeError
 
-__all__ = ["RasterHeader", "read_header", "read_window"]
+__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_window"]
 
 _READ_ATTEMPTS = 3
 """Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
@@ -47,6 +48,8 @@ class RasterHeader:
     """Physical unit of each band; None where the file gives none."""
     block: tuple[int, int]
     """Height and width in pixels of the blocks that the file is stored in."""
+    overviews: tuple[int, ...]
+    """How many times larger the pixels of each overview are, as whole numbers, finest first; empty where there is none."""
     stamp: tuple[int, int] | None
     """Time of last change in ns and size in bytes of a local file, so that a rewritten file is another one to dask."""
 
@@ -76,7 +79,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
                     )
                 return RasterHeader(
                     path=name,
-                    geobox=GeoBox((file.height, file.width), file.transform, _crs_name(file.crs)),
+                    geobox=_geobox_of(file),
                     dtypes=tuple(file.dtypes),
                     nodata=tuple(file.nodatavals),
                     descriptions=tuple(file.descriptions),
@@ -84,6 +87,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
                     offsets=tuple(file.offsets),
                     units=tuple(unit or None for unit in file.units),
                     block=file.block_shapes[0],
+                    overviews=tuple(file.overviews(1)),
                     stamp=_stamp(name),
                 )
     except RasterioError as error:
@@ -94,7 +98,32 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
         ) from error
 
 
-def read_window(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[Any]:
+def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
+    """Height and width of an overview, 0 the finest: they cannot be told from the factor, as writers round either way.
+
+    Raises
+    ------
+    CubeError
+        The file cannot be read, or has no such overview.
+    """
+    try:
+        with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path, overview_level=overview) as file:
+            return file.height, file.width
+    except RasterioError as error:
+        raise CubeError(
+            f"Overview {overview} of {path} cannot be opened: {error}. The file was changed while it was open, or is "
+            "damaged; check it with gdalinfo."
+        ) from error
+
+
+def read_window(
+    path: str,
+    window: tuple[slice, slice],
+    *,
+    bands: Sequence[int],
+    overview: int | None = None,
+    check: Callable[[GeoBox, tuple[str, ...]], None] | None = None,
+) -> NDArray[Any]:
     """Pixels (band, y, x) of one window, as stored; tried three times.
 
     Parameters
@@ -105,11 +134,16 @@ def read_window(path: str, window: tuple[slice, slice], *, bands: Sequence[int])
         Rows and columns.
     bands
         Band numbers, counted from 1, in the order wanted; all of one dtype.
+    overview
+        Which overview the window is of, 0 the finest; None for the raster itself.
+    check
+        Given the geobox and the dtypes of the bands of what was opened, before pixels are read; raises where they are not
+        what was expected.
 
     Raises
     ------
     CubeError
-        The file cannot be read there, three times in a row.
+        The file cannot be read there, three times in a row, or has no such band.
     """
     rows, columns = window
     error: RasterioError | None = None
@@ -117,7 +151,10 @@ def read_window(path: str, window: tuple[slice, slice], *, bands: Sequence[int])
         try:
             # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
             # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
-            with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path) as file:
+            options = {} if overview is None else {"overview_level": overview}
+            with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path, **options) as file:
+                if check is not None:
+                    check(_geobox_of(file), tuple(file.dtypes))
                 pixels: NDArray[Any] = file.read(list(bands), window=Window.from_slices(rows, columns))
             return pixels
         except RasterioError as failure:
@@ -129,6 +166,11 @@ def read_window(path: str, window: tuple[slice, slice], *, bands: Sequence[int])
     ) from error
 
 
+def _geobox_of(file: rasterio.DatasetReader) -> GeoBox:
+    return GeoBox((file.height, file.width), file.transform, None if file.crs is None else _crs_name(file.crs))
+
+
+@lru_cache(maxsize=256)
 def _crs_name(crs: rasterio.CRS) -> str:
     """``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
     authority = crs.to_authority(confidence_threshold=100)

@@ -20,6 +20,10 @@ class WindowReader(Protocol):
         """CRS, transform and shape of the raster."""
 
     @property
+    def count(self) -> int:
+        """Number of bands."""
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of what `read` returns."""
 
@@ -50,6 +54,11 @@ class ArrayReader:
         """Stored pixels (band, y, x)."""
         self.geobox = geobox
         self.nodata = nodata
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.pixels)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -78,6 +78,11 @@ class TerrainReader:
         return self.dem.geobox
 
     @property
+    def count(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """float32."""
         return np.dtype(np.float32)

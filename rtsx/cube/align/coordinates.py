@@ -1,0 +1,232 @@
+"""Where the pixels of one target block lie in a source raster: exact on a lattice, quadratic in between."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.cube.align.placement import Placement
+
+__all__ = ["CELL", "Coordinates", "Reach", "coordinates_of"]
+
+Floats = NDArray[np.float64]
+
+CELL = 64
+"""Side in target pixels of a lattice cell. Its corners, the middles of its edges and its own middle are exact: nodes every
+32 px, anchored to global pixel indices."""
+
+_NODE = CELL // 2
+
+_CHECKS = ((CELL // 4, CELL // 4), (CELL // 4, 3 * CELL // 4))
+"""Points (row, column) of every cell where interpolated and exact positions are compared: where the cubic part that a
+quadratic leaves out is largest."""
+
+_TOLERANCE = 1e-5
+"""Source pixels that a position may be off. On the steepest layer of the field, 1000 units from one pixel to the next,
+that is 0.01 units."""
+
+_BEND = 4.0
+"""Source pixels by which a node may lie beside the straight line between its neighbours, twice. More is a jump, such as at
+the antimeridian, or the pole."""
+
+_OVERSHOOT = 2
+"""Pixels by which positions inside a cell can leave the range of its nodes: a quarter of `_BEND` along each axis."""
+
+
+class Reach(NamedTuple):
+    """Positions that a block needs, each as (lowest, highest)."""
+
+    rows: tuple[float, float]
+    columns: tuple[float, float]
+    shifted: tuple[float, float]
+    """Columns counted half a turn around the earth away, for what lies on both sides of the seam."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Source positions of a block of target pixels.
+
+    A cell that the quadratic misses by more than `_TOLERANCE`, or that is bent by a jump, has exact positions for each
+    pixel instead. That decision, like everything here, depends on global pixel indices alone.
+    """
+
+    placement: Placement
+    """Whose positions these are."""
+    rows: slice
+    """Global rows of the block."""
+    columns: slice
+    """Global columns of the block."""
+    node_rows: Floats
+    """Source rows of the nodes, (2 cells + 1, 2 cells + 1)."""
+    node_columns: Floats
+    """Source columns of the nodes."""
+    is_exact: NDArray[np.bool_]
+    """(cell, cell): True where the nodes are not to be used."""
+    exact_rows: Floats
+    """Source rows of the pixels of exact cells, NaN elsewhere; (0, 0) where there is none."""
+    exact_columns: Floats
+    """Source columns of the pixels of exact cells."""
+    corner_rows: Floats
+    """Source rows of the upper left corners of the pixels of exact cells, one more along each axis; (0, 0) where there
+    is none or where corners were not asked for."""
+    corner_columns: Floats
+    """Source columns of these corners."""
+
+    @property
+    def first_cell(self) -> tuple[int, int]:
+        """Row and column of the first cell, counted from the lattice's corner."""
+        return self.rows.start // CELL, self.columns.start // CELL
+
+    def steps(self) -> Floats:
+        """Most source pixels, along either axis, from a target pixel to the one (below, right); (cell, cell, 2)."""
+        nodes = np.stack([self.node_rows, self.node_columns])
+        down, right = (np.abs(np.diff(nodes, axis=axis)).max(axis=0) / _NODE for axis in (1, 2))
+        with np.errstate(invalid="ignore"):  # exact cells may lie where the CRS ends
+            below = np.stack([down[i::2, j : -2 + j or None : 2] for i in (0, 1) for j in (0, 1, 2)]).max(axis=0)
+            beside = np.stack([right[i : -2 + i or None : 2, j::2] for i in (0, 1, 2) for j in (0, 1)]).max(axis=0)
+        return np.stack([below, beside], axis=-1)
+
+    def reach(self) -> Reach | None:
+        """Lowest and highest positions of the pixels, up to the overshoot of the quadratic; None where there is none."""
+        rows, columns = (_probes(span) for span in (self.rows, self.columns))
+        probed = self._interpolated(rows, columns)
+        is_smooth = ~self.is_exact[np.ix_(rows // CELL - self.first_cell[0], columns // CELL - self.first_cell[1])]
+        parts = [(probed[0][is_smooth], probed[1][is_smooth], _OVERSHOOT)]
+        parts += [
+            (row[known], column[known], 0)
+            for row, column in (
+                (self.exact_rows, self.exact_columns),
+                (self.corner_rows, self.corner_columns),
+            )
+            if (known := np.isfinite(row) & np.isfinite(column)).any()
+        ]
+        turn = self.placement.turn or np.inf
+        ranges = []
+        for row, column, slack in parts:
+            if row.size:
+                shifted = np.where(column < turn / 2, column, column - turn)
+                ranges.append([(axis.min() - slack, axis.max() + slack) for axis in (row, column, shifted)])
+        if not ranges:
+            return None
+        lowest, highest = np.min(ranges, axis=0)[:, 0], np.max(ranges, axis=0)[:, 1]
+        return Reach(*((float(low), float(high)) for low, high in zip(lowest, highest, strict=True)))
+
+    def _interpolated(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        return _quadratic(self.node_rows, self.node_columns, at=(rows, columns), first=self.first_cell)
+
+
+def coordinates_of(
+    placement: Placement, rows: slice, columns: slice, *, corners: bool, limit: int
+) -> Coordinates | None:
+    """Positions of a block of global rows and columns.
+
+    Parameters
+    ----------
+    placement
+        The lattice over the source.
+    rows, columns
+        Global rows and columns of the block.
+    corners
+        Whether to give the positions of pixel corners in exact cells too.
+    limit
+        Most pixels of a block that holds exact cells; None comes back for more, before memory is taken.
+    """
+    first = rows.start // CELL, columns.start // CELL
+    count = -(-rows.stop // CELL) - first[0], -(-columns.stop // CELL) - first[1]
+    nodes = [_NODE * np.arange(2 * cells + 1) + CELL * cell for cells, cell in zip(count, first, strict=True)]
+    node_rows, node_columns = _exact_grid(placement, nodes[0], nodes[1])
+    is_exact = _bent(node_rows) | _bent(node_columns)
+    for check in _CHECKS:
+        down, right = (CELL * (np.arange(n) + cell) + q for n, cell, q in zip(count, first, check, strict=True))
+        exact = _exact_grid(placement, down, right)
+        near = _quadratic(node_rows, node_columns, at=(down, right), first=first)
+        with np.errstate(invalid="ignore"):
+            is_exact |= ~(np.maximum(*(np.abs(a - b) for a, b in zip(exact, near, strict=True))) <= _TOLERANCE)
+    none = np.empty((0, 0))
+    exact_rows = exact_columns = corner_rows = corner_columns = none
+    if is_exact.any():
+        if (rows.stop - rows.start) * (columns.stop - columns.start) > limit:
+            return None
+        spans = [np.arange(span.start, span.stop) for span in (rows, columns)]
+        wanted = is_exact[np.ix_(spans[0] // CELL - first[0], spans[1] // CELL - first[1])]
+        exact_rows, exact_columns = _exact_points(placement, wanted, start=(rows.start, columns.start))
+        if corners:
+            touched = np.zeros((wanted.shape[0] + 1, wanted.shape[1] + 1), bool)
+            for part in (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[:-1, 1:], np.s_[1:, 1:]):
+                touched[part] |= wanted
+            corner_rows, corner_columns = _exact_points(
+                placement, touched, start=(rows.start - 0.5, columns.start - 0.5)
+            )
+    return Coordinates(
+        placement,
+        rows,
+        columns,
+        node_rows,
+        node_columns,
+        is_exact,
+        exact_rows,
+        exact_columns,
+        corner_rows,
+        corner_columns,
+    )
+
+
+def _exact_grid(placement: Placement, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Exact positions of the grid of global rows and columns."""
+    shape = len(rows), len(columns)
+    down: Floats = np.repeat(rows, shape[1]).astype(np.float64)
+    right: Floats = np.tile(columns, shape[0]).astype(np.float64)
+    found = placement.positions(down, right)
+    return found[0].reshape(shape), found[1].reshape(shape)
+
+
+def _exact_points(
+    placement: Placement, wanted: NDArray[np.bool_], *, start: tuple[float, float]
+) -> tuple[Floats, Floats]:
+    """Exact positions where wanted, NaN elsewhere."""
+    rows, columns = np.nonzero(wanted)
+    found = placement.positions(rows + start[0], columns + start[1])
+    filled = tuple(np.full(wanted.shape, np.nan) for _ in found)
+    for out, values in zip(filled, found, strict=True):
+        out[rows, columns] = values
+    return filled[0], filled[1]
+
+
+def _bent(nodes: Floats) -> NDArray[np.bool_]:
+    """(cell, cell): whether the nine nodes of a cell are not all finite, or bend by more than `_BEND`."""
+    with np.errstate(invalid="ignore"):
+        down = ~(np.abs(nodes[:-2:2] - 2 * nodes[1::2] + nodes[2::2]) <= _BEND)
+        right = ~(np.abs(nodes[:, :-2:2] - 2 * nodes[:, 1::2] + nodes[:, 2::2]) <= _BEND)
+    return down[:, :-2:2] | down[:, 1::2] | down[:, 2::2] | right[:-2:2] | right[1::2] | right[2::2]
+
+
+def _quadratic(
+    *nodes: Floats, at: tuple[NDArray[np.int64], NDArray[np.int64]], first: tuple[int, int]
+) -> tuple[Floats, Floats]:
+    """Positions on the grid of global rows and columns `at`, by the quadratic through the nodes of each cell."""
+    (row, v), (column, u) = (
+        (2 * (axis // CELL - cell), (axis % CELL) / CELL) for axis, cell in zip(at, first, strict=True)
+    )
+    found = []
+    with np.errstate(invalid="ignore"):
+        for node in nodes:
+            lines = _through(*(node[row + i] for i in range(3)), at=v[:, None])
+            found.append(_through(*(lines[:, column + j] for j in range(3)), at=u[None, :]))
+    return found[0], found[1]
+
+
+def _through(start: Floats, middle: Floats, end: Floats, *, at: Floats) -> Floats:
+    """The parabola through three values at 0, 1/2 and 1."""
+    value: Floats = start + at * ((4 * middle - 3 * start - end) + at * (2 * (start - 2 * middle + end)))
+    return value
+
+
+def _probes(span: slice) -> NDArray[np.int64]:
+    """Pixels of a span between which positions run without a turn: its ends, the nodes, and the last one of each cell."""
+    pixels = np.arange(span.start, span.stop)
+    place = pixels % CELL
+    is_probe = (place == 0) | (place == _NODE) | (place == CELL - 1)
+    is_probe[[0, -1]] = True
+    found: NDArray[np.int64] = pixels[is_probe]
+    return found

@@ -1,0 +1,157 @@
+"""A raster file as a reader: what GDAL opens, with its overviews."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.align.pyproj import same_crs
+from rtsx.cube.align.reader import WindowReader
+from rtsx.cube.georeference import crs_name
+from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
+from rtsx.errors import CubeError
+
+__all__ = ["FileReader"]
+
+_TOLERANCE = 0.01
+"""Pixels that a corner of the file may lie away from where the catalog puts it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReader:
+    """Bands of one dtype of a raster file.
+
+    Nothing is opened before the first `read`, and each opens the file anew: it may be used by several threads. What the
+    file says of itself is then compared with what was said of it.
+
+    Examples
+    --------
+    >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
+    >>> FileReader(path="scene.tif", bands=(4, 3), geobox=box, dtype=np.dtype("uint16"), nodata=0).count
+    2
+    """
+
+    path: str
+    """Path or URL, as GDAL reads it."""
+    bands: tuple[int, ...]
+    """Band numbers, from 1."""
+    geobox: GeoBox
+    """CRS, transform and shape; of an overview, its own."""
+    dtype: np.dtype[Any]
+    """Dtype that the bands are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where there is none."""
+    asset: str = ""
+    """What the file is called in its catalog, for messages."""
+    overview: int | None = None
+    """Which overview is read, 0 the finest; None for the raster itself."""
+
+    @classmethod
+    def open(cls, path: str, bands: tuple[int, ...] | None = None) -> Self:
+        """The reader of a file, described by its own header; all bands if none are named.
+
+        Raises
+        ------
+        CubeError
+            The file cannot be read, has no such band, or its bands differ in dtype or nodata.
+        """
+        header = read_header(path)
+        chosen = tuple(range(1, header.count + 1)) if bands is None else bands
+        if not chosen or not all(1 <= band <= header.count for band in chosen):
+            raise CubeError(f"{path} has bands 1 to {header.count}; got {chosen}.")
+        kinds = {(header.dtypes[band - 1], str(header.nodata[band - 1])) for band in chosen}
+        if len(kinds) > 1:
+            raise CubeError(
+                f"Bands that are read together are of one dtype and nodata; {path} has {sorted(kinds)}. Name fewer bands."
+            )
+        return cls(
+            path=path,
+            bands=chosen,
+            geobox=header.geobox,
+            dtype=np.dtype(header.dtypes[chosen[0] - 1]),
+            nodata=header.nodata[chosen[0] - 1],
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.bands)
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window.
+
+        Raises
+        ------
+        CubeError
+            The window cannot be read, or the file is not the one that was described.
+        """
+        return read_window(self.path, (rows, columns), bands=self.bands, overview=self.overview, check=self._check)
+
+    def coarser(self, factor: float) -> "FileReader":
+        """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
+        if self.overview is not None or factor < 2 / _ROUNDED:
+            return self
+        factors = read_header(self.path).overviews
+        fitting = [place for place, times in enumerate(factors) if times <= factor * _ROUNDED]
+        for place in sorted(fitting, key=lambda one: factors[one], reverse=True):
+            coarse = self._at_overview(place)
+            if (
+                max(coarse.geobox.affine.a / self.geobox.affine.a, coarse.geobox.affine.e / self.geobox.affine.e)
+                <= factor
+            ):
+                return coarse
+        return self
+
+    def _at_overview(self, place: int) -> "FileReader":
+        """The reader of one overview: its shape was rounded, so its pixels are stretched to cover exactly the same ground."""
+        height, width = self.geobox.shape
+        rows, columns = read_overview_shape(self.path, place)
+        a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
+        x, y = width / columns, height / rows
+        return replace(
+            self,
+            geobox=GeoBox((rows, columns), Affine(a * x, b * y, c, d * x, e * y, f), self.geobox.crs),
+            overview=place,
+        )
+
+    def _check(self, found: GeoBox, dtypes: tuple[str, ...]) -> None:
+        """Refuse a file that is not the one that was described."""
+        name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+        if max(self.bands) > len(dtypes):
+            raise CubeError(f"{name} has {len(dtypes)} bands; band {max(self.bands)} was expected. Correct its entry.")
+        kinds = sorted({dtypes[band - 1] for band in self.bands})
+        differs: list[tuple[str, object, object]] = []
+        if kinds != [self.dtype.name]:
+            differs.append(("dtype", self.dtype.name, ", ".join(kinds)))
+        if found.shape != self.geobox.shape:
+            differs.append(("shape (y, x)", self.geobox.shape.yx, found.shape.yx))
+        elif found.crs is not None and self.geobox.crs is not None and not same_crs(self.geobox.crs, found.crs):
+            differs.append(("CRS", crs_name(self.geobox.crs), crs_name(found.crs)))
+        elif found.crs is not None and _apart(self.geobox, found) > _TOLERANCE:
+            differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
+        if differs:
+            told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
+            raise CubeError(
+                f"{name} is not what its catalog says it is: {told}. The file was replaced, or the item is wrong: correct "
+                "the item, or leave these fields out of it."
+            )
+
+
+_ROUNDED = 1.01
+"""Overview factors are whole numbers that GDAL rounded: a level of 3.98 is called 4."""
+
+
+def _apart(one: GeoBox, other: GeoBox) -> float:
+    """Pixels between the corners of two rasters of one shape, at most."""
+    height, width = one.shape
+    rows, columns = np.array([0.0, 0, height, height]), np.array([0.0, width, 0, width])
+    a, b, c, d, e, f = (theirs - ours for ours, theirs in zip(one.affine[:6], other.affine[:6], strict=True))
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    inverse = ~one.affine
+    return float(np.abs([inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y]).max())
+
+
+_conforms: type[WindowReader] = FileReader
