@@ -175,8 +175,7 @@ def coordinates_of(
 def _exact_grid(placement: Placement, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Exact positions of the grid of global rows and columns."""
     shape = len(rows), len(columns)
-    down: Floats = np.repeat(rows, shape[1]).astype(np.float64)
-    right: Floats = np.tile(columns, shape[0]).astype(np.float64)
+    down, right = (np.broadcast_to(axis, shape).ravel() for axis in (rows[:, None] * 1.0, columns[None, :] * 1.0))
     found = placement.positions(down, right)
     return found[0].reshape(shape), found[1].reshape(shape)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["Storing", "stored_nodata"]
+__all__ = ["Storing", "is_stored", "stored_nodata"]
 
 
 def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
@@ -33,6 +33,21 @@ def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
         if math.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)
         else None
     )
+
+
+def is_stored(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """True where a stored pixel is neither nodata nor NaN nor infinite.
+
+    Examples
+    --------
+    >>> is_stored(np.array([1.0, np.nan, -9999.0]), -9999)
+    array([ True, False, False])
+    """
+    valid: NDArray[np.bool_] = np.isfinite(pixels)
+    value = stored_nodata(nodata, pixels.dtype)
+    if value is not None:
+        valid &= pixels != pixels.dtype.type(value)
+    return valid
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from rtsx.cube.align.numba import (
 from rtsx.cube.align.placement import Placement, lattice_index
 from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.storing import Storing, stored_nodata
+from rtsx.cube.align.storing import Storing, is_stored, stored_nodata
 from rtsx.cube.align.window import Window, read_window, window_of
 
 __all__ = ["Warped", "warp"]
@@ -133,7 +133,7 @@ def _sliced(reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[
     if all(span.start < span.stop for span in inside):
         part = (slice(None), *outside)
         stored = reader.read(inside[0], inside[1])
-        warped.valid[part] = _is_valid(stored, reader.nodata)
+        warped.valid[part] = is_stored(stored, reader.nodata)
         warped.pixels[part] = storing.stored(stored, valid=warped.valid[part])
     return warped
 
@@ -259,14 +259,6 @@ def _target(out: Warped, storing: Storing, *, y: int, x: int) -> TargetPixels:
 def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: Storing) -> Warped:
     shape = (reader.count, rows.stop - rows.start, columns.stop - columns.start)
     return Warped(np.full(shape, storing.fill, storing.dtype), np.zeros(shape, bool))
-
-
-def _is_valid(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    valid: NDArray[np.bool_] = np.isfinite(pixels)
-    value = stored_nodata(nodata, pixels.dtype)
-    if value is not None:
-        valid &= pixels != pixels.dtype.type(value)
-    return valid
 
 
 def _gathered_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

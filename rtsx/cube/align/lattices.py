@@ -1,0 +1,40 @@
+"""Which rasters share a lattice, so that they can be read as one."""
+
+from collections.abc import Iterable
+
+from rtsx.cube.align.mosaic_reader import MosaicReader
+from rtsx.cube.align.reader import WindowReader
+
+__all__ = ["mosaics"]
+
+_PHASE_STEPS = 64
+"""Parts of a pixel that two corners are told apart by: tiles of one mosaic carry the rounding errors of their writers."""
+
+
+def mosaics(readers: Iterable[WindowReader]) -> tuple[WindowReader, ...]:
+    """One raster for each lattice among some rasters, in the order in which the lattices first appear.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from affine import Affine
+    >>> from odc.geo.geobox import GeoBox
+    >>> from rtsx.cube.align.reader import ArrayReader
+    >>> tiles = [
+    ...     ArrayReader(np.ones((1, 2, 2), np.int16), GeoBox((2, 2), Affine(5, 0, x, 0, -5, 10), "EPSG:3413"), nodata=0)
+    ...     for x in (0, 2.5, 10)
+    ... ]
+    >>> [one.geobox.shape.x for one in mosaics(tiles)]
+    [4, 2]
+    """
+    groups: dict[object, list[WindowReader]] = {}
+    for reader in readers:
+        affine = reader.geobox.affine
+        phase = tuple(
+            round(corner / size * _PHASE_STEPS) % _PHASE_STEPS
+            for corner, size in ((affine.c, affine.a), (affine.f, affine.e))
+        )
+        sizes = tuple(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e))
+        kind = (reader.count, reader.dtype.str, str(reader.nodata), str(reader.geobox.crs))
+        groups.setdefault((kind, sizes, phase), []).append(reader)
+    return tuple(group[0] if len(group) == 1 else MosaicReader(group) for group in groups.values())

@@ -1,0 +1,181 @@
+"""Rasters of one lattice, such as the tiles of an elevation mosaic, read like one raster."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.align.pyproj import same_crs
+from rtsx.cube.align.reader import WindowReader
+from rtsx.cube.align.storing import Storing, is_stored
+from rtsx.cube.georeference import describe_geobox
+from rtsx.errors import CubeError
+
+__all__ = ["MosaicReader"]
+
+_OFF_LATTICE = 0.01
+"""Pixels that a tile may lie off the lattice of the first one, anywhere on the tile."""
+
+
+@dataclass(frozen=True, init=False)
+class MosaicReader:
+    """Several readers as one raster that reaches around all of them; where they overlap, the first valid pixel counts.
+
+    Raises
+    ------
+    CubeError
+        There is no reader, their bands, dtypes or nodata differ, or they do not share one lattice to a hundredth of a pixel.
+        Without nodata, there is ground between them that no value could mark as missing.
+
+    Examples
+    --------
+    >>> from rtsx.cube.align.reader import ArrayReader
+    >>> left, right = (
+    ...     ArrayReader(np.full((1, 2, 2), value), GeoBox((2, 2), Affine(5, 0, x, 0, -5, 10), "EPSG:3413"), nodata=-1)
+    ...     for value, x in ((7, 0), (8, 15))
+    ... )
+    >>> MosaicReader([left, right]).read(slice(0, 1), slice(0, 5))
+    array([[[ 7,  7, -1,  8,  8]]])
+    """
+
+    readers: tuple[WindowReader, ...]
+    """The tiles, those that count first first."""
+    geobox: GeoBox
+    """The lattice, around all tiles."""
+    nodata: float | None
+    """That of the tiles; for floats without one, NaN."""
+    _spans: NDArray[np.int64] = field(compare=False, repr=False)
+    """First row, last row + 1, first column, last column + 1 of each tile in the mosaic, (tile, 4)."""
+
+    def __init__(self, readers: Iterable[WindowReader]) -> None:
+        tiles = tuple(readers)
+        if not tiles:
+            raise CubeError("A mosaic has at least one tile; got none.")
+        for tile in tiles[1:]:
+            _refuse_other_kind(tiles[0], tile)
+        spans = np.array([_span(tiles[0].geobox, tile.geobox) for tile in tiles])
+        top, left = spans[:, 0].min(), spans[:, 2].min()
+        spans -= np.array([top, top, left, left])
+        affine = tiles[0].geobox.affine
+        corner = (
+            affine.a * left + affine.b * top + affine.c,
+            affine.d * left + affine.e * top + affine.f,
+        )
+        shape = int(spans[:, 1].max()), int(spans[:, 3].max())
+        nodata = tiles[0].nodata
+        if nodata is None and tiles[0].dtype.kind == "f":
+            nodata = float("nan")
+        if nodata is None and not _covers(spans, shape):
+            raise CubeError(
+                f"{len(tiles)} tiles of {tiles[0].dtype} without nodata leave ground of their mosaic empty (shape {shape}), and "
+                "no value can say so. Name a nodata value for them."
+            )
+        for name, value in {
+            "readers": tiles,
+            "geobox": GeoBox(
+                shape, Affine(affine.a, affine.b, corner[0], affine.d, affine.e, corner[1]), tiles[0].geobox.crs
+            ),
+            "nodata": nodata,
+            "_spans": spans,
+        }.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return self.readers[0].count
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the tiles."""
+        return self.readers[0].dtype
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window; nodata where there is no tile.
+
+        Raises
+        ------
+        CubeError
+            A tile cannot be read.
+        """
+        shape = self.count, rows.stop - rows.start, columns.stop - columns.start
+        pixels = np.full(shape, Storing(self.dtype, self.nodata).fill, self.dtype)
+        missing = np.ones(shape, bool)
+        top, bottom, left, right = self._spans.T
+        meets = (top < rows.stop) & (bottom > rows.start) & (left < columns.stop) & (right > columns.start)
+        for place in np.flatnonzero(meets):
+            first_row, last_row, first_column, last_column = (int(edge) for edge in self._spans[place])
+            y0, y1 = max(first_row, rows.start), min(last_row, rows.stop)
+            x0, x1 = max(first_column, columns.start), min(last_column, columns.stop)
+            part = (slice(None), slice(y0 - rows.start, y1 - rows.start), slice(x0 - columns.start, x1 - columns.start))
+            if missing[part].any():
+                tile = self.readers[place]
+                stored = tile.read(slice(y0 - first_row, y1 - first_row), slice(x0 - first_column, x1 - first_column))
+                taken = missing[part] & is_stored(stored, tile.nodata)
+                np.copyto(pixels[part], stored, where=taken)
+                missing[part] &= ~taken
+        return pixels
+
+    def coarser(self, factor: float) -> WindowReader:
+        """The mosaic of the tiles' overviews, if these still share a lattice; itself where they do not."""
+        coarse = [tile.coarser(factor) for tile in self.readers]
+        if all(one is tile for one, tile in zip(coarse, self.readers, strict=True)):
+            return self
+        try:
+            return MosaicReader(coarse)
+        except CubeError:  # tiles of 5000 px have overviews of 312.5: a step finer may fit
+            return self.coarser(factor / 2) if factor >= 4 else self
+
+
+def _refuse_other_kind(first: WindowReader, tile: WindowReader) -> None:
+    kinds = [
+        (one.count, str(one.dtype), None if one.nodata is None else str(float(one.nodata))) for one in (first, tile)
+    ]
+    if kinds[0] != kinds[1]:
+        raise CubeError(
+            f"Tiles of a mosaic are of one kind: the first has (bands, dtype, nodata) {kinds[0]}, another {kinds[1]}. "
+            "Read them as separate images."
+        )
+
+
+def _span(lattice: GeoBox, tile: GeoBox) -> tuple[int, int, int, int]:
+    """First and last + 1 row and column of a tile, counted from the first pixel of `lattice`."""
+    if lattice.crs is None or tile.crs is None or not same_crs(lattice.crs, tile.crs):
+        raise _off_lattice("another CRS", lattice, tile)
+    height, width = tile.shape
+    inverse = ~lattice.affine
+    rows, columns = np.array([0.0, height]), np.array([0.0, width])
+    x = tile.affine.a * columns + tile.affine.b * rows + tile.affine.c - lattice.affine.c
+    y = tile.affine.d * columns + tile.affine.e * rows + tile.affine.f - lattice.affine.f
+    columns, rows = inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y
+    top, left = round(float(rows[0])), round(float(columns[0]))
+    apart = np.abs([rows - [top, top + height], columns - [left, left + width]]).max()
+    if not apart <= _OFF_LATTICE:
+        raise _off_lattice(f"{apart:.3g} px off", lattice, tile)
+    return top, top + height, left, left + width
+
+
+def _off_lattice(how: str, lattice: GeoBox, tile: GeoBox) -> CubeError:
+    return CubeError(
+        f"Tiles of a mosaic share one lattice to {_OFF_LATTICE} px; one is {how}: {describe_geobox(tile)}, the first is "
+        f"{describe_geobox(lattice)}. Read them as separate images, each aligned by itself."
+    )
+
+
+def _covers(spans: NDArray[np.int64], shape: tuple[int, int]) -> bool:
+    """Whether spans leave no pixel of a rectangle out."""
+    rows, columns = np.unique(spans[:, :2]), np.unique(spans[:, 2:])
+    is_covered = np.zeros((len(rows) - 1, len(columns) - 1), bool)
+    for top, bottom, left, right in spans:
+        is_covered[
+            np.searchsorted(rows, top) : np.searchsorted(rows, bottom),
+            np.searchsorted(columns, left) : np.searchsorted(columns, right),
+        ] = True
+    return bool(is_covered.all()) and shape == (rows[-1], columns[-1])
+
+
+_conforms: type[WindowReader] = MosaicReader
