@@ -5,5 +5,6 @@ from rtsx.cube.stac.documents import Access
 from rtsx.cube.stac.images import images_of
 from rtsx.cube.stac.items import StacItems
 from rtsx.cube.stac.search import StacSearch
+from rtsx.cube.stac.table import ItemTable
 
-__all__ = ["Access", "StacCatalog", "StacItems", "StacSearch", "images_of"]
+__all__ = ["Access", "ItemTable", "StacCatalog", "StacItems", "StacSearch", "images_of"]

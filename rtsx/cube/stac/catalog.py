@@ -16,7 +16,7 @@ from rtsx.cube.stac.documents import Access, read_document
 from rtsx.cube.stac.footprint import extent_of
 from rtsx.cube.stac.hrefs import absolute_href, beside, is_remote, local_path
 from rtsx.cube.stac.item import ItemDict
-from rtsx.cube.stac.selection import selected_images
+from rtsx.cube.stac.selection import search_area, selected_images
 from rtsx.errors import CubeError
 
 __all__ = ["StacCatalog"]
@@ -69,7 +69,7 @@ class _Walk:
 
     def __init__(self, catalog: StacCatalog, area: BaseGeometry, period: Period | None) -> None:
         self.catalog = catalog
-        self.area = area
+        self.area = search_area(area)
         self.period = period
         self.seen: set[str] = set()
 

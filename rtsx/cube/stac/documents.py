@@ -1,6 +1,8 @@
 """STAC documents by path or URL: JSON, with time-outs, retries, and errors that say what to do."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +32,9 @@ class Access:
     backoff_s: float = 1.0
     """Seconds before the second retry; doubled for each further one. The first comes at once."""
 
-    def session(self) -> StacApiIO:
-        """A new HTTP session; not to be shared between threads."""
+    @contextmanager
+    def session(self) -> Iterator[StacApiIO]:
+        """An HTTP session, closed at the end; not to be shared between threads."""
         retry = Retry(
             total=self.retries,
             backoff_factor=self.backoff_s / 2,
@@ -39,7 +42,9 @@ class Access:
             allowed_methods=None,  # POST, too: a search changes nothing
             raise_on_status=False,
         )
-        return StacApiIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
+        io = StacApiIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
+        with io.session:
+            yield io
 
 
 def read_document(href: str, access: Access) -> dict[str, Any]:
@@ -69,7 +74,8 @@ def _text(href: str, access: Access) -> str:
     if not is_remote(href):
         return local_path(href).read_text(encoding="utf-8")
     if href.startswith(("http://", "https://")):
-        return access.session().read_text(href)
+        with access.session() as session:
+            return session.read_text(href)
     with fsspec.open(href, "rt", encoding="utf-8") as file:
         return str(file.read())
 

@@ -1,6 +1,7 @@
 """Where an image holds data, in longitude and latitude, also across the antimeridian and around a pole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 from rtsx.grid.lonlat import lonlat_polygon
 
-__all__ = ["extent_of", "item_footprint", "raster_footprint", "with_native_edges"]
+__all__ = ["extent_of", "item_footprint", "lies_on", "raster_footprint", "with_native_edges"]
 
 
 def item_footprint(item: ItemDict) -> BaseGeometry | None:
@@ -74,15 +75,36 @@ def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     Items give the corners of a scene, and its edges run straight in the scene's projection: between the corners of a
     Sentinel-2 tile that is hundreds of metres beside the straight line in degrees, and that ground would be missed.
     """
-    transformer = Transformer.from_crs("EPSG:4326", _wkt(geobox), always_xy=True)
-    pieces = [footprint]
+    outlines = [Polygon(native) for native in _native_rings(footprint, geobox)]
+    # Where the projection folds the outline, the item's own is all there is.
+    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines if outline.is_valid]
+    return union_all([make_valid(piece) for piece in (footprint, *widened)])
+
+
+def lies_on(footprint: BaseGeometry, geobox: GeoBox) -> bool:
+    """Whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
+    bounds = geobox.boundingbox
+    for native in _native_rings(footprint, geobox):
+        (west, south), (east, north) = native.min(axis=0), native.max(axis=0)
+        if west <= bounds.right and east >= bounds.left and south <= bounds.top and north >= bounds.bottom:
+            return True
+    return False
+
+
+def _native_rings(footprint: BaseGeometry, geobox: GeoBox) -> Iterator[NDArray[np.float64]]:
+    """Corners of the outlines in the raster's projection, but for those that it does not reach."""
+    transformer = _to_native(_wkt(geobox))
     for part in getattr(footprint, "geoms", [footprint]):
         ring = np.asarray(part.exterior.coords)[:, :2]
         native = np.column_stack(transformer.transform(ring[:, 0], ring[:, 1]))
-        # Where the projection does not reach, or folds the outline, the item's own outline is all there is.
-        if np.isfinite(native).all() and (outline := Polygon(native)).is_valid:
-            pieces.append(lonlat_polygon(outline, _wkt(geobox)))
-    return union_all([make_valid(piece) for piece in pieces])
+        if np.isfinite(native).all():
+            yield native
+
+
+@lru_cache(maxsize=64)
+def _to_native(crs: str) -> Transformer:
+    """Kept, because making one takes a millisecond and all items of a search share a few projections."""
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def _wkt(geobox: GeoBox) -> str:
@@ -106,5 +128,5 @@ def _cut(polygon: Polygon) -> BaseGeometry:
 def _crosses(lon: NDArray[np.float64]) -> bool:
     """Whether an outline leaves [-180, 180] or jumps over the antimeridian; the edge of the whole world does neither."""
     jumps = np.abs(np.diff(lon))
-    is_world_edge = np.isclose(np.abs(lon[1:]), 180) & np.isclose(np.abs(lon[:-1]), 180)
+    is_world_edge = (np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180)
     return bool((np.abs(lon) > 180).any() or ((jumps > 180) & ~is_world_edge).any())

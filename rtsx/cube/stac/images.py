@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import AssetBands, Image, Wanted
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.bands import Band, folded
 from rtsx.cube.stac.choice import Choice, choose
-from rtsx.cube.stac.footprint import item_footprint, raster_footprint, with_native_edges
+from rtsx.cube.stac.footprint import item_footprint, lies_on, with_native_edges
 from rtsx.cube.stac.hrefs import absolute_href, base_of, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, sun_of, time_of
 from rtsx.cube.stac.projection import stated_geobox
@@ -59,7 +60,7 @@ def images_of(
         An item lacks what is wanted, or an asset cannot be used; item and asset are named.
     """
     hook = signer_named(sign) if sign is not None else str
-    drafts = [[_draft(item, wish, hook) for wish in wanted] for item in items]
+    drafts = [_drafts(item, wanted, hook) for item in items]
     headers = _headers([draft for row in drafts for draft in row], read_header)
     return tuple(_image(row, headers) for row in drafts if row)
 
@@ -69,6 +70,7 @@ class _Draft:
     """One wish on one item, as far as the item alone answers it."""
 
     item: ItemDict
+    outline: BaseGeometry | None
     wanted: Wanted
     choice: Choice
     href: str
@@ -92,18 +94,20 @@ class _Draft:
         return f"asset {self.choice.asset!r} of item {item_name(self.item)}"
 
 
-def _draft(item: ItemDict, wish: Wanted, sign: Callable[[str], str]) -> _Draft:
-    choice = choose(item, wish)
-    stated = item["assets"][choice.asset].get("href")
-    if not stated:
-        raise CubeError(f"Asset {choice.asset!r} of item {item_name(item)} has no href. Correct the item.")
-    geobox = stated_geobox(item, choice.asset)
+def _drafts(item: ItemDict, wanted: Sequence[Wanted], sign: Callable[[str], str]) -> list[_Draft]:
     outline = item_footprint(item)
-    if geobox is not None and outline is not None and not raster_footprint(geobox).intersects(outline):
-        geobox = None  # a wrong zone, as some published items have it
-    return _Draft(
-        item=item, wanted=wish, choice=choice, href=sign(absolute_href(str(stated), base_of(item))), geobox=geobox
-    )
+    drafts = []
+    for wish in wanted:
+        choice = choose(item, wish)
+        stated = item["assets"][choice.asset].get("href")
+        if not stated:
+            raise CubeError(f"Asset {choice.asset!r} of item {item_name(item)} has no href. Correct the item.")
+        geobox = stated_geobox(item, choice.asset)
+        if geobox is not None and outline is not None and not lies_on(outline, geobox):
+            geobox = None  # a wrong zone, as some published items have it
+        href = sign(absolute_href(str(stated), base_of(item)))
+        drafts.append(_Draft(item=item, outline=outline, wanted=wish, choice=choice, href=href, geobox=geobox))
+    return drafts
 
 
 def _headers(
@@ -142,7 +146,7 @@ def _headers(
 def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHeader]) -> Image:
     bands = {draft.wanted.name: _asset_bands(draft, headers) for draft in row}
     item = row[0].item
-    outline = item_footprint(item)
+    outline = row[0].outline
     azimuth, elevation = sun_of(item)
     return Image(
         id=str(item.get("id", "")),

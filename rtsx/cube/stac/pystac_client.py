@@ -11,12 +11,14 @@ from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
 from rtsx.cube.stac.documents import Access, failure
 from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.selection import search_area
 from rtsx.errors import CubeError
 
 __all__ = ["SearchRequest", "searched_items"]
@@ -55,23 +57,29 @@ def searched_items(
     CubeError
         The server cannot be asked, refuses, answers with something else than items, or pages for ever.
     """
-    client = _client(request.url, access)
-    parameters = _parameters(request, client, area=area, period=period)
     seen: set[tuple[object, object]] = set()
+    with access.session() as session:
+        client = _client(request.url, session)
+        for number, page in enumerate(_pages(request, client, area=area, period=period), start=1):
+            fresh = {_key(item): item for item in _features(page, request.url) if _key(item) not in seen}
+            if not fresh:
+                raise CubeError(
+                    f"{request.url} gives answer {number} with only items that it gave before, so that its paging never "
+                    f"ends ({len(seen)} items so far). Ask its operator, or try another page= than {request.page}."
+                )
+            seen.update(fresh)
+            yield from fresh.values()
+
+
+def _pages(
+    request: SearchRequest, client: Client, *, area: BaseGeometry, period: Period | None
+) -> Iterator[Mapping[str, Any]]:
+    parameters = _parameters(request, client, area=area, period=period)
     try:
         with catch_warnings():
             simplefilter("ignore")  # pystac-client warns of conformance, which has been looked at
             pages = client.search(method="POST", **parameters).pages_as_dicts()
-            for number, page in enumerate(pages, start=1):
-                fresh = [item for item in _features(page, request.url) if _key(item) not in seen]
-                if not fresh:
-                    raise CubeError(
-                        f"{request.url} gives answer {number} with only items that it gave before, so that its paging "
-                        f"never ends ({len(seen)} items so far). Ask its operator, or try another page= than "
-                        f"{request.page}."
-                    )
-                seen.update(_key(item) for item in fresh)
-                yield from fresh
+        yield from pages
     except APIError as error:
         raise failure(request.url, error) from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -81,11 +89,11 @@ def searched_items(
         ) from error
 
 
-def _client(url: str, access: Access) -> Client:
+def _client(url: str, session: StacApiIO) -> Client:
     try:
         with catch_warnings():
             simplefilter("ignore")
-            client: Client = Client.open(url, stac_io=access.session(), timeout=access.timeout_s)
+            client: Client = Client.open(url, stac_io=session, timeout=session.timeout)
     except APIError as error:
         raise failure(url, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, ClientTypeError, STACError) as error:
@@ -109,7 +117,7 @@ def _parameters(request: SearchRequest, client: Client, *, area: BaseGeometry, p
             "query= or max_cloud_cover=, which are applied again to what it answers."
         )
     parameters: dict[str, Any] = {
-        "intersects": mapping(area),
+        "intersects": mapping(search_area(area)),
         "limit": request.page,
         "collections": list(request.collections) or None,
         "ids": list(request.ids) or None,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import date
 
+from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
@@ -11,7 +12,16 @@ from rtsx.cube.stac.footprint import extent_of, item_footprint, raster_footprint
 from rtsx.cube.stac.images import images_of
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, time_of
 
-__all__ = ["selected_images"]
+__all__ = ["search_area", "selected_images"]
+
+_MARGIN = 0.02
+"""Degrees by which a catalog is asked for more than the area: about 2 km, since an item's outline is straight in degrees
+where the edge of its raster is bent, by some 600 m for a tile of Sentinel-2 at 66° N. What is too much is dropped again."""
+
+
+def search_area(area: BaseGeometry) -> BaseGeometry:
+    """The area that a catalog is asked for: a little more than the one that images have to meet."""
+    return area.buffer(_MARGIN, join_style="mitre") & box(-180, -90, 180, 90)
 
 
 def selected_images(
