@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 
 from rtsx.synthetic.ground import Ground
 from rtsx.synthetic.rasterio import write_cog
 from rtsx.synthetic.sampling import ground_positions, sample
 from rtsx.synthetic.terrain import COARSE
 
-__all__ = ["DEM_CRS", "TCVIS_CRS", "TCVIS_STEP_DEG", "write_dem", "write_tcvis"]
+__all__ = ["DEM_CRS", "TCVIS_CRS", "TCVIS_STEP_DEG", "heights", "write_dem", "write_tcvis"]
 
 DEM_CRS = "EPSG:3413"
 """CRS of ArcticDEM."""
@@ -26,10 +27,14 @@ TAGS = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx"}
 """Tags of both files."""
 
 
-def write_dem(path: Path, *, ground: Ground, transform: Affine, shape: tuple[int, int]) -> None:
-    """Write ArcticDEM-like elevation on a grid in `DEM_CRS`; nodata beyond the ground."""
+def heights(ground: Ground, transform: Affine, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Elevation (y, x) on a grid in `DEM_CRS`, m; `DEM_NODATA` beyond the ground."""
     positions = ground_positions(ground.spec, crs=DEM_CRS, transform=transform, shape=shape)
-    height = np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
+    return np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
+
+
+def write_dem(path: Path, height: NDArray[np.float32], *, transform: Affine) -> None:
+    """Write ArcticDEM-like elevation (y, x)."""
     write_cog(path, height[None], crs=DEM_CRS, transform=transform, nodata=DEM_NODATA, names=("dem",), tags=TAGS)
 
 

@@ -83,8 +83,8 @@ def scene_item(scene: Scene, *, image: Path, udm2: Path) -> Item:
         collection=PLANETSCOPE,
         geometry=to_lonlat(footprint, scene.transform, crs=spec.crs),
         time=dt.datetime.strptime(spec.image_id[:15], "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC),
+        pixel_m=PIXEL_M,
         properties={
-            "gsd": PIXEL_M,
             "constellation": "planetscope",
             "platform": spec.image_id[16:],
             "instruments": ["PSB.SD"],
@@ -117,7 +117,7 @@ def dem_item(path: Path, *, name: str, resolution_m: int) -> Item:
         collection=dem_collection_id(resolution_m),
         geometry=raster_outline(path, crs=DEM_CRS),
         time=years(DEM_YEARS),
-        properties={"gsd": float(resolution_m)},
+        pixel_m=float(resolution_m),
         assets={"dem": Asset(path=path, title="Elevation", bands={"dem": {"unit": "m"}})},
     )
 
@@ -129,7 +129,7 @@ def tcvis_item(path: Path, *, name: str) -> Item:
         collection=TCVIS,
         geometry=raster_outline(path, crs=TCVIS_CRS),
         time=years(TCVIS_YEARS),
-        properties={"gsd": 30.0},
+        pixel_m=30.0,
         assets={"tcvis": Asset(path=path, title="Trends of the tasselled-cap index")},
     )
 

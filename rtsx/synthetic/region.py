@@ -1,7 +1,7 @@
 """What a synthetic region is made of: scenes of one ground on both sides of a UTM zone border, and tiles of elevation."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,12 @@ class DemTile:
     """Transform: px to `DEM_CRS`."""
     shape: tuple[int, int]
     """Height and width, px."""
+
+    def window(self, mosaic: "DemTile") -> tuple[slice, slice]:
+        """Rows and columns of the tile in another one that holds it."""
+        row = round((self.transform.f - mosaic.transform.f) / mosaic.transform.e)
+        column = round((self.transform.c - mosaic.transform.c) / mosaic.transform.a)
+        return slice(row, row + self.shape[0]), slice(column, column + self.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,17 @@ class RegionSpec:
                         )
                     )
         return tuple(tiles)
+
+    @cached_property
+    def dem_mosaic(self) -> DemTile:
+        """All tiles as one."""
+        transforms = [tile.transform for tile in self.dem_tiles]
+        left, top = min(one.c for one in transforms), max(one.f for one in transforms)
+        step = float(self.dem_resolution_m)
+        mosaic = DemTile(name="mosaic", transform=Affine(step, 0, left, 0, -step, top), shape=(0, 0))
+        windows = [tile.window(mosaic) for tile in self.dem_tiles]
+        shape = max(rows.stop for rows, _ in windows), max(columns.stop for _, columns in windows)
+        return replace(mosaic, shape=shape)
 
     @cached_property
     def _scenes(self) -> tuple[SceneSpec, ...]:

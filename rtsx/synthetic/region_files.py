@@ -9,13 +9,13 @@ import geopandas
 import numpy as np
 
 from rtsx.errors import OutputExistsError
-from rtsx.synthetic.auxiliary import TCVIS_CRS, TCVIS_STEP_DEG, write_dem, write_tcvis
+from rtsx.synthetic.auxiliary import TCVIS_CRS, TCVIS_STEP_DEG, heights, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.items import collections, dem_collection_id, dem_item, scene_item, tcvis_item
 from rtsx.synthetic.region import RegionSpec, ground_outline
 from rtsx.synthetic.sampling import covering_grid
 from rtsx.synthetic.scene import make_scene, write_images
-from rtsx.synthetic.stac import catalog_collections, catalog_items, write_catalog
+from rtsx.synthetic.stac import catalog_collections, catalog_items, write_catalog, write_document
 
 __all__ = ["RegionFiles", "region_collections", "region_items", "write_region"]
 
@@ -84,8 +84,10 @@ def write_region(spec: RegionSpec, folder: str | Path) -> RegionFiles:
         scene = make_scene(scene_spec, ground=ground)
         write_images(scene, image=image, udm2=udm2)
         items.append(scene_item(scene, image=image, udm2=udm2))
+    # Cut from one array instead of sampled each, so that tiles agree to the last bit where they overlap.
+    height = heights(ground, spec.dem_mosaic.transform, shape=spec.dem_mosaic.shape)
     for tile, path in zip(spec.dem_tiles, files.dem, strict=True):
-        write_dem(path, ground=ground, transform=tile.transform, shape=tile.shape)
+        write_dem(path, height[tile.window(spec.dem_mosaic)], transform=tile.transform)
         items.append(dem_item(path, name=tile.name, resolution_m=spec.dem_resolution_m))
     bounds = ground_outline(ground.spec, crs=spec.crs).bounds
     transform, shape = covering_grid(bounds, source=spec.crs, target=TCVIS_CRS, step=TCVIS_STEP_DEG, margin=0)
@@ -103,31 +105,33 @@ def write_region(spec: RegionSpec, folder: str | Path) -> RegionFiles:
 
 
 def region_items(files: RegionFiles) -> list[dict[str, Any]]:
-    """Every item of a region with absolute hrefs and without links, for a STAC server; scenes, elevation, trends."""
+    """Every item of a region with absolute hrefs, for a STAC server: scenes, elevation, trends; see `catalog_items`."""
     return catalog_items(files.catalog)
 
 
 def region_collections(files: RegionFiles) -> list[dict[str, Any]]:
-    """The collections of these items, likewise."""
+    """The collections of these items, without links."""
     return catalog_collections(files.catalog)
 
 
 def claim_region(files: RegionFiles) -> None:
     """Create the folder with the region's description, unless something else is there."""
     folder = files.catalog.parent
-    description = json.dumps(asdict(files.spec), indent=2) + "\n"
+    # Through JSON, because a tuple comes back as a list.
+    wanted = json.loads(json.dumps(asdict(files.spec)))
     if files.catalog.exists():
         raise OutputExistsError(f"Expected no region in {folder}, but found catalog.json. Choose another folder.")
     if folder.exists() and any(folder.iterdir()):
         if not files.description.exists():
             raise OutputExistsError(f"Expected an empty folder for a region, but {folder} is not. Choose another one.")
-        if files.description.read_text() != description:
+        found = json.loads(files.description.read_text())
+        differing = [f"{name}={found.get(name)!r}" for name in wanted if found.get(name) != wanted[name]]
+        if differing:
             raise OutputExistsError(
-                f"Expected nothing, or what an interrupted run of this region left, in {folder}; region.json there says "
-                f"{files.description.read_text()}. Remove the folder, or choose another one."
+                f"Expected nothing, or what an interrupted run of this region left, in {folder}, but found what one with "
+                f"{', '.join(differing)} left. Remove the folder, or choose another one."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    files.description.write_text(description)
+    write_document(files.description, wanted)
 
 
 def region_truth(ground: Ground, spec: RegionSpec) -> geopandas.GeoDataFrame:

@@ -13,7 +13,7 @@ from pyproj import Transformer
 from rasterio.features import rasterize
 
 from rtsx.errors import OutputExistsError
-from rtsx.synthetic.auxiliary import DEM_CRS, TCVIS_CRS, TCVIS_STEP_DEG, write_dem, write_tcvis
+from rtsx.synthetic.auxiliary import DEM_CRS, TCVIS_CRS, TCVIS_STEP_DEG, heights, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.image import footprint_mask, footprint_polygon, quantise, scene_transform, view
 from rtsx.synthetic.rasterio import write_cog
@@ -154,7 +154,7 @@ def write_auxiliary(spec: SceneSpec, *, ground: Ground, dem: Path, tcvis: Path) 
     bounds = (spec.left, spec.top - side, spec.left + side, spec.top)
     step = float(spec.dem_resolution_m)
     transform, shape = covering_grid(bounds, source=spec.crs, target=DEM_CRS, step=step, margin=12)
-    write_dem(dem, ground=ground, transform=transform, shape=shape)
+    write_dem(dem, heights(ground, transform, shape=shape), transform=transform)
     transform, shape = covering_grid(bounds, source=spec.crs, target=TCVIS_CRS, step=TCVIS_STEP_DEG, margin=4)
     write_tcvis(tcvis, ground=ground, transform=transform, shape=shape)
 

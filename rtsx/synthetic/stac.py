@@ -60,6 +60,8 @@ class Item:
     """When it was taken; first and last for what was made from many images."""
     assets: Mapping[str, Asset]
     """Files by key, all on one grid."""
+    pixel_m: float
+    """Pixel of that grid on the ground, m."""
     properties: Mapping[str, object] = field(default_factory=dict)
     """More properties."""
     extensions: tuple[str, ...] = ()
@@ -122,14 +124,17 @@ def write_catalog(
 
 
 def catalog_items(catalog: Path) -> list[dict[str, Any]]:
-    """Items of a static catalog as a server takes them: absolute hrefs, no links; in the catalog's order."""
+    """Items of a static catalog as a server takes them, in the catalog's order: absolute hrefs, and no links.
+
+    But for the link to the collection: without one, the schema does not let an item name its collection.
+    """
     found = []
     for collection in linked(catalog, rel="child"):
         for path in linked(collection, rel="item"):
             item = json.loads(path.read_text())
             for asset in item["assets"].values():
                 asset["href"] = str((path.parent / asset["href"]).resolve())
-            found.append({**item, "links": []})
+            found.append({**item, "links": [link("collection", str(collection.resolve()))]})
     return found
 
 
@@ -180,19 +185,22 @@ def item_document(item: Item, path: Path) -> dict[str, Any]:
         "collection": item.collection,
         "geometry": rounded(item.geometry),
         "bbox": bounding_box([item]),
-        "properties": {**times, **item.properties, **projection},
+        "properties": {**times, "gsd": item.pixel_m, **item.properties, **projection},
         "links": [
             link("root", "../../catalog.json"),
             link("parent", "../collection.json"),
             link("collection", "../collection.json"),
         ],
-        "assets": {key: asset_document(asset, infos[key], beside=path) for key, asset in item.assets.items()},
+        "assets": {
+            key: asset_document(asset, infos[key], beside=path, pixel_m=item.pixel_m)
+            for key, asset in item.assets.items()
+        },
     }
 
 
-def asset_document(asset: Asset, info: RasterInfo, *, beside: Path) -> dict[str, Any]:
+def asset_document(asset: Asset, info: RasterInfo, *, beside: Path, pixel_m: float) -> dict[str, Any]:
     """Make an asset of the item at `beside`; each band says all about itself, as most catalogs have it."""
-    values: dict[str, object] = {"data_type": info.dtype}
+    values: dict[str, object] = {"data_type": info.dtype, "raster:spatial_resolution": pixel_m}
     if info.nodata is not None:
         values["nodata"] = int(info.nodata) if np.dtype(info.dtype).kind in "iu" else info.nodata
     if info.scale != 1:
