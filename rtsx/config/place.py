@@ -1,0 +1,152 @@
+"""Grid, region and period of a config."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Self
+
+import geopandas as gpd
+import shapely
+from pydantic import BeforeValidator, Field, model_validator
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.config.strict import FilePath, Strict
+from rtsx.cube.source import Period
+from rtsx.errors import ConfigError
+from rtsx.grid import Cell, Grid
+
+__all__ = ["GridConfig", "PeriodConfig", "RegionConfig"]
+
+
+class GridConfig(Strict):
+    """The pixel lattice of the cube."""
+
+    crs: str = "EPSG:3413"
+    """CRS that PROJ knows; the default is polar stereographic, as ArcticDEM."""
+    resolution: float = Field(default=3.0, gt=0)
+    """Side of a pixel in CRS units."""
+    cell_size: int = Field(default=12288, gt=0)
+    """Side of a cell, px."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Corner (x, y) of the lattice, in CRS units."""
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        self.grid()
+        return self
+
+    def grid(self) -> Grid:
+        """The grid."""
+        return Grid(self.crs, self.resolution, cell_size=self.cell_size, origin=self.origin)
+
+    @classmethod
+    def from_grid(cls, grid: Grid) -> Self:
+        """The config of a grid."""
+        return cls(crs=grid.crs, resolution=grid.resolution, cell_size=grid.cell_size, origin=grid.origin)
+
+
+class RegionConfig(Strict):
+    """Ground of the cube, given in one way."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
+    file: FilePath | None = None
+    """Vector file that geopandas reads, in any CRS; the union of its features."""
+    cell: str | None = None
+    """Name of a cell of the grid, such as ``r412c088``."""
+    wkt: str | None = None
+    """Outline in longitude and latitude as well-known text."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in ("bbox", "file", "cell", "wkt") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a region is given by one of bbox, file, cell and wkt; got {given or 'none'}")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+                raise ValueError(
+                    f"bbox is [west, south, east, north] in degrees, south below north; got {list(self.bbox)}"
+                )
+        if self.wkt is not None and shapely.from_wkt(self.wkt, on_invalid="ignore") is None:
+            raise ValueError(f"wkt is well-known text such as POLYGON ((...)); got {self.wkt[:60]!r}")
+        return self
+
+    def geometry(self) -> BaseGeometry | None:
+        """Ground in longitude and latitude; None where a cell is named.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be read, or holds nothing.
+        """
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if west < east:
+                return shapely.box(west, south, east, north)
+            return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
+        if self.wkt is not None:
+            return shapely.from_wkt(self.wkt)
+        return None if self.file is None else _read(self.file)
+
+    def cell_of(self, grid: Grid) -> Cell | None:
+        """The named cell of a grid; None where the region is no cell."""
+        return None if self.cell is None else grid.cell(self.cell)
+
+    @classmethod
+    def from_geometry(cls, region: BaseGeometry) -> Self:
+        """The config of ground in longitude and latitude: a box where it is one."""
+        if region.equals_exact(box := shapely.box(*region.bounds), 0) and region == box:
+            return cls(bbox=region.bounds)
+        return cls(wkt=shapely.to_wkt(region, rounding_precision=-1))
+
+
+class PeriodConfig(Strict):
+    """Days that count: from `start` to `end`, or whole `years`; of them, the `months` named."""
+
+    start: date | None = None
+    """First day."""
+    end: date | None = None
+    """Last day, included."""
+    years: Annotated[
+        tuple[int, int] | None,
+        BeforeValidator(
+            lambda value: (value, value) if isinstance(value, int) else value,
+            json_schema_input_type=tuple[int, int] | int | None,
+        ),
+    ] = None
+    """A year, or the first and the last."""
+    months: tuple[int, ...] = ()
+    """Months of every year, 1-12; all if left out."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.years is None) == (self.start is None and self.end is None) or (self.start is None) != (
+            self.end is None
+        ):
+            raise ValueError("a period has start and end, or years; give the two days, or a year such as years: 2024")
+        self.period()
+        return self
+
+    def period(self) -> Period:
+        """The period."""
+        if self.years is not None:
+            return Period(date(self.years[0], 1, 1), date(self.years[1], 12, 31), self.months)
+        assert self.start is not None  # checked above
+        assert self.end is not None
+        return Period(self.start, self.end, self.months)
+
+    @classmethod
+    def from_period(cls, period: Period) -> Self:
+        """The config of a period."""
+        return cls(start=period.start, end=period.end, months=period.months)
+
+
+def _read(file: str) -> BaseGeometry:
+    try:
+        table = gpd.read_parquet(file) if Path(file).suffix == ".parquet" else gpd.read_file(file)
+        region = shapely.force_2d(table.to_crs("EPSG:4326").union_all())
+    except (OSError, ValueError) as error:  # pyogrio's errors are among them, and a table without a CRS
+        raise ConfigError(f"The region in {file} cannot be read: {error}. Give a vector file with a CRS.") from error
+    if region.is_empty:
+        raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")
+    return region

@@ -1,0 +1,155 @@
+"""YAML text as plain values that remember their lines, with variables of the environment filled in."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rtsx.config.complaint import Complaint, KeyPath, refuse
+from rtsx.errors import ConfigError
+
+__all__ = ["Document", "dump_yaml", "read_yaml"]
+
+_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+"""``${NAME}``, ``${NAME:-default}``, or ``$$`` for a dollar sign."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file, parsed."""
+
+    name: str
+    """Path, for messages."""
+    values: Any
+    """Plain mappings, lists, strings, numbers and dates."""
+    lines: Mapping[KeyPath, int]
+    """Line (from 1) of every key and list entry."""
+    complaints: tuple[Complaint, ...]
+    """What is wrong already: variables that are not set, keys that stand twice."""
+
+
+def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Document:
+    """Read one YAML file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    environment
+        Where ``${NAME}`` and ``${NAME:-default}`` are looked up.
+
+    Raises
+    ------
+    ConfigError
+        There is no file, or it is no YAML; the line is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} cannot be opened: there is no such file. Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. A config is a YAML file in UTF-8.") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[KeyPath, int] = {(): 1}
+        complaints = list(_walk(node, (), lines)) if node is not None else []
+        values = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        refuse(str(path), [Complaint((), f"{place}{getattr(error, 'problem', None) or error}")], lines={}, cause=error)
+    finally:
+        loader.dispose()
+    expand = _Expansion(environment, complaints)
+    return Document(str(path), _mapped(values, (), expand), lines, tuple(complaints))
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values, dates and tuples as YAML text that `read_yaml` reads back; keys keep their order.
+
+    Examples
+    --------
+    >>> print(dump_yaml({"bbox": (1.0, 2.5), "url": "${HOME}"}), end="")
+    bbox: [1.0, 2.5]
+    url: $${HOME}
+    """
+    # Dollars are doubled, because what is written has its variables filled in already.
+    plain = _mapped(values, (), lambda text, _: text.replace("$", "$$"))
+    return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of plain values in one line, all else in blocks, and a value that comes twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
+    is_short = all(isinstance(value, str | int | float | date | None) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=is_short)
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator[Complaint]:
+    """Note the line of every key, and complain of keys that stand twice, of which YAML silently takes the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            inner = (*path, str(key.value))
+            if str(key.value) in seen:
+                yield Complaint(inner, f"the key stands twice, first in line {seen[str(key.value)]}; keep one")
+            seen[str(key.value)] = line
+            lines[inner] = line
+            yield from _walk(value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            yield from _walk(value, (*path, index), lines)
+
+
+class _Expansion:
+    """Fills variables in, and complains of those that are not set."""
+
+    def __init__(self, environment: Mapping[str, str], complaints: list[Complaint]) -> None:
+        self.environment = environment
+        self.complaints = complaints
+
+    def __call__(self, text: str, path: KeyPath) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match["name"]
+            if name is None:
+                return "$"
+            if self.environment.get(name):
+                return self.environment[name]
+            if match["default"] is None:
+                self.complaints.append(
+                    Complaint(
+                        path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+                    )
+                )
+            return match["default"] or ""
+
+        return _VARIABLE.sub(value, text)
+
+
+def _mapped(values: Any, path: KeyPath, change: Callable[[str, KeyPath], str]) -> Any:
+    """Plain values with every string changed and tuples as lists."""
+    if isinstance(values, str):
+        return change(values, path)
+    if isinstance(values, Mapping):
+        return {key: _mapped(value, (*path, str(key)), change) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_mapped(value, (*path, index), change) for index, value in enumerate(values)]
+    return values
