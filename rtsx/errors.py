@@ -6,12 +6,14 @@ with status 2; anything that is not an `RtsxError` is a defect of ours and keeps
 
 __all__ = [
     "BundleError",
+    "ConfigError",
     "CubeError",
     "FootprintError",
     "GridError",
     "MemoryPlanError",
     "MissingExtraError",
     "MissingGroundWarning",
+    "OrderError",
     "OutputExistsError",
     "OutputNotWritableError",
     "PlanError",
@@ -32,6 +34,10 @@ class CubeError(RtsxError, ValueError):
     """A cube, layer or source that cannot be used as asked."""
 
 
+class ConfigError(RtsxError, ValueError):
+    """A config file that cannot be read, or that says what cannot be."""
+
+
 class BundleError(RtsxError, ValueError):
     """A model that cannot be read, described or run as asked."""
 
@@ -50,6 +56,10 @@ class MemoryPlanError(RtsxError, MemoryError):
 
 class FootprintError(RtsxError, ValueError):
     """Footprints that cannot be extracted or are not what `validate_footprints` expects."""
+
+
+class OrderError(RtsxError, RuntimeError):
+    """An order that cannot be planned, placed or fetched as asked."""
 
 
 class OutputExistsError(RtsxError, FileExistsError):

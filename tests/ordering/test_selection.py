@@ -1,0 +1,109 @@
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from shapely import MultiPolygon, box
+
+from rtsx.errors import OrderError
+from rtsx.ordering import Limits, Scene, Wishes, select_scenes
+
+DAY = datetime(2024, 7, 10, 20, tzinfo=UTC)
+REGION = box(0, 60, 2, 61)
+
+
+def scene(name: str, west: float, east: float, **fields) -> Scene:
+    return Scene(**{"id": name, "footprint": box(west, 59.9, east, 61.1), "time": DAY, "cloud_cover": 0.0} | fields)
+
+
+def ids(plan) -> set[str]:
+    return {one.scene.id for one in plan.chosen}
+
+
+def test_the_clearer_of_two_equals_is_taken():
+    assert ids(select_scenes([scene("a", 0, 2, cloud_cover=20), scene("b", 0, 2, cloud_cover=5)], REGION)) == {"b"}
+    assert ids(select_scenes([scene("a", 0, 2, clear_percent=70), scene("b", 0, 2, clear_percent=90)], REGION)) == {"b"}
+
+
+def test_equals_go_to_the_smaller_id():
+    assert ids(select_scenes([scene("b", 0, 2), scene("a", 0, 2)], REGION)) == {"a"}
+
+
+def test_the_wished_date_decides():
+    near, far = scene("near", 0, 2, time=DAY + timedelta(days=2)), scene("a-far", 0, 2, time=DAY + timedelta(days=20))
+    assert ids(select_scenes([near, far], REGION)) == {"a-far"}
+    assert ids(select_scenes([near, far], REGION, wishes=Wishes(around=date(2024, 7, 10)))) == {"near"}
+
+
+def test_neighbours_of_one_day_are_preferred_and_only_where_wished():
+    first = scene("first", 0, 1.3)
+    other = scene("a-other-day", 0.9, 2, time=DAY + timedelta(days=3))
+    same = scene("same-day", 0.9, 2, time=DAY + timedelta(seconds=4))
+    assert ids(select_scenes([first, other, same], REGION)) == {"first", "same-day"}
+    assert ids(select_scenes([first, other, same], REGION, wishes=Wishes(same_day=0))) == {"a-other-day", "first"}
+
+
+def test_strips_join_across_midnight():
+    late = DAY.replace(hour=23, minute=59, second=59)
+    first = scene("first", 0, 1.3, time=late, strip="7")
+    other = scene("a-other", 0.9, 2, time=late + timedelta(seconds=3))
+    same = scene("same-strip", 0.9, 2, time=late + timedelta(seconds=3), strip="7")
+    assert ids(select_scenes([first, other, same], REGION)) == {"first", "same-strip"}
+
+
+def test_what_later_scenes_make_redundant_is_dropped():
+    # Greedy takes the middle first, because it is the cheapest ground; the two halves then make it redundant.
+    scenes = [scene("middle", 0.5, 1.5), scene("west", 0, 1.0, cloud_cover=1), scene("east", 1.0, 2, cloud_cover=1)]
+    assert ids(select_scenes(scenes, REGION)) == {"west", "east"}
+
+
+def test_clipping_pays_for_the_region_only():
+    wide = scene("wide", -2, 4)
+    whole, clipped = select_scenes([wide], REGION), select_scenes([wide], REGION, clip=True)
+    assert clipped.cost_km2 == pytest.approx(clipped.region_km2)
+    assert whole.cost_km2 == pytest.approx(whole.region_km2 * 3 * 1.2, rel=0.01)
+
+
+def test_the_reason_for_the_end_is_told():
+    scenes = [scene("west", 0, 1), scene("east", 1, 2)]
+    assert select_scenes(scenes, REGION).stop == "complete"
+    assert select_scenes(scenes, REGION, limits=Limits(max_scenes=1)).stop == "scenes"
+    assert select_scenes(scenes, REGION, limits=Limits(coverage=0.4)).stop == "coverage"
+    cost = select_scenes(scenes, REGION, limits=Limits(max_scenes=1)).cost_km2
+    cut = select_scenes(scenes, REGION, limits=Limits(budget_km2=1.5 * cost))
+    assert (cut.stop, len(cut.chosen)) == ("budget", 1)
+
+
+def test_a_plan_tells_days_overlap_and_what_is_missing():
+    scenes = [scene("west", 0, 1), scene("mid", 0.9, 1.5, time=DAY + timedelta(days=1))]
+    plan = select_scenes(scenes, REGION)
+    assert plan.days == {"2024-07-10": 1, "2024-07-11": 1}
+    assert plan.coverage == pytest.approx(0.75, abs=1e-3)
+    assert plan.overlap_km2 == pytest.approx(plan.region_km2 * 0.05, rel=1e-2)
+    assert plan.missing.bounds == pytest.approx((1.5, 60, 2, 61), abs=2e-3)
+    assert "2 of 2 scenes on 2 days cover 75.0%" in str(plan)
+    kinds = [feature["properties"]["kind"] for feature in plan.geojson()["features"]]
+    assert kinds == ["scene", "scene", "missing", "region"]
+
+
+def test_full_coverage_leaves_no_ground_missing():
+    plan = select_scenes([scene("all", -1, 3)], REGION)
+    assert plan.missing.is_empty
+    assert plan.coverage == 1
+
+
+def test_no_candidate_is_a_plan_of_nothing():
+    for candidates in ([], [scene("far", 100, 101)]):
+        plan = select_scenes(candidates, REGION)
+        assert (plan.chosen, plan.covered_km2, plan.cost_km2) == ((), 0, 0)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(OrderError, match=r"\['a'\] came more than once"):
+        select_scenes([scene("a", 0, 1), scene("a", 1, 2)], REGION)
+    with pytest.raises(OrderError, match="polygon with an area"):
+        select_scenes([], MultiPolygon())
+    with pytest.raises(OrderError, match="cloud_cover is a percentage"):
+        scene("a", 0, 1, cloud_cover=-1)
+    with pytest.raises(OrderError, match="coverage is a share"):
+        Limits(coverage=90)
+    with pytest.raises(OrderError, match="Weight overlap"):
+        Wishes(overlap=-1)
