@@ -1,8 +1,8 @@
 """Which block runs which tiles, what it reads for them, and to whom it hands what spills over. Pure integers.
 
-Blocks are the chunks of the cube. A tile belongs to the block in which its support begins, so every tile runs once; the
-strips of its answer that spill over the right and lower edge are handed over and added there. They only spill
-forwards, so that row by row a block is done as soon as its own tiles are. Recomputing shared tiles in every
+Blocks are the chunks of the cube. A tile belongs to the block in which its window begins, so every tile runs once; the
+strips of its answer that spill over the right and lower edge are handed over and added there. A block looks and spills
+forwards only, so that row by row its chunk can go as soon as its own tiles have run, and its answer as well. Recomputing shared tiles in every
 block, as a plain `map_overlap` does, costs 1.3-1.9 times more on usual chunk sizes.
 """
 

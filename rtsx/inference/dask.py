@@ -1,7 +1,8 @@
 """The dask driver: a lazy prediction as one small graph.
 
 Per chunk: one task marks valid pixels; one reads its halo and runs the tiles that begin in the chunk; one cuts each
-strip that a neighbour needs; one adds up and quantises. Nothing is computed twice and nothing is computed here.
+strip that a neighbour needs; one adds up and quantises. Nothing is computed twice and nothing is computed here. Blocks
+are taken row by row, so that what waits in memory is a row of chunks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from rtsx.inference.answers import cut_out, finished, joined
 from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import window_slot
 from rtsx.inference.kernel import Answer, Window
+from rtsx.inference.ladder import ladder, rung
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
@@ -106,10 +108,14 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), answer)
             receiving[target].append(strip)
+    rungs = f"rung-{token}"
+    across = int(len(blocks.chunks[1]) > len(blocks.chunks[0]))  # rows or columns, whichever are shorter
+    rows = len(blocks.chunks[across])
     for index, strips in receiving.items():
+        hold = rung(rungs, index[across], rows=rows)
         task_key = (f"finished-{token}", *index)
-        graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index))
-    return graph
+        graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index), hold)
+    return graph | ladder(rungs, rows)
 
 
 # Tasks are objects that carry their constants, because dask would take a tuple in a graph for a task or a key.
@@ -164,5 +170,7 @@ class _FinishTask:
     region: Region
     """Pixels of the block."""
 
-    def __call__(self, runner: Runner, strips: list[Answer], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    def __call__(
+        self, runner: Runner, strips: list[Answer], valid: NDArray[np.bool_], _rung: None
+    ) -> dict[str, NDArray[Any]]:
         return finished(joined(strips, self.region, plan=runner.plan), valid, plan=runner.plan)

@@ -98,8 +98,8 @@ class TileAxis:
         return range(found[0], found[-1] + 1)
 
     def starting(self, low: int, high: int) -> range:
-        """Indices of the tiles whose support begins within the pixels `low` to `high`; may be empty."""
-        found = [k for k in self.indices if low <= self.support(k)[0] < high]
+        """Indices of the tiles whose window begins within the pixels `low` to `high`; may be empty."""
+        found = [k for k in self.indices if low <= self.window(k)[0] < high]
         return range(found[0], found[-1] + 1) if found else range(0)
 
     def _raw(self, index: int, low: int, high: int) -> NDArray[np.float64]:

@@ -151,7 +151,7 @@ class TilePlan:
                 )
 
     def starting_in(self, region: tuple[slice, slice]) -> TileRange:
-        """Tiles whose support begins in a region of the raster: each tile starts in one region of a partition."""
+        """Tiles whose window begins in a region of the raster: each tile starts in one region of a partition."""
         return TileRange(*(axis.starting(part.start, part.stop) for axis, part in self._along(region)))
 
     def answering(self, region: tuple[slice, slice]) -> TileRange:
