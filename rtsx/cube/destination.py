@@ -19,7 +19,7 @@ from rtsx.cube.revocable import RevocableStore
 from rtsx.cube.zarr import COMPLETE, consolidate, file_system, is_url, store_of
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 
-__all__ = ["staged_file", "staged_store"]
+__all__ = ["finish_store", "refuse_existing", "staged_file", "staged_store"]
 
 _ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
 """Files of which one lies in the root of every Zarr store."""
@@ -44,13 +44,13 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
         return
     target = Path(path.removeprefix("file://")).absolute()
     if target.exists():
-        _refuse_existing(target, overwrite=overwrite)
+        refuse_existing(target, overwrite=overwrite)
     with _staged_path(target, overwrite=overwrite) as stage:
         store = RevocableStore(store_of(str(stage), options, read_only=False))
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
         try:
             yield store
-            _finish(store)
+            finish_store(store)
         except BaseException:
             store.revoke()
             raise
@@ -124,7 +124,7 @@ def _replace(source: Path, target: Path, *, overwrite: bool) -> None:
         source.replace(target)
         return
     if target.exists():
-        _refuse_existing(target, overwrite=True)
+        refuse_existing(target, overwrite=True)
     old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old") if target.exists() else None
     if old is not None:
         target.rename(old)
@@ -138,7 +138,8 @@ def _replace(source: Path, target: Path, *, overwrite: bool) -> None:
         shutil.rmtree(old)
 
 
-def _refuse_existing(target: Path, *, overwrite: bool) -> None:
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Raise unless what is there is a Zarr store that may be replaced."""
     if not overwrite:
         raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
     if not any((target / name).is_file() for name in _ROOT_NAMES):
@@ -167,7 +168,7 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
     try:
         with _failures_told(url):
             yield store
-            _finish(store)
+            finish_store(store)
     except BaseException:
         store.revoke()
         with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
@@ -186,7 +187,7 @@ def _move_remote(system: Any, source: str, target: str) -> None:
     system.rm(source, recursive=True)
 
 
-def _finish(store: Store) -> None:
+def finish_store(store: Store) -> None:
     """Say that the store is complete, last of all, and gather its metadata in the root."""
     zarr.open_group(store, mode="r+", use_consolidated=False).attrs[COMPLETE] = True
     consolidate(store)
