@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
@@ -104,7 +105,13 @@ class _Walk:
     def _at(self, href: str) -> Iterator[ItemDict]:
         if href not in self.seen:
             self.seen.add(href)
-            yield from self._document(read_document(href, self.catalog.access), href)
+            yield from self._document(self._read(href), href)
+
+    def _read(self, href: str) -> dict[str, Any]:
+        """A document; the headers go to the catalog's own host only, because they may hold a key."""
+        access = self.catalog.access
+        is_own = urlsplit(href)[:2] == urlsplit(self.catalog.path)[:2]
+        return read_document(href, access if is_own else replace(access, headers=()))
 
     def _document(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
         kind = document.get("type")
@@ -142,7 +149,7 @@ class _Walk:
             fresh = [target for target in dict.fromkeys(targets["item"]) if target not in self.seen]
             self.seen.update(fresh)
             with ThreadPoolExecutor(_DOCUMENTS_AT_ONCE) as pool:
-                documents = pool.map(lambda target: read_document(target, self.catalog.access), fresh)
+                documents = pool.map(self._read, fresh)
                 for target, item in zip(fresh, documents, strict=True):
                     yield from self._document(item, target)
 

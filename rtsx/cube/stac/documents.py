@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
+from pystac import Link
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
@@ -42,9 +43,23 @@ class Access:
             allowed_methods=None,  # POST, too: a search changes nothing
             raise_on_status=False,
         )
-        io = StacApiIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
+        io = _SearchingIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
         with io.session:
             yield io
+
+
+class _SearchingIO(StacApiIO):
+    """pystac-client's, but for one thing: there, an answer without items ends a search as if nothing had been found."""
+
+    def read_json(self, source: str | Link, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        document = super().read_json(source, *args, **kwargs)
+        is_search = isinstance(source, Link) or kwargs.get("method") == "POST"
+        if is_search and not (isinstance(document, dict) and isinstance(document.get("features"), list)):
+            raise CubeError(
+                f"{source if isinstance(source, str) else source.href} answers a search with {str(document)[:200]!r}, and "
+                "not with a list of items. Check that the address is that of a STAC API, and ask its operator."
+            )
+        return document
 
 
 def read_document(href: str, access: Access) -> dict[str, Any]:

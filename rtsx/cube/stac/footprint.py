@@ -18,6 +18,9 @@ from rtsx.grid.lonlat import lonlat_polygon
 
 __all__ = ["extent_of", "item_footprint", "lies_on", "raster_footprint", "with_native_edges"]
 
+_PLAIN = 1.05
+"""Area of a hull by that of its outline up to which the difference is bent edges, and not a bay."""
+
 
 def item_footprint(item: ItemDict) -> BaseGeometry | None:
     """The item's geometry, split at the antimeridian and made valid; None where it has none that covers any ground.
@@ -75,9 +78,16 @@ def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     Items give the corners of a scene, and its edges run straight in the scene's projection: between the corners of a
     Sentinel-2 tile that is hundreds of metres beside the straight line in degrees, and that ground would be missed.
     """
-    outlines = [Polygon(native) for native in _native_rings(footprint, geobox)]
-    # Where the projection folds the outline, the item's own is all there is.
-    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines if outline.is_valid]
+    pixel = max(map(abs, (geobox.affine.a, geobox.affine.b)))
+    native = [Polygon(ring) for ring in _native_rings(footprint, geobox)]
+    # Buffered, so that the parts of an outline that was cut at the antimeridian meet again.
+    joined = union_all([part.buffer(pixel, join_style="mitre") for part in native if part.is_valid])
+    outlines = []
+    for part in getattr(joined, "geoms", [joined]):
+        # A cut puts vertices on the bent line; the hull does without them. Not where an outline really has bays.
+        is_plain = part.convex_hull.area <= _PLAIN * part.area
+        outlines.append(part.convex_hull if is_plain else Polygon(part.exterior))
+    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines if not outline.is_empty]
     return union_all([make_valid(piece) for piece in (footprint, *widened)])
 
 

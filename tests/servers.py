@@ -1,0 +1,146 @@
+"""Servers on loopback ports for tests: STAC APIs, and one that answers by a script."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Answer = tuple[int, bytes] | None
+"""Status and body of one answer; None for a server that never answers."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def script_of(name: str) -> str:
+    """A program of this environment, else a skip."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: pip install it to run this test")
+    return found
+
+
+def wait_until_answers(url: str, process: "subprocess.Popen[bytes]", *, limit_s: float = 60) -> None:
+    """Ask until a server answers, or fail when it has ended or taken too long."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server at {url} ended with status {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            threading.Event().wait(0.02)
+    raise RuntimeError(f"the server at {url} did not answer within {limit_s} s")
+
+
+def collection_of(name: str, **fields: Any) -> dict[str, Any]:
+    """The smallest valid collection."""
+    extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [["2000-01-01T00:00:00Z", None]]}}
+    return {
+        "type": "Collection",
+        "stac_version": "1.0.0",
+        "id": name,
+        "description": name,
+        "license": "other",
+        "extent": extent,
+        "links": [],
+    } | fields
+
+
+@contextmanager
+def rustac_server(folder: Path, items: Sequence[Mapping[str, Any]], collections: Sequence[str]) -> Iterator[str]:
+    """Address of a STAC API in memory; ready in about a tenth of a second."""
+    rustac = script_of("rustac")
+    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
+    for name in collections:
+        (folder / f"{name}.json").write_text(json.dumps(collection_of(name)))
+    files = ["items.json", *(f"{name}.json" for name in collections)]
+    port = free_port()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([rustac, "serve", *files, "-a", f"127.0.0.1:{port}"], cwd=folder, **quiet)
+    try:
+        wait_until_answers(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()  # SIGKILL, because it does not end on SIGTERM
+        process.wait()
+
+
+class ScriptedServer:
+    """An HTTP server that gives the answers of a list, one after the other, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Answer]] = {}
+        """Answers by path; the last one is given again and again."""
+        self.asked: list[tuple[str, str, dict[str, str], Any]] = []
+        """Method, path, headers and JSON body of each request."""
+        self.released = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server.asked.append((self.command, self.path, dict(self.headers), json.loads(body) if body else None))
+                answers = server.answers.get(self.path) or [(404, b"no such page")]
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                if answer is None:
+                    server.released.wait()  # until the test is over
+                    return
+                self.send_response(answer[0])
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer[1])))
+                self.end_headers()
+                self.wfile.write(answer[1])
+
+            do_GET = do_POST = _answer
+
+            def log_message(self, *_: Any) -> None:
+                """Keep quiet."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def landing_page(self, *extensions: str) -> None:
+        """Answer at the root like a STAC API with search and some of its extensions."""
+        classes = ["core", "item-search", *(f"item-search#{name}" for name in extensions)]
+        link = {"rel": "search", "href": f"{self.url}/search", "type": "application/geo+json", "method": "POST"}
+        page = {
+            "type": "Catalog",
+            "stac_version": "1.0.0",
+            "id": "scripted",
+            "description": "scripted",
+            "conformsTo": [f"https://api.stacspec.org/v1.0.0/{name}" for name in classes],
+            "links": [link, {"rel": "self", "href": self.url}],
+        }
+        for path in ("/", ""):
+            self.answers[path] = [(200, json.dumps(page).encode())]
+
+    def searches(self, *answers: Answer | Mapping[str, Any]) -> None:
+        """Answers to searches, in order."""
+        self.answers["/search"] = [
+            (200, json.dumps(answer).encode()) if isinstance(answer, Mapping) else answer for answer in answers
+        ]
+
+    def close(self) -> None:
+        """Let go of whoever still waits, and stop."""
+        self.released.set()
+        self._http.shutdown()
+        self._http.server_close()
