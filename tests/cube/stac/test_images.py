@@ -1,0 +1,151 @@
+"""Items to images."""
+
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from rtsx.cube.image import Wanted
+from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.stac import images_of
+from rtsx.errors import CubeError
+
+Make = Callable[..., dict[str, Any]]
+RED = [Wanted(name="red")]
+HERE = Affine(0.01, 0, 10, 0, -0.01, 61)
+
+
+def test_a_described_item_needs_no_header(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    properties = {"eo:cloud_cover": 12, "view:sun_azimuth": 180, "view:sun_elevation": 30}
+    (image,) = images_of([make_item(properties=properties)], RED, read_header=no_header)
+    assert image.id == "a"
+    assert image.time == datetime(2023, 7, 14, 10, tzinfo=UTC)
+    assert (image.cloud_cover, image.sun_azimuth, image.sun_elevation) == (12, 180, 30)
+    red = image.bands["red"]
+    assert (red.href, red.bands, red.asset) == ("https://example.org/a/red.tif", (1,), "red")
+    assert (red.dtype, red.nodata, red.scale_factor, red.add_offset, red.opener) == ("uint16", 0, 1, 0, "gdal")
+    assert tuple(red.geobox.shape) == (100, 100)
+    assert pickle.loads(pickle.dumps(image)) == image
+
+
+def test_what_is_wanted_goes_before_what_is_declared(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    wanted = [Wanted(name="red", nodata=7, scale_factor=1e-4, add_offset=-0.1)]
+    (image,) = images_of([make_item()], wanted, read_header=no_header)
+    red = image.bands["red"]
+    assert (red.nodata, red.scale_factor, red.add_offset) == (7, 1e-4, -0.1)
+
+
+def bare(item: dict[str, Any], path: Path | str, *, keep_grid: bool = False, **asset: Any) -> dict[str, Any]:
+    """The item with an asset that says only where its file is."""
+    kept = {key: value for key, value in item["assets"]["red"].items() if keep_grid and key.startswith("proj:")}
+    return item | {"assets": {"red": {"href": str(path)} | kept | asset}}
+
+
+def test_the_header_fills_what_the_item_leaves_open(make_item: Make, write_tif: Callable[..., Path]) -> None:
+    pixels = np.ones((2, 50, 60), np.int16)
+    path = write_tif("b.tif", pixels, descriptions=("blue", "red"), crs="EPSG:4326", transform=HERE, nodata=-1)
+    (image,) = images_of([bare(make_item(), path)], [Wanted(name="red"), Wanted(name="all", asset="red")])
+    assert image.bands["red"].bands == (2,)
+    assert image.bands["all"].bands == (1, 2)
+    assert (image.bands["red"].dtype, image.bands["red"].nodata) == ("int16", -1)
+    assert image.bands["red"].geobox == read_header(path).geobox
+    with pytest.raises(CubeError, match=r"Band 'nir' is wanted of asset 'red' of item a of scenes.*\['blue', 'red'\]"):
+        images_of([bare(make_item(), path)], [Wanted(name="nir", asset="red", bands=("nir",))])
+    with pytest.raises(CubeError, match=r"Band 3 of asset 'red' of item a of scenes is wanted; .* has 2"):
+        images_of([bare(make_item(), path)], [Wanted(name="nir", asset="red", bands=(3,))])
+
+
+def test_one_header_answers_for_a_collection_and_each_item_for_its_grid(
+    make_item: Make, write_tif: Callable[..., Path]
+) -> None:
+    path = write_tif("one.tif", np.ones((1, 50, 60), np.uint8), crs="EPSG:4326", transform=HERE)
+    asked: list[str] = []
+
+    def read(name: str) -> RasterHeader:
+        asked.append(name)
+        return read_header(path)
+
+    def scenes(*, keep_grid: bool, collection: str | None) -> list[dict[str, Any]]:
+        return [bare(make_item(n, collection=collection), f"{n}.tif", keep_grid=keep_grid) for n in ("a", "b", "c")]
+
+    first, second, _ = images_of(scenes(keep_grid=True, collection="scenes"), RED, read_header=read)
+    assert asked == ["a.tif"]
+    assert (first.bands["red"].dtype, second.bands["red"].dtype) == ("uint8", "uint8")
+    assert second.bands["red"].href == "b.tif"
+    asked.clear()
+    images_of(scenes(keep_grid=False, collection="scenes"), RED, read_header=read)
+    assert sorted(asked) == ["a.tif", "b.tif", "c.tif"]
+    asked.clear()
+    images_of(scenes(keep_grid=True, collection=None), RED, read_header=read)
+    assert sorted(asked) == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_a_grid_in_the_wrong_zone_is_not_believed(make_item: Make, write_tif: Callable[..., Path]) -> None:
+    path = write_tif("right.tif", np.ones((1, 100, 100), np.uint16), crs="EPSG:4326", transform=HERE)
+    item = make_item()
+    item["assets"]["red"] |= {"href": str(path), "proj:transform": [0.01, 0, -70, 0, -0.01, 61]}
+    (image,) = images_of([item], RED)
+    assert image.bands["red"].geobox.affine == HERE
+
+
+def test_a_header_that_cannot_be_read_names_item_and_asset(make_item: Make) -> None:
+    with pytest.raises(CubeError, match=r"The header of asset 'red' of item a of scenes is needed.*no such file"):
+        images_of([bare(make_item(), "nowhere/red.tif")], RED)
+
+
+def test_bands_that_differ_cannot_be_one(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    item = make_item()
+    item["assets"]["red"]["raster:bands"] = [{"data_type": "uint16"}, {"data_type": "uint8"}]
+    item["assets"]["red"]["eo:bands"] = [{"name": "a"}, {"name": "b"}]
+    with pytest.raises(CubeError, match=r"share their data_type; those of asset 'red' of item a of scenes have"):
+        images_of([item], [Wanted(name="both", asset="red")], read_header=no_header)
+
+
+def test_an_asset_without_an_address_and_an_item_without_the_band(make_item: Make) -> None:
+    item = make_item()
+    del item["assets"]["red"]["href"]
+    with pytest.raises(CubeError, match=r"Asset 'red' of item a of scenes has no href"):
+        images_of([item], RED)
+    with pytest.raises(
+        CubeError, match=r"Item a of scenes has no band 'nir'\. Its assets and bands are: red \(B1 red\)"
+    ):
+        images_of([make_item()], [Wanted(name="nir")])
+
+
+def test_relative_hrefs_count_from_the_self_link(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    item = make_item() | {"links": [{"rel": "self", "href": "https://example.org/items/a.json"}]}
+    item["assets"]["red"]["href"] = "../files/red.tif"
+    (image,) = images_of([item], RED, read_header=no_header)
+    assert image.bands["red"].href == "https://example.org/files/red.tif"
+
+
+def test_hrefs_are_signed_before_the_header_is_read(make_item: Make, write_tif: Callable[..., Path]) -> None:
+    path = write_tif("a.tif", np.ones((1, 50, 60), np.uint8), crs="EPSG:4326", transform=HERE)
+    item = bare(make_item(), str(path).upper())
+    (image,) = images_of([item], RED, sign="tests.cube.stac.test_images:signed")
+    assert image.bands["red"].href == signed(str(path).upper())
+
+
+def signed(href: str) -> str:
+    """A hook that has to be called before a file can be read."""
+    return f"{Path('/', *(part.lower() for part in Path(href).parts[1:]))}"
+
+
+def test_zarr_is_described_by_its_item_alone(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    item = make_item()
+    item["assets"]["red"] |= {"href": "s3://bucket/scene.zarr", "type": "application/vnd+zarr"}
+    (image,) = images_of([item], RED, read_header=no_header)
+    assert (image.bands["red"].opener, image.bands["red"].bands) == ("zarr", ("B1",))
+    del item["assets"]["red"]["proj:shape"]
+    with pytest.raises(CubeError, match=r"For Zarr, the item has to state proj:code"):
+        images_of([item], RED, read_header=no_header)
+
+
+def test_without_an_outline_the_rasters_count(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
+    (image,) = images_of([make_item() | {"geometry": None}], RED, read_header=no_header)
+    assert image.footprint is None
