@@ -135,7 +135,8 @@ def _headers(
             return read(draft.href)
         except CubeError as error:
             raise CubeError(
-                f"The header of {draft.label} is needed, because the item leaves it open: {error}"
+                f"The header of {draft.label} is needed, because the item does not state grid and dtype, or a grid away "
+                f"from its own outline: {error}"
             ) from error
 
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
