@@ -1,0 +1,194 @@
+"""What has arrived, as a static STAC catalog that cubes are opened from."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.destination import staged_file
+from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.errors import OrderError
+from rtsx.ordering.checksum import checksum_of
+from rtsx.ordering.provider import RemoteFile
+
+__all__ = ["register_collection", "register_item", "registered"]
+
+_RASTERS = {".tif", ".tiff", ".jp2"}
+_EXTENSIONS = {
+    "file:": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "proj:": "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
+    "eo:": "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+    "raster:": "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "view:": "https://stac-extensions.github.io/view/v1.0.0/schema.json",
+}
+_STRUCTURE = {"self", "root", "parent", "collection", "item", "items"}
+"""Links that say where an item lies in its old catalog."""
+
+
+def registered(folder: Path) -> dict[str, Path]:
+    """Items that lie in a folder, by id."""
+    return {path.stem: path for path in sorted(folder.glob("*/*.json")) if path.stem == path.parent.name}
+
+
+def register_item(
+    folder: Path,
+    described: Mapping[str, Any],
+    files: Sequence[RemoteFile],
+    *,
+    collection: str,
+    clip: BaseGeometry | None = None,
+) -> Path:
+    """Write the item of one scene beside its files, complete or not at all; last of all, so that it marks completeness.
+
+    Every asset gets a relative href, its size and checksum; a raster also CRS, transform, shape and bands from its header,
+    where the provider's own words leave them open.
+
+    Parameters
+    ----------
+    folder
+        The catalog's; the files are in ``folder/<scene id>``.
+    described
+        Item as the provider describes it; of its assets those that have arrived are kept.
+    files
+        What has arrived.
+    collection
+        Id of the collection.
+    clip
+        Ground that the rasters were clipped to, in longitude and latitude; None for whole scenes.
+
+    Returns
+    -------
+    Path
+        The item; one that is there with the same content is left as it is.
+    """
+    scene = str(described["id"])
+    told = described.get("assets") or {}
+    assets = {}
+    for file in sorted(files, key=lambda file: file.asset):
+        path = folder / scene / file.name
+        assets[file.asset] = {**told.get(file.asset, {}), **_asset(path, file, told.get(file.asset, {}))}
+    geometry = shape(described["geometry"])
+    if clip is not None and geometry.is_valid and geometry.intersects(clip):
+        geometry = geometry.intersection(clip)
+    links = [link for link in described.get("links") or () if link.get("rel") not in _STRUCTURE]
+    links += [
+        {"rel": rel, "href": "../collection.json", "type": "application/json"}
+        for rel in ("root", "parent", "collection")
+    ]
+    item = {
+        "stac_version": "1.0.0",
+        **described,
+        "type": "Feature",
+        "collection": collection,
+        "geometry": mapping(geometry),
+        "bbox": list(geometry.bounds),
+        "assets": assets,
+        "links": links,
+    }
+    item["stac_extensions"] = _extensions(item)
+    path = folder / scene / f"{scene}.json"
+    _write(path, item)
+    return path
+
+
+def register_collection(folder: Path, collection: str, *, description: str) -> Path:
+    """Write the collection of all items in a folder; one that is there with the same content is left as it is."""
+    items = [json.loads(path.read_text()) for path in registered(folder).values()]
+    if not items:
+        raise OrderError(f"{folder} holds no items to make a collection of. Fetch first.")
+    boxes = [item["bbox"] for item in items]
+    times = sorted(str(item["properties"]["datetime"]) for item in items)
+    ids = [item["id"] for item in items]
+    content = {
+        "type": "Collection",
+        "stac_version": "1.0.0",
+        "id": collection,
+        "description": description,
+        "license": "other"
+        if not (named := {i["properties"].get("license") for i in items} - {None})
+        else sorted(named)[0],
+        "extent": {
+            "spatial": {"bbox": [[*map(min, *_twice(boxes, 0, 1)), *map(max, *_twice(boxes, 2, 3))]]},
+            "temporal": {"interval": [[times[0], times[-1]]]},
+        },
+        "links": [
+            {"rel": "root", "href": "./collection.json", "type": "application/json"},
+            *({"rel": "item", "href": f"./{id_}/{id_}.json", "type": "application/geo+json"} for id_ in ids),
+        ],
+    }
+    path = folder / "collection.json"
+    _write(path, content)
+    return path
+
+
+def _twice(boxes: Sequence[Sequence[float]], *columns: int) -> Iterator[list[float]]:
+    """Columns of boxes as rows, at least two of them, as min and max over pairs want."""
+    rows = [[box[column] for column in columns] for box in boxes]
+    yield from rows if len(rows) > 1 else rows * 2
+
+
+def _asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file itself says, about which the provider is silent."""
+    asset: dict[str, Any] = {"href": f"./{file.name}", "file:size": path.stat().st_size}
+    checksum = file.checksum or checksum_of(path)
+    asset["file:checksum"] = checksum.multihash
+    if "type" not in told and file.media_type:
+        asset["type"] = file.media_type
+    if path.suffix.lower() in _RASTERS:
+        asset |= _raster(read_header(path), told)
+    return asset
+
+
+def _raster(header: RasterHeader, told: Mapping[str, Any]) -> dict[str, Any]:
+    box = header.geobox
+    fields: dict[str, Any] = {
+        # The header's, whatever the provider says, because a clipped file has another grid than its scene.
+        "proj:shape": list(box.shape),
+        "proj:transform": [round(value, 12) for value in tuple(box.affine)[:6]],
+        "roles": list(told.get("roles") or ["data"]),
+    }
+    if box.crs is not None:
+        epsg = box.crs.epsg
+        # Both spellings, because readers know one or the other.
+        fields |= {"proj:epsg": epsg, "proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": box.crs.to_wkt()}
+    if told.get("bands"):
+        return fields
+    names = [band.get("name") for band in told.get("eo:bands") or ()]
+    if not names and all(header.descriptions):
+        fields["eo:bands"] = [{"name": name} for name in header.descriptions]
+    stored = list(told.get("raster:bands") or ())
+    stored += [{}] * (header.count - len(stored))
+    fields["raster:bands"] = [{**_band(header, index), **dict(stored[index])} for index in range(header.count)]
+    return fields
+
+
+def _band(header: RasterHeader, index: int) -> dict[str, Any]:
+    band: dict[str, Any] = {"data_type": header.dtypes[index]}
+    if header.nodata[index] is not None:
+        nodata = header.nodata[index]
+        band["nodata"] = "nan" if nodata != nodata else nodata  # as JSON has no NaN
+    if (header.scales[index], header.offsets[index]) != (1.0, 0.0):
+        band |= {"scale": header.scales[index], "offset": header.offsets[index]}
+    return band
+
+
+def _extensions(item: Mapping[str, Any]) -> list[str]:
+    """Schemas that were told, and those of the fields that have come on."""
+    told = list(item.get("stac_extensions") or ())
+    used = {key for holder in (item["properties"], *item["assets"].values()) for key in holder}
+    for prefix, schema in _EXTENSIONS.items():
+        family = schema.rsplit("/", 2)[0]
+        if any(key.startswith(prefix) for key in used) and not any(family in known for known in told):
+            told.append(schema)
+    return told
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    if path.exists() and path.read_text() == text:
+        return
+    with staged_file(path, overwrite=True) as stage:
+        stage.write_text(text)

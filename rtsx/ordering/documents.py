@@ -1,0 +1,121 @@
+"""STAC items as plain documents, from an API or from the files of a static catalog."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from shapely import box
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.source import Period
+from rtsx.cube.stac.documents import Access, read_document
+from rtsx.cube.stac.footprint import item_footprint
+from rtsx.cube.stac.hrefs import absolute_href, local_path
+from rtsx.cube.stac.item import ItemDict, time_of
+from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
+
+__all__ = ["StacApi", "StacDocuments", "StaticCatalog"]
+
+_IDS_AT_ONCE = 100
+
+
+class StacDocuments(Protocol):
+    """Where items come from; their assets have absolute hrefs. Errors are `CubeError`."""
+
+    def search(self, region: BaseGeometry, period: Period) -> Iterable[ItemDict]:
+        """Items that meet a region (longitude and latitude) within a period."""
+
+    def items(self, ids: Sequence[str]) -> Iterable[ItemDict]:
+        """Items by id; those that are not there are left out."""
+
+
+class StacApi:
+    """A STAC API.
+
+    Parameters
+    ----------
+    url
+        Its landing page.
+    collections
+        Collections that are searched; empty for all.
+    access
+        Headers, time-outs and retries.
+    """
+
+    def __init__(self, url: str, collections: Sequence[str], *, access: Access | None = None) -> None:
+        self._url = url
+        self._collections = tuple(collections)
+        self._access = access or Access()
+
+    def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
+        """Items of the collections that the server finds."""
+        found = searched_items(self._request(()), self._access, area=region, period=period)
+        return (item for item in found if _within(item, region, period))
+
+    def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
+        """Items of the collections with these ids, a hundred at a time."""
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = tuple(ids[start : start + _IDS_AT_ONCE])
+            found = searched_items(self._request(some), self._access, area=box(-180, -90, 180, 90), period=None)
+            yield from (item for item in found if item["id"] in some)  # servers exist that ignore ids
+
+    def _request(self, ids: tuple[str, ...]) -> SearchRequest:
+        return SearchRequest(
+            url=self._url,
+            collections=self._collections,
+            ids=ids,
+            query=None,
+            filter=None,
+            max_cloud_cover=None,
+            page=_IDS_AT_ONCE,
+        )
+
+
+class StaticCatalog:
+    """A catalog or collection of files; every one of its items is read for every question.
+
+    Parameters
+    ----------
+    href
+        Path or URL of its root document.
+    access
+        Headers, time-outs and retries.
+    """
+
+    def __init__(self, href: str, *, access: Access | None = None) -> None:
+        self._href = href if "://" in href else str(local_path(href).absolute())
+        self._access = access or Access()
+
+    def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
+        """Items whose outline meets the region."""
+        return (item for item in self._walk() if _within(item, region, period))
+
+    def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
+        """Items with these ids."""
+        wanted = set(ids)
+        return (item for item in self._walk() if item["id"] in wanted)
+
+    def _walk(self) -> Iterator[ItemDict]:
+        # What was seen is left out, because links of catalogs can go round.
+        waiting, seen = [self._href], set[str]()
+        while waiting:
+            href = waiting.pop()
+            if href in seen:
+                continue
+            seen.add(href)
+            document = read_document(href, self._access)
+            if document.get("type") == "Feature":
+                yield _located(document, href)
+            links = document.get("links") or ()
+            waiting += [absolute_href(link["href"], href) for link in links if link.get("rel") in ("child", "item")][
+                ::-1
+            ]
+
+
+def _within(item: ItemDict, region: BaseGeometry, period: Period) -> bool:
+    time, footprint = time_of(item), item_footprint(item)
+    return time is not None and time in period and footprint is not None and bool(footprint.intersects(region))
+
+
+def _located(item: dict[str, Any], href: str) -> ItemDict:
+    assets = item.get("assets") or {}
+    return {**item, "assets": {key: {**one, "href": absolute_href(one["href"], href)} for key, one in assets.items()}}

@@ -1,0 +1,246 @@
+"""Placing an order, asking for it and fetching it: the plan's drivers."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+
+from shapely import to_wkb
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.errors import OrderError
+from rtsx.ordering.catalog import register_collection, register_item, registered
+from rtsx.ordering.ledger import Entry, Ledger, locked
+from rtsx.ordering.plan import OrderPlan
+from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.transfer import Advance, fetch_files
+
+__all__ = ["Fetched", "fetch_order", "order_status", "planned_batches", "submit_order"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What a fetch has done."""
+
+    scenes: tuple[str, ...]
+    """Scenes that are in the folder now and were not before."""
+    failures: dict[str, OrderError]
+    """Files that could not be fetched, by ``<scene id>/<name>``."""
+    waiting: int
+    """Orders that the provider still works on."""
+    lost: tuple[str, ...]
+    """Scenes that were ordered and will not come."""
+
+
+def planned_batches(
+    plan: OrderPlan, ledger: Ledger, provider: Provider, *, name: str, retry: bool = False
+) -> tuple[tuple[Batch, dict[str, float]], ...]:
+    """What is still to be ordered of a plan, with the cost of each scene in km²; pure.
+
+    Orders that may not have reached the provider come first, under their old names. Scenes that were ordered before and
+    will not come are ordered again only with `retry`.
+    """
+    clip = plan.region if plan.clip else None
+    batches = [
+        (Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip), dict(entry.scenes))
+        for entry in ledger.entries
+        if entry.state == "submitting"
+    ]
+    known = ledger.ordered | (set() if retry else ledger.lost)
+    costs = {one.scene.id: one.cost_km2 for one in plan.chosen if one.scene.id not in known}
+    new = sorted(costs)
+    for start in range(0, len(new), provider.batch_size):
+        ids = tuple(new[start : start + provider.batch_size])
+        attempt = sum(set(ids) <= set(entry.scenes) for entry in ledger.entries)
+        batches.append(
+            (
+                Batch(name=_name(name, ids, clip=clip, attempt=attempt), scene_ids=ids, clip=clip),
+                {i: costs[i] for i in ids},
+            )
+        )
+    return tuple(batches)
+
+
+def submit_order(
+    plan: OrderPlan,
+    provider: Provider,
+    ledger_path: Path,
+    *,
+    name: str,
+    budget_km2: float | None = None,
+    retry: bool = False,
+) -> Ledger:
+    """Order what a plan wants and the ledger does not have; call it as often as you like.
+
+    The ledger is written before and after every call of the provider, so that what a crash leaves open is asked for by its
+    name the next time instead of being ordered again.
+
+    Raises
+    ------
+    OrderError
+        It would cost more than the budget, with what was ordered before; or the provider refuses.
+    """
+    with locked(ledger_path):
+        ledger = Ledger.load(ledger_path)
+        batches = planned_batches(plan, ledger, provider, name=name, retry=retry)
+        fresh = sum(cost for batch, costs in batches for cost in costs.values() if not _known(ledger, batch))
+        if budget_km2 is not None and ledger.cost_km2 + fresh > budget_km2 + 1e-6:
+            raise OrderError(
+                f"The budget is {budget_km2:,.1f} km²; {ledger.cost_km2:,.1f} km² have been ordered and {fresh:,.1f} km² "
+                "would come on. Nothing was ordered. Raise budget_km2, or plan a smaller order."
+            )
+        for batch, costs in batches:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            entry = next((e for e in ledger.entries if e.name == batch.name), None)
+            entry = entry or Entry(name=batch.name, scenes=costs, submitted=now)
+            ledger = ledger.with_entry(entry)
+            ledger.save(ledger_path)
+            ledger = ledger.with_entry(_answered(entry, provider.submit(batch)))
+            ledger.save(ledger_path)
+    return ledger
+
+
+def order_status(provider: Provider, ledger_path: Path) -> Ledger:
+    """Ask the provider for every order that is not over, and remember the answers."""
+    with locked(ledger_path):
+        ledger = Ledger.load(ledger_path)
+        for entry in ledger.entries:
+            if entry.waiting and entry.order_id:
+                ledger = ledger.with_entry(_answered(entry, provider.look(_batch(entry, None), entry.order_id)))
+                ledger.save(ledger_path)
+    return ledger
+
+
+def fetch_order(
+    provider: Provider,
+    ledger_path: Path,
+    folder: Path,
+    *,
+    collection: str,
+    clip: BaseGeometry | None = None,
+    parallel: int = 4,
+    advance: Advance = lambda file, count: None,
+    starting: Callable[[Sequence[RemoteFile]], None] = lambda files: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Fetch what is ready and register it as STAC items; what is in the folder already is left as it is.
+
+    Parameters
+    ----------
+    provider
+        Who delivers.
+    ledger_path
+        The ledger.
+    folder
+        Of the catalog; made if it is not there.
+    collection
+        Id of the collection that the items belong to.
+    clip
+        Ground that the scenes were clipped to, in longitude and latitude; None for whole scenes.
+    parallel
+        Files at once.
+    advance
+        Told of every piece that arrives.
+    starting
+        Told of the files of an order before the first of them is fetched.
+    pause
+        Waits between attempts.
+
+    Raises
+    ------
+    OrderError
+        The provider cannot be asked, or two scenes share a folder.
+    """
+    failures: dict[str, OrderError] = {}
+    arrived: list[str] = []
+    with locked(ledger_path):
+        ledger = Ledger.load(ledger_path)
+        for entry in ledger.entries:
+            if entry.fetched or not entry.order_id or entry.state in ("failed", "cancelled"):
+                continue
+            answer = provider.look(_batch(entry, clip), entry.order_id)
+            entry = _answered(entry, answer)
+            if not entry.waiting:
+                starting([file for file in answer.files if file.scene_id not in registered(folder)])
+                wrong = fetch_files(_missing(answer, folder), folder, parallel=parallel, advance=advance, pause=pause)
+                if wrong:  # once more with fresh links, because those of a long fetch run out
+                    answer = provider.look(_batch(entry, clip), entry.order_id)
+                    wrong = fetch_files(
+                        _missing(answer, folder), folder, parallel=parallel, advance=advance, pause=pause
+                    )
+                failures |= wrong
+                new = _registered(provider, answer, folder, failed=wrong, collection=collection, clip=clip)
+                arrived += new
+                complete = set(registered(folder)) & set(entry.scenes)
+                entry = replace(entry, delivered=tuple(sorted(complete)), fetched=not wrong)
+            ledger = ledger.with_entry(entry)
+            ledger.save(ledger_path)
+        if registered(folder):
+            register_collection(folder, collection, description=f"Scenes ordered with rtsx: {collection}")
+    return Fetched(
+        scenes=tuple(arrived),
+        failures=failures,
+        waiting=sum(entry.waiting for entry in ledger.entries),
+        lost=tuple(sorted(ledger.lost)),
+    )
+
+
+def _missing(answer: Answer, folder: Path) -> list[RemoteFile]:
+    """Files of scenes that are not registered yet."""
+    known = registered(folder)
+    for file in answer.files:
+        for part in (file.scene_id, file.name):
+            if not part or part in (".", "..") or "/" in part or "\\" in part:
+                raise OrderError(f"The provider names a file {part!r}, which would leave the folder. Report it there.")
+    # A file that is called like the item would be taken for it.
+    return [
+        replace(file, name=f"asset_{file.name}") if file.name == f"{file.scene_id}.json" else file
+        for file in answer.files
+        if file.scene_id not in known
+    ]
+
+
+def _registered(
+    provider: Provider,
+    answer: Answer,
+    folder: Path,
+    *,
+    failed: dict[str, OrderError],
+    collection: str,
+    clip: BaseGeometry | None,
+) -> list[str]:
+    """Write the items of scenes whose files are all there."""
+    done = []
+    missing = sorted(_missing(answer, folder), key=lambda file: (file.scene_id, file.asset))
+    for scene, group in groupby(missing, key=lambda file: file.scene_id):
+        files = list(group)
+        if any(f"{scene}/{file.name}" in failed for file in files):
+            continue
+        described = provider.describe(scene, [folder / scene / file.name for file in files])
+        register_item(folder, described, files, collection=collection, clip=clip)
+        done.append(scene)
+    return done
+
+
+def _answered(entry: Entry, answer: Answer) -> Entry:
+    return replace(entry, order_id=answer.order_id, state=answer.state, message=answer.message)
+
+
+def _batch(entry: Entry, clip: BaseGeometry | None) -> Batch:
+    return Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip)
+
+
+def _known(ledger: Ledger, batch: Batch) -> bool:
+    """Whether a batch's cost is in the ledger already."""
+    return any(entry.name == batch.name for entry in ledger.entries)
+
+
+def _name(name: str, ids: tuple[str, ...], *, clip: BaseGeometry | None, attempt: int) -> str:
+    """A name that only the same scenes, clipped the same way, ordered the same time again have."""
+    content = json.dumps([ids, "" if clip is None else to_wkb(clip, hex=True), attempt])
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

@@ -1,0 +1,298 @@
+"""Planet's catalog and Orders API, through Planet's own SDK (extra ``order``)."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import httpx
+import planet
+from planet import data_filter, order_request
+from planet.exceptions import (
+    APIError,
+    BadGateway,
+    InvalidAPIKey,
+    MissingResource,
+    NoPermission,
+    PlanetError,
+    ServerError,
+    TooManyRequests,
+)
+from planet.specs import FetchBundlesSpecError, SpecificationException
+from planet_auth import AuthException
+from shapely import unary_union
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.source import Period
+from rtsx.errors import OrderError
+from rtsx.ordering.planet_files import ITEM_MANIFEST, described_item, remote_files
+from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.scene import Scene
+
+__all__ = ["PlanetProvider"]
+
+_Result = TypeVar("_Result")
+_ATTEMPTS = 5
+_LONGEST_WAIT_S = 64.0
+_PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
+"""What may be over the next time; for an order, whether it was placed or not has to be asked first."""
+_MANIFEST_BYTES = 64 << 20
+
+
+class PlanetProvider:
+    """Planet's PSScene and its like.
+
+    The key comes from the environment variable ``PL_API_KEY``, or from what ``planet auth login`` has stored; it is
+    never in a config.
+
+    Parameters
+    ----------
+    item_type
+        Item type, such as ``PSScene``.
+    bundle
+        Product bundle, such as ``analytic_sr_udm2``.
+    fallback
+        Bundles to deliver where a scene has not all of `bundle`.
+    clip
+        Clip to the region, and pay for that only.
+    harmonize
+        Match the reflectance of Sentinel-2.
+    partial
+        Accept an order of which some scenes cannot be delivered; otherwise such an order fails as a whole.
+    base_url
+        Address of the APIs; None for Planet's.
+    pause
+        Waits between attempts.
+
+    Raises
+    ------
+    OrderError
+        There are no credentials.
+    """
+
+    batch_size = 500  # what the Orders API takes at most
+
+    def __init__(
+        self,
+        *,
+        item_type: str = "PSScene",
+        bundle: str = "analytic_sr_udm2",
+        fallback: Sequence[str] = (),
+        clip: bool = True,
+        harmonize: bool = False,
+        partial: bool = True,
+        base_url: str | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.can_clip = clip
+        self._item_type = item_type
+        self._bundle = bundle
+        self._fallback = list(fallback)
+        self._harmonize = harmonize
+        self._order_type: Literal["partial", "full"] = "partial" if partial else "full"
+        self._pause = pause
+        self._auth = _credentials()
+        session = planet.Session(auth=self._auth)
+        # The SDK repeats a request whose answer was lost, which for an order means two orders; repeating is done here.
+        session.max_retries = 0
+        self._planet = planet.Planet(session, base_url)
+
+    def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
+        """Scenes of standard quality that may be downloaded; see `Provider`."""
+        day = timedelta(days=1)
+        start, end = (datetime.combine(one, clock(), UTC) for one in (period.start, period.end))
+        wanted = data_filter.and_filter(
+            [
+                data_filter.date_range_filter("acquired", gte=start, lt=end + day),
+                data_filter.permission_filter(),
+                data_filter.std_quality_filter(),
+            ]
+        )
+        found = self._asked(
+            lambda: list(
+                self._planet.data.search(
+                    [self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
+                )
+            ),
+            what="search for scenes",
+        )
+        scenes = {item["id"]: _scene(item) for item in found}  # by id, because pages shift while images are published
+        return tuple(scene for scene in scenes.values() if scene.time in period)
+
+    def submit(self, batch: Batch) -> Answer:
+        """Order a batch once; see `Provider`.
+
+        Raises
+        ------
+        OrderError
+            Planet refuses it, or does not answer; then asking again orders nothing twice.
+        """
+        with _told("prepare an order"):
+            request = self._request(batch)
+        for attempt in range(1, _ATTEMPTS + 1):
+            order = self._named(batch.name)  # first, because an earlier answer may have been lost
+            if order is not None:
+                return self._answer(order)
+            try:
+                with _told(f"place order {batch.name}"):
+                    return self._answer(self._planet.orders.create_order(request))
+            except OrderError as error:
+                if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
+                    raise
+                self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
+        raise AssertionError("the last attempt returns or raises")
+
+    def look(self, batch: Batch, order_id: str) -> Answer:
+        """Where an order stands, with links that are fresh; see `Provider`."""
+        order = self._asked(lambda: self._planet.orders.get_order(order_id), what=f"get order {batch.name}")
+        return self._answer(order)
+
+    def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
+        """The item in the metadata that came with a scene; see `Provider`."""
+        return described_item(scene_id, files)
+
+    def cancel(self, order_id: str) -> None:
+        """Cancel an order that is still queued.
+
+        Raises
+        ------
+        OrderError
+            It is running already, or over.
+        """
+        self._asked(lambda: self._planet.orders.cancel_order(order_id), what=f"cancel order {order_id}")
+
+    def _request(self, batch: Batch) -> dict[str, Any]:
+        tools = []
+        if self._harmonize:
+            tools.append(order_request.harmonize_tool("Sentinel-2"))
+        if batch.clip is not None:
+            tools.append(order_request.clip_tool(mapping(unary_union(batch.clip))))
+        product = order_request.product(
+            list(batch.scene_ids), self._bundle, self._item_type, fallback_bundle=self._fallback or None
+        )
+        request: dict[str, Any] = order_request.build_request(
+            batch.name, [product], order_type=self._order_type, tools=tools or None
+        )
+        return request
+
+    def _named(self, name: str) -> Mapping[str, Any] | None:
+        """The newest order of exactly that name; None where there is none."""
+        orders = self._asked(lambda: list(self._planet.orders.list_orders(name=name, limit=0)), what="list orders")
+        own = [order for order in orders if order["name"] == name]
+        return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
+
+    def _answer(self, order: Mapping[str, Any]) -> Answer:
+        results = [result for result in order.get("_links", {}).get("results") or () if result.get("location")]
+        hints = [str(hint) for hint in order.get("error_hints") or ()]
+        message = ". ".join(filter(None, [str(order.get("last_message") or ""), *hints]))
+        files: tuple[RemoteFile, ...] = ()
+        if order["state"] in ("success", "partial"):
+            files = remote_files(results, self._manifest(results), scenes=_ids(order), headers=self._headers)
+        return Answer(order_id=str(order["id"]), state=order["state"], message=message, files=files)
+
+    def _manifest(self, results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What the order's manifest says of each file; empty where there is none."""
+        location = next((one["location"] for one in results if one["name"].split("/")[-1] == ITEM_MANIFEST), None)
+        if location is None:
+            return {}
+
+        def read() -> Mapping[str, Any]:
+            with httpx.Client(follow_redirects=True, headers=self._headers(location)) as client:
+                response = client.get(location)
+                response.raise_for_status()
+                if len(response.content) > _MANIFEST_BYTES:
+                    raise OrderError(
+                        f"The manifest has {len(response.content)} bytes, which no order's has. Report it."
+                    )
+                content: Mapping[str, Any] = response.json()
+                return content
+
+        return self._asked(read, what="read an order's manifest")
+
+    def _headers(self, href: str) -> Mapping[str, str]:
+        """Credentials for a request of Planet's own address."""
+        request = next(self._auth.auth_flow(httpx.Request("GET", href)))
+        return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
+
+    def _asked(self, call: Callable[[], _Result], *, what: str) -> _Result:
+        """The answer to a question that changes nothing, asked again where that may help."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with _told(what):
+                    return call()
+            except OrderError as error:
+                if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
+                    raise
+                self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _credentials() -> planet.Auth:
+    cure = "Set PL_API_KEY to your API key, or run `planet auth login`."
+    if key := os.environ.get("PL_API_KEY"):
+        return planet.Auth.from_key(key)
+    try:
+        auth = planet.Auth.from_user_default_session()
+        if auth.is_initialized():
+            return auth
+    except (PlanetError, AuthException, OSError, ValueError) as error:
+        raise OrderError(f"There are no usable credentials for Planet: {error}. {cure}") from error
+    raise OrderError(f"There are no credentials for Planet. {cure}")
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what the SDK and HTTP raise into one error that says what to do."""
+    try:
+        yield
+    except InvalidAPIKey as error:
+        raise OrderError(f"Planet refuses the API key (401) to {what}. Check PL_API_KEY.") from error
+    except NoPermission as error:
+        raise OrderError(
+            f"Planet does not allow your account (403) to {what}: {error}. Check your contract."
+        ) from error
+    except MissingResource as error:
+        raise OrderError(f"Planet has nothing there (404) to {what}: {error}. Is it another account's?") from error
+    except TooManyRequests as error:
+        raise OrderError(
+            f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
+        ) from error
+    except (ServerError, BadGateway, httpx.HTTPError) as error:
+        raise OrderError(
+            f"Planet cannot {what} now: {str(error) or type(error).__name__}. Run the same command again later; nothing is "
+            "ordered twice."
+        ) from error
+    except (SpecificationException, FetchBundlesSpecError) as error:
+        raise OrderError(
+            f"Planet's list of products does not fit, to {what}: {error} Correct bundle or item_type."
+        ) from error
+    except (APIError, PlanetError, AuthException) as error:
+        raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error
+
+
+def _scene(item: Mapping[str, Any]) -> Scene:
+    properties = item["properties"]
+    cloud = properties.get("cloud_percent", properties.get("cloud_cover"))
+    if cloud is not None and "cloud_percent" not in properties:
+        cloud = 100 * cloud  # cloud_cover is a fraction
+    return Scene(
+        id=item["id"],
+        footprint=shape(item["geometry"]),
+        time=datetime.fromisoformat(properties["acquired"]),
+        cloud_cover=cloud,
+        clear_percent=properties.get("clear_percent"),
+        strip=str(properties.get("strip_id") or ""),
+        collection=str(properties.get("item_type") or ""),
+    )
+
+
+def _ids(order: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for product in order["products"] for name in product["item_ids"])
+
+
+_conforms: type[Provider] = PlanetProvider

@@ -1,0 +1,97 @@
+"""What sells or gives scenes: the few calls that an order needs of it, and the values they pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.source import Period
+from rtsx.ordering.checksum import Checksum
+from rtsx.ordering.scene import Scene
+
+__all__ = ["Answer", "Batch", "Provider", "RemoteFile", "State"]
+
+State = Literal["submitting", "queued", "running", "success", "partial", "failed", "cancelled"]
+"""Life of an order: the words of Planet's Orders API, and *submitting* for what may or may not have reached the provider."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Scenes that are ordered together, under a name that no other order has."""
+
+    name: str
+    """Name; the same scenes for the same purpose have the same one, so that the provider can be asked for it."""
+    scene_ids: tuple[str, ...]
+    """What is ordered, sorted."""
+    clip: BaseGeometry | None = None
+    """Ground to clip to, in longitude and latitude; None for whole scenes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """One file that is ready to be fetched."""
+
+    scene_id: str
+    """Scene that it belongs to."""
+    asset: str
+    """Key of the asset that it becomes."""
+    name: str
+    """Name of the file, without folders."""
+    href: str
+    """Path or URL."""
+    size: int | None = None
+    """Bytes; None where the provider does not say."""
+    checksum: Checksum | None = None
+    """What its bytes add up to; None where the provider does not say."""
+    media_type: str | None = None
+    """Media type; None where the provider does not say."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers that its request needs; not printed, because they may be a key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a provider says about an order."""
+
+    order_id: str
+    """Id that the provider knows the order by."""
+    state: State
+    """Where it stands; never *submitting*."""
+    message: str = ""
+    """The provider's own words, and why it failed."""
+    files: tuple[RemoteFile, ...] = ()
+    """What can be fetched; only for *success* and *partial*."""
+
+
+class Provider(Protocol):
+    """Anything that scenes can be had from.
+
+    One thread at a time calls it. Errors are `OrderError`; one that may pass by itself says so.
+    """
+
+    batch_size: int
+    """Scenes at most in one order."""
+    can_clip: bool
+    """Whether it delivers, and charges, the ground of the region only."""
+
+    def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
+        """Scenes that meet a region (longitude and latitude) within a period; nothing is paid."""
+
+    def submit(self, batch: Batch) -> Answer:
+        """Order a batch once: where the provider has an order of that name, this answers for it and orders nothing."""
+
+    def look(self, batch: Batch, order_id: str) -> Answer:
+        """Where an order stands, with fresh links to its files when there are any."""
+
+    def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
+        """A STAC item without assets for a delivered scene: its own words on geometry, time and properties.
+
+        Parameters
+        ----------
+        scene_id
+            Which scene.
+        files
+            What has been delivered for it, on the local disk; among them may be the provider's metadata.
+        """

@@ -1,0 +1,123 @@
+"""Scenes and files from a STAC API or a static catalog, where ordering is downloading."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.source import Period
+from rtsx.cube.stac.footprint import item_footprint
+from rtsx.cube.stac.item import cloud_cover_of, item_name, time_of
+from rtsx.errors import OrderError
+from rtsx.ordering.checksum import Checksum
+from rtsx.ordering.documents import StacDocuments
+from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.scene import Scene
+
+__all__ = ["StacProvider"]
+
+_STRIPS = ("pl:strip_id", "landsat:wrs_path", "s2:datatake_id", "sat:absolute_orbit")
+"""Properties that the images of one pass share."""
+_CLEAR = ("pl:clear_percent",)
+
+
+class StacProvider:
+    """A STAC API or a static catalog; what is ordered is there at once.
+
+    Parameters
+    ----------
+    documents
+        Where its items come from.
+    assets
+        Keys of the assets to fetch; empty for all.
+    """
+
+    batch_size = 500
+    can_clip = False
+
+    def __init__(self, documents: StacDocuments, *, assets: Sequence[str] = ()) -> None:
+        self._documents = documents
+        self._assets = tuple(assets)
+
+    def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
+        """Scenes of the catalog; see `Provider`."""
+        return tuple(scene_of(item) for item in self._documents.search(region, period))
+
+    def submit(self, batch: Batch) -> Answer:
+        """Nothing is bought: the answer is at once that of `look`."""
+        return self.look(batch, batch.name)
+
+    def look(self, batch: Batch, order_id: str) -> Answer:
+        """The files of the batch's items, with links as fresh as the catalog gives them."""
+        items = {item["id"]: item for item in self._documents.items(batch.scene_ids)}
+        files = [file for scene in batch.scene_ids if scene in items for file in self._files(items[scene])]
+        gone = [scene for scene in batch.scene_ids if scene not in items]
+        message = f"no longer in the catalog: {', '.join(gone[:5])}" if gone else ""
+        return Answer(order_id=order_id, state="partial" if gone else "success", message=message, files=tuple(files))
+
+    def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
+        """The item as its catalog has it; see `Provider`."""
+        return next(iter(self._documents.items((scene_id,))))
+
+    def _files(self, item: Mapping[str, Any]) -> list[RemoteFile]:
+        missing = [key for key in self._assets if key not in item["assets"]]
+        if missing:
+            raise OrderError(
+                f"Item {item_name(item)} has assets {sorted(item['assets'])}; {missing} were asked for. Name others in assets."
+            )
+        files = [
+            _file(item, key, asset) for key, asset in item["assets"].items() if not self._assets or key in self._assets
+        ]
+        taken: set[str] = set()
+        for index, file in enumerate(files):
+            if file.name in taken:  # several assets called index.json, for example
+                files[index] = RemoteFile(**{**_fields(file), "name": f"{file.asset}_{file.name}"})
+            taken.add(files[index].name)
+        return files
+
+
+def scene_of(item: Mapping[str, Any]) -> Scene:
+    """The candidate that an item describes.
+
+    Raises
+    ------
+    OrderError
+        It has no date, or no outline.
+    """
+    properties = item.get("properties") or {}
+    time, footprint = time_of(item), item_footprint(item)
+    if time is None or footprint is None:
+        raise OrderError(
+            f"Item {item_name(item)} has no date or no geometry, so it cannot be planned with. Leave it out."
+        )
+    return Scene(
+        id=str(item["id"]),
+        footprint=footprint,
+        time=time,
+        cloud_cover=cloud_cover_of(item),
+        clear_percent=next((float(properties[key]) for key in _CLEAR if key in properties), None),
+        strip=next((str(properties[key]) for key in _STRIPS if key in properties), ""),
+        collection=str(item.get("collection") or ""),
+    )
+
+
+def _file(item: Mapping[str, Any], key: str, asset: Mapping[str, Any]) -> RemoteFile:
+    checksum = asset.get("file:checksum")
+    return RemoteFile(
+        scene_id=str(item["id"]),
+        asset=key,
+        name=PurePosixPath(urlsplit(asset["href"]).path).name or key,
+        href=asset["href"],
+        size=asset.get("file:size"),
+        checksum=Checksum.from_multihash(checksum) if checksum else None,
+        media_type=asset.get("type"),
+    )
+
+
+def _fields(file: RemoteFile) -> dict[str, Any]:
+    return {name: getattr(file, name) for name in RemoteFile.__dataclass_fields__}
+
+
+_conforms: type[Provider] = StacProvider

@@ -1,0 +1,147 @@
+"""Files from anywhere to a folder: complete, checked, and under their names only then."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import fsspec
+
+from rtsx.errors import OrderError
+from rtsx.ordering.checksum import checksum_of
+from rtsx.ordering.provider import RemoteFile
+from rtsx.ordering.requests import HttpError, open_http
+
+__all__ = ["Advance", "fetch_file", "fetch_files"]
+
+Advance = Callable[[RemoteFile, int], None]
+"""Told of every piece of a file that has arrived, in bytes; from several threads."""
+
+_ATTEMPTS = 5
+_LONGEST_WAIT_S = 60.0
+_CHUNK_BYTES = 1 << 20
+
+
+def fetch_files(
+    files: Iterable[RemoteFile],
+    folder: Path,
+    *,
+    parallel: int = 4,
+    advance: Advance = lambda file, count: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> dict[str, OrderError]:
+    """Fetch files into ``folder/<scene id>/<name>``, several at a time; what is there already is kept.
+
+    Returns
+    -------
+    dict
+        What went wrong, by ``<scene id>/<name>``; all other files are there, complete.
+    """
+    failures: dict[str, OrderError] = {}
+    with ThreadPoolExecutor(parallel) as pool:
+        waiting = {
+            pool.submit(fetch_file, file, folder / file.scene_id / file.name, advance=advance, pause=pause): file
+            for file in files
+        }
+        try:
+            for done in as_completed(waiting):
+                file, error = waiting[done], done.exception()
+                if isinstance(error, OrderError):
+                    failures[f"{file.scene_id}/{file.name}"] = error
+                elif error is not None:
+                    raise error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs ends with its file; the rest never starts
+            raise
+    return failures
+
+
+def fetch_file(
+    file: RemoteFile,
+    target: Path,
+    *,
+    advance: Advance = lambda file, count: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Fetch one file; it has its name when it is complete and adds up.
+
+    Until then it is a hidden file beside it, which a later call goes on from if the server still has the same content.
+    Failures that may pass are tried five times, with growing pauses or as long as the server asks for.
+
+    Raises
+    ------
+    OrderError
+        It cannot be had, or is not what the provider says it is.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft, version = (target.with_name(f".{target.name}.{ending}") for ending in ("partial", "version"))
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _receive(file, draft, version, advance=advance)
+            wrong = _wrong(file, draft)
+        except (OSError, ImportError) as error:  # fsspec tells of a missing library so
+            if attempt == _ATTEMPTS or not (isinstance(error, HttpError) and error.passing):
+                raise OrderError(
+                    f"{file.name} of scene {file.scene_id} cannot be fetched: {error} (attempt {attempt}). "
+                    "What has arrived is kept; run fetch again."
+                ) from error
+            wait = error.wait_s if error.wait_s is not None else 2.0**attempt
+            pause(min(wait, _LONGEST_WAIT_S))
+            continue
+        if not wrong:
+            draft.replace(target)
+            version.unlink(missing_ok=True)
+            return
+        draft.unlink(missing_ok=True)  # from the beginning, because a wrong beginning never adds up
+        version.unlink(missing_ok=True)
+    raise OrderError(
+        f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
+        "description is damaged; report it there."
+    )
+
+
+def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:
+    """Bring the draft to its full length."""
+    parts = urlsplit(file.href)
+    if parts.scheme in ("http", "https"):
+        _receive_http(file, draft, version, advance=advance)
+        return
+    if parts.scheme in ("", "file"):
+        shutil.copyfile(url2pathname(parts.path) if parts.scheme else file.href, draft)
+    else:
+        with fsspec.open(file.href, "rb") as source, draft.open("wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+    advance(file, draft.stat().st_size)
+
+
+def _receive_http(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:
+    known, start = "", 0
+    with suppress(FileNotFoundError):
+        known = version.read_text()
+        start = draft.stat().st_size
+    with open_http(file.href, headers=file.headers, start=start, version=known) as stream:
+        version.write_text(stream.version)
+        with draft.open("ab" if stream.start else "wb") as sink:
+            advance(file, stream.start)
+            for chunk in stream.chunks:
+                sink.write(chunk)
+                advance(file, len(chunk))
+    arrived = draft.stat().st_size
+    if stream.size is not None and arrived < stream.size:
+        raise HttpError(f"{file.name} broke off after {arrived} of {stream.size} bytes", passing=True)
+
+
+def _wrong(file: RemoteFile, draft: Path) -> str:
+    """How a draft differs from what the provider says; empty where it does not."""
+    size = draft.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"it has {size} bytes instead of {file.size}"
+    if file.checksum is not None and (found := checksum_of(draft, file.checksum.algorithm)) != file.checksum:
+        return f"its {found.algorithm} is {found.digest} instead of {file.checksum.digest}"
+    return ""
