@@ -17,16 +17,15 @@ from rtsx.cube.georeference import with_georeference
 from rtsx.cube.image import Image
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.region import search_area
+from rtsx.cube.rules import GOOD, LOW
 from rtsx.cube.steps import Step, time_steps
 from rtsx.cube.stored import stored_layers
 from rtsx.cube.sun import mean_sun
 from rtsx.cube.terrain.ground import SUN_AZIMUTH, SUN_ELEVATION
-from rtsx.cube.terrain_block import TerrainBlocks
+from rtsx.cube.terrain_blocks import TerrainBlocks
 from rtsx.errors import CubeError
 
 __all__ = ["open_recipe"]
-
-_LOW, _GOOD = 1, 2
 
 
 def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
@@ -161,7 +160,7 @@ def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
         plan.quality.data if len(plan.quality.dims) == len(dims) else plan.quality.data[None] for plan in required
     ]
     least = tuple(
-        _LOW if plan.source.quality is not None and plan.source.quality.keep_low else _GOOD for plan in required
+        LOW if plan.source.quality is not None and plan.source.quality.keep_low else GOOD for plan in required
     )
     valid = da.map_blocks(_valid_block, *arrays, least=least, dtype=bool, meta=np.empty((0,) * len(dims), bool))
     return xr.DataArray(valid, dims=dims, attrs={"long_name": "True where a pixel can be trusted"})

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.readers import open_reader
+from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.warp import warp
 from rtsx.cube.composite import Piece, best, first, fused_mean, fused_median
 from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.image import AssetBands, Image
 from rtsx.cube.packing import packing_attrs
-from rtsx.cube.quality import erode_quality
+from rtsx.cube.quality import erode_quality, erosion_halo
 from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe
+from rtsx.cube.rules import GOOD, LOW
 from rtsx.errors import CubeError, MissingGroundWarning
 
 __all__ = ["BlockReader", "StoredLayer"]
 
-_LOW, _GOOD = 1, 2
 _STACK_BYTES = 256 * 2**20
 """Memory that the images of a median may take side by side."""
 
@@ -120,7 +120,7 @@ class BlockReader:
         """Pixels around a chunk that are read too, because dirty edges are widened."""
         if self.quality is None or not self.quality.erode_m:
             return 0
-        return math.ceil(self.quality.erode_m / pixel_m(self.geobox)) + 1
+        return erosion_halo(distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
 
     def __dask_tokenize__(self) -> str:
         # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
@@ -145,7 +145,7 @@ class BlockReader:
         """
         stack = _Chunk(reader=self, images=tuple(self.images[place] for place in places), rows=rows, columns=columns)
         empty = self._empty((rows[1] - rows[0], columns[1] - columns[0]))
-        least = _LOW if self.quality is not None and self.quality.keep_low else _GOOD
+        least = LOW if self.quality is not None and self.quality.keep_low else GOOD
         everything = slice(0, rows[1] - rows[0])
         if self.composite == "first":
             fused = first(stack.pieces(everything), empty=empty, least=least)
@@ -162,7 +162,7 @@ class BlockReader:
         halo = self.halo
         window = window_of(self.geobox, rows, columns, halo=halo)
         layers, valid = self._warped_layers(image, window)
-        quality = np.where(valid, np.uint8(_GOOD), np.uint8(0))
+        quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
         if self.quality is not None:
             bands = image.bands[self.quality.wanted.name]
             data = warp(open_reader(bands), window, resampling="nearest", anchor=self.anchor)

@@ -31,16 +31,18 @@ class Stack(Protocol):
 
 
 def first(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
-    """Per pixel the first image whose level is at least `least`; where none is, nothing.
+    """Per pixel the first image whose level is at least `least`; where none is, the first of any level above 0.
 
-    Stops reading as soon as every pixel has found its image.
+    Stops reading as soon as every pixel has found an image to trust.
     """
     layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
     open_pixels = np.ones(quality.shape, bool)
     for piece in pieces:
-        take = open_pixels & (piece.quality >= least)
-        _take(Piece(tuple(layers), quality), piece, take)
-        open_pixels &= ~take
+        trusted = open_pixels & (piece.quality >= least)
+        # What is not to be trusted is kept as long as nothing better comes, so that `quality` tells low from missing.
+        low = open_pixels & (quality == 0) & (piece.quality > 0)
+        _take(Piece(tuple(layers), quality), piece, trusted | low)
+        open_pixels &= ~trusted
         if not open_pixels.any():
             break
     return Piece(tuple(layers), quality)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.mosaic import MosaicReader, lattices
+from rtsx.cube.align.lattices import mosaics
+from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.reader import WindowReader
-from rtsx.cube.align.readers import open_reader
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.align.warp import warp
 from rtsx.cube.block import StoredLayer
@@ -20,12 +21,11 @@ from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.image import Image
 from rtsx.cube.packing import packing_attrs
 from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.rules import GOOD
 from rtsx.cube.terrain import Ground, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 
 __all__ = ["TerrainBlocks"]
-
-_GOOD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,33 +104,35 @@ class TerrainBlocks:
         CubeError
             A piece cannot be read.
         """
-        shape = (rows[1] - rows[0], columns[1] - columns[0])
         window = window_of(self.geobox, rows, columns, halo=0)
-        mosaics = self._mosaics([self.images[place] for place in places])
+        rasters = self._mosaics if places else ()
         try:
             if self.source.terrain_grid == "source":
-                layers = self._from_own_grid(mosaics, window)
-                heights = self._heights(mosaics, window) if self.source.keep_dem else None
+                layers = self._from_own_grid(rasters, window)
+                heights = self._heights(rasters, window) if self.source.keep_dem else None
             else:
-                layers, heights = self._from_cube_grid(mosaics, rows, columns)
+                layers, heights = self._from_cube_grid(rasters, rows, columns)
         except CubeError as error:
             raise CubeError(f"Source {self.source.name!r}: {error}") from error
-        quality = np.where(np.isfinite(layers).all(axis=0), np.uint8(_GOOD), np.uint8(0))
-        kept = [] if heights is None else [self._stored(heights)]
-        assert layers.shape[1:] == shape
+        quality = np.where(np.isfinite(layers).all(axis=0), np.uint8(GOOD), np.uint8(0))
+        kept = [self._stored(heights)] if self.source.keep_dem and heights is not None else []
         return (*kept, *layers, quality)
 
-    def _mosaics(self, images: Sequence[Image]) -> list[WindowReader]:
-        """The pieces as one raster for each lattice among them."""
-        readers = [open_reader(image.bands["dem"]) for image in images]
-        return [group[0] if len(group) == 1 else MosaicReader(group) for group in lattices(readers)]
+    @cached_property
+    def _mosaics(self) -> tuple[WindowReader, ...]:
+        """All pieces as one raster for each lattice among them.
 
-    def _from_own_grid(self, mosaics: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
+        All, rather than those that meet a chunk, so that positions are counted from one corner and every chunk gets the
+        same bits; a window reads only the pieces that it touches.
+        """
+        return mosaics(open_reader(image.bands["dem"]) for image in self.images)
+
+    def _from_own_grid(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
         out = np.full((len(self.source.terrain), *window.shape), np.nan, np.float32)
-        for mosaic in mosaics:
+        for raster in rasters:
             for resampling, chosen in self._by_resampling().items():
                 reader = TerrainReader(
-                    mosaic,
+                    raster,
                     [self.source.terrain[place] for place in chosen],
                     sun_azimuth=self.sun[0],
                     sun_elevation=self.sun[1],
@@ -150,11 +152,11 @@ class TerrainBlocks:
         return places
 
     def _from_cube_grid(
-        self, mosaics: Sequence[WindowReader], rows: tuple[int, int], columns: tuple[int, int]
+        self, rasters: Sequence[WindowReader], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         halo = self._cube_halo
         wide = window_of(self.geobox, rows, columns, halo=halo)
-        heights = self._heights(mosaics, wide)
+        heights = self._heights(rasters, wide)
         ground = Ground.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
         layers = terrain_block(heights, np.isfinite(heights), ground=ground, layers=self.source.terrain, halo=halo)
         height, width = wide.shape
@@ -165,13 +167,13 @@ class TerrainBlocks:
         # Of the whole cube, not of a chunk, because in degrees a row's halo depends on its latitude.
         return terrain_halo(self.source.terrain, Ground.from_geobox(self.geobox))
 
-    def _heights(self, mosaics: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
+    def _heights(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
         """Heights (y, x) in m on a window of the cube's grid, NaN where there are none."""
         out = np.full(window.shape, np.nan, np.float32)
         stored = self.elevation
-        for mosaic in mosaics:
+        for raster in rasters:
             resampling = stored.recipe.resampling
-            warped = warp(mosaic, window, resampling=resampling, anchor=self.anchor, dtype=np.dtype(np.float32))
+            warped = warp(raster, window, resampling=resampling, anchor=self.anchor, dtype=np.dtype(np.float32))
             heights = warped.pixels[0] * np.float32(stored.scale_factor) + np.float32(stored.add_offset)
             np.copyto(out, heights, where=warped.valid[0] & np.isnan(out))
         return out

@@ -58,9 +58,11 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
         use = [piece for piece in pieces if piece.quality[y, x] >= least]
         for place in range(2):
             values = [float(piece.layers[place][y, x]) for piece in use]
-            by_level = sorted((piece for piece in pieces if piece.quality[y, x]), key=lambda p: -int(p.quality[y, x]))
+            seen = [piece for piece in pieces if piece.quality[y, x]]
+            earliest = [*use, *seen][:1]
+            by_level = sorted(seen, key=lambda p: -int(p.quality[y, x]))
             wanted = {
-                "first": values[0] if values else 0,
+                "first": float(earliest[0].layers[place][y, x]) if earliest else 0,
                 "best": float(by_level[0].layers[place][y, x]) if by_level else 0,
                 "mean": np.mean(values) if values else 0,
                 "median": np.median(values) if values else 0,
@@ -70,7 +72,7 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
                 assert fused.layers[place][y, x] == pytest.approx(value, rel=1e-6), (name, y, x)
         lowest = min((int(piece.quality[y, x]) for piece in use), default=0)
         assert made["mean"].quality[y, x] == made["median"].quality[y, x] == lowest
-        assert made["first"].quality[y, x] == (use[0].quality[y, x] if use else 0)
+        assert made["first"].quality[y, x] == (earliest[0].quality[y, x] if earliest else 0)
     assert all(layer.dtype == dtype for fused in made.values() for layer in fused.layers)
 
 
