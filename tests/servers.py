@@ -1,15 +1,18 @@
 """Servers on loopback ports for tests: STAC APIs, and one that answers by a script."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,69 @@ def rustac_server(folder: Path, items: Sequence[Mapping[str, Any]], collections:
     finally:
         process.kill()  # SIGKILL, because it does not end on SIGTERM
         process.wait()
+
+
+@contextmanager
+def pgstac_server(items: Sequence[Mapping[str, Any]], collections: Sequence[str]) -> Iterator[str]:
+    """Address of the reference STAC API over PostGIS, with queries and CQL2; ready in about ten seconds."""
+    uvicorn, pypgstac = script_of("uvicorn"), script_of("pypgstac")
+    pytest.importorskip("stac_fastapi.pgstac")
+    programs = _postgres_programs()
+    as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    port, api_port = free_port(), free_port()
+    database = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+    environment = os.environ | database | {"PGPASSWORD": "postgres", "PGSSLMODE": "disable"}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # Not below pytest's folder, because that is closed to the user that PostgreSQL has to run as.
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtsx-pgstac-")))
+        if as_postgres:
+            shutil.chown(folder, "postgres")
+        data = str(folder / "data")
+        _run([*as_postgres, str(programs / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"])
+        options = ["-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F", "-c", "shared_buffers=32MB"]
+        server = subprocess.Popen([*as_postgres, str(programs / "postgres"), "-D", data, *options], **quiet)
+        stack.callback(_end, server, signal.SIGTERM)
+        for _ in range(1000):
+            if not subprocess.run([programs / "pg_isready", "-q"], env=environment).returncode:
+                break
+            threading.Event().wait(0.02)
+        files = {"collections": [collection_of(name) for name in collections], "items": items}
+        _run([pypgstac, "migrate"], environment)
+        for kind, documents in files.items():
+            file = folder / f"{kind}.ndjson"
+            file.write_text("".join(json.dumps(document) + "\n" for document in documents))
+            _run([pypgstac, "load", kind, str(file), "--method", "insert"], environment)
+        app = ["stac_fastapi.pgstac.app:create_app", "--factory", "--host", "127.0.0.1", "--port", str(api_port)]
+        api = subprocess.Popen([uvicorn, *app], env=environment, cwd=folder, **quiet)
+        stack.callback(_end, api, signal.SIGKILL)
+        url = f"http://127.0.0.1:{api_port}"
+        wait_until_answers(url, api)
+        yield url
+
+
+def _postgres_programs() -> Path:
+    """Folder of PostgreSQL's programs, else a skip; also where it lacks PostGIS."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = found[-1] if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed: this test needs it with PostGIS")
+    programs = Path(initdb).parent
+    share = subprocess.run([programs / "pg_config", "--sharedir"], capture_output=True, text=True).stdout.strip()
+    if not (Path(share) / "extension" / "postgis.control").exists():
+        pytest.skip(f"PostgreSQL at {programs} has no PostGIS: install it, e.g. postgresql-15-postgis-3 of Debian")
+    return programs
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+
+
+def _end(process: "subprocess.Popen[bytes]", how: signal.Signals) -> None:
+    process.send_signal(how)
+    process.wait()
 
 
 class ScriptedServer:
