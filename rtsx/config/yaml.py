@@ -13,7 +13,7 @@ import yaml
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
 
-__all__ = ["Document", "dump_yaml", "read_yaml"]
+__all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
 
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 """``${NAME}``, ``${NAME:-default}``, or ``$$`` for a dollar sign."""
@@ -54,6 +54,22 @@ def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Doc
         raise ConfigError(f"{path} cannot be opened: there is no such file. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. A config is a YAML file in UTF-8.") from error
+    return parse_yaml(text, name=str(path), environment=environment)
+
+
+def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] = os.environ) -> Document:
+    """Parse YAML text.
+
+    Raises
+    ------
+    ConfigError
+        It is no YAML; the line is named.
+
+    Examples
+    --------
+    >>> parse_yaml("grid: {crs: '${CRS:-EPSG:3413}'}", name="example", environment={}).values
+    {'grid': {'crs': 'EPSG:3413'}}
+    """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -63,11 +79,11 @@ def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Doc
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        refuse(str(path), [Complaint((), f"{place}{getattr(error, 'problem', None) or error}")], lines={}, cause=error)
+        refuse(name, [Complaint((), f"{place}{getattr(error, 'problem', None) or error}")], lines={}, cause=error)
     finally:
         loader.dispose()
     expand = _Expansion(environment, complaints)
-    return Document(str(path), _mapped(values, (), expand), lines, tuple(complaints))
+    return Document(name, _mapped(values, (), expand), lines, tuple(complaints))
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """One chunk of one source: the images that meet it, read, warped, judged and fused. What a task of a cube does."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -15,13 +14,14 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.warp import warp
 from rtsx.cube.composite import Piece, best, first, fused_mean, fused_median
+from rtsx.cube.gaps import Gap, report_gap
 from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.image import AssetBands, Image
 from rtsx.cube.packing import packing_attrs
 from rtsx.cube.quality import erode_quality, erosion_halo
 from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe
 from rtsx.cube.rules import GOOD, LOW
-from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.errors import CubeError
 
 __all__ = ["BlockReader", "StoredLayer"]
 
@@ -242,4 +242,4 @@ class _Chunk:
                     raise CubeError(
                         f"{message} To leave unreadable images out, say unreadable='gap' in the source."
                     ) from error
-                warnings.warn(f"{message} It is left out.", MissingGroundWarning, stacklevel=2)
+                report_gap(Gap(self.reader.source, image.id), reason=message)

@@ -20,7 +20,7 @@ from rtsx.cube.zarr import is_url
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
-__all__ = ["open_cube"]
+__all__ = ["is_store", "open_cube"]
 
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"})
 
@@ -92,7 +92,7 @@ def open_cube(
         return cube
     if isinstance(cell, GeoBox):
         raise CubeError("Stores and files are cut by a cell of their grid, grid[iy, ix]; a GeoBox is for recipes.")
-    if isinstance(source, str | PathLike) and _is_store(str(source)):
+    if isinstance(source, str | PathLike) and is_store(str(source)):
         if sensor is not None:
             raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
         cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
@@ -110,7 +110,7 @@ def open_cube(
     return cube if mask is None else apply_mask(cube, mask[0], rule=mask[1])
 
 
-def _is_store(path: str) -> bool:
+def is_store(path: str) -> bool:
     """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
     suffix = Path(path.rstrip("/")).suffix.lower()
     if is_url(path):

@@ -19,7 +19,7 @@ from rtsx.grid import Cell
 __all__ = ["open_store"]
 
 _AXIS_NAMES = (("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
-_STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:complete")
+_STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
 
 

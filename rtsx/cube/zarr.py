@@ -14,10 +14,12 @@ from zarr.storage import FsspecStore, LocalStore
 
 from rtsx.errors import CubeError
 
-__all__ = ["COMPLETE", "consolidate", "file_system", "is_url", "open_group", "store_of"]
+__all__ = ["BUILD", "COMPLETE", "consolidate", "file_system", "is_url", "open_group", "store_of"]
 
 COMPLETE = "rtsx:complete"
 """Root attribute of the stores that we write: False from the first byte, True with the last one."""
+BUILD = "rtsx:build"
+"""Root attribute of the stores that are built part by part: how far that is."""
 
 StorageOptions = Mapping[str, Any]
 
@@ -69,6 +71,11 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
         ) from error
     except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
         raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
+    if group.attrs.get(COMPLETE) is False and BUILD in group.attrs:
+        raise CubeError(
+            f"{path} is not built to its end yet: run the same rtsx cube build, or build_cube, again, and it goes on where "
+            "it stopped."
+        )
     if group.attrs.get(COMPLETE) is False:
         raise CubeError(
             f"{path} was never finished: the run that wrote it stopped half way. Write it again with overwrite=True, or "

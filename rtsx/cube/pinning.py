@@ -1,0 +1,75 @@
+"""A recipe whose images are settled: what a build and its resumption, and every part of it, have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.image import Image, Wanted
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.source import ImageSource, Period
+from rtsx.errors import CubeError
+
+__all__ = ["PinnedImages", "image_ids", "pinned"]
+
+
+@dataclass(frozen=True)
+class PinnedImages:
+    """Images that all count, wherever one looks.
+
+    A part of a cube sees the images of the whole, because dtype, packing, time steps and the sun follow from all of them;
+    which of them meet the part is found out when it is planned.
+    """
+
+    images: tuple[Image, ...]
+    """All of them, in order."""
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """All images; see `ImageSource`."""
+        return self.images
+
+
+_conforms: type[ImageSource] = PinnedImages
+
+
+def pinned(recipe: CubeRecipe, area: BaseGeometry, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
+    """The recipe with the images that its sources find now, or found when a build began.
+
+    Parameters
+    ----------
+    recipe
+        Its sources are asked, once.
+    area
+        Ground, longitude and latitude.
+    ids
+        Ids of the images by source, as `image_ids` gave them when the build began; what catalogs have received since is
+        left out. None takes all that is found.
+
+    Raises
+    ------
+    CubeError
+        An image of `ids` is not found any more.
+    """
+    sources = []
+    for source in recipe.sources:
+        images = source.images.find(area, source.period, source.wanted)
+        if ids is not None:
+            known = ids[source.name]
+            missing = sorted(set(known) - {image.id for image in images})
+            if missing:
+                raise CubeError(
+                    f"Source {source.name!r} had {len(known)} images when this build began; {missing[:5]} are not found "
+                    "any more. Bring them back, or start again with overwrite."
+                )
+            images = tuple(image for image in images if image.id in set(known))
+        sources.append(replace(source, images=PinnedImages(images)))
+    return replace(recipe, sources=tuple(sources))
+
+
+def image_ids(recipe: CubeRecipe) -> dict[str, list[str]]:
+    """Ids of the images of a pinned recipe, by source."""
+    return {
+        source.name: [image.id for image in source.images.images]
+        for source in recipe.sources
+        if isinstance(source.images, PinnedImages)
+    }
