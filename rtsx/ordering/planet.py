@@ -1,8 +1,11 @@
 """Planet's catalog and Orders API, through Planet's own SDK (extra ``order``)."""
 
+import asyncio
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock
@@ -37,11 +40,12 @@ from rtsx.ordering.scene import Scene
 __all__ = ["PlanetProvider"]
 
 _Result = TypeVar("_Result")
+_Call = Callable[[planet.Session], Awaitable[_Result]]
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 64.0
+_BASE_URL = "https://api.planet.com"
 _PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
-_MANIFEST_BYTES = 64 << 20
 
 
 class PlanetProvider:
@@ -97,10 +101,7 @@ class PlanetProvider:
         self._order_type: Literal["partial", "full"] = "partial" if partial else "full"
         self._pause = pause
         self._auth = _credentials()
-        session = planet.Session(auth=self._auth)
-        # The SDK repeats a request whose answer was lost, which for an order means two orders; repeating is done here.
-        session.max_retries = 0
-        self._planet = planet.Planet(session, base_url)
+        self._base_url = (base_url or _BASE_URL).rstrip("/")
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
         """Scenes of standard quality that may be downloaded; see `Provider`."""
@@ -113,14 +114,13 @@ class PlanetProvider:
                 data_filter.std_quality_filter(),
             ]
         )
-        found = self._asked(
-            lambda: list(
-                self._planet.data.search(
-                    [self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
-                )
-            ),
-            what="search for scenes",
-        )
+
+        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
+            data = self._client(session, "data")
+            items = data.search([self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region))
+            return [item async for item in items]
+
+        found = self._asked(all_pages, what="search for scenes")
         scenes = {item["id"]: _scene(item) for item in found}  # by id, because pages shift while images are published
         return tuple(scene for scene in scenes.values() if scene.time in period)
 
@@ -140,7 +140,8 @@ class PlanetProvider:
                 return self._answer(order)
             try:
                 with _told(f"place order {batch.name}"):
-                    return self._answer(self._planet.orders.create_order(request))
+                    order = self._run(lambda session: self._client(session, "orders").create_order(request))
+                return self._answer(order)
             except OrderError as error:
                 if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
                     raise
@@ -149,7 +150,9 @@ class PlanetProvider:
 
     def look(self, batch: Batch, order_id: str) -> Answer:
         """Where an order stands, with links that are fresh; see `Provider`."""
-        order = self._asked(lambda: self._planet.orders.get_order(order_id), what=f"get order {batch.name}")
+        order = self._asked(
+            lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {batch.name}"
+        )
         return self._answer(order)
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
@@ -164,7 +167,9 @@ class PlanetProvider:
         OrderError
             It is running already, or over.
         """
-        self._asked(lambda: self._planet.orders.cancel_order(order_id), what=f"cancel order {order_id}")
+        self._asked(
+            lambda session: self._client(session, "orders").cancel_order(order_id), what=f"cancel order {order_id}"
+        )
 
     def _request(self, batch: Batch) -> dict[str, Any]:
         tools = []
@@ -182,7 +187,12 @@ class PlanetProvider:
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The newest order of exactly that name; None where there is none."""
-        orders = self._asked(lambda: list(self._planet.orders.list_orders(name=name, limit=0)), what="list orders")
+
+        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
+            orders = self._client(session, "orders").list_orders(name=name, limit=0)
+            return [order async for order in orders]
+
+        orders = self._asked(all_pages, what="list orders")
         own = [order for order in orders if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
@@ -201,16 +211,11 @@ class PlanetProvider:
         if location is None:
             return {}
 
-        def read() -> Mapping[str, Any]:
-            with httpx.Client(follow_redirects=True, headers=self._headers(location)) as client:
-                response = client.get(location)
-                response.raise_for_status()
-                if len(response.content) > _MANIFEST_BYTES:
-                    raise OrderError(
-                        f"The manifest has {len(response.content)} bytes, which no order's has. Report it."
-                    )
-                content: Mapping[str, Any] = response.json()
-                return content
+        async def read(session: planet.Session) -> Mapping[str, Any]:
+            async with session.stream("GET", location) as response:
+                text = b"".join([piece async for piece in response.aiter_bytes()])
+            content: Mapping[str, Any] = json.loads(text)
+            return content
 
         return self._asked(read, what="read an order's manifest")
 
@@ -219,17 +224,32 @@ class PlanetProvider:
         request = next(self._auth.auth_flow(httpx.Request("GET", href)))
         return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
 
-    def _asked(self, call: Callable[[], _Result], *, what: str) -> _Result:
+    def _asked(self, call: _Call[_Result], *, what: str) -> _Result:
         """The answer to a question that changes nothing, asked again where that may help."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _told(what):
-                    return call()
+                    return self._run(call)
             except OrderError as error:
                 if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
                     raise
                 self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
         raise AssertionError("the last attempt returns or raises")
+
+    def _run(self, call: _Call[_Result]) -> _Result:
+        """Call within a session of its own, which ends with the call, unlike that of the SDK's blocking client."""
+
+        async def talk() -> _Result:
+            async with planet.Session(auth=self._auth) as session:
+                # The SDK repeats a request whose answer was lost, which for an order means two; repeating is done here.
+                session.max_retries = 0
+                return await call(session)
+
+        with ThreadPoolExecutor(1) as pool:  # because in a notebook this thread runs a loop already
+            return pool.submit(lambda: asyncio.run(talk())).result()
+
+    def _client(self, session: planet.Session, name: Literal["data", "orders"]) -> Any:
+        return session.client(name, f"{self._base_url}/{'data/v1' if name == 'data' else 'compute/ops'}")
 
 
 def _credentials() -> planet.Auth:

@@ -10,7 +10,8 @@ __all__ = ["HttpError", "Stream", "open_http"]
 
 _TIMEOUT_S = (10, 125)
 """Seconds to connect, and between two bytes."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
+"""Bytes that a broken connection loses at most; what came before is kept."""
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses that pass by themselves."""
 
