@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-
 from rtsx.config.cube import CubeConfig
 from rtsx.config.strict import validated
 from rtsx.config.yaml import parse_yaml

@@ -143,7 +143,13 @@ def build_cube(
     else:
         parts = NativeParts(recipe=ready, geobox=geobox, shard=shard)
     if stored is None:
-        _prepare(target, options, parts, record={"recipe": described, "images": image_ids(ready)}, config=config)
+        _prepare(
+            target,
+            options,
+            parts,
+            record={"recipe": described, "images": image_ids(ready), "parts": parts.count},
+            config=config,
+        )
     else:
         _remove_leavings(target)
     store = store_of(target, options, read_only=False)

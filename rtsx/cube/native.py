@@ -179,9 +179,11 @@ def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[t
     margin_m
         Ground around the cube that counts, too.
     """
-    around = (
-        margin_m / pixel_m(cube) * 1.1 + 2
-    )  # a tenth more, because a metre of a projection is not one of the ground
+    ours, theirs = cube.crs, raster.crs
+    assert ours is not None  # every grid and every image has one
+    assert theirs is not None
+    # A tenth more, because a metre of a projection is not one of the ground.
+    around = margin_m / pixel_m(cube) * 1.1 + 2
     height, width = cube.shape
     along = [np.linspace(-around, size + around, _EDGE_POINTS) for size in (width, height)]
     columns, rows = np.meshgrid(*along)

@@ -1,0 +1,99 @@
+"""`build_cube` for configs: the resolved YAML is stored in the store and beside it."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Literal
+
+from rtsx.config.files import load_cube_config
+from rtsx.config.opening import is_config
+from rtsx.cube import building
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.zarr import file_system
+from rtsx.errors import ConfigError
+from rtsx.grid import Cell
+
+__all__ = ["Build", "build_cube"]
+
+Build = building.Build
+
+
+def build_cube(
+    source: str | PathLike[str] | CubeRecipe,
+    path: str | PathLike[str],
+    *,
+    cell: Cell | None = None,
+    layout: Literal["aligned", "native"] = "aligned",
+    shard: int | None = None,
+    overviews: bool = True,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Build:
+    """Build a Zarr store from a config, part by part, on the dask scheduler of the caller.
+
+    A part is one shard of every variable. It is read, warped and written by one task, which last of all writes the part's
+    commit mark with digests of its bytes. Memory is bounded by the parts that run at a time. A call on a store that was not
+    finished builds the parts without a mark, from the images that were found when it began, and ends with the same bytes
+    as a call that was never stopped.
+
+    Parameters
+    ----------
+    source
+        Path of a YAML config, or a recipe.
+    path
+        Local path, or a URL that fsspec knows. Workers on other machines have to reach it under the same name. The
+        resolved config goes into the store, and beside it under the same name with ``.yaml``.
+    cell
+        Ground; None for the config's region.
+    layout
+        ``"aligned"``: one group on the config's grid. ``"native"``: a copy of every image's pixels on its own grid, which
+        `open_cube` aligns when it opens the store, with the same answer as the images themselves.
+    shard
+        Side of a shard, px; None for the config's chunk.
+    overviews
+        Also write levels at half the resolution each; for the aligned layout.
+    overwrite
+        Remove a store that is there, and start again. Without it, an unfinished one is continued.
+    storage_options
+        For fsspec, where `path` is a URL.
+
+    Returns
+    -------
+    Build
+        Path, number of parts, how many of them this call has built, and the images that were left out.
+
+    Raises
+    ------
+    ConfigError
+        The config cannot be read, or something in it is wrong.
+    CubeError
+        The store was begun from another recipe, a source finds nothing, or an image cannot be read.
+    OutputExistsError
+        Something else is there.
+    OutputNotWritableError
+        Nothing can be written there, or the disk is full; what is done stays done.
+    """
+    if isinstance(source, CubeRecipe):
+        recipe, text = source, ""
+    elif is_config(source):
+        config = load_cube_config(source)
+        cell = cell or config.cell
+        recipe = config.recipe()
+        resolved = config.resolved().without_secrets()
+        text = (resolved if cell is None else resolved.changed(region={"cell": cell.id})).to_yaml()
+    else:
+        raise ConfigError(f"A cube is built from a YAML file; got {source!s}. Its name ends in .yaml or .yml.")
+    build = building.build_cube(
+        recipe,
+        path,
+        cell=cell,
+        layout=layout,
+        shard=shard,
+        overviews=overviews,
+        overwrite=overwrite,
+        config=text,
+        storage_options=storage_options,
+    )
+    if text:
+        system, root = file_system(str(path).rstrip("/"), storage_options or {})
+        system.pipe_file(f"{root}.yaml", text.encode())
+    return build
