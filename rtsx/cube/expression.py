@@ -59,7 +59,8 @@ def parse_condition(text: str, vocabulary: Vocabulary) -> Condition:
     try:
         tree = ast.parse(line, mode="eval")
     except SyntaxError as error:
-        raise CubeError(f"Mask expression {line!r}, column {error.offset}: {error.msg}. {_GRAMMAR}") from error
+        column = error.offset or len(line) + 1  # 0 where the line ends too early
+        raise CubeError(f"Mask expression {line!r}, column {column}: {error.msg}. {_GRAMMAR}") from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise CubeError(f"Mask expression {line!r} cannot be parsed: {error}. {_GRAMMAR}") from error
     return _Parser(line, vocabulary).condition(tree.body)
@@ -90,8 +91,6 @@ class _Parser:
     def comparison(self, node: ast.Compare) -> Condition:
         """One relation, or a chain such as ``20 < confidence <= 80``."""
         sides = [node.left, *node.comparators]
-        if not any(isinstance(side, ast.Name | ast.Call) for side in sides):
-            raise self.error(node, f"{self.source(node)} compares no data")
         relations: list[Condition] = []
         for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
             if type(sign) in _SIGNS:
@@ -101,6 +100,8 @@ class _Parser:
                 relations.append(found if isinstance(sign, ast.In) else Not(found))
             else:
                 raise self.error(node, "'is' does not compare numbers, write ==")
+        if not any(isinstance(side, ast.Name | ast.Call) for side in sides):
+            raise self.error(node, f"{self.source(node)} compares no data")
         return relations[0] if len(relations) == 1 else AllOf(tuple(relations))
 
     def value(self, node: ast.expr) -> Value:
