@@ -1,0 +1,150 @@
+"""stackstac and odc-stac against plain reads, pixel by pixel."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from rtsx.cube.image import AssetBands, Image
+from rtsx.cube.odc_stac import read_odc_stac
+from rtsx.cube.rasterio import read_header
+from rtsx.cube.single_bands import band_table
+from rtsx.cube.stackstac import read_stackstac
+from rtsx.errors import CubeError
+
+Read = Callable[..., Any]
+READERS = pytest.mark.parametrize("read", [read_stackstac, read_odc_stac])
+TARGET = GeoBox((70, 90), Affine(10, 0, 500_003, 0, -10, 7_000_007), "EPSG:32608")
+
+
+@pytest.fixture
+def scenes(write_tif: Callable[..., Path]) -> list[Image]:
+    """Four scenes of four bands on the lattice of the target, whose origin is no multiple of the resolution.
+
+    Two overlap it in part, one covers it, one lies beside it. Some pixels are missing, some files have no nodata.
+    """
+    rng = np.random.default_rng(3)
+    found = []
+    for number, (row, column) in enumerate([(-20, -30), (30, 40), (-5, -5), (500, 500)]):
+        pixels = rng.integers(1, 9000, (4, 100, 120)).astype(np.uint16)
+        pixels[:, rng.random((100, 120)) < 0.2] = 0
+        path = write_tif(
+            f"scene{number}.tif",
+            pixels,
+            crs="EPSG:32608",
+            transform=TARGET.affine @ Affine.translation(column, row),
+            nodata=0 if number % 2 else None,
+        )
+        box = read_header(path).geobox
+        common: dict[str, Any] = {"href": str(path), "geobox": box, "dtype": "uint16", "nodata": 0}
+        bands = {"pair": AssetBands(bands=(4, 2), **common), "one": AssetBands(bands=(3,), **common)}
+        found.append(Image(id=f"scene{number}", bands=bands))
+    return found
+
+
+def plain(image: Image, names: list[str]) -> NDArray[Any]:
+    """Pixels on the target by copying, where the scene lies on its lattice."""
+    found = []
+    for name in names:
+        bands = image.bands[name]
+        with rasterio.open(bands.href) as file:
+            pixels = file.read(list(bands.bands))
+            column, row = ~TARGET.affine * (file.transform.c, file.transform.f)
+        out = np.zeros((len(bands.bands), *TARGET.shape), pixels.dtype)
+        row, column = round(row), round(column)
+        ys = slice(max(row, 0), max(min(row + pixels.shape[1], TARGET.shape[0]), max(row, 0)))
+        xs = slice(max(column, 0), max(min(column + pixels.shape[2], TARGET.shape[1]), max(column, 0)))
+        if ys.start < TARGET.shape[0] and xs.start < TARGET.shape[1]:
+            out[:, ys, xs] = pixels[:, ys.start - row : ys.stop - row, xs.start - column : xs.stop - column]
+        found.append(out)
+    return np.concatenate(found)
+
+
+@READERS
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_on_a_shared_lattice_pixels_are_copied(read: Read, scenes: list[Image], resampling: str) -> None:
+    stack = read(scenes, ["pair", "one"], TARGET, resampling=resampling, chunk=(32, 48))
+    assert (stack.shape, stack.dtype) == ((4, 3, 70, 90), np.uint16)
+    assert stack.chunks[2:] == ((32, 32, 6), (48, 42))
+    pixels = stack.compute(scheduler="threads", num_workers=2)
+    expected = np.stack([plain(image, ["pair", "one"]) for image in scenes])
+    assert [bool(image.any()) for image in expected] == [True, True, True, False]
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@READERS
+def test_nearest_on_another_grid(read: Read, scenes: list[Image]) -> None:
+    target = GeoBox((60, 64), Affine(7, 0, 500_200, 0, -7, 6_999_800), "EPSG:32608")
+    rotated = GeoBox((60, 60), Affine(11, 0, 0, 0, -11, 0), "EPSG:3413")
+    x, y = Transformer.from_crs("EPSG:32608", "EPSG:3413", always_xy=True).transform(500_400, 6_999_600)
+    rotated = GeoBox((60, 60), Affine(11, 0, x - 330, 0, -11, y + 330), "EPSG:3413")
+    for box in (target, rotated):
+        pixels = read(scenes, ["one"], box, resampling="nearest", chunk=(60, 64)).compute(scheduler="sync")
+        for image, found in zip(scenes, pixels[:, 0], strict=True):
+            expected, is_clear = sampled(image.bands["one"], box)
+            assert is_clear.mean() > 0.6
+            np.testing.assert_array_equal(found[is_clear], expected[is_clear])
+
+
+def sampled(bands: AssetBands, box: GeoBox) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Source pixels under the middles of the target's, and where they are a tenth of a pixel away from the next one."""
+    rows, columns = np.indices(box.shape)
+    x, y = box.affine * (columns + 0.5, rows + 0.5)
+    x, y = Transformer.from_crs(box.crs.proj, bands.geobox.crs.proj, always_xy=True).transform(x, y)
+    u, v = ~bands.geobox.affine * (x, y)
+    with rasterio.open(bands.href) as file:
+        pixels = file.read(bands.bands[0])
+    inside = (u >= 0) & (v >= 0) & (u < pixels.shape[1]) & (v < pixels.shape[0])
+    out = np.zeros(box.shape, pixels.dtype)
+    out[inside] = pixels[v[inside].astype(int), u[inside].astype(int)]
+    is_clear = (np.abs(u - np.round(u)) > 0.1) & (np.abs(v - np.round(v)) > 0.1)
+    return out, is_clear
+
+
+@READERS
+def test_nothing_is_read_before_it_is_computed(read: Read, scenes: list[Image], tmp_path: Path) -> None:
+    with dask.config.set(scheduler=_refuse):
+        stack = read(scenes, ["one"], TARGET, resampling="nearest", chunk=(32, 48))
+    for file in tmp_path.glob("*.tif"):
+        file.unlink()
+    with pytest.raises(Exception, match=r"scene\d\.tif"):
+        stack.compute(scheduler="sync")
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("something was computed")
+
+
+@READERS
+def test_images_beside_the_grid_are_nodata(read: Read, scenes: list[Image]) -> None:
+    stack = read(scenes[3:], ["one"], TARGET, resampling="nearest", chunk=(32, 48))
+    assert stack.shape == (1, 1, 70, 90)
+    assert not stack.compute(scheduler="sync").any()
+
+
+def test_what_cannot_be_read_together_is_refused(scenes: list[Image]) -> None:
+    first = scenes[0]
+    other = AssetBands(**{**vars(first.bands["one"]), "dtype": "uint8"})
+    with pytest.raises(CubeError, match=r"share number, dtype and nodata; \['one'\] have"):
+        band_table([first, Image(id="b", bands={"one": other})], ["one"])
+    with pytest.raises(CubeError, match=r"Image 'scene0' has \['one', 'pair'\]; \['nir'\] are wanted too"):
+        band_table([first], ["nir"])
+    with pytest.raises(CubeError, match=r"At least one image and one band"):
+        band_table([], ["one"])
+    zarr = AssetBands(**{**vars(first.bands["one"]), "opener": "zarr"})
+    with pytest.raises(CubeError, match=r"for the reader 'rtsx' only"):
+        band_table([Image(id="b", bands={"one": zarr})], ["one"])
+
+
+def test_stackstac_takes_north_up_grids_only(scenes: list[Image]) -> None:
+    turned = GeoBox((4, 4), TARGET.affine @ Affine.rotation(10), "EPSG:32608")
+    with pytest.raises(CubeError, match=r"north-up grids with an EPSG code"):
+        read_stackstac(scenes, ["one"], turned, resampling="nearest", chunk=(4, 4))
