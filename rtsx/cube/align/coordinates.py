@@ -175,8 +175,9 @@ def coordinates_of(
 def _exact_grid(placement: Placement, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Exact positions of the grid of global rows and columns."""
     shape = len(rows), len(columns)
-    down, right = (np.broadcast_to(axis, shape).ravel() for axis in (rows[:, None] * 1.0, columns[None, :] * 1.0))
-    found = placement.positions(down, right)
+    points: Floats = np.empty((2, *shape))
+    points[0], points[1] = rows[:, None], columns[None, :]
+    found = placement.positions(points[0].ravel(), points[1].ravel())
     return found[0].reshape(shape), found[1].reshape(shape)
 
 
@@ -185,7 +186,9 @@ def _exact_points(
 ) -> tuple[Floats, Floats]:
     """Exact positions where wanted, NaN elsewhere."""
     rows, columns = np.nonzero(wanted)
-    found = placement.positions(rows + start[0], columns + start[1])
+    down: Floats = np.add(rows, start[0], dtype=np.float64)
+    right: Floats = np.add(columns, start[1], dtype=np.float64)
+    found = placement.positions(down, right)
     filled = tuple(np.full(wanted.shape, np.nan) for _ in found)
     for out, values in zip(filled, found, strict=True):
         out[rows, columns] = values

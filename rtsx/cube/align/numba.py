@@ -1,20 +1,24 @@
 """The gather: one pass over the target pixels of a block for all bands, compiled, without the interpreter's lock.
 
-Every kernel takes the same three bundles of arrays and numbers. Positions are computed a row at a time from the nodes of
-the lattice, by the same operations for the same global pixel whatever the block, so answers are equal to the last bit.
+Arguments come as plain tuples, each in the order of a class in `arguments`; arrays that are written or read in the innermost loop come
+by themselves, because an array in a tuple, or handed on to a function, is counted anew at every use.
+
+Every kernel takes the block and its positions, the source's pixels (band, y, x) and their frame, the arrays of the answer
+(band, y, x), filled with the value of missing pixels and with False, and the rule of storing. Positions are computed a run
+of pixels at a time from the nodes of the lattice, by the same operations for the same global pixel whatever the block, so
+answers are equal to the last bit.
+
+All of it is in one file, because numba looks only at the file of a compiled function to see whether it changed.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["PositionArrays", "Samples", "SourceWindow", "TargetPixels", "average", "bilinear", "cubic", "nearest"]
-
-Floats = NDArray[np.float64]
+__all__ = ["average", "bilinear", "cubic", "nearest"]
 
 _CELL = 64
 """The lattice cell of `coordinates`; a constant, so that the compiler turns divisions into shifts."""
@@ -28,83 +32,6 @@ _FAR = 1e9
 """Pixels: no raster is as large. Not-a-number fails this comparison too."""
 
 
-class PositionArrays(NamedTuple):
-    """Source positions of a block of target pixels, as `Coordinates` has them."""
-
-    row: int
-    """Global row of the first pixel."""
-    column: int
-    """Global column of the first pixel."""
-    height: int
-    """Rows of the block."""
-    width: int
-    """Columns of the block."""
-    node_rows: Floats
-    node_columns: Floats
-    is_exact: NDArray[np.bool_]
-    exact_rows: Floats
-    exact_columns: Floats
-
-
-class SourceWindow(NamedTuple):
-    """Stored pixels around these positions."""
-
-    pixels: NDArray[Any]
-    """(band, y, x)"""
-    top: int
-    """Row of the first pixel in the raster."""
-    left: int
-    """Column of the first pixel in the raster; with a period, any number of turns away."""
-    period: int
-    """Columns after which the raster begins again; 0 if it does not."""
-    has_nodata: bool
-    """Whether a stored value means missing."""
-    nodata: Any
-    """That value, in the dtype of the pixels."""
-
-
-class TargetPixels(NamedTuple):
-    """Where answers go, and how they are stored."""
-
-    pixels: NDArray[Any]
-    """(band, y, x), filled with the value of missing pixels."""
-    valid: NDArray[np.bool_]
-    """(band, y, x), all False."""
-    y: int
-    """Row in `pixels` of the block's first pixel."""
-    x: int
-    """Column in `pixels` of the block's first pixel."""
-    is_integer: bool
-    """Whether to round to the nearest."""
-    low: float
-    """Lowest value that can be stored."""
-    high: float
-    """Highest value that can be stored."""
-    has_fill: bool
-    """Whether missing pixels are told by a value that a valid one must not get."""
-    fill: Any
-    """That value, in the dtype of the pixels."""
-    above: Any
-    """What a valid pixel gets instead, from above."""
-    below: Any
-    """What a valid pixel gets instead, from below."""
-
-
-class Samples(NamedTuple):
-    """How many samples `average` takes in a target pixel."""
-
-    counts: NDArray[np.int64]
-    """(cell, cell, 2): rows and columns of samples in each pixel of a lattice cell."""
-    limit: int
-    """Most rows or columns of samples in a pixel of an exact cell."""
-    corner_rows: Floats
-    """Source rows of the pixels' upper left corners in exact cells, (height + 1, width + 1)."""
-    corner_columns: Floats
-    """Source columns of these corners."""
-    turn: float
-    """Columns once around the earth; 0 for none."""
-
-
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, and keep the result on disk where there is a place for it."""
     try:
@@ -114,7 +41,8 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-_inline = numba.njit(inline="never", nogil=True, error_model="numpy")
+_inline = numba.njit(forceinline=True, nogil=True, error_model="numpy")
+_called = numba.njit(nogil=True, error_model="numpy")
 
 
 @_inline
@@ -123,283 +51,395 @@ def _through(start, middle, end, at):  # type: ignore[no-untyped-def]
     return start + at * ((4 * middle - 3 * start - end) + at * (2 * (start - 2 * middle + end)))
 
 
-@_inline
-def _fill_positions(positions, y, rows, columns):  # type: ignore[no-untyped-def]
-    """Source positions of one row of target pixels into `rows` and `columns`."""
-    line = positions.row + y
-    cell_y = line // _CELL - positions.row // _CELL
-    v = (line % _CELL) / _CELL
-    first = positions.column // _CELL
-    x = 0
-    while x < positions.width:
-        column = positions.column + x
-        cell_x = column // _CELL - first
-        begin = column % _CELL
-        length = min(_CELL - begin, positions.width - x)
-        if positions.is_exact[cell_y, cell_x]:
-            for i in range(length):
-                rows[x + i] = positions.exact_rows[y, x + i]
-                columns[x + i] = positions.exact_columns[y, x + i]
-        else:
-            for nodes, out in ((positions.node_rows, rows), (positions.node_columns, columns)):
-                ky, kx = 2 * cell_y, 2 * cell_x
-                start = _through(nodes[ky, kx], nodes[ky + 1, kx], nodes[ky + 2, kx], v)
-                middle = _through(nodes[ky, kx + 1], nodes[ky + 1, kx + 1], nodes[ky + 2, kx + 1], v)
-                end = _through(nodes[ky, kx + 2], nodes[ky + 1, kx + 2], nodes[ky + 2, kx + 2], v)
-                slope, bend = 4 * middle - 3 * start - end, 2 * (start - 2 * middle + end)
-                for i in range(length):
-                    u = (begin + i) / _CELL
-                    out[x + i] = start + u * (slope + u * bend)
-        x += length
+@_called
+def _runs(block):  # type: ignore[no-untyped-def]
+    """Pixels of one row and one lattice cell as (y, x, length), cell by cell.
+
+    Not row by row, because the source pixels of a cell stay in the fastest cache whichever way the source is turned.
+    """
+    row, column, height, width, _, _ = block
+    y = 0
+    while y < height:
+        tall = min(_CELL - (row + y) % _CELL, height - y)
+        x = 0
+        while x < width:
+            wide = min(_CELL - (column + x) % _CELL, width - x)
+            for line in range(y, y + tall):
+                yield line, x, wide
+            x += wide
+        y += tall
 
 
 @_inline
-def _is_missing(source, value):  # type: ignore[no-untyped-def]
+def _cell_of(block, y, x):  # type: ignore[no-untyped-def]
+    """Row and column of the lattice cell of a pixel, counted from that of the first pixel."""
+    row, column, _, _, _, _ = block
+    return (row + y) // _CELL - row // _CELL, (column + x) // _CELL - column // _CELL
+
+
+@_inline
+def _place_of(block, y, x):  # type: ignore[no-untyped-def]
+    """Row and column of a pixel in its lattice cell."""
+    row, column, _, _, _, _ = block
+    return float((row + y) % _CELL), float((column + x) % _CELL)
+
+
+@_inline
+def _goal_of(block, y, x):  # type: ignore[no-untyped-def]
+    """Row and column of a pixel in the answer."""
+    _, _, _, _, top, left = block
+    return np.uintp(top + y), np.uintp(left + x)
+
+
+@_inline
+def _fill_line(nodes, cell, v, begin, length, out):  # type: ignore[no-untyped-def]
+    """The quadratic of one cell on a line: at (v, begin) and on, in pixels of the cell, a pixel apart."""
+    ky, kx, at = 2 * cell[0], 2 * cell[1], v / _CELL
+    start = _through(nodes[ky, kx], nodes[ky + 1, kx], nodes[ky + 2, kx], at)
+    middle = _through(nodes[ky, kx + 1], nodes[ky + 1, kx + 1], nodes[ky + 2, kx + 1], at)
+    end = _through(nodes[ky, kx + 2], nodes[ky + 1, kx + 2], nodes[ky + 2, kx + 2], at)
+    slope, bend = 4 * middle - 3 * start - end, 2 * (start - 2 * middle + end)
+    for i in range(length):
+        u = (begin + i) / _CELL
+        out[i] = start + u * (slope + u * bend)
+
+
+@_called
+def _fill_positions(block, positions, y, x, length, rows, columns):  # type: ignore[no-untyped-def]
+    """Source positions of a run of target pixels into `rows` and `columns`."""
+    node_rows, node_columns, is_exact, exact_rows, exact_columns = positions
+    cell = _cell_of(block, y, x)
+    if is_exact[cell]:
+        for i in range(length):
+            rows[i] = exact_rows[y, x + i]
+            columns[i] = exact_columns[y, x + i]
+    else:
+        v, begin = _place_of(block, y, x)
+        _fill_line(node_rows, cell, v, begin, length, rows)
+        _fill_line(node_columns, cell, v, begin, length, columns)
+
+
+@_inline
+def _all_within(frame, rows, columns, length, margin):  # type: ignore[no-untyped-def]
+    """Whether every position of a run is `margin` pixels inside the window, so that no tap needs a look."""
+    first_row, first_column, height, width, _, _, _ = frame
+    top, bottom = first_row + margin, first_row + height - margin
+    left, right = first_column + margin, first_column + width - margin
+    is_within = first_column >= 0
+    for i in range(length):
+        is_within &= (rows[i] >= top) & (rows[i] < bottom) & (columns[i] >= left) & (columns[i] < right)
+    return is_within
+
+
+@_inline
+def _is_missing(frame, value):  # type: ignore[no-untyped-def]
     """Nodata, or not finite: a finite number less itself is 0."""
-    return (source.has_nodata and value == source.nodata) or value - value != 0
+    _, _, _, _, _, has_nodata, nodata = frame
+    return (has_nodata and value == nodata) or value - value != 0
 
 
 @_inline
-def _row_of(source, row):  # type: ignore[no-untyped-def]
+def _row_of(frame, row):  # type: ignore[no-untyped-def]
     """Row in the window; -1 where there is none."""
-    place = row - source.top
-    return place if 0 <= place < source.pixels.shape[1] else -1
+    top, _, height, _, _, _, _ = frame
+    place = row - top
+    return place if 0 <= place < height else -1
 
 
 @_inline
-def _column_of(source, column):  # type: ignore[no-untyped-def]
+def _column_of(frame, column):  # type: ignore[no-untyped-def]
     """Column in the window; -1 where there is none."""
-    place = column - source.left
-    if source.period:
-        place %= source.period
-    return place if 0 <= place < source.pixels.shape[2] else -1
+    _, left, _, width, period, _, _ = frame
+    place = column - left
+    if period:
+        place %= period
+    return place if 0 <= place < width else -1
 
 
 @_inline
-def _holder(source, row, column):  # type: ignore[no-untyped-def]
+def _holder(frame, row, column):  # type: ignore[no-untyped-def]
     """Row and column in the window of the pixel that holds a position; (-1, -1) where there is none."""
     if not (abs(row) < _FAR and abs(column) < _FAR):
         return -1, -1
-    y = _row_of(source, math.floor(row + _NUDGE))
-    x = _column_of(source, math.floor(column + _NUDGE))
+    y = _row_of(frame, math.floor(row + _NUDGE))
+    x = _column_of(frame, math.floor(column + _NUDGE))
     return (y, x) if y >= 0 and x >= 0 else (-1, -1)
 
 
 @_inline
-def _store(target, band, y, x, value):  # type: ignore[no-untyped-def]
-    """A valid value in the target's dtype, never the one that means missing."""
-    pixels = target.pixels
-    stored = value
-    if target.is_integer:
-        stored = min(max(np.rint(value), target.low), target.high)
-    pixels[band, y, x] = stored
-    if target.has_fill and pixels[band, y, x] == target.fill:
-        pixels[band, y, x] = target.above if value >= target.fill else target.below
-    target.valid[band, y, x] = True
+def _tap(pixels, band, y, x):  # type: ignore[no-untyped-def]
+    """A pixel of the window; unsigned, because Python's negative indices would cost a look at each."""
+    return pixels[band, np.uintp(y), np.uintp(x)]
 
 
 @_inline
-def _bilinear_at(source, band, ys, xs, dy, dx):  # type: ignore[no-untyped-def]
-    """Weighted mean of the taps that exist and are valid; the holder of the position is always one of them."""
+def _rounded(value, rule):  # type: ignore[no-untyped-def]
+    """A value as it can be stored, but for the one that means missing."""
+    is_integer, low, high, _, _, _, _ = rule
+    return min(max(np.rint(value), low), high) if is_integer else value
+
+
+@_inline
+def _beside(value, rule):  # type: ignore[no-untyped-def]
+    """What is stored of a valid value that would be read as missing."""
+    _, _, _, _, fill, above, below = rule
+    return above if value >= fill else below
+
+
+def _nearest(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
+    """Copy the pixel that holds each position; the answer is of the pixels' own dtype."""
+    rows = np.empty(_CELL)
+    columns = np.empty(_CELL)
+    for y, x, length in _runs(block):
+        _fill_positions(block, positions, y, x, length, rows, columns)
+        for i in range(length):
+            hy, hx = _holder(frame, rows[i], columns[i])
+            if hy >= 0:
+                ty, tx = _goal_of(block, y, x + i)
+                for band in range(pixels.shape[0]):
+                    value = _tap(pixels, band, hy, hx)
+                    if not _is_missing(frame, value):
+                        out[band, ty, tx] = value
+                        valid[band, ty, tx] = True
+
+
+@_inline
+def _taps(frame, row, column, are_within):  # type: ignore[no-untyped-def]
+    """Rows and columns in the window of the two by two pixels around a position; -1 where there is none."""
+    y, x = math.floor(row - 0.5), math.floor(column - 0.5)
+    if are_within:
+        top, left, _, _, _, _, _ = frame
+        return (y - top, y - top + 1), (x - left, x - left + 1)
+    return (_row_of(frame, y), _row_of(frame, y + 1)), (_column_of(frame, x), _column_of(frame, x + 1))
+
+
+@_inline
+def _outer_taps(frame, row, column, are_within):  # type: ignore[no-untyped-def]
+    """Rows and columns before and after those of `_taps`."""
+    y, x = math.floor(row - 0.5), math.floor(column - 0.5)
+    if are_within:
+        top, left, _, _, _, _, _ = frame
+        return (y - top - 1, y - top + 2), (x - left - 1, x - left + 2)
+    return (_row_of(frame, y - 1), _row_of(frame, y + 2)), (_column_of(frame, x - 1), _column_of(frame, x + 2))
+
+
+@_inline
+def _exist(ys, xs):  # type: ignore[no-untyped-def]
+    return ys[0] >= 0 and ys[1] >= 0 and xs[0] >= 0 and xs[1] >= 0
+
+
+@_inline
+def _weights(row, column):  # type: ignore[no-untyped-def]
+    """Weights of the two by two pixels around a position, row by row."""
+    fy, fx = row - 0.5, column - 0.5
+    dy, dx = fy - math.floor(fy), fx - math.floor(fx)
+    return (1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx
+
+
+@_inline
+def _four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-untyped-def]
+    """Weighted sum of four taps that exist, and whether all of them are valid.
+
+    A tap that is not finite makes the sum so, which saves looking at each.
+    """
+    v00, v01 = _tap(pixels, band, ys[0], xs[0]), _tap(pixels, band, ys[0], xs[1])
+    v10, v11 = _tap(pixels, band, ys[1], xs[0]), _tap(pixels, band, ys[1], xs[1])
+    total = weights[0] * v00 + weights[1] * v01 + weights[2] * v10 + weights[3] * v11
+    _, _, _, _, _, has_nodata, nodata = frame
+    is_missing = has_nodata & ((v00 == nodata) | (v01 == nodata) | (v10 == nodata) | (v11 == nodata))
+    return total, (total - total == 0) & (not is_missing)
+
+
+@_called
+def _some_of_four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-untyped-def]
+    """Weighted mean of those of four taps that exist and are valid."""
     total = 0.0
     weight = 0.0
     for i in range(2):
-        if ys[i] >= 0:
-            wy = dy if i else 1 - dy
-            for j in range(2):
-                if xs[j] >= 0:
-                    value = source.pixels[band, ys[i], xs[j]]
-                    if not _is_missing(source, value):
-                        w = wy * (dx if j else 1 - dx)
-                        total += w * value
-                        weight += w
+        for j in range(2):
+            if ys[i] >= 0 and xs[j] >= 0:
+                value = _tap(pixels, band, ys[i], xs[j])
+                if not _is_missing(frame, value):
+                    w = weights[2 * i + j]
+                    total += w * value
+                    weight += w
     return total / weight
 
 
+def _bilinear(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
+    """Mean of the four pixels around each position, weighted by nearness; missing ones are left out."""
+    rows = np.empty(_CELL)
+    columns = np.empty(_CELL)
+    _, _, _, has_fill, fill, _, _ = rule
+    for y, x, length in _runs(block):
+        _fill_positions(block, positions, y, x, length, rows, columns)
+        are_within = _all_within(frame, rows, columns, length, 0.5)
+        for i in range(length):
+            holder = _holder(frame, rows[i], columns[i])
+            if holder[0] >= 0:
+                ys, xs = _taps(frame, rows[i], columns[i], are_within)
+                weights = _weights(rows[i], columns[i])
+                ty, tx = _goal_of(block, y, x + i)
+                exist = _exist(ys, xs)
+                for band in range(pixels.shape[0]):
+                    value, is_valid = 0.0, False
+                    if exist:
+                        value, is_valid = _four(pixels, frame, band, ys, xs, weights)
+                    if not is_valid and not _is_missing(frame, _tap(pixels, band, holder[0], holder[1])):
+                        value, is_valid = _some_of_four(pixels, frame, band, ys, xs, weights), True
+                    if is_valid:
+                        # Not in a function, because arrays are counted when they are handed on.
+                        out[band, ty, tx] = _rounded(value, rule)
+                        if has_fill and out[band, ty, tx] == fill:
+                            out[band, ty, tx] = _beside(value, rule)
+                        valid[band, ty, tx] = True
+
+
 @_inline
-def _keys(distance, weights):  # type: ignore[no-untyped-def]
+def _keys(distance):  # type: ignore[no-untyped-def]
     """The four weights of cubic convolution with a = -0.5 (Keys 1981), `distance` after the second tap."""
     t = distance
-    weights[0] = ((-0.5 * t + 1.0) * t - 0.5) * t
-    weights[1] = (1.5 * t - 2.5) * t * t + 1.0
-    weights[2] = ((-1.5 * t + 2.0) * t + 0.5) * t
-    weights[3] = (0.5 * t - 0.5) * t * t
+    return (
+        ((-0.5 * t + 1.0) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1.0,
+        ((-1.5 * t + 2.0) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
 
 
-def nearest(positions: PositionArrays, source: SourceWindow, target: TargetPixels) -> None:
-    """Copy the pixel that holds each position; target and source are of one dtype."""
-    rows = np.empty(positions.width)
-    columns = np.empty(positions.width)
-    for y in range(positions.height):
-        _fill_positions(positions, y, rows, columns)
-        ty = target.y + y
-        for x in range(positions.width):
-            hy, hx = _holder(source, rows[x], columns[x])
-            if hy >= 0:
-                for band in range(source.pixels.shape[0]):
-                    value = source.pixels[band, hy, hx]
-                    if not _is_missing(source, value):
-                        target.pixels[band, ty, target.x + x] = value
-                        target.valid[band, ty, target.x + x] = True
+@_inline
+def _line(pixels, frame, band, y, xs, outer, weights):  # type: ignore[no-untyped-def]
+    """Weighted sum of four taps of one row, and whether one of them is nodata."""
+    v0, v1 = _tap(pixels, band, y, outer[0]), _tap(pixels, band, y, xs[0])
+    v2, v3 = _tap(pixels, band, y, xs[1]), _tap(pixels, band, y, outer[1])
+    _, _, _, _, _, has_nodata, nodata = frame
+    is_missing = has_nodata & ((v0 == nodata) | (v1 == nodata) | (v2 == nodata) | (v3 == nodata))
+    return weights[0] * v0 + weights[1] * v1 + weights[2] * v2 + weights[3] * v3, is_missing
 
 
-def bilinear(positions: PositionArrays, source: SourceWindow, target: TargetPixels) -> None:
-    """Mean of the four pixels around each position, weighted by nearness; missing ones are left out."""
-    rows = np.empty(positions.width)
-    columns = np.empty(positions.width)
-    ys = np.empty(2, np.int64)
-    xs = np.empty(2, np.int64)
-    pixels = source.pixels
-    for y in range(positions.height):
-        _fill_positions(positions, y, rows, columns)
-        ty = target.y + y
-        for x in range(positions.width):
-            hy, hx = _holder(source, rows[x], columns[x])
-            if hy < 0:
-                continue
-            fy, fx = rows[x] - 0.5, columns[x] - 0.5
-            y0, x0 = math.floor(fy), math.floor(fx)
-            dy, dx = fy - y0, fx - x0
-            ys[0], ys[1] = _row_of(source, y0), _row_of(source, y0 + 1)
-            xs[0], xs[1] = _column_of(source, x0), _column_of(source, x0 + 1)
-            is_inside = ys[0] >= 0 and ys[1] >= 0 and xs[0] >= 0 and xs[1] >= 0
-            w00, w01, w10, w11 = (1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx
-            for band in range(pixels.shape[0]):
-                if _is_missing(source, pixels[band, hy, hx]):
-                    continue
-                if is_inside:
-                    v00, v01 = pixels[band, ys[0], xs[0]], pixels[band, ys[0], xs[1]]
-                    v10, v11 = pixels[band, ys[1], xs[0]], pixels[band, ys[1], xs[1]]
-                    if not (
-                        _is_missing(source, v00)
-                        or _is_missing(source, v01)
-                        or _is_missing(source, v10)
-                        or _is_missing(source, v11)
-                    ):
-                        value = w00 * v00 + w01 * v01 + w10 * v10 + w11 * v11
-                        _store(target, band, ty, target.x + x, value)
-                        continue
-                _store(target, band, ty, target.x + x, _bilinear_at(source, band, ys, xs, dy, dx))
+@_inline
+def _sixteen(pixels, frame, band, ys, xs, outer_ys, outer_xs, wy, wx):  # type: ignore[no-untyped-def]
+    """Weighted sum of sixteen taps that exist, and whether all of them are valid."""
+    a, is_missing_a = _line(pixels, frame, band, outer_ys[0], xs, outer_xs, wx)
+    b, is_missing_b = _line(pixels, frame, band, ys[0], xs, outer_xs, wx)
+    c, is_missing_c = _line(pixels, frame, band, ys[1], xs, outer_xs, wx)
+    d, is_missing_d = _line(pixels, frame, band, outer_ys[1], xs, outer_xs, wx)
+    total = wy[0] * a + wy[1] * b + wy[2] * c + wy[3] * d
+    return total, (total - total == 0) & (not (is_missing_a | is_missing_b | is_missing_c | is_missing_d))
 
 
-def cubic(positions: PositionArrays, source: SourceWindow, target: TargetPixels) -> None:
+def _cubic(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
     """Cubic convolution of the sixteen pixels around each position; bilinear where one of them is missing."""
-    rows = np.empty(positions.width)
-    columns = np.empty(positions.width)
-    ys = np.empty(4, np.int64)
-    xs = np.empty(4, np.int64)
-    wy = np.empty(4)
-    wx = np.empty(4)
-    pixels = source.pixels
-    for y in range(positions.height):
-        _fill_positions(positions, y, rows, columns)
-        ty = target.y + y
-        for x in range(positions.width):
-            hy, hx = _holder(source, rows[x], columns[x])
-            if hy < 0:
+    rows = np.empty(_CELL)
+    columns = np.empty(_CELL)
+    _, _, _, has_fill, fill, _, _ = rule
+    for y, x, length in _runs(block):
+        _fill_positions(block, positions, y, x, length, rows, columns)
+        are_within = _all_within(frame, rows, columns, length, 1.5)
+        for i in range(length):
+            holder = _holder(frame, rows[i], columns[i])
+            if holder[0] < 0:
                 continue
-            fy, fx = rows[x] - 0.5, columns[x] - 0.5
-            y0, x0 = math.floor(fy), math.floor(fx)
-            dy, dx = fy - y0, fx - x0
-            _keys(dy, wy)
-            _keys(dx, wx)
-            is_inside = True
-            for i in range(4):
-                ys[i] = _row_of(source, y0 - 1 + i)
-                xs[i] = _column_of(source, x0 - 1 + i)
-                is_inside &= ys[i] >= 0 and xs[i] >= 0
+            fy, fx = rows[i] - 0.5, columns[i] - 0.5
+            wy, wx = _keys(fy - math.floor(fy)), _keys(fx - math.floor(fx))
+            ys, xs = _taps(frame, rows[i], columns[i], are_within)
+            outer_ys, outer_xs = _outer_taps(frame, rows[i], columns[i], are_within)
+            ty, tx = _goal_of(block, y, x + i)
+            exist = are_within or (_exist(ys, xs) and _exist(outer_ys, outer_xs))
             for band in range(pixels.shape[0]):
-                if _is_missing(source, pixels[band, hy, hx]):
-                    continue
-                is_whole = is_inside
-                total = 0.0
-                if is_whole:
-                    for i in range(4):
-                        line = 0.0
-                        for j in range(4):
-                            value = pixels[band, ys[i], xs[j]]
-                            is_whole &= not _is_missing(source, value)
-                            line += wx[j] * value
-                        total += wy[i] * line
-                if not is_whole:
-                    total = _bilinear_at(source, band, ys[1:3], xs[1:3], dy, dx)
-                _store(target, band, ty, target.x + x, total)
+                value, is_valid = 0.0, False
+                if exist:
+                    value, is_valid = _sixteen(pixels, frame, band, ys, xs, outer_ys, outer_xs, wy, wx)
+                if not is_valid and not _is_missing(frame, _tap(pixels, band, holder[0], holder[1])):
+                    weights = _weights(rows[i], columns[i])
+                    value, is_valid = _some_of_four(pixels, frame, band, ys, xs, weights), True
+                if is_valid:
+                    out[band, ty, tx] = _rounded(value, rule)
+                    if has_fill and out[band, ty, tx] == fill:
+                        out[band, ty, tx] = _beside(value, rule)
+                    valid[band, ty, tx] = True
 
 
-def average(positions: PositionArrays, source: SourceWindow, target: TargetPixels, samples: Samples) -> None:
+def _average(block, positions, pixels, frame, out, valid, rule, samples):  # type: ignore[no-untyped-def]
     """Mean of the valid ones of evenly spaced samples in each target pixel; a sample is the pixel that holds it."""
-    rows = np.empty(positions.width)
-    columns = np.empty(positions.width)
-    bands = source.pixels.shape[0]
+    rows = np.empty(_CELL)
+    columns = np.empty(_CELL)
+    edges = np.empty((2, 2, _CELL + 1))
+    quad = np.empty((2, 2, 2))
+    node_rows, node_columns, are_exact, _, _ = positions
+    sample_counts = samples[0]
+    bands = pixels.shape[0]
     totals = np.empty(bands)
     counts = np.empty(bands, np.int64)
-    quad = np.empty((2, 2, 2))
-    first_y, first_x = positions.row // _CELL, positions.column // _CELL
-    for y in range(positions.height):
-        _fill_positions(positions, y, rows, columns)
-        ty = target.y + y
-        line = positions.row + y
-        cell_y = line // _CELL - first_y
-        for x in range(positions.width):
-            hy, hx = _holder(source, rows[x], columns[x])
-            if hy < 0:
+    _, _, _, has_fill, fill, _, _ = rule
+    for y, x, length in _runs(block):
+        _fill_positions(block, positions, y, x, length, rows, columns)
+        cell = _cell_of(block, y, x)
+        is_exact = are_exact[cell]
+        if not is_exact:
+            v, u = _place_of(block, y, x)
+            for k in range(2):
+                _fill_line(node_rows, cell, v + k - 0.5, u - 0.5, length + 1, edges[k, 0])
+                _fill_line(node_columns, cell, v + k - 0.5, u - 0.5, length + 1, edges[k, 1])
+        for i in range(length):
+            holder = _holder(frame, rows[i], columns[i])
+            if holder[0] < 0:
                 continue
-            place = positions.column + x
-            cell_x = place // _CELL - first_x
-            if positions.is_exact[cell_y, cell_x]:
-                ny, nx = _exact_corners(samples, y, x, columns[x], quad)
+            if is_exact:
+                ny, nx = _exact_corners(samples, y, x + i, columns[i], quad)
             else:
-                ny, nx = samples.counts[cell_y, cell_x, 0], samples.counts[cell_y, cell_x, 1]
-                for i in range(2):
+                ny, nx = sample_counts[cell[0], cell[1], 0], sample_counts[cell[0], cell[1], 1]
+                for k in range(2):
                     for j in range(2):
-                        at_y, at_x = (line % _CELL + i - 0.5) / _CELL, (place % _CELL + j - 0.5) / _CELL
-                        quad[i, j, 0] = _at(positions.node_rows, 2 * cell_y, 2 * cell_x, at_y, at_x)
-                        quad[i, j, 1] = _at(positions.node_columns, 2 * cell_y, 2 * cell_x, at_y, at_x)
-            totals[:] = 0
-            counts[:] = 0
-            for i in range(ny):
-                v = (i + 0.5) / ny
-                row, row_end = _between(quad, 0, v)
-                column, column_end = _between(quad, 1, v)
+                        quad[k, j, 0], quad[k, j, 1] = edges[k, 0, i + j], edges[k, 1, i + j]
+            for band in range(bands):
+                totals[band], counts[band] = 0.0, 0
+            for k in range(ny):
+                start, end = _edge(quad, (k + 0.5) / ny)
                 for j in range(nx):
                     u = (j + 0.5) / nx
-                    sy, sx = _holder(source, row + u * (row_end - row), column + u * (column_end - column))
+                    sy, sx = _holder(frame, start[0] + u * (end[0] - start[0]), start[1] + u * (end[1] - start[1]))
                     if sy >= 0:
                         for band in range(bands):
-                            value = source.pixels[band, sy, sx]
-                            if not _is_missing(source, value):
+                            value = _tap(pixels, band, sy, sx)
+                            if not _is_missing(frame, value):
                                 totals[band] += value
                                 counts[band] += 1
+            ty, tx = _goal_of(block, y, x + i)
             for band in range(bands):
-                if counts[band] and not _is_missing(source, source.pixels[band, hy, hx]):
-                    _store(target, band, ty, target.x + x, totals[band] / counts[band])
+                if counts[band] and not _is_missing(frame, _tap(pixels, band, holder[0], holder[1])):
+                    value = totals[band] / counts[band]
+                    out[band, ty, tx] = _rounded(value, rule)
+                    if has_fill and out[band, ty, tx] == fill:
+                        out[band, ty, tx] = _beside(value, rule)
+                    valid[band, ty, tx] = True
 
 
 @_inline
-def _at(nodes, ky, kx, v, u):  # type: ignore[no-untyped-def]
-    """The quadratic of one cell at (v, u)."""
-    start = _through(nodes[ky, kx], nodes[ky + 1, kx], nodes[ky + 2, kx], v)
-    middle = _through(nodes[ky, kx + 1], nodes[ky + 1, kx + 1], nodes[ky + 2, kx + 1], v)
-    end = _through(nodes[ky, kx + 2], nodes[ky + 1, kx + 2], nodes[ky + 2, kx + 2], v)
-    return _through(start, middle, end, u)
+def _edge(quad, v):  # type: ignore[no-untyped-def]
+    """Positions (row, column) on the left and on the right edge of a pixel, `v` of its height down."""
+    start = (1 - v) * quad[0, 0, 0] + v * quad[1, 0, 0], (1 - v) * quad[0, 0, 1] + v * quad[1, 0, 1]
+    end = (1 - v) * quad[0, 1, 0] + v * quad[1, 1, 0], (1 - v) * quad[0, 1, 1] + v * quad[1, 1, 1]
+    return start, end
 
 
-@_inline
+@_called
 def _exact_corners(samples, y, x, column, quad):  # type: ignore[no-untyped-def]
     """Corners of a pixel of an exact cell into `quad` (y, x, row and column), and the samples they ask for."""
+    _, limit, corner_rows, corner_columns, turn = samples
     for i in range(2):
         for j in range(2):
-            quad[i, j, 0] = samples.corner_rows[y + i, x + j]
-            quad[i, j, 1] = samples.corner_columns[y + i, x + j]
-            if samples.turn:
-                quad[i, j, 1] -= np.rint((quad[i, j, 1] - column) / samples.turn) * samples.turn
+            quad[i, j, 0] = corner_rows[y + i, x + j]
+            quad[i, j, 1] = corner_columns[y + i, x + j]
+            if turn:
+                quad[i, j, 1] -= np.rint((quad[i, j, 1] - column) / turn) * turn
     below = 0.0
     beside = 0.0
     for k in range(2):
         for i in range(2):
             below = max(below, abs(quad[1, i, k] - quad[0, i, k]))
             beside = max(beside, abs(quad[i, 1, k] - quad[i, 0, k]))
-    return _count(below, samples.limit), _count(beside, samples.limit)
+    return _count(below, limit), _count(beside, limit)
 
 
 @_inline
@@ -410,13 +450,7 @@ def _count(step, limit):  # type: ignore[no-untyped-def]
     return max(1, min(limit, 2 * math.ceil(step - 1e-3)))
 
 
-@_inline
-def _between(quad, axis, v):  # type: ignore[no-untyped-def]
-    """Positions on the left and on the right edge of a pixel."""
-    return (1 - v) * quad[0, 0, axis] + v * quad[1, 0, axis], (1 - v) * quad[0, 1, axis] + v * quad[1, 1, axis]
-
-
-nearest = _compiled(nearest)
-bilinear = _compiled(bilinear)
-cubic = _compiled(cubic)
-average = _compiled(average)
+nearest: Callable[..., None] = _compiled(_nearest)
+bilinear: Callable[..., None] = _compiled(_bilinear)
+cubic: Callable[..., None] = _compiled(_cubic)
+average: Callable[..., None] = _compiled(_average)

@@ -9,21 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.align.arguments import Block, Frame, Positions, Rule, Samples
 from rtsx.cube.align.coordinates import CELL, Coordinates, coordinates_of
-from rtsx.cube.align.numba import (
-    PositionArrays,
-    Samples,
-    SourceWindow,
-    TargetPixels,
-    average,
-    bilinear,
-    cubic,
-    nearest,
-)
+from rtsx.cube.align.numba import average, bilinear, cubic, nearest
 from rtsx.cube.align.placement import Placement, lattice_index
 from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.storing import Storing, is_stored, stored_nodata
+from rtsx.cube.align.storing import Storing, is_stored
 from rtsx.cube.align.window import Window, read_window, window_of
 
 __all__ = ["Warped", "warp"]
@@ -33,9 +25,6 @@ _WINDOW_BYTES = 64 * 2**20
 
 _EXACT_PIXELS = 2**20
 """Target pixels of a piece that holds exact cells: their positions take 16 bytes a pixel."""
-
-_SAMPLE_LIMIT = 64
-"""Rows or columns of samples in one target pixel: more differ by less than a hundredth from these."""
 
 _OVERVIEW_SLACK = 1.05
 """How much larger than the target's the pixels of an overview may be: projections stretch by some per cent, and a level
@@ -155,15 +144,23 @@ def _gathered(
         window = _window(coordinates, resampling)
         if window is None:
             continue
-        source = _source(read_window(reader, window), window, nodata=reader.nodata)
-        target = _target(
-            out, gathered, y=coordinates.rows.start - rows.start, x=coordinates.columns.start - columns.start
+        pixels = read_window(reader, window)
+        pixels = pixels.astype(_gathered_dtype(pixels.dtype), copy=False)
+        # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
+        # class of ours changed its name.
+        given = (
+            tuple(Block.of(coordinates, within=(rows, columns))),
+            tuple(Positions.of(coordinates)),
+            pixels,
+            tuple(Frame.of(window, pixels.dtype, nodata=reader.nodata)),
+            out.pixels,
+            out.valid,
+            tuple(Rule.of(gathered)),
         )
-        positions = _positions(coordinates)
         if resampling == "average":
-            average(positions, source, target, _samples(coordinates))
+            average(*given, tuple(Samples.of(coordinates)))
         else:
-            _KERNELS[resampling](positions, source, target)
+            _KERNELS[resampling](*given)
     if gathered.dtype == storing.dtype:
         return out
     return Warped(storing.stored(out.pixels, valid=out.valid), out.valid)
@@ -213,47 +210,6 @@ def _window(coordinates: Coordinates, resampling: Resampling) -> Window | None:
         return window_of(coordinates, margin=_MARGINS[resampling])
     steps = coordinates.steps()[~coordinates.is_exact]
     return window_of(coordinates, margin=1 + (math.ceil(steps.sum(axis=1).max() / 2) if len(steps) else 0))
-
-
-def _positions(coordinates: Coordinates) -> PositionArrays:
-    return PositionArrays(
-        coordinates.rows.start,
-        coordinates.columns.start,
-        coordinates.rows.stop - coordinates.rows.start,
-        coordinates.columns.stop - coordinates.columns.start,
-        coordinates.node_rows,
-        coordinates.node_columns,
-        coordinates.is_exact,
-        coordinates.exact_rows,
-        coordinates.exact_columns,
-    )
-
-
-def _samples(coordinates: Coordinates) -> Samples:
-    steps = np.nan_to_num(coordinates.steps(), nan=0.0, posinf=0.0)  # only exact cells are not finite
-    # Two for each source pixel, so that half a pixel counts half; one thousandth less, so that 2.0001 is 2.
-    count = np.clip(2 * np.ceil(np.minimum(steps, _SAMPLE_LIMIT) - 1e-3), 1, _SAMPLE_LIMIT).astype(np.int64)
-    return Samples(
-        count, _SAMPLE_LIMIT, coordinates.corner_rows, coordinates.corner_columns, float(coordinates.placement.turn)
-    )
-
-
-def _source(pixels: NDArray[Any], window: Window, *, nodata: float | None) -> SourceWindow:
-    pixels = pixels.astype(_gathered_dtype(pixels.dtype), copy=False)
-    value = stored_nodata(nodata, pixels.dtype)
-    return SourceWindow(
-        pixels, window.top, window.left, window.period, value is not None, pixels.dtype.type(value or 0)
-    )
-
-
-def _target(out: Warped, storing: Storing, *, y: int, x: int) -> TargetPixels:
-    kind = storing.dtype.type
-    fill = storing.fill if storing.has_fill else 0
-    above, below = (storing.above, storing.below) if storing.has_fill else (0, 0)
-    is_integer = storing.dtype.kind != "f"
-    return TargetPixels(
-        out.pixels, out.valid, y, x, is_integer, *storing.limits, storing.has_fill, kind(fill), kind(above), kind(below)
-    )
 
 
 def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: Storing) -> Warped:
