@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtsx.cube import Layer, export_cog, open_cube, validate_cube, write_cube
+    from rtsx.config import open_cube
+    from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.footprints import extract_footprints, validate_footprints, write_footprints
     from rtsx.grid import Cell, Grid
     from rtsx.inference import predict_cube
@@ -50,7 +51,7 @@ _HOMES = {
     "TilePlan": "rtsx.tiling",
     "export_cog": "rtsx.cube",
     "extract_footprints": "rtsx.footprints",
-    "open_cube": "rtsx.cube",
+    "open_cube": "rtsx.config",
     "predict_cube": "rtsx.inference",
     "validate_cube": "rtsx.cube",
     "validate_footprints": "rtsx.footprints",

@@ -21,8 +21,20 @@ from rtsx.cli.products import write_cogs, write_outlines
 from rtsx.cli.progress import progress
 from rtsx.cli.score import PixelScore, score_pixels, truth_mask
 from rtsx.cli.summary import tiling_line
+from rtsx.config import CubeConfig
+from rtsx.config.yaml import dump_yaml
+from rtsx.cube.rasterio import read_header
 from rtsx.errors import MissingExtraError
-from rtsx.synthetic import DEMO_SEED, SceneFiles, demo_bundle_path, demo_spec, write_scene
+from rtsx.grid import lonlat_polygon
+from rtsx.synthetic import (
+    DEMO_SEED,
+    DemoFiles,
+    SceneFiles,
+    demo_bundle_path,
+    demo_spec,
+    remove_demo_scenes,
+    write_demo_scene,
+)
 
 __all__ = ["EXPECTED_IOU", "app"]
 
@@ -60,8 +72,8 @@ def demo(
 ) -> None:
     """Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.
 
-    Everything goes the way of real data: GeoTIFFs to a cube, the cube and a model to a Zarr map, the map to outlines
-    (GeoParquet) and GeoTIFFs.
+    Everything goes the way of real data: a STAC catalog of GeoTIFFs in three projections to a cube of ten layers on the
+    Arctic grid, the cube and a model to a Zarr map, the map to outlines (GeoParquet) and GeoTIFFs.
     """
     if find_spec("matplotlib") is None:
         raise MissingExtraError(
@@ -74,11 +86,13 @@ def demo(
     clock = _Clock()
     started = time.perf_counter()
     with clock.step("scene"):
-        spec = demo_spec(size=size, seed=seed)
-        _remove_scenes(out / "scene", dem_resolution_m=spec.dem_resolution_m)
-        files = write_scene(spec, out / "scene")
+        remove_demo_scenes(out / "scene")
+        made = write_demo_scene(demo_spec(size=size, seed=seed), out / "scene")
+        files = made.scene
+        (out / "cube.yaml").write_text(dump_yaml(_config(made).model_dump(exclude_unset=True)))
+    with clock.step("cube"):
+        cube = rtsx.open_cube(out / "cube.yaml")
     with clock.step("prediction"):
-        cube = rtsx.open_cube(files.image, sensor="planetscope", mask=(files.udm2, "tss-v1"))
         pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(demo_bundle_path()))
         with progress("predicting", counts="answer-"):
             rtsx.write_cube(pred, out / "map.zarr", overwrite=True)
@@ -98,13 +112,45 @@ def demo(
         ("total", f"{time.perf_counter() - started:.1f} s"),
         (
             "written",
-            "\n".join(str(out / name) for name in ("map.zarr", "slumps.parquet", "probability.tif", "binary.tif")),
+            "\n".join(
+                str(out / name) for name in ("cube.yaml", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif")
+            ),
         ),
         ("picture", out / "demo.png"),
     ]
-    show(f"Scene {seed}, {size} x {size} px of 3 m", rows)
+    show(f"Scene {seed}, {size} x {size} px of 3 m, on the Arctic grid", rows)
     if (size, seed) == (_SIZE, DEMO_SEED) and score.iou < EXPECTED_IOU:
         raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score.iou:.3f}")
+
+
+def _config(made: DemoFiles) -> CubeConfig:
+    """The cube of the scene: ten layers on the Arctic grid, each read from the catalog in its own projection."""
+    footprint = read_header(made.scene.image).geobox
+    west, south, east, north = lonlat_polygon(footprint.extent.geom, str(footprint.crs)).bounds
+    catalog = {"path": "scene/catalog.json"}
+    return CubeConfig.model_validate(
+        {
+            "preset": "tss-v1",
+            "grid": {"crs": "EPSG:3413", "resolution": 3},
+            "region": {"bbox": [west, south, east, north]},
+            "sources": {
+                "planetscope": {
+                    "catalog": catalog | {"collections": "planetscope"},
+                    "asset": "ortho_analytic_4b_sr",
+                    "layers": ["blue", "green", "red", "nir"],
+                    "quality": {"asset": "ortho_udm2"},
+                },
+                "dem": {
+                    "catalog": catalog | {"collections": "arcticdem-mosaic-10m"},
+                    "terrain": ["relative_elevation", "slope"],
+                },
+                "tcvis": {
+                    "catalog": catalog | {"collections": "tcvis"},
+                    "layers": ["tc_brightness", "tc_greenness", "tc_wetness"],
+                },
+            },
+        }
+    )
 
 
 def _score_and_draw(cube: xr.Dataset, stored: xr.Dataset, *, files: SceneFiles, out: Path) -> PixelScore:
@@ -118,13 +164,3 @@ def _score_and_draw(cube: xr.Dataset, stored: xr.Dataset, *, files: SceneFiles, 
         f"precision {score.precision:.2f}, recall {score.recall:.2f}",
     )
     return score
-
-
-def _remove_scenes(folder: Path, *, dem_resolution_m: int) -> None:
-    """Remove the files of earlier runs, finished or not, and nothing else that somebody may have put there."""
-    for description in folder.glob("????????_??????_????_scene.json"):
-        image_id = description.name.removesuffix("_scene.json")
-        files = SceneFiles.named(folder, image_id=image_id, dem_resolution_m=dem_resolution_m)
-        # The description is written first and goes last, so that the next run finds what an interrupted one left.
-        for file in (files.image, files.udm2, files.tcvis, files.dem, files.truth, files.description):
-            file.unlink(missing_ok=True)

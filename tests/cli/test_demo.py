@@ -9,10 +9,10 @@ from PIL import Image
 
 import rtsx
 from rtsx.cli import demo
-from rtsx.synthetic import scene
+from rtsx.synthetic import demo as scenes
 
 Command = Callable[..., Any]
-MADE = {"scene", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}
+MADE = {"scene", "cube.yaml", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}
 
 
 def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Pa
     outcome = rtsx_command("demo", "--out", out, "--size", "512", "--seed", "5")
     assert outcome.status == 0, outcome.err
     assert {path.name for path in out.iterdir()} == MADE
-    assert "Scene 5, 512 x 512 px of 3 m" in outcome.out
+    assert "Scene 5, 512 x 512 px of 3 m, on the Arctic grid" in outcome.out
     assert all(word in outcome.out for word in ("IoU", "precision", "recall", "total", str(out / "demo.png")))
     stored = rtsx.open_cube(out / "map.zarr")
     with rasterio.open(out / "binary.tif") as file:
@@ -53,7 +53,7 @@ def test_a_run_that_was_interrupted_at_any_step_is_replaced(
     out = tmp_path / "demo"
     line = ("demo", "--out", out, "--size", "256", "--overwrite", "--seed")
     steps = (
-        *((scene, name) for name in ("make_scene", "write_auxiliary")),
+        *((scenes, name) for name in ("make_scene", "write_layers", "write_catalog")),
         *((demo, name) for name in ("open_prediction", "write_outlines", "write_cogs", "_score_and_draw")),
     )
     for seed, (module, name) in enumerate(steps, start=5):
@@ -66,7 +66,7 @@ def test_a_run_that_was_interrupted_at_any_step_is_replaced(
     assert rtsx_command(*line, 9).status == 0
     assert {path.name for path in out.iterdir()} == MADE
     assert not left.exists()
-    assert len(list((out / "scene").iterdir())) == 7
+    assert len(list((out / "scene").iterdir())) == 6 + 1 + 4  # layers, notes, and a catalog of three collections
     assert mine.read_text() == "mine"
     assert len(kept_memory) == len(steps) + 1
 
