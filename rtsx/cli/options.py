@@ -50,7 +50,9 @@ _INPUT, _TILING, _NETWORK, _OUTPUT = "Input", "Tiling", "Network", "Output"
 CubeArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="CUBE|TIF...", help="A Zarr cube, or GeoTIFF / COG files that share one grid.", show_default=False
+        metavar="CUBE|TIF...",
+        help="A Zarr cube, the YAML file of one, or GeoTIFF / COG files that share one grid.",
+        show_default=False,
     ),
 ]
 PredictionArgument = Annotated[

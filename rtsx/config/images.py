@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from rtsx.config.strict import FilePath, Names, Strict
 from rtsx.cube.files import FileImages, StoreImages
-from rtsx.cube.stac import Access, StacCatalog, StacSearch
+from rtsx.cube.stac import Access, ItemTable, StacCatalog, StacSearch
 
-__all__ = ["AccessConfig", "CatalogConfig", "FilesConfig", "StacConfig", "StoreConfig"]
+__all__ = ["AccessConfig", "CatalogConfig", "FilesConfig", "ItemsConfig", "StacConfig", "StoreConfig"]
 
 
 class AccessConfig(Strict):
@@ -62,6 +62,8 @@ class StacConfig(Strict):
     """Condition in CQL2."""
     sign: str | None = None
     """Signing hook for the hrefs, such as ``planetary-computer``."""
+    page: int = Field(default=100, gt=0)
+    """Items per page that the server is asked for."""
     access: AccessConfig = AccessConfig()
     """Headers, time-outs and retries."""
 
@@ -75,6 +77,7 @@ class StacConfig(Strict):
             max_cloud_cover=self.max_cloud_cover,
             ids=self.ids,
             sign=self.sign,
+            page=self.page,
             access=self.access.access(),
         )
 
@@ -89,6 +92,7 @@ class StacConfig(Strict):
             max_cloud_cover=search.max_cloud_cover,
             ids=search.ids,
             sign=search.sign,
+            page=search.page,
             access=AccessConfig.from_access(search.access),
         )
 
@@ -137,6 +141,30 @@ class CatalogConfig(Strict):
         )
 
 
+class ItemsConfig(Strict):
+    """A GeoParquet table of STAC items."""
+
+    path: FilePath
+    """Path or URL of a Parquet file, or of a folder of them."""
+    collections: Names = ()
+    """Ids of the collections whose items count; all if left out."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent under cloud, at most."""
+    sign: str | None = None
+    """Signing hook for the hrefs."""
+
+    def source(self) -> ItemTable:
+        """The image source."""
+        return ItemTable(self.path, collections=self.collections, max_cloud_cover=self.max_cloud_cover, sign=self.sign)
+
+    @classmethod
+    def from_source(cls, table: ItemTable) -> Self:
+        """The config of a table."""
+        return cls(
+            path=table.path, collections=table.collections, max_cloud_cover=table.max_cloud_cover, sign=table.sign
+        )
+
+
 class StoreConfig(Strict):
     """A Zarr store as one image."""
 
@@ -182,6 +210,8 @@ class FilesConfig(Strict):
 
 Catalog = Annotated[CatalogConfig, BeforeValidator(_as_path, json_schema_input_type=CatalogConfig | str)]
 """A catalog, or its path alone."""
+Items = Annotated[ItemsConfig, BeforeValidator(_as_path, json_schema_input_type=ItemsConfig | str)]
+"""A table, or its path alone."""
 Store = Annotated[StoreConfig, BeforeValidator(_as_path, json_schema_input_type=StoreConfig | str)]
 """A store, or its path alone."""
 Files = Annotated[

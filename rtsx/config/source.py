@@ -5,7 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from rtsx.config.images import Catalog, CatalogConfig, Files, FilesConfig, StacConfig, Store, StoreConfig
+from rtsx.config.images import (
+    Catalog,
+    CatalogConfig,
+    Files,
+    FilesConfig,
+    Items,
+    ItemsConfig,
+    StacConfig,
+    Store,
+    StoreConfig,
+)
 from rtsx.config.layer import LayerConfig, Layers, QualityConfig
 from rtsx.config.place import PeriodConfig
 from rtsx.config.preset import Preset
@@ -15,13 +25,13 @@ from rtsx.cube.files import FileImages, StoreImages
 from rtsx.cube.recipe import Composite, Grouping, ReaderName, SourceRecipe
 from rtsx.cube.sensor import SENSORS, sensor_named
 from rtsx.cube.source import ImageSource
-from rtsx.cube.stac import StacCatalog, StacSearch
+from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
 from rtsx.cube.terrain import terrain_named
 from rtsx.errors import ConfigError
 
 __all__ = ["SensorConfig", "SourceConfig"]
 
-_KINDS = ("stac", "catalog", "files", "zarr")
+_KINDS = ("stac", "catalog", "items", "files", "zarr")
 
 
 class SensorConfig(Strict):
@@ -78,6 +88,8 @@ class SourceConfig(Strict):
     """A STAC API."""
     catalog: Catalog | None = None
     """A static STAC catalog or a folder of items."""
+    items: Items | None = None
+    """A GeoParquet table of STAC items."""
     files: Files | None = None
     """Raster files."""
     zarr: Store | None = None
@@ -219,17 +231,19 @@ class SourceConfig(Strict):
         )
 
 
-def _images(images: ImageSource, name: str) -> dict[str, StacConfig | CatalogConfig | FilesConfig | StoreConfig]:
+def _images(images: ImageSource, name: str) -> dict[str, Strict]:
     match images:
         case StacSearch():
             return {"stac": StacConfig.from_source(images)}
         case StacCatalog():
             return {"catalog": CatalogConfig.from_source(images)}
+        case ItemTable():
+            return {"items": ItemsConfig.from_source(images)}
         case FileImages():
             return {"files": FilesConfig.from_source(images)}
         case StoreImages():
             return {"zarr": StoreConfig.from_source(images)}
     raise ConfigError(
         f"The images of source {name!r} are {type(images).__name__}, which no file can name. Those that can are searches, "
-        "catalogs, files and stores."
+        "catalogs, tables, files and stores."
     )

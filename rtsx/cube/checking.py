@@ -92,7 +92,7 @@ def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
     )
 
 
-def check_cube(cube: xr.Dataset, *, path: str | None, options: Mapping[str, Any]) -> CubeCheck:
+def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[str, Any] | None = None) -> CubeCheck:
     """Check a cube; computes every chunk once, and reads every stored byte.
 
     Parameters
@@ -107,9 +107,9 @@ def check_cube(cube: xr.Dataset, *, path: str | None, options: Mapping[str, Any]
     build: BuildState | None = None
     damaged: tuple[str, ...] = ()
     if path is not None:
-        build = build_state(path, options)
+        build = build_state(path, options or {})
         if build is not None:
-            store = store_of(path, options, read_only=True)
+            store = store_of(path, options or {}, read_only=True)
             damaged = tuple(differing_keys(store, read_marks(zarr.open_group(store, mode="r")).values()))
     return CubeCheck(layers=cube_statistics(cube), build=build, damaged=damaged)
 

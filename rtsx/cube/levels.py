@@ -16,6 +16,7 @@ from rtsx.cube.geozarr import multiscale_attrs, spatial_attrs
 from rtsx.cube.overviews import halve, halved_geobox, level_count, reduction_of
 from rtsx.cube.packing import packing
 from rtsx.cube.storage import StoragePlan
+from rtsx.cube.zarr import LAYERS
 
 __all__ = ["Levels", "level_below", "levels_of", "prepare_level", "root_attrs", "write_level"]
 
@@ -43,7 +44,8 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
 
 def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> Any:
     """Write metadata and coordinates of one level; returns the lazy work that writes the variables."""
-    prepared = cube.drop_encoding()
+    # By name, because listing a group gives them sorted, and some models tell their layers by place.
+    prepared = cube.drop_encoding().assign_attrs({LAYERS: [str(name) for name in cube.data_vars]})
     for name, variable in prepared.variables.items():
         variable.attrs.pop("grid_mapping", None)  # as other writers keep it; ours goes through `encoding`
         # None, instead of xarray's own NaN for floats, so that what had no nodata value gets none by being stored.

@@ -12,7 +12,7 @@ from rtsx.cube.georeference import geobox_of, with_georeference
 from rtsx.cube.rasters import AUTO_CHUNK
 from rtsx.cube.validation import layer_names
 from rtsx.cube.window import cell_window
-from rtsx.cube.zarr import StorageOptions, open_group
+from rtsx.cube.zarr import LAYERS, StorageOptions, open_group
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
@@ -39,7 +39,7 @@ def open_store(
         decode_coords="all",
         mask_and_scale=False,
     )
-    cube = _with_axes(_with_crs(_with_plain_strings(stored), path))
+    cube = _with_axes(_with_crs(_with_plain_strings(_in_order(stored)), path))
     try:
         geobox = geobox_of(cube)
     except CubeError as error:
@@ -58,6 +58,12 @@ def open_store(
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
+
+
+def _in_order(stored: xr.Dataset) -> xr.Dataset:
+    """Variables in the order in which they were written, where the store remembers it."""
+    known = [name for name in stored.attrs.get(LAYERS, ()) if name in stored.data_vars]
+    return stored[[*known, *(name for name in stored.data_vars if name not in known)]] if known else stored
 
 
 def _with_plain_strings(stored: xr.Dataset) -> xr.Dataset:

@@ -14,12 +14,14 @@ from zarr.storage import FsspecStore, LocalStore
 
 from rtsx.errors import CubeError
 
-__all__ = ["BUILD", "COMPLETE", "consolidate", "file_system", "is_url", "open_group", "store_of"]
+__all__ = ["BUILD", "COMPLETE", "LAYERS", "consolidate", "file_system", "is_url", "open_group", "store_of"]
 
 COMPLETE = "rtsx:complete"
 """Root attribute of the stores that we write: False from the first byte, True with the last one."""
 BUILD = "rtsx:build"
 """Root attribute of the stores that are built part by part: how far that is."""
+LAYERS = "rtsx:layers"
+"""Attribute of the groups that we write: names of the variables in their order."""
 
 StorageOptions = Mapping[str, Any]
 

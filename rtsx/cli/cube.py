@@ -1,0 +1,149 @@
+"""`rtsx cube`: from a YAML file to a store, and what is in either."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import complain, show, show_line
+from rtsx.cli.outputs import require_free, write_whole
+from rtsx.cli.progress import progress
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Builds cubes from YAML files, and looks into them.")
+
+_CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="A YAML file, or a Zarr store.", show_default=False)]
+_ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CUBE.yaml", help="What the cube is made of.", show_default=False)
+]
+_CellOption = Annotated[
+    str | None,
+    typer.Option(metavar="rNNNcNNN", help="A cell of the grid instead of the region.", rich_help_panel="Input"),
+]
+
+FAULTY = 1
+"""Exit status of a check that has found something wrong."""
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx cube build cube.yaml --out cube.zarr\n\nrtsx cube build cube.yaml --out native.zarr --native"
+)
+def build(
+    config: _ConfigArgument,
+    *,
+    out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The store.", rich_help_panel="Output")],
+    cell: _CellOption = None,
+    native: Annotated[
+        bool,
+        typer.Option(
+            "--native", help="Keep every image on its own grid; aligned on opening.", rich_help_panel="Output"
+        ),
+    ] = False,
+    shard: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Side of a shard; the config's chunk if left out.", rich_help_panel="Output"),
+    ] = None,
+    overviews: Annotated[bool, typer.Option(help="Also write coarser levels.", rich_help_panel="Output")] = True,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
+    from rtsx.config import build_cube, load_cube_config  # loads what reads and warps, which `--help` does not wait for
+
+    started = time.perf_counter()
+    grid = load_cube_config(config).grid.grid()
+    with progress("building", counts="part-"):
+        made = build_cube(
+            config,
+            out,
+            cell=None if cell is None else grid.cell(cell),
+            layout="native" if native else "aligned",
+            shard=shard,
+            overviews=overviews,
+            overwrite=overwrite,
+        )
+    rows: list[tuple[str, object]] = [
+        ("parts", f"{made.parts}, of which {made.built} were built now"),
+        ("left out", "\n".join(made.gaps)),
+        ("store", made.path),
+        ("config", f"{made.path.rstrip('/')}.yaml"),
+        ("time", f"{time.perf_counter() - started:.1f} s"),
+    ]
+    show("Built", rows)
+
+
+@app.command(epilog="Examples:\n\nrtsx cube info cube.yaml\n\nrtsx cube info cube.zarr")
+def info(
+    cube: _CubeArgument,
+    *,
+    cell: _CellOption = None,
+) -> None:
+    """Tell grid, layers, chunks, images and size of a cube; reads no pixel."""
+    from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
+
+    show(cube, info_rows(cube, cell=cell))
+
+
+@app.command(epilog="Examples:\n\nrtsx cube check cube.zarr\n\nrtsx cube check cube.yaml --cell r412c088")
+def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
+    """Read all of a cube: how much of it holds data, its values, and whether the stored bytes are those written.
+
+    Exit status 1 when something is wrong.
+    """
+    from rtsx.cli.cube_summary import check_rows, opened
+    from rtsx.cube.checking import check_cube
+
+    with progress("checking", counts="block_statistics"):
+        found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
+    show(cube, check_rows(found))
+    for problem in found.problems:
+        complain(problem)
+    if found.problems:
+        raise typer.Exit(FAULTY)
+
+
+@app.command(epilog="Examples:\n\nrtsx cube plot cube.zarr --out cube.png\n\nrtsx cube plot cube.yaml --out cube.png")
+def plot(
+    cube: _CubeArgument,
+    *,
+    out: Annotated[Path, typer.Option(metavar="PNG", help="The picture.", rich_help_panel="Output")],
+    layers: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Layers to draw; all if left out.", rich_help_panel="Input")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(metavar="PX", help="Pixels on the longer side.", min=16, rich_help_panel="Output")
+    ] = 600,
+    cell: _CellOption = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Draw a cube: true colour, and every layer with its values."""
+    from rtsx.cli.cube_picture import draw_cube
+    from rtsx.cli.cube_summary import small
+
+    require_free([str(out)], overwrite=overwrite)
+    with progress("drawing"):
+        draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))
+    show("Drawn", [("picture", out)])
+
+
+@app.command(epilog="Example:\n\nrtsx cube schema --out cube.schema.json")
+def schema(
+    *,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="File; standard output if left out.", rich_help_panel="Output")
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Print the JSON schema of the YAML file, for editors that complete and check it."""
+    from rtsx.config import cube_schema
+
+    text = json.dumps(cube_schema(), indent=2)
+    if out is None:
+        show_line(text)
+        return
+    require_free([str(out)], overwrite=overwrite)
+    write_whole(out, f"{text}\n".encode())
+    show("Written", [("schema", out)])
