@@ -19,6 +19,9 @@ __all__ = ["Access", "failure", "read_document"]
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
+_LONGEST_WAIT_S = 120
+"""Seconds after which a server that asks for patience is asked again all the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
@@ -43,6 +46,8 @@ class Access:
             allowed_methods=None,  # POST, too: a search changes nothing
             raise_on_status=False,
         )
+        # Set afterwards, because urllib3 before 2.6 does not take it: a server may ask to be left alone for hours.
+        retry.retry_after_max = _LONGEST_WAIT_S
         io = _SearchingIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
         with io.session:
             yield io

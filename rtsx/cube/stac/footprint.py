@@ -80,14 +80,17 @@ def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     """
     pixel = max(map(abs, (geobox.affine.a, geobox.affine.b)))
     native = [Polygon(ring) for ring in _native_rings(footprint, geobox)]
-    # Buffered, so that the parts of an outline that was cut at the antimeridian meet again.
+    # Buffered there and back, so that the parts of an outline that was cut at the antimeridian meet again.
     joined = union_all([part.buffer(pixel, join_style="mitre") for part in native if part.is_valid])
+    joined = joined.buffer(-pixel, join_style="mitre")
     outlines = []
     for part in getattr(joined, "geoms", [joined]):
+        if part.is_empty:
+            continue
         # A cut puts vertices on the bent line; the hull does without them. Not where an outline really has bays.
         is_plain = part.convex_hull.area <= _PLAIN * part.area
         outlines.append(part.convex_hull if is_plain else Polygon(part.exterior))
-    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines if not outline.is_empty]
+    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines]
     return union_all([make_valid(piece) for piece in (footprint, *widened)])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 from odc.geo.geobox import GeoBox
@@ -59,7 +60,7 @@ def images_of(
     CubeError
         An item lacks what is wanted, or an asset cannot be used; item and asset are named.
     """
-    hook = signer_named(sign) if sign is not None else str
+    hook = cache(signer_named(sign)) if sign is not None else str
     drafts = [_drafts(item, wanted, hook) for item in items]
     headers = _headers([draft for row in drafts for draft in row], read_header)
     return tuple(_image(row, headers) for row in drafts if row)
@@ -121,8 +122,9 @@ def _headers(
             answering.setdefault(draft.kind, draft.href)
         if draft.geobox is None:
             needed.setdefault(draft.href, draft)
+    answers = set(answering.values())
     for draft in drafts:
-        if draft.href in answering.values():
+        if draft.href in answers:
             needed.setdefault(draft.href, draft)
 
     def header(draft: _Draft) -> RasterHeader:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from shapely import MultiPolygon, box
+from urllib3 import HTTPResponse
+from urllib3.exceptions import ReadTimeoutError
 
 from rtsx.cube.image import Wanted
 from rtsx.cube.source import Period
@@ -238,3 +240,10 @@ def test_addresses_of_something_else(scripted: ScriptedServer, page: bytes, text
     scripted.answers["/"] = [(200, page)]
     with pytest.raises(CubeError, match=text):
         ids(StacSearch(scripted.url, (), access=ONCE))
+
+
+def test_a_server_that_asks_for_an_hour_gets_two_minutes() -> None:
+    with Access().session() as session:
+        retry = session.session.get_adapter("https://stac.example.org").max_retries
+        assert retry.get_retry_after(HTTPResponse(headers={"Retry-After": "3600"})) == 120
+        assert retry.increment("POST", "/search", error=ReadTimeoutError(None, "", "")).total == 3  # type: ignore[arg-type]
