@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from shapely import box
 from shapely.geometry.base import BaseGeometry
@@ -26,6 +27,9 @@ class StacDocuments(Protocol):
 
     def items(self, ids: Sequence[str]) -> Iterable[ItemDict]:
         """Items by id; those that are not there are left out."""
+
+    def headers_for(self, href: str) -> dict[str, str]:
+        """Headers that the request of an asset needs; none for another host, because they may hold a key."""
 
 
 class StacApi:
@@ -57,6 +61,10 @@ class StacApi:
             some = tuple(ids[start : start + _IDS_AT_ONCE])
             found = searched_items(self._request(some), self._access, area=box(-180, -90, 180, 90), period=None)
             yield from (item for item in found if item["id"] in some)  # servers exist that ignore ids
+
+    def headers_for(self, href: str) -> dict[str, str]:
+        """The headers of each request, for its own host."""
+        return dict(self._access.headers) if _host(href) == _host(self._url) else {}
 
     def _request(self, ids: tuple[str, ...]) -> SearchRequest:
         return SearchRequest(
@@ -94,6 +102,10 @@ class StaticCatalog:
         wanted = set(ids)
         return (item for item in self._walk() if item["id"] in wanted)
 
+    def headers_for(self, href: str) -> dict[str, str]:
+        """The headers of each request, for its own host."""
+        return dict(self._access.headers) if _host(href) == _host(self._href) else {}
+
     def _walk(self) -> Iterator[ItemDict]:
         # What was seen is left out, because links of catalogs can go round.
         waiting, seen = [self._href], set[str]()
@@ -109,6 +121,11 @@ class StaticCatalog:
             waiting += [absolute_href(link["href"], href) for link in links if link.get("rel") in ("child", "item")][
                 ::-1
             ]
+
+
+def _host(href: str) -> tuple[str, str]:
+    parts = urlsplit(href)
+    return parts.scheme, parts.netloc
 
 
 def _within(item: ItemDict, region: BaseGeometry, period: Period) -> bool:

@@ -9,7 +9,8 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.item import cloud_cover_of, item_name, time_of
+from rtsx.cube.stac.hrefs import signer_named
+from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
 from rtsx.errors import OrderError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.documents import StacDocuments
@@ -32,14 +33,18 @@ class StacProvider:
         Where its items come from.
     assets
         Keys of the assets to fetch; empty for all.
+    sign
+        Signing hook for the hrefs, see `rtsx.cube.stac.hrefs.signer_named`; None for hrefs that need none.
     """
 
     batch_size = 500
     can_clip = False
 
-    def __init__(self, documents: StacDocuments, *, assets: Sequence[str] = ()) -> None:
+    def __init__(self, documents: StacDocuments, *, assets: Sequence[str] = (), sign: str | None = None) -> None:
         self._documents = documents
+        self._signed = (lambda href: href) if sign is None else signer_named(sign)
         self._assets = tuple(assets)
+        self._items: dict[str, ItemDict] = {}
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
         """Scenes of the catalog; see `Provider`."""
@@ -51,15 +56,16 @@ class StacProvider:
 
     def look(self, batch: Batch, order_id: str) -> Answer:
         """The files of the batch's items, with links as fresh as the catalog gives them."""
-        items = {item["id"]: item for item in self._documents.items(batch.scene_ids)}
+        items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
+        self._items |= items
         files = [file for scene in batch.scene_ids if scene in items for file in self._files(items[scene])]
         gone = [scene for scene in batch.scene_ids if scene not in items]
         message = f"no longer in the catalog: {', '.join(gone[:5])}" if gone else ""
         return Answer(order_id=order_id, state="partial" if gone else "success", message=message, files=tuple(files))
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
-        """The item as its catalog has it; see `Provider`."""
-        return next(iter(self._documents.items((scene_id,))))
+        """The item as `look` has found it; see `Provider`."""
+        return self._items[scene_id]
 
     def _files(self, item: Mapping[str, Any]) -> list[RemoteFile]:
         missing = [key for key in self._assets if key not in item["assets"]]
@@ -68,7 +74,9 @@ class StacProvider:
                 f"Item {item_name(item)} has assets {sorted(item['assets'])}; {missing} were asked for. Name others in assets."
             )
         files = [
-            _file(item, key, asset) for key, asset in item["assets"].items() if not self._assets or key in self._assets
+            _file(item, key, href=self._signed(asset["href"]), headers=self._documents.headers_for(asset["href"]))
+            for key, asset in item["assets"].items()
+            if not self._assets or key in self._assets
         ]
         taken: set[str] = set()
         for index, file in enumerate(files):
@@ -103,16 +111,18 @@ def scene_of(item: Mapping[str, Any]) -> Scene:
     )
 
 
-def _file(item: Mapping[str, Any], key: str, asset: Mapping[str, Any]) -> RemoteFile:
+def _file(item: Mapping[str, Any], key: str, *, href: str, headers: Mapping[str, str]) -> RemoteFile:
+    asset = item["assets"][key]
     checksum = asset.get("file:checksum")
     return RemoteFile(
         scene_id=str(item["id"]),
         asset=key,
         name=PurePosixPath(urlsplit(asset["href"]).path).name or key,
-        href=asset["href"],
+        href=href,
         size=asset.get("file:size"),
         checksum=Checksum.from_multihash(checksum) if checksum else None,
         media_type=asset.get("type"),
+        headers=headers,
     )
 
 

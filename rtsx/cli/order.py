@@ -1,0 +1,287 @@
+"""`rtsx order`: choose scenes for a region, order them once, fetch them as a STAC catalog.
+
+What orders is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from rtsx.cli.console import notice, show, status
+from rtsx.cli.outputs import write_whole
+from rtsx.errors import OrderError
+
+if TYPE_CHECKING:
+    from rtsx.config.order import OrderConfig
+    from rtsx.ordering import Ledger, OrderPlan, RemoteFile
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Choose scenes for a region, order them once, fetch them.")
+
+_LISTED = 40
+"""Scenes that a summary lists; the files have them all."""
+
+OrderArgument = Annotated[
+    Path, typer.Argument(metavar="ORDER.yaml", help="Config of the order.", show_default=False, dir_okay=False)
+]
+
+
+@app.command(epilog="Example:\n\nrtsx order plan order.yaml")
+def plan(order: OrderArgument) -> None:
+    """Search for scenes and choose those that cover the region; nothing is ordered.
+
+    Writes ORDER.plan.json, which `submit` takes, and ORDER.plan.geojson, for a map.
+    """
+    from rtsx.config.order import load_order_config
+    from rtsx.ordering import select_scenes
+
+    config = load_order_config(order)
+    provider = config.provider()
+    region = config.geometry()
+    found = provider.search(region, config.period.period())
+    chosen = select_scenes(
+        found, region, wishes=config.wishes_value(), limits=config.limits_value(), clip=provider.can_clip
+    )
+    content = {"order": config.name, "digest": config.digest(), "plan": chosen.to_json()}
+    write_whole(_beside(order, "plan.json"), (json.dumps(content, indent=1) + "\n").encode())
+    chosen.write_geojson(_beside(order, "plan.geojson"))
+    _show_plan(chosen, config)
+    show("Written", [("plan", _beside(order, "plan.json")), ("map", _beside(order, "plan.geojson"))])
+    if not chosen.chosen:
+        raise OrderError(
+            f"No scene covers ground of the region: {chosen.candidates} were found, {chosen.refused} of them too cloudy. "
+            "Widen the period, or the limits."
+        )
+
+
+@app.command(epilog="Example:\n\nrtsx order submit order.yaml --yes")
+def submit(
+    order: OrderArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before ordering.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Also order again what failed, was cancelled or not delivered.")
+    ] = False,
+) -> None:
+    """Order what was planned and has not been ordered yet; run it as often as you like.
+
+    What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine.
+    """
+    from rtsx.config.order import load_order_config
+    from rtsx.ordering import Ledger, planned_batches, submit_order
+
+    config = load_order_config(order)
+    chosen = _planned(order, config)
+    provider = config.provider()
+    path = _beside(order, "ledger.json")
+    ledger = Ledger.load(path)
+    batches = planned_batches(chosen, ledger, provider, name=config.name, retry=retry)
+    cost = sum(sum(costs.values()) for _, costs in batches)
+    scenes = sum(len(costs) for _, costs in batches)
+    if not batches:
+        lost = f"; {len(ledger.lost)} scenes are lost, --retry orders them again" if ledger.lost else ""
+        notice(f"Everything planned has been ordered{lost}.")
+        return
+    show(
+        f"To order: {config.name}",
+        [
+            ("scenes", scenes),
+            ("orders", len(batches)),
+            ("cost", _km2(cost)),
+            ("ordered before", _km2(ledger.cost_km2) if ledger.entries else None),
+            ("budget", None if config.limits.budget_km2 is None else _km2(config.limits.budget_km2)),
+        ],
+    )
+    if config.limits.budget_km2 is None or ledger.cost_km2 + cost <= config.limits.budget_km2:
+        _confirm(yes, f"Order {scenes} scenes for {_km2(cost)}?")
+    ledger = submit_order(chosen, provider, path, name=config.name, budget_km2=config.limits.budget_km2, retry=retry)
+    _show_orders(ledger, path)
+
+
+@app.command("status", epilog="Example:\n\nrtsx order status order.yaml")
+def status_command(order: OrderArgument) -> None:
+    """Ask the provider where the orders stand."""
+    from rtsx.config.order import load_order_config
+    from rtsx.ordering import order_status
+
+    config = load_order_config(order)
+    path = _ledger_of(order)
+    _show_orders(order_status(config.provider(), path), path)
+
+
+@app.command(epilog="Example:\n\nrtsx order fetch order.yaml")
+def fetch(order: OrderArgument) -> None:
+    """Fetch what is ready into the folder `out`, a STAC catalog that cubes read; run it as often as you like.
+
+    The exit status is 0 when every scene that was ordered is there.
+    """
+    from rtsx.config.order import load_order_config
+    from rtsx.ordering import fetch_order
+
+    config = load_order_config(order)
+    path = _ledger_of(order)
+    provider = config.provider()
+    with _Bar() as bar:
+        done = fetch_order(
+            provider,
+            path,
+            config.folder,
+            collection=config.collection_id,
+            clip=config.geometry() if provider.can_clip else None,
+            parallel=config.parallel,
+            starting=bar.start,
+            advance=bar.advance,
+        )
+    show(
+        f"Fetched: {config.name}",
+        [
+            ("scenes", len(done.scenes)),
+            ("orders not ready", done.waiting or None),
+            ("scenes lost", ", ".join(done.lost[:_LISTED])),
+            ("catalog", config.folder / "collection.json" if (config.folder / "collection.json").exists() else None),
+        ],
+    )
+    reasons = [str(error) for error in list(done.failures.values())[:5]]
+    if len(done.failures) > 5:
+        reasons.append(f"And {len(done.failures) - 5} files more.")
+    if done.waiting:
+        reasons.append(f"{done.waiting} orders are not ready. Run fetch again later.")
+    if done.lost:
+        reasons.append(f"{len(done.lost)} scenes will not come. Run submit --retry to order them again.")
+    if reasons:
+        raise OrderError("\n".join(reasons))
+
+
+class _Bar:
+    """A progress bar of bytes; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=status(), disable=not status().is_terminal)
+        self._task = self._bar.add_task("fetching", total=0)
+        self._total = 0
+        self._lock = Lock()
+
+    def __enter__(self) -> "_Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, files: "Sequence[RemoteFile]") -> None:
+        self._total += sum(file.size or 0 for file in files)
+        self._bar.update(self._task, total=self._total or None)
+
+    def advance(self, file: "RemoteFile", count: int) -> None:
+        with self._lock:
+            self._bar.advance(self._task, count)
+
+
+def _beside(order: Path, ending: str) -> Path:
+    return order.with_name(f"{order.stem}.{ending}")
+
+
+def _ledger_of(order: Path) -> Path:
+    path = _beside(order, "ledger.json")
+    if not path.exists():
+        raise OrderError(f"Nothing has been ordered yet: there is no {path}. Run rtsx order submit {order} first.")
+    return path
+
+
+def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
+    """The plan that was made of this very config."""
+    from rtsx.ordering import OrderPlan
+
+    path = _beside(order, "plan.json")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        digest, plan_ = content["digest"], content["plan"]
+    except FileNotFoundError as error:
+        raise OrderError(f"There is no plan: {path} is missing. Run rtsx order plan {order} first.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OrderError(f"{path} is no plan of an order: {error!r}. Run rtsx order plan {order} again.") from error
+    if digest != config.digest():
+        raise OrderError(
+            f"{order} has changed since it was planned. Run rtsx order plan {order} again, and look at it."
+        )
+    return OrderPlan.from_json(plan_)
+
+
+def _confirm(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise OrderError(f"{question} There is no terminal to ask on, so nothing was ordered. Pass --yes.")
+    if not typer.confirm(question, err=True):
+        raise OrderError("Not confirmed, so nothing was ordered.")
+
+
+def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
+    scenes = [
+        (
+            one.scene.id,
+            (
+                f"{one.scene.day}, cloud {_percent(one.scene.cloud_cover)}, cost {_km2(one.cost_km2)}, shows "
+                f"{_km2(one.covers_km2)}, {_km2(one.alone_km2)} of it alone"
+            ),
+        )
+        for one in chosen.chosen[:_LISTED]
+    ]
+    if len(chosen.chosen) > _LISTED:
+        scenes.append(("...", f"and {len(chosen.chosen) - _LISTED} more"))
+    show("Scenes", scenes)
+    most = max(chosen.days.values(), default=1)
+    show("Days", [(day, f"{'#' * max(1, round(30 * n / most))} {n}") for day, n in chosen.days.items()])
+    stopped = {
+        "complete": "no candidate covers more",
+        "coverage": "the coverage asked for is reached",
+        "scenes": "max_scenes is reached",
+        "budget": "budget_km2 is reached",
+    }
+    show(
+        f"Plan: {config.name}",
+        [
+            ("candidates", f"{chosen.candidates}, {chosen.refused} of them outside the limits"),
+            ("chosen", f"{len(chosen.chosen)} scenes on {len(chosen.days)} days; {stopped[chosen.stop]}"),
+            ("covered", f"{chosen.coverage:.2%} of {_km2(chosen.region_km2)}"),
+            ("not covered", _km2(chosen.region_km2 - chosen.covered_km2)),
+            ("candidates cover", f"{chosen.coverable_km2 / chosen.region_km2:.2%}"),
+            ("overlap", _km2(chosen.overlap_km2)),
+            ("cost", f"{_km2(chosen.cost_km2)}, {'clipped to the region' if chosen.clip else 'whole scenes'}"),
+        ],
+    )
+
+
+def _show_orders(ledger: "Ledger", path: Path) -> None:
+    show(
+        "Orders",
+        [
+            (entry.name, f"{entry.state}, {len(entry.scenes)} scenes, {len(entry.delivered)} fetched. {entry.message}")
+            for entry in ledger.entries
+        ],
+    )
+    show(
+        "Total",
+        [
+            ("scenes", len(ledger.ordered)),
+            ("lost", len(ledger.lost) or None),
+            ("cost", _km2(ledger.cost_km2)),
+            ("ledger", path),
+        ],
+    )
+
+
+def _km2(area: float) -> str:
+    return f"{area:,.1f} km²"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} %"

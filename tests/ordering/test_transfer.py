@@ -1,0 +1,169 @@
+import os
+import threading
+
+import pytest
+
+from rtsx.errors import OrderError
+from rtsx.ordering.checksum import Checksum, checksum_of
+from rtsx.ordering.provider import RemoteFile
+from rtsx.ordering.transfer import fetch_file, fetch_files
+
+DATA = os.urandom(400_000)
+
+
+@pytest.fixture
+def remote(file_server):
+    """Make a remote file: ``remote(name, data, **fields)``."""
+
+    def make(name="a.tif", data=DATA, **fields):
+        path = file_server.folder / name
+        path.write_bytes(data)
+        known = {"size": len(data), "checksum": checksum_of(path)} | fields
+        return RemoteFile(scene_id="s", asset="image", name=name, href=f"{file_server.url}/{name}", **known)
+
+    return make
+
+
+@pytest.fixture
+def pauses():
+    return []
+
+
+def test_a_file_arrives_whole_and_alone(remote, tmp_path, pauses):
+    pieces = []
+    fetch_file(
+        remote(), tmp_path / "out" / "a.tif", advance=lambda file, count: pieces.append(count), pause=pauses.append
+    )
+    assert (tmp_path / "out" / "a.tif").read_bytes() == DATA
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]
+    assert sum(pieces) == len(DATA)
+
+
+def test_what_is_there_is_not_asked_for(remote, file_server, tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"mine")
+    fetch_file(remote(), tmp_path / "a.tif")
+    assert file_server.asked == []
+
+
+def test_a_cut_transfer_goes_on(remote, file_server, tmp_path, pauses):
+    file_server.trouble["/a.tif"] = ["cut", "cut"]
+    fetch_file(remote(), tmp_path / "a.tif", pause=pauses.append)
+    assert (tmp_path / "a.tif").read_bytes() == DATA
+    starts = [int(wanted.removeprefix("bytes=").rstrip("-")) for _, wanted, _ in file_server.asked if wanted]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < len(DATA)
+    assert pauses == [2.0, 4.0]
+
+
+def test_a_process_that_was_killed_goes_on(remote, file_server, tmp_path):
+    file = remote()
+    file_server.trouble["/a.tif"] = ["cut", 404]
+    with pytest.raises(OrderError, match="answers 404"):
+        fetch_file(file, tmp_path / "a.tif", pause=lambda seconds: None)
+    assert not (tmp_path / "a.tif").exists()
+    fetch_file(file, tmp_path / "a.tif")
+    assert file_server.asked[-1][1] is not None
+    assert (tmp_path / "a.tif").read_bytes() == DATA
+
+
+def test_a_file_that_changed_meanwhile_is_taken_from_the_beginning(remote, file_server, tmp_path, pauses):
+    old = remote()
+    file_server.trouble["/a.tif"] = ["cut", 404]
+    with pytest.raises(OrderError):
+        fetch_file(old, tmp_path / "a.tif", pause=pauses.append)
+    new = remote(data=DATA[::-1])
+    fetch_file(new, tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes() == DATA[::-1]
+
+
+def test_without_a_version_nothing_is_pieced_together(remote, file_server, tmp_path):
+    file_server.tagged = False
+    file_server.trouble["/a.tif"] = ["cut"]
+    fetch_file(remote(size=None, checksum=None), tmp_path / "a.tif", pause=lambda seconds: None)
+    assert (tmp_path / "a.tif").read_bytes() == DATA
+    assert all(wanted is None for _, wanted, _ in file_server.asked)
+
+
+def test_the_server_says_how_long_to_wait(remote, file_server, tmp_path, pauses):
+    file_server.trouble["/a.tif"] = [503, 429]
+    fetch_file(remote(), tmp_path / "a.tif", pause=pauses.append)
+    assert pauses == [7.0, 4.0]
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_does_not_pass_is_told_at_once(remote, file_server, tmp_path, pauses, status):
+    file_server.trouble["/a.tif"] = [status]
+    with pytest.raises(OrderError, match=rf"a.tif of scene s cannot be fetched: .*answers {status} .*\(attempt 1\)"):
+        fetch_file(remote(), tmp_path / "a.tif", pause=pauses.append)
+    assert pauses == []
+
+
+def test_a_token_is_not_printed(remote, file_server, tmp_path):
+    file = remote()
+    secret = RemoteFile(
+        scene_id="s", asset="image", name="b.tif", href=f"{file_server.url}/b.tif?token=secret", headers={"K": "secret"}
+    )
+    with pytest.raises(OrderError) as told:
+        fetch_file(secret, tmp_path / "b.tif")
+    assert "secret" not in str(told.value) + str(told.value.__cause__)
+    assert "secret" not in repr(file)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"size": 399_999}, "400000 bytes instead of 399999"),
+        ({"checksum": Checksum("md5", 32 * "0")}, "its md5 is .* instead of 000"),
+    ],
+)
+def test_what_does_not_add_up_never_gets_its_name(remote, file_server, tmp_path, fields, told):
+    with pytest.raises(OrderError, match=f"arrived 5 times, but .*{told}"):
+        fetch_file(remote(**fields), tmp_path / "a.tif")
+    assert list(tmp_path.glob("*.tif")) == list(tmp_path.glob(".a*")) == []
+
+
+def test_files_come_side_by_side_but_never_more_than_asked(remote, tmp_path):
+    files = [remote(f"{n}.bin", DATA[: 1000 + n]) for n in range(12)]
+    running, most, lock = set(), [], threading.Lock()
+
+    def advance(file, count):
+        with lock:
+            running.add(threading.get_ident())
+            most.append(len(running))
+
+    assert fetch_files(files, tmp_path, parallel=3, advance=advance) == {}
+    assert max(most) <= 3
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {f"{n}.bin" for n in range(12)}
+
+
+def test_one_failure_does_not_stop_the_others(remote, file_server, tmp_path):
+    good, bad = remote("good.bin"), remote("bad.bin")
+    file_server.trouble["/bad.bin"] = [404]
+    failures = fetch_files([bad, good], tmp_path)
+    assert list(failures) == ["s/bad.bin"]
+    assert (tmp_path / "s" / "good.bin").exists()
+
+
+def test_paths_and_other_file_systems(tmp_path):
+    import fsspec
+
+    (tmp_path / "in.bin").write_bytes(DATA)
+    fsspec.filesystem("memory").pipe("/rtsx-ordering/in.bin", DATA)
+    for n, href in enumerate([str(tmp_path / "in.bin"), f"file://{tmp_path}/in.bin", "memory://rtsx-ordering/in.bin"]):
+        fetch_file(RemoteFile(scene_id="s", asset="a", name="x", href=href, size=len(DATA)), tmp_path / str(n))
+        assert (tmp_path / str(n)).read_bytes() == DATA
+    with pytest.raises(OrderError, match="cannot be fetched"):
+        fetch_file(RemoteFile(scene_id="s", asset="a", name="x", href=str(tmp_path / "none")), tmp_path / "y")
+
+
+def test_checksums_as_stac_has_them(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    for algorithm in ("md5", "sha1", "sha256", "sha512"):
+        checksum = checksum_of(tmp_path / "f", algorithm)
+        assert Checksum.from_multihash(checksum.multihash.upper()) == checksum
+    assert (
+        checksum_of(tmp_path / "f").multihash == "1220ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert Checksum.from_multihash("1620" + 64 * "0") is None
+    with pytest.raises(OrderError, match="has 64 hexadecimal digits"):
+        Checksum("sha256", "00")
