@@ -146,14 +146,17 @@ class Ground:
         x = (columns * _LATTICE + 0.5 + self.phase[1]) * self.pixel[1]
         grid_x, grid_y = np.meshgrid(x, y)
         nodes = np.stack(towards_north(self.crs, grid_x, grid_y))
-        across = _between(nodes, self.corner[1], self.shape[1])
-        return _between(across.swapaxes(1, 2), self.corner[0], self.shape[0]).swapaxes(1, 2)
+        return _between(_between(nodes, self.corner[1], self.shape[1], axis=2), self.corner[0], self.shape[0], axis=1)
 
 
-def _between(nodes: NDArray[np.floating], first: int, count: int) -> NDArray[np.float32]:
-    """Values at `count` pixels from `first` on, along the last axis, from values every `_LATTICE` pixels."""
+def _between(nodes: NDArray[np.floating], first: int, count: int, *, axis: int) -> NDArray[np.float32]:
+    """Values at `count` pixels from `first` on, along one axis, from values every `_LATTICE` pixels."""
     cell, part = np.divmod(np.arange(first, first + count), _LATTICE)
     cell -= cell[0]
-    share = (part / _LATTICE).astype(np.float32)
-    near = nodes.astype(np.float32)
-    return near[..., cell] * (1 - share) + near[..., cell + 1] * share
+    nodes = nodes.astype(np.float32, copy=False)
+    values, steps = nodes.take(cell, axis), nodes.take(cell + 1, axis)
+    # In place, because these are as large as the window.
+    steps -= values
+    steps *= (part / _LATTICE).astype(np.float32).reshape(np.where(np.arange(3) == axis, count, 1))
+    values += steps
+    return values

@@ -84,11 +84,13 @@ def terrain_layer(
 
     Examples
     --------
-    >>> @terrain_layer("doc_drop", units="m", halo_px=1)
+    >>> @terrain_layer("drop", units="m", halo_px=1)
     ... def drop(dem, ground):
     ...     return dem - np.roll(dem, 1, axis=0)
-    >>> terrain_named("doc_drop").units
+    >>> terrain_named("drop").units
     'm'
+    >>> TERRAIN.pop("drop").halo_px  # and it is gone again
+    1
     """
 
     def register(kernel: TerrainKernel) -> TerrainKernel:
