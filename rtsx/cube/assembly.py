@@ -18,6 +18,7 @@ from rtsx.cube.image import Image
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.region import search_area
 from rtsx.cube.rules import GOOD, LOW
+from rtsx.cube.stacks import lazy_stacks
 from rtsx.cube.steps import Step, time_steps
 from rtsx.cube.stored import stored_layers
 from rtsx.cube.sun import mean_sun
@@ -132,9 +133,26 @@ def _planned(
             gaps=source.unreadable == "gap",
         )
     chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
+    has_time = source.group != "all"
+    if source.reader != "rtsx" and isinstance(blocks, BlockReader):
+        arrays = lazy_stacks(blocks, steps, reader=source.reader, chunks=chunks, has_time=has_time)
+    else:
+        hits = meeting(images, geobox, chunks, halo=blocks.halo)
+        arrays = lazy_blocks(blocks, _by_chunk(steps, hits), chunks=chunks, has_time=has_time)
+    dims = ("time", "y", "x") if has_time else ("y", "x")
+    variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
+    quality = xr.Variable(dims, arrays["quality"], {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"})
+    if source.quality is not None:
+        variables[f"quality_{source.name}"] = quality
+    return _Planned(source=source, steps=steps, variables=variables, quality=quality)
+
+
+def _by_chunk(
+    steps: Sequence[Step], hits: Sequence[Sequence[tuple[int, int]]]
+) -> list[dict[tuple[int, int], list[int]]]:
+    """Per step the images of each chunk, from the chunks of each image."""
     per_step: list[dict[tuple[int, int], list[int]]] = []
     place = 0
-    hits = meeting(images, geobox, chunks, halo=blocks.halo)
     for step in steps:
         by_chunk: dict[tuple[int, int], list[int]] = {}
         for _ in step.images:
@@ -142,14 +160,7 @@ def _planned(
                 by_chunk.setdefault(index, []).append(place)
             place += 1
         per_step.append(by_chunk)
-    has_time = source.group != "all"
-    arrays = lazy_blocks(blocks, per_step, chunks=chunks, has_time=has_time)
-    dims = ("time", "y", "x") if has_time else ("y", "x")
-    variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
-    quality = xr.Variable(dims, arrays["quality"], {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"})
-    if source.quality is not None:
-        variables[f"quality_{source.name}"] = quality
-    return _Planned(source=source, steps=steps, variables=variables, quality=quality)
+    return per_step
 
 
 def _valid(plans: Sequence[_Planned]) -> xr.DataArray:

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.warp import warp
-from rtsx.cube.composite import Piece, best, first, fused_mean, fused_median
+from rtsx.cube.composite import Piece, Stack, best, first, fused_mean, fused_median
 from rtsx.cube.gaps import Gap, report_gap
 from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.image import AssetBands, Image
@@ -143,36 +143,49 @@ class BlockReader:
         CubeError
             An image cannot be read, and gaps are errors; it is named.
         """
-        stack = _Chunk(reader=self, images=tuple(self.images[place] for place in places), rows=rows, columns=columns)
-        empty = self._empty((rows[1] - rows[0], columns[1] - columns[0]))
+        images = tuple(self.images[place] for place in places)
+        stack = _Chunk(reader=self, images=images, rows=rows, columns=columns)
+        return self.fused(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
+
+    def fused(self, stack: Stack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
+        empty = self._empty(shape)
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
-        everything = slice(0, rows[1] - rows[0])
+        everything = slice(0, shape[0])
         if self.composite == "first":
-            fused = first(stack.pieces(everything), empty=empty, least=least)
+            made = first(stack.pieces(everything), empty=empty, least=least)
         elif self.composite == "best":
-            fused = best(stack.pieces(everything), empty=empty)
+            made = best(stack.pieces(everything), empty=empty)
         elif self.composite == "mean":
-            fused = fused_mean(stack.pieces(everything), empty=empty, least=least)
+            made = fused_mean(stack.pieces(everything), empty=empty, least=least)
         else:
-            fused = fused_median(stack, empty=empty, least=least, rows_at_once=self._rows_at_once(len(places), columns))
-        return (*fused.layers, fused.quality)
+            rows_at_once = self._rows_at_once(count, width=shape[1])
+            made = fused_median(stack, empty=empty, least=least, rows_at_once=rows_at_once)
+        return (*made.layers, made.quality)
+
+    def judged(self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None) -> Piece:
+        """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
+        quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
+        if self.quality is not None and data is not None:
+            quality = np.minimum(quality, self.quality.rule.quality(data))
+        return Piece(tuple(layers), quality)
 
     def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Piece:
         """One image on a window of the cube: its layers, and the level of every pixel."""
         halo = self.halo
         window = window_of(self.geobox, rows, columns, halo=halo)
         layers, valid = self._warped_layers(image, window)
-        quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
+        data = None
         if self.quality is not None:
             bands = image.bands[self.quality.wanted.name]
-            data = warp(open_reader(bands), window, resampling="nearest", anchor=self.anchor)
-            level = self.quality.rule.quality(data.pixels)
-            level[~data.valid.all(axis=0)] = 0
-            quality = np.minimum(quality, level)
-            if self.quality.erode_m:
-                quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
+            warped = warp(open_reader(bands), window, resampling="nearest", anchor=self.anchor)
+            data, valid = warped.pixels, valid & warped.valid.all(axis=0)
+        piece = self.judged(layers, valid, data)
+        quality = piece.quality
+        if self.quality is not None and self.quality.erode_m:
+            quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
         inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
-        return Piece(tuple(layer[inner] for layer in layers), quality[inner])
+        return Piece(tuple(layer[inner] for layer in piece.layers), quality[inner])
 
     def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
         """Layers of one image, bands of one file read together, and where all of them hold data."""
@@ -211,10 +224,10 @@ class BlockReader:
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
         return Piece(layers, np.zeros(shape, np.uint8))
 
-    def _rows_at_once(self, count: int, columns: tuple[int, int]) -> int:
+    def _rows_at_once(self, count: int, *, width: int) -> int:
         """Rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
         pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
-        return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * (columns[1] - columns[0])))
+        return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * width))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube.rasterio import RasterHeader, read_window, stored_dtype
 
-__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks"]
+__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks", "picked"]
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -136,18 +136,43 @@ def lazy_blocks(
         for iy, ix in indices:
             task = _BlockTask(tuple(images.get((iy, ix), ())), spans[0][iy], spans[1][ix], has_time)
             read[(f"block-{token}", *step, iy, ix)] = (task, shared)
-    layers, dependencies = {f"blocks-{token}": read}, {f"blocks-{token}": set[str]()}
+    graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
+    return picked(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
+
+
+def picked(
+    graph: HighLevelGraph,
+    blocks: Blocks,
+    *,
+    token: str,
+    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    steps: int | None,
+) -> dict[str, da.Array]:
+    """Lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
+
+    Parameters
+    ----------
+    graph
+        Has a layer ``blocks-{token}`` with a task for every step and chunk.
+    blocks
+        Names and dtypes of what these return.
+    token
+        What tells them from other tasks.
+    chunks
+        Lengths of the chunks along y and x.
+    steps
+        Length of the time dimension; None for no such dimension.
+    """
+    indices = list(
+        product(*(range(len(lengths)) for lengths in (*([[1] * steps] if steps is not None else []), *chunks)))
+    )
     lazy = {}
     for place, (name, dtype) in enumerate(zip(blocks.names, blocks.dtypes, strict=True)):
         key = f"{name}-{token}"
-        picked: dict[Any, Any] = {
-            (key, *step, *index): (getitem, (f"block-{token}", *step, *index), place)
-            for step in steps
-            for index in indices
-        }
-        graph = HighLevelGraph({**layers, key: picked}, {**dependencies, key: {f"blocks-{token}"}})
-        leading = ((1,) * len(meeting),) if has_time else ()
-        lazy[name] = da.Array(graph, key, chunks=(*leading, *chunks), dtype=dtype)
+        parts: dict[Any, Any] = {(key, *index): (getitem, (f"block-{token}", *index), place) for index in indices}
+        whole = HighLevelGraph({**graph.layers, key: parts}, {**graph.dependencies, key: {f"blocks-{token}"}})
+        leading = () if steps is None else ((1,) * steps,)
+        lazy[name] = da.Array(whole, key, chunks=(*leading, *chunks), dtype=dtype)
     return lazy
 
 

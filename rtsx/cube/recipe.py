@@ -8,7 +8,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.derived import DerivedLayer
 from rtsx.cube.image import Wanted
-from rtsx.cube.masks import MaskRule
+from rtsx.cube.rules import MaskRule
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.terrain import TerrainLayer
 from rtsx.errors import CubeError
@@ -118,6 +118,11 @@ class SourceRecipe:
         if self.reader != "rtsx" and self.terrain:
             raise CubeError(
                 f"Source {self.name!r}: terrain needs the halo that only the reader 'rtsx' gives; got {self.reader!r}."
+            )
+        if self.reader != "rtsx" and self.quality is not None and self.quality.erode_m:
+            raise CubeError(
+                f"Source {self.name!r}: eroding needs the halo that only the reader 'rtsx' gives; got {self.reader!r} with "
+                f"erode_m={self.quality.erode_m}."
             )
         if self.terrain and (self.group != "all" or self.composite != "first" or self.quality is not None):
             raise CubeError(
