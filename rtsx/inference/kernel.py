@@ -140,17 +140,31 @@ def _batch(tiles: Sequence[Tile], prepared: torch.Tensor, *, region: Region, til
     size = tiling.tile
     batch = prepared.new_empty((len(tiles), prepared.shape[0], size, size))
     for place, tile in zip(batch, tiles, strict=True):
-        start = [first - part.start for first, part in zip(tile.start, region, strict=True)]
-        begin = [max(-first, 0) for first in tile.start]
-        end = [min(length - first, size) for first, length in zip(tile.start, tiling.shape, strict=True)]
-        y, x = (slice(s + b, s + e) for s, b, e in zip(start, begin, end, strict=True))
-        inside = prepared[:, y, x]
-        for axis in (0, 1):
-            if (begin[axis], end[axis]) != (0, size):
-                mirror = reflected(-begin[axis], size - begin[axis], length=end[axis] - begin[axis])
-                inside = inside.index_select(axis + 1, torch.from_numpy(mirror).to(prepared.device))
-        place.copy_(inside)
+        inside = tuple(
+            slice(max(-first, 0), min(length - first, size))
+            for first, length in zip(tile.start, tiling.shape, strict=True)
+        )
+        y, x = (
+            slice(first - part.start + within.start, first - part.start + within.stop)
+            for first, part, within in zip(tile.start, region, inside, strict=True)
+        )
+        place[:, inside[0], inside[1]].copy_(prepared[:, y, x])
+        _mirror(place[:, inside[0]], inside[1], axis=2)
+        _mirror(place, inside[0], axis=1)
     return batch
+
+
+def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
+    """Fill one axis of a window (layer, y, x) beyond its inside, in place.
+
+    Margins alone, instead of an index over the whole window: a large tile is mirrored often, and copied twice that way.
+    """
+    within = place.narrow(axis, inside.start, inside.stop - inside.start)
+    for start, stop in ((0, inside.start), (inside.stop, place.shape[axis])):
+        if start < stop:
+            mirror = reflected(start - inside.start, stop - inside.start, length=inside.stop - inside.start)
+            margin = within.index_select(axis, torch.from_numpy(mirror).to(place.device))
+            place.narrow(axis, start, stop - start).copy_(margin)
 
 
 def _blend(answer: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
