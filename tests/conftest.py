@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from rtsx.synthetic import RegionFiles
 
 # No deadline, because on a shared machine the first example pays for imports and page faults of others.
 settings.register_profile("rtsx", deadline=None)
@@ -25,3 +29,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: set RTSX_REAL_DATA, or put it at {beside}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def region_files(tmp_path_factory: pytest.TempPathFactory) -> "RegionFiles":
+    """A synthetic region: four overlapping scenes in two UTM zones, tiles of elevation, trends, and their catalog."""
+    from rtsx.synthetic import RegionSpec, write_region  # here, because most tests need none of it
+
+    spec = RegionSpec(seed=1, size=256, scenes=2, years=(2023, 2024))
+    return write_region(spec, tmp_path_factory.mktemp("region") / "files")

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 import geopandas as gpd
 import shapely
 from pydantic import BeforeValidator, Field, model_validator
+from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.strict import FilePath, Strict
@@ -145,7 +146,7 @@ def _read(file: str) -> BaseGeometry:
     try:
         table = gpd.read_parquet(file) if Path(file).suffix == ".parquet" else gpd.read_file(file)
         region = shapely.force_2d(table.to_crs("EPSG:4326").union_all())
-    except (OSError, ValueError) as error:  # pyogrio's errors are among them, and a table without a CRS
+    except (OSError, ValueError, DataSourceError) as error:  # also for a table without a CRS
         raise ConfigError(f"The region in {file} cannot be read: {error}. Give a vector file with a CRS.") from error
     if region.is_empty:
         raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")

@@ -1,0 +1,185 @@
+"""Every file in `configs/` loads, obeys the published schema, and opens on data in the formats that it names."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from odc.geo.geobox import GeoBox
+
+from rtsx.config import cube_schema, load_cube_config, open_cube
+from rtsx.grid import Grid, lonlat_polygon
+from rtsx.synthetic import RegionFiles, demo_spec, region_items, write_scene
+from tests.servers import rustac_server
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FILES = sorted(CONFIGS.glob("cube*.yaml"))
+TEN = (
+    "ndvi",
+    "blue",
+    "green",
+    "red",
+    "nir",
+    "relative_elevation",
+    "slope",
+    "tc_brightness",
+    "tc_greenness",
+    "tc_wetness",
+)
+
+
+@pytest.fixture(scope="module")
+def server(region_files: RegionFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A STAC API with the region's items."""
+    items = region_items(region_files)
+    names = sorted({item["collection"] for item in items})
+    with rustac_server(tmp_path_factory.mktemp("server"), items, names) as url:
+        yield url
+
+
+@pytest.fixture
+def ground(region_files: RegionFiles) -> GeoBox:
+    """A hundred pixels in the middle of the region."""
+    return around(region_files.images[0], Grid.arctic(resolution=3), side=100)
+
+
+def around(path: Path, grid: Grid, *, side: int) -> GeoBox:
+    with rasterio.open(path) as file:
+        box = GeoBox(file.shape, file.transform, file.crs)
+    middle = grid.projected(lonlat_polygon(box.extent.geom, str(box.crs))).centroid
+    row = round((grid.origin[1] - middle.y) / grid.resolution)
+    column = round((middle.x - grid.origin[0]) / grid.resolution)
+    return grid.window((row - side // 2, row + side // 2), (column - side // 2, column + side // 2))
+
+
+@pytest.fixture
+def local(region_files: RegionFiles, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the configs at the synthetic region."""
+    for window in ("2000-2019", "2005-2024"):
+        (tmp_path / f"tcvis_{window}.tif").symlink_to(region_files.tcvis)
+    monkeypatch.setenv("RTSX_CATALOG", str(region_files.catalog))
+    monkeypatch.setenv("RTSX_PLANETSCOPE", str(region_files.catalog))
+    monkeypatch.setenv("RTSX_DEM_STAC", server)
+    monkeypatch.setenv("RTSX_DEM_COLLECTION", "arcticdem-mosaic-10m")
+    monkeypatch.setenv("RTSX_TCVIS", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_loads_and_comes_back(path: Path, tmp_path: Path) -> None:
+    config = load_cube_config(path)
+    again = tmp_path / "again.yaml"
+    again.write_text(config.resolved().to_yaml())
+    assert load_cube_config(again) == config.resolved()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_obeys_the_schema(path: Path) -> None:
+    values = json.loads(json.dumps(yaml.safe_load(path.read_text()), default=str))
+    jsonschema.validate(values, cube_schema())
+
+
+def test_the_schema_refuses_unknown_keys() -> None:
+    with pytest.raises(jsonschema.ValidationError, match="reslution"):
+        jsonschema.validate({"sources": {"a": {"layers": ["b"]}}, "grid": {"reslution": 3}}, cube_schema())
+
+
+def test_the_published_schema_is_current() -> None:
+    published = json.loads((CONFIGS / "cube.schema.json").read_text())
+    assert published == cube_schema(), "write it again: rtsx cube schema --out configs/cube.schema.json --overwrite"
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize("name", ["cube-demo", "cube-planetscope"])
+def test_ten_layers_of_the_first_models_open(name: str, ground: GeoBox) -> None:
+    cube = open_cube(CONFIGS / f"{name}.yaml", ground)
+    assert tuple(cube.data_vars)[:10] == TEN
+    valid = cube["valid"].values
+    assert 0.3 < valid.mean() <= 1
+    assert np.isfinite(cube["relative_elevation"].values[valid]).all()
+    assert (cube["red"].values[valid] > 0).all()
+
+
+@pytest.mark.usefixtures("local")
+def test_the_layers_of_darts_v2_open_with_a_step_per_day(ground: GeoBox) -> None:
+    cube = open_cube(CONFIGS / "cube-planetscope-darts-v2.yaml", ground)
+    assert cube["red"].dims == ("time", "y", "x")
+    assert set(cube["time"].dt.year.values) == {2024}
+    assert {"dem", "aspect", "hillshade", "curvature", "ndvi"} <= set(cube.data_vars)
+    assert 0 <= float(cube["hillshade"].min()) <= float(cube["hillshade"].max()) <= 1
+
+
+def test_files_open_without_a_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = write_scene(demo_spec(size=128), tmp_path)
+    monkeypatch.setenv("RTSX_FILES", str(tmp_path))
+    cube = open_cube(CONFIGS / "cube-files.yaml", around(files.image, Grid.arctic(resolution=3), side=60))
+    assert tuple(cube.data_vars)[:10] == TEN
+    assert cube["red"].attrs["units"] == "reflectance"
+    assert cube["valid"].values.any()
+
+
+def test_sentinel2_opens_from_a_server(
+    region_files: RegionFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [sentinel2(path, tmp_path, date=f"2024-07-{day:02d}") for day, path in enumerate(region_files.images, 10)]
+    items = [*images, *(item for item in region_items(region_files) if item["collection"].startswith("arcticdem"))]
+    with rustac_server(tmp_path, items, ["sentinel-2-l2a", "arcticdem-mosaic-10m"]) as url:
+        monkeypatch.setenv("RTSX_S2_STAC", url)
+        monkeypatch.setenv("RTSX_DEM_STAC", url)
+        monkeypatch.setenv("RTSX_DEM_COLLECTION", "arcticdem-mosaic-10m")
+        ground = around(region_files.images[0], Grid.arctic(resolution=10), side=30)
+        cube = open_cube(CONFIGS / "cube-sentinel2.yaml", ground)
+        assert tuple(cube.data_vars)[:7] == ("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope")
+        assert cube["red"].attrs["add_offset"] == -0.1
+        valid = cube["valid"].values
+        assert valid.any()
+        assert (cube["quality_sentinel2"].values[valid] == 2).all()
+
+
+def sentinel2(path: Path, folder: Path, *, date: str) -> dict[str, Any]:
+    """A PlanetScope-like file as a Sentinel-2 L2A item: one file per band at 10 m, classes at 20 m."""
+    with rasterio.open(path) as file:
+        height, width = file.height * 3 // 20 * 2, file.width * 3 // 20 * 2
+        pixels = file.read(out_shape=(file.count, height, width))
+        transform = file.transform @ file.transform.scale(file.width / width, file.height / height)
+        crs = file.crs
+    name = f"S2_{path.stem[:15]}"
+    assets: dict[str, Any] = {}
+    bands = dict(zip(("blue", "green", "red", "nir"), pixels, strict=True))
+    bands["scl"] = np.where(pixels[0, ::2, ::2] > 0, 4, 0).astype(np.uint8)
+    for key, band in bands.items():
+        step = 2 if key == "scl" else 1
+        affine = transform @ transform.scale(step)
+        target = folder / f"{name}_{key}.tif"
+        stored = band if key == "scl" else np.where(band > 0, band + 1000, 0).astype(np.uint16)
+        with rasterio.open(
+            target, "w", driver="GTiff", count=1, height=band.shape[0], width=band.shape[1], dtype=stored.dtype,
+            crs=crs, transform=affine, nodata=0,
+        ) as file:  # fmt: skip
+            file.write(stored, 1)
+        packed = {} if key == "scl" else {"scale": 0.0001, "offset": -0.1}
+        assets[key] = {
+            "href": str(target),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "proj:shape": list(band.shape),
+            "proj:transform": list(affine)[:6],
+            "eo:bands": [{"name": key, "common_name": key}],
+            "raster:bands": [{"data_type": str(stored.dtype), "nodata": 0, **packed}],
+        }
+    with rasterio.open(path) as file:
+        outline = lonlat_polygon(GeoBox(file.shape, file.transform, file.crs).extent.geom, str(file.crs))
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "collection": "sentinel-2-l2a",
+        "geometry": outline.__geo_interface__,
+        "bbox": list(outline.bounds),
+        "properties": {"datetime": f"{date}T20:00:00Z", "eo:cloud_cover": 3.0, "proj:epsg": crs.to_epsg()},
+        "links": [],
+        "assets": assets,
+    }

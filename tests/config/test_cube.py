@@ -1,0 +1,263 @@
+"""The config of a cube: what it means, what it refuses, and that it comes back."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+import yaml
+
+from rtsx.config import CubeConfig, load_cube_config, load_cube_recipe
+from rtsx.config.yaml import parse_yaml
+from rtsx.cube.files import FileImages
+from rtsx.cube.rules import MASK_RULES
+from rtsx.cube.source import GivenImages, Period
+from rtsx.cube.stac import StacCatalog, StacSearch
+from rtsx.errors import ConfigError
+from rtsx.grid import Grid
+
+FULL = """
+preset: tss-v1
+grid: {crs: EPSG:3413, resolution: 3}
+region: {bbox: [-139.3, 69.5, -138.9, 69.65]}
+period: {start: 2024-07-01, end: 2024-08-31, months: [7, 8]}
+sources:
+  planetscope:
+    stac: {url: "https://stac.example.org", collections: PSScene, max_cloud_cover: 20}
+    asset: ortho_analytic_4b_sr
+    layers: {blue: 1, green: , red: {band: red, dtype: float32}, nir: nir}
+    quality: {asset: ortho_udm2, erode_m: 30}
+    group: day
+  dem:
+    catalog: dem/catalog.json
+    terrain: [relative_elevation, slope]
+  tcvis:
+    zarr: "tcvis_{tcvis_window}.zarr"
+    layers: [tc_brightness, tc_greenness, tc_wetness]
+    period: any
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "cube.yaml"
+    path.write_text(text)
+    return path
+
+
+def changed(**parts: Any) -> str:
+    return str(yaml.safe_dump({**yaml.safe_load(FULL), **parts}, sort_keys=False))
+
+
+def one_source(**fields: Any) -> str:
+    return changed(preset=None, sources={"scene": {"files": "a.tif", "layers": ["red"], **fields}})
+
+
+def test_a_file_becomes_the_recipe_that_it_means(tmp_path: Path) -> None:
+    recipe = load_cube_recipe(write(tmp_path, FULL))
+    planetscope, dem, tcvis = recipe.sources
+    assert recipe.grid == Grid.arctic(resolution=3)
+    assert recipe.region == shapely.box(-139.3, 69.5, -138.9, 69.65)
+    assert planetscope.images == StacSearch("https://stac.example.org", ("PSScene",), max_cloud_cover=20)
+    assert [(layer.name, layer.wanted.bands, layer.dtype) for layer in planetscope.layers] == [
+        ("blue", (1,), None),
+        ("green", (), None),
+        ("red", ("red",), "float32"),
+        ("nir", ("nir",), None),
+    ]
+    assert {layer.wanted.asset for layer in planetscope.layers} == {"ortho_analytic_4b_sr"}
+    assert planetscope.period == Period(date(2024, 7, 1), date(2024, 8, 31), months=(7, 8))
+    assert planetscope.group == "day"
+    assert planetscope.quality is not None
+    assert planetscope.quality.rule == MASK_RULES["tss-v1"]
+    assert planetscope.quality.erode_m == 30
+    assert planetscope.quality.wanted.name == "ortho_udm2"
+    assert dem.images == StacCatalog(str(tmp_path / "dem/catalog.json"))
+    assert (dem.period, tcvis.period) == (None, None)
+    assert (dem.terrain_grid, dem.terrain_resampling, dem.layers[0].resampling) == ("source", "cubic", "cubic")
+    assert {layer.resampling for layer in tcvis.layers} == {"nearest"}
+    assert recipe.layers == (
+        *("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope"),
+        *("tc_brightness", "tc_greenness", "tc_wetness"),
+    )
+    assert [layer.name for layer in recipe.derived] == ["ndvi"]
+
+
+def test_darts_v2_means_other_choices(tmp_path: Path) -> None:
+    recipe = load_cube_recipe(write(tmp_path, changed(preset="darts-v2")))
+    planetscope, dem, tcvis = recipe.sources
+    assert planetscope.quality is not None
+    assert planetscope.quality.rule == MASK_RULES["darts-v2"]
+    assert dem.terrain_grid == "cube"
+    assert {layer.resampling for layer in tcvis.layers} == {"cubic"}
+    assert "2005-2024" in str(tcvis.images)
+    assert recipe.layers is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "year", "window"),
+    [("tss-v1", 2024, "2000-2019"), ("darts-v2", 2018, "2000-2019"), ("darts-v2", 2019, "2001-2020"),
+     ("darts-v2", 2020, "2003-2022"), ("darts-v2", 2021, "2003-2022"), ("darts-v2", 2022, "2005-2024")],
+)  # fmt: skip
+def test_the_window_of_the_trends_goes_by_preset_and_year(tmp_path: Path, preset: str, year: int, window: str) -> None:
+    recipe = load_cube_recipe(write(tmp_path, changed(preset=preset, period={"years": year})))
+    assert recipe.sources[2].images.path == str(tmp_path / f"tcvis_{window}.zarr")  # type: ignore[attr-defined]
+
+
+def test_a_period_over_several_windows_has_to_choose(tmp_path: Path) -> None:
+    text = changed(preset="darts-v2", period={"years": [2018, 2022]})
+    with pytest.raises(
+        ConfigError, match=r"sources\.tcvis: .*spans several: 2000-2019, 2001-2020, 2003-2022, 2005-2024"
+    ):
+        load_cube_config(write(tmp_path, text))
+    chosen = changed(preset="darts-v2", period={"years": [2018, 2022]}, tcvis_window="2003-2022")
+    assert "2003-2022" in str(load_cube_recipe(write(tmp_path, chosen)).sources[2].images)
+
+
+def test_what_is_said_wins_over_the_preset(tmp_path: Path) -> None:
+    sources = yaml.safe_load(FULL)["sources"]
+    sources["dem"] |= {"terrain_grid": "cube", "terrain_resampling": "bilinear", "resampling": "average"}
+    sources["planetscope"]["quality"]["rule"] = "darts-v2"
+    sources["tcvis"]["layers"] = {"tc_brightness": {"resampling": "bilinear"}}
+    recipe = load_cube_recipe(write(tmp_path, changed(sources=sources, derived=[], layers=["red", "slope"])))
+    assert (recipe.sources[1].terrain_grid, recipe.sources[1].terrain_resampling) == ("cube", "bilinear")
+    assert recipe.sources[1].layers[0].resampling == "average"
+    assert recipe.sources[0].quality is not None
+    assert recipe.sources[0].quality.rule == MASK_RULES["darts-v2"]
+    assert recipe.sources[2].layers[0].resampling == "bilinear"
+    assert (recipe.derived, recipe.layers) == ((), ("red", "slope"))
+
+
+def test_everything_that_is_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """grid: {crs: EPSG:3413, reslution: 3, origin: [a, 1]}
+period: {start: 2024-07-01}
+sources:
+  one: {catalog: x, layers: [q], qualty: {asset: b}}
+  two:
+    files: "${RTSX_NOT_SET_ANYWHERE}"
+    layers: [q]
+    composite: frist
+    quality: {rule: tss-v2}
+  three: {catalog: x, zarr: y, layers: [q]}
+chunk: 0
+""",
+    )
+    with pytest.raises(ConfigError) as error:
+        load_cube_config(path)
+    text = str(error.value)
+    assert text.startswith(f"{path} has 9 errors:")
+    for part in (
+        "line 1, grid.reslution: unknown key; did you mean 'resolution'?",
+        "line 1, grid.origin[0]: ",
+        "line 2, period: a period has start and end, or years",
+        "line 4, sources.one.qualty: unknown key; did you mean 'quality'?",
+        "line 6, sources.two.files: the environment variable RTSX_NOT_SET_ANYWHERE is not set",
+        "line 8, sources.two.composite: ",
+        "line 9, sources.two.quality: Known mask rules are",
+        "line 10, sources.three: a source has one of stac, catalog, items, files, zarr; got catalog and zarr",
+        "line 11, chunk: ",
+    ):
+        assert part in text, part
+    assert [int(line.split(",")[0].removeprefix("  line ")) for line in text.splitlines()[1:]] == [
+        1, 1, 2, 4, 6, 8, 9, 10, 11,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (changed(preset=None), r"sources\.planetscope: quality needs a rule"),
+        (changed(grid={"crs": "EPSG:nowhere"}), r"grid: The CRS of a grid has to be one that PROJ knows"),
+        (changed(region={"bbox": [1, 2, 3]}), r"region\.bbox"),
+        (changed(region={"bbox": [1, 5, 3, 2]}), r"region: bbox is \[west, south, east, north\]"),
+        (changed(region={"bbox": [1, 2, 3, 4], "cell": "r001c001"}), r"given by one of .*got \['bbox', 'cell'\]"),
+        (changed(region={"cell": "here"}), r"A cell is named like"),
+        (changed(region={"file": "gone.geojson"}), r"region in .*gone\.geojson cannot be read"),
+        (changed(derived="ndwi_of_nobody"), r"Known derived layers are"),
+        (changed(layers=["ndvi", "moon"]), r"\['moon'\] are not in this cube"),
+        (one_source(terrain=["slop"], layers=["dem"]), r"sources\.scene: .*Did you mean 'slope'"),
+        (one_source(sensor="planetscop"), r"sources\.scene\.sensor: Known sensors are"),
+        (one_source(layers=None), r"a source needs layers, or a sensor"),
+        (one_source(layers=None, sensor="planetscope"), r"planetscope files have 4 or 8 bands"),
+        (one_source(files=None), r"a source has one of .*; got none"),
+        ("[1, 2]", r"valid dictionary"),
+        ("sources: {}", r"sources: dictionary should have at least 1 item"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_cure(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_cube_config(write(tmp_path, text))
+
+
+def test_a_sensor_names_the_bands_of_files_that_do_not(tmp_path: Path) -> None:
+    text = one_source(layers=None, sensor={"name": "planetscope", "bands": 8})
+    layers = {layer.name: layer for layer in load_cube_recipe(write(tmp_path, text)).sources[0].layers}
+    assert layers["blue"].wanted.bands == (2,)
+    assert layers["nir"].wanted.bands == (8,)
+    assert (layers["red"].wanted.scale_factor, layers["red"].wanted.nodata) == (1e-4, 0)
+    assert layers["red"].units == "reflectance"
+
+
+def test_paths_count_from_the_file_and_the_home_folder(tmp_path: Path) -> None:
+    files = {"image": ["a/*.tif", "~/b.tif", "s3://bucket/c.tif"], "udm2": str(tmp_path / "d.tif")}
+    images = load_cube_recipe(write(tmp_path, one_source(files=files))).sources[0].images
+    assert isinstance(images, FileImages)
+    assert images.assets["image"] == (str(tmp_path / "a/*.tif"), str(Path.home() / "b.tif"), "s3://bucket/c.tif")
+    assert images.assets["udm2"] == (str(tmp_path / "d.tif"),)
+
+
+def test_a_region_may_be_a_file_a_cell_or_cross_the_antimeridian(tmp_path: Path) -> None:
+    (tmp_path / "region.geojson").write_text(
+        '{"type": "Feature", "properties": {}, "geometry": '
+        '{"type": "Polygon", "coordinates": [[[-139, 69], [-138, 69], [-138, 70], [-139, 69]]]}}'
+    )
+    recipe = load_cube_recipe(write(tmp_path, changed(region={"file": "region.geojson"})))
+    assert recipe.region == shapely.Polygon([(-139, 69), (-138, 69), (-138, 70)])
+    config = load_cube_config(write(tmp_path, changed(region={"cell": "r-005c-061"})))
+    assert config.cell == Grid.arctic(resolution=3)[-5, -61]
+    assert config.recipe().region is None
+    across = load_cube_recipe(write(tmp_path, changed(region={"bbox": [170, 65, -170, 70]}))).region
+    assert across is not None
+    assert across.bounds == (-180, 65, 180, 70)
+    assert across.area == pytest.approx(100)
+
+
+def test_expressions_are_mask_rules(tmp_path: Path) -> None:
+    quality = {"asset": "mask", "rule": {"invalid": "unusable", "low": "cloud or shadow"}, "data": "udm2"}
+    config = load_cube_config(write(tmp_path, one_source(quality=quality)))
+    recipe = config.recipe()
+    assert recipe.sources[0].quality is not None
+    assert recipe.sources[0].quality.rule.name == "invalid: unusable; low: cloud or shadow"
+    assert CubeConfig.from_recipe(recipe).recipe() == recipe
+
+
+def test_config_and_recipe_come_back_equal(tmp_path: Path) -> None:
+    config = load_cube_config(write(tmp_path, FULL))
+    assert load_cube_config(write(tmp_path, config.to_yaml())) == config
+    resolved = config.resolved()
+    assert load_cube_config(write(tmp_path, resolved.to_yaml())) == resolved
+    assert resolved.resolved() == resolved
+    assert resolved.recipe() == config.recipe()
+    assert CubeConfig.from_recipe(config.recipe()) == resolved
+
+
+def test_objects_that_no_file_can_name_are_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    recipe = load_cube_recipe(write(tmp_path, FULL))
+    given = replace(recipe.sources[0], images=GivenImages([]))
+    with pytest.raises(ConfigError, match=r"'planetscope' are GivenImages, which no file can name"):
+        CubeConfig.from_recipe(replace(recipe, sources=(given,), derived=(), layers=None))
+
+
+def test_headers_of_servers_are_not_stored() -> None:
+    source = {
+        "stac": {"url": "https://x", "collections": "c", "access": {"headers": {"Authorization": "secret"}}},
+        "layers": ["red"],
+    }
+    config = CubeConfig.model_validate({"sources": {"one": source}})
+    assert config.recipe().sources[0].images.access.headers == (("Authorization", "secret"),)  # type: ignore[attr-defined]
+    assert "secret" not in config.without_secrets().to_yaml()
+    assert CubeConfig.model_validate(parse_yaml(config.without_secrets().to_yaml(), name="f").values)
