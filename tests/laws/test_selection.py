@@ -110,7 +110,7 @@ def test_on_small_cases_it_is_close_to_the_best():
         price = prices(ground, scenes, PLAIN)
         plan = select_scenes(scenes, REGION, wishes=PLAIN, limits=Limits(coverage=0.9))
         ratios.append(sum(price[name] for name in ids(plan)) / cheapest(ground, price, coverage=0.9))
-    assert np.mean(ratios) < 1.1
+    assert np.mean(ratios) < 1.2
 
 
 @settings(max_examples=8)

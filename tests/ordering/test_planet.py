@@ -2,7 +2,9 @@
 
 import json
 from datetime import date
+from pathlib import Path
 
+import certifi
 import pytest
 from shapely import box
 
@@ -39,9 +41,19 @@ def pauses():
     return []
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """One certificate, because reading all that there are costs a tenth of a second for each session."""
+    end = "-----END CERTIFICATE-----\n"
+    path = tmp_path_factory.mktemp("certificates") / "one.pem"
+    path.write_text(Path(certifi.where()).read_text().split(end)[0] + end)
+    return path
+
+
 @pytest.fixture
-def provider(server, pauses, monkeypatch, tmp_path):
+def provider(server, pauses, monkeypatch, tmp_path, certificate):
     monkeypatch.setenv("PL_API_KEY", KEY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("HOME", str(tmp_path))
     # The SDK reads the list of bundles from one fixed address, whatever the base URL; here is what it has read.
     bundles = SPEC["bundles"]
@@ -297,3 +309,24 @@ def test_a_queued_order_can_be_cancelled_and_a_running_one_not(provider, server,
     server.orders[entry.order_id]["state"] = "queued"
     provider.cancel(entry.order_id)
     assert order_status(provider, ledger).entries[0].state == "cancelled"
+
+
+def test_a_config_says_how_to_order(server, provider, tmp_path, plan, ledger):
+    from rtsx.config.order import load_order_config
+
+    (tmp_path / "order.yaml").write_text(
+        f"""
+name: a
+region: {{bbox: [149.2, 69.7, 150.8, 70.3]}}
+period: {{years: 2024}}
+out: scenes
+planet: {{bundle: analytic_8b_sr_udm2, fallback: analytic_sr_udm2, clip: false, harmonize: true, partial: false, base_url: "{server.url}"}}
+"""
+    )
+    configured = load_order_config(tmp_path / "order.yaml").provider()
+    assert not configured.can_clip
+    submit_order(select_scenes(random_scenes(7, seed=1), REGION), configured, ledger, name="a")
+    (order,) = server.orders.values()
+    assert order["products"][0]["product_bundle"] == "analytic_8b_sr_udm2,analytic_sr_udm2"
+    assert order["tools"] == [{"harmonize": {"target_sensor": "Sentinel-2"}}]
+    assert order["order_type"] == "full"
