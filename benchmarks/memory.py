@@ -1,6 +1,5 @@
 """Peak memory of a whole prediction at two sizes of the cube, each in a process of its own."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 import rtsx
+from benchmarks.peak import peak_mib
 from benchmarks.scene import make_bundle, write_scene
 
 _LAYERS = ("red", "nir")
@@ -31,7 +31,7 @@ def predict(store: Path, out: Path) -> float:
     bundle = make_bundle(small_network(), layers=_LAYERS, stride=1)
     cube = rtsx.open_cube(store)
     rtsx.write_cube(rtsx.predict_cube(cube, bundle, tile=512, overlap=64, backend="eager"), out, overviews=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_mib()
 
 
 def run(sizes: tuple[int, ...]) -> dict[int, float]:

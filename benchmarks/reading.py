@@ -5,7 +5,6 @@ chunk by chunk as the floor of what a reader in Python could cost. Terrain is co
 kernels in all three, so that only reading, warping and scheduling differ.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
 
 import rtsx
+from benchmarks.peak import peak_mib
 from rtsx.cube.derived import derived_named
 from rtsx.cube.files import FileImages
 from rtsx.cube.image import Wanted
@@ -145,7 +145,7 @@ def with_stackstac(work: Work) -> None:
             layer=name,
             halo=depth,
             chunks=dem.chunks,
-        )  # fmt: skip
+        )
         for name in TERRAIN
     ]
     arrays = [*layers, ndvi, *terrain, *(trends[band] for band in range(3)), valid]
@@ -160,12 +160,12 @@ def with_gdal(work: Work) -> None:
 
 def _gdal_chunk(work: Work, rows: tuple[int, int], columns: tuple[int, int]) -> int:
     files = work.files
-    scene = _warped(work, files.image, rows, columns, halo=0, nodata=0, resampling=GdalResampling.bilinear)
-    udm2 = _warped(work, files.udm2, rows, columns, halo=0, nodata=None, resampling=GdalResampling.nearest)
-    trends = _warped(work, files.tcvis, rows, columns, halo=0, nodata=0, resampling=GdalResampling.nearest)
+    scene = _warped(work, files.image, (rows, columns), halo=0, nodata=0, resampling=GdalResampling.bilinear)
+    udm2 = _warped(work, files.udm2, (rows, columns), halo=0, nodata=None, resampling=GdalResampling.nearest)
+    trends = _warped(work, files.tcvis, (rows, columns), halo=0, nodata=0, resampling=GdalResampling.nearest)
     ground = Ground.from_geobox(work.geobox)
     halo = terrain_halo(TERRAIN, ground)
-    dem = _warped(work, files.dem, rows, columns, halo=halo, nodata=-9999, resampling=GdalResampling.bilinear)[0]
+    dem = _warped(work, files.dem, (rows, columns), halo=halo, nodata=-9999, resampling=GdalResampling.bilinear)[0]
     window = ground.window(slice(rows[0] - halo, rows[1] + halo), slice(columns[0] - halo, columns[1] + halo))
     terrain = terrain_block(dem, dem != -9999, ground=window, layers=TERRAIN, halo=halo)
     return sum(array.size for array in (scene, trends, terrain, _good(udm2), _ndvi(scene[2], scene[3])))
@@ -174,13 +174,13 @@ def _gdal_chunk(work: Work, rows: tuple[int, int], columns: tuple[int, int]) -> 
 def _warped(
     work: Work,
     path: Path,
-    rows: tuple[int, int],
-    columns: tuple[int, int],
+    window: tuple[tuple[int, int], tuple[int, int]],
     *,
     halo: int,
     nodata: float | None,
     resampling: Any,
 ) -> NDArray[Any]:
+    rows, columns = window
     affine = work.geobox.affine * work.geobox.affine.translation(columns[0] - halo, rows[0] - halo)
     # XSCALE and YSCALE of 1 keep GDAL from widening its kernel under rotation, which costs time and accuracy.
     with (
@@ -261,13 +261,13 @@ def run(*, size: int, chunk: int, rounds: int) -> dict[str, float]:
     return {label: median(values) for label, values in seconds.items()}
 
 
-def _alone(label: str, folder: str, size: int, chunk: int) -> float:
+def _alone(label: str, folder: str, *, size: int, chunk: int) -> float:
     """Peak memory of one contender over the files of another process, MiB."""
     spec = SceneSpec(seed=5, size=size)
     files = SceneFiles.named(Path(folder), image_id=spec.image_id, dem_resolution_m=spec.dem_resolution_m)
     CONTENDERS[label](Work.of(files, size=size, chunk=chunk))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_mib()
 
 
 if __name__ == "__main__":
-    print(_alone(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    print(_alone(sys.argv[1], sys.argv[2], size=int(sys.argv[3]), chunk=int(sys.argv[4])))
