@@ -1,12 +1,25 @@
-"""Compiled kernels over masks. They release the GIL and run on one thread."""
+"""Compiling kernels, and those over masks. They release the GIL and run on one thread."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["near"]
+__all__ = ["compiled", "near"]
+
+
+def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel as machine code: made at its first call, and kept on disk, because that takes seconds.
+
+    No fastmath: it may reorder sums, and then the last bit would depend on where a window begins. Divisions by 0 give
+    infinity or NaN.
+    """
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(kernel)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return numba.njit(nogil=True, error_model="numpy")(kernel)
 
 
 def _near(mask: NDArray[np.bool_], half_widths: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -40,4 +53,4 @@ def _near(mask: NDArray[np.bool_], half_widths: NDArray[np.int32]) -> NDArray[np
     return out
 
 
-near: Callable[[NDArray[np.bool_], NDArray[np.int32]], NDArray[np.bool_]] = numba.njit(nogil=True, cache=True)(_near)
+near: Callable[[NDArray[np.bool_], NDArray[np.int32]], NDArray[np.bool_]] = compiled(_near)

@@ -12,15 +12,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsx.cube.numba import compiled
+
 __all__ = ["aspect", "curvatures", "hillshade", "minus_circle_mean", "slope"]
 
 Heights = NDArray[np.float32]
 Lengths = NDArray[np.float64]
 
-# Compiled at the first call and kept on disk, because compiling takes seconds. No fastmath: it may reorder sums, and
-# then the last bit would depend on where a window begins.
-_compiled = numba.njit(nogil=True, cache=True)
-_inlined = numba.njit(nogil=True, cache=True, inline="always")
+_part = numba.njit(nogil=True, error_model="numpy")
+"""For functions within kernels; not kept on disk, because the kernels that are hold them."""
 
 _FINENESS = 65536.0
 """Parts of a metre in which heights are summed. Whole numbers, so that a sum does not depend on where it began; 0.015 mm
@@ -80,16 +80,19 @@ def _minus_circle_mean(dem: Heights, half_widths: NDArray[np.int32]) -> Heights:
     return out
 
 
+@_part
 def _at(dem: Heights, row: int, column: int) -> float:
     if row < 0 or column < 0 or row >= dem.shape[0] or column >= dem.shape[1]:
         return nan
     return np.float64(dem[row, column])
 
 
+@_part
 def _mirrored(value: float, opposite: float, centre: float) -> float:
     return 2 * centre - opposite if isnan(value) else value
 
 
+@_part
 def _neighbours(dem: Heights, row: int, column: int) -> tuple[float, float, float, float, float, float, float, float]:
     """North-west, north, north-east, west, east, south-west, south, south-east in the array; extrapolated where missing."""
     z = np.float64(dem[row, column])
@@ -115,6 +118,7 @@ def _neighbours(dem: Heights, row: int, column: int) -> tuple[float, float, floa
     return nw, n, ne, w, e, sw, s, se
 
 
+@_part
 def _gradient(dem: Heights, row: int, column: int, height: float, width: float) -> tuple[float, float]:
     """Rise per metre along x and along y of the map, after Horn (1981); lengths are signed like the CRS's axes."""
     nw, n, ne, w, e, sw, s, se = _neighbours(dem, row, column)
@@ -197,15 +201,10 @@ def _curvatures(dem: Heights, heights: Lengths, widths: Lengths, which: int) -> 
     return out
 
 
-_at = _inlined(_at)
-_mirrored = _inlined(_mirrored)
-_neighbours = _compiled(_neighbours)
-_gradient = _compiled(_gradient)
-
-minus_circle_mean: Callable[[Heights, NDArray[np.int32]], Heights] = _compiled(_minus_circle_mean)
-slope: Callable[[Heights, Lengths, Lengths], Heights] = _compiled(_slope)
-aspect: Callable[[Heights, Lengths, Lengths, NDArray[np.float32]], Heights] = _compiled(_aspect)
-hillshade: Callable[[Heights, Lengths, Lengths, NDArray[np.float32], tuple[float, float]], Heights] = _compiled(
+minus_circle_mean: Callable[[Heights, NDArray[np.int32]], Heights] = compiled(_minus_circle_mean)
+slope: Callable[[Heights, Lengths, Lengths], Heights] = compiled(_slope)
+aspect: Callable[[Heights, Lengths, Lengths, NDArray[np.float32]], Heights] = compiled(_aspect)
+hillshade: Callable[[Heights, Lengths, Lengths, NDArray[np.float32], tuple[float, float]], Heights] = compiled(
     _hillshade
 )
-curvatures: Callable[[Heights, Lengths, Lengths, int], Heights] = _compiled(_curvatures)
+curvatures: Callable[[Heights, Lengths, Lengths, int], Heights] = compiled(_curvatures)

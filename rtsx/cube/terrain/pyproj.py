@@ -15,6 +15,9 @@ coordinates shows; longer, and the meridian bends."""
 
 _UPRIGHT = ("Mercator (variant A)", "Mercator (variant B)", "Popular Visualisation Pseudo Mercator")
 
+_THINNEST_M = 1e-6
+"""Metres that the side of a pixel has at least."""
+
 
 def is_north_up(crs: str) -> bool:
     """Whether meridians are columns and parallels rows: geographic and Mercator."""
@@ -54,7 +57,8 @@ def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats
     right, _ = to_lonlat.transform(x[1:] + width, middle)
     lat = np.clip(lat, -90, 90)
     _, _, widths = geodesic.inv(lon, lat, right, lat)
-    return np.asarray(heights), np.asarray(widths)
+    # A pixel on the pole has no width, and a division has to have an answer.
+    return np.maximum(heights, _THINNEST_M), np.maximum(widths, _THINNEST_M)
 
 
 def towards_north(crs: str, x: Floats, y: Floats) -> tuple[Floats, Floats]:

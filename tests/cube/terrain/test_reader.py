@@ -85,3 +85,12 @@ def test_it_is_a_value_and_refuses_at_once() -> None:
         TerrainReader(
             ArrayReader(heights(), GeoBox((120, 110), Affine(3, 1, 0, 0, -3, 0), "EPSG:3413"), nodata=0), LAYERS
         )
+
+
+def test_a_raster_in_degrees_may_reach_the_pole() -> None:
+    box = GeoBox((40, 24), Affine(15, 0, -180, 0, -0.0005, 90.00025), "EPSG:4326")
+    dem = np.random.default_rng(0).normal(100, 1, (1, *box.shape)).astype(np.float32)
+    reader = TerrainReader(ArrayReader(dem, box, nodata=None), LAYERS)
+    whole = reader.read(slice(0, 40), slice(0, 24))
+    assert np.isfinite(whole).all()
+    np.testing.assert_array_equal(reader.read(slice(0, 3), slice(7, 9)), whole[:, 0:3, 7:9])
