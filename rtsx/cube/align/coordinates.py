@@ -92,25 +92,35 @@ class Coordinates:
         rows, columns = (_probes(span) for span in (self.rows, self.columns))
         probed = self._interpolated(rows, columns)
         is_smooth = ~self.is_exact[np.ix_(rows // CELL - self.first_cell[0], columns // CELL - self.first_cell[1])]
-        parts = [(probed[0][is_smooth], probed[1][is_smooth], _OVERSHOOT)]
-        parts += [
-            (row[known], column[known], 0)
-            for row, column in (
-                (self.exact_rows, self.exact_columns),
-                (self.corner_rows, self.corner_columns),
-            )
-            if (known := np.isfinite(row) & np.isfinite(column)).any()
-        ]
-        turn = self.placement.turn or np.inf
+        parts = [(probed[0][is_smooth], probed[1][is_smooth], probed[1][is_smooth], _OVERSHOOT)]
+        parts += [(row, column, self.exact_columns, 0) for row, column in self._exact_extents()]
+        half = self.placement.turn / 2 or np.inf
         ranges = []
-        for row, column, slack in parts:
-            if row.size:
-                shifted = np.where(column < turn / 2, column, column - turn)
+        for row, column, middle, slack in parts:
+            known = np.isfinite(row) & np.isfinite(column)
+            if known.any():
+                row, column, is_far = row[known], column[known], middle[known] >= half
+                shifted = column - np.where(is_far, self.placement.turn, 0)
                 ranges.append([(axis.min() - slack, axis.max() + slack) for axis in (row, column, shifted)])
         if not ranges:
             return None
         lowest, highest = np.min(ranges, axis=0)[:, 0], np.max(ranges, axis=0)[:, 1]
         return Reach(*((float(low), float(high)) for low, high in zip(lowest, highest, strict=True)))
+
+    def _exact_extents(self) -> list[tuple[Floats, Floats]]:
+        """Rows and columns of the middle and of the corners of each pixel of an exact cell.
+
+        Corners go the short way around the earth from the middle.
+        """
+        extents = [(self.exact_rows, self.exact_columns)]
+        turn = self.placement.turn
+        if self.corner_rows.size:
+            for part in (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[:-1, 1:], np.s_[1:, 1:]):
+                columns = self.corner_columns[part]
+                if turn:
+                    columns = columns - np.rint((columns - self.exact_columns) / turn) * turn
+                extents.append((self.corner_rows[part], columns))
+        return extents
 
     def _interpolated(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
         return _quadratic(self.node_rows, self.node_columns, at=(rows, columns), first=self.first_cell)

@@ -104,7 +104,7 @@ def warp(
     elif resampling != "nearest" and (scale := placement.scale() * _OVERVIEW_SLACK) > 1:
         reader = reader.coarser(scale)
         placement = Placement.of(reader.geobox, target, anchor=anchor)
-    storing = Storing(reader.dtype if dtype is None else np.dtype(dtype), reader.nodata)
+    storing = Storing(np.dtype(reader.dtype if dtype is None else dtype).newbyteorder("="), reader.nodata)
     rows, columns = slice(row, row + target.shape[0]), slice(column, column + target.shape[1])
     if offset is not None and not placement.turn:
         return _sliced(reader, rows, columns, offset=offset, storing=storing)
@@ -138,7 +138,7 @@ def _gathered(
 ) -> Warped:
     """Pixels put together from those around their positions."""
     # Nearest copies, so that it needs no signature of its own for each pair of dtypes, and keeps 64-bit integers exact.
-    gathered = storing if resampling != "nearest" else Storing(_gathered_dtype(reader.dtype), reader.nodata)
+    gathered = Storing(_gathered_dtype(reader.dtype if resampling == "nearest" else storing.dtype), reader.nodata)
     out = _empty(reader, rows, columns, storing=gathered)
     for coordinates in _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered):
         window = _window(coordinates, resampling)
@@ -218,7 +218,9 @@ def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: Storin
 
 
 def _gathered_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that a kernel reads: each is compiled once, so rare ones are widened first."""
+    """The dtype that a kernel reads or writes: those that numba does not have are widened."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
-    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        return np.dtype(np.float32 if dtype.itemsize == 2 else np.float64)
+    return dtype.newbyteorder("=")
