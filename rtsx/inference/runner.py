@@ -12,6 +12,7 @@ from rtsx.inference.device import BatchSize, default_batch_size
 from rtsx.inference.kernel import Answer, Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model import ModelBundle
+from rtsx.model.agreement import require_agreement
 from rtsx.model.inputs import Packing, derived_ndvi_is_defined, valid_pixels
 from rtsx.model.network import resolve_device
 from rtsx.model.probing import chosen_backend
@@ -76,7 +77,9 @@ class Runner:
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """On a CPU in float32 the fastest one is found out; elsewhere `"auto"` is plain eager torch."""
+        tile = self.plan.tiling.tile
+        require_agreement(bundle, backend=self.backend, device=str(device), precision=self.precision, tile=tile)
         if self.backend != "auto" or device.type != "cpu" or self.precision not in ("auto", "float32"):
             return self.backend
         passes = len(self.plan.tiling) * self.plan.passes_per_tile // len(self.bundles)
-        return chosen_backend(bundle, tile=self.plan.tiling.tile, passes=passes)
+        return chosen_backend(bundle, tile=tile, passes=passes)

@@ -11,16 +11,14 @@ from threading import Lock
 import torch
 
 from rtsx.errors import BundleError, MissingExtraError
+from rtsx.model.agreement import AGREEMENT, difference, reference_backend
 from rtsx.model.bundle import ModelBundle
 from rtsx.model.measurements import recall, remember
 from rtsx.model.network import Network
 from rtsx.model.reach import Reach, measure_reach
 from rtsx.model.scenery import Scenery, plausible_ranges
 
-__all__ = ["chosen_backend", "fastest_backend", "reach_of", "reference_backend"]
-
-AGREEMENT = 1e-4
-"""Most that a backend's probabilities may differ from the reference's."""
+__all__ = ["chosen_backend", "fastest_backend", "reach_of"]
 
 # Opening and timing the others takes about as long; shorter jobs are better done than prepared.
 _WORTHWHILE_S = 60.0
@@ -35,11 +33,6 @@ _REACHES: dict[str, Reach] = {}
 _BACKENDS: dict[tuple[str, int], str] = {}
 
 
-def reference_backend(bundle: ModelBundle) -> str:
-    """The backend whose answers count as right: eager torch, or ONNX Runtime where there is no torch network."""
-    return "onnx" if bundle.source.framework == "onnx" else "eager"
-
-
 def reach_of(bundle: ModelBundle) -> Reach:
     """Stored reach of a bundle, or the measured one: some seconds, once per bundle and machine."""
     if bundle.reach is not None:
@@ -48,8 +41,9 @@ def reach_of(bundle: ModelBundle) -> Reach:
         if bundle.digest not in _REACHES:
             conditions = {"digest": bundle.digest, "rtsx": version("rtsx")}
             kept = recall("reach", conditions)
-            _REACHES[bundle.digest] = _measured(bundle) if kept is None else Reach(**kept)  # type: ignore[arg-type]
-            remember("reach", conditions, found=asdict(_REACHES[bundle.digest]))
+            if kept is None:
+                kept = remember("reach", conditions, found=asdict(_measured(bundle)))
+            _REACHES[bundle.digest] = Reach(**kept)  # type: ignore[arg-type]
         return _REACHES[bundle.digest]
 
 
@@ -89,7 +83,7 @@ def fastest_backend(
                 raise  # the reference itself
             continue
         expected = answer if expected is None else expected
-        if (answer - expected).abs().max() <= AGREEMENT:
+        if difference(answer, expected) <= AGREEMENT:
             networks[name] = network
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(_PASSES):  # interleaved, so that noise meets all alike
@@ -123,8 +117,8 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
     backend, seconds = fastest_backend(
         lambda name: bundle.network(device="cpu", precision="float32", backend=name), candidates, batch=batch
     )
-    remember("backend", conditions, found={"backend": backend, "seconds": seconds})
-    return backend, True
+    kept = remember("backend", conditions, found={"backend": backend, "seconds": seconds})
+    return str(kept["backend"]), True
 
 
 def _installed(reference: str) -> list[str]:

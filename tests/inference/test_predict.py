@@ -244,6 +244,16 @@ def test_nan_from_a_network_is_an_error_and_not_a_map_without_slumps() -> None:
         predict_cube(cube, make_bundle(module=Overflowing()), **OPTIONS)
 
 
+def test_a_backend_that_answers_otherwise_than_eager_makes_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(model: torch.nn.Module, *, n_layers: int, tile: int) -> object:
+        return lambda batch: model(batch) + 1
+
+    monkeypatch.setattr("rtsx.model.network.open_openvino", wrong)
+    bundle = make_bundle(module=Smooth(0.7))
+    with pytest.raises(BundleError, match=r"backend='openvino' answers up to .* Run it with backend='eager'"):
+        predict_cube(make_cube(), bundle, **(OPTIONS | {"backend": "openvino"}))
+
+
 def test_members_cannot_be_kept_under_the_greatest() -> None:
     with pytest.raises(PlanError, match=r"keep_members cannot go with blend='max'"):
         predict_cube(make_cube(), [make_bundle(), make_bundle()], blend="max", keep_members=True, **OPTIONS)

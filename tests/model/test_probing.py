@@ -102,6 +102,21 @@ def test_measurements_come_back_only_under_their_own_conditions() -> None:
     assert recall("reach", {"tile": 256}) is None
 
 
+def test_of_two_who_measure_at_once_both_go_by_the_first() -> None:
+    assert remember("speed", {"tile": 256}, found={"backend": "eager"}) == {"backend": "eager"}
+    assert remember("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "eager"}
+    assert recall("speed", {"tile": 256}) == {"backend": "eager"}
+
+
+def test_a_damaged_measurement_is_replaced(tmp_path: Path) -> None:
+    remember("speed", {"tile": 256}, found={"backend": "eager"})
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_text("{")
+    assert remember("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "onnx"}
+    assert recall("speed", {"tile": 256}) == {"backend": "onnx"}
+    assert list((tmp_path / "cache").iterdir()) == [file]
+
+
 def test_a_damaged_or_unwritable_cache_costs_time_not_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
