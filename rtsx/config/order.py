@@ -143,7 +143,7 @@ class OrderConfig(Strict):
     period: PeriodConfig
     """Days that count."""
     out: FilePath
-    """Folder that scenes go to, as a STAC catalog; several orders may share one."""
+    """Folder that scenes go to, as a STAC catalog; several orders of one collection may share it."""
     collection: str | None = None
     """Id of the collection that they become; the order's name if left out."""
     planet: PlanetConfig | None = None

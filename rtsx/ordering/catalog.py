@@ -1,7 +1,7 @@
 """What has arrived, as a static STAC catalog that cubes are opened from."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.destination import staged_file
 from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.stac.item import time_of
 from rtsx.errors import OrderError
 from rtsx.ordering.checksum import checksum_of
 from rtsx.ordering.provider import RemoteFile
 
-__all__ = ["register_collection", "register_item", "registered"]
+__all__ = ["register_collection", "register_item", "registered", "require_collection"]
 
 _RASTERS = {".tif", ".tiff", ".jp2"}
 _EXTENSIONS = {
@@ -95,39 +96,68 @@ def register_item(
 
 
 def register_collection(folder: Path, collection: str, *, description: str) -> Path:
-    """Write the collection of all items in a folder; one that is there with the same content is left as it is."""
-    items = [json.loads(path.read_text()) for path in registered(folder).values()]
-    if not items:
-        raise OrderError(f"{folder} holds no items to make a collection of. Fetch first.")
-    boxes = [item["bbox"] for item in items]
-    times = sorted(str(item["properties"]["datetime"]) for item in items)
-    ids = [item["id"] for item in items]
-    content = {
+    """Write the collection of all items in a folder; one that is there with the same content is left as it is.
+
+    Raises
+    ------
+    OrderError
+        There are no items in the folder.
+    """
+    path = folder / "collection.json"
+    while True:
+        known = registered(folder)
+        items = [json.loads(item.read_text()) for item in known.values()]
+        if not items:
+            raise OrderError(f"{folder} holds no items to make a collection of. Fetch first.")
+        _write(path, _collection(items, collection, description))
+        if registered(folder) == known:  # else another order has put items there meanwhile
+            return path
+
+
+def require_collection(folder: Path, collection: str) -> None:
+    """Refuse a folder that holds another collection.
+
+    Raises
+    ------
+    OrderError
+        It does.
+    """
+    path = folder / "collection.json"
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())["id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OrderError(f"{path} is no STAC collection: {error!r}. Choose another folder.") from error
+    if found != collection:
+        raise OrderError(
+            f"{folder} holds collection {found!r}; this order's is {collection!r}. Choose another folder in out, or say "
+            f"collection: {found}."
+        )
+
+
+def _collection(items: Sequence[Mapping[str, Any]], collection: str, description: str) -> dict[str, Any]:
+    west, south, east, north = zip(*(item["bbox"] for item in items), strict=True)
+    times = sorted(time.isoformat().replace("+00:00", "Z") for item in items if (time := time_of(item)) is not None)
+    licences = sorted({item["properties"]["license"] for item in items if item["properties"].get("license")})
+    return {
         "type": "Collection",
         "stac_version": "1.0.0",
         "id": collection,
         "description": description,
-        "license": "other"
-        if not (named := {i["properties"].get("license") for i in items} - {None})
-        else sorted(named)[0],
+        "license": licences[0] if len(licences) == 1 else "other",
         "extent": {
-            "spatial": {"bbox": [[*map(min, *_twice(boxes, 0, 1)), *map(max, *_twice(boxes, 2, 3))]]},
-            "temporal": {"interval": [[times[0], times[-1]]]},
+            "spatial": {"bbox": [[min(west), min(south), max(east), max(north)]]},
+            "temporal": {"interval": [[times[0], times[-1]] if times else [None, None]]},
         },
         "links": [
             {"rel": "root", "href": "./collection.json", "type": "application/json"},
-            *({"rel": "item", "href": f"./{id_}/{id_}.json", "type": "application/geo+json"} for id_ in ids),
+            *(
+                {"rel": "item", "href": f"./{item['id']}/{item['id']}.json", "type": "application/geo+json"}
+                for item in items
+            ),
         ],
     }
-    path = folder / "collection.json"
-    _write(path, content)
-    return path
-
-
-def _twice(boxes: Sequence[Sequence[float]], *columns: int) -> Iterator[list[float]]:
-    """Columns of boxes as rows, at least two of them, as min and max over pairs want."""
-    rows = [[box[column] for column in columns] for box in boxes]
-    yield from rows if len(rows) > 1 else rows * 2
 
 
 def _asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:

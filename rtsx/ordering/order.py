@@ -14,7 +14,7 @@ from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
-from rtsx.ordering.catalog import register_collection, register_item, registered
+from rtsx.ordering.catalog import register_collection, register_item, registered, require_collection
 from rtsx.ordering.ledger import Entry, Ledger, locked
 from rtsx.ordering.plan import OrderPlan
 from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
@@ -154,8 +154,9 @@ def fetch_order(
     Raises
     ------
     OrderError
-        The provider cannot be asked, or two scenes share a folder.
+        The provider cannot be asked, names a file that would leave the folder, or the folder holds another collection.
     """
+    require_collection(folder, collection)
     failures: dict[str, OrderError] = {}
     arrived: list[str] = []
     with locked(ledger_path):

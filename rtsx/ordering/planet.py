@@ -282,14 +282,14 @@ def _told(what: str) -> Iterator[None]:
         raise OrderError(
             f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
         ) from error
-    except (ServerError, BadGateway, httpx.HTTPError) as error:
+    except (ServerError, BadGateway, httpx.HTTPError, json.JSONDecodeError, FetchBundlesSpecError) as error:
         raise OrderError(
             f"Planet cannot {what} now: {str(error) or type(error).__name__}. Run the same command again later; nothing is "
             "ordered twice."
         ) from error
-    except (SpecificationException, FetchBundlesSpecError) as error:
+    except SpecificationException as error:
         raise OrderError(
-            f"Planet's list of products does not fit, to {what}: {error} Correct bundle or item_type."
+            f"Planet does not know that product, to {what}: {error} Correct bundle or item_type."
         ) from error
     except (APIError, PlanetError, AuthException) as error:
         raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error

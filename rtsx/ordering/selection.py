@@ -17,6 +17,8 @@ from rtsx.ordering.wishes import Limits, Wishes
 
 __all__ = ["select_scenes"]
 
+_ROUNDS = 10
+"""Times at most that room which thinning has made is filled again."""
 _KM2 = 1e-6
 """km² of a square metre."""
 
@@ -78,8 +80,15 @@ def select_scenes(
     if not ground.area:
         raise OrderError("A region has to be a polygon with an area; got one without. Check the file.")
     field = _Field.of([scene for scene in given if limits.admits(scene)], ground, plane=plane, wishes=wishes, clip=clip)
-    picks, stop = _greedy(field, wishes, limits=limits)
-    picks = _thinned(field, picks, limits=limits)
+    picks: list[int] = []
+    for _ in range(_ROUNDS):
+        grown, stop = _greedy(field, picks, wishes=wishes, limits=limits)
+        thinned = _thinned(field, grown, limits=limits)
+        # Again only where a limit cut it short, because then what was thinned out has made room.
+        if set(thinned) in (set(picks), set(grown)) or stop in ("complete", "coverage"):
+            picks = thinned
+            break
+        picks = thinned
     missing = difference(ground, union_all([field.parts[index] for index in picks]))
     parts = [part for part in get_parts(missing) if isinstance(part, Polygon)]
     return OrderPlan(
@@ -152,14 +161,10 @@ class _Field:
             alone_km2=_km2(self.alone(index, picks).area),
         )
 
-    def joins(self, index: int, picks: list[int]) -> bool:
-        """Whether a pick of the same strip or day lies beside it."""
-        scene = self.scenes[index]
-        return any(
-            (scene.strip != "" and scene.strip == self.scenes[other].strip) or scene.day == self.scenes[other].day
-            for other in self.neighbours[index]
-            if other in picks
-        )
+    def joins(self, index: int, other: int) -> bool:
+        """Whether two neighbours are of one strip or day."""
+        one, two = self.scenes[index], self.scenes[other]
+        return (one.strip != "" and one.strip == two.strip) or one.day == two.day
 
     def wanted_m2(self, limits: Limits) -> float:
         """Ground after which no more is ordered."""
@@ -167,8 +172,8 @@ class _Field:
         return self.region_m2 if limits.coverage == 1 else limits.coverage * self.region_m2
 
 
-def _greedy(field: _Field, wishes: Wishes, *, limits: Limits) -> tuple[list[int], Stop]:
-    """Picks in the order of their worth, and why they end."""
+def _greedy(field: _Field, start: list[int], *, wishes: Wishes, limits: Limits) -> tuple[list[int], Stop]:
+    """The picks of a start and further ones, in the order of their worth, and why they end."""
     left = field.parts.copy()  # what of each candidate is not covered yet
     new = np.array([part.area for part in left], float)
     full = new.copy()
@@ -177,31 +182,37 @@ def _greedy(field: _Field, wishes: Wishes, *, limits: Limits) -> tuple[list[int]
     picks: list[int] = []
     covered, spent, least = 0.0, 0.0, limits.min_new_km2 / _KM2
     wanted = field.wanted_m2(limits)
-    short = False  # something was too dear
+
+    def pick(index: int) -> None:
+        nonlocal covered, spent
+        picks.append(index)
+        open_[index] = False
+        covered += new[index]
+        spent += field.costs[index]
+        for other in field.neighbours[index]:
+            if open_[other]:
+                left[other] = difference(left[other], field.parts[index])
+                new[other] = left[other].area
+                bonus[other] = bonus[other] or field.joins(other, index)
+
+    for index in start:
+        pick(index)
     while True:
         if covered >= wanted:
             return picks, "coverage" if limits.coverage < 1 else "complete"
         useful = open_ & (new >= least)
+        fits = useful
         if limits.budget_km2 is not None:
-            fits = field.costs <= limits.budget_km2 - spent
-            short |= bool((useful & ~fits).any())
-            useful &= fits
+            fits = useful & (field.costs <= limits.budget_km2 - spent)
         if not useful.any():
-            return picks, "budget" if short else "complete"
+            return picks, "complete"
+        if not fits.any():
+            return picks, "budget"
         if len(picks) == limits.max_scenes:
             return picks, "scenes"
         gain = np.minimum(new, wanted - covered)
         worth = gain / field.prices * (1 + wishes.same_day * bonus) / (1 + wishes.overlap * (1 - new / full))
-        best = int(np.argmax(np.where(useful, worth, -1.0)))  # the first of equals, hence the smallest id
-        picks.append(best)
-        open_[best] = False
-        covered += new[best]
-        spent += field.costs[best]
-        for other in field.neighbours[best]:
-            if open_[other]:
-                left[other] = difference(left[other], field.parts[best])
-                new[other] = left[other].area
-                bonus[other] = bonus[other] or field.joins(other, [best])
+        pick(int(np.argmax(np.where(fits, worth, -1.0))))  # the first of equals, hence the smallest id
 
 
 def _thinned(field: _Field, picks: list[int], *, limits: Limits) -> list[int]:

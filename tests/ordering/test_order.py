@@ -243,3 +243,11 @@ def test_two_processes_do_not_order_at_once(ledger):
         pass
     with locked(ledger):
         pass
+
+
+def test_a_folder_of_another_collection_is_refused(make_catalog, ledger, tmp_path):
+    provider = StacProvider(StaticCatalog(str(make_catalog() / "catalog.json")))
+    ordered(provider, ledger)
+    fetched(provider, ledger, tmp_path / "out")
+    with pytest.raises(OrderError, match="holds collection 'mine'; this order's is 'yours'"):
+        fetch_order(provider, ledger, tmp_path / "out", collection="yours")

@@ -107,3 +107,21 @@ def test_what_cannot_be_is_refused():
         Limits(coverage=90)
     with pytest.raises(OrderError, match="Weight overlap"):
         Wishes(overlap=-1)
+
+
+def test_ground_bought_twice_counts_against_a_scene():
+    # Once `first` is taken, `inside` costs less for its new ground, and `beside` has nothing twice.
+    first = scene("first", 0, 1.0, cloud_cover=0)
+    inside = scene("inside", 0.5, 2, cloud_cover=0)
+    beside = scene("beside", 1.0, 2, cloud_cover=14)
+    plain = Wishes(same_day=0, scene_km2=0, overlap=0)
+    assert ids(select_scenes([first, inside, beside], REGION, wishes=plain, clip=True)) == {"first", "inside"}
+    strict = Wishes(same_day=0, scene_km2=0, overlap=1)
+    assert ids(select_scenes([first, inside, beside], REGION, wishes=strict, clip=True)) == {"first", "beside"}
+
+
+def test_room_that_thinning_makes_is_used():
+    # The middle is taken first and made redundant by the halves; without a second round two scenes would be left of three.
+    scenes = [scene("middle", 0.5, 1.5), scene("west", 0, 1.0, cloud_cover=1), scene("east", 1.0, 1.9, cloud_cover=1)]
+    scenes.append(scene("rest", 1.9, 2, cloud_cover=50))
+    assert ids(select_scenes(scenes, REGION, limits=Limits(max_scenes=3))) == {"west", "east", "rest"}
