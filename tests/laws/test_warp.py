@@ -61,8 +61,8 @@ def test_exact_positions_and_a_plain_gather(
     rows, columns = exact_positions(source, target)
     value, valid = exact_warp(pixels, (rows, columns), resampling=resampling, nodata=0)
     assert 0.05 < valid.mean() < 1
-    # Positions are good to 1e-5 px: closer to the border of a pixel either neighbour may be the one that holds it.
-    clear = np.minimum(*(np.abs(axis - np.round(axis)) for axis in (rows, columns))) > 1e-5
+    # Positions are good to 1e-4 px: closer to the border of a pixel either neighbour may be the one that holds it.
+    clear = np.minimum(*(np.abs(axis - np.round(axis)) for axis in (rows, columns))) > 1e-4
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(warped.valid[:, clear], valid[:, clear])
     both = warped.valid & valid & clear
@@ -170,5 +170,5 @@ def test_average_is_the_mean_of_exact_samples(scale: float) -> None:
     np.testing.assert_array_equal(warped.valid, valid)
     off = (warped.pixels[0] - totals / np.maximum(counts, 1))[valid[0]]
     # The area mean of noise of 50; a sample counts for a quarter of a source pixel at most.
-    assert np.sqrt((off**2).mean()) < 0.12 * 50
+    assert np.sqrt((off**2).mean()) < 0.15 * 50
     assert abs(off.mean()) < 0.3

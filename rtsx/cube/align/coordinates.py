@@ -22,9 +22,9 @@ _CHECKS = ((CELL // 4, CELL // 4), (CELL // 4, 3 * CELL // 4))
 """Points (row, column) of every cell where interpolated and exact positions are compared: where the cubic part that a
 quadratic leaves out is largest."""
 
-_TOLERANCE = 1e-5
-"""Source pixels that a position may be off. On the steepest layer of the field, 1000 units from one pixel to the next,
-that is 0.01 units."""
+_TOLERANCE = 1e-4
+"""Source pixels that a position may be off: 0.01 units of a layer that changes by 100 from one pixel to the next. Cells of
+pixels up to 30 m stay a thousand times below; those of a kilometre, near a pole, have to be exact."""
 
 _BEND = 4.0
 """Source pixels by which a node may lie beside the straight line between its neighbours, twice. More is a jump, such as at

@@ -40,7 +40,7 @@ def lattice_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int
     if target.crs is None or affine.b or affine.d or not affine.a > 0 or not affine.e < 0:
         raise CubeError(f"Pixels are aligned to a north-up grid that has a CRS; got {describe_geobox(target)}.")
     row, column = (affine.f - anchor[1]) / affine.e, (affine.c - anchor[0]) / affine.a
-    if not max(abs(row - round(row)), abs(column - round(column))) <= _OFF_LATTICE:
+    if not np.abs([row - np.round(row), column - np.round(column)]).max() <= _OFF_LATTICE:
         raise CubeError(
             f"A target lies on whole pixels of the lattice, to {_OFF_LATTICE} px; its corner ({affine.c}, {affine.f}) is at "
             f"row {row:.4f}, column {column:.4f} of the lattice at {anchor} with pixels of ({affine.a}, {affine.e}). "

@@ -56,10 +56,11 @@ def warp(
 ) -> Warped:
     """Align a raster to a block of a grid.
 
-    Positions in the source are exact to 1e-5 px and depend on global pixel indices of the grid alone: blocks of any size
-    put together equal the whole, to the last bit. A target pixel is valid where the source pixel that holds its middle
-    exists and is valid. Other source pixels that are missing are left out and the rest is weighted anew; what is missing
-    is nodata, or not finite. Where grids are pixel-equal, the stored pixels come out, whatever the resampling.
+    Positions in the source are exact to 1e-4 px, in practice far better, and depend on global pixel indices of the grid
+    alone: blocks of any size put together equal the whole, to the last bit. A target pixel is valid where the source pixel
+    that holds its middle exists and is valid. Other source pixels that are missing are left out and the rest is weighted
+    anew; what is missing is nodata, or not finite. Where grids are pixel-equal, the stored pixels come out, whatever the
+    resampling.
 
     Parameters
     ----------

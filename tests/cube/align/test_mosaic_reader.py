@@ -1,0 +1,159 @@
+"""Tiles read like the raster they were cut from."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling as GdalResampling
+
+from rtsx.cube.align.file_reader import FileReader
+from rtsx.cube.align.mosaic_reader import MosaicReader
+from rtsx.cube.align.reader import ArrayReader
+from rtsx.cube.align.resampling import Resampling
+from rtsx.cube.align.warp import warp
+from rtsx.errors import CubeError
+
+BOX = GeoBox((200, 260), Affine(2, 0, -5000, 0, -2, 7000), "EPSG:3413")
+
+
+def heights(seed: int = 0, *, holes: float = 0.1) -> NDArray[Any]:
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(100, 30, (1, *BOX.shape)).astype(np.float32)
+    pixels[rng.random(pixels.shape) < holes] = -9999
+    return pixels
+
+
+def cut(pixels: NDArray[Any], rows: slice, columns: slice, *, nodata: float | None = -9999) -> ArrayReader:
+    return ArrayReader(pixels[:, rows, columns], BOX[rows, columns], nodata=nodata)
+
+
+CUTS = [
+    (slice(0, 110), slice(0, 90)),
+    (slice(90, 200), slice(0, 100)),  # overlaps the first
+    (slice(0, 120), slice(90, 260)),
+    (slice(120, 200), slice(100, 260)),
+]
+
+
+@pytest.mark.parametrize("resampling", get_args(Resampling))
+def test_a_mosaic_equals_one_raster(resampling: Resampling) -> None:
+    pixels = heights()
+    one = ArrayReader(pixels, BOX, nodata=-9999)
+    mosaic = MosaicReader([cut(pixels, *part) for part in reversed(CUTS)])
+    assert mosaic.geobox == BOX
+    assert (mosaic.count, mosaic.dtype, mosaic.nodata) == (1, np.dtype(np.float32), -9999)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        top, left = rng.integers(0, 150), rng.integers(0, 200)
+        window = slice(top, top + rng.integers(1, 50)), slice(left, left + rng.integers(1, 60))
+        np.testing.assert_array_equal(mosaic.read(*window), one.read(*window))
+    target = GeoBox((90, 120), Affine(3, 0, -4980, 0, -3, 6960), "EPSG:3413")
+    ours, expected = (warp(reader, target, resampling=resampling, anchor=(0, 0)) for reader in (mosaic, one))
+    np.testing.assert_array_equal(ours.pixels, expected.pixels)
+    np.testing.assert_array_equal(ours.valid, expected.valid)
+
+
+def test_the_first_valid_pixel_counts_and_gaps_are_nodata() -> None:
+    first, second = np.full((1, 200, 260), 1, np.float32), np.full((1, 200, 260), 2, np.float32)
+    first[:, 50:60, 50:60] = -9999
+    first[:, 60:70, 50:60] = np.nan
+    mosaic = MosaicReader([cut(first, slice(0, 100), slice(0, 100)), cut(second, slice(40, 140), slice(40, 140))])
+    assert mosaic.geobox.shape == (140, 140)
+    read = mosaic.read(slice(0, 140), slice(0, 140))[0]
+    assert (read[50:70, 50:60] == 2).all()
+    assert (read[:50, :100] == 1).all()
+    assert (read[100:, 100:] == 2).all()
+    assert (read[:40, 100:] == -9999).all()
+    assert pickle.loads(pickle.dumps(mosaic)).geobox == mosaic.geobox
+
+
+def test_floats_without_nodata_are_missing_as_nan() -> None:
+    pixels = heights(holes=0)
+    corners = [(slice(0, 10), slice(0, 10)), (slice(20, 30), slice(20, 30))]
+    mosaic = MosaicReader([cut(pixels, *part, nodata=None) for part in corners])
+    assert np.isnan(mosaic.nodata)  # type: ignore[arg-type]
+    assert np.isnan(mosaic.read(slice(0, 30), slice(0, 30))).sum() == 900 - 200
+
+
+def test_integers_without_nodata_have_to_leave_no_gap() -> None:
+    pixels = heights(holes=0).astype(np.uint8)
+    whole = MosaicReader([cut(pixels, *part, nodata=None) for part in CUTS])
+    np.testing.assert_array_equal(whole.read(slice(0, 200), slice(0, 260)), pixels)
+    with pytest.raises(CubeError, match=r"3 tiles of uint8 without nodata leave ground .*Name a nodata value"):
+        MosaicReader([cut(pixels, *part, nodata=None) for part in CUTS[:3]])
+
+
+@pytest.mark.parametrize(
+    ("tile", "told"),
+    [
+        (
+            GeoBox((10, 10), Affine(2, 0, -4999, 0, -2, 7000), "EPSG:3413"),
+            r"share one lattice to 0.01 px; one is 0.5 px off",
+        ),
+        (GeoBox((10, 10), Affine(2.01, 0, -5000, 0, -2.01, 7000), "EPSG:3413"), r"one is 0.05 px off"),
+        (GeoBox((10, 10), Affine(2, 0, -5000, 0, -2, 7000), "EPSG:32608"), r"one is another CRS: EPSG:32608"),
+    ],
+)
+def test_other_lattices_are_refused(tile: GeoBox, told: str) -> None:
+    pixels = heights()
+    with pytest.raises(CubeError, match=told):
+        MosaicReader([cut(pixels, *CUTS[0]), ArrayReader(pixels[:, :10, :10], tile, nodata=-9999)])
+
+
+def test_other_kinds_are_refused() -> None:
+    pixels = heights()
+    with pytest.raises(CubeError, match=r"of one kind: the first has .* \(1, 'float32', '-9999.0'\), another .*'-1.0'"):
+        MosaicReader([cut(pixels, *CUTS[0]), cut(pixels, *CUTS[1], nodata=-1)])
+    with pytest.raises(CubeError, match="at least one tile"):
+        MosaicReader([])
+
+
+def test_a_lattice_a_hair_off_is_the_same() -> None:
+    pixels = heights()
+    near = GeoBox((10, 10), Affine(2, 0, -4999.99, 0, -2, 6999.99), "EPSG:3413")
+    mosaic = MosaicReader([cut(pixels, *CUTS[0]), ArrayReader(pixels[:, :10, :10], near, nodata=-9999)])
+    assert mosaic.geobox.shape == (110, 90)
+
+
+def test_overviews_of_tiles_are_used_while_they_share_a_lattice(tmp_path: Path) -> None:
+    pixels = heights(holes=0)
+    readers = []
+    for number, (rows, columns) in enumerate([(slice(0, 100), slice(0, 130)), (slice(0, 100), slice(130, 258))]):
+        path, box = tmp_path / f"{number}.tif", BOX[rows, columns]
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            count=1,
+            height=100,
+            width=box.shape[1],
+            dtype="float32",
+            crs="EPSG:3413",
+            transform=box.affine,
+            nodata=-9999,
+        ) as file:
+            file.write(pixels[:, rows, columns])
+            file.build_overviews([2, 4], GdalResampling.average)
+        readers.append(FileReader.open(str(path)))
+    mosaic = MosaicReader(readers)
+    # 130 / 4 is 32.5, so that the tiles' second levels share no lattice; the first ones do.
+    coarse = mosaic.coarser(4.2)
+    assert coarse.geobox.shape == (50, 129)
+    mean = pixels[0, :100, :258].reshape(50, 2, 129, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(coarse.read(slice(0, 50), slice(0, 129))[0], mean, rtol=1e-6)
+    assert mosaic.coarser(1.5) is mosaic
+
+
+def test_errors_come_through(write_tif: Callable[..., Path]) -> None:
+    path = write_tif("dem.tif", heights(), crs="EPSG:3413", transform=BOX.affine, nodata=-9999)
+    mosaic = MosaicReader([FileReader.open(str(path)), cut(heights(), *CUTS[0])])
+    path.unlink()
+    with pytest.raises(CubeError, match=r"dem.tif cannot be read in rows 3-9, columns 4-11"):
+        mosaic.read(slice(3, 9), slice(4, 11))
