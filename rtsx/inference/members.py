@@ -7,6 +7,7 @@ from rtsx.errors import BundleError, PlanError
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
 from rtsx.model import ModelBundle
+from rtsx.model.fixed_tile import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import BACKENDS
 from rtsx.model.probing import reach_of
@@ -109,7 +110,9 @@ def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measur
         Whether the reach is wanted; one that is not stored with its bundle is measured then, once per machine.
     """
     reaches = [reach_of(bundle) for bundle in bundles] if measures else []
-    finite = bool(reaches) and not any(reach.depends_on_tile for reach in reaches)
+    # A stored reach may be finite where the file takes one size only; no other tile can then be chosen.
+    fixed = measures and any(any(fixed_sides(bundle.source)) for bundle in bundles)
+    finite = bool(reaches) and not fixed and not any(reach.depends_on_tile for reach in reaches)
     farthest = max((reach.radius for reach in reaches), default=0) / min(scales, default=1.0)
     first = bundles[0]
     return Habits(

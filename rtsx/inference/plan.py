@@ -9,6 +9,7 @@ from typing import Literal
 
 from rtsx.errors import PlanError
 from rtsx.inference.augment import AUGMENTATIONS, Augmentation
+from rtsx.inference.documents import checked_fields
 from rtsx.tiling import TilePlan
 
 __all__ = ["AnswerType", "Merge", "PredictionPlan"]
@@ -82,3 +83,31 @@ class PredictionPlan:
     def to_json(self) -> str:
         """One line for an attribute; numbers and names only."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "PredictionPlan":
+        """The plan that `to_json` wrote, equal to it.
+
+        Raises
+        ------
+        PlanError
+            The text is no JSON object, a name is unknown or missing, a value is of another type, or values contradict
+            each other.
+
+        Examples
+        --------
+        >>> PredictionPlan.from_json('{"tiling": 3}')
+        Traceback (most recent call last):
+        ...
+        rtsx.errors.PlanError: A plan needs the names augment, classes, ... missing: augment, classes, ...
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise PlanError(
+                f"A plan is a JSON object, as PredictionPlan.to_json writes it; got {text[:60]!r}."
+            ) from error
+        values = checked_fields(document, cls, what="A plan")
+        return cls(
+            **(values | {"tiling": TilePlan(**checked_fields(values["tiling"], TilePlan, what="A plan's tiling"))})
+        )

@@ -16,6 +16,7 @@ from rtsx.inference.planes import predict_planes
 from rtsx.inference.prediction import prediction_dataset
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
+from rtsx.model.fixed_tile import check_fixed_tile
 from rtsx.model.inputs import Packing, required_layers
 from rtsx.tiling import Blend
 
@@ -121,6 +122,8 @@ def predict_cube(
         blend=blend,
         largest=largest_tile(bundles, device=device, available=available),
     )
+    for each in bundles:
+        check_fixed_tile(each, sizes=tuple(round(tiling.tile * scale) for scale in scales))
     first = bundles[0]
     plan = PredictionPlan(
         tiling=tiling,

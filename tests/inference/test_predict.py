@@ -1,6 +1,7 @@
 """The public door: what it returns, and what it refuses before anything is read."""
 
 import json
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -200,6 +201,37 @@ def test_reflectance_without_a_scale_is_refused_with_the_cure() -> None:
     with pytest.raises(BundleError, match=r"'red' as reflectance, but the cube holds integers and no scale_factor"):
         predict_cube(cube, bundle, **OPTIONS)
     predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+
+
+def fixed_onnx(folder: Path) -> ModelBundle:
+    """A network that was exported for tiles of 32 px alone."""
+    pytest.importorskip("onnxscript", reason="needs the onnx extra")
+    path = folder / "fixed.onnx"
+    program = torch.onnx.export(Smooth().eval(), (torch.rand(1, 1, 32, 32),), dynamo=True, verbose=False)
+    program.save(str(path))
+    options = {"layers": ("red",), "mean": (0,), "std": (1,), "tile": 32, "overlap": 8, "stride": 1}
+    return ModelBundle.open(path, classes=("target",), activation="sigmoid", **options)
+
+
+def test_a_tile_that_a_fixed_network_cannot_take_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    bundle, cube = fixed_onnx(tmp_path), make_cube().chunk(y=30)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("something was read")
+
+    with dask.config.set(scheduler=refuse):
+        with pytest.raises(
+            PlanError, match=r"takes tiles of 32 x 32 px only; the plan has tiles of 48 px. Take tile=32"
+        ):
+            predict_cube(cube, bundle, tile=48, overlap=8)
+        with pytest.raises(PlanError, match=r"takes tiles of 32 x 32 px only; the plan has tiles of 16 px"):
+            predict_cube(cube, bundle, tile=32, overlap=8, scales=(1.0, 0.5))
+        knowing = bundle.with_reach(Reach(stride=1, radius=1, depends_on_tile=False))
+        tiling = json.loads(predict_cube(cube, knowing).attrs["plan"])["tiling"]
+    assert tiling["tile"] == 32
+    found = predict_cube(cube, bundle, tile=32, overlap=8, dtype="float32").compute()
+    expected = predict_cube(cube, make_bundle(), dtype="float32", **OPTIONS).compute()
+    np.testing.assert_allclose(found["probability"], expected["probability"], atol=1e-5)
 
 
 def test_what_is_no_cube_or_no_bundle_is_refused() -> None:
