@@ -1,12 +1,10 @@
-"""Planet's catalog and Orders API, through Planet's own SDK (extra ``order``)."""
+"""Planet's Data and Orders APIs, through Planet's own SDK (extra ``order``)."""
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
@@ -15,24 +13,13 @@ from typing import Any, Literal, TypeVar
 import httpx
 import planet
 from planet import data_filter, order_request
-from planet.exceptions import (
-    APIError,
-    BadGateway,
-    InvalidAPIKey,
-    MissingResource,
-    NoPermission,
-    PlanetError,
-    ServerError,
-    TooManyRequests,
-)
-from planet.specs import FetchBundlesSpecError, SpecificationException
-from planet_auth import AuthException
 from shapely import unary_union
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
 from rtsx.errors import OrderError
+from rtsx.ordering.planet_access import PASSING, credentials, told
 from rtsx.ordering.planet_files import ITEM_MANIFEST, described_item, remote_files
 from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
 from rtsx.ordering.scene import Scene
@@ -44,8 +31,6 @@ _Call = Callable[[planet.Session], Awaitable[_Result]]
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 64.0
 _BASE_URL = "https://api.planet.com"
-_PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
-"""What may be over the next time; for an order, whether it was placed or not has to be asked first."""
 
 
 class PlanetProvider:
@@ -100,7 +85,7 @@ class PlanetProvider:
         self._harmonize = harmonize
         self._order_type: Literal["partial", "full"] = "partial" if partial else "full"
         self._pause = pause
-        self._auth = _credentials()
+        self._auth = credentials()
         self._base_url = (base_url or _BASE_URL).rstrip("/")
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
@@ -132,18 +117,18 @@ class PlanetProvider:
         OrderError
             Planet refuses it, or does not answer; then asking again orders nothing twice.
         """
-        with _told("prepare an order"):
+        with told("prepare an order"):
             request = self._request(batch)
         for attempt in range(1, _ATTEMPTS + 1):
             order = self._named(batch.name)  # first, because an earlier answer may have been lost
             if order is not None:
                 return self._answer(order)
             try:
-                with _told(f"place order {batch.name}"):
+                with told(f"place order {batch.name}"):
                     order = self._run(lambda session: self._client(session, "orders").create_order(request))
                 return self._answer(order)
             except OrderError as error:
-                if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
+                if attempt == _ATTEMPTS or not isinstance(error.__cause__, PASSING):
                     raise
                 self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
         raise AssertionError("the last attempt returns or raises")
@@ -228,10 +213,10 @@ class PlanetProvider:
         """The answer to a question that changes nothing, asked again where that may help."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with _told(what):
+                with told(what):
                     return self._run(call)
             except OrderError as error:
-                if attempt == _ATTEMPTS or not isinstance(error.__cause__, _PASSING):
+                if attempt == _ATTEMPTS or not isinstance(error.__cause__, PASSING):
                     raise
                 self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
         raise AssertionError("the last attempt returns or raises")
@@ -250,49 +235,6 @@ class PlanetProvider:
 
     def _client(self, session: planet.Session, name: Literal["data", "orders"]) -> Any:
         return session.client(name, f"{self._base_url}/{'data/v1' if name == 'data' else 'compute/ops'}")
-
-
-def _credentials() -> planet.Auth:
-    cure = "Set PL_API_KEY to your API key, or run `planet auth login`."
-    if key := os.environ.get("PL_API_KEY"):
-        return planet.Auth.from_key(key)
-    try:
-        auth = planet.Auth.from_user_default_session()
-        if auth.is_initialized():
-            return auth
-    except (PlanetError, AuthException, OSError, ValueError) as error:
-        raise OrderError(f"There are no usable credentials for Planet: {error}. {cure}") from error
-    raise OrderError(f"There are no credentials for Planet. {cure}")
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what the SDK and HTTP raise into one error that says what to do."""
-    try:
-        yield
-    except InvalidAPIKey as error:
-        raise OrderError(f"Planet refuses the API key (401) to {what}. Check PL_API_KEY.") from error
-    except NoPermission as error:
-        raise OrderError(
-            f"Planet does not allow your account (403) to {what}: {error}. Check your contract."
-        ) from error
-    except MissingResource as error:
-        raise OrderError(f"Planet has nothing there (404) to {what}: {error}. Is it another account's?") from error
-    except TooManyRequests as error:
-        raise OrderError(
-            f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
-        ) from error
-    except (ServerError, BadGateway, httpx.HTTPError, json.JSONDecodeError, FetchBundlesSpecError) as error:
-        raise OrderError(
-            f"Planet cannot {what} now: {str(error) or type(error).__name__}. Run the same command again later; nothing is "
-            "ordered twice."
-        ) from error
-    except SpecificationException as error:
-        raise OrderError(
-            f"Planet does not know that product, to {what}: {error} Correct bundle or item_type."
-        ) from error
-    except (APIError, PlanetError, AuthException) as error:
-        raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error
 
 
 def _scene(item: Mapping[str, Any]) -> Scene:
