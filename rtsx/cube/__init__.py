@@ -1,31 +1,61 @@
-"""The cube: sources, layers and masks as one lazy `xarray.Dataset`, and writing it."""
+"""The cube: sources, layers and masks as one lazy, aligned `xarray.Dataset`, and writing it."""
 
 from rtsx.cube.cog import export_cog
+from rtsx.cube.derived import DerivedLayer, add_derived, derived_layer, derived_named
+from rtsx.cube.files import FileImages, StoreImages
 from rtsx.cube.georeference import geobox_of, lattice_origin
+from rtsx.cube.image import AssetBands, Image, Wanted
 from rtsx.cube.layer import Layer
-from rtsx.cube.masks import MASK_RULES, MaskRule, apply_mask, quality_level
+from rtsx.cube.masks import apply_mask
 from rtsx.cube.ndvi import add_ndvi
 from rtsx.cube.opening import open_cube
 from rtsx.cube.packing import packing
+from rtsx.cube.quality import erode_quality
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
+from rtsx.cube.rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.cube.sensor import SENSORS, Sensor
+from rtsx.cube.source import GivenImages, ImageSource, Period
+from rtsx.cube.terrain import TERRAIN, TerrainLayer, terrain_layer, terrain_named
 from rtsx.cube.validation import layer_names, validate_cube
 from rtsx.cube.writing import write_cube
 
 __all__ = [
     "MASK_RULES",
     "SENSORS",
+    "TERRAIN",
+    "AssetBands",
+    "CubeRecipe",
+    "DerivedLayer",
+    "FileImages",
+    "GivenImages",
+    "Image",
+    "ImageSource",
     "Layer",
+    "LayerRecipe",
     "MaskRule",
+    "Period",
+    "QualityRecipe",
     "Sensor",
+    "SourceRecipe",
+    "StoreImages",
+    "TerrainLayer",
+    "Wanted",
+    "add_derived",
     "add_ndvi",
     "apply_mask",
+    "derived_layer",
+    "derived_named",
+    "erode_quality",
     "export_cog",
     "geobox_of",
     "lattice_origin",
     "layer_names",
+    "mask_rule",
     "open_cube",
     "packing",
     "quality_level",
+    "terrain_layer",
+    "terrain_named",
     "validate_cube",
     "write_cube",
 ]
