@@ -16,7 +16,7 @@ from rtsx.cube.derived import add_derived
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.image import Image
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.region import search_area
+from rtsx.cube.region import longitude_of, search_area
 from rtsx.cube.rules import GOOD, LOW
 from rtsx.cube.stacks import lazy_stacks
 from rtsx.cube.steps import Step, time_steps
@@ -107,6 +107,7 @@ def _planned(
         found[source.name],
         group=source.group,
         order="newest" if source.composite == "best" else "cloud",
+        longitude=longitude_of(geobox),
         source=source.name,
     )
     images = tuple(image for step in steps for image in step.images)

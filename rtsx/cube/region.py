@@ -4,6 +4,7 @@ import math
 
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.georeference import describe_geobox
@@ -11,7 +12,7 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 
-__all__ = ["recipe_geobox", "region_geobox", "search_area"]
+__all__ = ["longitude_of", "recipe_geobox", "region_geobox", "search_area"]
 
 _LARGEST = 2**31
 """Pixels per side of the largest raster that is taken for meant."""
@@ -89,3 +90,17 @@ def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
 def search_area(geobox: GeoBox) -> BaseGeometry:
     """Outline of a raster in longitude and latitude, split at the antimeridian; what sources are asked for."""
     return lonlat_polygon(geobox.extent.geom, str(geobox.crs))
+
+
+def longitude_of(geobox: GeoBox) -> float:
+    """Longitude of the middle of a raster, degrees; 0 on a pole, which has none.
+
+    Examples
+    --------
+    >>> round(longitude_of(Grid.arctic()[0, 0].geobox), 3)
+    0.0
+    """
+    height, width = geobox.shape
+    x, y = geobox.affine * (width / 2, height / 2)
+    longitude, _ = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
+    return float(longitude) if math.isfinite(longitude) else 0.0

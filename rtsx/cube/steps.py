@@ -32,12 +32,14 @@ def time_steps(
     *,
     group: Literal["all", "item", "day", "year"],
     order: Literal["cloud", "newest"],
+    longitude: float,
     source: str,
 ) -> tuple[Step, ...]:
     """Group images into steps, by rising time.
 
     A day is a solar day: the day in UTC of the time plus four minutes for every degree of longitude, so that a strip
-    which was flown in one go is not cut in two at midnight in Greenwich.
+    which was flown in one go is not cut in two at midnight in Greenwich. The longitude is that of the cube, one for all
+    images, so that the strip is not cut at the antimeridian either.
 
     Parameters
     ----------
@@ -48,6 +50,8 @@ def time_steps(
     order
         ``"cloud"``: least cloudy first, then newest; ``"newest"``: newest first. The id decides between equals, so that
         the order in which a server answers changes nothing.
+    longitude
+        Of the cube's middle, degrees.
     source
         Name of the source, for messages.
 
@@ -65,26 +69,17 @@ def time_steps(
                 f"Source {source!r} is grouped by {group}, but image {image.id!r} has no time. "
                 "Give its item a datetime, or use group='all'."
             )
-        groups.setdefault(_label(image, image.time, group), []).append(image)
+        groups.setdefault(_label(image, image.time, group=group, longitude=longitude), []).append(image)
     labels = sorted(groups)
     return tuple(Step(_ordered(groups[label], order), label[0]) for label in labels)
 
 
-def _label(image: Image, time: datetime, group: str) -> tuple[datetime, str]:
+def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tuple[datetime, str]:
     """Time of the step, and what else tells it from others of that time."""
     if group == "item":
         return time.astimezone(UTC), image.id
-    solar = (time.astimezone(UTC) + timedelta(minutes=4 * _longitude(image))).date()
+    solar = (time.astimezone(UTC) + timedelta(minutes=4 * longitude)).date()
     return datetime(solar.year, *((solar.month, solar.day) if group == "day" else (1, 1)), tzinfo=UTC), ""
-
-
-def _longitude(image: Image) -> float:
-    """Longitude of the middle of an image; of a part of it where the antimeridian splits it, because both are one day."""
-    if image.footprint is None or image.footprint.is_empty:
-        return 0.0
-    parts = getattr(image.footprint, "geoms", [image.footprint])
-    # The part that lies in the east for a scene across the antimeridian: one and the same for all scenes of an orbit.
-    return float(max(part.representative_point().x for part in parts))
 
 
 def _ordered(images: Iterable[Image], order: str) -> tuple[Image, ...]:
