@@ -29,7 +29,7 @@ from rtsx.cube.native import NativeParts
 from rtsx.cube.pinning import image_ids, pinned
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.region import recipe_geobox, search_area
-from rtsx.cube.zarr import BUILD, COMPLETE, file_system, is_url, store_of
+from rtsx.cube.zarr import BUILD, COMPLETE, LAYERS, file_system, is_url, store_of
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
 
@@ -336,7 +336,8 @@ def _write_overviews(
 ) -> None:
     levels = levels_of(parts.geobox, overviews=overviews)
     zarr.open_group(store, mode="r+", use_consolidated=False).attrs.update(root_attrs(levels))
-    cube = xr.open_zarr(store, consolidated=False, chunks=None, mask_and_scale=False, decode_coords="all", group=None)
+    stored = xr.open_zarr(store, consolidated=False, chunks=None, mask_and_scale=False, decode_coords="all")
+    cube = stored[list(stored.attrs[LAYERS])]  # in order, because a folder is listed in any
     system, root = file_system(target, options)
     above = "."
     for name, geobox in levels[1:]:

@@ -45,7 +45,11 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
 def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> Any:
     """Write metadata and coordinates of one level; returns the lazy work that writes the variables."""
     # By name, because listing a group gives them sorted, and some models tell their layers by place.
-    prepared = cube.drop_encoding().assign_attrs({LAYERS: [str(name) for name in cube.data_vars]})
+    attrs: dict[str, Any] = {LAYERS: [str(name) for name in cube.data_vars]}
+    if group is None:
+        # Among them the word that the store is not complete; xarray would put its own in their place.
+        attrs |= zarr.open_group(store, mode="r", use_consolidated=False).attrs.asdict()
+    prepared = cube.drop_encoding().assign_attrs(attrs)
     for name, variable in prepared.variables.items():
         variable.attrs.pop("grid_mapping", None)  # as other writers keep it; ours goes through `encoding`
         # None, instead of xarray's own NaN for floats, so that what had no nodata value gets none by being stored.
