@@ -12,19 +12,21 @@ _TIMEOUT_S = (10, 125)
 """Seconds to connect, and between two bytes."""
 _CHUNK_BYTES = 1 << 16
 """Bytes that a broken connection loses at most; what came before is kept."""
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses that pass by themselves."""
+_PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
+"""Statuses that pass by themselves, and that of a range beyond the end, which is not asked for a second time."""
 
 
 class HttpError(OSError):
     """A transfer that a server refused or broke off."""
 
-    def __init__(self, message: str, *, passing: bool, wait_s: float | None = None) -> None:
+    def __init__(self, message: str, *, passing: bool, wait_s: float | None = None, beyond_end: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
         """Whether trying again may help."""
         self.wait_s = wait_s
         """Seconds that the server asks to wait; None where it does not say."""
+        self.beyond_end = beyond_end
+        """Whether bytes were asked for that the file does not have, as of one that has become shorter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str
                     f"{shown}: the server answers {response.status_code} {response.reason}",
                     passing=response.status_code in _PASSING,
                     wait_s=_seconds(response.headers.get("Retry-After")),
+                    beyond_end=response.status_code == 416,
                 )
             resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(
                 f"bytes {start}-"

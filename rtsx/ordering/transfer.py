@@ -1,5 +1,6 @@
 """Files from anywhere to a folder: complete, checked, and under their names only then."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import fsspec
 from rtsx.errors import OrderError
 from rtsx.ordering.checksum import checksum_of
 from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.requests import HttpError, open_http
+from rtsx.ordering.requests import HttpError, Stream, open_http
 
 __all__ = ["Advance", "fetch_file", "fetch_files"]
 
@@ -95,6 +96,7 @@ def fetch_file(
             pause(min(wait, _LONGEST_WAIT_S))
             continue
         if not wrong:
+            _settle(draft)
             draft.replace(target)
             version.unlink(missing_ok=True)
             return
@@ -104,6 +106,12 @@ def fetch_file(
         f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
         "description is damaged; report it there."
     )
+
+
+def _settle(draft: Path) -> None:
+    """Have the bytes on the disk before the name is, because a name may survive a power cut that bytes do not."""
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:
@@ -125,14 +133,27 @@ def _receive_http(file: RemoteFile, draft: Path, version: Path, *, advance: Adva
     with suppress(FileNotFoundError):
         known = version.read_text()
         start = draft.stat().st_size
-    with open_http(file.href, headers=file.headers, start=start, version=known) as stream:
+    if start and start == file.size:  # all there, but the process ended before it was checked
+        return
+    try:
+        with open_http(file.href, headers=file.headers, start=start, version=known) as stream:
+            _append(file, draft, version, stream=stream, advance=advance)
+    except HttpError as error:
+        if error.beyond_end:
+            draft.unlink(missing_ok=True)
+            version.unlink(missing_ok=True)
+        raise
+
+
+def _append(file: RemoteFile, draft: Path, version: Path, *, stream: Stream, advance: Advance) -> None:
+    with draft.open("ab" if stream.start else "wb") as sink:
+        # After the old content is gone, because a version must never stand beside content of another one.
         version.write_text(stream.version)
-        with draft.open("ab" if stream.start else "wb") as sink:
-            advance(file, stream.start)
-            for chunk in stream.chunks:
-                sink.write(chunk)
-                advance(file, len(chunk))
-    arrived = draft.stat().st_size
+        advance(file, stream.start)
+        for chunk in stream.chunks:
+            sink.write(chunk)
+            advance(file, len(chunk))
+        arrived = sink.tell()
     if stream.size is not None and arrived < stream.size:
         raise HttpError(f"{file.name} broke off after {arrived} of {stream.size} bytes", passing=True)
 

@@ -167,3 +167,19 @@ def test_checksums_as_stac_has_them(tmp_path):
     assert Checksum.from_multihash("1620" + 64 * "0") is None
     with pytest.raises(OrderError, match="has 64 hexadecimal digits"):
         Checksum("sha256", "00")
+
+
+def test_a_draft_that_was_complete_is_only_checked(remote, file_server, tmp_path):
+    (tmp_path / ".a.tif.partial").write_bytes(DATA)
+    (tmp_path / ".a.tif.version").write_text('"1"')
+    fetch_file(remote(), tmp_path / "a.tif")
+    assert file_server.asked == []
+    assert [path.name for path in tmp_path.glob("*a.tif*")] == ["a.tif"]
+
+
+def test_a_draft_longer_than_the_file_is_begun_anew(remote, file_server, tmp_path, pauses):
+    (tmp_path / ".a.tif.partial").write_bytes(2 * DATA)
+    (tmp_path / ".a.tif.version").write_text('"1"')
+    file_server.trouble["/a.tif"] = [416]
+    fetch_file(remote(size=None), tmp_path / "a.tif", pause=pauses.append)
+    assert (tmp_path / "a.tif").read_bytes() == DATA
