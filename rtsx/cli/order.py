@@ -250,7 +250,7 @@ def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
         f"Plan: {config.name}",
         [
             ("candidates", f"{chosen.candidates}, {chosen.refused} of them outside the limits"),
-            ("chosen", f"{len(chosen.chosen)} scenes on {len(chosen.days)} days; {stopped[chosen.stop]}"),
+            ("chosen", f"{len(chosen.chosen)} scenes, days: {len(chosen.days)}; {stopped[chosen.stop]}"),
             ("covered", f"{chosen.coverage:.2%} of {_km2(chosen.region_km2)}"),
             ("not covered", _km2(chosen.region_km2 - chosen.covered_km2)),
             ("candidates cover", f"{chosen.coverable_km2 / chosen.region_km2:.2%}"),

@@ -140,7 +140,7 @@ class OrderPlan:
     def __str__(self) -> str:
         """Two lines: what it covers and what it costs."""
         return (
-            f"{len(self.chosen)} of {self.candidates} scenes on {len(self.days)} days cover {self.coverage:.1%} of "
+            f"{len(self.chosen)} of {self.candidates} scenes, days: {len(self.days)}, cover {self.coverage:.1%} of "
             f"{self.region_km2:,.0f} km²\ncost {self.cost_km2:,.0f} km², overlap {self.overlap_km2:,.0f} km²"
         )
 

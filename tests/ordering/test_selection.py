@@ -79,7 +79,7 @@ def test_a_plan_tells_days_overlap_and_what_is_missing():
     assert plan.coverage == pytest.approx(0.75, abs=1e-3)
     assert plan.overlap_km2 == pytest.approx(plan.region_km2 * 0.05, rel=1e-2)
     assert plan.missing.bounds == pytest.approx((1.5, 60, 2, 61), abs=2e-3)
-    assert "2 of 2 scenes on 2 days cover 75.0%" in str(plan)
+    assert "2 of 2 scenes, days: 2, cover 75.0%" in str(plan)
     kinds = [feature["properties"]["kind"] for feature in plan.geojson()["features"]]
     assert kinds == ["scene", "scene", "missing", "region"]
 
