@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 
 import dask.array as da
 import numpy as np
@@ -252,6 +253,6 @@ def _stored(group: NativeGroup, name: str) -> AssetBands:
 
 def _free(path: str, taken: set[str]) -> str:
     """A path that no other image has: two collections may use one id."""
-    free = next(one for one in (path, *(f"{path}_{n}" for n in range(2, 10**6))) if one not in taken)
+    free = next(one for one in chain([path], (f"{path}_{n}" for n in count(2))) if one not in taken)
     taken.add(free)
     return free

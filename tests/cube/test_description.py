@@ -1,0 +1,29 @@
+"""Recipes as plain values."""
+
+import json
+from dataclasses import replace
+
+from rtsx.cube.description import describe_recipe, difference
+from rtsx.cube.image import Wanted
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
+from rtsx.cube.stac import Access, StacSearch
+from rtsx.grid import Grid
+
+SEARCH = StacSearch("https://stac.example.org", ("PSScene",), access=Access(headers=(("Authorization", "secret"),)))
+LAYER = LayerRecipe(wanted=Wanted(name="red", nodata=float("nan")))
+RECIPE = CubeRecipe(grid=Grid.arctic(), sources=(SourceRecipe(name="planetscope", images=SEARCH, layers=(LAYER,)),))
+
+
+def test_a_description_is_json_without_keys_of_servers() -> None:
+    described = describe_recipe(RECIPE)
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert "secret" not in json.dumps(described)
+    assert described["sources"][0]["images"]["url"] == "https://stac.example.org"
+
+
+def test_equal_recipes_do_not_differ_and_others_say_where() -> None:
+    assert difference(describe_recipe(RECIPE), describe_recipe(replace(RECIPE))) is None
+    other = replace(RECIPE, sources=(replace(RECIPE.sources[0], group="day"),))
+    assert difference(describe_recipe(RECIPE), describe_recipe(other)) == "sources[0].group is all there and day here"
+    assert difference({"a": [1]}, {"a": [1, 2]}) == "a is [1] there and [1, 2] here"
+    assert difference({"a": 1}, {"b": 1}) == "a is 1 there and None here"
