@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -211,12 +211,17 @@ def test_a_far_reaching_network_needs_its_reach_and_gets_it_from_auto() -> None:
     assert np.nanmax(np.abs(bundled["probability"].values - auto["probability"].values)) > 0.01
 
 
-def test_one_tile_larger_than_the_cube_and_cube_smaller_than_a_tile() -> None:
-    module = Strided()
-    for shape in ((1, 1), (3, 50), (31, 31)):
-        cube = make_cube(shape)
-        cube["red"].values[:] = 500
-        cube["dem"].values[:] = 0.3
-        found = predict_cube(cube, make_bundle(module), tile=64, overlap=32, dtype="float32")
-        assert found["probability"].shape == shape
-        assert np.isfinite(found["probability"]).all()
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(st.integers(1, 56), st.integers(1, 56)), st.integers(0, 2**31))
+@example((1, 1), 0)
+@example((3, 50), 0)
+@example((56, 56), 0)
+def test_a_cube_within_one_tile_is_answered_as_that_tile(shape: tuple[int, int], seed: int) -> None:
+    cube, module = make_cube(shape, seed=seed), Strided()
+    found = predict_cube(cube, make_bundle(module), tile=64, overlap=32, trim=4, dtype="float32", backend="eager")
+    batch, valid = channels(cube)
+    # The tile begins at its trim before the cube, and sees it mirrored on all sides.
+    padded = np.pad(batch, ((0, 0), *((4, 60 - length) for length in shape)), mode="reflect")
+    with torch.no_grad():
+        answer = torch.sigmoid(module(torch.from_numpy(padded)[None]))[0, 0, 4 : 4 + shape[0], 4 : 4 + shape[1]].numpy()
+    np.testing.assert_allclose(found["probability"], np.where(valid, answer, np.nan), atol=1e-6)
