@@ -23,7 +23,8 @@ demo: $(USER_STAMP) ## make a scene, map it, score it, draw it (into demo-output
 	$(BIN)/rtsx demo --overwrite
 
 test: $(DEV_STAMP) ## run all tests and doctests
-	$(BIN)/python -m pytest
+	@# Two at a time, a file at a time: what a file's tests share is made once. One thread each, as there are two of them.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))

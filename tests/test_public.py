@@ -35,7 +35,9 @@ def test_a_name_stands_in_the_documentation(name: str) -> None:
     assert re.search(rf"^::: rtsx\.{name}$", pages, re.MULTILINE)
 
 
-@pytest.mark.parametrize("room", ["cube", "errors", "footprints", "grid", "inference", "model", "synthetic", "tiling"])
+@pytest.mark.parametrize(
+    "room", ["config", "cube", "errors", "footprints", "grid", "inference", "model", "ordering", "synthetic", "tiling"]
+)
 def test_every_name_that_a_room_lists_exists(room: str) -> None:
     module = import_module(f"rtsx.{room}")
     assert [name for name in module.__all__ if not hasattr(module, name)] == []

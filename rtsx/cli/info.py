@@ -17,7 +17,7 @@ __all__ = ["app"]
 app = typer.Typer()
 
 _LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
-_EXTRAS = {"onnx": "onnxruntime", "openvino": "openvino", "s3": "s3fs", "view": "matplotlib"}
+_EXTRAS = {"onnx": "onnxruntime", "openvino": "openvino", "order": "planet", "s3": "s3fs", "view": "matplotlib"}
 
 
 @app.command(epilog="Examples:\n\nrtsx info\n\nrtsx info scene.tif\n\nrtsx info map.zarr")

@@ -35,9 +35,7 @@ def open_image(
             "--mask and --mask-rule go together: quality data can be read in more than one way.",
             param_hint="--mask" if mask is None else "--mask-rule",
         )
-    from rtsx.config import open_cube  # loads what reads configs, which `--help` does not wait for
-
-    return open_cube(
+    return rtsx.open_cube(
         paths[0] if len(paths) == 1 else list(paths),
         layers=words(layers),
         sensor=sensor,
