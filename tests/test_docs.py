@@ -11,8 +11,10 @@ from typer.main import get_command
 
 import rtsx
 from rtsx.cli.app import app
+from rtsx.cli.demo import demo_config
+from rtsx.config.yaml import dump_yaml
 from rtsx.model import ModelBundle, build_network
-from rtsx.synthetic import demo_spec, write_scene
+from rtsx.synthetic import demo_spec, write_demo_scene
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,9 +52,8 @@ def test_there_are_commands_to_test() -> None:
 
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    files = write_scene(demo_spec(size=256), "scene")
-    files.image.rename("scene.tif")
-    files.udm2.rename("udm2.tif")
+    made = write_demo_scene(demo_spec(size=256), "scene")
+    (tmp_path / "cube.yaml").write_text(dump_yaml(demo_config(made).model_dump(exclude_unset=True)))
     torch.manual_seed(0)
     options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4}
     bundle = ModelBundle.from_module(

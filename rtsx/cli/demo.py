@@ -36,7 +36,7 @@ from rtsx.synthetic import (
     write_demo_scene,
 )
 
-__all__ = ["EXPECTED_IOU", "app"]
+__all__ = ["EXPECTED_IOU", "app", "demo_config"]
 
 EXPECTED_IOU = 0.60
 """Least IoU of the demo's own scene; less means that something is broken."""
@@ -89,7 +89,7 @@ def demo(
         remove_demo_scenes(out / "scene")
         made = write_demo_scene(demo_spec(size=size, seed=seed), out / "scene")
         files = made.scene
-        (out / "cube.yaml").write_text(dump_yaml(_config(made).model_dump(exclude_unset=True)))
+        (out / "cube.yaml").write_text(dump_yaml(demo_config(made).model_dump(exclude_unset=True)))
     with clock.step("cube"):
         cube = rtsx.open_cube(out / "cube.yaml")
     with clock.step("prediction"):
@@ -123,7 +123,7 @@ def demo(
         raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score.iou:.3f}")
 
 
-def _config(made: DemoFiles) -> CubeConfig:
+def demo_config(made: DemoFiles) -> CubeConfig:
     """The cube of the scene: ten layers on the Arctic grid, each read from the catalog in its own projection."""
     footprint = read_header(made.scene.image).geobox
     west, south, east, north = lonlat_polygon(footprint.extent.geom, str(footprint.crs)).bounds
