@@ -44,7 +44,7 @@ TERRAIN = ("relative_elevation", "slope")
 GRID = rtsx.Grid.arctic(resolution=3)
 
 
-class _Nowhere:
+class Nowhere:
     """Takes what `da.store` writes and counts it."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ def with_rtsx(work: Work) -> None:
     )
     cube = rtsx.open_cube(recipe, work.geobox)
     names = [*BANDS, "ndvi", *TERRAIN, *TRENDS, "valid"]
-    da.store([cube[name].data for name in names], [_Nowhere() for _ in names], lock=False)
+    da.store([cube[name].data for name in names], [Nowhere() for _ in names], lock=False)
 
 
 def with_stackstac(work: Work) -> None:
@@ -149,7 +149,7 @@ def with_stackstac(work: Work) -> None:
         for name in TERRAIN
     ]
     arrays = [*layers, ndvi, *terrain, *(trends[band] for band in range(3)), valid]
-    da.store(arrays, [_Nowhere() for _ in arrays], lock=False)
+    da.store(arrays, [Nowhere() for _ in arrays], lock=False)
 
 
 def with_gdal(work: Work) -> None:
