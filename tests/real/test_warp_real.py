@@ -1,5 +1,6 @@
 """The warp on real elevation and real Sentinel-2, against exact positions."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,27 +49,28 @@ def whole(reader: FileReader) -> NDArray[Any]:
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
 @pytest.mark.parametrize(
-    ("name", "size", "unit"),
+    ("name", "size"),
     [
-        (COPERNICUS, 10.0, 1.0),
-        (COPERNICUS, 100.0, 1.0),
-        (YUKON, 3.0, 1.0),
-        (SENTINEL2, 3.0, 1.0),
-        (LANDSAT8, 10.0, 1.0),
+        (COPERNICUS, 10.0),
+        (COPERNICUS, 100.0),
+        (YUKON, 7.0),
+        (SENTINEL2, 5.0),
+        (LANDSAT8, 10.0),
     ],
 )
-def test_real_rasters_on_the_arctic_grid(
-    real_data: Path, name: str, size: float, unit: float, resampling: Resampling
-) -> None:
+def test_real_rasters_on_the_arctic_grid(real_data: Path, name: str, size: float, resampling: Resampling) -> None:
     reader = FileReader.open(str(real_data / name))
+    reader = replace(reader, bands=reader.bands[:2])
     target = arctic_window(reader.geobox, size)
-    warped = warp(reader, target, resampling=resampling, anchor=ARCTIC, dtype=np.dtype(np.float64))
+    warped = warp(reader, target, resampling=resampling, anchor=ARCTIC)
     positions = exact_positions(reader.geobox, target)
     value, valid = exact_warp(whole(reader), positions, resampling=resampling, nodata=reader.nodata)
     clear = np.minimum(*(np.abs(axis - np.round(axis)) for axis in positions)) > 1e-4
     np.testing.assert_array_equal(warped.valid[:, clear], valid[:, clear])
     assert 0.2 < valid.mean() < 0.99
-    assert np.abs(warped.pixels - value)[valid & warped.valid & clear].max() < 0.01 * unit
+    rounding = 0.5 if reader.dtype.kind == "u" else 0.0
+    value = np.clip(value, 1, 65535) if rounding else value  # cubic overshoots
+    assert np.abs(warped.pixels - value)[valid & warped.valid & clear].max() < rounding + 0.01
 
 
 def test_stored_numbers_of_sentinel2(real_data: Path) -> None:

@@ -1,7 +1,7 @@
 """The gather: one pass over the target pixels of a block for all bands, compiled, without the interpreter's lock.
 
-Arguments come as plain tuples, each in the order of a class in `arguments`; arrays that are written or read in the innermost loop come
-by themselves, because an array in a tuple, or handed on to a function, is counted anew at every use.
+Arguments come as plain tuples, each in the order of a class in `arguments`; arrays that the innermost loop reads or writes
+come by themselves, because an array in a tuple, or handed on to a function, is counted anew at every use.
 
 Every kernel takes the block and its positions, the source's pixels (band, y, x) and their frame, the arrays of the answer
 (band, y, x), filled with the value of missing pixels and with False, and the rule of storing. Positions are computed a run

@@ -37,7 +37,6 @@ def turn_of(crs: CRS) -> float:
     return round(2 * np.pi / crs.proj.axis_info[0].unit_conversion_factor, 9)
 
 
-@lru_cache(maxsize=256)
 def same_crs(one: CRS, other: CRS) -> bool:
     """Whether two CRS put a pixel on the same ground, however their names are written.
 
@@ -48,9 +47,16 @@ def same_crs(one: CRS, other: CRS) -> bool:
     >>> same_crs(CRS("EPSG:32608"), CRS("EPSG:32609"))
     False
     """
-    if one == other or one.proj.equals(other.proj, ignore_axis_order=True):
+    # By their texts, because the hash of a CRS writes its WKT anew each time, which costs more than a small warp.
+    return str(one) == str(other) or _are_same(str(one), str(other))
+
+
+@lru_cache(maxsize=256)
+def _are_same(one: str, other: str) -> bool:
+    crs = [CRS(text).proj for text in (one, other)]
+    if crs[0].equals(crs[1], ignore_axis_order=True):
         return True
-    codes = [crs.proj.to_epsg(min_confidence=_EPSG_CONFIDENCE) for crs in (one, other)]
+    codes = [each.to_epsg(min_confidence=_EPSG_CONFIDENCE) for each in crs]
     return codes[0] is not None and codes[0] == codes[1]
 
 

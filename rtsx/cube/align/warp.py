@@ -141,10 +141,8 @@ def _gathered(
     # Nearest copies, so that it needs no signature of its own for each pair of dtypes, and keeps 64-bit integers exact.
     gathered = Storing(_gathered_dtype(reader.dtype if resampling == "nearest" else storing.dtype), reader.nodata)
     out = _empty(reader, rows, columns, storing=gathered)
-    for coordinates in _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered):
-        window = _window(coordinates, resampling)
-        if window is None:
-            continue
+    pieces = _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered)
+    for coordinates, window in pieces:
         pixels = read_window(reader, window)
         pixels = pixels.astype(_gathered_dtype(pixels.dtype), copy=False)
         # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
@@ -175,8 +173,8 @@ def _pieces(
     placement: Placement,
     resampling: Resampling,
     storing: Storing,
-) -> Iterator[Coordinates]:
-    """The block as a whole, or cut along the lattice until each piece needs memory in proportion."""
+) -> Iterator[tuple[Coordinates, Window]]:
+    """The block as a whole, or cut along the lattice until each piece needs memory in proportion; what meets the raster."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not height or not width:
         return
@@ -186,9 +184,11 @@ def _pieces(
     )
     if coordinates is not None:
         window = _window(coordinates, resampling)
-        needed = 0 if window is None else window.pixels * reader.count * reader.dtype.itemsize
+        if window is None:
+            return
+        needed = window.pixels * reader.count * reader.dtype.itemsize
         if is_pixel or needed <= max(_WINDOW_BYTES, 4 * height * width * reader.count * storing.dtype.itemsize):
-            yield coordinates
+            yield coordinates, window
             return
     if height >= width:
         halves = [(half, columns) for half in _halves(rows)]

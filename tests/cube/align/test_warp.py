@@ -176,13 +176,8 @@ def test_rounding_never_meets_nodata(resampling: Resampling, dtype: Any, nodata:
     warped = warp(ArrayReader(pixels, source, nodata=nodata), target, resampling=resampling, anchor=(0, 600))
     assert warped.valid.sum() > 500
     assert (warped.pixels[warped.valid] != nodata).all()
-    plain = warp(
-        ArrayReader(pixels, source, nodata=nodata),
-        target,
-        resampling=resampling,
-        anchor=(0, 600),
-        dtype=np.dtype(float),
-    )
+    floats = ArrayReader(pixels.astype(float), source, nodata=nodata)
+    plain = warp(floats, target, resampling=resampling, anchor=(0, 600))
     apart = np.abs(warped.pixels - np.clip(plain.pixels, np.iinfo(dtype).min, np.iinfo(dtype).max))[warped.valid]
     assert apart.max() <= 1.0
     rounded = np.clip(np.rint(plain.pixels[warped.valid]), np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -416,7 +411,7 @@ def test_it_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(warp)) is warp
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.dtype(">u2"), np.int8])
+@pytest.mark.parametrize("dtype", [np.float16, np.dtype(">u2")])
 def test_rare_dtypes(dtype: Any) -> None:
     source = box((20, 20), 10.0, left=0, top=200)
     reader = ArrayReader(np.full((1, 20, 20), 7, dtype), source, nodata=0)
