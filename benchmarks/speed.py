@@ -1,10 +1,14 @@
-"""Megapixels per second of every contender, interleaved in one process, medians of several rounds."""
+"""Megapixels per second of every contender, interleaved in one process, medians of several rounds.
+
+Seconds on the clock, and seconds that the processors were busy: on a machine that others use too, the clock says little
+about a difference of some per cent, and the processors' time still does.
+"""
 
 import gc
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,16 +57,27 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
     return found
 
 
-def measure(contenders: dict[str, Contender], *, rounds: int) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Seconds:
+    """What one run took."""
+
+    clock: float
+    """Seconds on the clock."""
+    busy: float
+    """Seconds of all processors together."""
+
+
+def measure(contenders: dict[str, Contender], *, rounds: int) -> dict[str, list[Seconds]]:
     """Seconds of each round of each contender; a round runs them all in turn, so that noise meets all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, run in contenders.items():
             gc.collect()
-            begin = time.perf_counter()
+            begin, busy = time.perf_counter(), time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - begin)
-            print(f"  round {number + 1} of {rounds}: {name} {seconds[name][-1]:8.2f} s", flush=True)
+            took = Seconds(time.perf_counter() - begin, time.process_time() - busy)
+            seconds[name].append(took)
+            print(f"  round {number + 1} of {rounds}: {name} {took.clock:8.2f} s, busy {took.busy:8.2f} s", flush=True)
     return seconds
 
 
@@ -83,13 +98,21 @@ def run(
         found = contenders(work, tiles=tiles, backends=backends)
         bare_tiles(work, tile=tiles[0][0], overlap=0)  # the first pass pays for setting up
         seconds = measure(found, rounds=rounds)
-    floors = {name: statistics.median(times) for name, times in seconds.items() if name.startswith("a0")}
-    floor = min(floors.values())
-    print(f"\n{'contender':34}{'median s':>10}{'Mpx/s':>8}{'/ best a0':>11}{'/ a1':>8}")
+    print_table(seconds, size=size)
+
+
+def print_table(seconds: dict[str, list[Seconds]], *, size: int) -> None:
+    """One line per contender; ratios are medians of the rounds' own, `a0` being that of the first tile size."""
+    floor = next(times for name, times in seconds.items() if name.startswith("a0"))
+    print(f"\n{'':34}{'clock s':>9}{'Mpx/s':>7}{'/ a0':>7}{'/ a1':>7}{'busy s':>10}{'/ a0':>7}{'/ a1':>7}")
     for name, times in seconds.items():
-        median = statistics.median(times)
         same = [t for other, t in seconds.items() if other.startswith("a1") and other.split()[-1] == name.split()[-1]]
-        paired = statistics.median(a / b for a, b in zip(times, same[0], strict=True)) if same else None
-        print(
-            f"{name:34}{median:10.2f}{size**2 / median / 1e6:8.2f}{median / floor:11.2f}{'' if paired is None else f'{paired:8.2f}':>8}"
-        )
+        cells = ""
+        for kind in ("clock", "busy"):
+            median = statistics.median(getattr(took, kind) for took in times)
+            cells += f"{median:9.2f}{size**2 / median / 1e6:7.2f}" if kind == "clock" else f"{median:10.2f}"
+            for others in (floor, same[0] if same else None):
+                ratios = zip(times, others or times, strict=True)
+                ratio = statistics.median(getattr(one, kind) / getattr(other, kind) for one, other in ratios)
+                cells += f"{ratio:7.2f}" if others else " " * 7
+        print(f"{name:34}{cells}")

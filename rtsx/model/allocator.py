@@ -9,7 +9,9 @@ __all__ = ["keep_freed_memory"]
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
-_NEVER_TRIM = 2**31 - 1
+# Turned into the largest size there is. Not the largest int, because a tile of 2176 px frees more than 2 GiB, which was
+# handed back and asked for again at every pass.
+_NEVER_TRIM = -1
 
 
 def keep_freed_memory() -> bool:
