@@ -17,14 +17,13 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.pyproj import transform, turn_of
-from rtsx.cube.aligned import Written
 from rtsx.cube.gaps import Gap, report_gap
 from rtsx.cube.georeference import pixel_m, with_georeference
 from rtsx.cube.image import AssetBands, Image
 from rtsx.cube.levels import prepare_level
 from rtsx.cube.native_images import index_of
 from rtsx.cube.packing import packing_attrs
-from rtsx.cube.parts import PartPlan
+from rtsx.cube.parts import PartPlan, PartSource, Written
 from rtsx.cube.pinning import PinnedImages
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.storage import plan_storage
@@ -256,3 +255,6 @@ def _free(path: str, taken: set[str]) -> str:
     free = next(one for one in chain([path], (f"{path}_{n}" for n in count(2))) if one not in taken)
     taken.add(free)
     return free
+
+
+_conforms: type[PartSource] = NativeParts

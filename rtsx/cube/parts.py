@@ -1,11 +1,15 @@
-"""The parts that a store is built of: whole shards, so that no two writers meet in one. A plan made from shapes."""
+"""The parts that a store is built of: whole shards, so that no two writers meet in one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+import zarr
+from numpy.typing import NDArray
 
 from rtsx.cube.storage import StoragePlan
 
-__all__ = ["Part", "PartPlan"]
+__all__ = ["Part", "PartPlan", "PartSource", "Written"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,35 @@ class PartPlan:
 
     def __iter__(self) -> Iterator[Part]:
         return (self.part(number) for number in range(self.first, self.first + self.count))
+
+
+@dataclass(frozen=True)
+class Written:
+    """Pixels for one place of a store."""
+
+    array: str
+    """Path of the array."""
+    window: tuple[slice, ...]
+    """Where in it, whole shards."""
+    pixels: NDArray[Any]
+    """As stored."""
+
+
+class PartSource(Protocol):
+    """Knows the parts of a store, and computes them.
+
+    A value that pickles; all tasks of a build share it, and `pieces` is called by several threads at a time.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of parts, which are numbered from 0."""
+
+    def prepare(self, root: zarr.Group) -> None:
+        """Create everything but pixels in an empty group."""
+
+    def pieces(self, number: int) -> Iterator[Written]:
+        """Compute a part, piece by piece, in the thread that asks."""
+
+    def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
+        """Write what follows from all parts; called again where it was stopped. `gaps` are images left out."""

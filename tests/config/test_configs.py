@@ -83,6 +83,12 @@ def test_a_file_obeys_the_schema(path: Path) -> None:
     jsonschema.validate(values, cube_schema())
 
 
+def test_the_file_of_the_documentation_means_the_published_layers(tmp_path: Path) -> None:
+    page = (CONFIGS.parent / "docs" / "howto" / "cube.md").read_text()
+    (tmp_path / "cube.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    assert load_cube_config(tmp_path / "cube.yaml").recipe().layers == TEN
+
+
 def test_the_schema_refuses_unknown_keys() -> None:
     with pytest.raises(jsonschema.ValidationError, match="reslution"):
         jsonschema.validate({"sources": {"a": {"layers": ["b"]}}, "grid": {"reslution": 3}}, cube_schema())

@@ -18,6 +18,7 @@ import zarr
 
 from rtsx.cube import building, marks
 from rtsx.cube.aligned import AlignedParts
+from rtsx.cube.begun import alone
 from rtsx.cube.building import build_cube
 from rtsx.cube.checking import build_state, check_cube
 from rtsx.cube.derived import derived_named
@@ -133,7 +134,9 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
     raster = region_geobox(GRID, REGION)
     sizes = {}
     for chunk, shard in ((1024, None), (1024, 2048), (40, None), (300, None)):
-        parts = AlignedParts(recipe=replace(mixed, chunk=chunk), geobox=raster.zoom_to((5000, 5000)), shard=shard)
+        parts = AlignedParts(
+            recipe=replace(mixed, chunk=chunk), geobox=raster.zoom_to((5000, 5000)), shard=shard, overviews=False
+        )
         sizes[chunk, shard] = (parts.storage.chunk, parts.storage.shard)
     assert sizes[1024, None] == ((512, 512), (1024, 1024))
     assert sizes[1024, 2048] == ((512, 512), (2048, 2048))
@@ -155,7 +158,7 @@ SCRIPT = """
 import os, pickle, signal, sys
 import dask
 from zarr.storage import LocalStore
-from rtsx.cube import building, overviews
+from rtsx.cube import aligned, begun, building, overviews
 overviews._SMALLEST_TOP_LEVEL = 30
 place, number, recipe, out, layout = sys.argv[1:]
 seen = 0
@@ -184,10 +187,14 @@ if place == "torn":
         return put(path, value, exclusive)
     put, local._put = local._put, torn
 else:
-    name, before = {"write": ("_write", False), "mark": ("write_mark", True), "after mark": ("write_mark", False),
-                    "prepare": ("create_marks", True), "level": ("write_level", False),
-                    "finish": ("finish_store", True)}[place]
-    setattr(building, name, dying(getattr(building, name), before=before))
+    room, name, before = {
+        "mark": (building, "write_mark", True),
+        "after mark": (building, "write_mark", False),
+        "prepare": (begun, "create_marks", True),
+        "level": (aligned, "write_level", False),
+        "finish": (building, "finish_store", True),
+    }[place]
+    setattr(room, name, dying(getattr(room, name), before=before))
 with dask.config.set(scheduler="threads", num_workers=2):
     building.build_cube(pickle.load(open(recipe, "rb")), out, layout=layout)
 """
@@ -318,6 +325,15 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(building, "write_mark", write)
+
+
+def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
+    (tmp_path / "cube.zarr").mkdir()
+    store = str(tmp_path / "cube.zarr")
+    with alone(store), pytest.raises(OutputExistsError, match="built by another process"), alone(store):
+        pass
+    with alone(store):
+        pass
 
 
 @pytest.mark.parametrize("layout", ["aligned", "native"])
