@@ -79,7 +79,10 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] = os.envi
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        refuse(name, [Complaint((), f"{place}{getattr(error, 'problem', None) or error}")], lines={}, cause=error)
+        line = text.splitlines()[mark.line] if mark is not None and mark.line < len(text.splitlines()) else ""
+        hint = '. Within brackets and braces, a variable stands in quotes: "${NAME}"' if "${" in line else ""
+        problem = f"{place}{getattr(error, 'problem', None) or error}{hint}"
+        refuse(name, [Complaint((), problem)], lines={}, cause=error)
     finally:
         loader.dispose()
     expand = _Expansion(environment, complaints)

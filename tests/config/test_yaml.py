@@ -21,7 +21,7 @@ def test_every_key_and_entry_has_its_line() -> None:
 
 
 def test_variables_are_filled_in_everywhere() -> None:
-    text = "a: ${ONE}/x\nb: [${TWO:-two}, $$5, ${EMPTY:-full}]\n"
+    text = "a: ${ONE}/x\nb: ['${TWO:-two}', $$5, '${EMPTY:-full}']\n"
     assert values(text, ONE="1", EMPTY="") == {"a": "1/x", "b": ["two", "$5", "full"]}
 
 
@@ -47,6 +47,11 @@ def test_merges_are_no_doubled_keys() -> None:
 def test_what_is_no_yaml_names_its_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^f: line 2, column"):
         parse_yaml(text, name="f")
+
+
+def test_a_variable_without_quotes_in_brackets_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"line 2.*Within brackets and braces, a variable stands in quotes"):
+        parse_yaml("a: 1\nb: [${TWO}]\n", name="f")
 
 
 def test_nothing_is_an_empty_mapping() -> None:
