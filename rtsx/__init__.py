@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtsx.config import open_cube
+    from rtsx.config import build_cube, load_cube_recipe, open_cube
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.footprints import extract_footprints, validate_footprints, write_footprints
     from rtsx.grid import Cell, Grid
@@ -32,8 +32,10 @@ __all__ = [
     "ModelBundle",
     "TilePlan",
     "__version__",
+    "build_cube",
     "export_cog",
     "extract_footprints",
+    "load_cube_recipe",
     "open_cube",
     "predict_cube",
     "validate_cube",
@@ -49,8 +51,10 @@ _HOMES = {
     "Layer": "rtsx.cube",
     "ModelBundle": "rtsx.model",
     "TilePlan": "rtsx.tiling",
+    "build_cube": "rtsx.config",
     "export_cog": "rtsx.cube",
     "extract_footprints": "rtsx.footprints",
+    "load_cube_recipe": "rtsx.config",
     "open_cube": "rtsx.config",
     "predict_cube": "rtsx.inference",
     "validate_cube": "rtsx.cube",

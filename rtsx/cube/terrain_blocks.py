@@ -141,6 +141,9 @@ class TerrainBlocks:
                 )
                 warped = warp(reader, window, resampling=resampling, anchor=self.anchor)
                 for place, pixels, seen in zip(chosen, warped.pixels, warped.valid, strict=True):
+                    limits = self.source.terrain[place].limits
+                    if limits is not None:
+                        np.clip(pixels, *limits, out=pixels)
                     np.copyto(out[place], pixels, where=seen & np.isnan(out[place]))
         return out
 

@@ -42,6 +42,9 @@ class TerrainLayer:
     is_angle: bool = False
     """Whether 0 and 360 are the same: resample it nearest, because the mean of 359° and 1° is no 180°."""
 
+    limits: tuple[float, float] | None = None
+    """Lowest and highest value there is; what a cubic warp overshoots is brought back to them."""
+
     def __post_init__(self) -> None:
         """Check name and halo."""
         if not self.name or self.halo_m < 0 or self.halo_px < 0:
@@ -63,13 +66,20 @@ TERRAIN: dict[str, TerrainLayer] = {}
 
 
 def terrain_layer(
-    name: str, *, units: str, long_name: str = "", halo_m: float = 0.0, halo_px: int = 0, is_angle: bool = False
+    name: str,
+    *,
+    units: str,
+    long_name: str = "",
+    halo_m: float = 0.0,
+    halo_px: int = 0,
+    is_angle: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> Callable[[TerrainKernel], TerrainKernel]:
     """Decorator that makes a function a terrain layer which recipes and YAML files can name.
 
     Parameters
     ----------
-    name, units, long_name, halo_m, halo_px, is_angle
+    name, units, long_name, halo_m, halo_px, is_angle, limits
         Fields of `TerrainLayer`.
 
     Returns
@@ -102,6 +112,7 @@ def terrain_layer(
             halo_m=halo_m,
             halo_px=halo_px,
             is_angle=is_angle,
+            limits=limits,
         )
         before = TERRAIN.get(name)
         # A cell of a notebook that runs again, or a module that is loaded again, replaces its own function.

@@ -41,7 +41,7 @@ def relative_elevation(heights: Heights, ground: Ground) -> Heights:
     return compiled.minus_circle_mean(heights, circle)
 
 
-@terrain_layer("slope", units="degree", long_name="slope", halo_px=1)
+@terrain_layer("slope", units="degree", long_name="slope", halo_px=1, limits=(0, 90))
 def slope(heights: Heights, ground: Ground) -> Heights:
     """Angle to the horizontal in degrees, 0-90, after Horn (1981)."""
     return compiled.slope(heights, *_steps(ground))
@@ -56,7 +56,7 @@ def aspect(heights: Heights, ground: Ground) -> Heights:
     return compiled.aspect(heights, *_steps(ground), ground.true_north())
 
 
-@terrain_layer("hillshade", units="1", long_name="hillshade", halo_px=1)
+@terrain_layer("hillshade", units="1", long_name="hillshade", halo_px=1, limits=(0, 1))
 def hillshade(heights: Heights, ground: Ground) -> Heights:
     """Cosine of the angle between the sun and the ground's normal, 0-1; 0 on slopes turned away. No cast shadows."""
     sun = (float(ground.sun_azimuth), float(ground.sun_elevation))
