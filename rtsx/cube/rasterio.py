@@ -122,7 +122,7 @@ def read_window(
     *,
     bands: Sequence[int],
     overview: int | None = None,
-    check: Callable[[GeoBox, tuple[str, ...]], None] | None = None,
+    check: Callable[[GeoBox, tuple[str, ...], tuple[float | None, ...]], None] | None = None,
 ) -> NDArray[Any]:
     """Pixels (band, y, x) of one window, as stored; tried three times.
 
@@ -137,8 +137,8 @@ def read_window(
     overview
         Which overview the window is of, 0 the finest; None for the raster itself.
     check
-        Given the geobox and the dtypes of the bands of what was opened, before pixels are read; raises where they are not
-        what was expected.
+        Given the geobox of what was opened, and the dtype and the nodata of each of its bands, before pixels are read;
+        raises where they are not what was expected.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def read_window(
             options = {} if overview is None else {"overview_level": overview}
             with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path, **options) as file:
                 if check is not None:
-                    check(_geobox_of(file), tuple(file.dtypes))
+                    check(_geobox_of(file), tuple(file.dtypes), tuple(file.nodatavals))
                 pixels: NDArray[Any] = file.read(list(bands), window=Window.from_slices(rows, columns))
             return pixels
         except RasterioError as failure:

@@ -1,5 +1,6 @@
 """A raster file as a reader: what GDAL opens, with its overviews."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.align.pyproj import same_crs
 from rtsx.cube.align.reader import WindowReader
+from rtsx.cube.align.storing import stored_nodata
 from rtsx.cube.georeference import crs_name
 from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
 from rtsx.errors import CubeError
@@ -44,6 +46,8 @@ class FileReader:
     """Dtype that the bands are stored in."""
     nodata: float | None
     """Stored value of a missing pixel; None where there is none."""
+    any_value: bool = False
+    """Whether every stored value is data whatever the file declares missing, as in quality data."""
     asset: str = ""
     """What the file is called in its catalog, for messages."""
     overview: int | None = None
@@ -117,7 +121,7 @@ class FileReader:
             overview=place,
         )
 
-    def _check(self, found: GeoBox, dtypes: tuple[str, ...]) -> None:
+    def _check(self, found: GeoBox, dtypes: tuple[str, ...], nodata: tuple[float | None, ...]) -> None:
         """Refuse a file that is not the one that was described."""
         name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
         if max(self.bands) > len(dtypes):
@@ -137,6 +141,19 @@ class FileReader:
             raise CubeError(
                 f"{name} is not what its catalog says it is: {told}. The file was replaced, or the item is wrong: correct "
                 "the item, or leave these fields out of it."
+            )
+        if self.nodata is None and not self.any_value:
+            self._refuse_hidden_nodata(name, [nodata[band - 1] for band in self.bands])
+
+    def _refuse_hidden_nodata(self, name: str, declared: Sequence[float | None]) -> None:
+        """Refuse a file that declares missing values its catalog says nothing of: its edges would count as data."""
+        values = (stored_nodata(value, self.dtype) for value in declared)  # not NaN, which is missing anyway
+        missing = sorted({value for value in values if value is not None})
+        if missing:
+            told = ", ".join(f"{value:.15g}" for value in missing)
+            raise CubeError(
+                f"{name} declares nodata {told}; the item that describes it states dtype {self.dtype.name} but no nodata, so "
+                "that its missing pixels would count as data. Write nodata: with that value in the layer, or add it to the item."
             )
 
 

@@ -11,8 +11,15 @@ from rtsx.errors import CubeError
 __all__ = ["open_reader"]
 
 
-def open_reader(bands: AssetBands) -> WindowReader:
+def open_reader(bands: AssetBands, *, any_value: bool = False) -> WindowReader:
     """The reader of bands of a file or Zarr group; opens nothing, and compares with the file when that is read.
+
+    Parameters
+    ----------
+    bands
+        What the catalog says of them. Where it says no nodata, a file that declares one is refused when it is read.
+    any_value
+        Whether every stored value is data, as in quality data: then no nodata counts, neither the catalog's nor the file's.
 
     Raises
     ------
@@ -32,13 +39,14 @@ def open_reader(bands: AssetBands) -> WindowReader:
     if not bands.bands or (names if bands.opener == "gdal" else numbers):
         kind = "numbers from 1" if bands.opener == "gdal" else "names of arrays"
         raise CubeError(f"Bands of {bands.href} are {kind}, at least one; got {bands.bands}.")
+    nodata = None if any_value else bands.nodata
     if bands.opener == "zarr":
         return ZarrReader(
             path=bands.href,
             arrays=names,
             geobox=bands.geobox,
             dtype=np.dtype(bands.dtype),
-            nodata=bands.nodata,
+            nodata=nodata,
             asset=bands.asset,
         )
     return FileReader(
@@ -46,6 +54,7 @@ def open_reader(bands: AssetBands) -> WindowReader:
         bands=numbers,
         geobox=bands.geobox,
         dtype=np.dtype(bands.dtype),
-        nodata=bands.nodata,
+        nodata=nodata,
+        any_value=any_value,
         asset=bands.asset,
     )

@@ -59,6 +59,23 @@ def test_a_file_that_is_not_the_one_described(write_tif: WriteTif, change: dict[
         reader.read(slice(0, 4), slice(0, 4))
 
 
+def test_nodata_that_only_the_file_knows_of(write_tif: WriteTif) -> None:
+    reader = replace(FileReader.open(str(write_tif("a.tif", PIXELS, nodata=0))), nodata=None)
+    with pytest.raises(
+        CubeError,
+        match=r"a.tif declares nodata 0; the item that describes it states dtype uint16 but no nodata.*Write nodata:",
+    ):
+        reader.read(slice(0, 4), slice(0, 4))
+    # What was said goes before what the file declares; and for quality data every value counts.
+    for told in ({"nodata": 7}, {"any_value": True}):
+        assert replace(reader, **told).read(slice(0, 4), slice(0, 4)).shape == (3, 4, 4)
+
+
+def test_nodata_that_hides_nothing(write_tif: WriteTif) -> None:
+    nans = replace(FileReader.open(str(write_tif("a.tif", PIXELS.astype(np.float32), nodata=np.nan))), nodata=None)
+    assert nans.read(slice(0, 4), slice(0, 4)).shape == (3, 4, 4)
+
+
 def test_a_crs_by_another_name_is_the_same(write_tif: WriteTif) -> None:
     reader = FileReader.open(str(write_tif("a.tif", PIXELS)))
     esri = GeoBox((301, 203), TRANSFORM, reader.geobox.crs.to_wkt(version="WKT1_ESRI"))

@@ -43,6 +43,18 @@ def test_what_is_described_is_what_is_read(write_tif: Callable[..., Path]) -> No
         open_reader(replace(bands, dtype="uint8")).read(slice(0, 4), slice(0, 4))
 
 
+def test_every_value_of_quality_data_counts(write_tif: Callable[..., Path]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 3, (2, 40, 50)).astype(np.uint16)
+    bands = replace(BANDS, href=str(write_tif("scl.tif", pixels, nodata=0)))
+    for described in (bands, replace(bands, nodata=None)):
+        reader = open_reader(described, any_value=True)
+        assert reader.nodata is None
+        np.testing.assert_array_equal(reader.read(slice(0, 40), slice(0, 50)), pixels[::-1])
+    assert open_reader(replace(bands, opener="zarr", bands=("scl",)), any_value=True).nodata is None
+    with pytest.raises(CubeError, match=r"scl.tif \(asset 'ortho'\) declares nodata 0"):
+        open_reader(replace(bands, nodata=None)).read(slice(0, 4), slice(0, 4))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
