@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import dask.array as da
 import numpy as np
@@ -28,6 +29,8 @@ from rtsx.errors import CubeError
 
 __all__ = ["open_recipe"]
 
+_QUALITY = {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"}
+
 
 def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
     """Lazy cube of a recipe on a raster; asks the sources and reads no pixel.
@@ -52,10 +55,7 @@ def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
     CubeError
         A source finds nothing, or its images do not fit together.
     """
-    area = search_area(geobox)
-    found = {
-        source.name: _found(source, source.images.find(area, source.period, source.wanted)) for source in recipe.sources
-    }
+    found = {source.name: _found(source, geobox) for source in recipe.sources}
     plans = [_planned(source, found, geobox=geobox, anchor=anchor, chunk=recipe.chunk) for source in recipe.sources]
     variables: dict[str, xr.Variable] = {}
     for plan in plans:
@@ -85,14 +85,24 @@ class _Planned:
     """Level of every pixel: 0 where a layer has no data."""
 
 
-def _found(source: SourceRecipe, images: tuple[Image, ...]) -> tuple[Image, ...]:
-    if images:
-        return images
-    period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
-    raise CubeError(
-        f"Source {source.name!r} has no image of this ground{period}. Check region, dates and collection, and filters such "
-        "as the cloud cover; or drop the source."
-    )
+def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
+    """Images of a source; none only where the cube can do without it."""
+    images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
+    if not images and source.is_required:
+        period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
+        raise CubeError(
+            f"Source {source.name!r} has no image of this ground{period}. Check region, dates and collection, and filters "
+            "such as the cloud cover; or drop the source."
+        )
+    if source.quality is not None:
+        rule, name = source.quality.rule, source.quality.wanted.name
+        for image in images:
+            if len(image.bands[name].bands) != rule.bands:
+                raise CubeError(
+                    f"Source {source.name!r}: rule {rule.name!r} reads {rule.bands} bands of {name!r}, but image {image.id!r} "
+                    f"has the {len(image.bands[name].bands)} bands {list(image.bands[name].bands)}. Name another rule or asset."
+                )
+    return images
 
 
 def _planned(
@@ -103,6 +113,8 @@ def _planned(
     anchor: tuple[float, float],
     chunk: int,
 ) -> _Planned:
+    if not found[source.name]:
+        return _nothing(source, geobox, chunk=chunk)
     steps = time_steps(
         found[source.name],
         group=source.group,
@@ -136,16 +148,33 @@ def _planned(
     chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
     has_time = source.group != "all"
     if source.reader != "rtsx" and isinstance(blocks, BlockReader):
+        boundless = [layer.recipe.name for layer in blocks.layers if layer.nodata is None and layer.dtype.kind != "f"]
+        if boundless:
+            raise CubeError(
+                f"Source {source.name!r}: {source.reader} marks ground beside an image by its nodata value, and layers "
+                f"{boundless} have none. Use the reader 'rtsx', or say nodata in the layer."
+            )
         arrays = lazy_stacks(blocks, steps, reader=source.reader, chunks=chunks, has_time=has_time)
     else:
         hits = meeting(images, geobox, chunks, halo=blocks.halo)
         arrays = lazy_blocks(blocks, _by_chunk(steps, hits), chunks=chunks, has_time=has_time)
     dims = ("time", "y", "x") if has_time else ("y", "x")
     variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
-    quality = xr.Variable(dims, arrays["quality"], {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"})
-    if source.quality is not None:
+    quality = xr.Variable(dims, arrays["quality"], dict(_QUALITY))
+    if source.quality is not None or not source.is_required:
         variables[f"quality_{source.name}"] = quality
     return _Planned(source=source, steps=steps, variables=variables, quality=quality)
+
+
+def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
+    """Layers of a source that has no image here: NaN everywhere, as nothing says how they would be stored."""
+    shape, dims = geobox.shape.yx, ("y", "x")
+    attrs = {"_FillValue": np.float32(np.nan), "long_name": "no image of this ground"}
+    missing = da.full(shape, np.nan, dtype=np.float32, chunks=chunk)
+    quality = xr.Variable(dims, da.zeros(shape, dtype=np.uint8, chunks=chunk), dict(_QUALITY))
+    variables = {name: xr.Variable(dims, missing, dict(attrs)) for name in source.layer_names}
+    variables[f"quality_{source.name}"] = quality
+    return _Planned(source=source, steps=(), variables=variables, quality=quality)
 
 
 def _by_chunk(
@@ -165,8 +194,9 @@ def _by_chunk(
 
 
 def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
-    """Where every required source has data to trust; one task per chunk, however many sources."""
-    required = [plan for plan in plans if plan.source.is_required] or list(plans)
+    """Where every required source has data to trust, or any source where none is required; one task per chunk."""
+    required = [plan for plan in plans if plan.source.is_required]
+    takes_any, required = not required, required or list(plans)
     dims = max((plan.quality.dims for plan in required), key=len)
     arrays = [
         plan.quality.data if len(plan.quality.dims) == len(dims) else plan.quality.data[None] for plan in required
@@ -174,15 +204,15 @@ def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
     least = tuple(
         LOW if plan.source.quality is not None and plan.source.quality.keep_low else GOOD for plan in required
     )
-    valid = da.map_blocks(_valid_block, *arrays, least=least, dtype=bool, meta=np.empty((0,) * len(dims), bool))
+    valid = da.map_blocks(
+        _valid_block, *arrays, least=least, takes_any=takes_any, dtype=bool, meta=np.empty((0,) * len(dims), bool)
+    )
     return xr.DataArray(valid, dims=dims, attrs={"long_name": "True where a pixel can be trusted"})
 
 
-def _valid_block(*levels: NDArray[np.uint8], least: tuple[int, ...]) -> NDArray[np.bool_]:
-    valid = levels[0] >= least[0]
-    for level, bound in zip(levels[1:], least[1:], strict=True):
-        valid = valid & (level >= bound)
-    return valid
+def _valid_block(*levels: NDArray[np.uint8], least: tuple[int, ...], takes_any: bool) -> NDArray[np.bool_]:
+    trusted = [level >= bound for level, bound in zip(levels, least, strict=True)]
+    return reduce(np.logical_or if takes_any else np.logical_and, trusted)
 
 
 def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.generic]]]:

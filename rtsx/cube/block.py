@@ -1,6 +1,5 @@
 """One chunk of one source: the images that meet it, read, warped, judged and fused. What a task of a cube does."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -16,67 +15,17 @@ from rtsx.cube.align.warp import warp
 from rtsx.cube.composite import Piece, Stack, best, first, fused_mean, fused_median
 from rtsx.cube.gaps import Gap, report_gap
 from rtsx.cube.georeference import pixel_m, window_of
-from rtsx.cube.image import AssetBands, Image
-from rtsx.cube.packing import packing_attrs
+from rtsx.cube.image import Image
 from rtsx.cube.quality import erode_quality, erosion_halo
-from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe
+from rtsx.cube.recipe import Composite, QualityRecipe
 from rtsx.cube.rules import GOOD, LOW
+from rtsx.cube.stored import StoredLayer
 from rtsx.errors import CubeError
 
-__all__ = ["BlockReader", "StoredLayer"]
+__all__ = ["BlockReader"]
 
 _STACK_BYTES = 256 * 2**20
 """Memory that the images of a median may take side by side."""
-
-
-@dataclass(frozen=True)
-class StoredLayer:
-    """How one variable of a cube is stored, whatever its images say one by one."""
-
-    recipe: LayerRecipe
-    """Where it comes from and how it is warped."""
-    dtype: np.dtype[Any]
-    """Dtype of the variable."""
-    nodata: float | None
-    """Stored value of a missing pixel; None where the dtype has no value to spare."""
-    scale_factor: float
-    """Physical units per stored unit."""
-    add_offset: float
-    """Physical value of stored 0."""
-
-    @property
-    def fill(self) -> float:
-        """What a missing pixel holds: nodata, else NaN, else 0, which only `valid` tells from a value."""
-        return self.nodata if self.nodata is not None else (math.nan if self.dtype.kind == "f" else 0)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """CF attributes of the variable."""
-        packs = (self.scale_factor, self.add_offset) != (1.0, 0.0)
-        return dict(
-            packing_attrs(
-                self.dtype,
-                scale_factor=self.scale_factor if packs else None,
-                add_offset=self.add_offset if packs else None,
-                nodata=self.nodata if self.dtype.kind != "f" or self.nodata is not None else math.nan,
-                units=self.recipe.units,
-                long_name=self.recipe.long_name,
-            )
-        )
-
-    def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: AssetBands) -> NDArray[Any]:
-        """Stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
-        if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
-            return pixels.astype(self.dtype, copy=False)
-        stored = (pixels * (bands.scale_factor / self.scale_factor)) + (
-            (bands.add_offset - self.add_offset) / self.scale_factor
-        )
-        if self.dtype.kind in "iu":
-            limits = np.iinfo(self.dtype)
-            stored = np.clip(np.floor(stored + 0.5), limits.min, limits.max)
-            if self.nodata is not None:  # a value that lands on nodata is a value all the same
-                stored[stored == self.nodata] += 1
-        return np.where(valid, stored, self.fill).astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +110,16 @@ class BlockReader:
         else:
             rows_at_once = self._rows_at_once(count, width=shape[1])
             made = fused_median(stack, empty=empty, least=least, rows_at_once=rows_at_once)
+        if self.composite in ("mean", "median"):
+            self._keep_off_nodata(made)
         return (*made.layers, made.quality)
+
+    def _keep_off_nodata(self, made: Piece) -> None:
+        """Move means that land on nodata by one unit: a mean of -1 and 1 is a value, not missing ground."""
+        for layer, pixels in zip(self.layers, made.layers, strict=True):
+            if layer.dtype.kind in "iu" and layer.nodata is not None:
+                beside = layer.nodata - 1 if layer.nodata == np.iinfo(layer.dtype).max else layer.nodata + 1
+                pixels[(pixels == layer.nodata) & (made.quality > 0)] = beside
 
     def judged(self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None) -> Piece:
         """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
@@ -178,7 +136,8 @@ class BlockReader:
         data = None
         if self.quality is not None:
             bands = image.bands[self.quality.wanted.name]
-            warped = warp(open_reader(bands), window, resampling="nearest", anchor=self.anchor)
+            # Every value counts here: what 0 means in quality data, nodata or all clear, is for the rule to say.
+            warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
             data, valid = warped.pixels, valid & warped.valid.all(axis=0)
         piece = self.judged(layers, valid, data)
         quality = piece.quality

@@ -21,7 +21,7 @@ from rtsx.cube.native import NativeParts
 from rtsx.cube.parts import PartSource, Written
 from rtsx.cube.pinning import image_ids, pinned
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.region import recipe_geobox, search_area
+from rtsx.cube.region import recipe_geobox
 from rtsx.cube.zarr import store_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
@@ -117,7 +117,7 @@ def build_cube(
     if stored is not None and stored.is_complete:
         marks = read_marks(stored.group)
         return Build(path=target, parts=len(marks), built=0, gaps=_gaps(marks))
-    ready = pinned(recipe, search_area(geobox), ids=None if stored is None else stored.images)
+    ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
     parts: PartSource
     if layout == "aligned":
         parts = AlignedParts(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)

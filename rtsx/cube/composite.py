@@ -7,10 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Piece", "Stack", "best", "first", "fused_mean", "fused_median"]
+from rtsx.cube.rules import GOOD
 
-GOOD = 2
-"""Level of a pixel to trust."""
+__all__ = ["Piece", "Stack", "best", "first", "fused_mean", "fused_median"]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import shapely
+import shapely.affinity
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
@@ -66,6 +67,15 @@ def _boxes(geobox: GeoBox, chunks: Chunks) -> list[BaseGeometry]:
 
 def _outline(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
     """Ground of an image in the target's CRS, widened; None where it cannot be drawn there."""
+    outline = _ground(image, target, margin)
+    if outline is None or target.crs is None or not target.crs.geographic:
+        return outline
+    # A target in degrees may run on beyond 180, where the same ground lies once more.
+    turns = (shapely.affinity.translate(outline, turn) for turn in (-360.0, 0.0, 360.0))
+    return shapely.union_all(list(turns))
+
+
+def _ground(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
     parts = []
     for geobox in dict.fromkeys(bands.geobox for bands in image.bands.values()):
         rim = _raster_outline(geobox, target)
@@ -86,9 +96,13 @@ def _raster_outline(geobox: GeoBox, target: GeoBox) -> BaseGeometry | None:
     steps = np.linspace(0, 1, _EDGE_POINTS)
     if geobox.crs is not None and geobox.crs.geographic and width * abs(geobox.affine.a) > _WIDE_DEG:
         return None
-    rim = [(s, 0.0) for s in steps] + [(1.0, s) for s in steps] + [(1 - s, 1.0) for s in steps]
-    rim += [(0.0, 1 - s) for s in steps]
-    corners = [geobox.affine * (x * width, y * height) for x, y in rim]
+    zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
+    columns = np.concatenate([steps, ones, steps[::-1], zeros]) * width
+    rows = np.concatenate([zeros, steps, ones, steps[::-1]]) * height
+    affine = geobox.affine
+    corners = np.column_stack(
+        [affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f]
+    )
     return _projected(shapely.Polygon(corners), str(geobox.crs), target)
 
 

@@ -103,8 +103,8 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
     if layer.kernel is None:
         return add_ndvi(cube)
     inputs = [cube[name] for name in layer.needs]
-    if "valid" in cube:
-        inputs.append(cube["valid"])
+    if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in each.dims for each in inputs)):
+        inputs.append(cube["valid"])  # but a layer of things without a time gets none from the mask of others
     made = xr.apply_ufunc(
         _computed,
         *inputs,
@@ -112,6 +112,7 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
         dask="parallelized",
         output_dtypes=[np.float32],
     )
+    made = made.transpose("time", "y", "x", missing_dims="ignore")  # static and timed inputs may mix
     made.attrs = {"_FillValue": np.float32(np.nan), "units": layer.units, "long_name": layer.long_name or layer.name}
     made.variable.encoding["grid_mapping"] = "spatial_ref"
     return cube.assign({layer.name: made})

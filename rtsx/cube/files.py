@@ -61,9 +61,9 @@ class FileImages:
             )
         found = []
         for paths in zip(*files.values(), strict=True):
-            headers = {asset: read_header(path) for asset, path in zip(files, paths, strict=True)}
             name = PurePosixPath(paths[0]).stem
             time = _time_in(PurePosixPath(paths[0]).name)
+            _refuse_other_dates(paths)
             if period is not None and time is None:
                 raise CubeError(
                     f"{paths[0]} has no date such as 20240721 in its name, so it cannot be told whether it lies within "
@@ -71,6 +71,7 @@ class FileImages:
                 )
             if period is not None and time is not None and time not in period:
                 continue
+            headers = {asset: read_header(path) for asset, path in zip(files, paths, strict=True)}
             main = next(iter(headers.values()))
             footprint = lonlat_polygon(main.geobox.extent.geom, str(main.geobox.crs))
             if footprint.intersects(area):
@@ -130,6 +131,16 @@ def _expanded(patterns: Sequence[str]) -> list[str]:
             raise CubeError(f"No file matches {pattern!r}. Check the folder and the pattern.")
         paths += matches
     return sorted(dict.fromkeys(paths), key=lambda path: (PurePosixPath(path).name, path))
+
+
+def _refuse_other_dates(paths: Sequence[str]) -> None:
+    """Raise where files that would belong together are of different dates."""
+    times = {path: _time_in(PurePosixPath(path).name) for path in paths}
+    if len({time for time in times.values() if time is not None}) > 1:
+        raise CubeError(
+            f"The n-th files of each asset belong together, but these are of different dates: {list(paths)}. Make the "
+            "patterns match one file of each asset per image."
+        )
 
 
 def _time_in(name: str) -> datetime | None:

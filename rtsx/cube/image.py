@@ -63,7 +63,7 @@ class Image:
     Raises
     ------
     CubeError
-        There is no band in it.
+        There is no band in it, or its time does not say its zone.
     """
 
     id: str
@@ -85,6 +85,11 @@ class Image:
         """Refuse an image of nothing, and close the mapping against change."""
         if not self.bands:
             raise CubeError(f"Image {self.id!r} has to have at least one band; it has none.")
+        if self.time is not None and self.time.tzinfo is None:
+            raise CubeError(
+                f"The time of image {self.id!r} has to say its zone; got {self.time.isoformat()}. Write "
+                "time.replace(tzinfo=UTC) if it is UTC."
+            )
         object.__setattr__(self, "bands", MappingProxyType(dict(self.bands)))
 
     def __reduce__(self) -> tuple[object, ...]:

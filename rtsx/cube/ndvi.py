@@ -31,7 +31,9 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
         raise CubeError(
             f"ndvi is made from red and nir where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
         )
-    inputs = [cube["red"], cube["nir"], *([cube["valid"]] if "valid" in cube else [])]
+    inputs = [cube["red"], cube["nir"]]
+    if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in band.dims for band in inputs)):
+        inputs.append(cube["valid"])  # but an index of things without a time gets none from the mask of others
     ndvi = xr.apply_ufunc(
         _ndvi,
         *inputs,
@@ -39,6 +41,7 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
         dask="parallelized",
         output_dtypes=[np.float32],
     )
+    ndvi = ndvi.transpose("time", "y", "x", missing_dims="ignore")  # static and timed inputs may mix
     ndvi.attrs = {
         "_FillValue": np.float32(np.nan),
         "units": "index",

@@ -85,7 +85,7 @@ def open_cube(
             )
         from rtsx.cube.assembly import open_recipe  # compiles the warp, which files that share a grid do not need
 
-        recipe = replace(source, layers=source.layers if layers is None else tuple(layers), chunk=chunk or source.chunk)
+        recipe = replace(source if layers is None else source.only(tuple(layers)), chunk=chunk or source.chunk)
         geobox = recipe_geobox(recipe, cell)
         cube = open_recipe(recipe, geobox, anchor=recipe.grid.origin)
         validate_cube(cube)

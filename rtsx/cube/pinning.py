@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.region import search_area
 from rtsx.cube.source import ImageSource, Period
 from rtsx.errors import CubeError
 
@@ -32,15 +34,15 @@ class PinnedImages:
 _conforms: type[ImageSource] = PinnedImages
 
 
-def pinned(recipe: CubeRecipe, area: BaseGeometry, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
+def pinned(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
     """The recipe with the images that its sources find now, or found when a build began.
 
     Parameters
     ----------
     recipe
         Its sources are asked, once.
-    area
-        Ground, longitude and latitude.
+    geobox
+        Raster of the cube.
     ids
         Ids of the images by source, as `image_ids` gave them when the build began; what catalogs have received since is
         left out. None takes all that is found.
@@ -52,6 +54,7 @@ def pinned(recipe: CubeRecipe, area: BaseGeometry, *, ids: Mapping[str, Sequence
     """
     sources = []
     for source in recipe.sources:
+        area = search_area(geobox, margin_m=source.reach_m)
         images = source.images.find(area, source.period, source.wanted)
         if ids is not None:
             known = ids[source.name]

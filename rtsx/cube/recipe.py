@@ -1,8 +1,9 @@
 """What a cube is made of: sources, layers, quality and terrain as frozen values. A YAML file becomes one of these."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.align.resampling import Resampling
@@ -24,6 +25,12 @@ Composite = Literal["first", "best", "median", "mean"]
 the newest; the median or the mean of the valid ones."""
 
 ReaderName = Literal["rtsx", "stackstac", "odc-stac"]
+
+_PIXELS_M = 200.0
+"""A few pixels of the coarsest elevation in use: 32 m of ArcticDEM, 30 m of Copernicus."""
+
+_RESERVED = frozenset({"item_ids", "quality", "spatial_ref", "time", "valid", "x", "y"})
+"""Names that a cube gives to variables and coordinates of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,8 @@ class SourceRecipe:
     keep_dem: bool = False
     """Make `dem` a variable too."""
     sun_of: str | None = None
-    """Name of the source whose images say where the sun stands in hillshade; None for the fixed sun of the field."""
+    """Name of the source whose images say where the sun stands in hillshade: the mean of those that meet the cube, so that
+    cubes of other ground may have another sun. None for the fixed sun of the field, the same everywhere."""
     is_required: bool = True
     """Whether a pixel that this source does not have is invalid in the whole cube."""
     unreadable: Literal["error", "gap"] = "error"
@@ -124,6 +132,11 @@ class SourceRecipe:
                 f"Source {self.name!r}: eroding needs the halo that only the reader 'rtsx' gives; got {self.reader!r} with "
                 f"erode_m={self.quality.erode_m}."
             )
+        if self.terrain and self.unreadable != "error":
+            raise CubeError(
+                f"Source {self.name!r}: a hole in the elevation would change the terrain around it, so a file that cannot be "
+                "read is always an error. Leave unreadable= out."
+            )
         if self.terrain and (self.group != "all" or self.composite != "first" or self.quality is not None):
             raise CubeError(
                 f"Source {self.name!r}: terrain is computed from one mosaic, so it has no quality data, and takes "
@@ -135,6 +148,15 @@ class SourceRecipe:
         """Names of its variables, in order."""
         read = tuple(layer.name for layer in self.layers) if self.keep_dem or not self.terrain else ()
         return (*read, *(layer.name for layer in self.terrain))
+
+    @property
+    def reach_m(self) -> float:
+        """How far beyond a cube's edge its images matter, m.
+
+        Terrain sees the mosaic of all of them, so the neighbours' pixels count: what its layers look at, and a few pixels of
+        the elevation, whose size nobody knows before it is found. Other images answer for their own ground only.
+        """
+        return max(layer.halo_m for layer in self.terrain) + _PIXELS_M if self.terrain else 0.0
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -176,6 +198,9 @@ class CubeRecipe:
                 raise CubeError(
                     f"Every {what} of a cube has a name of its own, and there is at least one; got {given}."
                 )
+        reserved = sorted(name for name in names if name in _RESERVED or name.startswith("quality_"))
+        if reserved:
+            raise CubeError(f"Layers cannot be called {reserved}: a cube has variables of that name. Rename them.")
         for layer in self.derived:
             missing = sorted(set(layer.needs) - set(names))
             if missing:
@@ -191,5 +216,30 @@ class CubeRecipe:
         suns = {source.sun_of for source in self.sources} - {None} - {source.name for source in self.sources}
         if suns:
             raise CubeError(f"The sun is taken from a source of the cube; {sorted(map(str, suns))} are none.")
+        degrees = CRS.from_user_input(self.grid.crs).is_geographic
+        eroding = [one.name for one in self.sources if one.quality is not None and one.quality.erode_m]
+        if degrees and eroding:
+            raise CubeError(
+                f"Sources {eroding} erode by metres, and pixels of {self.grid.crs} have no one width in metres. Take a projected "
+                "grid, or leave erode_m out."
+            )
         if self.chunk < 1:
             raise CubeError(f"Chunks are a number of pixels above 0; got {self.chunk}.")
+
+    def only(self, layers: tuple[str, ...]) -> "CubeRecipe":
+        """The recipe of some layers: sources that none of them needs are not asked, and make no pixel invalid.
+
+        Raises
+        ------
+        CubeError
+            A layer is not in this cube.
+        """
+        chosen = replace(self, layers=layers)
+        needed = {*layers, *(name for layer in self.derived if layer.name in layers for name in layer.needs)}
+        sources = [source for source in self.sources if needed & set(source.layer_names)]
+        suns = {source.sun_of for source in sources}
+        return replace(
+            chosen,
+            sources=tuple(one for one in self.sources if one in sources or one.name in suns),
+            derived=tuple(layer for layer in self.derived if layer.name in layers),
+        )

@@ -2,18 +2,22 @@
 
 import math
 
+import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.georeference import describe_geobox
+from rtsx.cube.georeference import describe_geobox, pixel_m, window_of
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 
 __all__ = ["longitude_of", "recipe_geobox", "region_geobox", "search_area"]
 
+_NOISE = 1e-6
+"""Pixels by which the corner of a region may be off through rounding."""
 _LARGEST = 2**31
 """Pixels per side of the largest raster that is taken for meant."""
 
@@ -39,10 +43,12 @@ def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
     >>> region_geobox(Grid.arctic(resolution=30), box(-139.3, 69.5, -138.9, 69.65)).shape
     Shape2d(x=595, y=560)
     """
-    xmin, ymin, xmax, ymax = grid.projected(region).bounds
+    xmin, ymin, xmax, ymax = _unwrapped(grid.projected(region), grid).bounds
     left, right = (xmin - grid.origin[0]) / grid.resolution, (xmax - grid.origin[0]) / grid.resolution
     top, bottom = (grid.origin[1] - ymax) / grid.resolution, (grid.origin[1] - ymin) / grid.resolution
-    rows, columns = (math.floor(top), math.ceil(bottom)), (math.floor(left), math.ceil(right))
+    # Edges that lie on a pixel's but for rounding noise take no pixel more.
+    rows = math.floor(top + _NOISE), math.ceil(bottom - _NOISE)
+    columns = math.floor(left + _NOISE), math.ceil(right - _NOISE)
     for what, (start, stop) in (("rows", rows), ("columns", columns)):
         if not 0 < stop - start < _LARGEST:
             raise CubeError(
@@ -50,6 +56,14 @@ def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
                 "this order, with an area."
             )
     return grid.window(rows, columns)
+
+
+def _unwrapped(region: BaseGeometry, grid: Grid) -> BaseGeometry:
+    """A region that is split at the antimeridian in one piece, on a grid in degrees: its west is moved beyond 180."""
+    if not CRS(grid.crs).geographic or region.bounds[2] - region.bounds[0] <= 180:
+        return region
+    parts = shapely.get_parts(region)
+    return shapely.union_all([translate(part, 360) if part.bounds[2] <= 0 else part for part in parts])
 
 
 def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
@@ -87,9 +101,20 @@ def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
     return grid.window((round(row), round(row) + ground.shape[0]), (round(column), round(column) + ground.shape[1]))
 
 
-def search_area(geobox: GeoBox) -> BaseGeometry:
-    """Outline of a raster in longitude and latitude, split at the antimeridian; what sources are asked for."""
-    return lonlat_polygon(geobox.extent.geom, str(geobox.crs))
+def search_area(geobox: GeoBox, *, margin_m: float) -> BaseGeometry:
+    """Outline of a raster and the ground around it in longitude and latitude, split at the antimeridian.
+
+    Parameters
+    ----------
+    geobox
+        Of the cube.
+    margin_m
+        How far beyond its edge its layers look: what a source is not asked for there would show as a seam between cells.
+    """
+    pixels = math.ceil(margin_m / pixel_m(geobox))
+    height, width = geobox.shape
+    wide = window_of(geobox, (0, height), (0, width), halo=pixels)
+    return lonlat_polygon(wide.extent.geom, str(wide.crs))
 
 
 def longitude_of(geobox: GeoBox) -> float:

@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from rtsx.cube.align.storing import is_stored
-from rtsx.cube.block import BlockReader, StoredLayer
+from rtsx.cube.block import BlockReader
 from rtsx.cube.composite import Piece
 from rtsx.cube.dask import picked
 from rtsx.cube.image import Image
@@ -20,6 +20,7 @@ from rtsx.cube.odc_stac import read_odc_stac
 from rtsx.cube.recipe import ReaderName
 from rtsx.cube.stackstac import read_stackstac
 from rtsx.cube.steps import Step
+from rtsx.cube.stored import StoredLayer
 
 __all__ = ["lazy_stacks"]
 

@@ -18,8 +18,8 @@ class Step:
     images: tuple[Image, ...]
     """In the order in which they are looked at."""
     time: datetime | None
-    """In UTC: when the image was taken; midnight of the solar day; the first of January. One label for every cell of a
-    campaign, whichever images happen to meet it. None where the cube has no time dimension."""
+    """In UTC: when the image was taken; midnight of the solar day at the middle of the cube; the first of January. It does
+    not depend on which images happen to meet a cell. None where the cube has no time dimension."""
 
     @property
     def item_ids(self) -> str:

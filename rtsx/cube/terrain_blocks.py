@@ -16,12 +16,12 @@ from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.align.warp import warp
-from rtsx.cube.block import StoredLayer
 from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.image import Image
 from rtsx.cube.packing import packing_attrs
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.rules import GOOD
+from rtsx.cube.stored import StoredLayer
 from rtsx.cube.terrain import Ground, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 
@@ -83,6 +83,13 @@ class TerrainBlocks:
             for image in self.images
         )
         return int(reach_m / pixel_m(self.geobox)) + 4
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Fields without the mosaics, which every process makes for itself."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def __dask_tokenize__(self) -> str:
         return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
