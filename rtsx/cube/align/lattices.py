@@ -11,8 +11,11 @@ _PHASE_STEPS = 64
 """Parts of a pixel that two corners are told apart by: tiles of one mosaic carry the rounding errors of their writers."""
 
 
-def mosaics(readers: Iterable[WindowReader]) -> tuple[WindowReader, ...]:
+def mosaics(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
     """One raster for each lattice among some rasters, in the order in which the lattices first appear.
+
+    A raster that is alone on its lattice is a mosaic, too: the next cell of a campaign may find two tiles there, and both
+    have to be read at the same resolution.
 
     Examples
     --------
@@ -37,4 +40,4 @@ def mosaics(readers: Iterable[WindowReader]) -> tuple[WindowReader, ...]:
         sizes = tuple(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e))
         kind = (reader.count, reader.dtype.str, str(reader.nodata), str(reader.geobox.crs))
         groups.setdefault((kind, sizes, phase), []).append(reader)
-    return tuple(group[0] if len(group) == 1 else MosaicReader(group) for group in groups.values())
+    return tuple(MosaicReader(group) for group in groups.values())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from affine import Affine
@@ -120,15 +120,15 @@ class MosaicReader:
                 missing[part] &= ~taken
         return pixels
 
-    def coarser(self, factor: float) -> WindowReader:
-        """The mosaic of the tiles' overviews, if these still share a lattice; itself where they do not."""
-        coarse = [tile.coarser(factor) for tile in self.readers]
-        if all(one is tile for one, tile in zip(coarse, self.readers, strict=True)):
-            return self
-        try:
-            return MosaicReader(coarse)
-        except CubeError:  # tiles of 5000 px have overviews of 312.5: a step finer may fit
-            return self.coarser(factor / 2) if factor >= 4 else self
+    def coarser(self, factor: float) -> Self:
+        """Itself: a mosaic is read at full resolution, however coarse the target.
+
+        Which overview fits would hang on the tiles that happen to be in the mosaic, so that two cells of a campaign would
+        give the same ground other values; and every tile's header would be read to find out. Elevation, which mosaics are
+        for, is published at several resolutions: where reading takes long, a coarser product is the cure. "average" takes
+        the mean over all pixels in any case.
+        """
+        return self
 
 
 def _refuse_other_kind(first: WindowReader, tile: WindowReader) -> None:

@@ -3,17 +3,16 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling as GdalResampling
 
 from rtsx.cube.align.file_reader import FileReader
+from rtsx.cube.align.lattices import mosaics
 from rtsx.cube.align.mosaic_reader import MosaicReader
 from rtsx.cube.align.reader import ArrayReader
 from rtsx.cube.align.resampling import Resampling
@@ -122,33 +121,36 @@ def test_a_lattice_a_hair_off_is_the_same() -> None:
     assert mosaic.geobox.shape == (110, 90)
 
 
-def test_overviews_of_tiles_are_used_while_they_share_a_lattice(tmp_path: Path) -> None:
-    pixels = heights(holes=0)
-    readers = []
-    for number, (rows, columns) in enumerate([(slice(0, 100), slice(0, 130)), (slice(0, 100), slice(130, 258))]):
-        path, box = tmp_path / f"{number}.tif", BOX[rows, columns]
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=1,
-            height=100,
-            width=box.shape[1],
-            dtype="float32",
-            crs="EPSG:3413",
-            transform=box.affine,
-            nodata=-9999,
-        ) as file:
-            file.write(pixels[:, rows, columns])
-            file.build_overviews([2, 4], GdalResampling.average)
-        readers.append(FileReader.open(str(path)))
-    mosaic = MosaicReader(readers)
-    # 130 / 4 is 32.5, so that the tiles' second levels share no lattice; the first ones do.
-    coarse = mosaic.coarser(4.2)
-    assert coarse.geobox.shape == (50, 129)
-    mean = pixels[0, :100, :258].reshape(50, 2, 129, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(coarse.read(slice(0, 50), slice(0, 129))[0], mean, rtol=1e-6)
-    assert mosaic.coarser(1.5) is mosaic
+class Remembering(ArrayReader):
+    """An array that has overviews to offer, and remembers how large the windows were that it was asked for."""
+
+    asked: ClassVar[list[int]] = []
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        pixels = super().read(rows, columns)
+        self.asked.append(pixels.nbytes)
+        return pixels
+
+    def coarser(self, factor: float) -> Self:
+        raise AssertionError(f"an overview of {factor} was asked for")
+
+
+@pytest.mark.parametrize("tiles", [CUTS, CUTS[:1]])
+@pytest.mark.parametrize("resampling", get_args(Resampling))
+def test_coarse_targets_read_all_pixels_a_bounded_window_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, resampling: Resampling, tiles: list[tuple[slice, slice]]
+) -> None:
+    pixels = heights()
+    (mosaic,) = mosaics(Remembering(pixels[:, *part], BOX[part], nodata=-9999) for part in tiles)
+    target = GeoBox((25, 32), Affine(16, 0, -5008, 0, -16, 7008), "EPSG:3413")
+    whole = warp(mosaic, target, resampling=resampling, anchor=(0, 0))
+    monkeypatch.setattr("rtsx.cube.align.warp._WINDOW_BYTES", 2**12)
+    Remembering.asked.clear()
+    cut = warp(mosaic, target, resampling=resampling, anchor=(0, 0))
+    assert len(Remembering.asked) > 4
+    assert max(Remembering.asked) <= 2**12
+    np.testing.assert_array_equal(cut.pixels, whole.pixels)
+    np.testing.assert_array_equal(cut.valid, whole.valid)
 
 
 def test_errors_come_through(write_tif: Callable[..., Path]) -> None:
