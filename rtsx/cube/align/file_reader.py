@@ -102,10 +102,8 @@ class FileReader:
         fitting = [place for place, times in enumerate(factors) if times <= factor * _ROUNDED]
         for place in sorted(fitting, key=lambda one: factors[one], reverse=True):
             coarse = self._at_overview(place)
-            if (
-                max(coarse.geobox.affine.a / self.geobox.affine.a, coarse.geobox.affine.e / self.geobox.affine.e)
-                <= factor
-            ):
+            # By shape rather than by terms of the transform, because those are 0 in a raster turned by 90 degrees.
+            if max(whole / part for whole, part in zip(self.geobox.shape, coarse.geobox.shape, strict=True)) <= factor:
                 return coarse
         return self
 

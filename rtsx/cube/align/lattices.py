@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from affine import Affine
+
 from rtsx.cube.align.mosaic_reader import MosaicReader
 from rtsx.cube.align.reader import WindowReader
 
@@ -33,10 +35,13 @@ def mosaics(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
     groups: dict[object, list[WindowReader]] = {}
     for reader in readers:
         affine = reader.geobox.affine
-        phase = tuple(
-            round(corner / size * _PHASE_STEPS) % _PHASE_STEPS
-            for corner, size in ((affine.c, affine.a), (affine.f, affine.e))
+        # The corner in pixels, turned back, because a raster may lie on its side; only rasters turned alike share `sizes`.
+        inverse = ~Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
+        corner = (
+            inverse.a * affine.c + inverse.b * affine.f,
+            inverse.d * affine.c + inverse.e * affine.f,
         )
+        phase = tuple(round(place * _PHASE_STEPS) % _PHASE_STEPS for place in corner)
         sizes = tuple(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e))
         kind = (reader.count, reader.dtype.str, str(reader.nodata), str(reader.geobox.crs))
         groups.setdefault((kind, sizes, phase), []).append(reader)

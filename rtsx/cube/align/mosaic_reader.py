@@ -148,12 +148,13 @@ def _span(lattice: GeoBox, tile: GeoBox) -> tuple[int, int, int, int]:
         raise _off_lattice("another CRS", lattice, tile)
     height, width = tile.shape
     inverse = ~lattice.affine
-    rows, columns = np.array([0.0, height]), np.array([0.0, width])
+    # All four corners, because a square tile that is turned or mirrored has two of them in place.
+    rows, columns = np.array([0.0, height, 0, height]), np.array([0.0, width, width, 0])
     x = tile.affine.a * columns + tile.affine.b * rows + tile.affine.c - lattice.affine.c
     y = tile.affine.d * columns + tile.affine.e * rows + tile.affine.f - lattice.affine.f
     columns, rows = inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y
     top, left = round(float(rows[0])), round(float(columns[0]))
-    apart = np.abs([rows - [top, top + height], columns - [left, left + width]]).max()
+    apart = np.abs([rows - top - [0, height, 0, height], columns - left - [0, width, width, 0]]).max()
     if not apart <= _OFF_LATTICE:
         raise _off_lattice(f"{apart:.3g} px off", lattice, tile)
     return top, top + height, left, left + width

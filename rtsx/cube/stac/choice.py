@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -174,7 +175,9 @@ def _pixel_size(asset: Mapping[str, Any]) -> float | None:
     transform = asset.get("proj:transform")
     stored = asset.get("raster:bands") or asset.get("bands") or [{}]
     told = (
-        abs(transform[0]) if transform else None,
+        hypot(transform[0], transform[3])
+        if transform
+        else None,  # not its first term, 0 where the file lies on its side
         stored[0].get("spatial_resolution", stored[0].get("raster:spatial_resolution")),
         asset.get("gsd"),
     )

@@ -123,6 +123,17 @@ def test_overviews_do_not_shift(write_tif: WriteTif, shape: tuple[int, int], res
     assert np.abs(off).max() < (4.0 if resampling != "average" else 40 * 8 * 0.6)
 
 
+@pytest.mark.parametrize("turn", [90.0, 37.0])
+def test_overviews_of_a_raster_that_lies_on_its_side(write_tif: WriteTif, turn: float) -> None:
+    sideways = TRANSFORM @ Affine.rotation(turn)
+    reader = FileReader.open(with_overviews(write_tif("a.tif", PIXELS, transform=sideways), [2, 4, 8]))
+    assert [reader.coarser(factor).overview for factor in (1.9, 2.1, 3.9, 4.1, 8.2)] == [None, 0, 0, 1, 2]
+    whole, coarse = reader.geobox, reader.coarser(4.1).geobox
+    for part in (0, 1):  # both reach to the same corners
+        ends = [tuple(box.affine * (box.shape.x * part, box.shape.y)) for box in (whole, coarse)]
+        np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1e-6)
+
+
 def test_files_without_overviews_stay_as_they_are(write_tif: WriteTif) -> None:
     reader = FileReader.open(str(write_tif("a.tif", PIXELS)))
     assert reader.coarser(50.0) is reader
