@@ -1,5 +1,6 @@
 """Raster files: what their header says, and windowed reads. The only place that opens them for reading."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -23,7 +25,29 @@ _READ_ATTEMPTS = 3
 """Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
 between its HTTP retries, and a file that came back on a network disk is back at once."""
 
-_REMOTE_OPTIONS = {"GDAL_HTTP_MAX_RETRY": "3", "GDAL_HTTP_RETRY_DELAY": "1"}
+_HTTP_OPTIONS = {
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    # A server that accepts and says nothing, rather than GDAL_HTTP_TIMEOUT, which would end a long honest transfer too.
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+}
+"""How GDAL talks to servers, local files included, because a VRT on disk may name files on a server. GDAL's own default
+is to wait for ever."""
+
+_REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+"""Saves about ten requests at each opening, for sidecars that published files do not have; files on disk keep theirs."""
+
+_REMOTE = re.compile(
+    r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(?!(file|zip|tar|gzip):)[a-z0-9+]+://"
+)
+"""Paths that lead to a server, as rasterio and GDAL write them."""
+
+_NOT_ALLOWED = re.compile(
+    r"HTTP (response|error) code ?: ?40[13]|AWS(AccessDenied|InvalidCredentials|SignatureDoesNotMatch)|Access ?Denied"
+)
+"""What GDAL says, in the words or the class of its error, where a server wants other credentials."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +93,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
     """
     name = str(path)
     try:
-        with catch_warnings(), rasterio.Env(**_REMOTE_OPTIONS):
+        with catch_warnings(), rasterio.Env(**_options(name)):
             filterwarnings("ignore", category=NotGeoreferencedWarning)  # told below, with a cure
             with rasterio.open(name) as file:
                 if file.crs is None or file.transform.is_identity:
@@ -91,6 +115,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
                     stamp=_stamp(name),
                 )
     except RasterioError as error:
+        _refuse_if_not_allowed(name, error)
         hint = "" if "://" in name or Path(name).exists() or name.startswith("/vsi") else " There is no such file."
         raise CubeError(
             f"{name} cannot be opened as a raster: {error}.{hint} Check the path, and the file with gdalinfo; "
@@ -107,9 +132,10 @@ def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
         The file cannot be read, or has no such overview.
     """
     try:
-        with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path, overview_level=overview) as file:
+        with rasterio.Env(**_options(path)), rasterio.open(path, overview_level=overview) as file:
             return file.height, file.width
     except RasterioError as error:
+        _refuse_if_not_allowed(path, error)
         raise CubeError(
             f"Overview {overview} of {path} cannot be opened: {error}. The file was changed while it was open, or is "
             "damaged; check it with gdalinfo."
@@ -152,18 +178,45 @@ def read_window(
             # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
             # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
             options = {} if overview is None else {"overview_level": overview}
-            with rasterio.Env(**_REMOTE_OPTIONS), rasterio.open(path, **options) as file:
+            with rasterio.Env(**_options(path)), rasterio.open(path, **options) as file:
                 if check is not None:
                     check(_geobox_of(file), tuple(file.dtypes), tuple(file.nodatavals))
                 pixels: NDArray[Any] = file.read(list(bands), window=Window.from_slices(rows, columns))
             return pixels
         except RasterioError as failure:
+            _refuse_if_not_allowed(path, failure)
             error = failure
     raise CubeError(
         f"{path} cannot be read in rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop} "
         f"(tried {_READ_ATTEMPTS} times): {error}. The file is truncated or damaged, or was changed while it was open; "
         "fetch it again, or check it with gdalinfo -checksum."
     ) from error
+
+
+def _options(path: str) -> dict[str, str]:
+    """GDAL's options for a path, without those that the caller's environment or `rasterio.Env` sets otherwise."""
+    options = _HTTP_OPTIONS | (_REMOTE_OPTIONS if _REMOTE.search(path) else {})
+    # Those already set alike are set again, because they may be another thread's that is about to take them back.
+    return {name: value for name, value in options.items() if get_gdal_config(name, normalize=False) in (None, value)}
+
+
+def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
+    """Raise where the reason, or one behind it, is that a server wants other credentials: asking again is of no use.
+
+    Raises
+    ------
+    CubeError
+        The server does not allow it.
+    """
+    told: BaseException | None = error
+    while told is not None:
+        if _NOT_ALLOWED.search(f"{type(told).__name__}: {told}"):
+            raise CubeError(
+                f"{path} is not allowed to be read: {told}. Give credentials: GDAL_HTTP_HEADERS, such as "
+                "'Authorization: Bearer ...', for a plain server; AWS_* variables for s3://; a signing hook for the hrefs of "
+                "a catalog, and find the images again where its tokens have run out."
+            ) from error
+        told = told.__cause__ or told.__context__
 
 
 def _geobox_of(file: rasterio.DatasetReader) -> GeoBox:

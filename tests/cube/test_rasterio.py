@@ -1,6 +1,7 @@
 """Damage and hiccups of raster files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from rasterio.errors import RasterioIOError
 
 import rtsx.cube.rasterio
 from rtsx.cube import open_cube
-from rtsx.cube.rasterio import read_header, read_window
+from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
 from rtsx.errors import CubeError
+from tests.servers import ScriptedServer
 
 WriteTif = Callable[..., Path]
 PIXELS = np.random.default_rng(1).integers(0, 60000, (2, 300, 300)).astype(np.uint16)
@@ -73,6 +75,83 @@ def test_a_truncated_file_is_told_at_once_or_at_the_chunk_that_is_missing(write_
     path.write_bytes(whole[:4])
     with pytest.raises(CubeError, match=r"a.tif cannot be opened as a raster"):
         open_cube(path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    monkeypatch.setenv("CPL_VSIL_CURL_USE_HEAD", "NO")  # the server knows no HEAD
+    server = ScriptedServer()
+    yield server
+    server.close()
+
+
+def test_a_server_that_accepts_and_says_nothing(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    server.answers["/silent.tif"] = [None]
+    with pytest.raises(CubeError, match=r"silent.tif cannot be opened as a raster: .*too slow.* the last 1 seconds"):
+        read_header(f"{server.url}/silent.tif")
+    assert [path for _, path, _, _ in server.asked] == ["/silent.tif"]  # nor a folder, nor a sidecar
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_are_not_called_damage(server: ScriptedServer, status: int) -> None:
+    path = f"{server.url}/{status}.tif"
+    server.answers[f"/{status}.tif"] = [(status, b"no")]
+    told = rf"{status}.tif is not allowed to be read: HTTP response code: {status}.*GDAL_HTTP_HEADERS.*AWS_\*.*signing hook"
+    with pytest.raises(CubeError, match=told):
+        read_header(path)
+    with pytest.raises(CubeError, match=told):
+        read_window(path, WINDOW, bands=(1,))
+    with pytest.raises(CubeError, match=told):
+        read_overview_shape(path, 0)
+
+
+def test_credentials_that_ran_out_while_pixels_are_read(write_tif: WriteTif, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(FailsFirst):
+        def open(self, *_: Any, **__: Any) -> Any:
+            self.calls += 1
+            raise RasterioIOError("Read failed. See previous exception for details.") from OSError(
+                "HTTP error code : 403"
+            )
+
+    closed = Closed(0)
+    monkeypatch.setattr(rtsx.cube.rasterio, "rasterio", closed)
+    with pytest.raises(CubeError, match=r"a.tif is not allowed to be read: HTTP error code : 403"):
+        read_window(str(write_tif("a.tif", PIXELS)), WINDOW, bands=(1,))
+    assert closed.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "is_remote"),
+    [
+        ("https://example.org/a.tif", True),
+        ("s3://bucket/a.tif", True),
+        ("zip+https://example.org/a.zip!a.tif", True),
+        ("/vsicurl/https://example.org/a.tif", True),
+        ("/vsicurl?max_retry=3&url=https://example.org/a.tif", True),
+        ("/vsizip//vsis3/bucket/a.zip/a.tif", True),
+        ("/data/a.tif", False),
+        ("file:///data/a.tif", False),
+        ("zip:///data/a.zip!a.tif", False),
+        ("/vsizip//data/a.zip/a.tif", False),
+        ("/vsimem/a.tif", False),
+    ],
+)
+def test_only_files_on_disk_keep_their_sidecars(path: str, is_remote: bool) -> None:
+    options = rtsx.cube.rasterio._options(path)
+    assert options["GDAL_HTTP_CONNECTTIMEOUT"] == "20"
+    assert options.get("GDAL_DISABLE_READDIR_ON_OPEN") == ("EMPTY_DIR" if is_remote else None)
+
+
+def test_what_the_caller_sets_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE")
+    url = "https://example.org/a.tif"
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY=7), ThreadPoolExecutor(1) as pool:
+        for options in (rtsx.cube.rasterio._options(url), pool.submit(rtsx.cube.rasterio._options, url).result()):
+            assert not {"GDAL_HTTP_MAX_RETRY", "GDAL_DISABLE_READDIR_ON_OPEN"} & set(options)
+            assert "GDAL_HTTP_LOW_SPEED_TIME" in options
+    with rasterio.Env(**rtsx.cube.rasterio._options(url)):
+        assert rtsx.cube.rasterio._options(url)["GDAL_HTTP_MAX_RETRY"] == "3"
 
 
 def test_a_header_is_a_value(write_tif: WriteTif) -> None:
