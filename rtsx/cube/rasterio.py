@@ -7,7 +7,6 @@ from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import rasterio
@@ -93,27 +92,26 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
     """
     name = str(path)
     try:
-        with catch_warnings(), rasterio.Env(**_options(name)):
-            filterwarnings("ignore", category=NotGeoreferencedWarning)  # told below, with a cure
-            with rasterio.open(name) as file:
-                if file.crs is None or file.transform.is_identity:
-                    raise CubeError(
-                        f"{name} does not say where it lies: CRS {file.crs}, transform {tuple(file.transform)[:6]}. "
-                        "Georeference it, e.g. with gdal_translate -a_srs EPSG:... -a_ullr ..."
-                    )
-                return RasterHeader(
-                    path=name,
-                    geobox=_geobox_of(file),
-                    dtypes=tuple(file.dtypes),
-                    nodata=tuple(file.nodatavals),
-                    descriptions=tuple(file.descriptions),
-                    scales=tuple(file.scales),
-                    offsets=tuple(file.offsets),
-                    units=tuple(unit or None for unit in file.units),
-                    block=file.block_shapes[0],
-                    overviews=tuple(file.overviews(1)),
-                    stamp=_stamp(name),
-                )
+        with rasterio.Env(**_options(name)), rasterio.open(name) as file:
+            if file.crs is None or file.transform.is_identity:
+                raise _nowhere(name, f"CRS {file.crs}, transform {tuple(file.transform)[:6]}")
+            return RasterHeader(
+                path=name,
+                geobox=_geobox_of(file),
+                dtypes=tuple(file.dtypes),
+                nodata=tuple(file.nodatavals),
+                descriptions=tuple(file.descriptions),
+                scales=tuple(file.scales),
+                offsets=tuple(file.offsets),
+                units=tuple(unit or None for unit in file.units),
+                block=file.block_shapes[0],
+                overviews=tuple(file.overviews(1)),
+                stamp=_stamp(name),
+            )
+    except NotGeoreferencedWarning as warning:
+        # An error only where the caller made it one. Filtering it here would change the filters of all threads for good,
+        # so that elsewhere it is shown beside the error above.
+        raise _nowhere(name, "it has no transform") from warning
     except RasterioError as error:
         _refuse_if_not_allowed(name, error)
         hint = "" if "://" in name or Path(name).exists() or name.startswith("/vsi") else " There is no such file."
@@ -217,6 +215,12 @@ def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
                 "a catalog, and find the images again where its tokens have run out."
             ) from error
         told = told.__cause__ or told.__context__
+
+
+def _nowhere(path: str, what: str) -> CubeError:
+    return CubeError(
+        f"{path} does not say where it lies: {what}. Georeference it, e.g. with gdal_translate -a_srs EPSG:... -a_ullr ..."
+    )
 
 
 def _geobox_of(file: rasterio.DatasetReader) -> GeoBox:

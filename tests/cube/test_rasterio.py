@@ -1,5 +1,7 @@
 """Damage and hiccups of raster files."""
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,6 +154,26 @@ def test_what_the_caller_sets_goes_before(monkeypatch: pytest.MonkeyPatch) -> No
             assert "GDAL_HTTP_LOW_SPEED_TIME" in options
     with rasterio.Env(**rtsx.cube.rasterio._options(url)):
         assert rtsx.cube.rasterio._options(url)["GDAL_HTTP_MAX_RETRY"] == "3"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the writer
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_a_file_that_lies_nowhere_changes_no_filters(write_tif: WriteTif, action: Any) -> None:
+    path = write_tif("a.tif", PIXELS, crs=None, transform=None)
+    # Filters belong to all threads: what one thread puts back in the middle of another's work stays.
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        filters = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            for failure in pool.map(_failure, [path] * 50):
+                assert re.search(r"a.tif does not say where it lies: .*transform.*gdal_translate -a_srs", failure)
+        assert warnings.filters == filters
+
+
+def _failure(path: Path) -> str:
+    with pytest.raises(CubeError) as told:
+        read_header(path)
+    return str(told.value)
 
 
 def test_a_header_is_a_value(write_tif: WriteTif) -> None:
