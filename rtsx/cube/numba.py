@@ -13,6 +13,9 @@ __all__ = ["compiled", "near"]
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """A kernel as machine code: made at its first call, and kept on disk, because that takes seconds.
 
+    What is kept is made anew when the kernel's own file changes, and nothing else: what a kernel calls stands beside it,
+    and after a change of the options below `__pycache__` has to be cleared.
+
     No fastmath: it may reorder sums, and then the last bit would depend on where a window begins. Divisions by 0 give
     infinity or NaN.
     """

@@ -8,15 +8,17 @@ Every kernel takes the block and its positions, the source's pixels (band, y, x)
 of pixels at a time from the nodes of the lattice, by the same operations for the same global pixel whatever the block, so
 answers are equal to the last bit.
 
-All of it is in one file, because numba looks only at the file of a compiled function to see whether it changed.
+All kernels and what they call are in one file, because numba looks only at the file of a compiled function to see
+whether it changed.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
+
+from rtsx.cube.numba import compiled
 
 __all__ = ["average", "bilinear", "cubic", "nearest"]
 
@@ -30,15 +32,6 @@ border, whatever the last bits say."""
 
 _FAR = 1e9
 """Pixels: no raster is as large. Not-a-number fails this comparison too."""
-
-
-def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use, and keep the result on disk where there is a place for it."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(kernel)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        compiled = numba.njit(nogil=True, error_model="numpy")(kernel)
-    return compiled
 
 
 _inline = numba.njit(forceinline=True, nogil=True, error_model="numpy")
@@ -450,7 +443,7 @@ def _count(step, limit):  # type: ignore[no-untyped-def]
     return max(1, min(limit, 2 * math.ceil(step - 1e-3)))
 
 
-nearest: Callable[..., None] = _compiled(_nearest)
-bilinear: Callable[..., None] = _compiled(_bilinear)
-cubic: Callable[..., None] = _compiled(_cubic)
-average: Callable[..., None] = _compiled(_average)
+nearest: Callable[..., None] = compiled(_nearest)
+bilinear: Callable[..., None] = compiled(_bilinear)
+cubic: Callable[..., None] = compiled(_cubic)
+average: Callable[..., None] = compiled(_average)
