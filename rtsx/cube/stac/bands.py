@@ -9,7 +9,15 @@ import numpy as np
 
 from rtsx.cube.stac.item import ItemDict
 
-__all__ = ["Band", "bands_of", "folded"]
+__all__ = ["Band", "bands_of", "called_alike", "folded"]
+
+_COMMON_NAMES = {
+    "nearinfrared": "nir",
+    "coastalblue": "coastal",
+    "coastalaerosol": "coastal",
+    "panchromatic": "pan",
+}
+"""What some write out, by the common name that STAC gives it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,18 @@ def folded(name: str) -> str:
     ('greeni', 'nearinfrared')
     """
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def called_alike(name: str, other: str | None) -> bool:
+    """Whether two names mean one band: they differ in case, spaces and punctuation, or one is written out.
+
+    Examples
+    --------
+    >>> called_alike("Near Infrared", "near_infrared"), called_alike("near_infrared", "nir"), called_alike("nir", "nir08")
+    (True, True, False)
+    """
+    mine, theirs = (_COMMON_NAMES.get(plain, plain) for plain in (folded(name), folded(other or "")))
+    return mine == theirs != ""
 
 
 def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:

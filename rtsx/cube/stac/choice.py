@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rtsx.cube.image import Wanted
-from rtsx.cube.stac.bands import Band, bands_of, folded
+from rtsx.cube.stac.bands import Band, bands_of, called_alike, folded
 from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 
@@ -38,9 +38,9 @@ def choose(item: ItemDict, wanted: Wanted) -> Choice:
 
     - With `Wanted.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
       the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
-      ``ortho_udm2``. Then its bands by number or name, or the band called `Wanted.name`, or all.
+      ``ortho_udm2``. Then its bands by number or name, or the band called `Wanted.name`, or all if none is.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
-      name; else either but for case and punctuation. Pictures for people (``visual``, ``thumbnail``) never count. Among
+      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for people (``visual``, ``thumbnail``) never count. Among
       several the finest pixels win, then a cloud-optimised file; if several are left, that is an error rather than a
       guess, because they are other products, such as radiance beside reflectance.
 
@@ -109,7 +109,7 @@ def _bands_in(item: ItemDict, key: str, wanted: Wanted) -> Choice:
         return Choice(asset=key, bands=None)
     if not wanted.bands:
         named = _matching(bands, wanted.name)
-        return Choice(asset=key, bands=named if len(named) == 1 else bands)
+        return Choice(asset=key, bands=(_only_band(item, key, name=wanted.name, found=named),) if named else bands)
     return Choice(asset=key, bands=tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands))
 
 
@@ -121,27 +121,33 @@ def _band_in(item: ItemDict, key: str, *, bands: tuple[Band, ...], wish: int | s
     found = _matching(bands, wish)
     if not found:
         raise CubeError(_missing(item, f"no band {wish!r} in asset {key!r}"))
+    return _only_band(item, key, name=wish, found=found)
+
+
+def _only_band(item: ItemDict, key: str, *, name: str, found: Sequence[Band]) -> Band:
     if len(found) > 1:
         numbers = [band.number for band in found]
-        raise CubeError(f"Asset {key!r} of item {item_name(item)} has bands {numbers} called {wish!r}; give a number.")
+        raise CubeError(f"Asset {key!r} of item {item_name(item)} has bands {numbers} called {name!r}; give a number.")
     return found[0]
 
 
 def _matching(bands: Sequence[Band], name: str) -> tuple[Band, ...]:
     """Bands of a name, from the strictest rule that finds any."""
-    for level in range(3):
+    for level in range(4):
         if found := tuple(band for band in bands if _level(band, name) == level):
             return found
     return ()
 
 
 def _level(band: Band, name: str) -> int | None:
-    """How strictly a name fits a band: 0 its name, 1 its common name, 2 either but for case and punctuation."""
+    """How strictly a name fits a band: 0 its name, 1 its common name, 2 either but for case and punctuation, 3 written out."""
     if band.name == name:
         return 0
     if band.common_name == name:
         return 1
-    return 2 if folded(name) in {folded(band.name or ""), folded(band.common_name or "")} else None
+    if folded(name) in {folded(band.name or ""), folded(band.common_name or "")}:
+        return 2
+    return 3 if called_alike(name, band.name) or called_alike(name, band.common_name) else None
 
 
 def _by_band(item: ItemDict, wanted: Wanted) -> Choice:

@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import AssetBands, Image, Wanted
 from rtsx.cube.rasterio import RasterHeader, read_header
-from rtsx.cube.stac.bands import Band, folded
+from rtsx.cube.stac.bands import Band, called_alike
 from rtsx.cube.stac.choice import Choice, choose
 from rtsx.cube.stac.footprint import item_footprint, lies_on, with_native_edges
 from rtsx.cube.stac.hrefs import absolute_href, base_of, signer_named
@@ -216,23 +216,28 @@ def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
     """The wanted bands by what the file calls its bands."""
     wanted = draft.wanted
     listed = [Band(number=number, name=name) for number, name in enumerate(header.descriptions, start=1)]
-    names = [folded(name or "") for name in header.descriptions]
     if not wanted.bands:
-        return tuple(band for band, name in zip(listed, names, strict=True) if name == folded(wanted.name)) or tuple(
-            listed
-        )
+        return _described(draft, header, wanted.name) or tuple(listed)
     chosen = []
     for wish in wanted.bands:
         if isinstance(wish, int):
             chosen.append(Band(number=wish))
-        elif folded(wish) in names:
-            chosen.append(listed[names.index(folded(wish))])
+        elif found := _described(draft, header, wish):
+            chosen += found
         else:
             raise CubeError(
                 f"Band {wish!r} is wanted of {draft.label}; neither the item nor the file names a band so. The file "
                 f"{header.path} has {header.count} bands called {list(header.descriptions)}. Give numbers from 1."
             )
     return tuple(chosen)
+
+
+def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ...]:
+    """The band that a file calls by a name; empty where there is none."""
+    numbers = [number for number, told in enumerate(header.descriptions, start=1) if called_alike(name, told)]
+    if len(numbers) > 1:
+        raise CubeError(f"Bands {numbers} of {header.path} ({draft.label}) are called {name!r}; give a number.")
+    return tuple(Band(number=number, name=header.descriptions[number - 1]) for number in numbers)
 
 
 def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:

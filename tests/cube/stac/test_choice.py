@@ -53,6 +53,32 @@ def test_an_exact_name_goes_before_a_common_name_and_that_before_another_spellin
     assert numbers(assets, Wanted(name="red"))[0] == "spelled"
 
 
+@pytest.mark.parametrize(
+    ("band", "wish"),
+    [
+        (("Near Infrared", None), "near_infrared"),
+        (("Near-Infrared", None), "nir"),
+        (("B08", "nir"), "Near Infrared"),
+        (("Blue", None), "blue"),
+        (("blue", None), "Blue"),
+        (("Coastal Blue", None), "coastal"),
+    ],
+)
+def test_names_in_any_spelling(band: tuple[str, str | None], wish: str) -> None:
+    assets = {"all": eo("B8A", band[0], "Green I", common=("nir08", band[1], None))}
+    for wanted in (Wanted(name=wish), Wanted(name=wish, asset="all"), Wanted(name="x", asset="all", bands=(wish,))):
+        assert numbers(assets, wanted) == ("all", (2,))
+
+
+def test_all_bands_only_where_none_has_the_name() -> None:
+    assets = {"all": eo("B05", "B06", "SCL", common=("rededge", "rededge", None))}
+    assert numbers(assets, Wanted(name="scl", asset="all")) == ("all", (3,))
+    assert numbers(assets, Wanted(name="clouds", asset="all")) == ("all", (1, 2, 3))
+    for wanted in (Wanted(name="rededge", asset="all"), Wanted(name="rededge")):
+        with pytest.raises(CubeError, match=r"has bands \[1, 2\] called 'rededge'; give a number"):
+            numbers(assets, wanted)
+
+
 def test_pictures_never_answer_for_a_band() -> None:
     assets = {"visual": eo("B04", "B03", common=("red", "green")), "pic": eo("red") | {"roles": ["overview"]}}
     with pytest.raises(

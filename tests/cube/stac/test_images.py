@@ -60,6 +60,21 @@ def test_the_header_fills_what_the_item_leaves_open(make_item: Make, write_tif: 
         images_of([bare(make_item(), path)], [Wanted(name="nir", asset="red", bands=(3,))])
 
 
+def test_bands_by_what_the_file_calls_them(make_item: Make, write_tif: Callable[..., Path]) -> None:
+    names = ("Blue", "Near Infrared", "Red Edge", "red_edge")
+    path = write_tif("b.tif", np.ones((4, 50, 60), np.int16), descriptions=names, crs="EPSG:4326", transform=HERE)
+
+    def bands(wanted: Wanted) -> tuple[int | str, ...]:
+        return images_of([bare(make_item(), path)], [wanted])[0].bands[wanted.name].bands
+
+    for wish, number in (("blue", 1), ("near_infrared", 2), ("nir", 2)):
+        assert bands(Wanted(name=wish, asset="red")) == (number,)
+        assert bands(Wanted(name="x", asset="red", bands=(wish,))) == (number,)
+    assert bands(Wanted(name="x", asset="red")) == (1, 2, 3, 4)
+    with pytest.raises(CubeError, match=r"Bands \[3, 4\] of .*b.tif .* are called 'rededge'; give a number"):
+        bands(Wanted(name="rededge", asset="red"))
+
+
 def test_one_header_answers_for_a_collection_and_each_item_for_its_grid(
     make_item: Make, write_tif: Callable[..., Path]
 ) -> None:
