@@ -20,6 +20,8 @@ from rtsx.cube.zarr import LAYERS
 
 __all__ = ["Levels", "level_below", "levels_of", "prepare_level", "root_attrs", "write_level"]
 
+_WRITING: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False}
+
 Levels = list[tuple[str, GeoBox]]
 """Group (``"."`` for the root) and geobox of each level, full resolution first."""
 
@@ -39,11 +41,18 @@ def root_attrs(levels: Levels) -> dict[str, Any]:
 
 def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
     """Write one level: metadata and coordinates at once, then all variables in one computation."""
-    prepare_level(cube, store, group=group, plan=plan).compute()
+    # At once, rather than lazily and then `compute`: that puts one task on top of all, below which dask takes chunks in no
+    # order, and a third of a prediction waits in memory for its neighbours.
+    _described(cube, store, group=group, plan=plan).to_zarr(store, group=group, **_WRITING)
 
 
-def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> Any:
-    """Write metadata and coordinates of one level; returns the lazy work that writes the variables."""
+def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
+    """Write metadata and coordinates of one level, and none of its variables."""
+    _described(cube, store, group=group, plan=plan).to_zarr(store, group=group, compute=False, **_WRITING)
+
+
+def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> xr.Dataset:
+    """The cube with everything that says how it is stored; its group is there."""
     # By name, because listing a group gives them sorted, and some models tell their layers by place.
     attrs: dict[str, Any] = {LAYERS: [str(name) for name in cube.data_vars]}
     if group is None:
@@ -62,7 +71,7 @@ def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: St
             prepared[name] = prepared[name].astype(object)
     if group is not None:
         zarr.create_group(store, path=group, zarr_format=3)
-    return prepared.to_zarr(store, group=group, mode="a", zarr_format=3, consolidated=False, compute=False)
+    return prepared
 
 
 def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
