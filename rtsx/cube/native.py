@@ -140,11 +140,13 @@ class NativeParts:
             slice(start + begin, start + end)
             for start, (begin, end) in ((group.rows[0], part.rows), (group.columns[0], part.columns))
         )
+        judging = None if source.quality is None else source.quality.wanted.name
         for names in _read_together(group):
             bands = group.image.bands[names[0]]
             together = replace(bands, bands=tuple(b for name in names for b in group.image.bands[name].bands))
             try:
-                pixels = open_reader(together).read(rows, columns)
+                # Every value of quality data counts, as where it is read to judge.
+                pixels = open_reader(together, any_value=judging in names).read(rows, columns)
             except CubeError as error:
                 reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
                 if source.unreadable == "error":
