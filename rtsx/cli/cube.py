@@ -123,6 +123,8 @@ def plot(
     from rtsx.cli.cube_picture import draw_cube
     from rtsx.cli.cube_summary import small
 
+    if out.suffix.lower() != ".png":
+        raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
     require_free([str(out)], overwrite=overwrite)
     with progress("drawing"):
         draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:
         if leaving.code == STOPPED:
-            complain("Stopped. What was not complete has been removed.")
+            complain(
+                "Stopped. What was not complete has been removed; a cube that was being built waits for the same command."
+            )
         raise
     except RtsxError as error:
         _leave(USER_ERROR, str(error), debug=debug)
