@@ -53,6 +53,11 @@ def derived_layer(name: str, *, needs: Sequence[str], units: str, long_name: str
     name, needs, units, long_name
         Fields of `DerivedLayer`.
 
+    Raises
+    ------
+    CubeError
+        Another function has that name already.
+
     Examples
     --------
     >>> @derived_layer("ndwi", needs=("green", "nir"), units="index")
@@ -63,10 +68,21 @@ def derived_layer(name: str, *, needs: Sequence[str], units: str, long_name: str
     """
 
     def register(kernel: Kernel) -> Kernel:
+        before = _KNOWN.get(name)
+        # A cell of a notebook that runs again replaces its own function, and nobody else's.
+        if before is not None and _place(before.kernel) != _place(kernel):
+            raise CubeError(
+                f"Derived layer {name!r} is taken by {_place(before.kernel)}; {_place(kernel)} needs another name."
+            )
         _KNOWN[name] = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
         return kernel
 
     return register
+
+
+def _place(kernel: Kernel | None) -> str:
+    """Where a kernel was defined; ndvi, which has none, is ours."""
+    return "rtsx" if kernel is None else f"{kernel.__module__}.{kernel.__qualname__}"
 
 
 def derived_named(name: str) -> DerivedLayer:

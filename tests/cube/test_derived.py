@@ -43,3 +43,18 @@ def test_a_registered_layer_gets_physical_values_and_nan_where_invalid(lazy: boo
 def test_an_unknown_layer_is_told_with_those_that_there_are() -> None:
     with pytest.raises(CubeError, match=r"Known derived layers are \[.*'ndvi'.*\]; got 'nvdi'"):
         derived_named("nvdi")
+
+
+def test_nobodys_layer_is_replaced_but_by_itself() -> None:
+    def made() -> None:
+        @derived_layer("test_twice", needs=("nir",), units="1")
+        def twice(nir: np.ndarray) -> np.ndarray:
+            return 2 * nir
+
+    made()
+    made()  # a cell of a notebook, run again
+    with pytest.raises(CubeError, match=r"'ndvi' is taken by rtsx; .*other needs another name"):
+
+        @derived_layer("ndvi", needs=("red", "nir"), units="index")
+        def other(red: np.ndarray, nir: np.ndarray) -> np.ndarray:
+            return red - nir
