@@ -8,8 +8,10 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "CubeError",
+    "EvaluationError",
     "FootprintError",
     "GridError",
+    "LabelError",
     "MemoryPlanError",
     "MissingExtraError",
     "MissingGroundWarning",
@@ -18,6 +20,7 @@ __all__ = [
     "OutputNotWritableError",
     "PlanError",
     "RtsxError",
+    "TrainingError",
     "UntrustedModelError",
 ]
 
@@ -56,6 +59,18 @@ class MemoryPlanError(RtsxError, MemoryError):
 
 class FootprintError(RtsxError, ValueError):
     """Footprints that cannot be extracted or are not what `validate_footprints` expects."""
+
+
+class LabelError(RtsxError, ValueError):
+    """Labels that cannot be read, repaired or brought onto a grid."""
+
+
+class TrainingError(RtsxError, RuntimeError):
+    """A training that cannot start or go on, such as one without a positive pixel or with a loss that is NaN."""
+
+
+class EvaluationError(RtsxError, ValueError):
+    """Answers and truth that cannot be compared as asked."""
 
 
 class OrderError(RtsxError, RuntimeError):

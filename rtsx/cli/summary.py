@@ -58,6 +58,7 @@ def bundle_rows(bundle: "ModelBundle") -> Rows:
         ("layers", ", ".join(bundle.layers)),
         ("preset", bundle.preset),
         ("classes", f"{', '.join(bundle.classes)} ({bundle.activation}, threshold {bundle.threshold:g})"),
+        ("temperature", "" if bundle.temperature == 1 else f"{bundle.temperature:g}"),
         ("tile", f"{bundle.tile} px, overlap {bundle.overlap}, trim {bundle.trim}, stride {bundle.stride}"),
         ("bn_mode", bundle.bn_mode),
         (

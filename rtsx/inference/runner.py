@@ -13,7 +13,7 @@ from rtsx.inference.kernel import Answer, Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model import ModelBundle
 from rtsx.model.agreement import require_agreement
-from rtsx.model.inputs import Packing, derived_ndvi_is_defined, valid_pixels
+from rtsx.model.inputs import Packing, trusted_pixels
 from rtsx.model.network import resolve_device
 from rtsx.model.probing import chosen_backend
 from rtsx.tiling import TileRange
@@ -51,10 +51,8 @@ class Runner:
 
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Pixels (y, x) that every required layer and the mask declare valid."""
-        valid = valid_pixels(stored, packings=self.packings, mask=mask)
-        if any(layer.name == "ndvi" and "ndvi" not in stored for bundle in self.bundles for layer in bundle.inputs):
-            valid &= derived_ndvi_is_defined(stored, packings=self.packings)
-        return valid
+        inputs = [layer for bundle in self.bundles for layer in bundle.inputs]
+        return trusted_pixels(stored, inputs=inputs, packings=self.packings, mask=mask)
 
     def answer(self, window: Window, tiles: TileRange) -> Answer:
         """Blended answers of the tiles."""

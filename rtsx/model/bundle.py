@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from rtsx.errors import BundleError
 from rtsx.model.batchnorm import BatchNormMode, BatchStatisticsSource
-from rtsx.model.consistency import check_channels, check_tiles
+from rtsx.model.consistency import check_channels, check_temperature, check_tiles
 from rtsx.model.digest import digest_of_json
 from rtsx.model.doors import UNSAID_STRIDE, BundleDoors
 from rtsx.model.folder import write_folder
@@ -72,6 +72,8 @@ class ModelBundle(BundleDoors):
     """Pixels on each side of a tile that never count; None: the planner's choice."""
     fill: float = 0.0
     """Channel value of an invalid pixel, in every layer."""
+    temperature: float = 1.0
+    """What the network's output is divided by before the activation; above 1 makes probabilities less extreme."""
     preset: str | None = None
     """Name of the preset that the scaling comes from, where it does."""
     bn_mode: BatchNormMode = "eval"
@@ -84,6 +86,7 @@ class ModelBundle(BundleDoors):
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other."""
         check_channels(self.layers, classes=self.classes, activation=self.activation, threshold=self.threshold)
+        check_temperature(self.temperature, activation=self.activation)
         check_tiles(self.tile, overlap=self.overlap, stride=self.stride, trim=self.trim)
         if self.bn_mode not in {"eval", "batch"}:
             raise BundleError(f"bn_mode has to be 'eval' or 'batch'; got {self.bn_mode!r}.")
@@ -106,8 +109,11 @@ class ModelBundle(BundleDoors):
 
         Name, provenance and the measured reach are left out: what the planner makes of the reach is in the plan.
         """
+        # Left out where it changes nothing, so that bundles of before keep their digest.
+        calibrated = {} if self.temperature == 1 else {"temperature": self.temperature}
         return digest_of_json(
-            {
+            calibrated
+            | {
                 "network": self.source.digest,
                 "inputs": [asdict(layer) for layer in self.inputs],
                 "classes": self.classes,
@@ -140,6 +146,7 @@ class ModelBundle(BundleDoors):
             source=source,
             trim=metadata.trim,
             fill=0.0 if metadata.fill is None else metadata.fill,
+            temperature=1.0 if metadata.temperature is None else metadata.temperature,
             preset=metadata.preset,
             bn_mode=metadata.bn_mode or "eval",
             reach=metadata.reach,
@@ -201,6 +208,7 @@ class ModelBundle(BundleDoors):
                 n_layers=len(self.inputs),
                 classes=self.classes,
                 activation=self.activation,
+                temperature=self.temperature,
                 stride=self.stride,
                 tile=self.tile,
                 device=device,

@@ -1,8 +1,10 @@
 """Which numbers and names of a bundle go together."""
 
+import math
+
 from rtsx.errors import BundleError
 
-__all__ = ["check_channels", "check_tiles"]
+__all__ = ["check_channels", "check_temperature", "check_tiles"]
 
 
 def check_channels(layers: tuple[str, ...], *, classes: tuple[str, ...], activation: str, threshold: float) -> None:
@@ -36,6 +38,27 @@ def check_channels(layers: tuple[str, ...], *, classes: tuple[str, ...], activat
         )
     if not 0 <= threshold <= 1:
         raise BundleError(f"threshold has to be a probability in 0..1; got {threshold}.")
+
+
+def check_temperature(temperature: float, *, activation: str) -> None:
+    """Refuse temperatures that turn probabilities around, and those that nothing would apply.
+
+    Raises
+    ------
+    BundleError
+        The message says which, and what to do.
+
+    Examples
+    --------
+    >>> check_temperature(1.5, activation="sigmoid")
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise BundleError(f"temperature has to be a finite number above 0; got {temperature}. 1 changes nothing.")
+    if temperature != 1 and activation == "none":
+        raise BundleError(
+            f"temperature={temperature} divides the output of a network before its activation, but with activation='none' "
+            "the network has applied its own. Leave temperature out, or take the activation out of the network."
+        )
 
 
 def check_tiles(tile: int, *, overlap: int, stride: int, trim: int | None) -> None:

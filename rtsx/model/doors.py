@@ -54,6 +54,7 @@ class BundleDoors:
         trim: int | None = None,
         stride: int | None = None,
         threshold: float | None = None,
+        temperature: float | None = None,
         fill: float | None = None,
         preset: str | None = None,
         bn_mode: BatchNormMode | None = None,
@@ -88,6 +89,8 @@ class BundleDoors:
             px. The stride defaults to the network's where that is known, else to 32.
         threshold
             Default 0.5.
+        temperature
+            What the network's output is divided by before the activation. Default 1.
         fill
             Channel value of an invalid pixel. Default 0.
         preset
@@ -124,6 +127,7 @@ class BundleDoors:
             trim=trim,
             stride=stride,
             threshold=threshold,
+            temperature=temperature,
             fill=fill,
             preset=preset,
             bn_mode=bn_mode,
@@ -155,6 +159,7 @@ class BundleDoors:
         trim: int | None = None,
         stride: int | None = None,
         threshold: float = 0.5,
+        temperature: float = 1.0,
         fill: float = 0.0,
         bn_mode: BatchNormMode = "eval",
         id: str | None = None,  # noqa: A002 - the word that STAC and the attribute use
@@ -185,6 +190,8 @@ class BundleDoors:
             Total down-sampling in px. Default: the encoder's for networks of segmentation-models-pytorch, else 32.
         threshold
             Least probability that counts as found.
+        temperature
+            What the network's output is divided by before the activation.
         fill
             Channel value of an invalid pixel.
         bn_mode
@@ -216,6 +223,7 @@ class BundleDoors:
             trim=trim,
             stride=stride,
             threshold=threshold,
+            temperature=temperature,
             fill=fill,
             bn_mode=bn_mode,
             provenance=provenance,

@@ -18,7 +18,7 @@ from rtsx.errors import BundleError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["InputLayer", "Packing", "prepare", "required_layers", "valid_pixels"]
+__all__ = ["InputLayer", "Packing", "prepare", "required_layers", "trusted_pixels", "valid_pixels"]
 
 Units = Literal["", "reflectance", "index", "m", "degree", "1"]
 
@@ -147,6 +147,28 @@ def valid_pixels(
     return valid
 
 
+def trusted_pixels(
+    stored: Mapping[str, NDArray[Any]],
+    *,
+    inputs: Sequence[InputLayer],
+    packings: Mapping[str, Packing],
+    mask: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
+    """Pixels (y, x) that inference trusts, and training learns from: valid, and with every derived channel defined.
+
+    Parameters
+    ----------
+    stored, packings, mask
+        As for `valid_pixels`.
+    inputs
+        The network's channels; one that is not stored is derived.
+    """
+    valid = valid_pixels(stored, packings=packings, mask=mask)
+    if any(layer.name == "ndvi" and "ndvi" not in stored for layer in inputs):
+        valid &= derived_ndvi_is_defined(stored, packings=packings)
+    return valid
+
+
 def derived_ndvi_is_defined(
     stored: Mapping[str, NDArray[Any]], *, packings: Mapping[str, Packing]
 ) -> NDArray[np.bool_]:
@@ -178,6 +200,8 @@ def prepare(
     fill: float,
 ) -> "torch.Tensor":
     """Network input (layer, y, x) float32 from stored layers (y, x), on the device they are on.
+
+    With a batch of tiles, (tile, y, x) in `stored` and `valid`, the result is (layer, tile, y, x).
 
     `fill` stands in every channel of an invalid pixel, so nothing that hides under the mask reaches the network.
     """

@@ -139,6 +139,7 @@ def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Arti
         "rtsx:trim": metadata.trim,
         "rtsx:stride": metadata.stride,
         "rtsx:threshold": metadata.threshold,
+        "rtsx:temperature": metadata.temperature,
         "rtsx:fill": metadata.fill,
         "rtsx:preset": metadata.preset,
         "rtsx:bn_mode": metadata.bn_mode,
@@ -163,6 +164,7 @@ def _read_metadata(name: str, properties: Mapping[str, Any]) -> Metadata:
         trim=properties["rtsx:trim"],
         stride=properties["rtsx:stride"],
         threshold=properties["rtsx:threshold"],
+        temperature=properties.get("rtsx:temperature"),  # bundles of 0.1 do not say
         fill=properties["rtsx:fill"],
         preset=properties["rtsx:preset"],
         bn_mode=properties["rtsx:bn_mode"],
@@ -207,7 +209,7 @@ def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, o
                     "data_type": "float32",
                 },
                 "classification:classes": _classes(metadata.classes or ()),
-                "post_processing_function": _post_processing(metadata.activation),
+                "post_processing_function": _post_processing(metadata.activation, metadata.temperature or 1.0),
             }
         ],
         "bands": _bands(metadata),
@@ -236,11 +238,12 @@ def _classes(names: Sequence[str]) -> list[dict[str, object]]:
     ]
 
 
-def _post_processing(activation: str | None) -> dict[str, object] | None:
+def _post_processing(activation: str | None, temperature: float) -> dict[str, object] | None:
+    scaled = "x" if temperature == 1 else f"x / {temperature!r}"
     if activation == "sigmoid":
-        return {"format": "python", "expression": "torch.sigmoid(x)"}
+        return {"format": "python", "expression": f"torch.sigmoid({scaled})"}
     if activation == "softmax":
-        return {"format": "python", "expression": "torch.softmax(x, dim=1)"}
+        return {"format": "python", "expression": f"torch.softmax({scaled}, dim=1)"}
     return None
 
 

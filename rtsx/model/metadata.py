@@ -50,6 +50,8 @@ class Metadata:
     """Total down-sampling of the network in px."""
     threshold: float | None = None
     """Least probability that counts as found."""
+    temperature: float | None = None
+    """What the network's output is divided by before the activation, so that probabilities are calibrated."""
     fill: float | None = None
     """Channel value of an invalid pixel."""
     bn_mode: BatchNormMode | None = None

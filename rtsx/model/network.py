@@ -94,6 +94,7 @@ class ProbabilityNetwork:
         n_layers: int,
         classes: tuple[str, ...],
         activation: Activation,
+        temperature: float,
     ) -> None:
         if activation not in {"sigmoid", "softmax", "none"}:
             raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {activation!r}.")
@@ -108,6 +109,7 @@ class ProbabilityNetwork:
         self._n_layers = n_layers
         self._classes = classes
         self._activation = activation
+        self._temperature = temperature
         self._checked: set[torch.Size] = set()
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
@@ -129,6 +131,8 @@ class ProbabilityNetwork:
         return answer
 
     def _activate(self, raw: torch.Tensor) -> torch.Tensor:
+        if self._temperature != 1:
+            raw = raw / self._temperature
         if self._activation == "sigmoid":
             return raw.sigmoid()
         return raw.softmax(dim=1) if self._activation == "softmax" else raw
@@ -220,6 +224,7 @@ def open_network(
     n_layers: int,
     classes: tuple[str, ...],
     activation: Activation,
+    temperature: float,
     stride: int,
     tile: int,
     device: str,
@@ -236,8 +241,8 @@ def open_network(
         The bundle's digest; names its measurements in the cache.
     n_layers, classes
         Input channels, and names of the output channels.
-    activation
-        What turns the raw output into probabilities.
+    activation, temperature
+        What turns the raw output, divided by the temperature, into probabilities.
     stride, tile
         Pixels; the tile is what backends are measured with.
     device
@@ -277,7 +282,13 @@ def open_network(
         case _:
             raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
     return ProbabilityNetwork(
-        forward, device=where, backend=name, n_layers=n_layers, classes=classes, activation=activation
+        forward,
+        device=where,
+        backend=name,
+        n_layers=n_layers,
+        classes=classes,
+        activation=activation,
+        temperature=temperature,
     )
 
 

@@ -25,7 +25,7 @@ def bundle(module=None, **changes):
 def unet():
     torch.manual_seed(0)
     network = build_network("Unet", {"encoder_name": "resnet18", "in_channels": 2, "classes": 1})
-    return ModelBundle.from_module(network, **SAID, trim=4, threshold=0.4, id="unet")
+    return ModelBundle.from_module(network, **SAID, trim=4, threshold=0.4, temperature=1.25, id="unet")
 
 
 def tiles(n=2):
@@ -154,6 +154,7 @@ def test_every_setting_that_changes_answers_is_in_the_digest():
         {"trim": 2},
         {"stride": 2},
         {"fill": -1.0},
+        {"temperature": 1.5},
     ]
     assert len({digest, *(bundle(**change).digest for change in changes)}) == len(changes) + 1
 
@@ -210,6 +211,8 @@ def test_opening_leaves_the_caller_s_random_numbers_alone(tmp_path, unet):
         ({"mean": None}, r"does not say its mean"),
         ({"layers": None, "mean": None, "std": None}, r"The module Conv2d does not say its layers, mean, std"),
         ({"layers": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)}, r"cannot run on 3 layers"),
+        ({"temperature": 0.0}, r"temperature has to be a finite number above 0; got 0.0"),
+        ({"temperature": 2.0, "activation": "none"}, r"Leave temperature out"),
         ({"classes": ("a", "b")}, r"With classes \['a', 'b'\] .*Name as many classes"),
     ],
 )

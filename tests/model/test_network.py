@@ -17,13 +17,16 @@ class ModuleSource:
         return self._module
 
 
-def opened(module, *, n_layers=3, classes=("slump",), activation="sigmoid", precision="auto", device="cpu") -> Network:
+def opened(
+    module, *, n_layers=3, classes=("slump",), activation="sigmoid", temperature=1.0, precision="auto", device="cpu"
+) -> Network:
     return open_network(
         ModuleSource(module),
         digest="0" * 64,
         n_layers=n_layers,
         classes=classes,
         activation=activation,
+        temperature=temperature,
         stride=1,
         tile=16,
         device=device,
@@ -171,3 +174,10 @@ def test_the_network_is_a_probability_network_of_its_backend():
     network = opened(convolution())
     assert isinstance(network, ProbabilityNetwork)
     assert network.backend == "eager"
+
+
+def test_temperature_divides_the_output_before_the_activation():
+    module = convolution()
+    batch = torch.randn(2, 3, 16, 16)
+    plain, tempered = (opened(module, temperature=t)(batch) for t in (1.0, 2.5))
+    torch.testing.assert_close(torch.logit(tempered), torch.logit(plain) / 2.5, atol=1e-4, rtol=1e-4)

@@ -20,6 +20,7 @@ def network(module, *, n_layers=1, classes=("slump",), activation="sigmoid"):
         n_layers=n_layers,
         classes=classes,
         activation=activation,
+        temperature=1.0,
     )
 
 
