@@ -18,6 +18,7 @@ __all__ = [
     "OrderError",
     "OutputExistsError",
     "OutputNotWritableError",
+    "PixelSizeWarning",
     "PlanError",
     "RtsxError",
     "TrainingError",
@@ -91,3 +92,7 @@ class MissingExtraError(RtsxError, ImportError):
 
 class MissingGroundWarning(UserWarning):
     """An image that could not be read and was left out, because the caller asked for gaps instead of errors."""
+
+
+class PixelSizeWarning(UserWarning):
+    """A cube whose pixels are much larger or smaller on the ground than those that a model has learnt."""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["complain", "notice", "show", "show_line", "status"]
+__all__ = ["complain", "notice", "show", "show_line", "status", "warn"]
 
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240
@@ -40,6 +40,11 @@ def notice(message: str) -> None:
 def complain(message: str) -> None:
     """Print why a command failed to standard error, unwrapped, so that it can be copied and searched for."""
     _ERR.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print to standard error what went on in spite of a doubt."""
+    _ERR.print(Text.assemble(("Warning: ", "bold yellow"), message), soft_wrap=True)
 
 
 def status() -> Console:

@@ -2,12 +2,13 @@
 
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from typer.main import get_command
 
 from rtsx.cli.app import app
-from rtsx.cli.console import complain
+from rtsx.cli.console import complain, warn
 from rtsx.errors import RtsxError
 
 __all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken from anywhere, because it is wanted when a long line has just failed, at whose end it is easiest to add.
     debug = "--debug" in given
+    if not debug:
+        # Without the line of code that Python adds: whoever reads it here has not written it.
+        warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:

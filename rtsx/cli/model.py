@@ -125,6 +125,9 @@ def import_model(
     stride: Annotated[int | None, typer.Option(metavar="PX", help="Total down-sampling of the network.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least probability that counts as found.")] = None,
     fill: Annotated[float | None, typer.Option(help="Channel value of an invalid pixel.")] = None,
+    pixel_m: Annotated[
+        float | None, typer.Option(metavar="M", help="Ground length of a pixel that the network has learnt.")
+    ] = None,
     bn_mode: Annotated[
         Literal["eval", "batch"] | None, typer.Option(help="batch reproduces DARTS v1; eval is right.")
     ] = None,
@@ -154,6 +157,7 @@ def import_model(
         stride=stride,
         threshold=threshold,
         fill=fill,
+        pixel_m=pixel_m,
         bn_mode=bn_mode,
         id=name,
         architecture=architecture,

@@ -60,6 +60,7 @@ def bundle_rows(bundle: "ModelBundle") -> Rows:
         ("classes", f"{', '.join(bundle.classes)} ({bundle.activation}, threshold {bundle.threshold:g})"),
         ("temperature", "" if bundle.temperature == 1 else f"{bundle.temperature:g}"),
         ("tile", f"{bundle.tile} px, overlap {bundle.overlap}, trim {bundle.trim}, stride {bundle.stride}"),
+        ("pixel", "" if bundle.pixel_m is None else f"{bundle.pixel_m:g} m on the ground"),
         ("bn_mode", bundle.bn_mode),
         (
             "reach",

@@ -3,7 +3,7 @@
 from rtsx.cube.cog import export_cog
 from rtsx.cube.derived import DerivedLayer, add_derived, derived_layer, derived_named
 from rtsx.cube.files import FileImages, StoreImages
-from rtsx.cube.georeference import geobox_of, lattice_origin
+from rtsx.cube.georeference import geobox_of, lattice_origin, pixel_m
 from rtsx.cube.image import AssetBands, Image, Wanted
 from rtsx.cube.layer import Layer
 from rtsx.cube.masks import apply_mask
@@ -53,6 +53,7 @@ __all__ = [
     "mask_rule",
     "open_cube",
     "packing",
+    "pixel_m",
     "quality_level",
     "terrain_layer",
     "terrain_named",

@@ -1,9 +1,10 @@
 """The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil, lcm
 
-from rtsx.errors import BundleError, PlanError
+from rtsx.errors import BundleError, PixelSizeWarning, PlanError
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
 from rtsx.model import ModelBundle
@@ -12,9 +13,12 @@ from rtsx.model.inputs import Packing
 from rtsx.model.network import BACKENDS
 from rtsx.model.probing import reach_of
 
-__all__ = ["check_runtime", "check_turns", "check_units", "ensemble", "habits_of"]
+__all__ = ["check_runtime", "check_turns", "check_units", "ensemble", "habits_of", "warn_of_pixel_size"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+# Random resized crops, as training uses them, go about as far.
+_MOST_DIFFERENT = 1.34
 
 # A turned picture of these is not what they are on turned ground, so a network would be shown something false.
 _DIRECTIONAL = frozenset({"aspect", "hillshade"})
@@ -84,6 +88,31 @@ def check_units(bundles: Sequence[ModelBundle], packings: Mapping[str, Packing],
                     f"scale_factor. Open the cube with sensor='planetscope' or 'sentinel2-l2a', or set "
                     f"cube[{layer.name!r}].attrs['scale_factor'] (PlanetScope: 0.0001)."
                 )
+
+
+def warn_of_pixel_size(bundles: Sequence[ModelBundle], pixel: float, *, scales: Sequence[float]) -> None:
+    """Warn of pixels that no member has learnt: objects then look larger or smaller to it than any it was shown.
+
+    Parameters
+    ----------
+    bundles
+        The members; those that do not say what they have learnt are not judged.
+    pixel
+        Height of the cube's pixels on the ground, m.
+    scales
+        Sizes at which tiles are shown; one that makes up for the difference is as good as the right pixel.
+    """
+    for bundle in bundles:
+        if bundle.pixel_m is None:
+            continue
+        ratios = [pixel / scale / bundle.pixel_m for scale in scales]
+        if not any(1 / _MOST_DIFFERENT <= ratio <= _MOST_DIFFERENT for ratio in ratios):
+            warnings.warn(
+                f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {pixel:g} m: objects look "
+                f"{ratios[0]:.2g} times as small to it. Open the cube at {bundle.pixel_m:g} m.",
+                PixelSizeWarning,
+                stacklevel=3,
+            )
 
 
 def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:

@@ -5,11 +5,18 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from rtsx.cube import geobox_of, lattice_origin, layer_names, packing, validate_cube
+from rtsx.cube import geobox_of, lattice_origin, layer_names, packing, pixel_m, validate_cube
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
-from rtsx.inference.members import check_runtime, check_turns, check_units, ensemble, habits_of
+from rtsx.inference.members import (
+    check_runtime,
+    check_turns,
+    check_units,
+    ensemble,
+    habits_of,
+    warn_of_pixel_size,
+)
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
 from rtsx.inference.plan import AnswerType, Merge, PredictionPlan
 from rtsx.inference.planes import predict_planes
@@ -103,6 +110,11 @@ def predict_cube(
         Tile, overlap, trim, blend, augmentation or scales contradict each other or the bundle.
     MemoryPlanError
         The plan needs more memory than a worker has.
+
+    Warns
+    -----
+    PixelSizeWarning
+        The cube's pixels are not of the size on the ground that the bundle says it has learnt.
     """
     bundles = ensemble(bundle)
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
@@ -111,6 +123,7 @@ def predict_cube(
     packings = {name: Packing(**packing(cube[name])) for name in names}
     check_units(bundles, packings, kinds={name: cube[name].dtype.kind for name in names})
     check_turns(bundles, augment)
+    warn_of_pixel_size(bundles, pixel_m(geobox_of(cube)), scales=scales)
     available = available_bytes()
     tiling = chosen_tiling(
         (cube.sizes["y"], cube.sizes["x"]),

@@ -1,5 +1,6 @@
 """The bundle: a frozen model that knows everything needed to run it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -74,6 +75,8 @@ class ModelBundle(BundleDoors):
     """Channel value of an invalid pixel, in every layer."""
     temperature: float = 1.0
     """What the network's output is divided by before the activation; above 1 makes probabilities less extreme."""
+    pixel_m: float | None = None
+    """Ground length of a pixel that the network has learnt, m; None: nobody has said. Another one is warned of."""
     preset: str | None = None
     """Name of the preset that the scaling comes from, where it does."""
     bn_mode: BatchNormMode = "eval"
@@ -87,6 +90,8 @@ class ModelBundle(BundleDoors):
         """Refuse numbers that contradict each other."""
         check_channels(self.layers, classes=self.classes, activation=self.activation, threshold=self.threshold)
         check_temperature(self.temperature, activation=self.activation)
+        if self.pixel_m is not None and not 0 < self.pixel_m < math.inf:
+            raise BundleError(f"pixel_m is the ground length of a pixel, above 0 m; got {self.pixel_m}.")
         check_tiles(self.tile, overlap=self.overlap, stride=self.stride, trim=self.trim)
         if self.bn_mode not in {"eval", "batch"}:
             raise BundleError(f"bn_mode has to be 'eval' or 'batch'; got {self.bn_mode!r}.")
@@ -147,6 +152,7 @@ class ModelBundle(BundleDoors):
             trim=metadata.trim,
             fill=0.0 if metadata.fill is None else metadata.fill,
             temperature=1.0 if metadata.temperature is None else metadata.temperature,
+            pixel_m=metadata.pixel_m,
             preset=metadata.preset,
             bn_mode=metadata.bn_mode or "eval",
             reach=metadata.reach,
@@ -234,7 +240,7 @@ class ModelBundle(BundleDoors):
         return hash(self.digest)
 
     def _said(self) -> tuple[object, ...]:
-        return self.id, self.preset, self.reach, dict(self.provenance or {})
+        return self.id, self.preset, self.pixel_m, self.reach, dict(self.provenance or {})
 
     def __str__(self) -> str:
         return (

@@ -56,6 +56,7 @@ class BundleDoors:
         threshold: float | None = None,
         temperature: float | None = None,
         fill: float | None = None,
+        pixel_m: float | None = None,
         preset: str | None = None,
         bn_mode: BatchNormMode | None = None,
         id: str | None = None,  # noqa: A002 - the word that STAC and the attribute use
@@ -93,6 +94,8 @@ class BundleDoors:
             What the network's output is divided by before the activation. Default 1.
         fill
             Channel value of an invalid pixel. Default 0.
+        pixel_m
+            Ground length of a pixel that the network has learnt, m; predictions at another are warned of.
         preset
             "tss-v1" or "darts-v2".
         bn_mode
@@ -129,6 +132,7 @@ class BundleDoors:
             threshold=threshold,
             temperature=temperature,
             fill=fill,
+            pixel_m=pixel_m,
             preset=preset,
             bn_mode=bn_mode,
         )
@@ -161,6 +165,7 @@ class BundleDoors:
         threshold: float = 0.5,
         temperature: float = 1.0,
         fill: float = 0.0,
+        pixel_m: float | None = None,
         bn_mode: BatchNormMode = "eval",
         id: str | None = None,  # noqa: A002 - the word that STAC and the attribute use
         provenance: Mapping[str, object] | None = None,
@@ -194,6 +199,8 @@ class BundleDoors:
             What the network's output is divided by before the activation.
         fill
             Channel value of an invalid pixel.
+        pixel_m
+            Ground length of a pixel that the network has learnt, m; predictions at another are warned of.
         bn_mode
             "eval", or "batch" for the statistics of each tile.
         id
@@ -225,6 +232,7 @@ class BundleDoors:
             threshold=threshold,
             temperature=temperature,
             fill=fill,
+            pixel_m=pixel_m,
             bn_mode=bn_mode,
             provenance=provenance,
         )

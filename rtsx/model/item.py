@@ -141,6 +141,7 @@ def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Arti
         "rtsx:threshold": metadata.threshold,
         "rtsx:temperature": metadata.temperature,
         "rtsx:fill": metadata.fill,
+        "rtsx:pixel_m": metadata.pixel_m,
         "rtsx:preset": metadata.preset,
         "rtsx:bn_mode": metadata.bn_mode,
         "rtsx:reach": None if metadata.reach is None else asdict(metadata.reach),
@@ -166,6 +167,7 @@ def _read_metadata(name: str, properties: Mapping[str, Any]) -> Metadata:
         threshold=properties["rtsx:threshold"],
         temperature=properties.get("rtsx:temperature"),  # bundles of 0.1 do not say
         fill=properties["rtsx:fill"],
+        pixel_m=properties.get("rtsx:pixel_m"),  # likewise
         preset=properties["rtsx:preset"],
         bn_mode=properties["rtsx:bn_mode"],
         reach=None if reach is None else Reach(**reach),

@@ -54,6 +54,8 @@ class Metadata:
     """What the network's output is divided by before the activation, so that probabilities are calibrated."""
     fill: float | None = None
     """Channel value of an invalid pixel."""
+    pixel_m: float | None = None
+    """Ground length of a pixel that the network has learnt, m."""
     bn_mode: BatchNormMode | None = None
     """Statistics that batch normalisation uses."""
     reach: Reach | None = None

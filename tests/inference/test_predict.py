@@ -14,7 +14,7 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
 from rtsx.cube import add_ndvi
-from rtsx.errors import BundleError, CubeError, MemoryPlanError, PlanError
+from rtsx.errors import BundleError, CubeError, MemoryPlanError, PixelSizeWarning, PlanError
 from rtsx.model import InputLayer
 from rtsx.model.reach import Reach
 
@@ -304,3 +304,13 @@ def test_a_prediction_says_where_its_lattice_begins() -> None:
     assert predict_cube(make_cube(), make_bundle(), **OPTIONS).attrs["lattice_origin"] == [300.0, 900.0]
     cell = make_cube().assign_attrs(lattice_origin=[0.0, 0.0])
     assert predict_cube(cell, make_bundle(), **OPTIONS).attrs["lattice_origin"] == [0.0, 0.0]
+
+
+def test_pixels_of_another_size_are_warned_of_unless_a_scale_makes_up_for_it() -> None:
+    cube = make_cube()  # 3 m
+    with pytest.warns(
+        PixelSizeWarning, match=r"has learnt pixels of 10 m, and the cube has 3 m: .*Open the cube at 10 m"
+    ):
+        predict_cube(cube, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
+    predict_cube(cube, make_bundle(pixel_m=6.0), scales=(1.0, 0.5), **OPTIONS)
+    predict_cube(cube, make_bundle(pixel_m=3.1), **OPTIONS)

@@ -25,7 +25,7 @@ def bundle(module=None, **changes):
 def unet():
     torch.manual_seed(0)
     network = build_network("Unet", {"encoder_name": "resnet18", "in_channels": 2, "classes": 1})
-    return ModelBundle.from_module(network, **SAID, trim=4, threshold=0.4, temperature=1.25, id="unet")
+    return ModelBundle.from_module(network, **SAID, trim=4, threshold=0.4, temperature=1.25, pixel_m=3.0, id="unet")
 
 
 def tiles(n=2):
@@ -211,6 +211,7 @@ def test_opening_leaves_the_caller_s_random_numbers_alone(tmp_path, unet):
         ({"mean": None}, r"does not say its mean"),
         ({"layers": None, "mean": None, "std": None}, r"The module Conv2d does not say its layers, mean, std"),
         ({"layers": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)}, r"cannot run on 3 layers"),
+        ({"pixel_m": 0.0}, r"ground length of a pixel, above 0 m; got 0.0"),
         ({"temperature": 0.0}, r"temperature has to be a finite number above 0; got 0.0"),
         ({"temperature": 2.0, "activation": "none"}, r"Leave temperature out"),
         ({"classes": ("a", "b")}, r"With classes \['a', 'b'\] .*Name as many classes"),
