@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import rtsx
-from rtsx.cli import cog, cube, demo, footprints, info, model, order, predict
+from rtsx.cli import cog, cube, demo, footprints, info, model, order, predict, synthetic
 from rtsx.cli.console import show_line
 
 __all__ = ["app"]
@@ -24,6 +24,7 @@ for part in (demo, predict, footprints, cog):
 app.add_typer(model.app, name="model")
 app.add_typer(cube.app, name="cube")
 app.add_typer(order.app, name="order")
+app.add_typer(synthetic.app, name="synthetic")
 app.add_typer(info.app)
 
 

@@ -1,6 +1,5 @@
 """Training examples of the demo's bundle: synthetic scenes, cut into crops and changed at random."""
 
-import datetime as dt
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +12,7 @@ from rich.progress import track
 
 from rtsx.cli.console import status
 from rtsx.model.inputs import InputLayer, Packing, prepare
-from rtsx.synthetic import Scene, SceneSpec, make_scene
+from rtsx.synthetic import Scene, SceneSpec, make_scene, varied_spec
 
 __all__ = ["INPUTS", "Example", "cut", "make_examples", "varied_spec"]
 
@@ -58,19 +57,6 @@ class Example:
         """Network input (layer, y, x), float32, made by the function that inference uses."""
         stored = dict(zip(BANDS, self.stored, strict=True))
         return prepare(stored, self.valid, inputs=INPUTS, packings=PACKINGS, fill=0.0)
-
-
-def varied_spec(seed: int, *, slumps_per_km2: float) -> SceneSpec:
-    """Scene of 1024 px whose date, clouds and haze follow from its seed."""
-    rng = np.random.default_rng([seed, 99])
-    return SceneSpec(
-        seed=seed,
-        size=1024,
-        date=dt.date(2018 + seed % 7, 7, 1) + dt.timedelta(days=int(rng.integers(0, 50))),
-        cloud_cover=float(rng.uniform(0, 0.08)),
-        haze=float(rng.uniform(0, 0.06)),
-        slumps_per_km2=slumps_per_km2,
-    )
 
 
 def make_arrays(spec: SceneSpec) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_]]:

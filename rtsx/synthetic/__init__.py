@@ -1,5 +1,6 @@
 """Synthetic tundra with thaw slumps, in the formats of real data: for the demo, tests and benchmarks."""
 
+from rtsx.synthetic.archive import WrittenScene, write_scenes
 from rtsx.synthetic.demo import (
     DEMO_SEED,
     TEST_SEEDS,
@@ -16,6 +17,7 @@ from rtsx.synthetic.region import DemTile, RegionSpec
 from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
 from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
 from rtsx.synthetic.spec import GroundSpec, SceneSpec
+from rtsx.synthetic.varied import varied_spec
 
 __all__ = [
     "DEMO_SEED",
@@ -31,6 +33,7 @@ __all__ = [
     "Scene",
     "SceneFiles",
     "SceneSpec",
+    "WrittenScene",
     "demo_bundle_path",
     "demo_spec",
     "make_ground",
@@ -38,7 +41,9 @@ __all__ = [
     "region_collections",
     "region_items",
     "remove_demo_scenes",
+    "varied_spec",
     "write_demo_scene",
     "write_region",
     "write_scene",
+    "write_scenes",
 ]
