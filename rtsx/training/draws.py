@@ -1,0 +1,185 @@
+"""Which tiles an epoch shows, in which order: a pure function of the index, the seed and the epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.errors import TrainingError
+from rtsx.training.counts import PixelCounts
+from rtsx.training.sampling import SamplingSpec
+from rtsx.training.seeds import seed_of
+from rtsx.training.tiles import LABELLED, LEARNABLE, VALID, SceneTiles, TileIndex, windows_of
+
+__all__ = ["TileAddress", "draw_epoch", "negatives_per_positive", "validation_tiles"]
+
+# Shifts that are tried for a tile before it stays where it is.
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class TileAddress:
+    """Where a tile lies."""
+
+    scene: int
+    """Number of the scene, from 0."""
+    start: tuple[int, int]
+    """Its first row and column, px."""
+    skipped: tuple[int, int] = (0, 0)
+    """Rows at its upper and columns at its left edge that another tile counts; they are shown, but their truth is ignored."""
+
+
+def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -> float:
+    """Tiles without a label per tile with one: geometric from the first epoch's to the last one's.
+
+    Examples
+    --------
+    >>> spec = SamplingSpec(negatives=1, final_negatives=16)
+    >>> [negatives_per_positive(spec, epoch=epoch, epochs=5) for epoch in range(5)]
+    [1.0, 2.0, 4.0, 8.0, 16.0]
+    """
+    if sampling.final_negatives is None or epochs < 2:
+        return float(sampling.negatives)
+    passed = min(epoch / (epochs - 1), 1.0)
+    return float(sampling.negatives * (sampling.final_negatives / sampling.negatives) ** passed)
+
+
+def draw_epoch(
+    index: TileIndex, *, sampling: SamplingSpec, epoch: int, epochs: int, seed: int, count: int | None = None
+) -> tuple[TileAddress, ...]:
+    """Draw the tiles of one epoch, shuffled.
+
+    Each tile of a kind is shown once before any is shown again, so an epoch of fewer tiles than there are shows different
+    ones each time. Tiles are mixed over all scenes: neighbours that follow each other would spare reading, but batches of
+    one place are poor gradients.
+
+    With jitter each tile is moved by up to half its side within the scene, to where it is certain that it is still what it
+    was drawn as: with a labelled pixel or without any, and with enough valid ones. Counts of cells tell; a tile of which
+    they could not tell after some tries stays where it is.
+
+    Parameters
+    ----------
+    index
+        What there is.
+    sampling
+        Ratio of negatives to positives, now and at the end, and whether tiles are moved.
+    epoch, epochs
+        Which epoch, from 0, of how many.
+    seed
+        Seed of the training.
+    count
+        Tiles of the epoch; None: as many as show each positive once. Where a kind of tile is missing, the other fills up
+        what was asked for.
+
+    Returns
+    -------
+    tuple of TileAddress
+        Equal for equal arguments.
+
+    Raises
+    ------
+    TrainingError
+        The index holds no tile with a label.
+    """
+    random = np.random.default_rng(seed_of("tiles", seed, epoch))
+    scenes = np.concatenate([np.full(len(scene.starts), n) for n, scene in enumerate(index.scenes)])
+    starts = np.concatenate([scene.starts for scene in index.scenes])
+    is_positive = np.concatenate([scene.labelled for scene in index.scenes]) > 0
+    positives, negatives = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
+    if not len(positives):
+        raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
+    ratio = negatives_per_positive(sampling, epoch=epoch, epochs=epochs)
+    total = round(len(positives) * (1 + ratio)) if count is None else count
+    n_positive = len(positives) if count is None else max(round(count / (1 + ratio)), 1)
+    n_negative = total - n_positive if len(negatives) else 0
+    n_positive = n_positive if len(negatives) or count is None else total
+    drawn = np.concatenate(
+        [_cycled(positives, n_positive, random=random), _cycled(negatives, n_negative, random=random)]
+    )
+    random.shuffle(drawn)
+    places = starts[drawn]
+    if sampling.jitter:
+        for number, scene in enumerate(index.scenes):
+            of_scene = np.flatnonzero(scenes[drawn] == number)
+            # Seeds of their own, so that tiles of one scene do not move with the number of tiles of another.
+            moving = np.random.default_rng(seed_of("jitter", seed, epoch, number))
+            places[of_scene] = _moved(
+                places[of_scene], is_positive[drawn[of_scene]], index=index, scene=scene, random=moving
+            )
+    return tuple(TileAddress(int(scene), (int(y), int(x))) for scene, (y, x) in zip(scenes[drawn], places, strict=True))
+
+
+def _cycled(tiles: NDArray[np.int64], count: int, *, random: np.random.Generator) -> NDArray[np.int64]:
+    """So many of the tiles, each as often as any other or once more."""
+    if not count:
+        return tiles[:0]
+    rounds = -(-count // len(tiles))
+    return np.concatenate([random.permutation(tiles) for _ in range(rounds)])[:count]
+
+
+def _moved(
+    starts: NDArray[np.int64],
+    is_positive: NDArray[np.bool_],
+    *,
+    index: TileIndex,
+    scene: SceneTiles,
+    random: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Starts (tile, 2) shifted at random, each to the first of some places where it stays what it is."""
+    half = index.tile // 2
+    last = np.maximum(np.array(scene.shape) - index.tile, 0)
+    shifts = random.integers(-half, half, (_TRIES, *starts.shape), endpoint=True)
+    moved = starts.copy()
+    is_settled = np.zeros(len(starts), bool)
+    for shift in shifts:
+        tried = np.clip(starts + shift, 0, last)
+        fits = ~is_settled & _stays(tried, is_positive, index=index, scene=scene)
+        moved[fits] = tried[fits]
+        is_settled |= fits
+    return moved
+
+
+def _stays(
+    starts: NDArray[np.int64], is_positive: NDArray[np.bool_], *, index: TileIndex, scene: SceneTiles
+) -> NDArray[np.bool_]:
+    """Whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
+    windows = windows_of(starts, tile=index.tile, shape=scene.shape)
+    counts: PixelCounts = scene.counts
+    certain, possible = counts.at_least(windows), counts.at_most(windows)
+    area = min(index.tile, scene.shape[0]) * min(index.tile, scene.shape[1])
+    is_enough = (certain[VALID] >= index.min_valid * area) & (certain[LEARNABLE] > 0)
+    stays: NDArray[np.bool_] = np.where(is_positive, certain[LABELLED] > 0, possible[LABELLED] == 0) & is_enough
+    return stays
+
+
+def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
+    """Tiles that show every pixel of the scenes and count each valid one exactly once, in order.
+
+    They lie side by side from the upper left; the last ones lie flush with the lower and right edge and skip what their
+    neighbours count, instead of reaching beyond the scene, where there would be nothing to see.
+    """
+    return tuple(
+        TileAddress(number, (start_y, start_x), (skipped_y, skipped_x))
+        for number, scene in enumerate(index.scenes)
+        for (start_y, skipped_y) in _side_by_side(scene.shape[0], index.tile)
+        for (start_x, skipped_x) in _side_by_side(scene.shape[1], index.tile)
+        if _has_valid(scene, (start_y + skipped_y, start_x + skipped_x), (start_y + index.tile, start_x + index.tile))
+    )
+
+
+def _side_by_side(length: int, tile: int) -> Sequence[tuple[int, int]]:
+    """Start of each tile along an axis, and how much of it the one before has counted.
+
+    Examples
+    --------
+    >>> _side_by_side(100, 32)
+    [(0, 0), (32, 0), (64, 0), (68, 28)]
+    """
+    last = max(length - tile, 0)
+    return [(min(start, last), max(start - last, 0)) for start in range(0, length, tile)]
+
+
+def _has_valid(scene: SceneTiles, start: tuple[int, int], stop: tuple[int, int]) -> bool:
+    window = np.array([[*start, *np.minimum(stop, scene.shape)]])
+    return bool(scene.counts.at_most(window)[VALID, 0])

@@ -1,0 +1,124 @@
+"""The stored pixels of a scene: the layers that training reads, in chunks that they share."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.cube import layer_names, packing
+from rtsx.errors import BundleError, TrainingError
+from rtsx.labels import TruthWindow
+from rtsx.model import InputLayer, Packing, required_layers
+from rtsx.model.inputs import trusted_pixels
+from rtsx.training.dask import Layer, chunk_edges, computed_chunk, rechunked
+from rtsx.training.scene import TrainingScene
+
+__all__ = ["StoredPixels", "StoredScene", "every_layer"]
+
+# Side of the blocks in which a scene in memory is walked, px: bounds what is made of it at once.
+_BLOCK = 2048
+
+
+def every_layer(scene: TrainingScene) -> tuple[InputLayer, ...]:
+    """All layers of a scene as they are: what is read where nobody has said yet what the network wants."""
+    return tuple(InputLayer(name=name) for name in layer_names(scene.cube))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPixels:
+    """Part of a scene, in memory."""
+
+    stored: Mapping[str, NDArray[Any]]
+    """Layers (y, x) in the dtype that they are stored in."""
+    valid: NDArray[np.bool_]
+    """True (y, x) where inference would trust a pixel."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.valid.nbytes + sum(layer.nbytes for layer in self.stored.values())
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Self:
+        stored = {name: layer[part] for name, layer in self.stored.items()}
+        return type(self)(stored=stored, valid=self.valid[part])
+
+
+class StoredScene:
+    """The layers that a network needs of one scene, read chunk by chunk.
+
+    Lazy layers are brought into the chunks of the first of them, as inference does, so that whatever tasks they share run
+    once. Nothing is computed before `chunk` is called.
+
+    Raises
+    ------
+    TrainingError
+        The scene lacks a layer.
+    """
+
+    def __init__(self, scene: TrainingScene, *, inputs: Sequence[InputLayer]) -> None:
+        try:
+            self.layers = required_layers(inputs, layer_names(scene.cube))
+        except BundleError as error:
+            raise TrainingError(f"Scene {scene.name!r} cannot be learnt from. {error}") from error
+        self.name = scene.name
+        self.shape: tuple[int, int] = (scene.cube.sizes["y"], scene.cube.sizes["x"])
+        self.packings = {name: Packing(**packing(scene.cube[name])) for name in self.layers}
+        self.dtypes = {name: scene.cube[name].dtype for name in self.layers}
+        self._inputs = tuple(inputs)
+        names = (*self.layers, *(("valid",) if "valid" in scene.cube else ()))
+        arrays: dict[str, Layer] = {name: scene.cube[name].data for name in names}
+        edges = chunk_edges(arrays.values())
+        self.is_lazy = edges is not None
+        if edges is None:
+            y, x = ((*range(0, length, _BLOCK), length) for length in self.shape)
+            edges = (y, x)
+        self._edges = edges
+        self._arrays = {name: rechunked(array, edges) for name, array in arrays.items()}
+
+    def chunks(self) -> Iterator[tuple[tuple[int, int], TruthWindow]]:
+        """Place and pixels of every chunk, row by row."""
+        for index in product(*(range(len(along) - 1) for along in self._edges)):
+            place: tuple[int, int] = index  # type: ignore[assignment]  # two axes give pairs
+            yield place, self._region(place)
+
+    def chunks_of(self, window: TruthWindow) -> list[tuple[tuple[int, int], TruthWindow]]:
+        """Place and pixels of the chunks that share a pixel with a window."""
+        along = (
+            [place for place, (start, stop) in enumerate(pairwise(edges)) if start < part.stop and part.start < stop]
+            for edges, part in zip(self._edges, window, strict=True)
+        )
+        return [(index, self._region(index)) for index in product(*along)]  # type: ignore[arg-type, misc]  # as above
+
+    def chunk(self, index: tuple[int, int]) -> StoredPixels:
+        """One chunk, computed.
+
+        Raises
+        ------
+        TrainingError
+            It cannot be read; the message names scene and pixels and keeps the cause.
+        """
+        region = self._region(index)
+        try:
+            arrays = computed_chunk(self._arrays, index, region=region)
+        except Exception as error:  # whatever a source of the cube raises
+            y, x = region
+            raise TrainingError(
+                f"Scene {self.name!r} cannot be read at rows {y.start}-{y.stop}, columns {x.start}-{x.stop}: {error}"
+            ) from error
+        return self._pixels(arrays)
+
+    def window(self, window: TruthWindow) -> StoredPixels:
+        """Pixels of a window of a scene that lies in memory, without a copy of its layers."""
+        return self._pixels({name: np.asarray(array[window]) for name, array in self._arrays.items()})
+
+    def _pixels(self, arrays: Mapping[str, NDArray[Any]]) -> StoredPixels:
+        stored = {name: arrays[name] for name in self.layers}
+        valid = trusted_pixels(stored, inputs=self._inputs, packings=self.packings, mask=arrays.get("valid"))
+        return StoredPixels(stored=stored, valid=valid)
+
+    def _region(self, index: tuple[int, int]) -> TruthWindow:
+        y, x = (slice(edges[place], edges[place + 1]) for edges, place in zip(self._edges, index, strict=True))
+        return y, x
