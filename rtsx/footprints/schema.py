@@ -7,7 +7,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 
-__all__ = ["COLUMNS", "conform", "validate_footprints"]
+__all__ = ["COLUMNS", "check_geometry", "conform", "validate_footprints"]
 
 COLUMNS = {
     "footprint_id": "object",
@@ -67,7 +67,7 @@ def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
             f"{', '.join(map(str, footprints.columns))}: make footprints with rtsx.extract_footprints, or add the columns"
         )
     _check_columns(footprints)
-    _check_geometry(footprints)
+    check_geometry(footprints)
 
 
 def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
@@ -101,7 +101,14 @@ def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
             )
 
 
-def _check_geometry(footprints: geopandas.GeoDataFrame) -> None:
+def check_geometry(footprints: geopandas.GeoDataFrame) -> None:
+    """Check that a table has a CRS and valid outlines.
+
+    Raises
+    ------
+    FootprintError
+        Says which row has none, or no area, or crosses itself.
+    """
     try:
         geometry = footprints.geometry
     except AttributeError as error:
