@@ -1,0 +1,188 @@
+"""Truth of outlines: which class every pixel of a raster is, painted window by window."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import geopandas
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from rtsx.errors import LabelError
+from rtsx.labels.band import ignore_borders
+from rtsx.labels.placement import place
+from rtsx.labels.scanline import paint
+from rtsx.labels.truth import IGNORED, Truth, TruthWindow
+
+__all__ = ["LabelTruth", "check_classes", "check_ignore", "label_truth"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelTruth:
+    """Outlines on the pixels of a raster; made by `label_truth`."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, counted from 1."""
+    shape: tuple[int, int]
+    """Height and width of the raster, px."""
+    ignore: int
+    """Pixels on both sides of each class border that become `IGNORED`."""
+    outlines: NDArray[np.object_] = field(repr=False)
+    """Polygons or MultiPolygons in pixel coordinates, `(label,)`, in the order in which they are painted: those that meet
+    the raster or lie within `ignore` px of it."""
+    numbers: NDArray[np.uint8] = field(repr=False)
+    """Class of each outline, `(label,)`, counted from 1."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many labels meet the raster; 0 where all of them lie elsewhere."""
+        height, width = self.shape
+        return int(shapely.intersects(self.outlines, shapely.box(0, 0, width, height)).sum())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, as hex, over size, classes, band and the outlines in pixels, in order."""
+        digest = hashlib.sha256(repr((self.classes, self.shape, self.ignore)).encode())
+        digest.update(self.numbers.tobytes())
+        for outline in shapely.to_wkb(self.outlines, byte_order=1):
+            digest.update(outline)
+        return digest.hexdigest()
+
+    def read(self, window: TruthWindow) -> NDArray[np.uint8]:
+        """Values (y, x) of a window.
+
+        Labels beyond the raster's edge count in the band of `ignore` px, so that a cut-out of a raster has the same truth.
+        """
+        rows, columns = window
+        band = self.ignore
+        row, column = rows.start - band, columns.start - band
+        values = np.zeros((rows.stop + band - row, columns.stop + band - column), np.uint8)
+        height, width = values.shape
+        for index in np.sort(self._tree.query(shapely.box(column, row, column + width, row + height))):
+            paint(values, self.outlines[index], number=int(self.numbers[index]), origin=(row, column))
+        banded = ignore_borders(values, ignore=band)
+        return banded[band : height - band, band : width - band].copy()
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.outlines)
+
+
+def label_truth(
+    labels: geopandas.GeoDataFrame, geobox: GeoBox, *, classes: Sequence[str], ignore: int = 0
+) -> LabelTruth:
+    """Truth of label polygons on the pixels of a raster.
+
+    A pixel is the class of the last label, in the order of rows, that its centre lies in. Nothing is painted before a
+    window is read; memory grows with windows and labels, never with the raster.
+
+    Parameters
+    ----------
+    labels : geopandas.GeoDataFrame
+        Valid Polygons or MultiPolygons in any CRS, with a column `class_name`; as `read_labels` gives them. Those that lie
+        elsewhere are passed over: `LabelTruth.count` says how many meet the raster.
+    geobox : odc.geo.geobox.GeoBox
+        The raster, as `rtsx.cube.geobox_of(cube)` gives it.
+    classes : sequence of str
+        Names of the classes, at most 254: the k-th, counted from 1, becomes the value k.
+    ignore : int
+        Pixels on both sides of each class border that become 255, where distance is Euclidean between pixel centres.
+
+    Returns
+    -------
+    LabelTruth
+        Can be pickled.
+
+    Raises
+    ------
+    LabelError
+        A label has a class that is not among `classes`, no class, no outline, an invalid outline, or no place in the
+        raster's CRS; or there is no CRS.
+
+    Examples
+    --------
+    >>> table = {"class_name": ["slump"], "geometry": [shapely.box(600, -90, 660, -30)]}
+    >>> labels = geopandas.GeoDataFrame(table, crs="EPSG:3413")
+    >>> from affine import Affine
+    >>> raster = GeoBox((4, 4), Affine(30, 0, 600, 0, -30, 0), "EPSG:3413")
+    >>> truth = label_truth(labels, raster, classes=["slump"])
+    >>> truth.count, truth.read((slice(0, 2), slice(0, 4))).tolist()
+    (1, [[0, 0, 0, 0], [1, 1, 0, 0]])
+    """
+    names = check_classes(classes)
+    band = check_ignore(ignore)
+    numbers = _numbers(labels, names)
+    outlines = _outlines(labels)
+    placed, which = place(outlines, CRS.from_user_input(labels.crs), geobox, margin=band)
+    return LabelTruth(
+        classes=names,
+        shape=(int(geobox.shape.y), int(geobox.shape.x)),
+        ignore=band,
+        outlines=placed,
+        numbers=numbers[which],
+    )
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes, once it is known that values can stand for them."""
+    names = (classes,) if isinstance(classes, str) else tuple(classes)
+    if not names or len(set(names)) < len(names) or len(names) >= IGNORED or not all(names):
+        raise LabelError(
+            f"A truth has 1 to {IGNORED - 1} classes with names of their own, but classes is {list(classes)}. "
+            "Name each class once."
+        )
+    return names
+
+
+def check_ignore(ignore: int) -> int:
+    """Return the width of a band, once it is known to be one."""
+    if isinstance(ignore, bool) or int(ignore) != ignore or ignore < 0:
+        raise LabelError(f"ignore is a whole number of pixels, at least 0; got {ignore!r}. 0 ignores nothing.")
+    return int(ignore)
+
+
+def _numbers(labels: geopandas.GeoDataFrame, classes: tuple[str, ...]) -> NDArray[np.uint8]:
+    if "class_name" not in labels.columns:
+        raise LabelError(
+            f"Labels have a column 'class_name', but there are {', '.join(map(str, labels.columns))}. "
+            "Bring them into the schema with rtsx.standardise_labels(labels, class_name=...)."
+        )
+    known = {name: number for number, name in enumerate(classes, 1)}
+    found = labels["class_name"]
+    is_unknown = ~found.isin(classes)
+    if is_unknown.any():
+        row = int(np.argmax(is_unknown.to_numpy()))
+        name = found.iloc[row]
+        near = difflib.get_close_matches(str(name), classes, n=1)
+        raise LabelError(
+            f"{int(is_unknown.sum())} of {len(labels)} labels have none of the classes {', '.join(classes)}; the first is "
+            f"row {row} with {name!r}. " + (f"Is {near[0]!r} meant? " if near else "")
+            + "Add the class, or leave its labels out with labels[labels['class_name'].isin(classes)]."
+        )  # fmt: skip
+    return np.asarray(found.map(known), np.uint8)
+
+
+def _outlines(labels: geopandas.GeoDataFrame) -> NDArray[np.object_]:
+    if labels.crs is None:
+        raise LabelError("Labels have a CRS, but it is None. Say what it is with labels.set_crs(...).")
+    outlines = np.asarray(labels.geometry.array, np.object_)
+    is_outline = np.isin(shapely.get_type_id(outlines), (3, 6)) & ~shapely.is_empty(outlines)
+    good = is_outline & shapely.is_valid(outlines)
+    if not good.all():
+        row = int(np.argmin(good))
+        found = outlines[row]
+        what = "nothing" if found is None else shapely.is_valid_reason(found) if is_outline[row] else found.geom_type
+        raise LabelError(
+            f"Labels are valid Polygons or MultiPolygons, but {int((~good).sum())} of {len(labels)} are not; the first is "
+            f"row {row}: {what}. Repair them with rtsx.standardise_labels(labels)."
+        )
+    return outlines
+
+
+def _conforms(truth: LabelTruth) -> Truth:
+    return truth

@@ -1,0 +1,109 @@
+"""Longitudes that run on across the antimeridian, instead of jumping from one end of the world to the other."""
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from rtsx.errors import LabelError
+from rtsx.labels.pyproj import densified, has_seam, period_of, transformed
+
+__all__ = ["jumping", "to_lonlat", "unwrapped"]
+
+Geometries = NDArray[np.object_]
+
+_LONLAT = CRS.from_epsg(4326)
+
+
+def to_lonlat(polygons: Geometries, crs: CRS) -> tuple[Geometries, NDArray[np.bool_]]:
+    """Convert Polygons to longitude and latitude, running on across the antimeridian.
+
+    Edges are straight in `crs`: long ones get further vertices first.
+
+    Parameters
+    ----------
+    polygons : numpy.ndarray
+        `(n,)` Polygons in `crs`, which is geographic or projected.
+    crs : pyproj.CRS
+        Theirs.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        `(n,)` Polygons in degrees on WGS84, longitudes perhaps beyond 180; and `(n,)` bool, whether the polygon was drawn
+        with an edge from one end of the world to the other, which is taken for one across the antimeridian.
+
+    Raises
+    ------
+    LabelError
+        A vertex has no longitude and latitude, or a latitude beyond the poles.
+    """
+    if (period := period_of(crs)) is not None:
+        across = jumping(polygons, period)
+        polygons = unwrapped(polygons, period)
+        return _on_earth(unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)), across
+    plain = transformed(polygons, crs, _LONLAT)
+    across = jumping(plain, 360.0)
+    if across.any() and not has_seam(crs, float(shapely.bounds(plain[across])[:, [1, 3]].mean())):
+        across[:] = False  # the plane goes on there, so the edge is short
+    lonlat = np.empty(len(polygons), np.object_)
+    lonlat[across] = plain[across]
+    lonlat[~across] = transformed(densified(polygons[~across], crs), crs, _LONLAT)
+    return _on_earth(unwrapped(lonlat, 360.0)), across
+
+
+def jumping(polygons: Geometries, period: float) -> NDArray[np.bool_]:
+    """Whether a Polygon has an edge that is wider than half a turn, `(n,)` bool: so it was drawn across the antimeridian."""
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    vertices, ring = shapely.get_coordinates(rings, return_index=True)
+    is_jump = (ring[:-1] == ring[1:]) & (np.abs(np.diff(vertices[:, 0])) > period / 2)
+    jumps = np.zeros(len(polygons), bool)
+    jumps[owner[ring[:-1][is_jump]]] = True
+    return jumps
+
+
+def unwrapped(polygons: Geometries, period: float) -> Geometries:
+    """Polygons whose longitudes, in units of which `period` are a full turn, run on across the antimeridian.
+
+    One that goes around a pole, with an edge along it, stays as it is.
+
+    Examples
+    --------
+    >>> polygon = shapely.Polygon([(179, 70), (-179, 70), (-179, 71), (179, 71)])
+    >>> unwrapped(np.array([polygon]), 360.0)[0].bounds
+    (179.0, 70.0, 181.0, 71.0)
+    """
+    jumps = jumping(polygons, period)
+    if not jumps.any():
+        return polygons
+    continuous = polygons.copy()
+    for index in np.flatnonzero(jumps):
+        continuous[index] = _run_on(polygons[index], period)
+    return continuous
+
+
+def _run_on(polygon: shapely.Polygon, period: float) -> shapely.Polygon:
+    rings = []
+    for ring in (polygon.exterior, *polygon.interiors):
+        vertices = shapely.get_coordinates(ring)
+        vertices[:, 0] = np.unwrap(vertices[:, 0], period=period)
+        if abs(vertices[-1, 0] - vertices[0, 0]) > period / 2:
+            return polygon
+        rings.append(vertices)
+    shell, *holes = rings
+    for hole in holes:
+        hole[:, 0] += period * np.rint((shell[:, 0].mean() - hole[:, 0].mean()) / period)
+    return shapely.Polygon(shell, holes)
+
+
+def _on_earth(polygons: Geometries) -> Geometries:
+    """Return polygons, once it is known that their latitudes are some."""
+    _, south, _, north = shapely.bounds(polygons).reshape(-1, 4).T
+    strange = np.maximum(-south, north) > 90 + 1e-9
+    if strange.any():
+        wrong = north[np.argmax(strange)] if north[np.argmax(strange)] > 90 else south[np.argmax(strange)]
+        raise LabelError(
+            f"{int(strange.sum())} of {len(polygons)} labels lie beyond the poles; the first has a latitude of {wrong}. Are "
+            "longitude and latitude swapped? rtsx.standardise_labels finds out and swaps them back."
+        )
+    return polygons
