@@ -12,6 +12,7 @@ from typer.main import get_command
 import rtsx
 from rtsx.cli.app import app
 from rtsx.cli.demo import demo_config
+from rtsx.cli.lazy import LazyGroup
 from rtsx.config.yaml import dump_yaml
 from rtsx.model import ModelBundle, build_network
 from rtsx.synthetic import demo_spec, write_demo_scene
@@ -41,7 +42,7 @@ def test_a_command_is_understood(line: str) -> None:
     context = command.make_context("rtsx", words, resilient_parsing=True)
     while hasattr(command, "commands"):
         name, *words = words
-        command = command.commands[name]
+        command = command.load(name) if isinstance(command, LazyGroup) else command.commands[name]
         context = command.make_context(name, list(words), parent=context)
     assert context.params
 

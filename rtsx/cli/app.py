@@ -5,13 +5,54 @@ from typing import Annotated
 import typer
 
 import rtsx
-from rtsx.cli import cog, cube, demo, footprints, info, model, order, predict, synthetic
 from rtsx.cli.console import show_line
+from rtsx.cli.lazy import Entry, lazy_group
 
-__all__ = ["app"]
+__all__ = ["COMMANDS", "app"]
+
+COMMANDS = {
+    "demo": Entry(
+        module="rtsx.cli.demo",
+        help="Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.",
+    ),
+    "predict": Entry(
+        module="rtsx.cli.predict",
+        help="Map an image with a model: probability, yes or no, and which pixels could be judged.",
+    ),
+    "footprints": Entry(
+        module="rtsx.cli.footprints",
+        help="Outline the objects of a map, with area, perimeter, place and probability of each.",
+    ),
+    "cog": Entry(
+        module="rtsx.cli.cog",
+        help="Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",
+    ),
+    "model": Entry(
+        module="rtsx.cli.model",
+        help="Describe models, measure their reach, turn files into bundles and back.",
+        is_group=True,
+    ),
+    "cube": Entry(module="rtsx.cli.cube", help="Builds cubes from YAML files, and looks into them.", is_group=True),
+    "order": Entry(
+        module="rtsx.cli.order",
+        help="Choose scenes for a region, order them once, fetch them.",
+        is_group=True,
+    ),
+    "synthetic": Entry(
+        module="rtsx.cli.synthetic",
+        help="Makes tundra with thaw slumps and their true outlines, in real formats.",
+        is_group=True,
+    ),
+    "info": Entry(
+        module="rtsx.cli.info",
+        help="Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.",
+    ),
+}
+"""Every command by its name, in the order of the list; a test holds what is said here to what the commands say."""
 
 app = typer.Typer(
     name="rtsx",
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # instead, `main` turns exceptions into messages and exit codes
@@ -19,13 +60,6 @@ app = typer.Typer(
     help="Maps retrogressive thaw slumps, or any other object, over satellite data cubes of any size.",
     epilog="Start with: rtsx demo\n\nExit status: 0 done; 2 the message tells the cure; 1 a defect of ours; 130 Ctrl-C.",
 )
-for part in (demo, predict, footprints, cog):
-    app.add_typer(part.app)
-app.add_typer(model.app, name="model")
-app.add_typer(cube.app, name="cube")
-app.add_typer(order.app, name="order")
-app.add_typer(synthetic.app, name="synthetic")
-app.add_typer(info.app)
 
 
 def _print_version(wanted: bool) -> None:
