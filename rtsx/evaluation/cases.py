@@ -1,0 +1,307 @@
+"""Scenes taken apart into what is compared: maps of classes, or outlines. Nothing is computed here."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import geopandas as gpd
+import numpy as np
+import xarray as xr
+
+from rtsx.cube import geobox_of
+from rtsx.errors import CubeError, EvaluationError, LabelError
+from rtsx.evaluation.counts import Unit
+from rtsx.evaluation.scene import JudgedScene
+from rtsx.labels import Truth, label_truth, raster_truth
+from rtsx.scores import LEVELS_OF_FLOAT
+
+__all__ = ["UNCOUNTED", "OutlineCase", "RasterCase", "case_of"]
+
+UNCOUNTED = 255
+"""Value of a decision where the prediction is not valid."""
+_BACKGROUND = "background"
+_TARGET = "target"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RasterCase:
+    """A prediction and a truth on the same pixels."""
+
+    name: str
+    """Of the scene."""
+    region: str
+    """Of the scene."""
+    classes: tuple[str, ...]
+    """What is judged, by the names of the truth."""
+    numbers: tuple[int, ...]
+    """Value of each class in the truth."""
+    decided: xr.DataArray = field(repr=False)
+    """(class, y, x) uint8: 1 found, 0 not, `UNCOUNTED`; lazy where the prediction is."""
+    probability: xr.DataArray | None = field(repr=False)
+    """(class, y, x) uint8 levels or float 0-1; None where the prediction has none."""
+    levels: int
+    """Steps between probability 0 and 1."""
+    truth: Truth = field(repr=False)
+    """What is where."""
+    prediction: xr.Dataset = field(repr=False)
+    """Where it all came from, for its place on the ground."""
+    unit: Unit = "px"
+    """What is counted."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutlineCase:
+    """Found and true outlines of one class."""
+
+    name: str
+    """Of the scene."""
+    region: str
+    """Of the scene."""
+    classes: tuple[str]
+    """What is judged."""
+    found: gpd.GeoDataFrame = field(repr=False)
+    """Valid Polygons and MultiPolygons with a CRS."""
+    true: gpd.GeoDataFrame = field(repr=False)
+    """Likewise, perhaps in another CRS."""
+    unit: Unit = "m2"
+    """What is counted."""
+
+
+def case_of(scene: JudgedScene, *, classes: Sequence[str] | None, threshold: float | None) -> RasterCase | OutlineCase:
+    """What is compared in a scene.
+
+    Raises
+    ------
+    EvaluationError
+        Prediction and truth do not go together; names the scene.
+    """
+    if isinstance(scene.prediction, gpd.GeoDataFrame):
+        return _outline_case(scene, classes)
+    return _raster_case(scene, scene.prediction, classes=classes, threshold=threshold)
+
+
+def _raster_case(
+    scene: JudgedScene, pred: xr.Dataset, *, classes: Sequence[str] | None, threshold: float | None
+) -> RasterCase:
+    _check_shape(scene, pred)
+    names = _class_names(pred)
+    truth = _truth_of(scene, pred, names)
+    size = (pred.sizes["y"], pred.sizes["x"])
+    if truth.shape != size:
+        raise EvaluationError(
+            f"Prediction and truth of scene {scene.name!r} differ in size: {size} and {truth.shape} px. Bring the truth onto "
+            "the grid of the prediction, with label_truth(labels, geobox_of(prediction), ...)."
+        )
+    judged = _judged_classes(scene, names, truth.classes, wanted=classes)
+    places = [place for place, _ in judged]
+    answers = {
+        name: _by_class(pred[name], places)
+        for name in ("probability", "binary")
+        if name in pred.data_vars and not (name == "binary" and threshold is not None)
+    }
+    probability = answers.get("probability")
+    levels = LEVELS_OF_FLOAT if probability is None else _levels_of(scene, probability)
+    return RasterCase(
+        name=scene.name,
+        region=scene.region,
+        classes=tuple(truth.classes[number - 1] for _, number in judged),
+        numbers=tuple(number for _, number in judged),
+        decided=_decided(scene, answers, _valid(pred), threshold=threshold, levels=levels),
+        probability=probability,
+        levels=levels,
+        truth=truth,
+        prediction=pred,
+    )
+
+
+def _check_shape(scene: JudgedScene, pred: xr.Dataset) -> None:
+    if not {"probability", "binary"} & set(pred.data_vars):
+        raise EvaluationError(
+            f"The prediction of scene {scene.name!r} has probability or binary, or both, but there are "
+            f"{', '.join(map(str, pred.data_vars)) or 'no variables'}: is this what predict_cube returned?"
+        )
+    used = pred[[name for name in ("probability", "binary", "valid") if name in pred.data_vars]]
+    strange = sorted(map(str, set(used.dims) - {"class", "y", "x"}))
+    if strange or not {"y", "x"} <= set(used.dims):
+        raise EvaluationError(
+            f"The prediction of scene {scene.name!r} has dimensions ([class,] y, x), but came with "
+            f"{', '.join(map(str, used.dims))}: a scene is one ground at one time, select one with pred.isel(time=...)"
+        )
+
+
+def _class_names(pred: xr.Dataset) -> list[str | None]:
+    """Names of the prediction's classes, in order; None where it does not say what it found."""
+    if "class" in pred.coords:
+        return list(np.atleast_1d(pred["class"].values).astype(str).tolist())
+    said = pred.attrs.get("bundle_classes", [])
+    said = json.loads(said) if isinstance(said, str) and said.startswith("[") else np.atleast_1d(said).tolist()
+    count = pred.sizes.get("class", 1)
+    if len(said) == count:
+        return [str(name) for name in said]
+    return [None] if count == 1 else [f"class_{number}" for number in range(count)]
+
+
+def _truth_of(scene: JudgedScene, pred: xr.Dataset, names: Sequence[str | None]) -> Truth:
+    targets = [name or _TARGET for name in names if name != _BACKGROUND]
+    try:
+        if isinstance(scene.truth, gpd.GeoDataFrame):
+            if len(targets) > 1:
+                raise EvaluationError(
+                    f"The prediction of scene {scene.name!r} has the classes {', '.join(targets)}, but its truth is polygons "
+                    "of one: bring them onto the grid with label_truth(labels, geobox_of(prediction), classes=[...])"
+                )
+            outlines = _checked_outlines(scene, scene.truth, what="truth")
+            return label_truth(outlines.assign(class_name=targets[0]), geobox_of(pred), classes=targets)
+        if isinstance(scene.truth, xr.DataArray):
+            _check_grids(scene, pred, scene.truth)
+            return raster_truth(
+                scene.truth, classes={name: [number] for number, name in enumerate(targets, 1)}, ignored=[UNCOUNTED]
+            )
+    except (CubeError, LabelError) as error:
+        raise EvaluationError(
+            f"The truth of scene {scene.name!r} cannot be brought onto its prediction: {error}"
+        ) from error
+    return scene.truth
+
+
+def _check_grids(scene: JudgedScene, pred: xr.Dataset, truth: xr.DataArray) -> None:
+    grids = [geobox_of(pred), geobox_of(truth)]
+    if grids[0] != grids[1]:
+        raise EvaluationError(
+            f"Prediction and truth of scene {scene.name!r} lie on different grids: "
+            + " and ".join(f"{g.crs}, transform {tuple(g.affine)[:6]}, {g.shape.yx} px" for g in grids)
+            + ". Warp the truth onto the prediction's grid."
+        )
+
+
+def _judged_classes(
+    scene: JudgedScene, predicted: Sequence[str | None], true: Sequence[str], *, wanted: Sequence[str] | None
+) -> list[tuple[int, int]]:
+    """Place in the prediction and value in the truth of each class to judge."""
+    targets = [name for name in predicted if name != _BACKGROUND]
+    if len(targets) == 1 and len(true) == 1:
+        known = {true[0]: predicted.index(targets[0])}
+    else:
+        known = {name: place for place, name in enumerate(predicted) if name in true and name is not None}
+        if wanted is None and (set(known) != set(true) or set(known) != set(targets)):
+            raise EvaluationError(
+                f"Scene {scene.name!r} is predicted for the classes {', '.join(map(str, targets))}, and its truth knows "
+                f"{', '.join(true)}: name those to judge with classes=[...]"
+            )
+    for name in wanted or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "judge one of those that both have."
+            raise EvaluationError(
+                f"Class {name!r} is not among those that prediction ({', '.join(map(str, targets))}) and truth "
+                f"({', '.join(true)}) of scene {scene.name!r} share: {hint}"
+            )
+    judged = [name for name in true if name in (known if wanted is None else wanted)]
+    if not judged:
+        raise EvaluationError(f"No class of scene {scene.name!r} is to be judged: classes is empty.")
+    return [(known[name], true.index(name) + 1) for name in judged]
+
+
+def _by_class(answers: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
+    several = answers if "class" in answers.dims else answers.expand_dims("class")
+    picked = several.transpose("class", "y", "x").isel({"class": list(places)})
+    return picked.drop_vars([name for name in picked.coords if name not in ("y", "x")])
+
+
+def _levels_of(scene: JudgedScene, probability: xr.DataArray) -> int:
+    if probability.dtype.kind == "f":
+        return LEVELS_OF_FLOAT
+    scale = float(probability.attrs.get("scale_factor", 0.01))
+    levels = round(1 / scale) if scale > 0 else 0
+    if probability.dtype != np.uint8 or not 1 <= levels < UNCOUNTED or abs(levels * scale - 1) > 1e-6:
+        raise EvaluationError(
+            f"probability of scene {scene.name!r} is uint8 with a scale_factor such as 0.01, or float from 0 to 1, but came "
+            f"as {probability.dtype} with scale_factor {scale}: convert it, or predict with dtype='uint8'"
+        )
+    return levels
+
+
+def _valid(pred: xr.Dataset) -> xr.DataArray | None:
+    # Compared, because a bool that went through a file may come back as 0 and 1.
+    return pred["valid"].transpose("y", "x") == 1 if "valid" in pred.data_vars else None
+
+
+def _decided(
+    scene: JudgedScene,
+    answers: Mapping[str, xr.DataArray],
+    valid: xr.DataArray | None,
+    *,
+    threshold: float | None,
+    levels: int,
+) -> xr.DataArray:
+    """What was found: (class, y, x) uint8 1, 0, or `UNCOUNTED` where any answer is missing or not valid."""
+    name, cure = (
+        ("binary", "give a threshold") if threshold is None else ("probability", "judge it without a threshold")
+    )
+    if name not in answers:
+        raise EvaluationError(f"The prediction of scene {scene.name!r} has no {name}: {cure}.")
+    if threshold is None:
+        found = answers[name] == 1
+    else:
+        probability = answers[name]
+        steps = (
+            xr.apply_ufunc(np.rint, probability * levels, dask="allowed")
+            if probability.dtype.kind == "f"
+            else probability
+        )
+        found = steps >= np.ceil(threshold * levels - 1e-3)  # as `PixelTally.above` does
+    decided = found.astype(np.uint8)
+    for each in answers.values():
+        decided = decided.where(~_missing(each), np.uint8(UNCOUNTED))
+    if valid is not None:
+        decided = decided.where(valid, np.uint8(UNCOUNTED))
+    return decided.transpose("class", "y", "x")
+
+
+def _missing(answers: xr.DataArray) -> xr.DataArray:
+    return answers.isnull() if answers.dtype.kind == "f" else answers == answers.attrs.get("_FillValue", UNCOUNTED)
+
+
+def _outline_case(scene: JudgedScene, classes: Sequence[str] | None) -> OutlineCase:
+    assert isinstance(scene.prediction, gpd.GeoDataFrame), "checked by the caller"
+    assert isinstance(scene.truth, gpd.GeoDataFrame), "checked by the scene"
+    found = _checked_outlines(scene, scene.prediction, what="prediction")
+    true = _checked_outlines(scene, scene.truth, what="truth")
+    named = {str(name) for table in (found, true) for name in _named(table)}
+    name = next(iter(_named(true)), next(iter(_named(found)), _TARGET))
+    if classes is not None and list(classes) != [name]:
+        raise EvaluationError(
+            f"The outlines of scene {scene.name!r} are of {', '.join(sorted(named)) or 'a class without a name'}, and "
+            f"{', '.join(classes)} is to be judged: select the outlines of one class before."
+        )
+    return OutlineCase(name=scene.name, region=scene.region, classes=(str(name),), found=found, true=true)
+
+
+def _named(table: gpd.GeoDataFrame) -> list[str]:
+    return list(table["class_name"].dropna().unique()) if "class_name" in table.columns else []
+
+
+def _checked_outlines(scene: JudgedScene, table: gpd.GeoDataFrame, *, what: str) -> gpd.GeoDataFrame:
+    where = f"of the {what} of scene {scene.name!r}"
+    if table.crs is None:
+        raise EvaluationError(f"The outlines {where} need a CRS, but it is None: set it with outlines.set_crs(...).")
+    kinds = sorted({str(kind) for kind in table.geom_type.unique()} - {"Polygon", "MultiPolygon"})
+    if kinds:
+        raise EvaluationError(
+            f"The outlines {where} are Polygons or MultiPolygons, but there are {', '.join(kinds)} among them: leave these "
+            "out, or repair the labels with rtsx.standardise_labels(...)."
+        )
+    broken = ~table.geometry.is_valid | table.geometry.is_empty
+    if broken.any():
+        raise EvaluationError(
+            f"{int(broken.sum())} of {len(table)} outlines {where} are not valid; the first is row "
+            f"{int(np.argmax(broken.to_numpy()))}: repair them with rtsx.standardise_labels(...) or outlines.make_valid()."
+        )
+    names = _named(table)
+    if len(names) > 1:
+        raise EvaluationError(
+            f"The outlines {where} are of several classes, {', '.join(map(str, names))}: judge one at a time, with "
+            "outlines[outlines['class_name'] == ...]."
+        )
+    return table

@@ -1,0 +1,185 @@
+"""The driver: walks the blocks of all scenes as one graph, each chunk computed once, and adds up what is counted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import compute, tokenize
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+
+from rtsx.errors import EvaluationError
+from rtsx.evaluation.cases import RasterCase
+from rtsx.evaluation.counts import ClassCounts
+from rtsx.evaluation.kernel import BlockCounts, judge_block
+from rtsx.evaluation.pieces import ObjectPieces, join_pieces
+from rtsx.evaluation.pyproj import pixel_area_m2
+from rtsx.evaluation.rule import JudgingRule
+from rtsx.footprints.plan import Block, BlockPlan
+from rtsx.labels import Truth
+
+__all__ = ["judge_rasters"]
+
+BLOCK_SIZE = 2048
+"""Side of the blocks, in pixels, in which arrays in memory are worked through."""
+_FAN_IN = 16
+"""Results that one task adds up."""
+
+
+def judge_rasters(cases: Sequence[RasterCase], *, rule: JudgingRule) -> list[tuple[ClassCounts, ...]]:
+    """Counts of each scene by class.
+
+    All scenes are computed in one go on the scheduler that is in force. What a block leaves behind are counts and the
+    objects, of which those at seams keep the pixels there.
+    """
+    # Before anything is computed, because a scene without a place on the ground is told at once.
+    least = [_least_pixels(case, rule) for case in cases]
+    pending = [_lazy(case, rule=rule) if _is_lazy(case) else _direct(case, rule=rule) for case in cases]
+    lazy = iter(compute(*(each for each in pending if isinstance(each, da.Array))))
+    found = [next(lazy)[0] if isinstance(each, da.Array) else each for each in pending]
+    return [_finished(case, counted, rule=rule, least=n) for case, counted, n in zip(cases, found, least, strict=True)]
+
+
+def _finished(case: RasterCase, counted: BlockCounts, *, rule: JudgingRule, least: int) -> tuple[ClassCounts, ...]:
+    if not any(each.extent.any() for each in counted.counts):
+        raise EvaluationError(
+            f"No pixel of scene {case.name!r} counts: nowhere is the prediction valid where the truth is known. Is this the "
+            "right truth, and is any of the prediction valid?"
+        )
+    finished = []
+    for counts, parts in zip(counted.counts, counted.pieces, strict=True):
+        pieces = ObjectPieces.concatenate(parts)
+        scores = join_pieces(pieces, columns=case.decided.sizes["x"]).at_least(least).match(rule.object_iou)
+        objects = np.array([scores.matched, scores.found, scores.true])
+        finished.append(
+            ClassCounts(extent=counts.extent, boundary=counts.boundary, objects=objects, tally=counts.tally)
+        )
+    return tuple(finished)
+
+
+def _least_pixels(case: RasterCase, rule: JudgingRule) -> int:
+    if rule.min_object_area_m2 == 0:
+        return 1
+    # Less a billionth, because 288 m² are 32 pixels of 9 m² and not 33 of a little less.
+    return max(1, math.ceil(rule.min_object_area_m2 / pixel_area_m2(case.prediction) - 1e-9))
+
+
+def _is_lazy(case: RasterCase) -> bool:
+    return any(array is not None and array.chunks is not None for array in (case.decided, case.probability))
+
+
+def _direct(case: RasterCase, *, rule: JudgingRule) -> BlockCounts:
+    height, width = case.truth.shape
+    counted = []
+    for block in BlockPlan.regular((height, width), size=BLOCK_SIZE).blocks:
+        halo = block.halo(rule.boundary)
+        task = _task(case, block, rule=rule)
+        probability = None if case.probability is None else case.probability.values[:, *block.window]
+        counted.append(task.judge(case.truth, case.decided.values[:, *halo], probability))
+    return reduce(add, counted)
+
+
+def _lazy(case: RasterCase, *, rule: JudgingRule) -> da.Array:
+    """Counts of a scene as an array of one object, because dask arrays are made of arrays.
+
+    A graph of our own, instead of `map_overlap`, because that gives a halo to every array, also to the probabilities,
+    and instead of `delayed`, because that optimises each argument alone and so computes shared chunks more than once.
+    """
+    decided, probability = _whole_classes(case.decided), _whole_classes(case.probability)
+    assert decided is not None, "every case has a decision"
+    plan = BlockPlan(rows=decided.chunks[1], columns=decided.chunks[2])
+    if probability is not None:
+        probability = probability.rechunk({1: plan.rows, 2: plan.columns})
+    token = tokenize(
+        decided.name, getattr(probability, "name", None), case.truth.digest, case.numbers, case.levels, rule.boundary
+    )
+    name, truth = f"judge-{token}", f"judge-truth-{token}"
+    graph: dict[Any, Any] = {truth: case.truth}
+    level: list[Any] = []
+    for number, block in enumerate(plan.blocks):
+        at = divmod(number, len(plan.columns))
+        halo: list[list[Any]] = []
+        for row in plan.parts(block.halo(rule.boundary)):
+            halo.append([])
+            for position, window in row:
+                key = (f"{name}-halo", len(graph))
+                graph[key] = (_cut, (decided.name, 0, *position), window)
+                halo[-1].append(key)
+        level.append((f"{name}-block", number))
+        chunk = None if probability is None else (probability.name, 0, *at)
+        graph[level[-1]] = (_task(case, block, rule=rule), truth, halo, chunk)
+    depth = 0
+    while len(level) > 1:
+        depth += 1
+        groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
+        level = [(f"{name}-sum{depth}", number) for number in range(len(groups))]
+        graph |= {key: (_sum, group) for key, group in zip(level, groups, strict=True)}
+    graph[name, 0] = (_boxed, level[0])
+    sources: list[Any] = [array for array in (decided, probability) if array is not None]
+    layered = HighLevelGraph.from_collections(name, graph, dependencies=sources)
+    return da.Array(layered, name, chunks=((1,),), dtype=object)
+
+
+def _whole_classes(array: xr.DataArray | None) -> da.Array | None:
+    return None if array is None else da.asarray(array.data).rechunk({0: -1})
+
+
+def _task(case: RasterCase, block: Block, *, rule: JudgingRule) -> "_JudgeTask":
+    return _JudgeTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
+
+
+def _cut(chunk: NDArray[Any], window: tuple[slice, slice]) -> NDArray[Any]:
+    return np.ascontiguousarray(chunk[:, *window])
+
+
+def _sum(parts: list[BlockCounts]) -> BlockCounts:
+    return reduce(add, parts)
+
+
+def _boxed(counted: BlockCounts) -> NDArray[np.object_]:
+    box = np.empty(1, np.object_)
+    box[0] = counted
+    return box
+
+
+@dataclass(frozen=True)
+class _JudgeTask:
+    """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
+
+    scene: str
+    """For messages."""
+    block: Block
+    """What is judged."""
+    numbers: tuple[int, ...]
+    """Values of the classes in the truth."""
+    levels: int
+    """Steps between probability 0 and 1."""
+    boundary: int
+    """Width of the bands, px."""
+
+    def __call__(
+        self, truth: Truth, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
+    ) -> BlockCounts:
+        """Judge the block from the parts of chunks that make up its halo."""
+        return self.judge(truth, np.block(halo), probability)
+
+    def judge(self, truth: Truth, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
+        """Judge the block."""
+        try:
+            return judge_block(
+                decided,
+                probability,
+                truth.read(self.block.halo(self.boundary)),
+                block=self.block,
+                numbers=self.numbers,
+                levels=self.levels,
+                boundary=self.boundary,
+            )
+        except EvaluationError as error:
+            raise EvaluationError(f"Scene {self.scene!r} cannot be judged: {error}") from error
