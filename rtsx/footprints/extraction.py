@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import geopandas
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -17,6 +18,7 @@ from rtsx.footprints.prediction import ClassMap, levels_of, separate
 from rtsx.footprints.pyproj import centroids, largest_pixel_m2, measure
 from rtsx.footprints.schema import COLUMNS, conform
 from rtsx.footprints.shapely import place
+from rtsx.footprints.water import covered_fraction, water_on
 
 __all__ = ["extract_footprints"]
 
@@ -30,6 +32,8 @@ def extract_footprints(
     edge_distance: int = 10,
     drop_edge: bool = False,
     geographic: bool = False,
+    water: xr.DataArray | geopandas.GeoDataFrame | geopandas.GeoSeries | None = None,
+    halo: int | tuple[int, int, int, int] = 0,
 ) -> geopandas.GeoDataFrame:
     """Outline the objects of a prediction.
 
@@ -55,6 +59,16 @@ def extract_footprints(
         Leave out what touches the edge.
     geographic : bool
         Give the geometry in EPSG:4326, split at the antimeridian, instead of in the CRS of the grid.
+    water : xarray.DataArray or geopandas.GeoDataFrame or geopandas.GeoSeries, optional
+        Where there is water, for the column `water_fraction` and the rule of `clean_footprints`: a map `(y, x)` of
+        bool or integers, 1 on water, on any upright grid in the CRS of `pred`, NumPy or dask, computed chunk by chunk;
+        or polygons in any CRS. What neither says is land.
+    halo : int or tuple of int
+        Pixels on all sides, or at the top, bottom, left and right, that lie in neighbouring predictions: objects there
+        are left to those, and only whether the pixels are valid is looked at. An object that reaches the halo is kept
+        whatever its size, so that `merge_footprints` can put it together: predictions with halos, outlined one by
+        one and merged, give the outlines of the whole. 0, or at least `edge_distance`, on each side; 0 is an end of
+        the data.
 
     Returns
     -------
@@ -67,7 +81,10 @@ def extract_footprints(
         - area_m2, perimeter_m: geodesic, on WGS84; centroid_lat, centroid_lon in degrees;
         - prob_min, prob_max, prob_mean, prob_median, prob_std (divided by n), 0-1: exact for uint8; float
           probabilities are rounded to 1/10000 first, so that parts of an object add up exactly;
-        - n_pixels, touches_edge, and geometry: valid Polygons or MultiPolygons along pixel borders, with their holes.
+        - n_pixels, touches_edge, and geometry: valid Polygons or MultiPolygons along pixel borders, with their holes;
+        - with `water`, water_fraction: the part (0-1) on water, of the pixels under a map or of the area under polygons;
+        - with `halo`, cut: whether the object may go on behind a halo, and prob_counts: then its histogram of
+          probabilities as text, from which the statistics of the whole follow exactly.
 
         Without objects: no rows, the same columns, dtypes and CRS.
 
@@ -93,7 +110,14 @@ def extract_footprints(
     """
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     placement = Placement.of(pred)
-    maps = separate(pred, threshold=threshold, class_name=class_name)
+    margins = _margins(halo, placement, edge_distance=edge_distance)
+    if drop_edge and any(margins):
+        raise FootprintError(
+            "drop_edge is for whole outlines, but with a halo some are cut: merge them with merge_footprints, then "
+            "leave out what is flagged with clean_footprints(..., keep=())"
+        )
+    on_water = water_on(placement, water) if isinstance(water, xr.DataArray) else None
+    maps = separate(pred, threshold=threshold, class_name=class_name, water=on_water)
     rule = OutlineRule(
         threshold=threshold,
         levels=levels_of(pred["probability"]),
@@ -101,12 +125,19 @@ def extract_footprints(
         min_pixels=max(1, math.ceil(min_area_m2 / largest_pixel_m2(placement))),
     )
     tables = []
-    for one, outlines in zip(maps, outline_maps(maps, rule=rule), strict=True):
+    for one, outlines in zip(maps, outline_maps(maps, rule=rule, margins=margins), strict=True):
         kept = outlines.take(~outlines.touches_edge) if drop_edge else outlines
-        tables.append(_tabulate(kept, one, placement=placement, provenance=pred.attrs))
+        table = _tabulate(kept, one, placement=placement, provenance=pred.attrs)
+        tables.append(table[(table["area_m2"] >= min_area_m2) | table["cut"]])
     footprints = pd.concat(tables, ignore_index=True)
-    footprints = footprints[footprints["area_m2"] >= min_area_m2].reset_index(drop=True)
     _check_ids(footprints)
+    if not any(margins):
+        footprints = footprints.drop(columns=["cut", "prob_counts"])
+    if water is None:
+        footprints = footprints.drop(columns="water_fraction")
+    elif on_water is None:
+        geometry = np.asarray(footprints.geometry.array, np.object_)
+        footprints["water_fraction"] = covered_fraction(geometry, water, crs=placement.crs)
     return to_geographic(footprints) if geographic else footprints
 
 
@@ -119,6 +150,29 @@ def _check(*, min_area_m2: float, threshold: float | None, edge_distance: int) -
         raise FootprintError(f"edge_distance is a whole number of pixels from 0, not {edge_distance}: 0 flags nothing")
 
 
+def _margins(
+    halo: int | tuple[int, int, int, int], placement: Placement, *, edge_distance: int
+) -> tuple[int, int, int, int]:
+    given = halo if isinstance(halo, tuple) else (halo,) * 4
+    if len(given) != 4 or any(isinstance(one, bool) or one != int(one) or one < 0 for one in given):
+        raise FootprintError(
+            f"halo is a number of pixels, or four for top, bottom, left and right, not {halo}: 0 is an end of the data"
+        )
+    top, bottom, left, right = (int(one) for one in given)
+    near = [one for one in (top, bottom, left, right) if 0 < one < edge_distance]
+    if near:
+        raise FootprintError(
+            f"a halo is at least as wide as edge_distance = {edge_distance} pixels, but one of {near[0]} came: whether "
+            "an object touches the edge would depend on the cut; widen the halo, or lower edge_distance"
+        )
+    if top + bottom >= placement.shape[0] or left + right >= placement.shape[1]:
+        raise FootprintError(
+            f"a halo of {(top, bottom, left, right)} pixels leaves nothing of a prediction of {placement.shape} pixels "
+            "(rows, columns): give the prediction with its halo"
+        )
+    return top, bottom, left, right
+
+
 def _tabulate(
     outlines: Outlines, one: ClassMap, *, placement: Placement, provenance: dict[str, Any]
 ) -> geopandas.GeoDataFrame:
@@ -128,6 +182,9 @@ def _tabulate(
     prefix = f"{one.name}_" if one.name else ""
     table: dict[str, object] = {name: getattr(outlines, name) for name in COLUMNS if hasattr(outlines, name)}
     table |= {
+        "cut": outlines.cut,
+        "prob_counts": outlines.prob_counts,
+        "water_fraction": outlines.n_water / outlines.n_pixels,
         "footprint_id": [prefix + name for name in placement.lattice_names(outlines.first)],
         "class_name": one.class_name,
         "date": one.date,

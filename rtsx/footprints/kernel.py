@@ -33,7 +33,7 @@ class BlockOutlines:
 
 
 def outline_block(
-    answers: tuple[Answers, Answers | None, NDArray[np.bool_]], *, block: Block, rule: OutlineRule
+    answers: tuple[Answers, Answers | None, NDArray[np.bool_], Answers | None], *, block: Block, rule: OutlineRule
 ) -> BlockOutlines:
     """Outline the objects of one block.
 
@@ -42,7 +42,8 @@ def outline_block(
     answers : tuple of numpy.ndarray
         Probability `(y, x)` of the block, uint8 in `rule.levels` steps or float 0-1; binary `(y, x)` of the block, 1
         where there is an object, or None where `rule.threshold` decides; invalid bool `(y, x)` of the block with a
-        halo of `rule.edge_distance` pixels, cut to the raster. Values at invalid pixels do not matter.
+        halo of `rule.edge_distance` pixels, cut to the raster; water `(y, x)` of the block, 1 where there is water, or
+        None. Values at invalid pixels do not matter.
     block : Block
         Where the block lies.
     rule : OutlineRule
@@ -51,21 +52,28 @@ def outline_block(
     Returns
     -------
     BlockOutlines
-        Complete objects of at least `rule.min_pixels` and all pieces that reach a seam; invalid pixels are in none.
+        Complete objects of at least `rule.min_pixels`, those that may go on in a neighbouring raster, and all pieces
+        that reach a seam; invalid pixels and margins are in none.
     """
-    probability, binary, invalid = answers
-    mask = _is_object(probability, binary, rule=rule) & ~_core(invalid, block=block, reach=rule.edge_distance)
+    probability, binary, invalid, water = answers
+    mask = np.zeros(probability.shape, bool)
+    mask[block.core] = _is_object(probability, binary, rule=rule)[block.core]
+    mask &= ~_inner(invalid, block=block, reach=rule.edge_distance)
     labels, found = scipy.ndimage.label(mask, CONNECTIVITY)
     flat = np.flatnonzero(labels)
     owner = labels.ravel()[flat] - 1
     is_open = _reaches_seam(labels, block=block, count=found)
-    kept = is_open | (np.bincount(owner, minlength=found) >= rule.min_pixels)
+    is_cut = _is_cut(labels, block=block, count=found)
+    kept = is_open | is_cut | (np.bincount(owner, minlength=found) >= rule.min_pixels)
     if not kept.all():
         number = np.concatenate(([0], np.where(kept, np.cumsum(kept), 0))).astype(np.int32)
         labels = number[labels]
         chosen = kept[owner]
-        flat, owner, is_open = flat[chosen], labels.ravel()[flat[chosen]] - 1, is_open[kept]
+        flat, owner, is_open, is_cut = flat[chosen], labels.ravel()[flat[chosen]] - 1, is_open[kept], is_cut[kept]
     pieces = _describe((probability.ravel()[flat], flat, owner), count=len(is_open), block=block, rule=rule)
+    pieces.cut[:] = is_cut
+    if water is not None:
+        pieces.n_water[:] = np.bincount(owner[water.ravel()[flat] == 1], minlength=len(is_open))
     if len(flat):
         near = near_invalid(invalid, block=block, reach=rule.edge_distance).ravel()[flat]
         pieces.touches_edge[owner[near]] = True
@@ -106,7 +114,7 @@ def _is_object(probability: Answers, binary: Answers | None, *, rule: OutlineRul
     return np.asarray(probability >= np.ceil(rule.threshold * rule.levels - 1e-6))
 
 
-def _core(haloed: NDArray[np.bool_], *, block: Block, reach: int) -> NDArray[np.bool_]:
+def _inner(haloed: NDArray[np.bool_], *, block: Block, reach: int) -> NDArray[np.bool_]:
     (y, x), (rows, columns) = block.halo(reach), block.window
     return haloed[rows.start - y.start : rows.stop - y.start, columns.start - x.start : columns.stop - x.start]
 
@@ -123,10 +131,17 @@ def _reaches_seam(labels: Labels, *, block: Block, count: int) -> NDArray[np.boo
     return reaches[1:]
 
 
+def _is_cut(labels: Labels, *, block: Block, count: int) -> NDArray[np.bool_]:
+    is_cut = np.zeros(count + 1, bool)
+    for line in block.cuts:
+        is_cut[labels[line]] = True
+    return is_cut[1:]
+
+
 def _describe(
     pixels: tuple[Answers, NDArray[np.intp], NDArray[np.int32]], *, count: int, block: Block, rule: OutlineRule
 ) -> Pieces:
-    """Return pieces with first pixel and histogram; geometry and edge are still to be filled in."""
+    """Return pieces with first pixel and histogram; geometry, edge, cut and water are still to be filled in."""
     probability, flat, owner = pixels
     width = block.x[1] - block.x[0]
     earliest = np.zeros(count, np.int64)
@@ -151,6 +166,8 @@ def _describe(
         geometry=np.empty(count, np.object_),
         first=(row + block.y[0]) * block.shape[1] + column + block.x[0],
         touches_edge=np.zeros(count, bool),
+        cut=np.zeros(count, bool),
+        n_water=np.zeros(count, np.int64),
         owner=bins // steps,
         level=bins % steps,
         count=tally.astype(np.int64),

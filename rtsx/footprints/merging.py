@@ -75,7 +75,8 @@ def _group(parts: Sequence[Pieces], group: Numbers, *, rule: OutlineRule) -> Pie
     steps = rule.levels + 1
     owner = np.concatenate([part.owner + offset for part, offset in zip(parts, offsets, strict=False)])
     count = np.concatenate([part.count for part in parts])
-    kept = np.bincount(group[owner], weights=count, minlength=objects) >= rule.min_pixels
+    is_cut = _any(np.concatenate([part.cut for part in parts]), group, count=objects)
+    kept = is_cut | (np.bincount(group[owner], weights=count, minlength=objects) >= rule.min_pixels)
     chosen = kept[group]
     number = np.cumsum(kept) - 1
     group_of_bin, in_use = number[group[owner]], chosen[owner]
@@ -83,15 +84,23 @@ def _group(parts: Sequence[Pieces], group: Numbers, *, rule: OutlineRule) -> Pie
     bins, inverse = np.unique(key, return_inverse=True)
     tally = np.zeros(len(bins), np.int64)
     np.add.at(tally, inverse, count[in_use])
+    n_water = np.zeros(objects, np.int64)
+    np.add.at(n_water, group, np.concatenate([part.n_water for part in parts]))
     first = np.full(int(kept.sum()), np.iinfo(np.int64).max)
     np.minimum.at(first, number[group[chosen]], np.concatenate([part.first for part in parts])[chosen])
-    touches_edge = np.zeros(len(first), bool)
-    np.logical_or.at(touches_edge, number[group[chosen]], np.concatenate([part.touches_edge for part in parts])[chosen])
     return Pieces(
         geometry=unite(np.concatenate([part.geometry for part in parts])[chosen], number[group[chosen]]),
         first=first,
-        touches_edge=touches_edge,
+        touches_edge=_any(np.concatenate([part.touches_edge for part in parts]), group, count=objects)[kept],
+        cut=is_cut[kept],
+        n_water=n_water[kept],
         owner=bins // steps,
         level=bins % steps,
         count=tally,
     )
+
+
+def _any(flags: NDArray[np.bool_], group: Numbers, *, count: int) -> NDArray[np.bool_]:
+    some = np.zeros(count, bool)
+    np.logical_or.at(some, group, flags)
+    return some

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outlines", "Pieces"]
+__all__ = ["Outlines", "Pieces", "format_counts", "parse_counts"]
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -22,6 +22,10 @@ class Outlines:
     """The object's first pixel in reading order, row * columns + column."""
     touches_edge: NDArray[np.bool_]
     """True where the object comes near the end of the data."""
+    cut: NDArray[np.bool_]
+    """True where the object may go on in a neighbouring raster."""
+    n_water: NDArray[np.int64]
+    """Number of pixels on water, as far as known."""
     n_pixels: NDArray[np.int64]
     """Number of pixels."""
     prob_min: NDArray[np.float64]
@@ -34,6 +38,8 @@ class Outlines:
     """Median probability, 0-1; half-way between the middle two of an even number of pixels."""
     prob_std: NDArray[np.float64]
     """Standard deviation of the probability (divided by n), 0-1."""
+    prob_counts: NDArray[np.object_]
+    """The histogram as text where the object is cut, as `format_counts` writes it, else None."""
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -65,6 +71,10 @@ class Pieces:
     """`(piece,)` first pixel in reading order, row * columns + column."""
     touches_edge: NDArray[np.bool_]
     """`(piece,)` True where the piece comes near the end of the data."""
+    cut: NDArray[np.bool_]
+    """`(piece,)` True where the piece may go on in a neighbouring raster."""
+    n_water: NDArray[np.int64]
+    """`(piece,)` pixels on water."""
     owner: NDArray[np.int64]
     """`(bin,)` the piece that a bin of the histogram belongs to; ascending, every piece has a bin."""
     level: NDArray[np.int64]
@@ -82,6 +92,8 @@ class Pieces:
             geometry=self.geometry[chosen],
             first=self.first[chosen],
             touches_edge=self.touches_edge[chosen],
+            cut=self.cut[chosen],
+            n_water=self.n_water[chosen],
             owner=(np.cumsum(chosen) - 1)[self.owner[bins]],
             level=self.level[bins],
             count=self.count[bins],
@@ -102,13 +114,49 @@ class Pieces:
             geometry=self.geometry,
             first=self.first,
             touches_edge=self.touches_edge,
+            cut=self.cut,
+            n_water=self.n_water,
             n_pixels=n_pixels,
             prob_min=self.level[start] / levels,
             prob_max=self.level[np.append(start, len(self.level))[1:] - 1] / levels,
             prob_mean=mean / levels,
             prob_median=(lower + upper) / (2 * levels),
             prob_std=np.sqrt(_sums(squares, start) / n_pixels) / levels,
+            prob_counts=self._counts(start, levels),
         )
+
+    def _counts(self, start: NDArray[np.int64], levels: int) -> NDArray[np.object_]:
+        stop = np.append(start, len(self.level))[1:]
+        counts = np.full(len(self), None, np.object_)
+        for number in np.flatnonzero(self.cut):
+            bins = slice(start[number], stop[number])
+            counts[number] = format_counts(self.level[bins], self.count[bins], levels=levels)
+        return counts
+
+
+def format_counts(level: NDArray[np.int64], count: NDArray[np.int64], *, levels: int) -> str:
+    """Write the histogram of one object as text.
+
+    Examples
+    --------
+    >>> format_counts(np.array([50, 80]), np.array([3, 1]), levels=100)
+    '100;50:3,80:1'
+    """
+    return f"{levels};" + ",".join(f"{one}:{many}" for one, many in zip(level, count, strict=True))
+
+
+def parse_counts(text: str) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Read levels, level and count from what `format_counts` has written.
+
+    Examples
+    --------
+    >>> levels, level, count = parse_counts("100;50:3,80:1")
+    >>> levels, level.tolist(), count.tolist()
+    (100, [50, 80], [3, 1])
+    """
+    levels, _, bins = text.partition(";")
+    pairs = np.array([word.split(":") for word in bins.split(",")], np.int64)
+    return int(levels), pairs[:, 0], pairs[:, 1]
 
 
 def _sums(values: NDArray[Number], start: NDArray[np.int64]) -> NDArray[Number]:

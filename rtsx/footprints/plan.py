@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-__all__ = ["Block", "BlockPlan", "OutlineRule"]
+__all__ = ["NO_MARGINS", "Block", "BlockPlan", "Margins", "OutlineRule"]
+
+Margins = tuple[int, int, int, int]
+NO_MARGINS: Margins = (0, 0, 0, 0)
+"""A raster that has no neighbours: all its borders are ends of the data."""
 
 Part = tuple[tuple[int, int], tuple[slice, slice]]
 """A block by its row and column among the blocks, and a window inside it."""
@@ -33,6 +37,8 @@ class Block:
     """First column, and the column after the last."""
     shape: tuple[int, int]
     """Rows and columns of the whole raster."""
+    margins: Margins = NO_MARGINS
+    """Pixels at the top, bottom, left and right of the raster that belong to neighbouring rasters."""
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -54,6 +60,29 @@ class Block:
             for (start, stop), length in zip((self.y, self.x), self.shape, strict=True)
         )
         return y, x
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """The part of the block outside the margins, as an index `(y, x)` into the block; may be empty."""
+        y, x = (
+            slice(*(min(max(limit - start, 0), stop - start) for limit in (before, length - after)))
+            for (start, stop), length, before, after in zip(
+                (self.y, self.x), self.shape, self.margins[::2], self.margins[1::2], strict=True
+            )
+        )
+        return y, x
+
+    @property
+    def cuts(self) -> tuple[tuple[slice, slice], ...]:
+        """The lines of pixels along which a neighbouring raster goes on, as indices `(y, x)` into the block."""
+        y, x = self.core
+        lines = []
+        for side, margin in enumerate(self.margins):
+            (start, stop), length = ((self.y, self.x)[side // 2], self.shape[side // 2])
+            line = (margin if side % 2 == 0 else length - margin - 1) - start
+            if margin and 0 <= line < stop - start:
+                lines.append((slice(line, line + 1), x) if side < 2 else (y, slice(line, line + 1)))
+        return tuple(lines)
 
     @property
     def seams(self) -> tuple[bool, bool, bool, bool]:
@@ -78,14 +107,16 @@ class BlockPlan:
     """Height of each row of blocks, in pixels."""
     columns: tuple[int, ...]
     """Width of each column of blocks, in pixels."""
+    margins: Margins = NO_MARGINS
+    """Pixels at the top, bottom, left and right of the raster that belong to neighbouring rasters."""
 
     @classmethod
-    def regular(cls, shape: tuple[int, int], *, size: int) -> "BlockPlan":
+    def regular(cls, shape: tuple[int, int], *, size: int, margins: Margins = NO_MARGINS) -> "BlockPlan":
         """Return square blocks of `size` pixels, smaller at the lower and right border."""
         rows, columns = (
             tuple(min(size, length - start) for start in range(0, max(length, 1), size)) for length in shape
         )
-        return cls(rows=rows, columns=columns)
+        return cls(rows=rows, columns=columns, margins=margins)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,7 +126,11 @@ class BlockPlan:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All blocks, row by row."""
-        return tuple(Block(y=y, x=x, shape=self.shape) for y in _intervals(self.rows) for x in _intervals(self.columns))
+        return tuple(
+            Block(y=y, x=x, shape=self.shape, margins=self.margins)
+            for y in _intervals(self.rows)
+            for x in _intervals(self.columns)
+        )
 
     def parts(self, window: tuple[slice, slice]) -> list[list[Part]]:
         """Return the rows of parts of blocks that together make up a window `(y, x)` of the raster.

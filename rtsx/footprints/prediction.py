@@ -36,9 +36,13 @@ class ClassMap:
     """`(y, x)`, 1 where there is an object; None where a threshold decides."""
     invalid: xr.DataArray
     """`(y, x)` bool, True where a pixel cannot be trusted."""
+    water: xr.DataArray | None
+    """`(y, x)` uint8, 1 on water; None where nothing is known of it."""
 
 
-def separate(pred: xr.Dataset, *, threshold: float | None, class_name: str | None) -> tuple[ClassMap, ...]:
+def separate(
+    pred: xr.Dataset, *, threshold: float | None, class_name: str | None, water: xr.DataArray | None
+) -> tuple[ClassMap, ...]:
     """Take a prediction apart into its maps, computing nothing.
 
     Parameters
@@ -49,6 +53,8 @@ def separate(pred: xr.Dataset, *, threshold: float | None, class_name: str | Non
         Where given, the binary map is not used.
     class_name : str or None
         The class to keep; None keeps all.
+    water : xarray.DataArray or None
+        `(y, x)` on the prediction's grid; the same for all maps.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def separate(pred: xr.Dataset, *, threshold: float | None, class_name: str | Non
             "select one entry, for example with pred.isel(...)"
         )
     return tuple(
-        _class_map(one, single=single, threshold=threshold)
+        _class_map(one, single=single, threshold=threshold, water=water)
         for scene in _each(used, "time")
         for one, single in _classes(scene, class_name)
     )
@@ -124,7 +130,7 @@ def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset
     ]
 
 
-def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None) -> ClassMap:
+def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water: xr.DataArray | None) -> ClassMap:
     probability = one["probability"].transpose("y", "x")
     binary = one["binary"].transpose("y", "x") if threshold is None else None
     invalid = _missing(probability)
@@ -144,6 +150,7 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None) -> Cla
         probability=probability,
         binary=binary,
         invalid=invalid,
+        water=water,
     )
 
 

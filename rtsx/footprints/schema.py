@@ -7,7 +7,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 
-__all__ = ["COLUMNS", "check_geometry", "conform", "validate_footprints"]
+__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "check_geometry", "conform", "validate_footprints"]
 
 COLUMNS = {
     "footprint_id": "object",
@@ -31,10 +31,29 @@ COLUMNS = {
 }
 """Columns of footprints, in order, and their pandas dtypes; "object" holds strings or None. `geometry` comes last."""
 
+OPTIONAL = {
+    "water_fraction": "float64",
+    "area_outlined_m2": "float64",
+    "flags": "object",
+    "n_images": "Int32",
+    "n_images_possible": "Int32",
+    "first_date": "datetime64[ms]",
+    "last_date": "datetime64[ms]",
+    "cut": "bool",
+    "prob_counts": "object",
+}
+"""Columns that some footprints have, and their pandas dtypes: `water_fraction`, `cut` and `prob_counts` from
+`extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, the others from
+`level2_footprints`."""
+
+FLAGS = ("small", "edge", "water", "weak")
+"""What can speak against an outline; `clean_footprints` says when."""
+
 
 def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
     """Return footprints of columns by name; dtypes are set, also where there is no row."""
-    columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in COLUMNS.items()}
+    dtypes = COLUMNS | {name: dtype for name, dtype in OPTIONAL.items() if name in table}
+    columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in dtypes.items()}
     for name, column in columns.items():
         if column.dtype == object:
             columns[name] = column.where(column.notna(), None)  # files and pandas have several words for nothing
@@ -48,7 +67,8 @@ def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
     ----------
     footprints : geopandas.GeoDataFrame
         Must have a CRS, the columns that `extract_footprints` gives (further ones are welcome), unique and present
-        `footprint_id`, valid Polygons or MultiPolygons, areas above 0 and probabilities between 0 and 1. No rows is fine.
+        `footprint_id`, valid Polygons or MultiPolygons, areas above 0 and probabilities between 0 and 1. No rows is
+        fine. Columns that cleaning, simplification and levels add are checked where they are.
 
     Raises
     ------
@@ -71,7 +91,9 @@ def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
 
 
 def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
-    for name, dtype in COLUMNS.items():
+    for name, dtype in (COLUMNS | OPTIONAL).items():
+        if name not in footprints.columns:
+            continue  # an optional one
         column = footprints[name]
         is_right = {
             "object": pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column),
@@ -90,15 +112,51 @@ def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
             f"every footprint has an id of its own, but footprint_id {wrong!r} is missing or repeated: when joining "
             "footprints of several predictions, put the prediction's name before the id"
         )
-    for name in (name for name in COLUMNS if name.startswith(("prob_", "area_"))):
-        low, high = (0.0, 1.0) if name.startswith("prob_") else (np.nextafter(0.0, 1.0), np.inf)
-        wrong = footprints.loc[~footprints[name].between(low, high), name]
-        if len(wrong):
-            expected = "between 0 and 1" if name.startswith("prob_") else "above 0"
+    for name in (name for name, dtype in (COLUMNS | OPTIONAL).items() if dtype == "float64" and name in footprints):
+        _check_range(footprints[name])
+    _check_flags(footprints)
+    _check_images(footprints)
+
+
+def _check_range(column: "pd.Series[float]") -> None:
+    name = str(column.name)
+    if name.startswith(("prob_", "water_")):
+        low, high, expected = 0.0, 1.0, "between 0 and 1"
+    elif name.startswith("area_"):
+        low, high, expected = np.nextafter(0.0, 1.0), np.inf, "above 0"
+    else:
+        return
+    wrong = column[~column.between(low, high)]
+    if len(wrong):
+        raise FootprintError(
+            f"{name} of footprints is {expected}, but row {wrong.index[0]} has {wrong.iloc[0]}: drop or correct that row"
+        )
+
+
+def _check_flags(footprints: geopandas.GeoDataFrame) -> None:
+    if "flags" not in footprints.columns:
+        return
+    for row, listed in footprints["flags"].items():
+        words = listed.split(",") if isinstance(listed, str) and listed else []
+        if not isinstance(listed, str) or not set(words) <= set(FLAGS):
             raise FootprintError(
-                f"{name} of footprints is {expected}, but row {wrong.index[0]} has {wrong.iloc[0]}: "
-                "drop or correct that row"
+                f"flags of footprints are some of {', '.join(FLAGS)}, separated by commas, or empty, but row {row} has "
+                f"{listed!r}: set them with rtsx.footprints.clean_footprints"
             )
+
+
+def _check_images(footprints: geopandas.GeoDataFrame) -> None:
+    if "n_images" not in footprints.columns:
+        return
+    wrong = ~(footprints["n_images"] >= 1).fillna(value=False).astype(bool)
+    if "n_images_possible" in footprints.columns:
+        wrong |= (footprints["n_images_possible"] < footprints["n_images"]).fillna(value=False).astype(bool)
+    if wrong.any():
+        row = wrong.index[wrong][0]
+        raise FootprintError(
+            f"n_images of footprints is at least 1 and at most n_images_possible, but row {row} has "
+            f"{footprints.loc[row, 'n_images']}: make yearly sets with rtsx.footprints.level2_footprints"
+        )
 
 
 def check_geometry(footprints: geopandas.GeoDataFrame) -> None:

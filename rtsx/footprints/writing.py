@@ -120,8 +120,10 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         index=table.index,
         crs=table.crs,
     )
+    if "flags" in table.columns:
+        table["flags"] = table["flags"].fillna("")  # no format tells empty from missing for certain
     footprints = conform(dict(table.items()), geometry)
-    extra = [name for name in table.columns if name not in {*COLUMNS, table.geometry.name}]
+    extra = [name for name in table.columns if name not in {*footprints.columns, table.geometry.name}]
     return footprints.join(table[extra]) if extra else footprints
 
 

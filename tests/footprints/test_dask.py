@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.footprints import extract_footprints
 from rtsx.footprints.dask import plan_blocks
-from rtsx.footprints.plan import BlockPlan
+from rtsx.footprints.plan import NO_MARGINS, BlockPlan
 
 LOCK = threading.Lock()
 
@@ -72,8 +72,10 @@ def test_every_scheduler_gives_the_same(pred, scheduler):
 
 
 def test_arrays_in_memory_are_worked_through_in_blocks(pred):
-    assert plan_blocks(pred["probability"]) == BlockPlan(rows=(60,), columns=(80,))
-    assert plan_blocks(pred["probability"].chunk(y=50, x=40)) == BlockPlan(rows=(50, 10), columns=(40, 40))
+    assert plan_blocks(pred["probability"], margins=NO_MARGINS) == BlockPlan(rows=(60,), columns=(80,))
+    assert plan_blocks(pred["probability"].chunk(y=50, x=40), margins=NO_MARGINS) == BlockPlan(
+        rows=(50, 10), columns=(40, 40)
+    )
 
 
 def test_blocks_in_memory_change_nothing(pred, monkeypatch):

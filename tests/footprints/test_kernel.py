@@ -14,7 +14,7 @@ def outline(mask, *, y=(0, 20), x=(0, 20), rule=RULE, level=70):
     rows, columns = block.window
     probability = np.full(SHAPE, level, "uint8")[rows, columns]
     invalid = np.zeros(SHAPE, bool)[block.halo(rule.edge_distance)]
-    return outline_block((probability, mask[rows, columns], invalid), block=block, rule=rule)
+    return outline_block((probability, mask[rows, columns], invalid, None), block=block, rule=rule)
 
 
 def two_squares():
@@ -75,7 +75,7 @@ def test_a_threshold_between_levels_takes_the_next_one(threshold, found):
     mask = two_squares()
     block = Block(y=(0, 20), x=(0, 20), shape=SHAPE)
     probability = np.where(mask, 29, 0).astype("uint8")
-    outlines = outline_block((probability, None, np.zeros(SHAPE, bool)), block=block, rule=rule)
+    outlines = outline_block((probability, None, np.zeros(SHAPE, bool), None), block=block, rule=rule)
     assert len(outlines.closed) == found
 
 

@@ -11,6 +11,8 @@ def pieces_of(values):
         geometry=np.full(len(values), None, object),
         first=np.arange(len(values))[::-1].astype(np.int64),
         touches_edge=np.zeros(len(values), bool),
+        cut=np.zeros(len(values), bool),
+        n_water=np.zeros(len(values), np.int64),
         owner=np.repeat(np.arange(len(values)), [len(levels) for levels, _ in tallies]).astype(np.int64),
         level=np.concatenate([levels for levels, _ in tallies] or [np.empty(0, int)]).astype(np.int64),
         count=np.concatenate([counts for _, counts in tallies] or [np.empty(0, int)]).astype(np.int64),
