@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.config.yaml import Document, dump_yaml
 
-__all__ = ["FilePath", "Names", "Strict", "validated"]
+__all__ = ["FilePath", "Names", "Strict", "from_folder", "validated"]
 
 _Model = TypeVar("_Model", bound="Strict")
 
@@ -104,7 +104,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_ty
 """One name or several."""
 
 
-def _resolved(path: str, info: ValidationInfo) -> str:
+def from_folder(path: str, info: ValidationInfo) -> str:
+    """A path that does not depend on the working directory: relative ones count from the folder of the config."""
     folder = (info.context or {}).get("folder") if isinstance(info.context, Mapping) else None
     if "://" in path or path.startswith("/vsi"):
         return path
@@ -112,5 +113,5 @@ def _resolved(path: str, info: ValidationInfo) -> str:
     return str(expanded if folder is None or expanded.is_absolute() else Path(folder, expanded))
 
 
-FilePath = Annotated[str, AfterValidator(_resolved)]
+FilePath = Annotated[str, AfterValidator(from_folder)]
 """Path or URL; a relative path counts from the folder of the config, ``~`` is the home folder."""

@@ -70,7 +70,7 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] = os.envi
     >>> parse_yaml("grid: {crs: '${CRS:-EPSG:3413}'}", name="example", environment={}).values
     {'grid': {'crs': 'EPSG:3413'}}
     """
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {(): 1}
@@ -103,6 +103,23 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as YAML 1.2 does: ``1e-3`` is one, and ``20240721_200707``, which is the name of a scene, is text, as is ``0190``."""
+
+
+_WHOLE, _REAL = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag not in (_WHOLE, _REAL)]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NUMBER_STARTS = list("-+0123456789.")
+_POINT_OR_POWER = re.compile(
+    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
+)
+_Loader.add_implicit_resolver(_REAL, _POINT_OR_POWER, _NUMBER_STARTS)
+_Loader.add_implicit_resolver(_WHOLE, re.compile(r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+)$"), _NUMBER_STARTS)
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes lists of plain values in one line, all else in blocks, and a value that comes twice twice."""
 
@@ -116,6 +133,8 @@ def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _represent_list)
+# Beside the numbers of YAML 1.1, so that a text that either version takes for a number is quoted.
+_Dumper.add_implicit_resolver(_REAL, _POINT_OR_POWER, _NUMBER_STARTS)
 
 
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator[Complaint]:

@@ -76,3 +76,13 @@ def test_what_is_dumped_comes_back() -> None:
     back = values(dump_yaml(given))
     assert back == {**given, "numbers": [1, 2.5, -1e-7]}
     assert "&id" not in dump_yaml(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("1.5E3", 1500.0), (".5", 0.5), ("-2", -2), ("0x1F", 31), ("0190", "0190"), ("20240721_200707", "20240721_200707"),
+     ("1_0.5", "1_0.5"), ("-.inf", float("-inf")), ("1.0.0", "1.0.0"), ("12:30:00", "12:30:00"), ("e3", "e3")],
+)  # fmt: skip
+def test_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    assert values(f"a: {text}") == {"a": value}
+    assert values(dump_yaml({"a": value, "b": text})) == {"a": value, "b": text}
