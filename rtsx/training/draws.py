@@ -90,7 +90,7 @@ def draw_epoch(
     if not len(positives):
         raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
     ratio = negatives_per_positive(sampling, epoch=epoch, epochs=epochs)
-    total = round(len(positives) * (1 + ratio)) if count is None else count
+    total = len(positives) + round(len(positives) * ratio) if count is None else count
     n_positive = len(positives) if count is None else max(round(count / (1 + ratio)), 1)
     n_negative = total - n_positive if len(negatives) else 0
     n_positive = n_positive if len(negatives) or count is None else total

@@ -1,0 +1,125 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtsx.errors import TrainingError
+from rtsx.labels import IGNORED
+from rtsx.training import SamplingSpec
+from rtsx.training.draws import TileAddress, draw_epoch, negatives_per_positive, validation_tiles
+from rtsx.training.tiles import TileIndex, index_tiles
+from tests.training.scenes import INPUTS, make_scene, trusted, truth_of
+
+TILE = 32
+SCENES = [make_scene("a", blobs=3, shape=(200, 220)), make_scene("b", shape=(150, 160), seed=1, blobs=2)]
+INDEX = index_tiles(SCENES, inputs=INPUTS, tile=TILE, min_valid=0.3)
+PLAIN = SamplingSpec(jitter=False)
+
+
+def labelled(address: TileAddress) -> int:
+    scene = SCENES[address.scene]
+    y, x = address.start
+    truth, valid = truth_of(scene), trusted(scene.cube)
+    window = np.s_[y : y + TILE, x : x + TILE]
+    assert valid[window].shape == (TILE, TILE), "a tile lies within its scene"
+    assert valid[window].mean() >= 0.3
+    return int((valid & (truth != 0) & (truth != IGNORED))[window].sum())
+
+
+def draw(**changes):
+    arguments = {"sampling": PLAIN, "epoch": 0, "epochs": 3, "seed": 0} | changes
+    return draw_epoch(INDEX, **arguments)
+
+
+def test_an_epoch_shows_each_positive_once_and_negatives_by_their_ratio():
+    drawn = draw(sampling=SamplingSpec(negatives=0.5, jitter=False))
+    positives = [address for address in drawn if labelled(address)]
+    assert len(set(positives)) == len(positives) == INDEX.n_positive
+    assert len(drawn) - len(positives) == round(0.5 * INDEX.n_positive)
+    assert {address.scene for address in drawn} == {0, 1}
+
+
+def test_a_draw_is_a_function_of_seed_and_epoch():
+    assert draw() == draw()
+    assert len({draw(), draw(epoch=1), draw(seed=1), draw(epoch=1, seed=1)}) == 4
+
+
+def test_a_count_is_kept_and_every_tile_gets_its_turn():
+    drawn = draw(count=30, sampling=SamplingSpec(negatives=2, jitter=False))
+    assert len(drawn) == 30
+    assert sum(labelled(address) > 0 for address in drawn) == 10
+    many = draw(count=3 * INDEX.n_positive, sampling=SamplingSpec(negatives=0, jitter=False))
+    assert set(Counter(many).values()) == {3}
+
+
+def test_negatives_grow_geometrically():
+    spec = SamplingSpec(negatives=1, final_negatives=20)
+    ratios = [negatives_per_positive(spec, epoch=epoch, epochs=5) for epoch in range(5)]
+    assert ratios[0] == 1
+    assert ratios[-1] == pytest.approx(20)
+    np.testing.assert_allclose(np.diff(np.log(ratios)), np.log(20) / 4)
+    assert negatives_per_positive(spec, epoch=0, epochs=1) == 1
+    counts = [
+        Counter(labelled(address) > 0 for address in draw(sampling=spec, epoch=epoch, epochs=2)) for epoch in (0, 1)
+    ]
+    assert counts[0][False] == counts[0][True]
+    assert counts[1][False] == 20 * counts[1][True]
+
+
+def test_jitter_moves_tiles_and_keeps_what_they_are():
+    spec = SamplingSpec(negatives=1, jitter=True)
+    unmoved = {(number, tuple(start)) for number, scene in enumerate(INDEX.scenes) for start in scene.starts.tolist()}
+    seen = set()
+    for epoch in range(10):
+        drawn = draw(sampling=spec, epoch=epoch)
+        # Every tile is checked by `labelled` to be within its scene and valid enough.
+        assert sum(labelled(address) > 0 for address in drawn) == INDEX.n_positive
+        seen |= {(address.scene, address.start) for address in drawn}
+    assert len(seen - unmoved) > len(seen & unmoved)
+    starts = np.array([start for _, start in seen])
+    assert len(np.unique(starts % 16, axis=0)) > 50, "tiles move by single pixels"
+
+
+def test_positives_are_mixed_with_negatives_and_scenes_with_each_other():
+    drawn = draw(sampling=SamplingSpec(negatives=1, jitter=False))
+    first = drawn[: len(drawn) // 2]
+    assert 0.3 < np.mean([labelled(address) > 0 for address in first]) < 0.7
+    assert {address.scene for address in first} == {0, 1}
+
+
+def test_scenes_without_negatives_are_drawn_from_all_the_same():
+    index = index_tiles([make_scene(shape=(32, 32), blobs=20)], inputs=INPUTS, tile=32, min_valid=0.05)
+    assert index.n_negative == 0
+    assert len(draw_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0)) == 1
+    assert len(draw_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0, count=8)) == 8
+
+
+def test_an_index_without_positives_is_refused():
+    scene = replace(INDEX.scenes[0], labelled=np.zeros_like(INDEX.scenes[0].labelled))
+    nothing = TileIndex(tile=32, min_valid=0.05, scenes=(scene,))
+    with pytest.raises(TrainingError, match="No tile with a label is left to draw"):
+        draw_epoch(nothing, sampling=PLAIN, epoch=0, epochs=1, seed=0)
+
+
+def test_a_scene_smaller_than_a_tile_has_one():
+    index = index_tiles([make_scene(shape=(20, 50), blobs=20)], inputs=INPUTS, tile=32, min_valid=0.05)
+    drawn = draw_epoch(index, sampling=SamplingSpec(negatives=0), epoch=0, epochs=1, seed=0)
+    assert {address.start[0] for address in drawn} == {0}
+    assert {address.start[1] for address in drawn} <= set(range(19))
+
+
+@pytest.mark.parametrize("tile", [32, 33, 256])
+def test_validation_counts_every_valid_pixel_once(tile):
+    index = index_tiles(SCENES, inputs=INPUTS, tile=tile, min_valid=0.3)
+    addresses = validation_tiles(index)
+    assert len(set(addresses)) == len(addresses)
+    for number, scene in enumerate(SCENES):
+        counted = np.zeros(scene.truth.shape, int)
+        for address in addresses:
+            if address.scene == number:
+                (y, x), (skip_y, skip_x) = address.start, address.skipped
+                assert y + tile <= counted.shape[0] or y == 0
+                counted[y + skip_y : y + tile, x + skip_x : x + tile] += 1
+        assert (counted[trusted(scene.cube)] == 1).all()
+        assert counted.max() == 1
