@@ -2,6 +2,7 @@
 
 from rtsx.footprints.extraction import extract_footprints
 from rtsx.footprints.geographic import to_geographic
+from rtsx.footprints.joining import merge_footprints
 from rtsx.footprints.schema import validate_footprints
 from rtsx.footprints.summary import track_summary
 from rtsx.footprints.tracks import track_footprints
@@ -9,6 +10,7 @@ from rtsx.footprints.writing import read_footprints, write_footprints
 
 __all__ = [
     "extract_footprints",
+    "merge_footprints",
     "read_footprints",
     "to_geographic",
     "track_footprints",

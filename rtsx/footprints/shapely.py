@@ -5,7 +5,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-__all__ = ["place", "unite"]
+__all__ = ["meeting", "place", "unite", "unite_on_ground"]
 
 Geometries = NDArray[np.object_]
 
@@ -74,3 +74,48 @@ def _corners_only(outlines: Geometries) -> Geometries:
     single = shapely.get_num_geometries(cleaned) == 1
     cleaned[single] = shapely.get_geometry(cleaned[single], 0)
     return np.asarray(cleaned, np.object_)
+
+
+def meeting(outlines: Geometries, *, distance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs of outlines that overlap or are at most `distance` apart; the first number is the smaller."""
+    if len(outlines) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    one, other = shapely.STRtree(outlines).query(outlines, predicate="dwithin", distance=distance)
+    ordered = one < other
+    return one[ordered].astype(np.int64), other[ordered].astype(np.int64)
+
+
+def unite_on_ground(pieces: Geometries, *, tolerance: float) -> shapely.Geometry:
+    """Unite outlines in ground coordinates that touch or overlap.
+
+    Coordinates that differ by `tolerance` or less along an axis become one, the smallest of them: instead of snapping
+    vertices to each other, because the corners of two cells lie on the same lines, but seldom on each other.
+
+    Returns
+    -------
+    shapely.Geometry
+        Polygon or MultiPolygon in shapely's normal order, with vertices at corners only.
+    """
+    coordinates = shapely.get_coordinates(pieces)
+    agreed = np.column_stack([_agree(axis, tolerance=tolerance) for axis in coordinates.T])
+    moved = shapely.set_coordinates(pieces.copy(), agreed)
+    if not np.array_equal(agreed, coordinates):
+        moved = np.array(
+            [one if shapely.is_valid(one) else _areas(shapely.make_valid(one)) for one in moved], np.object_
+        )
+    united = _areas(shapely.union_all(moved))
+    return shapely.normalize(_corners_only(np.array([united], np.object_))[0])
+
+
+def _agree(values: NDArray[np.float64], *, tolerance: float) -> NDArray[np.float64]:
+    distinct, inverse = np.unique(values, return_inverse=True)
+    fresh = np.diff(distinct, prepend=-np.inf) > tolerance
+    return np.asarray(distinct[fresh][np.cumsum(fresh) - 1][inverse], np.float64)
+
+
+def _areas(geometry: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a geometry, without the lines and points that repairs leave behind."""
+    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+        return geometry
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
