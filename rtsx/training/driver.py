@@ -1,0 +1,228 @@
+"""From a recipe to a bundle."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from rtsx.errors import BundleError, MissingExtraError, TrainingError
+from rtsx.model import InputLayer, ModelBundle
+from rtsx.model.network import resolve_device
+from rtsx.training.checking import check_devices, check_recipe
+from rtsx.training.checkpoint import Checkpoint
+from rtsx.training.finishing import Finished, finish
+from rtsx.training.fitting import CACHE_BYTES, fit
+from rtsx.training.folder import RunFolder
+from rtsx.training.log import LogRow, write_log
+from rtsx.training.loggers import LoggerName, open_loggers
+from rtsx.training.plan import TrainingPlan, plan_training
+from rtsx.training.progress import Progress, ShowProgress
+from rtsx.training.provenance import git_revision, library_versions, machine
+from rtsx.training.reading import TileReader
+from rtsx.training.recipe import TrainingRecipe
+from rtsx.training.record import recipe_record
+from rtsx.training.report import write_report
+from rtsx.training.row_logger import RowLogger
+from rtsx.training.scene import TrainingScene
+from rtsx.training.statistics import measured_inputs, measured_tiles
+from rtsx.training.stored import every_layer
+from rtsx.training.tiles import TileIndex, index_tiles
+from rtsx.training.trained_run import TrainedRun, result_of
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: TrainingRecipe,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    num_workers: int = 0,
+    loggers: Sequence[LoggerName] = (),
+    progress: ShowProgress | None = None,
+) -> TrainedRun:
+    """Train a network and make a bundle of it.
+
+    Everything is kept in one folder: `bundle/`, `log.csv` (one row an epoch), `report.html`, `checkpoints/`. A training that
+    was stopped, however, goes on from its last epoch when it is called again, and gives what it would have given; on a CPU
+    with as many threads, bit for bit.
+
+    With validation scenes the epoch with the best IoU is kept (averaged over classes; of a single class, at its best
+    threshold), probabilities are calibrated by a temperature, and the threshold with the best IoU is stored. Without, the
+    last epoch is kept with threshold 0.5 and temperature 1.
+
+    Parameters
+    ----------
+    recipe
+        What is learnt from, how, and what the bundle says about itself.
+    out
+        Local folder that does not exist, is empty, or holds an unfinished training of the same recipe.
+    overwrite
+        Throw away the training that is there, finished or not, and begin anew; a folder that holds anything else is kept.
+    device
+        "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
+    devices
+        How many of them; above 1 by processes that share each batch (DDP), started anew, so a script has to keep what it
+        does behind ``if __name__ == "__main__"``.
+    num_workers
+        Processes that read tiles; 0 reads in a thread beside the network. The result never depends on it.
+    loggers
+        "tensorboard", "wandb", or both, beside the CSV file; what is not installed is refused.
+    progress
+        Called after every step and every epoch.
+
+    Returns
+    -------
+    TrainedRun
+        The bundle, its scores and its folder.
+
+    Raises
+    ------
+    TrainingError
+        The recipe cannot be trained, found before anything is read; there is nothing to learn from; a loss is NaN or
+        infinite; the folder holds an unfinished training of another recipe.
+    OutputExistsError
+        The folder holds a finished training, or something else.
+    OutputNotWritableError
+        It cannot be written.
+    MissingExtraError
+        Lightning, or a logger that was asked for, is not installed.
+    """
+    where = _resolved(device)
+    check_recipe(recipe)
+    check_devices(recipe, device=where.type, devices=devices, num_workers=num_workers)
+    folder = RunFolder(Path(out))
+    folder.require_free(overwrite=overwrite)
+    scenery = _look_at(recipe)
+    record = recipe_record(recipe)
+    digest = folder.begin(record, overwrite=overwrite)
+    plan = plan_training(
+        recipe,
+        digest=digest,
+        inputs=scenery.inputs,
+        index=scenery.training,
+        validation=scenery.validation,
+        folder=folder,
+        num_workers=num_workers,
+    )
+    logs = open_loggers(loggers, folder.path, id=recipe.id, record=record, digest=digest)
+    try:
+        _launch(plan, device=where, devices=devices, show=partial(_shown, logs=logs, progress=progress))
+    finally:
+        for log in logs:
+            log.close()
+    checkpoint = Checkpoint.open(folder.checkpoint)
+    write_log(folder.log, checkpoint.log)
+    finished = finish(plan, checkpoint, test=scenery.test, device=where)
+    provenance = {
+        "recipe": record,
+        "recipe_digest": digest,
+        "best_epoch": checkpoint.best.epoch,
+        "epochs": checkpoint.epoch,
+        "versions": library_versions(),
+        "git_revision": git_revision(Path.cwd()),
+        "machine": machine(where, devices=devices),
+        **recipe.provenance,
+    }
+    return _keep(
+        plan,
+        finished,
+        log=checkpoint.log,
+        best_epoch=checkpoint.best.epoch,
+        provenance=provenance,
+        judging=scenery.validation,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scenery:
+    """What has been found out about the scenes of a recipe."""
+
+    inputs: tuple[InputLayer, ...]
+    training: TileIndex
+    validation: TileIndex | None
+    test: TileIndex | None
+
+
+def _look_at(recipe: TrainingRecipe) -> _Scenery:
+    """Find tiles, and the scaling where nobody has said it."""
+    wanted = every_layer(recipe.training[0]) if recipe.inputs is None else recipe.inputs
+    readers = {
+        role: TileReader(scenes, inputs=wanted, tile=recipe.tile, cache_bytes=CACHE_BYTES)
+        for role, scenes in (("training", recipe.training), ("validation", recipe.validation), ("test", recipe.test))
+        if scenes  # made for all of them first, because a reader refuses what does not go together before it reads
+    }
+    index = partial(index_tiles, inputs=wanted, tile=recipe.tile, min_valid=recipe.sampling.min_valid)
+    training = index(recipe.training)
+    inputs = recipe.inputs
+    if inputs is None:
+        inputs = measured_inputs(readers["training"], measured_tiles(training), names=[layer.name for layer in wanted])
+    return _Scenery(
+        inputs=inputs,
+        training=training,
+        validation=_judging(recipe.validation, index, role="validation"),
+        test=_judging(recipe.test, index, role="test"),
+    )
+
+
+def _judging(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role: str) -> TileIndex | None:
+    if not scenes:
+        return None
+    try:
+        return index(scenes)
+    except TrainingError as error:
+        raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
+
+
+def _launch(plan: TrainingPlan, *, device: torch.device, devices: int, show: ShowProgress) -> None:
+    try:
+        from rtsx.training.lightning import launch  # of the extra `train`
+    except ImportError as error:
+        raise MissingExtraError(f"Training needs the train extra: pip install 'rtsx[train]' ({error}).") from error
+    launch(fit, plan, device=device, devices=devices, precision=plan.recipe.optimisation.precision, show=show)
+
+
+def _shown(moment: Progress, *, logs: Sequence[RowLogger], progress: ShowProgress | None) -> None:
+    if moment.row is not None:
+        for log in logs:
+            log.log(moment.row)
+    if progress is not None:
+        progress(moment)
+
+
+def _resolved(device: str) -> torch.device:
+    try:
+        return resolve_device(device)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _keep(
+    plan: TrainingPlan,
+    finished: Finished,
+    *,
+    log: Sequence[LogRow],
+    best_epoch: int,
+    provenance: Mapping[str, object],
+    judging: TileIndex | None,
+) -> TrainedRun:
+    """Write bundle, report and, last of all, the result."""
+    threshold = finished.bundle.threshold
+    validation = finished.validation
+    bundle: ModelBundle = replace(finished.bundle, provenance=provenance)
+    run = TrainedRun(
+        folder=plan.folder.path,
+        bundle=bundle,
+        epochs=log[-1].epoch,
+        best_epoch=best_epoch,
+        validation=None if validation is None else validation.scores(threshold),
+        test={name: judgement.scores(threshold) for name, judgement in finished.test.items()},
+    )
+    bundle.save(plan.folder.bundle, overwrite=True)
+    write_report(plan, finished, log=log, run=run, judging=judging)
+    plan.folder.finish(result_of(run))
+    return run

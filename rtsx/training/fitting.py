@@ -1,0 +1,203 @@
+"""The epochs of a training, in one process of it: learn, judge, remember."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rtsx.errors import TrainingError
+from rtsx.training.ahead import ReadAhead
+from rtsx.training.batch import Batch
+from rtsx.training.checkpoint import Best, Checkpoint
+from rtsx.training.draws import TileAddress
+from rtsx.training.judgement import Judgement
+from rtsx.training.judging import chunked, judge
+from rtsx.training.learner import Learner, on_cpu
+from rtsx.training.log import LogRow, write_log
+from rtsx.training.plan import TrainingPlan
+from rtsx.training.progress import Progress, ShowProgress
+from rtsx.training.reading import TileReader
+from rtsx.training.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from rtsx.training.lightning import Engine
+
+__all__ = ["CACHE_BYTES", "fit"]
+
+CACHE_BYTES = 2**30
+"""Chunks of training scenes that a reader keeps; as much again for validation."""
+
+
+def fit(engine: "Engine", plan: TrainingPlan, show: ShowProgress | None) -> None:
+    """Train until no epoch is left or patience has run out, from the last checkpoint on where there is one.
+
+    What comes out is the checkpoint on disk; the first process writes it, at the end of every epoch.
+
+    Raises
+    ------
+    TrainingError
+        A loss is NaN or infinite; tiles cannot be read; the checkpoint cannot.
+    """
+    with (
+        torch.random.fork_rng(devices=[engine.device] if engine.device.type == "cuda" else []),
+        _readers(plan) as readers,
+    ):
+        epochs = _Epochs(engine, plan, show=show)
+        while not epochs.is_done:
+            epochs.run(*readers)
+
+
+@contextmanager
+def _readers(plan: TrainingPlan) -> Iterator[tuple[ReadAhead, ReadAhead | None]]:
+    recipe = plan.recipe
+    tile_reader = TileReader(recipe.training, inputs=plan.inputs, tile=recipe.tile, cache_bytes=CACHE_BYTES)
+    with ReadAhead(tile_reader, num_workers=plan.num_workers) as training:
+        if not plan.validation:
+            yield training, None
+            return
+        tile_reader = TileReader(recipe.validation, inputs=plan.inputs, tile=recipe.tile, cache_bytes=CACHE_BYTES)
+        with ReadAhead(tile_reader, num_workers=plan.num_workers) as validation:
+            yield training, validation
+
+
+class _Epochs:
+    """One epoch after the other, and what is known after each."""
+
+    def __init__(self, engine: "Engine", plan: TrainingPlan, *, show: ShowProgress | None) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._show = show
+        self._learner = Learner(plan, engine)
+        self._epoch = 0
+        self._best: Best | None = None
+        self._log: list[LogRow] = []
+        self.is_done = False
+        if plan.folder.checkpoint.exists():
+            self._go_on(Checkpoint.open(plan.folder.checkpoint))
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.recipe != self._plan.digest:
+            raise TrainingError(
+                f"The checkpoint {self._plan.folder.checkpoint} belongs to another recipe. Train into another folder, or with "
+                "overwrite=True."
+            )
+        self.is_done = checkpoint.is_done
+        self._learner.restore(checkpoint)
+        self._epoch, self._best, self._log = checkpoint.epoch, checkpoint.best, list(checkpoint.log)
+
+    def run(self, training: ReadAhead, validation: ReadAhead | None) -> None:
+        """Run the next epoch, up to its checkpoint."""
+        loss, rate = self._learn(training)
+        state = self._learner.judge_from()
+        judgement = self._judge(validation) if validation else None
+        self._epoch += 1
+        row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
+        self._log.append(row)
+        if self._best is None or row.iou is None or (self._best.iou is not None and row.iou > self._best.iou):
+            self._best = Best(epoch=self._epoch, iou=row.iou, state=on_cpu(state))
+        recipe = self._plan.recipe
+        waited = self._epoch - self._best.epoch
+        self.is_done = self._epoch == recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
+        if self._engine.rank == 0:
+            done = self._learner.checkpoint(epoch=self._epoch, is_done=self.is_done, best=self._best, log=self._log)
+            done.save(self._plan.folder.checkpoint)
+            write_log(self._plan.folder.log, self._log)
+        self._engine.wait()
+        self._report(epoch=self._epoch - 1, step=row.step, loss=loss, rate=rate, row=row)
+
+    def _learn(self, reader: ReadAhead) -> tuple[float, float]:
+        """Mean loss and last learning rate of the epoch."""
+        plan, epoch = self._plan, self._epoch
+        first = plan.first_step[epoch]
+        shares = [tiles[self._engine.rank :: self._engine.n_ranks] for tiles in plan.batches(epoch)]
+        total, rate = 0.0, 0.0
+        for place, batch in enumerate(reader.batches(shares)):
+            rate = learning_rate(plan.recipe.optimisation, step=first + place, steps=plan.steps, epoch=epoch)
+            loss, shown = self._learner.loss(batch, epoch=epoch, place=place)
+            total += self._checked(loss, shown, shares[place], place=place)
+            self._learner.learn(loss, learning_rate=rate)
+            mean = total / (place + 1)
+            self._report(epoch=epoch, step=first + place + 1, loss=mean, rate=rate, row=None)
+        return total / len(shares), rate
+
+    def _checked(self, loss: torch.Tensor, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
+        """The loss as a number, averaged over the processes; before the weights have seen it."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._keep(batch, tiles, place=place, loss=value)
+        value = float(self._engine.add_up(torch.tensor(value, dtype=torch.float64))) / self._engine.n_ranks
+        if math.isfinite(value):
+            return value
+        names = [scene.name for scene in self._plan.recipe.training]
+        places = ", ".join(f"{names[tile.scene]} at {tile.start}" for tile in self._plan.batches(self._epoch)[place])
+        raise TrainingError(
+            f"The loss is {value} in epoch {self._epoch + 1}, step {place + 1}, on tiles of {places}. The batch is kept in "
+            f"{self._plan.folder.failed_batch}. Look there for extreme values; a lower learning rate, gradient_clip=1, a warm-up, or "
+            "precision='float32' helps where the values are fine."
+        )
+
+    def _keep(self, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
+        here = batch.to(torch.device("cpu"))
+        np.savez_compressed(
+            self._plan.folder.failed_batch,
+            stored=here.stored.numpy(),
+            valid=here.valid.numpy(),
+            truth=here.truth.numpy(),
+            layers=np.array(here.layers),
+            scenes=np.array([self._plan.recipe.training[tile.scene].name for tile in tiles]),
+            starts=np.array([tile.start for tile in tiles]),
+            epoch=self._epoch + 1,
+            step=place + 1,
+            loss=loss,
+        )
+
+    def _judge(self, reader: ReadAhead) -> Judgement:
+        plan, engine = self._plan, self._engine
+        share = plan.validation[engine.rank :: engine.n_ranks]
+        size = max(plan.recipe.batch_size // engine.n_ranks, 1)
+        own = judge(
+            self._learner.answer,
+            reader.batches(chunked(share, size)),
+            inputs=plan.inputs,
+            fill=plan.recipe.fill,
+            channels=self._learner.channels,
+            device=engine.device,
+        )
+        return own.with_counts(engine.add_up(own.to_counts()))
+
+    def _report(self, *, epoch: int, step: int, loss: float, rate: float, row: LogRow | None) -> None:
+        if self._show is not None:
+            self._show(
+                Progress(
+                    epoch=epoch + 1,
+                    epochs=self._plan.recipe.epochs,
+                    step=step,
+                    steps=self._plan.steps,
+                    loss=loss,
+                    learning_rate=rate,
+                    row=row,
+                )
+            )
+
+
+def _row(judgement: Judgement | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
+    if judgement is None:
+        return LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
+    threshold = judgement.best_threshold
+    each = judgement.by_class(threshold)
+    average_precision = judgement.mean_average_precision()
+    return LogRow(
+        epoch=epoch,
+        step=step,
+        loss=loss,
+        learning_rate=rate,
+        threshold=threshold,
+        iou=judgement.mean_iou(threshold),
+        precision=float(np.mean([scores.precision for scores in each])),
+        recall=float(np.mean([scores.recall for scores in each])),
+        f1=float(np.mean([scores.f1 for scores in each])),
+        average_precision=None if math.isnan(average_precision) else average_precision,
+    )

@@ -1,0 +1,83 @@
+"""Networks to train, from their spec: built, given weights to start from, and looked at beforehand."""
+
+from collections.abc import Sequence
+
+import torch
+
+from rtsx.errors import BundleError, TrainingError
+from rtsx.model import build_network
+from rtsx.model.smp import network_stride
+from rtsx.training.encoder_weights import load_encoder
+from rtsx.training.network import NetworkSpec
+
+__all__ = ["new_network", "output_classes", "stride_of"]
+
+# What the recipe says elsewhere, or what would turn logits into something else.
+_NOT_OPTIONS = ("activation", "aux_params", "classes", "encoder_name", "encoder_weights", "in_channels")
+
+
+def output_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of a network's output channels: the class itself where there is one, else ``background`` in front of them.
+
+    Examples
+    --------
+    >>> output_classes(["slump"]), output_classes(["slump", "lake"])
+    (('slump',), ('background', 'slump', 'lake'))
+    """
+    return tuple(classes) if len(classes) == 1 else ("background", *classes)
+
+
+def new_network(spec: NetworkSpec, *, layers: int, classes: int, seed: int) -> torch.nn.Module:
+    """Build a network as it is before the first step; the caller's random numbers are left alone.
+
+    Parameters
+    ----------
+    spec
+        Architecture, encoder and what it starts from.
+    layers, classes
+        Input and output channels.
+    seed
+        Of the random weights.
+
+    Raises
+    ------
+    TrainingError
+        Something of the spec is unknown, or the encoder's weights cannot be had or do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _built(spec, layers=layers, classes=classes)
+        if spec.encoder_weights is not None:
+            load_encoder(network, spec)
+    return network
+
+
+def stride_of(spec: NetworkSpec) -> int:
+    """Total down-sampling of a network, px, found without its numbers.
+
+    Raises
+    ------
+    TrainingError
+        Something of the spec is unknown.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return network_stride(_built(spec, layers=3, classes=1))
+        except NotImplementedError:
+            # Some encoders read numbers while they are built.
+            return network_stride(_built(spec, layers=3, classes=1))
+
+
+def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:
+    reserved = sorted(set(spec.options) & set(_NOT_OPTIONS))
+    if reserved:
+        raise TrainingError(
+            f"Options {reserved} of {spec.architecture} are not free: layers, classes and encoder have fields of their own, "
+            "and a network in training answers with logits alone. Remove them."
+        )
+    options = {**spec.options, "encoder_name": spec.encoder, "in_channels": layers, "classes": classes}
+    try:
+        return build_network(spec.architecture, options)
+    except BundleError as error:
+        raise TrainingError(f"The network cannot be built. {error}") from error

@@ -1,0 +1,86 @@
+"""The plan of a training: everything that its epochs depend on, found before the first of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from rtsx.model import InputLayer
+from rtsx.training.draws import TileAddress, draw_epoch, validation_tiles
+from rtsx.training.folder import RunFolder
+from rtsx.training.recipe import TrainingRecipe
+from rtsx.training.tiles import TileIndex
+
+__all__ = ["TrainingPlan", "plan_training"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """A recipe and what has been found out about its scenes. Walked twice, it gives the same batches."""
+
+    recipe: TrainingRecipe
+    """What was asked for; checked."""
+    digest: str
+    """Digest of the recipe and its data."""
+    inputs: tuple[InputLayer, ...]
+    """Channels of the network, with their scaling."""
+    index: TileIndex = field(repr=False)
+    """Tiles of the training scenes."""
+    validation: tuple[TileAddress, ...] = field(repr=False)
+    """Tiles of the validation scenes; empty without any."""
+    steps_of_epoch: tuple[int, ...]
+    """Batches of each epoch."""
+    folder: RunFolder
+    """Where everything is kept."""
+    num_workers: int
+    """Processes that read tiles; 0 reads in a thread."""
+
+    @property
+    def steps(self) -> int:
+        """Batches of all epochs."""
+        return sum(self.steps_of_epoch)
+
+    @property
+    def first_step(self) -> tuple[int, ...]:
+        """Number of each epoch's first step, from 0; one more at the end."""
+        return tuple(accumulate(self.steps_of_epoch, initial=0))
+
+    def batches(self, epoch: int) -> Sequence[tuple[TileAddress, ...]]:
+        """Tiles of each batch of an epoch, from 0. Every batch is full."""
+        size = self.recipe.batch_size
+        tiles = _drawn(self.recipe, self.index, epoch=epoch, count=self.steps_of_epoch[epoch] * size)
+        return [tiles[start : start + size] for start in range(0, len(tiles), size)]
+
+
+def plan_training(
+    recipe: TrainingRecipe,
+    *,
+    digest: str,
+    inputs: tuple[InputLayer, ...],
+    index: TileIndex,
+    validation: TileIndex | None,
+    folder: RunFolder,
+    num_workers: int,
+) -> TrainingPlan:
+    """Count the batches of every epoch, and lay out the validation."""
+    if recipe.steps_per_epoch is None:
+        # A batch that would not be full is left out, because batch normalisation learns nothing good from one or two tiles.
+        steps = tuple(
+            max(len(_drawn(recipe, index, epoch=epoch, count=None)) // recipe.batch_size, 1)
+            for epoch in range(recipe.epochs)
+        )
+    else:
+        steps = (recipe.steps_per_epoch,) * recipe.epochs
+    return TrainingPlan(
+        recipe=recipe,
+        digest=digest,
+        inputs=inputs,
+        index=index,
+        validation=validation_tiles(validation) if validation else (),
+        steps_of_epoch=steps,
+        folder=folder,
+        num_workers=num_workers,
+    )
+
+
+def _drawn(recipe: TrainingRecipe, index: TileIndex, *, epoch: int, count: int | None) -> tuple[TileAddress, ...]:
+    return draw_epoch(index, sampling=recipe.sampling, epoch=epoch, epochs=recipe.epochs, seed=recipe.seed, count=count)

@@ -1,0 +1,105 @@
+"""A recipe as JSON: what a run's folder keeps of it, and by which it is told from another."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+
+from rtsx.cube import geobox_of, layer_names, packing
+from rtsx.training.recipe import TrainingRecipe
+from rtsx.training.scene import TrainingScene
+
+__all__ = ["differences", "recipe_record"]
+
+_ROLES = ("training", "validation", "test")
+
+
+def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
+    """Everything that a training's result depends on, as JSON values, with digests in place of the scenes' data.
+
+    Reads one tile of each scene. `provenance` is left out: it changes no answer.
+    """
+    record = {
+        name: _plain(getattr(recipe, name))
+        for name in (field.name for field in fields(recipe))
+        if name not in {*_ROLES, "provenance"}
+    }
+    scenes = {role: [_scene_record(scene, side=recipe.tile) for scene in getattr(recipe, role)] for role in _ROLES}
+    return record | scenes
+
+
+def differences(old: object, new: object, *, path: str = "") -> Iterator[str]:
+    """Lines that say where two records differ.
+
+    Examples
+    --------
+    >>> list(differences({"seed": 0, "network": {"encoder": "a"}}, {"seed": 1, "network": {"encoder": "a"}}))
+    ['seed: 0 there, 1 here']
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys([*old, *new]):
+            yield from differences(old.get(name), new.get(name), path=f"{path}.{name}" if path else str(name))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, (one, other) in enumerate(zip(old, new, strict=True)):
+            name = one.get("name", place) if isinstance(one, Mapping) else place
+            yield from differences(one, other, path=f"{path}[{name}]")
+    elif old != new:
+        yield f"{path}: {_short(old)} there, {_short(new)} here"
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner) for inner in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _scene_record(scene: TrainingScene, *, side: int) -> dict[str, object]:
+    geobox = geobox_of(scene.cube)
+    names = layer_names(scene.cube)
+    return {
+        "name": scene.name,
+        "group": scene.group,
+        # Digested once more, because a truth's own digest may be as long as it likes.
+        "truth": hashlib.sha256(scene.truth.digest.encode()).hexdigest(),
+        "shape": list(scene.truth.shape),
+        "crs": str(geobox.crs),
+        "transform": [float(number) for number in geobox.affine[:6]],
+        "layers": {
+            name: {"dtype": str(scene.cube[name].dtype), **_plain_packing(scene, name)} for name in sorted(names)
+        },
+        "has_mask": "valid" in scene.cube,
+        "middle": _digest_of_middle(scene, side=side),
+    }
+
+
+def _plain_packing(scene: TrainingScene, name: str) -> dict[str, object]:
+    # NaN as a word, because JSON has none and it is not equal to itself.
+    return {
+        key: "nan" if isinstance(value, float) and np.isnan(value) else value
+        for key, value in packing(scene.cube[name]).items()
+    }
+
+
+def _digest_of_middle(scene: TrainingScene, *, side: int) -> str:
+    """sha256 of all layers in a window in the middle of a scene: tells other imagery on the same grid without reading it all."""
+    window = {}
+    for axis, length in zip(("y", "x"), scene.truth.shape, strict=True):
+        start = max((length - side) // 2, 0)
+        window[axis] = slice(start, start + side)
+    names = sorted((*layer_names(scene.cube), *(("valid",) if "valid" in scene.cube else ())))
+    seen = scene.cube[names].isel(window).compute(scheduler="synchronous")
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"\0{name}\0".encode())
+        digest.update(np.ascontiguousarray(seen[name].values).tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
