@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rtsx.config import build_cube, load_cube_recipe, open_cube
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
-    from rtsx.evaluation import evaluate
+    from rtsx.evaluation import cross_validate, evaluate
     from rtsx.footprints import extract_footprints, validate_footprints, write_footprints
     from rtsx.grid import Cell, Grid
     from rtsx.inference import predict_cube
@@ -34,6 +34,7 @@ __all__ = [
     "TilePlan",
     "__version__",
     "build_cube",
+    "cross_validate",
     "evaluate",
     "export_cog",
     "extract_footprints",
@@ -54,6 +55,7 @@ _HOMES = {
     "ModelBundle": "rtsx.model",
     "TilePlan": "rtsx.tiling",
     "build_cube": "rtsx.config",
+    "cross_validate": "rtsx.evaluation",
     "evaluate": "rtsx.evaluation",
     "export_cog": "rtsx.cube",
     "extract_footprints": "rtsx.footprints",

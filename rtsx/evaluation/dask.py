@@ -1,11 +1,11 @@
 """The driver: walks the blocks of all scenes as one graph, each chunk computed once, and adds up what is counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import dask.array as da
 import numpy as np
@@ -22,9 +22,9 @@ from rtsx.evaluation.pieces import ObjectPieces, join_pieces
 from rtsx.evaluation.pyproj import pixel_area_m2
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.footprints.plan import Block, BlockPlan
-from rtsx.labels import Truth
+from rtsx.labels import Truth, TruthWindow
 
-__all__ = ["judge_rasters"]
+__all__ = ["judge_rasters", "reduce_blocks"]
 
 BLOCK_SIZE = 2048
 """Side of the blocks, in pixels, in which arrays in memory are worked through."""
@@ -44,6 +44,31 @@ def judge_rasters(cases: Sequence[RasterCase], *, rule: JudgingRule) -> list[tup
     lazy = iter(compute(*(each for each in pending if isinstance(each, da.Array))))
     found = [next(lazy)[0] if isinstance(each, da.Array) else each for each in pending]
     return [_finished(case, counted, rule=rule, least=n) for case, counted, n in zip(cases, found, least, strict=True)]
+
+
+class Summable(Protocol):
+    """What blocks are counted into."""
+
+    def __add__(self, more: Self) -> Self:
+        """Counts of both."""
+        ...
+
+
+Sum = TypeVar("Sum", bound=Summable)
+
+
+def reduce_blocks(stacked: xr.DataArray, kernel: Callable[[NDArray[Any], TruthWindow], Sum]) -> Sum:
+    """The sum of what a kernel returns for each block of an array (layer, y, x) and its window; each chunk computed once."""
+    height, width = stacked.shape[1:]
+    if stacked.chunks is None:
+        blocks = BlockPlan.regular((height, width), size=BLOCK_SIZE).blocks
+        return reduce(add, [kernel(stacked.values[:, *block.window], block.window) for block in blocks])
+    whole = da.asarray(stacked.data).rechunk({0: -1})
+    plan = BlockPlan(rows=whole.chunks[1], columns=whole.chunks[2])
+    boxes = da.map_blocks(
+        _Reduced(kernel, plan), whole, dtype=object, chunks=((1,), *((1,) * n for n in whole.numblocks[1:]))
+    )
+    return reduce(add, cast("list[Sum]", boxes.compute().ravel().tolist()))
 
 
 def _finished(case: RasterCase, counted: BlockCounts, *, rule: JudgingRule, least: int) -> tuple[ClassCounts, ...]:
@@ -183,3 +208,19 @@ class _JudgeTask:
             )
         except EvaluationError as error:
             raise EvaluationError(f"Scene {self.scene!r} cannot be judged: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """A kernel that returns arrays of one object, because dask arrays are made of arrays."""
+
+    kernel: Callable[[NDArray[Any], TruthWindow], Any]
+    """Counts a block."""
+    plan: BlockPlan
+    """Where the blocks lie."""
+
+    def __call__(self, chunk: NDArray[Any], block_id: tuple[int, int, int]) -> NDArray[np.object_]:
+        box = np.empty((1, 1, 1), np.object_)
+        window = self.plan.blocks[block_id[1] * len(self.plan.columns) + block_id[2]].window
+        box[0, 0, 0] = self.kernel(chunk, window)
+        return box

@@ -12,7 +12,7 @@ from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.labels.pyproj import densified, transformed
 
-__all__ = ["equal_area", "pixel_area_m2", "to_plane"]
+__all__ = ["equal_area", "lonlat_of", "pixel_area_m2", "to_plane"]
 
 Geometries = NDArray[np.object_]
 _LONLAT = CRS.from_epsg(4326)
@@ -34,12 +34,17 @@ def pixel_area_m2(pred: xr.Dataset) -> float:
             f"Objects are measured on the ground, and the prediction has no place there: {error}"
         ) from error
     row, column = (length // 2 for length in geobox.shape)
-    corners = [
-        geobox.affine @ place for place in ((column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1))
-    ]
+    transform = geobox.affine
+    pixel = np.array([(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)], np.float64)
+    corners = pixel @ [[transform.a, transform.d], [transform.b, transform.e]] + [transform.c, transform.f]
     ring = transformed(np.array([shapely.Polygon(corners)], np.object_), CRS.from_user_input(geobox.crs), _LONLAT)
     lon, lat = shapely.get_coordinates(ring)[:-1].T
     return abs(float(_GEOD.polygon_area_perimeter(lon, lat)[0]))
+
+
+def lonlat_of(outlines: Geometries, crs: CRS) -> Geometries:
+    """Outlines in longitude and latitude, degrees, their edges followed closely."""
+    return transformed(densified(outlines, crs), crs, _LONLAT)
 
 
 def equal_area(outlines: Geometries, crs: CRS) -> CRS:

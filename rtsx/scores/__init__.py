@@ -1,5 +1,6 @@
 """How an answer compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
 
+from rtsx.scores.agreement import AgreementCounts, majority
 from rtsx.scores.area import AreaScores
 from rtsx.scores.boundary import BoundaryScores, boundary_band
 from rtsx.scores.objects import ObjectOverlaps, ObjectScores
@@ -10,6 +11,7 @@ from rtsx.scores.tally import LEVELS_OF_FLOAT, LEVELS_OF_UINT8, PixelTally
 __all__ = [
     "LEVELS_OF_FLOAT",
     "LEVELS_OF_UINT8",
+    "AgreementCounts",
     "AreaScores",
     "BoundaryScores",
     "ObjectOverlaps",
@@ -20,6 +22,7 @@ __all__ = [
     "best_threshold",
     "boundary_band",
     "calibration_error",
+    "majority",
     "percentile_interval",
     "resamples",
 ]

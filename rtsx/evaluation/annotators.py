@@ -1,0 +1,146 @@
+"""The public door to the agreement of annotators."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from rtsx.cube import geobox_of
+from rtsx.errors import CubeError, EvaluationError
+from rtsx.evaluation.agreement import Agreement
+from rtsx.evaluation.cases import UNCOUNTED, RasterCase, case_of
+from rtsx.evaluation.dask import reduce_blocks
+from rtsx.evaluation.scene import JudgedScene
+from rtsx.labels import IGNORED, Truth, TruthWindow
+from rtsx.scores import AgreementCounts
+
+__all__ = ["annotator_agreement"]
+
+
+def annotator_agreement(
+    annotators: Mapping[str, Truth | xr.DataArray | gpd.GeoDataFrame],
+    like: xr.Dataset,
+    *,
+    models: Mapping[str, xr.Dataset] | None = None,
+    class_name: str | None = None,
+    threshold: float | None = None,
+) -> Agreement:
+    """Compare what several people have outlined on one ground, and models with them.
+
+    A pixel is the target for an annotator if its centre lies in one of his outlines, and for the majority if it is for at
+    least half of the annotators. It counts where no annotator has 255, all models are valid, and `like` is where it has a
+    variable `valid`; on the same pixels for everyone. Computed block by block, each chunk of a model once.
+
+    Parameters
+    ----------
+    annotators
+        At least two, by name: polygons in any CRS, an integer raster (y, x) with its CRS, coded 0, 1 and 255 for unknown, or
+        a `Truth`.
+    like
+        What lies on the pixels that are compared: a cube or a prediction, with a CRS.
+    models
+        Predictions on the same pixels, by name.
+    class_name
+        The class that is compared. None: the only one that all know.
+    threshold
+        Least probability (0-1) of what a model found. None: its own decision.
+
+    Raises
+    ------
+    EvaluationError
+        Fewer than two annotators, two of one name, different grids, a missing CRS, no pixel that counts, or geometry
+        that is no area.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> import rioxarray
+    >>> like = xr.Dataset({"red": (("y", "x"), np.zeros((4, 4)))}, coords={"y": [35, 25, 15, 5], "x": [5, 15, 25, 35]})
+    >>> like = like.rio.write_crs("EPSG:32652")
+    >>> drawn = {
+    ...     "one": gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 20, 40)], crs="EPSG:32652"),
+    ...     "two": gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 40, 20)], crs="EPSG:32652"),
+    ... }
+    >>> agreement = annotator_agreement(drawn, like)
+    >>> round(agreement.mean_pairwise_iou, 3), agreement.majority_px
+    (0.333, 12)
+    """
+    if len(annotators) < 2:
+        raise EvaluationError(f"Agreement is between two annotators at least; got {len(annotators)}.")
+    given = dict(models or {})
+    if twice := sorted(set(annotators) & set(given)):
+        raise EvaluationError(f"Annotators and models have names of their own, but {', '.join(twice)} is both.")
+    classes = None if class_name is None else [class_name]
+    blank = _blank(like, class_name)
+    drawn = [_case(name, blank, labels, classes=classes, threshold=None) for name, labels in annotators.items()]
+    first = drawn[0].truth
+    found = [_case(name, pred, first, classes=classes, threshold=threshold) for name, pred in given.items()]
+    _check_grids(like, given)
+    stacked = xr.concat([drawn[0].decided, *(case.decided for case in found)], dim="class", join="override")
+    kernel = _Kernel(truths=tuple(case.truth for case in drawn), numbers=tuple(case.numbers[0] for case in drawn))
+    counts = reduce_blocks(stacked, kernel)
+    if not counts.judged:
+        raise EvaluationError("No pixel counts: nowhere do all annotators know what is there and all models are valid.")
+    return Agreement(annotators=tuple(annotators), models=tuple(given), counts=counts)
+
+
+def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:
+    """A prediction of nothing on the pixels of `like`, for the checks that predictions and truths undergo."""
+    try:
+        geobox = geobox_of(like)
+    except CubeError as error:
+        raise EvaluationError(f"Annotators are compared on the pixels of a raster with a CRS: {error}") from error
+    chunks = tuple(like.chunksizes.get(name, (length,)) for name, length in zip("yx", geobox.shape, strict=True))
+    nothing = xr.zeros_like(xr.DataArray(np.broadcast_to(np.uint8(0), geobox.shape), dims=("y", "x")))
+    blank = xr.Dataset({"binary": nothing.chunk(dict(zip("yx", chunks, strict=True))) if like.chunks else nothing})
+    coords = {name: one for name, one in like.coords.items() if set(one.dims) <= {"y", "x"}}
+    blank = blank.assign_coords(coords)
+    if "valid" in like.data_vars:
+        blank["valid"] = like["valid"]
+    return blank if class_name is None else blank.assign_attrs(bundle_classes=[class_name])
+
+
+def _case(
+    name: str,
+    pred: xr.Dataset,
+    truth: Truth | xr.DataArray | gpd.GeoDataFrame,
+    *,
+    classes: Sequence[str] | None,
+    threshold: float | None,
+) -> RasterCase:
+    case = case_of(JudgedScene(name=name, prediction=pred, truth=truth), classes=classes, threshold=threshold)
+    assert isinstance(case, RasterCase), "the prediction is a raster"
+    return case
+
+
+def _check_grids(like: xr.Dataset, models: Mapping[str, xr.Dataset]) -> None:
+    for name, pred in models.items():
+        try:
+            differs = geobox_of(pred) != geobox_of(like)
+        except CubeError as error:
+            raise EvaluationError(f"Model {name!r} has no place on the ground: {error}") from error
+        if differs:
+            raise EvaluationError(
+                f"Model {name!r} lies on another grid than the pixels that are compared: predict those."
+            )
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Counts one block."""
+
+    truths: tuple[Truth, ...]
+    """One for each annotator."""
+    numbers: tuple[int, ...]
+    """Value of the class in each of them."""
+
+    def __call__(self, decided: NDArray[np.uint8], window: TruthWindow) -> AgreementCounts:
+        """Count a block; the first of `decided` (model, y, x) says only where pixels count."""
+        seen = [truth.read(window) for truth in self.truths]
+        masks = [values == number for values, number in zip(seen, self.numbers, strict=True)]
+        masks += [model == 1 for model in decided[1:]]
+        counted = (decided != UNCOUNTED).all(axis=0) & (np.stack(seen) != IGNORED).all(axis=0)
+        return AgreementCounts.of(np.stack(masks), counted, annotators=len(self.truths))

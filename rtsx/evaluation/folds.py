@@ -1,0 +1,215 @@
+"""The plan of a cross-validation: which scenes are learnt from, chosen by and tested on, fold by fold. Names only."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from rtsx.errors import EvaluationError
+
+__all__ = ["ALL_OTHERS", "POOLED", "Fold", "FoldPlan", "PlannedUnit", "transfer_plan"]
+
+ALL_OTHERS = "all others"
+"""What a fold has learnt from that was given everything but the groups it is tested on."""
+POOLED = "pooled"
+"""What a fold has learnt from that was given a part of every group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedUnit:
+    """Scenes that are never divided between learning and testing, because they show the same ground or the same labels."""
+
+    group: str
+    """Region, or whatever else stays on one side."""
+    scenes: tuple[str, ...]
+    """Their names."""
+    positives: int
+    """Labelled pixels in all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One training and what it is tested on."""
+
+    name: str
+    """Tells the fold from the others."""
+    trained_on: str
+    """Row of the transfer matrix: a group, `ALL_OTHERS` or `POOLED`."""
+    training: tuple[str, ...]
+    """Scenes that are learnt from."""
+    validation: tuple[str, ...]
+    """Scenes that choose epoch and threshold, of the same groups as those of the training."""
+    test: tuple[str, ...]
+    """Scenes that are judged; nothing is learnt or chosen from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldPlan:
+    """All folds; a pure function of scenes, groups and seed.
+
+    Examples
+    --------
+    >>> units = [PlannedUnit(group=g, scenes=(f"{g}1",), positives=9) for g in ("lena", "yukon", "banks")]
+    >>> plan = FoldPlan.leave_one_out(units, validation=0.0, seed=0)
+    >>> [(fold.name, fold.training, fold.test) for fold in plan.folds][:2]
+    [('lena', ('yukon1', 'banks1'), ('lena1',)), ('yukon', ('lena1', 'banks1'), ('yukon1',))]
+    """
+
+    folds: tuple[Fold, ...]
+    """At least one."""
+
+    @classmethod
+    def leave_one_out(cls, units: Sequence[PlannedUnit], *, validation: float, seed: int) -> Self:
+        """Each group is tested by what was learnt from all others.
+
+        Raises
+        ------
+        EvaluationError
+            There is one group only, or one has no labelled pixel.
+        """
+        groups = _checked_groups(units, validation)
+        return cls(folds=_folds(units, {group: (group,) for group in groups}, validation=validation, seed=seed))
+
+    @classmethod
+    def k_fold(cls, units: Sequence[PlannedUnit], *, folds: int, validation: float, seed: int) -> Self:
+        """Groups are dealt to `folds` parts of about as many scenes, and each part is tested by what the others taught.
+
+        Raises
+        ------
+        EvaluationError
+            A fold would be empty, there is one group only, or one has no labelled pixel.
+        """
+        groups = _checked_groups(units, validation)
+        if not 2 <= folds <= len(groups):
+            raise EvaluationError(
+                f"Groups are never divided, so {len(groups)} of them ({', '.join(groups)}) make 2 to {len(groups)} folds; "
+                f"with folds={folds} {'one would be empty' if folds > len(groups) else 'nothing would be left to learn from'}."
+            )
+        sizes = {group: sum(len(unit.scenes) for unit in units if unit.group == group) for group in groups}
+        order = [groups[number] for number in np.random.default_rng(seed).permutation(len(groups))]
+        parts: list[list[str]] = [[] for _ in range(folds)]
+        # The largest first, each to the part that has least; an empty part before all, so that none stays empty.
+        for group in sorted(order, key=lambda name: -sizes[name]):
+            min(parts, key=lambda part: (sum(sizes[name] for name in part), len(part))).append(group)
+        dealt = {f"fold {number}": tuple(part) for number, part in enumerate(parts, 1)}
+        return cls(folds=_folds(units, dealt, validation=validation, seed=seed))
+
+    def to_json(self) -> str:
+        """Everything as JSON; `from_json` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, document: str) -> Self:
+        """A plan from its JSON."""
+        read: list[dict[str, Any]] = json.loads(document)["folds"]
+        return cls(folds=tuple(Fold(**{k: _tupled(v) for k, v in fold.items()}) for fold in read))
+
+
+def transfer_plan(units: Sequence[PlannedUnit], *, held_out: float, validation: float, seed: int) -> FoldPlan:
+    """The plan of a transfer matrix: learnt from each group alone, from all others, and from all together.
+
+    Every row is tested on the same ground: of each group a part, about `held_out` of its scenes, that nothing is learnt
+    from. A group that cannot be divided is tested whole by what the others taught, and never by itself.
+
+    Raises
+    ------
+    EvaluationError
+        There is one group only, or one has no labelled pixel.
+    """
+    groups = _checked_groups(units, validation)
+    if not 0 < held_out < 1:
+        raise EvaluationError(
+            f"held_out is the part of a group's scenes that is tested, between 0 and 1; got {held_out}."
+        )
+    own = {group: [unit for unit in units if unit.group == group] for group in groups}
+    tested = {group: _drawn(own[group], share=held_out, key=(seed, number)) for number, group in enumerate(groups)}
+    kept = {group: [unit for unit in own[group] if unit not in tested[group]] for group in groups}
+    tests = {group: _names(tested[group] or own[group]) for group in groups}
+
+    def fold(name: str, *, trained_on: str, sources: Sequence[str], targets: Sequence[str]) -> Fold:
+        learnt = [unit for group in sources for unit in kept[group]]
+        key = (seed, len(groups) + groups.index(sources[0]), len(sources))
+        chosen = _drawn(learnt, share=validation, key=key)
+        return Fold(
+            name=name,
+            trained_on=trained_on,
+            training=_names([unit for unit in learnt if unit not in chosen]),
+            validation=_names(chosen),
+            test=tuple(scene for group in targets for scene in tests[group]),
+        )
+
+    divided = [group for group in groups if tested[group]]
+    folds = []
+    for group in groups:
+        targets = [each for each in groups if each != group or each in divided]
+        folds.append(fold(group, trained_on=group, sources=[group], targets=targets))
+    for group in groups:
+        others = [each for each in groups if each != group]
+        folds.append(fold(f"all but {group}", trained_on=ALL_OTHERS, sources=others, targets=[group]))
+    if divided:
+        folds.append(fold(POOLED, trained_on=POOLED, sources=groups, targets=divided))
+    return FoldPlan(folds=tuple(folds))
+
+
+def _checked_groups(units: Sequence[PlannedUnit], validation: float) -> list[str]:
+    """The groups, in the order in which they first occur."""
+    if not 0 <= validation < 1:
+        raise EvaluationError(f"validation is a part of the training scenes, from 0 to below 1; got {validation}.")
+    groups = list(dict.fromkeys(unit.group for unit in units))
+    if len(groups) < 2:
+        only = f"all scenes are of group {groups[0]!r}" if groups else "there is no scene"
+        raise EvaluationError(
+            f"What is learnt in one group is tested in another, so there have to be two at least, but {only}: say which "
+            "region each scene lies in, with group=..."
+        )
+    bare = [group for group in groups if not any(unit.positives for unit in units if unit.group == group)]
+    if bare:
+        raise EvaluationError(
+            f"Every group needs a labelled pixel to be tested by, but {', '.join(map(repr, bare))} has none: leave its scenes "
+            "out, put them into another group, or check that the labels lie on them."
+        )
+    return groups
+
+
+def _folds(
+    units: Sequence[PlannedUnit], parts: Mapping[str, tuple[str, ...]], *, validation: float, seed: int
+) -> tuple[Fold, ...]:
+    folds = []
+    for number, (name, groups) in enumerate(parts.items()):
+        learnt = [unit for unit in units if unit.group not in groups]
+        chosen = _drawn(learnt, share=validation, key=(seed, number))
+        folds.append(
+            Fold(
+                name=name,
+                trained_on=ALL_OTHERS,
+                training=_names([unit for unit in learnt if unit not in chosen]),
+                validation=_names(chosen),
+                test=_names([unit for unit in units if unit.group in groups]),
+            )
+        )
+    return tuple(folds)
+
+
+def _drawn(units: Sequence[PlannedUnit], *, share: float, key: Sequence[int]) -> list[PlannedUnit]:
+    """Units with about a share of all scenes, one with labels among them; none where the rest would have no label."""
+    order = [units[number] for number in np.random.default_rng(list(key)).permutation(len(units))]
+    labelled = [unit for unit in order if unit.positives]
+    if share == 0 or len(labelled) < 2:
+        return []
+    wanted = share * sum(len(unit.scenes) for unit in units)
+    drawn, scenes = [labelled[0]], len(labelled[0].scenes)
+    for unit in order:
+        if unit not in (labelled[0], labelled[-1]) and scenes + len(unit.scenes) <= wanted:
+            drawn.append(unit)
+            scenes += len(unit.scenes)
+    return drawn
+
+
+def _names(units: Sequence[PlannedUnit]) -> tuple[str, ...]:
+    return tuple(scene for unit in units for scene in unit.scenes)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,92 @@
+"""How several masks of one ground agree, counted: pure arrays, and counts of parts add up."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AgreementCounts", "majority"]
+
+Counts = NDArray[np.int64]
+
+
+def majority(votes: NDArray[np.integer], *, voters: int) -> NDArray[np.bool_]:
+    """True where at least half of the voters see the target.
+
+    At least half, instead of more than half, because that is the rule of the published majority of ten experts; for an odd
+    number of voters the two are the same.
+
+    Examples
+    --------
+    >>> majority(np.array([0, 4, 5, 6]), voters=10).tolist()
+    [False, False, True, True]
+    """
+    return np.asarray((2 * votes >= voters) & (votes > 0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AgreementCounts:
+    """Pixels that masks share with each other and with the majority of the annotators among them.
+
+    The first `annotators` masks vote; the others, such as models, are compared with them.
+    """
+
+    annotators: int
+    """How many of the masks vote."""
+    shared: Counts
+    """(mask, mask) pixels that both see."""
+    sizes: Counts
+    """(mask,) pixels that each sees."""
+    all_shared: Counts
+    """(mask,) pixels that each shares with the majority of all annotators."""
+    all_size: int
+    """Pixels of that majority."""
+    others_shared: Counts
+    """(mask,) pixels that each shares with the majority of the annotators besides itself."""
+    others_size: Counts
+    """(mask,) pixels of that majority."""
+    judged: int
+    """Pixels that count."""
+
+    @classmethod
+    def of(cls, masks: NDArray[np.bool_], counted: NDArray[np.bool_], *, annotators: int) -> Self:
+        """Count masks (mask, y, x) where `counted` (y, x)."""
+        flat = masks[:, counted]
+        votes = flat[:annotators].sum(axis=0, dtype=np.int64)
+        by_all = majority(votes, voters=annotators)
+        others_shared, others_size = np.zeros((2, len(flat)), np.int64)
+        for number, mask in enumerate(flat):
+            votes_too = number < annotators
+            by_others = majority(votes - mask, voters=annotators - 1) if votes_too else by_all
+            others_shared[number], others_size[number] = np.count_nonzero(by_others & mask), np.count_nonzero(by_others)
+        shared = [[np.count_nonzero(one & other) for other in flat] for one in flat]
+        return cls(
+            annotators=annotators,
+            shared=np.array(shared, np.int64),
+            sizes=flat.sum(axis=1, dtype=np.int64),
+            all_shared=np.array([np.count_nonzero(by_all & mask) for mask in flat], np.int64),
+            all_size=int(np.count_nonzero(by_all)),
+            others_shared=others_shared,
+            others_size=others_size,
+            judged=flat.shape[1],
+        )
+
+    def __add__(self, more: Self) -> Self:
+        if self.annotators != more.annotators or self.sizes.shape != more.sizes.shape:
+            raise ValueError("Counts of one ground are of the same masks.")
+        return type(self)(
+            annotators=self.annotators,
+            shared=self.shared + more.shared,
+            sizes=self.sizes + more.sizes,
+            all_shared=self.all_shared + more.all_shared,
+            all_size=self.all_size + more.all_size,
+            others_shared=self.others_shared + more.others_shared,
+            others_size=self.others_size + more.others_size,
+            judged=self.judged + more.judged,
+        )
+
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union (mask, mask); 1 where neither sees anything."""
+        union = self.sizes[:, None] + self.sizes[None, :] - self.shared
+        return np.asarray(np.divide(self.shared, union, out=np.ones(union.shape), where=union > 0), np.float64)
