@@ -1,17 +1,21 @@
 """Probability to outlines: objects merged across every border, measured on the ellipsoid, written to vector files."""
 
+from rtsx.footprints.cleaning import clean_footprints
 from rtsx.footprints.extraction import extract_footprints
 from rtsx.footprints.geographic import to_geographic
 from rtsx.footprints.joining import merge_footprints
 from rtsx.footprints.schema import validate_footprints
+from rtsx.footprints.simplification import simplify_footprints
 from rtsx.footprints.summary import track_summary
 from rtsx.footprints.tracks import track_footprints
 from rtsx.footprints.writing import read_footprints, write_footprints
 
 __all__ = [
+    "clean_footprints",
     "extract_footprints",
     "merge_footprints",
     "read_footprints",
+    "simplify_footprints",
     "to_geographic",
     "track_footprints",
     "track_summary",

@@ -55,9 +55,7 @@ def cells(pred, cuts):
                 for (start, stop), length in ((rows, pred.sizes["y"]), (columns, pred.sizes["x"]))
             )
             # A side that would have a narrower halo takes all that there is: then the rest is an end of the data.
-            part = pred.isel(
-                y=slice(rows[0] - top, rows[1] + bottom), x=slice(columns[0] - left, columns[1] + right)
-            )
+            part = pred.isel(y=slice(rows[0] - top, rows[1] + bottom), x=slice(columns[0] - left, columns[1] + right))
             yield part, (top, bottom, left, right)
 
 
@@ -82,7 +80,7 @@ def assert_same(one, other):
     pd.testing.assert_frame_equal(one.drop(columns="geometry"), other.drop(columns="geometry"), check_exact=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cut_map(), st.sampled_from([0.0, 3.5 * PIXEL_M2, 8.5 * PIXEL_M2]))
 def test_cells_merge_to_the_whole(case, min_area_m2):
     level, valid, water, cuts, order, dtype = case
@@ -91,9 +89,7 @@ def test_cells_merge_to_the_whole(case, min_area_m2):
     pred = prediction(level, valid, dtype=dtype)
     on_water = pred["valid"].copy(data=water)
     whole = extract(pred, min_area_m2=min_area_m2, water=on_water)
-    parts = [
-        extract(part, min_area_m2=min_area_m2, water=on_water, halo=halo) for part, halo in cells(pred, cuts)
-    ]
+    parts = [extract(part, min_area_m2=min_area_m2, water=on_water, halo=halo) for part, halo in cells(pred, cuts)]
     merged = merge_footprints([parts[number] for number in order], min_area_m2=min_area_m2)
     validate_footprints(merged)
     assert list(merged["footprint_id"]) == list(whole["footprint_id"])
@@ -101,10 +97,10 @@ def test_cells_merge_to_the_whole(case, min_area_m2):
     assert_same(merged[columns], whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(cut_map())
 def test_merging_in_steps_is_merging_at_once(case):
-    level, valid, water, cuts, order, dtype = case
+    level, valid, water, cuts, order, _ = case
     cuts = [[cut + EDGE_DISTANCE for cut in axis] for axis in cuts]
     level, valid, _ = padded(level, valid, water)
     parts = [extract(part, min_area_m2=0, halo=halo) for part, halo in cells(prediction(level, valid), cuts)]
@@ -116,7 +112,7 @@ def test_merging_in_steps_is_merging_at_once(case):
     assert_same(in_steps, at_once)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
 def test_overlapping_scenes_unite_in_any_order(seed, count):
     """Ground, ids and statistics of the union do not depend on the order of scenes and rows."""
