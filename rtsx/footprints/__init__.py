@@ -4,6 +4,7 @@ from rtsx.footprints.cleaning import clean_footprints
 from rtsx.footprints.extraction import extract_footprints
 from rtsx.footprints.geographic import to_geographic
 from rtsx.footprints.joining import merge_footprints
+from rtsx.footprints.levels import level1_footprints, level2_footprints
 from rtsx.footprints.schema import validate_footprints
 from rtsx.footprints.simplification import simplify_footprints
 from rtsx.footprints.summary import track_summary
@@ -13,6 +14,8 @@ from rtsx.footprints.writing import read_footprints, write_footprints
 __all__ = [
     "clean_footprints",
     "extract_footprints",
+    "level1_footprints",
+    "level2_footprints",
     "merge_footprints",
     "read_footprints",
     "simplify_footprints",

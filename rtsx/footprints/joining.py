@@ -19,7 +19,7 @@ from rtsx.footprints.pyproj import longest_edge
 from rtsx.footprints.schema import validate_footprints
 from rtsx.footprints.shapely import meeting
 
-__all__ = ["merge_footprints", "unite_rows"]
+__all__ = ["in_order", "merge_footprints", "stack", "unite_rows"]
 
 SEAM_M = 0.001
 """Outlines this near to each other touch, in m: cells of one lattice agree to the last bits of their coordinates only."""
@@ -81,7 +81,7 @@ def merge_footprints(
     kept = united[(united["area_m2"] >= min_area_m2) | is_cut]
     if complete:
         kept = kept.drop(columns=[name for name in ("cut", "prob_counts") if name in kept.columns])
-    merged = _in_order(kept)
+    merged = in_order(kept)
     repeated = merged["footprint_id"].duplicated()
     if repeated.any():
         raise FootprintError(
@@ -144,25 +144,19 @@ def unite_rows(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) 
     several = [member for member in members if len(member) > 1]
     if not several:
         return rows
-    first = [min(member, key=lambda row: place_of(str(rows["footprint_id"].iat[row]))) for member in several]
-    united = pool(rows, several, first=first, tolerance=seam(rows))
+    first = [min(member, key=lambda row: _place_of(str(rows["footprint_id"].iat[row]))) for member in several]
+    united = pool(rows, several, first=first, tolerance=_seam(rows))
     return pd.concat([rows[alone], united], ignore_index=True)
 
 
-def place_of(footprint_id: str) -> tuple[float, float, str]:
-    """Return row and column of the first pixel that an id names, or infinities, and the id.
-
-    Examples
-    --------
-    >>> place_of("2024_slump_y-3x12")
-    (-3.0, 12.0, '2024_slump_y-3x12')
-    """
+def _place_of(footprint_id: str) -> tuple[float, float, str]:
+    """Return row and column of the first pixel that an id names, or infinities, and the id."""
     found = _PLACE.search(footprint_id)
     row, column = (float(found[1]), float(found[2])) if found else (np.inf, np.inf)
     return row, column, footprint_id
 
 
-def seam(rows: geopandas.GeoDataFrame) -> float:
+def _seam(rows: geopandas.GeoDataFrame) -> float:
     """Return `SEAM_M` in the unit of the CRS."""
     return SEAM_M * longest_edge(CRS.from_user_input(rows.crs)) / 500.0
 
@@ -176,7 +170,7 @@ def _times(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) -> N
 
 
 def _groups(rows: geopandas.GeoDataFrame, times: NDArray[np.int64]) -> NDArray[np.int64]:
-    one, other = meeting(np.asarray(rows.geometry.array, np.object_), distance=seam(rows))
+    one, other = meeting(np.asarray(rows.geometry.array, np.object_), distance=_seam(rows))
     same = times[one] == times[other]
     count = len(rows)
     graph = scipy.sparse.coo_array((np.ones(int(same.sum()), bool), (one[same], other[same])), shape=(count, count))
@@ -193,8 +187,9 @@ def _filled(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return rows
 
 
-def _in_order(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    row, column, name = zip(*map(place_of, rows["footprint_id"]), strict=True) if len(rows) else ((), (), ())
+def in_order(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return rows by time, class and first pixel."""
+    row, column, name = zip(*map(_place_of, rows["footprint_id"]), strict=True) if len(rows) else ((), (), ())
     key = pd.DataFrame(
         {
             "date": rows["date"].to_numpy(),

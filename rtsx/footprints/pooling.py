@@ -15,9 +15,9 @@ from rtsx.footprints.pyproj import centroids, measure
 from rtsx.footprints.schema import COLUMNS, OPTIONAL
 from rtsx.footprints.shapely import unite_on_ground
 
-__all__ = ["LISTED", "pool"]
+__all__ = ["pool"]
 
-LISTED = ("scene_id", "bundle_id", "bundle_digest")
+_LISTED = ("scene_id", "bundle_id", "bundle_digest", "images")
 """Columns whose entries are put together as a list separated by commas, where they differ."""
 
 _STATISTICS = ("n_pixels", "prob_min", "prob_max", "prob_mean", "prob_median", "prob_std")
@@ -77,7 +77,7 @@ def _describe(columns: Columns, outlines: NDArray[np.object_], united: shapely.G
     if seen_once > 1 - 1e-9:
         seen_once = 1.0
     attributes: dict[str, Any] = {name: _agreed(column) for name, column in columns.items()}
-    attributes |= {name: _listed(columns[name]) for name in LISTED}
+    attributes |= {name: _listed(columns[name]) for name in _LISTED if name in columns}
     for name, take in _EXTREMES.items():
         if name in columns:
             known = columns[name][~pd.isna(columns[name])]
