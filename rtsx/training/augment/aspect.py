@@ -41,7 +41,8 @@ def turned_aspect(batch: Batch, *, sign: int, degrees: torch.Tensor | float) -> 
     top to bottom 180 - a. Where north is not at the top, as rtsx measures aspect from true north, a mirrored picture is
     one of ground whose meridian leans to the other side; that ground exists too.
 
-    Level ground, which rtsx writes as exactly 0, stays 0; sloping ground that comes to face north is 360, to stay apart.
+    Level ground, which rtsx writes as exactly 0, stays 0, and so does the rare slope that faces north to the last bit, which
+    cannot be told from it. Sloping ground that comes to face north is 360, to stay apart.
 
     Parameters
     ----------
