@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rtsx.config import build_cube, load_cube_recipe, open_cube
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.evaluation import cross_validate, evaluate
-    from rtsx.footprints import extract_footprints, validate_footprints, write_footprints
+    from rtsx.footprints import extract_footprints, track_footprints, validate_footprints, write_footprints
     from rtsx.grid import Cell, Grid
     from rtsx.inference import predict_cube
     from rtsx.model import InputLayer, ModelBundle
@@ -41,6 +41,7 @@ __all__ = [
     "load_cube_recipe",
     "open_cube",
     "predict_cube",
+    "track_footprints",
     "validate_cube",
     "validate_footprints",
     "write_cube",
@@ -62,6 +63,7 @@ _HOMES = {
     "load_cube_recipe": "rtsx.config",
     "open_cube": "rtsx.config",
     "predict_cube": "rtsx.inference",
+    "track_footprints": "rtsx.footprints",
     "validate_cube": "rtsx.cube",
     "validate_footprints": "rtsx.footprints",
     "write_cube": "rtsx.cube",

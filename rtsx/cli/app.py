@@ -23,6 +23,10 @@ COMMANDS = {
         module="rtsx.cli.footprints",
         help="Outline the objects of a map, with area, perimeter, place and probability of each.",
     ),
+    "track": Entry(
+        module="rtsx.cli.track",
+        help="Follow objects over years: growth, first and last sighting, what became of each.",
+    ),
     "cog": Entry(
         module="rtsx.cli.cog",
         help="Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",

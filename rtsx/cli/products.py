@@ -7,6 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 import rtsx
+from rtsx.cli.cleanup import CleanUp, open_water
 from rtsx.cli.outputs import require_local, require_suffix
 from rtsx.cli.progress import progress
 from rtsx.errors import FootprintError
@@ -68,18 +69,26 @@ def write_outlines(
     edge_distance: int = 10,
     drop_edge: bool = False,
     geographic: bool = False,
+    cleanup: CleanUp | None = None,
 ) -> int:
-    """Outline the objects of a prediction, write them, and return how many there are."""
+    """Outline the objects of a prediction, clean and write them, and return how many there are."""
+    water = None if cleanup is None or cleanup.water is None else open_water(cleanup.water)
+    from rtsx.footprints import to_geographic  # here, because it loads rasterio
+
     with progress("outlining"):
         outlines = rtsx.extract_footprints(
             pred,
-            min_area_m2=min_area_m2,
+            min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2,
             threshold=threshold,
             class_name=class_name,
             edge_distance=edge_distance,
             drop_edge=drop_edge,
-            geographic=geographic,
+            water=water,
         )
+        if cleanup is not None:
+            outlines = cleanup.apply(outlines, min_area_m2=min_area_m2)
+        if geographic:
+            outlines = to_geographic(outlines)
     Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     rtsx.write_footprints(outlines, path, overwrite=overwrite)
     return len(outlines)

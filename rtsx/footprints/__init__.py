@@ -1,4 +1,4 @@
-"""Probability to outlines: objects merged across every border, measured on the ellipsoid, written to vector files."""
+"""Probability to outlines, and outlines to tracks: merged across borders, measured on the ellipsoid, followed over years."""
 
 from rtsx.footprints.cleaning import clean_footprints
 from rtsx.footprints.extraction import extract_footprints
@@ -9,7 +9,7 @@ from rtsx.footprints.schema import validate_footprints
 from rtsx.footprints.simplification import simplify_footprints
 from rtsx.footprints.summary import track_summary
 from rtsx.footprints.tracks import track_footprints
-from rtsx.footprints.writing import read_footprints, write_footprints
+from rtsx.footprints.writing import read_footprints, write_footprints, write_tracks
 
 __all__ = [
     "clean_footprints",
@@ -24,4 +24,5 @@ __all__ = [
     "track_summary",
     "validate_footprints",
     "write_footprints",
+    "write_tracks",
 ]

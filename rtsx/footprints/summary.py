@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.tracks import TRACK_COLUMNS
+from rtsx.footprints.tracks import check_tracks
 
 __all__ = ["STATUSES", "track_summary"]
 
@@ -73,7 +73,7 @@ def track_summary(
         raise FootprintError(
             f"stable_within is a part of the first area, at least 0, not {stable_within}: 0.1 allows 10 per cent"
         )
-    _check_columns(tracks)
+    check_tracks(tracks)
     mapped = _mapped_years(tracks, years)
     names, track = np.unique(tracks["track_id"].to_numpy(str), return_inverse=True)
     year = np.searchsorted(mapped, tracks["year"].to_numpy())
@@ -85,14 +85,6 @@ def track_summary(
     into = _mergers(tracks, names, track)
     area = np.where(seen, _with_mergers(area, seen, into=into), np.nan)
     return _tabulate(tracks, (names, track), area=area, into=into, mapped=mapped, stable_within=stable_within)
-
-
-def _check_columns(tracks: pd.DataFrame) -> None:
-    missing = [name for name in TRACK_COLUMNS if name not in tracks.columns]
-    if missing:
-        raise FootprintError(
-            f"tracks need the columns {', '.join(missing)}, which are not there: make them with rtsx.track_footprints"
-        )
 
 
 def _mapped_years(tracks: pd.DataFrame, years: Sequence[int] | None) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from rtsx.footprints.links import Links, link_outlines
 from rtsx.footprints.pyproj import measure
 from rtsx.footprints.yearly import check_years
 
-__all__ = ["TRACK_COLUMNS", "track_footprints"]
+__all__ = ["TRACK_COLUMNS", "check_tracks", "track_footprints"]
 
 TRACK_COLUMNS = {
     "track_id": "object",
@@ -104,6 +104,21 @@ def track_footprints(
     tracks = _tabulate(rows, links, lineage=trace_lineage(links, starts=starts))
     tracks.attrs["years"] = list(years)
     return tracks
+
+
+def check_tracks(tracks: pd.DataFrame) -> None:
+    """Check that a table has the columns of tracks.
+
+    Raises
+    ------
+    FootprintError
+        Some are missing.
+    """
+    missing = [name for name in TRACK_COLUMNS if name not in tracks.columns]
+    if missing:
+        raise FootprintError(
+            f"tracks need the columns {', '.join(missing)}, which are not there: make them with rtsx.track_footprints"
+        )
 
 
 def _stack(years: Mapping[int, geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:

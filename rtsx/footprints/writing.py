@@ -1,4 +1,4 @@
-"""Footprints on disk: GeoParquet, GeoPackage and FlatGeobuf."""
+"""Footprints and tracks on disk: GeoParquet, GeoPackage and FlatGeobuf."""
 
 import uuid
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import shapely
 
 from rtsx.errors import FootprintError, OutputExistsError, OutputNotWritableError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
+from rtsx.footprints.tracks import check_tracks
 
-__all__ = ["read_footprints", "write_footprints"]
+__all__ = ["read_footprints", "write_footprints", "write_tracks"]
 
 _OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 # IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
@@ -49,33 +50,41 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
         The folder is missing or cannot be written to.
     """
     target = Path(path)
-    write = _writer(target)
+    _writer(target)
     validate_footprints(footprints)
-    if target.is_dir() or (target.exists() and not overwrite):
-        cure = "choose another name" if target.is_dir() else "choose another name or pass overwrite=True"
-        raise OutputExistsError(f"footprints go to a new file, but {target} exists already: {cure}")
-    # In the same folder, instead of a temporary one, because only a rename within a file system is atomic. The ending
-    # stays last, because the drivers look at it.
-    draft = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
-    try:
-        draft.touch(exist_ok=False)
-        draft.unlink()
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"the folder of {target} must exist and be writable, but {error.strerror or error}: "
-            "create it, change its permissions, or choose another"
-        ) from error
-    try:
-        write(footprints, draft, target.stem)
-        draft.replace(target)
-    except (OSError, *_OGR) as error:
-        raise OutputNotWritableError(
-            f"writing {len(footprints)} footprints to {target} failed ({error}): is the disk full?"
-        ) from error
-    finally:
-        for leftover in target.parent.glob(f"{draft.name}*"):
-            leftover.unlink()
-    return target
+    return _write_whole(footprints, target, overwrite=overwrite, what="footprints")
+
+
+def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write tracks to one file, complete or not at all.
+
+    Parameters
+    ----------
+    tracks : geopandas.GeoDataFrame
+        What `track_footprints` gives.
+    path : str or pathlib.Path
+        As in `write_footprints`.
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+
+    Returns
+    -------
+    pathlib.Path
+        Where they are.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or `tracks` has not the columns of tracks.
+    OutputExistsError
+        The path is taken and `overwrite` is False.
+    OutputNotWritableError
+        The folder is missing or cannot be written to.
+    """
+    target = Path(path)
+    _writer(target)
+    check_tracks(tracks)
+    return _write_whole(tracks, target, overwrite=overwrite, what="tracks")
 
 
 def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
@@ -125,6 +134,36 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     footprints = conform(dict(table.items()), geometry)
     extra = [name for name in table.columns if name not in {*footprints.columns, table.geometry.name}]
     return footprints.join(table[extra]) if extra else footprints
+
+
+def _write_whole(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool, what: str) -> Path:
+    """Write a table that has been checked."""
+    write = _writer(target)
+    if target.is_dir() or (target.exists() and not overwrite):
+        cure = "choose another name" if target.is_dir() else "choose another name or pass overwrite=True"
+        raise OutputExistsError(f"{what} go to a new file, but {target} exists already: {cure}")
+    # In the same folder, instead of a temporary one, because only a rename within a file system is atomic. The ending
+    # stays last, because the drivers look at it.
+    draft = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
+    try:
+        draft.touch(exist_ok=False)
+        draft.unlink()
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"the folder of {target} must exist and be writable, but {error.strerror or error}: "
+            "create it, change its permissions, or choose another"
+        ) from error
+    try:
+        write(table, draft, target.stem)
+        draft.replace(target)
+    except (OSError, *_OGR) as error:
+        raise OutputNotWritableError(
+            f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
+        ) from error
+    finally:
+        for leftover in target.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+    return target
 
 
 def _writer(path: Path) -> Writer:

@@ -1,0 +1,96 @@
+"""What `rtsx footprints` does with outlines before it writes them: flags, water, simplification."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import rtsx
+from rtsx.errors import FootprintError
+
+if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
+    import geopandas
+    import xarray as xr
+
+__all__ = ["CleanUp", "Flag", "open_water"]
+
+Flag = Literal["small", "edge", "water", "weak"]
+"""Flags that `--drop` takes: those of `rtsx.footprints.clean_footprints`."""
+
+_VECTORS = (".parquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanUp:
+    """Rules for outlines, as the options give them."""
+
+    flags: bool
+    """Whether outlines are flagged instead of left out."""
+    drop: tuple[str, ...]
+    """Flags with which an outline is left out."""
+    water: str | None
+    """File that says where there is water; None for none."""
+    max_water: float
+    """Part of an outline (0-1) that may be water."""
+    min_prob_mean: float
+    """Least mean probability (0-1)."""
+    simplify_m: float | None
+    """Length in m whose square is the smallest triangle at a corner; None leaves the corners."""
+
+    def __post_init__(self) -> None:
+        """Refuse flags that there are none of, and files that are not there."""
+        unknown = [flag for flag in self.drop if flag not in get_args(Flag)]
+        if unknown:
+            raise FootprintError(f"--drop takes some of {', '.join(get_args(Flag))}; got {', '.join(unknown)}.")
+        if self.simplify_m is not None and not 0 < self.simplify_m < float("inf"):
+            raise FootprintError(f"--simplify-m takes a length above 0 m; got {self.simplify_m}.")
+        for option, value in {"--max-water": self.max_water, "--min-prob-mean": self.min_prob_mean}.items():
+            if not 0 <= value <= 1:
+                raise FootprintError(f"{option} takes a part from 0 to 1; got {value}. For 20 per cent give 0.2.")
+
+    @property
+    def is_flagging(self) -> bool:
+        """Whether outlines get flags."""
+        return self.flags or bool(self.drop) or self.water is not None or self.min_prob_mean > 0
+
+    def apply(self, outlines: "geopandas.GeoDataFrame", *, min_area_m2: float) -> "geopandas.GeoDataFrame":
+        """Return the outlines with flags, without those to be dropped, simplified."""
+        from rtsx.footprints import clean_footprints, simplify_footprints
+
+        if self.is_flagging:
+            outlines = clean_footprints(
+                outlines,
+                min_area_m2=min_area_m2,
+                max_water=self.max_water,
+                min_prob_mean=self.min_prob_mean,
+                keep=[flag for flag in get_args(Flag) if flag not in self.drop],
+            )
+        if self.simplify_m is not None:
+            outlines = simplify_footprints(outlines, tolerance_m=self.simplify_m)
+        return outlines
+
+
+def open_water(path: str) -> "xr.DataArray | geopandas.GeoDataFrame":
+    """Open a raster of one layer, lazily, or polygons.
+
+    Raises
+    ------
+    FootprintError
+        The raster has several layers, or the polygons cannot be read.
+    """
+    import geopandas  # here, for the same reason
+
+    suffix = Path(path).suffix.lower()
+    if suffix in _VECTORS:
+        if "://" not in path and not Path(path).is_file():
+            raise FootprintError(f"--water names a file, but {path} is none. Check the path.")
+        try:
+            return geopandas.read_parquet(path) if suffix == ".parquet" else geopandas.read_file(path)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FootprintError(f"{path} cannot be read as polygons of water ({error}).") from error
+    layers = rtsx.open_cube(path).data_vars
+    if len(layers) != 1 and "water" not in layers:
+        raise FootprintError(
+            f"--water takes a raster of one layer, or of one that is called water; {path} has "
+            f"{', '.join(map(str, layers))}. Write the one that is 1 on water to a file of its own."
+        )
+    return layers["water" if "water" in layers else next(iter(layers))]
