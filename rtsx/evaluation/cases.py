@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from rtsx.cube import geobox_of
+from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, LabelError
 from rtsx.evaluation.counts import Unit
 from rtsx.evaluation.scene import JudgedScene
@@ -170,7 +171,7 @@ def _check_grids(scene: JudgedScene, pred: xr.Dataset, truth: xr.DataArray) -> N
     if grids[0] != grids[1]:
         raise EvaluationError(
             f"Prediction and truth of scene {scene.name!r} lie on different grids: "
-            + " and ".join(f"{g.crs}, transform {tuple(g.affine)[:6]}, {g.shape.yx} px" for g in grids)
+            + " and ".join(map(describe_geobox, grids))
             + ". Warp the truth onto the prediction's grid."
         )
 

@@ -17,6 +17,7 @@ from rtsx.evaluation.scene import JudgedScene
 from rtsx.evaluation.trainer import Trainer
 from rtsx.inference import predict_cube
 from rtsx.training import TrainingRecipe, TrainingScene
+from rtsx.training.checking import check_recipe
 
 __all__ = ["FoldJob"]
 
@@ -71,6 +72,19 @@ class FoldJob:
         unfinished.replace(done)
         return document
 
+    def check(self) -> None:
+        """Refuse a fold that could not be trained; reads no pixel.
+
+        Raises
+        ------
+        EvaluationError
+            Its recipe is none; names the fold.
+        """
+        try:
+            check_recipe(self._own_recipe())
+        except RtsxError as error:
+            raise EvaluationError(f"Fold {self.fold.name!r} cannot be trained: {error}") from error
+
     def _made(self) -> Evaluation:
         bundle = self.trainer(self._own_recipe(), self.folder / "run")
         judged = []
@@ -78,11 +92,10 @@ class FoldJob:
             scene = self.scenes[name]
             pred = predict_cube(scene.cube, bundle, device=self.device)
             judged.append(JudgedScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
-        known = [name for name in self.recipe.classes if name in self.scenes[self.fold.test[0]].truth.classes]
         rule = self.rule
         return evaluate(
             judged,
-            classes=known,
+            classes=self.recipe.classes,
             threshold=rule.threshold,
             object_iou=rule.object_iou,
             boundary=rule.boundary,

@@ -114,6 +114,9 @@ def _listed(
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
     listed = [scenes] if isinstance(scenes, JudgedScene) else list(scenes)
+    for scene in listed:
+        if not isinstance(scene, JudgedScene):
+            raise EvaluationError(f"A scene to judge is a JudgedScene, not {type(scene).__name__}.")
     names = [scene.name for scene in listed]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

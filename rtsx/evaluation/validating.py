@@ -213,7 +213,6 @@ def run_plan(
         raise EvaluationError(
             "A fold is trained with one seed at least, but seeds is empty: leave it out for the recipe's."
         )
-    claim(out, plan=plan, recipe=recipe, rule=rule, scenes=scenes)
     jobs = [
         FoldJob(
             fold=fold,
@@ -228,6 +227,9 @@ def run_plan(
         for number, fold in enumerate(plan.folds, 1)
         for each in chosen
     ]
+    for job in jobs:
+        job.check()
+    claim(out, plan=plan, recipe=recipe, rule=rule)
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
     results = tuple(
@@ -247,7 +249,7 @@ def run_plan(
 def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[PlannedUnit, ...]:
     if overlapping not in ("refuse", "merge"):
         raise EvaluationError(f"overlapping is 'refuse' or 'merge', not {overlapping!r}.")
-    grounds = [ground_of(scene, classes=recipe.classes) for scene in _scenes(recipe)]
+    grounds = [ground_of(scene) for scene in _scenes(recipe)]
     return planned_units(grounds, merge=overlapping == "merge")
 
 
