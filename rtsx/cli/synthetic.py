@@ -20,6 +20,7 @@ _RegionOption = Annotated[str, typer.Option(metavar="NAME", help="Field `region`
 _DensityOption = Annotated[
     float, typer.Option("--slumps-per-km2", help="Active slumps per km²; a real, dense region has about 0.1.", min=0)
 ]
+_LandscapeOption = Annotated[str, typer.Option(metavar="NAME", help="Kind of ground: plateau, polar-desert or yedoma.")]
 _DemOption = Annotated[int, typer.Option("--dem-resolution", metavar="2|10|32", help="Pixel of the elevation, m.")]
 
 
@@ -69,6 +70,7 @@ def scenes(
             "--one-day", help="Day, clouds and haze of the demo's scene, instead of those that follow from each seed."
         ),
     ] = False,
+    landscape: _LandscapeOption = "plateau",
     region: _RegionOption = "Synthetic",
     dem_resolution: _DemOption = 10,
     processes: Annotated[int | None, typer.Option(help="Scenes at a time; one per core if left out.", min=1)] = None,
@@ -86,7 +88,14 @@ def scenes(
     for seed in seed_list(seeds):
         usual = SceneSpec(seed=seed) if one_day else varied_spec(seed)
         specs.append(
-            replace(usual, size=size, slumps_per_km2=slumps_per_km2, region=region, dem_resolution_m=dem_resolution)
+            replace(
+                usual,
+                size=size,
+                slumps_per_km2=slumps_per_km2,
+                landscape=landscape,
+                region=region,
+                dem_resolution_m=dem_resolution,
+            )
         )
     written = write_scenes(specs, out, processes=processes or os.cpu_count() or 1)
     console = status()
@@ -113,6 +122,7 @@ def region(
     scenes: Annotated[int, typer.Option(help="Scenes a year.", min=1, max=50)] = 4,
     years: Annotated[str, typer.Option(metavar="A,B,...", help="Years with scenes.")] = "2024",
     slumps_per_km2: _DensityOption = 4.0,
+    landscape: _LandscapeOption = "plateau",
     name: _RegionOption = "SyntheticBorder",
     dem_resolution: _DemOption = 10,
 ) -> None:
@@ -126,6 +136,7 @@ def region(
         scenes=scenes,
         years=tuple(seed_list(years)),
         slumps_per_km2=slumps_per_km2,
+        landscape=landscape,
         dem_resolution_m=dem_resolution,
         region=name,
     )

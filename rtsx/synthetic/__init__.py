@@ -13,6 +13,7 @@ from rtsx.synthetic.demo import (
     write_demo_scene,
 )
 from rtsx.synthetic.ground import Ground, make_ground
+from rtsx.synthetic.landscape import LANDSCAPES, Landscape
 from rtsx.synthetic.region import DemTile, RegionSpec
 from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
 from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
@@ -21,6 +22,7 @@ from rtsx.synthetic.varied import varied_spec
 
 __all__ = [
     "DEMO_SEED",
+    "LANDSCAPES",
     "TEST_SEEDS",
     "TRAINING_SEEDS",
     "VALIDATION_SEEDS",
@@ -28,6 +30,7 @@ __all__ = [
     "DemoFiles",
     "Ground",
     "GroundSpec",
+    "Landscape",
     "RegionFiles",
     "RegionSpec",
     "Scene",

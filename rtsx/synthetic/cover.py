@@ -7,27 +7,13 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from scipy import ndimage
 
+from rtsx.synthetic.landscape import Landscape
 from rtsx.synthetic.noise import fractal_noise, smoothstep, upsample, value_noise
 from rtsx.synthetic.outline import blob, draw_areas
-from rtsx.synthetic.patch import MUD_DRY, MUD_WET
 from rtsx.synthetic.terrain import COARSE, LAKE, RIVER, SEA, Terrain
 
 __all__ = ["paint_bare_ground", "paint_shores", "paint_tundra", "paint_water"]
 
-TUSSOCK = (0.036, 0.060, 0.063, 0.232)
-"""Tussock tundra, the commonest cover."""
-SHRUB = (0.026, 0.049, 0.038, 0.300)
-"""Willow and dwarf birch, in hollows and along brooks."""
-SEDGE = (0.030, 0.049, 0.045, 0.185)
-"""Wet sedge meadow."""
-HEATH = (0.056, 0.080, 0.090, 0.212)
-"""Dry heath with lichen, on convex ground."""
-ROCK = (0.094, 0.122, 0.148, 0.195)
-"""Frost-shattered rock and dry till on hilltops."""
-GRAVEL = (0.108, 0.138, 0.164, 0.205)
-"""River bars and beaches."""
-BASIN = (0.032, 0.062, 0.051, 0.315)
-"""Lush sedge on the floor of a drained lake."""
 CLEAR_WATER = (0.027, 0.031, 0.018, 0.009)
 """Deep lake."""
 SILT_WATER = (0.060, 0.083, 0.086, 0.038)
@@ -45,7 +31,7 @@ def blend(reflectance: NDArray[np.float32], values: tuple[float, ...], weight: N
         band += (np.float32(value) - band) * weight
 
 
-def paint_tundra(terrain: Terrain, *, rng: np.random.Generator) -> NDArray[np.float32]:
+def paint_tundra(terrain: Terrain, *, landscape: Landscape, rng: np.random.Generator) -> NDArray[np.float32]:
     """Reflectance (band, y, x) at 3 m of the ground with its plants, without water, shores and scars."""
     middle, fine = terrain.elevation.shape, terrain.water.shape
     position = terrain.elevation - ndimage.gaussian_filter(terrain.elevation, 14)
@@ -61,15 +47,15 @@ def paint_tundra(terrain: Terrain, *, rng: np.random.Generator) -> NDArray[np.fl
     brook = ndimage.uniform_filter(terrain.brook.astype(np.float32), 5)
     bush += 5 * brook
 
-    reflectance = np.broadcast_to(colour(TUSSOCK), (4, *fine)).copy()
-    blend(reflectance, HEATH, smoothstep(dryness, 0.3, 1.8))
-    blend(reflectance, SEDGE, smoothstep(-dryness, 0.5, 1.6))
-    blend(reflectance, SHRUB, np.float32(0.9) * smoothstep(bush, 0.3, 1.3))
-    blend(reflectance, ROCK, np.float32(0.9) * smoothstep(dryness, rng.uniform(1.9, 2.5), 2.9))
+    reflectance = np.broadcast_to(colour(landscape.tussock), (4, *fine)).copy()
+    blend(reflectance, landscape.heath, smoothstep(dryness, 0.3, 1.8))
+    blend(reflectance, landscape.sedge, smoothstep(-dryness, 0.5, 1.6))
+    blend(reflectance, landscape.shrub, np.float32(0.9) * smoothstep(bush, 0.3, 1.3))
+    blend(reflectance, landscape.rock, np.float32(0.9) * smoothstep(dryness, rng.uniform(1.9, 2.5), 2.9))
     basin = ndimage.uniform_filter(terrain.basin.astype(np.float32), 3)
-    blend(reflectance, BASIN, basin * (np.float32(0.75) + np.float32(0.12) * np.clip(dryness, -2, 2)))
+    blend(reflectance, landscape.basin, basin * (np.float32(0.75) + np.float32(0.12) * np.clip(dryness, -2, 2)))
     ponds = smoothstep(value_noise(fine, spacing=9, rng=rng), 1.5, 2.0) * basin
-    blend(reflectance, MUD_WET, ponds)
+    blend(reflectance, landscape.mud_wet, ponds)
     mottle = 1 + 0.07 * fractal_noise(fine, coarsest=20, finest=2.5, persistence=0.75, rng=rng)
     troughs = np.exp(-((value_noise(fine, spacing=5, rng=rng) / 0.18) ** 2))
     flat = upsample(smoothstep(-np.abs(position), -0.7, -0.1), factor=COARSE, shape=fine)
@@ -79,7 +65,7 @@ def paint_tundra(terrain: Terrain, *, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def paint_shores(
-    reflectance: NDArray[np.float32], *, terrain: Terrain, rng: np.random.Generator
+    reflectance: NDArray[np.float32], *, terrain: Terrain, landscape: Landscape, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Lay gravel bars along rivers and beaches along lakes and sea, in place; returns their cover (y, x), 0-1."""
     fine = terrain.water.shape
@@ -93,14 +79,14 @@ def paint_shores(
     rough = value_noise(fine, spacing=60, rng=rng) + 0.4 * value_noise(fine, spacing=10, rng=rng)
     cover = np.maximum(cover, rim * smoothstep(rough, 0.2, 0.9))
     cover *= terrain.water == 0
-    blend(reflectance, GRAVEL, np.float32(0.9) * cover)
+    blend(reflectance, landscape.gravel, np.float32(0.9) * cover)
     damp = cover * smoothstep(value_noise(fine, spacing=8, rng=rng), 0.2, 1.2)
-    blend(reflectance, MUD_WET, np.float32(0.7) * damp)
+    blend(reflectance, landscape.mud_wet, np.float32(0.7) * damp)
     return np.asarray(cover, np.float32)
 
 
 def paint_bare_ground(
-    reflectance: NDArray[np.float32], *, terrain: Terrain, count: int, rng: np.random.Generator
+    reflectance: NDArray[np.float32], *, terrain: Terrain, landscape: Landscape, count: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Lay `count` patches of mud and till anywhere on land, without hollow or headwall, in place; returns their mask.
 
@@ -122,7 +108,7 @@ def paint_bare_ground(
         inside &= terrain.water[rows, columns] == 0
         grain = fractal_noise(shape, coarsest=24, finest=3, persistence=0.7, rng=rng)
         moist = np.clip(0.45 + rng.normal(0, 0.2) + 0.3 * grain, 0, 1)
-        mud = colour(MUD_WET) * moist + colour(MUD_DRY) * (1 - moist)
+        mud = colour(landscape.mud_wet) * moist + colour(landscape.mud_dry) * (1 - moist)
         soft = smoothstep(
             ndimage.gaussian_filter(inside.astype(np.float32), rng.uniform(0.7, 4)) + 0.16 * grain, 0.3, 0.75
         )

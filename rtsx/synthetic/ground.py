@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rtsx.synthetic.cover import paint_bare_ground, paint_shores, paint_tundra, paint_water
+from rtsx.synthetic.landscape import landscape_named
 from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample
 from rtsx.synthetic.outline import AREA_LARGEST_M2, draw_areas
 from rtsx.synthetic.patch import Patch, carve, cut_patch, paint_patch
@@ -128,20 +129,22 @@ def make_ground(spec: GroundSpec) -> Ground:
     ((4, 256, 256), dtype('float32'))
     """
     streams = [np.random.default_rng([spec.seed, part]) for part in range(6)]
-    terrain = make_terrain(spec.size, rng=streams[0])
+    landscape = landscape_named(spec.landscape)
+    terrain = make_terrain(spec.size, height=landscape.relief, rng=streams[0])
     scars = sites(spec, terrain=terrain, rng=streams[1])
     patches = [cut_patch(scar, size=spec.size, rng=streams[2]) for scar in scars]
     shape = (spec.size, spec.size)
     elevation = upsample(terrain.elevation, factor=COARSE, shape=shape)
     elevation += np.float32(0.12) * fractal_noise(shape, coarsest=10, finest=2.5, persistence=0.7, rng=streams[3])
-    reflectance = paint_tundra(terrain, rng=streams[3])
-    paint_shores(reflectance, terrain=terrain, rng=streams[3])
+    reflectance = paint_tundra(terrain, landscape=landscape, rng=streams[3])
+    paint_shores(reflectance, terrain=terrain, landscape=landscape, rng=streams[3])
     active = sum(scar.is_active for scar in scars)
-    paint_bare_ground(reflectance, terrain=terrain, count=round(BARE_PER_ACTIVE * active), rng=streams[3])
+    count = round(BARE_PER_ACTIVE * active)
+    paint_bare_ground(reflectance, terrain=terrain, landscape=landscape, count=count, rng=streams[3])
     paint_water(reflectance, terrain=terrain, plume=silt_plume(terrain, scars=scars, rng=streams[2]), rng=streams[3])
     for scar, patch in zip(scars, patches, strict=True):
         carve(elevation, scar=scar, patch=patch)
-        paint_patch(reflectance, scar=scar, patch=patch, water=terrain.water, rng=streams[2])
+        paint_patch(reflectance, scar=scar, patch=patch, landscape=landscape, water=terrain.water, rng=streams[2])
     return Ground(
         spec=spec,
         elevation=elevation,

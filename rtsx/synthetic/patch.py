@@ -8,19 +8,11 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from scipy import ndimage
 
+from rtsx.synthetic.landscape import Landscape
 from rtsx.synthetic.noise import smoothstep
 from rtsx.synthetic.scar import Scar
 
 __all__ = ["Patch", "carve", "cut_patch", "paint_patch"]
-
-MUD_WET = (0.052, 0.076, 0.094, 0.128)
-"""Reflectance of saturated thawed sediment: blue, green, red, nir."""
-MUD_DRY = (0.088, 0.118, 0.147, 0.200)
-"""Reflectance of drained sediment."""
-HEADWALL = (0.043, 0.056, 0.067, 0.088)
-"""Reflectance of the ice-rich headwall: dark, wet, bare."""
-REGROWTH = (0.034, 0.062, 0.052, 0.285)
-"""Reflectance of young willow and cottongrass on stabilised floors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +88,19 @@ def tongue(scar: Scar, *, patch: Patch) -> NDArray[np.float32]:
 
 
 def paint_patch(
-    reflectance: NDArray[np.float32], *, scar: Scar, patch: Patch, water: NDArray[np.uint8], rng: np.random.Generator
+    reflectance: NDArray[np.float32],
+    *,
+    scar: Scar,
+    patch: Patch,
+    landscape: Landscape,
+    water: NDArray[np.uint8],
+    rng: np.random.Generator,
 ) -> None:
     """Colour a scar and its tongue in `reflectance` (band, y, x), in place; open water keeps its own colour."""
     rows, columns = patch.window
     window = reflectance[:, rows, columns]
-    wet, dry, wall, green = (np.array(c, np.float32)[:, None, None] for c in (MUD_WET, MUD_DRY, HEADWALL, REGROWTH))
+    colours = (landscape.mud_wet, landscape.mud_dry, landscape.headwall, landscape.regrowth)
+    wet, dry, wall, green = (np.array(colour, np.float32)[:, None, None] for colour in colours)
     up = np.clip(patch.up_m / scar.length_m, 0, 1)
     moist = np.clip(0.5 + rng.normal(0, 0.18) + 0.24 * patch.grain - 0.2 * up, 0, 1)
     mud = (wet * moist + dry * (1 - moist)) * np.float32(rng.uniform(0.85, 1.12))

@@ -78,6 +78,8 @@ class RegionSpec:
     """Part of a scene under cloud, on average, 0-0.5."""
     slumps_per_km2: float = 4.0
     """Active slumps per km² of ground."""
+    landscape: str = "plateau"
+    """Kind of ground, one of `LANDSCAPES`."""
     dem_resolution_m: int = 10
     """Pixel of the elevation, m: 2, 10 or 32."""
     dem_overlap: int = 0
@@ -117,6 +119,7 @@ class RegionSpec:
             top=float(top * PIXEL_M),
             size=max(side, 256),
             slumps_per_km2=self.slumps_per_km2,
+            landscape=self.landscape,
         )
 
     @cached_property

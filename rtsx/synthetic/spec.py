@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass, replace
 
 from rtsx.errors import CubeError
+from rtsx.synthetic.landscape import landscape_named
 
 __all__ = ["GroundSpec", "SceneSpec"]
 
@@ -34,6 +35,8 @@ class GroundSpec:
     """Side of the square, px of 3 m; a multiple of 8, at least 256."""
     slumps_per_km2: float = 1.0
     """Active slumps per km²; 1.0 covers about 2.5 % of the ground, where real ground has 0.1-0.5 %."""
+    landscape: str = "plateau"
+    """Kind of ground, one of `LANDSCAPES`."""
 
     def __post_init__(self) -> None:
         """Refuse a lattice that drainage cannot be computed on."""
@@ -43,6 +46,7 @@ class GroundSpec:
             )
         if self.seed < 0 or self.slumps_per_km2 < 0:
             raise CubeError(f"Seed and slump density must not be negative; got {self.seed} and {self.slumps_per_km2}.")
+        landscape_named(self.landscape)
 
     @property
     def area_km2(self) -> float:
@@ -81,6 +85,8 @@ class SceneSpec:
     """Path reflectance of the thickest haze beside clouds, 0-0.2."""
     slumps_per_km2: float = 1.0
     """Active slumps per km² of the ground that is made when `ground` is None."""
+    landscape: str = "plateau"
+    """Kind of that ground, one of `LANDSCAPES`."""
     dem_resolution_m: int = 10
     """Pixel of the ArcticDEM-like layer, m: 2, 10 or 32."""
     ground: GroundSpec | None = None
@@ -99,6 +105,7 @@ class SceneSpec:
                 "A scene needs tilt_deg 0-45, cloud_cover 0-0.9 and haze 0-0.2; "
                 f"got {self.tilt_deg}, {self.cloud_cover} and {self.haze}."
             )
+        landscape_named(self.landscape)
         if self.dem_resolution_m not in DEM_RESOLUTIONS_M:
             raise CubeError(f"ArcticDEM comes at 2, 10 or 32 m; got dem_resolution_m={self.dem_resolution_m}.")
 
@@ -125,6 +132,7 @@ class SceneSpec:
             top=self.top + MARGIN * PIXEL_M,
             size=max(side, 256),
             slumps_per_km2=self.slumps_per_km2,
+            landscape=self.landscape,
         )
 
     def on_ground(self, ground: GroundSpec) -> "SceneSpec":

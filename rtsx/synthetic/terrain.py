@@ -47,14 +47,16 @@ class Terrain:
     """Width of that river (y, x), m."""
 
 
-def relief(shape: tuple[int, int], *, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Hills (y, x) on drainage cells in m: a slope, a fractal, and ridges."""
+def relief(shape: tuple[int, int], *, height: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Hills (y, x) on drainage cells in m: a slope, a fractal, and ridges, all `height` times the plateau's."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) * np.float32(0.024)
     angle = rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(4, 14) * (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)))
     hills = fractal_noise(shape, coarsest=64, finest=2, persistence=0.45, rng=rng)
     ridges = 1 - np.abs(fractal_noise(shape, coarsest=48, finest=6, persistence=0.4, rng=rng))
-    return np.asarray(300 + slope + rng.uniform(18, 38) * hills + rng.uniform(5, 20) * ridges, np.float32)
+    hills *= np.float32(height * rng.uniform(18, 38))
+    ridges *= np.float32(height * rng.uniform(5, 20))
+    return np.asarray(300 + slope * height + hills + ridges, np.float32)
 
 
 def river_width_m(area: float) -> float:
@@ -156,11 +158,14 @@ def level_bowls(
     return np.asarray(level + (elevation - level) * free + bank, np.float32)
 
 
-def make_terrain(size: int, *, rng: np.random.Generator) -> Terrain:
-    """Shape a square of `size` px of 3 m: hills, drainage, valleys, lakes, drained basins and, for every third, a coast."""
+def make_terrain(size: int, *, height: float, rng: np.random.Generator) -> Terrain:
+    """Shape a square of `size` px of 3 m: hills, drainage, valleys, lakes, drained basins and, for every third, a coast.
+
+    Hills are `height` times as high as on the plateau.
+    """
     fine, cells = (size, size), (size // DRAINAGE, size // DRAINAGE)
     middle = (size // COARSE, size // COARSE)
-    base = relief(cells, rng=rng)
+    base = relief(cells, height=height, rng=rng)
     upstream_km2 = float(np.exp(rng.uniform(np.log(30), np.log(400))))
     water_flow = with_trunk(drain(base, rng=rng), upstream=upstream_km2 / DRAINAGE_KM2, rng=rng)
     valley = cut_valleys(base, area=water_flow.area, filled=water_flow.filled)

@@ -107,7 +107,7 @@ def test_placing_keeps_the_distribution_of_sizes():
     asked, got = [], []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        terrain = make_terrain(1536, rng=rng)
+        terrain = make_terrain(1536, height=1.0, rng=rng)
         areas = draw_areas(40, rng=rng, largest_m2=300_000)
         flat = np.zeros(terrain.elevation.shape, np.float32)
         scars = place_scars(areas, terrain=terrain, clusters=flat, is_active=np.ones(40, bool), rng=rng)
