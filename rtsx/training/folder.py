@@ -14,8 +14,18 @@ from rtsx.training.record import differences
 
 __all__ = ["RunFolder"]
 
-_OWN = ("bundle", "checkpoints", "tensorboard", "wandb", "failed-batch.npz", "log.csv", "report.html", "result.json")
-"""What a training leaves, without the recipe."""
+_OWN = (
+    "bundle",
+    "checkpoints",
+    "tensorboard",
+    "wandb",
+    "failed-batch.npz",
+    "log.csv",
+    "report.html",
+    "result.json",
+    "config.yaml",
+)
+"""What a training leaves, without the recipe; the last is of whoever made the recipe from a file."""
 
 
 @dataclass(frozen=True)
