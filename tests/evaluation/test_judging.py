@@ -4,6 +4,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.optimize
 import shapely
 import torch
 import torchmetrics.functional.classification as tm
