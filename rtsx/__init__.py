@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rtsx.footprints import extract_footprints, track_footprints, validate_footprints, write_footprints
     from rtsx.grid import Cell, Grid
     from rtsx.inference import predict_cube
+    from rtsx.labels import read_labels, standardise_labels, validate_labels, write_labels
     from rtsx.model import InputLayer, ModelBundle
     from rtsx.tiling import TilePlan
 
@@ -41,11 +42,15 @@ __all__ = [
     "load_cube_recipe",
     "open_cube",
     "predict_cube",
+    "read_labels",
+    "standardise_labels",
     "track_footprints",
     "validate_cube",
     "validate_footprints",
+    "validate_labels",
     "write_cube",
     "write_footprints",
+    "write_labels",
 ]
 
 _HOMES = {
@@ -63,11 +68,15 @@ _HOMES = {
     "load_cube_recipe": "rtsx.config",
     "open_cube": "rtsx.config",
     "predict_cube": "rtsx.inference",
+    "read_labels": "rtsx.labels",
+    "standardise_labels": "rtsx.labels",
     "track_footprints": "rtsx.footprints",
     "validate_cube": "rtsx.cube",
     "validate_footprints": "rtsx.footprints",
+    "validate_labels": "rtsx.labels",
     "write_cube": "rtsx.cube",
     "write_footprints": "rtsx.footprints",
+    "write_labels": "rtsx.labels",
 }
 
 

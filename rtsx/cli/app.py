@@ -42,6 +42,9 @@ COMMANDS = {
         help="Choose scenes for a region, order them once, fetch them.",
         is_group=True,
     ),
+    "labels": Entry(
+        module="rtsx.cli.labels", help="Checks inventories of outlines, and makes one table of them.", is_group=True
+    ),
     "synthetic": Entry(
         module="rtsx.cli.synthetic",
         help="Makes tundra with thaw slumps and their true outlines, in real formats.",

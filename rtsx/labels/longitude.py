@@ -8,7 +8,7 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.labels.pyproj import densified, has_seam, period_of, transformed
 
-__all__ = ["jumping", "to_lonlat", "unwrapped"]
+__all__ = ["cut", "jumping", "to_lonlat", "unwrapped"]
 
 Geometries = NDArray[np.object_]
 
@@ -80,6 +80,39 @@ def unwrapped(polygons: Geometries, period: float) -> Geometries:
     for index in np.flatnonzero(jumps):
         continuous[index] = _run_on(polygons[index], period)
     return continuous
+
+
+def cut(polygon: shapely.Polygon, *, west: float, inset: float) -> Geometries:
+    """Pieces of a Polygon whose longitudes run on, cut at a meridian and moved into the turn that begins there.
+
+    Parameters
+    ----------
+    polygon : shapely.Polygon
+        In degrees.
+    west : float
+        Longitude of the meridian.
+    inset : float
+        Degrees that pieces stay off it.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(n,)` Polygons with longitudes from `west` to `west` + 360.
+
+    Examples
+    --------
+    >>> [piece.bounds for piece in cut(shapely.box(179, 70, 181, 71), west=-180, inset=0)]
+    [(179.0, 70.0, 180.0, 71.0), (-180.0, 70.0, -179.0, 71.0)]
+    """
+    low, south, high, north = polygon.bounds
+    pieces: list[shapely.Polygon] = []
+    for turn in range(int(np.floor((low - west) / 360)), int(np.ceil((high - west) / 360))):
+        start = west + 360 * turn
+        piece = shapely.intersection(polygon, shapely.box(start + inset, south, start + 360 - inset, north))
+        shift = np.array([360 * turn, 0])
+        whole = [one for one in shapely.get_parts(piece) if one.geom_type == "Polygon"]
+        pieces += [shapely.transform(one, lambda lonlat, shift=shift: lonlat - shift) for one in whole]
+    return np.array(pieces, np.object_)
 
 
 def _run_on(polygon: shapely.Polygon, period: float) -> shapely.Polygon:

@@ -9,7 +9,7 @@ from pyproj import CRS
 
 from rtsx.errors import LabelError
 from rtsx.grid.lonlat import lonlat_polygon
-from rtsx.labels.longitude import to_lonlat, unwrapped
+from rtsx.labels.longitude import cut, jumping, to_lonlat, unwrapped
 from rtsx.labels.pyproj import crs_text, densified, has_seam, period_of, seam_of, transformed
 
 __all__ = ["PIXEL_PARTS", "place"]
@@ -84,9 +84,9 @@ def _raster_crs(geobox: GeoBox) -> CRS:
 def _nearby(lonlat: Geometries, geobox: GeoBox) -> NDArray[np.bool_]:
     """Whether polygons in longitude and latitude may meet a raster."""
     ground = lonlat_polygon(geobox.extent.geom, _raster_crs(geobox).to_wkt())
-    near = np.zeros(len(lonlat), bool)
+    near = jumping(lonlat, 360.0)  # those that go around a pole
     if not np.isfinite(ground.bounds).all():  # the raster reaches beyond the Earth, as pictures of a whole disk do
-        return ~near
+        return np.ones(len(lonlat), bool)
     shapely.prepare(ground)
     west, south, east, north = shapely.bounds(lonlat).T
     for turn in (-360, 0, 360):
@@ -107,23 +107,9 @@ def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, 
     is_same = crs.equals(target, ignore_axis_order=True)
     moved[~torn] = parts[~torn] if is_same else transformed(densified(parts[~torn], crs), crs, target)
     for index in np.flatnonzero(torn):
-        pieces = _torn(lonlat[index], seam=seam_of(target))
+        pieces = cut(lonlat[index], west=seam_of(target), inset=1e-9)  # 0.1 mm, so that rounding tells sides apart
         moved[index] = shapely.multipolygons(transformed(pieces, _LONLAT, target))
     return moved
-
-
-def _torn(polygon: shapely.Polygon, *, seam: float) -> Geometries:
-    """Pieces of a polygon on each side of a meridian, each within a turn from it and off it by 0.1 mm."""
-    west, south, east, north = polygon.bounds
-    pieces: list[shapely.Polygon] = []
-    for turn in range(int(np.floor((west - seam) / 360)), int(np.ceil((east - seam) / 360))):
-        low = seam + 360 * turn
-        piece = shapely.intersection(polygon, shapely.box(low + 1e-9, south, low + 360 - 1e-9, north))
-        whole = [one for one in shapely.get_parts(piece) if one.geom_type == "Polygon"]
-        pieces += [
-            shapely.transform(one, lambda lonlat, turn=turn: lonlat - np.array([360 * turn, 0])) for one in whole
-        ]
-    return np.array(pieces, np.object_)
 
 
 def _repeated(

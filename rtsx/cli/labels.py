@@ -1,0 +1,176 @@
+"""`rtsx labels`: inventories of any kind to one table, and what is wrong with them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import complain, show, show_line
+from rtsx.cli.outputs import require_free, require_suffix
+from rtsx.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rtsx.labels import Inventory
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Checks inventories of outlines, and makes one table of them.")
+
+_INPUT, _OUTPUT = "Input", "Output"
+_REPORT_SUFFIXES = (".csv", ".json")
+
+_FilesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE...", help="Vector files of any format and CRS that GDAL reads.", show_default=False),
+]
+_ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="OURS=THEIRS",
+        help="Column of the files for one of ours, where its name is not known; OURS= for none. Repeatable.",
+        rich_help_panel=_INPUT,
+    ),
+]
+_ClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class", metavar="NAME", help="Class of rows that do not say; rts if left out.", rich_help_panel=_INPUT
+    ),
+]
+_CrsOption = Annotated[
+    str | None, typer.Option(metavar="EPSG:CODE", help="CRS of files that do not say.", rich_help_panel=_INPUT)
+]
+_HemisphereOption = Annotated[
+    Literal["north", "south"] | None,
+    typer.Option(help="Where outlines in geocentric coordinates without Z lie.", rich_help_panel=_INPUT),
+]
+_LayerOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Layer of files that have several.", rich_help_panel=_INPUT)
+]
+_ReportOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="What was found, row by row: .csv or .json.", rich_help_panel=_OUTPUT)
+]
+
+FAULTY = 1
+"""Exit status of a check that has found something wrong."""
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx labels validate slumps.shp\n\nrtsx labels validate slumps.gpkg other.geojson --report wrong.csv"
+)
+def validate(
+    files: _FilesArgument,
+    *,
+    column: _ColumnOption = None,
+    class_name: _ClassOption = None,
+    crs: _CrsOption = None,
+    hemisphere: _HemisphereOption = None,
+    layer: _LayerOption = None,
+    report: _ReportOption = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Tell which rows are invalid, repeated, of an impossible date, off their place or no outlines; writes no labels.
+
+    Exit status 1 when something is wrong.
+    """
+    from rtsx.labels import standardise_labels  # loads geopandas, which `--help` does not wait for
+
+    _require_report(report, overwrite=overwrite)
+    inventory = standardise_labels(
+        files, columns=_columns(column), class_name=class_name, crs=crs, hemisphere=hemisphere, layer=layer
+    )
+    _tell(inventory, report, overwrite=overwrite)
+    if not inventory.report.is_clean:
+        complain(
+            f"{len(inventory.report.findings)} findings in {sum(inventory.report.rows.values())} rows; "
+            "rtsx labels standardise repairs what can be repaired."
+        )
+        raise typer.Exit(FAULTY)
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx labels standardise slumps.shp --out labels.parquet --creator 'A. Name'\n\n"
+    "rtsx labels standardise a.shp b.gpkg --out labels.parquet --column region=place --report report.csv"
+)
+def standardise(
+    files: _FilesArgument,
+    *,
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.", rich_help_panel=_OUTPUT)
+    ],
+    column: _ColumnOption = None,
+    class_name: _ClassOption = None,
+    creator: Annotated[
+        str | None, typer.Option(help="Who outlined rows that do not say.", rich_help_panel=_INPUT)
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Region of rows that do not say.", rich_help_panel=_INPUT)] = None,
+    site: Annotated[str | None, typer.Option(help="Site of rows that do not say.", rich_help_panel=_INPUT)] = None,
+    image_date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAY[,DAY]",
+            help="First and last day of the imagery of rows that do not say.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    image_ids: Annotated[
+        str | None, typer.Option(metavar="ID,...", help="Images of rows that do not say.", rich_help_panel=_INPUT)
+    ] = None,
+    crs: _CrsOption = None,
+    hemisphere: _HemisphereOption = None,
+    layer: _LayerOption = None,
+    report: _ReportOption = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Make one table in one schema of inventories; repair what can be, and tell all of it.
+
+    Every row is in the table or in the report.
+    """
+    from rtsx.labels import standardise_labels, write_labels
+
+    require_suffix(out, (".parquet", ".gpkg", ".fgb"), option="--out")
+    _require_report(report, overwrite=overwrite)
+    require_free([out], overwrite=overwrite)
+    inventory = standardise_labels(
+        files,
+        columns=_columns(column),
+        class_name=class_name,
+        creator=creator,
+        region=region,
+        site=site,
+        image_date=image_date,
+        image_ids=image_ids,
+        crs=crs,
+        hemisphere=hemisphere,
+        layer=layer,
+    )
+    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
+    write_labels(inventory.labels, out, overwrite=overwrite)
+    _tell(inventory, report, overwrite=overwrite)
+    show("Written", [("labels", len(inventory.labels)), ("table", out), ("report", report)])
+
+
+def _columns(pairs: list[str] | None) -> dict[str, str | None]:
+    columns: dict[str, str | None] = {}
+    for pair in pairs or []:
+        ours, equals, theirs = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--column takes OURS=THEIRS, such as region=RegionName; got {pair!r}.")
+        columns[ours.strip()] = theirs.strip() or None
+    return columns
+
+
+def _require_report(report: str | None, *, overwrite: bool) -> None:
+    if report is not None:
+        require_suffix(report, _REPORT_SUFFIXES, option="--report")
+        require_free([report], overwrite=overwrite)
+
+
+def _tell(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:
+    for line in str(inventory.report).splitlines():
+        show_line(line)
+    if report is not None:
+        Path(report).absolute().parent.mkdir(parents=True, exist_ok=True)
+        inventory.report.write(report, overwrite=overwrite)

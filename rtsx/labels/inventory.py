@@ -1,0 +1,175 @@
+"""Inventories of any CRS and schema as one table, with nothing lost on the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+from pyproj import CRS
+
+from rtsx.errors import LabelError
+from rtsx.labels.dates import read_days
+from rtsx.labels.duplicates import duplicates
+from rtsx.labels.geocentric import Hemisphere
+from rtsx.labels.reading import LabelInput
+from rtsx.labels.report import LabelReport
+from rtsx.labels.schema import validate_labels
+from rtsx.labels.standardising import Facts, Standardised, standardise
+
+__all__ = ["Inventory", "standardise_labels"]
+
+_LONLAT = CRS.from_epsg(4326)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inventory:
+    """Labels in the one schema, and what had to be done to their sources."""
+
+    labels: geopandas.GeoDataFrame = field(repr=False)
+    """In EPSG:4326, with the columns of `LABEL_COLUMNS`; passes `validate_labels`."""
+    report: LabelReport
+    """Every row that is not in `labels` as it came."""
+
+
+def standardise_labels(
+    source: LabelInput | Sequence[LabelInput],
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    class_name: str | Mapping[Any, str] | None = None,
+    creator: str | None = None,
+    region: str | None = None,
+    site: str | None = None,
+    image_date: str | date | None = None,
+    image_ids: str | None = None,
+    crs: str | None = None,
+    hemisphere: Hemisphere | None = None,
+    layer: str | None = None,
+    today: date | None = None,
+) -> Inventory:
+    """Bring inventories of any CRS and schema into one table; repair what can be, and tell all of it.
+
+    Columns are found by the names that ARTS and the inventories in it use. Every row is in the table or in the report:
+    invalid outlines are repaired, points, lines, empty outlines and repetitions are dropped, impossible dates are left
+    empty, swapped coordinates are swapped back where that is certain.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, geopandas.GeoDataFrame or a sequence of them
+        Vector files of any format that GDAL reads, GeoParquet, or tables; several become one table.
+    columns : mapping or None
+        Ours to theirs, where names are not enough; None for theirs leaves ours empty. Of several sources, those that have
+        the column.
+    class_name : str, mapping or None
+        Class of rows whose column says nothing, 1, true, yes or ``Positive``; None: ``rts``. Rows with 0, false, no or
+        ``Negative`` are ``negative``; any other text is the class. Or a mapping from every value of the column to a class.
+    creator, region, site, image_ids : str or None
+        For rows that do not say.
+    image_date : str, datetime.date or None
+        Likewise: a day, or a period such as ``2018-07-01,2018-08-31``.
+    crs : str or None
+        CRS of sources that do not say; one that says another is an error.
+    hemisphere : "north", "south" or None
+        Where outlines in geocentric coordinates without Z lie, which cannot be told from them.
+    layer : str or None
+        Layer of files that have several.
+    today : datetime.date or None
+        No image is younger; None: the day of the call, in UTC.
+
+    Returns
+    -------
+    Inventory
+        `labels` and `report`.
+
+    Raises
+    ------
+    LabelError
+        A source cannot be read, has no CRS, or no row that could be a label; or an argument does not fit it.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> raw = geopandas.GeoDataFrame(
+    ...     {"RegionName": ["Lena"], "BaseMapDate": ["2019-07-01,2019-08-31"]},
+    ...     geometry=[shapely.box(124.5, 69.0, 124.51, 69.01)],
+    ...     crs="EPSG:4326",
+    ... )
+    >>> inventory = standardise_labels(raw, creator="me")
+    >>> print(inventory.report)
+    1 rows read from 1 source, 1 labels
+    nothing to repair, nothing dropped
+    >>> inventory.labels.loc[0, ["class_name", "region", "creator"]].tolist()
+    ['rts', 'Lena', 'me']
+    """
+    sources = [source] if isinstance(source, str | Path | geopandas.GeoDataFrame) else list(source)
+    if not sources:
+        raise LabelError("standardise_labels needs at least one source, a file or a table; got none.")
+    youngest = today or datetime.now(UTC).date()
+    named = {"creator": creator, "region": region, "site": site, "image_ids": image_ids}
+    facts = Facts(
+        columns=columns or {},
+        class_name=class_name,
+        fill={name: value for name, value in named.items() if value is not None},
+        crs=crs,
+        hemisphere=hemisphere,
+        layer=layer,
+        days=None if image_date is None else _told_days(image_date, today=youngest),
+        today=youngest,
+    )
+    made = [standardise(one, facts, number=number, is_alone=len(sources) == 1) for number, one in enumerate(sources)]
+    for ours, theirs in facts.columns.items():
+        if theirs is not None and not any(one.source.columns.get(ours) == theirs for one in made):
+            raise LabelError(
+                f"columns= takes {ours} from the column {theirs!r}, which none of the {len(made)} sources has."
+            )
+    return _joined(made)
+
+
+def _told_days(image_date: str | date, *, today: date) -> tuple[np.datetime64, np.datetime64]:
+    days = read_days([image_date], None, today=today)
+    if days.findings or np.isnat(days.first[0]):
+        told = days.findings[0].detail.removesuffix(": left without a date") if days.findings else "nothing"
+        raise LabelError(f"image_date is a day such as 2018-07-03, or two of them with a comma between; got {told}.")
+    return days.first[0], days.last[0]
+
+
+def _joined(made: list[Standardised]) -> Inventory:
+    """One table of all sources, without what several of them, or one of them twice, have outlined."""
+    names = [one.source.name for one in made]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise LabelError(
+            f"Several sources are called {sorted(repeated)[0]!r}, so that rows could not be told apart. Rename one."
+        )
+    together = pd.concat([one.labels for one in made], ignore_index=True)
+    labels = geopandas.GeoDataFrame(together, geometry="geometry", crs=_LONLAT)
+    numbered = zip(labels["source_file"], labels["source_row"], strict=True)
+    labels["label_id"] = np.array([f"{Path(name).stem}/{row}" for name, row in numbered], np.object_)
+    keyed = (
+        labels[["class_name", "image_ids", "image_date", "creator"]].astype(object).where(lambda one: one.notna(), None)
+    )
+    keys = list(keyed.itertuples(index=False, name=None))
+    again = duplicates(np.asarray(labels.geometry.array, np.object_), keys, names=labels["label_id"].tolist())
+    findings = [finding for one in made for finding in one.findings]
+    for finding in again:
+        row = labels.iloc[finding.row]
+        findings.append(
+            replace(finding, row=int(row["source_row"]), source=row["source_file"], source_id=row["source_id"])
+        )
+    place = {name: number for number, name in enumerate(names)}
+    findings.sort(key=lambda one: (place[one.source], one.row))
+    labels = labels.drop(index=[one.row for one in again]).reset_index(drop=True)
+    validate_labels(labels)
+    report = LabelReport(
+        rows={one.source.name: len(one.source.table) for one in made},
+        written=len(labels),
+        findings=tuple(findings),
+        columns={one.source.name: one.source.columns for one in made},
+        unused={one.source.name: one.source.unused for one in made},
+        notes=tuple(note for one in made for note in one.notes),
+    )
+    assert sum(report.rows.values()) == report.written + len(report.dropped)  # nothing is lost silently
+    return Inventory(labels=labels, report=report)
