@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import TrainingError
 from rtsx.training.counts import PixelCounts
+from rtsx.training.order import BLOCK, blocks_of, mixed_by_blocks
 from rtsx.training.sampling import SamplingSpec
 from rtsx.training.seeds import seed_of
 from rtsx.training.tiles import LABELLED, LEARNABLE, VALID, SceneTiles, TileIndex, windows_of
@@ -51,8 +52,8 @@ def draw_epoch(
     """Draw the tiles of one epoch, shuffled.
 
     Each tile of a kind is shown once before any is shown again, so an epoch of fewer tiles than there are shows different
-    ones each time. Tiles are mixed over all scenes: neighbours that follow each other would spare reading, but batches of
-    one place are poor gradients.
+    ones each time. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
+    but batches of one place are poor gradients.
 
     With jitter each tile is moved by up to half its side within the scene, to where it is certain that it is still what it
     was drawn as: with a labelled pixel or without any, and with enough valid ones. Counts of cells tell; a tile of which
@@ -63,7 +64,7 @@ def draw_epoch(
     index
         What there is.
     sampling
-        Ratio of negatives to positives, now and at the end, and whether tiles are moved.
+        Ratio of negatives to positives, now and at the end, whether tiles are moved, and how far they are mixed.
     epoch, epochs
         Which epoch, from 0, of how many.
     seed
@@ -97,7 +98,12 @@ def draw_epoch(
     drawn = np.concatenate(
         [_cycled(positives, n_positive, random=random), _cycled(negatives, n_negative, random=random)]
     )
-    random.shuffle(drawn)
+    if sampling.blocks_at_once is None:
+        random.shuffle(drawn)
+    else:
+        blocks = blocks_of(scenes[drawn], starts[drawn], tile=index.tile)
+        order = mixed_by_blocks(blocks, is_positive[drawn], at_once=sampling.blocks_at_once, random=random)
+        drawn = drawn[order]
     places = starts[drawn]
     if sampling.jitter:
         for number, scene in enumerate(index.scenes):
@@ -154,18 +160,21 @@ def _stays(
 
 
 def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
-    """Tiles that show every pixel of the scenes and count each valid one exactly once, in order.
+    """Tiles that show every pixel of the scenes and count each valid one exactly once, block by block.
 
     They lie side by side from the upper left; the last ones lie flush with the lower and right edge and skip what their
-    neighbours count, instead of reaching beyond the scene, where there would be nothing to see.
+    neighbours count, instead of reaching beyond the scene, where there would be nothing to see. Blocks instead of rows,
+    because a row of tiles crosses more chunks than a cache may hold.
     """
-    return tuple(
+    addresses = [
         TileAddress(number, (start_y, start_x), (skipped_y, skipped_x))
         for number, scene in enumerate(index.scenes)
         for (start_y, skipped_y) in _side_by_side(scene.shape[0], index.tile)
         for (start_x, skipped_x) in _side_by_side(scene.shape[1], index.tile)
         if _has_valid(scene, (start_y + skipped_y, start_x + skipped_x), (start_y + index.tile, start_x + index.tile))
-    )
+    ]
+    block = BLOCK * index.tile
+    return tuple(sorted(addresses, key=lambda one: (one.scene, one.start[0] // block, one.start[1] // block)))
 
 
 def _side_by_side(length: int, tile: int) -> Sequence[tuple[int, int]]:

@@ -19,6 +19,9 @@ class SamplingSpec:
     """Shift each tile at random by up to half a tile, so that no two epochs show the same cuts."""
     min_valid: float = 0.05
     """Least part of a tile's pixels that have to be valid, above 0 to 1; a tile with less is never drawn."""
+    blocks_at_once: int | None = None
+    """Blocks of 8 by 8 tiles whose tiles are shown, mixed, before those of others, at least 1; None: all ground is mixed. For
+    scenes that are computed lazily and do not fit the cache: fewer blocks are read less often, but batches see less at a time."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
@@ -29,3 +32,7 @@ class SamplingSpec:
             )
         if not 0 < self.min_valid <= 1:
             raise TrainingError(f"min_valid is the part of a tile that is valid, above 0 to 1; got {self.min_valid}.")
+        if self.blocks_at_once is not None and self.blocks_at_once < 1:
+            raise TrainingError(
+                f"blocks_at_once is at least 1; got {self.blocks_at_once}. Leave it out to mix tiles over all ground."
+            )

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from rtsx.errors import TrainingError
-from rtsx.labels import IGNORED
-from rtsx.training import SamplingSpec
+from rtsx.labels import IGNORED, StubTruth
+from rtsx.training import SamplingSpec, TrainingScene
 from rtsx.training.draws import TileAddress, draw_epoch, negatives_per_positive, validation_tiles
 from rtsx.training.tiles import TileIndex, index_tiles
-from tests.training.scenes import INPUTS, make_scene, trusted, truth_of
+from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 TILE = 32
 SCENES = [make_scene("a", blobs=3, shape=(200, 220)), make_scene("b", shape=(150, 160), seed=1, blobs=2)]
@@ -123,3 +123,43 @@ def test_validation_counts_every_valid_pixel_once(tile):
                 counted[y + skip_y : y + tile, x + skip_x : x + tile] += 1
         assert (counted[trusted(scene.cube)] == 1).all()
         assert counted.max() == 1
+
+
+def far(count, **changes):
+    """An epoch over two scenes of 20 by 20 blocks, of which every fourth has labels."""
+    truth = np.zeros((1280, 1280), np.uint8)
+    truth[:, 8::256] = 1
+    cube = make_cube((1280, 1280), with_mask=False, layers=("nir",))
+    scenes = [TrainingScene(name=name, cube=cube, truth=StubTruth(truth)) for name in "ab"]
+    index = index_tiles(scenes, inputs=None, tile=8, min_valid=0.05)
+    spec = SamplingSpec(jitter=False, **changes)
+    drawn = draw_epoch(index, sampling=spec, epoch=0, epochs=1, seed=0, count=count)
+    blocks = [(address.scene, address.start[0] // 64, address.start[1] // 64) for address in drawn]
+    has_label = [truth[y : y + 8, x : x + 8].any() for y, x in (address.start for address in drawn)]
+    return drawn, blocks, np.array(has_label)
+
+
+def test_blocks_at_once_keep_neighbours_together_and_labels_apart():
+    plain, _, _ = far(3000)
+    drawn, blocks, has_label = far(3000, blocks_at_once=4)
+    assert sorted(drawn, key=str) == sorted(plain, key=str), "the same tiles in another order"
+    first = {block: blocks.index(block) for block in blocks}
+    last = {block: len(blocks) - 1 - blocks[::-1].index(block) for block in blocks}
+    open_at = [sum(first[block] <= place <= last[block] for block in first) for place in range(0, 3000, 50)]
+    assert max(open_at) <= 4
+    parts = has_label.reshape(10, 300).mean(1)
+    assert parts.min() > 0.25
+    assert parts.max() < 0.75
+    assert {address.scene for address in drawn[:300]} == {0, 1}
+
+
+def test_validation_goes_block_by_block():
+    index = index_tiles(SCENES, inputs=INPUTS, tile=8, min_valid=0.3)
+    blocks = [(one.scene, one.start[0] // 64, one.start[1] // 64) for one in validation_tiles(index)]
+    assert blocks == sorted(blocks)
+    assert len(set(blocks)) > 20
+
+
+def test_at_least_one_block_is_shown_at_once():
+    with pytest.raises(TrainingError, match="blocks_at_once is at least 1; got 0"):
+        SamplingSpec(blocks_at_once=0)
