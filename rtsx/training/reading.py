@@ -52,7 +52,6 @@ class TileReader:
         if not scenes:
             raise TrainingError("Tiles need at least one scene to be read from; got none.")
         self.tile = tile
-        self._truths = tuple(scene.truth for scene in scenes)
         self._scenes = tuple(StoredScene(scene, inputs=inputs) for scene in scenes)
         self.packings = common_packings(self._scenes, inputs=inputs)
         self.layers = self._scenes[0].layers
@@ -91,7 +90,7 @@ class TileReader:
                 "belong together."
             )
         pixels = self._pixels(address.scene, window)
-        truth = self._truths[address.scene].read(window).copy()
+        truth = pixels.truth.copy()
         truth[: address.skipped[0]] = IGNORED
         truth[:, : address.skipped[1]] = IGNORED
         stored = repacked(pixels.stored, packings=scene.packings, common=self.packings)
@@ -133,9 +132,9 @@ def _joined(parts: Sequence[tuple[StoredPixels, TruthWindow]], *, shape: tuple[i
     if len(parts) == 1:
         return first
     stored = {name: np.empty(shape, layer.dtype) for name, layer in first.stored.items()}
-    valid = np.empty(shape, bool)
+    valid, truth = np.empty(shape, bool), np.empty(shape, np.uint8)
     for pixels, place in parts:
         for name, layer in pixels.stored.items():
             stored[name][place] = layer
-        valid[place] = pixels.valid
-    return StoredPixels(stored=stored, valid=valid)
+        valid[place], truth[place] = pixels.valid, pixels.truth
+    return StoredPixels(stored=stored, valid=valid, truth=truth)

@@ -35,22 +35,24 @@ class StoredPixels:
     """Layers (y, x) in the dtype that they are stored in."""
     valid: NDArray[np.bool_]
     """True (y, x) where inference would trust a pixel."""
+    truth: NDArray[np.uint8]
+    """What is where (y, x), coded as by `Truth`."""
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        return self.valid.nbytes + sum(layer.nbytes for layer in self.stored.values())
+        return self.valid.nbytes + self.truth.nbytes + sum(layer.nbytes for layer in self.stored.values())
 
     def __getitem__(self, part: tuple[slice, slice]) -> Self:
         stored = {name: layer[part] for name, layer in self.stored.items()}
-        return type(self)(stored=stored, valid=self.valid[part])
+        return type(self)(stored=stored, valid=self.valid[part], truth=self.truth[part])
 
 
 class StoredScene:
-    """The layers that a network needs of one scene, read chunk by chunk.
+    """The layers that a network needs of one scene and their truth, read chunk by chunk.
 
     Lazy layers are brought into the chunks of the first of them, as inference does, so that whatever tasks they share run
-    once. Nothing is computed before `chunk` is called.
+    once. Truth comes by chunk too, because it may be as lazy. Nothing is computed before `chunk` is called.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class StoredScene:
         self.packings = {name: Packing(**packing(scene.cube[name])) for name in self.layers}
         self.dtypes = {name: scene.cube[name].dtype for name in self.layers}
         self._inputs = tuple(inputs)
+        self._truth = scene.truth
         names = (*self.layers, *(("valid",) if "valid" in scene.cube else ()))
         arrays: dict[str, Layer] = {name: scene.cube[name].data for name in names}
         edges = chunk_edges(arrays.values())
@@ -102,22 +105,21 @@ class StoredScene:
         """
         region = self._region(index)
         try:
-            arrays = computed_chunk(self._arrays, index, region=region)
+            return self._pixels(computed_chunk(self._arrays, index, region=region), region)
         except Exception as error:  # whatever a source of the cube raises
             y, x = region
             raise TrainingError(
                 f"Scene {self.name!r} cannot be read at rows {y.start}-{y.stop}, columns {x.start}-{x.stop}: {error}"
             ) from error
-        return self._pixels(arrays)
 
     def window(self, window: TruthWindow) -> StoredPixels:
         """Pixels of a window of a scene that lies in memory, without a copy of its layers."""
-        return self._pixels({name: np.asarray(array[window]) for name, array in self._arrays.items()})
+        return self._pixels({name: np.asarray(array[window]) for name, array in self._arrays.items()}, window)
 
-    def _pixels(self, arrays: Mapping[str, NDArray[Any]]) -> StoredPixels:
+    def _pixels(self, arrays: Mapping[str, NDArray[Any]], region: TruthWindow) -> StoredPixels:
         stored = {name: arrays[name] for name in self.layers}
         valid = trusted_pixels(stored, inputs=self._inputs, packings=self.packings, mask=arrays.get("valid"))
-        return StoredPixels(stored=stored, valid=valid)
+        return StoredPixels(stored=stored, valid=valid, truth=self._truth.read(region))
 
     def _region(self, index: tuple[int, int]) -> TruthWindow:
         y, x = (slice(edges[place], edges[place + 1]) for edges, place in zip(self._edges, index, strict=True))

@@ -145,7 +145,8 @@ def _counted(scene: TrainingScene, stored: StoredScene, *, tile: int) -> tuple[P
     counts = PixelCounts.over(stored.shape, rows=cuts[0], columns=cuts[1], kinds=3)
     with_class = 0
     for index, window in stored.chunks():
-        truth = scene.truth.read(window)
+        pixels = stored.chunk(index)
+        truth = pixels.truth
         has_class = (truth != 0) & (truth != IGNORED)
         known = len(scene.truth.classes)
         if truth[has_class].max(initial=0) > known:
@@ -153,9 +154,8 @@ def _counted(scene: TrainingScene, stored: StoredScene, *, tile: int) -> tuple[P
                 f"The truth of scene {scene.name!r} has the value {truth[has_class].max()}, but {known} classes "
                 f"({', '.join(scene.truth.classes)}): 0 is none, 1 the first of them, {IGNORED} ignored. Name every class."
             )
-        valid = stored.chunk(index).valid
-        learnable = valid & (truth != IGNORED)
-        counts.add(np.stack([valid, learnable, learnable & has_class]), window)
+        learnable = pixels.valid & (truth != IGNORED)
+        counts.add(np.stack([pixels.valid, learnable, learnable & has_class]), window)
         with_class += int(has_class.sum())
     return counts.summed(), with_class
 

@@ -103,7 +103,7 @@ def test_a_chunk_is_computed_once_while_the_cache_holds_it():
 
 def test_the_cache_never_holds_more_than_it_may():
     computed = []
-    one = 30 * 30 * (2 + 2 + 4 + 1)
+    one = 30 * 30 * (2 + 2 + 4 + 1 + 1)
     reader = reader_of(watched_scene(computed), cache_bytes=2 * one + 100, tile=20)
     for _ in range(2):
         for start in ((0, 0), (0, 35), (0, 65)):
@@ -116,7 +116,7 @@ def test_the_cache_never_holds_more_than_it_may():
 
 def test_what_was_used_last_is_kept():
     cache = ChunkCache(20)
-    pixels = StoredPixels(stored={}, valid=np.ones((2, 5), bool))
+    pixels = StoredPixels(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
     for key in "abab":
         cache.get(key, lambda: pixels)
     cache.get("c", lambda: pixels)
