@@ -88,13 +88,14 @@ def covered_fraction(
     """
     if polygons.crs is None:
         raise FootprintError("polygons of water have a CRS, but it is None: set it with water.set_crs(...)")
-    given = polygons.geometry
-    is_area = given.geom_type.isin(["Polygon", "MultiPolygon"]) | given.isna() | given.is_empty
-    if not is_area.all():
-        row = is_area.index[~is_area][0]
-        raise FootprintError(f"water is given as polygons, but row {row} has {given.geom_type[row]}: drop such rows")
-    water = np.asarray(given[given.notna() & ~given.is_empty].to_crs(crs).array, np.object_)
-    water = shapely.make_valid(water)
+    given = np.asarray(polygons.geometry.array, np.object_)
+    there = ~(shapely.is_missing(given) | shapely.is_empty(given))
+    others = np.flatnonzero(there & ~np.isin(shapely.get_type_id(given), (3, 6)))
+    if len(others):
+        raise FootprintError(
+            f"water is given as polygons, but row {others[0]} has {given[others[0]].geom_type}: drop such rows"
+        )
+    water = shapely.make_valid(np.asarray(polygons.geometry[there].to_crs(crs).array, np.object_))
     owner, cover = shapely.STRtree(water).query(outlines, predicate="intersects")
     fraction = np.zeros(len(outlines))
     order = np.argsort(owner, kind="stable")

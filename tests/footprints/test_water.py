@@ -1,0 +1,97 @@
+import geopandas
+import numpy as np
+import pytest
+import shapely
+import xarray as xr
+
+from rtsx.errors import FootprintError
+from rtsx.footprints import extract_footprints
+
+
+def water_map(values, *, corner, step, crs="EPSG:3413"):
+    height, width = values.shape
+    return xr.DataArray(
+        values,
+        dims=("y", "x"),
+        coords={
+            "y": corner[1] + step[1] * (np.arange(height) + 0.5),
+            "x": corner[0] + step[0] * (np.arange(width) + 0.5),
+        },
+    ).rio.write_crs(crs)
+
+
+def brute_force(pred, water):
+    """The part of each object on water, by the water pixel that each centre lies in."""
+    fractions = []
+    for row in extract_footprints(pred).itertuples():
+        y, x = np.nonzero(shapely.contains_xy(row.geometry, *np.meshgrid(pred["x"].values, pred["y"].values)))
+        centres = pred["y"].values[y], pred["x"].values[x]
+        step_y, step_x = (float(water[axis][1] - water[axis][0]) for axis in ("y", "x"))
+        i = np.floor((centres[0] - (float(water["y"][0]) - step_y / 2)) / step_y).astype(int)
+        j = np.floor((centres[1] - (float(water["x"][0]) - step_x / 2)) / step_x).astype(int)
+        inside = (i >= 0) & (i < water.sizes["y"]) & (j >= 0) & (j < water.sizes["x"])
+        values = water.values[np.where(inside, i, 0), np.where(inside, j, 0)]
+        fractions.append(((values == 1) & inside).mean())
+    return fractions
+
+
+@pytest.mark.parametrize("step", [(3.0, -3.0), (10.0, -10.0), (1.0, 1.0), (-7.0, -4.5)])
+@pytest.mark.parametrize("chunks", [None, 11])
+def test_water_on_any_upright_grid(pred, step, chunks):
+    rng = np.random.default_rng(5)
+    corner = (-1_999_998.0 + (40 if step[0] > 0 else 200), 3000.0 - (25 if step[1] < 0 else 160))
+    water = water_map(rng.choice(np.array([0, 1, 255], "uint8"), (160, 200)), corner=corner, step=step)
+    expected = brute_force(pred, water)
+    assert 0 < max(expected) < 1
+    lazy = water if chunks is None else water.chunk(y=chunks, x=chunks)
+    found = extract_footprints(pred if chunks is None else pred.chunk(y=17, x=23), water=lazy)
+    assert found["water_fraction"].tolist() == pytest.approx(expected)
+
+
+def test_chunks_of_water_are_computed_once(pred):
+    import dask.array as da
+
+    runs = []
+
+    def answer(block, block_info):
+        runs.append(block_info[0]["chunk-location"])
+        return block
+
+    values = da.map_blocks(
+        answer, da.zeros(pred["valid"].shape, dtype="uint8", chunks=30), dtype="uint8", meta=np.empty((0, 0), "uint8")
+    )
+    extract_footprints(pred.chunk(y=30, x=30), water=pred["valid"].copy(data=values))
+    assert len(runs) == len(set(runs)) == 6
+
+
+def test_polygons_of_water_in_any_crs(pred):
+    footprints = extract_footprints(pred)
+    west, south, east, north = footprints.geometry[0].bounds
+    half = shapely.box(west, south, (west + east) / 2, north)
+    lakes = geopandas.GeoSeries([half, half, shapely.box(0, 0, 1, 1), None, shapely.Polygon()], crs=pred.rio.crs)
+    for given in (lakes, geopandas.GeoDataFrame(geometry=lakes), lakes.to_crs(4326)):
+        found = extract_footprints(pred, water=given)["water_fraction"]
+        assert found.tolist() == pytest.approx([0.5, 0, 0], abs=1e-5)
+    assert extract_footprints(pred, water=lakes.iloc[:0])["water_fraction"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda water: water.expand_dims(time=1), r"dimensions \(y, x\), but came with \(time, y, x\)"),
+        (lambda water: water.astype(float), r"is bool or integer, 1 on water, but came as float64"),
+        (lambda water: water.drop_vars("x"), r"does not say where it lies: .*coordinates 'y' and 'x'"),
+        (lambda water: water.rio.write_crs("EPSG:32608"), r"in the CRS of the prediction, .* but came in .*zone 8N"),
+    ],
+)
+def test_water_that_cannot_be_laid_on_the_map_is_refused(pred, spoil, message):
+    water = water_map(np.zeros((40, 50), "uint8"), corner=(-1_999_998.0, 3000.0), step=(3.0, -3.0))
+    with pytest.raises(FootprintError, match=message):
+        extract_footprints(pred, water=spoil(water))
+
+
+def test_polygons_that_are_none_are_refused(pred):
+    with pytest.raises(FootprintError, match="polygons of water have a CRS, but it is None"):
+        extract_footprints(pred, water=geopandas.GeoSeries([shapely.box(0, 0, 1, 1)]))
+    with pytest.raises(FootprintError, match="water is given as polygons, but row 0 has Point"):
+        extract_footprints(pred, water=geopandas.GeoSeries([shapely.Point(0, 0)], crs=3413))
