@@ -58,19 +58,20 @@ class FoldJob:
             The fold cannot be trained or judged; names it.
         """
         done = self.folder / RESULT
-        if done.is_file():
-            return done.read_text()
         with _ONE_AT_A_TIME:
+            # Inside, because whoever waited may find that the one before him was at the same fold.
+            if done.is_file():
+                return done.read_text()
             try:
                 # Threads of its own, because a task that waits for tasks of the cluster it runs on may wait for ever.
                 with dask.config.set(scheduler="threads"):
                     document = self._made().to_json()
             except RtsxError as error:
                 raise EvaluationError(f"Fold {self.fold.name!r} with seed {self.seed} failed: {error}") from error
-        unfinished = done.with_suffix(".part")
-        unfinished.write_text(document)
-        unfinished.replace(done)
-        return document
+            unfinished = done.with_suffix(".part")
+            unfinished.write_text(document)
+            unfinished.replace(done)
+            return document
 
     def check(self) -> None:
         """Refuse a fold that could not be trained; reads no pixel.

@@ -37,6 +37,15 @@ class LabelTruth:
     the raster or lie within `ignore` px of it."""
     numbers: NDArray[np.uint8] = field(repr=False)
     """Class of each outline, `(label,)`, counted from 1."""
+    ids: tuple[str, ...] = field(default=(), repr=False)
+    """`label_id` of each outline; empty where the table had none."""
+
+    @cached_property
+    def label_ids(self) -> frozenset[str]:
+        """Ids of the labels that cover ground of the raster: scenes that share one must not judge each other."""
+        height, width = self.shape
+        inside = shapely.area(shapely.intersection(self.outlines, shapely.box(0, 0, width, height))) > 0
+        return frozenset(name for name, is_inside in zip(self.ids, inside, strict=False) if is_inside)
 
     @cached_property
     def count(self) -> int:
@@ -125,6 +134,7 @@ def label_truth(
         ignore=band,
         outlines=placed,
         numbers=numbers[which],
+        ids=tuple(labels["label_id"].iloc[which].astype(str)) if "label_id" in labels.columns else (),
     )
 
 

@@ -1,12 +1,17 @@
 """Scenes that show the same ground or the same labels are never divided."""
 
+from dataclasses import replace
+
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 
+from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.ground import ground_of, planned_units
-from rtsx.labels import StubTruth
+from rtsx.labels import StubTruth, label_truth
 from rtsx.training import TrainingScene
 
 
@@ -75,3 +80,15 @@ def test_groups_that_share_ground_are_refused_or_grow_together():
 def test_names_are_their_own():
     with pytest.raises(EvaluationError, match="but one occurs more than once"):
         plan(scene("one"), scene("one", x=700_000.0))
+
+
+def test_labels_know_which_of_them_lie_on_a_scene():
+    one, far = scene("one"), scene("far", x=700_000.0)
+    boxes = [shapely.box(500_010, 7_799_900, 500_050, 7_799_950), shapely.box(500_550, 7_799_500, 700_050, 7_799_600)]
+    table = {"class_name": ["target"] * 2, "label_id": ["a", "b"], "geometry": boxes}
+    labels = gpd.GeoDataFrame(table, crs="EPSG:32608")
+    scenes = [replace(s, truth=label_truth(labels, geobox_of(s.cube), classes=["target"])) for s in (one, far)]
+    assert [ground_of(each).labels for each in scenes] == [{"a", "b"}, {"b"}]
+    assert [unit.scenes for unit in plan(*scenes)] == [("one", "far")]
+    touching = scene("touching", x=500_550.0, y=7_799_660.0, size=6)
+    assert label_truth(labels.iloc[1:], geobox_of(touching.cube), classes=["target"]).label_ids == frozenset()

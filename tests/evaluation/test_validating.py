@@ -1,0 +1,208 @@
+"""Folds are run once each, wherever they run, and what they found is kept."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rtsx
+from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError
+from rtsx.evaluation import CrossValidation, JudgedScene, cross_validate, transfer_matrix
+from rtsx.evaluation.folds import ALL_OTHERS, FoldPlan, transfer_plan
+from rtsx.evaluation.ground import ground_of, planned_units
+from rtsx.evaluation.rule import JudgingRule
+from rtsx.evaluation.validating import run_plan
+from tests.evaluation.trainers import WritingTrainer, brightness_bundle
+from tests.training.little import make_recipe, make_scene
+
+RULE = JudgingRule(threshold=None, object_iou=0.5, boundary=2, min_object_area_m2=0.0, bootstrap=20, seed=0)
+
+
+def moved(scene, number):
+    """The scene on ground of its own."""
+    cube = scene.cube.assign_coords(x=scene.cube.x + 10_000 * number)
+    return replace(scene, cube=cube)
+
+
+def scenes(**groups):
+    names = [(group, number) for group, count in groups.items() for number in range(count)]
+    return tuple(
+        moved(make_scene(f"{group}{number}", seed=place, size=48, group=group), place)
+        for place, (group, number) in enumerate(names)
+    )
+
+
+@pytest.fixture
+def recipe():
+    return make_recipe(training=scenes(lena=2, banks=2, yukon=1), validation=(), test=())
+
+
+def run(plan, recipe, out, trainer, *, merge=False, **keywords):
+    units = planned_units([ground_of(scene) for scene in recipe.training], merge=merge)
+    made = plan(units)
+    keywords = {"rule": RULE, "seeds": None, "device": "cpu", "client": None, "plot": False} | keywords
+    return run_plan(made, recipe, units=units, out=out, trainer=trainer, **keywords)
+
+
+def leave_one_out(units):
+    return FoldPlan.leave_one_out(units, validation=0.3, seed=1)
+
+
+def transfer(units):
+    return transfer_plan(units, held_out=0.5, validation=0.0, seed=1)
+
+
+def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
+    trainer = WritingTrainer(tmp_path)
+    result = run(leave_one_out, recipe, tmp_path / "out", trainer)
+    assert [r.fold.name for r in result.results] == ["lena", "banks", "yukon"]
+    by_id = {line.split("|")[0]: line.split("|")[2:] for line in trainer.calls()}
+    assert set(by_id) == {"little-lena-0", "little-banks-0", "little-yukon-0"}
+    for name, (training, validation, test) in by_id.items():
+        assert name.split("-")[1] not in training + validation
+        assert validation
+        assert test == ""
+    # Whoever trains the stub, its scores are those of judging all scenes at once.
+    judged = [
+        JudgedScene(
+            name=s.name, region=s.group, prediction=rtsx.predict_cube(s.cube, brightness_bundle()), truth=s.truth
+        )
+        for s in recipe.training
+    ]
+    whole = rtsx.evaluate(judged, boundary=2, bootstrap=20)
+    table = result.table.set_index("region")
+    assert table.index.tolist() == ["lena", "banks", "yukon", "all"]
+    assert table["iou"].iloc[:3].tolist() == whole.regions["iou"].tolist()
+    assert table.loc["all", "iou"] == whole.pooled["iou"].iloc[0]
+    assert table.loc["all", "iou"] > 0.2
+    assert result.matrix().to_numpy().tolist() == [whole.regions["iou"].tolist()]
+    assert "yukon" in str(result)
+
+
+def test_finished_folds_are_read_and_not_repeated(recipe, tmp_path):
+    failing, trainer = WritingTrainer(tmp_path, fails_on="yukon"), WritingTrainer(tmp_path)
+    with pytest.raises(EvaluationError, match=r"Fold 'yukon' with seed 0 failed: The loss is NaN"):
+        run(leave_one_out, recipe, tmp_path / "out", failing)
+    before = set(trainer.calls())
+    result = run(leave_one_out, recipe, tmp_path / "out", trainer)
+    assert len(trainer.calls()) == len(set(trainer.calls())) == 3
+    assert before < set(trainer.calls())
+    again = run(leave_one_out, recipe, tmp_path / "out", failing)
+    assert again.to_json() == result.to_json()
+    assert CrossValidation.from_json((tmp_path / "out" / "result.json").read_text()).table.equals(result.table)
+
+
+def test_the_folder_belongs_to_one_recipe_and_plan(recipe, tmp_path):
+    trainer = WritingTrainer(tmp_path)
+    run(leave_one_out, recipe, tmp_path / "out", trainer)
+    with pytest.raises(OutputExistsError, match=r"holds another cross-validation: recipe\.epochs: 2 there, 3 here"):
+        run(leave_one_out, replace(recipe, epochs=3), tmp_path / "out", trainer)
+    with pytest.raises(OutputExistsError, match=r"another cross-validation: plan\.folds"):
+        run(transfer, recipe, tmp_path / "out", trainer)
+    with pytest.raises(OutputExistsError, match=r"rule\.object_iou: 0\.5 there, 0\.3 here"):
+        run(leave_one_out, recipe, tmp_path / "out", trainer, rule=replace(RULE, object_iou=0.3))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(OutputExistsError, match="is no folder of a cross-validation"):
+        run(leave_one_out, recipe, tmp_path / "other", trainer)
+
+
+def test_several_seeds_are_means_with_their_spread(recipe, tmp_path):
+    trainer = WritingTrainer(tmp_path)
+    result = run(leave_one_out, recipe, tmp_path / "out", trainer, seeds=(3, 4))
+    assert [(r.fold.name, r.seed) for r in result.results][:2] == [("lena", 3), ("lena", 4)]
+    assert (result.table["seeds"] == 2).all()
+    # The stub learns nothing, so that seeds do not differ.
+    assert (result.table["iou_std"] == 0).all()
+    one = run(leave_one_out, recipe, tmp_path / "one", trainer)
+    assert result.table["iou"].tolist() == one.table["iou"].tolist()
+    assert one.table["iou_std"].isna().all()
+    with pytest.raises(EvaluationError, match="Nothing was trained on 'lena' with seed 3"):
+        result.evaluation("lena", seed=3)
+    with pytest.raises(EvaluationError, match="seeds is empty"):
+        run(leave_one_out, recipe, tmp_path / "none", trainer, seeds=())
+
+
+def test_the_transfer_matrix_has_a_row_for_each_way_of_training(recipe, tmp_path):
+    result = run(transfer, recipe, tmp_path / "out", WritingTrainer(tmp_path), plot=True)
+    matrix = result.matrix("iou")
+    assert matrix.index.tolist() == ["lena", "banks", "yukon", ALL_OTHERS, "pooled"]
+    assert matrix.columns.tolist() == ["lena", "banks", "yukon"]
+    # A group of one scene cannot be learnt from and tested at once.
+    missing = matrix.isna()
+    assert missing.loc["yukon", "yukon"]
+    assert missing.loc["pooled", "yukon"]
+    assert missing.to_numpy().sum() == 2
+    # The stub is the same in every row, and all rows are tested on the same ground.
+    assert all(len(set(matrix[column].dropna())) == 1 for column in matrix)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "folds", "matrix.csv", "matrix.png", "plan.json", "regions.png", "result.json", "table.csv"
+    }  # fmt: skip
+    written = pd.read_csv(tmp_path / "out" / "matrix.csv", index_col=0)
+    np.testing.assert_allclose(written.to_numpy(), matrix.to_numpy())
+    assert (tmp_path / "out" / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(EvaluationError, match="not 'jaccard'"):
+        result.matrix("jaccard")
+    with pytest.raises(EvaluationError, match="The classes target were judged, not 'pond'"):
+        result.matrix(class_name="pond")
+
+
+def test_folds_run_on_the_workers_of_a_client(recipe, tmp_path):
+    from distributed import Client
+
+    trainer = WritingTrainer(tmp_path)
+    here = run(leave_one_out, recipe, tmp_path / "here", trainer)
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        there = run(leave_one_out, recipe, tmp_path / "there", trainer, client=client)
+    assert there.to_json() == here.to_json()
+
+
+def test_what_cannot_work_is_refused_before_anything_is_trained(recipe, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(EvaluationError, match="make 2 to 3 folds; with folds=7 one would be empty"):
+        cross_validate(recipe, out, folds=7)
+    alone = replace(recipe, training=scenes(lena=3))
+    for door in (cross_validate, transfer_matrix):
+        with pytest.raises(EvaluationError, match="all scenes are of group 'lena'"):
+            door(alone, out)
+        with pytest.raises(EvaluationError, match="overlapping is 'refuse' or 'merge', not 'drop'"):
+            door(recipe, out, overlapping="drop")
+    with pytest.raises(EvaluationError, match="Folds are made by 'group', not by 'scene'"):
+        cross_validate(recipe, out, by="scene")
+    one, two = scenes(lena=1, banks=1)
+    same = replace(recipe, training=(one, replace(two, cube=one.cube)))
+    with pytest.raises(EvaluationError, match="show the same ground: what is learnt from one would be tested"):
+        cross_validate(same, out)
+    patient = replace(recipe, training=scenes(lena=1, banks=1), patience=2)
+    with pytest.raises(EvaluationError, match="Fold 'lena' cannot be trained: patience waits for a better validation"):
+        cross_validate(patient, out)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[view\]', or leave them out with plot=False"):
+        cross_validate(recipe, out)
+    assert not out.exists()
+
+
+def test_a_real_training_is_cross_validated(tmp_path):
+    """Two steps an epoch, so that it is quick; stopped before it is judged, a training is not repeated."""
+    recipe = make_recipe(training=scenes(lena=1, banks=2), validation=(), test=(), epochs=1)
+    result = cross_validate(recipe, tmp_path / "out", device="cpu", plot=False, bootstrap=0)
+    assert result.table["region"].tolist() == ["lena", "banks", "all"]
+    bundles = [rtsx.ModelBundle.open(tmp_path / "out" / r.bundle) for r in result.results]
+    assert [bundle.id for bundle in bundles] == ["little-lena-0", "little-banks-0"]
+    log = tmp_path / "out" / "folds" / "01-lena" / "seed-0" / "run" / "log.csv"
+    before = log.stat().st_mtime_ns
+    (log.parent.parent / "evaluation.json").unlink()
+    again = cross_validate(recipe, tmp_path / "out", device="cpu", plot=False, bootstrap=0)
+    assert again.to_json() == result.to_json()
+    assert log.stat().st_mtime_ns == before
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert plan["plan"]["folds"][0]["test"] == ["lena0"]
+
+
+def test_merged_groups_are_one_region(tmp_path):
+    one, two, three = scenes(lena=1, banks=1, yukon=1)
+    recipe = make_recipe(training=(one, replace(two, cube=one.cube), three), validation=(), test=())
+    result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path), merge=True)
+    assert result.table["region"].tolist() == ["lena+banks", "yukon", "all"]
