@@ -8,7 +8,7 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.labels.pyproj import densified, has_seam, period_of, transformed
 
-__all__ = ["cut", "jumping", "to_lonlat", "unwrapped"]
+__all__ = ["check_latitudes", "cut", "jumping", "to_lonlat", "unwrapped"]
 
 Geometries = NDArray[np.object_]
 
@@ -41,15 +41,32 @@ def to_lonlat(polygons: Geometries, crs: CRS) -> tuple[Geometries, NDArray[np.bo
     if (period := period_of(crs)) is not None:
         across = jumping(polygons, period)
         polygons = unwrapped(polygons, period)
-        return _on_earth(unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)), across
-    plain = transformed(polygons, crs, _LONLAT)
-    across = jumping(plain, 360.0)
-    if across.any() and not has_seam(crs, float(shapely.bounds(plain[across])[:, [1, 3]].mean())):
-        across[:] = False  # the plane goes on there, so the edge is short
-    lonlat = np.empty(len(polygons), np.object_)
-    lonlat[across] = plain[across]
-    lonlat[~across] = transformed(densified(polygons[~across], crs), crs, _LONLAT)
-    return _on_earth(unwrapped(lonlat, 360.0)), across
+        lonlat = unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+        check_latitudes(shapely.bounds(lonlat).reshape(-1, 4))
+        return lonlat, across
+    lonlat = unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+    bounds = shapely.bounds(lonlat).reshape(-1, 4)
+    check_latitudes(bounds)
+    west, south, east, north = bounds.T
+    across = np.zeros(len(polygons), bool)
+    for index in np.flatnonzero(east - west > 180):  # followed around the world, unless it goes around a pole
+        vertices = transformed(polygons[[index]], crs, _LONLAT)
+        across[index] = jumping(vertices, 360.0)[0] and has_seam(crs, float(south[index] + north[index]) / 2)
+        if across[index]:
+            lonlat[index] = unwrapped(vertices, 360.0)[0]
+    return lonlat, across
+
+
+def check_latitudes(bounds: NDArray[np.float64]) -> None:
+    """Refuse rectangles of longitude and latitude, `(n, 4)` degrees, beyond the poles."""
+    beyond = np.abs(bounds[:, [1, 3]]).max(axis=1, initial=0) > 90 + 1e-9
+    if beyond.any():
+        south, north = bounds[np.argmax(beyond), [1, 3]]
+        raise LabelError(
+            f"{int(beyond.sum())} of {len(bounds)} labels lie beyond the poles; the first has a latitude of "
+            f"{max(south, north, key=abs)}. Are longitude and latitude swapped? rtsx.standardise_labels finds out and swaps "
+            "them back."
+        )
 
 
 def jumping(polygons: Geometries, period: float) -> NDArray[np.bool_]:
@@ -127,16 +144,3 @@ def _run_on(polygon: shapely.Polygon, period: float) -> shapely.Polygon:
     for hole in holes:
         hole[:, 0] += period * np.rint((shell[:, 0].mean() - hole[:, 0].mean()) / period)
     return shapely.Polygon(shell, holes)
-
-
-def _on_earth(polygons: Geometries) -> Geometries:
-    """Return polygons, once it is known that their latitudes are some."""
-    _, south, _, north = shapely.bounds(polygons).reshape(-1, 4).T
-    strange = np.maximum(-south, north) > 90 + 1e-9
-    if strange.any():
-        wrong = north[np.argmax(strange)] if north[np.argmax(strange)] > 90 else south[np.argmax(strange)]
-        raise LabelError(
-            f"{int(strange.sum())} of {len(polygons)} labels lie beyond the poles; the first has a latitude of {wrong}. Are "
-            "longitude and latitude swapped? rtsx.standardise_labels finds out and swaps them back."
-        )
-    return polygons

@@ -9,7 +9,7 @@ from pyproj import CRS
 
 from rtsx.errors import LabelError
 from rtsx.grid.lonlat import lonlat_polygon
-from rtsx.labels.longitude import cut, jumping, to_lonlat, unwrapped
+from rtsx.labels.longitude import check_latitudes, cut, jumping, to_lonlat, unwrapped
 from rtsx.labels.pyproj import crs_text, densified, has_seam, period_of, seam_of, transformed
 
 __all__ = ["PIXEL_PARTS", "place"]
@@ -18,6 +18,9 @@ Geometries = NDArray[np.object_]
 
 PIXEL_PARTS = 65_536
 """Vertices are rounded to this fraction of a pixel, so that noise of the arithmetic decides nothing."""
+
+_DATUMS = 0.02
+"""Degrees by which datums of the field differ at most, about 2 km."""
 
 _LONLAT = CRS.from_epsg(4326)
 
@@ -59,11 +62,14 @@ def place(outlines: Geometries, crs: CRS, geobox: GeoBox, *, margin: int) -> tup
     if len(outlines) == 0:
         return outlines, np.empty(0, np.int64)
     parts, owner = shapely.get_parts(outlines, return_index=True)
+    padded = geobox.pad(margin + 1)
+    if crs.is_geographic:
+        near = _perhaps_nearby(parts, crs, padded)
+        parts, owner = parts[near], owner[near]
     lonlat, across = to_lonlat(parts, crs)
     if (period := period_of(crs)) is not None:
         parts = unwrapped(parts, period)
         across[:] = False
-    padded = geobox.pad(margin + 1)
     # The rest is left out before it is projected, because a projection says anything of places it is not made for.
     near = _nearby(lonlat, padded)
     parts, owner, lonlat, across = parts[near], owner[near], lonlat[near], across[near]
@@ -83,12 +89,28 @@ def _raster_crs(geobox: GeoBox) -> CRS:
 
 def _nearby(lonlat: Geometries, geobox: GeoBox) -> NDArray[np.bool_]:
     """Whether polygons in longitude and latitude may meet a raster."""
+    polar = jumping(lonlat, 360.0)
+    return np.asarray(polar | _meeting(shapely.bounds(lonlat).reshape(-1, 4), geobox), bool)
+
+
+def _perhaps_nearby(parts: Geometries, crs: CRS, geobox: GeoBox) -> NDArray[np.bool_]:
+    """Whether polygons in a geographic CRS may meet a raster, by their bounds alone, so that most are left at once."""
+    period = period_of(crs)
+    assert period is not None  # it is geographic
+    degrees = shapely.bounds(parts).reshape(-1, 4) * (360 / period)
+    check_latitudes(degrees)
+    wide = degrees[:, 2] - degrees[:, 0] > 180
+    return np.asarray(wide | _meeting(degrees + _DATUMS * np.array([-1, -1, 1, 1]), geobox), bool)
+
+
+def _meeting(bounds: NDArray[np.float64], geobox: GeoBox) -> NDArray[np.bool_]:
+    """Whether rectangles of longitude and latitude, `(n, 4)`, meet a raster at any turn around the world."""
     ground = lonlat_polygon(geobox.extent.geom, _raster_crs(geobox).to_wkt())
-    near = jumping(lonlat, 360.0)  # those that go around a pole
+    near = np.zeros(len(bounds), bool)
     if not np.isfinite(ground.bounds).all():  # the raster reaches beyond the Earth, as pictures of a whole disk do
-        return np.ones(len(lonlat), bool)
+        return ~near
     shapely.prepare(ground)
-    west, south, east, north = shapely.bounds(lonlat).T
+    west, south, east, north = bounds.T
     for turn in (-360, 0, 360):
         near |= shapely.intersects(ground, shapely.box(west + turn, south, east + turn, north))
     return near

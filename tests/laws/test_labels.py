@@ -96,8 +96,8 @@ def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
         np.testing.assert_array_equal(rasters.read(window), all_codes[window])
 
 
-@given(seed=st.integers(0, 10**6), width=st.integers(0, 5))
-@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), width=st.integers(0, 9))
+@settings(max_examples=40)
 def test_the_band_is_what_lies_near_another_class(seed, width):
     rng = np.random.default_rng(seed)
     values = np.kron(rng.integers(0, 3, (4, 5)), np.ones((4, 4), int)).astype(np.uint8)
