@@ -73,12 +73,14 @@ def repacked(
     """
     layers = list(stored.values())
     out = np.empty((len(layers), *layers[0].shape), np.float32)
-    for place, (name, layer) in zip(out, stored.items(), strict=True):
-        own, wanted = packings[name], common[name]
-        if (own.scale_factor, own.add_offset) == (wanted.scale_factor, wanted.add_offset):
-            place[...] = layer
-            continue
-        # In double precision: one rounding, to float32, is all that a converted value may differ by.
-        factor = own.scale_factor / wanted.scale_factor
-        place[...] = layer.astype(np.float64) * factor + (own.add_offset - wanted.add_offset) / wanted.scale_factor
+    # Silent, because a nodata value of float64 may be beyond float32; what is invalid means nothing anyway.
+    with np.errstate(over="ignore"):
+        for place, (name, layer) in zip(out, stored.items(), strict=True):
+            own, wanted = packings[name], common[name]
+            if (own.scale_factor, own.add_offset) == (wanted.scale_factor, wanted.add_offset):
+                place[...] = layer
+                continue
+            # In double precision: one rounding, to float32, is all that a converted value may differ by.
+            factor = own.scale_factor / wanted.scale_factor
+            place[...] = layer.astype(np.float64) * factor + (own.add_offset - wanted.add_offset) / wanted.scale_factor
     return out

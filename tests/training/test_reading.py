@@ -215,3 +215,16 @@ def test_packings_say_how_the_batch_is_stored():
         "nir": Packing(scale_factor=1e-4, is_declared=True),
         "dem": Packing(),
     }
+
+
+def test_a_nodata_value_beyond_float32_is_nodata():
+    scene = make_scene()
+    heights = scene.cube["dem"].values.astype(np.float64)
+    heights[np.isnan(heights)] = -1.7976931348623157e308
+    attrs = {"_FillValue": -1.7976931348623157e308}
+    cube = scene.cube.assign(dem=(("y", "x"), heights, attrs))
+    double = TrainingScene(name="a", cube=cube, truth=scene.truth)
+    addresses = [TileAddress(0, (20, 30))]
+    wide, plain = (reader_of(each).read(addresses) for each in (double, scene))
+    assert torch.equal(wide.valid, plain.valid)
+    assert torch.equal(wide.stored, plain.stored)
