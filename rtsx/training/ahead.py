@@ -3,16 +3,17 @@
 import multiprocessing
 import pickle
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-import cloudpickle
 import torch
 
 from rtsx.training.batch import Batch
 from rtsx.training.draws import TileAddress
+from rtsx.training.parcel import carried, unpacked
 
 __all__ = ["BatchReader", "ReadAhead"]
 
@@ -33,51 +34,52 @@ class ReadAhead:
 
     Parameters
     ----------
-    reader
-        What reads.
+    readers
+        What reads, by name.
     num_workers
         0: one thread, which overlaps with the network because reading leaves Python's lock alone most of the time. More:
-        so many processes, each with a copy of the reader and a cache of its own.
+        so many processes, each with a copy of the readers and their caches.
 
     Examples
     --------
     >>> class Numbers:
     ...     def read(self, addresses):
     ...         return sum(addresses)
-    >>> with ReadAhead(Numbers(), num_workers=0) as ahead:
-    ...     list(ahead.batches([[1, 2], [3], [4, 5]]))
+    >>> with ReadAhead({"sums": Numbers()}, num_workers=0) as ahead:
+    ...     list(ahead.batches("sums", [[1, 2], [3], [4, 5]]))
     [3, 3, 9]
     """
 
-    def __init__(self, reader: BatchReader, *, num_workers: int) -> None:
-        self._reader = None if num_workers else reader
+    def __init__(self, readers: Mapping[str, BatchReader], *, num_workers: int) -> None:
+        self._readers = None if num_workers else dict(readers)
         self._depth = max(2, 2 * num_workers)
         self._executor: Executor
+        self._open = ExitStack()
         if num_workers:
             self._executor = ProcessPoolExecutor(
                 num_workers,
                 # Not forked, because a copy of this process would have torch's threads locked in the midst of their work.
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_take_reader,
-                initargs=(cloudpickle.dumps(reader),),
+                initializer=_take_readers,
+                initargs=(self._open.enter_context(carried(dict(readers))),),
             )
         else:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="rtsx-read")
 
-    def batches(self, addresses: Iterable[Sequence[TileAddress]]) -> Iterator[Batch]:
-        """Read one batch after the other, some of them before they are asked for; errors come in their place."""
+    def batches(self, name: str, addresses: Iterable[Sequence[TileAddress]]) -> Iterator[Batch]:
+        """Read one batch after the other by a reader, some before they are asked for; errors come in their place."""
         waiting: deque[Future[Batch] | Future[bytes]] = deque()
         for each in addresses:
-            waiting.append(self._submit(each))
+            waiting.append(self._submit(name, each))
             if len(waiting) > self._depth:
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
 
-    def _submit(self, addresses: Sequence[TileAddress]) -> "Future[Batch] | Future[bytes]":
-        if self._reader is None:
-            return self._executor.submit(_read_there, addresses)
-        return self._executor.submit(self._reader.read, addresses)
+    def _submit(self, name: str, addresses: Sequence[TileAddress]) -> "Future[Batch] | Future[bytes]":
+        if self._readers is None:
+            return self._executor.submit(_read_there, name, addresses)
+        return self._executor.submit(self._readers[name].read, addresses)
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +88,7 @@ class ReadAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._executor.shutdown(cancel_futures=True)
+        self._open.close()
 
 
 def _result(future: "Future[Batch] | Future[bytes]") -> Batch:
@@ -93,17 +96,15 @@ def _result(future: "Future[Batch] | Future[bytes]") -> Batch:
     return pickle.loads(found) if isinstance(found, bytes) else found
 
 
-_reader: BatchReader | None = None
-"""The reader of a worker process."""
+_readers: dict[str, BatchReader] = {}
+"""The readers of a worker process; executors know no other place for them."""
 
 
-def _take_reader(pickled: bytes) -> None:
-    global _reader  # a worker process has one, and executors know no other place
-    _reader = cloudpickle.loads(pickled)
+def _take_readers(parcel: str) -> None:
+    _readers.update(unpacked(parcel))
     torch.set_num_threads(1)
 
 
-def _read_there(addresses: Sequence[TileAddress]) -> bytes:
-    assert _reader is not None, "the initializer has run"
+def _read_there(name: str, addresses: Sequence[TileAddress]) -> bytes:
     # As bytes, because torch would pass tensors on as open files, which run out.
-    return pickle.dumps(_reader.read(addresses))
+    return pickle.dumps(_readers[name].read(addresses))

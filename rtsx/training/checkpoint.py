@@ -1,6 +1,5 @@
 """The state of a training between two epochs: all that the rest of it depends on."""
 
-import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.training.atomic import write_whole
+from rtsx.training.atomic import writing_whole
 from rtsx.training.log import LogRow
 
 __all__ = ["Best", "Checkpoint"]
@@ -62,9 +61,8 @@ class Checkpoint:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["best"] = {field.name: getattr(self.best, field.name) for field in fields(Best)}
         content["log"] = [asdict(row) for row in self.log]
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_whole(path, buffer.getvalue())
+        with writing_whole(path) as file:
+            torch.save(content, file)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -81,6 +79,6 @@ class Checkpoint:
             return cls(best=Best(**content.pop("best")), log=log, **content)
         except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(
-                f"The checkpoint {path} cannot be read: {error}. It is damaged, or was written by another release: delete "
-                "it to train from the beginning."
+                f"The checkpoint {path} cannot be read ({type(error).__name__}). It is damaged, or was written by another "
+                "release: delete it to train from the beginning."
             ) from error

@@ -95,7 +95,7 @@ def train(
     where = _resolved(device)
     check_recipe(recipe)
     check_devices(recipe, device=where.type, devices=devices, num_workers=num_workers)
-    folder = RunFolder(Path(out))
+    folder = RunFolder.at(out)
     folder.require_free(overwrite=overwrite)
     scenery = _look_at(recipe)
     record = recipe_record(recipe)

@@ -1,6 +1,6 @@
 """Weights that an encoder starts from: downloaded by name or read from a file, and fitted to any number of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +10,7 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import TrainingError
+from rtsx.model import ARCHITECTURES
 from rtsx.training.network import NetworkSpec
 
 __all__ = ["fit_first_convolution", "is_file", "load_encoder"]
@@ -62,7 +63,7 @@ def fit_first_convolution(weight: torch.Tensor, shape: tuple[int, ...]) -> torch
     """Repeat the input channels of a convolution until they are as many as asked for, and scale them to the old sum.
 
     The rule of segmentation-models-pytorch: channel i starts as channel i modulo what there was, times old over new
-    number. Tensors that do not differ in their second dimension alone are returned as they are.
+    number; a single channel is their sum. Tensors that do not differ in their second dimension alone are returned as they are.
 
     Examples
     --------
@@ -72,12 +73,14 @@ def fit_first_convolution(weight: torch.Tensor, shape: tuple[int, ...]) -> torch
     old = tuple(weight.shape)
     if len(old) < 2 or len(old) != len(shape) or old[1] == shape[1] or (old[0], *old[2:]) != (shape[0], *shape[2:]):
         return weight
+    if shape[1] == 1:
+        return weight.sum(1, keepdim=True)
     return weight[:, torch.arange(shape[1]) % old[1]] * (old[1] / shape[1])
 
 
 def _downloaded(spec: NetworkSpec) -> Mapping[str, torch.Tensor]:
     # The whole network for three layers, because the library knows what of an encoder an architecture keeps.
-    constructor = getattr(segmentation_models_pytorch, _class_name(spec.architecture))
+    constructor = _constructor(spec.architecture)
     # timm's encoders take a yes instead of a name; the name is part of the encoder's own.
     weights = True if spec.encoder.startswith("tu-") else spec.encoder_weights
     try:
@@ -87,12 +90,13 @@ def _downloaded(spec: NetworkSpec) -> Mapping[str, torch.Tensor]:
             f"Weights {spec.encoder_weights!r} of the encoder {spec.encoder!r} cannot be had: {error}. Without a network, "
             "give a file that ends in .pth, .pt or .safetensors, or no encoder weights."
         ) from error
-    return cast("Mapping[str, torch.Tensor]", network.encoder.state_dict())
+    return cast("torch.nn.Module", network.encoder).state_dict()
 
 
-def _class_name(architecture: str) -> str:
+def _constructor(architecture: str) -> Callable[..., torch.nn.Module]:
     plain = architecture.lower().replace("_", "").replace("-", "")
-    return next(name for name in dir(segmentation_models_pytorch) if name.lower() == plain and name[0].isupper())
+    spelling = next(name for name in ARCHITECTURES if name.lower() == plain)
+    return cast("Callable[..., torch.nn.Module]", getattr(segmentation_models_pytorch, spelling))
 
 
 def _read(path: Path) -> Mapping[str, torch.Tensor]:
@@ -106,8 +110,7 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
         raise TrainingError(f"Encoder weights {path} cannot be read: {error}. Copy the file again.") from error
     except Exception as error:  # pickle's own errors have no common ancestor but this
         raise TrainingError(
-            f"Encoder weights {path} hold more than tensors, which could run code of their author: {error}. "
-            "Save the bare state dict."
+            f"Encoder weights {path} hold more than tensors, which could run code of their author. Save the bare state dict."
         ) from error
     while isinstance(found, dict) and (inner := next((key for key in _WRAPPERS if key in found), None)):
         found = found[inner]

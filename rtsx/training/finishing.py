@@ -127,5 +127,6 @@ def _batches(
     plan: TrainingPlan, scenes: Sequence[TrainingScene], tiles: Sequence[TileAddress]
 ) -> Iterator[Iterator[Batch]]:
     reader = TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
-    with ReadAhead(reader, num_workers=plan.num_workers) as ahead:
-        yield ahead.batches(chunked(tiles, plan.recipe.batch_size))
+    # In a thread, because starting processes takes longer than what they would save here.
+    with ReadAhead({"tiles": reader}, num_workers=0) as ahead:
+        yield ahead.batches("tiles", chunked(tiles, plan.recipe.batch_size))

@@ -1,8 +1,6 @@
 """The epochs of a training, in one process of it: learn, judge, remember."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,26 +39,20 @@ def fit(engine: "Engine", plan: TrainingPlan, show: ShowProgress | None) -> None
     TrainingError
         A loss is NaN or infinite; tiles cannot be read; the checkpoint cannot.
     """
-    with (
-        torch.random.fork_rng(devices=[engine.device] if engine.device.type == "cuda" else []),
-        _readers(plan) as readers,
-    ):
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), ReadAhead(_readers(plan), num_workers=plan.num_workers) as reader:
         epochs = _Epochs(engine, plan, show=show)
         while not epochs.is_done:
-            epochs.run(*readers)
+            epochs.run(reader)
 
 
-@contextmanager
-def _readers(plan: TrainingPlan) -> Iterator[tuple[ReadAhead, ReadAhead | None]]:
-    recipe = plan.recipe
-    tile_reader = TileReader(recipe.training, inputs=plan.inputs, tile=recipe.tile, cache_bytes=CACHE_BYTES)
-    with ReadAhead(tile_reader, num_workers=plan.num_workers) as training:
-        if not plan.validation:
-            yield training, None
-            return
-        tile_reader = TileReader(recipe.validation, inputs=plan.inputs, tile=recipe.tile, cache_bytes=CACHE_BYTES)
-        with ReadAhead(tile_reader, num_workers=plan.num_workers) as validation:
-            yield training, validation
+def _readers(plan: TrainingPlan) -> dict[str, TileReader]:
+    roles = {"training": plan.recipe.training, "validation": plan.recipe.validation}
+    return {
+        role: TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
+        for role, scenes in roles.items()
+        if scenes
+    }
 
 
 class _Epochs:
@@ -88,11 +80,11 @@ class _Epochs:
         self._learner.restore(checkpoint)
         self._epoch, self._best, self._log = checkpoint.epoch, checkpoint.best, list(checkpoint.log)
 
-    def run(self, training: ReadAhead, validation: ReadAhead | None) -> None:
+    def run(self, reader: ReadAhead) -> None:
         """Run the next epoch, up to its checkpoint."""
-        loss, rate = self._learn(training)
+        loss, rate = self._learn(reader)
         state = self._learner.judge_from()
-        judgement = self._judge(validation) if validation else None
+        judgement = self._judge(reader) if self._plan.validation else None
         self._epoch += 1
         row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
         self._log.append(row)
@@ -114,7 +106,7 @@ class _Epochs:
         first = plan.first_step[epoch]
         shares = [tiles[self._engine.rank :: self._engine.n_ranks] for tiles in plan.batches(epoch)]
         total, rate = 0.0, 0.0
-        for place, batch in enumerate(reader.batches(shares)):
+        for place, batch in enumerate(reader.batches("training", shares)):
             rate = learning_rate(plan.recipe.optimisation, step=first + place, steps=plan.steps, epoch=epoch)
             loss, shown = self._learner.loss(batch, epoch=epoch, place=place)
             total += self._checked(loss, shown, shares[place], place=place)
@@ -160,7 +152,7 @@ class _Epochs:
         size = max(plan.recipe.batch_size // engine.n_ranks, 1)
         own = judge(
             self._learner.answer,
-            reader.batches(chunked(share, size)),
+            reader.batches("validation", chunked(share, size)),
             inputs=plan.inputs,
             fill=plan.recipe.fill,
             channels=self._learner.channels,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
 from rtsx.training.atomic import PART, write_whole
@@ -34,6 +34,15 @@ class RunFolder:
 
     path: Path
     """The folder."""
+
+    @classmethod
+    def at(cls, place: str | Path) -> Self:
+        """The folder of a local path; URLs are refused, because checkpoints rely on renaming."""
+        if "://" in str(place):
+            raise TrainingError(
+                f"A training needs a local folder; got {place}. Copy the bundle from there when it is done."
+            )
+        return cls(Path(place))
 
     @property
     def recipe(self) -> Path:
@@ -78,10 +87,6 @@ class RunFolder:
         OutputExistsError
             A finished training is there and `overwrite` is False, or something that is no training.
         """
-        if "://" in str(self.path):
-            raise TrainingError(
-                f"A training needs a local folder; got {self.path}. Copy the bundle from there when it is done."
-            )
         if not self.path.exists():
             return
         if not self.path.is_dir():

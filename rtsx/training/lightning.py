@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
-import cloudpickle
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -19,6 +18,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
 from rtsx.errors import RtsxError, TrainingError
+from rtsx.training.parcel import carried, unpacked
 from rtsx.training.progress import Progress, ShowProgress
 
 __all__ = ["Engine", "launch"]
@@ -139,14 +139,15 @@ def launch(
         if devices == 1:
             fabric.launch(lambda alone: work(Engine(alone), plan, show))
         else:
-            _launch_several(fabric, cloudpickle.dumps((work, plan)), show=show)
+            with carried((work, plan)) as parcel:
+                _launch_several(fabric, parcel, show=show)
 
 
-def _launch_several(fabric: Fabric, pickled: bytes, *, show: ShowProgress | None) -> None:
+def _launch_several(fabric: Fabric, parcel: str, *, show: ShowProgress | None) -> None:
     shown = torch.multiprocessing.get_context("spawn").SimpleQueue()
     listener = _Listener(shown, show)
     try:
-        failure = fabric.launch(cast("Any", _in_new_process), pickled, shown if show else None)
+        failure = fabric.launch(cast("Any", _in_new_process), parcel, shown if show else None)
     except ProcessException as error:
         raise TrainingError(f"A process of the training ended early: {error}") from error
     finally:
@@ -156,8 +157,8 @@ def _launch_several(fabric: Fabric, pickled: bytes, *, show: ShowProgress | None
     listener.raise_failure()
 
 
-def _in_new_process(fabric: Fabric, pickled: bytes, shown: Any) -> RtsxError | None:
-    work, plan = cloudpickle.loads(pickled)
+def _in_new_process(fabric: Fabric, parcel: str, shown: Any) -> RtsxError | None:
+    work, plan = unpacked(parcel)
     show = shown.put if shown is not None and fabric.is_global_zero else None
     try:
         work(Engine(fabric), plan, show)
@@ -209,13 +210,16 @@ class _QuietDDP(DDPStrategy):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's tips and announcements off, its warnings on."""
-    logger = logging.getLogger("lightning.fabric")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
+    # Both, because whichever was imported last speaks for the other.
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def read_run(folder: str | Path) -> TrainedRun:
     TrainingError
         No training is there, or it is not finished.
     """
-    run = RunFolder(Path(folder))
+    run = RunFolder.at(folder)
     if not run.recipe.is_file():
         raise TrainingError(f"{folder} holds no training. Name the folder that train() wrote to.")
     if not run.result.is_file():

@@ -11,7 +11,7 @@ from rtsx.model import InputLayer
 from rtsx.training import LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe, TrainingScene
 
 NETWORK = NetworkSpec(
-    architecture="Unet", encoder="resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+    architecture="Unet", encoder="tu-mobilenetv2_050", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 )
 
 
