@@ -1,9 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from rtsx.cube.terrain import numba as terrain
+from rtsx.errors import MissingExtraError
 from rtsx.labels import IGNORED
 from rtsx.model import Packing
 from rtsx.training.augment import augment
@@ -243,3 +246,10 @@ def test_a_crop_of_everything_changes_nothing():
     assert torch.equal(whole.valid, batch.valid)
     assert torch.equal(whole.truth, batch.truth)
     torch.testing.assert_close(shown(whole), shown(batch), rtol=1e-4, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["Rotate", "RandomResizedCrop"])
+def test_without_kornia_the_extra_is_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.geometry", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[train\]'"):
+        augment(make_batch(), always(name), key=(1,))
