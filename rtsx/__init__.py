@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtsx.config import build_cube, load_cube_recipe, open_cube
+    from rtsx.config import build_cube, load_cube_recipe, open_cube, train_bundle
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.evaluation import cross_validate, evaluate
     from rtsx.footprints import extract_footprints, track_footprints, validate_footprints, write_footprints
@@ -45,6 +45,7 @@ __all__ = [
     "read_labels",
     "standardise_labels",
     "track_footprints",
+    "train_bundle",
     "validate_cube",
     "validate_footprints",
     "validate_labels",
@@ -71,6 +72,7 @@ _HOMES = {
     "read_labels": "rtsx.labels",
     "standardise_labels": "rtsx.labels",
     "track_footprints": "rtsx.footprints",
+    "train_bundle": "rtsx.config",
     "validate_cube": "rtsx.cube",
     "validate_footprints": "rtsx.footprints",
     "validate_labels": "rtsx.labels",

@@ -45,6 +45,23 @@ COMMANDS = {
     "labels": Entry(
         module="rtsx.cli.labels", help="Checks inventories of outlines, and makes one table of them.", is_group=True
     ),
+    "train": Entry(
+        module="rtsx.cli.train",
+        help="Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.",
+    ),
+    "evaluate": Entry(
+        module="rtsx.cli.evaluate",
+        help="Score predictions by pixel, border and object: each scene, each region, and all together.",
+    ),
+    "cross-validate": Entry(
+        module="rtsx.cli.cross_validate",
+        help="Leave one region out after another, and score what the others taught on it; no group is ever divided.",
+    ),
+    "config": Entry(
+        module="rtsx.cli.config",
+        help="Describes YAML files to editors, and reads those of the predecessor.",
+        is_group=True,
+    ),
     "synthetic": Entry(
         module="rtsx.cli.synthetic",
         help="Makes tundra with thaw slumps and their true outlines, in real formats.",

@@ -1,6 +1,5 @@
 """`rtsx cube`: from a YAML file to a store, and what is in either."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +7,8 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import complain, show, show_line
-from rtsx.cli.outputs import require_free, write_whole
+from rtsx.cli.console import complain, show
+from rtsx.cli.outputs import require_free
 from rtsx.cli.progress import progress
 
 __all__ = ["app"]
@@ -129,23 +128,3 @@ def plot(
     with progress("drawing"):
         draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))
     show("Drawn", [("picture", out)])
-
-
-@app.command(epilog="Example:\n\nrtsx cube schema --out cube.schema.json")
-def schema(
-    *,
-    out: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="File; standard output if left out.", rich_help_panel="Output")
-    ] = None,
-    overwrite: options.OverwriteOption = False,
-) -> None:
-    """Print the JSON schema of the YAML file, for editors that complete and check it."""
-    from rtsx.config import cube_schema
-
-    text = json.dumps(cube_schema(), indent=2)
-    if out is None:
-        show_line(text)
-        return
-    require_free([str(out)], overwrite=overwrite)
-    write_whole(out, f"{text}\n".encode())
-    show("Written", [("schema", out)])

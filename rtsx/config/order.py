@@ -5,7 +5,7 @@ import json
 from datetime import date
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from shapely import to_wkb
@@ -18,7 +18,7 @@ from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, MissingExtraError, OrderError
 from rtsx.ordering import Limits, Provider, StacApi, StacProvider, StaticCatalog, Wishes
 
-__all__ = ["OrderConfig", "load_order_config"]
+__all__ = ["OrderConfig", "load_order_config", "order_schema"]
 
 
 class PlanetConfig(Strict):
@@ -225,3 +225,9 @@ def load_order_config(path: str | PathLike[str]) -> OrderConfig:
     except OrderError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
+
+
+def order_schema() -> dict[str, Any]:
+    """JSON schema of the config of an order, for editors and validators."""
+    schema = OrderConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}

@@ -43,7 +43,7 @@ def matches(pattern: str) -> tuple[Mapping[str, str], ...]:
         else:
             regex += f"(?P={part})" if part in seen else f"(?P<{part}>[^/]+?)"
             seen.add(part)
-    found = (re.fullmatch(regex, path) for path in sorted(iglob(wildcard)))
+    found = (re.fullmatch(regex, path) for path in sorted(iglob(wildcard)))  # noqa: PTH207 - Path.glob takes no absolute pattern
     values = tuple(match.groupdict() for match in found if match is not None)
     if not values:
         raise ConfigError(f"No path matches {pattern}. Check the folder and the pattern")

@@ -1,6 +1,5 @@
-"""`rtsx cube`: build, info, check, plot and schema, on a YAML file and on what was built."""
+"""`rtsx cube`: build, info, check and plot, on a YAML file and on what was built."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rtsx.config import cube_schema, load_cube_config, open_cube
+from rtsx.config import load_cube_config, open_cube
 from rtsx.synthetic import RegionFiles
 
 Command = Callable[..., Any]
@@ -146,12 +145,6 @@ def test_pictures_are_drawn_of_files_and_stores(
     assert unknown.status == 2
     assert "['moon'] are not in this cube" in unknown.err
     assert rtsx_command("cube", "plot", store, "--out", tmp_path / "0.png").status == 2  # it is there
-
-
-def test_the_schema_is_printed_or_written(rtsx_command: Command, tmp_path: Path) -> None:
-    assert json.loads(rtsx_command("cube", "schema").out) == cube_schema()
-    assert rtsx_command("cube", "schema", "--out", tmp_path / "s.json").status == 0
-    assert json.loads((tmp_path / "s.json").read_text()) == cube_schema()
 
 
 def test_errors_of_a_file_come_all_at_once(rtsx_command: Command, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""`rtsx config`: what YAML files may say, and files of the predecessor as files of ours."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import notice, show, show_line
+from rtsx.cli.outputs import require_free, write_whole
+
+__all__ = ["app", "schema_of"]
+
+app = typer.Typer(no_args_is_help=True, help="Describes YAML files to editors, and reads those of the predecessor.")
+
+Kind = Literal["train", "evaluate", "cube", "order"]
+
+
+def schema_of(kind: Kind) -> dict[str, object]:
+    """JSON schema of one kind of YAML file."""
+    match kind:  # loads what the kind needs, torch only for what trains and judges
+        case "train":
+            from rtsx.config.training import training_schema
+
+            return training_schema()
+        case "evaluate":
+            from rtsx.config.evaluate import evaluation_schema
+
+            return evaluation_schema()
+        case "cube":
+            from rtsx.config.files import cube_schema
+
+            return cube_schema()
+        case "order":
+            from rtsx.config.order import order_schema
+
+            return order_schema()
+
+
+@app.command(epilog="Examples:\n\nrtsx config schema train\n\nrtsx config schema cube --out cube.schema.json")
+def schema(
+    kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|cube|order", show_default=False)],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="File; standard output if left out.", rich_help_panel="Output")
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Print the JSON schema of a kind of YAML file, for editors that complete and check it."""
+    text = json.dumps(schema_of(kind), indent=2)
+    if out is None:
+        show_line(text)
+        return
+    require_free([str(out)], overwrite=overwrite)
+    write_whole(out, f"{text}\n".encode())
+
+
+@app.command(
+    "import",
+    epilog="Example:\n\nrtsx config import config.yml --out train.yaml --labels 'labels/{scene}.shp'",
+)
+def import_config(
+    old: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OLD.yml",
+            help="Training config of thaw-slump-segmentation, or the config.yml beside its checkpoints.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="YAML", help="The config.", rich_help_panel="Output")],
+    cubes: Annotated[
+        str, typer.Option(metavar="PATH", help="Cube of a scene, whose name stands for {scene}.")
+    ] = "cubes/{scene}.zarr",
+    labels: Annotated[
+        str, typer.Option(metavar="PATH", help="Outlines of a scene, whose name stands for {scene}.")
+    ] = "labels/{scene}.gpkg",
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
+    from rtsx.config.predecessor import import_training
+
+    require_free([str(out)], overwrite=overwrite)
+    imported = import_training(old, cubes=cubes, labels=labels)
+    write_whole(out, imported.text.encode())
+    for note in imported.notes:
+        notice(note)
+    show("Imported", [("config", out), ("notes", len(imported.notes))])

@@ -1,0 +1,172 @@
+"""`rtsx evaluate`: a map, outlines, or a model on many scenes, against what is known to be there."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import show, show_line
+from rtsx.cli.outputs import require_free, write_whole
+from rtsx.cli.progress import progress
+
+if TYPE_CHECKING:
+    from rtsx.evaluation import Evaluation
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_EXAMPLES = """Examples:
+
+rtsx evaluate map.zarr --truth labels.gpkg
+
+rtsx evaluate slumps.parquet --truth labels.gpkg
+
+rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
+"""
+_CONFIGS = (".yaml", ".yml")
+_VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
+
+
+@app.command(epilog=_EXAMPLES)
+def evaluate(
+    judged: Annotated[
+        str,
+        typer.Argument(
+            metavar="MAP.zarr|OUTLINES|EVALUATE.yaml",
+            help="A map that `rtsx predict` wrote, outlines, or the scenes that --model is judged on.",
+            show_default=False,
+        ),
+    ],
+    *,
+    truth: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Outlines of what is there.", rich_help_panel="Input")
+    ] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="Class of the map to judge; its only one if left out.", rich_help_panel="Input"),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="What predicts the scenes of a YAML file; as for `rtsx predict`.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    threshold: options.ThresholdOption = None,
+    object_iou: Annotated[
+        float | None,
+        typer.Option(
+            help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out.",
+            rich_help_panel="Rule",
+        ),
+    ] = None,
+    boundary: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1, rich_help_panel="Rule"
+        ),
+    ] = None,
+    min_area_m2: Annotated[
+        float | None,
+        typer.Option(
+            "--min-area-m2", help="Smaller objects are left out of object scores.", min=0, rich_help_panel="Rule"
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(
+            help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.",
+            min=0,
+            rich_help_panel="Rule",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.", rich_help_panel="Output"),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Score predictions by pixel, border and object: each scene, each region, and all together."""
+    started = time.perf_counter()
+    if out is not None:
+        require_free([str(out)], overwrite=overwrite)
+    options_given = {
+        "threshold": threshold,
+        "object_iou": object_iou,
+        "boundary": boundary,
+        "min_object_area_m2": min_area_m2,
+        "bootstrap": bootstrap,
+    }
+    rule = {name: value for name, value in options_given.items() if value is not None}
+    if judged.lower().endswith(_CONFIGS):
+        _refuse_given({"--truth": truth, "--class": class_name}, because="the YAML file says them")
+        evaluation = _of_scenes(judged, model or [], rule=rule, device=device)
+    else:
+        _refuse_given({"--model": model}, because="a map and outlines are predicted already; it is for YAML files")
+        if truth is None:
+            raise typer.BadParameter("a map or outlines are judged by a truth: say --truth labels.gpkg.")
+        if judged.lower().endswith(_VECTORS):
+            _refuse_given({"--class": class_name, "--threshold": threshold}, because="outlines have neither")
+        evaluation = _of_one(judged, truth, class_name=class_name, rule=rule)
+    if out is not None:
+        _write(evaluation, out)
+    show_line(str(evaluation))
+    rows: list[tuple[str, object]] = [
+        ("scenes", len(evaluation.counts)),
+        ("report", out),
+        ("time", f"{time.perf_counter() - started:.1f} s"),
+    ]
+    show("Evaluated", rows)
+
+
+def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str) -> "Evaluation":
+    from rtsx.cli.opening import open_models  # loads torch, which `--help` does not wait for
+    from rtsx.config.evaluate import load_evaluate_config
+    from rtsx.model.allocator import keep_freed_memory
+
+    if not models:
+        raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
+    keep_freed_memory()
+    config = load_evaluate_config(path).changed(**rule)
+    bundles = open_models(models, trust=False)
+    with progress("judging"):
+        return config.evaluate(bundles, device=device)
+
+
+def _of_one(judged: str, truth: str, *, class_name: str | None, rule: dict[str, float]) -> "Evaluation":
+    from rtsx.cli.opening import open_prediction
+    from rtsx.cube import geobox_of
+    from rtsx.evaluation import evaluate as score
+    from rtsx.labels import label_truth, read_labels
+    from rtsx.labels.reading import read_table
+    from rtsx.labels.source import NEGATIVE
+
+    labels = read_labels(truth)
+    labels = labels[labels["class_name"] != NEGATIVE]
+    classes = None if class_name is None else [class_name]
+    if judged.lower().endswith(_VECTORS):
+        return score(read_table(judged, layer=None), labels, **rule)  # type: ignore[arg-type]  # by name
+    prediction = open_prediction(judged)
+    targets = [name for name in prediction.attrs.get("bundle_classes", []) if name != "background"]
+    known = labels if len(targets) < 2 else label_truth(labels, geobox_of(prediction), classes=targets)
+    with progress("judging"):
+        return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
+
+
+def _refuse_given(given: dict[str, object], *, because: str) -> None:
+    for option, value in given.items():
+        if value:
+            raise typer.BadParameter(f"{option} has no meaning here, because {because}.", param_hint=option)
+
+
+def _write(evaluation: "Evaluation", folder: Path) -> None:
+    for name in ("scenes", "regions", "pooled"):
+        write_whole(folder / f"{name}.csv", getattr(evaluation, name).to_csv(index=False).encode())
+    write_whole(folder / "evaluation.json", evaluation.to_json().encode())

@@ -1,0 +1,101 @@
+"""`rtsx train`: a YAML file to a bundle."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import notice, show
+from rtsx.cli.training_progress import training_progress
+
+if TYPE_CHECKING:
+    from rtsx.scores import PixelScores
+    from rtsx.training import TrainedRun
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_EXAMPLES = """Examples:
+
+rtsx train train.yaml --out runs/first
+
+rtsx train train.yaml --out runs/trial --epochs 1
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="TRAIN.yaml", help="What is learnt, from which scenes, and how.", show_default=False),
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The run: bundle, log, report.", rich_help_panel="Output")
+    ],
+    epochs: Annotated[
+        int | None, typer.Option(help="Another number of epochs than the file's, as for a trial.", min=1)
+    ] = None,
+    device: options.DeviceOption = "auto",
+    devices: Annotated[
+        int, typer.Option(help="How many devices share each batch.", min=1, rich_help_panel="Network")
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that read tiles; 0 reads in a thread. No result depends on it.", min=0)
+    ] = 0,
+    log: Annotated[
+        list[Literal["tensorboard", "wandb"]] | None,
+        typer.Option("--log", help="Also log there; may be given twice.", rich_help_panel="Output"),
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.
+
+    Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
+    """
+    from rtsx.config.training import load_train_config, train_bundle  # loads torch, which `--help` does not wait for
+    from rtsx.model.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    started = time.perf_counter()
+    read = load_train_config(config)
+    if epochs is not None:
+        read = read.changed(epochs=epochs)
+    with training_progress() as progress:
+        runs = train_bundle(
+            read,
+            out,
+            overwrite=overwrite,
+            device=device,
+            devices=devices,
+            num_workers=workers,
+            loggers=log or (),
+            progress=progress,
+        )
+    for run in runs:
+        show(run.bundle.id, _rows(run))
+    show("Trained", [("config", out / "config.yaml"), ("time", f"{time.perf_counter() - started:.1f} s")])
+    if not any(run.validation for run in runs):
+        notice("Nothing was validated: the last epoch is kept, with threshold 0.5. Name validation scenes, or a split.")
+
+
+def _rows(run: "TrainedRun") -> list[tuple[str, object]]:
+    bundle = run.bundle
+    return [
+        ("epochs", f"{run.epochs}, of which number {run.best_epoch} is kept"),
+        ("validation", "" if run.validation is None else _scores(run.validation)),
+        *((f"test {name}", _scores(scores)) for name, scores in run.test.items()),
+        ("threshold", f"{bundle.threshold:g}"),
+        ("temperature", f"{bundle.temperature:g}"),
+        ("parameters", f"{bundle.n_parameters:,}"),
+        ("digest", bundle.digest),
+        ("bundle", run.folder / "bundle"),
+        ("report", run.folder / "report.html"),
+    ]
+
+
+def _scores(scores: "PixelScores") -> str:
+    return f"IoU {scores.iou:.3f}, precision {scores.precision:.3f}, recall {scores.recall:.3f}"

@@ -1,0 +1,113 @@
+"""The config of an evaluation: which scenes a model is judged on, and by which rule."""
+
+import json
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from rtsx.config.labels import ClassValues, LabelReader, Labels
+from rtsx.config.scene import Scenes, expanded, opened
+from rtsx.config.strict import Strict, validated
+from rtsx.config.yaml import read_yaml
+from rtsx.evaluation import Evaluation, JudgedScene, evaluate
+from rtsx.inference import predict_cube
+from rtsx.model import ModelBundle
+
+__all__ = ["EvaluateConfig", "evaluation_schema", "load_evaluate_config"]
+
+
+class EvaluateConfig(Strict):
+    """An evaluation of a model: every scene is predicted and compared with its labels, chunk by chunk.
+
+    Examples
+    --------
+    >>> scenes = {"cube": "cubes/{scene}.zarr", "labels": "labels/{scene}.gpkg"}
+    >>> EvaluateConfig.model_validate({"classes": "slump", "scenes": scenes}).object_iou
+    0.5
+    """
+
+    classes: ClassValues
+    """What labels show: a name, names, or for each class the values that labels have for it."""
+    scenes: Scenes
+    """What is predicted and judged; scores are also summed by their `group`."""
+    labels: Labels = None
+    """Labels of every scene that names none."""
+    ignore: int = Field(default=0, ge=0)
+    """Pixels on both sides of each outline that are not judged."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Least probability of what was found; the model's own if left out."""
+    object_iou: float = Field(default=0.5, gt=0, le=1)
+    """Least IoU of a found and a true object that are the same one."""
+    boundary: int = Field(default=3, gt=0)
+    """Width of the band for the boundary IoU, px."""
+    min_object_area_m2: float = Field(default=0.0, ge=0)
+    """Smaller objects, found or true, are left out of the object scores, m²."""
+    bootstrap: int = Field(default=1000, ge=0)
+    """Times that scenes are drawn anew for the intervals; 0 for none."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of these draws."""
+
+    def resolved(self) -> Self:
+        """The config with scenes one by one, each with its labels; looks for paths, and opens none.
+
+        Raises
+        ------
+        ConfigError
+            Scenes are missing or have no labels.
+        """
+        return self.changed(scenes=expanded(self.scenes, labels=self.labels, place="scenes"), labels=None)
+
+    def judged(self, bundle: ModelBundle | list[ModelBundle], *, device: str) -> Iterator[JudgedScene]:
+        """The scenes with their lazy predictions.
+
+        Raises
+        ------
+        ConfigError, CubeError, LabelError, BundleError
+            Something is missing or does not fit; the scene is named.
+        """
+        reader = LabelReader(classes=self.classes, ignore=self.ignore)
+        scenes = [(scene, *opened(scene, reader)) for scene in self.resolved().scenes]
+        reader.refuse_labels_elsewhere()
+        for scene, cube, truth in scenes:
+            # A scene that is its own group is no region: its scores stand in the table of scenes.
+            region = "" if scene.group == scene.name else str(scene.group)
+            prediction = predict_cube(cube, bundle, device=device)
+            yield JudgedScene(name=str(scene.name), region=region, prediction=prediction, truth=truth)
+
+    def evaluate(self, bundle: ModelBundle | list[ModelBundle], *, device: str) -> Evaluation:
+        """Predict and judge every scene, on the dask scheduler in force.
+
+        Raises
+        ------
+        ConfigError, CubeError, LabelError, BundleError, EvaluationError
+            Something is missing or does not fit.
+        """
+        return evaluate(
+            self.judged(bundle, device=device),
+            threshold=self.threshold,
+            object_iou=self.object_iou,
+            boundary=self.boundary,
+            min_object_area_m2=self.min_object_area_m2,
+            bootstrap=self.bootstrap,
+            seed=self.seed,
+        )
+
+
+def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:
+    """Read and check the config of an evaluation; opens neither cubes nor labels.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
+    """
+    return validated(EvaluateConfig, read_yaml(Path(path)))
+
+
+def evaluation_schema() -> dict[str, Any]:
+    """JSON schema of the config of an evaluation, for editors and validators."""
+    schema = EvaluateConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}

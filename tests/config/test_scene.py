@@ -1,0 +1,280 @@
+"""Scenes of a config: patterns, partners, cubes and labels."""
+
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+
+from rtsx.config import CubeConfig
+from rtsx.config.labels import LabelReader
+from rtsx.config.scene import SceneConfig, expanded, opened
+from rtsx.cube import write_cube
+from rtsx.errors import ConfigError, CubeError, LabelError
+from rtsx.labels import IGNORED
+from rtsx.synthetic import SceneFiles, SceneSpec
+
+FILES = {
+    "files": "{scene}_3B_AnalyticMS_SR.tif",
+    "mask": ["{scene}_3B_udm2.tif", "tss-v1"],
+    "labels": "{scene}_slumps.parquet",
+}
+
+
+def config(folder: Path, **fields: Any) -> SceneConfig:
+    return SceneConfig.model_validate({**FILES, **fields}, context={"folder": folder})
+
+
+def scenes(*entries: SceneConfig) -> tuple[SceneConfig, ...]:
+    return expanded(entries, labels=None, place="scenes.training")
+
+
+def values(scene: SceneConfig, *, classes: dict[str, tuple[int | str, ...]] | None = None, ignore: int = 0) -> Any:
+    reader = LabelReader(classes=classes or {"slump": ("slump",)}, ignore=ignore)
+    cube, truth = opened(scene, reader)
+    reader.refuse_labels_elsewhere()
+    height, width = truth.shape
+    return cube, truth.read((slice(0, height), slice(0, width)))
+
+
+def test_a_pattern_is_every_scene_that_is_there(archive: Path, scene_specs: tuple[SceneSpec, ...]) -> None:
+    found = scenes(config(archive, group="Peel"))
+    assert [scene.name for scene in found] == [spec.image_id for spec in scene_specs]
+    assert {scene.group for scene in found} == {"Peel"}
+    assert found[0].mask == (str(archive / f"{found[0].name}_3B_udm2.tif"), "tss-v1")
+    assert found[0].labels is not None
+    assert found[0].labels.files == (str(archive / f"{found[0].name}_slumps.parquet"),)
+
+
+def test_names_choose_and_groups_follow(archive: Path, scene_specs: tuple[SceneSpec, ...]) -> None:
+    names = [scene_specs[2].image_id, scene_specs[0].image_id]
+    found = scenes(config(archive, names=names))
+    assert [(scene.name, scene.group) for scene in found] == [(name, name) for name in names]
+    (one,) = scenes(config(archive, names=names[:1], group="of {scene}"))
+    assert one.group == f"of {names[0]}"
+
+
+def test_a_region_may_be_a_part_of_the_path(tmp_path: Path) -> None:
+    for name in ("peel/a", "horton/a"):
+        for ending in ("tif", "gpkg"):
+            (tmp_path / f"{name}.{ending}").parent.mkdir(exist_ok=True)
+            (tmp_path / f"{name}.{ending}").touch()
+    entry = {
+        "cube": "{region}/{scene}.tif",
+        "labels": "{region}/{scene}.gpkg",
+        "group": "{region}",
+        "name": "{region}-{scene}",
+    }
+    found = scenes(SceneConfig.model_validate(entry, context={"folder": tmp_path}))
+    assert [(scene.name, scene.group) for scene in found] == [("horton-a", "horton"), ("peel-a", "peel")]
+
+
+def test_missing_partners_are_listed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}_3B_AnalyticMS_SR.tif").touch()
+    (tmp_path / "a_3B_udm2.tif").touch()
+    with pytest.raises(
+        ConfigError, match=r"scenes\.training: 3 files are missing: .*a_slumps\.parquet of a; .*b_3B_udm2\.tif of b"
+    ):
+        scenes(config(tmp_path))
+
+
+def test_a_pattern_without_a_match_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scenes\.training: No path matches .*\{scene\}_3B_AnalyticMS_SR\.tif"):
+        scenes(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cube": "a.zarr"}, "a scene has a cube or files, one of them"),
+        ({"files": [], "cube": None}, "a scene has a cube or files, one of them"),
+        ({"files": "a*_SR.tif"}, r"is written \{scene\}, not \*"),
+        ({"files": "a.tif", "names": ["a"]}, "names say what {scene} stands for, and .*a.tif has no placeholder but that"),
+        ({"labels": {"where": {"a": 1}}}, "labels are given by files or by a raster, by one of them"),
+        ({"labels": {"raster": "a.tif", "crs": "EPSG:4326"}}, "crs says something about files"),
+        ({"labels": {"files": "a.gpkg", "ignored": [3]}}, "ignored says something about a raster"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("{scene}", r"\{scene\}")):
+        config(tmp_path, **fields)
+
+
+def test_a_scene_opens_with_mask_and_truth(archive: Path, scene_files: tuple[SceneFiles, ...]) -> None:
+    cube, truth = values(scenes(config(archive))[0])
+    assert set(cube.data_vars) >= {"blue", "green", "red", "nir", "valid"}
+    with rasterio.open(scene_files[0].image) as raster:
+        outlines = gpd.read_parquet(scene_files[0].truth).to_crs(raster.crs)
+        wanted = rasterio.features.rasterize(outlines.geometry, out_shape=raster.shape, transform=raster.transform)
+    assert wanted.any()
+    assert (truth == wanted).mean() > 0.999
+
+
+def test_borders_may_be_ignored(archive: Path) -> None:
+    scene = scenes(config(archive))[0]
+    _, plain = values(scene)
+    _, banded = values(scene, ignore=2)
+    assert (banded == IGNORED).any()
+    assert (banded[banded != IGNORED] == plain[banded != IGNORED]).all()
+
+
+def written(tmp_path: Path, files: SceneFiles, **columns: Any) -> Path:
+    """The truth of a scene under other columns."""
+    table = gpd.read_parquet(files.truth)
+    path = tmp_path / "labels.gpkg"
+    gpd.GeoDataFrame({**columns, "geometry": table.geometry.to_numpy()}, crs=table.crs).to_file(path)
+    return path
+
+
+def test_columns_say_what_counts_and_what_it_is(
+    archive: Path, tmp_path: Path, scene_files: tuple[SceneFiles, ...]
+) -> None:
+    count = len(gpd.read_parquet(scene_files[0].truth))
+    assert count >= 2
+    kinds = ["RTS"] * (count - 1) + ["lake"]
+    path = written(tmp_path, scene_files[0], kind=kinds, year=[2023] * (count - 1) + [2024])
+    name = scenes(config(archive))[0].name
+    two = {"slump": ("RTS",), "lake": ("lake",)}
+
+    def truth(**labels: Any) -> Any:
+        entry = config(archive, names=[name], labels={"files": str(path), **labels})
+        return values(*scenes(entry), classes=two)[1]
+
+    both = truth(class_column="kind")
+    assert set(np.unique(both)) == {0, 1, 2}
+    one = truth(class_column="kind", where={"year": 2023})
+    assert set(np.unique(one)) == {0, 1}
+    assert ((one == 1) >= (both == 1)).all()
+    with pytest.raises(ConfigError, match=r"labels\.gpkg lie outside the cube of .*, or where leaves none"):
+        truth(class_column="kind", where={"year": 1999})
+    with pytest.raises(ConfigError, match=r"Scene .*: .*no column 'yaer'.*year"):
+        truth(class_column="kind", where={"yaer": 2023})
+    with pytest.raises(ConfigError, match=r"Scene .*'RTS'.*is none of the classes"):
+        truth(class_column="kind", classes={"slump": ["slump"], "lake": ["lake"]})
+
+
+def test_labels_without_a_class_belong_to_the_only_one(
+    archive: Path, tmp_path: Path, scene_files: tuple[SceneFiles, ...]
+) -> None:
+    path = written(tmp_path, scene_files[0])
+    name = scenes(config(archive))[0].name
+    (scene,) = scenes(config(archive, names=[name], labels=str(path)))
+    assert set(np.unique(values(scene)[1])) == {0, 1}
+    with pytest.raises(
+        ConfigError, match=r"says nothing of the class of some labels, and there are several: slump, lake"
+    ):
+        values(scene, classes={"slump": ("slump",), "lake": ("lake",)})
+
+
+def test_labels_without_a_crs_are_refused_with_the_scenes_name(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bare.parquet"
+    square = gpd.GeoDataFrame(geometry=[shapely.box(520_300, 7_482_400, 520_400, 7_482_500)])
+    square.to_parquet(path)
+    entry = config(archive, labels=str(path))
+    with pytest.raises(LabelError, match=r"Scene \d{8}_\d{6}_.*CRS"):
+        values(scenes(entry)[0])
+    said = config(archive, labels={"files": str(path), "crs": "EPSG:32608"})
+    assert (values(scenes(said)[0])[1] == 1).sum() > 1000
+
+
+def test_labels_that_lie_elsewhere_are_refused(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(10, 50, 10.1, 50.1)], crs="EPSG:4326").to_file(path)
+    with pytest.raises(ConfigError, match=r"elsewhere\.gpkg lie outside the cube of \d{8}_"):
+        values(scenes(config(archive, labels=str(path)))[0])
+
+
+def test_mixed_geometry_is_refused_with_the_scenes_name(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.parquet"
+    mixed = [shapely.box(-134.5, 67.4, -134.4, 67.5), shapely.Point(-134.5, 67.4)]
+    gpd.GeoDataFrame(geometry=mixed, crs="EPSG:4326").to_parquet(path)
+    with pytest.raises((ConfigError, LabelError), match=r"Scene \d{8}_.*Point"):
+        values(scenes(config(archive, labels=str(path)))[0])
+
+
+@pytest.fixture
+def cover(tmp_path: Path, scene_files: tuple[SceneFiles, ...]) -> Path:
+    """A raster of codes on the pixels of the first scene."""
+    with rasterio.open(scene_files[0].image) as image:
+        profile = {"driver": "GTiff", "count": 2, "dtype": "uint8", "crs": image.crs, "transform": image.transform}
+        height, width = image.shape
+    codes = np.zeros((2, height, width), np.uint8)
+    codes[1, :10], codes[1, 10:20], codes[1, 20:30] = 3, 4, 9
+    path = tmp_path / "cover.tif"
+    with rasterio.open(path, "w", height=height, width=width, **profile) as raster:
+        raster.write(codes)
+    return path
+
+
+def test_a_raster_of_codes_is_a_truth(archive: Path, cover: Path, scene_files: tuple[SceneFiles, ...]) -> None:
+    name = scenes(config(archive))[0].name
+    labels = {"raster": str(cover), "band": 2, "classes": {"slump": [3, 4]}, "ignored": [9]}
+    (scene,) = scenes(config(archive, names=[name], labels=labels))
+    _, truth = values(scene)
+    assert (truth[:20] == 1).all()
+    assert (truth[20:30] == IGNORED).all()
+    assert (truth[30:] == 0).all()
+    other = scenes(config(archive))[1].name
+    size = {"labels": labels, "files": str(scene_files[1].image), "mask": None, "name": other}
+    assert opened(
+        *scenes(config(archive, **size)), LabelReader(classes={"slump": (3,)}, ignore=0)
+    )  # one grid, another day
+
+
+def test_rasters_that_do_not_fit_are_refused(archive: Path, cover: Path, tmp_path: Path) -> None:
+    name = scenes(config(archive))[0].name
+
+    def truth(**labels: Any) -> Any:
+        return values(*scenes(config(archive, names=[name], labels={"raster": str(cover), **labels})))
+
+    with pytest.raises(ConfigError, match=r"classes are integers, but 'slump' is \['slump'\]"):
+        truth()
+    with pytest.raises(ConfigError, match=r"has 2 bands; band: 3 is none of them"):
+        truth(band=3, classes={"slump": [3]})
+    moved = tmp_path / "moved.tif"
+    with (
+        rasterio.open(cover) as raster,
+        rasterio.open(
+            moved, "w", **{**raster.profile, "transform": raster.transform @ raster.transform.translation(0.5, 0)}
+        ) as other,
+    ):
+        other.write(raster.read())
+    with pytest.raises(ConfigError, match="lies on the pixels of the cube"):
+        truth(raster=str(moved), classes={"slump": [3]})
+
+
+def timed(tmp_path: Path) -> Path:
+    """A store with two days."""
+    days = np.array(["2023-07-10", "2024-07-21"], "datetime64[ns]")
+    y, x = np.arange(8)[::-1] * 3.0 + 1.5, np.arange(8) * 3.0 + 1.5
+    red = xr.DataArray(
+        np.ones((2, 8, 8), np.uint16) * np.array([1, 2], np.uint16)[:, None, None], dims=("time", "y", "x")
+    )
+    cube = xr.Dataset({"red": red}, coords={"time": days, "y": y, "x": x}).rio.write_crs("EPSG:3413")
+    write_cube(cube, tmp_path / "timed.zarr")
+    return tmp_path / "timed.zarr"
+
+
+def test_one_time_of_a_cube_is_a_scene(tmp_path: Path) -> None:
+    store = timed(tmp_path)
+    scene = SceneConfig(cube=str(store), time="2024-07-21").scenes()[0]
+    assert scene.open()["red"].values.max() == 2
+    for time, message in (
+        (None, r"2 times, and a scene has one\. Say time: 2023-07-10"),
+        ("2022", r"time: 2022 picks 0 of the cube's times, which are 2023-07-10T00:00:00, 2024"),
+        ("202", r"picks 2"),
+    ):
+        with pytest.raises(CubeError, match=message):
+            SceneConfig(cube=str(store), time=time).open()
+
+
+def test_a_yaml_says_its_masks_itself(tmp_path: Path) -> None:
+    path = tmp_path / "cube.yaml"
+    path.write_text(CubeConfig.model_validate({"sources": {"a": {"files": "a.tif", "layers": ["red"]}}}).to_yaml())
+    with pytest.raises(ConfigError, match="leave mask and sensor out here"):
+        SceneConfig(cube=str(path), sensor="planetscope").open()
