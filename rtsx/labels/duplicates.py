@@ -46,7 +46,11 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
     dropped: dict[int, Finding] = {}
     for row, first, iou in zip(later[order].tolist(), earlier[order].tolist(), overlap[order].tolist(), strict=True):
         if iou > NEARLY_SAME and row not in dropped and first not in dropped and keys[row] == keys[first]:
-            problem, how = ("duplicate", "the same as") if iou > _SAME else ("near duplicate", f"IoU {iou:.3f} with")
+            problem, how = (
+                ("duplicate", "the same as")
+                if iou > _SAME
+                else ("near duplicate", f"IoU {np.floor(1000 * iou) / 1000:.3f} with")
+            )
             detail = f"{how} {names[first]}: same class, image and creator"
             dropped[row] = Finding(row=row, problem=problem, action="dropped", detail=detail)
     return list(dropped.values())

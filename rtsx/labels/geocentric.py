@@ -56,7 +56,7 @@ def from_geocentric(
         raise LabelError(
             f"{int(flat.sum())} of {int(there.sum())} labels lie in {crs_text(crs)}, which is geocentric: metres from the Earth's centre along "
             "three axes. Z is missing, without which a place in the north and one in the south look the same. Use a file in "
-            "another CRS, or say hemisphere='north' or 'south': labels are then taken to lie on the ellipsoid."
+            "another CRS, or say hemisphere='north' or 'south' (--hemisphere): labels are then taken to lie on the ellipsoid."
         )
     transformer = Transformer.from_crs(crs, CRS.from_epsg(4979), always_xy=True)
     moved = np.full(len(outlines), None, np.object_)

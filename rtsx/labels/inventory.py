@@ -146,22 +146,23 @@ def _joined(made: list[Standardised]) -> Inventory:
         )
     together = pd.concat([one.labels for one in made], ignore_index=True)
     labels = geopandas.GeoDataFrame(together, geometry="geometry", crs=_LONLAT)
-    numbered = zip(labels["source_file"], labels["source_row"], strict=True)
-    labels["label_id"] = np.array([f"{Path(name).stem}/{row}" for name, row in numbered], np.object_)
     keyed = (
         labels[["class_name", "image_ids", "image_date", "creator"]].astype(object).where(lambda one: one.notna(), None)
     )
     keys = list(keyed.itertuples(index=False, name=None))
     again = duplicates(np.asarray(labels.geometry.array, np.object_), keys, names=labels["label_id"].tolist())
     findings = [finding for one in made for finding in one.findings]
+    origin = [(one.source.name, int(row)) for one in made for row in one.rows]
     for finding in again:
-        row = labels.iloc[finding.row]
-        findings.append(
-            replace(finding, row=int(row["source_row"]), source=row["source_file"], source_id=row["source_id"])
-        )
+        name, row = origin[finding.row]
+        findings.append(replace(finding, source=name, row=row, source_id=labels["source_id"].iloc[finding.row]))
     place = {name: number for number, name in enumerate(names)}
     findings.sort(key=lambda one: (place[one.source], one.row))
-    labels = labels.drop(index=[one.row for one in again]).reset_index(drop=True)
+    labels = labels.drop(index=[one.row for one in again])
+    taken = labels["label_id"].duplicated(keep=False)  # in tables that were in the schema already
+    stems = pd.Series([f"{Path(name).stem}/" for name, _ in origin], index=together.index)
+    labels["label_id"] = labels["label_id"].where(~taken, stems + labels["label_id"])
+    labels = labels.reset_index(drop=True)
     validate_labels(labels)
     report = LabelReport(
         rows={one.source.name: len(one.source.table) for one in made},

@@ -66,5 +66,5 @@ def _layer(source: Path, layer: str | None) -> str | None:
             raise LabelError(f"{source} has no layer {layer!r}; there are {', '.join(names) or 'none'}.")
         return layer
     if len(names) > 1:
-        raise LabelError(f"{source} has several layers: {', '.join(names)}. Choose one with layer=.")
+        raise LabelError(f"{source} has several layers: {', '.join(names)}. Choose one with layer= (--layer).")
     return names[0] if names else None

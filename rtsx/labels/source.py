@@ -15,6 +15,7 @@ from rtsx.errors import LabelError
 from rtsx.labels.columns import CENTROID_COLUMNS, find_column, match_columns
 from rtsx.labels.dates import Days, read_days
 from rtsx.labels.pyproj import crs_text
+from rtsx.labels.schema import LABEL_COLUMNS
 
 __all__ = ["NEGATIVE", "LabelSource"]
 
@@ -60,7 +61,7 @@ class LabelSource:
     @property
     def unused(self) -> tuple[str, ...]:
         """Columns that have no place in the schema."""
-        used = {*self.columns.values(), self.table.geometry.name, *self._centroids}
+        used = {*self.columns.values(), self.table.geometry.name, *self._centroids, *LABEL_COLUMNS}
         return tuple(name for name in self.table.columns if name not in used)
 
     def texts(self, ours: str) -> list[str | None]:
@@ -127,7 +128,7 @@ def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
         hint = " They look like degrees: perhaps EPSG:4326." if is_degrees else ""
         raise LabelError(
             f"{name} does not say in which CRS its coordinates are (x from {west:.6g} to {east:.6g}, y from {south:.6g} to "
-            f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...'."
+            f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...' (--crs)."
         )
     if table.crs is not None and given is not None and not CRS.from_user_input(given).equals(CRS(table.crs)):
         raise LabelError(

@@ -20,7 +20,7 @@ from rtsx.labels.geographic import on_earth, to_geographic
 from rtsx.labels.pyproj import areas_m2
 from rtsx.labels.reading import LabelInput, read_table
 from rtsx.labels.report import Finding
-from rtsx.labels.schema import conform
+from rtsx.labels.schema import LABEL_COLUMNS, conform
 from rtsx.labels.shapely import only_polygons, repaired
 from rtsx.labels.source import LabelSource
 
@@ -61,7 +61,9 @@ class Standardised:
     source: LabelSource
     """As it came."""
     labels: geopandas.GeoDataFrame
-    """In EPSG:4326, still without `label_id`."""
+    """In EPSG:4326; a source that is in the schema already keeps its ids and where they are from."""
+    rows: NDArray[np.int64]
+    """Number of the row in the source that each label is, `(label,)`."""
     findings: list[Finding]
     """By row."""
     notes: list[str]
@@ -99,11 +101,18 @@ def standardise(given: LabelInput, facts: Facts, *, number: int, is_alone: bool)
     }
     columns["area_m2"] = areas_m2(outlines[kept])
     columns["centroid_lon"], columns["centroid_lat"] = shapely.get_coordinates(shapely.centroid(outlines[kept])).T
+    columns |= {
+        "label_id": [f"{Path(name).stem}/{row}" for row in kept],
+        "source_file": [name] * len(kept),
+        "source_row": kept,
+    }
+    if set(LABEL_COLUMNS) <= set(source.table.columns):
+        columns |= {ours: source.table[ours].to_numpy()[kept] for ours in ("label_id", "source_file", "source_row")}
     labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=_LONLAT))
     findings += [one for one in days.findings if one.row in set(kept)]
     ids = source.texts("source_id")
     named = [replace(one, source=name, source_id=ids[one.row]) for one in sorted(findings, key=lambda one: one.row)]
-    return Standardised(source=source, labels=labels, findings=named, notes=notes)
+    return Standardised(source=source, labels=labels, rows=np.array(kept, np.int64), findings=named, notes=notes)
 
 
 def _outlines(source: LabelSource, facts: Facts) -> tuple[NDArray[np.object_], list[Finding], list[str]]:
@@ -144,6 +153,4 @@ def _attributes(source: LabelSource, days: Days, facts: Facts) -> dict[str, Sequ
     return columns | {
         **{name: list(values) for name, values in numbers.items()},
         "class_name": source.classes(facts.class_name, default=DEFAULT_CLASS),
-        "source_file": [source.name] * len(source.table),
-        "source_row": range(len(source.table)),
     }

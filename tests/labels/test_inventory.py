@@ -213,6 +213,24 @@ class TestDuplicates:
         assert "duplicate" in finding.problem
         assert "4 rows read from 2 sources, 3 labels" in str(inventory.report)
 
+    def test_tables_in_the_schema_keep_where_they_are_from(self, tmp_path):
+        first = standardise_labels(table(square(), None, square(lat=73), name=["a", "b", "c"])).labels
+        path = write_labels(first, tmp_path / "first.parquet")
+        inventory = standardise_labels([path, table(square(), square(lat=74))])
+        assert inventory.labels["label_id"].tolist() == ["table 0/0", "table 0/2", "table 1/1"]
+        assert inventory.labels["source_row"].tolist() == [0, 2, 1]
+        assert inventory.report.rows == {"first.parquet": 2, "table 1": 2}
+        assert problems(inventory.report) == [(0, "duplicate", "dropped")]
+        assert inventory.report.findings[0].source == "table 1"
+        assert inventory.report.unused["first.parquet"] == ()
+
+    def test_ids_that_two_tables_in_the_schema_have(self):
+        one, other = (standardise_labels(table(square(lat=lat))).labels for lat in (72, 73))
+        assert standardise_labels([one, other]).labels["label_id"].tolist() == [
+            "table 0/table 0/0",
+            "table 1/table 0/0",
+        ]
+
     def test_a_column_that_one_of_the_sources_has(self):
         both = table(square(), where=["Lena"]), table(square(lat=73), region=["Yana"])
         assert standardise_labels(both, columns={"region": "where"}).labels["region"].tolist() == ["Lena", "Yana"]
