@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: time and memory of predictions and of reading, and errors of warps, measured on this machine and printed as tables."""
+"""`python -m benchmarks`: time and memory of predictions, of reading and of tracks, and errors of warps, measured on this machine and printed as tables."""
 
 import argparse
 
-from benchmarks import alignment, memory, reading, speed
+from benchmarks import alignment, memory, reading, speed, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment"]
+    everything = ["speed", "memory", "reading", "alignment", "tracks"]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -19,6 +19,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[4096, 12288], help="sides of the cube for memory, px")
     parser.add_argument("--scene", type=int, default=3072, help="side of the scene for reading, px")
     parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, px")
+    parser.add_argument(
+        "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
+    )
     given = parser.parse_args()
     if "speed" in given.what:
         tiles = tuple((tile, tile // 4) for tile in given.tiles)
@@ -29,6 +32,8 @@ def main() -> None:
         reading.run(size=given.scene, chunk=given.chunk, rounds=given.rounds)
     if "alignment" in given.what:
         alignment.run(size=given.chunk, rounds=given.rounds)
+    if "tracks" in given.what:
+        tracks.run(tuple(given.slumps))
 
 
 main()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.schema import FLAGS, validate_footprints
+from rtsx.footprints.schema import FLAGS, arranged, validate_footprints
 
 __all__ = ["clean_footprints"]
 
@@ -88,7 +88,7 @@ def clean_footprints(
     }
     applies = np.column_stack([rules[flag].to_numpy(bool) for flag in FLAGS])
     flags = [",".join(np.array(FLAGS)[row]) for row in applies]
-    flagged = footprints.assign(flags=pd.Series(flags, index=footprints.index, dtype=object))
+    flagged = arranged(footprints.assign(flags=pd.Series(flags, index=footprints.index, dtype=object)))
     if keep is None:
         return flagged
     forbidden = [flag not in keep for flag in FLAGS]

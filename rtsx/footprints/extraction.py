@@ -16,7 +16,7 @@ from rtsx.footprints.placement import Placement
 from rtsx.footprints.plan import OutlineRule
 from rtsx.footprints.prediction import ClassMap, levels_of, separate
 from rtsx.footprints.pyproj import centroids, largest_pixel_m2, measure
-from rtsx.footprints.schema import COLUMNS, conform
+from rtsx.footprints.schema import COLUMNS, arranged, conform
 from rtsx.footprints.shapely import place
 from rtsx.footprints.water import covered_fraction, water_on
 
@@ -138,6 +138,7 @@ def extract_footprints(
     elif on_water is None:
         geometry = np.asarray(footprints.geometry.array, np.object_)
         footprints["water_fraction"] = covered_fraction(geometry, water, crs=placement.crs)
+    footprints = arranged(footprints)
     return to_geographic(footprints) if geographic else footprints
 
 

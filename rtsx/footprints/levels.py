@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.joining import in_order, stack, unite_rows
-from rtsx.footprints.schema import validate_footprints
+from rtsx.footprints.schema import arranged, validate_footprints
 
 __all__ = ["level1_footprints", "level2_footprints"]
 
@@ -104,7 +104,7 @@ def level2_footprints(
     if images is not None:
         possible = pd.Series(_possible(united, images), index=united.index, dtype="Int32")
         united["n_images_possible"] = possible.where(possible >= seen, seen)
-    united = in_order(united.drop(columns=["cut", "prob_counts"], errors="ignore"))
+    united = arranged(in_order(united.drop(columns=["cut", "prob_counts"], errors="ignore")))
     repeated = united.duplicated(["year", "footprint_id"])
     if repeated.any():
         raise FootprintError(

@@ -7,7 +7,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 
-__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "check_geometry", "conform", "validate_footprints"]
+__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "arranged", "check_geometry", "conform", "validate_footprints"]
 
 COLUMNS = {
     "footprint_id": "object",
@@ -58,6 +58,14 @@ def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopanda
         if column.dtype == object:
             columns[name] = column.where(column.notna(), None)  # files and pandas have several words for nothing
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
+
+
+def arranged(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return footprints with known columns in their order, then further ones, then the geometry."""
+    known = [name for name in (*COLUMNS, *OPTIONAL) if name in footprints.columns]
+    geometry = footprints.geometry.name
+    further = [name for name in footprints.columns if name not in known and name != geometry]
+    return footprints[[*known, *further, geometry]]
 
 
 def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:

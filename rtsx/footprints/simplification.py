@@ -12,7 +12,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.pyproj import centroids, measure
-from rtsx.footprints.schema import validate_footprints
+from rtsx.footprints.schema import arranged, validate_footprints
 
 __all__ = ["simplify_footprints"]
 
@@ -63,8 +63,11 @@ def simplify_footprints(footprints: geopandas.GeoDataFrame, *, tolerance_m: floa
     lat, lon = centroids(simple, crs)
     if "area_outlined_m2" in footprints.columns:
         before = footprints["area_outlined_m2"].to_numpy(float)  # simplified once more
-    return footprints.set_geometry(geopandas.GeoSeries(simple, index=footprints.index, crs=footprints.crs)).assign(
-        area_m2=area, perimeter_m=perimeter, centroid_lat=lat, centroid_lon=lon, area_outlined_m2=before
+    geometry = geopandas.GeoSeries(simple, index=footprints.index, crs=footprints.crs)
+    return arranged(
+        footprints.set_geometry(geometry).assign(
+            area_m2=area, perimeter_m=perimeter, centroid_lat=lat, centroid_lon=lon, area_outlined_m2=before
+        )
     )
 
 

@@ -3,10 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
 import rtsx
+from rtsx.footprints import clean_footprints, read_footprints, simplify_footprints
 from rtsx.synthetic import SceneFiles
 
 Command = Callable[..., Any]
@@ -88,3 +91,70 @@ def test_a_map_becomes_geotiffs(rtsx_command: Command, stored: Path, tmp_path: P
     again = rtsx_command("cog", stored, "--out", tmp_path / "map")
     assert again.status == 2
     assert "probability.tif exists already" in again.err
+
+
+def test_flags_water_and_simplification_reach_the_outlines(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    pred = rtsx.open_cube(stored)
+    whole = rtsx.extract_footprints(pred, min_area_m2=0)
+    lake = whole.geometry.iloc[[0]].buffer(30)
+    lake.to_file(tmp_path / "lake.gpkg")
+    out = tmp_path / "slumps.parquet"
+    line = ("--flags", "--water", tmp_path / "lake.gpkg", "--min-area-m2", "900", "--simplify-m", "3")
+    outcome = rtsx_command("footprints", stored, "--out", out, *line)
+    assert outcome.status == 0, outcome.err
+    found = read_footprints(out)
+    expected = simplify_footprints(
+        clean_footprints(rtsx.extract_footprints(pred, min_area_m2=0, water=lake), min_area_m2=900), tolerance_m=3
+    )
+    pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(expected))
+    assert "water" in found["flags"].iloc[0]
+    dropped = tmp_path / "clean.parquet"
+    assert rtsx_command("footprints", stored, "--out", dropped, *line, "--drop", "water,small,edge").status == 0
+    assert read_footprints(dropped)["flags"].eq("").all()
+    assert len(read_footprints(dropped)) == expected["flags"].eq("").sum()
+
+
+def test_water_may_be_a_raster(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    pred = rtsx.open_cube(stored)
+    water = pred["valid"].copy(data=np.ones(pred["valid"].shape, "uint8"))
+    water.drop_encoding().rio.to_raster(tmp_path / "water.tif")
+    out = tmp_path / "slumps.parquet"
+    outcome = rtsx_command("footprints", stored, "--out", out, "--water", tmp_path / "water.tif")
+    assert outcome.status == 0, outcome.err
+    assert read_footprints(out)["water_fraction"].eq(1).all()
+    assert read_footprints(out)["flags"].str.contains("water").all()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--drop", "lake"), "--drop takes some of small, edge, water, weak; got lake"),
+        (("--simplify-m", "0"), "--simplify-m takes a length above 0 m; got 0.0"),
+        (("--max-water", "20"), "--max-water takes a part from 0 to 1; got 20.0"),
+        (("--min-prob-mean", "70"), "--min-prob-mean takes a part from 0 to 1; got 70.0"),
+        (("--water", "nowhere.gpkg"), "--water names a file, but nowhere.gpkg is none"),
+    ],
+)
+def test_refuses_rules_that_cannot_be(
+    rtsx_command: Command, stored: Path, tmp_path: Path, line: tuple[str, str], message: str
+) -> None:
+    outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", *line)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_a_raster_of_several_layers_as_water(
+    rtsx_command: Command, stored: Path, scene: SceneFiles, tmp_path: Path
+) -> None:
+    outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", "--water", stored)
+    assert outcome.status == 2
+    assert "--water takes a raster of one layer" in outcome.err
+
+
+def test_refuses_polygons_that_cannot_be_read(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
+    (tmp_path / "lake.gpkg").write_text("no lake")
+    line = ("--water", tmp_path / "lake.gpkg")
+    outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", *line)
+    assert outcome.status == 2
+    assert "cannot be read as polygons of water" in outcome.err
