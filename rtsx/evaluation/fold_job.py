@@ -91,7 +91,8 @@ class FoldJob:
         judged = []
         for name in self.fold.test:
             scene = self.scenes[name]
-            pred = predict_cube(scene.cube, bundle, device=self.device)
+            # The bundle's own tiles, instead of the largest that fit, because scores must not depend on a machine's memory.
+            pred = predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=self.device)
             judged.append(JudgedScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
         rule = self.rule
         return evaluate(

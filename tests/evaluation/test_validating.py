@@ -67,7 +67,10 @@ def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
     # Whoever trains the stub, its scores are those of judging all scenes at once.
     judged = [
         JudgedScene(
-            name=s.name, region=s.group, prediction=rtsx.predict_cube(s.cube, brightness_bundle()), truth=s.truth
+            name=s.name,
+            region=s.group,
+            prediction=rtsx.predict_cube(s.cube, brightness_bundle(), tile="bundle", overlap="bundle"),
+            truth=s.truth,
         )
         for s in recipe.training
     ]
