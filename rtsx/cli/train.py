@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,8 +47,8 @@ def train(
         int, typer.Option(help="Processes that read tiles; 0 reads in a thread. No result depends on it.", min=0)
     ] = 0,
     log: Annotated[
-        list[Literal["tensorboard", "wandb"]] | None,
-        typer.Option("--log", help="Also log there; may be given twice.", rich_help_panel="Output"),
+        str | None,
+        typer.Option(metavar="A,B", help="Also log to tensorboard, wandb, or both.", rich_help_panel="Output"),
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -72,7 +72,7 @@ def train(
             device=device,
             devices=devices,
             num_workers=workers,
-            loggers=log or (),
+            loggers=options.words(log) or (),  # type: ignore[arg-type]  # unknown ones are refused
             progress=progress,
         )
     for run in runs:

@@ -1,0 +1,96 @@
+"""`rtsx evaluate` and `rtsx cross-validate`: maps, outlines and models against the truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+import yaml
+
+from rtsx.evaluation import Evaluation
+from rtsx.synthetic import SceneFiles
+from tests.cli.trainable import trainable
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def predicted(scene: SceneFiles, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of the small scene."""
+    import rtsx
+
+    path = tmp_path_factory.mktemp("map") / "map.zarr"
+    cube = rtsx.open_cube(str(scene.image), mask=(str(scene.udm2), "tss-v1"))
+    rtsx.write_cube(rtsx.predict_cube(cube, rtsx.ModelBundle.open(bundle), device="cpu", backend="eager"), path)
+    return path
+
+
+def test_a_map_is_scored(rtsx_command: Command, predicted: Path, scene: SceneFiles, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    told = rtsx_command("evaluate", predicted, "--truth", scene.truth, "--out", out)
+    assert told.status == 0, told.err
+    assert "iou" in told.out
+    pooled = pd.read_csv(out / "pooled.csv")
+    assert {"iou", "boundary_iou", "object_f1", "average_precision"} <= set(pooled.columns)
+    assert Evaluation.from_json((out / "evaluation.json").read_text()).rule.object_iou == 0.5
+    lower = rtsx_command("evaluate", predicted, "--truth", scene.truth, "--threshold", "0.01", "--object-iou", "0.3")
+    assert lower.status == 0, lower.err
+    refused = rtsx_command("evaluate", predicted, "--truth", scene.truth, "--out", out)
+    assert refused.status == 2
+    assert "exists already" in refused.err
+
+
+def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted: Path, scene: SceneFiles) -> None:
+    for words, message in (
+        ((predicted,), "say --truth labels.gpkg"),
+        ((predicted, "--truth", scene.truth, "--model", "demo"), "--model has no meaning here"),
+        ((scene.truth, "--truth", scene.truth, "--threshold", "0.5"), "--threshold has no meaning here"),
+        (("scenes.yaml", "--truth", scene.truth), "--truth has no meaning here"),
+        (("scenes.yaml",), "say --model BUNDLE"),
+    ):
+        told = rtsx_command("evaluate", *words)
+        assert told.status == 2
+        assert message in " ".join(told.err.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable(tmp_path_factory.mktemp("training"), epochs=1)
+
+
+def test_outlines_are_scored(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
+    truth = next((config.parent / "data" / "region0").glob("*_slumps.parquet"))
+    gpd.read_parquet(truth)[["geometry"]].to_file(tmp_path / "found.gpkg")
+    told = rtsx_command("evaluate", tmp_path / "found.gpkg", "--truth", truth, "--out", tmp_path / "report")
+    assert told.status == 0, told.err
+    assert pd.read_csv(tmp_path / "report" / "pooled.csv")["iou"][0] == pytest.approx(1, abs=1e-6)
+
+
+def test_scenes_of_a_file_are_predicted_and_scored(
+    rtsx_command: Command, config: Path, bundle: Path, tmp_path: Path
+) -> None:
+    scenes = yaml.safe_load(config.read_text())["scenes"]["training"]
+    path = config.parent / "evaluate.yaml"
+    path.write_text(yaml.safe_dump({"classes": "slump", "scenes": scenes, "object_iou": 0.4, "bootstrap": 20}))
+    out = tmp_path / "report"
+    words = ("evaluate", path, "--model", bundle, "--out", out, "--boundary", "2", "--device", "cpu")
+    told = rtsx_command(*words)
+    assert told.status == 0, told.err
+    assert set(pd.read_csv(out / "regions.csv")["region"]) == {"region0", "region1"}
+    assert len(pd.read_csv(out / "scenes.csv")) == 4
+    rule = json.loads((out / "evaluation.json").read_text())["rule"]
+    assert (rule["object_iou"], rule["boundary"], rule["bootstrap"]) == (0.4, 2, 20)
+
+
+def test_regions_are_left_out_one_by_one(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
+    words = ("cross-validate", config, "--out", tmp_path / "folds", "--merge", "--device", "cpu", "--no-plot")
+    told = rtsx_command(*words)
+    # All synthetic scenes lie on the same ground of the map, so that both regions are one group, of which no fold is made.
+    assert told.status == 2
+    assert "two at least" in told.err
+    refused = rtsx_command("cross-validate", config, "--out", tmp_path / "folds", "--folds", "2", "--transfer")
+    assert refused.status == 2
+    assert "the matrix has a row for each group" in " ".join(refused.err.replace("│", " ").split())
