@@ -108,9 +108,13 @@ def unite_on_ground(pieces: Geometries, *, tolerance: float) -> shapely.Geometry
 
 
 def _agree(values: NDArray[np.float64], *, tolerance: float) -> NDArray[np.float64]:
+    """Return the smallest value of each run of near ones; wider runs stay, because no line of a lattice is in them."""
     distinct, inverse = np.unique(values, return_inverse=True)
-    fresh = np.diff(distinct, prepend=-np.inf) > tolerance
-    return np.asarray(distinct[fresh][np.cumsum(fresh) - 1][inverse], np.float64)
+    start = np.flatnonzero(np.diff(distinct, prepend=-np.inf) > tolerance)
+    length = np.diff(np.append(start, len(distinct)))
+    first = np.repeat(distinct[start], length)
+    is_narrow = np.repeat(distinct[start + length - 1] - distinct[start] <= tolerance, length)
+    return np.asarray(np.where(is_narrow, first, distinct)[inverse], np.float64)
 
 
 def _areas(geometry: shapely.Geometry) -> shapely.Geometry:

@@ -10,8 +10,17 @@ import shapely
 import xarray as xr
 from affine import Affine
 
-from rtsx.footprints import extract_footprints, read_footprints, validate_footprints, write_footprints
-from rtsx.footprints.pyproj import measure
+from rtsx.footprints import (
+    extract_footprints,
+    level2_footprints,
+    read_footprints,
+    track_footprints,
+    track_summary,
+    validate_footprints,
+    write_footprints,
+)
+from rtsx.footprints.pyproj import centroids, measure
+from rtsx.footprints.schema import COLUMNS, conform
 
 RESOLUTION = 3.0
 
@@ -77,3 +86,62 @@ def test_longitudes_are_those_of_the_site(pred, real_data):
     assert geographic.crs == "EPSG:4326"
     assert geographic.within(site).all()
     assert geographic["centroid_lat"].between(69.4, 69.7).all()
+
+
+@pytest.fixture(scope="module")
+def level1(real_data):
+    """All published outlines, as footprints of their images; those of one image that overlap united first."""
+    outlines = geopandas.read_file(next((real_data / "rts_nitze2021").glob("*.shp"))).to_crs("EPSG:3413")
+    outlines["geometry"] = outlines.make_valid()
+    geometry = geopandas.GeoSeries(outlines.geometry.to_numpy(), crs=outlines.crs)
+    area, perimeter = measure(np.asarray(geometry.array), geometry.crs)
+    lat, lon = centroids(np.asarray(geometry.array), geometry.crs)
+    dates = pd.to_datetime(outlines["image_date"]).to_numpy()
+    table = dict.fromkeys(COLUMNS) | {
+        "footprint_id": [f"o{number}" for number in range(len(outlines))],
+        "class_name": "slump",
+        "date": dates,
+        "year": pd.DatetimeIndex(dates).year,
+        "scene_id": outlines["image_id"].astype(str).to_numpy(),
+        "area_m2": area,
+        "perimeter_m": perimeter,
+        "centroid_lat": lat,
+        "centroid_lon": lon,
+        "n_pixels": np.maximum(area // 9, 1),
+        "touches_edge": False,
+    }
+    table |= {name: 1.0 for name in COLUMNS if name.startswith("prob_")} | {"prob_std": 0.0}
+    return conform(table, geometry)
+
+
+def test_published_outlines_of_many_images_become_yearly_sets(level1):
+    years = level2_footprints([level1])
+    assert list(years) == [2018, 2019]
+    for year, table in years.items():
+        validate_footprints(table)
+        images = level1[level1["year"] == year]
+        assert len(table) < len(images)
+        assert table.union_all().area == pytest.approx(images.union_all().area, rel=1e-7)
+        # What a year shows is one layer: nothing in it overlaps.
+        assert table.area.sum() == pytest.approx(table.union_all().area, rel=1e-7)
+        assert table["n_images"].max() > 5
+        shown = {scene for listed in table["scene_id"] for scene in listed.split(",")}
+        assert shown == set(images["scene_id"])
+
+
+def test_published_slumps_are_followed_from_year_to_year(level1):
+    years = level2_footprints([level1])
+    tracks = track_footprints(years)
+    summary = track_summary(tracks).set_index("track_id")
+    assert len(tracks) == sum(map(len, years.values()))
+    for year, table in years.items():
+        assert tracks.loc[tracks["year"] == year, "area_m2"].sum() == pytest.approx(table["area_m2"].sum())
+    assert {"growing", "gone", "new"} <= set(summary["status"])
+    followed = summary[summary["n_years"] == 2]
+    assert len(followed) > 50
+    # What is linked lies on common ground, and what is new in 2019 on none of 2018, or on a little of it.
+    before = years[2018].union_all()
+    new = tracks[(tracks["event"] == "new") & (tracks["year"] == 2019)]
+    assert (new.intersection(before).area <= 0.2 * new.area).all()
+    linked = tracks[(tracks["event"] != "new") & (tracks["year"] == 2019)]
+    assert (linked.intersection(before).area > 0).all()
