@@ -1,5 +1,7 @@
 """Outlines of any CRS in longitude and latitude, and those that have none."""
 
+from textwrap import shorten
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -48,7 +50,8 @@ def on_earth(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]
             findings.append(Finding(row=row, problem="no place on Earth", action="dropped", detail=detail))
         else:
             area = crs.area_of_use
-            detail = f"{crs_text(crs)} is made for {area.name if area else 'elsewhere'}: is that its CRS?"
+            made_for = shorten(area.name, width=80, placeholder=" ...") if area else "elsewhere"
+            detail = f"{crs_text(crs)} is made for {made_for}: is that its CRS?"
             findings.append(Finding(row=row, problem="far from the area of its CRS", action="kept", detail=detail))
     return kept, findings
 

@@ -7,11 +7,12 @@ import rasterio.features
 import shapely
 import xarray as xr
 from affine import Affine
+from geopandas.testing import assert_geodataframe_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from rtsx.labels import IGNORED, label_truth, raster_truth, truth_array
+from rtsx.labels import IGNORED, label_truth, raster_truth, standardise_labels, truth_array, validate_labels
 from rtsx.labels.band import ignore_borders
 
 CLASSES = ("slump", "pond", "scar")
@@ -81,7 +82,7 @@ def test_agrees_with_gdal():
 
 
 @given(seed=st.integers(0, 10**6), ignore=st.integers(0, 4), on_corners=st.booleans(), data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
     truth = label_truth(random_labels(seed, on_corners=on_corners), RASTER, classes=CLASSES, ignore=ignore)
     whole = everything(truth)
@@ -97,7 +98,7 @@ def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
 
 
 @given(seed=st.integers(0, 10**6), width=st.integers(0, 9))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_band_is_what_lies_near_another_class(seed, width):
     rng = np.random.default_rng(seed)
     values = np.kron(rng.integers(0, 3, (4, 5)), np.ones((4, 4), int)).astype(np.uint8)
@@ -152,3 +153,51 @@ def test_a_lazy_array_does_not_depend_on_chunks(chunks):
     array = truth_array(truth, cube)
     assert array.chunks == cube["red"].chunks
     np.testing.assert_array_equal(array.values, everything(truth))
+
+
+def random_inventory(seed):
+    """Rows of every kind that inventories have, good and bad, in a random order."""
+    rng = np.random.default_rng(seed)
+
+    def square():
+        lon, lat = rng.integers(-179, 178), rng.integers(60, 80)
+        return shapely.box(lon, lat, lon + 0.01 * rng.integers(1, 300), lat + 0.01)
+
+    def crossed():
+        west, south, east, north = square().bounds
+        return shapely.Polygon([(west, south), (east, north), (east, south), (west, north)])
+
+    def flat():
+        west, south, east, north = square().bounds
+        return shapely.Polygon([(west, south), (east, north), (west, south)])
+
+    kinds = [
+        square, square, square, crossed, flat, lambda: None, lambda: square().centroid, lambda: square().exterior, shapely.Polygon,
+        lambda: shapely.MultiPolygon([square(), square()]), lambda: shapely.GeometryCollection([square(), square().centroid]),
+        lambda: shapely.transform(square(), lambda xy: xy + np.array([0, 50])),
+    ]  # fmt: skip
+    outlines = [square()] + [kinds[number]() for number in rng.integers(0, len(kinds), 12)]
+    outlines += [outlines[number] for number in rng.integers(0, len(outlines), 4)]
+    dates = rng.choice([None, "2019-07-03", "2019", "3.7.2019", "1900-01-01", "2999-01-01"], len(outlines))
+    return geopandas.GeoDataFrame({"image_date": dates}, geometry=outlines, crs="EPSG:4326")
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_every_row_is_a_label_or_was_dropped_with_a_reason(seed):
+    raw = random_inventory(seed)
+    inventory = standardise_labels(raw)
+    validate_labels(inventory.labels)
+    kept = inventory.labels["source_row"].tolist()
+    dropped = [one.row for one in inventory.report.dropped]
+    assert sorted(kept + dropped) == list(range(len(raw)))
+    assert all(one.detail for one in inventory.report.findings)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=10)
+def test_standardising_again_changes_nothing(seed):
+    once = standardise_labels(random_inventory(seed)).labels
+    again = standardise_labels(once)
+    assert again.report.is_clean
+    assert_geodataframe_equal(again.labels, once)
