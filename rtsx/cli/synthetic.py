@@ -70,6 +70,12 @@ def scenes(
             "--one-day", help="Day, clouds and haze of the demo's scene, instead of those that follow from each seed."
         ),
     ] = False,
+    apart: Annotated[
+        bool,
+        typer.Option(
+            "--apart", help="Side by side instead of all in one place, so that they can be divided by cross-validation."
+        ),
+    ] = False,
     landscape: _LandscapeOption = "plateau",
     region: _RegionOption = "Synthetic",
     dem_resolution: _DemOption = 10,
@@ -81,22 +87,21 @@ def scenes(
     """
     from dataclasses import replace
 
-    from rtsx.synthetic import SceneSpec, varied_spec, write_scenes  # loads what makes them
+    from rtsx.synthetic import SceneSpec, placed_apart, varied_spec, write_scenes  # loads what makes them
 
     started = time.perf_counter()
     specs = []
     for seed in seed_list(seeds):
         usual = SceneSpec(seed=seed) if one_day else varied_spec(seed)
-        specs.append(
-            replace(
-                usual,
-                size=size,
-                slumps_per_km2=slumps_per_km2,
-                landscape=landscape,
-                region=region,
-                dem_resolution_m=dem_resolution,
-            )
+        spec = replace(
+            usual,
+            size=size,
+            slumps_per_km2=slumps_per_km2,
+            landscape=landscape,
+            region=region,
+            dem_resolution_m=dem_resolution,
         )
+        specs.append(placed_apart(spec) if apart else spec)
     written = write_scenes(specs, out, processes=processes or os.cpu_count() or 1)
     console = status()
     made = [

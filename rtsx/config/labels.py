@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -19,6 +20,7 @@ from rtsx.cube.opening import open_cube
 from rtsx.errors import ConfigError
 from rtsx.labels import Truth, label_truth, raster_truth, read_labels
 from rtsx.labels.reading import read_table
+from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.source import NEGATIVE
 
 __all__ = ["ClassValues", "LabelReader", "Labels", "LabelsConfig", "Values"]
@@ -193,21 +195,19 @@ def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.Ge
 
 def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
     stored = read_table(path, layer=None)
-    table = stored[_counts(stored, labels.where, path)]
+    counts = _counts(stored, labels.where, path)
+    table = stored[counts]
     if not len(table):
-        return gpd.GeoDataFrame({"class_name": []}, geometry=[], crs="EPSG:4326")
+        return gpd.GeoDataFrame({"class_name": [], "label_id": []}, geometry=[], crs="EPSG:4326")
     class_of = {str(value): name for name, values in meant.items() for value in values}
-    unsaid = next(iter(meant)) if len(meant) == 1 else _UNSAID
-    named: str | dict[Any, str] = unsaid
-    if any(str(value) != name for value, name in class_of.items()):
-        # As a mapping, so that a class may be called 0 or 1, which by itself means that a label is none or one.
-        named = {None: unsaid, **dict.fromkeys(_ABSENT, NEGATIVE), **class_of}
-    found = read_labels(
-        table,
-        columns=None if labels.class_column is None else {"class_name": labels.class_column},
-        class_name=named,
-        crs=labels.crs,
-    )
+    if set(LABEL_COLUMNS) <= set(table.columns) and labels.class_column is None:
+        found = read_labels(table)
+    else:
+        unsaid = next(iter(meant)) if len(meant) == 1 else _UNSAID
+        found = _standardised(table, labels, class_of=class_of, unsaid=unsaid)
+        # By the row of the file, because scenes that share a label have to be told from those that do not.
+        rows = np.flatnonzero(counts.to_numpy())
+        found = found.assign(label_id=[f"{path}/{rows[row]}" for row in found["source_row"]])
     found = found[(found["class_name"] != NEGATIVE) | (NEGATIVE in class_of)]
     names = found["class_name"].map({**class_of, **{name: name for name in meant}})
     if names.isna().any():
@@ -222,6 +222,18 @@ def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[Value]])
             f"means with classes: {{{next(iter(meant))}: [{unknown[0]}]}}, or leave its labels out with where."
         )
     return found.assign(class_name=names)
+
+
+def _standardised(
+    table: gpd.GeoDataFrame, labels: LabelsConfig, *, class_of: Mapping[str, str], unsaid: str
+) -> gpd.GeoDataFrame:
+    """Labels of any schema in ours; `unsaid` is the class of those that say none."""
+    named: str | dict[Any, str] = unsaid
+    if any(value != name for value, name in class_of.items()):
+        # As a mapping, so that a class may be called 0 or 1, which by itself means that a label is none or one.
+        named = {None: unsaid, **dict.fromkeys(_ABSENT, NEGATIVE), **class_of}
+    columns = None if labels.class_column is None else {"class_name": labels.class_column}
+    return read_labels(table, columns=columns, class_name=named, crs=labels.crs)
 
 
 def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[Value]], path: str) -> "pd.Series[bool]":

@@ -69,6 +69,9 @@ def _seeds(given: object) -> object:
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
+_USUAL_LOSSES: dict[str, dict[str, Any]] = {term.name: {} for term in TrainingRecipe.losses}
+_USUAL_OPTIMISER: dict[str, dict[str, Any]] = {OptimisationSpec.optimiser: {}}
+_USUAL_SCHEDULE: dict[str, dict[str, Any]] = {OptimisationSpec.schedule: {}}
 
 
 class TrainConfig(Strict):
@@ -105,13 +108,13 @@ class TrainConfig(Strict):
     """Which tiles the network sees."""
     augment: Augmentations = Field(default_factory=dict)
     """What happens to training tiles, in this order: names, with their probability or their options."""
-    loss: Losses = Field(default_factory=lambda: {"DiceLoss": {}, "FocalLoss": {}})
+    loss: Losses = _USUAL_LOSSES
     """What is minimised: names, with their weight or their options."""
-    optimiser: NamedOne = Field(default_factory=lambda: {OptimisationSpec.optimiser: {}})
+    optimiser: NamedOne = _USUAL_OPTIMISER
     """AdamW, Adam or SGD, with options such as ``weight_decay``."""
     learning_rate: float = Field(default=OptimisationSpec.learning_rate, gt=0)
     """Learning rate at its highest."""
-    schedule: NamedOne = Field(default_factory=lambda: {OptimisationSpec.schedule: {}})
+    schedule: NamedOne = _USUAL_SCHEDULE
     """cosine, constant, StepLR with step_size (epochs) and gamma, or ExponentialLR with gamma."""
     warmup: float = Field(default=OptimisationSpec.warmup, ge=0, lt=1)
     """Part of all steps over which the learning rate rises from 0."""

@@ -18,7 +18,7 @@ from rtsx.synthetic.region import DemTile, RegionSpec
 from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
 from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
 from rtsx.synthetic.spec import GroundSpec, SceneSpec
-from rtsx.synthetic.varied import varied_spec
+from rtsx.synthetic.varied import placed_apart, varied_spec
 
 __all__ = [
     "DEMO_SEED",
@@ -41,6 +41,7 @@ __all__ = [
     "demo_spec",
     "make_ground",
     "make_scene",
+    "placed_apart",
     "region_collections",
     "region_items",
     "remove_demo_scenes",

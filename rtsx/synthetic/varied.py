@@ -1,12 +1,16 @@
-"""Scenes that differ as those of an archive do: day, clouds and haze follow from the seed."""
+"""Scenes that differ as those of an archive do: day, clouds, haze, and the place if asked, follow from the seed."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 
-from rtsx.synthetic.spec import SceneSpec
+from rtsx.synthetic.spec import MARGIN, PIXEL_M, SceneSpec
 
-__all__ = ["varied_spec"]
+__all__ = ["placed_apart", "varied_spec"]
+
+_COLUMNS, _ROWS = 25, 40
+"""Places for scenes that lie apart, from the usual one to the east and to the south; all within one UTM zone."""
 
 
 def varied_spec(
@@ -40,3 +44,18 @@ def varied_spec(
         slumps_per_km2=slumps_per_km2,
         region=region,
     )
+
+
+def placed_apart(spec: SceneSpec) -> SceneSpec:
+    """The same scene at one of a thousand places that do not overlap, by its seed, instead of where all scenes lie.
+
+    Scenes on the same ground are not divided between training and test, and by default all lie on the same square of the map.
+
+    Examples
+    --------
+    >>> placed_apart(SceneSpec(seed=26, size=1024)).left - SceneSpec.left
+    3648.0
+    """
+    step = (spec.size + 2 * MARGIN) * PIXEL_M
+    row, column = divmod(spec.seed % (_COLUMNS * _ROWS), _COLUMNS)
+    return replace(spec, left=spec.left + column * step, top=spec.top - row * step)

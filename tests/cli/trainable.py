@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from rtsx.synthetic import varied_spec, write_scenes
+from rtsx.synthetic import placed_apart, varied_spec, write_scenes
 
 BANDS = ("blue", "green", "red", "nir")
 
@@ -14,7 +14,7 @@ def trainable(folder: Path, **fields: Any) -> Path:
     """Write four scenes and the YAML of a small training on them, with what else it is to say."""
     data = folder / "data"
     for number, seeds in enumerate(((5, 6), (9, 15))):
-        specs = [varied_spec(seed, size=96, slumps_per_km2=30.0) for seed in seeds]
+        specs = [placed_apart(varied_spec(seed, size=96, slumps_per_km2=30.0)) for seed in seeds]
         list(write_scenes(specs, data / f"region{number}", processes=1))
     scenes = {
         "files": "data/{region}/{scene}_3B_AnalyticMS_SR.tif",

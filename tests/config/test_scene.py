@@ -15,7 +15,7 @@ from rtsx.config.labels import LabelReader
 from rtsx.config.scene import SceneConfig, expanded, opened
 from rtsx.cube import write_cube
 from rtsx.errors import ConfigError, CubeError, LabelError
-from rtsx.labels import IGNORED
+from rtsx.labels import IGNORED, standardise_labels, write_labels
 from rtsx.synthetic import SceneFiles, SceneSpec
 
 FILES = {
@@ -278,3 +278,24 @@ def test_a_yaml_says_its_masks_itself(tmp_path: Path) -> None:
     path.write_text(CubeConfig.model_validate({"sources": {"a": {"files": "a.tif", "layers": ["red"]}}}).to_yaml())
     with pytest.raises(ConfigError, match="leave mask and sensor out here"):
         SceneConfig(cube=str(path), sensor="planetscope").open()
+
+
+def test_labels_are_told_apart_by_file_and_row(
+    archive: Path, tmp_path: Path, scene_files: tuple[SceneFiles, ...]
+) -> None:
+    def ids(scene: SceneConfig) -> frozenset[str]:
+        found: frozenset[str] = opened(scene, LabelReader(classes={"slump": ("slump",)}, ignore=0))[1].label_ids  # type: ignore[attr-defined]
+        return found
+
+    first, second = scenes(config(archive))[:2]
+    assert ids(first)
+    assert ids(second)
+    # All scenes lie in one place, so that labels of one file would be on both.
+    assert not ids(first) & ids(second)
+    shared = config(archive, labels=str(scene_files[0].truth))
+    one, other = scenes(shared)[:2]
+    assert ids(one) == ids(other) == ids(first)
+    standard = tmp_path / "standard.parquet"
+    write_labels(standardise_labels(scene_files[0].truth, class_name="slump").labels, standard)
+    kept = set(gpd.read_parquet(standard)["label_id"])
+    assert ids(scenes(config(archive, labels=str(standard)))[0]) <= kept
