@@ -36,7 +36,22 @@ def test_a_name_stands_in_the_documentation(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["config", "cube", "errors", "footprints", "grid", "inference", "labels", "model", "ordering", "synthetic", "tiling"]
+    "room",
+    [
+        "config",
+        "cube",
+        "errors",
+        "evaluation",
+        "footprints",
+        "grid",
+        "inference",
+        "labels",
+        "model",
+        "ordering",
+        "scores",
+        "synthetic",
+        "tiling",
+    ],
 )
 def test_every_name_that_a_room_lists_exists(room: str) -> None:
     module = import_module(f"rtsx.{room}")

@@ -96,13 +96,12 @@ def _sums(values: Numbers, group: Numbers, *, count: int) -> NDArray[np.float64]
 
 
 def _mask_pieces(labels: NDArray[np.int32], count: int, *, block: Block) -> MaskPieces:
-    at_seam = np.zeros(labels.shape, bool)
-    above, below, left, right = block.seams
-    at_seam[:1] |= above
-    at_seam[-1:] |= below
-    at_seam[:, :1] |= left
-    at_seam[:, -1:] |= right
-    rows, columns = np.nonzero(at_seam & (labels > 0))
+    height, width = labels.shape
+    across, down = np.arange(width), np.arange(height) * width
+    sides = (across, across + (height - 1) * width, down, down + width - 1)
+    flat = np.concatenate([across[:0], *(side for side, is_seam in zip(sides, block.seams, strict=True) if is_seam)])
+    flat = np.unique(flat[labels.ravel()[flat] > 0])
+    rows, columns = np.divmod(flat, width)
     return MaskPieces(
         sizes=np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.int64),
         # One column more than there is, so that the last pixel of a row is no neighbour of the next row's first.

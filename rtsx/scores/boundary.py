@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
 __all__ = ["BoundaryScores", "boundary_band"]
@@ -56,6 +55,19 @@ def boundary_band(mask: Mask, counts: Mask, *, distance: int) -> Mask:
     >>> int(boundary_band(mask, np.ones_like(mask), distance=1).sum())
     16
     """
-    outside = (counts & ~mask).astype(np.uint8)
-    near = scipy.ndimage.maximum_filter(outside, size=2 * distance + 1, mode="constant", cval=0)
-    return np.asarray(mask & counts & (near == 1))
+    inside = mask & counts
+    return inside & _near(counts & ~mask, distance) if inside.any() else inside
+
+
+def _near(marked: Mask, reach: int) -> Mask:
+    """Whether a marked pixel is at most `reach` king's moves away."""
+    near = np.pad(marked, reach)
+    for axis in (0, 1):
+        # Runs of doubling length, instead of a rank filter, because a few whole-array ORs are many times faster.
+        run, rows = 1, near if axis == 0 else near.T
+        while run < 2 * reach + 1:
+            more = min(run, 2 * reach + 1 - run)
+            rows = rows[:-more] | rows[more:]
+            run += more
+        near = rows if axis == 0 else rows.T
+    return near

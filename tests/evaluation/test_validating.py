@@ -3,17 +3,23 @@
 import json
 from dataclasses import replace
 
+import cloudpickle
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 
 import rtsx
+from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError
 from rtsx.evaluation import CrossValidation, JudgedScene, cross_validate, transfer_matrix
-from rtsx.evaluation.folds import ALL_OTHERS, FoldPlan, transfer_plan
+from rtsx.evaluation.fold_job import FoldJob
+from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, transfer_plan
 from rtsx.evaluation.ground import ground_of, planned_units
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.validating import run_plan
+from rtsx.labels import label_truth
 from tests.evaluation.trainers import WritingTrainer, brightness_bundle
 from tests.training.little import make_recipe, make_scene
 
@@ -209,3 +215,17 @@ def test_merged_groups_are_one_region(tmp_path):
     recipe = make_recipe(training=(one, replace(two, cube=one.cube), three), validation=(), test=())
     result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path), merge=True)
     assert result.table["region"].tolist() == ["lena+banks", "yukon", "all"]
+
+
+def test_a_job_travels_to_a_worker(recipe, tmp_path):
+    """Scenes whose truth is outlines and whose cube is lazy go along, and nothing is computed on the way."""
+    scene = recipe.training[0]
+    outline = gpd.GeoDataFrame({"class_name": ["target"], "geometry": [shapely.box(0, 0, 60, 60)]}, crs="EPSG:3413")
+    truth = label_truth(outline, geobox_of(scene.cube), classes=["target"])
+    fold = Fold(name="one", trained_on=ALL_OTHERS, training=(scene.name,), validation=(), test=(scene.name,))
+    lazy = replace(scene, truth=truth, cube=scene.cube.chunk(y=16, x=16))
+    job = FoldJob(
+        fold=fold, seed=0, recipe=recipe, scenes={scene.name: lazy}, rule=RULE, trainer=WritingTrainer(tmp_path),
+        device="cpu", folder=tmp_path,
+    )  # fmt: skip
+    assert cloudpickle.loads(cloudpickle.dumps(job))() == job()
