@@ -41,10 +41,10 @@ class LazyGroup(TyperGroup):
     def load(self, name: str) -> Any:
         """Import a command."""
         entry = self.entries[name]
-        app: typer.Typer = import_module(entry.module).app
-        command = typer.main.get_group(app) if entry.is_group else typer.main.get_command(app)
-        command.name = name
-        return command
+        # Within another app, because a command on its own would offer to install completion.
+        around = typer.Typer(add_completion=False)
+        around.add_typer(import_module(entry.module).app, name=name if entry.is_group else None)
+        return typer.main.get_group(around).commands[name]
 
 
 def lazy_group(entries: Mapping[str, Entry]) -> type[LazyGroup]:
