@@ -159,3 +159,12 @@ def test_geographic_parts_merge_too(pred):
     merged = merge_footprints([left, right])
     assert len(merged) == 3
     assert isinstance(merged, geopandas.GeoDataFrame)
+
+
+@pytest.mark.parametrize("size", [7, 19, 60])
+def test_chunks_change_nothing_under_a_halo(pred, size):
+    water = pred["valid"].copy(data=np.indices(pred["valid"].shape).sum(0) % 3 == 0)
+    options = {"halo": (0, 20, 10, 45), "water": water, "min_area_m2": 0}
+    found = extract_footprints(pred.chunk(y=size, x=size), **options)
+    assert found.equals(extract_footprints(pred, **options))
+    assert found["cut"].any()
