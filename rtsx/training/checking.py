@@ -9,7 +9,7 @@ from rtsx.model import required_layers
 from rtsx.model.consistency import check_tiles
 from rtsx.training.augment import check_augmentations
 from rtsx.training.losses import build_loss, check_losses
-from rtsx.training.networks import output_classes, stride_of
+from rtsx.training.networks import check_step, output_classes, stride_of
 from rtsx.training.optimiser import check_optimisation
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.scene import TrainingScene
@@ -74,6 +74,7 @@ def check_devices(recipe: TrainingRecipe, *, device: str, devices: int, num_work
         raise TrainingError(f"num_workers has to be at least 0; got {num_workers}.")
     if recipe.optimisation.precision == "float16" and device == "cpu":
         raise TrainingError("precision='float16' needs a GPU. Take 'bfloat16' or 'float32' on a CPU.")
+    check_step(recipe.network, tile=recipe.tile, tiles=recipe.batch_size // devices)
 
 
 def _check_numbers(recipe: TrainingRecipe) -> None:

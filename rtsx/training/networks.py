@@ -10,7 +10,7 @@ from rtsx.model.smp import network_stride
 from rtsx.training.encoder_weights import load_encoder
 from rtsx.training.network import NetworkSpec
 
-__all__ = ["new_network", "output_classes", "stride_of"]
+__all__ = ["check_step", "new_network", "output_classes", "stride_of"]
 
 # What the recipe says elsewhere, or what would turn logits into something else.
 _NOT_OPTIONS = ("activation", "aux_params", "classes", "encoder_name", "encoder_weights", "in_channels")
@@ -67,6 +67,38 @@ def stride_of(spec: NetworkSpec) -> int:
         except NotImplementedError:
             # Some encoders read numbers while they are built.
             return network_stride(_built(spec, layers=3, classes=1))
+
+
+def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
+    """Refuse tiles, and numbers of them, that a network cannot learn from; found without its numbers.
+
+    Parameters
+    ----------
+    spec
+        A network that can be built.
+    tile
+        Side of a tile, px.
+    tiles
+        Tiles that one device gets at a time.
+
+    Raises
+    ------
+    TrainingError
+        Its features of such a tile are too small: to be halved again, or to be normalised over so few tiles.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                _built(spec, layers=3, classes=1).train()(torch.empty(tiles, 3, tile, tile))
+        except NotImplementedError:
+            return  # some encoders read numbers; the first step will tell
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, TrainingError):
+                raise
+            raise TrainingError(
+                f"{spec.architecture} with {spec.encoder} cannot learn from {tiles} tile{'s' if tiles > 1 else ''} of {tile} px "
+                f"at a time: {error}. Take a larger tile, or more of them in a batch (for each device)."
+            ) from error
 
 
 def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:

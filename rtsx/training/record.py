@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 
 from rtsx.cube import geobox_of, layer_names, packing
+from rtsx.cube.georeference import crs_name
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.scene import TrainingScene
 
@@ -67,7 +68,7 @@ def _scene_record(scene: TrainingScene, *, side: int) -> dict[str, object]:
         # Digested once more, because a truth's own digest may be as long as it likes.
         "truth": hashlib.sha256(scene.truth.digest.encode()).hexdigest(),
         "shape": list(scene.truth.shape),
-        "crs": str(geobox.crs),
+        "crs": crs_name(geobox.crs),
         "transform": [float(number) for number in geobox.affine[:6]],
         "layers": {
             name: {"dtype": str(scene.cube[name].dtype), **_plain_packing(scene, name)} for name in sorted(names)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rtsx.cube import geobox_of
+from rtsx.cube.georeference import crs_name
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.training.atomic import write_whole
 from rtsx.training.curves import curve
@@ -185,7 +186,7 @@ def _data(plan: TrainingPlan) -> str:
         for scene in scenes:
             geobox = geobox_of(scene.cube)
             height, width = scene.truth.shape
-            rows.append((role, scene.name, scene.group, f"{height} x {width}", str(geobox.crs)))
+            rows.append((role, scene.name, scene.group, f"{height} x {width}", crs_name(geobox.crs)))
     scaling = [(layer.name, float(np.float64(layer.scale)), float(layer.offset)) for layer in plan.inputs]
     index = plan.index
     return (

@@ -90,3 +90,23 @@ def test_what_the_machine_cannot_do_is_refused(device, devices, num_workers, pre
     recipe = make_recipe(optimisation=OptimisationSpec(precision=precision))
     with pytest.raises(TrainingError, match=text):
         check_devices(recipe, device=device, devices=devices, num_workers=num_workers)
+
+
+@pytest.mark.parametrize(
+    ("network", "tile", "batch_size", "text"),
+    [
+        (
+            "PSPNet",
+            64,
+            1,
+            "DeepLabV3 with resnet18 cannot learn from 1 tile of 64 px at a time.*more than 1 value per channel",
+        ),
+        ("PAN", 64, 4, "PAN with resnet18 cannot learn from 4 tiles of 64 px.*Take a larger tile"),
+    ],
+)
+def test_features_that_would_become_too_small_are_refused(network: str, tile: int, batch_size: int, text: str) -> None:
+    recipe = make_recipe(
+        network=NetworkSpec(architecture=network, encoder="resnet18"), tile=tile, batch_size=batch_size
+    )
+    with pytest.raises(TrainingError, match=text):
+        check_devices(recipe, device="cpu", devices=1, num_workers=0)
