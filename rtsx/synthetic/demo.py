@@ -44,7 +44,7 @@ def demo_spec(*, size: int = 2048, seed: int = DEMO_SEED) -> SceneSpec:
 
 
 def demo_bundle_path() -> Path:
-    """Folder of the small bundle that ships with rtsx, trained by `python -m rtsx.cli.train_demo`.
+    """Folder of the small bundle that ships with rtsx, trained by `rtsx train configs/demo-train.yaml`.
 
     Examples
     --------
