@@ -96,7 +96,7 @@ def test_what_the_machine_cannot_do_is_refused(device, devices, num_workers, pre
     ("network", "tile", "batch_size", "text"),
     [
         (
-            "PSPNet",
+            "DeepLabV3",
             64,
             1,
             "DeepLabV3 with resnet18 cannot learn from 1 tile of 64 px at a time.*more than 1 value per channel",

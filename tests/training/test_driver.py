@@ -175,8 +175,9 @@ def test_the_scores_are_those_of_the_map_that_the_bundle_makes(lively: TrainedRu
     true = (scene.truth.read((slice(0, 128), slice(0, 128))) == 1) & pred["valid"].values
     scores = lively.test["four"]
     assert scores.hits + scores.misses == true.sum()
-    assert scores.hits == pytest.approx((found & true).sum(), abs=3)
-    assert scores.false_alarms == pytest.approx((found & ~true).sum(), abs=3)
+    # Nearly, because scores count probabilities in steps of 1/10000 and a map does not.
+    assert scores.hits == pytest.approx((found & true).sum(), rel=2e-3)
+    assert scores.false_alarms == pytest.approx((found & ~true).sum(), rel=2e-3)
 
 
 def test_a_finished_run_is_kept(lively: TrainedRun) -> None:
