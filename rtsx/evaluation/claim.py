@@ -35,9 +35,10 @@ def claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: JudgingRul
                 "another folder."
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    unfinished = there.with_suffix(".part")
+    # A plan that was not finished is no one else's, because a call that was killed while it wrote it leaves nothing else.
+    if out.exists() and (not out.is_dir() or any(path != unfinished for path in out.iterdir())):
         raise OutputExistsError(f"{out} is there and is no folder of a cross-validation: give another one.")
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = there.with_suffix(".part")
     unfinished.write_text(text)
     unfinished.replace(there)

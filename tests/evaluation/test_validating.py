@@ -118,6 +118,14 @@ def test_the_folder_belongs_to_one_recipe_and_plan(recipe, tmp_path):
         run(leave_one_out, recipe, tmp_path / "other", trainer)
 
 
+def test_a_call_that_was_killed_while_it_wrote_its_plan_is_made_again(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.part").write_text('{"pl')
+    result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path))
+    assert len(result.results) == 3
+    assert not (tmp_path / "out" / "plan.part").exists()
+
+
 def test_several_seeds_are_means_with_their_spread(recipe, tmp_path):
     trainer = WritingTrainer(tmp_path)
     result = run(leave_one_out, recipe, tmp_path / "out", trainer, seeds=(3, 4))
