@@ -49,8 +49,8 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
     Notes
     -----
     A date is impossible when it is none of these, does not exist, lies after `today` or before `EARLIEST`, is 1970-01-01
-    (which is what software makes of an empty field), or ends before it begins. The order day-month-year or
-    month-day-year is not guessed.
+    (which is what software makes of an empty field), ends before it begins or in a year to come, or has an end alone. The
+    order day-month-year or month-day-year is not guessed.
     """
     given = list(values)
     others = [None] * len(given) if ends is None else list(ends)
@@ -61,6 +61,8 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
         try:
             period = _period(value)
             end = _period(other)
+            if period is None and end is not None:
+                raise ValueError("has an end and no beginning")
             if period is not None:
                 days = period[0], end[1] if end is not None else period[1]
                 _check(days, today=today)
@@ -121,3 +123,6 @@ def _check(days: tuple[date, date], *, today: date) -> None:
         raise ValueError(f"lies after {today}")
     if last < first:
         raise ValueError("ends before it begins")
+    # By the year, because a year or month that is not over yet has a last day to come.
+    if last.year > today.year:
+        raise ValueError(f"ends after {today.year}")

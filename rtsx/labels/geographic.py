@@ -40,9 +40,11 @@ def on_earth(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]
     there = np.flatnonzero(shapely.is_geometry(outlines))
     vertices, owner = shapely.get_coordinates(outlines[there], return_index=True)
     placeless, far = _strange(vertices, crs)
-    for position in np.unique(owner[placeless | far]):
+    strange = np.unique(owner[placeless | far])
+    starts, stops = (np.searchsorted(owner, strange, side=side) for side in ("left", "right"))
+    for position, start, stop in zip(strange, starts, stops, strict=True):
         row = int(there[position])
-        mine = owner == position
+        mine = slice(start, stop)
         x, y = vertices[mine][np.argmax((placeless if placeless[mine].any() else far)[mine])]
         if placeless[mine].any():
             kept[row] = None

@@ -160,8 +160,9 @@ def _joined(made: list[Standardised]) -> Inventory:
     findings.sort(key=lambda one: (place[one.source], one.row))
     labels = labels.drop(index=[one.row for one in again])
     taken = labels["label_id"].duplicated(keep=False)  # in tables that were in the schema already
-    stems = pd.Series([f"{Path(name).stem}/" for name, _ in origin], index=together.index)
-    labels["label_id"] = labels["label_id"].where(~taken, stems + labels["label_id"])
+    # By the whole name of the file, because stems are the same where one inventory came in two formats.
+    files = pd.Series([f"{name}/" for name, _ in origin], index=together.index)
+    labels["label_id"] = labels["label_id"].where(~taken, files + labels["label_id"])
     labels = labels.reset_index(drop=True)
     validate_labels(labels)
     report = LabelReport(

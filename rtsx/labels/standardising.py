@@ -109,7 +109,7 @@ def standardise(given: LabelInput, facts: Facts, *, number: int, is_alone: bool)
     if set(LABEL_COLUMNS) <= set(source.table.columns):
         columns |= {ours: source.table[ours].to_numpy()[kept] for ours in ("label_id", "source_file", "source_row")}
     labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=_LONLAT))
-    findings += [one for one in days.findings if one.row in set(kept)]
+    findings += [one for one in days.findings if outlines[one.row] is not None]
     ids = source.texts("source_id")
     named = [replace(one, source=name, source_id=ids[one.row]) for one in sorted(findings, key=lambda one: one.row)]
     return Standardised(source=source, labels=labels, rows=np.array(kept, np.int64), findings=named, notes=notes)

@@ -66,6 +66,7 @@ def test_last_days_of_their_own():
         ("2026-01-02", "lies after 2026-01-01"),
         ("2018-08-31,2018-07-01", "ends before it begins"),
         ("2018-07-01,2018-07-02,2018-07-03", "no date or pair of dates"),
+        ("2018-07-01,2091-08-31", "ends after 2026"),
         (float("inf"), "is no date"),
     ],
 )
@@ -76,5 +77,10 @@ def test_dates_that_cannot_be(value, why):
     assert details[0].endswith("left without a date")
 
 
+def test_a_year_that_is_not_over_is_possible():
+    assert read("2025-06,2026") == (("2025-06-01", "2026-12-31"), [])
+
+
 def test_ends_that_cannot_be():
+    assert "has an end and no beginning" in read(None, "2018-07-03")[1][0]
     assert "'2018-07-03' to '2017' ends before it begins" in read("2018-07-03", "2017")[1][0]

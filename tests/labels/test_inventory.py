@@ -231,6 +231,12 @@ class TestDuplicates:
             "table 1/table 0/0",
         ]
 
+    def test_one_name_in_two_formats(self, tmp_path):
+        for number, name in enumerate(("slumps.gpkg", "slumps.geojson")):
+            table(square(lat=72 + number)).to_file(tmp_path / name)
+        labels = standardise_labels([tmp_path / "slumps.gpkg", tmp_path / "slumps.geojson"]).labels
+        assert labels["label_id"].tolist() == ["slumps.gpkg/slumps/0", "slumps.geojson/slumps/0"]
+
     def test_a_column_that_one_of_the_sources_has(self):
         both = table(square(), where=["Lena"]), table(square(lat=73), region=["Yana"])
         assert standardise_labels(both, columns={"region": "where"}).labels["region"].tolist() == ["Lena", "Yana"]
@@ -285,6 +291,15 @@ class TestPlace:
         inventory = standardise_labels(table(square(lon=160)).to_crs("EPSG:32652"))
         assert problems(inventory.report) == [(0, "far from the area of its CRS", "kept")]
         assert "is made for Between 126°E and 132°E" in inventory.report.findings[0].detail
+
+    def test_each_row_is_told_by_a_vertex_of_its_own(self):
+        good = shapely.box(500_000, 7.9e6, 500_100, 7.9001e6)
+        nowhere = [shapely.box(x, 5e7, x + 100, 6e7) for x in (5e7, 7e7)]
+        inventory = standardise_labels(table(nowhere[0], good, nowhere[1], crs="EPSG:32652"))
+        assert [(one.row, one.detail.split(",")[0]) for one in inventory.report.findings] == [
+            (0, "x = 5.00001e+07"),
+            (2, "x = 7.00001e+07"),
+        ]
 
     def test_no_place_on_earth(self):
         metres = shapely.box(5e7, 5e7, 6e7, 6e7)
