@@ -1,6 +1,6 @@
 """What is counted of a scene: all that its scores need, and what adds up to the counts of several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -35,6 +35,9 @@ SCORES = (
 )
 """Names of the scores, in the order of the tables."""
 
+_SUMS_AT_ONCE = 64
+"""Weighted sums that are in memory together."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassCounts:
@@ -50,24 +53,29 @@ class ClassCounts:
     """Counts by probability; None where the prediction has none."""
 
     def __add__(self, other: Self) -> Self:
-        return self.weighted([self, other], np.ones(2, np.int64))
+        return next(self.weighted([self, other], np.ones((1, 2), np.int64)))
 
     @classmethod
-    def weighted(cls, counts: Sequence[Self], weights: NDArray[np.int64]) -> Self:
-        """The sum of at least one, each taken a number of times; no tally where one has none or levels differ."""
+    def weighted(cls, counts: Sequence[Self], weights: NDArray[np.int64]) -> Iterator[Self]:
+        """Sums of at least one, (sum, counts): each taken a number of times; no tally where one has none or levels differ."""
         tallies = [each.tally for each in counts if each.tally is not None]
-        tally = None
-        if len(tallies) == len(counts) and len({each.levels for each in tallies}) == 1:
-            tally = PixelTally(
-                target=weights @ np.stack([each.target for each in tallies]),
-                other=weights @ np.stack([each.other for each in tallies]),
-            )
-        return cls(
-            extent=weights.astype(np.float64) @ np.stack([each.extent for each in counts]),
-            boundary=weights @ np.stack([each.boundary for each in counts]),
-            objects=weights @ np.stack([each.objects for each in counts]),
-            tally=tally,
+        has_tally = len(tallies) == len(counts) and len({each.levels for each in tallies}) == 1
+        pixels = (
+            np.stack([[each.target, each.other] for each in tallies]) if has_tally else np.empty((len(counts), 2, 0))
         )
+        small = np.stack([np.concatenate((each.extent, each.boundary, each.objects)) for each in counts])
+        columns = np.concatenate((small, pixels.reshape(len(counts), -1)), axis=1, dtype=np.float64)
+        for start in range(0, len(weights), _SUMS_AT_ONCE):
+            # In floating point, because that is many times faster and as exact: no count comes near to 2 ** 53.
+            for row in weights[start : start + _SUMS_AT_ONCE].astype(np.float64) @ columns:
+                whole = row[4:].astype(np.int64)
+                target, other = whole[5:].reshape(2, -1)
+                yield cls(
+                    extent=row[:4],
+                    boundary=whole[:2],
+                    objects=whole[2:5],
+                    tally=PixelTally(target=target, other=other) if has_tally else None,
+                )
 
     @property
     def occurs(self) -> bool:

@@ -40,8 +40,8 @@ def pooled_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFra
     """One row per class: scores of the sum of all counts, and intervals from scenes drawn anew."""
     unit, classes = scenes[0].unit, scenes[0].classes
     columns = list(zip(*(scene.counts for scene in scenes), strict=True))
-    once = np.ones(len(scenes), np.int64)
-    whole = _by_class(classes, [ClassCounts.weighted(column, once) for column in columns], unit)
+    once = np.ones((1, len(scenes)), np.int64)
+    whole = _by_class(classes, [next(ClassCounts.weighted(column, once)) for column in columns], unit)
     rows: list[Row] = [
         {"class": name, "scenes": len(scenes)} | _sizes(counts, unit) | scores for name, counts, scores in whole
     ]
@@ -49,8 +49,8 @@ def pooled_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFra
     draws = rule.bootstrap if len(scenes) > 1 else 0
     drawn = resamples(len(scenes), draws=draws, seed=rule.seed)
     again = [
-        [scores for *_, scores in _by_class(classes, [ClassCounts.weighted(c, weights) for c in columns], unit)]
-        for weights in drawn
+        [scores for *_, scores in _by_class(classes, several, unit)]
+        for several in zip(*(ClassCounts.weighted(column, drawn) for column in columns), strict=True)
     ]
     for number, row in enumerate(rows):
         for score in SCORES:
