@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: time and memory of predictions, of reading and of tracks, and errors of warps, measured on this machine and printed as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, errors of warps, and what training reaches on real data, as tables."""
 
 import argparse
 
-from benchmarks import alignment, memory, reading, speed, tracks
+from benchmarks import alignment, learning, memory, reading, speed, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment", "tracks"]
+    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning"]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -34,6 +34,8 @@ def main() -> None:
         alignment.run(size=given.chunk, rounds=given.rounds)
     if "tracks" in given.what:
         tracks.run(tuple(given.slumps))
+    if "learning" in given.what:
+        learning.run()
 
 
 main()

@@ -1,0 +1,21 @@
+"""The benchmark of learning runs once, with hardly any learning."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import learning
+
+
+def test_learning_prints_scores_of_what_was_left_out(
+    real_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTSX_REAL_DATA", str(real_data))
+    monkeypatch.setattr(learning, "LAYER_SETS", {"4 bands": range(4)})
+    monkeypatch.setattr(learning, "EPOCHS", 1)
+    monkeypatch.setattr(learning, "STEPS", 1)
+    learning.run()
+    printed = capsys.readouterr().out
+    assert "4 bands" in printed
+    assert printed.count("mean IoU of two annotators") == 2
+    assert "model" in printed
