@@ -5,7 +5,7 @@ import numpy as np
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.placement import Placement
@@ -84,7 +84,7 @@ def covered_fraction(
     Raises
     ------
     FootprintError
-        The polygons have no CRS, or are none.
+        The polygons have no CRS, or are none, or one around the outlines reaches where `crs` has no place.
     """
     if polygons.crs is None:
         raise FootprintError("polygons of water have a CRS, but it is None: set it with water.set_crs(...)")
@@ -95,7 +95,9 @@ def covered_fraction(
         raise FootprintError(
             f"water is given as polygons, but row {others[0]} has {given[others[0]].geom_type}: drop such rows"
         )
-    water = shapely.make_valid(np.asarray(polygons.geometry[there].to_crs(crs).array, np.object_))
+    if len(outlines) == 0:
+        return np.zeros(0)
+    water = shapely.make_valid(_brought(given[there], CRS.from_user_input(polygons.crs), outlines, crs=crs))
     owner, cover = shapely.STRtree(water).query(outlines, predicate="intersects")
     fraction = np.zeros(len(outlines))
     order = np.argsort(owner, kind="stable")
@@ -106,6 +108,34 @@ def covered_fraction(
         common = shapely.intersection(outline, shapely.union_all(water[cover[first:stop]]))
         fraction[owner[first]] = min(shapely.area(common) / shapely.area(outline), 1.0)
     return fraction
+
+
+def _brought(
+    water: NDArray[np.object_], source: CRS, outlines: NDArray[np.object_], *, crs: CRS
+) -> NDArray[np.object_]:
+    """Return the polygons around outlines in the CRS of these.
+
+    Without what lies elsewhere, because water of the whole world comes in one file, and a projection has no place for
+    most of it.
+    """
+    x, y = Transformer.from_crs(crs, source, always_xy=True).transform(*shapely.get_coordinates(outlines).T)
+    west, south, east, north = np.min(x), np.min(y), np.max(x), np.max(y)
+    if np.isfinite((west, south, east, north)).all():
+        # Wider by a part, because edges that are straight in one CRS bend in another.
+        reach = 0.01 * max(east - west, north - south)
+        near = shapely.box(west - reach, south - reach, east + reach, north + reach)
+        boxes = shapely.box(*shapely.bounds(water).reshape(-1, 4).T)
+        meets = shapely.intersects(boxes, near)
+        water, boxes = water[meets], boxes[meets]
+        wide = ~shapely.contains(near, boxes)
+        water[wide] = shapely.intersection(shapely.make_valid(water[wide]), near)
+    there = Transformer.from_crs(source, crs, always_xy=True)
+    moved = shapely.transform(water, lambda xy: np.column_stack(there.transform(*xy.T)))
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise FootprintError(
+            f"polygons of water reach where {crs.name!r} has no place: cut them to the surroundings of the map"
+        )
+    return np.asarray(moved, np.object_)
 
 
 def _centres(first: float, step: float, count: int) -> NDArray[np.float64]:

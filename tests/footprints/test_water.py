@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 import shapely
 import xarray as xr
+from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints import extract_footprints
+from rtsx.footprints.water import covered_fraction
+from tests.footprints.conftest import make_prediction
 
 
 def water_map(values, *, corner, step, crs="EPSG:3413"):
@@ -73,6 +76,22 @@ def test_polygons_of_water_in_any_crs(pred):
         found = extract_footprints(pred, water=given)["water_fraction"]
         assert found.tolist() == pytest.approx([0.5, 0, 0], abs=1e-5)
     assert extract_footprints(pred, water=lakes.iloc[:0])["water_fraction"].tolist() == [0, 0, 0]
+
+
+def test_water_of_the_whole_world(level):
+    """Most of it has no place in UTM, and one polygon reaches around the map and far beyond."""
+    here = make_prediction(level, crs="EPSG:32608", corner=(500_000.0, 7_800_000.0))
+    lon, lat = (axis.ravel() for axis in np.meshgrid(np.arange(-179, 179, 2), np.arange(-88, 88, 2)))
+    for world in (shapely.box(lon, lat, lon + 2, lat + 2), [shapely.box(-179, -60, 179, 89)]):
+        found = extract_footprints(here, water=geopandas.GeoSeries(world, crs=4326))
+        assert found["water_fraction"].tolist() == pytest.approx([1, 1, 1])
+
+
+def test_water_that_has_no_place_is_refused():
+    lost = np.array([shapely.box(1e9, 1e9, 1e9 + 1, 1e9 + 1)])
+    equator = geopandas.GeoSeries(shapely.box(np.arange(-180, 180), 0, np.arange(-179, 181), 1), crs=4326)
+    with pytest.raises(FootprintError, match=r"no place: cut them to the surroundings of the map"):
+        covered_fraction(lost, equator, crs=CRS.from_epsg(32608))
 
 
 @pytest.mark.parametrize(
