@@ -44,7 +44,8 @@ def annotator_agreement(
     models
         Predictions on the same pixels, by name.
     class_name
-        The class that is compared. None: the only one that all know.
+        The class that is compared; of polygons with a column `class_name`, those that have it. None: the only one that all
+        know.
     threshold
         Least probability (0-1) of what a model found. None: its own decision.
 
@@ -74,8 +75,12 @@ def annotator_agreement(
     if twice := sorted(set(annotators) & set(given)):
         raise EvaluationError(f"Annotators and models have names of their own, but {', '.join(twice)} is both.")
     classes = None if class_name is None else [class_name]
+    _check_class(annotators, class_name)
     blank = _blank(like, class_name)
-    drawn = [_case(name, blank, labels, classes=classes, threshold=None) for name, labels in annotators.items()]
+    drawn = [
+        _case(name, blank, _of_class(labels, class_name), classes=classes, threshold=None)
+        for name, labels in annotators.items()
+    ]
     first = drawn[0].truth
     found = [_case(name, pred, first, classes=classes, threshold=threshold) for name, pred in given.items()]
     _check_grids(like, given)
@@ -85,6 +90,22 @@ def annotator_agreement(
     if not counts.judged:
         raise EvaluationError("No pixel counts: nowhere do all annotators know what is there and all models are valid.")
     return Agreement(annotators=tuple(annotators), models=tuple(given), counts=counts)
+
+
+def _check_class(annotators: Mapping[str, Truth | xr.DataArray | gpd.GeoDataFrame], class_name: str | None) -> None:
+    tables = [one for one in annotators.values() if isinstance(one, gpd.GeoDataFrame) and "class_name" in one.columns]
+    known = sorted({str(name) for table in tables for name in table["class_name"].dropna()})
+    if class_name is not None and known and class_name not in known:
+        raise EvaluationError(f"No annotator has outlined the class {class_name!r}; there are {', '.join(known)}.")
+
+
+def _of_class(
+    labels: Truth | xr.DataArray | gpd.GeoDataFrame, class_name: str | None
+) -> Truth | xr.DataArray | gpd.GeoDataFrame:
+    """Polygons of the class alone, where they say of which they are; anything else as it is."""
+    if class_name is None or not isinstance(labels, gpd.GeoDataFrame) or "class_name" not in labels.columns:
+        return labels
+    return labels[labels["class_name"].isna() | (labels["class_name"] == class_name)]
 
 
 def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:

@@ -78,6 +78,11 @@ def case_of(scene: JudgedScene, *, classes: Sequence[str] | None, threshold: flo
         Prediction and truth do not go together; names the scene.
     """
     if isinstance(scene.prediction, gpd.GeoDataFrame):
+        if threshold is not None:
+            raise EvaluationError(
+                f"A threshold chooses pixels, but the prediction of scene {scene.name!r} is outlines, which are found already: "
+                "leave it out, or select outlines by prob_mean or prob_max before."
+            )
         return _outline_case(scene, classes)
     return _raster_case(scene, scene.prediction, classes=classes, threshold=threshold)
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any, Protocol, Self, TypeVar, cast
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import compute, tokenize
+from dask.base import compute
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
@@ -121,10 +122,9 @@ def _lazy(case: RasterCase, *, rule: JudgingRule) -> da.Array:
     plan = BlockPlan(rows=decided.chunks[1], columns=decided.chunks[2])
     if probability is not None:
         probability = probability.rechunk({1: plan.rows, 2: plan.columns})
-    token = tokenize(
-        decided.name, getattr(probability, "name", None), case.truth.digest, case.numbers, case.levels, rule.boundary
-    )
-    name, truth = f"judge-{token}", f"judge-truth-{token}"
+    # A name of its own, instead of one by the digest of the truth, because that would read a raster one time more.
+    name = f"judge-{uuid4().hex}"
+    truth = f"{name}-truth"
     graph: dict[Any, Any] = {truth: case.truth}
     level: list[Any] = []
     for number, block in enumerate(plan.blocks):

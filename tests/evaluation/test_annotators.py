@@ -84,6 +84,16 @@ def test_one_class_of_several(like):
         annotator_agreement(given, like)
 
 
+def test_one_class_of_outlines(like):
+    outlines = [shapely.box(600_000, -900_030, 600_030, -900_000), shapely.box(600_060, -900_120, 600_150, -900_000)]
+    both = gpd.GeoDataFrame({"class_name": ["slump", "negative"]}, geometry=outlines, crs="EPSG:3413")
+    given = {"both": both, "one": both.iloc[:1], "unsaid": both.iloc[:1].drop(columns="class_name")}
+    agreement = annotator_agreement(given, like, class_name="slump")
+    assert (agreement.majority_px, agreement.mean_pairwise_iou) == (100, 1.0)
+    with pytest.raises(EvaluationError, match="No annotator has outlined the class 'slum'; there are negative, slump"):
+        annotator_agreement(given, like, class_name="slum")
+
+
 def test_what_cannot_be_compared_is_refused(like):
     one = StubTruth(np.ones((40, 50), np.uint8))
     with pytest.raises(EvaluationError, match="between two annotators at least; got 1"):

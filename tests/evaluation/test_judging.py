@@ -1,5 +1,6 @@
 """Scores of whole scenes agree with torchmetrics and with searching for objects one by one; what cannot be judged is refused."""
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -125,6 +126,23 @@ def test_polygons_are_a_truth_of_pixels():
     assert rtsx.evaluate(pred, labels).pooled.drop(columns="class").equals(by_truth)
 
 
+def test_a_raster_that_is_the_truth_is_read_once():
+    reads = []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    level, truth, valid = random_case(3)
+    pred = make_prediction(level, valid=valid).chunk(y=20, x=25)
+    chunks = da.from_array(truth, chunks=(20, 25)).map_blocks(read, dtype="uint8", meta=np.empty((0, 0), "uint8"))
+    lazy = pred["binary"].copy(data=chunks)
+    found = rtsx.evaluate(pred, lazy, boundary=1, bootstrap=0)
+    assert found.to_json() == rtsx.evaluate(pred, StubTruth(truth), boundary=1, bootstrap=0).to_json()
+    # Each block of the map reads its own chunk and those that its halo of a pixel meets.
+    assert len(reads) == 4 * 4
+
+
 def test_a_raster_is_a_truth_too():
     level, truth, valid = random_case(6)
     pred = make_prediction(level, valid=valid)
@@ -224,6 +242,7 @@ def bad_inputs():
         "object_iou": ((pred, good), {"object_iou": 0}, "above 0 to 1, not 0"),
         "boundary": ((pred, good), {"boundary": 0}, "a whole number of pixels from 1, not 0"),
         "area": ((pred, good), {"min_object_area_m2": -1}, "finite area of at least 0 m², not -1"),
+        "threshold of outlines": ((square(0), square(0)), {"threshold": 0.5}, "is outlines, which are found already: leave"),
         "bootstrap": ((pred, good), {"bootstrap": -1}, "a whole number of draws from 0, not -1"),
     }  # fmt: skip
 
