@@ -74,7 +74,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     return {**config, "sources": sources}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(configs())
 def test_config_and_recipe_come_back_from_text_equal(values: dict[str, Any]) -> None:
     config = CubeConfig.model_validate(values)

@@ -55,7 +55,7 @@ def judge(pred, truth, **keywords):
         return rtsx.evaluate(pred, truth, boundary=BOUNDARY, bootstrap=0, **keywords)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(divided(), st.sampled_from([None, 0.5, 0.7]))
 def test_chunks_change_nothing(case, threshold):
     level, truth, valid, (rows, columns), dtype = case
@@ -64,7 +64,7 @@ def test_chunks_change_nothing(case, threshold):
     assert judge(pred.chunk(y=rows, x=columns), StubTruth(truth), threshold=threshold).to_json() == whole
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(divided(), st.integers(0, 2**32 - 1))
 def test_what_does_not_count_never_matters(case, seed):
     level, truth, valid, (rows, columns), dtype = case
@@ -80,7 +80,7 @@ def test_what_does_not_count_never_matters(case, seed):
     assert judge(hidden.chunk(y=rows, x=columns), StubTruth(below)).to_json() == shown
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rasters())
 def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixels compared one by one, bands by looking around each pixel, objects by labelling the whole."""

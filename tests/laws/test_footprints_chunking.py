@@ -19,7 +19,7 @@ EDGE_DISTANCE = 2
 @st.composite
 def raster(draw):
     """A prediction with many corners, holes and invalid pixels, and a division of its axes."""
-    height, width = draw(st.integers(1, 11)), draw(st.integers(1, 11))
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     density = draw(st.sampled_from([0.2, 0.4, 0.6, 0.8, 1.0]))
     level = np.where(rng.random((height, width)) < density, rng.choice(LEVELS[3:], (height, width)), 10)
@@ -69,7 +69,7 @@ def assert_equal(one, other):
     pd.testing.assert_frame_equal(one.drop(columns="geometry"), other.drop(columns="geometry"), check_exact=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(raster())
 def test_chunks_change_nothing(case):
     level, valid, (rows, columns), dtype = case
@@ -79,7 +79,7 @@ def test_chunks_change_nothing(case):
     validate_footprints(whole)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(raster(), st.integers(0, 100))
 def test_hidden_values_change_nothing(case, hidden):
     level, valid, (rows, columns), dtype = case
@@ -87,7 +87,7 @@ def test_hidden_values_change_nothing(case, hidden):
     assert_equal(shown, extract(prediction(level, valid, dtype=dtype, hidden=hidden).chunk(y=rows, x=columns)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(raster())
 def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixel squares united one by one, statistics by NumPy, distance by comparing every pair of pixels."""

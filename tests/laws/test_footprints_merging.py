@@ -80,7 +80,7 @@ def assert_same(one, other):
     pd.testing.assert_frame_equal(one.drop(columns="geometry"), other.drop(columns="geometry"), check_exact=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cut_map(), st.sampled_from([0.0, 3.5 * PIXEL_M2, 8.5 * PIXEL_M2]))
 def test_cells_merge_to_the_whole(case, min_area_m2):
     level, valid, water, cuts, order, dtype = case

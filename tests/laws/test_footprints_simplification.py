@@ -30,7 +30,7 @@ def outlines(chosen, *, count, crs, step):
     return extract_footprints(pred.assign_coords({"class": names}).assign_attrs(bundle_classes=names), min_area_m2=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(classes(), st.integers(1, 3), st.sampled_from([("EPSG:3413", 3.0), ("EPSG:4326", 2.0**-15)]))
 def test_topology_stays(case, count, grid):
     chosen, tolerance_m = case
