@@ -8,7 +8,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import show
+from rtsx.cli.console import show, warn
 from rtsx.cli.outputs import require_free, require_suffix, write_whole
 from rtsx.cli.products import FOOTPRINT_SUFFIXES
 from rtsx.cli.progress import progress
@@ -21,6 +21,8 @@ _EXAMPLES = """Examples:
 
 rtsx track 2023=before.parquet 2024=now.parquet --out tracks.parquet
 
+rtsx track 2010=drawn.shp 2024=slumps.parquet --out tracks.gpkg
+
 rtsx track 2022=a.gpkg 2023=b.gpkg 2024=c.gpkg --out tracks.gpkg --summary tracks.csv --max-gap 0
 """
 
@@ -30,7 +32,9 @@ def track(
     years: Annotated[
         list[str],
         typer.Argument(
-            metavar="YEAR=FILE...", help="The outlines of each year, as rtsx writes them.", show_default=False
+            metavar="YEAR=FILE...",
+            help="The outlines of each year: footprints, or any vector file of polygons.",
+            show_default=False,
         ),
     ],
     *,
@@ -61,9 +65,16 @@ def track(
         require_suffix(summary, (".csv", ".parquet"), option="--summary")
     require_free([out] if summary is None else [out, summary], overwrite=overwrite)
     # Here, because they load rasterio, which `--help` should not wait for.
-    from rtsx.footprints import read_footprints, track_summary, write_tracks
+    from rtsx.footprints import read_years, track_summary, write_tracks
 
-    yearly = {year: read_footprints(file) for year, file in files.items()}
+    yearly = read_years(files)
+    classes = {year: set(table["class_name"].dropna()) for year, table in yearly.items() if len(table)}
+    if len(classes) > 1 and len(set.union(*classes.values())) == sum(map(len, classes.values())) > 1:
+        warn(
+            "no class occurs in two years, and only outlines of one class are linked: "
+            + "; ".join(f"{year} {', '.join(sorted(map(str, names)))}" for year, names in classes.items())
+            + ". Name it alike, for example with rtsx labels standardise --class."
+        )
     with progress("tracking"):
         tracks = rtsx.track_footprints(yearly, min_overlap=min_overlap, max_gap=max_gap)
         table = track_summary(tracks, stable_within=stable_within)

@@ -10,6 +10,7 @@ from rtsx.footprints.simplification import simplify_footprints
 from rtsx.footprints.summary import track_summary
 from rtsx.footprints.tracks import track_footprints
 from rtsx.footprints.writing import read_footprints, write_footprints, write_tracks
+from rtsx.footprints.yearly_files import read_years
 
 __all__ = [
     "clean_footprints",
@@ -18,6 +19,7 @@ __all__ = [
     "level2_footprints",
     "merge_footprints",
     "read_footprints",
+    "read_years",
     "simplify_footprints",
     "to_geographic",
     "track_footprints",

@@ -13,7 +13,7 @@ from rtsx.errors import FootprintError, OutputExistsError, OutputNotWritableErro
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 
-__all__ = ["read_footprints", "write_footprints", "write_tracks"]
+__all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
 _OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 # IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
@@ -121,6 +121,11 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
             f"{source} holds no footprints of rtsx: the columns {', '.join(missing)} are missing; "
             "read other outlines with geopandas"
         )
+    return as_written(table)
+
+
+def as_written(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return footprints as they were before a file made something else of their columns and dtypes."""
     geometry = table.geometry
     parts = shapely.get_num_geometries(geometry.array)
     single = shapely.get_geometry(geometry.array, 0)

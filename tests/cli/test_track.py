@@ -80,3 +80,24 @@ def test_tracks_that_exist_are_kept(rtsx_command: Command, years: dict[int, str]
     assert rtsx_command("track", *words, "--out", out).status == 2
     assert out.read_text() == "mine"
     assert rtsx_command("track", *words, "--out", out, "--overwrite").status == 0
+
+
+def test_outlines_of_any_kind_are_tracked(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    drawn = geopandas.read_parquet(years[2023])[["geometry"]].to_crs(4326)
+    drawn.to_file(tmp_path / "drawn.geojson")
+    line = (f"2010={tmp_path / 'drawn.geojson'}", f"2024={years[2024]}", "--out", tmp_path / "tracks.parquet")
+    outcome = rtsx_command("track", *line)
+    assert outcome.status == 0, outcome.err
+    assert outcome.err == ""
+    new = f"2024_{geopandas.read_parquet(years[2024])['footprint_id'].iloc[-1]}"
+    assert set(geopandas.read_parquet(tmp_path / "tracks.parquet")["track_id"]) == {"2010_0", "2010_1", new}
+
+
+def test_classes_that_cannot_meet_are_told(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    drawn = geopandas.read_parquet(years[2023])[["geometry"]].assign(class_name="rts")
+    drawn.to_file(tmp_path / "drawn.gpkg")
+    line = (f"2010={tmp_path / 'drawn.gpkg'}", f"2024={years[2024]}", "--out", tmp_path / "tracks.parquet")
+    outcome = rtsx_command("track", *line)
+    assert outcome.status == 0, outcome.err
+    assert "no class occurs in two years" in outcome.err
+    assert "2010 rts; 2024 slump" in outcome.err
