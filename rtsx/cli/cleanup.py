@@ -11,11 +11,13 @@ if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
     import geopandas
     import xarray as xr
 
-__all__ = ["CleanUp", "Flag", "open_water"]
+__all__ = ["MAX_WATER", "CleanUp", "Flag", "open_water"]
 
 Flag = Literal["small", "edge", "water", "weak"]
 """Flags that `--drop` takes: those of `rtsx.footprints.clean_footprints`."""
 
+MAX_WATER = 0.2
+"""Part of an outline that may be water unless something else is said."""
 _VECTORS = (".parquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp")
 
 
@@ -29,8 +31,8 @@ class CleanUp:
     """Flags with which an outline is left out."""
     water: str | None
     """File that says where there is water; None for none."""
-    max_water: float
-    """Part of an outline (0-1) that may be water."""
+    max_water: float | None
+    """Part of an outline (0-1) that may be water; None for the usual part, and where nothing says where water is."""
     min_prob_mean: float
     """Least mean probability (0-1)."""
     simplify_m: float | None
@@ -43,8 +45,11 @@ class CleanUp:
             raise FootprintError(f"--drop takes some of {', '.join(get_args(Flag))}; got {', '.join(unknown)}.")
         if self.simplify_m is not None and not 0 < self.simplify_m < float("inf"):
             raise FootprintError(f"--simplify-m takes a length above 0 m; got {self.simplify_m}.")
+        if self.water is None and (self.max_water is not None or "water" in self.drop):
+            option = "--drop water" if self.max_water is None else "--max-water"
+            raise FootprintError(f"{option} has no meaning without water: say where it is with --water FILE.")
         for option, value in {"--max-water": self.max_water, "--min-prob-mean": self.min_prob_mean}.items():
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise FootprintError(f"{option} takes a part from 0 to 1; got {value}. For 20 per cent give 0.2.")
 
     @property
@@ -60,7 +65,7 @@ class CleanUp:
             outlines = clean_footprints(
                 outlines,
                 min_area_m2=min_area_m2,
-                max_water=self.max_water,
+                max_water=MAX_WATER if self.max_water is None else self.max_water,
                 min_prob_mean=self.min_prob_mean,
                 keep=[flag for flag in get_args(Flag) if flag not in self.drop],
             )

@@ -109,11 +109,17 @@ def evaluate(
         _refuse_given({"--truth": truth, "--class": class_name}, because="the YAML file says them")
         evaluation = _of_scenes(judged, model or [], rule=rule, device=device)
     else:
-        _refuse_given({"--model": model}, because="a map and outlines are predicted already; it is for YAML files")
+        _refuse_given(
+            {"--model": model or None, "--device": None if device == "auto" else device},
+            because="a map and outlines are predicted already; it is for YAML files",
+        )
         if truth is None:
             raise typer.BadParameter("a map or outlines are judged by a truth: say --truth labels.gpkg.")
         if judged.lower().endswith(_VECTORS):
-            _refuse_given({"--class": class_name, "--threshold": threshold}, because="outlines have neither")
+            _refuse_given(
+                {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
+                because="it is for pixels, and these are outlines",
+            )
         evaluation = _of_one(judged, truth, class_name=class_name, rule=rule)
     if out is not None:
         _write(evaluation, out)
@@ -162,7 +168,7 @@ def _of_one(judged: str, truth: str, *, class_name: str | None, rule: dict[str, 
 
 def _refuse_given(given: dict[str, object], *, because: str) -> None:
     for option, value in given.items():
-        if value:
+        if value is not None:
             raise typer.BadParameter(f"{option} has no meaning here, because {because}.", param_hint=option)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.cleanup import CleanUp
+from rtsx.cli.cleanup import MAX_WATER, CleanUp
 from rtsx.cli.console import show
 from rtsx.cli.opening import open_prediction
 from rtsx.cli.outputs import require_free, require_suffix
@@ -63,8 +63,11 @@ def footprints(
         ),
     ] = None,
     max_water: Annotated[
-        float, typer.Option(help="Part of an outline (0-1) that may be water.", rich_help_panel="Clean-up")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            help=f"Part of an outline (0-1) that may be water; {MAX_WATER} if left out.", rich_help_panel="Clean-up"
+        ),
+    ] = None,
     min_prob_mean: Annotated[
         float,
         typer.Option(help="Flag outlines of a lower mean probability (0-1) as weak.", rich_help_panel="Clean-up"),

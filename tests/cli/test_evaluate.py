@@ -47,7 +47,9 @@ def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted:
     for words, message in (
         ((predicted,), "say --truth labels.gpkg"),
         ((predicted, "--truth", scene.truth, "--model", "demo"), "--model has no meaning here"),
-        ((scene.truth, "--truth", scene.truth, "--threshold", "0.5"), "--threshold has no meaning here"),
+        ((predicted, "--truth", scene.truth, "--device", "cpu"), "--device has no meaning here"),
+        ((scene.truth, "--truth", scene.truth, "--threshold", "0"), "--threshold has no meaning here"),
+        ((scene.truth, "--truth", scene.truth, "--boundary", "5"), "--boundary has no meaning here"),
         (("scenes.yaml", "--truth", scene.truth), "--truth has no meaning here"),
         (("scenes.yaml",), "say --model BUNDLE"),
     ):

@@ -130,13 +130,15 @@ def test_water_may_be_a_raster(rtsx_command: Command, stored: Path, tmp_path: Pa
     [
         (("--drop", "lake"), "--drop takes some of small, edge, water, weak; got lake"),
         (("--simplify-m", "0"), "--simplify-m takes a length above 0 m; got 0.0"),
-        (("--max-water", "20"), "--max-water takes a part from 0 to 1; got 20.0"),
+        (("--max-water", "0.1"), "--max-water has no meaning without water: say where it is with --water FILE"),
+        (("--drop", "small,water"), "--drop water has no meaning without water"),
+        (("--max-water", "20", "--water", "nowhere.gpkg"), "--max-water takes a part from 0 to 1; got 20.0"),
         (("--min-prob-mean", "70"), "--min-prob-mean takes a part from 0 to 1; got 70.0"),
         (("--water", "nowhere.gpkg"), "--water names a file, but nowhere.gpkg is none"),
     ],
 )
 def test_refuses_rules_that_cannot_be(
-    rtsx_command: Command, stored: Path, tmp_path: Path, line: tuple[str, str], message: str
+    rtsx_command: Command, stored: Path, tmp_path: Path, line: tuple[str, ...], message: str
 ) -> None:
     outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", *line)
     assert outcome.status == 2
