@@ -11,12 +11,9 @@ import pandas as pd
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import SCORES
 from rtsx.evaluation.evaluation import Evaluation
-from rtsx.evaluation.folds import Fold, FoldPlan
+from rtsx.evaluation.folds import ALL_REGIONS, Fold, FoldPlan
 
-__all__ = ["ALL_REGIONS", "CrossValidation", "FoldResult"]
-
-ALL_REGIONS = "all"
-"""Name of the row over all regions."""
+__all__ = ["CrossValidation", "FoldResult"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

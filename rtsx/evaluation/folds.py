@@ -9,12 +9,16 @@ import numpy as np
 
 from rtsx.errors import EvaluationError
 
-__all__ = ["ALL_OTHERS", "POOLED", "Fold", "FoldPlan", "PlannedUnit", "transfer_plan"]
+__all__ = ["ALL_OTHERS", "ALL_REGIONS", "POOLED", "RESERVED", "Fold", "FoldPlan", "PlannedUnit", "transfer_plan"]
 
 ALL_OTHERS = "all others"
 """What a fold has learnt from that was given everything but the groups it is tested on."""
 POOLED = "pooled"
 """What a fold has learnt from that was given a part of every group."""
+ALL_REGIONS = "all"
+"""What tables call all regions together."""
+RESERVED = (ALL_OTHERS, POOLED, ALL_REGIONS)
+"""Names that no group may have, because tables could not tell it from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,11 @@ def _checked_groups(units: Sequence[PlannedUnit], validation: float) -> list[str
         raise EvaluationError(
             f"What is learnt in one group is tested in another, so there have to be two at least, but {only}: say which "
             "region each scene lies in, with group=..."
+        )
+    taken = [group for group in groups if group in RESERVED]
+    if taken:
+        raise EvaluationError(
+            f"{taken[0]!r} is a row or column of the results and no name of a group: call the group something else."
         )
     bare = [group for group in groups if not any(unit.positives for unit in units if unit.group == group)]
     if bare:

@@ -106,6 +106,11 @@ def test_without_anything_to_divide_nothing_is_pooled():
 def test_what_cannot_be_planned_is_refused():
     with pytest.raises(EvaluationError, match="all scenes are of group 'a': say which region"):
         FoldPlan.leave_one_out(units(a=3), validation=0.2, seed=0)
+    for plan in (FoldPlan.leave_one_out, transfer_plan):
+        for name in ("all", "pooled", "all others"):
+            taken = [*units(a=2), PlannedUnit(group=name, scenes=("b",), positives=5)]
+            with pytest.raises(EvaluationError, match=f"'{name}' is a row or column of the results and no name of a"):
+                plan(taken, validation=0.2, seed=0, **({"held_out": 0.5} if plan is transfer_plan else {}))
     with pytest.raises(EvaluationError, match="there is no scene"):
         FoldPlan.leave_one_out([], validation=0.2, seed=0)
     with pytest.raises(EvaluationError, match=r"make 2 to 3 folds; with folds=4 one would be empty"):
