@@ -11,6 +11,7 @@ __all__ = [
     "EvaluationError",
     "FootprintError",
     "GridError",
+    "InputNotFoundError",
     "LabelError",
     "MemoryPlanError",
     "MissingExtraError",
@@ -76,6 +77,10 @@ class EvaluationError(RtsxError, ValueError):
 
 class OrderError(RtsxError, RuntimeError):
     """An order that cannot be planned, placed or fetched as asked."""
+
+
+class InputNotFoundError(RtsxError, FileNotFoundError):
+    """A path to read from that holds nothing."""
 
 
 class OutputExistsError(RtsxError, FileExistsError):

@@ -9,7 +9,7 @@ import geopandas
 import pyogrio.errors
 import shapely
 
-from rtsx.errors import FootprintError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import FootprintError, InputNotFoundError, OutputExistsError, OutputNotWritableError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 
@@ -104,13 +104,13 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     ------
     FootprintError
         The ending is unknown, or the file holds something else.
-    FileNotFoundError
+    InputNotFoundError
         There is no such file.
     """
     source = Path(path)
     _writer(source)
     if not source.is_file():
-        raise FileNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
+        raise InputNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
     try:
         table = geopandas.read_parquet(source) if source.suffix.lower() == ".parquet" else geopandas.read_file(source)
     except _UNREADABLE as error:

@@ -39,7 +39,7 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
     ------
     FootprintError
         There is no file, or one cannot be read, says no CRS, or holds something else than valid polygons; names the file.
-    FileNotFoundError
+    InputNotFoundError
         There is no such file.
     """
     if not files:

@@ -42,7 +42,7 @@ def read_labels(
     ------
     LabelError
         What `standardise_labels` raises; or a row would be dropped.
-    FileNotFoundError
+    InputNotFoundError
         There is no such file.
     """
     table: geopandas.GeoDataFrame = read_table(source, layer=None) if isinstance(source, str | Path) else source

@@ -7,7 +7,7 @@ import geopandas
 import pyogrio
 import pyogrio.errors
 
-from rtsx.errors import LabelError
+from rtsx.errors import InputNotFoundError, LabelError
 
 __all__ = ["LabelInput", "read_table"]
 
@@ -38,12 +38,12 @@ def read_table(path: str | Path, *, layer: str | None) -> geopandas.GeoDataFrame
     ------
     LabelError
         The file cannot be read, has no geometry, or several layers of which none is chosen.
-    FileNotFoundError
+    InputNotFoundError
         There is no such file.
     """
     source = Path(path)
     if not source.exists():
-        raise FileNotFoundError(f"Labels are read from a file, but {source} is none. Check the path.")
+        raise InputNotFoundError(f"Labels are read from a file, but {source} is none. Check the path.")
     try:
         if source.suffix.lower() in (".parquet", ".geoparquet"):
             table = geopandas.read_parquet(source)

@@ -103,3 +103,11 @@ def test_what_is_there_stays(rtsx_command: Command, slumps: Path, tmp_path: Path
     assert out.read_text() == "mine"
     assert rtsx_command("labels", "standardise", slumps, "--out", out, "--overwrite").status == 0
     assert len(rtsx.read_labels(out)) == 2
+
+
+def test_a_file_that_is_not_there_is_no_defect(rtsx_command: Command, tmp_path: Path) -> None:
+    for line in (("labels", "validate", "no.shp"), ("evaluate", "map.zarr", "--truth", "no.shp")):
+        outcome = rtsx_command(*line)
+        assert outcome.status == 2
+        assert "Labels are read from a file, but no.shp is none. Check the path." in outcome.err
+        assert "defect" not in outcome.err
