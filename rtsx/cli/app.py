@@ -23,6 +23,10 @@ COMMANDS = {
         module="rtsx.cli.footprints",
         help="Outline the objects of a map, with area, perimeter, place and probability of each.",
     ),
+    "merge": Entry(
+        module="rtsx.cli.merge",
+        help="Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.",
+    ),
     "track": Entry(
         module="rtsx.cli.track",
         help="Follow objects over years: growth, first and last sighting, what became of each.",
