@@ -8,6 +8,7 @@ from rtsx.errors import BundleError, TrainingError
 from rtsx.model import required_layers
 from rtsx.model.consistency import check_tiles
 from rtsx.training.augment import check_augmentations
+from rtsx.training.encoder_weights import check_encoder_weights
 from rtsx.training.losses import build_loss, check_losses
 from rtsx.training.networks import check_step, output_classes, stride_of
 from rtsx.training.optimiser import check_optimisation
@@ -32,6 +33,7 @@ def check_recipe(recipe: TrainingRecipe) -> int:
     _check_classes(recipe)
     _check_scenes(recipe)
     stride = stride_of(recipe.network)
+    check_encoder_weights(recipe.network)
     try:
         check_tiles(recipe.tile, overlap=recipe.overlap, stride=stride, trim=None)
     except BundleError as error:

@@ -11,9 +11,10 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import ARCHITECTURES
+from rtsx.training.nearest import nearest
 from rtsx.training.network import NetworkSpec
 
-__all__ = ["fit_first_convolution", "is_file", "load_encoder"]
+__all__ = ["check_encoder_weights", "fit_first_convolution", "is_file", "load_encoder"]
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _WRAPPERS = ("state_dict", "statedict", "model", "model_state_dict")
@@ -27,6 +28,33 @@ def is_file(encoder_weights: str) -> bool:
     return encoder_weights.endswith(_SUFFIXES)
 
 
+def check_encoder_weights(spec: NetworkSpec) -> None:
+    """Refuse weights that are nowhere; looks for a file, and downloads nothing.
+
+    Raises
+    ------
+    TrainingError
+        There is no such file, or the library has none of that name for the encoder.
+    """
+    weights = spec.encoder_weights
+    if weights is None:
+        return
+    if is_file(weights):
+        if not Path(weights).is_file():
+            raise TrainingError(
+                f"Encoder weights: there is no file {weights}. Give its path, or the name of a download."
+            )
+        return
+    # Those of timm have one name here, because the tag that tells them apart is part of the encoder's: tu-resnet18.a1_in1k.
+    settings = segmentation_models_pytorch.encoders.encoders.get(spec.encoder)
+    known = ["imagenet"] if settings is None else list(settings["pretrained_settings"])
+    if weights not in known:
+        raise TrainingError(
+            f"Weights {weights!r} of the encoder {spec.encoder!r} cannot be had: nobody offers them.{nearest(weights, known)} Or "
+            "give a file that ends in .pth, .pt or .safetensors, or no encoder weights."
+        )
+
+
 def load_encoder(network: torch.nn.Module, spec: NetworkSpec) -> None:
     """Load the encoder's weights into a network, in place.
 
@@ -36,6 +64,7 @@ def load_encoder(network: torch.nn.Module, spec: NetworkSpec) -> None:
         They cannot be downloaded or read, or do not fit.
     """
     assert spec.encoder_weights is not None, "the caller has looked"
+    check_encoder_weights(spec)
     encoder = cast("torch.nn.Module", network.encoder)
     wanted = encoder.state_dict()
     if is_file(spec.encoder_weights):
@@ -100,8 +129,6 @@ def _constructor(architecture: str) -> Callable[..., torch.nn.Module]:
 
 
 def _read(path: Path) -> Mapping[str, torch.Tensor]:
-    if not path.is_file():
-        raise TrainingError(f"Encoder weights: there is no file {path}. Give its path, or the name of a download.")
     try:
         if path.suffix == ".safetensors":
             return cast("Mapping[str, torch.Tensor]", safetensors.torch.load_file(path))
@@ -122,11 +149,19 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor], *, wanted: Mapping[str, object]) -> Mapping[str, torch.Tensor]:
-    """Tensors by the encoder's own names: one that is wanted, or becomes so without what stands in front."""
+    """Tensors by the encoder's own names: one that is wanted, or becomes so without what stands in front.
+
+    Files of timm have the names of timm's own models, which stand under ``model.`` in an encoder and have some dots replaced.
+    """
+    by_flat = {_flat(name): name for name in wanted}
     plain: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         bare = name
         while bare not in wanted and (prefix := next((p for p in _PREFIXES if bare.startswith(p)), None)):
             bare = bare.removeprefix(prefix)
-        plain[bare] = tensor
+        plain[bare if bare in wanted else by_flat.get(_flat(bare), bare)] = tensor
     return plain
+
+
+def _flat(name: str) -> str:
+    return name.removeprefix("model.").replace(".", "_")

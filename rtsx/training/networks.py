@@ -60,13 +60,7 @@ def stride_of(spec: NetworkSpec) -> int:
     TrainingError
         Something of the spec is unknown.
     """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return network_stride(_built(spec, layers=3, classes=1))
-        except NotImplementedError:
-            # Some encoders read numbers while they are built.
-            return network_stride(_built(spec, layers=3, classes=1))
+    return network_stride(_without_numbers(spec))
 
 
 def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
@@ -86,19 +80,30 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
     TrainingError
         Its features of such a tile are too small: to be halved again, or to be normalised over so few tiles.
     """
+    network = _without_numbers(spec).train()
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                _built(spec, layers=3, classes=1).train()(torch.empty(tiles, 3, tile, tile))
+                network(torch.empty(tiles, 3, tile, tile))
         except NotImplementedError:
             return  # some encoders read numbers; the first step will tell
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, TrainingError):
-                raise
             raise TrainingError(
                 f"{spec.architecture} with {spec.encoder} cannot learn from {tiles} tile{'s' if tiles > 1 else ''} of {tile} px "
                 f"at a time: {error}. Take a larger tile, or more of them in a batch (for each device)."
             ) from error
+
+
+def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
+    """The network on the meta device, which answers with shapes."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return _built(spec, layers=3, classes=1)
+        except (NotImplementedError, TrainingError):
+            # Some encoders, those of Segformer among them, read numbers while they are built; what cannot be built at all
+            # fails again.
+            return _built(spec, layers=3, classes=1).to("meta")
 
 
 def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:

@@ -41,6 +41,8 @@ def lazy(scene: Any) -> Any:
         ({"overlap": 4}, "overlap has to be a multiple of the network's stride of 8 px"),
         ({"network": NetworkSpec(architecture="Unett")}, "Did you mean 'Unet'"),
         ({"network": NetworkSpec(encoder="resnet19")}, "The network cannot be built.*resnet19"),
+        ({"network": NetworkSpec(encoder="resnet18", encoder_weights="imagnet")}, "Did you mean 'imagenet'"),
+        ({"network": NetworkSpec(encoder="resnet18", encoder_weights="none.pth")}, "there is no file none.pth"),
         ({"losses": ()}, "at least one loss"),
         ({"losses": (LossTerm(name="Dice"),)}, "There is no loss 'Dice'. Did you mean 'DiceLoss'"),
         ({"losses": (LossTerm(name="SoftCrossEntropyLoss"),)}, "is for several classes"),

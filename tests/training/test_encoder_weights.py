@@ -8,8 +8,8 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training import NetworkSpec
-from rtsx.training.encoder_weights import fit_first_convolution
-from rtsx.training.networks import new_network, output_classes, stride_of
+from rtsx.training.encoder_weights import check_encoder_weights, fit_first_convolution
+from rtsx.training.networks import check_step, new_network, output_classes, stride_of
 
 OPTIONS = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 
@@ -81,6 +81,31 @@ def test_a_download_that_does_not_exist_says_what_else_to_do() -> None:
         new_network(make_spec("imagnet"), layers=4, classes=1, seed=0)
 
 
+def test_encoders_of_timm_know_one_download(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"'advprop' of the encoder 'tu-resnet18' cannot be had.*Known are imagenet"
+    ):
+        check_encoder_weights(make_spec("advprop", encoder="tu-resnet18"))
+    check_encoder_weights(make_spec("imagenet", encoder="tu-resnet18"))
+    check_encoder_weights(make_spec("swsl"))
+
+
+@pytest.mark.parametrize(("model", "first"), [("resnet18", "conv1"), ("convnext_atto", "stem_0")])
+def test_files_of_timm_are_read(tmp_path: Path, model: str, first: str) -> None:
+    import timm
+
+    published = timm.create_model(model).state_dict()
+    torch.save(published, tmp_path / "published.pth")
+    spec = make_spec(str(tmp_path / "published.pth"), encoder=f"tu-{model}", options={})
+    found = new_network(spec, layers=4, classes=1, seed=0).encoder.state_dict()
+    told = {name.removeprefix("model.").replace(".", "_"): tensor for name, tensor in found.items()}
+    for name, tensor in published.items():
+        if (flat := name.replace(".", "_")) in told and not flat.startswith(f"{first}_weight"):
+            assert torch.equal(told[flat], tensor), name
+    own, published_first = found[f"model.{first}.weight"], published[f"{first.replace('_', '.')}.weight"]
+    assert torch.equal(own, fit_first_convolution(published_first, tuple(own.shape)))
+
+
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, trained: torch.nn.Module) -> None:
     state = trained.state_dict()
     with pytest.raises(TrainingError, match="there is no file"):
@@ -129,6 +154,14 @@ def test_networks_that_do_not_exist_are_refused(changes, text: str) -> None:
 def test_the_stride_is_that_of_the_network() -> None:
     assert stride_of(make_spec()) == 8
     assert stride_of(NetworkSpec(architecture="deeplabv3", encoder="resnet18")) == 8
+
+
+def test_encoders_that_read_numbers_while_they_are_built_are_looked_at_too() -> None:
+    spec = NetworkSpec(architecture="Segformer", encoder="mit_b0")
+    assert stride_of(spec) == 32
+    check_step(spec, tile=64, tiles=1)
+    with pytest.raises(TrainingError, match=r"PAN with mit_b0 cannot learn from 2 tiles of 64 px"):
+        check_step(NetworkSpec(architecture="PAN", encoder="mit_b0"), tile=64, tiles=2)
 
 
 def test_several_classes_get_a_background() -> None:
