@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,9 +41,22 @@ def cross_validate(
     transfer: Annotated[
         bool, typer.Option("--transfer", help="Train on each group alone, on all others and on all, and test on each.")
     ] = False,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="With --transfer: part of each group's scenes that is tested on; 0.3 if left out."),
+    ] = None,
     validation: Annotated[
         float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
     ] = 0.2,
+    object_iou: Annotated[
+        float, typer.Option(help="Least IoU of a found and a true object that are the same.", rich_help_panel="Rule")
+    ] = 0.5,
+    min_area_m2: Annotated[
+        float,
+        typer.Option(
+            "--min-area-m2", help="Smaller objects are left out of object scores.", min=0, rich_help_panel="Rule"
+        ),
+    ] = 0.0,
     merge: Annotated[
         bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
     ] = False,
@@ -57,6 +70,8 @@ def cross_validate(
     """
     if transfer and folds is not None:
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
+    if held_out is not None and not transfer:
+        raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
     from rtsx.config.training import (
         load_train_config,
         training_recipes,
@@ -69,30 +84,20 @@ def cross_validate(
     started = time.perf_counter()
     read = load_train_config(config)
     recipe = training_recipes(read, folder=config.absolute().parent)[0]
-    result = (
-        transfer_matrix(
-            recipe,
-            out,
-            validation=validation,
-            overlapping="merge" if merge else "refuse",
-            seeds=read.seeds,
-            seed=seed,
-            device=device,
-            plot=plot,
-        )
-        if transfer
-        else leave_out(
-            recipe,
-            out,
-            folds=folds,
-            validation=validation,
-            overlapping="merge" if merge else "refuse",
-            seeds=read.seeds,
-            seed=seed,
-            device=device,
-            plot=plot,
-        )
-    )
+    choices: dict[str, Any] = {
+        "validation": validation,
+        "overlapping": "merge" if merge else "refuse",
+        "seeds": read.seeds,
+        "seed": seed,
+        "object_iou": object_iou,
+        "min_object_area_m2": min_area_m2,
+        "device": device,
+        "plot": plot,
+    }
+    if transfer:
+        result = transfer_matrix(recipe, out, **({} if held_out is None else {"held_out": held_out}), **choices)
+    else:
+        result = leave_out(recipe, out, folds=folds, **choices)
     show_line(str(result))
     rows: list[tuple[str, object]] = [
         ("folds", len(result.plan.folds)),

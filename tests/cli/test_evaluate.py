@@ -89,12 +89,18 @@ def test_scenes_of_a_file_are_predicted_and_scored(
 
 def test_regions_are_left_out_one_by_one(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
-    told = rtsx_command("cross-validate", config, "--out", out, "--device", "cpu", "--no-plot", "--validation", "0")
+    line = ("--device", "cpu", "--no-plot", "--validation", "0", "--object-iou", "0.4", "--min-area-m2", "288")
+    told = rtsx_command("cross-validate", config, "--out", out, *line)
     assert told.status == 0, told.err
     table = pd.read_csv(out / "table.csv")
     assert set(table["region"]) == {"region0", "region1", "all"}
     assert set(table["trained_on"]) == {"all others"}
     assert set(pd.read_csv(out / "matrix.csv").columns[1:]) == {"region0", "region1"}
+    rule = json.loads((out / "plan.json").read_text())["rule"]
+    assert (rule["object_iou"], rule["min_object_area_m2"]) == (0.4, 288.0)
+    alone = rtsx_command("cross-validate", config, "--out", out, "--held-out", "0.5")
+    assert alone.status == 2
+    assert "whole groups are tested without --transfer" in " ".join(alone.err.replace("│", " ").split())
     refused = rtsx_command("cross-validate", config, "--out", out, "--folds", "2", "--transfer")
     assert refused.status == 2
     assert "the matrix has a row for each group" in " ".join(refused.err.replace("│", " ").split())
