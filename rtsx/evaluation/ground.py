@@ -22,6 +22,8 @@ __all__ = ["SceneGround", "ground_of", "planned_units"]
 
 _ROWS_AT_ONCE = 1024
 _EARTH_M = 6_371_000.0
+_LONGEST_LABEL_M = 100_000.0
+"""Scenes this far apart share no label: ids are those of files and rows, which may be called alike in two regions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def ground_of(scene: TrainingScene) -> SceneGround:
 def planned_units(grounds: Sequence[SceneGround], *, merge: bool) -> tuple[PlannedUnit, ...]:
     """Units that may be divided: scenes that overlap on the ground by more than a pixel, or share a label, are one.
 
-    Scenes that only touch are not. Where a unit belongs to several groups, these become one if `merge`.
+    Scenes that only touch are not, nor are those over 100 km apart whose labels are called alike. Where a unit belongs to several groups, these become one if `merge`.
 
     Raises
     ------
@@ -77,8 +79,10 @@ def planned_units(grounds: Sequence[SceneGround], *, merge: bool) -> tuple[Plann
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise EvaluationError(f"Scenes have names of their own, but {', '.join(repeated)} occurs more than once.")
-    links = [(i, j) for i, j in combinations(range(len(grounds)), 2) if grounds[i].labels & grounds[j].labels]
-    links += _overlapping(grounds)
+    apart = _apart_m(grounds)
+    alike = [(i, j) for i, j in combinations(range(len(grounds)), 2) if grounds[i].labels & grounds[j].labels]
+    links = [(i, j) for i, j in alike if apart[i, j] <= _LONGEST_LABEL_M]
+    links += _overlapping(grounds, apart)
     if not merge:
         for i, j in links:
             _check_one_group(grounds[i], grounds[j])
@@ -113,16 +117,20 @@ def _check_one_group(one: SceneGround, other: SceneGround) -> None:
         )
 
 
-def _overlapping(grounds: Sequence[SceneGround]) -> list[tuple[int, int]]:
-    """Pairs of scenes that share more ground than a pixel of either."""
-    if len(grounds) < 2:
-        return []
+def _apart_m(grounds: Sequence[SceneGround]) -> NDArray[np.float64]:
+    """How far scenes are apart at least, (scene, scene) m; 0 or less where they may meet."""
+    if not grounds:
+        return np.empty((0, 0))
     outlines = [lonlat_of(np.array([ground.outline], np.object_), ground.crs) for ground in grounds]
     centres, radii = zip(*(_circle(shapely.get_coordinates(each)) for each in outlines), strict=True)
     angles = np.arccos(np.clip(np.array(centres) @ np.array(centres).T, -1, 1))
-    near = np.triu(angles <= np.add.outer(radii, radii), 1)
+    return np.asarray(_EARTH_M * (angles - np.add.outer(radii, radii)))
+
+
+def _overlapping(grounds: Sequence[SceneGround], apart: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs of scenes that share more ground than a pixel of either."""
     pairs = []
-    for i, j in zip(*np.nonzero(near), strict=True):
+    for i, j in zip(*np.nonzero(np.triu(apart <= 0, 1)), strict=True):
         one, other = grounds[int(i)], grounds[int(j)]
         if _shared(one, other) > 1.0:
             pairs.append((int(i), int(j)))
