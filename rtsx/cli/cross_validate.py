@@ -95,7 +95,9 @@ def cross_validate(
         "plot": plot,
     }
     if transfer:
-        result = transfer_matrix(recipe, out, **({} if held_out is None else {"held_out": held_out}), **choices)
+        if held_out is not None:
+            choices["held_out"] = held_out
+        result = transfer_matrix(recipe, out, **choices)
     else:
         result = leave_out(recipe, out, folds=folds, **choices)
     show_line(str(result))
