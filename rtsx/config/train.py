@@ -171,7 +171,8 @@ class TrainConfig(Strict):
         steps = _augmentations(augment)
         for step in steps:
             _checked(built, step)
-        if inputs is not None:
+        # Not with ndvi, which may be stored or follow from other layers that are: the cube says which, and is asked later.
+        if inputs is not None and "ndvi" not in inputs.names:
             _checked(check_augmentations, steps, layers=inputs.names)
         return augment
 

@@ -1,5 +1,7 @@
 """What of a recipe can be refused before a pixel is read."""
 
+import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,7 +9,7 @@ from rtsx.cube import layer_names
 from rtsx.errors import BundleError, TrainingError
 from rtsx.model import required_layers
 from rtsx.model.consistency import check_tiles
-from rtsx.training.augment import check_augmentations
+from rtsx.training.augment import check_augmentations, check_dropped
 from rtsx.training.encoder_weights import check_encoder_weights
 from rtsx.training.losses import build_loss, check_losses
 from rtsx.training.networks import check_step, output_classes, stride_of
@@ -50,7 +52,9 @@ def check_recipe(recipe: TrainingRecipe) -> int:
             required_layers(inputs, layer_names(scene.cube))
         except BundleError as error:
             raise TrainingError(f"Scene {scene.name!r} lacks layers of the recipe. {error}") from error
-    check_augmentations(recipe.augmentations, layers=layers)
+    # Those that are stored, because ndvi that is derived changes with red and nir.
+    check_augmentations(recipe.augmentations, layers=required_layers(inputs, layer_names(recipe.training[0].cube)))
+    check_dropped(recipe.augmentations, channels=len(layers))
     return stride
 
 
@@ -89,6 +93,14 @@ def _check_numbers(recipe: TrainingRecipe) -> None:
     for name, count in counts.items():
         if count < 1:
             raise TrainingError(f"{name} has to be at least 1; got {count}.")
+    if not math.isfinite(recipe.fill):
+        raise TrainingError(f"fill is the channel value of an invalid pixel, a finite number; got {recipe.fill}.")
+    try:
+        json.dumps(recipe.provenance)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"provenance is kept with the bundle as JSON, and is none: {error}. Give text, numbers, lists and mappings."
+        ) from error
     if recipe.patience is not None and not recipe.validation:
         raise TrainingError(
             "patience waits for a better validation, but there are no validation scenes. Name some, or leave it out."

@@ -311,3 +311,9 @@ def test_a_class_that_nobody_knows_is_refused(tmp_path: Path, values: dict[str, 
     entry = {**values["scenes"]["training"], "labels": str(path)}
     with pytest.raises(ConfigError, match=r"has labels of the class 'lake', which is none of the classes slump"):
         load_training_recipe(write(tmp_path, {**values, "scenes": {"training": entry}}))
+
+
+def test_augmentations_beside_ndvi_wait_for_the_cube(tmp_path: Path, values: dict[str, Any]) -> None:
+    inputs = {"layers": {"ndvi": {"range": [-1, 1]}}}
+    config = load_train_config(write(tmp_path, {**values, "inputs": inputs, "augment": {"Blur": {"layers": ["red"]}}}))
+    assert config.augment == {"Blur": {"layers": ["red"]}}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +29,6 @@ def test_checking_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lazy(scene: Any) -> Any:
-    from dataclasses import replace
-
     return replace(scene, cube=scene.cube.chunk(y=40, x=40))
 
 
@@ -43,6 +43,12 @@ def lazy(scene: Any) -> Any:
         ({"network": NetworkSpec(encoder="resnet19")}, "The network cannot be built.*resnet19"),
         ({"network": NetworkSpec(encoder="resnet18", encoder_weights="imagnet")}, "Did you mean 'imagenet'"),
         ({"network": NetworkSpec(encoder="resnet18", encoder_weights="none.pth")}, "there is no file none.pth"),
+        ({"fill": float("nan")}, "fill is the channel value of an invalid pixel, a finite number; got nan"),
+        ({"provenance": {"folder": Path("data")}}, "provenance is kept with the bundle as JSON, and is none"),
+        (
+            {"augmentations": (AugmentationSpec(name="ChannelDropout", options={"most": 2}),)},
+            "up to 2 of 2 channels and would leave nothing to see",
+        ),
         ({"losses": ()}, "at least one loss"),
         ({"losses": (LossTerm(name="Dice"),)}, "There is no loss 'Dice'. Did you mean 'DiceLoss'"),
         ({"losses": (LossTerm(name="SoftCrossEntropyLoss"),)}, "is for several classes"),
@@ -112,3 +118,11 @@ def test_features_that_would_become_too_small_are_refused(network: str, tile: in
     )
     with pytest.raises(TrainingError, match=text):
         check_devices(recipe, device="cpu", devices=1, num_workers=0)
+
+
+def test_augmentations_are_checked_by_the_layers_that_are_stored() -> None:
+    ndvi, red = (InputLayer.from_range(name, -1, 1, clip=False) for name in ("ndvi", "red"))
+    blur = AugmentationSpec(name="Blur")
+    check_recipe(make_recipe(inputs=(ndvi,), augmentations=(blur, replace(blur, options={"layers": ["red"]}))))
+    with pytest.raises(TrainingError, match="Blur is to change layer 'ndvi', which is not read"):
+        check_recipe(make_recipe(inputs=(ndvi, red), augmentations=(replace(blur, options={"layers": ["ndvi"]}),)))

@@ -6,7 +6,7 @@ means the same on every device.
 """
 
 from rtsx.training.augment.applying import augment, drop_channels
-from rtsx.training.augment.checking import check_augmentations
+from rtsx.training.augment.checking import check_augmentations, check_dropped
 from rtsx.training.augment.registry import AUGMENTATIONS
 
-__all__ = ["AUGMENTATIONS", "augment", "check_augmentations", "drop_channels"]
+__all__ = ["AUGMENTATIONS", "augment", "check_augmentations", "check_dropped", "drop_channels"]

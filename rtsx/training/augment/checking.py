@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from rtsx.training.augment.augmentation import check_number
+from rtsx.training.augment.dropout import ChannelDropout
 from rtsx.training.augment.registry import built
 from rtsx.training.recipe import AugmentationSpec
 
-__all__ = ["check_augmentations"]
+__all__ = ["check_augmentations", "check_dropped"]
 
 
 def check_augmentations(steps: Sequence[AugmentationSpec], *, layers: Sequence[str]) -> None:
@@ -37,3 +38,17 @@ def check_augmentations(steps: Sequence[AugmentationSpec], *, layers: Sequence[s
         augmentation = built(step)
         check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
         augmentation.check_layers(layers)
+
+
+def check_dropped(steps: Sequence[AugmentationSpec], *, channels: int) -> None:
+    """Refuse to drop all of so many channels of the network's input.
+
+    Raises
+    ------
+    TrainingError
+        A step would.
+    """
+    for step in steps:
+        augmentation = built(step)
+        if isinstance(augmentation, ChannelDropout):
+            augmentation.check_rest(channels)

@@ -34,7 +34,7 @@ class ChannelDropout:
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Leave at least one; ndvi may be a channel more than what is read."""
-        self._check_rest(len(layers) + 1)
+        self.check_rest(len(layers) + 1)
 
     def apply(self, batch: Batch, *, chance: Chance) -> Batch:
         """The batch as it is: channels do not exist before `prepare`."""
@@ -43,12 +43,13 @@ class ChannelDropout:
     def dropped(self, channels: torch.Tensor, *, fill: float, chance: Chance) -> torch.Tensor:
         """Channels (tile, channel, y, x) of which each tile has some that hold `fill` everywhere."""
         tiles, count = channels.shape[:2]
-        self._check_rest(count)
+        self.check_rest(count)
         lost = chance.integers(tiles, low=1, high=self.most)
         is_lost = chance.order(tiles, of=count) < lost[:, None]
         return channels.masked_fill(is_lost.to(channels.device)[:, :, None, None], fill)
 
-    def _check_rest(self, count: int) -> None:
+    def check_rest(self, count: int) -> None:
+        """Refuse so few channels that none would be left."""
         if self.most >= count:
             raise TrainingError(
                 f"ChannelDropout is to drop up to {self.most} of {count} channels and would leave nothing to see. Set most below "
