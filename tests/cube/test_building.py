@@ -1,10 +1,6 @@
 """Building stores part by part: the same pixels, however often it was stopped, wherever images lie."""
 
 import json
-import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +9,13 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-import xarray as xr
 import zarr
 
-from rtsx.cube import building, marks
+from rtsx.cube import marks
 from rtsx.cube.aligned import AlignedParts
 from rtsx.cube.begun import alone
 from rtsx.cube.building import build_cube
 from rtsx.cube.checking import build_state, check_cube
-from rtsx.cube.derived import derived_named
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.image import Image
 from rtsx.cube.native_images import NativeImages, with_native_images
@@ -29,12 +23,9 @@ from rtsx.cube.opening import open_cube
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.region import region_geobox
 from rtsx.cube.source import GivenImages
-from rtsx.cube.terrain import terrain_named
 from rtsx.errors import CubeError, MissingGroundWarning, OutputExistsError
-from rtsx.grid import lonlat_polygon
-from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend
-
-REGION = lonlat_polygon(CUBE[5:-5, 5:-5].extent.geom, GRID.crs)
+from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make_scenes
+from tests.cube.scenes import CUBE, GRID, Ground, optical, recipe, trend
 
 
 @pytest.fixture
@@ -46,38 +37,12 @@ def ground(tmp_path: Path) -> Ground:
 
 @pytest.fixture
 def scenes(ground: Ground) -> list[Image]:
-    """Three scenes in two zones, none of which shows all."""
-    return [
-        ground.scene("a", time=at("2023-07-10"), cloud=3.0, size=90),
-        ground.scene("b", crs="EPSG:32608", shift=(300.0, -200.0), time=at("2023-08-01"), cloud=8.0, size=80),
-        ground.scene("c", shift=(-250.0, 150.0), time=at("2024-07-20"), cloud=1.0, size=70, offset=-0.1),
-    ]
+    return make_scenes(ground)
 
 
 @pytest.fixture
 def mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
-    """Optical data in two zones, terrain of two tiles, trends in degrees."""
-    tiles = [ground.heights("west", shift=(-1500.0, 0.0)), ground.heights("east", shift=(1500.0, 0.0))]
-    return recipe(
-        optical(scenes, erode_m=25.0),
-        elevation(tiles),
-        trend([ground.trends("t")]),
-        derived=(derived_named("ndvi"),),
-        region=REGION,
-    )
-
-
-def bytes_of(store: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(store)): file.read_bytes() for file in sorted(store.rglob("*")) if file.is_file()}
-
-
-def assert_same(built: xr.Dataset, wanted: xr.Dataset) -> None:
-    assert set(built.data_vars) == set(wanted.data_vars)
-    assert geobox_of(built) == geobox_of(wanted)
-    with dask.config.set(scheduler="synchronous"):
-        for name in wanted.data_vars:
-            assert built[name].dtype == wanted[name].dtype, name
-            assert built[name].values.tobytes() == wanted[name].values.tobytes(), name
+    return make_mixed(ground, scenes)
 
 
 def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_path: Path) -> None:
@@ -154,128 +119,6 @@ def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest
     assert geobox_of(open_cube(tmp_path / "cube.zarr" / "4x")).shape[0] == -(-geobox_of(open_cube(made)).shape[0] // 4)
 
 
-SCRIPT = """
-import os, pickle, signal, sys
-import dask
-from zarr.storage import LocalStore
-from rtsx.cube import aligned, begun, building, overviews
-overviews._SMALLEST_TOP_LEVEL = 30
-place, number, recipe, out, layout = sys.argv[1:]
-seen = 0
-
-def dying(original, *, before):
-    def wrapped(*args, **kwargs):
-        global seen
-        mine = seen = seen + 1
-        if before and mine == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
-        done = original(*args, **kwargs)
-        if mine == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
-    return wrapped
-
-if place == "torn":
-    import zarr.storage._local as local
-    def torn(path, value, exclusive=False):
-        global seen
-        seen += "blue" in str(path) or "red" in str(path)
-        if seen == int(number):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".0123.partial").write_bytes(bytes(value.as_buffer_like())[:7])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return put(path, value, exclusive)
-    put, local._put = local._put, torn
-else:
-    room, name, before = {
-        "mark": (building, "write_mark", True),
-        "after mark": (building, "write_mark", False),
-        "prepare": (begun, "create_marks", True),
-        "level": (aligned, "write_level", False),
-        "finish": (building, "finish_store", True),
-    }[place]
-    setattr(room, name, dying(getattr(room, name), before=before))
-with dask.config.set(scheduler="threads", num_workers=2):
-    building.build_cube(pickle.load(open(recipe, "rb")), out, layout=layout)
-"""
-
-
-@pytest.mark.parametrize(
-    ("place", "number", "left"),
-    [("prepare", 1, 9), ("torn", 12, None), ("mark", 4, 6), ("level", 1, 0), ("finish", 1, 0)],
-)
-def test_killed_anywhere_and_started_again_equals_never_stopped(
-    mixed: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: int, left: int | None
-) -> None:
-    monkeypatch.setattr("rtsx.cube.overviews._SMALLEST_TOP_LEVEL", 30)
-    whole, broken = tmp_path / "whole.zarr", tmp_path / "broken.zarr"
-    kill(mixed, broken, place=place, number=number, folder=tmp_path)
-    with pytest.raises(CubeError, match="not built to its end yet: run the same rtsx cube build"):
-        open_cube(broken)
-    done = marks.done_parts(zarr.storage.LocalStore(broken)) if place != "prepare" else set()
-    made = build_cube(mixed, broken)
-    assert made.built == 9 - len(done)
-    assert left is None or made.built >= left - 1  # the other thread may be ahead by one
-    build_cube(mixed, whole)
-    assert bytes_of(broken) == bytes_of(whole)
-    assert build_cube(mixed, broken).built == 0
-    assert bytes_of(broken) == bytes_of(whole)
-
-
-def test_a_native_build_goes_on_too(mixed: CubeRecipe, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole.zarr", tmp_path / "broken.zarr"
-    kill(mixed, broken, place="after mark", number=3, folder=tmp_path, layout="native")
-    made = build_cube(mixed, broken, layout="native")
-    assert 0 < made.built < made.parts
-    build_cube(mixed, whole, layout="native")
-    assert bytes_of(broken) == bytes_of(whole)
-
-
-def kill(made: CubeRecipe, out: Path, *, place: str, number: int, folder: Path, layout: str = "aligned") -> None:
-    """Build in another process that ends itself without a word."""
-    (folder / "recipe.pickle").write_bytes(pickle.dumps(made))
-    words = [place, str(number), str(folder / "recipe.pickle"), str(out), layout]
-    ended = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr[-3000:]
-
-
-def test_only_what_has_no_mark_is_built(mixed: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    pieces = AlignedParts.pieces
-
-    def failing(self: AlignedParts, number: int) -> Any:
-        seen.append(number)
-        if number == 4 and len(seen) < 9:
-            raise CubeError("The disk has a headache.")
-        return pieces(self, number)
-
-    monkeypatch.setattr(AlignedParts, "pieces", failing)
-    with dask.config.set(scheduler="synchronous"):
-        with pytest.raises(CubeError, match=r"Part 4 of .*: The disk has a headache\. What is done stays done"):
-            build_cube(mixed, tmp_path / "cube.zarr")
-        before = set(seen)
-        state = build_state(str(tmp_path / "cube.zarr"), {})
-        assert state is not None
-        assert (state.done, state.parts, state.is_complete) == (len(before) - 1, 9, False)
-        seen.clear()
-        seen.extend([-1] * 9)
-        build_cube(mixed, tmp_path / "cube.zarr")
-    assert sorted(seen[9:]) == sorted(set(range(9)) - (before - {4}))
-
-
-def test_another_recipe_is_refused(mixed: CubeRecipe, tmp_path: Path) -> None:
-    build_cube(mixed, tmp_path / "cube.zarr")
-    source = replace(mixed.sources[1], terrain=(terrain_named("slope"),))
-    for other, message in (
-        (replace(mixed, chunk=50), r"chunk is 40 there and 50 here"),
-        (replace(mixed, sources=(mixed.sources[0], source, mixed.sources[2])), r"sources\[1\]\.terrain is"),
-        (replace(mixed, grid=replace(GRID, resolution=20.0)), r"grid\.resolution is 10\.0 there and 20\.0 here"),
-    ):
-        with pytest.raises(CubeError, match=f"begun from another recipe: {message}.*overwrite=True"):
-            build_cube(other, tmp_path / "cube.zarr")
-    assert build_cube(replace(mixed, chunk=50), tmp_path / "cube.zarr", overwrite=True).built == 4
-
-
 def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
@@ -287,44 +130,6 @@ def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> N
         build_cube(mixed, tmp_path / "notes", overwrite=True)
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
     build_cube(mixed, tmp_path / "other.zarr", overwrite=True)
-
-
-def test_going_on_takes_the_images_that_it_began_with(
-    scenes: list[Image], ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(building, "describe_recipe", lambda made: {"name": "the same search"})
-    source = optical(scenes)
-    few, more = (
-        recipe(source, region=REGION),
-        recipe(
-            replace(source, images=GivenImages([*scenes, ground.scene("new", cloud=0.0, time=at("2024-08-08"))])),
-            region=REGION,
-        ),
-    )
-    build_cube(few, tmp_path / "whole.zarr")
-    stop_after(2, monkeypatch)
-    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
-        build_cube(few, tmp_path / "cube.zarr")
-    monkeypatch.undo()
-    monkeypatch.setattr(building, "describe_recipe", lambda made: {"name": "the same search"})
-    gone = recipe(replace(source, images=GivenImages(scenes[:2])), region=REGION)
-    with pytest.raises(CubeError, match=r"'planetscope' had 3 images when this build began; \['c'\] are not found"):
-        build_cube(gone, tmp_path / "cube.zarr")
-    build_cube(more, tmp_path / "cube.zarr")
-    assert bytes_of(tmp_path / "cube.zarr") == bytes_of(tmp_path / "whole.zarr")
-
-
-def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Press Ctrl-C after some marks."""
-    written: list[int] = []
-
-    def write(root: zarr.Group, number: int, mark: marks.Mark) -> None:
-        marks.write_mark(root, number, mark)
-        written.append(number)
-        if len(written) == count:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(building, "write_mark", write)
 
 
 def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
@@ -379,7 +184,7 @@ def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path)
     from distributed import Client, LocalCluster
 
     build_cube(mixed, tmp_path / "threads.zarr")
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     with cluster, Client(cluster):
         assert build_cube(mixed, tmp_path / "cluster.zarr").built == 9
     assert bytes_of(tmp_path / "threads.zarr") == bytes_of(tmp_path / "cluster.zarr")

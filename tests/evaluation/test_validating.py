@@ -171,7 +171,7 @@ def test_folds_run_on_the_workers_of_a_client(recipe, tmp_path):
 
     trainer = WritingTrainer(tmp_path)
     here = run(leave_one_out, recipe, tmp_path / "here", trainer)
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as client:
         there = run(leave_one_out, recipe, tmp_path / "there", trainer, client=client)
     assert there.to_json() == here.to_json()
 

@@ -1,0 +1,49 @@
+"""A recipe of all kinds of sources that builds within a second, and how stores are compared."""
+
+from pathlib import Path
+
+import dask
+import xarray as xr
+
+from rtsx.cube.derived import derived_named
+from rtsx.cube.georeference import geobox_of
+from rtsx.cube.image import Image
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.grid import lonlat_polygon
+from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend
+
+REGION = lonlat_polygon(CUBE[5:-5, 5:-5].extent.geom, GRID.crs)
+
+
+def make_scenes(ground: Ground) -> list[Image]:
+    """Three scenes in two zones, none of which shows all."""
+    return [
+        ground.scene("a", time=at("2023-07-10"), cloud=3.0, size=90),
+        ground.scene("b", crs="EPSG:32608", shift=(300.0, -200.0), time=at("2023-08-01"), cloud=8.0, size=80),
+        ground.scene("c", shift=(-250.0, 150.0), time=at("2024-07-20"), cloud=1.0, size=70, offset=-0.1),
+    ]
+
+
+def make_mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
+    """Optical data in two zones, terrain of two tiles, trends in degrees."""
+    tiles = [ground.heights("west", shift=(-1500.0, 0.0)), ground.heights("east", shift=(1500.0, 0.0))]
+    return recipe(
+        optical(scenes, erode_m=25.0),
+        elevation(tiles),
+        trend([ground.trends("t")]),
+        derived=(derived_named("ndvi"),),
+        region=REGION,
+    )
+
+
+def bytes_of(store: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(store)): file.read_bytes() for file in sorted(store.rglob("*")) if file.is_file()}
+
+
+def assert_same(built: xr.Dataset, wanted: xr.Dataset) -> None:
+    assert set(built.data_vars) == set(wanted.data_vars)
+    assert geobox_of(built) == geobox_of(wanted)
+    with dask.config.set(scheduler="synchronous"):
+        for name in wanted.data_vars:
+            assert built[name].dtype == wanted[name].dtype, name
+            assert built[name].values.tobytes() == wanted[name].values.tobytes(), name
