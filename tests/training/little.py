@@ -10,8 +10,11 @@ from rtsx.labels import StubTruth
 from rtsx.model import InputLayer
 from rtsx.training import LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe, TrainingScene
 
+ENCODER = "tu-test_resnet"
+"""Four blocks of few channels, which timm has for tests: building a network takes most of a short training."""
+
 NETWORK = NetworkSpec(
-    architecture="Unet", encoder="tu-mobilenetv2_050", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+    architecture="Unet", encoder=ENCODER, options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 )
 
 

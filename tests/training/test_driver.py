@@ -1,3 +1,4 @@
+import json
 import os
 import random as python_random
 import signal
@@ -27,7 +28,7 @@ from rtsx.training import (
     train,
 )
 from rtsx.training.log import read_log
-from tests.training.little import NETWORK, make_recipe, make_scene
+from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +58,7 @@ def make_lively_recipe() -> TrainingRecipe:
         ),
         network=NetworkSpec(
             architecture="FPN",
-            encoder="tu-mobilenetv2_050",
+            encoder=ENCODER,
             options={"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32, "decoder_dropout": 0.5},
         ),
         tile=64,
@@ -96,27 +97,50 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(lively: TrainedRun,
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
+import kornia.augmentation, lightning.pytorch, segmentation_models_pytorch  # once for all that are killed
 from rtsx.training import train
 import rtsx.training.atomic
 from tests.training.test_driver import make_lively_recipe
-folder, step, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if place == "writing":
-    os.fsync = lambda *_, done=[]: kill() if len(done) == step else done.append(1)
-train(make_lively_recipe(), folder, device="cpu",
-      progress=lambda moment: kill() if place == "step" and moment.step == step else None)
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def run(folder, place, step):
+    if place == "writing":
+        os.fsync = lambda *_, done=[]: kill() if len(done) == step else done.append(1)
+    train(make_lively_recipe(), folder, device="cpu",
+          progress=lambda moment: kill() if place == "step" and moment.step == step else None)
+
+ends = []
+for place, step in json.loads(sys.argv[2]):
+    child = os.fork()
+    if not child:
+        try:
+            run(f"{sys.argv[1]}/{place}", place, step)
+        finally:
+            os._exit(1)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(ends))
 """
+DEATHS = [("step", python_random.Random(0).randint(1, 6)), ("writing", 3)]
 
 
-@pytest.mark.parametrize(("place", "step"), [("step", python_random.Random(0).randint(1, 6)), ("writing", 3)])
-def test_a_killed_training_equals_one_that_was_not(lively: TrainedRun, tmp_path: Path, place: str, step: int) -> None:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of trainings that ended without a word; one process loads the libraries for all of them."""
+    folder = tmp_path_factory.mktemp("killed")
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(step), place]
-    killed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (tmp_path / "run" / "result.json").exists()
-    assert same_run(train(make_lively_recipe(), tmp_path / "run", device="cpu"), lively)
+    command = [sys.executable, "-c", KILLED, str(folder), json.dumps(DEATHS)]
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout.endswith(f"{json.dumps([-signal.SIGKILL] * len(DEATHS))}\n"), ended.stderr
+    return folder
+
+
+@pytest.mark.parametrize("place", [place for place, _ in DEATHS])
+def test_a_killed_training_equals_one_that_was_not(lively: TrainedRun, killed: Path, place: str) -> None:
+    assert not (killed / place / "result.json").exists()
+    assert same_run(train(make_lively_recipe(), killed / place, device="cpu"), lively)
 
 
 def test_a_stop_while_finishing_costs_no_epoch(
