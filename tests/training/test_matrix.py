@@ -10,7 +10,7 @@ from rtsx.model import ARCHITECTURES, ModelBundle
 from rtsx.training import AugmentationSpec, LossTerm, NetworkSpec, TrainingRecipe, train
 from rtsx.training.augment import AUGMENTATIONS
 from rtsx.training.losses import LOSSES
-from tests.training.little import make_recipe, make_scene
+from tests.training.little import ENCODER, make_recipe, make_scene
 
 NETWORKS = tuple(name for name in ARCHITECTURES if name != "DPT")  # that one needs a vision transformer
 TWO = ("slump", "lake")
@@ -24,6 +24,16 @@ PAIRS = [
 """Each network once, by turns with one and with several classes, so that each loss has both wherever it can."""
 
 
+NARROW = {
+    "Unet": {"decoder_channels": [32, 16, 16, 8, 8]},
+    "UnetPlusPlus": {"decoder_channels": [32, 16, 16, 8, 8]},
+    "MAnet": {"decoder_channels": [32, 16, 16, 8, 8], "decoder_pab_channels": 16},
+    "UPerNet": {"decoder_channels": 32},
+    "Segformer": {"decoder_segmentation_channels": 32},
+}
+"""Decoders whose usual width would take most of the time."""
+
+
 def make_matrix_recipe(network: str, loss: str, classes: tuple[str, ...]) -> TrainingRecipe:
     """One step that goes through every augmentation."""
     scene = make_scene("one", seed=1, classes=classes)
@@ -35,7 +45,7 @@ def make_matrix_recipe(network: str, loss: str, classes: tuple[str, ...]) -> Tra
         test=(),
         tile=128 if network == "PAN" else 64,  # that one halves its features three times more
         overlap=32,
-        network=NetworkSpec(architecture=network, encoder="tu-mobilenetv2_050"),
+        network=NetworkSpec(architecture=network, encoder=ENCODER, options=NARROW.get(network, {})),
         losses=(LossTerm(name=loss),),
         augmentations=tuple(AugmentationSpec(name=name, probability=1.0) for name in sorted(AUGMENTATIONS)),
         epochs=1,
@@ -56,7 +66,7 @@ def test_it_trains_and_answers(tmp_path: Path, network: str, loss: str, classes:
     run = train(recipe, tmp_path, device="cpu")
     opened = ModelBundle.open(tmp_path / "bundle")
     assert opened.digest == run.bundle.digest
-    assert opened.source.architecture == f"{network}/tu-mobilenetv2_050"
+    assert opened.source.architecture == f"{network}/{ENCODER}"
     cube = recipe.training[0].cube
     pred = rtsx.predict_cube(cube, opened, tile="bundle", device="cpu", dtype="float32", backend="eager")
     probability = pred["probability"].values
