@@ -58,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network(
         "Unet",
         {
-            "encoder_name": "resnet18",
+            "encoder_name": "tu-test_resnet",
             "encoder_depth": 3,
             "decoder_channels": (16, 8, 8),
             "in_channels": 4,

@@ -14,7 +14,7 @@ def trainable(folder: Path, **fields: Any) -> Path:
     """Write four scenes and the YAML of a small training on them, with what else it is to say."""
     data = folder / "data"
     for number, seeds in enumerate(((5, 6), (9, 15))):
-        specs = [placed_apart(varied_spec(seed, size=96, slumps_per_km2=30.0)) for seed in seeds]
+        specs = [placed_apart(varied_spec(seed, size=96, slumps_per_km2=20.0)) for seed in seeds]
         list(write_scenes(specs, data / f"region{number}", processes=1))
     scenes = {
         "files": "data/{region}/{scene}_3B_AnalyticMS_SR.tif",
@@ -27,7 +27,7 @@ def trainable(folder: Path, **fields: Any) -> Path:
         "classes": "slump",
         "model": {
             "architecture": "Unet",
-            "encoder": "resnet18",
+            "encoder": "tu-test_resnet",
             "options": {"encoder_depth": 3, "decoder_channels": [16, 8, 8]},
         },
         "inputs": {"layers": {name: {"range": [0, 0.5], "units": "reflectance"} for name in BANDS}},

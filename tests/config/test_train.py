@@ -20,7 +20,7 @@ from rtsx.training import AugmentationSpec, LossTerm, NetworkSpec, OptimisationS
 BANDS = ["blue", "green", "red", "nir"]
 SMALL = {
     "architecture": "Unet",
-    "encoder": "resnet18",
+    "encoder": "tu-test_resnet",
     "options": {"encoder_depth": 3, "decoder_channels": [16, 8, 8]},
 }
 
@@ -88,7 +88,7 @@ def test_a_file_becomes_the_recipe_that_it_means(
         fill=0.5,
         tile=32,
         overlap=8,
-        network=NetworkSpec(architecture="Unet", encoder="resnet18", options=options),
+        network=NetworkSpec(architecture="Unet", encoder="tu-test_resnet", options=options),
         sampling=SamplingSpec(negatives=1, final_negatives=20, jitter=False, min_valid=0.5),
         augmentations=(
             AugmentationSpec(name="HorizontalFlip"),
