@@ -8,6 +8,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training.ahead import ReadAhead
+from rtsx.training.atomic import writing_whole
 from rtsx.training.batch import Batch
 from rtsx.training.checkpoint import Best, Checkpoint
 from rtsx.training.draws import TileAddress
@@ -117,12 +118,18 @@ class _Epochs:
 
     def _checked(self, loss: torch.Tensor, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
         """The loss as a number, averaged over the processes; before the weights have seen it."""
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        engine = self._engine
+        each = torch.zeros(engine.n_ranks, dtype=torch.float64)
+        each[engine.rank] = float(loss.detach())
+        each = engine.add_up(each)
+        lost = torch.nonzero(~each.isfinite())
+        if not len(lost):
+            return float(each.mean())
+        value = float(each[lost[0]])
+        # The first process that has one, because the others would write into the same file; they wait until it is there.
+        if engine.rank == int(lost[0]):
             self._keep(batch, tiles, place=place, loss=value)
-        value = float(self._engine.add_up(torch.tensor(value, dtype=torch.float64))) / self._engine.n_ranks
-        if math.isfinite(value):
-            return value
+        engine.wait()
         names = [scene.name for scene in self._plan.recipe.training]
         places = ", ".join(f"{names[tile.scene]} at {tile.start}" for tile in self._plan.batches(self._epoch)[place])
         raise TrainingError(
@@ -133,18 +140,19 @@ class _Epochs:
 
     def _keep(self, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
         here = batch.to(torch.device("cpu"))
-        np.savez_compressed(
-            self._plan.folder.failed_batch,
-            stored=here.stored.numpy(),
-            valid=here.valid.numpy(),
-            truth=here.truth.numpy(),
-            layers=np.array(here.layers),
-            scenes=np.array([self._plan.recipe.training[tile.scene].name for tile in tiles]),
-            starts=np.array([tile.start for tile in tiles]),
-            epoch=self._epoch + 1,
-            step=place + 1,
-            loss=loss,
-        )
+        with writing_whole(self._plan.folder.failed_batch) as file:
+            np.savez_compressed(
+                file,
+                stored=here.stored.numpy(),
+                valid=here.valid.numpy(),
+                truth=here.truth.numpy(),
+                layers=np.array(here.layers),
+                scenes=np.array([self._plan.recipe.training[tile.scene].name for tile in tiles]),
+                starts=np.array([tile.start for tile in tiles]),
+                epoch=self._epoch + 1,
+                step=place + 1,
+                loss=loss,
+            )
 
     def _judge(self, reader: ReadAhead) -> Judgement:
         plan, engine = self._plan, self._engine

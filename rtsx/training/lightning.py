@@ -6,9 +6,11 @@ the checkpoints are ours, and Fabric says where a step runs and how processes sh
 
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -144,38 +146,53 @@ def launch(
 
 
 def _launch_several(fabric: Fabric, parcel: str, *, show: ShowProgress | None) -> None:
-    shown = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    listener = _Listener(shown, show)
+    context = torch.multiprocessing.get_context("spawn")
+    shown, is_enough = context.SimpleQueue(), context.Event()
+    listener = _Listener(shown, is_enough, show)
     try:
-        failure = fabric.launch(cast("Any", _in_new_process), parcel, shown if show else None)
+        fabric.launch(cast("Any", _in_new_process), parcel, (shown, is_enough) if show else None)
     except ProcessException as error:
+        listener.close()
+        listener.raise_failure()
+        failure = _failure_file(parcel, error.error_index)
+        if failure.is_file():
+            raise pickle.loads(failure.read_bytes()) from error
         raise TrainingError(f"A process of the training ended early: {error}") from error
     finally:
         listener.close()
-    if isinstance(failure, RtsxError):
-        raise failure
     listener.raise_failure()
 
 
-def _in_new_process(fabric: Fabric, parcel: str, shown: Any) -> RtsxError | None:
+def _in_new_process(fabric: Fabric, parcel: str, listener: tuple[Any, Any] | None) -> None:
     work, plan = unpacked(parcel)
-    show = shown.put if shown is not None and fabric.is_global_zero else None
+
+    def show(moment: Progress) -> None:
+        assert listener is not None, "or it would not be called"
+        shown, is_enough = listener
+        if is_enough.is_set():
+            raise TrainingError("The training was stopped by whoever is shown its progress.")
+        shown.put(moment)
+
     try:
-        work(Engine(fabric), plan, show)
+        work(Engine(fabric), plan, show if listener is not None and fabric.is_global_zero else None)
     except RtsxError as error:
-        if not fabric.is_global_zero:
-            raise
-        return error
+        # Through a file, because processes pass no exceptions on, but texts of theirs.
+        _failure_file(parcel, fabric.global_rank).write_bytes(pickle.dumps(error))
+        raise
     finally:
         torch.distributed.destroy_process_group()
-    return None
+
+
+def _failure_file(parcel: str, rank: int) -> Path:
+    return Path(f"{parcel}-failure-{rank}")
 
 
 class _Listener:
-    """Shows in this process what another one reports."""
+    """Shows in this process what another one reports; `is_enough` is set when that has failed."""
 
-    def __init__(self, queue: Any, show: ShowProgress | None) -> None:
+    def __init__(self, queue: Any, is_enough: Any, show: ShowProgress | None) -> None:
         self._queue = queue
+        self._is_enough = is_enough
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._listen, args=(show,), daemon=True) if show else None
         if self._thread:
@@ -188,11 +205,14 @@ class _Listener:
                     show(progress)
             except BaseException as error:  # raised in the caller's thread
                 self._failure = error
+                self._is_enough.set()
 
     def close(self) -> None:
+        """Wait until everything was shown; the second time nothing."""
         if self._thread:
             self._queue.put(None)
             self._thread.join()
+            self._thread = None
 
     def raise_failure(self) -> None:
         if self._failure is not None:

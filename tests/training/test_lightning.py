@@ -1,18 +1,23 @@
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rtsx.errors import TrainingError
 from rtsx.training import Progress, train
 from rtsx.training.log import read_log
 from tests.training.little import make_recipe, make_scene
 
-
-@pytest.mark.skipif(
+slow = pytest.mark.skipif(
     "RTSX_TEST_DEVICES" not in os.environ,
     reason="new processes import everything again; set RTSX_TEST_DEVICES=1 to run it",
 )
+
+
+@slow
 def test_two_processes_share_each_batch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     moments: list[Progress] = []
     environment = dict(os.environ)
@@ -26,10 +31,36 @@ def test_two_processes_share_each_batch(tmp_path: Path, capfd: pytest.CaptureFix
     alone = train(recipe, tmp_path / "one", device="cpu")
     assert alone.validation is not None
     assert run.validation.hits + run.validation.misses == alone.validation.hits + alone.validation.misses
-    assert {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"} == {
-        name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"
+    # The second is set by Lightning as soon as it is imported.
+    others = {"PYTEST_CURRENT_TEST", "PYTORCH_NVML_BASED_CUDA_CHECK"}
+    assert {name: value for name, value in os.environ.items() if name not in others} == {
+        name: value for name, value in environment.items() if name not in others
     }
     assert capfd.readouterr().out == ""
+
+
+@slow
+def test_what_one_process_raises_is_raised_here(tmp_path: Path) -> None:
+    scene = make_scene("one", seed=1)
+    extreme = scene.cube.assign({name: scene.cube[name].astype("float32") * 0 + 3e38 for name in ("red", "nir")})
+    recipe = make_recipe(training=(replace(scene, cube=extreme),), validation=(), test=())
+    with pytest.raises(TrainingError, match=r"^The loss is nan in epoch 1, step 1"):
+        train(recipe, tmp_path, device="cpu", devices=2)
+    with np.load(tmp_path / "failed-batch.npz") as kept:
+        assert len(kept["stored"]) == len(kept["starts"]) == recipe.batch_size // 2
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".json", ".npz"]
+
+
+@slow
+def test_a_progress_that_fails_stops_all_processes(tmp_path: Path) -> None:
+    def stop(moment: Progress) -> None:
+        raise KeyError("enough")
+
+    recipe = make_recipe(epochs=500, steps_per_epoch=1, validation=(), test=())
+    with pytest.raises(KeyError, match="enough"):
+        train(recipe, tmp_path, device="cpu", devices=2, progress=stop)
+    log = tmp_path / "log.csv"
+    assert not log.exists() or len(read_log(log)) < recipe.epochs
 
 
 def test_lightning_may_speak_again_afterwards(tmp_path: Path) -> None:
