@@ -61,12 +61,11 @@ def train(
 
     keep_freed_memory()
     started = time.perf_counter()
-    read = load_train_config(config)
-    if epochs is not None:
-        read = read.changed(epochs=epochs)
+    # As a path, because paths in it are then remembered relative to its folder, and bundles are handed on to others.
+    wanted = config if epochs is None else load_train_config(config).changed(epochs=epochs)
     with training_progress() as progress:
         runs = train_bundle(
-            read,
+            wanted,
             out,
             overwrite=overwrite,
             device=device,

@@ -13,6 +13,7 @@ from rtsx.config.train import TrainConfig
 from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, OutputExistsError, TrainingError
 from rtsx.training import TrainedRun, TrainingRecipe, read_run, train
+from rtsx.training.atomic import write_whole
 from rtsx.training.loggers import LoggerName
 from rtsx.training.progress import ShowProgress
 from rtsx.training.record import differences, recipe_record
@@ -142,8 +143,9 @@ def train_bundle(
             f"{folder} holds finished trainings of all {len(places)} seeds. Choose another folder, pass overwrite=True, or read "
             "them with rtsx.training.read_run."
         )
+    before = _recipe_text(places[0])
+    runs: list[TrainedRun] = []
     try:
-        runs = []
         for recipe, place in zip(recipes, places, strict=True):
             # What is done of several seeds stays done, so that the same call goes on after whatever stopped it.
             if len(places) > 1 and place in finished:
@@ -163,9 +165,15 @@ def train_bundle(
             )
         return tuple(runs)
     finally:
-        # Only beside what has begun, because a folder that holds anything else is no place for a training.
-        if text and (places[0] / "recipe.json").is_file():
-            (folder / "config.yaml").write_text(text)
+        # Only beside what it is the config of: what has begun by this call, or is done, and not what was there and refused it.
+        if text and (runs or _recipe_text(places[0]) != before):
+            write_whole(folder / "config.yaml", text.encode())
+
+
+def _recipe_text(place: Path) -> str | None:
+    """The recipe of the training in a folder; None where none has begun."""
+    path = place / "recipe.json"
+    return path.read_text() if path.is_file() else None
 
 
 def _finished(recipe: TrainingRecipe, place: Path) -> TrainedRun:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rtsx.config import load_train_config
+from rtsx.errors import TrainingError
 from rtsx.model import ModelBundle
 from tests.cli.trainable import trainable
 
@@ -49,3 +50,19 @@ def test_what_is_wrong_is_told_before_anything_is_made(rtsx_command: Command, co
     missing = rtsx_command("train", tmp_path / "absent.yaml", "--out", tmp_path / "run")
     assert missing.status == 2
     assert "there is no such file" in missing.err
+
+
+def test_paths_are_remembered_relative_to_the_file(
+    rtsx_command: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def refuse(config: Any, out: Any, **how: Any) -> None:
+        given.append(config)
+        raise TrainingError("no further")
+
+    monkeypatch.setattr("rtsx.config.training.train_bundle", refuse)
+    told = rtsx_command("train", config, "--out", tmp_path / "run")
+    assert "no further" in told.err
+    # As a path, whose folder is known.
+    assert given == [config]

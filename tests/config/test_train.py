@@ -262,8 +262,11 @@ def test_a_config_is_trained(tmp_path: Path, values: dict[str, Any], scene_specs
     assert (out / "report.html").is_file()
     assert load_train_config(out / "config.yaml") == load_train_config(path).resolved()
     assert run.bundle.provenance["config"]["id"] == "small"  # type: ignore[index]
+    kept = (out / "config.yaml").read_text()
     with pytest.raises(OutputExistsError, match="holds a finished training"):
-        train_bundle(path, out, device="cpu")
+        train_bundle(write(tmp_path, {**values, "learning_rate": 0.5}), out, device="cpu")
+    assert (out / "config.yaml").read_text() == kept
+    write(tmp_path, values)
     (again,) = train_bundle(path, out, device="cpu", overwrite=True)
     assert again.bundle.digest == run.bundle.digest
 
