@@ -39,10 +39,14 @@ class SamplingConfig(Strict):
     """Tiles without a labelled pixel per tile with one, at the start."""
     final_negatives: float | None = Field(default=SamplingSpec.final_negatives, gt=0)
     """The same at the end; as at the start if left out."""
+    drawn_by: Literal["tile", "pixel"] = SamplingSpec.drawn_by
+    """Tiles with a label come equally often, or as often as they have labelled pixels, which favours large objects as an IoU does."""
     jitter: bool = SamplingSpec.jitter
     """Shift each tile at random by up to half a tile."""
     min_valid: float = Field(default=SamplingSpec.min_valid, gt=0, le=1)
     """Least part of a tile's pixels that have to be valid."""
+    blocks_at_once: int | None = Field(default=SamplingSpec.blocks_at_once, ge=1)
+    """Blocks of 8 by 8 tiles that are mixed at a time, where scenes are larger than memory; all ground if left out."""
     ignore: int = Field(default=0, ge=0)
     """Pixels on both sides of each outline that are not learnt from, nor judged by."""
 
@@ -59,8 +63,10 @@ class SamplingConfig(Strict):
         return SamplingSpec(
             negatives=self.negatives,
             final_negatives=self.final_negatives,
+            drawn_by=self.drawn_by,
             jitter=self.jitter,
             min_valid=self.min_valid,
+            blocks_at_once=self.blocks_at_once,
         )
 
 

@@ -52,7 +52,7 @@ def draw_epoch(
     """Draw the tiles of one epoch, shuffled.
 
     Each tile of a kind is shown once before any is shown again, so an epoch of fewer tiles than there are shows different
-    ones each time. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
+    ones each time; drawn by pixel, tiles with a label come as often as they have labelled pixels. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
     but batches of one place are poor gradients.
 
     With jitter each tile is moved by up to half its side within the scene, to where it is certain that it is still what it
@@ -86,7 +86,8 @@ def draw_epoch(
     random = np.random.default_rng(seed_of("tiles", seed, epoch))
     scenes = np.concatenate([np.full(len(scene.starts), n) for n, scene in enumerate(index.scenes)])
     starts = np.concatenate([scene.starts for scene in index.scenes])
-    is_positive = np.concatenate([scene.labelled for scene in index.scenes]) > 0
+    labelled = np.concatenate([scene.labelled for scene in index.scenes])
+    is_positive = labelled > 0
     positives, negatives = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
     if not len(positives):
         raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
@@ -95,9 +96,11 @@ def draw_epoch(
     n_positive = len(positives) if count is None else max(round(count / (1 + ratio)), 1)
     n_negative = total - n_positive if len(negatives) else 0
     n_positive = n_positive if len(negatives) or count is None else total
-    drawn = np.concatenate(
-        [_cycled(positives, n_positive, random=random), _cycled(negatives, n_negative, random=random)]
-    )
+    if sampling.drawn_by == "pixel":
+        shown = random.choice(positives, n_positive, p=labelled[positives] / labelled[positives].sum())
+    else:
+        shown = _cycled(positives, n_positive, random=random)
+    drawn = np.concatenate([shown, _cycled(negatives, n_negative, random=random)])
     if sampling.blocks_at_once is None:
         random.shuffle(drawn)
     else:

@@ -1,6 +1,7 @@
 """Which tiles a network gets to see."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rtsx.errors import TrainingError
 
@@ -15,6 +16,9 @@ class SamplingSpec:
     """Tiles without a labelled pixel per tile with one, at the start of the training, at least 0."""
     final_negatives: float | None = None
     """The same at the end, reached in equal steps of its logarithm over the epochs; None: it stays as it is."""
+    drawn_by: Literal["tile", "pixel"] = "tile"
+    """``tile``: each tile with a label as often as any other; ``pixel``: as often as it has labelled pixels, so that large objects
+    are shown as much as they weigh in an IoU."""
     jitter: bool = True
     """Shift each tile at random by up to half a tile, so that no two epochs show the same cuts."""
     min_valid: float = 0.05
@@ -30,6 +34,8 @@ class SamplingSpec:
             raise TrainingError(
                 f"Sampling needs at least 0 negatives per positive, and more than 0 where the ratio changes; got {ratios}."
             )
+        if self.drawn_by not in ("tile", "pixel"):
+            raise TrainingError(f"Tiles are drawn_by 'tile' or 'pixel'; got {self.drawn_by!r}.")
         if not 0 < self.min_valid <= 1:
             raise TrainingError(f"min_valid is the part of a tile that is valid, above 0 to 1; got {self.min_valid}.")
         if self.blocks_at_once is not None and self.blocks_at_once < 1:

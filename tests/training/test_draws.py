@@ -163,3 +163,17 @@ def test_validation_goes_block_by_block():
 def test_at_least_one_block_is_shown_at_once():
     with pytest.raises(TrainingError, match="blocks_at_once is at least 1; got 0"):
         SamplingSpec(blocks_at_once=0)
+
+
+def test_tiles_drawn_by_pixel_come_as_often_as_they_have_labelled_pixels():
+    drawn = Counter(draw(count=6000, sampling=SamplingSpec(negatives=0, jitter=False, drawn_by="pixel")))
+    pixels = {address: labelled(address) for address in drawn}
+    most, least = max(drawn, key=pixels.__getitem__), sorted(drawn, key=pixels.__getitem__)[len(drawn) // 4]
+    total = sum(scene.labelled.sum() for scene in INDEX.scenes)
+    for address in (most, least):
+        assert drawn[address] / 6000 == pytest.approx(pixels[address] / total, rel=0.35)
+
+
+def test_unknown_ways_to_draw_are_refused():
+    with pytest.raises(TrainingError, match="drawn_by 'tile' or 'pixel'; got 'area'"):
+        SamplingSpec(drawn_by="area")
