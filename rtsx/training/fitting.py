@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import torch
 
 from rtsx.errors import TrainingError
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE_BYTES", "fit"]
 
-CACHE_BYTES = 2**30
-"""Chunks of training scenes that a reader keeps; as much again for validation."""
+CACHE_BYTES = min(max(psutil.virtual_memory().total // 8, 2**30), 2**34)
+"""Chunks of training scenes that are kept, an eighth of the machine's memory; as much again for validation. Results never depend on it,
+but a training whose scenes do not fit decodes whole chunks for single tiles, or asks for `blocks_at_once`."""
 
 
 def fit(engine: "Engine", plan: TrainingPlan, show: ShowProgress | None) -> None:
@@ -49,8 +51,9 @@ def fit(engine: "Engine", plan: TrainingPlan, show: ShowProgress | None) -> None
 
 def _readers(plan: TrainingPlan) -> dict[str, TileReader]:
     roles = {"training": plan.recipe.training, "validation": plan.recipe.validation}
+    share = CACHE_BYTES // max(plan.num_workers, 1)  # each process has its own
     return {
-        role: TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
+        role: TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=share)
         for role, scenes in roles.items()
         if scenes
     }
