@@ -11,8 +11,8 @@ __all__ = ["ChunkCache"]
 class ChunkCache:
     """Keeps what was used last and drops what was not used for longest.
 
-    For one thread: each worker of a training has its own. A chunk that is larger than the whole cache is handed out and not
-    kept, so it is computed anew for every tile of it.
+    For one thread: each worker of a training has its own. A chunk that is larger than the whole cache is kept until another is
+    asked for, because whoever reads it has to have the memory anyway, and a scene may be a single chunk.
 
     Examples
     --------
@@ -20,7 +20,7 @@ class ChunkCache:
     >>> cache = ChunkCache(0)
     >>> pixels = StoredPixels(stored={}, valid=np.ones((2, 2), bool), truth=np.zeros((2, 2), np.uint8))
     >>> cache.get("a", lambda: pixels) is pixels, cache.n_bytes
-    (True, 0)
+    (True, 8)
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -34,15 +34,19 @@ class ChunkCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
+        # Before the next is computed, so that never two are there that do not fit.
+        self._drop(leave=0)
         chunk = compute()
         self.n_computed += 1
-        if chunk.nbytes <= self.limit_bytes:
-            self._kept[key] = chunk
-            self.n_bytes += chunk.nbytes
-            while self.n_bytes > self.limit_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                self.n_bytes -= dropped.nbytes
+        self._kept[key] = chunk
+        self.n_bytes += chunk.nbytes
+        self._drop(leave=1)
         return chunk
+
+    def _drop(self, *, leave: int) -> None:
+        while self.n_bytes > self.limit_bytes and len(self._kept) > leave:
+            _, dropped = self._kept.popitem(last=False)
+            self.n_bytes -= dropped.nbytes
 
     def __getstate__(self) -> dict[str, object]:
         """A limit without chunks: what another process gets, which will fill its own."""

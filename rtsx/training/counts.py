@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,13 @@ class PixelCounts:
 
     def add(self, kinds: NDArray[np.bool_], window: TruthWindow) -> None:
         """Count pixels (kind, y, x) of a window into the cells, in place."""
-        counted: NDArray[np.int64] = kinds.astype(np.int64)
+        counted: NDArray[Any] = kinds
         places: list[slice] = []
         for axis, (cuts, part) in enumerate(zip((self.rows, self.columns), window, strict=True), start=1):
             first = int(np.searchsorted(cuts, part.start, "right")) - 1
             stop = int(np.searchsorted(cuts, part.stop, "left"))
-            counted = np.add.reduceat(counted, np.maximum(cuts[first:stop] - part.start, 0), axis=axis)
+            # Counted while it is summed, because whole numbers for every pixel would be eight times as large as the chunk.
+            counted = np.add.reduceat(counted, np.maximum(cuts[first:stop] - part.start, 0), axis=axis, dtype=np.int64)
             places.append(slice(first, stop))
         self.cells[:, places[0], places[1]] += counted
 

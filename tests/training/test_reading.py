@@ -133,6 +133,19 @@ def test_a_chunk_larger_than_the_cache_is_read_all_the_same():
     assert len(computed) == 8
 
 
+def test_a_chunk_larger_than_the_cache_stays_until_another_is_wanted():
+    pixels = StoredPixels(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
+    cache = ChunkCache(4)
+
+    def compute():
+        assert cache.n_bytes == 0, "never two that do not fit"
+        return pixels
+
+    for key in "aaabba":
+        cache.get(key, compute)
+    assert (cache.n_computed, cache.n_bytes) == (3, 10)
+
+
 def test_a_reader_travels_without_its_chunks():
     reader = reader_of(make_scene(chunks=30))
     batch = reader.read([TileAddress(0, (7, 7))])

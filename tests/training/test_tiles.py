@@ -1,3 +1,5 @@
+import tracemalloc
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -156,3 +158,14 @@ def test_a_chunk_that_cannot_be_read_is_named():
     ) as told:
         index_tiles([TrainingScene(name="a", cube=cube, truth=scene.truth)], inputs=INPUTS, tile=32, min_valid=0.05)
     assert isinstance(told.value.__cause__, OSError)
+
+
+def test_counting_takes_no_more_memory_than_the_chunk():
+    kinds = np.ones((3, 512, 512), bool)
+    counts = PixelCounts.over((512, 512), rows=range(0, 512, 32), columns=range(0, 512, 32), kinds=3)
+    tracemalloc.start()
+    counts.add(kinds, np.s_[0:512, 0:512])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < kinds.nbytes
+    assert (counts.cells == 32 * 32).all()
