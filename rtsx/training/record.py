@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.georeference import crs_name
+from rtsx.training.encoder_weights import check_encoder_weights, is_file
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.scene import TrainingScene
 
@@ -19,13 +21,19 @@ _ROLES = ("training", "validation", "test")
 def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
     """Everything that a training's result depends on, as JSON values, with digests in place of the scenes' data.
 
-    Reads one tile of each scene. `provenance` is left out: it changes no answer.
+    Reads one tile of each scene, and the file of the encoder's weights where there is one. `provenance` is left out: it changes
+    no answer.
     """
     record = {
         name: _plain(getattr(recipe, name))
         for name in (field.name for field in fields(recipe))
         if name not in {*_ROLES, "provenance"}
     }
+    weights = recipe.network.encoder_weights
+    if weights is not None and is_file(weights):
+        check_encoder_weights(recipe.network)
+        with Path(weights).open("rb") as file:
+            record["encoder_weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     scenes = {role: [_scene_record(scene, side=recipe.tile) for scene in getattr(recipe, role)] for role in _ROLES}
     return record | scenes
 

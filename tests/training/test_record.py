@@ -1,8 +1,11 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from rtsx.errors import TrainingError
 from rtsx.labels import StubTruth
 from rtsx.training import OptimisationSpec
 from rtsx.training.record import differences, recipe_record
@@ -48,3 +51,16 @@ def test_other_imagery_and_other_truth_are_told_apart() -> None:
 
 def test_provenance_changes_nothing() -> None:
     assert changed(provenance={"config": "elsewhere.yaml"}) == []
+
+
+def test_other_weights_under_one_path_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pth"
+    recipe = make_recipe(network=replace(make_recipe().network, encoder_weights=str(path)))
+    path.write_bytes(b"one")
+    before = recipe_record(recipe)
+    path.write_bytes(b"two")
+    (line,) = differences(before, recipe_record(recipe))
+    assert line.startswith("encoder_weights_sha256: ")
+    path.unlink()
+    with pytest.raises(TrainingError, match="there is no file"):
+        recipe_record(recipe)
