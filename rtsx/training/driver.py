@@ -1,6 +1,6 @@
 """From a recipe to a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from rtsx.training.finishing import Finished, finish
 from rtsx.training.fitting import CACHE_BYTES, fit
 from rtsx.training.folder import RunFolder
 from rtsx.training.log import LogRow, write_log
-from rtsx.training.loggers import LoggerName, open_loggers
+from rtsx.training.loggers import LoggerName, check_loggers, open_loggers
 from rtsx.training.plan import TrainingPlan, plan_training
 from rtsx.training.progress import Progress, ShowProgress
 from rtsx.training.provenance import git_revision, library_versions, machine
@@ -95,6 +95,8 @@ def train(
     where = _resolved(device)
     check_recipe(recipe)
     check_devices(recipe, device=where.type, devices=devices, num_workers=num_workers)
+    check_loggers(loggers)
+    launch = _launcher()
     folder = RunFolder.at(out)
     folder.require_free(overwrite=overwrite)
     scenery = _look_at(recipe)
@@ -111,7 +113,8 @@ def train(
     )
     logs = open_loggers(loggers, folder.path, id=recipe.id, record=record, digest=digest)
     try:
-        _launch(plan, device=where, devices=devices, show=partial(_shown, logs=logs, progress=progress))
+        show = partial(_shown, logs=logs, progress=progress)
+        launch(fit, plan, device=where, devices=devices, precision=recipe.optimisation.precision, show=show)
     finally:
         for log in logs:
             log.close()
@@ -178,12 +181,13 @@ def _judging(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role
         raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
 
 
-def _launch(plan: TrainingPlan, *, device: torch.device, devices: int, show: ShowProgress) -> None:
+def _launcher() -> Callable[..., None]:
+    """What starts a training; asked for first, so that nobody waits for scenes only to hear that it is missing."""
     try:
         from rtsx.training.lightning import launch  # of the extra `train`
     except ImportError as error:
         raise MissingExtraError(f"Training needs the train extra: pip install 'rtsx[train]' ({error}).") from error
-    launch(fit, plan, device=device, devices=devices, precision=plan.recipe.optimisation.precision, show=show)
+    return launch
 
 
 def _shown(moment: Progress, *, logs: Sequence[RowLogger], progress: ShowProgress | None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from rtsx.errors import TrainingError
 from rtsx.training.nearest import nearest
@@ -10,9 +10,30 @@ from rtsx.training.row_logger import RowLogger
 from rtsx.training.tensorboard import TensorBoardLogger
 from rtsx.training.wandb import WandbLogger
 
-__all__ = ["LoggerName", "open_loggers"]
+__all__ = ["LoggerName", "check_loggers", "open_loggers"]
 
 LoggerName = Literal["tensorboard", "wandb"]
+
+_LOGGERS: Mapping[str, type[TensorBoardLogger] | type[WandbLogger]] = {
+    "tensorboard": TensorBoardLogger,
+    "wandb": WandbLogger,
+}
+
+
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Refuse what could not be opened, before anything is read.
+
+    Raises
+    ------
+    TrainingError
+        There is no such logger.
+    MissingExtraError
+        Its library is not installed.
+    """
+    for name in names:
+        if name not in _LOGGERS:
+            raise TrainingError(f"There is no logger {name!r}.{nearest(name, _LOGGERS)}")
+        _LOGGERS[name].library()
 
 
 def open_loggers(
@@ -36,11 +57,10 @@ def open_loggers(
 
     Raises
     ------
-    TrainingError
-        There is no such logger.
-    MissingExtraError
-        Its library is not installed.
+    TrainingError, MissingExtraError
+        As `check_loggers`.
     """
+    check_loggers(names)
     made: list[RowLogger] = []
     for name in names:
         match name:
@@ -48,6 +68,4 @@ def open_loggers(
                 made.append(TensorBoardLogger(folder / "tensorboard"))
             case "wandb":
                 made.append(WandbLogger(folder / "wandb", id=id, record=record, digest=digest))
-            case _:
-                raise TrainingError(f"There is no logger {name!r}.{nearest(name, get_args(LoggerName))}")
     return made

@@ -14,13 +14,18 @@ class TensorBoardLogger:
     """Writes scalars into a folder that ``tensorboard --logdir`` shows."""
 
     def __init__(self, folder: Path) -> None:
+        self._writer: Any = self.library()(str(folder))
+
+    @staticmethod
+    def library() -> Any:
+        """What writes; raises `MissingExtraError` where it is not installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError(
                 "TensorBoard is not installed: pip install tensorboard, or leave the logger out."
             ) from error
-        self._writer: Any = SummaryWriter(str(folder))
+        return SummaryWriter
 
     def log(self, row: LogRow) -> None:
         """Write the numbers of an epoch."""

@@ -86,3 +86,12 @@ def test_a_training_tells_its_loggers_every_epoch(tmp_path: Path, runs: list[Fak
     (wandb,) = runs
     assert [told[1] for told in wandb.told[:-1]] == [1, 2]  # type: ignore[index]
     assert wandb.told[-1] == "close"
+
+
+def test_what_is_missing_is_told_before_anything_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError, match="There is no logger 'tensorbord'"):
+        train(make_recipe(), tmp_path / "run", device="cpu", loggers=["tensorbord"])  # type: ignore[list-item]
+    monkeypatch.setitem(sys.modules, "rtsx.training.lightning", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[train\]'"):
+        train(make_recipe(), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
