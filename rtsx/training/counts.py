@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +50,17 @@ class PixelCounts:
 
     def add(self, kinds: NDArray[np.bool_], window: TruthWindow) -> None:
         """Count pixels (kind, y, x) of a window into the cells, in place."""
-        counted: NDArray[Any] = kinds
         places: list[slice] = []
-        for axis, (cuts, part) in enumerate(zip((self.rows, self.columns), window, strict=True), start=1):
+        breaks: list[NDArray[np.int64]] = []
+        for cuts, part in zip((self.rows, self.columns), window, strict=True):
             first = int(np.searchsorted(cuts, part.start, "right")) - 1
             stop = int(np.searchsorted(cuts, part.stop, "left"))
-            # Counted while it is summed, because whole numbers for every pixel would be eight times as large as the chunk.
-            counted = np.add.reduceat(counted, np.maximum(cuts[first:stop] - part.start, 0), axis=axis, dtype=np.int64)
             places.append(slice(first, stop))
-        self.cells[:, places[0], places[1]] += counted
+            breaks.append(np.maximum(cuts[first:stop] - part.start, 0))
+        for cells, pixels in zip(self.cells, kinds, strict=True):
+            # One kind after the other and in 32 bits, because NumPy makes numbers of all pixels before it adds any.
+            rows = np.add.reduceat(pixels, breaks[0], axis=0, dtype=np.uint32)
+            cells[places[0], places[1]] += np.add.reduceat(rows, breaks[1], axis=1, dtype=np.int64)
 
     def summed(self) -> Self:
         """The same as sums from the upper left corner, which windows are counted by."""
