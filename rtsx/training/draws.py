@@ -13,7 +13,7 @@ from rtsx.training.sampling import SamplingSpec
 from rtsx.training.seeds import seed_of
 from rtsx.training.tiles import LABELLED, LEARNABLE, VALID, SceneTiles, TileIndex, windows_of
 
-__all__ = ["TileAddress", "draw_epoch", "negatives_per_positive", "validation_tiles"]
+__all__ = ["TileAddress", "draw_epoch", "negatives_per_positive", "tiles_of_epoch", "validation_tiles"]
 
 # Shifts that are tried for a tile before it stays where it is.
 _TRIES = 8
@@ -44,6 +44,24 @@ def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -
         return float(sampling.negatives)
     passed = min(epoch / (epochs - 1), 1.0)
     return float(sampling.negatives * (sampling.final_negatives / sampling.negatives) ** passed)
+
+
+def tiles_of_epoch(
+    there: tuple[int, int], *, sampling: SamplingSpec, epoch: int, epochs: int, count: int | None
+) -> tuple[int, int]:
+    """How many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `draw_epoch`.
+
+    Examples
+    --------
+    >>> tiles_of_epoch((10, 90), sampling=SamplingSpec(negatives=2), epoch=0, epochs=1, count=None)
+    (10, 20)
+    """
+    positives, negatives = there
+    ratio = negatives_per_positive(sampling, epoch=epoch, epochs=epochs)
+    if count is None:
+        return positives, round(positives * ratio) if negatives else 0
+    shown = max(round(count / (1 + ratio)), 1) if negatives else count
+    return shown, count - shown
 
 
 def draw_epoch(
@@ -91,11 +109,9 @@ def draw_epoch(
     positives, negatives = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
     if not len(positives):
         raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
-    ratio = negatives_per_positive(sampling, epoch=epoch, epochs=epochs)
-    total = len(positives) + round(len(positives) * ratio) if count is None else count
-    n_positive = len(positives) if count is None else max(round(count / (1 + ratio)), 1)
-    n_negative = total - n_positive if len(negatives) else 0
-    n_positive = n_positive if len(negatives) or count is None else total
+    n_positive, n_negative = tiles_of_epoch(
+        (len(positives), len(negatives)), sampling=sampling, epoch=epoch, epochs=epochs, count=count
+    )
     if sampling.drawn_by == "pixel":
         shown = random.choice(positives, n_positive, p=labelled[positives] / labelled[positives].sum())
     else:
@@ -142,10 +158,11 @@ def _moved(
     moved = starts.copy()
     is_settled = np.zeros(len(starts), bool)
     for shift in shifts:
-        tried = np.clip(starts + shift, 0, last)
-        fits = ~is_settled & _stays(tried, is_positive, index=index, scene=scene)
-        moved[fits] = tried[fits]
-        is_settled |= fits
+        left = np.flatnonzero(~is_settled)
+        tried = np.clip(starts[left] + shift[left], 0, last)
+        fits = _stays(tried, is_positive[left], index=index, scene=scene)
+        moved[left[fits]] = tried[fits]
+        is_settled[left[fits]] = True
     return moved
 
 

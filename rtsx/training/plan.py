@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 
 from rtsx.model import InputLayer
-from rtsx.training.draws import TileAddress, draw_epoch, validation_tiles
+from rtsx.training.draws import TileAddress, draw_epoch, tiles_of_epoch, validation_tiles
 from rtsx.training.folder import RunFolder
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.tiles import TileIndex
@@ -47,7 +48,10 @@ class TrainingPlan:
     def batches(self, epoch: int) -> Sequence[tuple[TileAddress, ...]]:
         """Tiles of each batch of an epoch, from 0. Every batch is full."""
         size = self.recipe.batch_size
-        tiles = _drawn(self.recipe, self.index, epoch=epoch, count=self.steps_of_epoch[epoch] * size)
+        recipe, count = self.recipe, self.steps_of_epoch[epoch] * size
+        tiles = draw_epoch(
+            self.index, sampling=recipe.sampling, epoch=epoch, epochs=recipe.epochs, seed=recipe.seed, count=count
+        )
         return [tiles[start : start + size] for start in range(0, len(tiles), size)]
 
 
@@ -64,8 +68,9 @@ def plan_training(
     """Count the batches of every epoch, and lay out the validation."""
     if recipe.steps_per_epoch is None:
         # A batch that would not be full is left out, because batch normalisation learns nothing good from one or two tiles.
+        counted = partial(tiles_of_epoch, (index.n_positive, index.n_negative), sampling=recipe.sampling, count=None)
         steps = tuple(
-            max(len(_drawn(recipe, index, epoch=epoch, count=None)) // recipe.batch_size, 1)
+            max(sum(counted(epoch=epoch, epochs=recipe.epochs)) // recipe.batch_size, 1)
             for epoch in range(recipe.epochs)
         )
     else:
@@ -80,7 +85,3 @@ def plan_training(
         folder=folder,
         num_workers=num_workers,
     )
-
-
-def _drawn(recipe: TrainingRecipe, index: TileIndex, *, epoch: int, count: int | None) -> tuple[TileAddress, ...]:
-    return draw_epoch(index, sampling=recipe.sampling, epoch=epoch, epochs=recipe.epochs, seed=recipe.seed, count=count)

@@ -7,8 +7,11 @@ import pytest
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, StubTruth
 from rtsx.training import SamplingSpec, TrainingScene
-from rtsx.training.draws import TileAddress, draw_epoch, negatives_per_positive, validation_tiles
+from rtsx.training.draws import TileAddress, draw_epoch, negatives_per_positive, tiles_of_epoch, validation_tiles
+from rtsx.training.folder import RunFolder
+from rtsx.training.plan import plan_training
 from rtsx.training.tiles import TileIndex, index_tiles
+from tests.training.little import make_recipe
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 TILE = 32
@@ -177,3 +180,30 @@ def test_tiles_drawn_by_pixel_come_as_often_as_they_have_labelled_pixels():
 def test_unknown_ways_to_draw_are_refused():
     with pytest.raises(TrainingError, match="drawn_by 'tile' or 'pixel'; got 'area'"):
         SamplingSpec(drawn_by="area")
+
+
+@pytest.mark.parametrize("count", [None, 1, 7, 30])
+@pytest.mark.parametrize("negatives", [0, 0.5, 3])
+def test_an_epoch_has_as_many_tiles_as_are_counted_beforehand(negatives: float, count: int | None):
+    sampling = SamplingSpec(negatives=negatives, jitter=False)
+    drawn = draw(sampling=sampling, count=count)
+    positives = sum(labelled(address) > 0 for address in drawn)
+    there = (INDEX.n_positive, INDEX.n_negative)
+    counted = tiles_of_epoch(there, sampling=sampling, epoch=0, epochs=3, count=count)
+    assert counted == (positives, len(drawn) - positives)
+
+
+def test_planning_draws_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr("rtsx.training.plan.draw_epoch", None)
+    recipe = make_recipe(steps_per_epoch=None, epochs=3, sampling=SamplingSpec(negatives=1, final_negatives=4))
+    plan = plan_training(
+        recipe,
+        digest="",
+        inputs=recipe.inputs,
+        index=INDEX,
+        validation=None,
+        folder=RunFolder.at(tmp_path),
+        num_workers=0,
+    )
+    n = INDEX.n_positive
+    assert plan.steps_of_epoch == tuple((n + n * ratio) // recipe.batch_size for ratio in (1, 2, 4))
