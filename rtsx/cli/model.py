@@ -35,7 +35,11 @@ OutOption = Annotated[
 def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
     """Tell what a model finds, which layers it wants and how it scales them."""
     (bundle,) = open_models([model], trust=trust)
-    history = [(f"  {name}", value) for name, value in (bundle.provenance or {}).items()]
+    history = [
+        # Recipes and configs are pages long.
+        (f"  {name}", f"{len(value)} entries, in item.json" if isinstance(value, dict | list) else value)
+        for name, value in (bundle.provenance or {}).items()
+    ]
     show(
         model,
         [

@@ -6,14 +6,14 @@ import geopandas as gpd
 import xarray as xr
 
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import OutlineCase, case_of
+from rtsx.evaluation.cases import OutlineCase, RasterCase, case_of
 from rtsx.evaluation.counts import SceneCounts
 from rtsx.evaluation.dask import judge_rasters
 from rtsx.evaluation.evaluation import Evaluation
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.scene import JudgedScene
 from rtsx.evaluation.shapely import judge_outlines
-from rtsx.labels import Truth
+from rtsx.labels import LabelTruth, Truth
 
 __all__ = ["evaluate"]
 
@@ -70,7 +70,7 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        Nothing to judge, nothing that counts, different grids, a missing CRS, unknown classes, or geometry that is no area.
+        Nothing to judge, nothing that counts, outlines of another place, different grids, a missing CRS, unknown classes, or geometry that is no area.
 
     Examples
     --------
@@ -93,6 +93,8 @@ def evaluate(
     cases = [case_of(scene, classes=classes, threshold=threshold) for scene in _listed(scenes, truth)]
     if not cases:
         raise EvaluationError("There is no scene to judge: give at least one.")
+    if isinstance(truth, gpd.GeoDataFrame) and len(truth):
+        _check_meets(cases[0])
     rasters = iter(judge_rasters([case for case in cases if not isinstance(case, OutlineCase)], rule=rule))
     counted = []
     for case in cases:
@@ -101,6 +103,18 @@ def evaluate(
             SceneCounts(name=case.name, region=case.region, unit=case.unit, classes=case.classes, counts=counts)
         )
     return Evaluation(counts=tuple(counted), rule=rule)
+
+
+def _check_meets(case: RasterCase | OutlineCase) -> None:
+    """Refuse outlines of another place as the truth of a single prediction, which would score 0 without a word.
+
+    Not so for several scenes, of which some may well have no slump.
+    """
+    if isinstance(case, RasterCase) and isinstance(case.truth, LabelTruth) and len(case.truth.outlines) == 0:
+        raise EvaluationError(
+            "No outline of the truth lies on the prediction. Is it the truth of another place, or in another CRS than it says? "
+            "A place that is known to have none is judged by a table without rows."
+        )
 
 
 def _listed(

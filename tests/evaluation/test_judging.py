@@ -252,3 +252,13 @@ def test_what_cannot_be_judged_is_refused(case):
     arguments, keywords, message = bad_inputs()[case]
     with pytest.raises(EvaluationError, match=message):
         rtsx.evaluate(*arguments, **keywords)
+
+
+def test_outlines_of_another_place_are_no_truth_of_a_single_prediction():
+    pred = make_prediction(np.full((8, 8), 20))
+    elsewhere = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 90, 90)], crs="EPSG:3413")
+    with pytest.raises(EvaluationError, match="No outline of the truth lies on the prediction"):
+        rtsx.evaluate(pred, elsewhere)
+    assert rtsx.evaluate(pred, elsewhere.iloc[:0]).pooled["iou"].item() == 1
+    scenes = [JudgedScene(name="here", prediction=pred, truth=elsewhere)]
+    assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
