@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.labels import IGNORED, label_truth, raster_truth, standardise_labels, truth_array, validate_labels
 from rtsx.labels.band import ignore_borders
+from rtsx.labels.placement import PIXEL_PARTS
 
 CLASSES = ("slump", "pond", "scar")
 SHAPE = (37, 41)
@@ -71,7 +72,12 @@ def naive_band(values, width):
 @settings(max_examples=25)
 def test_pixels_are_the_last_label_that_their_centre_lies_in(seed):
     labels = random_labels(seed)
-    np.testing.assert_array_equal(everything(label_truth(labels, RASTER, classes=CLASSES)), naive(labels, RASTER))
+    values, expected = everything(label_truth(labels, RASTER, classes=CLASSES)), naive(labels, RASTER)
+    # Vertices are rounded to a fraction of a pixel, so a centre that a border passes nearer than that may fall to either side.
+    rows, columns = np.argwhere(values != expected).T + 0.5
+    x, y = RASTER.affine.c + 3 * columns, RASTER.affine.f - 3 * rows
+    borders = shapely.union_all(shapely.boundary(labels.geometry.array))
+    assert (shapely.distance(borders, shapely.points(x, y)) < 3 * 2 / PIXEL_PARTS).all()
 
 
 def test_agrees_with_gdal():
