@@ -110,7 +110,7 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
     Not so for several scenes, of which some may well have no slump.
     """
-    if isinstance(case, RasterCase) and isinstance(case.truth, LabelTruth) and len(case.truth.outlines) == 0:
+    if isinstance(case, RasterCase) and isinstance(case.truth, LabelTruth) and not case.truth.count:
         raise EvaluationError(
             "No outline of the truth lies on the prediction. Is it the truth of another place, or in another CRS than it says? "
             "A place that is known to have none is judged by a table without rows."
