@@ -11,7 +11,7 @@ SOURCES := rtsx tests benchmarks
 # installs nothing. The demo needs less than the tests: its stamp is written by both.
 USER_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
-DEV_EXTRAS := bench,docs,onnx,openvino,order,s3,test,train,view
+DEV_EXTRAS := bench,docs,gateway,onnx,openvino,order,s3,test,train,view
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types contract docs bench clean

@@ -6,6 +6,8 @@ with status 2; anything that is not an `RtsxError` is a defect of ours and keeps
 
 __all__ = [
     "BundleError",
+    "CampaignError",
+    "ClusterError",
     "ConfigError",
     "CubeError",
     "EvaluationError",
@@ -16,6 +18,7 @@ __all__ = [
     "MemoryPlanError",
     "MissingExtraError",
     "MissingGroundWarning",
+    "NoImageError",
     "OrderError",
     "OutputExistsError",
     "OutputNotWritableError",
@@ -37,6 +40,10 @@ class GridError(RtsxError, ValueError):
 
 class CubeError(RtsxError, ValueError):
     """A cube, layer or source that cannot be used as asked."""
+
+
+class NoImageError(CubeError):
+    """Ground of which a required source has no image."""
 
 
 class ConfigError(RtsxError, ValueError):
@@ -73,6 +80,14 @@ class TrainingError(RtsxError, RuntimeError):
 
 class EvaluationError(RtsxError, ValueError):
     """Answers and truth that cannot be compared as asked."""
+
+
+class CampaignError(RtsxError, RuntimeError):
+    """A campaign that cannot be planned, run or read as asked, or that stopped before its last cell."""
+
+
+class ClusterError(RtsxError, ConnectionError):
+    """A cluster that cannot be reached, was lost, or whose workers cannot run what they are asked to."""
 
 
 class OrderError(RtsxError, RuntimeError):

@@ -1,0 +1,108 @@
+"""Where everything of a campaign lies below its output: names only, the same on a disk and in an object store."""
+
+from dataclasses import dataclass
+
+from rtsx.campaign.cell_table import Address
+from rtsx.grid.cell import cell_id, parse_cell_id
+
+__all__ = ["CAMPAIGN", "MAP", "YearLayout"]
+
+CAMPAIGN = "campaign.json"
+"""What all years share: name, grid, extent, layers of the map."""
+MAP = "map.zarr"
+"""The sparse map of all years, a Zarr group."""
+
+
+@dataclass(frozen=True)
+class YearLayout:
+    """Keys of one year, relative to the output, with slashes.
+
+    Examples
+    --------
+    >>> year = YearLayout(2024)
+    >>> year.plan, year.mark((-5, -61)), year.address_of(year.mark((-5, -61)))
+    ('years/2024/plan.json', 'years/2024/marks/r-005c-061.json', (-5, -61))
+    """
+
+    year: int
+    """The year."""
+
+    @property
+    def root(self) -> str:
+        """Folder of all below."""
+        return f"years/{self.year}"
+
+    @property
+    def plan(self) -> str:
+        """The frozen plan; written last of all that planning writes."""
+        return f"{self.root}/plan.json"
+
+    @property
+    def cells(self) -> str:
+        """Addresses of the cells, an array in NumPy's format, which the plan names by its digest."""
+        return f"{self.root}/cells.npy"
+
+    @property
+    def config(self) -> str:
+        """The config that the plan comes from, resolved."""
+        return f"{self.root}/config.yaml"
+
+    @property
+    def marks(self) -> str:
+        """Folder of the commit marks."""
+        return f"{self.root}/marks"
+
+    @property
+    def leases(self) -> str:
+        """Folder of the leases."""
+        return f"{self.root}/leases"
+
+    @property
+    def failures(self) -> str:
+        """Folder of what was set aside."""
+        return f"{self.root}/failures"
+
+    @property
+    def outlines(self) -> str:
+        """Folder of the outlines of single cells, not merged yet."""
+        return f"{self.root}/outlines"
+
+    @property
+    def cogs(self) -> str:
+        """Folder of the GeoTIFFs of single cells."""
+        return f"{self.root}/cogs"
+
+    @property
+    def runs(self) -> str:
+        """Folder of the records of runs."""
+        return f"{self.root}/runs"
+
+    @property
+    def products(self) -> str:
+        """Folder of what is collected from all cells."""
+        return f"{self.root}/products"
+
+    def mark(self, cell: Address) -> str:
+        """Commit mark of a cell."""
+        return f"{self.marks}/{cell_id(*cell)}.json"
+
+    def failure(self, cell: Address) -> str:
+        """Why a cell was set aside."""
+        return f"{self.failures}/{cell_id(*cell)}.json"
+
+    def lease(self, cell: Address, generation: int) -> str:
+        """One lease of a cell; whoever takes over creates the next generation."""
+        return f"{self.leases}/{cell_id(*cell)}.{generation:06d}.json"
+
+    def outline(self, cell: Address) -> str:
+        """Outlines of a cell."""
+        return f"{self.outlines}/{cell_id(*cell)}.parquet"
+
+    def cog(self, cell: Address, variable: str) -> str:
+        """GeoTIFF of one variable of a cell."""
+        return f"{self.cogs}/{cell_id(*cell)}_{variable}.tif"
+
+    @staticmethod
+    def address_of(key: str) -> Address:
+        """Cell that a key of the above belongs to."""
+        return parse_cell_id(key.rsplit("/", 1)[-1].split(".")[0].split("_")[0])

@@ -1,0 +1,81 @@
+"""The commit mark of a cell: written last of all, and the only word that counts about whether the cell is done."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rtsx.campaign.cell_table import Address
+from rtsx.errors import CampaignError
+
+__all__ = ["CommitMark", "InputStamp"]
+
+
+@dataclass(frozen=True, order=True)
+class InputStamp:
+    """One image that a cell was made of, so that a later run sees whether it is another one now."""
+
+    source: str
+    """Name of the source in the recipe."""
+    image: str
+    """Id of the image."""
+    stamp: str
+    """Digest of what says that its content changed: a checksum, an ETag, a time of change and a size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitMark:
+    """What a cell has written, from what, by whom and at which cost."""
+
+    cell: Address
+    """Row and column of the cell."""
+    plan_digest: str
+    """Digest of the plan that it was run by."""
+    state: Literal["mapped", "empty"]
+    """Mapped, or without any image or valid pixel, so that nothing was written."""
+    objects: Mapping[str, str]
+    """SHA-256 of every object by its key, relative to the output. Shards of nothing but nodata are not stored."""
+    inputs: tuple[InputStamp, ...]
+    """Images that were there, sorted."""
+    bundles: tuple[str, ...]
+    """Digests of the bundles."""
+    versions: Mapping[str, str]
+    """Versions of the libraries that made the bytes."""
+    n_valid: int
+    """Pixels that could be judged."""
+    n_outlines: int
+    """Outlines of this cell, before they are merged with those of its neighbours."""
+    seconds: float
+    """Time that the cell took, s."""
+    peak_memory_bytes: int
+    """Greatest resident memory of the process while it ran."""
+    started: str
+    """Begin, UTC, ISO 8601."""
+    finished: str
+    """End, likewise."""
+    run: str
+    """Id of the run."""
+    worker: str
+    """Address or name of the worker."""
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "CommitMark":
+        """The mark of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one: somebody else has written there, or it was cut.
+        """
+        try:
+            stored = json.loads(text)
+            stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
+            stored["inputs"] = tuple(InputStamp(**stamp) for stamp in stored["inputs"])
+            stored["bundles"] = tuple(stored["bundles"])
+            return cls(**stored)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise CampaignError(f"This is no commit mark: {text[:80]!r} ({error}).") from error
