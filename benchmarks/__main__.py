@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
     )
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of 25 batches for learning")
     given = parser.parse_args()
     if "speed" in given.what:
         tiles = tuple((tile, tile // 4) for tile in given.tiles)
@@ -35,7 +36,7 @@ def main() -> None:
     if "tracks" in given.what:
         tracks.run(tuple(given.slumps))
     if "learning" in given.what:
-        learning.run()
+        learning.run(epochs=given.epochs)
 
 
 main()

@@ -37,31 +37,29 @@ LEFT_OUT = (6, 7)
 """Patches that nothing is learnt or chosen from."""
 LAYER_SETS = {"4 bands": range(4), "8 bands": range(8), "8 bands, Landsat": [*range(8), *range(10, 28)]}
 """Channels of the patches: aerial imagery of one year, of two, and two seasons of Landsat."""
-EPOCHS = 8
-"""Epochs of each training."""
 STEPS = 25
 """Batches of an epoch."""
 HALF = 126
 """Rows of the Bykovsky chip that are learnt from; the other 125 are judged, and the other way round."""
 
 
-def run() -> None:
+def run(*, epochs: int) -> None:
     """Train, predict what was left out, and print the scores."""
     folder = Path(os.environ.get("RTSX_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         raise SystemExit(f"No real data: set RTSX_REAL_DATA, or put it at {folder}.")
-    land_cover(folder / "chesapeake_mini" / "train")
-    coast(folder / "rts_expert_s2l8" / "Bykovsky")
+    land_cover(folder / "chesapeake_mini" / "train", epochs=epochs)
+    coast(folder / "rts_expert_s2l8" / "Bykovsky", epochs=epochs)
 
 
-def land_cover(folder: Path) -> None:
+def land_cover(folder: Path, *, epochs: int) -> None:
     """Low vegetation against the rest: learnt from six patches, scored on the two others together."""
     print("chesapeake_mini, class 3 against the rest: trained on patches 0-5, scored on 6 and 7")
     for name, channels in LAYER_SETS.items():
         scenes = [patch(folder, number, channels) for number in range(8)]
         kept = [scene for number, scene in enumerate(scenes) if number not in LEFT_OUT]
         started = time.perf_counter()
-        bundle = trained(name, kept, tile=128)
+        bundle = trained(name, kept, tile=128, epochs=epochs)
         judged = [
             JudgedScene(name=scenes[number].name, prediction=predicted(scenes[number].cube, bundle), truth=truth)
             for number in LEFT_OUT
@@ -75,7 +73,7 @@ def land_cover(folder: Path) -> None:
         )
 
 
-def coast(folder: Path) -> None:
+def coast(folder: Path, *, epochs: int) -> None:
     """Slumps as the majority of ten experts sees them: each half of a chip is judged by what the other half taught."""
     chip = rtsx.open_cube(next(folder.glob("S2_*.tif")), sensor="sentinel2-l2a")
     drawn = {path.stem.split("_")[0]: gpd.read_file(path) for path in sorted((folder / "experts").glob("*.shp"))}
@@ -87,7 +85,7 @@ def coast(folder: Path) -> None:
             name=f"all but the {name}", cube=chip.isel(y=learnt), truth=agreed(drawn, chip.isel(y=learnt))
         )
         started = time.perf_counter()
-        bundle = trained(scene.name, [scene], tile=64)
+        bundle = trained(scene.name, [scene], tile=64, epochs=epochs)
         ground = chip.isel(y=judged)
         agreement = annotator_agreement(drawn, ground, models={"model": predicted(ground, bundle)})
         print(f"Bykovsky, Sentinel-2, the {name}, judged by what the other half taught, beside the experts")
@@ -119,7 +117,7 @@ def agreed(drawn: dict[str, gpd.GeoDataFrame], cube: xr.Dataset) -> Truth:
     return raster_truth(xr.DataArray(seen, dims=("y", "x"), coords=coords), classes={"target": [1]})
 
 
-def trained(name: str, scenes: Sequence[TrainingScene], *, tile: int) -> rtsx.ModelBundle:
+def trained(name: str, scenes: Sequence[TrainingScene], *, tile: int, epochs: int) -> rtsx.ModelBundle:
     """A small U-Net, the same for all; the last epoch is kept, for nothing is left to choose by."""
     recipe = TrainingRecipe(
         id=name,
@@ -139,7 +137,7 @@ def trained(name: str, scenes: Sequence[TrainingScene], *, tile: int) -> rtsx.Mo
         optimisation=OptimisationSpec(
             learning_rate=1e-3, optimiser_options={"weight_decay": 0.01}, warmup=0.1, ema=0.98
         ),
-        epochs=EPOCHS,
+        epochs=epochs,
         steps_per_epoch=STEPS,
         batch_size=8,
     )

@@ -12,9 +12,8 @@ def test_learning_prints_scores_of_what_was_left_out(
 ) -> None:
     monkeypatch.setenv("RTSX_REAL_DATA", str(real_data))
     monkeypatch.setattr(learning, "LAYER_SETS", {"4 bands": range(4)})
-    monkeypatch.setattr(learning, "EPOCHS", 1)
     monkeypatch.setattr(learning, "STEPS", 1)
-    learning.run()
+    learning.run(epochs=1)
     printed = capsys.readouterr().out
     assert "4 bands" in printed
     assert printed.count("mean IoU of two annotators") == 2
