@@ -1,25 +1,21 @@
 """Footprints and tracks on disk: GeoParquet, GeoPackage and FlatGeobuf."""
 
-import uuid
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import geopandas
 import pyogrio.errors
 import shapely
 
-from rtsx.errors import FootprintError, InputNotFoundError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import FootprintError, InputNotFoundError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
+from rtsx.labels.table_file import format_hint, write_table
 
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
 _OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 # IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
 _UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
-
-Writer = Callable[[geopandas.GeoDataFrame, Path, str], None]
 
 
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -50,9 +46,9 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
         The folder is missing or cannot be written to.
     """
     target = Path(path)
-    _writer(target)
+    _check_format(target)
     validate_footprints(footprints)
-    return _write_whole(footprints, target, overwrite=overwrite, what="footprints")
+    return write_table(footprints, target, overwrite=overwrite, what="footprints")
 
 
 def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -82,9 +78,9 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
         The folder is missing or cannot be written to.
     """
     target = Path(path)
-    _writer(target)
+    _check_format(target)
     check_tracks(tracks)
-    return _write_whole(tracks, target, overwrite=overwrite, what="tracks")
+    return write_table(tracks, target, overwrite=overwrite, what="tracks")
 
 
 def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
@@ -108,7 +104,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         There is no such file.
     """
     source = Path(path)
-    _writer(source)
+    _check_format(source)
     if not source.is_file():
         raise InputNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
     try:
@@ -141,56 +137,7 @@ def as_written(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return footprints.join(table[extra]) if extra else footprints
 
 
-def _write_whole(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool, what: str) -> Path:
-    """Write a table that has been checked."""
-    write = _writer(target)
-    if target.is_dir() or (target.exists() and not overwrite):
-        cure = "choose another name" if target.is_dir() else "choose another name or pass overwrite=True"
-        raise OutputExistsError(f"{what} go to a new file, but {target} exists already: {cure}")
-    # In the same folder, instead of a temporary one, because only a rename within a file system is atomic. The ending
-    # stays last, because the drivers look at it.
-    draft = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
-    try:
-        draft.touch(exist_ok=False)
-        draft.unlink()
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"the folder of {target} must exist and be writable, but {error.strerror or error}: "
-            "create it, change its permissions, or choose another"
-        ) from error
-    try:
-        write(table, draft, target.stem)
-        draft.replace(target)
-    except (OSError, *_OGR) as error:
-        raise OutputNotWritableError(
-            f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
-        ) from error
-    finally:
-        for leftover in target.parent.glob(f"{draft.name}*"):
-            leftover.unlink()
-    return target
-
-
-def _writer(path: Path) -> Writer:
-    writers: dict[str, Writer] = {
-        ".parquet": _write_parquet,
-        ".gpkg": partial(_write_ogr, driver="GPKG"),
-        ".fgb": partial(_write_ogr, driver="FlatGeobuf"),
-    }
-    if path.suffix.lower() not in writers:
-        raise FootprintError(
-            f"footprints are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
-            f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
-        )
-    return writers[path.suffix.lower()]
-
-
-def _write_parquet(footprints: geopandas.GeoDataFrame, path: Path, name: str) -> None:
-    """Write GeoParquet, which has no layers and therefore no use for `name`."""
-    footprints.to_parquet(path, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
-
-
-def _write_ogr(footprints: geopandas.GeoDataFrame, path: Path, name: str, *, driver: str) -> None:
-    footprints.to_file(
-        path, driver=driver, layer=name, engine="pyogrio", promote_to_multi=True, geometry_type="MultiPolygon"
-    )
+def _check_format(path: Path) -> None:
+    hint = format_hint(path, what="footprints")
+    if hint is not None:
+        raise FootprintError(hint)

@@ -517,7 +517,7 @@ class TestWriting:
             write_labels(table(square()), tmp_path / "labels.parquet")
 
     def test_needs_a_folder(self, tmp_path):
-        with pytest.raises(OutputNotWritableError, match="Is its folder there"):
+        with pytest.raises(OutputNotWritableError, match="must exist and be writable"):
             write_labels(self.labels, tmp_path / "none" / "labels.parquet")
 
 
