@@ -1,0 +1,56 @@
+"""What became of the cells of one run."""
+
+from dataclasses import dataclass
+
+from rtsx.campaign.failure import Failure
+
+__all__ = ["FlightSummary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlightSummary:
+    """Every cell of a run, counted once."""
+
+    run: str
+    """Id of the run."""
+    cells: int
+    """Cells that the run was given."""
+    done: int
+    """Cells that it finished."""
+    skipped: int
+    """Cells that were finished before a task of this run came to them, by another run or by a task that was lost."""
+    set_aside: tuple[Failure, ...]
+    """Cells that were given up, with their last failure."""
+    left: int
+    """Cells that were not come to, because the run stopped."""
+    stopped: str | None
+    """Why the run stopped before its last cell; None where it did not."""
+    retried: int
+    """Tasks that failed and were tried again."""
+    started: str
+    """Begin, UTC, ISO 8601."""
+    finished: str
+    """End, likewise."""
+    seconds: float
+    """Time from begin to end, s."""
+    worker_seconds: float
+    """Time that workers were there, summed over them, s: what machines are paid by."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is done."""
+        return self.done + self.skipped == self.cells
+
+    def __str__(self) -> str:
+        """Lines for people."""
+        lines = [
+            f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} done before, "
+            f"{len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"
+        ]
+        if self.stopped is not None:
+            lines.append(f"stopped: {self.stopped}")
+        for failure in self.set_aside[:10]:
+            lines.append(f"set aside: cell {failure.cell}: {failure.error}: {failure.message}")
+        if len(self.set_aside) > 10:
+            lines.append(f"... and {len(self.set_aside) - 10} more")
+        return "\n".join(lines)
