@@ -16,7 +16,7 @@ from rtsx.cube.packing import packing
 from rtsx.cube.quality import erode_quality
 from rtsx.cube.region import search_area
 from rtsx.cube.rules import mask_rule
-from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.errors import CubeError, MissingGroundWarning, NoImageError
 from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend
 
 
@@ -186,7 +186,7 @@ def test_a_truncated_scene_is_named_or_left_out_on_request(ground: Ground) -> No
 
 
 def test_nothing_found_and_mixed_dtypes_are_told_before_anything_is_read(ground: Ground) -> None:
-    with pytest.raises(CubeError, match=r"Source 'planetscope' has no image of this ground"):
+    with pytest.raises(NoImageError, match=r"Source 'planetscope' has no image of this ground"):
         rtsx.open_cube(recipe(optical([])), CUBE)
     one, other = ground.scene("a"), ground.scene("b")
     floats = {name: replace(bands, dtype="float32") for name, bands in other.bands.items()}
