@@ -1,4 +1,4 @@
-"""What became of the cells of one run."""
+"""What became of the cells of one run, at its end or on the way."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class FlightSummary:
     set_aside: tuple[Failure, ...]
     """Cells that were given up, with their last failure."""
     left: int
-    """Cells that were not come to, because the run stopped."""
+    """Cells that have not ended: still to come, or not come to because the run stopped."""
     stopped: str | None
     """Why the run stopped before its last cell; None where it did not."""
     retried: int
@@ -30,11 +30,15 @@ class FlightSummary:
     started: str
     """Begin, UTC, ISO 8601."""
     finished: str
-    """End, likewise."""
+    """End, likewise; or when this was said."""
     seconds: float
     """Time from begin to end, s."""
     worker_seconds: float
     """Time that workers were there, summed over them, s: what machines are paid by."""
+    workers: int
+    """Workers that were there last."""
+    in_flight: int
+    """Cells that a task was under way for when this was said; none at the end of a run. They are among those left."""
 
     @property
     def complete(self) -> bool:

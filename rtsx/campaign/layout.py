@@ -53,6 +53,11 @@ class YearLayout:
         return f"{self.root}/marks"
 
     @property
+    def retired(self) -> str:
+        """Folder of the marks of cells that were run again."""
+        return f"{self.root}/retired"
+
+    @property
     def leases(self) -> str:
         """Folder of the leases."""
         return f"{self.root}/leases"
@@ -86,6 +91,10 @@ class YearLayout:
         """Commit mark of a cell."""
         return f"{self.marks}/{cell_id(*cell)}.json"
 
+    def retirement(self, cell: Address, digest: str) -> str:
+        """Mark of a cell that was run again; the first letters of a digest of its text keep several apart."""
+        return f"{self.retired}/{cell_id(*cell)}.{digest[:12]}.json"
+
     def failure(self, cell: Address) -> str:
         """Why a cell was set aside."""
         return f"{self.failures}/{cell_id(*cell)}.json"
@@ -93,6 +102,10 @@ class YearLayout:
     def lease(self, cell: Address, generation: int) -> str:
         """One lease of a cell; whoever takes over creates the next generation."""
         return f"{self.leases}/{cell_id(*cell)}.{generation:06d}.json"
+
+    def run_record(self, run: str) -> str:
+        """What a run did and took."""
+        return f"{self.runs}/{run}.json"
 
     def outline(self, cell: Address) -> str:
         """Outlines of a cell."""

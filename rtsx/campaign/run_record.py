@@ -1,0 +1,105 @@
+"""What one run of a campaign did and took, kept beside the output, so that costs are known after the run and elsewhere."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.objects import ObjectStore
+from rtsx.errors import CampaignError
+
+__all__ = ["RunRecord", "read_runs", "write_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run, as it stood when the record was last written."""
+
+    run: str
+    """Id of the run."""
+    plan_digest: str
+    """Digest of the plan that it ran by."""
+    host: str
+    """Machine that drove it."""
+    versions: Mapping[str, str]
+    """Versions of the libraries, as `versions_here` gives them."""
+    started: str
+    """Begin, UTC, ISO 8601."""
+    written: str
+    """When the record was last written, likewise. A run that was killed does not write its end."""
+    ended: bool
+    """Whether the run came to its end, be it the last cell, a stop or an error."""
+    stopped: str | None
+    """Why it stopped before its last cell."""
+    cells: int
+    """Cells that it was given."""
+    done: int
+    """Cells that it finished."""
+    skipped: int
+    """Cells that were finished before its tasks came to them."""
+    set_aside: int
+    """Cells that it gave up."""
+    retried: int
+    """Tasks that failed and were tried again."""
+    workers: int
+    """Workers that were there when the record was last written."""
+    seconds: float
+    """Time of the run, s."""
+    worker_seconds: float
+    """Time that workers were there, summed over them, s."""
+
+    @classmethod
+    def of(
+        cls, summary: FlightSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool
+    ) -> Self:
+        """The record of a run that stands as its summary says."""
+        return cls(
+            run=summary.run,
+            plan_digest=plan_digest,
+            host=host,
+            versions=dict(versions),
+            started=summary.started,
+            written=summary.finished,
+            ended=ended,
+            stopped=summary.stopped,
+            cells=summary.cells,
+            done=summary.done,
+            skipped=summary.skipped,
+            set_aside=len(summary.set_aside),
+            retried=summary.retried,
+            workers=summary.workers,
+            seconds=summary.seconds,
+            worker_seconds=summary.worker_seconds,
+        )
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise CampaignError(f"This is no record of a run: {text[:80]!r} ({error}).") from error
+
+
+def write_run(objects: ObjectStore, layout: YearLayout, record: RunRecord) -> None:
+    """Write the record of a run, or write it anew."""
+    objects.put(layout.run_record(record.run), record.to_json().encode())
+
+
+def read_runs(objects: ObjectStore, layout: YearLayout) -> tuple[RunRecord, ...]:
+    """Records of all runs of a year, the oldest first."""
+    found = (objects.get(stored.key) for stored in objects.list(layout.runs))
+    records = (RunRecord.from_json(content.decode()) for content in found if content is not None)
+    return tuple(sorted(records, key=lambda record: (record.started, record.run)))
