@@ -1,0 +1,215 @@
+"""Leases: who is at work on a cell, so that two runs of one campaign do not do it twice.
+
+Nothing is right because of a lease: two that hold one write the same bytes, and one mark wins. So a clock that is wrong or
+a process that slept past its time costs work, and nothing else.
+"""
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.objects import ObjectStore
+from rtsx.errors import CampaignError
+from rtsx.grid.cell import cell_id
+
+__all__ = ["Lease", "LeasedElsewhere", "held", "renewed", "taken"]
+
+_PATIENCE_S = 5.0
+"""Seconds that the end of a cell waits for a renewal that is under way."""
+
+
+class LeasedElsewhere(CampaignError):  # noqa: N818 - not a fault: somebody else is doing the work
+    """Another run is at work on a cell."""
+
+    def __init__(self, message: str, *, free_after_s: float) -> None:
+        super().__init__(message)
+        self.free_after_s = free_after_s
+        """Seconds until the lease ends, unless it is renewed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """One lease of one cell.
+
+    Examples
+    --------
+    >>> when = datetime(2024, 7, 1, tzinfo=UTC)
+    >>> lease = Lease(cell=(0, -1), generation=1, run="a", holder="node7-41-9f", taken=when, expires=when)
+    >>> Lease.from_json(lease.to_json()) == lease
+    True
+    """
+
+    cell: Address
+    """Row and column of the cell."""
+    generation: int
+    """How many leases of this cell were there when it was taken, with this one."""
+    run: str
+    """Id of the run."""
+    holder: str
+    """Host, process and a word that no other holder has."""
+    taken: datetime
+    """When, UTC."""
+    expires: datetime
+    """When another run may take the cell, UTC."""
+
+    def to_json(self) -> str:
+        """One line of text."""
+        stored = {**vars(self), "taken": self.taken.isoformat(), "expires": self.expires.isoformat()}
+        return json.dumps(stored, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Lease":
+        """The lease of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one.
+        """
+        try:
+            stored = json.loads(text)
+            stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
+            for name in ("taken", "expires"):
+                stored[name] = datetime.fromisoformat(stored[name]).astimezone(UTC)
+            return cls(**stored)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise CampaignError(f"This is no lease: {text[:80]!r} ({error}).") from error
+
+
+def utc_now() -> datetime:
+    """The clock of this machine."""
+    return datetime.now(UTC)
+
+
+Clock = Callable[[], datetime]
+
+
+@contextmanager
+def held(
+    objects: ObjectStore, layout: YearLayout, cell: Address, *, run: str, lease_s: float, clock: Clock = utc_now
+) -> Iterator[Lease]:
+    """Hold a cell during the block; renewed in another thread, and given back at its end, however it ends.
+
+    Look whether the cell has a mark after taking it: who held it before may have finished it meanwhile.
+
+    Parameters
+    ----------
+    objects
+        The objects of the output.
+    layout
+        Keys of the year.
+    cell
+        Which.
+    run
+        Id of the run; a lease of the same run is taken over at once, because its worker is lost.
+    lease_s
+        Seconds after its last renewal at which another run may take it.
+    clock
+        Tells the time, UTC.
+
+    Raises
+    ------
+    LeasedElsewhere
+        Another run holds it.
+    """
+    lease = taken(objects, layout, cell, run=run, lease_s=lease_s, clock=clock)
+    over = threading.Event()
+
+    def renew() -> None:
+        mine: Lease | None = lease
+        while mine is not None and not over.wait(lease_s / 3):
+            # Whatever fails, because a lease that is not renewed only ends, and the next third may do better.
+            with suppress(Exception):
+                mine = renewed(objects, layout, mine, lease_s=lease_s, clock=clock)
+
+    thread = threading.Thread(target=renew, name=f"rtsx-lease-{cell_id(*cell)}", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        over.set()
+        thread.join(_PATIENCE_S)
+        with suppress(Exception):  # likewise: it ends by itself
+            _give_back(objects, layout, lease)
+
+
+def taken(
+    objects: ObjectStore, layout: YearLayout, cell: Address, *, run: str, lease_s: float, clock: Clock = utc_now
+) -> Lease:
+    """Take a cell: its first lease, or the one after those that have ended or belong to the same run.
+
+    Generations are asked one by one instead of listed, because a listing holds the leases of all cells, and a cell hardly
+    ever has more than one.
+
+    Raises
+    ------
+    LeasedElsewhere
+        Another run holds it.
+    """
+    holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    generation = 1
+    while True:
+        now = clock()
+        mine = Lease(
+            cell=cell,
+            generation=generation,
+            run=run,
+            holder=holder,
+            taken=now,
+            expires=now + timedelta(seconds=lease_s),
+        )
+        key = layout.lease(cell, generation)
+        if objects.create(key, mine.to_json().encode()):
+            return mine
+        content = objects.get(key)
+        if content is None:  # given back since, so this one is free again
+            continue
+        other = _lease_or_none(content)
+        if other is not None and other.run != run and other.expires > now:
+            raise LeasedElsewhere(
+                f"Cell {cell_id(*cell)} is being run by {other.holder} in run {other.run} until {other.expires:%H:%M:%S} UTC. "
+                "Wait for it; if that run is dead, the cell is free then.",
+                free_after_s=(other.expires - now).total_seconds(),
+            )
+        generation += 1
+
+
+def renewed(
+    objects: ObjectStore, layout: YearLayout, lease: Lease, *, lease_s: float, clock: Clock = utc_now
+) -> Lease | None:
+    """The lease with a later end; None where it is not this holder's any more, and nothing is written then."""
+    if not _is_there(objects, layout, lease):
+        return None
+    later = replace(lease, expires=clock() + timedelta(seconds=lease_s))
+    objects.put(layout.lease(lease.cell, lease.generation), later.to_json().encode())
+    return later
+
+
+def _give_back(objects: ObjectStore, layout: YearLayout, lease: Lease) -> None:
+    """Remove a lease and the ended ones before it."""
+    if _is_there(objects, layout, lease):
+        # The oldest first, because whoever comes in between begins at the first, and shall find it free or taken.
+        for generation in range(1, lease.generation + 1):
+            objects.delete(layout.lease(lease.cell, generation))
+
+
+def _is_there(objects: ObjectStore, layout: YearLayout, lease: Lease) -> bool:
+    content = objects.get(layout.lease(lease.cell, lease.generation))
+    stored = None if content is None else _lease_or_none(content)
+    return stored is not None and stored.holder == lease.holder
+
+
+def _lease_or_none(content: bytes) -> Lease | None:
+    """What is no lease holds nothing: it could never be given back."""
+    try:
+        return Lease.from_json(content.decode())
+    except (CampaignError, UnicodeDecodeError):
+        return None

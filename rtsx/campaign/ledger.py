@@ -1,0 +1,178 @@
+"""Which cells of a year are done, which were set aside and which are being worked at: read and written by any machine."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from typing import TypeVar
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failure import Failure
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import Lease
+from rtsx.campaign.mark import CommitMark
+from rtsx.campaign.objects import ObjectStore
+from rtsx.errors import CampaignError, GridError
+
+__all__ = ["Ledger"]
+
+_THREADS = 16
+"""Objects that are read at a time: what counts is how long a store takes to answer."""
+_BATCH = 1024
+"""Objects that are waited for at most, so that a million marks are never held."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Marks, failures and leases of one year. Holds nothing: every question asks the store.
+
+    Examples
+    --------
+    >>> from rtsx.campaign.objects import MemoryObjects
+    >>> ledger = Ledger(MemoryObjects(), YearLayout(2024))
+    >>> ledger.done(), ledger.failures(), ledger.mark((0, 0))
+    (set(), {}, None)
+    """
+
+    objects: ObjectStore
+    """The objects of the output."""
+    layout: YearLayout
+    """Keys of the year."""
+
+    def done(self) -> set[Address]:
+        """Cells that have a mark; lists them, and reads none."""
+        return set(self._cells(self.layout.marks))
+
+    def mark(self, cell: Address) -> CommitMark | None:
+        """The mark of a cell; None where it has none.
+
+        Raises
+        ------
+        CampaignError
+            What is there is no mark of this cell.
+        """
+        key = self.layout.mark(cell)
+        content = self.objects.get(key)
+        if content is None:
+            return None
+        mark = _parsed(key, content, CommitMark.from_json)
+        if mark.cell != cell:
+            raise CampaignError(
+                f"{self.objects}/{key} is the mark of cell {mark.cell}, not of {cell}: somebody has moved it. Remove it, "
+                "and run the campaign again."
+            )
+        return mark
+
+    def marks(self, cells: Iterable[Address] | None = None) -> Iterator[CommitMark]:
+        """Marks in no order; many are read at a time, and few held.
+
+        Parameters
+        ----------
+        cells
+            Whose; those without a mark are left out. None for all.
+
+        Raises
+        ------
+        CampaignError
+            One of them is no mark.
+        """
+        wanted = self._cells(self.layout.marks) if cells is None else cells
+        return (mark for mark in _read_many(self.mark, wanted) if mark is not None)
+
+    def commit(self, mark: CommitMark) -> bool:
+        """Say that a cell is done, after all that its mark names is written; False where it was done already."""
+        return self.objects.create(self.layout.mark(mark.cell), mark.to_json().encode())
+
+    def retire(self, cell: Address) -> None:
+        """Take the mark from a cell, so that it is run again; the mark is kept among the retired ones."""
+        key = self.layout.mark(cell)
+        content = self.objects.get(key)
+        if content is None:
+            return
+        # Kept first, because a process may end between the two; the name says what is in it, so twice is once.
+        self.objects.put(self.layout.retirement(cell, sha256(content).hexdigest()), content)
+        self.objects.delete(key)
+
+    def set_aside(self, failure: Failure) -> None:
+        """Keep a cell from being tried until it is forgiven; a later failure replaces an earlier one."""
+        self.objects.put(self.layout.failure(failure.cell), failure.to_json().encode())
+
+    def failures(self) -> dict[Address, Failure]:
+        """Cells that were set aside, and why.
+
+        Raises
+        ------
+        CampaignError
+            One of the records is none.
+        """
+        found = _read_many(self._failure, self._cells(self.layout.failures))
+        return {failure.cell: failure for failure in found if failure is not None}
+
+    def set_aside_cells(self) -> set[Address]:
+        """Cells that were set aside; lists them, and reads none."""
+        return set(self._cells(self.layout.failures))
+
+    def forgive(self, cells: Iterable[Address] | None = None) -> int:
+        """Let cells be tried again; how many of them had been set aside.
+
+        Parameters
+        ----------
+        cells
+            Which; None for all.
+        """
+        there = self.set_aside_cells()
+        forgiven = there if cells is None else there & set(cells)
+        for _ in _read_many(lambda cell: self.objects.delete(self.layout.failure(cell)), forgiven):
+            pass
+        return len(forgiven)
+
+    def leases(self) -> dict[Address, Lease]:
+        """The newest lease of every cell that has one; whether it has expired is for the reader's clock to say."""
+        keys = [found.key for found in self.objects.list(self.layout.leases)]
+        newest: dict[Address, Lease] = {}
+        for lease in _read_many(self._lease, keys):
+            if lease is not None and (lease.cell not in newest or newest[lease.cell].generation < lease.generation):
+                newest[lease.cell] = lease
+        return newest
+
+    def _failure(self, cell: Address) -> Failure | None:
+        key = self.layout.failure(cell)
+        content = self.objects.get(key)
+        return None if content is None else _parsed(key, content, Failure.from_json)
+
+    def _lease(self, key: str) -> Lease | None:
+        content = self.objects.get(key)
+        return None if content is None else _parsed(key, content, Lease.from_json)
+
+    def _cells(self, folder: str) -> Iterator[Address]:
+        """Cells that have an object in a folder; what has another name is nobody's."""
+        for found in self.objects.list(folder):
+            try:
+                cell = self.layout.address_of(found.key)
+            except GridError:
+                continue
+            if found.key.endswith(".json"):
+                yield cell
+
+
+def _parsed(key: str, content: bytes, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(content.decode())
+    except (CampaignError, UnicodeDecodeError) as error:
+        raise CampaignError(
+            f"{key} cannot be read: {error} Verify the campaign to see what else is damaged."
+        ) from error
+
+
+U = TypeVar("U")
+
+
+def _read_many(read: Callable[[T], U], wanted: Iterable[T]) -> Iterator[U]:
+    """Answers in the order of what is wanted, several at a time."""
+    left = iter(wanted)
+    with ThreadPoolExecutor(_THREADS, "rtsx-ledger") as threads:
+        while batch := list(islice(left, _BATCH)):
+            yield from threads.map(read, batch)
