@@ -38,3 +38,5 @@ class PredictionSpec:
     """Sizes at which a tile is shown."""
     merge: Merge = "mean"
     """How scales are fused."""
+    memory_bytes: int | None = None
+    """Memory of one worker, by which `tile="auto"` is chosen; None: of the smallest worker at hand, else of this machine."""

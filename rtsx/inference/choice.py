@@ -5,6 +5,7 @@ answer, so the cheapest is taken. One that looks at the whole tile (squeeze-and-
 the tile it was trained with.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,7 @@ def chosen_tiling(
     trim: int | None,
     blend: Blend,
     largest: int,
+    cost: Callable[[TilePlan], float] | None = None,
 ) -> TilePlan:
     """The tiling of a raster.
 
@@ -63,6 +65,8 @@ def chosen_tiling(
         How neighbours are joined.
     largest
         Largest tile that the memory holds, in pixels.
+    cost
+        What the tiling of least cost is looked for by; None for the over-compute of the raster as a whole.
 
     Examples
     --------
@@ -92,10 +96,10 @@ def chosen_tiling(
     grain = -(-_GRAIN // habits.stride) * habits.stride
     least = max(2 * shared, grain)
     candidates = [plan(pixels) for pixels in range(-(-least // grain) * grain, largest + 1, grain)]
-    return min(candidates, key=_cost) if candidates else plan(-(-(shared + 1) // grain) * grain)
+    return min(candidates, key=cost or _over_compute) if candidates else plan(-(-(shared + 1) // grain) * grain)
 
 
-def _cost(plan: TilePlan) -> float:
+def _over_compute(plan: TilePlan) -> float:
     return plan.over_compute
 
 

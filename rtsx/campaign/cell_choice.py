@@ -1,0 +1,147 @@
+"""Which cells of the grid a campaign runs, and which rows and columns its map has room for. Pure geometry.
+
+Blocks of cells are halved until they lie in the region as a whole, or beside it: a million cells then take as many
+questions as there are cells along the region's border, instead of one each.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.campaign.cell_table import CellTable
+from rtsx.campaign.hilbert import hilbert_order
+from rtsx.errors import CampaignError
+from rtsx.grid import Grid
+
+__all__ = ["CellChoice", "chosen_cells"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellChoice:
+    """Cells, and the window of the grid around them."""
+
+    cells: CellTable
+    """What is run, along a Hilbert curve."""
+    rows: tuple[int, int]
+    """Rows of cells that the map has room for, half-open."""
+    columns: tuple[int, int]
+    """Columns, likewise."""
+
+
+def chosen_cells(
+    grid: Grid, region: BaseGeometry, *, without: BaseGeometry | None, extent: BaseGeometry | None
+) -> CellChoice:
+    """Cells that share ground with a region, but for those whose share of it is left out.
+
+    Parameters
+    ----------
+    grid
+        Whose cells.
+    region
+        Ground to be mapped, longitude and latitude.
+    without
+        Ground that is left out, likewise; a cell of which it leaves nothing is not run.
+    extent
+        Ground that the map has room for, likewise; None for the region, whatever is left out of it.
+
+    Raises
+    ------
+    CampaignError
+        Nothing is left of the region, or it reaches beyond the extent.
+    GridError
+        A geometry is empty or cannot be expressed in the grid's CRS.
+
+    Examples
+    --------
+    >>> choice = chosen_cells(Grid.arctic(), shapely.box(-139.3, 69.5, -138.0, 69.65), without=None, extent=None)
+    >>> list(choice.cells), choice.rows, choice.columns
+    ([(-5, -61), (-4, -61)], (-5, -3), (-61, -60))
+    """
+    area = grid.projected(region)
+    meeting = _meeting(grid, area)
+    addresses = meeting.addresses
+    if without is not None:
+        addresses = addresses[~_left_out(grid, meeting, area=area, without=grid.projected(without))]
+        if not len(addresses):
+            raise CampaignError(
+                f"All {len(meeting.addresses)} cells of the region lie in ground that is left out. Check both: the one "
+                f"spans {_bounds(region)}, the other {_bounds(without)}, longitude and latitude."
+            )
+    room = meeting.addresses if extent is None else _meeting(grid, grid.projected(extent)).addresses
+    rows, columns = ((int(room[:, axis].min()), int(room[:, axis].max()) + 1) for axis in (0, 1))
+    outside = ((addresses < (rows[0], columns[0])) | (addresses >= (rows[1], columns[1]))).any(axis=1)
+    if outside.any():
+        assert extent is not None  # the region's own window holds its cells
+        iy, ix = addresses[outside][0].tolist()
+        raise CampaignError(
+            f"{int(outside.sum())} of the region's {len(addresses)} cells lie outside the extent, such as {grid[iy, ix].id}: "
+            f"the region spans {_bounds(region)}, the extent {_bounds(extent)}. Widen the extent before the first year "
+            "is mapped, or narrow the region."
+        )
+    return CellChoice(cells=CellTable(addresses[hilbert_order(addresses)]), rows=rows, columns=columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Meeting:
+    """Cells that share ground with an area."""
+
+    addresses: NDArray[np.int32]
+    """Rows and columns (cell, 2)."""
+    is_inside: NDArray[np.bool_]
+    """Whether a cell (cell,) lies in the area as a whole."""
+
+
+def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
+    """The cells that `Grid.cells` gives, in another order."""
+    xmin, ymin, xmax, ymax = area.bounds
+    first, last = grid.cell_at(xmin, ymax), grid.cell_at(xmax, ymin)
+    top, left = first.iy - 1, first.ix - 1
+    size = 1 << max(last.iy - top, last.ix - left).bit_length()
+    shapely.prepare(area)
+    blocks = np.array([[top, left]], np.int64)
+    whole: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
+    while size > 1:
+        boxes = _boxes(grid, blocks, size)
+        inside = shapely.contains_properly(area, boxes)
+        whole.append(_parts(blocks[inside], size, step=1))
+        blocks = _parts(blocks[~inside & shapely.intersects(area, boxes)], size, step=size // 2)
+        size //= 2
+    boxes = _boxes(grid, blocks, 1)
+    meets = shapely.intersects(area, boxes)
+    if area.area > 0:
+        meets[meets] = shapely.relate_pattern(area, boxes[meets], "T********")
+    inside = np.concatenate(whole)
+    addresses = np.concatenate([inside, blocks[meets]]).astype(np.int32)
+    return _Meeting(addresses, np.arange(len(addresses)) < len(inside))
+
+
+def _left_out(grid: Grid, meeting: _Meeting, *, area: BaseGeometry, without: BaseGeometry) -> NDArray[np.bool_]:
+    """Whether `without` leaves nothing of a cell's share (cell,) of the area."""
+    shapely.prepare(without)
+    boxes = _boxes(grid, meeting.addresses, 1)
+    gone: NDArray[np.bool_] = shapely.covers(without, boxes)
+    # Cells along the area's border may reach into ground beyond it, which says nothing about them.
+    along = np.flatnonzero(~gone & ~meeting.is_inside & shapely.intersects(without, boxes))
+    gone[along] = shapely.covers(without, shapely.intersection(area, boxes[along]))
+    return gone
+
+
+def _boxes(grid: Grid, blocks: NDArray[np.integer], size: int) -> NDArray[np.object_]:
+    side = grid.cell_size * grid.resolution
+    xmin, ymax = grid.origin[0] + blocks[:, 1] * side, grid.origin[1] - blocks[:, 0] * side
+    boxes: NDArray[np.object_] = shapely.box(xmin, ymax - size * side, xmin + size * side, ymax)
+    return boxes
+
+
+def _parts(blocks: NDArray[np.int64], size: int, *, step: int) -> NDArray[np.int64]:
+    """Corners (part, 2) of the squares of `step` cells that blocks of `size` cells consist of."""
+    along = np.arange(0, size, step)
+    offsets = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
+    return (blocks[:, None] + offsets).reshape(-1, 2)
+
+
+def _bounds(geometry: BaseGeometry) -> str:
+    return "({:.2f}, {:.2f}, {:.2f}, {:.2f})".format(*geometry.bounds)

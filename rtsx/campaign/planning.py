@@ -1,0 +1,141 @@
+"""`plan_campaign`: a recipe to a frozen plan; asks sources for the metadata of single cells, and reads no pixel."""
+
+import xarray as xr
+
+from rtsx.campaign.cell_choice import CellChoice, chosen_cells
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.sampling import opened_sample
+from rtsx.campaign.tiling import campaign_tiling
+from rtsx.cube import geobox_of, layer_names, pixel_m
+from rtsx.cube.description import describe_recipe
+from rtsx.errors import CampaignError
+from rtsx.inference.members import check_runtime, ensemble, habits_of, warn_of_pixel_size
+from rtsx.inference.memory import available_bytes, largest_tile
+from rtsx.inference.planning import packings_of, prediction_plan
+from rtsx.model import ModelBundle
+from rtsx.tiling import TilePlan
+
+__all__ = ["plan_campaign"]
+
+
+def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -> CampaignPlan:
+    """What a campaign does: its cells in their order, the tiles of its map, and all that its bytes depend on.
+
+    Parameters
+    ----------
+    recipe
+        What is asked for.
+    like
+        A plan that is stored already, of this year or an earlier one. Where the recipe leaves the tile open, and bundles
+        and grid are the same, its tile is kept: the largest that the memory holds is another one on every machine.
+
+    Returns
+    -------
+    CampaignPlan
+        Equal for equal recipes. A million cells take some seconds.
+
+    Raises
+    ------
+    CampaignError
+        The region has no cell or no images, a source has time steps, or the backend is left open.
+    BundleError, PlanError
+        Layers, units, tile, overlap or turns do not go with the bundles.
+    CubeError
+        A source cannot be asked.
+
+    Warns
+    -----
+    PixelSizeWarning
+        Pixels are not of the size on the ground that a bundle says it has learnt.
+    """
+    spec, bundles, grid = recipe.prediction, ensemble(recipe.bundles), recipe.cube.grid
+    _check(recipe)
+    choice = chosen_cells(grid, recipe.region, without=recipe.without, extent=recipe.extent)
+    sample = opened_sample(recipe.cube, choice.cells)
+    tiling = _tiling(recipe, bundles, choice, like=like)
+    prediction = prediction_plan(
+        bundles,
+        layers=layer_names(sample),
+        tiling=tiling,
+        augment=spec.augment,
+        scales=spec.scales,
+        merge=spec.merge,
+        keep_members=False,
+        dtype="uint8",
+    )
+    packings_of(bundles, sample, layers=prediction.layers)
+    _warn_of_pixels(bundles, sample, scales=spec.scales)
+    return CampaignPlan(
+        name=recipe.name,
+        year=recipe.year,
+        grid=grid,
+        rows=choice.rows,
+        columns=choice.columns,
+        cells=choice.cells,
+        prediction=prediction,
+        layers=_described(recipe),
+        outlines=recipe.outlines,
+        cogs=recipe.cogs,
+        shard=recipe.shard,
+        chunk=recipe.chunk,
+        runtime={"backend": spec.backend, "precision": spec.precision},
+    )
+
+
+def _check(recipe: CampaignRecipe) -> None:
+    """Refuse what no cell could do, before any source is asked."""
+    spec = recipe.prediction
+    check_runtime(
+        device=spec.device,
+        precision=spec.precision,
+        backend=spec.backend,
+        batch_size=spec.batch_size,
+        scales=spec.scales,
+    )
+    if spec.backend == "auto":
+        raise CampaignError(
+            "A campaign needs one backend, because workers that chose differently would not write the same bytes; got "
+            "'auto'. Take 'eager', which every bundle has, or another that is installed on all workers."
+        )
+    if spec.memory_bytes is not None and spec.memory_bytes < 1:
+        raise CampaignError(f"Memory of a worker is a number of bytes above 0; got {spec.memory_bytes}.")
+    timed = [source.name for source in recipe.cube.sources if source.group != "all"]
+    if timed:
+        raise CampaignError(
+            f"A campaign maps one year, and sources {timed} have time steps of their own. Take group='all' and a period "
+            "within the year."
+        )
+
+
+def _tiling(
+    recipe: CampaignRecipe, bundles: tuple[ModelBundle, ...], choice: CellChoice, *, like: CampaignPlan | None
+) -> TilePlan:
+    spec, grid = recipe.prediction, recipe.cube.grid
+    largest = largest_tile(bundles, device=spec.device, available=spec.memory_bytes or available_bytes())
+    is_alike = (
+        spec.tile == "auto"
+        and like is not None
+        and (like.grid, like.prediction.members) == (grid, tuple(bundle.digest for bundle in bundles))
+        and like.prediction.scales == spec.scales
+    )
+    return campaign_tiling(
+        choice.cells,
+        rows=choice.rows,
+        columns=choice.columns,
+        side=grid.cell_size,
+        habits=habits_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
+        spec=spec,
+        largest=largest,
+        settled=like.prediction.tiling.tile if is_alike and like is not None else None,
+    )
+
+
+def _described(recipe: CampaignRecipe) -> dict[str, object]:
+    """The layers' recipe without what changes no pixel of a cell: its own region, and the chunks of its reads."""
+    described = describe_recipe(recipe.cube)
+    return {name: value for name, value in described.items() if name not in ("region", "chunk")}
+
+
+def _warn_of_pixels(bundles: tuple[ModelBundle, ...], sample: xr.Dataset, *, scales: tuple[float, ...]) -> None:
+    warn_of_pixel_size(bundles, pixel_m(geobox_of(sample)), scales=scales)

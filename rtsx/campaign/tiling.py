@@ -1,0 +1,161 @@
+"""Tiles of a map that is run cell by cell: how many the cells compute together, and which tiling makes them fewest. Pure.
+
+Every cell computes all tiles that answer for it, so that no cell waits for another; a tile that answers for two cells is
+computed twice. Where tiles are cropped and their step divides the cell, none is: their seams lie on the cells' borders.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.campaign.cell_table import CellTable
+from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.inference.choice import Habits, chosen_tiling
+from rtsx.tiling import TileAxis, TilePlan
+
+__all__ = ["CellWork", "campaign_tiling", "cell_work"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellWork:
+    """What cells compute and read by a tiling of the map that they are part of."""
+
+    n_cells: int
+    """Cells."""
+    n_pixels: int
+    """Pixels that they answer for, all together."""
+    n_tiles: int
+    """Tiles that they compute; one that several cells compute counts for each of them."""
+    tile: int
+    """Side of a tile, px."""
+    n_read: int
+    """Pixels that they read of each layer, halo included."""
+    largest_read: int
+    """Pixels of the largest window that a cell reads."""
+
+    @property
+    def over_compute(self) -> float:
+        """Pixels that the network sees per pixel of the map, overlaps and borders of cells included."""
+        return self.n_tiles * self.tile**2 / self.n_pixels
+
+
+def cell_work(
+    tiling: TilePlan, cells: CellTable, *, rows: tuple[int, int], columns: tuple[int, int], side: int
+) -> CellWork:
+    """Count what cells compute.
+
+    Parameters
+    ----------
+    tiling
+        Tiles of the whole map.
+    cells
+        Cells within the map.
+    rows, columns
+        Rows and columns of cells that the map consists of, half-open.
+    side
+        Side of a cell, px.
+
+    Examples
+    --------
+    >>> cells = CellTable(np.array([[0, 0], [0, 1]], np.int32))
+    >>> tiling = TilePlan(shape=(512, 1024), tile=320, overlap=64, trim=32, stride=32, blend="crop")
+    >>> cell_work(tiling, cells, rows=(0, 1), columns=(0, 2), side=512).over_compute
+    1.5625
+    """
+    along = [_along(axis, stop - start, side=side) for axis, (start, stop) in ((tiling.y, rows), (tiling.x, columns))]
+    tiles, read = (
+        along[0][what][cells.addresses[:, 0] - rows[0]] * along[1][what][cells.addresses[:, 1] - columns[0]]
+        for what in (0, 1)
+    )
+    return CellWork(
+        n_cells=len(cells),
+        n_pixels=len(cells) * side**2,
+        n_tiles=int(tiles.sum()),
+        tile=tiling.tile,
+        n_read=int(read.sum()),
+        largest_read=int(read.max(initial=0)),
+    )
+
+
+def campaign_tiling(
+    cells: CellTable,
+    *,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    side: int,
+    habits: Habits,
+    spec: PredictionSpec,
+    largest: int,
+    settled: int | None,
+) -> TilePlan:
+    """The tiling of a whole map, on the lattice of its grid.
+
+    Which tiles exist depends on neither the cells nor the map's window. Tiles of a network whose reach is finite are
+    cropped unless the spec says otherwise: whatever the blend, they then give one answer, and cropped ones share nothing.
+
+    Parameters
+    ----------
+    cells
+        What will be run.
+    rows, columns
+        Rows and columns of cells that the map has room for, half-open.
+    side
+        Side of a cell, px.
+    habits
+        What the bundles need.
+    spec
+        What the operator has chosen.
+    largest
+        Largest tile that the memory holds, px.
+    settled
+        Tile that an earlier plan of the same bundles has taken where the spec leaves it open, px; None: choose.
+
+    Raises
+    ------
+    PlanError
+        The choices contradict each other or the bundles.
+    """
+    shape = (rows[1] - rows[0]) * side, (columns[1] - columns[0]) * side
+
+    def cost(tiling: TilePlan) -> float:
+        if tiling.tile == settled:
+            return 0.0
+        return cell_work(tiling, cells, rows=rows, columns=columns, side=side).over_compute
+
+    def tiling_by(choice: PredictionSpec) -> TilePlan:
+        assert choice.blend != "auto"
+        return chosen_tiling(
+            shape,
+            (rows[0] * side, columns[0] * side),
+            habits=habits,
+            tile=choice.tile,
+            overlap=choice.overlap,
+            trim=choice.trim,
+            blend=choice.blend,
+            largest=settled or largest,
+            cost=cost,
+        )
+
+    if spec.blend != "auto":
+        return tiling_by(spec)
+    if habits.reach is not None and spec.trim is None:
+        cropped = tiling_by(replace(spec, blend="crop"))
+        if cropped.trim >= habits.reach:
+            return cropped
+    return tiling_by(replace(spec, blend="linear"))
+
+
+def _along(axis: TileAxis, count: int, *, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles that answer for each of `count` stretches of an axis (stretch,), and the pixels that these see.
+
+    `TileAxis.answering` for all of them at once, because a map may have thousands of rows of cells.
+    """
+    low = np.arange(count, dtype=np.int64) * side
+    begin = axis.start(0) + axis.trim
+    length = axis.tile - 2 * axis.trim
+    # Of the tiles, whose supports begin at begin + k * step: the first that ends behind low, the last that begins before high.
+    first = np.maximum((low - begin - length) // axis.step + 1, axis.indices[0])
+    last = np.minimum(-((begin - low - side) // axis.step) - 1, axis.indices[-1])
+    starts, stops = first * axis.step + axis.start(0), last * axis.step + axis.start(0) + axis.tile
+    return last - first + 1, np.minimum(stops, axis.length) - np.maximum(starts, 0)
