@@ -1,0 +1,50 @@
+# rtsx with its extras gateway and s3, for NVIDIA GPUs. Client, scheduler and workers are this one image, because a campaign
+# refuses workers whose versions differ from its client's. From the root of the repository:
+#
+#     docker build -f deploy/container/cuda.Dockerfile -t rtsx:0.1.0-cuda .
+#
+# The base holds no CUDA, because torch's wheel for Linux brings its own libraries; of the machine only the driver is needed,
+# which the NVIDIA container runtime mounts.
+FROM python:3.12.11-slim-bookworm AS build
+
+# An index with wheels of torch for another CUDA than the default one's, where the machines' driver is older.
+ARG TORCH_INDEX=""
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/rtsx
+ENV PATH=/opt/rtsx/bin:$PATH
+
+# What takes long comes first, because a change in rtsx itself then rebuilds the last layer only.
+COPY deploy/container/constraints.txt /build/constraints.txt
+RUN if [ -n "$TORCH_INDEX" ]; then \
+      pip install --constraint /build/constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
+    fi
+COPY pyproject.toml README.md LICENSE /build/
+COPY rtsx /build/rtsx
+RUN pip install --constraint /build/constraints.txt "/build[gateway,s3]" \
+    && rtsx --version \
+    && python -c "import torch; assert torch.version.cuda, 'this torch knows no CUDA: choose another TORCH_INDEX'"
+
+FROM python:3.12.11-slim-bookworm
+
+# The GDAL in rasterio's wheel wants the system's libexpat, which the slim base leaves out.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libexpat1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --create-home rtsx
+COPY --from=build /opt/rtsx /opt/rtsx
+# The first two are what the NVIDIA container runtime asks an image for.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PATH=/opt/rtsx/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/tmp/numba \
+    MPLCONFIGDIR=/tmp/matplotlib
+# A library that the base lacks stops the build here, instead of the first cell on a cluster.
+RUN python -c "import numba, pyogrio, pyproj, rasterio, s3fs, torch, dask_gateway"
+# By number instead of by name, because Kubernetes can prove only of a number that it is not root.
+USER 10001:10001
+WORKDIR /home/rtsx
+# No ENTRYPOINT, because dask-gateway gives `dask scheduler` and `dask worker` as arguments.
+CMD ["rtsx", "--help"]
