@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +13,7 @@ from rtsx.campaign.failure import Failure
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import ObjectStore
+from rtsx.campaign.objects import ObjectStore, StoredObject
 from rtsx.errors import CampaignError, GridError
 
 __all__ = ["Ledger"]
@@ -45,6 +46,10 @@ class Ledger:
     def done(self) -> set[Address]:
         """Cells that have a mark; lists them, and reads none."""
         return set(self._cells(self.layout.marks))
+
+    def moments(self) -> dict[Address, datetime]:
+        """When each cell with a mark was marked, by the store's own clock; lists them likewise."""
+        return {cell: found.changed for cell, found in self._found(self.layout.marks)}
 
     def mark(self, cell: Address) -> CommitMark | None:
         """The mark of a cell; None where it has none.
@@ -148,6 +153,9 @@ class Ledger:
         return None if content is None else _parsed(key, content, Lease.from_json)
 
     def _cells(self, folder: str) -> Iterator[Address]:
+        return (cell for cell, _ in self._found(folder))
+
+    def _found(self, folder: str) -> Iterator[tuple[Address, StoredObject]]:
         """Cells that have an object in a folder; what has another name is nobody's."""
         for found in self.objects.list(folder):
             try:
@@ -155,7 +163,7 @@ class Ledger:
             except GridError:
                 continue
             if found.key.endswith(".json"):
-                yield cell
+                yield cell, found
 
 
 def _parsed(key: str, content: bytes, parse: Callable[[str], T]) -> T:

@@ -1,0 +1,174 @@
+"""How far a campaign is, asked of its output from any machine: listings, and the few records of what runs and what failed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failure import Failure
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import Lease
+from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.objects import ObjectStore
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.prices import Prices
+from rtsx.campaign.run_record import RunRecord, read_runs
+from rtsx.grid.cell import cell_id
+
+__all__ = ["CampaignStatus", "campaign_status", "status_of"]
+
+_RECENT = timedelta(hours=1)
+"""Over which the present rate is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignStatus:
+    """How far one year of a campaign is."""
+
+    name: str
+    """Name of the campaign."""
+    year: int
+    """Year of the map."""
+    cells: int
+    """Cells of the plan."""
+    done: int
+    """Cells with a commit mark."""
+    running: tuple[Address, ...]
+    """Cells that some run holds a lease of, and that are not done."""
+    failed: Mapping[Address, Failure] = field(repr=False)
+    """Cells that were set aside, and why."""
+    started: str
+    """Begin of the first run, UTC, ISO 8601; empty before it."""
+    finished: str
+    """When the last mark was written, likewise; empty until all are there."""
+    rate_per_hour: float | None
+    """Cells an hour, over the last hour of work; None while nothing runs."""
+    time_to_go_s: float | None
+    """Seconds until the cells that are left are done at that rate; None without one."""
+    device_hours: float
+    """Hours of all workers together, over all runs."""
+    device_cost: float | None
+    """What these hours cost; None without a price."""
+    currency: str
+    """Of that."""
+
+    @property
+    def left(self) -> int:
+        """Cells that neither are done nor run nor were set aside."""
+        return self.cells - self.done - len(self.running) - len(self.failed)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell is done."""
+        return self.done == self.cells
+
+    def __str__(self) -> str:
+        share = self.done / self.cells if self.cells else 1.0
+        lines = [
+            f"{self.name} {self.year}: {self.done:,} of {self.cells:,} cells done ({share:.1%})",
+            f"  running {len(self.running):,}, failed {len(self.failed):,}, left {self.left:,}",
+        ]
+        if self.started:
+            lines.append(f"  started {self.started}" + (f", finished {self.finished}" if self.finished else ""))
+        if self.rate_per_hour is not None:
+            to_go = "" if self.time_to_go_s is None else f", {_duration(self.time_to_go_s)} to go"
+            lines.append(f"  {self.rate_per_hour:,.1f} cells an hour{to_go}")
+        if self.device_hours:
+            cost = "" if self.device_cost is None else f", {self.device_cost:,.2f} {self.currency}"
+            lines.append(f"  {self.device_hours:,.2f} device-hours{cost}")
+        lines += [
+            f"  {cell_id(*cell)} {failure.error}: {failure.message}" for cell, failure in sorted(self.failed.items())
+        ]
+        return "\n".join(lines)
+
+
+def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices) -> CampaignStatus:
+    """How far a campaign is now. Reads no mark: their names and times say enough.
+
+    Parameters
+    ----------
+    objects
+        The output.
+    plan
+        Of the year.
+    prices
+        What device-hours are reckoned with.
+    """
+    layout = YearLayout(plan.year)
+    ledger = Ledger(objects, layout)
+    return status_of(
+        plan,
+        marked=ledger.moments(),
+        leases=tuple(ledger.leases().values()),
+        failures=ledger.failures(),
+        runs=read_runs(objects, layout),
+        prices=prices,
+        now=datetime.now(UTC),
+    )
+
+
+def status_of(
+    plan: CampaignPlan,
+    *,
+    marked: Mapping[Address, datetime],
+    leases: Sequence[Lease],
+    failures: Mapping[Address, Failure],
+    runs: Sequence[RunRecord],
+    prices: Prices,
+    now: datetime,
+) -> CampaignStatus:
+    """The status that these records say.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    marked
+        When each cell was marked, aware.
+    leases
+        The newest of every cell that has one; those that have expired count for nothing.
+    failures
+        Cells that were set aside.
+    runs
+        Every run, ended or not.
+    prices
+        What device-hours are reckoned with.
+    now
+        The time, aware.
+    """
+    places = plan.cells.places
+    done = {cell: moment for cell, moment in marked.items() if cell in places}
+    failed = {cell: failure for cell, failure in failures.items() if cell in places and cell not in done}
+    held = {lease.cell for lease in leases if lease.expires > now}
+    running = tuple(sorted(cell for cell in held if cell in places and cell not in done and cell not in failed))
+    left = len(plan.cells) - len(done) - len(failed)
+    begins = sorted(datetime.fromisoformat(run.started) for run in runs)
+    rate = _rate(done.values(), since=begins[-1] if begins else now, now=now) if running else None
+    hours = sum(run.worker_seconds for run in runs) / 3600
+    return CampaignStatus(
+        name=plan.name,
+        year=plan.year,
+        cells=len(plan.cells),
+        done=len(done),
+        running=running,
+        failed=failed,
+        started=begins[0].isoformat() if begins else "",
+        finished=max(done.values()).isoformat() if len(done) == len(plan.cells) else "",
+        rate_per_hour=rate,
+        time_to_go_s=left / rate * 3600 if rate else None,
+        device_hours=hours,
+        device_cost=None if prices.device_hour is None else hours * prices.device_hour,
+        currency=prices.currency,
+    )
+
+
+def _rate(moments: Iterable[datetime], *, since: datetime, now: datetime) -> float | None:
+    """Cells an hour over the last hour, or since the run began where that is less; None before the first."""
+    begin = max(since, now - _RECENT)
+    hours = (now - begin) / timedelta(hours=1)
+    recent = sum(begin < moment <= now for moment in moments)
+    return recent / hours if recent and hours > 0 else None
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
