@@ -18,7 +18,7 @@ from rtsx.cube.packing import packing
 from rtsx.cube.storage import StoragePlan
 from rtsx.cube.zarr import LAYERS
 
-__all__ = ["Levels", "level_below", "levels_of", "prepare_level", "root_attrs", "write_level"]
+__all__ = ["Levels", "codec_for", "level_below", "levels_of", "prepare_level", "root_attrs", "write_level"]
 
 _WRITING: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False}
 
@@ -77,7 +77,10 @@ def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stora
 def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
     """Zarr encoding of one variable; the leading dimensions are stored one by one."""
     leading = (1,) * (variable.ndim - 2)
-    encoding: dict[str, Any] = {"chunks": (*leading, *plan.chunk), "compressors": (_codec(variable),)}
+    encoding: dict[str, Any] = {
+        "chunks": (*leading, *plan.chunk),
+        "compressors": (codec_for(str(variable.name), variable.dtype),),
+    }
     if plan.has_shards:
         encoding["shards"] = (*leading, *plan.shard)
     nodata = packing(variable)["nodata"]
@@ -87,12 +90,12 @@ def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
     return encoding
 
 
-def _codec(variable: xr.DataArray) -> BloscCodec | ZstdCodec:
-    """Zstandard at level 1, on the bits of masks (1.4 times smaller) and on the bytes of wider numbers."""
-    if variable.dtype == bool or variable.name == "binary":
+def codec_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
+    """What compresses a variable: Zstandard at level 1, on the bits of masks (1.4 times smaller), the bytes of wider numbers."""
+    if dtype.kind == "b" or name == "binary":
         return BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle="bitshuffle")
-    if variable.dtype.itemsize > 1:
-        return BloscCodec(typesize=variable.dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+    if dtype.itemsize > 1:
+        return BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
     return ZstdCodec(level=1)
 
 

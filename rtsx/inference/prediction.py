@@ -9,7 +9,7 @@ from rtsx.cube import lattice_origin
 from rtsx.inference.answers import NODATA
 from rtsx.inference.runner import Runner
 
-__all__ = ["prediction_dataset"]
+__all__ = ["answer_attributes", "prediction_dataset"]
 
 _LONG_NAMES = {
     "probability": "probability of the target",
@@ -39,7 +39,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     result = xr.Dataset(coords={name: cube.coords[name] for name in cube.coords if _is_kept(cube.coords[name])})
     for name, array in answers.items():
         dims = _dims(name, several=len(plan.classes) > 1, timed=timed)
-        result[name] = (dims, array, _attributes(name, array.dtype.name))
+        result[name] = (dims, array, answer_attributes(name, array.dtype.name))
         # In `encoding`, as rioxarray and odc-geo keep it, because arithmetic drops attributes but not the CRS.
         result[name].encoding["grid_mapping"] = "spatial_ref"
     if len(plan.classes) > 1:
@@ -72,7 +72,8 @@ def _dims(name: str, *, several: bool, timed: bool) -> Sequence[str]:
     return [*leading, "y", "x"]
 
 
-def _attributes(name: str, dtype: str) -> dict[str, Any]:
+def answer_attributes(name: str, dtype: str) -> dict[str, Any]:
+    """CF attributes of one variable of a prediction, such as `probability`, that is stored as `dtype`."""
     attributes: dict[str, Any] = {"long_name": _LONG_NAMES[name]}
     if dtype == "uint8":
         attributes["_FillValue"] = NODATA
