@@ -1,0 +1,241 @@
+"""Tasks of single cells on a dask cluster: started, taken back, and told apart by how they came back."""
+
+import asyncio
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from rtsx.campaign.carried_job import CarriedJob
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failure import Failure
+from rtsx.campaign.flight import Start
+from rtsx.campaign.job import Job, Outcome
+from rtsx.errors import ClusterError
+from rtsx.grid.cell import cell_id
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["CellTasks", "Crew", "Lost", "NotBegun"]
+
+GATHER_S = 60.0
+"""Seconds that answers may take from the workers. Bounded, because an answer that went down with its worker is computed
+again before it comes, and other cells would wait for that."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What a cluster has at the moment."""
+
+    workers: int
+    """Workers."""
+    slots: int
+    """Cells that they run at a time: GPUs where any worker offers some, else threads."""
+    gpus: bool
+    """Whether the slots are GPUs, so that workers without one are left alone."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task whose worker was lost."""
+
+    failure: Failure
+    """What is known of it."""
+    times: int
+    """Workers that were lost with it, because a scheduler may try again by itself before it tells."""
+
+
+@dataclass(frozen=True)
+class NotBegun:
+    """A task that was never run."""
+
+    cell: Address
+    """Its cell."""
+
+
+class CellTasks:
+    """The tasks of one run that are under way; one thread uses it."""
+
+    def __init__(self, client: "Client", job: Job, *, run: str) -> None:
+        self._client = client
+        self._run = run
+        self._carried = CarriedJob.of(job)
+        self._job: Future | None = None
+        self._flying: dict[Any, tuple[Future, Start]] = {}
+        self._back: SimpleQueue[Future] = SimpleQueue()
+        self._number = itertools.count()
+
+    def crew(self) -> Crew:
+        """What the cluster has now."""
+        with self._reached():
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        gpus = sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
+        return Crew(len(workers), gpus or sum(worker["nthreads"] for worker in workers), gpus > 0)
+
+    def start(self, starts: Sequence[Start], *, gpus: bool) -> None:
+        """Start tasks; each holds a GPU while it runs, if asked."""
+        with self._reached():
+            if self._job is None:
+                self._job = self._sent()
+            keys = [(f"rtsx-cell-{self._run}", cell_id(*start.cell), next(self._number)) for start in starts]
+            futures = self._client.map(
+                _call,
+                list(starts),
+                key=keys,
+                job=self._job,
+                run=self._run,
+                pure=False,
+                resources={"GPU": 1} if gpus else None,
+            )
+        for start, future in zip(starts, futures, strict=True):
+            self._flying[future.key] = (future, start)
+            future.add_done_callback(self._back.put)
+
+    def landed(self, within_s: float) -> Iterator[Outcome | Lost | NotBegun]:
+        """Tasks that have come back since the last call; waits for the first of them, at most so long."""
+        futures = [future for future in self._waited(within_s) if future.key in self._flying]
+        outcomes = self._gathered([future for future in futures if future.status == "finished"])
+        for future in futures:
+            if future.key in outcomes:
+                del self._flying[future.key]
+                yield outcomes[future.key]
+            elif future.status in ("finished", "pending", "lost"):
+                # It went down with its worker on the way here, and is computed again, or its worker is slow to answer.
+                future.add_done_callback(self._back.put)
+            else:
+                yield self._fallen(future)
+
+    def recall(self, *, keep: Collection[Any] = ()) -> list[Address]:
+        """Take back all tasks but those of these keys; returns their cells. What runs already is not cut off, but forgotten."""
+        recalled = {key: flown for key, flown in self._flying.items() if key not in keep}
+        for key in recalled:
+            del self._flying[key]
+        if recalled:
+            with self._reached():
+                self._client.cancel([future for future, _ in recalled.values()])
+        return [start.cell for _, start in recalled.values()]
+
+    def running(self) -> set[Any]:
+        """Keys of the tasks that a worker is at now."""
+        with self._reached():
+            answers = self._client.run(_active_keys, on_error="ignore")
+        return set().union(*answers.values())
+
+    def require_scheduler(self) -> None:
+        """Refuse to wait for a scheduler that is gone.
+
+        Raises
+        ------
+        ClusterError
+            It is gone.
+        """
+        if self._client.status != "running":
+            raise self._scheduler_lost()
+
+    def end(self) -> None:
+        """Take back everything, and let go of the job."""
+        self.recall()
+        self._job = None
+
+    def _sent(self) -> "Future":
+        """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
+        key = f"rtsx-job-{self._run}-{self._carried.digest[:16]}-{next(self._number)}"
+        with dask.config.set(
+            {"distributed.admin.large-graph-warning-threshold": "1 TB"}
+        ):  # a model is large, and sent once
+            return self._client.submit(_same, self._carried, key=key, pure=False)
+
+    def _waited(self, within_s: float) -> "list[Future]":
+        try:
+            futures = [self._back.get(timeout=within_s)]
+        except Empty:
+            return []
+        while True:
+            try:
+                futures.append(self._back.get_nowait())
+            except Empty:
+                return futures
+
+    def _gathered(self, futures: "list[Future]") -> dict[Any, Outcome]:
+        """Outcomes by key, of those that can be had in time."""
+        if not futures:
+            return {}
+
+        async def within() -> dict[int, Outcome | None]:
+            numbered = dict(enumerate(futures))
+            return await asyncio.wait_for(self._client.gather(numbered, errors="skip", asynchronous=True), GATHER_S)
+
+        try:
+            with self._reached():
+                found = self._client.sync(within)
+        except TimeoutError:
+            return {}
+        return {futures[number].key: outcome for number, outcome in found.items() if outcome is not None}
+
+    def _fallen(self, future: "Future") -> Outcome | Lost | NotBegun:
+        """What a task is that came back without an outcome."""
+        from distributed import KilledWorker
+
+        if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
+            raise self._scheduler_lost()
+        error = future.exception()
+        _, start = self._flying.pop(future.key)
+        if isinstance(error, ClusterError):
+            raise error
+        if isinstance(error, KilledWorker):
+            if error.task != future.key:  # the worker that held the job was lost before it could hand it on
+                self._job = None
+                return NotBegun(start.cell)
+            message = f"its worker was lost {error.allowed_failures + 1} times: killed, out of memory or cut off"
+            return Lost(self._failure(start, error, message), error.allowed_failures + 1)
+        failure = self._failure(start, error, str(error))
+        return Outcome(cell=start.cell, state="failed", failure=failure)
+
+    def _failure(self, start: Start, error: BaseException, message: str) -> Failure:
+        """A failure that may pass, since the task could not say itself what it was."""
+        return Failure(
+            cell=start.cell,
+            kind="passing",
+            error=type(error).__name__,
+            message=message,
+            traceback="",
+            attempts=start.attempt,
+            when=datetime.now(UTC).isoformat(),
+            run=self._run,
+            worker="",
+        )
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Tell by one error that the scheduler is gone, whatever dask says about it."""
+        try:
+            yield
+        except Exception as error:
+            if self._client.status != "running" or isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise self._scheduler_lost() from error
+            raise
+
+    def _scheduler_lost(self) -> ClusterError:
+        address = getattr(self._client.scheduler, "address", "of this client")
+        return ClusterError(
+            f"The scheduler {address} was lost, or has dropped the tasks of this run. Cells that are marked stay done: start "
+            "the cluster again and run the campaign again, and it goes on with the others."
+        )
+
+
+def _call(start: Start, *, job: CarriedJob, run: str) -> Outcome:
+    return job(start, run)
+
+
+def _same(job: CarriedJob) -> CarriedJob:
+    return job
+
+
+def _active_keys(dask_worker: Any) -> list[Any]:
+    return list(dask_worker.active_keys)
