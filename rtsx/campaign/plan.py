@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cell_table import Address, CellTable
 from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.tiling import CellWork, cell_work
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
@@ -101,6 +102,13 @@ class CampaignPlan:
         side = self.grid.cell_size
         top, left = (iy - self.rows[0]) * side, (ix - self.columns[0]) * side
         return slice(top, top + side), slice(left, left + side)
+
+    @cached_property
+    def work(self) -> CellWork:
+        """What the cells compute and read, tiles that several of them compute counted for each."""
+        return cell_work(
+            self.prediction.tiling, self.cells, rows=self.rows, columns=self.columns, side=self.grid.cell_size
+        )
 
     @cached_property
     def digest(self) -> str:

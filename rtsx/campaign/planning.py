@@ -5,6 +5,7 @@ import xarray as xr
 from rtsx.campaign.cell_choice import CellChoice, chosen_cells
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.refusals import require_untimed
 from rtsx.campaign.sampling import opened_sample
 from rtsx.campaign.tiling import campaign_tiling
 from rtsx.cube import geobox_of, layer_names, pixel_m
@@ -100,12 +101,7 @@ def _check(recipe: CampaignRecipe) -> None:
         )
     if spec.memory_bytes is not None and spec.memory_bytes < 1:
         raise CampaignError(f"Memory of a worker is a number of bytes above 0; got {spec.memory_bytes}.")
-    timed = [source.name for source in recipe.cube.sources if source.group != "all"]
-    if timed:
-        raise CampaignError(
-            f"A campaign maps one year, and sources {timed} have time steps of their own. Take group='all' and a period "
-            "within the year."
-        )
+    require_untimed(recipe)
 
 
 def _tiling(

@@ -139,10 +139,11 @@ def _differences(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:
     if layers is not None:
         yield f"the layers changed: {layers}"
     yield from _of_cells(stored, plan)
-    documents = [_rest(one.to_document()) for one in (stored, plan)]
-    found = difference(*documents)
-    if found is not None:
-        yield found
+    there, here = (_rest(one.to_document()) for one in (stored, plan))
+    for name in there:
+        found = difference(there[name], here[name], name=name)
+        if found is not None:
+            yield found
 
 
 def _of_cells(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:

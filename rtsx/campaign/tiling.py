@@ -14,7 +14,7 @@ from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.inference.choice import Habits, chosen_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
-__all__ = ["CellWork", "campaign_tiling", "cell_work"]
+__all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,24 @@ def campaign_tiling(
         if cropped.trim >= habits.reach:
             return cropped
     return tiling_by(replace(spec, blend="linear"))
+
+
+def over_compute_of_cells(side: int, *, habits: Habits, spec: PredictionSpec, largest: int) -> float:
+    """Over-compute of cells of `side` px far from the map's edge, by the tiling that is chosen for them.
+
+    Parameters
+    ----------
+    side
+        Side of a cell, px.
+    habits, spec, largest
+        As for `campaign_tiling`.
+    """
+    rows = columns = (0, 5)
+    inner = CellTable(np.stack(np.meshgrid(range(1, 4), range(1, 4)), axis=-1).reshape(-1, 2).astype(np.int32))
+    tiling = campaign_tiling(
+        inner, rows=rows, columns=columns, side=side, habits=habits, spec=spec, largest=largest, settled=None
+    )
+    return cell_work(tiling, inner, rows=rows, columns=columns, side=side).over_compute
 
 
 def _along(axis: TileAxis, count: int, *, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

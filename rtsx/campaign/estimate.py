@@ -1,0 +1,171 @@
+"""What a campaign will take, reckoned from its plan: tiles, memory, bytes, hours and money, printed before any is spent."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.sampling import opened_sample
+from rtsx.campaign.task_memory import task_memory
+from rtsx.campaign.tiling import over_compute_of_cells
+from rtsx.inference.members import habits_of
+from rtsx.inference.memory import available_bytes, largest_tile
+
+__all__ = ["CampaignEstimate"]
+
+_LARGER = (2, 4)
+"""Times as wide as they are, that cells are compared with."""
+_WORTH_TELLING = 0.01
+"""Share of the work that larger cells have to save to be named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignEstimate:
+    """What is known of a campaign before it runs."""
+
+    name: str
+    """Name of the campaign."""
+    year: int
+    """Year of the map."""
+    cells: int
+    """Cells that are run."""
+    cell_size: int
+    """Side of a cell, px."""
+    pixels: int
+    """Pixels of all cells."""
+    tiles: int
+    """Tiles that are computed, those without a valid pixel included; one that several cells compute counts for each."""
+    tiling: str
+    """Size, overlap and blend of the tiles, in words."""
+    over_compute: float
+    """Pixels that the network sees per pixel of the map, overlaps and borders of cells included."""
+    over_compute_of_larger: Mapping[int, float]
+    """The same for larger cells, by their side in px; only those that would save something."""
+    memory_bytes: int
+    """Bound of what one task needs, besides libraries and weights."""
+    read_bytes: int
+    """Bytes of the layers on the map's pixels, halos included, before any compression."""
+    write_bytes: int
+    """Bytes of the maps before compression, as if every pixel were valid: more than will be stored."""
+    device_hours: float | None
+    """Hours of one device for the networks alone; None where nothing was measured."""
+    device_cost: float | None
+    """Price of these hours; None where they or their price are not known."""
+    read_cost: float | None
+    """Price of reading `read_bytes`, likewise."""
+    storage_cost: float | None
+    """Price of storing `write_bytes` for a month, likewise."""
+    currency: str
+    """Of the prices."""
+
+    @property
+    def megapixels(self) -> float:
+        """Pixels of all cells, 10^6."""
+        return self.pixels / 1e6
+
+    @classmethod
+    def of(
+        cls, plan: CampaignPlan, recipe: CampaignRecipe, seconds_per_tile: float | None = None
+    ) -> "CampaignEstimate":
+        """Reckon a plan; asks the sources for the metadata of one cell.
+
+        Parameters
+        ----------
+        plan
+            What will be run.
+        recipe
+            That the plan comes from.
+        seconds_per_tile
+            As `measuring.seconds_per_tile` finds it on the device in question; None leaves hours and their price out.
+
+        Raises
+        ------
+        CampaignError, CubeError
+            No source can be asked for the dtypes of the layers.
+        """
+        sample = opened_sample(recipe.cube, plan.cells)
+        stored = 1 + sum(sample[name].dtype.itemsize for name in plan.prediction.layers)
+        work, prices = plan.work, recipe.prices
+        read = work.n_read * stored
+        written = work.n_pixels * _written_bytes_per_pixel(plan)
+        hours = None if seconds_per_tile is None else work.n_tiles * seconds_per_tile / 3600
+        memory = task_memory(
+            plan, recipe.bundles, stored_bytes_per_pixel=stored, batch_size=recipe.prediction.batch_size
+        )
+        return cls(
+            name=plan.name,
+            year=plan.year,
+            cells=work.n_cells,
+            cell_size=plan.grid.cell_size,
+            pixels=work.n_pixels,
+            tiles=work.n_tiles,
+            tiling=_tiling_told(plan),
+            over_compute=work.over_compute,
+            over_compute_of_larger=MappingProxyType(dict(_of_larger(plan, recipe))),
+            memory_bytes=memory.total_bytes,
+            read_bytes=read,
+            write_bytes=written,
+            device_hours=hours,
+            device_cost=_product(hours, prices.device_hour),
+            read_cost=_product(read / 1e9, prices.gigabyte_read),
+            storage_cost=_product(written / 1e9, prices.gigabyte_month),
+            currency=prices.currency,
+        )
+
+    def __str__(self) -> str:
+        each = max(self.cells, 1)
+        lines = [
+            f"{self.name} {self.year}: {self.cells:,} cells of {self.cell_size:,} px, {self.megapixels:,.0f} megapixels",
+            f"  {self.tiles:,} tiles ({self.tiles / each:,.1f} a cell) of {self.tiling}",
+            f"  over-compute {self.over_compute:.2f}, borders of cells included",
+            *(
+                f"    cells of {side:,} px would bring {value:.2f}"
+                for side, value in self.over_compute_of_larger.items()
+            ),
+            f"  memory of a task at most {_bytes(self.memory_bytes)}, besides libraries and weights",
+            f"  reads {_bytes(self.read_bytes)} ({_bytes(self.read_bytes // each)} a cell) on the map's pixels, uncompressed",
+            f"  writes {_bytes(self.write_bytes)} ({_bytes(self.write_bytes // each)} a cell) at most, before compression",
+        ]
+        if self.device_hours is not None:
+            lines.append(f"  {self.device_hours:,.2f} device-hours for the networks at most, reading apart")
+        costs = {"devices": self.device_cost, "reading": self.read_cost, "storage a month": self.storage_cost}
+        told = [f"{what} {cost:,.2f}" for what, cost in costs.items() if cost is not None]
+        if told:
+            lines.append(f"  costs in {self.currency} at most: {', '.join(told)}")
+        return "\n".join(lines)
+
+
+def _written_bytes_per_pixel(plan: CampaignPlan) -> int:
+    maps = 2 * len(plan.prediction.classes)
+    return maps + 1 + (maps if plan.cogs else 0)
+
+
+def _tiling_told(plan: CampaignPlan) -> str:
+    tiling = plan.prediction.tiling
+    return f"{tiling.tile:,} px, overlap {tiling.overlap}, trim {tiling.trim}, {tiling.blend}"
+
+
+def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe) -> Iterator[tuple[int, float]]:
+    """Over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
+    spec = recipe.prediction
+    habits = habits_of(recipe.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend))
+    largest = largest_tile(recipe.bundles, device=spec.device, available=spec.memory_bytes or available_bytes())
+    for factor in _LARGER:
+        side = factor * plan.grid.cell_size
+        value = over_compute_of_cells(side, habits=habits, spec=spec, largest=largest)
+        if value < plan.work.over_compute * (1 - _WORTH_TELLING):
+            yield side, value
+
+
+def _product(amount: float | None, price: float | None) -> float | None:
+    return None if amount is None or price is None else amount * price
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} PB"
