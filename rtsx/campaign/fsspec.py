@@ -73,9 +73,9 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 def _instant(when: Any) -> datetime:
     """A time in UTC; the beginning of time where a service tells none, which no check of clocks will pass."""
     if isinstance(when, datetime):
-        return when if when.tzinfo else when.replace(tzinfo=UTC)
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
     if isinstance(when, str):
-        return datetime.fromisoformat(when)
+        return _instant(datetime.fromisoformat(when))
     return datetime.fromtimestamp(when or 0, UTC)
 
 

@@ -6,7 +6,7 @@ Errors of libraries are known by their names, because most of these libraries ar
 import errno
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal
 
 from rtsx.campaign.failure import FailureKind
 from rtsx.errors import (
@@ -21,6 +21,7 @@ from rtsx.errors import (
 
 __all__ = ["kind_of", "service_code"]
 
+_Verdict = Literal["passing", "halting", "denied"]
 _HALTING_TYPES = (
     BundleError,
     ConfigError,
@@ -31,7 +32,7 @@ _HALTING_TYPES = (
     PlanError,
 )
 """Errors of ours and of Python after which no cell can do."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """The disk takes no more bytes, whoever asks."""
 _DENIED = {errno.EACCES, errno.EPERM}
 """Rights are missing."""
@@ -133,8 +134,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting.extend(one.exceptions)
 
 
-def _judged(error: BaseException) -> Any:
-    """What one error says by itself: a kind, `denied`, or None."""
+def _judged(error: BaseException) -> _Verdict | None:
+    """What one error says by itself; None where that is nothing."""
     if isinstance(error, _HALTING_TYPES):
         return "halting"
     names = {f"{one.__module__}.{one.__qualname__}" for one in type(error).__mro__}
@@ -153,7 +154,7 @@ def _judged(error: BaseException) -> Any:
     return None
 
 
-def _by_number(error: OSError) -> str | None:
+def _by_number(error: OSError) -> _Verdict | None:
     if error.errno in _FULL:
         return "halting"
     if error.errno in _DENIED or isinstance(error, PermissionError):
@@ -161,18 +162,19 @@ def _by_number(error: OSError) -> str | None:
     return "passing" if error.errno in _PASSING else None
 
 
-def _by_code(code: str | None) -> str | None:
+def _by_code(code: str | None) -> _Verdict | None:
     if code is None:
         return None
     if code.isdecimal():
         return _by_status(int(code))
-    for word, codes in (("passing", _PASSING_CODES), ("halting", _HALTING_CODES), ("denied", _DENIED_CODES)):
-        if code in codes:
-            return word
-    return None
+    if code in _PASSING_CODES:
+        return "passing"
+    if code in _HALTING_CODES:
+        return "halting"
+    return "denied" if code in _DENIED_CODES else None
 
 
-def _by_status(status: int | None) -> str | None:
+def _by_status(status: int | None) -> _Verdict | None:
     """What an answer of HTTP says."""
     if status in (408, 425, 429) or (status is not None and 500 <= status < 600 and status not in (501, 505, 507)):
         return "passing"

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import cached_property
 from typing import Any
 
@@ -75,7 +76,8 @@ class S3Objects:
         while True:
             page = self._system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", **token)
             for entry in page.get("Contents", ()):
-                yield StoredObject(prefix + entry["Key"].removeprefix(base), entry["Size"], entry["LastModified"])
+                changed = entry["LastModified"].astimezone(UTC)
+                yield StoredObject(prefix + entry["Key"].removeprefix(base), entry["Size"], changed)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -91,7 +93,9 @@ class S3Objects:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        return file_system(self.url, {"use_listings_cache": False, **self.options})
+        # One attempt of botocore's, because it would hide for half a minute that nobody answers; attempts are the caller's.
+        config = {"retries": {"max_attempts": 0}, **self.options.get("config_kwargs", {})}
+        return file_system(self.url, {"use_listings_cache": False, **self.options, "config_kwargs": config})
 
     @property
     def _system(self) -> Any:
