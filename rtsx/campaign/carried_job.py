@@ -8,6 +8,7 @@ from typing import Self
 
 import cloudpickle
 
+from rtsx.campaign.distributed_guard import refuse_if_unfit
 from rtsx.campaign.flight import Start
 from rtsx.campaign.job import Job, Outcome
 from rtsx.campaign.process_turn import ProcessTurn
@@ -43,7 +44,10 @@ class CarriedJob:
         ------
         ClusterError
             The job cannot be read here.
+        Reschedule
+            This process is one that the cluster should not have; the scheduler hands the cell to another.
         """
+        refuse_if_unfit()
         job = self._opened()
         with _TURN.taken(alone=start.alone):
             return job(start.cell, start.attempt, run)

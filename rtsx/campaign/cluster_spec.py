@@ -61,7 +61,7 @@ class ClusterSpec:
             raise ClusterError(f"workers and threads are at least 1; got {self.workers} and {self.threads}.")
         if self.memory_bytes is not None and self.memory_bytes < 1:
             raise ClusterError(f"memory_bytes is above 0; got {self.memory_bytes}.")
-        if self.adapt is not None and not 0 <= self.adapt[0] <= self.adapt[1] or self.adapt == (0, 0):
+        if self.adapt is not None and not (0 <= self.adapt[0] <= self.adapt[1] and self.adapt[1] >= 1):
             raise ClusterError(f"adapt is least and most workers, with the most at least 1; got {self.adapt}.")
 
     @property

@@ -25,6 +25,8 @@ def opened(spec: ClusterSpec) -> "Iterator[Client]":
     """
     if spec.kind == "gateway":
         from rtsx.campaign.dask_gateway import gateway_client as client_of
+    elif spec.kind == "scheduler":
+        from rtsx.campaign.local_cluster import scheduler_client as client_of
     else:
         from rtsx.campaign.local_cluster import local_client as client_of
     with client_of(spec) as client:

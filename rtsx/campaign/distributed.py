@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ class _Log:
     flight: Flight
     started: datetime
     began: float
-    crew: Crew = Crew(workers=0, slots=0, gpus=False)
+    crew: Crew = field(default_factory=lambda: Crew(workers=0, slots=0, gpus=False))
     worker_seconds: float = 0.0
 
     def summary(self) -> FlightSummary:
@@ -168,6 +168,11 @@ class _Driver:
         self._looked = now
         if crew.workers:
             self._manned = now
+        elif refusals := self._tasks.refusals():
+            raise ClusterError(
+                f"The cluster has no worker, because those that came were sent away, the last since {refusals[-1]}. Give "
+                "workers the environment of this machine and memory enough, and run the campaign again."
+            )
         elif now - self._manned > self._workers_within_s:
             raise ClusterError(
                 f"The cluster has had no worker for {self._workers_within_s:.0f} s. See in its logs why none starts, and run "

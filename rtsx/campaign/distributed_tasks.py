@@ -13,6 +13,7 @@ import dask
 
 from rtsx.campaign.carried_job import CarriedJob
 from rtsx.campaign.cell_table import Address
+from rtsx.campaign.environment import refusals_topic, release_environment
 from rtsx.campaign.failure import Failure
 from rtsx.campaign.flight import Start
 from rtsx.campaign.job import Job, Outcome
@@ -127,6 +128,11 @@ class CellTasks:
             answers = self._client.run(_active_keys, on_error="ignore")
         return set().union(*answers.values())
 
+    def refusals(self) -> list[str]:
+        """Why workers were sent away, one text for each."""
+        with self._reached():
+            return [text for _, text in self._client.get_events(refusals_topic(self._client))]
+
     def require_scheduler(self) -> None:
         """Refuse to wait for a scheduler that is gone.
 
@@ -139,9 +145,11 @@ class CellTasks:
             raise self._scheduler_lost()
 
     def end(self) -> None:
-        """Take back everything, and let go of the job."""
+        """Take back everything, let go of the job, and leave the cluster as it was found."""
         self.recall()
         self._job = None
+        with self._reached():
+            release_environment(self._client)
 
     def _sent(self) -> "Future":
         """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
@@ -217,7 +225,8 @@ class CellTasks:
         try:
             yield
         except Exception as error:
-            if self._client.status != "running" or isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            cut = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            if cut or self._client.status != "running":
                 raise self._scheduler_lost() from error
             raise
 

@@ -2,16 +2,24 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from dask.utils import format_bytes
+
+from rtsx.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["require_environment", "versions_here"]
+__all__ = ["Needs", "Offer", "release_environment", "require_environment", "versions_here"]
 
 LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
 """Libraries whose versions are compared: they make the bytes, or carry values between processes."""
+GUARD = "rtsx-environment"
+"""Name of the plugin that looks at workers that come later."""
 
 
 def versions_here() -> dict[str, str]:
@@ -23,6 +31,104 @@ def versions_here() -> dict[str, str]:
     ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr']
     """
     return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker has."""
+
+    versions: Mapping[str, str]
+    """Versions of its libraries."""
+    memory_bytes: int
+    """Memory that it may use, bytes; 0 where nothing bounds it."""
+    slots: int
+    """Cells that it would run at a time."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker has to have."""
+
+    versions: Mapping[str, str]
+    """Versions of its libraries."""
+    memory_bytes: int
+    """Memory of one cell, bytes."""
+
+    def lacking(self, offer: Offer) -> str:
+        """What is wrong with a worker, in words; empty where nothing is.
+
+        Examples
+        --------
+        >>> needs = Needs({"zarr": "3.1.6"}, 4 * 2**30)
+        >>> needs.lacking(Offer({"zarr": "3.1.5"}, 6 * 2**30, slots=2))
+        'has zarr 3.1.5 instead of 3.1.6; has 6.00 GiB for 2 cells at a time, which need 8.00 GiB'
+        >>> needs.lacking(Offer({"zarr": "3.1.6"}, 6 * 2**30, slots=1))
+        ''
+        """
+        wrong = self.differing(offer.versions)
+        needed = self.memory_bytes * offer.slots
+        if offer.memory_bytes and needed > offer.memory_bytes:
+            cells = f"{offer.slots} cell{'s' * (offer.slots > 1)} at a time, which need{'s' * (offer.slots == 1)}"
+            wrong.append(f"has {format_bytes(offer.memory_bytes)} for {cells} {format_bytes(needed)}")
+        return "; ".join(wrong)
+
+    def differing(self, versions: Mapping[str, str]) -> list[str]:
+        """Versions that are others, in words."""
+        return [
+            f"has {name} {versions.get(name, 'missing')} instead of {wanted}"
+            for name, wanted in self.versions.items()
+            if versions.get(name, "missing") != wanted
+        ]
+
+
+def require_environment(client: "Client", *, versions: Mapping[str, str], memory_bytes: int) -> None:
+    """Refuse a cluster that would make other bytes than this process, or run out of memory.
+
+    Workers that come later are looked at before they run a task, and sent away if they do not fit, until
+    `release_environment` is called or a run ends.
+
+    Parameters
+    ----------
+    client
+        Of the cluster; it may have no worker yet.
+    versions
+        What `versions_here` gives on the client.
+    memory_bytes
+        Memory of one cell, bytes. A worker runs as many at a time as it has GPUs, or threads where it has none.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler or a worker has other versions or too little memory; names all that differ.
+    """
+    from rtsx.campaign.distributed_guard import Guard, offers_of, scheduler_versions
+
+    needs = Needs(versions, memory_bytes)
+    wrong = _wrong("the scheduler", "; ".join(needs.differing(scheduler_versions(client))))
+    for address, offer in sorted(offers_of(client).items()):
+        wrong += _wrong(f"worker {address}", needs.lacking(offer))
+    if wrong:
+        told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        raise ClusterError(
+            f"The cluster is not fit to run what this machine planned:\n{told}\nGive all machines one environment, such as one "
+            "container image, and workers enough memory or fewer threads."
+        )
+    client.register_plugin(Guard(needs, topic=refusals_topic(client)), name=GUARD)
+
+
+def release_environment(client: "Client") -> None:
+    """Let workers of any kind join again; nothing happens where none were refused."""
+    with suppress(ValueError):  # there is no such plugin
+        client.unregister_worker_plugin(GUARD)
+
+
+def refusals_topic(client: "Client") -> str:
+    """Topic of the scheduler's events at which workers that were sent away say why."""
+    return f"{GUARD}-{client.id}"
+
+
+def _wrong(who: str, what: str) -> list[str]:
+    return [f"- {who} {what}"] if what else []
 
 
 def _version(name: str) -> str:

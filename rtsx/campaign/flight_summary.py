@@ -47,14 +47,11 @@ class FlightSummary:
 
     def __str__(self) -> str:
         """Lines for people."""
-        lines = [
-            f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} done before, "
-            f"{len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"
-        ]
+        counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} done before"
+        lines = [f"{counts}, {len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"]
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
-        for failure in self.set_aside[:10]:
-            lines.append(f"set aside: cell {failure.cell}: {failure.error}: {failure.message}")
+        lines += [f"set aside: cell {gone.cell}: {gone.error}: {gone.message}" for gone in self.set_aside[:10]]
         if len(self.set_aside) > 10:
             lines.append(f"... and {len(self.set_aside) - 10} more")
         return "\n".join(lines)

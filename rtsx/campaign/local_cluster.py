@@ -1,0 +1,64 @@
+"""A client of workers on this machine, or of a scheduler that runs already."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.errors import ClusterError
+
+__all__ = ["local_client", "scheduler_client"]
+
+CONNECT_S = 20.0
+"""Seconds in which a scheduler has to answer."""
+
+
+@contextmanager
+def local_client(spec: ClusterSpec) -> Iterator[Client]:
+    """A client of worker processes on this machine, which end with it.
+
+    Raises
+    ------
+    ClusterError
+        The processes do not start.
+    """
+    least, most = spec.adapt or (spec.workers or 1, spec.workers or 1)
+    # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        try:
+            cluster = LocalCluster(
+                n_workers=least,
+                threads_per_worker=spec.threads,
+                memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
+                processes=True,
+                dashboard_address=":0",
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
+    with cluster:
+        if most > least:
+            cluster.adapt(minimum=least, maximum=most)
+        with Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
+    """A client of a scheduler that runs already, and goes on after it.
+
+    Raises
+    ------
+    ClusterError
+        It does not answer.
+    """
+    try:
+        client = Client(spec.scheduler, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
+            "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
+        ) from error
+    with client:
+        yield client
