@@ -12,8 +12,8 @@ from rtsx.cube.recipe import CubeRecipe
 
 __all__ = ["describe_recipe", "difference"]
 
-_LEFT_OUT = frozenset({"access"})
-"""Fields that change no pixel; `access` also holds the keys of servers."""
+_LEFT_OUT = frozenset({"access", "stamp"})
+"""Fields that change no pixel, or only tell that pixels changed; `access` also holds the keys of servers."""
 
 
 def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rtsx.errors import MissingGroundWarning
 
-__all__ = ["Gap", "noted_gaps", "report_gap"]
+__all__ = ["Gap", "note_gaps", "noted_gaps", "report_gap"]
 
 
 @dataclass(frozen=True, order=True)
@@ -31,6 +31,11 @@ def report_gap(gap: Gap, *, reason: str) -> None:
     if noted is not None:
         noted.append(gap)
     warnings.warn(f"{reason} It is left out.", MissingGroundWarning, stacklevel=3)
+
+
+def note_gaps(gaps: list[Gap]) -> None:
+    """Add all gaps that this thread reports from now on to a list; for threads of a pool, which never leave a block."""
+    _NOTED.set(gaps)
 
 
 @contextmanager

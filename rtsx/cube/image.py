@@ -54,6 +54,8 @@ class AssetBands:
     """Key of the asset in its item, for messages; empty for plain files."""
     opener: Literal["gdal", "zarr"] = "gdal"
     """What reads the file."""
+    stamp: str = ""
+    """What the item says of the file's content: a checksum, an ETag, or when it was changed; empty where it says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from rtsx.cube.stac.bands import Band, called_alike
 from rtsx.cube.stac.choice import Choice, choose
 from rtsx.cube.stac.footprint import item_footprint, lies_on, with_native_edges
 from rtsx.cube.stac.hrefs import absolute_href, base_of, signer_named
-from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, sun_of, time_of
+from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, stamp_of, sun_of, time_of
 from rtsx.cube.stac.projection import stated_geobox
 from rtsx.cube.stac.sentinel2 import packing_of
 from rtsx.errors import CubeError
@@ -184,6 +184,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         add_offset=0.0 if offset is None else offset,
         asset=draft.choice.asset,
         opener="zarr" if _is_zarr(draft) else "gdal",
+        stamp=stamp_of(draft.item, draft.choice.asset),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rtsx.errors import CubeError
 
-__all__ = ["ItemDict", "cloud_cover_of", "item_name", "sun_of", "time_of"]
+__all__ = ["ItemDict", "cloud_cover_of", "item_name", "stamp_of", "sun_of", "time_of"]
 
 ItemDict = Mapping[str, Any]
 """A STAC item as JSON has it. Plain mappings instead of pystac's items, because those are migrated when they are read,
@@ -17,6 +17,7 @@ _SUN_AZIMUTH = ("view:sun_azimuth", "eo:sun_azimuth", "s2:mean_solar_azimuth", "
 _SUN_ELEVATION = ("view:sun_elevation", "eo:sun_elevation", "sun_elevation")
 _SUN_ZENITH = ("s2:mean_solar_zenith",)
 _CLOUD_COVER = ("eo:cloud_cover",)
+_CHECKSUMS = ("file:checksum", "checksum:multihash", "e-tag", "etag")
 
 
 def item_name(item: ItemDict) -> str:
@@ -54,6 +55,23 @@ def time_of(item: ItemDict) -> datetime | None:
     if (start or end) is not None and properties.get("datetime") is None:
         return start or end
     return None
+
+
+def stamp_of(item: ItemDict, asset: str) -> str:
+    """What an item says of the content of an asset's file: its checksum or ETag, else when asset or item were changed.
+
+    Examples
+    --------
+    >>> item = {"assets": {"data": {"file:checksum": "1220abcd"}, "udm2": {}}, "properties": {"updated": "2024-08-01"}}
+    >>> stamp_of(item, "data"), stamp_of(item, "udm2"), stamp_of({"assets": {"data": {}}}, "data")
+    ('file:checksum=1220abcd', 'updated=2024-08-01', '')
+    """
+    stated = item["assets"][asset]
+    for key in _CHECKSUMS:
+        if stated.get(key):
+            return f"{key}={stated[key]}"
+    updated = stated.get("updated") or (item.get("properties") or {}).get("updated")
+    return f"updated={updated}" if updated else ""
 
 
 def cloud_cover_of(item: ItemDict) -> float | None:
