@@ -1,6 +1,6 @@
 """Configs: YAML files as strict models, and the values that they mean.
 
-What trains and judges loads when it is first used, because a cube that is opened needs no torch.
+What trains, judges and maps regions loads when it is first used, because a cube that is opened needs no torch.
 """
 
 from importlib import import_module
@@ -12,6 +12,8 @@ from rtsx.config.files import cube_schema, load_cube_config, load_cube_recipe
 from rtsx.config.opening import open_cube
 
 if TYPE_CHECKING:
+    from rtsx.config.campaign import CampaignConfig
+    from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
     from rtsx.config.predecessor import ImportedTraining, import_training
     from rtsx.config.scene import SceneConfig
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Build",
+    "CampaignConfig",
     "CubeConfig",
     "EvaluateConfig",
     "ImportedTraining",
     "SceneConfig",
     "TrainConfig",
     "build_cube",
+    "campaign_schema",
     "cube_schema",
     "evaluation_schema",
     "import_training",
+    "load_campaign",
+    "load_campaign_config",
     "load_cube_config",
     "load_cube_recipe",
     "load_evaluate_config",
@@ -40,12 +46,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CampaignConfig": "rtsx.config.campaign",
     "EvaluateConfig": "rtsx.config.evaluate",
     "ImportedTraining": "rtsx.config.predecessor",
     "SceneConfig": "rtsx.config.scene",
     "TrainConfig": "rtsx.config.train",
+    "campaign_schema": "rtsx.config.campaign_files",
     "evaluation_schema": "rtsx.config.evaluate",
     "import_training": "rtsx.config.predecessor",
+    "load_campaign": "rtsx.config.campaign_files",
+    "load_campaign_config": "rtsx.config.campaign_files",
     "load_evaluate_config": "rtsx.config.evaluate",
     "load_train_config": "rtsx.config.training",
     "load_training_recipe": "rtsx.config.training",

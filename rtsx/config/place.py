@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.config.strict import FilePath, Strict
 from rtsx.cube.source import Period
 from rtsx.errors import ConfigError
-from rtsx.grid import Cell, Grid
+from rtsx.grid import Cell, Grid, lonlat_region
 
 __all__ = ["GridConfig", "PeriodConfig", "RegionConfig"]
 
@@ -142,10 +142,28 @@ class PeriodConfig(Strict):
         return cls(start=period.start, end=period.end, months=period.months)
 
 
+_LONGEST_EDGE_M = 1000.0
+"""Edges of projected ground are densified to this before they are turned into degrees: then they are true to a metre."""
+
+
+def _lonlat(table: gpd.GeoDataFrame) -> BaseGeometry:
+    """The union of a table's features in degrees.
+
+    Projected polygons are united before and not after, because one across the antimeridian or around a pole, vertex by vertex
+    in degrees, is another polygon, of the rest of the parallel.
+    """
+    if table.crs is None or not table.crs.is_projected or not table.geom_type.isin(["Polygon", "MultiPolygon"]).all():
+        return table.to_crs("EPSG:4326").union_all()
+    ground = shapely.make_valid(table.union_all())
+    polygons = [part for part in shapely.get_parts(ground) if part.area > 0]
+    metres = table.crs.axis_info[0].unit_conversion_factor
+    return lonlat_region(shapely.union_all(polygons), table.crs.to_wkt(), longest=_LONGEST_EDGE_M / metres)
+
+
 def _read(file: str) -> BaseGeometry:
     try:
         table = gpd.read_parquet(file) if Path(file).suffix == ".parquet" else gpd.read_file(file)
-        region = shapely.force_2d(table.to_crs("EPSG:4326").union_all())
+        region = shapely.force_2d(_lonlat(table))
     except (OSError, ValueError, DataSourceError) as error:  # also for a table without a CRS
         raise ConfigError(f"The region in {file} cannot be read: {error}. Give a vector file with a CRS.") from error
     if region.is_empty:

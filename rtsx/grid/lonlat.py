@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
-from shapely import MultiPolygon, Polygon, box, segmentize, union_all
+from shapely import MultiPolygon, Polygon, box, difference, get_parts, make_valid, segmentize, union_all
 from shapely.affinity import translate
 
-__all__ = ["lonlat_polygon"]
+__all__ = ["lonlat_polygon", "lonlat_region"]
 
 _POLE_TOLERANCE = 1e-9
 """Degrees from a pole within which a vertex has no longitude of its own."""
@@ -36,6 +36,35 @@ def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
     transformer = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(ring[:, 0], ring[:, 1])
     return _split(_unwrapped(np.column_stack([lon, lat])))
+
+
+def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -> Polygon | MultiPolygon:
+    """Projected ground in EPSG:4326: polygons with holes, any number of them, also around a pole or across the antimeridian.
+
+    Parameters
+    ----------
+    region
+        Polygons in CRS units.
+    crs
+        Anything that pyproj reads.
+    longest
+        Length of an edge above which it is densified, because a straight one is curved in degrees; CRS units.
+
+    Examples
+    --------
+    >>> ring = box(-2000, -2000, 2000, 2000) - box(-1000, -1000, 1000, 1000)
+    >>> around_the_pole = lonlat_region(ring, "EPSG:3413", longest=100.0)
+    >>> 89.98 < around_the_pole.bounds[3] < 90, around_the_pole.bounds[2]
+    (True, 180.0)
+    """
+    parts = []
+    for part in get_parts(region):
+        dense = segmentize(part, longest)
+        outline = lonlat_polygon(Polygon(dense.exterior), crs)
+        holes = [lonlat_polygon(Polygon(ring), crs) for ring in dense.interiors]
+        parts.append(difference(make_valid(outline), union_all([make_valid(hole) for hole in holes])))
+    joined = union_all(parts)
+    return joined if isinstance(joined, Polygon) else MultiPolygon([one for one in get_parts(joined) if one.area > 0])
 
 
 def _unwrapped(ring: NDArray[np.float64]) -> Polygon:

@@ -5,7 +5,7 @@ import pytest
 from pyproj import Geod, Transformer
 from shapely import MultiPolygon, Point, Polygon, box
 
-from rtsx.grid import Grid, lonlat_polygon
+from rtsx.grid import Grid, lonlat_polygon, lonlat_region
 
 TO_LONLAT = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True)
 
@@ -52,3 +52,12 @@ def test_a_ring_around_the_south_pole_reaches_it() -> None:
 
 def test_the_corner_on_the_pole_is_kept() -> None:
     assert Grid.arctic()[0, 0].lonlat.bounds[3] == 90
+
+
+@pytest.mark.parametrize("middle", [(0.0, 0.0), (-1_750_000.0, 1_750_000.0), (1_200_000.0, -1_500_000.0)])
+def test_many_polygons_with_holes_come_back(middle: tuple[float, float]) -> None:
+    x, y = middle
+    ring = box(x - 9e4, y - 9e4, x + 9e4, y + 9e4) - box(x - 4e4, y - 4e4, x + 3e4, y + 5e4)
+    ground = MultiPolygon([ring, box(x + 2e5, y, x + 3e5, y + 1e5)])
+    again = Grid.arctic().projected(lonlat_region(ground, "EPSG:3413", longest=1000.0))
+    assert again.symmetric_difference(ground).area < 1e-4 * ground.area

@@ -1,0 +1,232 @@
+"""The config of a campaign: what it means, what it refuses, and that it comes back."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import shapely
+import yaml
+from pydantic import BaseModel
+
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.campaign.prices import Prices
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
+from rtsx.config.choices import OutlineConfig, PredictionConfig, PricesConfig, RetryConfig
+from rtsx.config.cluster import ClusterConfig
+from rtsx.config.files import load_cube_recipe
+from rtsx.errors import BundleError, ConfigError
+from rtsx.model import ModelBundle
+from rtsx.synthetic import demo_bundle_path
+
+BOX = [-132.05, 67.38, -131.95, 67.42]
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    """A campaign with nothing said that need not be."""
+    return {
+        "name": "small",
+        "year": 2024,
+        "region": BOX,
+        "cube": {
+            "grid": {"cell_size": 512},
+            "period": {"years": "{year}", "months": [7]},
+            "sources": {"scene": {"files": "images/{year}.tif", "layers": ["blue", "green", "red", "nir"]}},
+        },
+        "model": "demo",
+        "output": "out",
+    }
+
+
+def write(folder: Path, values: dict[str, Any], name: str = "campaign.yaml") -> Path:
+    path = folder / name
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def test_what_is_not_said_is_what_a_recipe_says(tmp_path: Path, values: dict[str, Any]) -> None:
+    recipe = load_campaign(write(tmp_path, values))
+    usual = CampaignRecipe(
+        name="small",
+        year=2024,
+        region=shapely.box(*BOX),
+        cube=recipe.cube,
+        bundles=recipe.bundles,
+        output=str(tmp_path / "out"),
+        shard=512,  # no larger than the cell
+        chunk=512,
+    )
+    assert recipe == usual
+    assert [bundle.digest for bundle in recipe.bundles] == [ModelBundle.open(demo_bundle_path()).digest]
+
+
+def test_everything_said_arrives(tmp_path: Path, values: dict[str, Any]) -> None:
+    said = {
+        "without": {"wkt": "POLYGON ((-132 67.4, -131.9 67.4, -131.9 67.5, -132 67.4))"},
+        "extent": {"bbox": [-140, 60, -130, 70]},
+        "model": [str(demo_bundle_path()), "demo"],
+        "prediction": {
+            "tile": 256, "overlap": 64, "trim": 16, "blend": "linear", "batch_size": 3, "device": "cpu",
+            "precision": "float32", "backend": "onnx", "augment": "hflip", "scales": [1, 0.5], "merge": "max", "memory": "8GB",
+        },
+        "outlines": {"min_area_m2": 100, "threshold": 0.4, "edge_distance": 3},
+        "cogs": True,
+        "shard": 256,
+        "chunk": 128,
+        "output": "s3://bucket/map",
+        "storage_options": {"anon": True},
+        "retry": {"attempts": 2, "backoff_s": 1, "longest_backoff_s": 9, "most_failures": 7, "lease_s": 60},
+        "prices": {"device_hour": 1.5, "gigabyte_month": 0.02, "gigabyte_read": 0.1, "currency": "USD"},
+    }  # fmt: skip
+    recipe = load_campaign(write(tmp_path, {**values, **said}))
+    assert recipe.without == shapely.from_wkt(said["without"]["wkt"])
+    assert recipe.extent == shapely.box(-140, 60, -130, 70)
+    assert len(recipe.bundles) == 2
+    assert recipe.prediction == PredictionSpec(
+        tile=256, overlap=64, trim=16, blend="linear", batch_size=3, device="cpu", precision="float32", backend="onnx",
+        augment=("hflip",), scales=(1.0, 0.5), merge="max", memory_bytes=8_000_000_000,
+    )  # fmt: skip
+    assert recipe.outlines == OutlineSpec(min_area_m2=100, threshold=0.4, edge_distance=3)
+    assert (recipe.cogs, recipe.shard, recipe.chunk) == (True, 256, 128)
+    assert (recipe.output, recipe.storage_options) == ("s3://bucket/map", {"anon": True})
+    assert recipe.retry == RetrySpec(attempts=2, backoff_s=1, longest_backoff_s=9, most_failures=7, lease_s=60)
+    assert recipe.prices == Prices(device_hour=1.5, gigabyte_month=0.02, gigabyte_read=0.1, currency="USD")
+
+
+@pytest.mark.parametrize(
+    ("config", "spec"),
+    [
+        (PredictionConfig, PredictionSpec),
+        (OutlineConfig, OutlineSpec),
+        (RetryConfig, RetrySpec),
+        (PricesConfig, Prices),
+        (ClusterConfig, ClusterSpec),
+    ],
+)
+def test_a_part_has_the_words_and_the_defaults_of_the_library(config: Any, spec: type) -> None:
+    renamed = {"memory_bytes": "memory"}
+    model: type[BaseModel] = config
+    assert set(model.model_fields) == {renamed.get(field.name, field.name) for field in fields(spec)}
+    assert config().spec() == spec()
+
+
+def test_the_year_stands_in_the_cube_and_may_be_another(tmp_path: Path, values: dict[str, Any]) -> None:
+    path = write(tmp_path, values)
+    for year in (2024, 2025):
+        recipe = load_campaign(path, year=None if year == 2024 else year)
+        (source,) = recipe.cube.sources
+        assert recipe.year == year
+        assert f"images/{year}.tif" in repr(source.images)
+        assert source.period is not None
+        assert (source.period.start.year, source.period.end.year) == (year, year)
+    del values["year"]
+    bare = write(tmp_path, values)
+    assert load_campaign_config(bare, year=2023).year == 2023
+    with pytest.raises(ConfigError, match="year of the map is missing; say it here, or to the command with --year"):
+        load_campaign_config(bare)
+
+
+def test_the_cube_may_be_a_file_of_its_own(tmp_path: Path, values: dict[str, Any]) -> None:
+    (tmp_path / "cubes").mkdir()
+    write(tmp_path / "cubes", values["cube"], "cube-2024.yaml")
+    named = load_campaign(write(tmp_path, {**values, "cube": "cubes/cube-{year}.yaml"}))
+    # Its paths count from its own folder.
+    assert str(tmp_path / "cubes" / "images" / "2024.tif") in repr(named.cube.sources[0].images)
+    values["cube"]["sources"]["scene"]["layer"] = values["cube"]["sources"]["scene"].pop("layers")
+    write(tmp_path / "cubes", values["cube"], "cube-2024.yaml")
+    with pytest.raises(ConfigError, match=r"cube: .*cube-2024\.yaml.*layer: unknown key; did you mean 'layers'"):
+        load_campaign_config(tmp_path / "campaign.yaml")
+
+
+def test_the_region_of_the_cube_serves_where_none_is_named(tmp_path: Path, values: dict[str, Any]) -> None:
+    del values["region"]
+    with pytest.raises(ConfigError, match="a campaign needs a region"):
+        load_campaign_config(write(tmp_path, values))
+    values["cube"]["region"] = {"bbox": BOX}
+    path = write(tmp_path, values)
+    assert load_campaign(path).region == shapely.box(*BOX)
+    values["region"] = {"north_of": 75}
+    assert load_campaign(write(tmp_path, values)).region.bounds == (-180, 75, 180, 90)
+    assert load_campaign(path).cube.region is None
+    # So that a recipe, and with it the digest of the plan, does not depend on where the region is said.
+    assert (
+        load_cube_recipe(write(tmp_path, load_campaign_config(path).resolved().cube.model_dump(mode="json"))).region
+        is None
+    )
+
+
+@pytest.mark.parametrize("outlines", [False, True, {"threshold": 0.3}])
+def test_a_config_comes_back_with_everything_said(tmp_path: Path, values: dict[str, Any], outlines: Any) -> None:
+    more = {"outlines": outlines, "cluster": {"workers": 2, "memory": "4GB"}, "storage_options": {"key": "secret"}}
+    resolved = load_campaign_config(write(tmp_path, {**values, **more})).resolved()
+    again = tmp_path / "elsewhere" / "again.yaml"
+    again.parent.mkdir()
+    again.write_text(resolved.to_yaml())
+    read = load_campaign_config(again)
+    assert read == resolved == read.resolved()
+    assert (read.outlines is None) == (outlines is False)
+    assert "secret" not in resolved.without_secrets().to_yaml()
+    assert load_campaign_config(again).recipe().cube == load_campaign(tmp_path / "campaign.yaml").cube
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"modle": "demo"}, r"line \d+, modle: unknown key; did you mean 'model'"),
+        ({"retry": {"attempt": 3}}, r"retry\.attempt: unknown key; did you mean 'attempts'"),
+        ({"prediction": {"backend": "auto"}}, r"prediction\.backend: .*'eager'"),
+        ({"name": "a/b"}, "line 1, name: "),
+        ({"year": 20}, "line 2, year: "),
+        ({"output": "maps/{year}"}, "output is the same for all years"),
+        ({"model": []}, "model: a campaign needs a model"),
+        ({"cluster": {"scheduler": "tcp://a:1", "workers": 2}}, "cluster: .*used as they are"),
+        ({"cluster": {"gateway": "http://a", "adapt": [0, 4], "memory": "4GB"}}, "cluster: threads and memory are"),
+        ({"cluster": {"memory": "four"}}, r"cluster\.memory: memory is a number with a unit"),
+        ({"region": "arctic", "extent": {"cell": "r001c001"}}, r"extent\.cell: unknown key"),
+    ],
+)
+def test_what_is_wrong_is_told_by_line(
+    tmp_path: Path, values: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_campaign_config(write(tmp_path, {**values, **change}))
+
+
+def test_what_only_shows_in_the_recipe_names_the_file(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"campaign\.yaml: A cell is whole shards"):
+        load_campaign(write(tmp_path, {**values, "shard": 300}))
+    with pytest.raises(ConfigError, match=r"campaign\.yaml: The region in .*absent\.gpkg cannot be read"):
+        load_campaign(write(tmp_path, {**values, "without": "absent.gpkg"}))
+    with pytest.raises(BundleError, match="absent-bundle"):
+        load_campaign(write(tmp_path, {**values, "model": "absent-bundle"}))
+
+
+def test_braces_without_quotes_are_explained(tmp_path: Path, values: dict[str, Any]) -> None:
+    path = write(tmp_path, values)
+    path.write_text(path.read_text().replace("'{year}'", "{year}"))
+    with pytest.raises(ConfigError, match=r'cube: {year} stands in quotes, "{year}"'):
+        load_campaign_config(path)
+
+
+def test_the_schema_takes_what_the_config_takes(tmp_path: Path, values: dict[str, Any]) -> None:
+    schema = campaign_schema()
+    spelt: list[dict[str, Any]] = [
+        {},
+        {"region": "arctic", "without": "sea.gpkg", "outlines": False, "model": ["demo", "demo"]},
+        {"region": ["42_18", "42_19"], "outlines": True, "prediction": {"augment": ["hflip"]}},
+        {"region": {"north_of": 66}, "cluster": {"memory": "8GB", "workers": 2}},
+    ]
+    for change in spelt:
+        jsonschema.validate({**values, **change}, schema)
+        load_campaign_config(write(tmp_path, {**values, **change}))
+    with pytest.raises(jsonschema.ValidationError, match="regoin"):
+        jsonschema.validate({**values, "regoin": "arctic"}, schema)
+    published = Path(__file__).parents[2] / "configs" / "campaign.schema.json"
+    assert json.loads(published.read_text()) == json.loads(json.dumps(schema))
