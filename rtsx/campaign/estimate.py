@@ -1,16 +1,17 @@
 """What a campaign will take, reckoned from its plan: tiles, memory, bytes, hours and money, printed before any is spent."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.sampling import opened_sample
-from rtsx.campaign.task_memory import task_memory
+from rtsx.campaign.task_memory import TaskMemory
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.members import habits_of
 from rtsx.inference.memory import available_bytes, largest_tile
+from rtsx.tiling import TilePlan
 
 __all__ = ["CampaignEstimate"]
 
@@ -85,14 +86,11 @@ class CampaignEstimate:
             No source can be asked for the dtypes of the layers.
         """
         sample = opened_sample(recipe.cube, plan.cells)
-        stored = 1 + sum(sample[name].dtype.itemsize for name in plan.prediction.layers)
+        memory = TaskMemory.of(recipe, sample, layers=plan.prediction.layers)
         work, prices = plan.work, recipe.prices
-        read = work.n_read * stored
+        read = work.n_read * memory.stored_bytes
         written = work.n_pixels * _written_bytes_per_pixel(plan)
         hours = None if seconds_per_tile is None else work.n_tiles * seconds_per_tile / 3600
-        memory = task_memory(
-            plan, recipe.bundles, stored_bytes_per_pixel=stored, batch_size=recipe.prediction.batch_size
-        )
         return cls(
             name=plan.name,
             year=plan.year,
@@ -102,8 +100,8 @@ class CampaignEstimate:
             tiles=work.n_tiles,
             tiling=_tiling_told(plan),
             over_compute=work.over_compute,
-            over_compute_of_larger=MappingProxyType(dict(_of_larger(plan, recipe))),
-            memory_bytes=memory.total_bytes,
+            over_compute_of_larger=MappingProxyType(dict(_of_larger(plan, recipe, memory))),
+            memory_bytes=memory.reckoned(plan.prediction.tiling).total_bytes,
             read_bytes=read,
             write_bytes=written,
             device_hours=hours,
@@ -146,16 +144,26 @@ def _tiling_told(plan: CampaignPlan) -> str:
     return f"{tiling.tile:,} px, overlap {tiling.overlap}, trim {tiling.trim}, {tiling.blend}"
 
 
-def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe) -> Iterator[tuple[int, float]]:
+def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -> Iterator[tuple[int, float]]:
     """Over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
     spec = recipe.prediction
     habits = habits_of(recipe.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend))
-    largest = largest_tile(recipe.bundles, device=spec.device, available=spec.memory_bytes or available_bytes())
+    available = spec.memory_bytes or available_bytes()
     for factor in _LARGER:
-        side = factor * plan.grid.cell_size
-        value = over_compute_of_cells(side, habits=habits, spec=spec, largest=largest)
+        larger = replace(memory, side=factor * memory.side)
+
+        def fits(tiling: TilePlan, larger: TaskMemory = larger) -> bool:
+            return larger.reckoned(tiling).total_bytes <= available
+
+        value = over_compute_of_cells(
+            larger.side,
+            habits=habits,
+            spec=spec,
+            largest=largest_tile(recipe.bundles, device=spec.device, available=available),
+            fits=fits,
+        )
         if value < plan.work.over_compute * (1 - _WORTH_TELLING):
-            yield side, value
+            yield larger.side, value
 
 
 def _product(amount: float | None, price: float | None) -> float | None:

@@ -7,13 +7,14 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.refusals import require_untimed
 from rtsx.campaign.sampling import opened_sample
+from rtsx.campaign.task_memory import TaskMemory
 from rtsx.campaign.tiling import campaign_tiling
 from rtsx.cube import geobox_of, layer_names, pixel_m
 from rtsx.cube.description import describe_recipe
 from rtsx.errors import CampaignError
 from rtsx.inference.members import check_runtime, ensemble, habits_of, warn_of_pixel_size
 from rtsx.inference.memory import available_bytes, largest_tile
-from rtsx.inference.planning import packings_of, prediction_plan
+from rtsx.inference.planning import needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle
 from rtsx.tiling import TilePlan
 
@@ -42,6 +43,8 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
         The region has no cell or no images, a source has time steps, or the backend is left open.
     BundleError, PlanError
         Layers, units, tile, overlap or turns do not go with the bundles.
+    MemoryPlanError
+        A worker has no memory for one cell.
     CubeError
         A source cannot be asked.
 
@@ -54,7 +57,11 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     _check(recipe)
     choice = chosen_cells(grid, recipe.region, without=recipe.without, extent=recipe.extent)
     sample = opened_sample(recipe.cube, choice.cells)
-    tiling = _tiling(recipe, bundles, choice, like=like)
+    available = spec.memory_bytes or available_bytes()
+    memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
+    tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)
+    if like is None:  # else it was asked before, perhaps for larger machines than this one
+        memory.reckoned(tiling).require(available)
     prediction = prediction_plan(
         bundles,
         layers=layer_names(sample),
@@ -105,10 +112,15 @@ def _check(recipe: CampaignRecipe) -> None:
 
 
 def _tiling(
-    recipe: CampaignRecipe, bundles: tuple[ModelBundle, ...], choice: CellChoice, *, like: CampaignPlan | None
+    recipe: CampaignRecipe,
+    bundles: tuple[ModelBundle, ...],
+    choice: CellChoice,
+    *,
+    memory: TaskMemory,
+    available: int,
+    like: CampaignPlan | None,
 ) -> TilePlan:
     spec, grid = recipe.prediction, recipe.cube.grid
-    largest = largest_tile(bundles, device=spec.device, available=spec.memory_bytes or available_bytes())
     is_alike = (
         spec.tile == "auto"
         and like is not None
@@ -122,7 +134,8 @@ def _tiling(
         side=grid.cell_size,
         habits=habits_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
         spec=spec,
-        largest=largest,
+        largest=largest_tile(bundles, device=spec.device, available=available),
+        fits=lambda tiling: memory.reckoned(tiling).total_bytes <= available,
         settled=like.prediction.tiling.tile if is_alike and like is not None else None,
     )
 

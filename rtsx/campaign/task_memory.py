@@ -1,53 +1,76 @@
 """Memory of one task of a campaign, reckoned before anything runs. Pure, but for walking the networks' tensors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rtsx.campaign.plan import CampaignPlan
+import xarray as xr
+
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.tiling import widest_read
 from rtsx.inference.memory import MemoryPlan
 from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel
+from rtsx.tiling import TilePlan
 
-__all__ = ["task_memory"]
+__all__ = ["TaskMemory"]
 
 # Bands of stored pixels at a time: the one at work, the one that is read meanwhile, and both once more while they are joined.
 _BANDS = 4
-# Blocks of network input and of answers at a time: the one at work, and what waits for the tiles below.
+# Blocks of network input, and bands of answers, at a time: what is at work, and what waits for the tiles below.
 _BLOCKS = 2
-# Side of what the windows of one block span where a tile is smaller.
+# What the windows of one block or band span where a tile is smaller, px.
 _SPAN = 2048
 # What the scratch of convolutions takes on top of the tensors themselves.
 _SCRATCH = 2.0
-# Copies of a cell's answers: while they are outlined, labels of four bytes stand beside each map.
+# Of a pixel of a cell whose objects are outlined: a label beside each map.
 _LABEL_BYTES = 4
 
 
-def task_memory(
-    plan: CampaignPlan, bundles: Sequence[ModelBundle], *, stored_bytes_per_pixel: int, batch_size: int | None
-) -> MemoryPlan:
-    """What a worker process needs for one cell at most, besides libraries and weights.
+@dataclass(frozen=True, kw_only=True)
+class TaskMemory:
+    """What decides the memory of a task but for its tiles."""
 
-    Parameters
-    ----------
-    plan
-        What is run.
-    bundles
-        Those of the plan.
-    stored_bytes_per_pixel
-        Of all layers that are read, and of the validity.
-    batch_size
-        Tiles per forward pass; None for the one of a CPU.
-    """
-    tiling, side = plan.prediction.tiling, plan.grid.cell_size
-    span = max(tiling.tile, _SPAN)
-    across = min(side + 2 * tiling.tile, plan.shape[1])
-    block = min(span, plan.shape[0]) * min(span, across)
-    band = min(span, plan.shape[0]) * across
-    inputs = {(bundle.inputs, bundle.fill) for bundle in bundles}
-    classes = len(plan.prediction.classes)
-    kept = side**2 * (2 * classes + 1)
-    return MemoryPlan(
-        window_bytes=_BANDS * band * stored_bytes_per_pixel
-        + _BLOCKS * block * 4 * sum(len(layers) for layers, _ in inputs),
-        answer_bytes=_BLOCKS * 4 * classes * band + kept + (0 if plan.outlines is None else side**2 * _LABEL_BYTES),
-        network_bytes=int(_SCRATCH * max(map(network_bytes_per_pixel, bundles)) * (batch_size or 1) * tiling.tile**2),
-    )
+    bundles: Sequence[ModelBundle]
+    """What is run."""
+    stored_bytes: int
+    """Of one pixel of all layers that are read, and of its validity."""
+    side: int
+    """Side of a cell, px."""
+    is_outlined: bool
+    """Whether objects are outlined."""
+    batch_size: int | None
+    """Tiles per forward pass; None for the one of a CPU."""
+
+    @classmethod
+    def of(cls, recipe: CampaignRecipe, sample: xr.Dataset, *, layers: Sequence[str]) -> "TaskMemory":
+        """Of a recipe, whose layers are stored as those of the cube of a cell are; reads no pixel."""
+        return cls(
+            bundles=recipe.bundles,
+            stored_bytes=1 + sum(sample[name].dtype.itemsize for name in layers),
+            side=recipe.cube.grid.cell_size,
+            is_outlined=recipe.outlines is not None,
+            batch_size=recipe.prediction.batch_size,
+        )
+
+    def reckoned(self, tiling: TilePlan) -> MemoryPlan:
+        """What a worker process needs for one cell at most, besides libraries and weights.
+
+        Parameters
+        ----------
+        tiling
+            Of the whole map.
+        """
+        across = widest_read(tiling, side=self.side)
+        span = max(tiling.tile, _SPAN)
+        height = min(span, self.side + 2 * tiling.tile)
+        inputs = {(bundle.inputs, bundle.fill) for bundle in self.bundles}
+        classes = len(self.bundles[0].classes)
+        kept = 2 * classes + 1 + (_LABEL_BYTES if self.is_outlined else 0)
+        return MemoryPlan(
+            window_bytes=_BANDS * height * across * self.stored_bytes
+            + _BLOCKS * height * min(span, across) * 4 * sum(len(layers) for layers, _ in inputs),
+            answer_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
+            network_bytes=int(
+                _SCRATCH * max(map(network_bytes_per_pixel, self.bundles)) * (self.batch_size or 1) * tiling.tile**2
+            ),
+        )

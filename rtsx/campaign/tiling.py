@@ -4,7 +4,9 @@ Every cell computes all tiles that answer for it, so that no cell waits for anot
 computed twice. Where tiles are cropped and their step divides the cell, none is: their seams lie on the cells' borders.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.inference.choice import Habits, chosen_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
-__all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells"]
+__all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells", "widest_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,6 @@ class CellWork:
     """Side of a tile, px."""
     n_read: int
     """Pixels that they read of each layer, halo included."""
-    largest_read: int
-    """Pixels of the largest window that a cell reads."""
 
     @property
     def over_compute(self) -> float:
@@ -74,8 +74,20 @@ def cell_work(
         n_tiles=int(tiles.sum()),
         tile=tiling.tile,
         n_read=int(read.sum()),
-        largest_read=int(read.max(initial=0)),
     )
+
+
+def widest_read(tiling: TilePlan, *, side: int) -> int:
+    """Columns of the widest window that any cell of a map reads, px.
+
+    Parameters
+    ----------
+    tiling
+        Tiles of the whole map.
+    side
+        Side of a cell, px.
+    """
+    return int(_along(tiling.x, tiling.shape[1] // side, side=side)[1].max())
 
 
 def campaign_tiling(
@@ -87,6 +99,7 @@ def campaign_tiling(
     habits: Habits,
     spec: PredictionSpec,
     largest: int,
+    fits: Callable[[TilePlan], bool],
     settled: int | None,
 ) -> TilePlan:
     """The tiling of a whole map, on the lattice of its grid.
@@ -107,7 +120,9 @@ def campaign_tiling(
     spec
         What the operator has chosen.
     largest
-        Largest tile that the memory holds, px.
+        Largest tile whose network the memory holds, px.
+    fits
+        Whether the memory holds a whole task of a tiling.
     settled
         Tile that an earlier plan of the same bundles has taken where the spec leaves it open, px; None: choose.
 
@@ -121,6 +136,8 @@ def campaign_tiling(
     def cost(tiling: TilePlan) -> float:
         if tiling.tile == settled:
             return 0.0
+        if not fits(tiling):
+            return inf
         return cell_work(tiling, cells, rows=rows, columns=columns, side=side).over_compute
 
     def tiling_by(choice: PredictionSpec) -> TilePlan:
@@ -146,20 +163,30 @@ def campaign_tiling(
     return tiling_by(replace(spec, blend="linear"))
 
 
-def over_compute_of_cells(side: int, *, habits: Habits, spec: PredictionSpec, largest: int) -> float:
+def over_compute_of_cells(
+    side: int, *, habits: Habits, spec: PredictionSpec, largest: int, fits: Callable[[TilePlan], bool]
+) -> float:
     """Over-compute of cells of `side` px far from the map's edge, by the tiling that is chosen for them.
 
     Parameters
     ----------
     side
         Side of a cell, px.
-    habits, spec, largest
+    habits, spec, largest, fits
         As for `campaign_tiling`.
     """
     rows = columns = (0, 5)
     inner = CellTable(np.stack(np.meshgrid(range(1, 4), range(1, 4)), axis=-1).reshape(-1, 2).astype(np.int32))
     tiling = campaign_tiling(
-        inner, rows=rows, columns=columns, side=side, habits=habits, spec=spec, largest=largest, settled=None
+        inner,
+        rows=rows,
+        columns=columns,
+        side=side,
+        habits=habits,
+        spec=spec,
+        largest=largest,
+        fits=fits,
+        settled=None,
     )
     return cell_work(tiling, inner, rows=rows, columns=columns, side=side).over_compute
 
