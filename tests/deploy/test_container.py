@@ -61,7 +61,8 @@ def test_what_is_copied_is_there_and_reaches_the_builder(deploy: Path, kind: str
         if line.startswith("COPY") and "--from" not in line
         for source in line.split()[1:-1]
     ]
-    assert "rtsx" in sources and "pyproject.toml" in sources
+    assert "rtsx" in sources
+    assert "pyproject.toml" in sources
     for source in sources:
         assert (root / source).exists(), source
         assert f"!{source}" in let_through, source
