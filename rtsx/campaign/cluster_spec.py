@@ -39,9 +39,9 @@ class ClusterSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further cluster options of the gateway."""
     auth: Literal["basic", "kerberos", "jupyterhub"] | None = None
-    """How to say who one is to the gateway. None: as dask's own configuration says, or without a password.
-    User and password of ``basic`` come from DASK_GATEWAY_USER and DASK_GATEWAY_PASSWORD, the token of ``jupyterhub`` from
-    JUPYTERHUB_API_TOKEN."""
+    """How to say who one is to the gateway. User and password of ``basic`` come from DASK_GATEWAY_USER and
+    DASK_GATEWAY_PASSWORD, the token of ``jupyterhub`` from JUPYTERHUB_API_TOKEN. None: ``basic`` where DASK_GATEWAY_PASSWORD
+    is set, else as dask's own configuration says."""
     adapt: tuple[int, int] | None = None
     """Least and most workers, between which the cluster follows the work."""
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from distributed import Client
 
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.distributed_tasks import CellTasks, Crew, Lost, NotBegun
@@ -15,9 +16,6 @@ from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.job import Job, Outcome
 from rtsx.campaign.retry_spec import RetrySpec
 from rtsx.errors import ClusterError
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 __all__ = ["fly"]
 
@@ -31,7 +29,7 @@ _WORKERS_PER_LANE = 16
 
 
 def fly(
-    client: "Client",
+    client: Client,
     job: Job,
     cells: Collection[Address],
     *,
@@ -98,7 +96,6 @@ def fly(
                     on_outcome(back if isinstance(back, Outcome) else _failed(back.failure))
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
-        tasks.end()
     finally:
         with suppress(ClusterError):  # it is the reason why this ends, or no reason to hide another
             tasks.end()

@@ -15,7 +15,7 @@ _unfit: list[str] = []
 """What is wrong with this process, where a guard has found something."""
 
 
-class Guard(WorkerPlugin):  # type: ignore[misc]
+class Guard(WorkerPlugin):
     """Sends away workers that do not fit, as they come."""
 
     def __init__(self, needs: Needs, *, topic: str) -> None:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
+from distributed import Client, Future, KilledWorker
 
 from rtsx.campaign.carried_job import CarriedJob
 from rtsx.campaign.cell_table import Address
@@ -19,9 +20,6 @@ from rtsx.campaign.flight import Start
 from rtsx.campaign.job import Job, Outcome
 from rtsx.errors import ClusterError
 from rtsx.grid.cell import cell_id
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
 
 __all__ = ["CellTasks", "Crew", "Lost", "NotBegun"]
 
@@ -63,13 +61,13 @@ class NotBegun:
 class CellTasks:
     """The tasks of one run that are under way; one thread uses it."""
 
-    def __init__(self, client: "Client", job: Job, *, run: str) -> None:
+    def __init__(self, client: Client, job: Job, *, run: str) -> None:
         self._client = client
         self._run = run
         self._carried = CarriedJob.of(job)
-        self._job: Future | None = None
-        self._flying: dict[Any, tuple[Future, Start]] = {}
-        self._back: SimpleQueue[Future] = SimpleQueue()
+        self._job: Future[Any] | None = None
+        self._flying: dict[Any, tuple[Future[Any], Start]] = {}
+        self._back: SimpleQueue[Future[Any]] = SimpleQueue()
         self._number = itertools.count()
 
     def crew(self) -> Crew:
@@ -151,7 +149,7 @@ class CellTasks:
         with self._reached():
             release_environment(self._client)
 
-    def _sent(self) -> "Future":
+    def _sent(self) -> Future[Any]:
         """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
         key = f"rtsx-job-{self._run}-{self._carried.digest[:16]}-{next(self._number)}"
         with dask.config.set(
@@ -159,7 +157,7 @@ class CellTasks:
         ):  # a model is large, and sent once
             return self._client.submit(_same, self._carried, key=key, pure=False)
 
-    def _waited(self, within_s: float) -> "list[Future]":
+    def _waited(self, within_s: float) -> list[Future[Any]]:
         try:
             futures = [self._back.get(timeout=within_s)]
         except Empty:
@@ -170,7 +168,7 @@ class CellTasks:
             except Empty:
                 return futures
 
-    def _gathered(self, futures: "list[Future]") -> dict[Any, Outcome]:
+    def _gathered(self, futures: list[Future[Any]]) -> dict[Any, Outcome]:
         """Outcomes by key, of those that can be had in time."""
         if not futures:
             return {}
@@ -186,10 +184,8 @@ class CellTasks:
             return {}
         return {futures[number].key: outcome for number, outcome in found.items() if outcome is not None}
 
-    def _fallen(self, future: "Future") -> Outcome | Lost | NotBegun:
+    def _fallen(self, future: Future[Any]) -> Outcome | Lost | NotBegun:
         """What a task is that came back without an outcome."""
-        from distributed import KilledWorker
-
         if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
             raise self._scheduler_lost()
         error = future.exception()

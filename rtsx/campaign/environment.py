@@ -2,10 +2,10 @@
 
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from dask.utils import format_bytes
 
@@ -20,6 +20,8 @@ LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
 """Libraries whose versions are compared: they make the bytes, or carry values between processes."""
 GUARD = "rtsx-environment"
 """Name of the plugin that looks at workers that come later."""
+_guarded: "WeakSet[Client]" = WeakSet()
+"""Clients whose cluster has that plugin. Remembered here, because a scheduler logs an error when asked to drop one it has not."""
 
 
 def versions_here() -> dict[str, str]:
@@ -114,11 +116,13 @@ def require_environment(client: "Client", *, versions: Mapping[str, str], memory
             "container image, and workers enough memory or fewer threads."
         )
     client.register_plugin(Guard(needs, topic=refusals_topic(client)), name=GUARD)
+    _guarded.add(client)
 
 
 def release_environment(client: "Client") -> None:
-    """Let workers of any kind join again; nothing happens where none were refused."""
-    with suppress(ValueError):  # there is no such plugin
+    """Let workers of any kind join again; nothing happens where they may."""
+    if client in _guarded:
+        _guarded.discard(client)
         client.unregister_worker_plugin(GUARD)
 
 
