@@ -25,7 +25,7 @@ from rtsx.cube.stored import stored_layers
 from rtsx.cube.sun import mean_sun
 from rtsx.cube.terrain.ground import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainBlocks
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, NoImageError
 
 __all__ = ["open_recipe"]
 
@@ -52,8 +52,10 @@ def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
 
     Raises
     ------
+    NoImageError
+        A required source finds nothing.
     CubeError
-        A source finds nothing, or its images do not fit together.
+        The images of a source do not fit together.
     """
     found = {source.name: _found(source, geobox) for source in recipe.sources}
     plans = [_planned(source, found, geobox=geobox, anchor=anchor, chunk=recipe.chunk) for source in recipe.sources]
@@ -90,7 +92,7 @@ def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
     images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
     if not images and source.is_required:
         period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
-        raise CubeError(
+        raise NoImageError(
             f"Source {source.name!r} has no image of this ground{period}. Check region, dates and collection, and filters "
             "such as the cloud cover; or drop the source."
         )

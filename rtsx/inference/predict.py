@@ -5,26 +5,23 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from rtsx.cube import geobox_of, lattice_origin, layer_names, packing, pixel_m, validate_cube
+from rtsx.cube import geobox_of, lattice_origin, layer_names, pixel_m, validate_cube
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
 from rtsx.inference.members import (
     check_runtime,
     check_turns,
-    check_units,
     ensemble,
     habits_of,
     warn_of_pixel_size,
 )
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
-from rtsx.inference.plan import AnswerType, Merge, PredictionPlan
+from rtsx.inference.plan import AnswerType, Merge
 from rtsx.inference.planes import predict_planes
+from rtsx.inference.planning import needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.prediction import prediction_dataset
-from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
-from rtsx.model.fixed_tile import check_fixed_tile
-from rtsx.model.inputs import Packing, required_layers
 from rtsx.tiling import Blend
 
 __all__ = ["predict_cube"]
@@ -119,9 +116,8 @@ def predict_cube(
     bundles = ensemble(bundle)
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
     validate_cube(cube)
-    names = tuple(dict.fromkeys(n for b in bundles for n in required_layers(b.inputs, layer_names(cube))))
-    packings = {name: Packing(**packing(cube[name])) for name in names}
-    check_units(bundles, packings, kinds={name: cube[name].dtype.kind for name in names})
+    layers = needed_layers(bundles, layer_names(cube))
+    packings_of(bundles, cube, layers=layers)  # before the reach is measured, which takes seconds
     check_turns(bundles, augment)
     warn_of_pixel_size(bundles, pixel_m(geobox_of(cube)), scales=scales)
     available = available_bytes()
@@ -135,30 +131,16 @@ def predict_cube(
         blend=blend,
         largest=largest_tile(bundles, device=device, available=available),
     )
-    for each in bundles:
-        check_fixed_tile(each, sizes=tuple(round(tiling.tile * scale) for scale in scales))
-    first = bundles[0]
-    plan = PredictionPlan(
+    plan = prediction_plan(
+        bundles,
+        layers=layers,
         tiling=tiling,
-        layers=names,
-        classes=first.classes,
-        threshold=first.threshold,
-        exclusive=first.activation == "softmax" and len(first.classes) > 1,
-        members=tuple(b.digest for b in bundles),
-        augment=tuple(dict.fromkeys(("identity", *augment))),
-        scales=tuple(float(scale) for scale in scales),
+        augment=augment,
+        scales=scales,
         merge=merge,
         keep_members=keep_members,
         dtype=dtype,
     )
-    runner = Runner(
-        plan=plan,
-        bundles=bundles,
-        packings=packings,
-        device=device,
-        precision=precision,
-        backend=backend,
-        batch_size=batch_size,
-    )
+    runner = runner_of(plan, bundles, cube, device=device, precision=precision, backend=backend, batch_size=batch_size)
     require_memory(runner, cube, available=available)
     return prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))
