@@ -57,6 +57,8 @@ class CommitMark:
     """Id of the run."""
     worker: str
     """Address or name of the worker."""
+    gaps: tuple[str, ...] = ()
+    """Images that could not be read and were left out, as ``source/id``, where the recipe asks for gaps instead of errors."""
 
     def to_json(self) -> str:
         """One line of text."""
@@ -76,6 +78,7 @@ class CommitMark:
             stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
             stored["inputs"] = tuple(InputStamp(**stamp) for stamp in stored["inputs"])
             stored["bundles"] = tuple(stored["bundles"])
+            stored["gaps"] = tuple(stored.get("gaps", ()))
             return cls(**stored)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise CampaignError(f"This is no commit mark: {text[:80]!r} ({error}).") from error

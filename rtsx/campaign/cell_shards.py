@@ -1,0 +1,114 @@
+"""The shards of one cell in the map: written whole, each in one write, `valid` last."""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.layout import MAP
+from rtsx.campaign.map import ANSWERS, map_path, map_year
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.cube.marks import HashingStore
+from rtsx.cube.zarr import is_url
+
+__all__ = ["CellShards"]
+
+
+class CellShards:
+    """The place of one cell in the map of one year, and its pixels on their way there."""
+
+    def __init__(self, store: Store, plan: CampaignPlan, cell: Address, *, output: str) -> None:
+        self._store = HashingStore(store)
+        self._output = output
+        group = zarr.open_group(self._store, mode="r+", use_consolidated=False)
+        arrays = {name: group[name] for name in ANSWERS}
+        self._arrays: dict[str, zarr.Array[Any]] = {k: v for k, v in arrays.items() if isinstance(v, zarr.Array)}
+        self._year = map_year(group, plan.year)
+        self._region = plan.region(cell)
+        self._shard = plan.shard
+        self._side = plan.grid.cell_size
+        self._written = 0
+        self._waiting: list[Future[None]] = []
+        self.pixels: dict[str, NDArray[Any]] = {
+            name: np.full((*array.shape[1:-2], self._side, self._side), array.fill_value, array.dtype)
+            for name, array in self._arrays.items()
+        }
+        """The whole cell ([class,] y, x) by name, as far as it was filled."""
+
+    def withdraw(self) -> None:
+        """Remove the shard of `valid`, so that nobody trusts what is going to be written."""
+        for key in self._keys("valid"):
+            sync(self._store.delete(key))
+
+    def clear(self) -> None:
+        """Remove all shards."""
+        for name in reversed(ANSWERS):
+            for key in self._keys(name):
+                sync(self._store.delete(key))
+
+    @contextmanager
+    def filling(self) -> Iterator["CellShards"]:
+        """Rows of shards are written during the block, by a second thread; all of them have been at its end."""
+        with ThreadPoolExecutor(1, "rtsx-write") as self._writer:
+            yield self
+            for write in self._waiting:
+                write.result()
+
+    def fill(self, rows: slice, answers: Mapping[str, NDArray[Any]]) -> None:
+        """Take the next rows of the map, all columns of the cell; whole rows of shards are written, but for `valid`."""
+        top = self._region[0].start
+        for name, pixels in self.pixels.items():
+            pixels[..., rows.start - top : rows.stop - top, :] = answers[name]
+        while self._written + self._shard <= rows.stop - top:
+            start = self._written
+            self._waiting.append(self._writer.submit(self._write_rows, slice(start, start + self._shard)))
+            self._written += self._shard
+        for write in self._waiting:
+            if write.done():
+                write.result()  # so that a full disk is told now, instead of after the last band
+
+    def publish(self) -> None:
+        """Write the shard of `valid`, after everything else that belongs to the cell."""
+        self._arrays["valid"][(self._year, *self._region)] = self.pixels["valid"]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every shard that was written by its key in the output; on a local disk they are on the medium then."""
+        digests = dict(self._store.digests)
+        if not is_url(self._output):
+            root = Path(map_path(self._output).removeprefix("file://"))
+            for key in digests:
+                _flush(root / key)
+        return {f"{MAP}/{key}": digest for key, digest in sorted(digests.items())}
+
+    def _write_rows(self, rows: slice) -> None:
+        top = self._region[0].start
+        place = (slice(top + rows.start, top + rows.stop), self._region[1])
+        for name in ANSWERS[:-1]:
+            self._arrays[name][(self._year, ..., *place)] = self.pixels[name][..., rows, :]
+
+    def _keys(self, name: str) -> Iterator[str]:
+        """Keys of a variable's shards in this cell."""
+        array = self._arrays[name]
+        side = self._side if name == "valid" else self._shard
+        along = [range(part.start // side, part.stop // side) for part in self._region]
+        for place in product([self._year], *(range(length) for length in array.shape[1:-2]), *along):
+            yield f"{name}/{array.metadata.encode_chunk_key(place)}"
+
+
+def _flush(file: Path) -> None:
+    """Wait until a file is on the medium, because the mark, which is, must not outlive it."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
