@@ -61,6 +61,11 @@ COMMANDS = {
         module="rtsx.cli.cross_validate",
         help="Leave one region out after another, and score what the others taught on it; no group is ever divided.",
     ),
+    "campaign": Entry(
+        module="rtsx.cli.campaign",
+        help="Maps a region of any size, cell by cell, on machines that may fail.",
+        is_group=True,
+    ),
     "config": Entry(
         module="rtsx.cli.config",
         help="Describes YAML files to editors, and reads those of the predecessor.",

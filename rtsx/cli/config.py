@@ -14,7 +14,7 @@ __all__ = ["app", "schema_of"]
 
 app = typer.Typer(no_args_is_help=True, help="Describes YAML files to editors, and reads those of the predecessor.")
 
-Kind = Literal["train", "evaluate", "cube", "order"]
+Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 
 
 def schema_of(kind: Kind) -> dict[str, object]:
@@ -28,6 +28,10 @@ def schema_of(kind: Kind) -> dict[str, object]:
             from rtsx.config.evaluate import evaluation_schema
 
             return evaluation_schema()
+        case "campaign":
+            from rtsx.config.campaign_files import campaign_schema
+
+            return campaign_schema()
         case "cube":
             from rtsx.config.files import cube_schema
 
@@ -40,7 +44,7 @@ def schema_of(kind: Kind) -> dict[str, object]:
 
 @app.command(epilog="Examples:\n\nrtsx config schema train\n\nrtsx config schema cube --out cube.schema.json")
 def schema(
-    kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|cube|order", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|campaign|cube|order", show_default=False)],
     *,
     out: Annotated[
         Path | None, typer.Option(metavar="JSON", help="File; standard output if left out.", rich_help_panel="Output")

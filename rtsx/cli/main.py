@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit as leaving:
         if leaving.code == STOPPED:
             complain(
-                "Stopped. What was not complete has been removed; a cube that was being built waits for the same command."
+                "Stopped. What was not complete has been removed; a cube or campaign under way goes on with the same command."
             )
         raise
     except RtsxError as error:

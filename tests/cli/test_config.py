@@ -13,7 +13,7 @@ from rtsx.config import load_train_config
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluate", "cube", "order"])
+@pytest.mark.parametrize("kind", ["train", "evaluate", "campaign", "cube", "order"])
 def test_the_schema_is_printed_or_written(rtsx_command: Command, tmp_path: Path, kind: Any) -> None:
     assert json.loads(rtsx_command("config", "schema", kind).out) == json.loads(json.dumps(schema_of(kind)))
     assert rtsx_command("config", "schema", kind, "--out", tmp_path / "s.json").status == 0

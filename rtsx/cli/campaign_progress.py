@@ -1,0 +1,57 @@
+"""A progress bar of a campaign: cells done, failed and left; without a terminal, a line at each tenth."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rtsx.cli.console import notice, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtsx.campaign.flight_summary import FlightSummary
+
+__all__ = ["campaign_progress"]
+
+
+@contextmanager
+def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]":
+    """Yield what a campaign calls now and then with how its run stands.
+
+    Parameters
+    ----------
+    label
+        What the work is called.
+    """
+    console = status()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        yield _Shown(bar, label)
+
+
+class _Shown:
+    def __init__(self, bar: Progress, label: str) -> None:
+        self._bar = bar
+        self._label = label
+        self._task = bar.add_task(label, total=None)
+        self._tenths = 0
+
+    def __call__(self, summary: "FlightSummary") -> None:
+        over = summary.done + summary.skipped + len(summary.set_aside)
+        failed = f", {len(summary.set_aside)} set aside" if summary.set_aside else ""
+        retried = f", {summary.retried} tried again" if summary.retried else ""
+        self._bar.update(self._task, completed=over, total=summary.cells, description=f"{self._label}{failed}{retried}")
+        tenths = 10 * over // summary.cells if summary.cells else 0
+        if tenths > self._tenths and not self._bar.console.is_terminal:
+            notice(f"{over:,} of {summary.cells:,} cells{failed}{retried}")
+        self._tenths = max(tenths, self._tenths)
