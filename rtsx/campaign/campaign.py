@@ -1,0 +1,296 @@
+"""`Campaign`: a region of any size, mapped cell by cell; planned, run, stopped, run again, watched and collected."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import xarray as xr
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.creation import settled_plan
+from rtsx.campaign.estimate import CampaignEstimate
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.map import open_map
+from rtsx.campaign.objects import ObjectStore
+from rtsx.campaign.opening import objects_of
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.prices import Prices
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.report import write_report
+from rtsx.campaign.run import Progress, run_campaign
+from rtsx.campaign.settings import planned_years, read_prices
+from rtsx.campaign.status import CampaignStatus, campaign_status
+from rtsx.campaign.stored_plan import read_plan
+from rtsx.campaign.updating import CampaignUpdate, update_campaign
+from rtsx.campaign.verification import Verification, verify_year
+from rtsx.cube import open_cube
+from rtsx.errors import CampaignError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Campaign"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Campaign:
+    """One year of a campaign: its plan, and where it is written. What is done is asked of the output each time.
+
+    Made by `create` from a recipe, or by `open` from an output alone, for looking at it from anywhere.
+    """
+
+    plan: CampaignPlan
+    """What is run, frozen."""
+    output: str
+    """Folder or URL that receives everything."""
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """For fsspec, where `output` is a URL."""
+    recipe: CampaignRecipe | None = field(default=None, repr=False)
+    """Sources and bundles; None where the campaign was opened from its output alone."""
+    prices: Prices = field(default=Prices())
+    """What costs are reckoned with."""
+
+    @classmethod
+    def create(cls, recipe: CampaignRecipe, *, config: str = "") -> Self:
+        """Plan a campaign and make room for it, or take up the one that is there if it is the same.
+
+        Parameters
+        ----------
+        recipe
+            What is asked for.
+        config
+            Text that is stored beside the plan, such as the resolved YAML that the recipe comes from.
+
+        Returns
+        -------
+        Campaign
+            Ready to run; nothing of it has been run by this call.
+
+        Raises
+        ------
+        CampaignError
+            The output cannot keep marks or holds another plan, the region meets no source, or the recipe cannot work.
+        OutputNotWritableError
+            The output cannot be written, or has no room.
+        BundleError, PlanError, CubeError
+            Bundles, tiles and layers do not go together, or a source cannot be asked.
+        """
+        plan = settled_plan(recipe, config=config)
+        return cls(
+            plan=plan,
+            output=recipe.output,
+            storage_options=recipe.storage_options,
+            recipe=recipe,
+            prices=recipe.prices,
+        )
+
+    @classmethod
+    def open(
+        cls, output: str | Path, *, year: int | None = None, storage_options: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Open a campaign from its output, to look at it; needs no source and no bundle, and cannot run.
+
+        Parameters
+        ----------
+        output
+            Folder or URL.
+        year
+            Which; None for the newest.
+        storage_options
+            For fsspec, where `output` is a URL.
+
+        Raises
+        ------
+        CampaignError
+            There is no plan of that year, or it cannot be read.
+        """
+        objects = objects_of(str(output), storage_options or {})
+        years = planned_years(objects) if year is None else [year]
+        if not years:
+            raise CampaignError(f"{output} holds no campaign. Check the path, or plan the campaign first.")
+        plan = read_plan(objects, years[-1])
+        if plan is None:
+            known = ", ".join(map(str, planned_years(objects))) or "none"
+            raise CampaignError(f"{output} holds no plan of {years[-1]}; planned years: {known}.")
+        return cls(
+            plan=plan,
+            output=str(output),
+            storage_options=storage_options or {},
+            prices=read_prices(objects, year=plan.year),
+        )
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """Objects of the output."""
+        return objects_of(self.output, self.storage_options)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Marks, failures and leases of the year."""
+        return Ledger(self.objects, YearLayout(self.plan.year))
+
+    def estimate(self, *, seconds_per_tile: float | None = None) -> CampaignEstimate:
+        """What the whole campaign takes: cells, pixels, memory, bytes, hours and money.
+
+        Parameters
+        ----------
+        seconds_per_tile
+            Measured time of one tile on the device of a worker; None leaves hours out.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe.
+        """
+        return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
+
+    def run(self, client: "Client", *, progress: Progress | None = None) -> FlightSummary:
+        """Run every cell that has no mark and was not set aside; stop it and call it again as often as you like.
+
+        Parameters
+        ----------
+        client
+            Of any dask cluster, whose workers reach the output and the sources by the same names.
+        progress
+            Called with what became of each cell, in this thread.
+
+        Returns
+        -------
+        FlightSummary
+            Of all cells that had no mark when it began; those that earlier runs set aside count as set aside. It is not
+            complete while a cell of the campaign has no mark.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe, or the output is not what this campaign was planned with.
+        ClusterError
+            The cluster is lost, or its workers cannot run this campaign.
+        OutputNotWritableError
+            The output cannot be written.
+        """
+        return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
+
+    def update(self, client: "Client", *, progress: Progress | None = None) -> CampaignUpdate:
+        """Run the cells again whose inputs changed since they were made, came or went, and all that have no mark.
+
+        Parameters
+        ----------
+        client
+            As for `run`.
+        progress
+            Called with what became of each cell that is run, in this thread.
+
+        Raises
+        ------
+        CampaignError, ClusterError, OutputNotWritableError
+            As for `run`.
+        """
+        return update_campaign(
+            self.plan, self._recipe("An update"), objects=self.objects, client=client, progress=progress
+        )
+
+    def status(self) -> CampaignStatus:
+        """How far it is, from any machine; reads listings, and no mark.
+
+        Raises
+        ------
+        CampaignError
+            The output cannot be read, or a record in it is damaged.
+        """
+        return campaign_status(self.objects, self.plan, prices=self.prices)
+
+    def retry(self, cells: Iterable[Address] | None = None) -> int:
+        """Let cells that were set aside be run again by the next run; how many there were.
+
+        Parameters
+        ----------
+        cells
+            Which; None for all of them. Cells that are named and have a mark lose it, so that they are made anew, such as
+            those that `verify` has found damaged.
+
+        Raises
+        ------
+        CampaignError
+            A cell is none of the plan's.
+        """
+        if cells is None:
+            return self.ledger.forgive()
+        wanted = list(dict.fromkeys(cells))
+        strange = [cell for cell in wanted if cell not in self.plan.cells]
+        if strange:
+            raise CampaignError(f"Cells {strange[:5]} are none of this campaign, which has {len(self.plan.cells)}.")
+        layout = self.ledger.layout
+        marked = [cell for cell in wanted if self.objects.get(layout.mark(cell)) is not None]
+        for cell in marked:
+            self.ledger.retire(cell)
+        return self.ledger.forgive(wanted) + len(marked)
+
+    def verify(self, cells: Iterable[Address] | None = None) -> Verification:
+        """Read every object of every mark again, and compare it with the digest that was noted when it was written.
+
+        Parameters
+        ----------
+        cells
+            Which; None for all.
+        """
+        return verify_year(self.output, YearLayout(self.plan.year), storage_options=self.storage_options, cells=cells)
+
+    def report(self, path: str | Path | None = None) -> str:
+        """Write the report: one HTML page that needs nothing else, with map, throughput, costs and failures.
+
+        Parameters
+        ----------
+        path
+            Local file; None for ``report.html`` in the year's folder of the output.
+
+        Returns
+        -------
+        str
+            Path or URL of the page.
+        """
+        return write_report(
+            self.objects,
+            self.plan,
+            output=self.output,
+            storage_options=self.storage_options,
+            prices=self.prices,
+            path=path,
+        )
+
+    def cube(self) -> xr.Dataset:
+        """The layers of the whole map, lazily, with tiles anchored as the campaign anchors them.
+
+        Predicted whole with the plan's tiles, it gives the bytes that the campaign writes cell by cell.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe.
+        CubeError
+            A source cannot be asked.
+        """
+        cube = open_cube(self._recipe("The cube of its layers").cube, self.plan.geobox)
+        return cube.assign_attrs(lattice_origin=list(self.plan.lattice_origin))
+
+    def map(self) -> xr.Dataset:
+        """The map of all years, lazily; cells that are not done are invalid.
+
+        Raises
+        ------
+        CubeError
+            It cannot be opened.
+        """
+        return open_map(self.output, storage_options=self.storage_options)
+
+    def _recipe(self, what: str) -> CampaignRecipe:
+        if self.recipe is None:
+            raise CampaignError(
+                f"{what} needs the sources and bundles of the campaign, and it was opened from its output alone. Use "
+                "Campaign.create(recipe), which takes up what is there."
+            )
+        return self.recipe

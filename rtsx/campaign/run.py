@@ -1,0 +1,197 @@
+"""One run of a campaign: cells without a mark are flown, what fails is set aside, and a record says what it took."""
+
+import platform
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rtsx.campaign.cell_job import cell_job
+from rtsx.campaign.cell_table import Address, CellTable
+from rtsx.campaign.distributed import fly
+from rtsx.campaign.environment import require_environment, versions_here
+from rtsx.campaign.estimate import CampaignEstimate
+from rtsx.campaign.failure import Failure
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.job import Job
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.map import create_map
+from rtsx.campaign.objects import ObjectStore
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.probing import probe_store
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.run_record import RunRecord, write_run
+from rtsx.campaign.stored_plan import read_plan, require_same
+from rtsx.errors import CampaignError, RtsxError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Progress", "cells_among", "fly_recorded", "require_ready", "run_campaign"]
+
+Progress = Callable[[FlightSummary], None]
+"""Called about every second with how a run stands, and at its end, in the thread that drives it."""
+
+_RECORD_S = 30.0
+"""Seconds between two records of a run: what a client that is killed leaves unsaid about its costs."""
+
+
+def run_campaign(
+    plan: CampaignPlan,
+    recipe: CampaignRecipe,
+    *,
+    objects: ObjectStore,
+    client: "Client",
+    progress: Progress | None,
+) -> FlightSummary:
+    """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
+    require_ready(plan, recipe, objects=objects, client=client)
+    create_map(recipe.output, plan, storage_options=recipe.storage_options)
+    ledger = Ledger(objects, YearLayout(plan.year))
+    done = ledger.done()
+    before = {cell: one for cell, one in ledger.failures().items() if cell in plan.cells and cell not in done}
+    summary = fly_recorded(
+        cell_job(recipe, plan),
+        cells_among(plan.cells, lambda cell: cell not in done and cell not in before),
+        plan=plan,
+        objects=objects,
+        client=client,
+        retry=recipe.retry,
+        progress=progress,
+        on_set_aside=ledger.set_aside,
+    )
+    return with_set_aside(summary, before)
+
+
+def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: ObjectStore, client: "Client") -> None:
+    """Refuse what cannot run, before the first cell.
+
+    Raises
+    ------
+    CampaignError
+        The output cannot keep marks, or holds no plan or another one.
+    ClusterError
+        The workers are not of one kind with this process, or have too little memory.
+    """
+    probe_store(objects, lease_s=recipe.retry.lease_s)
+    stored = read_plan(objects, plan.year)
+    if stored is None:
+        raise CampaignError(f"{recipe.output} holds no plan of {plan.year} any more. Create the campaign again.")
+    require_same(stored, plan)
+    require_environment(client, versions=versions_here(), memory_bytes=CampaignEstimate.of(plan, recipe).memory_bytes)
+
+
+def fly_recorded(
+    job: Job,
+    cells: Collection[Address],
+    *,
+    plan: CampaignPlan,
+    objects: ObjectStore,
+    client: "Client",
+    retry: RetrySpec,
+    progress: Progress | None,
+    on_set_aside: Callable[[Failure], None] | None,
+) -> FlightSummary:
+    """Fly cells, and keep a record of it beside the output, from the first second to the last.
+
+    Parameters
+    ----------
+    job
+        What is run for each.
+    cells
+        Which, in this order.
+    plan
+        What they are cells of.
+    objects
+        The output.
+    client
+        Of the cluster.
+    retry
+        Attempts, pauses, and when to give up.
+    progress
+        Called now and then, and at the end.
+    on_set_aside
+        Called with the failure of each cell that is given up; None where that is nobody's loss.
+    """
+    log = _RunLog(objects, plan)
+
+    def tick(summary: FlightSummary) -> None:
+        log.note(summary)
+        if progress is not None:
+            progress(summary)
+
+    try:
+        return fly(client, job, cells, run=new_run(), retry=retry, on_set_aside=on_set_aside, on_tick=tick)
+    finally:
+        log.end()
+
+
+class _RunLog:
+    """The record of one run, written now and then."""
+
+    def __init__(self, objects: ObjectStore, plan: CampaignPlan) -> None:
+        self._objects = objects
+        self._layout = YearLayout(plan.year)
+        self._digest = plan.digest
+        self._versions: Mapping[str, str] = versions_here()
+        self._last: FlightSummary | None = None
+        self._written = -_RECORD_S
+
+    def note(self, summary: FlightSummary) -> None:
+        """Take in how the run stands."""
+        self._last = summary
+        if time.monotonic() - self._written >= _RECORD_S:
+            self._write(summary, ended=False)
+
+    def end(self) -> None:
+        """Say that it has ended."""
+        if self._last is not None:
+            self._write(self._last, ended=True)
+
+    def _write(self, summary: FlightSummary, *, ended: bool) -> None:
+        self._written = time.monotonic()
+        record = RunRecord.of(
+            summary, plan_digest=self._digest, host=platform.node(), versions=self._versions, ended=ended
+        )
+        # A record that cannot be written ends no run, and hides no error that has: it says costs, and no result rests on it.
+        with suppress(RtsxError, OSError):
+            write_run(self._objects, self._layout, record)
+
+
+def new_run() -> str:
+    """Id of a run: its begin and something that no other has.
+
+    Examples
+    --------
+    >>> len(new_run())
+    24
+    """
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellTable:
+    """The cells that are wanted, in their order; as an array, because a million tuples are a hundred megabytes.
+
+    Examples
+    --------
+    >>> list(cells_among(CellTable(np.array([[4, 1], [4, 0], [3, 0]], np.int32)), lambda cell: cell[1] == 0))
+    [(4, 0), (3, 0)]
+    """
+    kept = np.fromiter((is_wanted(cell) for cell in cells), bool, len(cells))
+    return CellTable(cells.addresses[kept])
+
+
+def with_set_aside(summary: FlightSummary, before: Mapping[Address, Failure]) -> FlightSummary:
+    """The summary with cells that earlier runs set aside, so that it is complete only if the campaign is."""
+    return replace(
+        summary,
+        cells=summary.cells + len(before),
+        set_aside=(*(before[cell] for cell in sorted(before)), *summary.set_aside),
+    )

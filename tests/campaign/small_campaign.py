@@ -1,0 +1,130 @@
+"""A campaign over six cells that runs within seconds: two files side by side, and a network of a few weights."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
+from shapely import box
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
+from rtsx.grid import Grid
+from rtsx.model import ModelBundle
+
+CELL = 64
+GRID = Grid("EPSG:3413", 10.0, cell_size=CELL)
+TOP, LEFT = 310, -210
+ROWS, COLUMNS = 2, 3
+CELLS: list[Address] = [(TOP + j, LEFT + i) for j in range(ROWS) for i in range(COLUMNS)]
+LAYERS = ("red", "nir")
+_MARGIN = 24
+_SPLIT = 2 * CELL
+"""Column of the map at which the eastern file begins: the last column of cells lies in it alone."""
+
+
+def write_country(folder: Path) -> tuple[Path, Path]:
+    """Files of the west (two columns of cells) and of the east (one), without overlap."""
+    west, east = folder / "west.tif", folder / "east.tif"
+    write_part(west, columns=(-_MARGIN, _SPLIT), seed=1)
+    write_part(east, columns=(_SPLIT, COLUMNS * CELL + _MARGIN), seed=2)
+    return west, east
+
+
+def write_part(path: Path, *, columns: tuple[int, int], seed: int) -> None:
+    """Smooth noise with holes in it, over all rows of the map."""
+    random = np.random.default_rng(seed)
+    shape = (ROWS * CELL + 2 * _MARGIN, columns[1] - columns[0])
+    smooth = gaussian_filter(random.normal(size=(len(LAYERS), *shape)), (0, 4, 4))
+    pixels = np.clip(1500 + 9000 * smooth, 1, 9000).astype(np.uint16)
+    pixels[:, gaussian_filter(random.normal(size=shape), 6) > 0.1] = 0
+    side = CELL * GRID.resolution
+    corner = LEFT * side + columns[0] * GRID.resolution, -TOP * side + _MARGIN * GRID.resolution
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": len(LAYERS),
+        "height": shape[0],
+        "width": shape[1],
+        "crs": GRID.crs,
+        "transform": from_origin(*corner, GRID.resolution, GRID.resolution),
+        "nodata": 0,
+    }
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels)
+        file.descriptions = LAYERS
+
+
+def rewrite_east(path: Path) -> None:
+    """Other pixels in the eastern file."""
+    write_part(path, columns=(_SPLIT, COLUMNS * CELL + _MARGIN), seed=3)
+
+
+def make_bundle(seed: int = 3) -> ModelBundle:
+    """A strided network of short reach."""
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 1, 3, padding=1),
+        torch.nn.Upsample(scale_factor=2, mode="nearest"),
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(4.0)
+    return ModelBundle.from_module(
+        network, layers=LAYERS, mean=(1500.0,) * 2, std=(600.0,) * 2, tile=48, overlap=16, stride=2, id="tiny"
+    )
+
+
+def region_of(cells: list[Address]) -> BaseGeometry:
+    """The middles of cells, in longitude and latitude."""
+    side = CELL * GRID.resolution
+    middles = [
+        box(ix * side + side / 4, -(iy + 1) * side + side / 4, (ix + 1) * side - side / 4, -iy * side - side / 4)
+        for iy, ix in cells
+    ]
+    return geopandas.GeoSeries(middles, crs=GRID.crs).to_crs(4326).union_all()
+
+
+def make_recipe(files: tuple[Path, ...], output: str, **changes: Any) -> CampaignRecipe:
+    """The campaign; changes are fields of its recipe."""
+    source = SourceRecipe(
+        name="images",
+        images=FileImages(assets={"image": tuple(map(str, files))}),
+        layers=tuple(LayerRecipe(wanted=Wanted(name=name)) for name in LAYERS),
+    )
+    recipe = CampaignRecipe(
+        name="small",
+        year=2024,
+        region=region_of(CELLS),
+        cube=CubeRecipe(grid=GRID, sources=(source,)),
+        bundles=(make_bundle(),),
+        output=output,
+        prediction=PredictionSpec(tile=48, overlap=16, device="cpu"),
+        outlines=OutlineSpec(min_area_m2=300.0, edge_distance=3),
+        shard=32,
+        chunk=16,
+        retry=RetrySpec(attempts=2, backoff_s=0.0, lease_s=20.0),
+    )
+    return replace(recipe, **changes)
+
+
+def objects_below(folder: Path) -> dict[str, bytes]:
+    """Every file of an output by its path, but for what tells times."""
+    timed = ("runs", "marks", "leases", "retired")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not set(path.relative_to(folder).parts) & set(timed)
+    }
