@@ -1,0 +1,98 @@
+"""Room for the overviews in the map: groups with the arrays of the map at half the size each."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from zarr.abc.store import Store
+
+from rtsx.campaign.map import ANSWERS
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.cube.geozarr import spatial_attrs
+from rtsx.cube.levels import Levels, codec_for, root_attrs
+from rtsx.cube.zarr import LAYERS, consolidate
+
+__all__ = ["array_of", "prepare_levels"]
+
+_OF_SHAPE = ("spatial:", "proj:", "multiscales", "zarr_conventions")
+"""Root attributes that say other things with overviews than without."""
+
+
+def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.Group:
+    """Make room for every year of the map in every level; called again, it does what is left. Returns the root.
+
+    Parameters
+    ----------
+    store
+        The map, with full resolution in its root.
+    levels
+        The root and at least one level below it.
+    plan
+        Whose chunks and shards they have.
+    """
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    is_new = False
+    for name, geobox in levels[1:]:
+        is_new |= _prepare(group, name, geobox, plan=plan)
+    stated = root_attrs(levels)
+    attrs: dict[str, Any] = group.attrs.asdict()
+    kept = {key: value for key, value in attrs.items() if not key.startswith(_OF_SHAPE)}
+    if kept | stated != attrs:
+        group.attrs.put(kept | stated)
+        is_new = True
+    if is_new:
+        consolidate(store)
+    return zarr.open_group(store, mode="r+", use_consolidated=False)
+
+
+def array_of(group: zarr.Group, name: str, *, level: str) -> "zarr.Array[Any]":
+    """An array of a level; ``"."`` is the root."""
+    array = group[name if level == "." else f"{level}/{name}"]
+    assert isinstance(array, zarr.Array)  # we created it
+    return array
+
+
+def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> bool:
+    """Make a level, or what is missing of it; whether anything was missing."""
+    level = group.require_group(name)
+    if any(part not in level for part in (*ANSWERS, "time", "x", "y", "spatial_ref")):
+        _create(group, name, geobox, plan=plan)
+    times = np.asarray(array_of(group, "time", level=".")[:])
+    stored = array_of(group, "time", level=name)
+    if np.array_equal(np.asarray(stored[:]), times):
+        return False
+    for part in (*ANSWERS, "time"):  # the time last, so that a step which can be found is there in all
+        array = array_of(group, part, level=name)
+        array.resize((len(times), *array.shape[1:]))
+    stored = array_of(group, "time", level=name)
+    stored[:] = times
+    return True
+
+
+def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
+    several = {"class": np.array(plan.prediction.classes, object)} if len(plan.prediction.classes) > 1 else {}
+    coords = xr.Dataset(coords=xr_coords(geobox, always_yx=True)).assign_coords(several).drop_encoding()
+    coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
+    level = group.require_group(name)
+    for part in (*ANSWERS, "time"):
+        full = array_of(group, part, level=".")
+        if part in level:
+            continue
+        is_time = part == "time"
+        ones = (1,) * (full.ndim - 2)
+        assert full.metadata.zarr_format == 3  # we created it
+        level.create_array(
+            part,
+            shape=(0,) if is_time else (0, *full.shape[1:-2], *geobox.shape.yx),
+            chunks=full.chunks if is_time else (*ones, plan.chunk, plan.chunk),
+            shards=None if is_time else (*ones, plan.shard, plan.shard),
+            dtype=full.dtype,
+            fill_value=full.fill_value,
+            compressors="auto" if is_time else (codec_for(part, np.dtype(full.dtype)),),
+            attributes=full.attrs.asdict(),
+            dimension_names=full.metadata.dimension_names,
+        )
+    level.update_attributes({LAYERS: list(ANSWERS), **spatial_attrs(geobox)})
