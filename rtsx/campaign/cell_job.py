@@ -1,6 +1,5 @@
 """The job of a campaign: one cell, from its sources to its commit mark."""
 
-import traceback
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,10 +17,9 @@ from rtsx.campaign.cell_reader import CellReader
 from rtsx.campaign.cell_shards import CellShards
 from rtsx.campaign.cell_table import Address, CellTable
 from rtsx.campaign.environment import versions_here
-from rtsx.campaign.failure import Failure
+from rtsx.campaign.failing import failure_of
 from rtsx.campaign.input_stamps import stamps_of
 from rtsx.campaign.job import Job, Outcome
-from rtsx.campaign.kinds import kind_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import LeasedElsewhere, held
 from rtsx.campaign.ledger import Ledger
@@ -41,8 +39,6 @@ __all__ = ["CellJob", "cell_job"]
 
 _COGS = ("probability", "binary")
 """Variables that are written as GeoTIFFs."""
-_TRACEBACK = 20_000
-"""Characters of a traceback that are kept, the last ones, because outcomes travel."""
 
 
 def cell_job(recipe: CampaignRecipe, plan: CampaignPlan) -> "CellJob":
@@ -71,17 +67,7 @@ class CellJob:
         except LeasedElsewhere as leased:
             return Outcome(cell=cell, state="leased", seconds=perf_counter() - began, free_after_s=leased.free_after_s)
         except Exception as error:
-            failure = Failure(
-                cell=cell,
-                kind=kind_of(error),
-                error=type(error).__name__,
-                message=str(error),
-                traceback=traceback.format_exc()[-_TRACEBACK:],
-                attempts=attempt,
-                when=_now(),
-                run=run,
-                worker=worker_name(),
-            )
+            failure = failure_of(error, cell=cell, attempt=attempt, run=run)
             return Outcome(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
 
 def states_of(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> dict[Address, CellState]:
     """State of every cell of a plan, in its order."""
-    others: dict[Address, CellState] = {cell: "running" for cell in status.running}
-    others.update({cell: "failed" for cell in status.failed})
+    others: dict[Address, CellState] = {}
+    for state, cells in (("running", status.running), ("failed", status.failed)):
+        others.update((cell, state) for cell in cells)
     return {cell: marks.states.get(cell, others.get(cell, "left")) for cell in plan.cells}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rtsx.campaign.cell_ground import cell_geobox
 from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failing import failure_of
 from rtsx.campaign.failure import Failure
 from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.input_stamps import input_stamps
@@ -110,7 +111,7 @@ class UpdateJob:
         except LeasedElsewhere as error:
             return Outcome(cell=cell, state="leased", free_after_s=error.free_after_s)
         except Exception as error:  # whatever it is, it is an outcome, as everywhere in a campaign
-            failure = failure_of(error, cell=cell, attempts=attempt, run=run)
+            failure = failure_of(error, cell=cell, attempt=attempt, run=run)
             return Outcome(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
 
     def _retired(self, cell: Address, run: str) -> bool:
