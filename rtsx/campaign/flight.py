@@ -4,7 +4,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.failure import Failure
@@ -129,7 +129,7 @@ class Flight:
         if not start.alone:
             self._lost_once.add(failure.cell)
             self.retried += 1
-            self._suspects.append(failure.cell)
+            self._ready(failure.cell)
             return None
         self._used[failure.cell] = start.attempt - 1 + times
         return self._failed(failure, now)
@@ -137,26 +137,24 @@ class Flight:
     def returned(self, cell: Address) -> None:
         """Take in that a task never began, so that its cell is to be started as if nothing had been."""
         self._flying.pop(cell)
-        self._again.append(cell)
+        self._ready(cell)
 
     def stop(self, reason: str) -> None:
         """Start nothing more. What is in flight may still land; the first reason stays."""
         self.stopped = self.stopped or reason
 
     def _next(self, now: float, lanes: int) -> Start | None:
-        """The next task: what was given back, then what is due, then suspects, then what has not flown yet."""
+        """The next task: suspects, then what has flown before, then what has not."""
         while self._waiting and self._waiting[0][0] <= now:
-            cell = heapq.heappop(self._waiting)[2]
-            (self._suspects if cell in self._lost_once else self._again).append(cell)
+            self._ready(heapq.heappop(self._waiting)[2])
         if self._suspects and self._alone() < lanes:
             return self._start(self._suspects.popleft(), alone=True)
-        while self._again:
-            cell = self._again.popleft()
-            if cell not in self._lost_once:
-                return self._start(cell, alone=False)
-            self._suspects.append(cell)
-        cell_to_come = next(self._to_come, None)
-        return None if cell_to_come is None else self._start(cell_to_come, alone=False)
+        cell = self._again.popleft() if self._again else next(self._to_come, None)
+        return None if cell is None else self._start(cell, alone=False)
+
+    def _ready(self, cell: Address) -> None:
+        """Line up a cell that may fly again."""
+        (self._suspects if cell in self._lost_once else self._again).append(cell)
 
     def _start(self, cell: Address, *, alone: bool) -> Start:
         return Start(cell, self._used.get(cell, 0) + 1, alone)
@@ -170,6 +168,7 @@ class Flight:
             self.stop(f"cell {failure.cell} failed as every other would: {failure.error}: {failure.message}")
             return None
         used = self._used[failure.cell]
+        failure = replace(failure, attempts=used)
         if failure.kind == "passing" and used < self._retry.attempts:
             self.retried += 1
             self._wait(failure.cell, now + self.pause_s(used))

@@ -1,0 +1,232 @@
+"""The state of a run, without a scheduler and with a clock that is set by hand."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failure import Failure, FailureKind
+from rtsx.campaign.flight import Flight, Start
+from rtsx.campaign.job import Outcome
+from rtsx.campaign.retry_spec import RetrySpec
+
+CELL = (3, -4)
+
+
+def failure(cell: Address, kind: FailureKind, *, attempts: int = 1) -> Failure:
+    return Failure(
+        cell=cell, kind=kind, error="E", message="m", traceback="", attempts=attempts, when="", run="r", worker=""
+    )
+
+
+def failed(start: Start, kind: FailureKind) -> Outcome:
+    return Outcome(cell=start.cell, state="failed", failure=failure(start.cell, kind, attempts=start.attempt))
+
+
+def only(flight: Flight, now: float) -> Start:
+    (start,) = flight.take(9, now)
+    return start
+
+
+def test_what_passes_is_tried_again_after_a_pause_that_doubles_and_is_bounded() -> None:
+    flight = Flight([CELL], retry=RetrySpec(attempts=6, backoff_s=10, longest_backoff_s=50))
+    now, pauses = 0.0, []
+    for attempt in range(1, 6):
+        start = only(flight, now)
+        assert start == Start(CELL, attempt, alone=False)
+        assert flight.landed(failed(start, "passing"), now) is None
+        due = flight.due()
+        assert due is not None
+        assert flight.take(9, due - 1e-6) == []
+        pauses.append(due - now)
+        now = due
+    assert all(0.5 * longest <= pause <= longest for pause, longest in zip(pauses, (10, 20, 40, 50, 50), strict=True))
+    last = flight.landed(failed(only(flight, now), "passing"), now)
+    assert last is not None
+    assert last.attempts == 6
+    assert (flight.ended, flight.set_aside, flight.retried) == (True, [last], 5)
+
+
+def test_pauses_are_spread_so_that_what_failed_together_comes_back_apart() -> None:
+    flight = Flight([(0, x) for x in range(20)], retry=RetrySpec(backoff_s=10))
+    for start in flight.take(20, 0.0):
+        flight.landed(failed(start, "passing"), 0.0)
+    assert len(flight.take(20, 7.5)) not in (0, 20)
+
+
+def test_what_lasts_is_set_aside_at_once() -> None:
+    flight = Flight([CELL], retry=RetrySpec())
+    given_up = flight.landed(failed(only(flight, 0.0), "lasting"), 0.0)
+    assert given_up == flight.set_aside[0]
+    assert flight.ended
+    assert flight.stopped is None
+
+
+def test_what_halts_stops_the_run_and_leaves_its_cell() -> None:
+    flight = Flight([(0, 0), (0, 1), (0, 2)], retry=RetrySpec())
+    first, second = flight.take(2, 0.0)
+    assert flight.landed(failed(first, "halting"), 0.0) is None
+    assert flight.stopped == "cell (0, 0) failed as every other would: E: m"
+    assert not flight.ended  # one is still out
+    assert flight.take(9, 0.0) == []
+    flight.landed(Outcome(cell=second.cell, state="done"), 0.0)
+    assert (flight.ended, flight.done, flight.left, flight.set_aside) == (True, 1, 2, [])
+
+
+def test_a_run_bears_so_many_failures_and_no_more() -> None:
+    flight = Flight([(0, x) for x in range(9)], retry=RetrySpec(most_failures=3))
+    while starts := flight.take(1, 0.0):
+        flight.landed(failed(starts[0], "lasting"), 0.0)
+    assert len(flight.set_aside) == 3
+    assert flight.left == 6
+    assert flight.stopped is not None
+    assert "3 cells were set aside" in flight.stopped
+    assert "cell (0, 2): E: m" in flight.stopped
+
+
+def test_a_leased_cell_comes_back_when_the_lease_ends_and_loses_no_attempt() -> None:
+    flight = Flight([CELL], retry=RetrySpec(attempts=1))
+    for now in (0.0, 30.0, 60.0):
+        start = only(flight, now)
+        assert start.attempt == 1
+        flight.landed(Outcome(cell=CELL, state="leased", free_after_s=30.0), now)
+        assert flight.due() == now + 30
+        assert flight.take(9, now + 29) == []
+    flight.landed(Outcome(cell=only(flight, 90.0).cell, state="skipped"), 99.0)
+    assert (flight.skipped, flight.ended) == (1, True)
+
+
+def test_the_first_loss_costs_no_attempt_and_what_is_lost_alone_does() -> None:
+    flight = Flight([CELL], retry=RetrySpec(attempts=2, backoff_s=0))
+    only(flight, 0.0)
+    assert flight.lost(failure(CELL, "passing"), 0.0) is None
+    for attempt in (1, 2):
+        assert only(flight, 0.0) == Start(CELL, attempt, alone=True)
+        given_up = flight.lost(failure(CELL, "passing"), 0.0)
+    assert given_up is not None
+    assert given_up.attempts == 2
+
+
+def test_a_scheduler_that_tried_again_by_itself_has_used_these_attempts() -> None:
+    flight = Flight([CELL], retry=RetrySpec(attempts=4, backoff_s=0))
+    only(flight, 0.0)
+    flight.lost(failure(CELL, "passing"), 0.0, times=4)
+    only(flight, 0.0)
+    given_up = flight.lost(failure(CELL, "passing"), 0.0, times=4)
+    assert given_up is not None
+    assert given_up.attempts == 4
+
+
+def test_few_cells_fly_alone_at_a_time_and_the_others_go_on() -> None:
+    flight = Flight([(0, x) for x in range(6)], retry=RetrySpec())
+    for start in flight.take(3, 0.0):
+        flight.lost(failure(start.cell, "passing"), 0.0)
+    starts = flight.take(9, 0.0, lanes=2)
+    assert [start.cell for start in starts if start.alone] == [(0, 0), (0, 1)]
+    assert [start.cell for start in starts if not start.alone] == [(0, 3), (0, 4), (0, 5)]
+    flight.landed(Outcome(cell=(0, 0), state="done"), 0.0)
+    assert flight.take(9, 0.0, lanes=2) == [Start((0, 2), 1, alone=True)]
+
+
+def test_a_task_that_never_began_is_started_as_if_nothing_had_been() -> None:
+    flight = Flight([CELL], retry=RetrySpec(attempts=1))
+    for _ in range(3):
+        assert only(flight, 0.0) == Start(CELL, 1, alone=False)
+        flight.returned(CELL)
+    assert (flight.left, flight.in_flight, flight.retried) == (1, 0, 0)
+
+
+def test_no_more_is_taken_than_there_is_room_for() -> None:
+    flight = Flight([(0, x) for x in range(100)], retry=RetrySpec())
+    assert [start.cell[1] for start in flight.take(3, 0.0)] == [0, 1, 2]
+    assert flight.take(0, 0.0) == []
+    assert flight.take(-5, 0.0) == []
+    assert flight.in_flight == 3
+
+
+def test_no_cells_is_a_run_that_has_ended() -> None:
+    assert Flight([], retry=RetrySpec()).ended
+
+
+@dataclass
+class World:
+    """What happens to tasks, at random."""
+
+    seed: int
+    weights: list[int]
+    starts: Counter[Address] = field(default_factory=Counter)
+    ends: Counter[Address] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def meet(self, flight: Flight, start: Start, now: float) -> None:
+        fates = ("done", "skipped", "passing", "lasting", "halting", "leased", "lost", "returned")
+        (fate,) = self.random.choices(fates, weights=self.weights)
+        given_up = None
+        if fate in ("done", "skipped"):
+            flight.landed(Outcome(cell=start.cell, state=fate), now)  # type: ignore[arg-type]
+            self.ends[start.cell] += 1
+        elif fate == "leased":
+            flight.landed(Outcome(cell=start.cell, state="leased", free_after_s=self.random.random() * 9), now)
+        elif fate == "lost":
+            self.starts[start.cell] += 1
+            given_up = flight.lost(failure(start.cell, "passing"), now, times=self.random.choice((1, 4)))
+        elif fate == "returned":
+            flight.returned(start.cell)
+        else:
+            self.starts[start.cell] += 1
+            given_up = flight.landed(failed(start, fate), now)  # type: ignore[arg-type]
+        if given_up is not None:
+            self.ends[start.cell] += 1
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(0, 40),
+    attempts=st.integers(1, 5),
+    most=st.integers(1, 30),
+    weights=st.lists(st.integers(0, 5), min_size=7, max_size=7),
+    room=st.integers(1, 12),
+)
+def test_every_cell_ends_once_whatever_happens(
+    seed: int, n: int, attempts: int, most: int, weights: list[int], room: int
+) -> None:
+    retry = RetrySpec(attempts=attempts, most_failures=most, backoff_s=1, longest_backoff_s=9)
+    flight = Flight([(0, x) for x in range(n)], retry=retry, seed=seed)
+    world, flying, now = World(seed, [1, *weights]), [], 0.0
+    for _ in range(200_000):
+        if flight.ended:
+            break
+        starts = flight.take(room - flight.in_flight, now, lanes=2)
+        flying += starts
+        assert len(flying) == flight.in_flight <= room
+        assert sum(start.alone for start in flying) <= 2
+        assert len({start.cell for start in flying}) == len(flying), "a cell is in flight twice"
+        assert all(start.attempt <= attempts for start in starts)
+        if flying:
+            world.meet(flight, flying.pop(world.random.randrange(len(flying))), now)
+        else:
+            due = flight.due()
+            assert due is not None, "nothing flies, nothing waits, and the run has not ended"
+            now = max(now, due)
+    assert flight.ended
+    assert set(world.ends.values()) <= {1}
+    assert max(world.starts.values(), default=0) <= attempts + 1  # the first loss costs none
+    assert flight.done + flight.skipped + len(flight.set_aside) == sum(world.ends.values())
+    assert flight.left == n - sum(world.ends.values())
+    assert len({gone.cell for gone in flight.set_aside}) == len(flight.set_aside)
+    if flight.stopped is None:
+        assert flight.left == 0
+        assert not flight._used  # nothing is remembered of what has ended
+        assert not flight._lost_once
+
+
+@pytest.mark.parametrize("used", [1, 2, 50, 5000])
+def test_pauses_stay_bounded_after_any_number_of_attempts(used: int) -> None:
+    flight = Flight([], retry=RetrySpec(backoff_s=5, longest_backoff_s=300))
+    assert 2.5 <= flight.pause_s(used) <= 300
