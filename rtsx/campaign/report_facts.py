@@ -88,7 +88,13 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
 
 def states_of(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> dict[Address, CellState]:
     """State of every cell of a plan, in its order."""
-    others: dict[Address, CellState] = {}
-    for state, cells in (("running", status.running), ("failed", status.failed)):
-        others.update((cell, state) for cell in cells)
-    return {cell: marks.states.get(cell, others.get(cell, "left")) for cell in plan.cells}
+
+    def state(cell: Address) -> CellState:
+        if cell in marks.states:
+            return marks.states[cell]
+        if cell in running:
+            return "running"
+        return "failed" if cell in status.failed else "left"
+
+    running = set(status.running)
+    return {cell: state(cell) for cell in plan.cells}
