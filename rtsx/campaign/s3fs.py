@@ -13,6 +13,8 @@ from rtsx.cube.zarr import file_system
 
 __all__ = ["S3Objects"]
 
+_PAGE = 1000
+"""Objects of one answer to a listing; S3 gives no more."""
 _WRITER = "rtsx-writer"
 """Metadata of an object: a word that only its writer knows."""
 
@@ -70,11 +72,11 @@ class S3Objects:
         self._system.rm_file(self._path(key))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a prefix; a page of a thousand is held at a time."""
+        """Objects below a prefix; one page of them is held at a time."""
         bucket, _, base = self._path(prefix).partition("/")
         token: dict[str, str] = {}
         while True:
-            page = self._system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", **token)
+            page = self._system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", MaxKeys=_PAGE, **token)
             for entry in page.get("Contents", ()):
                 changed = entry["LastModified"].astimezone(UTC)
                 yield StoredObject(prefix + entry["Key"].removeprefix(base), entry["Size"], changed)

@@ -1,10 +1,12 @@
 """Stores that tests of campaigns write into: a folder, a real S3 server on loopback, and ones that misbehave."""
 
+import json
 import os
 import subprocess
-import sys
+import tempfile
+import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,11 +76,87 @@ def deaf_s3(s3: S3) -> Iterator[S3]:
         yield S3(proxy.url, s3.bucket, s3.through(proxy.url))
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Access keys of two users of a server that asks who comes."""
+
+    writer: dict[str, str]
+    """Of one who may do anything; as the words of the environment."""
+    reader: dict[str, str]
+    """Of one who may only read."""
+
+
 @pytest.fixture
-def without_rights(tmp_path: Path) -> Path:
-    """A folder that nobody may write into; skipped for root, who may anything."""
-    if os.geteuid() == 0 or sys.platform == "win32":
-        pytest.skip("root may write everywhere")
-    folder = tmp_path / "closed"
-    folder.mkdir(mode=0o500)
-    return folder
+def guarded(s3: S3) -> Iterator[Keys]:
+    """The server asks for credentials and checks signatures and rights during the test."""
+    import boto3
+
+    iam = boto3.client(
+        "iam",
+        endpoint_url=s3.endpoint,
+        region_name="eu-central-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    keys = []
+    for actions in (["s3:*"], ["s3:Get*", "s3:List*"]):
+        user = f"u{uuid.uuid4().hex}"
+        iam.create_user(UserName=user)
+        statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_user_policy(UserName=user, PolicyName="p", PolicyDocument=policy)
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        keys.append({"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]})
+    _guard(s3.endpoint, "0")
+    try:
+        yield Keys(*keys)
+    finally:
+        _guard(s3.endpoint, "inf")
+
+
+def _guard(endpoint: str, after: str) -> None:
+    url, plain = f"{endpoint}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+    request = urllib.request.Request(url, data=after.encode(), headers=plain, method="POST")
+    with urllib.request.urlopen(request):
+        pass
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a disk of so many bytes, which a test can fill; skipped where it may not be mounted."""
+    mounted = []
+
+    def mount(n_bytes: int) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "rtsx-test", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount here")
+        if done.returncode:
+            pytest.skip(f"no disk may be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def without_rights(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may read and not write into."""
+    for folder in (tmp_path, *tmp_path.parents):  # or nobody could not even look
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)  # nobody, because root may write everywhere
+    try:
+        yield closed
+    finally:
+        if is_root:
+            os.seteuid(0)

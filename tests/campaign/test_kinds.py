@@ -1,0 +1,141 @@
+"""Which errors can pass, which cannot, and which end a run."""
+
+import errno
+import http.client
+
+import botocore.exceptions as boto
+import pystac_client.exceptions
+import pytest
+import requests
+import torch
+import urllib3
+from distributed import KilledWorker
+from distributed.comm import CommClosedError
+from rasterio.errors import RasterioIOError
+
+from rtsx.campaign.failure import FailureKind
+from rtsx.campaign.kinds import kind_of, service_code
+from rtsx.errors import (
+    BundleError,
+    CubeError,
+    FootprintError,
+    MemoryPlanError,
+    MissingExtraError,
+    NoImageError,
+    OutputNotWritableError,
+)
+
+
+def _service(code: str, status: int) -> boto.ClientError:
+    answer = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return boto.ClientError(answer, "PutObject")  # type: ignore[arg-type]
+
+
+def _http(status: int) -> requests.HTTPError:
+    answer = requests.Response()
+    answer.status_code = status
+    return requests.HTTPError("no", response=answer)
+
+
+def _api(status: int) -> pystac_client.exceptions.APIError:
+    error = pystac_client.exceptions.APIError("no")
+    error.status_code = status
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionResetError(), "passing"),
+        (TimeoutError(), "passing"),
+        (MemoryError(), "passing"),
+        (http.client.IncompleteRead(b""), "passing"),
+        (boto.EndpointConnectionError(endpoint_url="x"), "passing"),
+        (boto.ConnectionClosedError(endpoint_url="x"), "passing"),
+        (_service("SlowDown", 503), "passing"),
+        (_service("500", 500), "passing"),
+        (_service("InternalError", 500), "passing"),
+        (_http(503), "passing"),
+        (_http(429), "passing"),
+        (_api(502), "passing"),
+        (requests.ConnectionError(), "passing"),
+        (urllib3.exceptions.ReadTimeoutError(None, None, "x"), "passing"),  # type: ignore[arg-type]
+        (OSError(errno.EIO, "no"), "passing"),
+        (OSError(errno.ESTALE, "no"), "passing"),
+        (OSError(errno.EMFILE, "no"), "passing"),
+        (RasterioIOError("HTTP response code: 503"), "passing"),
+        (RasterioIOError("CURL error: Could not resolve host: a.b"), "passing"),
+        (torch.OutOfMemoryError(), "passing"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "passing"),
+        (CommClosedError(), "passing"),
+        (KilledWorker("a", None, 3), "passing"),
+        (OSError(errno.ENOSPC, "No space left on device"), "halting"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "halting"),
+        (OSError(errno.EROFS, "no"), "halting"),
+        (PermissionError(errno.EACCES, "no"), "halting"),
+        (PermissionError("Access Denied."), "halting"),
+        (_service("AccessDenied", 403), "halting"),
+        (_service("InvalidAccessKeyId", 403), "halting"),
+        (_service("NoSuchBucket", 404), "halting"),
+        (_service("QuotaExceeded", 403), "halting"),
+        (_service("507", 507), "halting"),
+        (boto.NoCredentialsError(), "halting"),
+        (ModuleNotFoundError("no"), "halting"),
+        (MissingExtraError("no"), "halting"),
+        (BundleError("no"), "halting"),
+        (MemoryPlanError("no"), "halting"),
+        (OutputNotWritableError("no"), "halting"),
+        (ValueError("no"), "lasting"),
+        (FileNotFoundError(errno.ENOENT, "no"), "lasting"),
+        (RasterioIOError("file is not recognized as being in a supported file format"), "lasting"),
+        (RasterioIOError("HTTP response code: 404"), "lasting"),
+        (_http(404), "lasting"),
+        (_service("NoSuchKey", 404), "lasting"),
+        (CubeError("no"), "lasting"),
+        (NoImageError("no"), "lasting"),
+        (FootprintError("no"), "lasting"),
+        (RuntimeError("no"), "lasting"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_error_is_judged(error: BaseException, kind: FailureKind) -> None:
+    assert kind_of(error) == kind
+
+
+def _from(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__cause__ = inner
+    return outer
+
+
+def test_what_an_error_came_from_is_judged_too() -> None:
+    assert kind_of(_from(CubeError("cannot be read"), ConnectionResetError())) == "passing"
+    assert kind_of(_from(RuntimeError("block 3"), _from(CubeError("a"), OSError(errno.ENOSPC, "full")))) == "halting"
+    assert kind_of(ExceptionGroup("two", [ValueError(), TimeoutError()])) == "passing"
+
+
+def test_the_error_itself_comes_before_what_it_came_from() -> None:
+    assert kind_of(_from(OutputNotWritableError("no"), TimeoutError())) == "halting"
+
+
+def test_a_source_that_is_closed_to_us_costs_its_cells_and_not_the_run() -> None:
+    assert kind_of(_from(CubeError("cannot be read"), PermissionError("Forbidden"))) == "lasting"
+    assert kind_of(PermissionError("Forbidden")) == "halting"
+
+
+def test_what_was_handled_without_being_named_counts_until_it_is_suppressed() -> None:
+    error = ValueError("a")
+    error.__context__ = TimeoutError()
+    assert kind_of(error) == "passing"
+    error.__suppress_context__ = True
+    assert kind_of(error) == "lasting"
+
+
+def test_a_circle_of_causes_ends() -> None:
+    error = ValueError("a")
+    error.__context__ = _from(ValueError("b"), error)
+    assert kind_of(error) == "lasting"
+
+
+def test_the_word_of_a_service_is_found_below() -> None:
+    assert service_code(_from(FileNotFoundError("no"), _service("NoSuchBucket", 404))) == "NoSuchBucket"
+    assert service_code(FileNotFoundError("no")) is None
