@@ -57,37 +57,22 @@ def cell_dataset(
     )
 
 
-def cell_outlines(
-    pred: xr.Dataset, valid: NDArray[np.bool_], *, geobox: GeoBox, rule: OutlineSpec
-) -> geopandas.GeoDataFrame:
+def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoDataFrame:
     """Outlines of a cell, with `cut` and `prob_counts`, so that those of neighbours can be merged with them.
 
     Parameters
     ----------
-    pred
-        The cell, without a halo.
-    valid
-        Pixels (y, x) of the cell and its halo that can be trusted.
-    geobox
-        Raster of the cell and its halo.
+    haloed
+        The cell and `rule.edge_distance` pixels around it, of which only `valid` counts: False where nothing is mapped.
     rule
         What is outlined.
     """
-    halo = rule.edge_distance
-    if halo:
-        variables = {}
-        for name in ("probability", "binary"):
-            edges = [(0, 0)] * (pred[name].ndim - 2) + [(halo, halo)] * 2
-            # 0 in the halo, where only validity is looked at, because nodata would count as invalid.
-            variables[name] = xr.Variable(pred[name].dims, np.pad(pred[name].values, edges), pred[name].attrs)
-        variables["valid"] = xr.Variable(("y", "x"), valid, pred["valid"].attrs)
-        coords = {name: pred.coords[name] for name in ("time", "class") if name in pred.coords}
-        origin = pred.attrs["lattice_origin"]
-        pred = (
-            with_georeference(variables, geobox, lattice_origin=origin).assign_coords(coords).assign_attrs(pred.attrs)
-        )
     return extract_footprints(
-        pred, min_area_m2=rule.min_area_m2, threshold=rule.threshold, edge_distance=rule.edge_distance, halo=halo
+        haloed,
+        min_area_m2=rule.min_area_m2,
+        threshold=rule.threshold,
+        edge_distance=rule.edge_distance,
+        halo=rule.edge_distance,
     )
 
 

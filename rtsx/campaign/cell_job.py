@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class CellJob:
         """The fields alone, because open stores do not travel."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
-    def _run(self, cell: Address, run: str) -> "Any":
+    def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         if self._ledger.mark(cell) is not None:
             return "skipped"
         with held(self._objects, self._layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
@@ -159,23 +159,19 @@ class _Making:
 
     def _derive(self, reader: CellReader) -> None:
         """Outlines and GeoTIFFs."""
-        plan, layout = self._job.plan, self._job._layout
-        bundles = self._job.recipe.bundles
-        geobox = self._ground.window(self._ground.region)
-        pred = cell_dataset(self._shards.pixels, plan, geobox=geobox, bundles=bundles)
+        plan, layout, bundles = self._job.plan, self._job._layout, self._job.recipe.bundles
         if plan.outlines is not None:
             planned = [part for address, part in self._ground.neighbours if self._job.is_planned(address)]
-            outlines = cell_outlines(
-                pred,
-                reader.halo_valid(planned),
-                geobox=self._job.plan.grid[self._cell].haloed(self._ground.halo),
-                rule=plan.outlines,
-            )
+            haloed = self._shards.haloed | {"valid": reader.halo_valid(planned)}
+            geobox = plan.grid[self._cell].haloed(self._ground.halo)
+            outlines = cell_outlines(cell_dataset(haloed, plan, geobox=geobox, bundles=bundles), rule=plan.outlines)
             self._n_outlines = len(outlines)
             if self._n_outlines:
                 self._put(layout.outline(self._cell), parquet_bytes(outlines))
-        for name in _COGS if plan.cogs else ():
-            self._put(layout.cog(self._cell, name), cell_cog(pred, name, cell=self._cell))
+        if plan.cogs:
+            pred = cell_dataset(self._shards.pixels, plan, geobox=plan.grid[self._cell].geobox, bundles=bundles)
+            for name in _COGS:
+                self._put(layout.cog(self._cell, name), cell_cog(pred, name, cell=self._cell))
         self._memory.sample()
 
     def _put(self, key: str, content: bytes) -> None:

@@ -39,11 +39,15 @@ class CellShards:
         self._side = plan.grid.cell_size
         self._written = 0
         self._waiting: list[Future[None]] = []
-        self.pixels: dict[str, NDArray[Any]] = {
-            name: np.full((*array.shape[1:-2], self._side, self._side), array.fill_value, array.dtype)
-            for name, array in self._arrays.items()
+        halo = 0 if plan.outlines is None else plan.outlines.edge_distance
+        inner = slice(halo, halo + self._side)
+        wide = self._side + 2 * halo
+        self.haloed: dict[str, NDArray[Any]] = {
+            name: np.zeros((*array.shape[1:-2], wide, wide), array.dtype) for name, array in self._arrays.items()
         }
-        """The whole cell ([class,] y, x) by name, as far as it was filled."""
+        """The cell and the halo of its outlines ([class,] y, x) by name; 0 in the halo, which whoever outlines it fills."""
+        self.pixels = {name: haloed[..., inner, inner] for name, haloed in self.haloed.items()}
+        """The cell in it, as far as it was filled."""
 
     def withdraw(self) -> None:
         """Remove the shard of `valid`, so that nobody trusts what is going to be written."""
