@@ -1,5 +1,7 @@
 """The values for dask-gateway's chart: a real gateway takes them, and its controller makes valid pods of them."""
 
+import ast
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import kubernetes_validate
 import pytest
 from dask_gateway_server.app import DaskGateway
 from dask_gateway_server.backends.base import PublicException
+from dask_gateway_server.models import User
 
 import rtsx
 from tests.deploy.gateways import application, cluster_config, configuration_of, pod_of, unknown_names
@@ -120,7 +123,9 @@ def test_kubernetes_takes_the_pods(gateway: DaskGateway, profile: str, is_worker
 
 
 def test_schedulers_are_started_with_the_command_there_is(gateway: DaskGateway) -> None:
-    pod = pod_of(cluster_config(gateway), is_worker=False)
+    pod = pod_of(cluster_config(gateway, profile="gpu"), is_worker=False)
+    environment = {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
+    assert environment["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] == "0"
     assert pod["spec"]["containers"][0]["args"][:2] == ["dask", "scheduler"]
 
 
@@ -155,7 +160,12 @@ CHART = {
     "gateway": {
         "auth": {"type": lambda value: value in ("simple", "kerberos", "jupyterhub", "custom")},
         "env": of(list),
-        "backend": {"image": IMAGE, "scheduler": POD, "worker": POD | {"threads": of(int, type(None))}},
+        "backend": {
+            "image": IMAGE,
+            "environment": of(dict),
+            "scheduler": POD,
+            "worker": POD | {"threads": of(int, type(None))},
+        },
         "extraConfig": of(dict, str),
     },
     "controller": {"completedClusterMaxAge": of(int, float)},
@@ -171,3 +181,18 @@ def test_the_chart_knows_every_value(values: dict[str, Any]) -> None:
 def test_extra_configuration_is_python_by_name(values: dict[str, Any]) -> None:
     for name, code in values["gateway"]["extraConfig"].items():
         compile(code, name, "exec")
+
+
+def test_both_gateways_have_the_same_options(gateway: DaskGateway, deploy: Path) -> None:
+    # A campaign that runs at the gateway of one machine is then one that runs on Kubernetes.
+    on_one_machine = ast.parse((deploy / "gateway" / "dask_gateway_config.py").read_text())
+    fields = {
+        call.args[0].value
+        for call in ast.walk(on_one_machine)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in ("Select", "Integer", "Float", "Mapping", "String", "Bool")
+        and isinstance(call.args[0], ast.Constant)
+    }
+    options = asyncio.run(gateway.backend.get_cluster_options(User("someone")))
+    assert {field["field"] for field in options.get_specification()} == fields
