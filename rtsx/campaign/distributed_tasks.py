@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from rtsx.grid.cell import cell_id
 __all__ = ["CellTasks", "Crew", "Lost", "NotBegun"]
 
 GATHER_S = 60.0
-"""Seconds that answers may take from the workers. Bounded, because an answer that went down with its worker is computed
-again before it comes, and other cells would wait for that."""
+"""Seconds that outcomes may take from the workers; then their cells are run again, and found done by their marks."""
+
+TOGETHER_S = 0.01
+"""Seconds that are waited for others once a task is back, because outcomes of many cells are brought at the cost of one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class NotBegun:
-    """A task that was never run."""
+    """A task that never ran, or whose outcome was lost after it: its cell is to be run as if nothing had been."""
 
     cell: Address
     """Its cell."""
@@ -67,7 +70,7 @@ class CellTasks:
         self._carried = CarriedJob.of(job)
         self._job: Future[Any] | None = None
         self._flying: dict[Any, tuple[Future[Any], Start]] = {}
-        self._back: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._back: SimpleQueue[Future[Any] | dict[Any, Outcome | None]] = SimpleQueue()
         self._number = itertools.count()
 
     def crew(self) -> Crew:
@@ -98,17 +101,23 @@ class CellTasks:
 
     def landed(self, within_s: float) -> Iterator[Outcome | Lost | NotBegun]:
         """Tasks that have come back since the last call; waits for the first of them, at most so long."""
-        futures = [future for future in self._waited(within_s) if future.key in self._flying]
-        outcomes = self._gathered([future for future in futures if future.status == "finished"])
-        for future in futures:
-            if future.key in outcomes:
-                del self._flying[future.key]
-                yield outcomes[future.key]
-            elif future.status in ("finished", "pending", "lost"):
-                # It went down with its worker on the way here, and is computed again, or its worker is slow to answer.
-                future.add_done_callback(self._back.put)
-            else:
-                yield self._fallen(future)
+        finished = []
+        for back in self._waited(within_s):
+            if isinstance(back, dict):
+                for key, outcome in back.items():
+                    if flown := self._flying.pop(key, None):
+                        yield NotBegun(flown[1].cell) if outcome is None else outcome
+            elif back.key in self._flying:
+                if back.status == "finished":
+                    finished.append(back)
+                elif back.status in ("pending", "lost"):  # it went down with its worker, and is computed again
+                    back.add_done_callback(self._back.put)
+                else:
+                    yield self._fallen(back)
+        if finished:
+            loop = self._client.loop
+            assert loop is not None  # or the client would be closed
+            loop.add_callback(self._fetch, finished)
 
     def recall(self, *, keep: Collection[Any] = ()) -> list[Address]:
         """Take back all tasks but those of these keys; returns their cells. What runs already is not cut off, but forgotten."""
@@ -157,32 +166,30 @@ class CellTasks:
         ):  # a model is large, and sent once
             return self._client.submit(_same, self._carried, key=key, pure=False)
 
-    def _waited(self, within_s: float) -> list[Future[Any]]:
+    def _waited(self, within_s: float) -> list[Future[Any] | dict[Any, Outcome | None]]:
         try:
-            futures = [self._back.get(timeout=within_s)]
+            back = [self._back.get(timeout=within_s)]
         except Empty:
             return []
+        time.sleep(TOGETHER_S)
         while True:
             try:
-                futures.append(self._back.get_nowait())
+                back.append(self._back.get_nowait())
             except Empty:
-                return futures
+                return back
 
-    def _gathered(self, futures: list[Future[Any]]) -> dict[Any, Outcome]:
-        """Outcomes by key, of those that can be had in time."""
-        if not futures:
-            return {}
+    async def _fetch(self, futures: list[Future[Any]]) -> None:
+        """Bring outcomes of tasks that are done, by key; None for one whose worker has taken it along.
 
-        async def within() -> dict[int, Outcome | None]:
-            numbered = dict(enumerate(futures))
-            return await asyncio.wait_for(self._client.gather(numbered, errors="skip", asynchronous=True), GATHER_S)
-
+        In the background, because a worker that is gone is waited for as long as a connection may take.
+        """
+        numbered = dict(enumerate(futures))
         try:
-            with self._reached():
-                found = self._client.sync(within)
-        except TimeoutError:
-            return {}
-        return {futures[number].key: outcome for number, outcome in found.items() if outcome is not None}
+            gathered = self._client.gather(numbered, errors="skip", asynchronous=True)
+            found = await asyncio.wait_for(gathered, GATHER_S)
+        except Exception:  # whatever it was, these cells are run again, and a scheduler that is gone is seen there
+            found = {}
+        self._back.put({future.key: found.get(number) for number, future in numbered.items()})
 
     def _fallen(self, future: Future[Any]) -> Outcome | Lost | NotBegun:
         """What a task is that came back without an outcome."""
