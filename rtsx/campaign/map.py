@@ -160,7 +160,9 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
             f"{path} cannot be written: {error}. Choose a place that you may write to."
         ) from error
     classes = {"class": np.array(plan.prediction.classes, object)} if len(plan.prediction.classes) > 1 else {}
-    coords = xr.Dataset(coords=xr_coords(plan.geobox, always_yx=True)).assign_coords(classes).drop_encoding()
+    # With the attribute, because xarray puts its own in place of those that are there.
+    coords = xr.Dataset(coords=xr_coords(plan.geobox, always_yx=True), attrs={COMPLETE: False}).assign_coords(classes)
+    coords = coords.drop_encoding()
     coords.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
     for name in ANSWERS:
         if name not in group:

@@ -1,0 +1,186 @@
+"""The map before any cell is run: what is made, what is added, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
+from rtsx.cube import validate_cube
+from rtsx.errors import CampaignError, CubeError, OutputExistsError
+from rtsx.grid import Grid
+from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
+
+if TYPE_CHECKING:
+    from rtsx.campaign.plan import CampaignPlan
+    from tests.campaign.conftest import S3
+
+
+def plan_of(classes: int = 1, *, year: int = 2024, cell: int = 64, shard: int = 32) -> "CampaignPlan":
+    recipe = make_recipe(
+        (Path("none.tif"),), "nowhere", cell=cell, bundles=(make_bundle(classes),), year=year, shard=shard
+    )
+    return make_plan(recipe)
+
+
+def test_a_new_map_is_whole_and_empty(tmp_path: Path) -> None:
+    plan = plan_of()
+    create_map(str(tmp_path), plan, storage_options={})
+    found = open_map(str(tmp_path), storage_options={})
+    validate_cube(found)
+    assert found.odc.geobox == plan.geobox
+    assert found.sizes == {"time": 1, "y": 192, "x": 192}
+    assert found["time"].values[0] == np.datetime64("2024-01-01")
+    assert not found["valid"].values.any()
+    assert (found["probability"].values == 255).all()
+    assert (found["binary"].values == 255).all()
+    assert found["probability"].chunksizes["y"][0] == plan.shard
+    assert found.attrs["lattice_origin"] == [0.0, 0.0], "the grid's, so that outlines are named alike for all tiles"
+    assert found.attrs["bundle_digest"] == make_bundle().digest
+    assert found.attrs["threshold"] == 0.5
+
+
+def test_shards_are_the_plans_and_that_of_valid_is_a_cell(tmp_path: Path) -> None:
+    create_map(str(tmp_path), plan_of(3), storage_options={})
+    group = zarr.open_group(map_path(str(tmp_path)), mode="r")
+    assert group["probability"].shards == group["binary"].shards == (1, 1, 32, 32)
+    assert group["valid"].shards == (1, 64, 64)
+    assert group["probability"].chunks == (1, 1, 16, 16)
+    assert [group[name].fill_value for name in ("probability", "binary", "valid")] == [255, 255, False]
+    assert not [file for file in tmp_path.rglob("c/*") if "probability" in str(file)], "sparse: no shard is stored"
+
+
+def test_readers_that_know_nothing_of_us_read_it(tmp_path: Path) -> None:
+    create_map(str(tmp_path), plan_of(3), storage_options={})
+    plain = xr.open_zarr(map_path(str(tmp_path)), decode_coords="all", chunks=None)
+    assert plain["probability"].dims == ("time", "class", "y", "x")
+    assert list(plain["class"].values) == ["target", "water", "ground"]
+    assert np.isnan(plain["probability"].isel(y=slice(3), x=slice(3)).values).all()
+    assert plain.rio.crs.to_epsg() == 3413
+
+
+def test_the_same_call_again_changes_nothing(tmp_path: Path) -> None:
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+
+def test_every_year_is_a_step_and_years_come_back_in_order(tmp_path: Path) -> None:
+    for year in (2024, 2023, 2025, 2023):
+        create_map(str(tmp_path), plan_of(year=year), storage_options={})
+    group = zarr.open_group(map_path(str(tmp_path)), mode="r+")
+    assert [map_year(group, year) for year in (2024, 2023, 2025)] == [0, 1, 2]
+    group["valid"][1, :64, :64] = True
+    found = open_map(str(tmp_path), storage_options={})
+    assert list(found["time"].dt.year.values) == [2023, 2024, 2025]
+    assert list(found["valid"].sum(("y", "x")).values) == [64 * 64, 0, 0]
+    with pytest.raises(CampaignError, match=r"has the years \[2024, 2023, 2025\], and 2022 is not among them"):
+        map_year(group, 2022)
+
+
+def test_years_of_another_bundle_say_only_what_they_share(tmp_path: Path) -> None:
+    one = plan_of()
+    other = replace(plan_of(year=2025), prediction=replace(one.prediction, members=("another",)))
+    create_map(str(tmp_path), one, storage_options={})
+    create_map(str(tmp_path), other, storage_options={})
+    found = open_map(str(tmp_path), storage_options={})
+    assert "bundle_digest" not in found.attrs
+    assert found.attrs["threshold"] == 0.5
+
+
+@pytest.mark.parametrize("stop", range(4))
+def test_a_creation_that_was_stopped_anywhere_is_ended_by_the_next(
+    tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before the n-th array has grown; the next call ends with the bytes of one that was never stopped."""
+    create_map(str(tmp_path / "whole"), plan_of(), storage_options={})
+    create_map(str(tmp_path / "whole"), plan_of(year=2025), storage_options={})
+    create_map(str(tmp_path / "cut"), plan_of(), storage_options={})
+    left = [stop]
+
+    def failing(self: object, shape: tuple[int, ...]) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(self, shape)
+
+    real = zarr.Array.resize
+    monkeypatch.setattr(zarr.Array, "resize", failing)
+    with pytest.raises(KeyboardInterrupt):
+        create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
+    assert list(open_map(str(tmp_path / "cut"), storage_options={})["time"].dt.year.values) == [2024], "still whole"
+    monkeypatch.undo()
+    create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
+    files = [
+        {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+        for root in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_creation_that_was_stopped_in_the_middle_is_not_seen_as_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rtsx.campaign.map._create_answer", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        create_map(str(tmp_path), plan_of(), storage_options={})
+    with pytest.raises(CubeError, match="was never finished"):
+        open_map(str(tmp_path), storage_options={})
+    monkeypatch.undo()
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    assert open_map(str(tmp_path), storage_options={}).sizes["time"] == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda: plan_of(cell=96), "grid.cell_size is 64 there and 96 here"),
+        (lambda: plan_of(3), "classes is .* there and .* here"),
+        (lambda: plan_of(shard=64), "shard is 32 there and 64 here"),
+        (
+            lambda: replace(plan_of(), grid=Grid("EPSG:3413", 5.0, cell_size=64)),
+            "grid.resolution is 10.0 there and 5.0",
+        ),
+        (lambda: replace(plan_of(), rows=(299, 304)), r"rows\[0\] is 300 there and 299 here"),
+    ],
+)
+def test_another_map_is_told_by_its_first_difference(tmp_path: Path, other: object, said: str) -> None:
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    with pytest.raises(CampaignError, match=said):
+        create_map(str(tmp_path), other(), storage_options={})  # type: ignore[operator]
+
+
+def test_what_is_no_map_is_left_alone(tmp_path: Path) -> None:
+    zarr.create_group(map_path(str(tmp_path)), attributes={"title": "mine"})
+    with pytest.raises(OutputExistsError, match="is no map of a campaign"):
+        create_map(str(tmp_path), plan_of(), storage_options={})
+
+
+def test_a_plan_in_floats_is_refused(tmp_path: Path) -> None:
+    plan = plan_of()
+    with pytest.raises(CampaignError, match="dtype='uint8'"):
+        create_map(
+            str(tmp_path), replace(plan, prediction=replace(plan.prediction, dtype="float32")), storage_options={}
+        )
+
+
+def test_no_map_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CubeError, match="there is no such file or folder"):
+        open_map(str(tmp_path), storage_options={})
+
+
+def test_in_an_object_store(s3: "S3") -> None:
+    create_map(s3.url, plan_of(), storage_options=s3.options)
+    create_map(s3.url, plan_of(year=2025), storage_options=s3.options)
+    group = zarr.open_group(map_store(s3.url, s3.options), mode="r+", use_consolidated=False)
+    group["valid"][map_year(group, 2025), :64, :64] = True
+    found = open_map(s3.url, storage_options=s3.options)
+    assert list(found["valid"].sum(("y", "x")).values) == [0, 64 * 64]
