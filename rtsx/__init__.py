@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtsx.config import build_cube, load_cube_recipe, open_cube, train_bundle
+    from rtsx.campaign import Campaign
+    from rtsx.config import build_cube, load_campaign, load_cube_recipe, open_cube, train_bundle
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.evaluation import cross_validate, evaluate
     from rtsx.footprints import extract_footprints, track_footprints, validate_footprints, write_footprints
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Campaign",
     "Cell",
     "Grid",
     "InputLayer",
@@ -39,6 +41,7 @@ __all__ = [
     "evaluate",
     "export_cog",
     "extract_footprints",
+    "load_campaign",
     "load_cube_recipe",
     "open_cube",
     "predict_cube",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Campaign": "rtsx.campaign",
     "Cell": "rtsx.grid",
     "Grid": "rtsx.grid",
     "InputLayer": "rtsx.model",
@@ -66,6 +70,7 @@ _HOMES = {
     "evaluate": "rtsx.evaluation",
     "export_cog": "rtsx.cube",
     "extract_footprints": "rtsx.footprints",
+    "load_campaign": "rtsx.config",
     "load_cube_recipe": "rtsx.config",
     "open_cube": "rtsx.config",
     "predict_cube": "rtsx.inference",
