@@ -35,8 +35,9 @@ ENV PATH=/opt/rtsx/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/tmp/numba \
     MPLCONFIGDIR=/tmp/matplotlib
-# A library that the base lacks stops the build here, instead of the first cell on a cluster.
-RUN python -c "import numba, pyogrio, pyproj, rasterio, s3fs, torch, dask_gateway"
+# A library that the base lacks stops the build here, instead of the first cell on a cluster; so do torch and torchvision of two
+# indexes, which pip installs together and which do not work together.
+RUN python -c "import dask_gateway, numba, pyogrio, pyproj, rasterio, s3fs, segmentation_models_pytorch, torchvision"
 # By number instead of by name, because Kubernetes can prove only of a number that it is not root.
 USER 10001:10001
 WORKDIR /home/rtsx
