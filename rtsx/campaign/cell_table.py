@@ -31,7 +31,11 @@ class CellTable:
 
     def __post_init__(self) -> None:
         """Refuse what is no list of different cells, and close it against change."""
-        array = np.ascontiguousarray(self.addresses, np.int32)
+        if not np.issubdtype(np.asarray(self.addresses).dtype, np.integer):
+            raise CampaignError(
+                f"Rows and columns of cells are whole numbers; got {np.asarray(self.addresses).dtype.name}."
+            )
+        array = np.array(self.addresses, np.int32, order="C")  # a copy, because what is closed may be somebody else's
         if array.ndim != 2 or array.shape[1] != 2:
             raise CampaignError(f"Cells are an array (cell, 2) of rows and columns; got shape {array.shape}.")
         if len(np.unique(self._keys(array))) != len(array):
@@ -54,6 +58,10 @@ class CellTable:
 
     def __hash__(self) -> int:
         return hash(self.addresses.tobytes())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the addresses alone, because `places` of a million cells would go to every worker with them."""
+        return CellTable, (self.addresses,)
 
     @cached_property
     def places(self) -> dict[Address, int]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cell_table import Address, CellTable
@@ -118,7 +119,9 @@ class CampaignPlan:
         """
         document = self.to_document()
         del document["name"]
-        document["cells"] = hashlib.sha256(repr(sorted(self.cells)).encode()).hexdigest()
+        addresses = self.cells.addresses
+        in_order = addresses[np.lexsort((addresses[:, 1], addresses[:, 0]))]
+        document["cells"] = hashlib.sha256(in_order.tobytes()).hexdigest()
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def to_document(self) -> dict[str, Any]:
@@ -165,9 +168,11 @@ class CampaignPlan:
                 chunk=document["chunk"],
                 runtime=document["runtime"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            expected = document["cells"]
+            found = plan.to_document()["cells"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CampaignError(f"This is no plan of a campaign: {error!r}. Plan the campaign again.") from error
-        if plan.to_document()["cells"] != document["cells"]:
+        if found != expected:
             raise CampaignError(
                 "The list of cells beside the plan is another than it was planned with. Plan the campaign again."
             )

@@ -128,7 +128,6 @@ def _tiling(
         and like.prediction.scales == spec.scales
     )
     return campaign_tiling(
-        choice.cells,
         rows=choice.rows,
         columns=choice.columns,
         side=grid.cell_size,

@@ -4,7 +4,7 @@ Every cell computes all tiles that answer for it, so that no cell waits for anot
 computed twice. Where tiles are cropped and their step divides the cell, none is: their seams lie on the cells' borders.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -17,6 +17,9 @@ from rtsx.inference.choice import Habits, chosen_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
 __all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells", "widest_read"]
+
+_MANY = 16
+"""Cells along each side of a map whose edges hardly count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,6 @@ def widest_read(tiling: TilePlan, *, side: int) -> int:
 
 
 def campaign_tiling(
-    cells: CellTable,
     *,
     rows: tuple[int, int],
     columns: tuple[int, int],
@@ -104,13 +106,11 @@ def campaign_tiling(
 ) -> TilePlan:
     """The tiling of a whole map, on the lattice of its grid.
 
-    Which tiles exist depends on neither the cells nor the map's window. Tiles of a network whose reach is finite are
-    cropped unless the spec says otherwise: whatever the blend, they then give one answer, and cropped ones share nothing.
+    Its seams do not depend on which cells are run. Tiles of a network whose reach is finite are cropped unless the spec says
+    otherwise: whatever the blend, they then give one answer, and cropped ones share nothing.
 
     Parameters
     ----------
-    cells
-        What will be run.
     rows, columns
         Rows and columns of cells that the map has room for, half-open.
     side
@@ -136,13 +136,14 @@ def campaign_tiling(
     def cost(tiling: TilePlan) -> float:
         if tiling.tile == settled:
             return 0.0
-        if not fits(tiling):
+        if not fits(tiling) or any(tiling.tile * scale % tiling.stride for scale in spec.scales):
             return inf
-        return cell_work(tiling, cells, rows=rows, columns=columns, side=side).over_compute
+        return _mean_over_compute(tiling, side=side)
 
     def tiling_by(choice: PredictionSpec) -> TilePlan:
         assert choice.blend != "auto"
-        return chosen_tiling(
+        most = settled or largest
+        chosen = chosen_tiling(
             shape,
             (rows[0] * side, columns[0] * side),
             habits=habits,
@@ -150,9 +151,12 @@ def campaign_tiling(
             overlap=choice.overlap,
             trim=choice.trim,
             blend=choice.blend,
-            largest=settled or largest,
+            largest=most,
             cost=cost,
         )
+        if choice.tile != "auto" or habits.reach is None or 4 * habits.reach > most:
+            return chosen
+        return min([chosen, *_meeting_borders(chosen, side=side, largest=most)], key=cost)
 
     if spec.blend != "auto":
         return tiling_by(spec)
@@ -166,7 +170,7 @@ def campaign_tiling(
 def over_compute_of_cells(
     side: int, *, habits: Habits, spec: PredictionSpec, largest: int, fits: Callable[[TilePlan], bool]
 ) -> float:
-    """Over-compute of cells of `side` px far from the map's edge, by the tiling that is chosen for them.
+    """Over-compute of a large map of cells of `side` px, by the tiling that is chosen for them.
 
     Parameters
     ----------
@@ -175,12 +179,9 @@ def over_compute_of_cells(
     habits, spec, largest, fits
         As for `campaign_tiling`.
     """
-    rows = columns = (0, 5)
-    inner = CellTable(np.stack(np.meshgrid(range(1, 4), range(1, 4)), axis=-1).reshape(-1, 2).astype(np.int32))
     tiling = campaign_tiling(
-        inner,
-        rows=rows,
-        columns=columns,
+        rows=(0, _MANY),
+        columns=(0, _MANY),
         side=side,
         habits=habits,
         spec=spec,
@@ -188,7 +189,23 @@ def over_compute_of_cells(
         fits=fits,
         settled=None,
     )
-    return cell_work(tiling, inner, rows=rows, columns=columns, side=side).over_compute
+    return _mean_over_compute(tiling, side=side)
+
+
+def _mean_over_compute(tiling: TilePlan, *, side: int) -> float:
+    """Over-compute if every cell of the map were run: a row of cells has as many rows of tiles in every column."""
+    tiles = [_along(axis, axis.length // side, side=side)[0].mean() for axis in (tiling.y, tiling.x)]
+    return float(tiles[0] * tiles[1]) * tiling.tile**2 / side**2
+
+
+def _meeting_borders(tiling: TilePlan, *, side: int, largest: int) -> Iterator[TilePlan]:
+    """Like tilings, whose seams lie on the borders of cells where they are cropped: a cell is whole steps."""
+    for count in range(1, side // tiling.stride + 1):
+        step = side // count
+        if step < tiling.overlap:
+            return
+        if side % count == 0 and step % tiling.stride == 0 and step + tiling.overlap <= largest:
+            yield replace(tiling, tile=step + tiling.overlap)
 
 
 def _along(axis: TileAxis, count: int, *, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

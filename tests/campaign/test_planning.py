@@ -1,0 +1,136 @@
+"""From a recipe to a plan."""
+
+import pickle
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapely import box
+
+from rtsx import ModelBundle
+from rtsx.campaign.planning import plan_campaign
+from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.cube import CubeRecipe, GivenImages
+from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
+from rtsx.grid import Grid, lattice_offset
+from rtsx.synthetic import demo_bundle_path
+from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
+
+
+def test_a_plan_has_the_cells_of_the_region_and_all_that_bytes_depend_on(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, cells=[FIRST, beside(1, 1)])
+    plan = plan_campaign(recipe)
+    assert set(plan.cells) == {FIRST, beside(1, 1)}
+    assert (plan.rows, plan.columns, plan.shape) == ((310, 312), (-210, -208), (128, 128))
+    assert plan.prediction.layers == ("red", "nir")
+    assert plan.prediction.members == (recipe.bundles[0].digest,)
+    assert plan.prediction.tiling.blend == "crop"
+    assert plan.prediction.tiling.shape == plan.shape
+    assert plan.runtime == {"backend": "eager", "precision": "auto"}
+    assert plan.layers["grid"]["cell_size"] == 64
+    assert plan_campaign(recipe) == plan
+    assert plan_campaign(recipe).digest == plan.digest
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_tiles_are_anchored_where_predict_cube_finds_them(tmp_path: Path) -> None:
+    plan = plan_campaign(make_recipe(tmp_path))
+    assert lattice_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
+    assert plan.prediction.tiling.trim >= 8
+    assert 64 % plan.prediction.tiling.step == 0
+
+
+def test_regions_of_layers_and_their_chunks_are_no_part_of_a_plan(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    other = replace(recipe, cube=replace(recipe.cube, chunk=77, region=ground(FIRST)))
+    assert plan_campaign(other).digest == plan_campaign(recipe).digest
+
+
+def test_a_tile_that_memory_decides_is_kept_on_other_machines(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, prediction=PredictionSpec(memory_bytes=2**40))
+    first = plan_campaign(recipe)
+    monkey = replace(recipe, prediction=PredictionSpec(memory_bytes=1))
+    with pytest.raises(MemoryPlanError, match=r"but a worker has 0\.0 GiB"):
+        plan_campaign(monkey)
+    assert plan_campaign(monkey, like=first).prediction == first.prediction
+    other = replace(monkey, bundles=(make_bundle(12),), prediction=recipe.prediction)
+    assert plan_campaign(other, like=first).prediction.tiling.overlap == 24
+
+
+def test_many_cells_take_little_memory(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    # A source that the cube can do without, because nobody has images of all this ground.
+    source = make_source(tmp_path / "scene.tif", is_required=False)
+    grid = Grid("EPSG:3413", 10.0, cell_size=3072)
+    recipe = replace(recipe, region=box(-180, 66.5, 180, 90), cube=CubeRecipe(grid=grid, sources=(source,)), shard=512)
+    tracemalloc.start()
+    plan = plan_campaign(recipe)
+    assert len(plan.digest) == 64
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(plan.cells) > 20_000
+    assert peak < 2000 * len(plan.cells)  # 2 GB for a million
+
+
+def test_the_default_plan_of_the_demo_computes_little_twice(tmp_path: Path) -> None:
+    bundle = ModelBundle.open(demo_bundle_path())
+    names = ("blue", "green", "red", "nir")
+    file = make_recipe(tmp_path).cube.sources[0].images
+    layers = tuple(
+        replace(layer, wanted=replace(layer.wanted, name=name, bands=(1,)))
+        for layer, name in zip(make_source(tmp_path / "scene.tif").layers * 2, names, strict=True)
+    )
+    grid = Grid("EPSG:3413", 3.0)
+    side = grid.cell_size * grid.resolution
+    left, _, _, top = GRID[FIRST].bounds
+    cell = grid.cell_at(left, top)
+    assert side > 0
+    recipe = make_recipe(
+        tmp_path,
+        region=ground((cell.iy, cell.ix), (cell.iy, cell.ix + 1), (cell.iy + 1, cell.ix), grid=grid),
+        cube=CubeRecipe(grid=grid, sources=(make_source(tmp_path / "scene.tif", images=file, layers=layers),)),
+        bundles=(bundle,),
+        shard=4096,
+        chunk=512,
+        prediction=PredictionSpec(memory_bytes=8 * 2**30),
+    )
+    plan = plan_campaign(recipe)
+    assert plan.work.over_compute <= 1.45
+    assert plan.work.over_compute == pytest.approx((plan.prediction.tiling.tile / plan.prediction.tiling.step) ** 2)
+
+
+def refused(folder: Path, **changes: Any) -> None:
+    plan_campaign(make_recipe(folder, **changes))
+
+
+def test_what_no_cell_could_do_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match=r"A campaign needs one backend, .* got 'auto'. Take 'eager'"):
+        refused(tmp_path, prediction=PredictionSpec(backend="auto"))
+    with pytest.raises(BundleError, match="backend has to be 'auto' or one of"):
+        refused(tmp_path, prediction=PredictionSpec(backend="jax"))
+    with pytest.raises(CampaignError, match="Memory of a worker is a number of bytes above 0; got 0"):
+        refused(tmp_path, prediction=PredictionSpec(memory_bytes=0))
+    with pytest.raises(BundleError, match=r"missing \['dem'\]"):
+        refused(tmp_path, bundles=(make_bundle(layers=("red", "dem")),))
+
+
+def test_sources_with_time_steps_are_refused(tmp_path: Path) -> None:
+    make_recipe(tmp_path)
+    timed = CubeRecipe(grid=GRID, sources=(make_source(tmp_path / "scene.tif", group="day"),))
+    with pytest.raises(CampaignError, match=r"sources \['scenes'\] have time steps of their own. Take group='all'"):
+        refused(tmp_path, cube=timed)
+
+
+def test_a_region_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match=r"None of 2 of the campaign's 2 cells.*Source 'scenes' has no image"):
+        refused(tmp_path, cells=[beside(9, 9), beside(9, 10)])
+    nothing = CubeRecipe(grid=GRID, sources=(make_source(tmp_path, images=GivenImages(())),))
+    with pytest.raises(CampaignError, match="Narrow the region to the ground of the images"):
+        refused(tmp_path, cube=nothing)
+
+
+def test_other_pixels_than_a_bundle_has_learnt_are_told(tmp_path: Path) -> None:
+    with pytest.warns(PixelSizeWarning, match="has learnt pixels of 3 m, and the cube has 10 m"):
+        refused(tmp_path, bundles=(replace(make_bundle(), pixel_m=3.0),))
