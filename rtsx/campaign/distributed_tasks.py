@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any
+from uuid import uuid4
 
 import dask
 from distributed import Client, Future, KilledWorker
@@ -67,6 +68,7 @@ class CellTasks:
     def __init__(self, client: Client, job: Job, *, run: str) -> None:
         self._client = client
         self._run = run
+        self._names = f"{run}-{uuid4().hex[:8]}"  # so that no task is taken for one of an earlier call
         self._carried = CarriedJob.of(job)
         self._job: Future[Any] | None = None
         self._flying: dict[Any, tuple[Future[Any], Start]] = {}
@@ -85,7 +87,7 @@ class CellTasks:
         with self._reached():
             if self._job is None:
                 self._job = self._sent()
-            keys = [(f"rtsx-cell-{self._run}", cell_id(*start.cell), next(self._number)) for start in starts]
+            keys = [(f"rtsx-cell-{self._names}", cell_id(*start.cell), next(self._number)) for start in starts]
             futures = self._client.map(
                 _call,
                 list(starts),
@@ -154,13 +156,15 @@ class CellTasks:
     def end(self) -> None:
         """Take back everything, let go of the job, and leave the cluster as it was found."""
         self.recall()
-        self._job = None
+        if self._job is not None:
+            self._job.release()
+            self._job = None
         with self._reached():
             release_environment(self._client)
 
     def _sent(self) -> Future[Any]:
         """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
-        key = f"rtsx-job-{self._run}-{self._carried.digest[:16]}-{next(self._number)}"
+        key = f"rtsx-job-{self._names}-{next(self._number)}"
         with dask.config.set(
             {"distributed.admin.large-graph-warning-threshold": "1 TB"}
         ):  # a model is large, and sent once
@@ -197,6 +201,7 @@ class CellTasks:
             raise self._scheduler_lost()
         error = future.exception()
         _, start = self._flying.pop(future.key)
+        future.release()  # by hand, because the traceback of what may be raised here would keep it on the scheduler
         if isinstance(error, ClusterError):
             raise error
         if isinstance(error, KilledWorker):

@@ -1,0 +1,121 @@
+"""Jobs that worker processes can import, and that do what cells do at their worst."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.failure import Failure, FailureKind
+from rtsx.campaign.job import Outcome
+
+
+def failure(cell: Address, kind: FailureKind, attempt: int, run: str) -> Failure:
+    """A failure of that kind."""
+    return Failure(
+        cell=cell,
+        kind=kind,
+        error="ValueError",
+        message="bad data",
+        traceback="here",
+        attempts=attempt,
+        when="",
+        run=run,
+        worker=str(os.getpid()),
+    )
+
+
+@dataclass(frozen=True)
+class Diary:
+    """Writes down every call, in a file of its own, so that it outlives the worker."""
+
+    folder: Path
+    """Where."""
+
+    def note(self, cell: Address, what: str) -> int:
+        """Write a line; returns the how-manieth of its kind it is."""
+        number = len(self.read(cell, what)) + 1
+        (self.folder / f"{cell[0]}_{cell[1]}.{what}.{number}").write_text(str(os.getpid()))
+        return number
+
+    def read(self, cell: Address, what: str) -> list[int]:
+        """Processes that wrote such lines."""
+        return [int(file.read_text()) for file in sorted(self.folder.glob(f"{cell[0]}_{cell[1]}.{what}.*"))]
+
+
+@dataclass(frozen=True)
+class TroubledJob:
+    """A job in which some cells have their troubles."""
+
+    diary: Diary
+    """Where it writes what it does."""
+    kills_once: frozenset[Address] = frozenset()
+    """Cells that kill their worker the first time."""
+    kills: frozenset[Address] = frozenset()
+    """Cells that kill their worker every time."""
+    fails_once: frozenset[Address] = frozenset()
+    """Cells that fail the first time, in a way that passes."""
+    lasting: frozenset[Address] = frozenset()
+    """Cells of bad data."""
+    halting: frozenset[Address] = frozenset()
+    """Cells that find the disk full."""
+    leased_once: frozenset[Address] = frozenset()
+    """Cells that another run is at, the first time."""
+    raises: frozenset[Address] = frozenset()
+    """Cells at which the job does what it must not do: raise."""
+    waits_for: Path | None = None
+    """A file without which no cell is done."""
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+        """Meet the trouble of a cell."""
+        number = self.diary.note(cell, "start")
+        if cell in self.kills or (cell in self.kills_once and number == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if cell in self.fails_once and number == 1:
+            return Outcome(cell=cell, state="failed", failure=failure(cell, "passing", attempt, run))
+        if cell in self.lasting:
+            return Outcome(cell=cell, state="failed", failure=failure(cell, "lasting", attempt, run))
+        if cell in self.halting:
+            return Outcome(cell=cell, state="failed", failure=failure(cell, "halting", attempt, run))
+        if cell in self.leased_once and number == 1:
+            return Outcome(cell=cell, state="leased", free_after_s=0.05)
+        if cell in self.raises:
+            raise ZeroDivisionError("a defect")
+        while self.waits_for is not None and not self.waits_for.exists():
+            time.sleep(0.01)
+        self.diary.note(cell, "done")
+        return Outcome(cell=cell, state="done")
+
+
+_INSIDE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class CrowdedJob:
+    """Finds out how many cells its process runs at a time."""
+
+    diary: Diary
+    """Where it says so."""
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+        """Hold the process for a moment."""
+        free = _INSIDE.acquire(blocking=False)
+        self.diary.note(cell, "free" if free else "crowded")
+        time.sleep(0.05)
+        if free:
+            _INSIDE.release()
+        return Outcome(cell=cell, state="done")
+
+
+class UnreadableJob:
+    """A job of a library that workers do not have."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Import what is not there."""
+        return __import__, ("a_library_that_is_not_there",)
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+        """Never reached."""
+        raise AssertionError

@@ -1,0 +1,255 @@
+"""Cells on real clusters: processes that are killed, poisoned cells, leases, GPUs, and schedulers that go."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.clusters import opened
+from rtsx.campaign.distributed import fly
+from rtsx.campaign.failure import Failure
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.job import NoJob, Outcome
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.errors import ClusterError
+from tests.campaign.flights import CrowdedJob, Diary, TroubledJob, UnreadableJob
+
+SOON = RetrySpec(attempts=3, backoff_s=0.05, longest_backoff_s=0.1)
+CELLS = [(-1, x) for x in range(24)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> Iterator[None]:
+    """Lost workers are what these tests are about, so nobody has to read of them."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.scheduler", "distributed.nanny")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with opened(ClusterSpec(workers=2, memory_bytes=2**31)) as client:
+        yield client
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Diary:
+    return Diary(tmp_path)
+
+
+def test_every_cell_is_run_once_and_counted_once(client: Client, diary: Diary) -> None:
+    seen: list[Outcome] = []
+    ticks: list[FlightSummary] = []
+    summary = fly(
+        client,
+        TroubledJob(diary),
+        CELLS,
+        run="r",
+        retry=SOON,
+        on_outcome=seen.append,
+        on_tick=ticks.append,
+        in_flight=5,
+    )
+    assert (summary.done, summary.left, summary.set_aside, summary.stopped, summary.complete) == (24, 0, (), None, True)
+    assert sorted(outcome.cell for outcome in seen) == CELLS
+    assert [len(diary.read(cell, "done")) for cell in CELLS] == [1] * 24
+    assert ticks[0].workers == 2
+    assert max(tick.in_flight for tick in ticks) <= 5
+    assert (ticks[-1].done, ticks[-1].in_flight) == (24, 0)
+    assert "24 of 24 cells done" in str(summary)
+
+
+def test_no_cells_is_a_run_that_ends_at_once(client: Client) -> None:
+    summary = fly(client, NoJob(), [], run="r", retry=SOON)
+    assert summary.complete
+    assert summary.cells == 0
+
+
+def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_set_aside(
+    client: Client, diary: Diary
+) -> None:
+    job = TroubledJob(
+        diary,
+        kills_once=frozenset([CELLS[2]]),
+        fails_once=frozenset([CELLS[3]]),
+        leased_once=frozenset([CELLS[4]]),
+        lasting=frozenset([CELLS[5]]),
+        raises=frozenset([CELLS[6]]),
+    )
+    aside: list[Failure] = []
+    summary = fly(client, job, CELLS, run="r", retry=SOON, on_set_aside=aside.append)
+    assert (summary.done, summary.left, summary.stopped) == (22, 0, None)
+    assert {gone.cell: (gone.kind, gone.error, gone.attempts) for gone in aside} == {
+        CELLS[5]: ("lasting", "ValueError", 1),
+        CELLS[6]: ("passing", "ZeroDivisionError", 3),
+    }
+    assert tuple(aside) == summary.set_aside
+    assert len(diary.read(CELLS[2], "start")) == 2
+    assert not summary.complete
+    assert "set aside: cell (-1, 5): ValueError: bad data" in str(summary)
+
+
+def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Client, diary: Diary) -> None:
+    poisoned = CELLS[7]
+    summary = fly(client, TroubledJob(diary, kills=frozenset([poisoned])), CELLS, run="r", retry=SOON)
+    (gone,) = summary.set_aside
+    assert (gone.cell, gone.error, gone.kind) == (poisoned, "KilledWorker", "passing")
+    assert "worker was lost" in gone.message
+    assert summary.done == 23
+    assert len(set(diary.read(poisoned, "start"))) == SOON.attempts + 1  # the first loss may have been another's fault
+
+
+def test_what_no_cell_can_do_stops_the_run_and_the_next_run_goes_on(client: Client, diary: Diary) -> None:
+    cells = [(0, x) for x in range(400)]
+    summary = fly(client, TroubledJob(diary, halting=frozenset([(0, 3)])), cells, run="r", retry=SOON)
+    assert summary.stopped == "cell (0, 3) failed as every other would: ValueError: bad data"
+    assert summary.set_aside == ()
+    assert summary.done + summary.left == 400
+    assert summary.left > 100  # the rest was not run first
+    assert summary.in_flight == 0
+    assert fly(client, TroubledJob(diary), cells, run="s", retry=SOON).complete
+
+
+def test_too_many_failures_stop_the_run(client: Client, diary: Diary) -> None:
+    cells = [(0, x) for x in range(400)]
+    few = RetrySpec(most_failures=2)
+    summary = fly(client, TroubledJob(diary, lasting=frozenset(cells)), cells, run="r", retry=few)
+    assert len(summary.set_aside) >= 2
+    assert summary.left > 100
+    assert summary.stopped is not None
+    assert "cells were set aside" in summary.stopped
+
+
+def test_a_job_that_workers_cannot_read_is_told_at_once(client: Client) -> None:
+    with pytest.raises(ClusterError, match=r"cannot read what it is asked to run .*a_library_that_is_not_there"):
+        fly(client, UnreadableJob(), CELLS, run="r", retry=SOON)
+
+
+def test_an_error_of_the_caller_leaves_nothing_on_the_cluster(client: Client, diary: Diary) -> None:
+    def full(outcome: Outcome) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fly(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_outcome=full)
+    _until_empty(client)
+
+
+def test_nothing_is_left_on_the_cluster_at_the_end(client: Client) -> None:
+    fly(client, NoJob(), CELLS, run="r", retry=SOON)
+    _until_empty(client)
+
+
+def _until_empty(client: Client) -> None:
+    """Wait until the scheduler has no task any more; the timeout of the test says that it never has."""
+    while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+        pass
+
+
+def test_workers_with_a_gpu_run_one_cell_for_each_and_the_others_none(diary: Diary) -> None:
+    kwargs = {"threads_per_worker": 4, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=1, **kwargs) as cluster, Client(cluster) as client:
+        plain = {worker["pid"] for worker in _workers(client)}
+        for number in (1, 2):
+            spec = cluster.worker_spec[0]
+            cluster.worker_spec[f"gpu{number}"] = spec | {"options": spec["options"] | {"resources": {"GPU": 1}}}
+        cluster.sync(cluster._correct_state)
+        client.wait_for_workers(3)
+        assert fly(client, CrowdedJob(diary), CELLS, run="r", retry=SOON).complete
+    used = {process for cell in CELLS for process in diary.read(cell, "free")}
+    assert len(used) == 2
+    assert not used & plain
+    assert [diary.read(cell, "crowded") for cell in CELLS] == [[]] * len(CELLS)
+
+
+def _workers(client: Client) -> list[dict[str, int]]:
+    return [{"pid": pid} for pid in client.run(os.getpid).values()]
+
+
+def test_workers_may_come_while_cells_wait_for_them(diary: Diary) -> None:
+    with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
+        adapted = []
+
+        def tick(summary: FlightSummary) -> None:
+            if not adapted:
+                adapted.append(cluster.adapt(minimum=0, maximum=2, interval="50ms"))
+
+        summary = fly(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_tick=tick)
+        assert summary.complete
+        adapted[0].stop()
+
+
+def test_a_cluster_that_gets_no_worker_is_told() -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+        pytest.raises(ClusterError, match="no worker for 0 s"),
+    ):
+        fly(client, NoJob(), CELLS, run="r", retry=SOON, workers_within_s=0.0)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A scheduler in a process of its own, with a worker."""
+    dask = str(Path(sys.executable).with_name("dask"))
+    command = [dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "Scheduler at:" in line)
+    address = line.split()[-1]
+    worker = subprocess.Popen([dask, "worker", address, "--nthreads", "1", "--no-nanny"], stderr=subprocess.DEVNULL)
+    try:
+        yield process, address
+    finally:
+        for one in (worker, process):
+            one.kill()
+            one.wait()
+        process.stderr.close()
+
+
+def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
+    scheduler: tuple["subprocess.Popen[str]", str], diary: Diary
+) -> None:
+    process, address = scheduler
+    with opened(ClusterSpec(scheduler=address)) as client:
+        ticks: list[FlightSummary] = []
+
+        def kill(outcome: Outcome) -> None:
+            process.send_signal(signal.SIGKILL)
+
+        with pytest.raises(ClusterError, match=r"The scheduler tcp://.* was lost.*run the campaign again"):
+            fly(
+                client,
+                TroubledJob(diary),
+                CELLS * 1,
+                run="r",
+                retry=SOON,
+                on_outcome=kill,
+                on_tick=ticks.append,
+                in_flight=2,
+            )
+        assert ticks[-1].left > 0
+
+
+def test_an_address_without_a_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.campaign.local_cluster.CONNECT_S", 0.2)
+    with (
+        pytest.raises(ClusterError, match=r"No scheduler answers at 'tcp://127.0.0.1:1'"),
+        opened(ClusterSpec(scheduler="tcp://127.0.0.1:1")),
+    ):
+        raise AssertionError
+    with (
+        pytest.raises(ClusterError, match="No scheduler answers at 'nonsense"),
+        opened(ClusterSpec(scheduler="nonsense://x")),
+    ):
+        raise AssertionError
