@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ __all__ = ["Lease", "LeasedElsewhere", "held", "renewed", "taken"]
 
 _PATIENCE_S = 5.0
 """Seconds that the end of a cell waits for a renewal that is under way."""
+_PAUSE_S = 0.05
+"""Seconds before a lease that has just been given back is asked for again."""
 
 
 class LeasedElsewhere(CampaignError):  # noqa: N818 - not a fault: somebody else is doing the work
@@ -171,6 +174,7 @@ def taken(
             return mine
         content = objects.get(key)
         if content is None:  # given back since, so this one is free again
+            time.sleep(_PAUSE_S)  # a server of files may go on saying so for a moment
             continue
         other = _lease_or_none(content)
         if other is not None and other.run != run and other.expires > now:

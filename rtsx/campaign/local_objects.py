@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,6 +87,20 @@ class LocalObjects:
                         with suppress(FileNotFoundError):  # removed since
                             found = entry.stat()
                             yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """Bring files that others have written to the disk, before something says that they are there.
+
+        Without it, a machine that loses power may keep the word and not the files. What is not there is passed over.
+        """
+        folders = set()
+        for key in keys:
+            path = self._path(key)
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                os.fsync(file.fileno())
+                folders.add(path.parent)
+        for folder in folders:
+            _keep_names(folder)
 
     def _path(self, key: str) -> Path:
         return Path(self.root, key)

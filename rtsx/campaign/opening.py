@@ -1,6 +1,6 @@
 """The object store of an output, wherever it lies."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rtsx.campaign.fsspec import FsspecObjects
@@ -10,7 +10,7 @@ from rtsx.campaign.retrying_objects import RetryingObjects
 from rtsx.campaign.s3fs import S3Objects
 from rtsx.cube.zarr import is_url
 
-__all__ = ["objects_of"]
+__all__ = ["objects_of", "settle"]
 
 
 def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
@@ -35,3 +35,18 @@ def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
     if output.startswith(("s3://", "s3a://")):
         return RetryingObjects(S3Objects(output.rstrip("/"), dict(options)))
     return RetryingObjects(FsspecObjects(output.rstrip("/"), dict(options)))
+
+
+def settle(objects: ObjectStore, keys: Iterable[str]) -> None:
+    """Bring to the disk what was written past the store, such as shards by Zarr; object stores have done it before they answer.
+
+    Parameters
+    ----------
+    objects
+        As `objects_of` gives them; what else keeps objects is left alone.
+    keys
+        What was written.
+    """
+    store = objects.store if isinstance(objects, RetryingObjects) else objects
+    if isinstance(store, LocalObjects):
+        store.settle(keys)

@@ -1,7 +1,7 @@
 """A Zarr store whose reads and writes are tried again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
@@ -42,6 +42,16 @@ class RetryingStore(WrapperStore[Store]):
         """Parts of values."""
         ranges = list(key_ranges)
         return await self._tried(lambda: self._store.get_partial_values(prototype, ranges))
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, byte_range in requests:  # instead of the wrapped store's own, which would go past `get`
+            yield key, await self.get(key, prototype, byte_range)
+
+    async def is_empty(self, prefix: str) -> bool:
+        """Whether there is nothing below a prefix."""
+        return await self._tried(lambda: self._store.is_empty(prefix))
 
     async def exists(self, key: str) -> bool:
         """Whether there is a value."""

@@ -1,5 +1,6 @@
 """What is done, set aside and being worked at."""
 
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,27 @@ def test_the_first_mark_stays(objects: ObjectStore) -> None:
     assert ledger.commit(MARK)
     assert not ledger.commit(replace(MARK, run="another"))
     assert ledger.mark(MARK.cell) == MARK
+
+
+def test_what_a_mark_names_is_on_the_disk_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = objects_of(str(tmp_path), {})
+    (key,) = MARK.objects
+    objects.put(key, b"by Zarr")
+    shard, mark = tmp_path / key, tmp_path / YEAR.mark(MARK.cell)
+    synced, fsync = [], os.fsync
+
+    def watched(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append((name, mark.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    Ledger(objects, YEAR).commit(MARK)
+    assert [(name, late) for name, late in synced if not name.name.endswith(".part")] == [
+        (shard, False),
+        (shard.parent, False),
+        (mark.parent, True),
+    ]
 
 
 def test_a_retired_mark_is_kept_and_its_cell_is_free(objects: ObjectStore) -> None:
