@@ -141,7 +141,7 @@ class _Making:
                 if self._n_valid:
                     self._derive(reader)
         except NoImageError:
-            self._shards.clear()
+            self._shards.withdraw()
         if self._n_valid:
             self._shards.publish()
         self._remove_stale()

@@ -1,7 +1,8 @@
 """The shards of one cell in the map: written whole, each in one write, `valid` last."""
 
+import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -50,15 +51,15 @@ class CellShards:
         """The cell in it, as far as it was filled."""
 
     def withdraw(self) -> None:
-        """Remove the shard of `valid`, so that nobody trusts what is going to be written."""
-        for key in self._keys("valid"):
-            sync(self._store.delete(key))
+        """Remove all shards, `valid` before the others, so that nobody trusts what is going to be written.
 
-    def clear(self) -> None:
-        """Remove all shards."""
+        The others too, because zarr reads a shard that is there before it replaces it, and fails where it is damaged.
+        """
         for name in reversed(ANSWERS):
-            for key in self._keys(name):
-                sync(self._store.delete(key))
+            sync(self._remove(self._keys(name)))
+
+    async def _remove(self, keys: Iterable[str]) -> None:
+        await asyncio.gather(*(self._store.delete(key) for key in keys))
 
     @contextmanager
     def filling(self) -> Iterator["CellShards"]:
