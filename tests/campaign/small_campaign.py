@@ -1,5 +1,7 @@
 """A campaign over six cells that runs within seconds: two files side by side, and a network of a few weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import geopandas
 import numpy as np
 import rasterio
 import torch
+from distributed import Client, LocalCluster
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 from shapely import box
@@ -47,7 +50,7 @@ def write_part(path: Path, *, columns: tuple[int, int], seed: int) -> None:
     shape = (ROWS * CELL + 2 * _MARGIN, columns[1] - columns[0])
     smooth = gaussian_filter(random.normal(size=(len(LAYERS), *shape)), (0, 4, 4))
     pixels = np.clip(1500 + 9000 * smooth, 1, 9000).astype(np.uint16)
-    pixels[:, gaussian_filter(random.normal(size=shape), 6) > 0.1] = 0
+    pixels[:, gaussian_filter(random.normal(size=shape), 6) > 0.03] = 0
     side = CELL * GRID.resolution
     corner = LEFT * side + columns[0] * GRID.resolution, -TOP * side + _MARGIN * GRID.resolution
     profile: dict[str, Any] = {
@@ -59,6 +62,10 @@ def write_part(path: Path, *, columns: tuple[int, int], seed: int) -> None:
         "crs": GRID.crs,
         "transform": from_origin(*corner, GRID.resolution, GRID.resolution),
         "nodata": 0,
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": 32,
+        "blockysize": 32,
     }
     with rasterio.open(path, "w", **profile) as file:
         file.write(pixels)
@@ -68,6 +75,15 @@ def write_part(path: Path, *, columns: tuple[int, int], seed: int) -> None:
 def rewrite_east(path: Path) -> None:
     """Other pixels in the eastern file."""
     write_part(path, columns=(_SPLIT, COLUMNS * CELL + _MARGIN), seed=3)
+
+
+def damage(path: Path) -> None:
+    """Make the first block of a file unreadable; what the file says of itself stays."""
+    with rasterio.open(path) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 100] = b"\xff" * 100
+    path.write_bytes(content)
 
 
 def make_bundle(seed: int = 3) -> ModelBundle:
@@ -128,3 +144,13 @@ def objects_below(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not set(path.relative_to(folder).parts) & set(timed)
     }
+
+
+@contextmanager
+def thread_client(threads: int = 2) -> Iterator[Client]:
+    """A client of a cluster in this process; tasks are real, and start at once."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,224 @@
+"""A campaign as users have it: created, run, stopped, run again, and the same bytes as one prediction of the whole."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client
+from shapely import box
+
+import rtsx
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.prices import Prices
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.settings import planned_years
+from rtsx.errors import CampaignError, OutputNotWritableError
+from tests.campaign.small_campaign import (
+    CELLS,
+    damage,
+    make_bundle,
+    make_recipe,
+    objects_below,
+    region_of,
+    thread_client,
+    write_country,
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with thread_client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_country(tmp_path_factory.mktemp("country"))
+
+
+@pytest.fixture(scope="module")
+def done(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, client: Client) -> Campaign:
+    """A campaign that ran through; tests only look at it."""
+    campaign = Campaign.create(make_recipe(files, str(tmp_path_factory.mktemp("done"))), config="name: small\n")
+    assert campaign.run(client).complete
+    return campaign
+
+
+@pytest.fixture
+def recipe(files: tuple[Path, Path], tmp_path: Path) -> CampaignRecipe:
+    return make_recipe(files, str(tmp_path / "output"))
+
+
+def test_its_bytes_are_those_of_one_prediction_of_the_whole(done: Campaign) -> None:
+    tiling = done.plan.prediction.tiling
+    assert done.recipe is not None
+    wanted = rtsx.predict_cube(
+        done.cube(),
+        done.recipe.bundles,
+        tile=tiling.tile,
+        overlap=tiling.overlap,
+        blend=tiling.blend,
+        device="cpu",
+        backend="eager",
+    ).compute(scheduler="synchronous")
+    stored = done.map().isel(time=0).compute(scheduler="synchronous")
+    assert 0.1 < wanted.valid.mean() < 0.9
+    assert len(np.unique(wanted.probability)) > 20
+    for name in ("probability", "binary", "valid"):
+        np.testing.assert_array_equal(stored[name].values, wanted[name].values, err_msg=name)
+    assert (stored.y.values == wanted.y.values).all()
+    assert (stored.x.values == wanted.x.values).all()
+
+
+def test_a_run_tells_what_it_did_and_leaves_a_record(done: Campaign) -> None:
+    status = done.status()
+    assert (status.done, status.left, status.running, dict(status.failed)) == (len(CELLS), 0, (), {})
+    assert status.is_complete
+    assert status.started <= status.finished
+    marks = {mark.cell: mark for mark in done.ledger.marks()}
+    assert set(marks) == set(CELLS)
+    assert {mark.plan_digest for mark in marks.values()} == {done.plan.digest}
+    assert done.verify().is_sound
+
+
+def test_a_finished_campaign_runs_nothing_again(done: Campaign, client: Client) -> None:
+    before = objects_below(Path(done.output)), {mark.cell: mark for mark in done.ledger.marks()}
+    again = done.run(client)
+    assert (again.cells, again.done, again.complete) == (0, 0, True)
+    assert (objects_below(Path(done.output)), {mark.cell: mark for mark in done.ledger.marks()}) == before
+
+
+def test_an_output_is_looked_at_without_sources_and_bundles(done: Campaign, client: Client) -> None:
+    opened = Campaign.open(done.output)
+    assert opened.plan == done.plan
+    assert opened.plan.digest == done.plan.digest
+    assert str(opened.status()) == str(done.status())
+    assert opened.verify().is_sound
+    assert opened.map().sizes == done.map().sizes
+    for action in (lambda: opened.run(client), lambda: opened.update(client), opened.estimate, opened.cube):
+        with pytest.raises(CampaignError, match="opened from its output alone"):
+            action()
+
+
+def test_the_progress_is_told(recipe: CampaignRecipe, client: Client) -> None:
+    told: list[FlightSummary] = []
+    summary = Campaign.create(recipe).run(client, progress=told.append)
+    assert told[-1].done == summary.done == len(CELLS)
+    assert all(one.cells == len(CELLS) for one in told)
+
+
+def test_stopped_and_run_again_it_is_as_if_never_stopped(
+    recipe: CampaignRecipe, client: Client, done: Campaign
+) -> None:
+    campaign = Campaign.create(recipe)
+
+    def stop(summary: FlightSummary) -> None:
+        if campaign.ledger.done():
+            raise KeyboardInterrupt
+
+    with thread_client(threads=1) as slow, pytest.raises(KeyboardInterrupt):
+        campaign.run(slow, progress=stop)
+    first = {mark.cell: mark for mark in campaign.ledger.marks()}
+    assert first
+    assert Campaign.create(recipe).run(client).complete  # another process would begin like this
+    last = {mark.cell: mark for mark in campaign.ledger.marks()}
+    assert {cell: last[cell] for cell in first} == first  # none ran twice
+    assert _products(campaign) == _products(done)
+
+
+def test_failures_are_set_aside_told_and_tried_again(recipe: CampaignRecipe, client: Client, tmp_path: Path) -> None:
+    west, east = write_country(tmp_path)
+    campaign = Campaign.create(make_recipe((west, east), recipe.output))
+    content = east.read_bytes()
+    damage(east)
+    first = campaign.run(client)
+    assert not first.complete
+    assert first.done > 0
+    status = campaign.status()
+    assert status.failed
+    assert {failure.cell for failure in first.set_aside} == set(status.failed)
+    assert all("east.tif" in failure.message for failure in status.failed.values())
+    second = campaign.run(client)  # nothing is tried again unless asked for
+    assert (second.done, set(second.set_aside), second.complete) == (0, set(first.set_aside), False)
+    east.write_bytes(content)
+    assert campaign.retry() == len(status.failed)
+    assert campaign.run(client).complete
+    assert campaign.status().is_complete
+
+
+def test_cells_that_are_named_are_made_anew(recipe: CampaignRecipe, client: Client) -> None:
+    campaign = Campaign.create(recipe)
+    campaign.run(client)
+    wanted = _products(campaign)
+    damaged = Path(campaign.output) / "map.zarr/probability/c/0/0/0"
+    damaged.write_bytes(b"other")
+    found = campaign.verify()
+    assert found.cells == (CELLS[0],)
+    assert campaign.retry(found.cells) == 1
+    assert campaign.status().left == 1
+    assert campaign.run(client).done == 1
+    assert campaign.verify().is_sound
+    assert _products(campaign) == wanted
+    with pytest.raises(CampaignError, match="none of this campaign"):
+        campaign.retry([(0, 0)])
+
+
+def test_it_is_created_once(recipe: CampaignRecipe, tmp_path: Path) -> None:
+    first = Campaign.create(replace(recipe, prices=Prices(device_hour=2.0)), config="a: 1\n")
+    assert (tmp_path / "output" / YearLayout(2024).config).read_text() == "a: 1\n"
+    again = Campaign.create(recipe)
+    assert again.plan == first.plan
+    assert Campaign.open(recipe.output).prices == recipe.prices  # the latest
+    for changes, said in (
+        ({"bundles": (make_bundle(seed=9),)}, "the bundles changed"),
+        ({"region": region_of(CELLS[:4])}, "2 cells are missing, such as r311c-209"),
+        ({"outlines": None}, "outlines"),
+    ):
+        with pytest.raises(CampaignError, match=said):
+            Campaign.create(replace(recipe, **changes))
+
+
+def test_another_year_shares_the_map(recipe: CampaignRecipe, client: Client) -> None:
+    Campaign.create(recipe).run(client)
+    later = Campaign.create(replace(recipe, year=2025))
+    assert later.status().left == len(CELLS)
+    assert planned_years(later.objects) == [2024, 2025]
+    assert Campaign.open(recipe.output).plan.year == 2025
+    assert Campaign.open(recipe.output, year=2024).status().is_complete
+    assert list(later.map().time.dt.year.values) == [2024, 2025]
+    assert not later.map().valid.isel(time=1).any().compute(scheduler="synchronous")
+    with pytest.raises(CampaignError, match="no plan of 2030; planned years: 2024, 2025"):
+        Campaign.open(recipe.output, year=2030)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(recipe: CampaignRecipe, tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="holds no campaign"):
+        Campaign.open(tmp_path)
+    with pytest.raises(CampaignError):
+        Campaign.create(replace(recipe, region=box(10, 80, 10.01, 80.01)))  # outside every file
+    assert not (tmp_path / "output" / YearLayout(2024).plan).exists()
+    assert not (tmp_path / "output" / "map.zarr").exists()
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises((CampaignError, OutputNotWritableError)):
+        Campaign.create(replace(recipe, output=str(in_the_way)))
+
+
+def test_cells_of_a_plan_that_is_gone_are_not_taken_for_ones_of_another(recipe: CampaignRecipe, client: Client) -> None:
+    campaign = Campaign.create(recipe)
+    campaign.run(client)
+    (Path(recipe.output) / YearLayout(2024).plan).unlink()
+    with pytest.raises(CampaignError, match="holds no plan of 2024 any more"):
+        campaign.run(client)
+    with pytest.raises(CampaignError, match="made by a plan that is not there any more"):
+        Campaign.create(replace(recipe, bundles=(make_bundle(seed=9),)))
+    assert Campaign.create(recipe).status().is_complete  # the same plan again is welcome
+
+
+def _products(campaign: Campaign) -> dict[str, bytes]:
+    kept = ("map.zarr/probability/c", "map.zarr/binary/c", "map.zarr/valid/c", YearLayout(2024).outlines)
+    return {key: content for key, content in objects_below(Path(campaign.output)).items() if key.startswith(kept)}
