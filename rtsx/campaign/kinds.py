@@ -82,6 +82,11 @@ _PASSING_TEXT = re.compile(
     re.IGNORECASE,
 )
 """What GDAL and CUDA say; their errors carry no numbers."""
+_SHORT = re.compile(r"IReadBlock failed|TIFFRead\w*\(\) failed|Read failed\. See|got \d+ bytes, expected")
+"""What GDAL says when bytes are missing: from a file because it is cut, from a server because the transfer was; it keeps what
+the server said to itself."""
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|\b(https?|ftp|s3a?|gs|gcs|az|abfss?|hdfs)://")
+"""Names of what lies behind a network, in the message of whoever tried to read it."""
 
 
 def kind_of(error: BaseException) -> FailureKind:
@@ -98,14 +103,17 @@ def kind_of(error: BaseException) -> FailureKind:
     >>> kind_of(ConnectionResetError()), kind_of(ValueError()), kind_of(OSError(errno.ENOSPC, "No space left on device"))
     ('passing', 'lasting', 'halting')
     """
-    from_source = False
+    from_source = is_remote = False
     for one in _chain(error):
-        word = _judged(one)
+        word, text = _judged(one), _text(one)
         if word == "denied":
             return "lasting" if from_source else "halting"
         if word is not None:
             return word
         from_source = from_source or isinstance(one, CubeError)
+        is_remote = is_remote or _REMOTE.search(text) is not None
+        if is_remote and isinstance(one, OSError) and _SHORT.search(text):
+            return "passing"
     return "lasting"
 
 
@@ -134,6 +142,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting.extend(one.exceptions)
 
 
+def _text(error: BaseException) -> str:
+    """What an error says; nothing where it cannot, as KilledWorker without a worker."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def _judged(error: BaseException) -> _Verdict | None:
     """What one error says by itself; None where that is nothing."""
     if isinstance(error, _HALTING_TYPES):
@@ -150,7 +166,7 @@ def _judged(error: BaseException) -> _Verdict | None:
     if isinstance(error, OSError) and (said := _by_number(error)) is not None:
         return said
     if isinstance(error, OSError | RuntimeError) or "rasterio._err.CPLE_BaseError" in names:
-        return "passing" if _PASSING_TEXT.search(str(error)) else None
+        return "passing" if _PASSING_TEXT.search(_text(error)) else None
     return None
 
 

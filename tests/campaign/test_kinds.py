@@ -2,19 +2,25 @@
 
 import errno
 import http.client
+from pathlib import Path
 
 import botocore.exceptions as boto
+import fsspec
+import numpy as np
 import pystac_client.exceptions
 import pytest
+import rasterio
 import requests
 import torch
 import urllib3
+from affine import Affine
 from distributed import KilledWorker
 from distributed.comm import CommClosedError
 from rasterio.errors import RasterioIOError
 
 from rtsx.campaign.failure import FailureKind
 from rtsx.campaign.kinds import kind_of, service_code
+from rtsx.cube.rasterio import read_header, read_window
 from rtsx.errors import (
     BundleError,
     CubeError,
@@ -24,6 +30,8 @@ from rtsx.errors import (
     NoImageError,
     OutputNotWritableError,
 )
+from tests.campaign.conftest import S3
+from tests.faults import Fault, FaultyProxy
 
 
 def _service(code: str, status: int) -> boto.ClientError:
@@ -120,6 +128,29 @@ def test_the_error_itself_comes_before_what_it_came_from() -> None:
 def test_a_source_that_is_closed_to_us_costs_its_cells_and_not_the_run() -> None:
     assert kind_of(_from(CubeError("cannot be read"), PermissionError("Forbidden"))) == "lasting"
     assert kind_of(PermissionError("Forbidden")) == "halting"
+
+
+@pytest.mark.parametrize("fault", ["503", "cut"])
+def test_a_transfer_that_broke_off_is_told_from_a_file_that_is_cut(fault: Fault, s3: S3, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 512, 512), np.uint8)
+    profile = {"driver": "GTiff", "width": 512, "height": 512, "count": 1, "dtype": "uint8", "tiled": True}
+    place = {"blockxsize": 128, "blockysize": 128, "crs": "EPSG:3413", "transform": Affine(3, 0, 0, 0, -3, 0)}
+    whole, half = tmp_path / "whole.tif", tmp_path / "half.tif"
+    with rasterio.open(whole, "w", **profile, **place) as file:
+        file.write(pixels)
+    half.write_bytes(whole.read_bytes()[:100_000])
+    fsspec.filesystem("s3", **s3.options).pipe_file(f"{s3.bucket}/whole.tif", whole.read_bytes(), ACL="public-read")
+    window = (slice(300, 500), slice(300, 500))
+    with FaultyProxy(s3.endpoint, faults=(fault,)) as proxy, rasterio.Env(GDAL_HTTP_MAX_RETRY="0"):
+        url = f"{proxy.url}/{s3.bucket}/whole.tif"
+        read_header(url)
+        proxy.rate = 1.0
+        with pytest.raises(CubeError, match=r"http://.*cannot be read in rows 300-500") as error:
+            read_window(url, window, bands=[1])
+    assert kind_of(error.value) == "passing"
+    with pytest.raises(CubeError, match="cannot be read in rows 300-500") as error:
+        read_window(str(half), window, bands=[1])
+    assert kind_of(error.value) == "lasting"
 
 
 def test_what_was_handled_without_being_named_counts_until_it_is_suppressed() -> None:
