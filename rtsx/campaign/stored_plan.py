@@ -67,7 +67,7 @@ def read_plan(objects: ObjectStore, year: int) -> CampaignPlan | None:
     content = objects.get(layout.cells)
     if content is None:
         raise CampaignError(
-            f"{layout.plan} is there, but not the cells beside it, {layout.cells}. Plan the year again."
+            f"{layout.plan} is there, but not the cells beside it, {layout.cells}. Remove {layout.plan} and plan the year again."
         )
     try:
         addresses = np.load(io.BytesIO(content), allow_pickle=False)

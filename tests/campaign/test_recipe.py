@@ -1,0 +1,56 @@
+"""What a campaign is asked to do, and what is no such thing."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapely import Polygon
+
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.errors import CampaignError
+from tests.campaign.plans import make_recipe
+
+
+def test_a_recipe_travels(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    again = pickle.loads(pickle.dumps(recipe))
+    assert isinstance(again, CampaignRecipe)
+    assert (again.name, again.year, again.region, again.shard) == (recipe.name, 2024, recipe.region, 32)
+    assert again.bundles[0].digest == recipe.bundles[0].digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "A campaign has a name without slashes; got ''"),
+        ({"name": "a/b"}, "A campaign has a name without slashes; got 'a/b'"),
+        ({"year": 24}, "A campaign maps one year, such as 2024; got 24"),
+        ({"region": Polygon()}, "The region of a campaign is empty: no cell can meet it"),
+        ({"bundles": ()}, "A campaign needs at least one bundle"),
+        ({"shard": 48}, "got cells of 64, shards of 48 and chunks of 16 px"),
+        ({"chunk": 24}, "A cell is whole shards and a shard whole chunks, .* shards of 32 and chunks of 24 px"),
+        ({"chunk": 0}, "chunks of 0 px"),
+        ({"shard": 128, "chunk": 32}, "got cells of 64, shards of 128"),
+    ],
+)
+def test_what_is_no_campaign_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match=message):
+        make_recipe(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attempts": 0}, "attempts and most_failures are at least 1; got 0 and 100"),
+        ({"most_failures": 0}, "at least 1; got 4 and 0"),
+        ({"backoff_s": -1.0}, "backoff_s lies between 0 and longest_backoff_s.*got -1.0, 300.0 and 120.0 s"),
+        ({"backoff_s": 400.0}, "got 400.0, 300.0 and 120.0 s"),
+        ({"lease_s": 0.0}, "lease_s is above 0; got 5.0, 300.0 and 0.0 s"),
+        ({"lease_s": float("nan")}, "lease_s is above 0"),
+    ],
+)
+def test_what_is_no_rule_of_retries_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CampaignError, match=message):
+        RetrySpec(**changes)
