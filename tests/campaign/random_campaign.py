@@ -77,7 +77,15 @@ def _write(path: Path, random: np.random.Generator, *, place: tuple[int, int, in
     pixels = random.integers(1, 9000, (2, height, width)).astype(np.uint16)
     pixels[:, gaussian_filter(random.normal(size=(height, width)), 5) > 0.06] = 0
     corner = (LEFT + column + 0.3) * PIXEL, -(TOP + row + 0.3) * PIXEL
-    profile = {"driver": "GTiff", "dtype": "uint16", "count": 2, "height": height, "width": width, "nodata": 0}
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": 2,
+        "height": height,
+        "width": width,
+        "nodata": 0,
+        "compress": "deflate",
+    }
     with rasterio.open(path, "w", **profile, crs="EPSG:3413", transform=from_origin(*corner, PIXEL, PIXEL)) as file:
         file.write(pixels)
         file.descriptions = LAYERS
