@@ -1,16 +1,17 @@
 """Footprints of all finished cells, merged across their borders, partition by partition."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
 import geopandas
+import numpy as np
 
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.collect.edges import cells_around, with_edges
-from rtsx.campaign.collect.gathering import gather
-from rtsx.campaign.collect.geoparquet import empty_outlines, read_outlines
+from rtsx.campaign.collect.gathering import CellRows, gather
+from rtsx.campaign.collect.geoparquet import joined_outlines
 from rtsx.campaign.collect.partitions import by_partition, partition_name, partition_named, partition_of
 from rtsx.campaign.collect.records import Record
 from rtsx.campaign.collect.states import CellStates, digest_of
@@ -73,10 +74,9 @@ class _Parts:
         found = gather(self.cells[partition], self._read, grid=self.plan.grid)
         cells = [*self.cells[partition], *found.visited]
         record: Record = {"cells": self._digest(cells), "visited": [cell_id(*cell) for cell in found.visited]}
-        if not found.tables:
-            return empty_outlines(self.plan.grid.crs), record
-        merged = merge_footprints(found.tables, min_area_m2=self.spec.min_area_m2)
-        is_own = [partition_of(found.owner[footprint]) == partition for footprint in merged["footprint_id"]]
+        merged = merge_footprints([found.rows.table], min_area_m2=self.spec.min_area_m2)
+        owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
+        is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
         footprints = with_edges(
             merged[is_own].reset_index(drop=True),
             self._missing(cells),
@@ -99,16 +99,19 @@ class _Parts:
         near = cells_around(given, reach=reach) | set(given)
         return {cell for cell in near if cell not in self.states and cell in self.plan.cells}
 
-    def _read(self, cell: Address) -> geopandas.GeoDataFrame | None:
-        state = self.states.get(cell)
-        if state is None or not state.outlines:
-            return None
+    def _read(self, cells: Sequence[Address]) -> CellRows:
+        there = [cell for cell in cells if cell in self.states and self.states[cell].outlines]
+        contents = {YearLayout(self.plan.year).outline(cell): self._content(cell) for cell in there}
+        table, numbers = joined_outlines(contents, crs=self.plan.grid.crs)
+        return CellRows(table=table, cells=np.array(there, np.int64).reshape(-1, 2)[numbers])
+
+    def _content(self, cell: Address) -> bytes:
         key = YearLayout(self.plan.year).outline(cell)
         content = self.objects.get(key)
-        if content is None or sha256(content).hexdigest() != state.outlines:
+        if content is None or sha256(content).hexdigest() != self.states[cell].outlines:
             is_missing = "is missing" if content is None else "has changed"
             raise CampaignError(
                 f"{key} {is_missing} since cell {cell_id(*cell)} was committed. If the cell is being run again, collect "
                 "when it is done; else rtsx campaign verify names all that is damaged."
             )
-        return read_outlines(content, name=key)
+        return content

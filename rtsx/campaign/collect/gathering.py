@@ -1,101 +1,118 @@
-"""All outlines that belong to the objects of a partition, however far those reach: a walk from cell to cell, without a store.
+"""All outlines that belong to the objects of some cells, however far those reach: a walk from cell to cell, without a store.
 
 Only what is cut at the border of a cell can go on in the next one, and objects are small beside cells; so the walk ends
 after a few neighbours, and memory holds one partition, whatever the number of cells.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
 from rtsx.campaign.cell_table import Address
 from rtsx.grid import Grid
 
-__all__ = ["Gathered", "gather"]
+__all__ = ["CellRows", "Gathered", "gather"]
 
-ReadCell = Callable[[Address], geopandas.GeoDataFrame | None]
-"""Outlines of a finished cell with their columns `cut` and `prob_counts`; None for a cell that is not finished or has none."""
+Geometries = NDArray[np.object_]
 
-_DIRECTIONS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+
+@dataclass(frozen=True, kw_only=True)
+class CellRows:
+    """Outlines of several cells, with their columns `cut` and `prob_counts`."""
+
+    table: geopandas.GeoDataFrame
+    """A row for each outline."""
+    cells: NDArray[np.int64]
+    """(row, 2) row and column of the cell that each was found in."""
+
+    def take(self, chosen: NDArray[np.bool_]) -> "CellRows":
+        """Some of the rows."""
+        return CellRows(table=self.table[chosen], cells=self.cells[chosen])
+
+    @property
+    def outlines(self) -> Geometries:
+        """Geometry of each row."""
+        return np.asarray(self.table.geometry.array, np.object_)
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """Rows that may go on in a neighbouring cell."""
+        return self.table["cut"].to_numpy(bool)
+
+
+ReadCells = Callable[[Sequence[Address]], CellRows]
+"""Outlines of cells; none of those that are not finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
     """Outlines that make up all objects of some cells."""
 
-    tables: tuple[geopandas.GeoDataFrame, ...]
-    """Of those cells all outlines, of others those that go on from there; each object is complete if it has an outline in
-    one of those cells."""
-    owner: dict[str, Address]
-    """Cell that the outline of an id was found in."""
+    rows: CellRows
+    """Of those cells all outlines, of others those that hang together with them: every object that has an outline in one of
+    those cells is complete."""
     visited: tuple[Address, ...]
-    """Other cells that were looked at, sorted."""
+    """Other cells that were looked at, sorted; they may turn out to have nothing."""
 
 
-def gather(cells: Collection[Address], read: ReadCell, *, grid: Grid) -> Gathered:
+def gather(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> Gathered:
     """Walk from some cells to all that their objects reach into.
 
     Parameters
     ----------
     cells
-        Where to begin; all of them are read.
+        Where to begin.
     read
-        Reads a cell; called once for each.
+        Reads cells; asked once for each.
     grid
         Whose cells they are.
     """
     inside = set(cells)
-    tables = {cell: table for cell in sorted(cells) if (table := read(cell)) is not None and len(table)}
-    going_on = [(cell, table[table["cut"].astype(bool)]) for cell, table in tables.items()]
-    others: dict[Address, geopandas.GeoDataFrame | None] = {}
-    taken: dict[Address, NDArray[np.bool_]] = {}
-    while going_on:
-        cell, rows = going_on.pop()
-        for (dy, dx), reaches in _reaching(rows, cell, grid=grid).items():
-            neighbour = (cell[0] + dy, cell[1] + dx)
-            if neighbour in inside or not reaches.any():
-                continue
-            if neighbour not in others:
-                found = read(neighbour)
-                others[neighbour] = None if found is None else found[found["cut"].astype(bool)]
-                taken[neighbour] = np.zeros(0 if found is None else int(found["cut"].sum()), bool)
-            candidates = others[neighbour]
-            if candidates is None:
-                continue
-            fresh = _meeting(candidates, rows[reaches], grid=grid) & ~taken[neighbour]
-            if fresh.any():
-                taken[neighbour] |= fresh
-                going_on.append((neighbour, candidates[fresh]))
-    tables |= {
-        cell: table[taken[cell]] for cell, table in sorted(others.items()) if table is not None and taken[cell].any()
-    }
-    owner = {str(name): cell for cell, table in tables.items() for name in table["footprint_id"]}
-    return Gathered(tables=tuple(tables.values()), owner=owner, visited=tuple(sorted(others)))
+    own = read(sorted(inside))
+    visited: set[Address] = set()
+    parts, front = [own], own.take(own.cut)
+    waiting: list[CellRows] = []  # of visited cells, what is cut and belongs to no object so far
+    while len(front.cells):
+        fresh = sorted(_reached(front, grid=grid) - inside - visited)
+        if fresh:
+            visited.update(fresh)
+            found = read(fresh)
+            waiting.append(found.take(found.cut))
+        if not waiting:
+            break
+        candidates = _joined(waiting)
+        meets = np.zeros(len(candidates.cells), bool)
+        # Half a pixel is between touching and being apart.
+        tree = shapely.STRtree(candidates.outlines)
+        meets[tree.query(front.outlines, predicate="dwithin", distance=grid.resolution / 2)[1]] = True
+        front, waiting = candidates.take(meets), [candidates.take(~meets)]
+        parts.append(front)
+    return Gathered(rows=_joined(parts), visited=tuple(sorted(visited)))
 
 
-def _reaching(rows: geopandas.GeoDataFrame, cell: Address, *, grid: Grid) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Which rows come near to each of the eight neighbours; by their boxes, so that some more may be among them."""
-    if not len(rows):
-        return {}
-    near = grid.resolution / 2
-    west, south, east, north = grid[cell].bounds
-    left, bottom, right, top = shapely.bounds(np.asarray(rows.geometry.array, np.object_)).T
-    everywhere = np.ones(len(rows), bool)
-    along_y = {-1: top > north - near, 0: everywhere, 1: bottom < south + near}
-    along_x = {-1: left < west + near, 0: everywhere, 1: right > east - near}
-    return {(dy, dx): along_y[dy] & along_x[dx] for dy, dx in _DIRECTIONS}
+def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
+    """Cells that the rows come near to, by their boxes: some more may be among them."""
+    left, bottom, right, top = shapely.bounds(rows.outlines).T
+    near, side = grid.resolution / 2, grid.cell_size * grid.resolution
+    x, y = grid.origin
+    # An outline lies within a cell, so that its widened box ends in it or in the next one.
+    across = np.stack([top + near, bottom - near])
+    along = np.stack([left - near, right + near])
+    rows_of = np.vstack([np.floor((y - across) / side).astype(np.int64), rows.cells[:, 0]])
+    columns_of = np.vstack([np.floor((along - x) / side).astype(np.int64), rows.cells[:, 1]])
+    corners = np.stack(np.broadcast_arrays(rows_of[:, None], columns_of[None]), axis=-1).reshape(-1, 2)
+    return {(int(iy), int(ix)) for iy, ix in np.unique(corners, axis=0)}
 
 
-def _meeting(candidates: geopandas.GeoDataFrame, rows: geopandas.GeoDataFrame, *, grid: Grid) -> NDArray[np.bool_]:
-    """Which candidates come near to one of the rows; half a pixel is between touching and being apart."""
-    meets = np.zeros(len(candidates), bool)
-    tree = shapely.STRtree(np.asarray(candidates.geometry.array, np.object_))
-    _, found = tree.query(
-        np.asarray(rows.geometry.array, np.object_), predicate="dwithin", distance=grid.resolution / 2
-    )
-    meets[found] = True
-    return meets
+def _joined(parts: Sequence[CellRows]) -> CellRows:
+    """All rows; without the empty tables, because their dtypes say nothing about the columns."""
+    some = [part for part in parts if len(part.cells)] or list(parts[:1])
+    if len(some) == 1:
+        return some[0]
+    table = pd.concat([part.table for part in some], ignore_index=True)
+    return CellRows(table=table, cells=np.concatenate([part.cells for part in some]))

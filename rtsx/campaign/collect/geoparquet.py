@@ -1,15 +1,21 @@
 """Tables of outlines as the bytes of a GeoParquet file, in one schema whatever the rows are."""
 
 import io
+from collections.abc import Mapping
 
 import geopandas
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
 
 from rtsx.errors import CampaignError
 from rtsx.footprints.schema import COLUMNS, OPTIONAL, conform
 from rtsx.footprints.writing import as_written
 
-__all__ = ["empty_outlines", "parquet_bytes", "plainly_typed", "read_outlines", "read_parquet_bytes"]
+__all__ = ["empty_outlines", "joined_outlines", "parquet_bytes", "plainly_typed", "read_outlines", "read_parquet_bytes"]
 
 
 def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
@@ -37,9 +43,41 @@ def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
     try:
         return as_written(read_parquet_bytes(content))
     except (OSError, ValueError, KeyError) as error:
-        raise CampaignError(
-            f"{name} cannot be read as outlines ({error}): verify the campaign, which tells the cells that are damaged."
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopandas.GeoDataFrame, NDArray[np.int64]]:
+    """Footprints of many small files as one table, and for each row the number of its file.
+
+    Joined before they become a table, because making one takes a hundred times as long as reading its bytes.
+
+    Parameters
+    ----------
+    contents
+        GeoParquet by the name that it is called by in errors.
+    crs
+        In which all of them are.
+
+    Raises
+    ------
+    CampaignError
+        One of them is no GeoParquet.
+    """
+    tables = []
+    for name, content in contents.items():
+        try:
+            table = pq.read_table(io.BytesIO(content))
+            tables.append(table.drop_columns([*({"bbox"} & set(table.column_names))]).replace_schema_metadata())
+        except (OSError, ValueError, KeyError) as error:
+            raise _unreadable(name, error) from error
+    if not tables:
+        return empty_outlines(crs, "cut", "prob_counts"), np.empty(0, np.int64)
+    numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    # Permissive, because a column of nothing but missing values has no type of its own.
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    outlines = shapely.from_wkb(joined["geometry"].to_numpy())
+    rows = joined.drop_columns(["geometry"]).to_pandas()
+    return as_written(geopandas.GeoDataFrame(rows, geometry=outlines, crs=crs)), numbers
 
 
 def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -56,3 +94,9 @@ def empty_outlines(crs: str, *further: str) -> geopandas.GeoDataFrame:
     """Footprints without a row, with some of the optional columns."""
     columns: dict[str, object] = {name: [] for name in (*COLUMNS, *(name for name in OPTIONAL if name in further))}
     return conform(columns, geopandas.GeoSeries([], crs=crs))
+
+
+def _unreadable(name: str, error: Exception) -> CampaignError:
+    return CampaignError(
+        f"{name} cannot be read as outlines ({error}): verify the campaign, which tells the cells that are damaged."
+    )
