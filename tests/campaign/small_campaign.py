@@ -129,8 +129,8 @@ def make_recipe(files: tuple[Path, ...], output: str, **changes: Any) -> Campaig
         output=output,
         prediction=PredictionSpec(tile=48, overlap=16, device="cpu"),
         outlines=OutlineSpec(min_area_m2=300.0, edge_distance=3),
-        shard=32,
-        chunk=16,
+        shard=64,
+        chunk=32,
         retry=RetrySpec(attempts=2, backoff_s=0.0, lease_s=20.0),
     )
     return replace(recipe, **changes)
@@ -150,7 +150,9 @@ def objects_below(folder: Path) -> dict[str, bytes]:
 def thread_client(threads: int = 2) -> Iterator[Client]:
     """A client of a cluster in this process; tasks are real, and start at once."""
     with (
-        LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -44,7 +44,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def done(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, client: Client) -> Campaign:
     """A campaign that ran through; tests only look at it."""
     campaign = Campaign.create(make_recipe(files, str(tmp_path_factory.mktemp("done"))), config="name: small\n")
-    assert campaign.run(client).complete
+    told: list[FlightSummary] = []
+    summary = campaign.run(client, progress=told.append)
+    assert summary.complete
+    assert told[-1].done == summary.done == len(CELLS)
+    assert all(one.cells == len(CELLS) for one in told)
     return campaign
 
 
@@ -102,13 +106,6 @@ def test_an_output_is_looked_at_without_sources_and_bundles(done: Campaign, clie
     for action in (lambda: opened.run(client), lambda: opened.update(client), opened.estimate, opened.cube):
         with pytest.raises(CampaignError, match="opened from its output alone"):
             action()
-
-
-def test_the_progress_is_told(recipe: CampaignRecipe, client: Client) -> None:
-    told: list[FlightSummary] = []
-    summary = Campaign.create(recipe).run(client, progress=told.append)
-    assert told[-1].done == summary.done == len(CELLS)
-    assert all(one.cells == len(CELLS) for one in told)
 
 
 def test_stopped_and_run_again_it_is_as_if_never_stopped(
