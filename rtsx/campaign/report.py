@@ -131,6 +131,7 @@ def report_page(
         _section("Throughput", _throughput(marks)),
         _section("Costs", _costs(status, stored, prices)),
         _section("Failures", _failures(status.failed)),
+        _section("Images that were left out", _gaps(marks)),
         _section("Runs", _runs(runs)),
         _section("Workers", _workers(marks)),
         _section("Plan", _plan(plan, marks)),
@@ -161,8 +162,8 @@ def _result(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> lis
         ("of them without any image or valid pixel", len(marks.states) - mapped),
         ("Valid ground, km²", marks.n_valid * plan.grid.resolution**2 / 1e6),
         ("Outlines of single cells, before they are merged", marks.n_outlines),
-        ("Begun", status.started or "not yet"),
-        ("Finished", status.finished or "not yet"),
+        ("Begun", status.started[:19] or "not yet"),
+        ("Finished", status.finished[:19] or "not yet"),
         ("Time of a middling cell, s", marks.median_seconds),
         ("Greatest memory of a worker, MB", marks.peak_memory_bytes / 1e6),
     ]
@@ -181,17 +182,21 @@ def _throughput(marks: MarkFacts) -> str:
 
 
 def _costs(status: CampaignStatus, stored: Mapping[str, int], prices: Prices) -> str:
-    total = sum(stored.values()) / 1e9
+    total = sum(stored.values())
     rows: list[Sequence[object]] = [
         ("Device-hours of all runs", status.device_hours, _price(status.device_hours, prices.device_hour)),
-        ("Stored, GB", total, _price(total, prices.gigabyte_month, each=" a month")),
-        *((f"of it {name}", size / 1e9, "") for name, size in stored.items()),
+        ("Stored", _amount(total), _price(total / 1e9, prices.gigabyte_month, each=" a month")),
+        *((f"of it {name}", _amount(size), "") for name, size in stored.items()),
     ]
     note = (
         f"<p>Prices in {html.escape(prices.currency)}. What reading from the sources costs is reckoned by the plan; "
         "runs do not measure it.</p>"
     )
     return _table(rows, head=("", "Amount", "Price")) + note
+
+
+def _amount(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.3f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.3f} MB"
 
 
 def _price(amount: float, price: float | None, *, each: str = "") -> str:
@@ -206,6 +211,13 @@ def _failures(failed: Mapping[tuple[int, int], Failure]) -> str:
     first = [f"{cell_id(*cell)}\n{one.traceback}" for cell, one in shown[:3] if one.traceback]
     traces = "".join(f"<pre>{html.escape(trace)}</pre>" for trace in first)
     return _table(rows, head=("Cell", "Error", "Message", "Attempts", "When", "Worker")) + _more(failed, shown) + traces
+
+
+def _gaps(marks: MarkFacts) -> str:
+    if not marks.gaps:
+        return "<p>None.</p>"
+    shown = sorted(marks.gaps.items(), key=lambda gap: (-gap[1], gap[0]))[:_MOST_ROWS]
+    return _table(shown, head=("Image that could not be read", "Cells without it")) + _more(marks.gaps, shown)
 
 
 def _runs(runs: Sequence[RunRecord]) -> str:

@@ -41,6 +41,8 @@ class MarkFacts:
     """Cells that took longest, with their seconds."""
     workers: Mapping[str, tuple[int, float]]
     """Cells and their seconds by worker."""
+    gaps: Mapping[str, int]
+    """Images that could not be read and were left out, with the number of cells that go without them."""
     versions: Mapping[str, tuple[str, ...]]
     """Versions of each library that cells were made with; more than one where it was updated between runs."""
 
@@ -60,6 +62,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
     workers: dict[str, tuple[int, float]] = {}
     versions: dict[str, set[str]] = {}
     totals: Counter[str] = Counter()
+    gaps: Counter[str] = Counter()
     peak = 0
     for mark in marks:
         states[mark.cell] = mark.state
@@ -71,6 +74,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
         for name, version in mark.versions.items():
             versions.setdefault(name, set()).add(version)
         totals.update(n_valid=mark.n_valid, n_outlines=mark.n_outlines)
+        gaps.update(mark.gaps)
         peak = max(peak, mark.peak_memory_bytes)
     return MarkFacts(
         states=states,
@@ -82,6 +86,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
         peak_memory_bytes=peak,
         slowest=tuple((cell, spent) for spent, cell in slowest),
         workers=dict(sorted(workers.items())),
+        gaps=dict(sorted(gaps.items())),
         versions={name: tuple(sorted(found)) for name, found in sorted(versions.items())},
     )
 

@@ -1,0 +1,179 @@
+"""The report: one page that is whole, well-formed and tells what is there, whatever names contain."""
+
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.prices import Prices
+from rtsx.campaign.report import report_page
+from rtsx.campaign.report_facts import gathered_marks, states_of
+from rtsx.campaign.report_map import CellState, cell_map, map_squares
+from rtsx.campaign.report_throughput import throughput, throughput_chart
+from rtsx.campaign.status import status_of
+from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
+
+
+UNPRICED = Prices()
+
+
+class Page(HTMLParser):
+    """Collects elements and text, and refuses elements that close another one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> Page:
+    plan = a_plan(rows=2, columns=4, name=name)
+    marks = [a_mark((0, 0)), a_mark((0, 1), state="empty", seconds=5.0), a_mark((0, 2), gaps=("scenes/a", "scenes/b"))]
+    facts: dict[str, Any] = {
+        "marked": {mark.cell: NOW - timedelta(minutes=5) for mark in marks},
+        "leases": (a_lease((1, 0), ends_in_s=60),),
+        "failures": {(1, 1): a_failure((1, 1))},
+        "runs": (a_run(), a_run(run="run-2", ended=True, stopped="the disk is full")),
+    } | changes
+    status = status_of(plan, prices=prices, now=NOW, **facts)
+    text = report_page(
+        plan,
+        status,
+        gathered_marks(marks),
+        runs=facts["runs"],
+        stored={"probability": 2_500_000_000, "marks": 4096},
+        prices=prices,
+        now=NOW,
+    )
+    return Page(text)
+
+
+def test_it_tells_what_there_is_to_tell() -> None:
+    made = page(prices=Prices(device_hour=3.0, gigabyte_month=0.1, currency="USD"))
+    for said in (
+        "arctic 2024",
+        "3 of 8 cells are done",
+        "1 were set aside",
+        "1 are running",
+        "3 are left",
+        "mapped: 2",
+        "empty: 1",
+        "running: 1",
+        "failed: 1",
+        "left: 3",
+        "r001c001: failed: CubeError: scene.tif cannot be read",
+        "Traceback (most recent call last)",
+        "the disk is full",
+        "not ended, or killed",
+        "12.00",  # two runs of two hours at 3.0
+        "2.500 GB",
+        "0.25 a month",
+        "scenes/b",
+        "tcp://node-1:4000",
+        a_plan(rows=2, columns=4).digest,
+    ):
+        assert said in made.text, said
+
+
+def test_it_needs_nothing_else() -> None:
+    made = page()
+    assert {"script", "link", "iframe", "img"}.isdisjoint(tag for tag, _ in made.elements)
+    assert not any(name in attributes for _, attributes in made.elements for name in ("src", "href", "onclick"))
+    assert made.count("svg") == 2
+
+
+def test_nothing_in_it_is_read_as_markup() -> None:
+    bad = '<script>alert("x")</script>&<b>'
+    made = page(
+        name=bad,
+        failures={(1, 1): a_failure((1, 1), error=bad, message=bad, traceback=bad, worker=bad)},
+        runs=(a_run(stopped=bad, host=bad),),
+        prices=Prices(currency=bad),
+    )
+    assert made.count("script") == made.count("b") == 0
+    assert made.text.count(bad) >= 7
+
+
+def test_a_campaign_that_has_not_begun_has_a_page() -> None:
+    plan = a_plan(rows=1, columns=1)
+    status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
+    text = report_page(plan, status, gathered_marks([]), runs=(), stored={}, prices=Prices(), now=NOW)
+    assert "0 of 1 cells are done; none was set aside" in Page(text).text
+
+
+def test_every_cell_has_the_state_that_counts() -> None:
+    plan = a_plan(rows=1, columns=5)
+    status = status_of(
+        plan,
+        marked={(0, 0): NOW, (0, 1): NOW},
+        leases=(a_lease((0, 2), ends_in_s=9),),
+        failures={(0, 3): a_failure((0, 3))},
+        runs=(),
+        prices=Prices(),
+        now=NOW,
+    )
+    marks = gathered_marks([a_mark((0, 0)), a_mark((0, 1), state="empty")])
+    assert list(states_of(plan, status, marks).values()) == ["mapped", "empty", "running", "failed", "left"]
+
+
+def test_many_cells_are_drawn_as_blocks() -> None:
+    states: dict[Address, CellState] = {
+        (row, column): "mapped" if column < 0 else "left" for row in range(-60, 60) for column in range(-50, 50)
+    }
+    states[3, 3] = "failed"
+    squares = map_squares(states)
+    assert len(squares) <= 2500
+    assert {square.side for square in squares} == {4}
+    assert sum(sum(square.counts.values()) for square in squares) == len(states)
+    (failed,) = (square for square in squares if square.state == "failed")
+    assert failed.first == (0, 0)
+    assert failed.counts == {"left": 15, "failed": 1}
+    drawn = Page(cell_map(states, reasons={(3, 3): "why"}))
+    assert drawn.count("rect") == len(squares)
+    assert "r000c000 to r003c003: 1 failed, 15 left" in drawn.text
+
+
+@pytest.mark.parametrize(("span", "n"), [(timedelta(0), 1), (timedelta(seconds=59), 60), (timedelta(days=900), 500)])
+def test_throughput_counts_every_cell_once(span: timedelta, n: int) -> None:
+    found = throughput([NOW + span * place / max(n - 1, 1) for place in range(n)])
+    assert found is not None
+    assert sum(found.counts) == n
+    assert len(found.counts) <= 60
+    assert found.start <= NOW < found.start + found.step
+    assert Page(throughput_chart(found)).count("rect") == len(found.counts)
+
+
+def test_slowest_cells_workers_and_versions_are_gathered() -> None:
+    marks = [
+        a_mark((0, n), seconds=float(n), worker=f"w{n % 2}", versions={"torch": "2" if n < 12 else "3"})
+        for n in range(13)
+    ]
+    facts = gathered_marks(iter(marks))
+    assert facts.slowest[0] == ((0, 12), 12.0)
+    assert len(facts.slowest) == 10
+    assert facts.workers == {"w0": (7, 42.0), "w1": (6, 36.0)}
+    assert facts.versions == {"torch": ("2", "3")}
+    assert (facts.cell_seconds, facts.median_seconds, facts.n_valid) == (78.0, 6.0, 13 * 4000)
