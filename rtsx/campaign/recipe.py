@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from shapely.geometry.base import BaseGeometry
@@ -11,6 +12,7 @@ from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.campaign.prices import Prices
 from rtsx.campaign.retry_spec import RetrySpec
 from rtsx.cube import CubeRecipe
+from rtsx.cube.zarr import is_url
 from rtsx.errors import CampaignError
 from rtsx.model import ModelBundle
 
@@ -43,7 +45,7 @@ class CampaignRecipe:
     bundles: tuple[ModelBundle, ...]
     """The model, or the members of an ensemble."""
     output: str
-    """Folder or URL that receives everything."""
+    """Folder or URL that receives everything; a folder is kept as an absolute path."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     """For fsspec, where `output` is a URL; credentials belong into the environment."""
     prediction: PredictionSpec = field(default=PredictionSpec())
@@ -62,7 +64,9 @@ class CampaignRecipe:
     """What the plan and the report reckon costs with."""
 
     def __post_init__(self) -> None:
-        """Check what belongs to no single part."""
+        """Check what belongs to no single part, and make the output mean the same in every working directory."""
+        if not is_url(self.output):  # because workers have others, on other machines at the latest
+            object.__setattr__(self, "output", str(Path(self.output.removeprefix("file://")).absolute()))
         if not self.name or "/" in self.name:
             raise CampaignError(f"A campaign has a name without slashes; got {self.name!r}.")
         if not 1900 <= self.year <= 2200:

@@ -54,3 +54,10 @@ def test_what_is_no_campaign_is_refused(changes: dict[str, Any], message: str, t
 def test_what_is_no_rule_of_retries_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CampaignError, match=message):
         RetrySpec(**changes)
+
+
+def test_a_folder_is_the_same_in_every_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_recipe(tmp_path, output="maps/2024").output == str(tmp_path / "maps" / "2024")
+    assert make_recipe(tmp_path, output=f"file://{tmp_path}/maps").output == str(tmp_path / "maps")
+    assert make_recipe(tmp_path, output="s3://maps/arctic").output == "s3://maps/arctic"
