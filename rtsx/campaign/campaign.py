@@ -1,6 +1,6 @@
 """`Campaign`: a region of any size, mapped cell by cell; planned, run, stopped, run again, watched and collected."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import xarray as xr
 
 from rtsx.campaign.cell_table import Address
+from rtsx.campaign.collect import Collected, collect_year
 from rtsx.campaign.creation import settled_plan
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.flight_summary import FlightSummary
@@ -260,6 +261,50 @@ class Campaign:
             storage_options=self.storage_options,
             prices=self.prices,
             path=path,
+        )
+
+    def collect(
+        self,
+        *,
+        formats: Sequence[str] = (),
+        levels: bool = True,
+        tracks: bool = True,
+        overviews: bool = True,
+        stac: bool = True,
+    ) -> Collected:
+        """Make products of all cells that are done; called again after more are done, only what they touch is written.
+
+        Parameters
+        ----------
+        formats
+            Also one file of all outlines each: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
+        levels
+            Outlines of the year as one set.
+        tracks
+            Objects over this year and earlier ones.
+        overviews
+            Coarser levels of the map.
+        stac
+            A STAC collection with an item for each cell that has a map.
+
+        Raises
+        ------
+        CampaignError
+            A format is unknown, or what a cell has written is missing or damaged.
+        MissingExtraError
+            A format cannot be written here.
+        OutputNotWritableError
+            The output cannot be written.
+        """
+        return collect_year(
+            self.output,
+            self.plan,
+            storage_options=self.storage_options,
+            formats=formats,
+            levels=levels,
+            tracks=tracks,
+            overviews=overviews,
+            stac=stac,
         )
 
     def cube(self) -> xr.Dataset:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 from distributed import Client
@@ -17,6 +18,7 @@ from rtsx.campaign.prices import Prices
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.settings import planned_years
 from rtsx.errors import CampaignError, OutputNotWritableError
+from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import (
     CELLS,
     damage,
@@ -87,6 +89,19 @@ def test_a_run_tells_what_it_did_and_leaves_a_record(done: Campaign) -> None:
     assert set(marks) == set(CELLS)
     assert {mark.plan_digest for mark in marks.values()} == {done.plan.digest}
     assert done.verify().is_sound
+
+
+def test_its_products_and_its_report_are_made_from_the_output_alone(done: Campaign, tmp_path: Path) -> None:
+    opened = Campaign.open(done.output)
+    opened.collect(tracks=False, overviews=False, stac=False)
+    footprints = sorted((Path(done.output) / YearLayout(2024).products).rglob("*.parquet"))
+    assert footprints
+    assert sum(len(geopandas.read_parquet(file)) for file in footprints) > 0
+    inside = opened.report()
+    assert inside == f"{done.output}/years/2024/report.html"
+    outside = opened.report(tmp_path / "report.html")
+    assert "All 6 cells are done." in Path(inside).read_text()
+    assert "All 6 cells are done." in Path(outside).read_text()
 
 
 def test_a_finished_campaign_runs_nothing_again(done: Campaign, client: Client) -> None:
@@ -214,6 +229,30 @@ def test_cells_of_a_plan_that_is_gone_are_not_taken_for_ones_of_another(recipe: 
     with pytest.raises(CampaignError, match="made by a plan that is not there any more"):
         Campaign.create(replace(recipe, bundles=(make_bundle(seed=9),)))
     assert Campaign.create(recipe).status().is_complete  # the same plan again is welcome
+
+
+def test_an_object_store_holds_the_same_bytes(recipe: CampaignRecipe, client: Client, done: Campaign, s3: S3) -> None:
+    campaign = Campaign.create(replace(recipe, output=s3.url, storage_options=s3.options))
+    assert campaign.run(client).complete
+    opened = Campaign.open(s3.url, storage_options=s3.options)
+    assert opened.plan == done.plan
+    assert opened.status().is_complete
+    assert opened.verify().is_sound
+    wanted = _products(done)
+    assert {key: campaign.objects.get(key) for key in wanted} == wanted
+    stored, local = (one.map().compute(scheduler="synchronous") for one in (opened, done))
+    for name in ("probability", "binary", "valid"):
+        np.testing.assert_array_equal(stored[name].values, local[name].values)
+    page = campaign.objects.get(opened.report().removeprefix(f"{s3.url}/"))
+    assert page is not None
+    assert b"All 6 cells are done." in page
+
+
+def test_a_store_that_cannot_keep_marks_is_refused(recipe: CampaignRecipe, deaf_s3: S3, s3: S3) -> None:
+    with pytest.raises(CampaignError, match="conditional writes"):
+        Campaign.create(replace(recipe, output=deaf_s3.url, storage_options=deaf_s3.options))
+    with pytest.raises((CampaignError, OutputNotWritableError), match="bucket"):
+        Campaign.create(replace(recipe, output="s3://nowhere/campaign", storage_options=s3.options))
 
 
 def _products(campaign: Campaign) -> dict[str, bytes]:

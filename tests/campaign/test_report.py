@@ -15,7 +15,6 @@ from rtsx.campaign.report_throughput import throughput, throughput_chart
 from rtsx.campaign.status import status_of
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 
-
 UNPRICED = Prices()
 
 
