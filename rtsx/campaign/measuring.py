@@ -11,6 +11,7 @@ from rtsx.inference.device import default_batch_size
 from rtsx.inference.kernel import Window
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
+from rtsx.model.fixed_tile import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
 from rtsx.tiling import TileRange
@@ -20,6 +21,8 @@ __all__ = ["seconds_per_tile"]
 _LEAST_S = 2.0
 """Seconds after which enough was seen."""
 _MOST_PASSES = 20
+_LARGEST = 1024
+"""Side of the largest tile that is run on a CPU, px; beyond it time grows with the pixels alone."""
 
 
 def seconds_per_tile(
@@ -33,7 +36,7 @@ def seconds_per_tile(
     """Seconds that one tile of a plan takes on a device of this machine, all bundles, turns and scales together.
 
     Pixels are made up and lie in memory, so reading them and writing maps comes on top. The first pass, which loads the
-    networks, does not count.
+    networks, does not count. On a CPU tiles of 1024 px at most are run, and larger ones reckoned from them by their pixels.
 
     Parameters
     ----------
@@ -55,10 +58,13 @@ def seconds_per_tile(
     MemoryPlanError
         The device has no memory for a single tile.
     """
-    pixels = plan.prediction.tiling
-    many = batch_size or default_batch_size(resolve_device(device), tile=pixels.tile)
-    tiling = replace(pixels, shape=(pixels.step, many * pixels.step), offset=(0, 0))  # as many tiles as go together
-    tiles = TileRange(tiling.y.indices[:1], tiling.x.indices[:many])
+    where, whole = resolve_device(device), plan.prediction.tiling
+    size = _timed_size(plan, bundles) if where.type == "cpu" else whole.tile
+    many = batch_size or default_batch_size(where, tile=size)
+    tiling = replace(
+        whole, shape=(size, many * size), offset=(0, 0), tile=size, overlap=0, trim=0
+    )  # what goes together
+    tiles = tiling.all
     runner = Runner(
         plan=replace(plan.prediction, tiling=tiling),
         bundles=tuple(bundles),
@@ -74,7 +80,17 @@ def seconds_per_tile(
     while passes < _MOST_PASSES and (passes == 0 or time.perf_counter() - begin < least_s):
         runner.answer(window, tiles)
         passes += 1
-    return (time.perf_counter() - begin) / passes / len(tiles)
+    return (time.perf_counter() - begin) / passes / len(tiles) * (whole.tile / size) ** 2
+
+
+def _timed_size(plan: CampaignPlan, bundles: Sequence[ModelBundle]) -> int:
+    """Side of the tiles that are run, px: smaller than the plan's where nothing but their number of pixels counts."""
+    tiling = plan.prediction.tiling
+    if any(any(fixed_sides(bundle.source)) for bundle in bundles):
+        return tiling.tile
+    sizes = range(min(tiling.tile, _LARGEST) // tiling.stride * tiling.stride, 0, -tiling.stride)
+    fitting = (size for size in sizes if not any(size * scale % tiling.stride for scale in plan.prediction.scales))
+    return next(fitting, tiling.tile)
 
 
 def _made_up(runner: Runner, tiles: TileRange) -> Window:

@@ -80,6 +80,8 @@ def test_a_tile_is_timed_by_running_it(tmp_path: Path) -> None:
     plan = plan_campaign(recipe)
     assert seconds_per_tile(recipe.bundles, plan, device="cpu", least_s=0.0) > 0
     assert seconds_per_tile(recipe.bundles, plan, device="cpu", batch_size=3, least_s=0.0) > 0
+    scaled = replace(recipe, prediction=PredictionSpec(scales=(1.0, 0.5)))
+    assert seconds_per_tile(recipe.bundles, plan_campaign(scaled), device="cpu", least_s=0.0) > 0
     unknown = replace(plan, runtime={"backend": "jax", "precision": "auto"})
     with pytest.raises(BundleError, match="jax"):
         seconds_per_tile(recipe.bundles, unknown, device="cpu", least_s=0.0)

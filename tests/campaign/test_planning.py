@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from shapely import box
 
-from rtsx import ModelBundle
+from rtsx import ModelBundle, open_cube, predict_cube
 from rtsx.campaign.planning import plan_campaign
 from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
 from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
 from rtsx.grid import Grid, lattice_offset
+from rtsx.inference.plan import PredictionPlan
 from rtsx.synthetic import demo_bundle_path
 from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
 
@@ -40,6 +41,24 @@ def test_tiles_are_anchored_where_predict_cube_finds_them(tmp_path: Path) -> Non
     assert lattice_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
     assert plan.prediction.tiling.trim >= 8
     assert 64 % plan.prediction.tiling.step == 0
+
+
+@pytest.mark.parametrize("reach", [8, None])
+def test_predict_cube_with_the_numbers_of_a_plan_has_its_tiles(reach: int | None, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, cells=[FIRST, beside(1, 1)], bundles=(make_bundle(reach),))
+    plan = plan_campaign(recipe)
+    cube = open_cube(recipe.cube, plan.geobox).assign_attrs(lattice_origin=list(plan.lattice_origin))
+    tiling = plan.prediction.tiling
+    pred = predict_cube(
+        cube,
+        recipe.bundles,
+        tile=tiling.tile,
+        overlap=tiling.overlap,
+        trim=None if tiling.blend == "crop" else tiling.trim,
+        blend=tiling.blend,
+        backend="eager",
+    )
+    assert PredictionPlan.from_json(pred.attrs["plan"]) == plan.prediction
 
 
 def test_regions_of_layers_and_their_chunks_are_no_part_of_a_plan(tmp_path: Path) -> None:

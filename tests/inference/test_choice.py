@@ -22,6 +22,11 @@ def test_auto_covers_the_reach_at_the_least_cost() -> None:
     assert plan.over_compute <= min(other.over_compute for other in worse)
 
 
+def test_auto_takes_whatever_costs_least() -> None:
+    assert choose(cost=lambda plan: abs(plan.tile - 1000)).tile == 992
+    assert choose(tile=512, cost=lambda plan: abs(plan.tile - 1000)).tile == 512
+
+
 def test_auto_keeps_within_the_memory() -> None:
     assert choose(largest=1000).tile <= 1000
 
