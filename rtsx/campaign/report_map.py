@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtsx.campaign.cell_table import Address
 from rtsx.grid.cell import cell_id
 
@@ -70,17 +73,23 @@ def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARE
     """
     if not states:
         return []
-    side, blocks = 1, {address: Counter([state]) for address, state in states.items()}
-    while len(blocks) > most:
-        merged: dict[Address, Counter[CellState]] = {}
-        for (row, column), counts in blocks.items():
-            merged.setdefault((row // 2, column // 2), Counter()).update(counts)
-        side, blocks = side * 2, merged
+    side = _side(np.array(list(states), np.int64), most)
+    blocks: dict[Address, Counter[CellState]] = {}
+    for (row, column), state in states.items():
+        blocks.setdefault((row // side, column // side), Counter())[state] += 1
     top, left = min(row for row, _ in blocks), min(column for _, column in blocks)
     return [
         MapSquare((row - top, column - left), (row * side, column * side), side, counts)
         for (row, column), counts in sorted(blocks.items())
     ]
+
+
+def _side(cells: NDArray[np.int64], most: int) -> int:
+    """Cells along a block, a power of two, so that there are few enough blocks."""
+    side = 1
+    while len(np.unique((cells[:, 0] // side << 32) + cells[:, 1] // side)) > most:
+        side *= 2
+    return side
 
 
 def cell_map(states: Mapping[Address, CellState], *, reasons: Mapping[Address, str]) -> str:
