@@ -1,5 +1,6 @@
 """The job of a campaign: one cell, from its sources to its commit mark."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -80,8 +81,13 @@ class CellJob:
         with held(self._objects, self._layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
             if self._ledger.mark(cell) is not None:  # by whoever held it before
                 return "skipped"
-            mark = _Making(self, cell, run).mark()
-            return "done" if self._ledger.commit(mark) else "skipped"
+            making = _Making(self, cell, run)
+            try:
+                return "done" if making.committed() else "skipped"
+            except BaseException:
+                with suppress(Exception):  # what went wrong first is what has to be told
+                    making.give_way()
+                raise
 
     @cached_property
     def _layout(self) -> YearLayout:
@@ -128,10 +134,33 @@ class _Making:
         self._objects: dict[str, str] = {}
         self._n_outlines = 0
 
-    def mark(self) -> CommitMark:
+    def committed(self) -> bool:
+        """Make it and mark it; False where another run was faster.
+
+        Nobody else is at the cell, unless a lease ran out while its holder was held up. So that no mark is ever without its
+        shard of `valid`, either of the two looks after the other: who has removed it looks for a mark, who has set a mark
+        looks whether it is still there.
+        """
+        self._shards.withdraw()
+        if self.give_way():
+            return False
+        mark = self._made()
+        if not self._job._ledger.commit(mark):
+            return False
+        if self._n_valid and not self._shards.is_published():
+            self._shards.publish()
+        return True
+
+    def give_way(self) -> bool:
+        """Put back what was removed, if another run has marked the cell; whether one has."""
+        mark = self._job._ledger.mark(self._cell)
+        if mark is not None:
+            self._shards.restore(mark.objects)
+        return mark is not None
+
+    def _made(self) -> CommitMark:
         """Make it, and say what was written; `valid` is written last, so that readers see all of the cell or nothing."""
         job = self._job
-        self._shards.withdraw()
         cube = pinned(job.recipe.cube, self._ground.geobox, ids=None)
         inputs = stamps_of(cube)
         gaps: list[Gap] = []
@@ -141,7 +170,7 @@ class _Making:
                 if self._n_valid:
                     self._derive(reader)
         except NoImageError:
-            self._shards.withdraw()
+            self._shards.clear()
         if self._n_valid:
             self._shards.publish()
         self._remove_stale()

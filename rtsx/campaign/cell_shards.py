@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.map import ANSWERS, map_path, map_year
-from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.plan import CampaignPlan, Region
+from rtsx.campaign.shard_encoder import ShardEncoder
 from rtsx.cube.marks import HashingStore
 from rtsx.cube.zarr import is_url
 
@@ -31,10 +34,10 @@ class CellShards:
     def __init__(self, store: Store, plan: CampaignPlan, cell: Address, *, output: str) -> None:
         self._store = HashingStore(store)
         self._output = output
-        group = zarr.open_group(self._store, mode="r+", use_consolidated=False)
-        arrays = {name: group[name] for name in ANSWERS}
-        self._arrays: dict[str, zarr.Array[Any]] = {k: v for k, v in arrays.items() if isinstance(v, zarr.Array)}
-        self._year = map_year(group, plan.year)
+        self._encoder = ShardEncoder(store, ANSWERS)
+        self._arrays = self._encoder.arrays
+        self._year = map_year(zarr.open_group(store, mode="r", use_consolidated=False), plan.year)
+        self._withdrawn: dict[str, Buffer] = {}
         self._region = plan.region(cell)
         self._shard = plan.shard
         self._side = plan.grid.cell_size
@@ -51,15 +54,29 @@ class CellShards:
         """The cell in it, as far as it was filled."""
 
     def withdraw(self) -> None:
-        """Remove all shards, `valid` before the others, so that nobody trusts what is going to be written.
+        """Remove the shard of `valid`, so that nobody trusts what is going to be written; it is kept in memory."""
+        for key in self._keys("valid"):
+            there = sync(self._store.get(key, default_buffer_prototype()))
+            if there is not None:
+                self._withdrawn[key] = there
+                sync(self._store.delete(key))
 
-        The others too, because zarr reads a shard that is there before it replaces it, and fails where it is damaged.
+    def restore(self, digests: Mapping[str, str]) -> None:
+        """Put back what was withdrawn, where it is what a mark tells: another run has finished the cell meanwhile.
+
+        Parameters
+        ----------
+        digests
+            SHA-256 by key in the output, as the mark has them.
         """
-        for name in reversed(ANSWERS):
-            sync(self._remove(self._keys(name)))
+        for key, content in self._withdrawn.items():
+            if digests.get(f"{MAP}/{key}") == sha256(content.to_bytes()).hexdigest():
+                sync(self._store.set(key, content))
 
-    async def _remove(self, keys: Iterable[str]) -> None:
-        await asyncio.gather(*(self._store.delete(key) for key in keys))
+    def clear(self) -> None:
+        """Remove all shards."""
+        for name in reversed(ANSWERS):
+            sync(self._put(dict.fromkeys(self._keys(name))))
 
     @contextmanager
     def filling(self) -> Iterator["CellShards"]:
@@ -84,7 +101,11 @@ class CellShards:
 
     def publish(self) -> None:
         """Write the shard of `valid`, after everything else that belongs to the cell."""
-        self._arrays["valid"][(self._year, *self._region)] = self.pixels["valid"]
+        self._write("valid", self.pixels["valid"], self._region)
+
+    def is_published(self) -> bool:
+        """Whether the shard of `valid` is there."""
+        return all(sync(self._store.exists(key)) for key in self._keys("valid"))
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of every shard that was written by its key in the output; on a local disk they are on the medium then."""
@@ -99,15 +120,28 @@ class CellShards:
         top = self._region[0].start
         place = (slice(top + rows.start, top + rows.stop), self._region[1])
         for name in ANSWERS[:-1]:
-            self._arrays[name][(self._year, ..., *place)] = self.pixels[name][..., rows, :]
+            self._write(name, self.pixels[name][..., rows, :], place)
 
-    def _keys(self, name: str) -> Iterator[str]:
-        """Keys of a variable's shards in this cell."""
+    def _write(self, name: str, pixels: NDArray[Any], place: Region) -> None:
+        keys = list(self._keys(name, place))
+        sync(self._put(self._encoder.encoded(name, pixels, at=(self._year, ..., *place), keys=keys)))
+
+    async def _put(self, shards: Mapping[str, Buffer | None]) -> None:
+        """Write shards, and remove those that are not stored, all at a time."""
+        await asyncio.gather(
+            *(
+                self._store.delete(key) if content is None else self._store.set(key, content)
+                for key, content in shards.items()
+            )
+        )
+
+    def _keys(self, name: str, place: Region | None = None) -> Iterator[str]:
+        """Keys of a variable's shards in the cell, or in a part of it."""
         array = self._arrays[name]
         side = self._side if name == "valid" else self._shard
-        along = [range(part.start // side, part.stop // side) for part in self._region]
-        for place in product([self._year], *(range(length) for length in array.shape[1:-2]), *along):
-            yield f"{name}/{array.metadata.encode_chunk_key(place)}"
+        along = [range(part.start // side, part.stop // side) for part in place or self._region]
+        for index in product([self._year], *(range(length) for length in array.shape[1:-2]), *along):
+            yield f"{name}/{array.metadata.encode_chunk_key(index)}"
 
 
 def _flush(file: Path) -> None:
