@@ -1,6 +1,7 @@
 """A campaign as users have it: created, run, stopped, run again, and the same bytes as one prediction of the whole."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,6 +247,27 @@ def test_an_object_store_holds_the_same_bytes(recipe: CampaignRecipe, client: Cl
     page = campaign.objects.get(opened.report().removeprefix(f"{s3.url}/"))
     assert page is not None
     assert b"All 6 cells are done." in page
+
+
+def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(
+    recipe: CampaignRecipe, client: Client, done: Campaign, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(256 * 1024)
+    campaign = Campaign.create(replace(recipe, output=str(disk / "output")))
+    stopped = campaign.run(client)
+    assert stopped.stopped is not None
+    assert "full" in stopped.stopped or "No space" in stopped.stopped
+    assert not stopped.complete
+    assert not campaign.status().failed  # no cell is to blame
+    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+    assert campaign.run(client).complete
+    assert campaign.verify().is_sound
+    assert _products(campaign) == _products(done)
+
+
+def test_a_disk_without_any_room_is_refused(recipe: CampaignRecipe, small_disk: Callable[[int], Path]) -> None:
+    with pytest.raises(OutputNotWritableError, match=r"full|No space|GB left"):
+        Campaign.create(replace(recipe, output=str(small_disk(8192) / "output")))
 
 
 def test_a_store_that_cannot_keep_marks_is_refused(recipe: CampaignRecipe, deaf_s3: S3, s3: S3) -> None:
