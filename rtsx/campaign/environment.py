@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -123,7 +124,9 @@ def release_environment(client: "Client") -> None:
     """Let workers of any kind join again; nothing happens where they may."""
     if client in _guarded:
         _guarded.discard(client)
-        client.unregister_worker_plugin(GUARD)
+        # A worker that leaves at this moment, or has come without the guard, must not hide why a run ends.
+        with suppress(KeyError, OSError):
+            client.unregister_worker_plugin(GUARD)
 
 
 def refusals_topic(client: "Client") -> str:

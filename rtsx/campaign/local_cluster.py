@@ -13,6 +13,14 @@ __all__ = ["local_client", "scheduler_client"]
 
 CONNECT_S = 20.0
 """Seconds in which a scheduler has to answer."""
+_DEAF = """
+import signal
+
+def dask_setup(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+"""
+"""What a worker on this machine does first: a terminal sends Ctrl-C to it too, but the client ends it, once it is no longer needed for
+an end in good order."""
 
 
 @contextmanager
@@ -34,6 +42,7 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
                 memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
                 processes=True,
                 dashboard_address=":0",
+                preload=[_DEAF],
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"{least} workers on this machine did not start: {error}") from error

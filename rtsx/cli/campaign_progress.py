@@ -48,10 +48,12 @@ class _Shown:
 
     def __call__(self, summary: "FlightSummary") -> None:
         over = summary.done + summary.skipped + len(summary.set_aside)
-        failed = f", {len(summary.set_aside)} set aside" if summary.set_aside else ""
-        retried = f", {summary.retried} tried again" if summary.retried else ""
-        self._bar.update(self._task, completed=over, total=summary.cells, description=f"{self._label}{failed}{retried}")
+        told = [f", {summary.workers} worker{'' if summary.workers == 1 else 's'}"]
+        told += [f", {summary.retried} tried again"] if summary.retried else []
+        told += [f", {len(summary.set_aside)} set aside"] if summary.set_aside else []
+        state = "".join(told)
+        self._bar.update(self._task, completed=over, total=summary.cells, description=f"{self._label}{state}")
         tenths = 10 * over // summary.cells if summary.cells else 0
         if tenths > self._tenths and not self._bar.console.is_terminal:
-            notice(f"{over:,} of {summary.cells:,} cells{failed}{retried}")
+            notice(f"{over:,} of {summary.cells:,} cells{state}")
         self._tenths = max(tenths, self._tenths)

@@ -1,0 +1,301 @@
+"""`rtsx campaign`: from a YAML file to a map, with whatever may happen on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+import yaml
+from distributed import LocalCluster
+
+import rtsx
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.layout import YearLayout
+from rtsx.cli.campaign_opening import cluster_of
+from rtsx.cli.campaign_progress import campaign_progress
+from rtsx.config import CampaignConfig, load_campaign_config
+from rtsx.errors import ClusterError
+from rtsx.grid.cell import cell_id
+from tests.campaign.small_campaign import (
+    CELLS,
+    GRID,
+    LAYERS,
+    damage,
+    make_bundle,
+    region_of,
+    rewrite_east,
+    write_country,
+)
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """Address of a scheduler with a worker, in this process because another would import everything again."""
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of a few weights."""
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    make_bundle().save(folder)
+    return folder
+
+
+@pytest.fixture
+def values(tmp_path: Path, bundle: Path) -> dict[str, Any]:
+    """What stands in the YAML of a campaign of six cells."""
+    write_country(tmp_path)
+    return {
+        "name": "small",
+        "year": 2024,
+        "region": {"wkt": shapely.to_wkt(region_of(CELLS), rounding_precision=-1)},
+        "cube": {
+            "grid": {"crs": GRID.crs, "resolution": GRID.resolution, "cell_size": GRID.cell_size},
+            "sources": {"images": {"files": ["west.tif", "east.tif"], "layers": list(LAYERS)}},
+        },
+        "model": str(bundle),
+        "trust": True,
+        "prediction": {"tile": 48, "overlap": 16, "device": "cpu"},
+        "outlines": {"min_area_m2": 300, "edge_distance": 3},
+        "shard": 32,
+        "chunk": 16,
+        "output": "out",
+        "retry": {"attempts": 2, "backoff_s": 0, "lease_s": 20},
+        "prices": {"device_hour": 2, "currency": "USD"},
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path, values: dict[str, Any]) -> Path:
+    """The YAML."""
+    return write(tmp_path, values)
+
+
+def write(folder: Path, values: dict[str, Any]) -> Path:
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def marks(config: Path, year: int = 2024) -> set[str]:
+    return {path.stem for path in (config.parent / "out" / YearLayout(year).marks).glob("*.json")}
+
+
+def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, scheduler: str) -> None:
+    out = config.parent / "out"
+    planned = rtsx_command("campaign", "plan", config, "--seconds-per-tile", "3600")
+    assert planned.status == 0, planned.err
+    assert "small 2024: 6 cells of 64 px" in planned.out
+    for word in ("over-compute", "device-hours", "costs in USD", str(out)):
+        assert word in planned.out
+    assert marks(config) == set()
+
+    waiting = rtsx_command("campaign", "status", out)
+    assert (waiting.status, "0 of 6 cells done" in waiting.out) == (0, True)
+    assert rtsx_command("campaign", "status", out, "--check").status == 1
+
+    ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert ran.status == 0, ran.out + ran.err
+    assert "6 of 6 cells done" in ran.out
+    assert "6 of 6 cells" in ran.err
+    assert marks(config) == {cell_id(*cell) for cell in CELLS}
+    written = {path: path.stat().st_mtime_ns for path in (out / YearLayout(2024).marks).iterdir()}
+    again = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert again.status == 0, again.err
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+    assert rtsx_command("campaign", "status", config, "--check").status == 0
+    assert "all bytes are those that were written" in rtsx_command("campaign", "verify", config).out
+    page = config.parent / "report.html"
+    assert rtsx_command("campaign", "report", out, "--out", page).status == 0
+    assert "small" in page.read_text()
+    collected = rtsx_command("campaign", "collect", out, "--format", "fgb", "--no-tracks")
+    assert collected.status == 0, collected.err
+    assert list((out / YearLayout(2024).products).rglob("*.fgb"))
+
+    stored = load_campaign_config(out / YearLayout(2024).config)
+    assert stored == load_campaign_config(config).resolved()
+    mapped = rtsx.Campaign.open(out).map()
+    assert bool(mapped["valid"].any())
+
+
+def test_the_year_adds_a_step(rtsx_command: Command, config: Path, scheduler: str) -> None:
+    for year in ("2024", "2025"):
+        ran = rtsx_command("campaign", "run", config, "--year", year, "--scheduler", scheduler)
+        assert ran.status == 0, ran.out + ran.err
+    out = config.parent / "out"
+    assert rtsx.Campaign.open(out).map().sizes["time"] == 2
+    assert "small 2025" in rtsx_command("campaign", "status", out).out
+    assert "small 2024" in rtsx_command("campaign", "status", out, "--year", "2024").out
+    missing = rtsx_command("campaign", "status", out, "--year", "2023")
+    assert (missing.status, "2023" in missing.err) == (2, True)
+
+
+def test_a_cell_that_fails_is_told_and_made_when_it_is_cured(
+    rtsx_command: Command, config: Path, scheduler: str
+) -> None:
+    whole = (config.parent / "east.tif").read_bytes()
+    damage(config.parent / "east.tif")
+    ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert ran.status == 2
+    assert "of 6 cells are not done" in ran.err
+    assert f"run rtsx campaign run {config} --retry" in ran.err
+    lost = 6 - len(marks(config))
+    assert lost > 0
+    told = rtsx_command("campaign", "status", config)
+    assert f"failed {lost}" in told.out
+    assert "east.tif" in told.out
+
+    (config.parent / "east.tif").write_bytes(whole)
+    skipped = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert skipped.status == 2  # what was set aside is not run unless asked
+    freed = rtsx_command("campaign", "retry", config)
+    assert (freed.status, str(lost) in freed.out) == (0, True)
+    cured = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert cured.status == 0, cured.out + cured.err
+    assert len(marks(config)) == 6
+
+
+def test_what_is_damaged_is_found_and_made_anew(rtsx_command: Command, config: Path, scheduler: str) -> None:
+    assert rtsx_command("campaign", "run", config, "--scheduler", scheduler).status == 0
+    out = config.parent / "out"
+    name = sorted(marks(config))[0]
+    mark = json.loads((out / YearLayout(2024).marks / f"{name}.json").read_text())
+    key = next(key for key in mark["objects"] if "probability" in key)
+    written = (out / key).read_bytes()
+    (out / key).write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    found = rtsx_command("campaign", "verify", config)
+    assert found.status == 1
+    assert f"{name}: damaged {key}" in found.out
+    assert rtsx_command("campaign", "retry", out, "--cell", name).status == 0
+    assert rtsx_command("campaign", "run", config, "--scheduler", scheduler).status == 0
+    assert rtsx_command("campaign", "verify", config).status == 0
+    assert (out / key).read_bytes() == written
+    wrong = rtsx_command("campaign", "verify", config, "--cell", "moon")
+    assert (wrong.status, "--cell" in wrong.err) == (2, True)
+
+
+def test_an_update_makes_what_has_changed(rtsx_command: Command, config: Path, scheduler: str) -> None:
+    assert rtsx_command("campaign", "run", config, "--scheduler", scheduler).status == 0
+    same = rtsx_command("campaign", "update", config, "--scheduler", scheduler)
+    assert same.status == 0, same.err
+    assert "6 cells checked, 0 have changed inputs" in same.out
+    rewrite_east(config.parent / "east.tif")
+    changed = rtsx_command("campaign", "update", config, "--scheduler", scheduler)
+    assert changed.status == 0, changed.err
+    assert "0 have changed" not in changed.out
+    assert len(marks(config)) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"regoin": "arctic"}, "regoin: unknown key; did you mean 'region'"),
+        ({"region": [10, 50, 11, 51]}, "image"),
+        ({"model": "absent"}, "There is no model at"),
+        ({"shard": 48}, "A cell is whole shards"),
+    ],
+)
+def test_what_cannot_work_is_told_before_a_cell_runs(
+    rtsx_command: Command, tmp_path: Path, values: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    outcome = rtsx_command("campaign", "plan", write(tmp_path, {**values, **change}), "--no-measure")
+    assert (outcome.status, told in outcome.err) == (2, True), outcome.err
+
+
+def test_another_plan_is_refused_by_name(rtsx_command: Command, tmp_path: Path, values: dict[str, Any]) -> None:
+    assert rtsx_command("campaign", "plan", write(tmp_path, values), "--no-measure").status == 0
+    make_bundle(seed=4).save(tmp_path / "other")
+    other = rtsx_command("campaign", "plan", write(tmp_path, {**values, "model": "other"}), "--no-measure")
+    assert (other.status, "bundle" in other.err) == (2, True), other.err
+
+
+def test_a_cluster_that_is_not_there_is_told(rtsx_command: Command, config: Path) -> None:
+    refused = rtsx_command("campaign", "run", config, "--gateway", "http://127.0.0.1:9", "--adapt", "0", "2")
+    assert (refused.status, "127.0.0.1:9" in refused.err) == (2, True), refused.err
+
+
+def test_an_output_without_a_campaign_is_told(rtsx_command: Command, tmp_path: Path) -> None:
+    for command in ("status", "retry", "verify", "report", "collect"):
+        outcome = rtsx_command("campaign", command, tmp_path)
+        assert (outcome.status, "no campaign" in outcome.err) == (2, True), (command, outcome.err)
+
+
+def configured(**cluster: Any) -> CampaignConfig:
+    files = {"files": "scene.tif", "layers": ["red"]}
+    cube = {"sources": {"scene": files}}
+    said = {"name": "a", "year": 2024, "region": "arctic", "cube": cube, "model": "demo", "output": "out"}
+    return CampaignConfig.model_validate({**said, "cluster": cluster})
+
+
+def test_options_change_the_machines_of_the_file() -> None:
+    here, there = configured(workers=2, memory="4GB"), configured(gateway="http://a", profile="gpu", adapt=[0, 9])
+    assert cluster_of(here, local=False, workers=None).workers == 2
+    more = cluster_of(here, local=False, workers=5)
+    assert (more.workers, more.memory_bytes) == (5, 4_000_000_000)
+    assert cluster_of(here, local=False, scheduler="tcp://b:1").kind == "scheduler"
+    fixed = cluster_of(there, local=False, workers=3)
+    assert (fixed.kind, fixed.profile, fixed.workers, fixed.adapt) == ("gateway", "gpu", 3, None)
+    other = cluster_of(there, local=False, gateway="http://b", adapt=(1, 2), auth="basic")
+    assert (other.gateway, other.profile, other.adapt, other.auth) == ("http://b", None, (1, 2), "basic")
+    assert cluster_of(there, local=True).kind == "local"
+    with pytest.raises(ClusterError, match="used as they are"):
+        cluster_of(there, local=False, scheduler="tcp://b:1", workers=3)
+    with pytest.raises(ClusterError, match="memory is a number with a unit"):
+        cluster_of(here, local=False, memory="much")
+
+
+def test_progress_without_a_terminal_is_a_line_at_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    def moment(done: int) -> FlightSummary:
+        return FlightSummary(
+            run="r", cells=40, done=done, skipped=0, set_aside=(), left=0, stopped=None, retried=1, workers=3,
+            in_flight=0, started="", finished="", seconds=0.0, worker_seconds=0.0,
+        )  # fmt: skip
+
+    with campaign_progress("mapping") as progress:
+        for done in (0, 1, 3, 4, 5, 6, 39, 40):
+            progress(moment(done))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"{done} of 40 cells, 3 workers, 1 tried again" for done in (4, 39, 40)]
+
+
+def test_ctrl_c_stops_it_and_the_same_command_goes_on(
+    rtsx_command: Command, config: Path, scheduler: str, tmp_path: Path
+) -> None:
+    # A process group of its own, because a terminal sends Ctrl-C to all processes of the command, workers too.
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("rtsx"), "campaign", "run", str(config), "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "of 6 cells" in line:  # the first cells are done
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=120)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, told
+    assert "goes on with the same command" in told
+    assert "Traceback" not in told
+    before = marks(config)
+    assert before
+    ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
+    assert ran.status == 0, ran.out + ran.err
+    assert len(marks(config)) == 6
