@@ -137,7 +137,9 @@ class _Walk:
         if not self._may_hold(document):
             return
         names = self.catalog.collections
-        is_left_out = bool(names) and "extent" in document and document.get("id") not in names
+        # What says that it is a catalog only groups, even where it states an extent, as collections have to.
+        is_collection = "extent" in document and document.get("type") != "Catalog"
+        is_left_out = bool(names) and is_collection and document.get("id") not in names
         targets = {
             relation: [absolute_href(link["href"], href) for link in document["links"] if link.get("rel") == relation]
             for relation in ("item", "child")

@@ -1,0 +1,403 @@
+"""Everything that is collected, on a local disk and on an object store, at once and cell by cell."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pystac
+import pytest
+import xarray as xr
+import zarr
+from pystac.validation.local_validator import get_local_schema_cache
+
+import rtsx
+from rtsx.campaign.collect import collect_year, partitions
+from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.map import open_map
+from rtsx.campaign.opening import objects_of
+from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.cube import Wanted
+from rtsx.cube.source import Period
+from rtsx.cube.stac.catalog import StacCatalog
+from rtsx.errors import CampaignError, MissingExtraError
+from tests.campaign.collect.finished import LEFT, TOP, Output, make_pixels, masked, plan_of, whole, whole_footprints
+
+DONE = [(TOP + j, LEFT + i) for j, i in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (15, 16))]
+LATER = [(TOP + 1, LEFT + 2), (TOP + 16, LEFT + 16)]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """17 by 17 cells of 128 px: two levels of overviews, and no more than a few cells that are ever finished."""
+    return plan_of(17, 17, cell=128, without=[(0, 2)], cogs=True)
+
+
+@pytest.fixture(scope="module")
+def pixels(plan):
+    return make_pixels(plan, seed=4, smooth=3.0, threshold=0.2)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two by three cells without overviews."""
+    return plan_of(2, 3, cell=32)
+
+
+@pytest.fixture
+def small_partitions(monkeypatch):
+    monkeypatch.setattr(partitions, "SIDE", 2)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything that collecting writes, and the map."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ("products" in path.parts or MAP in path.parts or path.name == "catalog.json")
+    }
+
+
+def test_cell_by_cell_is_all_at_once(plan, pixels, tmp_path, small_partitions):
+    output = Output(plan, tmp_path / "steps")
+    output.finish(pixels, DONE)
+    first = collect_year(output.path, plan, formats=["gpkg", "fgb"])
+    assert first.n_cells == len(DONE)
+    assert first.n_missing == len(plan.cells) - len(DONE)
+    assert first.overview_levels == 2
+    assert first.overview_shards == 6 + 3  # one of the finest level for each cell
+    assert set(first.files) == {"years/2024/products/footprints.gpkg", "years/2024/products/footprints.fgb"}
+    assert "6 cells, 282 not finished yet" in str(first)
+
+    before = files(tmp_path / "steps")
+    again = collect_year(output.path, plan)
+    assert (again.rewritten, again.removed, again.overview_shards) == ((), (), 0)
+    assert files(tmp_path / "steps") == before
+
+    output.finish(pixels, LATER)
+    second = collect_year(output.path, plan)
+    after = files(tmp_path / "steps")
+    changed = {key for key in after if after[key] != before.get(key)}
+    tables = {key for key in changed if key.startswith("years/2024/products/footprints/")}
+    # The first of the new cells lies beside three partitions of finished ones, the second beside one.
+    assert tables <= {f"years/2024/products/footprints/{name}.parquet" for name in NEIGHBOURS}
+    assert tables == {key for key in second.rewritten if "/footprints/" in key}
+    items = {key for key in changed if "/products/stac/" in key and Path(key).name.startswith("r")}
+    assert {Path(key).stem for key in items} == {"r301c-208", "r316c-194"}
+    shards = {key for key in changed if key.startswith(f"{MAP}/2x/probability/c/")}
+    assert shards == {f"{MAP}/2x/probability/c/0/1/2", f"{MAP}/2x/probability/c/0/16/16"}
+    assert second.overview_shards == 2 + 2
+
+    anew = Output(plan, tmp_path / "once")
+    anew.finish(pixels, [*LATER, *DONE])
+    collect_year(anew.path, plan, formats=["gpkg", "fgb"])
+    once = files(tmp_path / "once")
+    assert once.keys() == after.keys()
+    assert [key for key in once if once[key] != after[key]] == []
+
+
+NEIGHBOURS = ("r150c-105", "r150c-104", "r151c-104", "r157c-097", "r158c-097", "r151c-105")
+
+
+def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, tmp_path, small_partitions):
+    output = Output(plan, tmp_path / "lost")
+    output.finish(pixels, DONE)
+    collect_year(output.path, plan)
+    output.ledger.retire(DONE[-1])
+    lost = collect_year(output.path, plan)
+    assert "years/2024/products/footprints/r157c-097.parquet" in lost.removed
+    assert "years/2024/products/stac/r157c-097/r315c-194.json" in lost.removed
+    anew = Output(plan, tmp_path / "never")
+    anew.finish(pixels, DONE[:-1])
+    collect_year(anew.path, plan)
+    kept, never = files(tmp_path / "lost"), files(tmp_path / "never")
+    # The pixels of the cell are still in the map, but no overview shows them.
+    assert {key for key in kept if never.get(key) != kept[key]} == {
+        key for key in kept if "/c/0/" in key and key.startswith(MAP) and "x/" not in key and key not in never
+    }
+    assert never.keys() <= kept.keys()
+
+
+def test_overviews_are_those_of_write_cube(plan, pixels, tmp_path):
+    output = Output(plan, tmp_path / "out")
+    output.finish(pixels, DONE)
+    collect_year(output.path, plan, stac=False)
+    known = whole(masked(pixels, plan, DONE), plan).expand_dims("time")
+    rtsx.write_cube(known, tmp_path / "whole.zarr")
+    for group in ("2x", "4x"):
+        mine, theirs = (
+            xr.open_zarr(path, group=group, mask_and_scale=False, decode_coords="all").load()
+            for path in (tmp_path / "out" / MAP, tmp_path / "whole.zarr")
+        )
+        xr.testing.assert_equal(mine, theirs)
+        assert {name: one.attrs for name, one in mine.data_vars.items()} == {
+            name: one.attrs for name, one in theirs.data_vars.items()
+        }
+        assert mine.attrs == theirs.attrs
+    mine, theirs = (dict(zarr.open_group(path).attrs) for path in (tmp_path / "out" / MAP, tmp_path / "whole.zarr"))
+    for name in ("multiscales", "zarr_conventions", "proj:code", "spatial:bbox"):
+        assert mine[name] == theirs[name]
+    assert "spatial:shape" not in mine
+    stored = open_map(output.path, storage_options={})
+    assert stored.isel(time=0)["valid"].values.sum() == known["valid"].values.sum()
+
+
+def test_footprints_are_one_dataset(plan, pixels, tmp_path, small_partitions):
+    output = Output(plan, tmp_path)
+    output.finish(pixels, DONE)
+    collected = collect_year(output.path, plan, formats=["gpkg", "flatgeobuf", ".pmtiles"], overviews=False)
+    folder = tmp_path / collected.footprints
+    expected = whole_footprints(masked(pixels, plan, DONE), plan)
+    found = geopandas.read_parquet(folder)
+    assert len(found) == len(expected) == collected.n_footprints > 20
+    west, south, east, north = plan.grid[DONE[0]].bounds
+    some = geopandas.read_parquet(folder, bbox=(west, south, east, north))
+    assert sorted(some["footprint_id"]) == sorted(expected.cx[west:east, south:north]["footprint_id"])
+    assert 0 < len(some) < len(found)
+    for name in ("footprints.gpkg", "footprints.fgb"):
+        table = geopandas.read_file(folder.parent / name)
+        assert table.crs == expected.crs
+        assert sorted(table["footprint_id"]) == sorted(expected["footprint_id"])
+    tiles = geopandas.read_file(folder.parent / "footprints.pmtiles")
+    assert set(tiles["footprint_id"]) == set(expected["footprint_id"])
+    level2 = geopandas.read_parquet(tmp_path / collected.level2)
+    assert sorted(level2["footprint_id"]) == sorted(expected["footprint_id"])
+    assert level2["date"].isna().all()
+    assert set(level2["year"]) == {2024}
+    assert (collected.tracks, collected.n_tracked) == (None, 0)
+
+
+def test_files_that_were_asked_for_follow(small, tmp_path):
+    output = Output(small, tmp_path)
+    pixels = make_pixels(small, seed=2)
+    output.finish(pixels, list(small.cells)[:3])
+    collect_year(output.path, small, formats=["flatgeobuf"])
+    output.finish(pixels, list(small.cells)[3:])
+    collected = collect_year(output.path, small)
+    (key,) = collected.files
+    assert key in collected.rewritten
+    assert len(geopandas.read_file(tmp_path / key)) == collected.n_footprints
+
+
+def test_what_was_removed_or_damaged_by_hand_comes_back(small, tmp_path):
+    output = Output(small, tmp_path)
+    output.finish(make_pixels(small, seed=2), small.cells)
+    collected = collect_year(output.path, small)
+    before = files(tmp_path)
+    next((tmp_path / collected.footprints).iterdir()).unlink()
+    next((tmp_path / "years/2024/products/collected/level2").iterdir()).write_text("{")
+    collect_year(output.path, small)
+    assert files(tmp_path) == before
+
+
+@pytest.fixture(scope="module")
+def stac_errors():
+    """Messages about a STAC document; every schema from the disk."""
+    import jsonschema
+    import referencing
+
+    resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
+    registry = referencing.Registry().with_resources(resources)
+
+    def errors(document):
+        kind = {"Feature": "item", "Collection": "collection", "Catalog": "catalog"}[document["type"]]
+        schema = f"https://schemas.stacspec.org/v1.1.0/{kind}-spec/json-schema/{kind}.json"
+        return [
+            one.message for one in jsonschema.Draft7Validator({"$ref": schema}, registry=registry).iter_errors(document)
+        ]
+
+    return errors
+
+
+def test_stac_is_valid_and_leads_to_the_products(plan, pixels, tmp_path, stac_errors, small_partitions):
+    output = Output(plan, tmp_path / "written")
+    output.finish(pixels, DONE)
+    collected = collect_year(output.path, plan, overviews=False, formats=["fgb"])
+    moved = (tmp_path / "written").rename(tmp_path / "moved")
+    documents = [moved / "catalog.json", *(moved / "years/2024/products/stac").rglob("*.json")]
+    assert len(documents) == 1 + 1 + 3 + len(DONE)  # catalog, collection, partitions, cells
+    for path in documents:
+        assert stac_errors(json.loads(path.read_text())) == []
+    catalog = pystac.Catalog.from_file(str(moved / "catalog.json"))
+    (collection,) = catalog.get_children()
+    assert (collection.id, collected.stac) == ("small-2024", "years/2024/products/stac/collection.json")
+    for one in collection.assets.values():
+        assert Path(one.get_absolute_href()).exists()
+    items = list(catalog.get_items(recursive=True))
+    assert {item.id for item in items} == {f"small-2024-{plan.grid[cell].id}" for cell in DONE}
+    assert {item.get_collection().id for item in items} == {"small-2024"}
+    for item in items:
+        assert set(item.assets) >= {"map", "probability", "binary"}
+        for one in item.assets.values():
+            assert Path(one.get_absolute_href()).exists()
+
+
+def test_stac_opens_through_our_own_sources(plan, pixels, tmp_path, small_partitions):
+    output = Output(plan, tmp_path)
+    output.finish(pixels, DONE)
+    collect_year(output.path, plan, overviews=False)
+    cell = DONE[4]
+    area = plan.grid[cell].polygon.buffer(-100)
+    lonlat = geopandas.GeoSeries([area], crs=plan.grid.crs).to_crs(4326).iloc[0]
+    source = StacCatalog(str(tmp_path / "catalog.json"), collections=("small-2024",))
+    wanted = [Wanted(name="probability", asset="probability"), Wanted(name="binary", asset="binary")]
+    (image,) = source.find(lonlat, Period(date(2024, 1, 1), date(2024, 12, 31)), wanted)
+    assert image.id == "small-2024-r302c-208"
+    assert image.bands["probability"].scale_factor == 0.01
+    assert source.find(lonlat, Period(date(2023, 1, 1), date(2023, 12, 31)), wanted) == ()
+    files = [image.bands[name].href for name in ("probability", "binary")]
+    opened = rtsx.open_cube(files, plan.grid[cell], layers=["probability", "binary"])
+    item = pystac.Item.from_file(str(tmp_path / "years/2024/products/stac/r151c-104/r302c-208.json"))
+    stored = rtsx.open_cube(item.assets["map"].get_absolute_href(), plan.grid[cell]).isel(time=0)
+    for name in ("probability", "binary"):
+        expected = pixels[name][plan.region(cell)]
+        assert np.array_equal(opened[name].values, expected)
+        assert np.array_equal(stored[name].values, expected)
+
+
+def test_a_catalog_that_states_an_extent_is_passed_over_elsewhere(plan, pixels, tmp_path, small_partitions):
+    output = Output(plan, tmp_path)
+    output.finish(pixels, DONE)
+    collect_year(output.path, plan, overviews=False)
+    far = tmp_path / "years/2024/products/stac/r157c-097/r315c-194.json"
+    far.write_text("no JSON")
+    lonlat = plan.grid[DONE[0]].lonlat.centroid.buffer(1e-4)
+    wanted = [Wanted(name="binary", asset="binary")]
+    for names in ((), ("small-2024",)):
+        source = StacCatalog(str(tmp_path / "catalog.json"), collections=names)
+        assert [image.id for image in source.find(lonlat, None, wanted)] == ["small-2024-r300c-210"]
+
+
+def test_two_years_make_tracks_and_share_the_map(tmp_path, small_partitions):
+    years = {}
+    for year in (2023, 2024):
+        plan = plan_of(2, 3, cell=32, year=year)
+        output = Output(plan, tmp_path)
+        pixels = make_pixels(plan, seed=year, smooth=4.0, threshold=0.0)
+        output.finish(pixels, plan.cells)
+        years[year] = whole_footprints(pixels, plan)
+        collected = collect_year(output.path, plan)
+        assert (collected.tracks is None) == (year == 2023)
+    expected = rtsx.track_footprints(years)
+    found = geopandas.read_parquet(tmp_path / collected.tracks)
+    key = ["year", "footprint_id"]
+    assert found[key].value_counts().max() == 1
+    for name in ("track_id", "event", "parents", "children", "merged_tracks", "family_id"):
+        mine, theirs = (table.set_index(key)[name].sort_index().tolist() for table in (found, expected))
+        assert mine == theirs
+    children = pystac.Catalog.from_file(str(tmp_path / "catalog.json")).get_children()
+    assert {child.id for child in children} == {"small-2023", "small-2024"}
+    # A cell of the earlier year that changes is seen in the tracks of the later one.
+    early = Output(plan_of(2, 3, cell=32, year=2023), tmp_path)
+    early.ledger.retire((TOP, LEFT))
+    collect_year(early.path, early.plan)
+    assert any("/tracks/" in key for key in collect_year(output.path, plan).rewritten)
+
+
+def test_a_year_more_makes_room_in_the_overviews(tmp_path):
+    for year in (2025, 2023):
+        plan = plan_of(9, 9, cell=128, year=year)
+        output = Output(plan, tmp_path)
+        pixels = make_pixels(plan, seed=year)
+        output.finish(pixels, DONE[:3])
+        collect_year(output.path, plan, stac=False)
+        level = xr.open_zarr(tmp_path / MAP, group="2x", mask_and_scale=False)
+        assert level.sizes["time"] == (1 if year == 2025 else 2)
+        known = whole(masked(pixels, plan, DONE[:3]), plan)["valid"].values
+        coarse = known[::2, ::2] | known[1::2, ::2] | known[::2, 1::2] | known[1::2, 1::2]
+        assert np.array_equal(level["valid"].sel(time=f"{year}-01-01").values, coarse)
+
+
+def test_several_classes(tmp_path):
+    plan = plan_of(9, 9, cell=128, classes=("slump", "pond"))
+    output = Output(plan, tmp_path / "out")
+    pixels = make_pixels(plan, seed=1)
+    output.finish(pixels, DONE[:4])
+    collected = collect_year(output.path, plan)
+    known = masked(pixels, plan, DONE[:4])
+    rtsx.write_cube(whole(known, plan).expand_dims("time"), tmp_path / "w.zarr")
+    mine, theirs = (
+        xr.open_zarr(path, group="2x", mask_and_scale=False) for path in (tmp_path / "out" / MAP, tmp_path / "w.zarr")
+    )
+    for name in ("probability", "binary", "valid"):
+        assert np.array_equal(mine[name].transpose(*theirs[name].dims).values, theirs[name].values)
+    assert mine["class"].values.tolist() == ["slump", "pond"]
+    found = geopandas.read_parquet(tmp_path / "out" / collected.footprints)
+    assert set(found["class_name"]) == {"slump", "pond"}
+    assert len(found) == len(whole_footprints(known, plan))
+
+
+def test_outlines_are_not_needed(tmp_path):
+    plan = plan_of(2, 2, cell=32)
+    output = Output(plan, tmp_path)
+    output.finish(make_pixels(plan, seed=1), plan.cells)
+    bare = plan_of(2, 2, cell=32, spec=None, outlines=None)
+    collected = collect_year(output.path, bare)
+    assert (collected.footprints, collected.level2, collected.n_items) == (None, None, 4)
+    with pytest.raises(CampaignError, match="planned without outlines"):
+        collect_year(output.path, bare, formats=["gpkg"])
+
+
+def test_nothing_done_is_collected_as_nothing(small, tmp_path, stac_errors):
+    output = Output(small, tmp_path)
+    collected = collect_year(output.path, small, formats=["gpkg"])
+    assert (collected.n_cells, collected.n_missing, collected.n_footprints, collected.n_items) == (0, 6, 0, 0)
+    assert stac_errors(json.loads((tmp_path / collected.stac).read_text())) == []
+    output.finish({name: np.zeros_like(array) for name, array in make_pixels(small, seed=1).items()}, small.cells)
+    empty = collect_year(output.path, small)
+    assert (empty.n_cells, empty.n_items, empty.n_footprints) == (6, 0, 0)
+    assert len(geopandas.read_parquet(tmp_path / empty.footprints)) == 0
+
+
+def test_edges_need_not_be_flagged(tmp_path):
+    plan = plan_of(2, 2, cell=32, spec=OutlineSpec(min_area_m2=0.0, edge_distance=0))
+    output = Output(plan, tmp_path)
+    pixels = make_pixels(plan, seed=1)
+    output.finish(pixels, plan.cells)
+    collected = collect_year(output.path, plan, overviews=False, stac=False)
+    found = geopandas.read_parquet(tmp_path / collected.footprints)
+    assert len(found) == len(whole_footprints(pixels, plan))
+    assert not found["touches_edge"].any()
+
+
+def test_outlines_that_changed_behind_a_mark_are_refused(small, tmp_path):
+    output = Output(small, tmp_path)
+    output.finish(make_pixels(small, seed=2), small.cells)
+    cell = next(cell for cell in small.cells if output.objects.get(output.layout.outline(cell)))
+    output.objects.put(output.layout.outline(cell), b"other")
+    with pytest.raises(CampaignError, match=r"has changed since cell r\d+c-\d+ was committed.*verify"):
+        collect_year(output.path, small)
+    output.objects.delete(output.layout.outline(cell))
+    with pytest.raises(CampaignError, match="is missing since cell"):
+        collect_year(output.path, small)
+
+
+def test_unknown_formats_are_refused(small, tmp_path, monkeypatch):
+    with pytest.raises(CampaignError, match=r"gpkg, flatgeobuf, pmtiles, beside GeoParquet; got 'shp'"):
+        collect_year(str(tmp_path), small, formats=["shp"])
+    monkeypatch.setattr("pyogrio.list_drivers", lambda: {"GPKG": "rw"})
+    with pytest.raises(MissingExtraError, match="cannot write PMTiles"):
+        collect_year(str(tmp_path), small, formats=["pmtiles"])
+
+
+def test_an_object_store_gets_the_same(s3, tmp_path, small_partitions):
+    plan = plan_of(9, 9, cell=128)
+    pixels = make_pixels(plan, seed=3)
+    local, remote = Output(plan, tmp_path), Output(plan, s3.url, s3.options)
+    for output in (local, remote):
+        output.finish(pixels, DONE[:3])
+        collected = collect_year(output.path, plan, storage_options=output.options)
+        output.finish(pixels, DONE[3:4])
+        collected = collect_year(output.path, plan, storage_options=output.options, formats=["gpkg"])
+    assert collected.overview_shards > 0
+    store = objects_of(s3.url, s3.options)
+    for key, content in files(tmp_path).items():
+        if key != f"{MAP}/zarr.json" and not key.endswith("spatial_ref/zarr.json"):
+            assert store.get(key) == content, key
+    layout = YearLayout(2024)
+    found = geopandas.read_parquet(f"{s3.url}/{layout.products}/footprints", storage_options=s3.options)
+    expected = whole_footprints(masked(pixels, plan, DONE[:4]), plan)
+    assert sorted(found["footprint_id"]) == sorted(expected["footprint_id"])
+    stored = rtsx.open_cube(f"{s3.url}/{MAP}", storage_options=s3.options)
+    assert int(stored["valid"].sum()) == int(masked(pixels, plan, DONE[:4])["valid"].sum())
