@@ -29,20 +29,44 @@ def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
     ClusterError
         The gateway does not answer, does not let us in, has no such profile or option, or starts no cluster.
     """
-    with _told(spec, "reached"), Gateway(spec.gateway, auth=_auth_of(spec)) as gateway:
-        options = gateway.cluster_options()
-        _choose(spec, options)
-    with _told(spec, "asked for a cluster"):
-        cluster = GatewayCluster(spec.gateway, auth=_auth_of(spec), cluster_options=options, shutdown_on_close=True)
-    with cluster:
-        with _told(spec, "asked for workers"):
-            if spec.adapt is None:
-                cluster.scale(spec.workers)
-            else:
-                cluster.adapt(minimum=spec.adapt[0], maximum=spec.adapt[1])
-            client = cluster.get_client()
-        with client:
-            yield client
+    with _told(spec, "reached"):
+        gateway = Gateway(spec.gateway, auth=_auth_of(spec))
+    with _closing(gateway):
+        with _told(spec, "asked for its options"):
+            options = gateway.cluster_options()
+            _choose(spec, options)
+        with _told(spec, "asked for a cluster"):
+            cluster = _new_cluster(gateway, options)
+        with _closing(cluster.gateway), cluster:
+            with _told(spec, "asked for workers"):
+                if spec.adapt is None:
+                    cluster.scale(spec.workers)
+                else:
+                    cluster.adapt(minimum=spec.adapt[0], maximum=spec.adapt[1])
+                client = cluster.get_client()
+            with client:
+                yield client
+
+
+def _new_cluster(gateway: Gateway, options: Any) -> GatewayCluster:
+    """A cluster that has started. In two steps, so that Ctrl-C on the way leaves none behind that nobody knows of."""
+    name = gateway.submit(options)
+    try:
+        return gateway.connect(name, shutdown_on_close=True)
+    except BaseException:
+        gateway.stop_cluster(name)
+        raise
+
+
+@contextmanager
+def _closing(gateway: Gateway) -> Iterator[None]:
+    """Close the connections of a gateway at the end, for good."""
+    try:
+        yield
+    finally:
+        gateway.close()
+        # Or it closes itself once more when it is collected, and fails, because its loop is gone by then.
+        gateway._asynchronous = True
 
 
 def _choose(spec: ClusterSpec, options: Any) -> None:

@@ -189,6 +189,8 @@ class _Driver:
                 for cell in self._tasks.recall(keep=self._tasks.running()):
                     flight.returned(cell)
             return
+        if self._tasks.equipping():
+            return
         window = self._most or (max(4, 2 * crew.slots) if crew.gpus else max(_LEAST_WINDOW, 4 * crew.slots))
         room = window - flight.in_flight
         # In batches where that leaves no worker idle, because a batch costs a scheduler little more than a task.

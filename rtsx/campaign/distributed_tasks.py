@@ -28,6 +28,8 @@ __all__ = ["CellTasks", "Crew", "Lost", "NotBegun"]
 GATHER_S = 60.0
 """Seconds that outcomes may take from the workers; then their cells are run again, and found done by their marks."""
 
+EQUIP_S = 10.0
+"""Seconds that cells wait until a worker that has just come has the job."""
 TOGETHER_S = 0.01
 """Seconds that are waited for others once a task is back, because outcomes of many cells are brought at the cost of one."""
 
@@ -71,28 +73,33 @@ class CellTasks:
         self._names = f"{run}-{uuid4().hex[:8]}"  # so that no task is taken for one of an earlier call
         self._carried = CarriedJob.of(job)
         self._job: Future[Any] | None = None
+        self._equipped: dict[str, tuple[Future[Any], float]] = {}
         self._flying: dict[Any, tuple[Future[Any], Start]] = {}
         self._back: SimpleQueue[Future[Any] | dict[Any, Outcome | None]] = SimpleQueue()
         self._number = itertools.count()
 
     def crew(self) -> Crew:
-        """What the cluster has now."""
+        """What the cluster has now; workers that have come since the last call are sent the job."""
         with self._reached():
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        gpus = sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
-        return Crew(len(workers), gpus or sum(worker["nthreads"] for worker in workers), gpus > 0)
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._equip(workers)
+        gpus = sum(int(worker["resources"].get("GPU", 0)) for worker in workers.values())
+        return Crew(len(workers), gpus or sum(worker["nthreads"] for worker in workers.values()), gpus > 0)
+
+    def equipping(self) -> bool:
+        """Whether the job is still on its way to some worker, for no longer than is worth waiting for."""
+        late = time.monotonic() - EQUIP_S
+        return any(future.status == "pending" and began > late for future, began in self._equipped.values())
 
     def start(self, starts: Sequence[Start], *, gpus: bool) -> None:
         """Start tasks; each holds a GPU while it runs, if asked."""
         with self._reached():
-            if self._job is None:
-                self._job = self._sent()
             keys = [(f"rtsx-cell-{self._names}", cell_id(*start.cell), next(self._number)) for start in starts]
             futures = self._client.map(
                 _call,
                 list(starts),
                 key=keys,
-                job=self._job,
+                job=self._sent(),
                 run=self._run,
                 pure=False,
                 resources={"GPU": 1} if gpus else None,
@@ -156,19 +163,37 @@ class CellTasks:
     def end(self) -> None:
         """Take back everything, let go of the job, and leave the cluster as it was found."""
         self.recall()
-        if self._job is not None:
-            self._job.release()
-            self._job = None
+        self._forget_job()
         with self._reached():
             release_environment(self._client)
 
     def _sent(self) -> Future[Any]:
         """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
-        key = f"rtsx-job-{self._names}-{next(self._number)}"
-        with dask.config.set(
-            {"distributed.admin.large-graph-warning-threshold": "1 TB"}
-        ):  # a model is large, and sent once
-            return self._client.submit(_same, self._carried, key=key, pure=False)
+        if self._job is None:
+            key = f"rtsx-job-{self._names}-{next(self._number)}"
+            # A model is large, and is sent once.
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                self._job = self._client.submit(_same, self._carried, key=key, pure=False)
+        return self._job
+
+    def _equip(self, workers: Collection[str]) -> None:
+        """Send the job to workers that have it not, because a scheduler gives tasks to those that have what they depend on."""
+        for gone in self._equipped.keys() - set(workers):
+            self._equipped.pop(gone)[0].release()
+        for address in workers:
+            if address not in self._equipped:
+                key = f"rtsx-equip-{self._names}-{next(self._number)}"
+                future = self._client.submit(_nothing, self._sent(), key=key, workers=[address], pure=False)
+                future.add_done_callback(self._back.put)
+                self._equipped[address] = (future, time.monotonic())
+
+    def _forget_job(self) -> None:
+        """Let go of the job, here and on every worker."""
+        held = [future for future, _ in self._equipped.values()] + ([] if self._job is None else [self._job])
+        self._equipped.clear()
+        self._job = None
+        for future in held:
+            future.release()
 
     def _waited(self, within_s: float) -> list[Future[Any] | dict[Any, Outcome | None]]:
         try:
@@ -206,7 +231,7 @@ class CellTasks:
             raise error
         if isinstance(error, KilledWorker):
             if error.task != future.key:  # the worker that held the job was lost before it could hand it on
-                self._job = None
+                self._forget_job()
                 return NotBegun(start.cell)
             message = f"its worker was lost {error.allowed_failures + 1} times: killed, out of memory or cut off"
             return Lost(self._failure(start, error, message), error.allowed_failures + 1)
@@ -252,6 +277,10 @@ def _call(start: Start, *, job: CarriedJob, run: str) -> Outcome:
 
 def _same(job: CarriedJob) -> CarriedJob:
     return job
+
+
+def _nothing(job: CarriedJob) -> None:
+    pass
 
 
 def _active_keys(dask_worker: Any) -> list[Any]:

@@ -47,8 +47,9 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
     with cluster:
-        if most > least:
-            cluster.adapt(minimum=least, maximum=most)
+        # Also where the number is fixed, because a nanny whose worker is killed while it starts gives up, and nobody else
+        # starts another.
+        cluster.adapt(minimum=least, maximum=most)
         with Client(cluster) as client:
             yield client
 

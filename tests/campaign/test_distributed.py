@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -39,7 +40,10 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with opened(ClusterSpec(workers=2, memory_bytes=2**31)) as client:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
+        opened(ClusterSpec(workers=2, memory_bytes=2**31)) as client,
+    ):
         yield client
 
 
@@ -231,7 +235,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
             fly(
                 client,
                 TroubledJob(diary),
-                CELLS * 1,
+                CELLS,
                 run="r",
                 retry=SOON,
                 on_outcome=kill,

@@ -1,0 +1,136 @@
+"""A real gateway, from the configuration that is shipped: profiles, adaptive workers, passwords, and a clean end."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.clusters import opened
+from rtsx.campaign.distributed import fly
+from rtsx.campaign.environment import require_environment, versions_here
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.job import NoJob
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.errors import ClusterError
+from tests.campaign.gateways import GatewayServer, gateway_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GatewayServer]:
+    with gateway_server() as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(server: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> GatewayServer:
+    """The server, and its password in the environment."""
+    monkeypatch.setenv("DASK_GATEWAY_USER", "somebody")
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", server.password)
+    return server
+
+
+def clusters_of(server: GatewayServer) -> list[str]:
+    """Names of the clusters that are there."""
+    from dask_gateway import BasicAuth, Gateway
+
+    gateway = Gateway(server.url, auth=BasicAuth("somebody", server.password))
+    names = [cluster.name for cluster in gateway.list_clusters()]
+    gateway.close()
+    gateway._asynchronous = True
+    return names
+
+
+def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: GatewayServer) -> None:
+    spec = ClusterSpec(gateway=gateway.url, profile="gpu", options={"worker_memory": 1.5}, adapt=(0, 2))
+    ticks: list[FlightSummary] = []
+    with pytest.warns(UserWarning, match="would exceed resource limit of 1 workers"), opened(spec) as client:
+        assert len(clusters_of(gateway)) == 1
+        require_environment(client, versions=versions_here(), memory_bytes=2**30)
+        cells = [(0, x) for x in range(40)]
+        summary = fly(client, NoJob(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append)
+        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
+    assert summary.complete
+    assert ticks[0].workers == 0
+    assert summary.worker_seconds >= 0
+    assert worker["resources"] == {"GPU": 1}
+    assert worker["memory_limit"] == int(1.5 * 2**30)
+    assert clusters_of(gateway) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"profile": "tpu"}, r"does not take profile='tpu'"),
+        ({"options": {"worker_cores": 10**6}}, r"does not take worker_cores=1000000: .*<="),
+        ({"options": {"colour": "red"}}, r"has no option 'colour'; it has profile, worker_cores, worker_memory"),
+    ],
+)
+def test_what_the_gateway_has_not_is_told_before_a_cluster_starts(
+    gateway: GatewayServer, spec: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ClusterError, match=told), opened(ClusterSpec(gateway=gateway.url, adapt=(0, 1), **spec)):  # type: ignore[arg-type]
+        raise AssertionError
+    assert clusters_of(gateway) == []
+
+
+def test_a_wrong_password_is_told(gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "wrong")
+    with (
+        pytest.raises(ClusterError, match=r"does not let us in \(HTTP 401\).*DASK_GATEWAY_PASSWORD"),
+        opened(ClusterSpec(gateway=gateway.url, adapt=(0, 1))),
+    ):
+        raise AssertionError
+
+
+def test_a_gateway_that_is_not_there_is_told() -> None:
+    with (
+        pytest.raises(ClusterError, match=r"http://127.0.0.1:1 cannot be reached"),
+        opened(ClusterSpec(gateway="http://127.0.0.1:1", adapt=(0, 1))),
+    ):
+        raise AssertionError
+
+
+def test_a_token_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
+    with (
+        pytest.raises(ClusterError, match="JUPYTERHUB_API_TOKEN, which is not set"),
+        opened(ClusterSpec(gateway="http://127.0.0.1:1", auth="jupyterhub", adapt=(0, 1))),
+    ):
+        raise AssertionError
+
+
+def test_ctrl_c_ends_the_cluster_of_a_gateway(gateway: GatewayServer) -> None:
+    script = f"""
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.clusters import opened
+from rtsx.campaign.distributed import fly
+from rtsx.campaign.job import NoJob
+from rtsx.campaign.retry_spec import RetrySpec
+
+with opened(ClusterSpec(gateway={gateway.url!r}, adapt=(0, 1))) as client:
+    fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec(), in_flight=1, on_tick=lambda _: print("flying", flush=True))
+    raise AssertionError("no worker is wanted")
+"""
+    script = script.replace("NoJob()", "NoJob(seconds=3600.0)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ.copy(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "flying\n"
+    assert len(clusters_of(gateway)) == 1
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert clusters_of(gateway) == []

@@ -1,0 +1,100 @@
+"""Workers of other versions or too little memory run no cell, whether they are there or come later."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from rtsx.campaign.distributed import fly
+from rtsx.campaign.environment import Needs, Offer, release_environment, require_environment, versions_here
+from rtsx.campaign.flight_summary import FlightSummary
+from rtsx.campaign.job import NoJob
+from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.errors import ClusterError
+from tests.campaign.flights import Diary, TroubledJob
+
+GIB = 2**30
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, memory_limit=2 * GIB, processes=True, dashboard_address=":0"
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+def test_a_fit_cluster_passes_and_may_run_afterwards(client: Client) -> None:
+    require_environment(client, versions=versions_here(), memory_bytes=GIB)
+    assert fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec()).complete
+    release_environment(client)  # once more than needed, which is no error
+
+
+def test_other_versions_and_too_little_memory_are_refused_by_name(client: Client) -> None:
+    other = versions_here() | {"zarr": "0.0"}
+    with pytest.raises(ClusterError) as told:
+        require_environment(client, versions=other, memory_bytes=2 * GIB)
+    lines = str(told.value).splitlines()
+    here = versions_here()["zarr"]
+    assert lines[1] == f"- the scheduler has zarr {here} instead of 0.0"
+    assert lines[2].startswith("- worker tcp://")
+    assert lines[2].endswith(f"has zarr {here} instead of 0.0; has 2.00 GiB for 2 cells at a time, which need 4.00 GiB")
+    assert "one environment" in lines[3]
+
+
+def add_worker(cluster: LocalCluster, name: str, **options: object) -> None:
+    """Start another worker, of another kind."""
+    spec = cluster.worker_spec[0]
+    cluster.worker_spec[name] = spec | {"options": spec["options"] | options}
+    cluster.sync(cluster._correct_state)
+
+
+def test_a_worker_that_comes_later_and_does_not_fit_runs_nothing_and_leaves(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    diary, go = Diary(tmp_path), tmp_path / "go"
+    require_environment(client, versions=versions_here(), memory_bytes=GIB)
+    fit = set(client.run(_process).values())
+    ticks: list[FlightSummary] = []
+
+    def tick(summary: FlightSummary) -> None:
+        ticks.append(summary)
+        if len(ticks) == 1:
+            add_worker(cluster, "small", memory_limit=GIB // 2)
+        elif client.get_events(f"rtsx-environment-{client.id}"):
+            go.touch()
+
+    cells = [(0, x) for x in range(12)]
+    assert fly(client, TroubledJob(diary, waits_for=go), cells, run="r", retry=RetrySpec(), on_tick=tick).complete
+    assert {process for cell in cells for process in diary.read(cell, "done")} <= fit
+    (event,) = client.get_events(f"rtsx-environment-{client.id}")
+    assert "has 512.00 MiB for 2 cells at a time, which need 2.00 GiB" in event[1]
+
+
+def _process() -> int:
+    import os
+
+    return os.getpid()
+
+
+def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
+    with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
+        require_environment(client, versions=versions_here(), memory_bytes=2**50)
+        cluster.adapt(minimum=0, maximum=1, interval="100ms")
+        with pytest.raises(ClusterError, match=r"those that came were sent away, the last since worker .*1.00 PiB"):
+            fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec())
+
+
+def test_a_worker_without_a_bound_has_memory_enough() -> None:
+    assert Needs({}, 2**60).lacking(Offer({}, 0, slots=4)) == ""
+
+
+def test_what_is_missing_is_named() -> None:
+    assert Needs({"torch": "2.6"}, 0).lacking(Offer({}, 0, slots=1)) == "has torch missing instead of 2.6"
