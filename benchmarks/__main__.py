@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, errors of warps, and what training reaches on real data, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
 
 import argparse
 
-from benchmarks import alignment, learning, memory, reading, speed, tracks
+from benchmarks import alignment, campaign, learning, memory, reading, speed, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning"]
+    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign"]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -23,6 +23,11 @@ def main() -> None:
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
     )
     parser.add_argument("--epochs", type=int, default=8, help="epochs of 25 batches for learning")
+    parser.add_argument("--cells", type=int, default=100_000, help="cells of the largest campaign")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[1, 4, 16, 64], help="simulated workers of a campaign"
+    )
+    parser.add_argument("--limit", type=float, default=600, help="longest time of one graph beside a campaign, s")
     given = parser.parse_args()
     if "speed" in given.what:
         tiles = tuple((tile, tile // 4) for tile in given.tiles)
@@ -37,6 +42,9 @@ def main() -> None:
         tracks.run(tuple(given.slumps))
     if "learning" in given.what:
         learning.run(epochs=given.epochs)
+    if "campaign" in given.what:
+        campaign.run(given.cells, simulated=tuple(given.workers), limit_s=given.limit)
 
 
-main()
+if __name__ == "__main__":  # worker processes import this file once more
+    main()

@@ -88,7 +88,7 @@ def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
     with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
         require_environment(client, versions=versions_here(), memory_bytes=2**50)
         cluster.adapt(minimum=0, maximum=1, interval="100ms")
-        with pytest.raises(ClusterError, match=r"those that came were sent away, the last since worker .*1.00 PiB"):
+        with pytest.raises(ClusterError, match=r"those that came were sent away, the last since worker .*2.00 PiB"):
             fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec())
 
 

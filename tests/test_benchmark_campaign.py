@@ -1,0 +1,39 @@
+"""The benchmark of campaigns runs small, and says of every run what was done."""
+
+import logging
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import campaign
+
+
+@pytest.fixture(autouse=True)
+def levels() -> Iterator[None]:
+    """The benchmark quiets loggers for good; tests after it may want them."""
+    names = ("distributed", "distributed.scheduler", "distributed.worker", "distributed.shuffle")
+    before = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_campaign_prints_its_three_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    flown, reached, graphs = campaign.run(9, workers=1, simulated=(3,), seconds=0.02, rounds=2, limit_s=200)
+    assert [took.cells for took in flown] == [9]
+    assert all(took.early_mib > 0 and took.late_mib > 0 and 0 < took.first_s < math.inf for took in flown)
+    assert set(reached) == {3}
+    assert all(0 < share <= 1 for share in reached.values())
+    assert [one.chunks for one in graphs] == [9]
+    assert all(one.clock_s < math.inf and one.tasks > one.chunks and one.peak_mib > 0 for one in graphs)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 2 + 1 + 2 + 1 + 2
+
+
+def test_a_graph_that_takes_too_long_is_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert math.isinf(campaign.graph(4, workers=1, limit_s=0.0).clock_s)
+
+
+def test_cells_are_different_ones() -> None:
+    assert len(campaign.cells_of(10)) == 10
