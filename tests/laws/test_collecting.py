@@ -29,7 +29,7 @@ def small_partitions(monkeypatch):
 @st.composite
 def division(draw):
     """A map, how it is cut into cells, which of them are planned, and in which order they are finished."""
-    rows, columns = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     addresses = [(j, i) for j in range(rows) for i in range(columns)]
     without = draw(st.sets(st.sampled_from(addresses), max_size=len(addresses) // 3))
     plan = plan_of(rows, columns, cell=draw(st.sampled_from([8, 16])), without=without)
@@ -70,7 +70,7 @@ def assert_same(one, other, *, by=("footprint_id",)):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(division())
 def test_footprints_of_cells_are_those_of_the_whole_map(case):
     plan, pixels, order, count = case
@@ -88,7 +88,7 @@ def test_footprints_of_cells_are_those_of_the_whole_map(case):
     assert_same(collected(output, name=LEVEL2)[0], level2.get(plan.year, expected[:0]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(division(), st.data())
 def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
     plan, pixels, order, count = case
@@ -116,7 +116,7 @@ def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
     assert (collected(output)[1] if order else {}) == files
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(division(), st.integers(0, 2**32 - 1))
 def test_tracks_of_partitions_are_those_of_the_whole(case, seed):
     plan, pixels, _order, count = case

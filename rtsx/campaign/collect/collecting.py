@@ -56,6 +56,7 @@ def collect_year(
     formats
         Files that hold all footprints at once, beside the GeoParquet dataset: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
         Those that were asked for earlier are brought up to date, too. They are made in the folder for temporary files.
+        PMTiles are in the projection of web maps, which ends at 85 degrees north.
     levels
         Level 2, the footprints of the year as one set. Level 1, a set per image, are the footprints themselves, because the
         one image that a campaign outlines is the map of its year.

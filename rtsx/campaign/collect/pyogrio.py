@@ -44,7 +44,8 @@ FORMATS = {
     "flatgeobuf": VectorFormat(
         suffix=".fgb", driver="FlatGeobuf", media_type="application/vnd.flatgeobuf", is_geographic=False, options={}
     ),
-    # Zoom 12 is 2.4 m at the equator and 0.8 m at 70 degrees: finer than the pixels of the map.
+    # Zoom 12 has 4096 steps of 2.4 m at the equator and of 0.8 m at 70 degrees: finer than the pixels of the map. Web maps end
+    # at 85 degrees north, and outlines beyond are not in the tiles.
     "pmtiles": VectorFormat(
         suffix=".pmtiles",
         driver="PMTiles",

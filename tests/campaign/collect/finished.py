@@ -52,7 +52,7 @@ def plan_of(
     **changes: Any,
 ) -> CampaignPlan:
     """A plan of rows and columns of cells; `without` are left out, counted from the upper left."""
-    grid = Grid("EPSG:3413", 10.0, cell_size=cell)
+    grid = Grid("EPSG:3413", 40.0, cell_size=cell)
     left_out = set(without)
     cells = [(TOP + j, LEFT + i) for j in range(rows) for i in range(columns) if (j, i) not in left_out]
     plan = make_plan()
@@ -65,7 +65,7 @@ def plan_of(
         "columns": (LEFT, LEFT + columns),
         "cells": CellTable(np.array(cells, np.int32).reshape(-1, 2)),
         "prediction": replace(plan.prediction, tiling=tiling, classes=classes),
-        "outlines": spec or OutlineSpec(min_area_m2=900.0, edge_distance=3),
+        "outlines": spec or OutlineSpec(min_area_m2=14400.0, edge_distance=3),
         "shard": cell // 2,
         "chunk": cell // 4,
     }
