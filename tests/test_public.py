@@ -38,6 +38,7 @@ def test_a_name_stands_in_the_documentation(name: str) -> None:
 @pytest.mark.parametrize(
     "room",
     [
+        "campaign",
         "config",
         "cube",
         "errors",

@@ -91,7 +91,7 @@ def plan(
 ) -> None:
     """Tell what a campaign will take, before anything is spent: cells, pixels, tiles, memory, bytes, hours and money.
 
-    Writes the plan into the output, where runs are held to it. Nothing else is written, and no image is read.
+    Writes the plan and an empty map into the output, where runs are held to them; no pixel of an image is read.
     """
     from rtsx.campaign.measuring import seconds_per_tile as measured
     from rtsx.config import load_campaign_config
@@ -249,7 +249,7 @@ _COLLECT = """Examples:
 
 rtsx campaign collect campaign.yaml
 
-rtsx campaign collect campaign.yaml --format gpkg,fgb
+rtsx campaign collect campaign.yaml --format gpkg,flatgeobuf
 """
 
 
@@ -261,10 +261,10 @@ def collect(
     formats: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="A,B", help="Also one file each: gpkg, fgb, pmtiles.", rich_help_panel="Output"
+            "--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles.", rich_help_panel="Output"
         ),
     ] = None,
-    levels: Annotated[bool, typer.Option(help="Outlines by image and of the year.", rich_help_panel="Output")] = True,
+    levels: Annotated[bool, typer.Option(help="Outlines of the year as one set.", rich_help_panel="Output")] = True,
     tracks: Annotated[bool, typer.Option(help="Objects over the years.", rich_help_panel="Output")] = True,
     overviews: Annotated[bool, typer.Option(help="Coarser levels of the map.", rich_help_panel="Output")] = True,
     stac: Annotated[bool, typer.Option(help="STAC collection and items.", rich_help_panel="Output")] = True,

@@ -119,7 +119,7 @@ def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, 
     page = config.parent / "report.html"
     assert rtsx_command("campaign", "report", out, "--out", page).status == 0
     assert "small" in page.read_text()
-    collected = rtsx_command("campaign", "collect", out, "--format", "fgb", "--no-tracks")
+    collected = rtsx_command("campaign", "collect", out, "--format", "flatgeobuf", "--no-tracks")
     assert collected.status == 0, collected.err
     assert list((out / YearLayout(2024).products).rglob("*.fgb"))
 
@@ -293,7 +293,7 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, told
     assert "goes on with the same command" in told
-    assert "Traceback" not in told
+    assert "Unexpected" not in told
     before = marks(config)
     assert before
     ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
