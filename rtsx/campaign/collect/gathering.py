@@ -42,7 +42,7 @@ class CellRows:
     @property
     def cut(self) -> NDArray[np.bool_]:
         """Rows that may go on in a neighbouring cell."""
-        return self.table["cut"].to_numpy(bool)
+        return np.asarray(self.table["cut"], bool)
 
 
 ReadCells = Callable[[Sequence[Address]], CellRows]
