@@ -63,7 +63,7 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
     Parameters
     ----------
     haloed
-        The cell and `rule.edge_distance` pixels around it, of which only `valid` counts: False where nothing is mapped.
+        The cell and `rule.halo` pixels around it, of which only `valid` counts: False where nothing is mapped.
     rule
         What is outlined.
     """
@@ -72,7 +72,7 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
         min_area_m2=rule.min_area_m2,
         threshold=rule.threshold,
         edge_distance=rule.edge_distance,
-        halo=rule.edge_distance,
+        halo=rule.halo,
     )
 
 

@@ -41,7 +41,7 @@ class CellGround:
             The map has no room for it.
         """
         region = plan.region(cell)
-        halo = 0 if plan.outlines is None else plan.outlines.edge_distance
+        halo = 0 if plan.outlines is None else plan.outlines.halo
         y, x = (
             slice(max(part.start - halo, 0), min(part.stop + halo, length))
             for part, length in zip(region, plan.shape, strict=True)
@@ -52,7 +52,7 @@ class CellGround:
     @property
     def halo(self) -> int:
         """Pixels around the cell that its outlines look at, on all sides, beyond the map's end too."""
-        return 0 if self.plan.outlines is None else self.plan.outlines.edge_distance
+        return 0 if self.plan.outlines is None else self.plan.outlines.halo
 
     @property
     def geobox(self) -> GeoBox:

@@ -43,7 +43,7 @@ class CellShards:
         self._side = plan.grid.cell_size
         self._written = 0
         self._waiting: list[Future[None]] = []
-        halo = 0 if plan.outlines is None else plan.outlines.edge_distance
+        halo = 0 if plan.outlines is None else plan.outlines.halo
         inner = slice(halo, halo + self._side)
         wide = self._side + 2 * halo
         self.haloed: dict[str, NDArray[Any]] = {

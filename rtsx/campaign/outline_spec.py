@@ -15,3 +15,8 @@ class OutlineSpec:
     """Smallest probability of an object pixel; None: the bundle's own."""
     edge_distance: int = 10
     """Pixels from invalid ground at which an outline counts as cut; the halo that cells look around themselves."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels that cells look around themselves: one at least, because what is cut has to be known to be merged."""
+        return max(self.edge_distance, 1)

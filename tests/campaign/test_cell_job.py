@@ -331,14 +331,16 @@ def test_outlines_of_cells_are_those_of_the_whole(
     assert left.equals(right)
 
 
-def test_outlines_without_a_halo_are_those_of_the_cell(scenes: tuple[Path, ...], tmp_path: Path) -> None:
+def test_outlines_that_flag_no_edge_can_be_merged_all_the_same(scenes: tuple[Path, ...], tmp_path: Path) -> None:
     recipe = make_recipe(scenes, tmp_path / "out", outlines=OutlineSpec(edge_distance=0))
     run(make_job(recipe, make_plan(recipe)), beside(1, 1))
     found = geopandas.read_parquet(io.BytesIO(objects_in(recipe).get(LAYOUT.outline(beside(1, 1))) or b""))
     cell = open_map(recipe.output, storage_options={}).isel(y=slice(64, 128), x=slice(64, 128)).compute()
     expected = extract_footprints(cell, edge_distance=0)
     assert len(expected) > 1
-    assert found["footprint_id"].tolist() == expected["footprint_id"].tolist()
+    assert found["cut"].any()
+    assert not found["touches_edge"].any()
+    assert merge_footprints([found], min_area_m2=288.0)["footprint_id"].tolist() == expected["footprint_id"].tolist()
 
 
 def test_outlines_beside_ground_that_is_not_in_the_plan_are_cut(scenes: tuple[Path, ...], tmp_path: Path) -> None:
