@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 
 from rtsx.campaign.cluster_spec import ClusterSpec
@@ -33,8 +35,7 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
         The processes do not start.
     """
     least, most = spec.adapt or (spec.workers or 1, spec.workers or 1)
-    # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+    with dask.config.set(_settings(most)):
         try:
             cluster = LocalCluster(
                 n_workers=least,
@@ -52,6 +53,24 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
         cluster.adapt(minimum=least, maximum=most)
         with Client(cluster) as client:
             yield client
+
+
+def _settings(workers: int) -> dict[str, Any]:
+    """How workers on this machine are started."""
+    from rtsx.model.allocator import KEEPING  # loads torch, which a client of other machines does not need
+
+    # The network has the cores of its worker to itself: a process runs one at a time.
+    threads = max(1, CPU_COUNT // workers)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {
+        # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
+        "distributed.scheduler.allowed-failures": 0,
+        # Instead of handing memory back at every pass of the network, which takes longer than the pass itself with large tiles.
+        "distributed.nanny.pre-spawn-environ": {**KEEPING, **dict.fromkeys(names, threads)},
+        # So a worker holds its peak, which was reckoned before it started: it must not be paused for that, and dask has nothing to
+        # move to disk. What outgrows its limit is still ended.
+        **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
+    }
 
 
 @contextmanager

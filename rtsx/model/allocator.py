@@ -3,7 +3,11 @@
 import ctypes
 import os
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["KEEPING", "keep_freed_memory"]
+
+KEEPING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""Variables of the environment that do to a process that is started what `keep_freed_memory` does to this one. For workers, which
+have threads, and with them heaps, before anything of ours runs."""
 
 # Numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
