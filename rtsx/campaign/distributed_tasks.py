@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask
+from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
 from rtsx.campaign.carried_job import CarriedJob
@@ -80,6 +81,8 @@ class CellTasks:
 
     def crew(self) -> Crew:
         """What the cluster has now; workers that have come since the last call are sent the job."""
+        # A scheduler in this process would remember the names of its last 100,000 tasks, which are 40 MB.
+        key_split.cache_clear()
         with self._reached():
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
             self._equip(workers)
