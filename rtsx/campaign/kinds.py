@@ -85,6 +85,11 @@ _PASSING_TEXT = re.compile(
 _SHORT = re.compile(r"IReadBlock failed|TIFFRead\w*\(\) failed|Read failed\. See|got \d+ bytes, expected")
 """What GDAL says when bytes are missing: from a file because it is cut, from a server because the transfer was; it keeps what
 the server said to itself."""
+_GARBLED = re.compile(
+    r"\w*(?:Decode|Decompress)\w*:|JPEGLib:|Using code not yet in table|Corrupted LZW|Decoding error|_decompress\w*\(\)"
+)
+"""What the decoders of a TIFF say. They are asked once all bytes of a block have come, so that other bytes would not come
+another time."""
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|\b(https?|ftp|s3a?|gs|gcs|az|abfss?|hdfs)://")
 """Names of what lies behind a network, in the message of whoever tried to read it."""
 
@@ -95,6 +100,8 @@ def kind_of(error: BaseException) -> FailureKind:
     The error itself is asked first, then what it came from, and the first that says something counts. What says nothing
     is lasting: bad data is the usual reason, and a defect of ours is not cured by repetition.
 
+    A block from a server that came whole and cannot be decoded is bad data; one that came in part may come whole next time.
+
     Missing rights end the run, unless it was a source that could not be read: a single image may be closed to us. A disk
     that is full ends it in any case.
 
@@ -103,7 +110,7 @@ def kind_of(error: BaseException) -> FailureKind:
     >>> kind_of(ConnectionResetError()), kind_of(ValueError()), kind_of(OSError(errno.ENOSPC, "No space left on device"))
     ('passing', 'lasting', 'halting')
     """
-    from_source = is_remote = False
+    from_source = is_remote = is_short = is_garbled = False
     for one in _chain(error):
         word, text = _judged(one), _text(one)
         if word == "denied":
@@ -112,9 +119,9 @@ def kind_of(error: BaseException) -> FailureKind:
             return word
         from_source = from_source or isinstance(one, CubeError)
         is_remote = is_remote or _REMOTE.search(text) is not None
-        if is_remote and isinstance(one, OSError) and _SHORT.search(text):
-            return "passing"
-    return "lasting"
+        is_short = is_short or (isinstance(one, OSError) and _SHORT.search(text) is not None)
+        is_garbled = is_garbled or _GARBLED.search(text) is not None
+    return "passing" if is_remote and is_short and not is_garbled else "lasting"
 
 
 def service_code(error: BaseException) -> str | None:

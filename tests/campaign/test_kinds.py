@@ -17,6 +17,7 @@ from affine import Affine
 from distributed import KilledWorker
 from distributed.comm import CommClosedError
 from rasterio.errors import RasterioIOError
+from scipy.ndimage import gaussian_filter
 
 from rtsx.campaign.failure import FailureKind
 from rtsx.campaign.kinds import kind_of, service_code
@@ -150,6 +151,27 @@ def test_a_transfer_that_broke_off_is_told_from_a_file_that_is_cut(fault: Fault,
     assert kind_of(error.value) == "passing"
     with pytest.raises(CubeError, match="cannot be read in rows 300-500") as error:
         read_window(str(half), window, bands=[1])
+    assert kind_of(error.value) == "lasting"
+
+
+@pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "jpeg", "lzma", "lerc", "webp"])
+def test_a_block_that_came_whole_and_cannot_be_decoded_is_bad_data(compress: str, s3: S3, tmp_path: Path) -> None:
+    pixels = gaussian_filter(np.random.default_rng(0).integers(1, 255, (3, 128, 128)).astype(float), (0, 2, 2))
+    profile = {"driver": "GTiff", "width": 128, "height": 128, "count": 3, "dtype": "uint8", "tiled": True}
+    place = {"blockxsize": 64, "blockysize": 64, "crs": "EPSG:3413", "transform": Affine(3, 0, 0, 0, -3, 0)}
+    bad = tmp_path / "bad.tif"
+    try:
+        with rasterio.open(bad, "w", **profile, **place, compress=compress) as file:
+            file.write(pixels.astype(np.uint8))
+    except rasterio.errors.RasterioError as error:
+        pytest.skip(f"this GDAL does not write {compress}: {error}")
+    with rasterio.open(bad) as file:
+        first = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(bad.read_bytes())
+    content[first : first + 60] = b"\xff" * 60
+    fsspec.filesystem("s3", **s3.options).pipe_file(f"{s3.bucket}/bad.tif", bytes(content), ACL="public-read")
+    with pytest.raises(CubeError, match=r"http://.*cannot be read in rows 0-128") as error:
+        read_window(f"{s3.endpoint}/{s3.bucket}/bad.tif", (slice(0, 128), slice(0, 128)), bands=[1])
     assert kind_of(error.value) == "lasting"
 
 
