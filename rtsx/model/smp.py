@@ -2,15 +2,16 @@
 
 import difflib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, cast
 
 import safetensors
 import safetensors.torch
-import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import BundleError
@@ -57,7 +58,7 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     >>> network_stride(network)
     32
     """
-    constructor = getattr(segmentation_models_pytorch, _spelling(architecture))
+    constructor = getattr(_library(), _spelling(architecture))
     known = inspect.signature(constructor).parameters
     unknown = sorted(name for name in options if name not in known)
     if unknown:
@@ -79,8 +80,15 @@ def network_stride(network: torch.nn.Module) -> int:
     return cast("int", cast("torch.nn.Module", network.encoder).output_stride)
 
 
+def _library() -> ModuleType:
+    # Here, because it takes as long to load as all else that a prediction needs, and not every bundle is one of its networks.
+    import segmentation_models_pytorch
+
+    return cast("ModuleType", segmentation_models_pytorch)
+
+
 def _spelling(architecture: str) -> str:
-    by_lower = {name.lower(): name for name in ARCHITECTURES if hasattr(segmentation_models_pytorch, name)}
+    by_lower = {name.lower(): name for name in ARCHITECTURES if hasattr(_library(), name)}
     found = by_lower.get(architecture.lower().replace("_", "").replace("-", ""))
     if found is None:
         near = difflib.get_close_matches(architecture.lower(), by_lower, n=1)
@@ -122,7 +130,8 @@ class SmpSource:
     def from_network(cls, network: torch.nn.Module) -> "SmpSource | None":
         """Take a network of the library as it is; None where it is another kind, or was changed after it was built."""
         name = type(network).__name__
-        if type(network) is not getattr(segmentation_models_pytorch, name, None) or not hasattr(network, "config"):
+        library = sys.modules.get("segmentation_models_pytorch")  # whoever has one of its networks has loaded it
+        if type(network) is not getattr(library, name, None) or not hasattr(network, "config"):
             return None
         options = _config_of(network)
         try:
