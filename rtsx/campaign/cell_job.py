@@ -128,7 +128,7 @@ class _Making:
     def __init__(self, job: CellJob, cell: Address, run: str) -> None:
         self._job, self._cell, self._run = job, cell, run
         self._ground = CellGround.of(job.plan, cell)
-        self._shards = CellShards(job._map, job.plan, cell, output=job.recipe.output)
+        self._shards = CellShards(job._map, job.plan, cell)
         self._memory = PeakMemory()
         self._began, self._started = perf_counter(), _now()
         self._objects: dict[str, str] = {}

@@ -11,11 +11,13 @@ from dask.base import compute
 from numpy.typing import NDArray
 
 from rtsx.campaign.cell_ground import CellGround
+from rtsx.campaign.kinds import kind_of
 from rtsx.campaign.plan import Region
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe
 from rtsx.cube.assembly import open_recipe
 from rtsx.cube.gaps import Gap, note_gaps
+from rtsx.errors import CubeError
 from rtsx.inference.planning import runner_of
 from rtsx.inference.runner import Runner
 
@@ -53,7 +55,7 @@ class CellReader:
         recipe
             Bundles, and how they are run.
         gaps
-            Receives the images that were left out.
+            Receives the images that were left out, where their source says so; errors that can pass stay errors.
 
         Raises
         ------
@@ -74,7 +76,7 @@ class CellReader:
             backend=spec.backend,
             batch_size=spec.batch_size,
         )
-        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=note_gaps, initargs=(gaps,)) as pool:
+        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=note_gaps, initargs=(gaps, _is_gap)) as pool:
             yield cls(ground, cube, runner=runner, pool=pool)
 
     def __call__(self, window: Region) -> Mapping[str, NDArray[Any]]:
@@ -128,6 +130,11 @@ class CellReader:
                 for origin in (self._ground.haloed, window)
             )
             self._valid[to] = valid[source]
+
+
+def _is_gap(error: CubeError) -> bool:
+    """Whether an image will never do; a gap in a marked cell would stay, although the image may be there in a minute."""
+    return kind_of(error) == "lasting"
 
 
 def _opened(cube: CubeRecipe, ground: CellGround, window: Region | None) -> xr.Dataset:

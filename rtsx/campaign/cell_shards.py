@@ -1,13 +1,11 @@
 """The shards of one cell in the map: written whole, each in one write, `valid` last."""
 
 import asyncio
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,10 @@ from zarr.core.sync import sync
 
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.map import ANSWERS, map_path, map_year
+from rtsx.campaign.map import ANSWERS, map_year
 from rtsx.campaign.plan import CampaignPlan, Region
 from rtsx.campaign.shard_encoder import ShardEncoder
 from rtsx.cube.marks import HashingStore
-from rtsx.cube.zarr import is_url
 
 __all__ = ["CellShards"]
 
@@ -31,9 +28,8 @@ __all__ = ["CellShards"]
 class CellShards:
     """The place of one cell in the map of one year, and its pixels on their way there."""
 
-    def __init__(self, store: Store, plan: CampaignPlan, cell: Address, *, output: str) -> None:
+    def __init__(self, store: Store, plan: CampaignPlan, cell: Address) -> None:
         self._store = HashingStore(store)
-        self._output = output
         self._encoder = ShardEncoder(store, ANSWERS)
         self._arrays = self._encoder.arrays
         self._year = map_year(zarr.open_group(store, mode="r", use_consolidated=False), plan.year)
@@ -108,13 +104,8 @@ class CellShards:
         return all(sync(self._store.exists(key)) for key in self._keys("valid"))
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every shard that was written by its key in the output; on a local disk they are on the medium then."""
-        digests = dict(self._store.digests)
-        if not is_url(self._output):
-            root = Path(map_path(self._output).removeprefix("file://"))
-            for key in digests:
-                _flush(root / key)
-        return {f"{MAP}/{key}": digest for key, digest in sorted(digests.items())}
+        """SHA-256 of every shard that was written by its key in the output."""
+        return {f"{MAP}/{key}": digest for key, digest in sorted(self._store.digests.items())}
 
     def _write_rows(self, rows: slice) -> None:
         top = self._region[0].start
@@ -142,12 +133,3 @@ class CellShards:
         along = [range(part.start // side, part.stop // side) for part in place or self._region]
         for index in product([self._year], *(range(length) for length in array.shape[1:-2]), *along):
             yield f"{name}/{array.metadata.encode_chunk_key(index)}"
-
-
-def _flush(file: Path) -> None:
-    """Wait until a file is on the medium, because the mark, which is, must not outlive it."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

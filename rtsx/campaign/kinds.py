@@ -78,10 +78,12 @@ _PASSING_NAMES = {
 _DENIED_NAMES = {"botocore.exceptions.NoCredentialsError", "botocore.exceptions.PartialCredentialsError"}
 _PASSING_TEXT = re.compile(
     r"HTTP (?:response code|error code)\s*:?\s*(?:0\b|408|429|5\d\d)|CURL error|timed? ?out|could not resolve host|"
-    r"connection (?:reset|refused|was reset|timed out|died)|recv failure|empty reply from server|CUDA error",
+    r"connection (?:reset|refused|was reset|timed out|died)|recv failure|empty reply from server|CUDA error|"
+    r"'/vsicurl/[^']*' does not exist in the file system",
     re.IGNORECASE,
 )
-"""What GDAL and CUDA say; their errors carry no numbers."""
+"""What GDAL and CUDA say; their errors carry no numbers. The last is a server that gave no answer: a file that is not there is
+answered with 404, and GDAL then says so."""
 _SHORT = re.compile(r"IReadBlock failed|TIFFRead\w*\(\) failed|Read failed\. See|got \d+ bytes, expected")
 """What GDAL says when bytes are missing: from a file because it is cut, from a server because the transfer was; it keeps what
 the server said to itself."""

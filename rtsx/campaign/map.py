@@ -18,6 +18,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.retrying import RetryingStore
+from rtsx.campaign.s3fs import is_s3, single_attempts
 from rtsx.cube import open_cube
 from rtsx.cube.description import difference
 from rtsx.cube.geozarr import spatial_attrs
@@ -48,7 +49,8 @@ def map_path(output: str) -> str:
 
 def map_store(output: str, storage_options: Mapping[str, Any]) -> Store:
     """The Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
-    return RetryingStore(store_of(map_path(output), storage_options, read_only=False))
+    options = single_attempts(storage_options) if is_s3(output) else storage_options
+    return RetryingStore(store_of(map_path(output), options, read_only=False))
 
 
 def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from rtsx.campaign.fsspec import FsspecObjects
 from rtsx.campaign.local_objects import LocalObjects
 from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.retrying_objects import RetryingObjects
-from rtsx.campaign.s3fs import S3Objects
+from rtsx.campaign.s3fs import S3Objects, is_s3
 from rtsx.cube.zarr import is_url
 
 __all__ = ["objects_of", "settle"]
@@ -32,7 +32,7 @@ def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
     """
     if not is_url(output):
         return RetryingObjects(LocalObjects(output.removeprefix("file://")))
-    if output.startswith(("s3://", "s3a://")):
+    if is_s3(output):
         return RetryingObjects(S3Objects(output.rstrip("/"), dict(options)))
     return RetryingObjects(FsspecObjects(output.rstrip("/"), dict(options)))
 

@@ -5,7 +5,7 @@ import xarray as xr
 from rtsx.campaign.cell_choice import CellChoice, chosen_cells
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.refusals import require_untimed
+from rtsx.campaign.refusals import require_fixed_sun, require_untimed
 from rtsx.campaign.sampling import opened_sample
 from rtsx.campaign.task_memory import TaskMemory
 from rtsx.campaign.tiling import campaign_tiling
@@ -40,7 +40,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     Raises
     ------
     CampaignError
-        The region has no cell or no images, a source has time steps, or the backend is left open.
+        The region has no cell or no images, a source has time steps or a sun that moves, or the backend is left open.
     BundleError, PlanError
         Layers, units, tile, overlap or turns do not go with the bundles.
     MemoryPlanError
@@ -109,6 +109,7 @@ def _check(recipe: CampaignRecipe) -> None:
     if spec.memory_bytes is not None and spec.memory_bytes < 1:
         raise CampaignError(f"Memory of a worker is a number of bytes above 0; got {spec.memory_bytes}.")
     require_untimed(recipe)
+    require_fixed_sun(recipe)
 
 
 def _tiling(

@@ -11,7 +11,7 @@ from rtsx.cube.zarr import is_url
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.inference.planning import packings_of
 
-__all__ = ["require_sources", "require_space", "require_untimed"]
+__all__ = ["require_fixed_sun", "require_sources", "require_space", "require_untimed"]
 
 _GB = 1e9
 
@@ -32,6 +32,22 @@ def require_untimed(recipe: CampaignRecipe) -> None:
         )
 
 
+def require_fixed_sun(recipe: CampaignRecipe) -> None:
+    """Refuse a hillshade whose sun is that of the images near each cell: it would change from cell to cell.
+
+    Raises
+    ------
+    CampaignError
+        A source says `sun_of`.
+    """
+    moving = [source.name for source in recipe.cube.sources if source.sun_of is not None]
+    if moving:
+        raise CampaignError(
+            f"Sources {moving} take the sun of hillshade from the images near each cell (sun_of), so that the map would have "
+            "seams where cells meet. Leave sun_of out, for the fixed sun that is the same everywhere."
+        )
+
+
 def require_sources(recipe: CampaignRecipe, plan: CampaignPlan) -> None:
     """Refuse sources that have nothing to offer; asks for the metadata of single cells, spread over all of them.
 
@@ -45,13 +61,14 @@ def require_sources(recipe: CampaignRecipe, plan: CampaignPlan) -> None:
     Raises
     ------
     CampaignError
-        No cell that was looked at has images of every required source, or a source has time steps.
+        No cell that was looked at has images of every required source, a source has time steps, or a sun that moves.
     CubeError
         A source cannot be asked.
     BundleError
         A layer is missing, or lacks the scale that a bundle relies on.
     """
     require_untimed(recipe)
+    require_fixed_sun(recipe)
     packings_of(recipe.bundles, opened_sample(recipe.cube, plan.cells), layers=plan.prediction.layers)
 
 

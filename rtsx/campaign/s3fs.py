@@ -11,12 +11,30 @@ from rtsx.campaign.kinds import service_code
 from rtsx.campaign.objects import ObjectStore, StoredObject
 from rtsx.cube.zarr import file_system
 
-__all__ = ["S3Objects"]
+__all__ = ["S3Objects", "is_s3", "single_attempts"]
 
 _PAGE = 1000
 """Objects of one answer to a listing; S3 gives no more."""
 _WRITER = "rtsx-writer"
 """Metadata of an object: a word that only its writer knows."""
+
+
+def is_s3(url: str) -> bool:
+    """Whether a URL is read by s3fs."""
+    return url.startswith(("s3://", "s3a://"))
+
+
+def single_attempts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Storage options by which botocore tries once, unless they say how often.
+
+    Its own attempts would multiply with those of the caller, and hide for half a minute that nobody answers.
+
+    Examples
+    --------
+    >>> single_attempts({"anon": True})
+    {'anon': True, 'config_kwargs': {'retries': {'max_attempts': 0}}}
+    """
+    return {**options, "config_kwargs": {"retries": {"max_attempts": 0}, **options.get("config_kwargs", {})}}
 
 
 @dataclass(frozen=True)
@@ -95,9 +113,7 @@ class S3Objects:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        # One attempt of botocore's, because it would hide for half a minute that nobody answers; attempts are the caller's.
-        config = {"retries": {"max_attempts": 0}, **self.options.get("config_kwargs", {})}
-        return file_system(self.url, {"use_listings_cache": False, **self.options, "config_kwargs": config})
+        return file_system(self.url, {"use_listings_cache": False, **single_attempts(self.options)})
 
     @property
     def _system(self) -> Any:

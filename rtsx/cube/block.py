@@ -214,4 +214,4 @@ class _Chunk:
                     raise CubeError(
                         f"{message} To leave unreadable images out, say unreadable='gap' in the source."
                     ) from error
-                report_gap(Gap(self.reader.source, image.id), reason=message)
+                report_gap(Gap(self.reader.source, image.id), reason=message, error=error)

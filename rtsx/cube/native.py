@@ -151,7 +151,7 @@ class NativeParts:
                 reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
                 if source.unreadable == "error":
                     raise CubeError(reason) from error
-                report_gap(Gap(group.source, group.image.id), reason=reason)
+                report_gap(Gap(group.source, group.image.id), reason=reason, error=error)
                 return
             arrays = [array for name in names for array in group.arrays(name)]
             for array, band in zip(arrays, pixels, strict=True):

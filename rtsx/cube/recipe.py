@@ -102,7 +102,7 @@ class SourceRecipe:
     """Make `dem` a variable too."""
     sun_of: str | None = None
     """Name of the source whose images say where the sun stands in hillshade: the mean of those that meet the cube, so that
-    cubes of other ground may have another sun. None for the fixed sun of the field, the same everywhere."""
+    cubes of other ground may have another sun, which campaigns refuse. None for the fixed sun of the field, the same everywhere."""
     is_required: bool = True
     """Whether a pixel that this source does not have is invalid in the whole cube."""
     unreadable: Literal["error", "gap"] = "error"

@@ -30,8 +30,10 @@ from rtsx.campaign.outline_spec import OutlineSpec
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.verification import verify_year
 from rtsx.cube import GivenImages, Period
+from rtsx.cube.region import search_area
 from rtsx.footprints import extract_footprints, merge_footprints
 from tests.campaign.random_campaign import LEFT, TOP, make_bundle, make_job, make_plan, make_recipe, whole, write_files
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from tests.campaign.conftest import S3
@@ -467,6 +469,24 @@ def test_images_that_were_left_out_are_in_the_mark(tmp_path: Path) -> None:
     recipe = replace(recipe, cube=replace(recipe.cube, sources=(source,)))
     run(make_job(recipe, plan), beside(1, 1))
     assert mark_of(recipe, beside(1, 1)).gaps == ("scenes/scene0",)
+
+
+def test_an_image_that_is_away_for_a_moment_is_no_gap(scenes: tuple[Path, ...], tmp_path: Path) -> None:
+    recipe = make_recipe(scenes, tmp_path / "out")
+    plan = make_plan(recipe)
+    source = recipe.cube.sources[0]
+    geobox = plan.grid[beside(1, 1)].geobox
+    images = source.images.find(search_area(geobox, margin_m=source.reach_m), None, source.wanted)
+    away = {
+        name: replace(bands, href=f"http://127.0.0.1:{free_port()}/a.tif") for name, bands in images[0].bands.items()
+    }
+    source = replace(source, images=GivenImages((replace(images[0], bands=away), *images[1:])), unreadable="gap")
+    recipe = replace(recipe, cube=replace(recipe.cube, sources=(source,)))
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY="0"):
+        outcome = make_job(recipe, plan)(beside(1, 1), 1, "a-run")
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "passing"
+    assert Ledger(objects_in(recipe), LAYOUT).done() == set()
 
 
 def test_in_an_object_store(scenes: tuple[Path, ...], s3: "S3") -> None:

@@ -33,6 +33,7 @@ from rtsx.errors import (
 )
 from tests.campaign.conftest import S3
 from tests.faults import Fault, FaultyProxy
+from tests.servers import free_port
 
 
 def _service(code: str, status: int) -> boto.ClientError:
@@ -173,6 +174,17 @@ def test_a_block_that_came_whole_and_cannot_be_decoded_is_bad_data(compress: str
     with pytest.raises(CubeError, match=r"http://.*cannot be read in rows 0-128") as error:
         read_window(f"{s3.endpoint}/{s3.bucket}/bad.tif", (slice(0, 128), slice(0, 128)), bands=[1])
     assert kind_of(error.value) == "lasting"
+
+
+def test_a_server_that_does_not_answer_is_told_from_a_file_that_is_not_there(s3: S3) -> None:
+    with rasterio.Env(GDAL_HTTP_MAX_RETRY="0"):
+        with pytest.raises(CubeError) as error:
+            read_header(f"http://127.0.0.1:{free_port()}/away.tif")
+        assert kind_of(error.value) == "passing"
+        for _ in range(2):  # the second answer comes from GDAL's cache
+            with pytest.raises(CubeError) as error:
+                read_header(f"{s3.endpoint}/{s3.bucket}/missing.tif")
+            assert kind_of(error.value) == "lasting"
 
 
 def test_what_was_handled_without_being_named_counts_until_it_is_suppressed() -> None:

@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.core.sync import sync
 
 from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
+from rtsx.campaign.retrying import RetryingStore
 from rtsx.cube import validate_cube
 from rtsx.errors import CampaignError, CubeError, OutputExistsError
 from rtsx.grid import Grid
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
+from tests.faults import FaultyProxy
 
 if TYPE_CHECKING:
     from rtsx.campaign.plan import CampaignPlan
@@ -184,3 +187,17 @@ def test_in_an_object_store(s3: "S3") -> None:
     group["valid"][map_year(group, 2025), :64, :64] = True
     found = open_map(s3.url, storage_options=s3.options)
     assert list(found["valid"].sum(("y", "x")).values) == [0, 64 * 64]
+
+
+@pytest.mark.parametrize(("asked", "requests"), [({}, 1), ({"retries": {"max_attempts": 2}}, 3)])
+def test_a_store_is_asked_once_for_each_attempt_unless_the_user_wants_more(
+    asked: dict[str, Any], requests: int, s3: "S3"
+) -> None:
+    with FaultyProxy(s3.endpoint, rate=1.0, faults=("503",)) as proxy:
+        options = s3.through(proxy.url)
+        options = {**options, "config_kwargs": {**options.get("config_kwargs", {}), **asked}}
+        store = map_store(s3.url, options)
+        assert isinstance(store, RetryingStore)
+        with pytest.raises(OSError, match=r"503|Service"):
+            sync(RetryingStore(store._store, pauses_s=()).exists("zarr.json"))
+        assert proxy.asked == requests

@@ -9,7 +9,8 @@ import pytest
 from rtsx.campaign.planning import plan_campaign
 from rtsx.campaign.refusals import require_sources, require_space
 from rtsx.campaign.sampling import opened_sample, sampled
-from rtsx.cube import CubeRecipe, GivenImages
+from rtsx.cube import CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe, Wanted
+from rtsx.cube.terrain import terrain_named
 from rtsx.errors import BundleError, CampaignError, CubeError, OutputNotWritableError
 from tests.campaign.plans import FIRST, GRID, beside, make_bundle, make_plan, make_recipe, make_source
 
@@ -55,6 +56,23 @@ def test_sources_that_went_away_are_told(tmp_path: Path) -> None:
     (tmp_path / "scene.tif").write_bytes(b"damaged")
     with pytest.raises(CubeError, match=r"scene\.tif"):
         require_sources(recipe, plan)
+
+
+def test_a_sun_that_moves_from_cell_to_cell_is_refused(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    heights = SourceRecipe(
+        name="heights",
+        images=FileImages(assets={"dem": (str(tmp_path / "scene.tif"),)}),
+        layers=(LayerRecipe(wanted=Wanted(name="dem", bands=(1,))),),
+        terrain=(terrain_named("hillshade"),),
+        sun_of="scenes",
+    )
+    moving = replace(recipe, cube=CubeRecipe(grid=GRID, sources=(*recipe.cube.sources, heights)))
+    with pytest.raises(CampaignError, match=r"\['heights'\] take the sun of hillshade .* Leave sun_of out"):
+        plan_campaign(moving)
+    fixed = replace(moving, cube=CubeRecipe(grid=GRID, sources=(*recipe.cube.sources, replace(heights, sun_of=None))))
+    with pytest.raises(CampaignError, match="take the sun"):
+        require_sources(moving, plan_campaign(fixed))
 
 
 def test_a_disk_without_room_is_refused(tmp_path: Path) -> None:
