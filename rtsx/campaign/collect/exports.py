@@ -39,15 +39,17 @@ def collect_files(
     """
     records = Records(footprints.objects, f"{layout.products}/collected/files")
     before = records.read()
+    there = {found.key for found in footprints.objects.list(layout.products)} if forms or before else set()
     source = digest_of(refreshed.digest)
     digests, written = {}, []
     for form in (one for one in FORMATS.values() if one in forms or one.suffix[1:] in before):
         name, key = form.suffix[1:], export_key(layout, form)
         record = before.get(name)
-        if record is None or record["from"] != source:
+        if record is None or record["from"] != source or key not in there:
             content = one_file(footprints.walk(refreshed.records), form, crs=crs)
             record = {"from": source, "sha256": sha256(content).hexdigest()}
-            records.take_back(name)
+            # Not taken back, because the format would be forgotten if this call were stopped, and the file not follow any more.
+            records.put(name, {"from": "?", "sha256": ""})
             footprints.objects.put(key, content)
             records.put(name, record)
             written.append(key)

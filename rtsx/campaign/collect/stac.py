@@ -1,7 +1,7 @@
 """The STAC catalog of an output: a collection per year, a catalog per partition, an item per cell that has a map."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from rtsx.campaign.collect.threads import in_threads
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.grid.cell import cell_id, parse_cell_id
+from rtsx.grid.cell import cell_id
 
 __all__ = ["CATALOG", "CollectedStac", "collect_stac", "collection_key"]
 
@@ -71,14 +71,14 @@ def collect_stac(
     writer = _Writer(objects=objects, plan=plan, states=states)
     before = writer.records.read()
     parts = {partition_name(partition): cells for partition, cells in by_partition(writer.mapped).items()}
-    gone = [writer.remove(name, before[name]) for name in sorted(set(before) - set(parts))]
     done = in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts))
-    boxes = [record["bbox"] for record, _, _ in done]
-    keys = [key for _, written, _ in done for key in written]
+    boxes = [record["bbox"] for record, _ in done]
+    keys = [key for _, written in done for key in written]
     keys += writer.write_collection(sorted(parts), boxes, assets=assets)
     keys += writer.write_catalog(years)
-    removed = [key for _, _, some in done for key in some] + [key for some in gone for key in some]
-    return CollectedStac(n_items=len(writer.mapped), rewritten=tuple(sorted(keys)), removed=tuple(sorted(removed)))
+    # After nothing leads there any more, and whatever a call that was stopped has left.
+    removed = writer.remove_all_but(parts, set(before) - set(parts))
+    return CollectedStac(n_items=len(writer.mapped), rewritten=tuple(sorted(keys)), removed=removed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,41 +104,47 @@ class _Writer:
         """From which marks the items of a partition were made."""
         return Records(self.objects, f"{self.layout.products}/collected/stac")
 
-    def refresh(self, name: str, cells: list[Address], before: Record | None) -> tuple[Record, list[str], list[str]]:
-        """Bring a partition up to date; its record, and the keys that were written and removed."""
+    @cached_property
+    def there(self) -> frozenset[str]:
+        """Keys of the documents that were there before."""
+        return frozenset(found.key for found in self.objects.list(f"{self.layout.products}/stac"))
+
+    def refresh(self, name: str, cells: list[Address], before: Record | None) -> tuple[Record, list[str]]:
+        """Bring a partition up to date; its record, and the keys that were written."""
         marks = {
             cell_id(*cell): digest_of([self.plan.digest, self.plan.name, self.states[cell].mark]) for cell in cells
         }
-        old = {} if before is None else before["marks"]
-        if before is not None and old == marks:
-            return before, [], []
+        recorded = {} if before is None else before["marks"]
+        old = {cell: mark for cell, mark in recorded.items() if self._item(name, cell) in self.there}
+        if before is not None and old == marks and self._branch(name) in self.there:
+            return before, []
         changed = [cell for cell in cells if old.get(cell_id(*cell)) != marks[cell_id(*cell)]]
         box = list(bounding_box([self.plan.grid[cell].lonlat for cell in cells]))
-        # Unknown until they are written, and those that go are remembered until they are gone.
+        # Unknown until they are written.
         self.records.put(name, {"marks": old | {cell_id(*cell): _UNKNOWN for cell in changed}, "bbox": box})
         written = []
         for cell in changed:
             key = self._item(name, cell_id(*cell))
             written.append(self._put(key, item_document(self.plan, cell, self.states[cell], key=key)))
-        removed = [self._item(name, cell) for cell in sorted(set(old) - set(marks))]
-        for key in removed:
-            self.objects.delete(key)
-        if set(old) != set(marks) or _UNKNOWN in old.values():
-            key = self._branch(name)
-            west, south, east, north = box
-            document = branch_document(self.plan, name, cells, key=key, box=(west, south, east, north))
-            written.append(self._put(key, document))
+        west, south, east, north = box
+        key = self._branch(name)
+        written += self._put_if_new(
+            key, branch_document(self.plan, name, cells, key=key, box=(west, south, east, north))
+        )
         record: Record = {"marks": marks, "bbox": box}
         self.records.put(name, record)
-        return record, written, removed
+        return record, written
 
-    def remove(self, name: str, before: Record) -> list[str]:
-        """Remove a partition; the keys that went."""
-        keys = [self._branch(name), *(self._item(name, cell_id(*parse_cell_id(cell))) for cell in before["marks"])]
-        self.records.take_back(name)
-        for key in keys:
+    def remove_all_but(self, parts: Mapping[str, Sequence[Address]], gone: Iterable[str]) -> tuple[str, ...]:
+        """Remove documents of other cells than these, and records of partitions that are gone; keys of the documents, sorted."""
+        kept = {collection_key(self.layout), *(self._branch(name) for name in parts)}
+        kept |= {self._item(name, cell_id(*cell)) for name, cells in parts.items() for cell in cells}
+        removed = tuple(sorted(self.there - kept))
+        for name in gone:
+            self.records.take_back(name)
+        for key in removed:
             self.objects.delete(key)
-        return keys
+        return removed
 
     def write_collection(
         self, names: list[str], boxes: Sequence[Sequence[float]], *, assets: Mapping[str, Any]

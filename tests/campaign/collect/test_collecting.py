@@ -15,10 +15,11 @@ from pystac.validation.local_validator import get_local_schema_cache
 import rtsx
 from rtsx.campaign.collect import collect_year, partitions
 from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.local_objects import LocalObjects
 from rtsx.campaign.map import open_map
 from rtsx.campaign.opening import objects_of
 from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.cube import Wanted
+from rtsx.cube import Wanted, overviews
 from rtsx.cube.source import Period
 from rtsx.cube.stac.catalog import StacCatalog
 from rtsx.errors import CampaignError, MissingExtraError
@@ -28,10 +29,16 @@ DONE = [(TOP + j, LEFT + i) for j, i in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2),
 LATER = [(TOP + 1, LEFT + 2), (TOP + 16, LEFT + 16)]
 
 
+@pytest.fixture(autouse=True)
+def small_overviews(monkeypatch):
+    """Levels down to 512 px, so that maps of a few hundred pixels have some."""
+    monkeypatch.setattr(overviews, "_SMALLEST_TOP_LEVEL", 512)
+
+
 @pytest.fixture(scope="module")
 def plan():
-    """17 by 17 cells of 128 px: two levels of overviews, and no more than a few cells that are ever finished."""
-    return plan_of(17, 17, cell=128, without=[(0, 2)], cogs=True)
+    """17 by 17 cells of 64 px: two levels of overviews, and no more than a few cells that are ever finished."""
+    return plan_of(17, 17, cell=64, without=[(0, 2)], cogs=True)
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +190,64 @@ def test_files_that_were_asked_for_follow(small, tmp_path):
 def test_what_was_removed_or_damaged_by_hand_comes_back(small, tmp_path):
     output = Output(small, tmp_path)
     output.finish(make_pixels(small, seed=2), small.cells)
-    collected = collect_year(output.path, small)
+    collected = collect_year(output.path, small, formats=["fgb"])
     before = files(tmp_path)
     next((tmp_path / collected.footprints).iterdir()).unlink()
+    (tmp_path / "years/2024/products/footprints.fgb").unlink()
+    item, *_ = sorted((tmp_path / "years/2024/products/stac").glob("*/r*.json"))
+    item.unlink()
+    (item.parent / "catalog.json").unlink()
     next((tmp_path / "years/2024/products/collected/level2").iterdir()).write_text("{")
     collect_year(output.path, small)
     assert files(tmp_path) == before
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+def test_a_file_whose_writing_was_stopped_still_follows(small, tmp_path, monkeypatch):
+    output = Output(small, tmp_path)
+    pixels = make_pixels(small, seed=2)
+    output.finish(pixels, list(small.cells)[:3])
+    collect_year(output.path, small, formats=["fgb"])
+    output.finish(pixels, list(small.cells)[3:])
+
+    def stop(*_, **__):
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        put = LocalObjects.put
+        patched.setattr(
+            LocalObjects, "put", lambda self, key, content: (stop if key.endswith(".fgb") else put)(self, key, content)
+        )
+        with pytest.raises(Stopped):
+            collect_year(output.path, small)
+    collected = collect_year(output.path, small)
+    (key,) = collected.files
+    assert len(geopandas.read_file(tmp_path / key)) == collected.n_footprints
+
+
+def test_documents_of_lost_cells_go_though_their_removal_was_stopped(small, tmp_path, monkeypatch):
+    output = Output(small, tmp_path)
+    output.finish(make_pixels(small, seed=2), small.cells)
+    collect_year(output.path, small, overviews=False)
+    for cell in small.cells:
+        output.ledger.retire(cell)
+    with monkeypatch.context() as patched:
+        delete = LocalObjects.delete
+
+        def stop(self, key):
+            if "/stac/" in key and "/collected/" not in key:
+                raise Stopped
+            delete(self, key)
+
+        patched.setattr(LocalObjects, "delete", stop)
+        with pytest.raises(Stopped):
+            collect_year(output.path, small, overviews=False)
+    collect_year(output.path, small, overviews=False)
+    documents = (tmp_path / "years/2024/products/stac").rglob("*.json")
+    assert [path.name for path in documents] == ["collection.json"]
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +356,7 @@ def test_two_years_make_tracks_and_share_the_map(tmp_path, small_partitions):
 
 def test_a_year_more_makes_room_in_the_overviews(tmp_path):
     for year in (2025, 2023):
-        plan = plan_of(9, 9, cell=128, year=year)
+        plan = plan_of(9, 9, cell=64, year=year)
         output = Output(plan, tmp_path)
         pixels = make_pixels(plan, seed=year)
         output.finish(pixels, DONE[:3])
@@ -310,7 +369,7 @@ def test_a_year_more_makes_room_in_the_overviews(tmp_path):
 
 
 def test_several_classes(tmp_path):
-    plan = plan_of(9, 9, cell=128, classes=("slump", "pond"))
+    plan = plan_of(9, 9, cell=64, classes=("slump", "pond"))
     output = Output(plan, tmp_path / "out")
     pixels = make_pixels(plan, seed=1)
     output.finish(pixels, DONE[:4])
@@ -382,7 +441,7 @@ def test_unknown_formats_are_refused(small, tmp_path, monkeypatch):
 
 
 def test_an_object_store_gets_the_same(s3, tmp_path, small_partitions):
-    plan = plan_of(9, 9, cell=128)
+    plan = plan_of(9, 9, cell=64)
     pixels = make_pixels(plan, seed=3)
     local, remote = Output(plan, tmp_path), Output(plan, s3.url, s3.options)
     for output in (local, remote):
