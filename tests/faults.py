@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "cut", "cut after"]
-"""Answer 503 without asking the server; close the connection without asking it; ask it, and close instead of answering."""
+Fault = Literal["503", "507", "cut", "cut after"]
+"""Answer 503 (busy) or 507 (full) without asking the server; close the connection without asking it; ask it, and close instead
+of answering."""
 
 
 class FaultyProxy:
@@ -56,6 +57,8 @@ class FaultyProxy:
         """Requests that could have failed."""
         self.failed = 0
         """Those that did."""
+        self.answered: list[tuple[str, str]] = []
+        """Method and path of each request that the server has done, in order."""
         self.plan: Callable[[str, str], Fault | None] | None = None
         """Called with method and path instead of drawing, where it is set."""
         self._random = random.Random(seed)
@@ -116,8 +119,8 @@ class FaultyProxy:
         if fault == "cut":
             _cut(request)
             return
-        if fault == "503":
-            request.send_response(503)
+        if fault in ("503", "507"):
+            request.send_response(int(fault))
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
@@ -129,6 +132,8 @@ class FaultyProxy:
             content = answer.read()
         finally:
             server.close()
+        if answer.status < 300:
+            self.answered.append((request.command, request.path))
         if fault == "cut after":
             _cut(request)
             return
