@@ -28,7 +28,7 @@ def small_partitions(monkeypatch):
 @st.composite
 def division(draw):
     """A map, how it is cut into cells, which of them are planned, and in which order they are finished."""
-    rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     addresses = [(j, i) for j in range(rows) for i in range(columns)]
     without = draw(st.sets(st.sampled_from(addresses), max_size=len(addresses) // 3))
     plan = plan_of(rows, columns, cell=draw(st.sampled_from([8, 16])), without=without)
@@ -69,7 +69,7 @@ def assert_same(one, other, *, by=("footprint_id",)):
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(division())
 def test_footprints_of_cells_are_those_of_the_whole_map(case):
     plan, pixels, order, count = case

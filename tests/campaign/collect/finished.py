@@ -196,11 +196,15 @@ class Output:
         spec, (y, x) = self.plan.outlines, self.plan.region(cell)
         assert spec is not None
         halo = max(spec.edge_distance, 1)
-        window = (..., slice(y.start, y.stop + 2 * halo), slice(x.start, x.stop + 2 * halo))
+        sides = [
+            (one.start - halo, one.stop + halo, length) for one, length in zip((y, x), self.plan.shape, strict=True)
+        ]
+        inside = tuple(slice(max(start, 0), min(stop, length)) for start, stop, length in sides)
+        beyond = [(max(-start, 0), max(stop - length, 0)) for start, stop, length in sides]
         haloed = {}
         for name, array in (pixels | {"valid": planned}).items():
-            edges = [(0, 0)] * (array.ndim - 2) + [(halo, halo)] * 2
-            haloed[name] = np.pad(array, edges, constant_values=0 if name == "valid" else 255)[window]
+            edges = [(0, 0)] * (array.ndim - 2) + beyond
+            haloed[name] = np.pad(array[(..., *inside)], edges, constant_values=0 if name == "valid" else 255)
         return extract_footprints(
             dataset(haloed, self.plan, self.plan.grid[cell].haloed(halo)),
             min_area_m2=spec.min_area_m2,
