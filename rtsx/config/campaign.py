@@ -119,8 +119,11 @@ class CampaignConfig(Strict):
         return self.changed(region=region, cube=cube, shard=shard, chunk=chunk)
 
     def without_secrets(self) -> Self:
-        """The config without headers of servers and storage options, to be stored beside an output."""
-        return self.changed(cube=self.cube.without_secrets(), storage_options={})
+        """The config without headers of servers, storage options and options of a gateway, to be stored beside an output."""
+        cluster = self.cluster.changed(
+            options={}
+        )  # `environment` is one of them, in which credentials are handed to workers
+        return self.changed(cube=self.cube.without_secrets(), storage_options={}, cluster=cluster)
 
     def to_yaml(self) -> str:
         """YAML text that comes back equal; keys without a value are left out, but for outlines, which are then not wanted."""

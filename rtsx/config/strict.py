@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
@@ -110,7 +111,12 @@ def from_folder(path: str, info: ValidationInfo) -> str:
     if "://" in path or path.startswith("/vsi"):
         return path
     expanded = Path(path).expanduser()
-    return str(expanded if folder is None or expanded.is_absolute() else Path(folder, expanded))
+    if folder is None or expanded.is_absolute():
+        return str(expanded)
+    joined = Path(folder, expanded)
+    # As people write it, without `..`, unless a link in it leads elsewhere.
+    plain = Path(normpath(joined))
+    return str(plain if plain.resolve() == joined.resolve() else joined)
 
 
 FilePath = Annotated[str, AfterValidator(from_folder)]

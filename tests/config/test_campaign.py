@@ -1,6 +1,8 @@
 """The config of a campaign: what it means, what it refuses, and that it comes back."""
 
 import json
+import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.campaign.prices import Prices
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.config.campaign import CampaignConfig
 from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
 from rtsx.config.choices import OutlineConfig, PredictionConfig, PricesConfig, RetryConfig
 from rtsx.config.cluster import ClusterConfig
@@ -164,7 +167,8 @@ def test_the_region_of_the_cube_serves_where_none_is_named(tmp_path: Path, value
 
 @pytest.mark.parametrize("outlines", [False, True, {"threshold": 0.3}])
 def test_a_config_comes_back_with_everything_said(tmp_path: Path, values: dict[str, Any], outlines: Any) -> None:
-    more = {"outlines": outlines, "cluster": {"workers": 2, "memory": "4GB"}, "storage_options": {"key": "secret"}}
+    handed = {"gateway": "http://a", "adapt": [0, 4], "options": {"environment": {"AWS_SECRET_ACCESS_KEY": "secret"}}}
+    more = {"outlines": outlines, "cluster": handed, "storage_options": {"key": "secret"}}
     resolved = load_campaign_config(write(tmp_path, {**values, **more})).resolved()
     again = tmp_path / "elsewhere" / "again.yaml"
     again.parent.mkdir()
@@ -174,6 +178,16 @@ def test_a_config_comes_back_with_everything_said(tmp_path: Path, values: dict[s
     assert (read.outlines is None) == (outlines is False)
     assert "secret" not in resolved.without_secrets().to_yaml()
     assert load_campaign_config(again).recipe().cube == load_campaign(tmp_path / "campaign.yaml").cube
+
+
+def test_paths_are_said_without_detours(tmp_path: Path, values: dict[str, Any]) -> None:
+    (tmp_path / "configs").mkdir()
+    values["output"] = "../maps/./arctic"
+    assert load_campaign_config(write(tmp_path / "configs", values)).output == str(tmp_path / "maps" / "arctic")
+    (tmp_path / "elsewhere" / "kept").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere" / "kept")
+    led = Path(load_campaign_config(write(tmp_path / "linked", values)).output)
+    assert led.resolve() == (tmp_path / "elsewhere" / "maps" / "arctic").resolve()  # as the system reads it
 
 
 @pytest.mark.parametrize(
@@ -230,3 +244,68 @@ def test_the_schema_takes_what_the_config_takes(tmp_path: Path, values: dict[str
         jsonschema.validate({**values, "regoin": "arctic"}, schema)
     published = Path(__file__).parents[2] / "configs" / "campaign.schema.json"
     assert json.loads(published.read_text()) == json.loads(json.dumps(schema))
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "howto" / "campaign.md").read_text()
+
+
+def test_the_campaign_of_the_documentation_is_the_one_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RTSX_CATALOG", "RTSX_MAPS"):
+        monkeypatch.delenv(name, raising=False)
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    told = tmp_path / "configs" / "campaign.yaml"
+    told.parent.mkdir()
+    told.write_text(block)
+    (told.parent / "campaign-demo.yaml").write_text((ROOT / "configs" / "campaign-demo.yaml").read_text())
+    assert load_campaign_config(told) == load_campaign_config(told.parent / "campaign-demo.yaml")
+
+
+def table(heading: str) -> list[list[str]]:
+    """Cells of the table below a heading of the page, without its first two lines."""
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [re.split(r" *(?<!\\)\| *", line.strip("| ")) for line in lines[2:]]
+
+
+@pytest.mark.parametrize("spelt", re.findall("`([^`]+)`", " ".join(row[0] for row in table("Regions"))))
+def test_a_region_of_the_documentation_is_one(tmp_path: Path, values: dict[str, Any], spelt: str) -> None:
+    shown = {"{bbox: ...}": "{bbox: [-132, 67, -131, 68]}", "{arcticdem: ...}": "{arcticdem: 42_18_2_1}"}.get(
+        spelt, spelt
+    )
+    path = write(tmp_path, {**values, "region": "REGION"})
+    path.write_text(
+        path.read_text().replace("REGION", shown.replace('"POLYGON ((...))"', '"POLYGON ((0 70, 1 70, 1 71, 0 70))"'))
+    )
+    region = load_campaign_config(path).region
+    assert region is not None
+    if region.file is None:
+        assert not region.geometry().is_empty
+
+
+@pytest.mark.parametrize("row", table("Machines"), ids=lambda row: row[0].split()[0].strip("`"))
+def test_machines_of_the_documentation_are_those_of_the_command_line(
+    tmp_path: Path, values: dict[str, Any], row: list[str]
+) -> None:
+    line, block, _ = row
+    path = write(tmp_path, {**values, "cluster": "CLUSTER"})
+    filled = {"URL": "http://a", "...": "tcp://10.0.0.1:8786"}
+    for word, meant in filled.items():
+        line, block = line.replace(word, meant), block.replace(word, f'"{meant}"')
+    path.write_text(path.read_text().replace("CLUSTER", block.strip("`")))
+    words = shlex.split(line.strip("`"))
+    given = {name[2:]: words[place + 1] for place, name in enumerate(words) if name.startswith("--")}
+    if "adapt" in given:
+        place = words.index("--adapt")
+        given["adapt"] = (int(words[place + 1]), int(words[place + 2]))
+    config = load_campaign_config(path)
+    assert config.cluster == ClusterConfig.model_validate(given)
+
+
+def test_every_key_is_documented() -> None:
+    told = set(re.findall("`([a-z_0-9]+)`", " ".join(cell for row in table("Keys") for cell in row)))
+    assert told >= set(CampaignConfig.model_fields)
+    assert told >= set(RetryConfig.model_fields) | set(PricesConfig.model_fields) | set(OutlineConfig.model_fields)
+    assert told >= set(PredictionConfig.model_fields)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rtsx.cli.config import schema_of
-from rtsx.config import load_cube_config, load_train_config
+from rtsx.config import load_campaign_config, load_cube_config, load_train_config
 from rtsx.config.evaluate import load_evaluate_config
 from rtsx.config.order import load_order_config
 from rtsx.synthetic import TEST_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, varied_spec, write_scenes
@@ -21,6 +21,7 @@ LOADERS: dict[str, Any] = {
     "train": load_train_config,
     "evaluate": load_evaluate_config,
     "order": load_order_config,
+    "campaign": load_campaign_config,
 }
 
 
