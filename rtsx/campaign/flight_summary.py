@@ -47,7 +47,9 @@ class FlightSummary:
 
     def __str__(self) -> str:
         """Lines for people."""
-        counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} done before"
+        if not self.cells and self.stopped is None:
+            return "every cell was done before: there was nothing to run"
+        counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} by other runs"
         lines = [f"{counts}, {len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"]
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")

@@ -96,9 +96,14 @@ def plan(
     from rtsx.campaign.measuring import seconds_per_tile as measured
     from rtsx.config import load_campaign_config
 
+    measure = measure and seconds_per_tile is None
+    if measure:
+        from rtsx.model.allocator import keep_freed_memory
+
+        keep_freed_memory()  # as workers do, because the hours are theirs
     campaign = created(load_campaign_config(config, year=year))
     recipe = campaign.recipe
-    if seconds_per_tile is None and measure and recipe is not None:
+    if measure and recipe is not None:
         notice("measuring the model on this machine ...")
         spec = recipe.prediction
         seconds_per_tile = measured(recipe.bundles, campaign.plan, device=spec.device, batch_size=spec.batch_size)

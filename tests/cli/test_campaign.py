@@ -213,6 +213,13 @@ def test_what_cannot_work_is_told_before_a_cell_runs(
     assert (outcome.status, told in outcome.err) == (2, True), outcome.err
 
 
+def test_the_model_is_measured_as_workers_run_it(rtsx_command: Command, config: Path, kept_memory: list[str]) -> None:
+    unmeasured = rtsx_command("campaign", "plan", config, "--no-measure")
+    assert (unmeasured.status, "device-hours" in unmeasured.out, kept_memory) == (0, False, [])
+    measured = rtsx_command("campaign", "plan", config)
+    assert (measured.status, "device-hours" in measured.out, kept_memory) == (0, True, ["kept"])
+
+
 def test_another_plan_is_refused_by_name(rtsx_command: Command, tmp_path: Path, values: dict[str, Any]) -> None:
     assert rtsx_command("campaign", "plan", write(tmp_path, values), "--no-measure").status == 0
     make_bundle(seed=4).save(tmp_path / "other")
@@ -294,6 +301,7 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     assert process.returncode == 130, told
     assert "goes on with the same command" in told
     assert "Unexpected" not in told
+    assert "distributed" not in told  # dask's loggers are for who looks for a defect
     before = marks(config)
     assert before
     ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
