@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back costs, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
 
 import argparse
 
-from benchmarks import alignment, campaign, learning, memory, reading, speed, tracks
+from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign"]
+    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign", "allocator"]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="*", default=[1, 4, 16, 64], help="simulated workers of a campaign"
     )
+    parser.add_argument(
+        "--sides", type=int, nargs="*", default=[512, 3264], help="sides of tiles for the allocator, px"
+    )
     parser.add_argument("--limit", type=float, default=600, help="longest time of one graph beside a campaign, s")
     given = parser.parse_args()
     if "speed" in given.what:
@@ -44,6 +47,8 @@ def main() -> None:
         learning.run(epochs=given.epochs)
     if "campaign" in given.what:
         campaign.run(given.cells, simulated=tuple(given.workers), limit_s=given.limit)
+    if "allocator" in given.what:
+        allocator.run(tuple(given.sides))
 
 
 if __name__ == "__main__":  # worker processes import this file once more

@@ -47,8 +47,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False \
     DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False \
     DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False
-# The last six let a worker keep the memory that a pass of a network on a CPU frees, and not be paused for holding its peak: three
-# times faster with large tiles than handing it back.
+# The last six let a worker keep the memory that a pass of a network on a CPU frees, and not be paused for holding its peak, because
+# handing it back and asking for it again can take longer than the pass: `python -m benchmarks allocator`.
 # A library that the base lacks stops the build here, instead of the first cell on a cluster; so do torch and torchvision of two
 # indexes, which pip installs together and which do not work together.
 RUN python -c "import dask_gateway, numba, pyogrio, pyproj, rasterio, s3fs, segmentation_models_pytorch, torchvision"

@@ -70,13 +70,16 @@ def cluster_of(options):
     threads = {name: str(cores) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
     failures = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    # Memory that a pass of the network frees is kept for the next one, and a worker is not paused for holding it.
+    memory = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    memory |= {f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}": "False" for name in ("TARGET", "SPILL", "PAUSE")}
     return {
         "worker_cmd": profile["worker_cmd"],
         "worker_cores": cores,
         "worker_threads": 1,  # one cell at a time: it reads ahead in threads of its own, and a second would double the memory
         "worker_memory": int((options.worker_memory or profile["memory"]) * 2**30),
         "cluster_max_workers": profile["most_workers"],
-        "environment": {**threads, **failures, **options.environment},
+        "environment": {**threads, **failures, **memory, **options.environment},
     }
 
 

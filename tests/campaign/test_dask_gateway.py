@@ -18,6 +18,7 @@ from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.job import NoJob, Outcome
 from rtsx.campaign.retry_spec import RetrySpec
 from rtsx.errors import ClusterError
+from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server
 
 
@@ -50,10 +51,14 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
     spec = ClusterSpec(gateway=gateway.url, profile="gpu", options={"worker_memory": 1.5}, adapt=(0, 1))
     ticks: list[FlightSummary] = []
     seen: list[dict[str, Any]] = []
+    kept: list[dict[str, str | None]] = []
 
     def landed(outcome: Outcome) -> None:
         if not seen:  # while it works, because it may leave as soon as it does not
             seen.extend(client.scheduler_info(n_workers=-1)["workers"].values())
+            kept.extend(
+                client.run(lambda names: {name: os.environ.get(name) for name in names}, list(KEEPING)).values()
+            )
 
     with opened(spec) as client:
         assert len(clusters_of(gateway)) == 1
@@ -66,6 +71,7 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
     (worker,) = seen
     assert worker["resources"] == {"GPU": 1}
     assert worker["memory_limit"] == int(1.5 * 2**30)
+    assert kept == [KEEPING]
     assert clusters_of(gateway) == []
 
 
