@@ -1,6 +1,9 @@
 """A client of workers on this machine, or of a scheduler that runs already."""
 
-from collections.abc import Iterator
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,19 +18,28 @@ __all__ = ["local_client", "scheduler_client"]
 
 CONNECT_S = 20.0
 """Seconds in which a scheduler has to answer."""
-_DEAF = """
+_log = logging.getLogger(__name__)
+_PRELOAD = """
+import atexit
+import logging
+import os
 import signal
 
 def dask_setup(worker):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(end)
+
+def end():
+    logging.shutdown()
+    os._exit(0)
 """
-"""What a worker on this machine does first: a terminal sends Ctrl-C to it too, but the client ends it, once it is no longer needed for
-an end in good order."""
+"""What a worker on this machine does first. A terminal sends Ctrl-C to it too, but the client ends it, once it is no longer needed
+for an end in good order. Then it is gone at once, instead of taking its libraries apart, which takes longer than its nanny waits."""
 
 
 @contextmanager
 def local_client(spec: ClusterSpec) -> Iterator[Client]:
-    """A client of worker processes on this machine, which end with it.
+    """A client of worker processes on this machine, which end with it; where there are several GPUs, each worker sees one.
 
     Raises
     ------
@@ -35,24 +47,59 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
         The processes do not start.
     """
     least, most = spec.adapt or (spec.workers or 1, spec.workers or 1)
+    gpus = _gpus()
+    shared = len(gpus) > 1
+    kind: Any = _GpuCluster if shared else LocalCluster
     with dask.config.set(_settings(most)):
         try:
-            cluster = LocalCluster(
-                n_workers=least,
+            cluster = kind(
+                n_workers=0 if shared else least,
                 threads_per_worker=spec.threads,
                 memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
                 processes=True,
                 dashboard_address=":0",
-                preload=[_DEAF],
+                preload=[_PRELOAD],
+                # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
+                silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
+    if isinstance(cluster, _GpuCluster):
+        cluster.gpus = gpus
     with cluster:
         # Also where the number is fixed, because a nanny whose worker is killed while it starts gives up, and nobody else
         # starts another.
         cluster.adapt(minimum=least, maximum=most)
         with Client(cluster) as client:
             yield client
+
+
+class _GpuCluster(LocalCluster):
+    """Workers that see one GPU each, because a process takes the first that it sees."""
+
+    gpus: Sequence[str] = ()
+    """As CUDA_VISIBLE_DEVICES names them; set before a worker is asked for."""
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Name and spec of the next worker, which gets the GPU that the fewest have."""
+        ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]  # distributed is not typed
+        taken = Counter(one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in self.worker_spec.values())
+        gpu = min(self.gpus, key=lambda gpu: taken[gpu])
+        options = spec["options"]
+        own = {
+            "env": {**(options.get("env") or {}), "CUDA_VISIBLE_DEVICES": gpu},
+            "resources": {"GPU": options["nthreads"]},
+        }
+        return {name: {**spec, "options": {**options, **own}}}
+
+
+def _gpus() -> list[str]:
+    """GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch  # heavy, and a client of other machines does not need it
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
 
 
 def _settings(workers: int) -> dict[str, Any]:
@@ -82,12 +129,14 @@ def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
     ClusterError
         It does not answer.
     """
-    try:
-        client = Client(spec.scheduler, timeout=CONNECT_S)
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
-            "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
-        ) from error
-    with client:
-        yield client
+    # Set to what it is, because a client that cannot connect does not take back that everything is to be computed through it.
+    with dask.config.set(scheduler=dask.config.get("scheduler", None)):
+        try:
+            client = Client(spec.scheduler, timeout=CONNECT_S)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
+                "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
+            ) from error
+        with client:
+            yield client

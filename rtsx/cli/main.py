@@ -1,5 +1,6 @@
 """The entry point: runs a command, and turns what goes wrong into an exit code and one message."""
 
+import logging
 import sys
 import traceback
 import warnings
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken from anywhere, because it is wanted when a long line has just failed, at whose end it is easiest to add.
     debug = "--debug" in given
-    if not debug:
+    if debug:
+        logging.getLogger("rtsx").setLevel(logging.DEBUG)  # workers on this machine then say what dask does, too
+    else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
         warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:

@@ -1,10 +1,12 @@
 """Workers on this machine are started as a network on a CPU wants them."""
 
 import os
+from pathlib import Path
 
 import dask
 import pytest
 from dask.system import CPU_COUNT
+from distributed import Worker
 
 from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
@@ -27,3 +29,32 @@ def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatc
     assert kept == KEEPING
     assert pause is False
     assert threads == CPU_COUNT
+
+
+def _seen(dask_worker: Worker) -> tuple[str | None, object]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources
+
+
+def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.campaign.local_cluster._gpus", lambda: ["4", "7"])
+    with opened(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
+        client.wait_for_workers(2)
+        seen = client.run(_seen).values()
+    assert sorted(gpu for gpu, _ in seen) == ["4", "7"]
+    assert [resources for _, resources in seen] == [{"GPU": 1}, {"GPU": 1}]
+
+
+def _folder(dask_worker: Worker) -> str:
+    import torch
+
+    torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 64, 64))
+    return str(dask_worker.local_directory)
+
+
+def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with opened(ClusterSpec(workers=1)) as client:
+        client.wait_for_workers(1)
+        (folder,) = client.run(_folder).values()
+        assert Path(folder).exists()
+    assert not Path(folder).exists()
+    assert capfd.readouterr().err == ""
