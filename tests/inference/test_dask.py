@@ -124,8 +124,10 @@ def test_distributed_workers_give_the_same_bytes(bundle: ModelBundle) -> None:
     cube = make_cube()
     expected = predict_cube(cube, bundle, **OPTIONS)
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "120s"}),  # a crowded machine starts processes slowly
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
+        # Over TCP, so that all that goes to workers is written out; other processes are the test above.
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=":0"
+        ) as cluster,
         distributed.Client(cluster),
     ):
         found = predict_cube(cube.chunk(y=40, x=90), bundle, **OPTIONS).compute()
