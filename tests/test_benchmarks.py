@@ -17,6 +17,6 @@ def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkey
 
 
 def test_memory_prints_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
-    peaks = memory.run((256, 512))
-    assert set(peaks) == {256, 512}
+    peaks = memory.run((256,))  # each size is a process that loads the library
+    assert peaks[256] > 0
     assert "ratio of the largest" in capsys.readouterr().out
