@@ -1,5 +1,8 @@
 """Objects in S3: what only object stores can do wrong."""
 
+import os
+import subprocess
+
 import fsspec
 import pytest
 
@@ -7,8 +10,11 @@ from rtsx.campaign.kinds import kind_of
 from rtsx.campaign.opening import objects_of
 from rtsx.campaign.retrying_objects import RetryingObjects
 from rtsx.campaign.s3fs import S3Objects
+from rtsx.campaign.stored_plan import write_plan
+from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import Fault, FaultyProxy
+from tests.servers import script_of
 
 _QUICK = (0.001,) * 8
 
@@ -91,3 +97,20 @@ def test_an_answer_that_never_stops_failing_is_raised_as_it_is(s3: S3) -> None:
 def _let_read(s3: S3, key: str) -> None:
     system = fsspec.filesystem("s3", **s3.options)
     system.call_s3("put_object_acl", Bucket=s3.bucket, Key=f"campaign/{key}", ACL="public-read")
+
+
+def test_a_campaign_is_looked_at_by_its_url_alone(s3: S3) -> None:
+    plan = plan_of(2, 2)
+    write_plan(objects_of(s3.url, s3.options), plan)
+    output = Output(plan, s3.url, s3.options)
+    output.finish(make_pixels(plan, seed=1), list(plan.cells)[:3])
+    # A process of its own, because s3fs keeps the first client that was made without options.
+    said = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": s3.endpoint}
+    asked = subprocess.run(
+        [script_of("rtsx"), "campaign", "status", s3.url, "--check"],
+        env=os.environ | said | {"AWS_DEFAULT_REGION": "eu-central-1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "3 of 4 cells done" in asked.stdout, asked.stderr
+    assert asked.returncode == 1
