@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -106,13 +107,14 @@ def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_s
 
 def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Client, diary: Diary) -> None:
     poisoned = CELLS[7]
-    summary = fly(client, TroubledJob(diary, kills=frozenset([poisoned])), CELLS, run="r", retry=SOON)
+    twice = replace(SOON, attempts=2)
+    summary = fly(client, TroubledJob(diary, kills=frozenset([poisoned])), CELLS, run="r", retry=twice)
     (gone,) = summary.set_aside
     assert (gone.cell, gone.error, gone.kind) == (poisoned, "KilledWorker", "passing")
     assert "worker was lost" in gone.message
     assert summary.done == 23
     # The first loss may have been another's fault; and a task may be lost that had not begun when its worker went.
-    assert 2 <= len(set(diary.read(poisoned, "start"))) <= SOON.attempts + 1
+    assert 2 <= len(set(diary.read(poisoned, "start"))) <= twice.attempts + 1
 
 
 def test_what_no_cell_can_do_stops_the_run_and_the_next_run_goes_on(client: Client, diary: Diary) -> None:
@@ -258,3 +260,11 @@ def test_an_address_without_a_scheduler_is_told(monkeypatch: pytest.MonkeyPatch)
         opened(ClusterSpec(scheduler="nonsense://x")),
     ):
         raise AssertionError
+
+
+def test_an_address_without_a_scheduler_leaves_computing_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.campaign.local_cluster.CONNECT_S", 0.2)
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(ClusterError), opened(ClusterSpec(scheduler="tcp://127.0.0.1:1")):
+            raise AssertionError
+        assert dask.config.get("scheduler") == "synchronous"
