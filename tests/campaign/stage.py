@@ -1,0 +1,146 @@
+"""The stage of the fault run: a small country in flaky files, a bundle, and a campaign over 64 cells as a YAML file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import rasterio
+import torch
+import yaml
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
+from shapely import box, union_all
+from shapely.geometry import mapping
+
+import rtsx
+from rtsx.campaign.cell_table import Address
+from rtsx.grid import Grid
+
+CELL = 64
+"""Side of a cell, px."""
+GRID = Grid("EPSG:3413", 10.0, cell_size=CELL)
+FIRST: Address = (310, -210)
+"""The cell at the upper left."""
+ACROSS = 8
+"""Cells along each side."""
+POISONED: Address = (FIRST[0] + 5, FIRST[1] + 2)
+"""The cell in whose middle a file is damaged."""
+_MARGIN = 32
+"""Pixels of data around the cells."""
+_HALF = ACROSS * CELL // 2 + _MARGIN
+LAYERS = ("red", "nir")
+
+
+def cells() -> list[Address]:
+    """All cells, row by row."""
+    return [(FIRST[0] + j, FIRST[1] + i) for j in range(ACROSS) for i in range(ACROSS)]
+
+
+def write_country(folder: Path) -> list[Path]:
+    """Four overlapping files with holes, and a fifth over the middle of one cell, of which the pixels are damaged."""
+    random = np.random.default_rng(5)
+    side = 2 * _HALF
+    smooth = gaussian_filter(random.normal(size=(len(LAYERS), side, side)), (0, 4, 4))
+    pixels = np.clip(1500 + 9000 * smooth, 1, 9000).astype(np.uint16)
+    pixels[:, gaussian_filter(random.normal(size=(side, side)), 6) > 0.1] = 0
+    files = []
+    for name, rows, columns in (
+        ("north-west", slice(0, _HALF + 20), slice(0, _HALF + 20)),
+        ("north-east", slice(0, _HALF + 20), slice(_HALF - 20, side)),
+        ("south-west", slice(_HALF - 20, side), slice(0, _HALF + 20)),
+        ("south-east", slice(_HALF - 20, side), slice(_HALF - 20, side)),
+    ):
+        files.append(_write(folder / f"{name}.tif", pixels[:, rows, columns], row=rows.start, column=columns.start))
+    inside = CELL // 4  # further from the cell's border than its neighbours look
+    row, column = (_MARGIN + (POISONED[axis] - FIRST[axis]) * CELL + inside for axis in (0, 1))
+    middle = (slice(None), slice(row, row + CELL // 2), slice(column, column + CELL // 2))
+    damaged = _write(folder / "damaged.tif", np.maximum(pixels[middle], 1), row=row, column=column)
+    with rasterio.open(damaged) as file:
+        first = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(damaged.read_bytes())
+    content[first : first + 200] = b"\xff" * 200
+    damaged.write_bytes(content)
+    return [damaged, *files]  # the damaged one first, so that its pixels are wanted wherever it lies
+
+
+def _write(path: Path, pixels: NDArray[np.uint16], *, row: int, column: int) -> Path:
+    side = CELL * GRID.resolution
+    left = FIRST[1] * side + (column - _MARGIN) * GRID.resolution
+    top = -FIRST[0] * side - (row - _MARGIN) * GRID.resolution
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": len(pixels),
+        "height": pixels.shape[1],
+        "width": pixels.shape[2],
+        "crs": GRID.crs,
+        "transform": from_origin(left, top, GRID.resolution, GRID.resolution),
+        "nodata": 0,
+        "tiled": True,
+        "blockxsize": 64,
+        "blockysize": 64,
+        "compress": "deflate",
+    }
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels)
+        file.descriptions = LAYERS
+    return path
+
+
+def write_bundle(folder: Path) -> Path:
+    """A strided network of short reach."""
+    torch.manual_seed(3)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 1, 3, padding=1),
+        torch.nn.Upsample(scale_factor=2, mode="nearest"),
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(4.0)
+    bundle = rtsx.ModelBundle.from_module(
+        network, layers=LAYERS, mean=(1500.0,) * 2, std=(600.0,) * 2, tile=48, overlap=16, stride=2, id="tiny"
+    )
+    bundle.save(folder)
+    return folder
+
+
+def write_region(path: Path) -> Path:
+    """The middles of all cells, in longitude and latitude."""
+    side = CELL * GRID.resolution
+    middles = [
+        box(ix * side + side / 4, -(iy + 1) * side + side / 4, (ix + 1) * side - side / 4, -iy * side - side / 4)
+        for iy, ix in cells()
+    ]
+    lonlat = geopandas.GeoSeries([union_all(middles)], crs=GRID.crs).to_crs(4326)
+    feature = {"type": "Feature", "properties": {}, "geometry": mapping(lonlat.iloc[0])}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+def write_campaign(path: Path, *, files: list[str], output: str, options: dict[str, Any], bundle: Path) -> Path:
+    """The YAML file of the campaign."""
+    document = {
+        "name": "faults",
+        "year": 2024,
+        "region": {"file": str(write_region(path.with_suffix(".geojson")))},
+        "cube": {
+            "grid": {"crs": GRID.crs, "resolution": GRID.resolution, "cell_size": CELL},
+            "sources": {"images": {"files": files, "layers": list(LAYERS)}},
+        },
+        "model": str(bundle),
+        "trust": True,
+        "output": output,
+        "storage_options": options,
+        "shard": 32,
+        "chunk": 16,
+        "outlines": {"min_area_m2": 300, "edge_distance": 3},
+        "prediction": {"tile": 48, "overlap": 16},
+        "retry": {"attempts": 6, "backoff_s": 0.1, "longest_backoff_s": 0.5, "lease_s": 4.0},
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path

@@ -1,0 +1,234 @@
+"""The fault run: a campaign on machines, stores and sources that fail all the time ends as if nothing had been."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+
+import rtsx
+from rtsx.campaign.cell_job import cell_job
+from rtsx.campaign.cell_table import Address
+from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.map import create_map
+from tests.campaign import stage
+from tests.campaign.actors import Cluster, Operator
+from tests.campaign.conftest import S3
+from tests.faults import FaultyProxy
+
+YEAR = YearLayout(2024)
+HEALTHY = sorted(set(stage.cells()) - {stage.POISONED})
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The country's files, of which one read in ten fails."""
+
+    urls: list[str]
+    proxy: FaultyProxy
+
+
+@pytest.fixture
+def sources(s3: S3, tmp_path: Path) -> Iterator[Sources]:
+    """The files, in a bucket, behind a proxy."""
+    system = fsspec.filesystem("s3", **s3.options)
+    folder = tmp_path / "country"
+    folder.mkdir()
+    with FaultyProxy(s3.endpoint, rate=0.1, methods={"GET"}, path=".tif", seed=1) as proxy:
+        urls = []
+        for file in stage.write_country(folder):
+            system.put_file(str(file), f"{s3.bucket}/country/{file.name}", ACL="public-read")
+            urls.append(f"{proxy.url}/{s3.bucket}/country/{file.name}")
+        yield Sources(urls, proxy)
+
+
+def undisturbed(tmp_path: Path, *, sources: Sources, bundle: Path) -> Path:
+    """The output of the same campaign, its cells run one after the other in this process."""
+    output = tmp_path / "undisturbed"
+    config = stage.write_campaign(
+        tmp_path / "undisturbed.yaml", files=sources.urls, output=str(output), options={}, bundle=bundle
+    )
+    recipe = rtsx.load_campaign(config)
+    plan = rtsx.Campaign.create(recipe).plan
+    create_map(recipe.output, plan, storage_options={})
+    job = cell_job(recipe, plan)
+    outcomes = {}
+    for cell in plan.cells:
+        for attempt in range(1, 7):
+            outcomes[cell] = job(cell, attempt, "undisturbed")
+            if outcomes[cell].failure is None or outcomes[cell].failure.kind == "lasting":
+                break
+    assert {cell for cell, one in outcomes.items() if one.state != "done"} == {stage.POISONED}
+
+    return output
+
+
+class Reader:
+    """Looks at the map as anybody may, at any moment: a cell that `valid` knows is there as a whole."""
+
+    def __init__(self, url: str, options: dict[str, Any], *, whole: Path) -> None:
+        self._url, self._options = url, options
+        self._whole = {name: array.values for name, array in self._map(str(whole), {}).items()}
+        self._seen: set[Address] = set()
+
+    def looks(self) -> int:
+        """Check every cell that is new since the last look; returns how many are there."""
+        seen = self._map(self._url, self._options)
+        valid = seen["valid"].values  # first: what it says was written before it
+        for cell in stage.cells():
+            y, x = ((place - first) * stage.CELL for place, first in zip(cell, stage.FIRST, strict=True))
+            window = (0, slice(y, y + stage.CELL), slice(x, x + stage.CELL))
+            if cell in self._seen:
+                np.testing.assert_array_equal(valid[window], self._whole["valid"][window])
+            elif valid[window].any():
+                self._seen.add(cell)
+                for name, array in seen.items():
+                    np.testing.assert_array_equal(array[window], self._whole[name][window], err_msg=f"{name} of {cell}")
+        return len(self._seen)
+
+    @staticmethod
+    def _map(output: str, options: dict[str, Any]) -> xr.Dataset:
+        # Plain xarray, because readers do not have to know rtsx.
+        store = xr.open_zarr(f"{output}/{MAP}", storage_options=options or None, mask_and_scale=False, chunks=None)
+        return store[["valid", "probability", "binary"]]
+
+
+def objects_of(root: str, options: dict[str, Any]) -> dict[str, bytes]:
+    """Bytes of every shard and every table of outlines."""
+    system, path = fsspec.url_to_fs(root, **options)
+    system.invalidate_cache()
+    found = {}
+    for folder in (f"{MAP}/{name}/c" for name in ("probability", "binary", "valid")):
+        found |= {key: system.cat_file(key) for key in system.find(f"{path}/{folder}")}
+    found |= {key: system.cat_file(key) for key in system.find(f"{path}/{YEAR.outlines}")}
+    return {key.removeprefix(path): content for key, content in found.items()}
+
+
+def writes_after_marks(answered: list[tuple[str, str]]) -> dict[Address, list[str]]:
+    """Objects of cells that were written after the cell's mark: there must be none."""
+    marked: set[Address] = set()
+    late = defaultdict(list)
+    for method, path in answered:
+        key = path.split("?")[0]
+        if method != "PUT" or "/campaign/" not in key:
+            continue
+        if f"/{YEAR.marks}/" in key:
+            cell = YEAR.address_of(key)
+            if cell in marked:
+                late[cell].append(key)
+            marked.add(cell)
+        elif f"/{YEAR.outlines}/" in key and YEAR.address_of(key) in marked:
+            late[YEAR.address_of(key)].append(key)
+        elif f"/{MAP}/valid/c/" in key:
+            j, i = map(int, key.split("/")[-2:])
+            if (stage.FIRST[0] + j, stage.FIRST[1] + i) in marked:
+                late[stage.FIRST[0] + j, stage.FIRST[1] + i].append(key)
+    return late
+
+
+@pytest.mark.timeout(900)
+def test_a_campaign_on_failing_machines_ends_as_if_nothing_had_been(s3: S3, sources: Sources, tmp_path: Path) -> None:
+    bundle = stage.write_bundle(tmp_path / "bundle")
+    whole = undisturbed(tmp_path, sources=sources, bundle=bundle)
+    with FaultyProxy(s3.endpoint, rate=0.1, methods={"PUT", "DELETE"}, seed=2) as store:
+        options = s3.through(store.url)
+        config = stage.write_campaign(
+            tmp_path / "campaign.yaml", files=sources.urls, output=s3.url, options=options, bundle=bundle
+        )
+        environment = {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
+        with Cluster(workers=2, folder=tmp_path, environment=environment) as cluster:
+            operator = Operator(config, scheduler=cluster.address, folder=tmp_path, environment=environment)
+            reader = Reader(s3.url, s3.options, whole=whole)
+            statuses, reader_saw = play(operator, cluster, store, reader=reader)
+            status = operator.status()
+    assert status not in (0, None), "one cell is poisoned, so the campaign is not complete"
+    assert all(one != 0 for one in statuses)
+    assert reader_saw[-1] == sum(bool(one.any()) for one in valid_cells(whole))
+    assert store.failed > 20, "the store was meant to fail"
+    assert sources.proxy.failed > 5, "the sources were meant to fail"
+    campaign = rtsx.Campaign.open(s3.url, storage_options=s3.options)
+    standing = campaign.status()
+    assert (standing.done, set(standing.failed), standing.left) == (len(HEALTHY), {stage.POISONED}, 0)
+    assert campaign.verify().is_sound
+    assert "damaged.tif" in operator.said()
+    assert writes_after_marks(store.answered) == {}
+    ours, theirs = objects_of(s3.url, s3.options), objects_of(str(whole), {})
+    assert sorted(ours) == sorted(theirs)
+    assert [key for key in ours if ours[key] != theirs[key]] == []
+
+
+def valid_cells(output: Path) -> Iterator[Any]:
+    """`valid` of each cell."""
+    valid = xr.open_zarr(f"{output}/{MAP}", chunks=None)["valid"].values[0]
+    for j in range(stage.ACROSS):
+        for i in range(stage.ACROSS):
+            yield valid[j * stage.CELL : (j + 1) * stage.CELL, i * stage.CELL : (i + 1) * stage.CELL]
+
+
+def play(operator: Operator, cluster: Cluster, store: FaultyProxy, *, reader: Reader) -> tuple[list[int], list[int]]:
+    """Everything that goes wrong, each at a number of finished cells; returns exit statuses on the way, and what was seen."""
+
+    def full(method: str, path: str) -> Any:
+        return "507" if method == "PUT" else None
+
+    def operator_gives_up() -> None:
+        operator.kill()
+        operator.run()
+
+    def disk_is_full() -> None:
+        store.plan = full
+        wait(lambda: operator.status() is not None)
+        statuses.append(operator.status() or 0)
+        store.plan = None
+        operator.run()
+
+    def scheduler_is_gone() -> None:
+        cluster.kill_scheduler()
+        wait(lambda: operator.status() is not None)
+        statuses.append(operator.status() or 0)
+        operator.run()
+
+    script = [
+        (3, cluster.kill_worker),
+        (6, operator_gives_up),
+        (10, cluster.kill_worker),
+        (14, operator_gives_up),
+        (18, disk_is_full),
+        (24, operator_gives_up),
+        (30, scheduler_is_gone),
+        (36, operator_gives_up),
+        (42, cluster.kill_worker),
+        (48, operator_gives_up),
+        (54, cluster.kill_worker),
+    ]
+    statuses: list[int] = []
+    seen: list[int] = []
+    operator.run()
+    for cells, event in script:
+        wait(lambda cells=cells: done(store) >= cells or operator.status() is not None)
+        assert operator.status() is None, f"the run ended by itself before {cells} cells:\n{operator.said()[-4000:]}"
+        event()
+        seen.append(reader.looks())
+    wait(lambda: operator.status() is not None)
+    seen.append(reader.looks())
+    return statuses, seen
+
+
+def done(store: FaultyProxy) -> int:
+    """Cells with a mark."""
+    return sum(method == "PUT" and f"/{YEAR.marks}/" in path for method, path in list(store.answered))
+
+
+def wait(until: Any, *, limit_s: float = 240.0) -> None:
+    """Look again until something is so."""
+    deadline = time.monotonic() + limit_s
+    while not until():
+        assert time.monotonic() < deadline, "it took too long"
+        threading.Event().wait(0.05)
