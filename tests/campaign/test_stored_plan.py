@@ -122,7 +122,11 @@ def test_a_plan_that_was_damaged_is_refused(objects: MemoryObjects) -> None:
             read_plan(objects, 2024)
         objects.put(key, whole[key])
 
-    damaged(LAYOUT.cells, None, "is there, but not the cells beside it, years/2024/cells.npy. Remove years.2024.plan.json and plan")
+    damaged(
+        LAYOUT.cells,
+        None,
+        "is there, but not the cells beside it, years/2024/cells.npy. Remove years.2024.plan.json and plan",
+    )
     damaged(LAYOUT.cells, whole[LAYOUT.cells][:50], "hold no plan of a campaign: ")
     damaged(LAYOUT.cells, b"", "hold no plan of a campaign: ")
     damaged(LAYOUT.cells, whole[LAYOUT.cells][:-1] + b"\x01", "another than it was planned with|lie outside the rows")
