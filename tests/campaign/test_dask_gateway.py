@@ -129,7 +129,7 @@ with opened(ClusterSpec(gateway={gateway.url!r}, adapt=(0, 1))) as client:
     fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec(), in_flight=1, on_tick=lambda _: print("flying", flush=True))
     raise AssertionError("no worker is wanted")
 """
-    script = script.replace("NoJob()", "NoJob(seconds=3600.0)")
+    script = script.replace("NoJob()", "NoJob(seconds=30.0)")
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,

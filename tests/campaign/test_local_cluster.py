@@ -21,7 +21,7 @@ def _said() -> tuple[dict[str, str | None], object, int]:
 
 
 def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in (*KEEPING, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)  # what is set outside counts more
     with opened(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
