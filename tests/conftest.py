@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +23,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def _scheduler_of_its_own() -> Iterator[None]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     """Let no test inherit dask's word that a cluster computes.
 
     Clients that could not connect, or were closed in another order than they were opened, leave it behind for the whole process.
+    Before fixtures are made, because those of a whole file end after its last test.
     """
-    yield
     distributed = sys.modules.get("distributed")
     if distributed is not None and distributed.client._get_global_client() is None:
         dask.config.config.pop("scheduler", None)
