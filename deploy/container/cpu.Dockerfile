@@ -33,8 +33,8 @@ COPY --from=build /opt/rtsx /opt/rtsx
 # Compiled kernels and fonts are cached in folders that the user may write to.
 ENV PATH=/opt/rtsx/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    NUMBA_CACHE_DIR=/tmp/numba \
-    MPLCONFIGDIR=/tmp/matplotlib \
+    NUMBA_CACHE_DIR=/var/tmp/numba \
+    MPLCONFIGDIR=/var/tmp/matplotlib \
     MALLOC_ARENA_MAX=1 \
     MALLOC_MMAP_MAX_=0 \
     MALLOC_TRIM_THRESHOLD_=1099511627776 \
