@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from rtsx.cli.console import notice, status
+from rtsx.cli.console import notice
+from rtsx.cli.progress import counting_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,16 +26,7 @@ def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]"
     label
         What the work is called.
     """
-    console = status()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = counting_bar()
     with bar:
         yield _Shown(bar, label)
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rtsx.cli.console import status
 
-__all__ = ["TaskProgress", "progress"]
+__all__ = ["TaskProgress", "counting_bar", "progress"]
 
 
 class TaskProgress(Callback):
@@ -53,6 +53,20 @@ def _name(key: Any) -> str:
     return str(key[0] if isinstance(key, tuple) else key)
 
 
+def counting_bar() -> Progress:
+    """A bar of things done out of so many, silent where there is no terminal."""
+    console = status()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 @contextmanager
 def progress(label: str, *, counts: str = "") -> Iterator[None]:
     """Show how far the dask work within the block is; nothing where standard error is no terminal.
@@ -64,15 +78,6 @@ def progress(label: str, *, counts: str = "") -> Iterator[None]:
     counts
         Beginning of the names of the tasks that take the time, such as `"answer-"`.
     """
-    console = status()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = counting_bar()
     with bar, TaskProgress(bar, label=label, counts=counts):
         yield

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from rtsx.cli.console import notice, status
+from rtsx.cli.console import notice
+from rtsx.cli.progress import counting_bar
 
 if TYPE_CHECKING:
     from rtsx.training.progress import Progress as Moment
@@ -18,16 +19,7 @@ __all__ = ["training_progress"]
 @contextmanager
 def training_progress() -> "Iterator[ShowProgress]":
     """Yield what a training calls after each step; without a terminal, a line for every epoch."""
-    console = status()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = counting_bar()
     with bar:
         yield _Shown(bar)
 
