@@ -1,11 +1,9 @@
 """What tests of every room share."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dask
 import pytest
 from hypothesis import settings
 
@@ -21,18 +19,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let a notice pass that libraries of ours cause in each other."""
     # affine 3 announces that `*` will go; odc-geo 0.5 and rioxarray 0.19 still multiply that way, on every geobox.
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Let no test inherit dask's word that a cluster computes.
-
-    Clients that could not connect, or were closed in another order than they were opened, leave it behind for the whole process.
-    Before fixtures are made, because those of a whole file end after its last test.
-    """
-    distributed = sys.modules.get("distributed")
-    if distributed is not None and distributed.client._get_global_client() is None:
-        dask.config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from typing import Any
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.comm.addressing import parse_address
+from distributed.comm.registry import get_backend
 
 from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.errors import ClusterError
@@ -129,14 +131,14 @@ def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
     ClusterError
         It does not answer.
     """
-    # Set to what it is, because a client that cannot connect does not take back that everything is to be computed through it.
-    with dask.config.set(scheduler=dask.config.get("scheduler", None)):
-        try:
-            client = Client(spec.scheduler, timeout=CONNECT_S)
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
-                "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
-            ) from error
-        with client:
-            yield client
+    try:
+        get_backend(parse_address(str(spec.scheduler))[0])  # first, because a client that fails at this is never closed
+        # Not everybody's default, because a client that cannot connect does not take back that all is computed through it.
+        client = Client(spec.scheduler, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
+            "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
+        ) from error
+    with client:
+        yield client

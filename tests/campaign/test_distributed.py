@@ -12,6 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster
+from distributed.client import _get_global_client
 
 from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
@@ -248,23 +249,17 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
         assert ticks[-1].left > 0
 
 
-def test_an_address_without_a_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x"])
+def test_an_address_without_a_scheduler_is_told_and_leaves_computing_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.setattr("rtsx.campaign.local_cluster.CONNECT_S", 0.2)
-    with (
-        pytest.raises(ClusterError, match=r"No scheduler answers at 'tcp://127.0.0.1:1'"),
-        opened(ClusterSpec(scheduler="tcp://127.0.0.1:1")),
-    ):
-        raise AssertionError
-    with (
-        pytest.raises(ClusterError, match="No scheduler answers at 'nonsense"),
-        opened(ClusterSpec(scheduler="nonsense://x")),
-    ):
-        raise AssertionError
-
-
-def test_an_address_without_a_scheduler_leaves_computing_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.campaign.local_cluster.CONNECT_S", 0.2)
+    before = _get_global_client()
     with dask.config.set(scheduler="synchronous"):
-        with pytest.raises(ClusterError), opened(ClusterSpec(scheduler="tcp://127.0.0.1:1")):
+        with (
+            pytest.raises(ClusterError, match=f"No scheduler answers at '{address}'"),
+            opened(ClusterSpec(scheduler=address)),
+        ):
             raise AssertionError
         assert dask.config.get("scheduler") == "synchronous"
+    assert _get_global_client() is before
