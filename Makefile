@@ -24,7 +24,8 @@ demo: $(USER_STAMP) ## make a scene, map it, score it, draw it (into demo-output
 
 test: $(DEV_STAMP) ## run all tests and doctests
 	@# Two at a time, a file at a time: what a file's tests share is made once. One thread each, as there are two of them.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@# In their order, because files of few tests would come last, and the longest test is alone in its file.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))

@@ -1,13 +1,12 @@
 """Processes that the fault run kills: a scheduler, workers that come back by themselves, and the command that runs a campaign."""
 
-import os
 import random
-import signal
-import subprocess
 import threading
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.servers import free_port, script_of
+from tests import warm
+from tests.servers import free_port
 
 
 class Cluster:
@@ -26,8 +25,8 @@ class Cluster:
     def __init__(self, *, workers: int, folder: Path, environment: dict[str, str]) -> None:
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self._folder = folder
-        self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-        self._actors: list[subprocess.Popen[bytes]] = [self._start(number) for number in range(workers + 1)]
+        self._environment = environment
+        self._actors: list[BaseProcess] = [self._start(number) for number in range(workers + 1)]
         self._ended = threading.Event()
         self._guard = threading.Thread(target=self._watch, daemon=True)
         self._guard.start()
@@ -47,7 +46,7 @@ class Cluster:
         self._guard.join()
         for actor in self._actors:
             actor.kill()
-            actor.wait()
+            actor.join()
 
     def __enter__(self) -> "Cluster":
         return self
@@ -55,23 +54,22 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, number: int) -> "subprocess.Popen[bytes]":
-        dask = script_of("dask")
+    def _start(self, number: int) -> BaseProcess:
         common = ["--no-dashboard", "--host", "127.0.0.1"]
         port = self.address.rsplit(":", 1)[-1]
         local = ["--local-directory", str(self._folder / f"worker-{number}"), "--death-timeout", "60"]
         command = (
-            [dask, "scheduler", *common, "--port", port]
+            ["dask", "scheduler", *common, "--port", port]
             if number == 0
-            else [dask, "worker", self.address, *common, *local, "--no-nanny", "--nthreads", "2"]
+            else ["dask", "worker", self.address, *common, *local, "--no-nanny", "--nthreads", "2"]
         )
-        with (self._folder / f"actor-{number}.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        log = self._folder / f"actor-{number}.log"
+        return warm.start("dask.cli:run_cli", command, log=log, environment=self._environment)
 
     def _watch(self) -> None:
         while not self._ended.wait(0.05):
             for number, actor in enumerate(self._actors):
-                if actor.poll() is not None and not self._ended.is_set():
+                if not actor.is_alive() and not self._ended.is_set():
                     self._actors[number] = self._start(number)
 
 
@@ -79,26 +77,25 @@ class Operator:
     """Whoever runs `rtsx campaign run`, and kills it, and runs it again."""
 
     def __init__(self, config: Path, *, scheduler: str, folder: Path, environment: dict[str, str]) -> None:
-        self._command = [script_of("rtsx"), "campaign", "run", str(config), "--scheduler", scheduler]
+        self._command = ["rtsx", "campaign", "run", str(config), "--scheduler", scheduler]
         self._log = folder / "operator.log"
-        self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = environment
+        self._process: BaseProcess | None = None
 
     def run(self) -> None:
         """Start the command."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+        self._process = warm.start("rtsx.cli:main", self._command, log=self._log, environment=self._environment)
 
     def status(self) -> int | None:
         """Exit status of the command; None while it runs."""
         assert self._process is not None
-        return self._process.poll()
+        return self._process.exitcode
 
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
+        self._process.join()
 
     def said(self) -> str:
         """Everything that the commands have said."""
