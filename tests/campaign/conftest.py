@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import urllib.request
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults import FaultyProxy
-from tests.servers import free_port, script_of, wait_until_answers
+from tests.servers import free_port, wait_until_answers
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """Address of moto's S3 server, in a process."""
-    pytest.importorskip("s3fs")
+    """Address of an S3 server, in a process."""
+    for needed in ("s3fs", "moto.server"):
+        pytest.importorskip(needed)
     port = free_port()
-    command = [script_of("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_answers(f"http://127.0.0.1:{port}/moto-api/", process)
