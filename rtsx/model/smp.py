@@ -18,7 +18,7 @@ from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
 
-__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "network_stride"]
+__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "network_stride", "skeleton"]
 
 ARCHITECTURES = (
     "DPT",
@@ -122,7 +122,7 @@ class SmpSource:
         BundleError
             The architecture is unknown or the weights do not fit it.
         """
-        network = _skeleton(architecture, options)
+        network = skeleton(architecture, options)
         fitting = _fitting_state(network, state, architecture=architecture)
         return cls(architecture_name=_spelling(architecture), options=_config_of(network), state=fitting)
 
@@ -135,7 +135,7 @@ class SmpSource:
             return None
         options = _config_of(network)
         try:
-            rebuilt = _skeleton(name, options)
+            rebuilt = skeleton(name, options)
         except BundleError:
             return None
         # Text and shapes, because a head that was exchanged by hand leaves the recorded arguments as they were.
@@ -184,12 +184,12 @@ class SmpSource:
     @cached_property
     def stride(self) -> int:
         """Total down-sampling, in px."""
-        return network_stride(_skeleton(self.architecture_name, self.options))
+        return network_stride(skeleton(self.architecture_name, self.options))
 
     @cached_property
     def n_parameters(self) -> int:
         """Trainable numbers; running averages are not counted, as is usual."""
-        return sum(part.numel() for part in _skeleton(self.architecture_name, self.options).parameters())
+        return sum(part.numel() for part in skeleton(self.architecture_name, self.options).parameters())
 
     @cached_property
     def digest(self) -> str:
@@ -221,8 +221,40 @@ class SmpSource:
         )
 
 
-def _skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
-    """A network without numbers, to look at, in a fifth of the time."""
+def skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
+    """A network without numbers, to look at; copy it before anything of it is changed, because it is kept.
+
+    Parameters
+    ----------
+    architecture, options
+        As of `build_network`.
+
+    Returns
+    -------
+    module
+        On the meta device, or on the CPU where an encoder needs numbers to be built.
+
+    Raises
+    ------
+    BundleError
+        An architecture, encoder or option that the library does not know.
+    """
+    key = f"{architecture} {sorted(options.items())!r}"
+    found = _SKELETONS.get(key)
+    if found is None:
+        found = _bare(architecture, options)
+        if len(_SKELETONS) >= _MOST_SKELETONS:
+            _SKELETONS.clear()
+        _SKELETONS[key] = found
+    return found
+
+
+# Kept, because opening, describing and training one network look at it ten times, and each costs what loading its weights does.
+_SKELETONS: dict[str, torch.nn.Module] = {}
+_MOST_SKELETONS = 16
+
+
+def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
     # Random numbers are drawn even without storage.
     with torch.random.fork_rng(devices=[]):
         try:

@@ -1,12 +1,14 @@
 """Networks to train, from their spec: built, given weights to start from, and looked at beforehand."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from rtsx.errors import BundleError, TrainingError
 from rtsx.model import build_network
-from rtsx.model.smp import network_stride
+from rtsx.model.smp import network_stride, skeleton
 from rtsx.training.encoder_weights import load_encoder
 from rtsx.training.network import NetworkSpec
 
@@ -80,7 +82,7 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
     TrainingError
         Its features of such a tile are too small: to be halved again, or to be normalised over so few tiles.
     """
-    network = _without_numbers(spec).train()
+    network = copy.deepcopy(_without_numbers(spec)).to("meta").train()
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
@@ -95,26 +97,30 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
 
 
 def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
-    """The network on the meta device, which answers with shapes."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return _built(spec, layers=3, classes=1)
-        except (NotImplementedError, TrainingError):
-            # Some encoders, those of Segformer among them, read numbers while they are built; what cannot be built at all
-            # fails again.
-            return _built(spec, layers=3, classes=1).to("meta")
+    """The network to look at; it is kept, and so not to be changed."""
+    with _told(spec):
+        return skeleton(spec.architecture, _options(spec, layers=3, classes=1))
 
 
 def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:
+    with _told(spec):
+        return build_network(spec.architecture, _options(spec, layers=layers, classes=classes))
+
+
+def _options(spec: NetworkSpec, *, layers: int, classes: int) -> dict[str, object]:
+    return {**spec.options, "encoder_name": spec.encoder, "in_channels": layers, "classes": classes}
+
+
+@contextmanager
+def _told(spec: NetworkSpec) -> Iterator[None]:
+    """Refuse options that are not free, and say what cannot be built."""
     reserved = sorted(set(spec.options) & set(_NOT_OPTIONS))
     if reserved:
         raise TrainingError(
             f"Options {reserved} of {spec.architecture} are not free: layers, classes and encoder have fields of their own, "
             "and a network in training answers with logits alone. Remove them."
         )
-    options = {**spec.options, "encoder_name": spec.encoder, "in_channels": layers, "classes": classes}
     try:
-        return build_network(spec.architecture, options)
+        yield
     except BundleError as error:
         raise TrainingError(f"The network cannot be built. {error}") from error

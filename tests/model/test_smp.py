@@ -3,7 +3,7 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, network_stride
+from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, network_stride, skeleton
 
 OPTIONS = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
 
@@ -30,6 +30,15 @@ def test_the_field_s_network_has_its_number_of_parameters():
 def test_the_stride_follows_depth_and_dilation(architecture, stride):
     assert network_stride(build_network(architecture, OPTIONS)) == stride
     assert network_stride(build_network("Unet", {**OPTIONS, "encoder_depth": 3, "decoder_channels": [64, 32, 16]})) == 8
+
+
+def test_a_skeleton_is_made_once_and_tells_networks_apart():
+    one = skeleton("Unet", OPTIONS)
+    assert skeleton("Unet", dict(reversed(OPTIONS.items()))) is one
+    assert all(part.is_meta for part in one.parameters())
+    assert repr(one) == repr(build_network("Unet", OPTIONS))
+    for other in ({**OPTIONS, "classes": 2}, {**OPTIONS, "decoder_channels": [64, 32, 16, 16, 8]}):
+        assert repr(skeleton("Unet", other)) == repr(build_network("Unet", other)) != repr(one)
 
 
 def test_names_are_understood_in_any_spelling():
