@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from affine import Affine
@@ -22,9 +23,8 @@ from rtsx.synthetic import demo_bundle_path
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def busy_per_megapixel(tile: int, passes: int) -> float:
-    """Seconds of processor time for a megapixel of tiles of this side, px, by the bundle that ships with rtsx."""
-    bundle = rtsx.ModelBundle.open(demo_bundle_path())
+def busy_per_megapixel(bundle: rtsx.ModelBundle, tile: int, *, passes: int) -> float:
+    """Seconds of processor time for a megapixel of tiles of this side, px."""
     random = np.random.default_rng(0)
     layers = {layer.name: (("y", "x"), random.random((tile, tile), np.float32)) for layer in bundle.inputs}
     geobox = GeoBox((tile, tile), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
@@ -39,14 +39,18 @@ def busy_per_megapixel(tile: int, passes: int) -> float:
     return sum(spent[1:]) / passes / (tile**2 / 1e6)
 
 
-def run(tiles: tuple[int, ...], *, passes: int = 2) -> dict[tuple[int, str], float]:
-    """Measure each side, px, both ways, and print a table; s per megapixel by side and name."""
+def run(tiles: tuple[int, ...], *, passes: int = 2, bundle: Path | None = None) -> dict[tuple[int, str], float]:
+    """Measure each side, px, both ways, and print a table; s per megapixel by side and name.
+
+    The bundle is by default the one that ships with rtsx.
+    """
+    network = str(bundle or demo_bundle_path())
     here = {name: value for name, value in os.environ.items() if name not in KEEPING} | dict.fromkeys(_THREADS, "1")
     print(f"{'tile':>6}{'memory':>12}{'busy s / megapixel':>20}{'peak MiB':>10}")
     found = {}
     for tile in tiles:
         for name, environment in (("handed back", here), ("kept", here | KEEPING)):
-            command = [sys.executable, "-m", "benchmarks.allocator", str(tile), str(passes)]
+            command = [sys.executable, "-m", "benchmarks.allocator", network, str(tile), str(passes)]
             told = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True, env=environment
             ).stdout.split()
@@ -56,4 +60,5 @@ def run(tiles: tuple[int, ...], *, passes: int = 2) -> dict[tuple[int, str], flo
 
 
 if __name__ == "__main__":
-    print(busy_per_megapixel(int(sys.argv[1]), int(sys.argv[2])), peak_mib())
+    network, side, times = sys.argv[1:]
+    print(busy_per_megapixel(rtsx.ModelBundle.open(network), int(side), passes=int(times)), peak_mib())

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 import xarray as xr
 from affine import Affine
@@ -12,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import rtsx
+from rtsx.model import build_network
 
 LAYERS = (
     "ndvi",
@@ -61,7 +61,7 @@ def make_unet(layers: int = len(LAYERS)) -> torch.nn.Module:
     trained network's does: with the weights as they are initialised its measured reach would be next to nothing.
     """
     torch.manual_seed(0)
-    unet = smp.Unet("resnet18", encoder_weights=None, in_channels=layers)
+    unet = build_network("Unet", {"encoder_name": "resnet18", "in_channels": layers, "classes": 1}).train()
     with torch.no_grad():
         for _ in range(8):
             unet(torch.rand(2, layers, 128, 128))
