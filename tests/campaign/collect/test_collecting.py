@@ -1,6 +1,7 @@
 """Everything that is collected, on a local disk and on an object store, at once and cell by cell."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def pixels(plan):
 
 
 @pytest.fixture(scope="module")
+def written(plan, pixels, tmp_path_factory):
+    """The folder of an output with some finished cells, for tests that may not change it."""
+    folder = tmp_path_factory.mktemp("written") / "out"
+    Output(plan, folder).finish(pixels, DONE)
+    return folder
+
+
+@pytest.fixture
+def finished(plan, written):
+    """Make a copy of that output, because to write it takes seconds."""
+
+    def copy(folder):
+        shutil.copytree(written, folder, dirs_exist_ok=True)
+        return Output(plan, folder)
+
+    return copy
+
+
+@pytest.fixture(scope="module")
 def small():
     """Two by three cells without overviews."""
     return plan_of(2, 3, cell=32)
@@ -66,9 +86,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_cell_by_cell_is_all_at_once(plan, pixels, tmp_path, small_partitions):
-    output = Output(plan, tmp_path / "steps")
-    output.finish(pixels, DONE)
+def test_cell_by_cell_is_all_at_once(plan, pixels, finished, tmp_path, small_partitions):
+    output = finished(tmp_path / "steps")
     first = collect_year(output.path, plan, formats=["gpkg", "fgb"])
     assert first.n_cells == len(DONE)
     assert first.n_missing == len(plan.cells) - len(DONE)
@@ -107,9 +126,8 @@ def test_cell_by_cell_is_all_at_once(plan, pixels, tmp_path, small_partitions):
 NEIGHBOURS = ("r150c-105", "r150c-104", "r151c-104", "r153c-101", "r154c-101", "r151c-105")
 
 
-def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, tmp_path, small_partitions):
-    output = Output(plan, tmp_path / "lost")
-    output.finish(pixels, DONE)
+def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, finished, tmp_path, small_partitions):
+    output = finished(tmp_path / "lost")
     collect_year(output.path, plan)
     output.ledger.retire(DONE[-1])
     lost = collect_year(output.path, plan)
@@ -126,9 +144,8 @@ def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, tmp_path, small_partiti
     assert never.keys() <= kept.keys()
 
 
-def test_overviews_are_those_of_write_cube(plan, pixels, tmp_path):
-    output = Output(plan, tmp_path / "out")
-    output.finish(pixels, DONE)
+def test_overviews_are_those_of_write_cube(plan, pixels, finished, tmp_path):
+    output = finished(tmp_path / "out")
     collect_year(output.path, plan, stac=False)
     known = whole(masked(pixels, plan, DONE), plan).expand_dims("time")
     rtsx.write_cube(known, tmp_path / "whole.zarr")
@@ -150,9 +167,8 @@ def test_overviews_are_those_of_write_cube(plan, pixels, tmp_path):
     assert stored.isel(time=0)["valid"].values.sum() == known["valid"].values.sum()
 
 
-def test_footprints_are_one_dataset(plan, pixels, tmp_path, small_partitions):
-    output = Output(plan, tmp_path)
-    output.finish(pixels, DONE)
+def test_footprints_are_one_dataset(plan, pixels, finished, tmp_path, small_partitions):
+    output = finished(tmp_path)
     collected = collect_year(output.path, plan, formats=["gpkg", "flatgeobuf", ".pmtiles"], overviews=False)
     folder = tmp_path / collected.footprints
     expected = whole_footprints(masked(pixels, plan, DONE), plan)
@@ -269,9 +285,8 @@ def stac_errors():
     return errors
 
 
-def test_stac_is_valid_and_leads_to_the_products(plan, pixels, tmp_path, stac_errors, small_partitions):
-    output = Output(plan, tmp_path / "written")
-    output.finish(pixels, DONE)
+def test_stac_is_valid_and_leads_to_the_products(plan, finished, tmp_path, stac_errors, small_partitions):
+    output = finished(tmp_path / "written")
     collected = collect_year(output.path, plan, overviews=False, formats=["fgb"])
     moved = (tmp_path / "written").rename(tmp_path / "moved")
     documents = [moved / "catalog.json", *(moved / "years/2024/products/stac").rglob("*.json")]
@@ -292,9 +307,8 @@ def test_stac_is_valid_and_leads_to_the_products(plan, pixels, tmp_path, stac_er
             assert Path(one.get_absolute_href()).exists()
 
 
-def test_stac_opens_through_our_own_sources(plan, pixels, tmp_path, small_partitions):
-    output = Output(plan, tmp_path)
-    output.finish(pixels, DONE)
+def test_stac_opens_through_our_own_sources(plan, pixels, finished, tmp_path, small_partitions):
+    output = finished(tmp_path)
     collect_year(output.path, plan, overviews=False)
     cell = DONE[4]
     area = plan.grid[cell].polygon.buffer(-100)
@@ -315,9 +329,8 @@ def test_stac_opens_through_our_own_sources(plan, pixels, tmp_path, small_partit
         assert np.array_equal(stored[name].values, expected)
 
 
-def test_a_catalog_that_states_an_extent_is_passed_over_elsewhere(plan, pixels, tmp_path, small_partitions):
-    output = Output(plan, tmp_path)
-    output.finish(pixels, DONE)
+def test_a_catalog_that_states_an_extent_is_passed_over_elsewhere(plan, finished, tmp_path, small_partitions):
+    output = finished(tmp_path)
     collect_year(output.path, plan, overviews=False)
     far = tmp_path / "years/2024/products/stac/r153c-101/r307c-202.json"
     far.write_text("no JSON")
