@@ -44,7 +44,7 @@ def mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
 
 SCRIPT = """
 import json, os, pickle, signal, sys
-import dask
+import dask, distributed, scipy.linalg, scipy.special  # what every build would load, once for all that are killed
 from zarr.storage import LocalStore
 from rtsx.cube import aligned, begun, building, overviews
 
