@@ -64,6 +64,7 @@ def test_a_progress_that_fails_stops_all_processes(tmp_path: Path) -> None:
 
 
 def test_lightning_may_speak_again_afterwards(tmp_path: Path) -> None:
+    pytest.importorskip("lightning.fabric")  # sets its level when it is loaded, which may be only now
     logger = logging.getLogger("lightning.fabric")
     before = logger.level
     train(make_recipe(steps_per_epoch=1, epochs=1, test=(), validation=()), tmp_path, device="cpu")
