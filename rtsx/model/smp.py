@@ -232,7 +232,7 @@ def skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Modul
     Returns
     -------
     module
-        On the meta device, or on the CPU where an encoder needs numbers to be built.
+        On the meta device.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
                 return build_network(architecture, options)
         except (BundleError, NotImplementedError):
             # Some encoders read numbers while they are built; what is really wrong is raised again here.
-            return build_network(architecture, options)
+            return build_network(architecture, options).to("meta")
 
 
 def _config_of(network: torch.nn.Module) -> dict[str, object]:
