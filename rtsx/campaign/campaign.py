@@ -30,6 +30,7 @@ from rtsx.campaign.updating import CampaignUpdate, update_campaign
 from rtsx.campaign.verification import Verification, verify_year
 from rtsx.cube import open_cube
 from rtsx.errors import CampaignError
+from rtsx.grid.cell import cell_id
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Campaign"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Campaign:
     """One year of a campaign: its plan, and where it is written. What is done is asked of the output each time.
 
@@ -48,12 +49,16 @@ class Campaign:
     """What is run, frozen."""
     output: str
     """Folder or URL that receives everything."""
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
     """For fsspec, where `output` is a URL."""
-    recipe: CampaignRecipe | None = field(default=None, repr=False)
+    recipe: CampaignRecipe | None = None
     """Sources and bundles; None where the campaign was opened from its output alone."""
     prices: Prices = field(default=Prices())
     """What costs are reckoned with."""
+
+    def __repr__(self) -> str:
+        """In a line, because a plan is a page and may hold a million cells."""
+        return f"<Campaign {self.plan.name} {self.plan.year}: {len(self.plan.cells):,} cells, output {self.output}>"
 
     @classmethod
     def create(cls, recipe: CampaignRecipe, *, config: str = "") -> Self:
@@ -224,7 +229,10 @@ class Campaign:
         wanted = list(dict.fromkeys(cells))
         strange = [cell for cell in wanted if cell not in self.plan.cells]
         if strange:
-            raise CampaignError(f"Cells {strange[:5]} are none of this campaign, which has {len(self.plan.cells)}.")
+            told = ", ".join(cell_id(*cell) for cell in strange[:5])
+            raise CampaignError(
+                f"{told}: none of this campaign's {len(self.plan.cells)} cells, such as {cell_id(*next(iter(self.plan.cells)))}."
+            )
         layout = self.ledger.layout
         marked = [cell for cell in wanted if self.objects.get(layout.mark(cell)) is not None]
         for cell in marked:

@@ -56,7 +56,10 @@ class ClusterSpec:
         if self.workers is not None and self.adapt is not None:
             raise ClusterError(f"Either a number of workers ({self.workers}) or bounds for it {self.adapt}; not both.")
         if self.gateway is not None and self.workers is None and self.adapt is None:
-            raise ClusterError("A cluster of a gateway has no workers of its own: say workers, or adapt=(least, most).")
+            raise ClusterError(
+                "A gateway starts as many workers as it is asked for: say how many (workers), or between which numbers they follow "
+                "the work (adapt)."
+            )
         if min(self.threads, 1 if self.workers is None else self.workers) < 1:
             raise ClusterError(f"workers and threads are at least 1; got {self.workers} and {self.threads}.")
         if self.memory_bytes is not None and self.memory_bytes < 1:

@@ -96,6 +96,9 @@ def fly(
                     on_outcome(back if isinstance(back, Outcome) else _failed(back.failure))
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
+    except KeyboardInterrupt:
+        flight.stopped = "it was interrupted"  # for the record of the run, which says why it has cells left
+        raise
     finally:
         with suppress(ClusterError):  # it is the reason why this ends, or no reason to hide another
             tasks.end()

@@ -126,7 +126,10 @@ class CampaignEstimate:
             f"  writes {_bytes(self.write_bytes)} ({_bytes(self.write_bytes // each)} a cell) at most, before compression",
         ]
         if self.device_hours is not None:
-            lines.append(f"  {self.device_hours:,.2f} device-hours for the networks at most, reading apart")
+            seconds = self.device_hours * 3600
+            hours = f"{self.device_hours:,.2f}" if self.device_hours >= 0.1 else f"{self.device_hours:.2g}"
+            each_tile = seconds / max(self.tiles, 1)
+            lines.append(f"  {hours} device-hours for the networks at most, {each_tile:.3g} s a tile; reading apart")
         costs = {"devices": self.device_cost, "reading": self.read_cost, "storage a month": self.storage_cost}
         told = [f"{what} {cost:,.2f}" for what, cost in costs.items() if cost is not None]
         if told:

@@ -39,6 +39,8 @@ class FlightSummary:
     """Workers that were there last."""
     in_flight: int
     """Cells that a task was under way for when this was said; none at the end of a run. They are among those left."""
+    before: int = 0
+    """Cells of the campaign that were done before the run and are none of its own."""
 
     @property
     def complete(self) -> bool:
@@ -51,6 +53,9 @@ class FlightSummary:
             return "every cell was done before: there was nothing to run"
         counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} by other runs"
         lines = [f"{counts}, {len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"]
+        if self.before:
+            done, cells = (self.before + number for number in (self.done + self.skipped, self.cells))
+            lines.append(f"with the {self.before} that were done before: {done} of {cells}")
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
         lines += [f"set aside: cell {gone.cell}: {gone.error}: {gone.message}" for gone in self.set_aside[:10]]

@@ -164,7 +164,7 @@ def _result(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> lis
         ("Outlines of single cells, before they are merged", marks.n_outlines),
         ("Begun", status.started[:19] or "not yet"),
         ("Finished", status.finished[:19] or "not yet"),
-        ("Time of a middling cell, s", marks.median_seconds),
+        ("Median time of a cell, s", marks.median_seconds),
         ("Greatest memory of a worker, MB", marks.peak_memory_bytes / 1e6),
     ]
     if status.rate_per_hour is not None:

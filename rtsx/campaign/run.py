@@ -57,17 +57,23 @@ def run_campaign(
     ledger = Ledger(objects, YearLayout(plan.year))
     done = ledger.done()
     before = {cell: one for cell, one in ledger.failures().items() if cell in plan.cells and cell not in done}
+    cells = cells_among(plan.cells, lambda cell: cell not in done and cell not in before)
+    n_done = len(plan.cells) - len(cells) - len(before)
+
+    def of_campaign(summary: FlightSummary) -> FlightSummary:
+        return replace(with_set_aside(summary, before), before=n_done)
+
     summary = fly_recorded(
         cell_job(recipe, plan),
-        cells_among(plan.cells, lambda cell: cell not in done and cell not in before),
+        cells,
         plan=plan,
         objects=objects,
         client=client,
         retry=recipe.retry,
-        progress=progress,
+        progress=None if progress is None else lambda now: progress(of_campaign(now)),
         on_set_aside=ledger.set_aside,
     )
-    return with_set_aside(summary, before)
+    return of_campaign(summary)
 
 
 def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: ObjectStore, client: "Client") -> None:

@@ -64,5 +64,5 @@ def opened_sample(recipe: CubeRecipe, cells: CellTable, *, most: int = MOST) -> 
     tried = min(most, len(cells))
     raise CampaignError(
         f"None of {tried} of the campaign's {len(cells)} cells, spread over all of them, has images of every required "
-        f"source. The last answer was: {missing} Narrow the region to the ground of the images."
+        f"source. The last answer was: {missing} Look at the year and the dates, or narrow the region to the ground of the images."
     ) from missing

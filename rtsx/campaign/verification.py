@@ -62,6 +62,8 @@ class Verification:
         """Say it in a line, and name some of the cells."""
         read = f"{self.n_cells} cells, {self.n_objects} objects, {self.n_bytes / 1e9:.1f} GB read"
         cells = self.cells
+        if not self.n_cells:
+            return "No cell with a mark was found, so nothing was read."
         if not cells:
             return f"{read}: all bytes are those that were written."
         are = (

@@ -147,9 +147,11 @@ def run(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
+    notice("planning, or opening the plan that is there ...")
     campaign = created(said)
     if retry:
         campaign.retry()
+    notice("opening the cluster ...")
     with ExitStack() as stack:
         client = stack.enter_context(opened(spec))
         progress = stack.enter_context(campaign_progress("mapping"))
@@ -188,7 +190,7 @@ def update(
     campaign = created(said)
     with ExitStack() as stack:
         client = stack.enter_context(opened(spec))
-        progress = stack.enter_context(campaign_progress("updating"))
+        progress = stack.enter_context(campaign_progress("checking and updating"))
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
     if updated.flight is not None:
@@ -208,8 +210,14 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 unless every cell is done.")] = False,
 ) -> None:
     """Tell how far a campaign is, from any machine: done, running, failed and why, left, rate, time to go, hours, cost."""
-    found = opened_campaign(campaign, year=year).status()
+    from rtsx.campaign.settings import planned_years
+
+    opened = opened_campaign(campaign, year=year)
+    found = opened.status()
     show_line(str(found))
+    others = [str(one) for one in planned_years(opened.objects) if one != opened.plan.year]
+    if others and year is None:
+        notice(f"other years, with --year: {', '.join(others)}")
     if check and not found.is_complete:
         raise typer.Exit(FAULTY)
 
@@ -220,7 +228,7 @@ def status(
 def retry(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _CellOption = None) -> None:
     """Let cells that were set aside be run again by the next run; a cell that is named is made anew even if it is done."""
     freed = opened_campaign(campaign, year=year).retry(cells_named(cell))
-    show("To be run again", [("cells", freed)])
+    show_line(f"{freed} cells will be run again by the next run")
 
 
 @app.command(epilog="Example:\n\nrtsx campaign verify campaign.yaml")
@@ -229,10 +237,15 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
 
     Exit status 1 when something is not what was written.
     """
+    from rtsx.grid.cell import cell_id
+
     found = opened_campaign(campaign, year=year).verify(cells_named(cell))
     show_line(str(found))
     if not found.is_sound:
-        notice("Cells that are damaged are made anew by: rtsx campaign retry --cell NAME, and rtsx campaign run.")
+        notice(
+            f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --cell {cell_id(*found.cells[0])} (--cell for "
+            "each), and then rtsx campaign run with the YAML file."
+        )
         raise typer.Exit(FAULTY)
 
 

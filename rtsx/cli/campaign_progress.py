@@ -1,4 +1,4 @@
-"""A progress bar of a campaign: cells done, failed and left; without a terminal, a line at each tenth."""
+"""A progress bar of a campaign: cells done, failed and left; without a terminal, a line at the beginning and at each tenth."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,16 +36,19 @@ class _Shown:
         self._bar = bar
         self._label = label
         self._task = bar.add_task(label, total=None)
-        self._tenths = 0
+        self._tenths = -1
 
     def __call__(self, summary: "FlightSummary") -> None:
-        over = summary.done + summary.skipped + len(summary.set_aside)
+        over, cells = (
+            summary.before + summary.done + summary.skipped + len(summary.set_aside),
+            summary.before + summary.cells,
+        )
         told = [f", {summary.workers} worker{'' if summary.workers == 1 else 's'}"]
         told += [f", {summary.retried} tried again"] if summary.retried else []
         told += [f", {len(summary.set_aside)} set aside"] if summary.set_aside else []
         state = "".join(told)
-        self._bar.update(self._task, completed=over, total=summary.cells, description=f"{self._label}{state}")
-        tenths = 10 * over // summary.cells if summary.cells else 0
+        self._bar.update(self._task, completed=over, total=cells, description=f"{self._label}{state}")
+        tenths = 10 * over // cells if cells else 0
         if tenths > self._tenths and not self._bar.console.is_terminal:
-            notice(f"{over:,} of {summary.cells:,} cells{state}")
+            notice(f"{self._label}: {over:,} of {cells:,} cells{state}")
         self._tenths = max(tenths, self._tenths)

@@ -43,7 +43,7 @@ def test_it_is_printed_before_anything_is_spent(tmp_path: Path) -> None:
         "  8 tiles (4.0 a cell) of 48 px, overlap 16, trim 8, crop",
         "  over-compute 2.25, borders of cells included",
     ]
-    assert "  8.00 device-hours for the networks at most, reading apart" in text
+    assert "  8.00 device-hours for the networks at most, 3.6e+03 s a tile; reading apart" in text
     assert "  costs in CAD at most: devices 24.00, reading 0.00, storage a month 0.00" in text
 
 

@@ -82,7 +82,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
         )
     assert not seen[0].ended
     (record,) = read_runs(objects, LAYOUT)
-    assert record.ended
+    assert (record.ended, record.stopped) == (True, "it was interrupted")
 
 
 def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:

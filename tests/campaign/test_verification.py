@@ -49,6 +49,11 @@ def test_what_is_whole_is_sound(output: Output) -> None:
     assert str(found) == "6 cells, 12 objects, 0.0 GB read: all bytes are those that were written."
 
 
+def test_nothing_is_not_called_sound_without_a_word(output: Output) -> None:
+    found = _verify(output, cells=[])
+    assert str(found) == "No cell with a mark was found, so nothing was read."
+
+
 def test_what_is_missing_changed_or_cut_is_found(output: Output) -> None:
     objects = output[2]
     objects.delete("map.zarr/valid/c/0/0/0")

@@ -139,7 +139,8 @@ def test_the_year_adds_a_step(rtsx_command: Command, config: Path, scheduler: st
         assert ran.status == 0, ran.out + ran.err
     out = config.parent / "out"
     assert rtsx.Campaign.open(out).map().sizes["time"] == 2
-    assert "small 2025" in rtsx_command("campaign", "status", out).out
+    newest = rtsx_command("campaign", "status", out)
+    assert ("small 2025" in newest.out, "other years, with --year: 2024" in newest.err) == (True, True)
     assert "small 2024" in rtsx_command("campaign", "status", out, "--year", "2024").out
     missing = rtsx_command("campaign", "status", out, "--year", "2023")
     assert (missing.status, "2023" in missing.err) == (2, True)
@@ -277,7 +278,7 @@ def test_progress_without_a_terminal_is_a_line_at_each_tenth(capsys: pytest.Capt
         for done in (0, 1, 3, 4, 5, 6, 39, 40):
             progress(moment(done))
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"{done} of 40 cells, 3 workers, 1 tried again" for done in (4, 39, 40)]
+    assert lines == [f"mapping: {done} of 40 cells, 3 workers, 1 tried again" for done in (0, 4, 39, 40)]
 
 
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(
@@ -295,7 +296,7 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     try:
         assert process.stderr is not None
         for line in process.stderr:
-            if "of 6 cells" in line:  # the first cells are done
+            if "of 6 cells" in line and " 0 of 6" not in line:  # the first cells are done
                 break
         os.killpg(process.pid, signal.SIGINT)
         told = process.communicate(timeout=120)[1]

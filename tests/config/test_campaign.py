@@ -132,8 +132,11 @@ def test_the_year_stands_in_the_cube_and_may_be_another(tmp_path: Path, values: 
     del values["year"]
     bare = write(tmp_path, values)
     assert load_campaign_config(bare, year=2023).year == 2023
-    with pytest.raises(ConfigError, match="year of the map is missing; say it here, or to the command with --year"):
+    with pytest.raises(
+        ConfigError, match="year of the map is missing; say it here, or to the command with --year"
+    ) as told:
         load_campaign_config(bare)
+    assert "years" not in str(told.value)  # nothing else is wrong
 
 
 def test_the_cube_may_be_a_file_of_its_own(tmp_path: Path, values: dict[str, Any]) -> None:
