@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,9 @@ def end():
 """What a worker on this machine does first. A terminal sends Ctrl-C to it too, but the client ends it, once it is no longer needed
 for an end in good order. Then it is gone at once, instead of taking its libraries apart, which takes longer than its nanny waits."""
 
+_FOR_WORKERS = "distributed.nanny.pre-spawn-environ"
+"""dask's setting of variables that a worker is started with."""
+
 
 @contextmanager
 def local_client(spec: ClusterSpec) -> Iterator[Client]:
@@ -52,28 +55,44 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
     gpus = _gpus()
     shared = len(gpus) > 1
     kind: Any = _GpuCluster if shared else LocalCluster
-    with dask.config.set(_settings(most)):
-        try:
-            cluster = kind(
-                n_workers=0 if shared else least,
-                threads_per_worker=spec.threads,
-                memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
-                processes=True,
-                dashboard_address=":0",
-                preload=[_PRELOAD],
-                # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
-                silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
-            )
-        except (OSError, RuntimeError) as error:
-            raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
-    if isinstance(cluster, _GpuCluster):
-        cluster.gpus = gpus
-    with cluster:
-        # Also where the number is fixed, because a nanny whose worker is killed while it starts gives up, and nobody else
-        # starts another.
-        cluster.adapt(minimum=least, maximum=most)
-        with Client(cluster) as client:
-            yield client
+    settings = _settings(most)
+    with _environment_restored([*settings[_FOR_WORKERS], "PYTHONHASHSEED"]):
+        with dask.config.set(settings):
+            try:
+                cluster = kind(
+                    n_workers=0 if shared else least,
+                    threads_per_worker=spec.threads,
+                    memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
+                    processes=True,
+                    dashboard_address=":0",
+                    preload=[_PRELOAD],
+                    # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
+                    silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
+                )
+            except (OSError, RuntimeError) as error:
+                raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
+        if isinstance(cluster, _GpuCluster):
+            cluster.gpus = gpus
+        with cluster:
+            # Also where the number is fixed, because a nanny whose worker is killed while it starts gives up, and nobody else
+            # starts another.
+            cluster.adapt(minimum=least, maximum=most)
+            with Client(cluster) as client:
+                yield client
+
+
+@contextmanager
+def _environment_restored(names: Iterable[str]) -> Iterator[None]:
+    """Put variables of the environment back, because distributed sets those of its workers in this process and leaves them."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class _GpuCluster(LocalCluster):
@@ -115,7 +134,7 @@ def _settings(workers: int) -> dict[str, Any]:
         # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
         "distributed.scheduler.allowed-failures": 0,
         # Instead of handing memory back at every pass of the network, which takes longer than the pass itself with large tiles.
-        "distributed.nanny.pre-spawn-environ": {**KEEPING, **dict.fromkeys(names, threads)},
+        _FOR_WORKERS: {**KEEPING, **dict.fromkeys(names, threads)},
         # So a worker holds its peak, which was reckoned before it started: it must not be paused for that, and dask has nothing to
         # move to disk. What outgrows its limit is still ended.
         **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},

@@ -91,8 +91,9 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             f"{map_path(output)} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
             "are the same: make them so, or choose another output."
         )
-    _add_year(group, plan)
-    consolidate(store)
+    # Only where something is new, because readers are there while a run begins again, and the root is without it for a moment.
+    if _add_year(group, plan) or zarr.open_group(store, mode="r").metadata.consolidated_metadata is None:
+        consolidate(store)
 
 
 def map_year(group: zarr.Group, year: int) -> int:
@@ -213,8 +214,11 @@ def _create_answer(group: zarr.Group, name: str, plan: CampaignPlan) -> None:
     )
 
 
-def _add_year(group: zarr.Group, plan: CampaignPlan) -> None:
-    """One more step of time, unless it is there; its day last, so that a step without one was not finished."""
+def _add_year(group: zarr.Group, plan: CampaignPlan) -> bool:
+    """One more step of time, unless it is there; its day last, so that a step without one was not finished.
+
+    Returns whether anything was written; readers see it once the metadata are consolidated.
+    """
     day = int((np.datetime64(f"{plan.year}-01-01", "D") - _EPOCH).astype(int))
     days = [int(one) for one in np.asarray(_array(group, "time")[:])]
     if day not in days:
@@ -230,7 +234,11 @@ def _add_year(group: zarr.Group, plan: CampaignPlan) -> None:
         "plan": plan.prediction.to_json(),
     }
     years: Any = group.attrs.get(_YEARS, {})
-    group.update_attributes({_YEARS: {**years, str(plan.year): facts}})
+    if day in days and years.get(str(plan.year)) == facts:
+        return False
+    # Opened with what is consolidated, which would be dropped otherwise.
+    zarr.open_group(group.store, mode="r+").update_attributes({_YEARS: {**years, str(plan.year): facts}})
+    return True
 
 
 def _identity(plan: CampaignPlan) -> dict[str, Any]:

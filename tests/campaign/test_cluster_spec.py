@@ -16,7 +16,7 @@ from rtsx.errors import ClusterError
         ({"scheduler": "tcp://a:1", "options": {"a": 1}}, "no gateway was given"),
         ({"scheduler": "tcp://a:1", "workers": 2}, "used as they are"),
         ({"workers": 2, "adapt": (0, 2)}, "not both"),
-        ({"gateway": "http://b"}, "say workers, or adapt"),
+        ({"gateway": "http://b"}, "say how many"),
         ({"workers": 0}, "at least 1"),
         ({"threads": 0}, "at least 1"),
         ({"memory_bytes": 0}, "above 0"),

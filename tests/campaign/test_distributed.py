@@ -119,22 +119,22 @@ def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Clie
 
 
 def test_what_no_cell_can_do_stops_the_run_and_the_next_run_goes_on(client: Client, diary: Diary) -> None:
-    cells = [(0, x) for x in range(60)]
+    cells = [(0, x) for x in range(400)]
     summary = fly(client, TroubledJob(diary, halting=frozenset([(0, 3)])), cells, run="r", retry=SOON, in_flight=8)
     assert summary.stopped == "cell (0, 3) failed as every other would: ValueError: bad data"
     assert summary.set_aside == ()
-    assert summary.done + summary.left == 60
-    assert summary.left > 30  # the rest was not run first
+    assert summary.done + summary.left == 400
+    assert summary.left > 200  # the rest was not run first
     assert summary.in_flight == 0
     assert fly(client, TroubledJob(diary), cells, run="s", retry=SOON).complete
 
 
 def test_too_many_failures_stop_the_run(client: Client, diary: Diary) -> None:
-    cells = [(0, x) for x in range(60)]
+    cells = [(0, x) for x in range(400)]
     few = RetrySpec(most_failures=2)
     summary = fly(client, TroubledJob(diary, lasting=frozenset(cells)), cells, run="r", retry=few, in_flight=8)
     assert len(summary.set_aside) >= 2
-    assert summary.left > 30
+    assert summary.left > 200
     assert summary.stopped is not None
     assert "cells were set aside" in summary.stopped
 

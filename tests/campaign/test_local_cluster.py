@@ -53,9 +53,11 @@ def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixtu
         torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 64, 64))
         return str(dask_worker.local_directory)
 
+    environment = dict(os.environ)
     with opened(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
         (folder,) = client.run(local_folder).values()
         assert Path(folder).exists()
     assert not Path(folder).exists()
+    assert dict(os.environ) == environment
     assert capfd.readouterr().err == ""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio._env import del_gdal_config
 from rasterio.errors import RasterioIOError
 
 import rtsx.cube.rasterio
@@ -147,6 +148,8 @@ def test_only_files_on_disk_keep_their_sidecars(path: str, is_remote: bool) -> N
 
 def test_what_the_caller_sets_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE")
+    # Options that threads of an earlier test put back in another order than they set them would go before the environment.
+    del_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN")
     url = "https://example.org/a.tif"
     with rasterio.Env(GDAL_HTTP_MAX_RETRY=7), ThreadPoolExecutor(1) as pool:
         for options in (rtsx.cube.rasterio._options(url), pool.submit(rtsx.cube.rasterio._options, url).result()):

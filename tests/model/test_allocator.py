@@ -1,4 +1,5 @@
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -30,9 +31,10 @@ print(kept, account().fordblks)
 
 
 def held(how):
-    done = subprocess.run(
-        [sys.executable, "-c", HELD, how, allocator.__file__], check=True, capture_output=True, text=True
-    )
+    # Without what somebody may have set for the processes that are started here.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", HELD, how, allocator.__file__]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     kept, size = done.stdout.split()
     return kept, int(size)
 
