@@ -92,7 +92,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             "are the same: make them so, or choose another output."
         )
     # Only where something is new, because readers are there while a run begins again, and the root is without it for a moment.
-    if _add_year(group, plan) or zarr.open_group(store, mode="r").metadata.consolidated_metadata is None:
+    if _add_year(group, plan) or not _is_consolidated(group):
         consolidate(store)
 
 
@@ -239,6 +239,14 @@ def _add_year(group: zarr.Group, plan: CampaignPlan) -> bool:
     # Opened with what is consolidated, which would be dropped otherwise.
     zarr.open_group(group.store, mode="r+").update_attributes({_YEARS: {**years, str(plan.year): facts}})
     return True
+
+
+def _is_consolidated(group: zarr.Group) -> bool:
+    """Whether readers are told of all years, which they are not where a run was stopped before it said so."""
+    known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
+    return known is not None and all(
+        getattr(known.metadata.get(name), "shape", None) == _array(group, name).shape for name in (*ANSWERS, "time")
+    )
 
 
 def _identity(plan: CampaignPlan) -> dict[str, Any]:
