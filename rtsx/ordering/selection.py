@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely import MultiPolygon, Polygon, STRtree, difference, get_parts, intersection, prepare, union_all
+from shapely import (
+    MultiPolygon,
+    Polygon,
+    STRtree,
+    difference,
+    get_parts,
+    intersection,
+    prepare,
+    set_precision,
+    union_all,
+)
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
@@ -21,6 +31,8 @@ _ROUNDS = 10
 """Times at most that room which thinning has made is filled again."""
 _KM2 = 1e-6
 """km² of a square metre."""
+_LATTICE_M = 1e-4
+"""Distance between two places that a corner of ground may have, m."""
 
 
 def select_scenes(
@@ -89,7 +101,7 @@ def select_scenes(
             picks = thinned
             break
         picks = thinned
-    missing = difference(ground, union_all([field.parts[index] for index in picks]))
+    missing = difference(ground, union_all([field.parts[index] for index in picks]), grid_size=_LATTICE_M)
     parts = [part for part in get_parts(missing) if isinstance(part, Polygon)]
     return OrderPlan(
         chosen=tuple(
@@ -131,6 +143,8 @@ class _Field:
         prepare(ground)
         whole = [plane.place_footprint(scene.footprint) for scene in scenes]
         parts = [intersection(one, ground) if ground.intersects(one) else one.difference(one) for one in whole]
+        # On a lattice, which what is cut out of them inherits, because slivers of edges that nearly meet cannot be cut otherwise.
+        parts = [set_precision(part, _LATTICE_M) for part in parts]
         meets = [index for index, part in enumerate(parts) if part.area > 0]
         kept = np.array([parts[index] for index in meets], dtype=object)
         areas = np.array([(parts[index] if clip else whole[index]).area * _KM2 for index in meets], float)

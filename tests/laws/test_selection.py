@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely import box, contains_xy, difference, transform, union_all
 from shapely.affinity import translate
@@ -40,6 +40,7 @@ def ids(plan: OrderPlan) -> list[str]:
 @given(
     seed=st.integers(0, 10_000), count=st.integers(1, 30), coverage=st.sampled_from([0.3, 0.8, 1.0]), clip=st.booleans()
 )
+@example(seed=1307, count=18, coverage=1.0, clip=False)  # leaves slivers that could not be cut in floating point
 def test_it_covers_what_can_be_covered_and_nothing_chosen_is_redundant(seed, count, coverage, clip):
     scenes = random_scenes(count, seed=seed)
     ground = Ground(scenes)
