@@ -43,6 +43,7 @@ def _run(entry: str, arguments: list[str], log: str, environment: dict[str, str]
     said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(said, stream)
+    os.close(said)
     sys.argv = arguments
     module, function = entry.split(":")
     getattr(importlib.import_module(module), function)()

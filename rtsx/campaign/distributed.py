@@ -97,7 +97,7 @@ def fly(
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
     except KeyboardInterrupt:
-        flight.stopped = "it was interrupted"  # for the record of the run, which says why it has cells left
+        flight.stop("it was interrupted")  # for the record of the run, which says why it has cells left
         raise
     finally:
         with suppress(ClusterError):  # it is the reason why this ends, or no reason to hide another

@@ -56,21 +56,21 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
     shared = len(gpus) > 1
     kind: Any = _GpuCluster if shared else LocalCluster
     settings = _settings(most)
-    with _environment_restored([*settings[_FOR_WORKERS], "PYTHONHASHSEED"]):
-        with dask.config.set(settings):
-            try:
-                cluster = kind(
-                    n_workers=0 if shared else least,
-                    threads_per_worker=spec.threads,
-                    memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
-                    processes=True,
-                    dashboard_address=":0",
-                    preload=[_PRELOAD],
-                    # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
-                    silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
-                )
-            except (OSError, RuntimeError) as error:
-                raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
+    # Until the end, because a worker that comes later is started as the settings are then.
+    with _environment_restored([*settings[_FOR_WORKERS], "PYTHONHASHSEED"]), dask.config.set(settings):
+        try:
+            cluster = kind(
+                n_workers=0 if shared else least,
+                threads_per_worker=spec.threads,
+                memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
+                processes=True,
+                dashboard_address=":0",
+                preload=[_PRELOAD],
+                # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
+                silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
         if isinstance(cluster, _GpuCluster):
             cluster.gpus = gpus
         with cluster:

@@ -91,8 +91,8 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             f"{map_path(output)} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
             "are the same: make them so, or choose another output."
         )
-    # Only where something is new, because readers are there while a run begins again, and the root is without it for a moment.
-    if _add_year(group, plan) or not _is_consolidated(group):
+    # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
+    if _add_year(group, plan) or not _is_consolidated(group, plan.year):
         consolidate(store)
 
 
@@ -241,11 +241,15 @@ def _add_year(group: zarr.Group, plan: CampaignPlan) -> bool:
     return True
 
 
-def _is_consolidated(group: zarr.Group) -> bool:
-    """Whether readers are told of all years, which they are not where a run was stopped before it said so."""
+def _is_consolidated(group: zarr.Group, year: int) -> bool:
+    """Whether readers are told of a year, which they are not where a run was stopped before it said so.
+
+    Of this year alone, because another may be half added, and its own run knows when it is whole.
+    """
     known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
+    place = map_year(group, year)
     return known is not None and all(
-        getattr(known.metadata.get(name), "shape", None) == _array(group, name).shape for name in (*ANSWERS, "time")
+        getattr(known.metadata.get(name), "shape", (0,))[0] > place for name in (*ANSWERS, "time")
     )
 
 

@@ -157,7 +157,7 @@ def run(
         progress = stack.enter_context(campaign_progress("mapping"))
         summary = campaign.run(client, progress=progress)
     show_line(str(summary))
-    _require_complete(summary, str(config))
+    _require_complete(summary, _again(config, year))
 
 
 @app.command(epilog="Example:\n\nrtsx campaign update campaign.yaml --workers 2")
@@ -194,11 +194,11 @@ def update(
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
     if updated.flight is not None:
-        _require_complete(updated.flight, str(config))
+        _require_complete(updated.flight, _again(config, year))
     if not updated.complete:
         raise CampaignError(
             f"{len(updated.unchecked)} cells could not be looked at{_because(updated.stopped)}. They keep what they have; run "
-            f"rtsx campaign update {config} again."
+            f"rtsx campaign update {_again(config, year)} again."
         )
 
 
@@ -228,7 +228,7 @@ def status(
 def retry(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _CellOption = None) -> None:
     """Let cells that were set aside be run again by the next run; a cell that is named is made anew even if it is done."""
     freed = opened_campaign(campaign, year=year).retry(cells_named(cell))
-    show_line(f"{freed} cells will be run again by the next run")
+    show_line(f"{freed} cell{'' if freed == 1 else 's'} will be run again by the next run")
 
 
 @app.command(epilog="Example:\n\nrtsx campaign verify campaign.yaml")
@@ -239,12 +239,13 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
     """
     from rtsx.grid.cell import cell_id
 
-    found = opened_campaign(campaign, year=year).verify(cells_named(cell))
+    opened = opened_campaign(campaign, year=year)
+    found = opened.verify(cells_named(cell))
     show_line(str(found))
     if not found.is_sound:
         notice(
-            f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --cell {cell_id(*found.cells[0])} (--cell for "
-            "each), and then rtsx campaign run with the YAML file."
+            f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
+            f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."
         )
         raise typer.Exit(FAULTY)
 
@@ -295,6 +296,11 @@ def collect(
         formats=tuple(options.words(formats) or ()), levels=levels, tracks=tracks, overviews=overviews, stac=stac
     )
     show_line(str(collected))
+
+
+def _again(config: Path, year: int | None) -> str:
+    """What a command was given, to be given again."""
+    return str(config) if year is None else f"{config} --year {year}"
 
 
 def _require_complete(summary: "FlightSummary", config: str) -> None:

@@ -36,19 +36,20 @@ class _Shown:
         self._bar = bar
         self._label = label
         self._task = bar.add_task(label, total=None)
+        self._run = ""
         self._tenths = -1
 
     def __call__(self, summary: "FlightSummary") -> None:
-        over, cells = (
-            summary.before + summary.done + summary.skipped + len(summary.set_aside),
-            summary.before + summary.cells,
-        )
+        if summary.run != self._run:  # an update has two: it looks at cells, and then runs some
+            self._run, self._tenths = summary.run, -1
+        over = summary.before + summary.done + summary.skipped + len(summary.set_aside)
+        cells = summary.before + summary.cells
         told = [f", {summary.workers} worker{'' if summary.workers == 1 else 's'}"]
         told += [f", {summary.retried} tried again"] if summary.retried else []
         told += [f", {len(summary.set_aside)} set aside"] if summary.set_aside else []
         state = "".join(told)
         self._bar.update(self._task, completed=over, total=cells, description=f"{self._label}{state}")
-        tenths = 10 * over // cells if cells else 0
+        tenths = 10 * over // cells if cells else -1
         if tenths > self._tenths and not self._bar.console.is_terminal:
             notice(f"{self._label}: {over:,} of {cells:,} cells{state}")
         self._tenths = max(tenths, self._tenths)

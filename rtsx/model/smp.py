@@ -255,11 +255,12 @@ _MOST_SKELETONS = 16
 
 
 def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
+    """Build it, without storage where its encoder allows that; see `skeleton`."""
     # Random numbers are drawn even without storage.
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return build_network(architecture, options)
+                return build_network(architecture, options).to("meta")
         except (BundleError, NotImplementedError):
             # Some encoders read numbers while they are built; what is really wrong is raised again here.
             return build_network(architecture, options).to("meta")

@@ -82,7 +82,7 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
     TrainingError
         Its features of such a tile are too small: to be halved again, or to be normalised over so few tiles.
     """
-    network = copy.deepcopy(_without_numbers(spec)).to("meta").train()
+    network = copy.deepcopy(_without_numbers(spec)).train()
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):

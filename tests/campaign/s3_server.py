@@ -17,7 +17,7 @@ _one_at_a_time = Lock()
 
 
 def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """One request; of those that put under a condition, one at a time."""
+    """One request; of those under a condition, one at a time."""
     if not {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"}.isdisjoint(environ):
         with _one_at_a_time:
             return _application(environ, start_response)

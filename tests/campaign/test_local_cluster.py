@@ -35,15 +35,17 @@ def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatc
 
 
 def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seen(dask_worker: Worker) -> tuple[str | None, object]:
-        return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources
+    def seen(dask_worker: Worker) -> tuple[str | None, object, object]:
+        pause = dask.config.get("distributed.worker.memory.pause")
+        return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources, pause
 
     monkeypatch.setattr("rtsx.campaign.local_cluster._gpus", lambda: ["4", "7"])
     with opened(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
         client.wait_for_workers(2)
         answers = client.run(seen).values()
-    assert sorted(gpu for gpu, _ in answers) == ["4", "7"]
-    assert [resources for _, resources in answers] == [{"GPU": 1}, {"GPU": 1}]
+    assert sorted(gpu for gpu, _, _ in answers) == ["4", "7"]
+    assert [resources for _, resources, _ in answers] == [{"GPU": 1}, {"GPU": 1}]
+    assert [pause for _, _, pause in answers] == [False, False]  # though they come after the cluster
 
 
 def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:

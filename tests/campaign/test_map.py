@@ -135,6 +135,9 @@ def test_a_creation_that_was_stopped_anywhere_is_ended_by_the_next(
         create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
     assert list(open_map(str(tmp_path / "cut"), storage_options={})["time"].dt.year.values) == [2024], "still whole"
     monkeypatch.undo()
+    create_map(str(tmp_path / "cut"), plan_of(), storage_options={})
+    told = open_map(str(tmp_path / "cut"), storage_options={})
+    assert list(told["time"].dt.year.values) == [2024], "nobody is told of half a year"
     create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
     files = [
         {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
