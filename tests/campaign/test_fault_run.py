@@ -79,15 +79,17 @@ class Reader:
         self._seen: set[Address] = set()
 
     def looks(self) -> int:
-        """Check every cell that is new since the last look; returns how many are there."""
+        """Check that every cell is there as a whole or not at all; returns how many are there."""
         seen = self._map(self._url, self._options)
         valid = seen["valid"].values  # first: what it says was written before it
         for cell in stage.cells():
             y, x = ((place - first) * stage.CELL for place, first in zip(cell, stage.FIRST, strict=True))
             window = (0, slice(y, y + stage.CELL), slice(x, x + stage.CELL))
-            if cell in self._seen:
+            if not valid[window].any():
+                self._seen.discard(cell)  # one that was killed before its mark is withdrawn as a whole, and made anew
+            elif cell in self._seen:
                 np.testing.assert_array_equal(valid[window], self._whole["valid"][window])
-            elif valid[window].any():
+            else:
                 self._seen.add(cell)
                 for name, array in seen.items():
                     np.testing.assert_array_equal(array[window], self._whole[name][window], err_msg=f"{name} of {cell}")
