@@ -105,9 +105,8 @@ def write_bundle(folder: Path) -> Path:
             weight.mul_(4.0)
     script = folder.with_suffix(".torchscript")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch would rather have torch.export, which takes each new process seconds to load
+        # torch would rather have torch.export, which takes each new process seconds to load.
+        warnings.simplefilter("ignore")
         torch.jit.trace(network.eval(), torch.zeros(1, len(LAYERS), 48, 48)).save(str(script))
     described = {"layers": LAYERS, "mean": (1500.0,) * 2, "std": (600.0,) * 2, "classes": ("slump",), "id": "tiny"}
     rtsx.ModelBundle.open(script, tile=48, overlap=16, stride=2, activation="sigmoid", **described).save(folder)

@@ -66,9 +66,8 @@ def test_a_native_store_opens_like_its_config(rtsx_command: Command, config: Pat
     made = rtsx_command("cube", "build", config, "--out", tmp_path / "native.zarr", "--native")
     assert made.status == 0, made.err
     native, wanted = open_cube(tmp_path / "native.zarr"), open_cube(config)
-    assert native.compute().identical(
-        wanted.compute()
-    )  # at once, because lazy ones would be computed for each variable
+    # At once, because lazy ones would be computed for each variable.
+    assert native.compute().identical(wanted.compute())
     told = rtsx_command("cube", "info", tmp_path / "native.zarr")
     assert "native, aligned on opening" in told.out
     picture = rtsx_command("cube", "plot", tmp_path / "native.zarr", "--out", tmp_path / "a.png", "--size", "32")
