@@ -1,14 +1,14 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back costs, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
 
 import argparse
 
-from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, tracks
+from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, teams, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign", "allocator"]
+    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign", "allocator", "teams"]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -49,6 +49,8 @@ def main() -> None:
         campaign.run(given.cells, simulated=tuple(given.workers), limit_s=given.limit)
     if "allocator" in given.what:
         allocator.run(tuple(given.sides))
+    if "teams" in given.what:
+        teams.run(tuple(given.tiles))
 
 
 if __name__ == "__main__":  # worker processes import this file once more

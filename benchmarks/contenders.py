@@ -3,12 +3,15 @@
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 import torch
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 import rtsx
@@ -101,7 +104,9 @@ def map_overlap(work: Work, *, chunk: int, halo: int) -> None:
     )
     target = work.out / "map_overlap.zarr"
     shutil.rmtree(target, ignore_errors=True)
-    inner[0].to_zarr(str(target), zarr_format=3)
+    # Threads of its own, which end with it: they have called torch, and what comes next in this process would pay for it.
+    with ThreadPoolExecutor(CPU_COUNT) as pool, dask.config.set(pool=pool):
+        inner[0].to_zarr(str(target), zarr_format=3)
 
 
 Contender = Callable[[], None]

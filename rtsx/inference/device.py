@@ -1,23 +1,26 @@
 """Where networks run: one trip to the device and back, and how many blocks may be on it at once.
 
-The only file of this room that knows CUDA. On a CPU, a single slot keeps the threads of dask from running several
-networks at once, each with torch's own threads on top: while one block computes, the others read. On a GPU two
-slots, each with its own stream and pinned buffers, hide the transfers of one block behind the work of another.
+The only file of this room that knows CUDA. On a CPU, one thread runs all networks, with torch's own threads on top:
+while one block computes, the others read. On a GPU two slots, each with its own stream and pinned buffers, hide the
+transfers of one block behind the work of another.
 """
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
+from rtsx.model.torch_thread import on_torch_thread
 
-__all__ = ["BatchSize", "default_batch_size", "device_slot", "from_device", "to_device", "window_slot"]
+__all__ = ["BatchSize", "default_batch_size", "from_device", "on_device", "to_device", "window_slot"]
+
+_T = TypeVar("_T")
 
 _SLOTS: dict[str, threading.BoundedSemaphore] = {}
 _SLOTS_LOCK = threading.Lock()
@@ -32,17 +35,14 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
     return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
 
 
-@contextmanager
-def device_slot(device: torch.device) -> Iterator[None]:
-    """Hold one of the device's places for a block; on a GPU everything inside goes to a stream of its own."""
+def on_device(device: torch.device, work: Callable[[], _T]) -> _T:
+    """Do the work of one block: on a CPU in the torch thread, on a GPU in one of its places, in a stream of its own."""
+    if device.type == "cpu":
+        return on_torch_thread(work)
     with _SLOTS_LOCK:
-        slots = _SLOTS.setdefault(str(device), threading.BoundedSemaphore(1 if device.type == "cpu" else 2))
-    with slots:
-        if device.type == "cuda":
-            with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
-                yield
-        else:
-            yield
+        slots = _SLOTS.setdefault(str(device), threading.BoundedSemaphore(2))
+    with slots, torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
+        return work()
 
 
 @contextmanager

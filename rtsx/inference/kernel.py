@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region
-from rtsx.inference.device import BatchSize, device_slot, from_device, to_device
+from rtsx.inference.device import BatchSize, from_device, to_device
 from rtsx.inference.forward import member_answer
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model.inputs import InputLayer, Packing, prepare
@@ -69,7 +69,7 @@ class Answer:
 def answer_tiles(
     window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[Member], batch_size: BatchSize
 ) -> Answer:
-    """Run the tiles of a range over the window that holds them.
+    """Run the tiles of a range over the window that holds them, in the thread and stream of the caller.
 
     A tile without a valid pixel in its support is skipped: nothing it could say would be kept.
     """
@@ -79,7 +79,7 @@ def answer_tiles(
     if not waiting:
         return Answer(region=region, values=None)
     device = members[0].network.device
-    with device_slot(device), torch.inference_mode():
+    with torch.inference_mode():
         channels = _prepared(window, members, device)
         shape = (plan.kept, len(plan.classes), *(part.stop - part.start for part in region))
         total = torch.zeros(shape, dtype=torch.int32, device=device)

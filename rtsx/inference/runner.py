@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtsx.inference.device import BatchSize, default_batch_size
+from rtsx.inference.device import BatchSize, default_batch_size, on_device
 from rtsx.inference.kernel import Answer, Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model import ModelBundle
@@ -55,8 +55,11 @@ class Runner:
         return trusted_pixels(stored, inputs=inputs, packings=self.packings, mask=mask)
 
     def answer(self, window: Window, tiles: TileRange) -> Answer:
-        """Blended answers of the tiles."""
+        """Blended answers of the tiles; waits for its turn on the device."""
         device = resolve_device(self.device)
+        return on_device(device, lambda: self._answer(window, tiles, device))
+
+    def _answer(self, window: Window, tiles: TileRange, device: torch.device) -> Answer:
         tile = self.plan.tiling.tile
         members = tuple(
             Member(

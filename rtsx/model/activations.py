@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rtsx.model.torch_thread import on_torch_thread
+
 if TYPE_CHECKING:
     from rtsx.model.bundle import ModelBundle
 
@@ -68,13 +70,16 @@ def activation_bytes(module: torch.nn.Module, *, layers: int, tile: int, batch: 
 def network_bytes_per_pixel(bundle: "ModelBundle") -> int:
     """Bytes per pixel of a tile that one forward pass of a bundle takes; walked once per process and digest."""
     if bundle.digest not in _BY_DIGEST:
-        found = _UNKNOWN_BYTES_PER_PIXEL
-        if bundle.source.framework == "torch":
-            module = bundle.source.load_module()
-            try:
-                total = activation_bytes(module, layers=len(bundle.inputs), tile=bundle.tile, batch=1)
-                found = total // bundle.tile**2
-            except (RuntimeError, NotImplementedError, TypeError, ValueError):
-                pass  # it makes tensors of its own on the CPU, which do not mix with those of the meta device
-        _BY_DIGEST[bundle.digest] = found + 1
+        _BY_DIGEST[bundle.digest] = on_torch_thread(lambda: _walked(bundle)) + 1
     return _BY_DIGEST[bundle.digest]
+
+
+def _walked(bundle: "ModelBundle") -> int:
+    if bundle.source.framework != "torch":
+        return _UNKNOWN_BYTES_PER_PIXEL
+    module = bundle.source.load_module()
+    try:
+        return activation_bytes(module, layers=len(bundle.inputs), tile=bundle.tile, batch=1) // bundle.tile**2
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        # It makes tensors of its own on the CPU, which do not mix with those of the meta device.
+        return _UNKNOWN_BYTES_PER_PIXEL

@@ -16,6 +16,7 @@ from rtsx.model.module import ModuleSource
 from rtsx.model.opening import open_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
+from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource
 from rtsx.model.trial import try_network
 
@@ -137,12 +138,14 @@ class BundleDoors:
             bn_mode=bn_mode,
         )
         named = {"architecture": architecture, "encoder": encoder}
-        opened = open_source(
-            str(path),
-            said=said,
-            trust=trust,
-            network={name: value for name, value in named.items() if value is not None},
-            storage_options=storage_options or {},
+        opened = on_torch_thread(
+            lambda: open_source(
+                str(path),
+                said=said,
+                trust=trust,
+                network={name: value for name, value in named.items() if value is not None},
+                storage_options=storage_options or {},
+            )
         )
         return cls._from_metadata(opened.metadata, source=opened.source)
 
@@ -213,7 +216,7 @@ class BundleDoors:
         BundleError
             The network does not run on such tiles, or its answer does not fit the classes.
         """
-        source = _source_of(module)
+        source = on_torch_thread(lambda: _source_of(module))
         if isinstance(source, SmpSource):
             stride = source.stride if stride is None else stride
         stride = UNSAID_STRIDE if stride is None else stride
@@ -239,7 +242,12 @@ class BundleDoors:
         said.require(described=f"The module {type(module).__name__}")
         bundle = cls._from_metadata(said, source=source)
         assert said.inputs is not None, "required above"
-        try_network(source.load_module(), n_layers=len(said.inputs), classes=tuple(classes), tile=tile, stride=stride)
+        n_layers = len(said.inputs)
+        on_torch_thread(
+            lambda: try_network(
+                source.load_module(), n_layers=n_layers, classes=tuple(classes), tile=tile, stride=stride
+            )
+        )
         return bundle
 
 

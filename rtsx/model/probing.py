@@ -17,6 +17,7 @@ from rtsx.model.measurements import recall, remember
 from rtsx.model.network import Network
 from rtsx.model.reach import Reach, measure_reach
 from rtsx.model.scenery import Scenery, plausible_ranges
+from rtsx.model.torch_thread import on_torch_thread
 
 __all__ = ["chosen_backend", "fastest_backend", "reach_of"]
 
@@ -37,6 +38,10 @@ def reach_of(bundle: ModelBundle) -> Reach:
     """Stored reach of a bundle, or the measured one: some seconds, once per bundle and machine."""
     if bundle.reach is not None:
         return bundle.reach
+    return on_torch_thread(lambda: _reach_of(bundle))
+
+
+def _reach_of(bundle: ModelBundle) -> Reach:
     with _LOCK:
         if bundle.digest not in _REACHES:
             conditions = {"digest": bundle.digest, "rtsx": version("rtsx")}

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.device import BatchSize, default_batch_size, device_slot, from_device, to_device
+from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
 from rtsx.inference.kernel import Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model.inputs import InputLayer, Packing
 from rtsx.model.network import StubNetwork
+from rtsx.model.torch_thread import on_torch_thread
 from rtsx.tiling import TilePlan
 
 TILING = TilePlan(shape=(64, 64), tile=16, overlap=8, trim=0, stride=4)
@@ -84,28 +85,9 @@ def test_two_threads_at_one_wall_halve_once() -> None:
     assert size.size == 4
 
 
-def test_a_cpu_runs_one_block_at_a_time() -> None:
-    inside, most, barrier = 0, 0, threading.Barrier(4)
-    lock = threading.Lock()
-
-    def work() -> None:
-        nonlocal inside, most
-        barrier.wait()
-        for _ in range(50):
-            with device_slot(torch.device("cpu")):
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                torch.ones(10).sum()
-                with lock:
-                    inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
+def test_a_cpu_runs_blocks_in_the_torch_thread() -> None:
+    ran = on_device(torch.device("cpu"), threading.get_ident)
+    assert ran == on_torch_thread(threading.get_ident) != threading.get_ident()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64", "bool", ">u2", ">f4"])
