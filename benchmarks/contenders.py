@@ -52,10 +52,13 @@ def bare_tiles(work: Work, *, tile: int, overlap: int) -> None:
     plan = TilePlan(shape=tuple(work.prepared.shape[2:]), tile=tile, overlap=overlap, trim=0, stride=32)
     with torch.inference_mode():
         for one in plan:
-            y, x = (
-                torch.from_numpy(reflected(s, s + tile, length=n)) for s, n in zip(one.start, plan.shape, strict=True)
-            )
-            batch = work.prepared[:, :, y][:, :, :, x]
+            batch = work.prepared
+            for axis, first in enumerate(one.start, start=2):
+                length = batch.shape[axis]
+                if 0 <= first <= length - tile:
+                    batch = batch.narrow(axis, first, tile)
+                else:
+                    batch = batch.index_select(axis, torch.from_numpy(reflected(first, first + tile, length=length)))
             torch.sigmoid(work.module(batch.contiguous(memory_format=torch.channels_last)))
 
 

@@ -49,7 +49,9 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
         found[f"b  rtsx Zarr to Zarr  {shape}"] = partial(
             rtsx_zarr_to_zarr, work, tile=tile, overlap=overlap, trim=0, backend="eager"
         )
-        found[f"c  MONAI in memory    {shape}"] = _beside_none(partial(monai_in_memory, work, tile=tile, overlap=overlap))
+        found[f"c  MONAI in memory    {shape}"] = _beside_none(
+            partial(monai_in_memory, work, tile=tile, overlap=overlap)
+        )
     measured = reach_of(work.bundle)
     narrow = replace(work, bundle=work.bundle.with_reach(replace(measured, radius=NARROW)))
     for backend in backends:

@@ -17,7 +17,9 @@ def run(sides: tuple[int, ...], *, others: tuple[int, ...] = (0, 1, 2), rounds: 
     """Measure and print: median milliseconds of a pass of Unet/resnet18, by side of the tile and number of idle threads."""
     with ThreadPoolExecutor(1) as own:  # the one that runs the network
         network = own.submit(_network).result()
-        print(f"Unet/resnet18, 10 layers, {torch.get_num_threads()} threads\n{'tile px':>8}{'others':>8}{'ms':>9}{'ratio':>7}")
+        print(
+            f"Unet/resnet18, 10 layers, {torch.get_num_threads()} threads\n{'tile px':>8}{'others':>8}{'ms':>9}{'ratio':>7}"
+        )
         for side in sides:
             batch = own.submit(_batch, side).result()
             taken: dict[int, list[float]] = {number: [] for number in others}
