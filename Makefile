@@ -6,6 +6,8 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := rtsx tests benchmarks
+# Processes that run tests: four at most, because each loads the libraries and takes some GB. make WORKERS=8 test
+WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? cores : 4)))
 
 # A stamp is newer than pyproject.toml when the environment holds what pyproject.toml asks for, so a second `make`
 # installs nothing. The demo needs less than the tests: its stamp is written by both.
@@ -23,9 +25,9 @@ demo: $(USER_STAMP) ## make a scene, map it, score it, draw it (into demo-output
 	$(BIN)/rtsx demo --overwrite
 
 test: $(DEV_STAMP) ## run all tests and doctests
-	@# Two at a time, a file at a time: what a file's tests share is made once. One thread each, as there are two of them.
+	@# A file at a time: what a file's tests share is made once. One thread each, as there are several of them.
 	@# In their order, because files of few tests would come last, and the longest test is alone in its file.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))

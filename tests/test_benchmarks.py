@@ -1,15 +1,22 @@
 """Every benchmark runs once, small."""
 
 import pytest
+import torch
 
 pytest.importorskip("monai", reason="needs the bench extra")
 
 from benchmarks import memory, speed
 
 
+def make_little() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(10, 4, 9, padding=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 9, padding=4))
+
+
 def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     # The allocator's settings would stay for every later test of this process.
     monkeypatch.setattr(speed, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(speed, "make_unet", make_little)  # how far it looks is measured, which takes a large one long
     speed.run(size=256, rounds=1, tiles=((128, 32),), backends=("eager",))
     printed = capsys.readouterr().out
     for name in ("a0 bare", "a1 bare", "b  rtsx Zarr to Zarr", "c  MONAI", "b  rtsx auto, eager, reach 64"):

@@ -34,17 +34,17 @@ def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.
         Whose chunks and shards they have.
     """
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    is_new = False
     for name, geobox in levels[1:]:
-        is_new |= _prepare(group, name, geobox, plan=plan)
-    stated = root_attrs(levels)
-    attrs: dict[str, Any] = group.attrs.asdict()
-    kept = {key: value for key, value in attrs.items() if not key.startswith(_OF_SHAPE)}
-    if kept | stated != attrs:
-        group.attrs.put(kept | stated)
-        is_new = True
-    if is_new:
+        _prepare(group, name, geobox, plan=plan)
+    if not _is_consolidated(group, levels):
         consolidate(store)
+    # The attributes last, because readers find levels by them; in a group that knows what is consolidated, which would be
+    # dropped otherwise.
+    told = zarr.open_group(store, mode="r+")
+    attrs: dict[str, Any] = told.attrs.asdict()
+    wanted = {key: value for key, value in attrs.items() if not key.startswith(_OF_SHAPE)} | root_attrs(levels)
+    if wanted != attrs:
+        told.attrs.put(wanted)
     return zarr.open_group(store, mode="r+", use_consolidated=False)
 
 
@@ -55,21 +55,31 @@ def array_of(group: zarr.Group, name: str, *, level: str) -> "zarr.Array[Any]":
     return array
 
 
-def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> bool:
-    """Make a level, or what is missing of it; whether anything was missing."""
+def _is_consolidated(group: zarr.Group, levels: Levels) -> bool:
+    """Whether readers are told of every level and year, which they are not where a run was stopped before it said so."""
+    known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
+    nodes = {} if known is None else known.flattened_metadata
+    return all(
+        getattr(nodes.get(f"{name}/{part}"), "shape", None) == array_of(group, part, level=name).shape
+        for name, _ in levels[1:]
+        for part in (*ANSWERS, "time")
+    )
+
+
+def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
+    """Make a level, or what is missing of it."""
     level = group.require_group(name)
     if any(part not in level for part in (*ANSWERS, "time", "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
     times = np.asarray(array_of(group, "time", level=".")[:])
     stored = array_of(group, "time", level=name)
     if np.array_equal(np.asarray(stored[:]), times):
-        return False
+        return
     for part in (*ANSWERS, "time"):  # the time last, so that a step which can be found is there in all
         array = array_of(group, part, level=name)
         array.resize((len(times), *array.shape[1:]))
     stored = array_of(group, "time", level=name)
     stored[:] = times
-    return True
 
 
 def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:

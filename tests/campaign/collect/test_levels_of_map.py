@@ -1,0 +1,93 @@
+"""Room for overviews that was stopped half way is made whole the next time, and readers are never told of less than before."""
+
+from pathlib import Path
+
+import pytest
+import xarray as xr
+import zarr
+from zarr.abc.store import Store
+from zarr.core.attributes import Attributes
+
+from rtsx.campaign.collect import levels_of_map
+from rtsx.campaign.collect.levels_of_map import prepare_levels
+from rtsx.campaign.layout import MAP
+from rtsx.campaign.map import create_map, map_store
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.cube import overviews
+from rtsx.cube.levels import Levels, levels_of
+from tests.campaign.collect.finished import plan_of
+
+
+@pytest.fixture(autouse=True)
+def small_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels down to 64 px."""
+    monkeypatch.setattr(overviews, "_SMALLEST_TOP_LEVEL", 64)
+
+
+@pytest.fixture
+def plan() -> CampaignPlan:
+    return plan_of(4, 4)
+
+
+@pytest.fixture
+def levels(plan: CampaignPlan) -> Levels:
+    return levels_of(plan.geobox, overviews=True)
+
+
+@pytest.fixture
+def store(plan: CampaignPlan, tmp_path: Path) -> Store:
+    create_map(str(tmp_path), plan, storage_options={})
+    return map_store(str(tmp_path), {})
+
+
+def years(folder: Path, group: str | None = None) -> list[int]:
+    """What a reader finds without looking any further than the root."""
+    told = xr.open_zarr(folder / MAP, group=group, consolidated=True, mask_and_scale=False)
+    return [int(year) for year in told["time"].dt.year]
+
+
+@pytest.mark.parametrize("place", ["consolidate", "attributes"])
+def test_a_stop_before_readers_are_told_is_made_good(
+    place: str,
+    plan: CampaignPlan,
+    levels: Levels,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if place == "consolidate":
+            patched.setattr(levels_of_map, "consolidate", stop)
+        else:
+            patched.setattr(Attributes, "put", stop)
+        prepare_levels(store, levels, plan=plan)
+    assert years(tmp_path) == [2024]
+    assert "multiscales" not in zarr.open_group(store, mode="r").attrs
+    prepare_levels(store, levels, plan=plan)
+    assert years(tmp_path, "2x") == [2024]
+    assert len(zarr.open_group(store, mode="r").attrs["multiscales"]["layout"]) == len(levels)
+
+
+def test_a_year_that_was_not_told_is_told_the_next_time(
+    plan: CampaignPlan, levels: Levels, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_levels(store, levels, plan=plan)
+    create_map(str(tmp_path), plan_of(4, 4, year=2025), storage_options={})
+    with monkeypatch.context() as patched:
+        patched.setattr(levels_of_map, "consolidate", lambda _: None)
+        prepare_levels(store, levels, plan=plan)
+    assert years(tmp_path, "2x") == [2024]
+    prepare_levels(store, levels, plan=plan)
+    assert years(tmp_path, "2x") == [2024, 2025]
+
+
+def test_nothing_is_written_where_nothing_is_new(
+    plan: CampaignPlan, levels: Levels, store: Store, tmp_path: Path
+) -> None:
+    prepare_levels(store, levels, plan=plan)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / MAP).rglob("*") if path.is_file()}
+    prepare_levels(store, levels, plan=plan)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / MAP).rglob("*") if path.is_file()} == before
