@@ -10,7 +10,9 @@ from benchmarks import memory, speed
 
 def make_little() -> torch.nn.Module:
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(10, 4, 9, padding=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 9, padding=4))
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(10, 4, 9, padding=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 9, padding=4)
+    )
 
 
 def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

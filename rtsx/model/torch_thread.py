@@ -2,7 +2,7 @@
 
 Every thread that calls torch gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
 the teams together have more threads than there are cores, GNU's OpenMP lets none of them wait actively between two
-operators, and a network of many small ones takes up to half as long again: `python -m benchmarks teams`.
+operators, and small tiles, whose operators are short, take a third longer: `python -m benchmarks teams`.
 """
 
 import os
@@ -16,9 +16,10 @@ __all__ = ["on_torch_thread"]
 
 _T = TypeVar("_T")
 
-_PREFIX = "rtsx-torch"
 _LOCK = threading.Lock()
 _POOL: ThreadPoolExecutor | None = None
+_HERE = threading.local()
+"""Has `is_torch_thread` in that thread alone."""
 
 
 def on_torch_thread(work: Callable[[], _T]) -> _T:
@@ -26,7 +27,7 @@ def on_torch_thread(work: Callable[[], _T]) -> _T:
 
     What `work` calls may ask again. Never ask while holding a lock that work for this thread takes.
     """
-    if threading.current_thread().name.startswith(_PREFIX):
+    if getattr(_HERE, "is_torch_thread", False):
         return work()
     future = _pool().submit(copy_context().run, work)
     try:
@@ -40,8 +41,12 @@ def _pool() -> ThreadPoolExecutor:
     global _POOL
     with _LOCK:
         if _POOL is None:
-            _POOL = ThreadPoolExecutor(1, thread_name_prefix=_PREFIX)
+            _POOL = ThreadPoolExecutor(1, thread_name_prefix="rtsx-torch", initializer=_mark)
         return _POOL
+
+
+def _mark() -> None:
+    _HERE.is_torch_thread = True
 
 
 def _forget() -> None:
