@@ -43,13 +43,15 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
     found: dict[str, Contender] = {}
     for tile, overlap in tiles:
         shape = f"{tile}/{overlap}"
-        found[f"a0 bare, no overlap   {tile}/0"] = _beside_none(partial(bare_tiles, work, tile=tile, overlap=0))
-        found[f"a1 bare, overlapping  {shape}"] = _beside_none(partial(bare_tiles, work, tile=tile, overlap=overlap))
+        found[f"a0 bare, no overlap   {tile}/0"] = _in_torch_thread(partial(bare_tiles, work, tile=tile, overlap=0))
+        found[f"a1 bare, overlapping  {shape}"] = _in_torch_thread(
+            partial(bare_tiles, work, tile=tile, overlap=overlap)
+        )
         # trim=0 gives everyone the same tiles: MONAI does not trim.
         found[f"b  rtsx Zarr to Zarr  {shape}"] = partial(
             rtsx_zarr_to_zarr, work, tile=tile, overlap=overlap, trim=0, backend="eager"
         )
-        found[f"c  MONAI in memory    {shape}"] = _beside_none(
+        found[f"c  MONAI in memory    {shape}"] = _in_torch_thread(
             partial(monai_in_memory, work, tile=tile, overlap=overlap)
         )
     measured = reach_of(work.bundle)
@@ -64,7 +66,7 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
     return found
 
 
-def _beside_none(run: Contender) -> Contender:
+def _in_torch_thread(run: Contender) -> Contender:
     return partial(on_torch_thread, run)
 
 

@@ -281,6 +281,9 @@ def open_network(
             forward = open_openvino(model, n_layers=n_layers, tile=tile)
         case _:
             raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
+    if where.type == "cuda":
+        # Its weights may still be on their way, and blocks use them from streams of their own.
+        torch.cuda.synchronize(where)
     return ProbabilityNetwork(
         forward,
         device=where,
