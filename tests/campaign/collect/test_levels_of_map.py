@@ -58,12 +58,11 @@ def test_a_stop_before_readers_are_told_is_made_good(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        if place == "consolidate":
-            patched.setattr(levels_of_map, "consolidate", stop)
-        else:
-            patched.setattr(Attributes, "put", stop)
-        prepare_levels(store, levels, plan=plan)
+    room, name = (levels_of_map, "consolidate") if place == "consolidate" else (Attributes, "put")
+    with monkeypatch.context() as patched:
+        patched.setattr(room, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_levels(store, levels, plan=plan)
     assert years(tmp_path) == [2024]
     assert "multiscales" not in zarr.open_group(store, mode="r").attrs
     prepare_levels(store, levels, plan=plan)
