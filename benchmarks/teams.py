@@ -1,6 +1,11 @@
-"""What a forward pass takes beside threads that have called torch once and sit idle since: why rtsx keeps one torch thread."""
+"""What a forward pass takes beside threads that have called torch once and sit idle since: why rtsx keeps one torch thread.
+
+In a process of its own, because every thread of this one that has called torch would count.
+"""
 
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +18,20 @@ _LARGE = (1024, 1024)
 """A tensor that torch adds up with all of its threads."""
 
 
-def run(sides: tuple[int, ...], *, others: tuple[int, ...] = (0, 1, 2), rounds: int = 5, passes: int = 10) -> None:
+def run(
+    sides: tuple[int, ...], *, others: tuple[int, ...] = (0, 1, 2), rounds: int = 5, passes: int = 10
+) -> dict[tuple[int, int], float]:
     """Measure and print: median milliseconds of a pass of Unet/resnet18, by side of the tile and number of idle threads."""
+    words = [",".join(map(str, numbers)) for numbers in (sides, others, (rounds, passes))]
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.teams", *words], check=True, stdout=subprocess.PIPE, text=True
+    )
+    print(told.stdout, end="")
+    rows = [line.split() for line in told.stdout.splitlines()[2:]]
+    return {(int(side), int(number)): float(milliseconds) for side, number, milliseconds, _ in rows}
+
+
+def _measure(sides: tuple[int, ...], others: tuple[int, ...], *, rounds: int, passes: int) -> None:
     with ThreadPoolExecutor(1) as own:  # the one that runs the network
         network = own.submit(_network).result()
         print(
@@ -71,3 +88,8 @@ def _pass_s(network: torch.nn.Module, batch: torch.Tensor, passes: int) -> float
         for _ in range(passes):
             network(batch)
         return (time.perf_counter() - begin) / passes
+
+
+if __name__ == "__main__":
+    by_side, by_number, (times, repeats) = (tuple(map(int, word.split(","))) for word in sys.argv[1:])
+    _measure(by_side, by_number, rounds=times, passes=repeats)

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("monai", reason="needs the bench extra")
 
-from benchmarks import memory, speed
+from benchmarks import memory, speed, teams
 
 
 def make_little() -> torch.nn.Module:
@@ -29,3 +29,10 @@ def test_memory_prints_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
     peaks = memory.run((256,))  # each size is a process that loads the library
     assert peaks[256] > 0
     assert "ratio of the largest" in capsys.readouterr().out
+
+
+def test_teams_prints_every_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    found = teams.run((64,), others=(0, 1), rounds=1, passes=1)
+    assert set(found) == {(64, 0), (64, 1)}
+    assert all(milliseconds > 0 for milliseconds in found.values())
+    assert len(capsys.readouterr().out.splitlines()) == 4

@@ -22,7 +22,7 @@ from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
 from rtsx.tiling import Tile, TilePlan, TileRange, reflected
 
-__all__ = ["ONE", "Answer", "Member", "Window", "answer_tiles"]
+__all__ = ["ONE", "Answer", "Member", "Window", "answer_tiles", "tiles_to_run"]
 
 _Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
 
@@ -66,16 +66,18 @@ class Answer:
     """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
 
 
+def tiles_to_run(window: Window, tiles: TileRange, *, tiling: TilePlan) -> list[Tile]:
+    """Those with a valid pixel in their support; nothing that the others could say would be kept. Asks no device."""
+    return [tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any()]
+
+
 def answer_tiles(
     window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[Member], batch_size: BatchSize
 ) -> Answer:
-    """Run the tiles of a range over the window that holds them, in the thread and stream of the caller.
-
-    A tile without a valid pixel in its support is skipped: nothing it could say would be kept.
-    """
+    """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
     tiling = plan.tiling
     region = tiling.answered_region(tiles)
-    waiting = [tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any()]
+    waiting = tiles_to_run(window, tiles, tiling=tiling)
     if not waiting:
         return Answer(region=region, values=None)
     device = members[0].network.device

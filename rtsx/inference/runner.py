@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
-from rtsx.inference.kernel import Answer, Member, Window, answer_tiles
+from rtsx.inference.kernel import Answer, Member, Window, answer_tiles, tiles_to_run
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model import ModelBundle
 from rtsx.model.agreement import require_agreement
@@ -55,7 +55,10 @@ class Runner:
         return trusted_pixels(stored, inputs=inputs, packings=self.packings, mask=mask)
 
     def answer(self, window: Window, tiles: TileRange) -> Answer:
-        """Blended answers of the tiles; waits for its turn on the device."""
+        """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
+        tiling = self.plan.tiling
+        if not tiles_to_run(window, tiles, tiling=tiling):
+            return Answer(region=tiling.answered_region(tiles), values=None)
         device = resolve_device(self.device)
         return on_device(device, lambda: self._answer(window, tiles, device))
 

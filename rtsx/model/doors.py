@@ -138,14 +138,12 @@ class BundleDoors:
             bn_mode=bn_mode,
         )
         named = {"architecture": architecture, "encoder": encoder}
-        opened = on_torch_thread(
-            lambda: open_source(
-                str(path),
-                said=said,
-                trust=trust,
-                network={name: value for name, value in named.items() if value is not None},
-                storage_options=storage_options or {},
-            )
+        opened = open_source(
+            str(path),
+            said=said,
+            trust=trust,
+            network={name: value for name, value in named.items() if value is not None},
+            storage_options=storage_options or {},
         )
         return cls._from_metadata(opened.metadata, source=opened.source)
 

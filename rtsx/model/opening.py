@@ -19,6 +19,7 @@ from rtsx.model.onnx import OnnxSource
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.model.torch_export import ExportSource, is_exported
+from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 from rtsx.model.trial import looks_like_probabilities, try_network
 
@@ -111,7 +112,7 @@ def open_source(
     data = location.read()
     if not data:
         raise BundleError(f"{path} is empty. Copy it again.")
-    opened = _open_file(location, data, said=said, trust=trust, network=network)
+    opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
     provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
     return replace(opened, metadata=replace(metadata, provenance=provenance, id=metadata.id or _stem(location)))
@@ -144,7 +145,7 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
             f"{digest_of_bytes(data)[:12]} instead of {item.checksum[:12]}). It is truncated or was exchanged; copy the "
             "bundle again."
         )
-    source = _source_of(item, data, trust=trust)
+    source = on_torch_thread(lambda: _source_of(item, data, trust=trust))
     metadata = said.over(item.metadata).scaled()
     metadata.require(described=folder.path)
     # What a bundle says of itself was checked when it was saved; a network is run again only for what the caller says.
@@ -154,7 +155,7 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
     elif isinstance(source, OnnxSource):
         _check_onnx(source, metadata, what=folder.path)
     elif is_told:
-        _run_once(source, metadata)
+        on_torch_thread(lambda: _run_once(source, metadata))
     return Opened(source=source, metadata=metadata)
 
 

@@ -1,4 +1,4 @@
-"""The one thread in which this process calls torch on a CPU.
+"""The one thread in which this process opens, probes and runs networks for predictions on a CPU.
 
 Every thread that calls torch gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
 the teams together have more threads than there are cores, GNU's OpenMP lets none of them wait actively between two
@@ -25,7 +25,9 @@ _HERE = threading.local()
 def on_torch_thread(work: Callable[[], _T]) -> _T:
     """Call `work` in the torch thread, after what others asked of it; returns or raises what it does.
 
-    What `work` calls may ask again. Never ask while holding a lock that work for this thread takes.
+    What `work` calls may ask again. Never ask while holding a lock that work for this thread takes. What has begun is
+    finished, even where its asker is interrupted. Operators take as many threads as `torch.set_num_threads` said before
+    the first call.
     """
     if getattr(_HERE, "is_torch_thread", False):
         return work()
@@ -35,6 +37,8 @@ def on_torch_thread(work: Callable[[], _T]) -> _T:
     except BaseException:
         future.cancel()  # an interrupt of whoever waits: what has not begun is not wanted any more
         raise
+    finally:
+        del future  # it would keep an error, and with it whatever `work` holds, alive in a circle
 
 
 def _pool() -> ThreadPoolExecutor:

@@ -1,9 +1,13 @@
 """The torch thread: one for a process, and the only one that has torch's threads below it."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -46,30 +50,62 @@ def test_opening_and_predicting_start_one_team_of_threads() -> None:
     assert done.stdout.split() == [str(TEAM - 1), str(2 * (TEAM - 1))]  # the second shows that the count sees teams
 
 
-def test_work_is_done_one_after_the_other_in_one_thread() -> None:
-    inside, most, names = 0, 0, set()
-    lock, barrier = threading.Lock(), threading.Barrier(4)
+def test_everyone_is_served_by_one_thread() -> None:
+    barrier = threading.Barrier(4)
 
-    def work() -> None:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-            names.add(threading.get_ident())
-        with lock:
-            inside -= 1
-
-    def ask() -> None:
+    def ask(_: int) -> set[int]:
         barrier.wait()
-        for _ in range(50):
-            on_torch_thread(work)
+        return {on_torch_thread(threading.get_ident) for _ in range(50)}
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (most, len(names)) == (1, 1)
+    with ThreadPoolExecutor(4) as askers:
+        assert len(set.union(*askers.map(ask, range(4)))) == 1
+
+
+def test_what_has_not_begun_is_dropped_with_its_asker(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def busy() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    result = Future.result
+
+    def interrupted(future: Future[object], *given: float) -> object:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return result(future, *given)
+
+    with ThreadPoolExecutor(1) as asker:
+        first = asker.submit(on_torch_thread, busy)
+        begun.wait(60)
+        with monkeypatch.context() as patched:
+            patched.setattr(Future, "result", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                on_torch_thread(lambda: done.append("too late"))
+        go_on.set()
+        first.result()
+    on_torch_thread(int)
+    assert done == []
+
+
+def test_an_error_lets_go_of_what_was_asked() -> None:
+    class Large:
+        """What work holds."""
+
+    def fail(held: Large) -> None:
+        raise ValueError("no")
+
+    large = Large()
+    gone = weakref.ref(large)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no"):
+            on_torch_thread(partial(fail, large))
+        del large
+        on_torch_thread(int)  # the thread has let go of the work before
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_work_may_ask_again_and_errors_arrive() -> None:

@@ -36,7 +36,7 @@ def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     for name, geobox in levels[1:]:
         _prepare(group, name, geobox, plan=plan)
-    if not _is_consolidated(group, levels):
+    if _is_untold(group, levels):
         consolidate(store)
     # The attributes last, because readers find levels by them; in a group that knows what is consolidated, which would be
     # dropped otherwise.
@@ -55,15 +55,19 @@ def array_of(group: zarr.Group, name: str, *, level: str) -> "zarr.Array[Any]":
     return array
 
 
-def _is_consolidated(group: zarr.Group, levels: Levels) -> bool:
-    """Whether readers are told of every level and year, which they are not where a run was stopped before it said so."""
+def _is_untold(group: zarr.Group, levels: Levels) -> bool:
+    """Whether readers do not know of all room that there is, as where a run was stopped before it said so.
+
+    Not while another run is adding a year, of which readers are not to be told before it is whole; it will tell them.
+    """
     known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
     nodes = {} if known is None else known.flattened_metadata
-    return all(
-        getattr(nodes.get(f"{name}/{part}"), "shape", None) == array_of(group, part, level=name).shape
-        for name, _ in levels[1:]
-        for part in (*ANSWERS, "time")
-    )
+    years = array_of(group, "time", level=".").shape[0]
+    there = {
+        f"{name}/{part}": array_of(group, part, level=name) for name, _ in levels[1:] for part in (*ANSWERS, "time")
+    }
+    is_whole = all(array.shape[0] == years for array in there.values())
+    return is_whole and any(getattr(nodes.get(path), "shape", None) != array.shape for path, array in there.items())
 
 
 def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
