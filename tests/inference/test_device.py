@@ -1,6 +1,8 @@
 """The batch that shrinks when the device runs out of memory, and the slots of a device."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
 from rtsx.inference.kernel import Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.runner import Runner
 from rtsx.model.inputs import InputLayer, Packing
 from rtsx.model.network import StubNetwork
 from rtsx.model.torch_thread import on_torch_thread
@@ -88,6 +91,28 @@ def test_two_threads_at_one_wall_halve_once() -> None:
 def test_a_cpu_runs_blocks_in_the_torch_thread() -> None:
     ran = on_device(torch.device("cpu"), threading.get_ident)
     assert ran == on_torch_thread(threading.get_ident) != threading.get_ident()
+
+
+def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
+    full = window()
+    empty = replace(full, valid=np.zeros_like(full.valid))
+    runner = Runner(
+        plan=PLAN, bundles=(), packings=full.packings, device="cpu", precision="float32", backend="eager", batch_size=1
+    )
+    begun, go_on = threading.Event(), threading.Event()
+
+    def busy() -> bool:
+        begun.set()
+        return go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(on_torch_thread, busy)
+        begun.wait(60)
+        try:
+            assert pool.submit(runner.answer, empty, TILING.all).result(timeout=30).values is None
+        finally:
+            go_on.set()
+        assert other.result()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64", "bool", ">u2", ">f4"])
