@@ -5,7 +5,7 @@ fixed point: integers add up to the same total in any order, so neither chunks n
 sums of floats would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -66,9 +66,9 @@ class Answer:
     """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
 
 
-def tiles_to_run(window: Window, tiles: TileRange, *, tiling: TilePlan) -> list[Tile]:
+def tiles_to_run(window: Window, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
     """Those with a valid pixel in their support; nothing that the others could say would be kept. Asks no device."""
-    return [tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any()]
+    return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
 
 
 def answer_tiles(
@@ -77,7 +77,7 @@ def answer_tiles(
     """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
     tiling = plan.tiling
     region = tiling.answered_region(tiles)
-    waiting = tiles_to_run(window, tiles, tiling=tiling)
+    waiting = list(tiles_to_run(window, tiles, tiling=tiling))
     if not waiting:
         return Answer(region=region, values=None)
     device = members[0].network.device

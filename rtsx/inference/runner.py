@@ -57,7 +57,7 @@ class Runner:
     def answer(self, window: Window, tiles: TileRange) -> Answer:
         """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
         tiling = self.plan.tiling
-        if not tiles_to_run(window, tiles, tiling=tiling):
+        if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
             return Answer(region=tiling.answered_region(tiles), values=None)
         device = resolve_device(self.device)
         return on_device(device, lambda: self._answer(window, tiles, device))
