@@ -4,8 +4,10 @@
 all, so that whoever trusts `valid` sees each cell whole or not at all.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ import xarray as xr
 import zarr
 from odc.geo.xr import xr_coords
 from zarr.abc.store import Store
-from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
 
 from rtsx.campaign.layout import MAP
+from rtsx.campaign.objects import ObjectStore
+from rtsx.campaign.opening import objects_of
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.retrying import RetryingStore
 from rtsx.campaign.s3fs import is_s3, single_attempts
@@ -37,6 +41,8 @@ _IDENTITY = "rtsx:map"
 """Root attribute: what all years have in common."""
 _YEARS = "rtsx:years"
 """Root attribute: what each year was made with."""
+_CLAIMS = f"{MAP}/time/claims"
+"""Folder of one small object per step of `time`, below the array that they speak of: which year the step belongs to."""
 _NO_DAY = -1
 """Stored day of a step whose creation was stopped; no first of January."""
 _EPOCH = np.datetime64("1970-01-01", "D")
@@ -81,19 +87,28 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             "A campaign stores probability in per cent (dtype='uint8') and no single members; the plan has "
             f"dtype={plan.prediction.dtype!r} and keep_members={plan.prediction.keep_members}."
         )
-    store = map_store(output, storage_options)
-    group = _opened(store, map_path(output))
-    if group is None or _IDENTITY not in group.attrs:
-        group = _created(store, plan, path=map_path(output))
+    store, objects, path = map_store(output, storage_options), objects_of(output, storage_options), map_path(output)
+    group = _opened(store, path)
+    is_new = group is None or _IDENTITY not in group.attrs
+    while group is None or _IDENTITY not in group.attrs:
+        try:
+            group = _created(store, plan, path=path)
+        except (ContainsArrayError, ContainsGroupError):  # another year is creating the same map, and was faster here
+            group = _opened(store, path)
     found = difference(group.attrs[_IDENTITY], _identity(plan), name="")
     if found is not None:
         raise CampaignError(
-            f"{map_path(output)} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
+            f"{path} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
             "are the same: make them so, or choose another output."
         )
+    claim = {"year": plan.year, "facts": _facts(plan)}
+    place = _claimed(objects, group, claim)
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
-    if _add_year(group, plan) or not _is_consolidated(group, plan.year):
-        consolidate(store)
+    if is_new or not _is_whole(store, {place: claim}):
+        # Until nothing is left to write: two runs that write at once may each undo what the other wrote, the claims never.
+        while not _is_whole(store, claims := _claims(objects)):
+            _write_steps(store, claims)
+            consolidate(store)
 
 
 def map_year(group: zarr.Group, year: int) -> int:
@@ -104,8 +119,7 @@ def map_year(group: zarr.Group, year: int) -> int:
     CampaignError
         The map has no room for it.
     """
-    days = [_EPOCH + np.timedelta64(int(day), "D") for day in np.asarray(_array(group, "time")[:])]
-    years = [int(day.astype("datetime64[Y]").astype(int)) + 1970 for day in days]
+    years = [int((_EPOCH + day).astype("datetime64[Y]").astype(int)) + 1970 for day in _days(group)]
     if year not in years:
         raise CampaignError(f"The map has the years {years}, and {year} is not among them. Create the campaign first.")
     return years.index(year)
@@ -155,7 +169,13 @@ def _opened(store: Store, path: str) -> zarr.Group | None:
 
 
 def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
-    """Everything but years. Nothing that is there is removed, because another run may be further already."""
+    """Everything but years. Nothing that is there is removed, because another run may be further already.
+
+    Raises
+    ------
+    ContainsArrayError, ContainsGroupError
+        Another run has created one of the nodes meanwhile.
+    """
     try:
         group = zarr.open_group(store, mode="a", zarr_format=3, use_consolidated=False, attributes={COMPLETE: False})
     except OSError as error:
@@ -214,43 +234,100 @@ def _create_answer(group: zarr.Group, name: str, plan: CampaignPlan) -> None:
     )
 
 
-def _add_year(group: zarr.Group, plan: CampaignPlan) -> bool:
-    """One more step of time, unless it is there; its day last, so that a step without one was not finished.
+def _claimed(objects: ObjectStore, group: zarr.Group, claim: Mapping[str, Any]) -> int:
+    """Step of `time` that belongs to a year, claimed where the year has none: one of many that ask at once gets it."""
+    days = _days(group)
+    content = json.dumps(claim, sort_keys=True).encode()
+    claims = _claims(objects)
+    for place in count():
+        there = claims.get(place)
+        if there is None and place < len(days) and days[place] not in (_NO_DAY, _day(claim["year"])):
+            continue  # a year of a map that was begun before there were claims
+        if there is None and objects.create(_claim_key(place), content):
+            return place
+        there = there or _claims(objects)[place]
+        if there["year"] == claim["year"]:
+            if there != claim:
+                objects.put(_claim_key(place), content)
+            return place
+    raise AssertionError
 
-    Returns whether anything was written; readers see it once the metadata are consolidated.
-    """
-    day = int((np.datetime64(f"{plan.year}-01-01", "D") - _EPOCH).astype(int))
-    days = [int(one) for one in np.asarray(_array(group, "time")[:])]
-    if day not in days:
-        place = days.index(_NO_DAY) if _NO_DAY in days else len(days)
-        for name in (*ANSWERS, "time"):
-            array = _array(group, name)
-            if array.shape[0] <= place:
-                array.resize((place + 1, *array.shape[1:]))
-        _array(group, "time")[place] = day
+
+def _claim_key(place: int) -> str:
+    return f"{_CLAIMS}/{place:06d}.json"
+
+
+def _claims(objects: ObjectStore) -> dict[int, dict[str, Any]]:
+    """What every step that is claimed belongs to."""
+    claims = {}
+    for found in objects.list(_CLAIMS):
+        try:
+            claim = json.loads(objects.get(found.key) or b"")
+            claims[int(found.key.rsplit("/", 1)[-1].removesuffix(".json"))] = {
+                "year": int(claim["year"]),
+                "facts": dict(claim["facts"]),
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise CampaignError(
+                f"{objects}/{found.key} does not say whose step of the map it is: {error!r}. Restore it from a backup; it "
+                'holds {"year": ..., "facts": ...}, and `time` of the map says which year the step has.'
+            ) from error
+    return claims
+
+
+def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether the map has all that these claims say, and readers of consolidated metadata are told of it."""
+    group = zarr.open_group(store, mode="r", use_consolidated=False)
+    known = zarr.open_group(store, mode="r").metadata.consolidated_metadata
+    years: Any = group.attrs.get(_YEARS, {})
+    days = _days(group)
+    n = max(claims, default=-1) + 1
+    return (
+        group.attrs.get(COMPLETE) is True
+        and known is not None
+        and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*ANSWERS, "time"))
+        and all(_array(group, name).shape[0] >= n for name in (*ANSWERS, "time"))
+        and all(days[place] == _day(claim["year"]) for place, claim in claims.items())
+        and all(years.get(str(claim["year"])) == claim["facts"] for claim in claims.values())
+    )
+
+
+def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
+    """Make every array as long as there are claims, and write what they say; days last of all."""
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    days = _days(group)
+    n = max(len(days), *(place + 1 for place in claims))
+    for name in (*ANSWERS, "time"):
+        array = _array(group, name)
+        if array.shape[0] < n:
+            array.resize((n, *array.shape[1:]))
+    said = [*days, *[_NO_DAY] * (n - len(days))]
+    for place, claim in claims.items():
+        said[place] = _day(claim["year"])
+    if said != days:
+        _array(group, "time")[:n] = np.array(said)
+    years: Any = group.attrs.get(_YEARS, {})
+    said_of = {**years, **{str(claim["year"]): claim["facts"] for claim in claims.values()}}
+    # Opened with what is consolidated, which would be dropped otherwise.
+    zarr.open_group(store, mode="r+").update_attributes({_YEARS: said_of, COMPLETE: True})
+
+
+def _facts(plan: CampaignPlan) -> dict[str, Any]:
+    """What a year was made with."""
     facts = {
         "bundle_digest": "+".join(plan.prediction.members),
         "threshold": plan.prediction.threshold,
         "plan": plan.prediction.to_json(),
     }
-    years: Any = group.attrs.get(_YEARS, {})
-    if day in days and years.get(str(plan.year)) == facts:
-        return False
-    # Opened with what is consolidated, which would be dropped otherwise.
-    zarr.open_group(group.store, mode="r+").update_attributes({_YEARS: {**years, str(plan.year): facts}})
-    return True
+    return json.loads(json.dumps(facts))  # type: ignore[no-any-return]
 
 
-def _is_consolidated(group: zarr.Group, year: int) -> bool:
-    """Whether readers are told of a year, which they are not where a run was stopped before it said so.
+def _day(year: int) -> int:
+    return int((np.datetime64(f"{year}-01-01", "D") - _EPOCH).astype(int))
 
-    Of this year alone, because another may be half added, and its own run knows when it is whole.
-    """
-    known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
-    place = map_year(group, year)
-    return known is not None and all(
-        getattr(known.metadata.get(name), "shape", (0,))[0] > place for name in (*ANSWERS, "time")
-    )
+
+def _days(group: zarr.Group) -> list[int]:
+    return [int(one) for one in np.asarray(_array(group, "time")[:])]
 
 
 def _identity(plan: CampaignPlan) -> dict[str, Any]:

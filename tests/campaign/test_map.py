@@ -1,5 +1,8 @@
 """The map before any cell is run: what is made, what is added, and what is refused."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
+from zarr.storage import WrapperStore
 
 from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
 from rtsx.campaign.retrying import RetryingStore
@@ -221,3 +227,68 @@ def test_a_store_is_asked_once_for_each_attempt_unless_the_user_wants_more(
         with pytest.raises(OSError, match=r"503|Service"):
             sync(RetryingStore(store._store, pauses_s=()).exists("zarr.json"))
         assert proxy.asked == requests
+
+
+class Interrupted(WrapperStore[Store]):
+    """The same store; before its n-th write something else happens to the end."""
+
+    def __init__(self, store: Store, n: int, act: Callable[[], None]) -> None:
+        super().__init__(store)
+        self.left, self.act = n, act
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self.left -= 1
+        if self.left == -1:
+            await asyncio.to_thread(self.act)
+        await super().set(key, value)
+
+    def with_read_only(self, read_only: bool = False) -> Store:
+        return self._store.with_read_only(read_only)
+
+
+@pytest.mark.parametrize(("place", "is_first"), [("local", True), ("memory", False)])
+def test_two_years_that_begin_at_once_get_a_step_each(
+    tmp_path: Path, place: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another year is begun and finished before each single write of the first one: no interleaving loses anything."""
+    real = map_store
+    for n in range(200):
+        output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
+        if not is_first:
+            create_map(output, plan_of(year=2022), storage_options={})
+        happened: list[int] = []
+
+        def other(output: str = output, happened: list[int] = happened) -> None:
+            happened.append(1)
+            monkeypatch.setattr("rtsx.campaign.map.map_store", real)
+            create_map(output, replace(plan_of(year=2025), name="other"), storage_options={})
+
+        store = Interrupted(real(output, {}), n, other)
+        monkeypatch.setattr("rtsx.campaign.map.map_store", lambda *_, store=store: store)
+        create_map(output, plan_of(year=2024), storage_options={})
+        monkeypatch.setattr("rtsx.campaign.map.map_store", real)
+        if not happened:
+            assert n > 5, "there were writes to come between"
+            return
+        years = [2024, 2025] if is_first else [2022, 2024, 2025]
+        for opened in (open_map(output, storage_options={}), xr.open_zarr(map_path(output), consolidated=False)):
+            assert sorted(opened["time"].dt.year.values) == years, f"before write {n}"
+        group = zarr.open_group(map_path(output), mode="r")
+        assert sorted(group.attrs["rtsx:years"]) == [str(year) for year in years]
+        assert {group[name].shape[0] for name in ("probability", "binary", "valid", "time")} == {len(years)}
+    raise AssertionError("never ended")
+
+
+def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
+    years = [2022, 2023, 2024]
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda year: create_map(s3.url, plan_of(year=year), storage_options=s3.options), years))
+    assert list(open_map(s3.url, storage_options=s3.options)["time"].dt.year.values) == years
+
+
+def test_a_claim_that_is_damaged_is_named(tmp_path: Path) -> None:
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    (claim,) = tmp_path.rglob("claims/*.json")
+    claim.write_text("[]")
+    with pytest.raises(CampaignError, match=r"claims/000000.json does not say whose step"):
+        create_map(str(tmp_path), plan_of(year=2025), storage_options={})
