@@ -1,6 +1,7 @@
 """The cube: sources, layers and masks as one lazy, aligned `xarray.Dataset`, and writing it."""
 
 from rtsx.cube.cog import export_cog
+from rtsx.cube.conventions import as_cube, as_stored
 from rtsx.cube.derived import DerivedLayer, add_derived, derived_layer, derived_named
 from rtsx.cube.files import FileImages, StoreImages
 from rtsx.cube.georeference import geobox_of, lattice_origin, pixel_m
@@ -43,6 +44,8 @@ __all__ = [
     "add_derived",
     "add_ndvi",
     "apply_mask",
+    "as_cube",
+    "as_stored",
     "derived_layer",
     "derived_named",
     "erode_quality",

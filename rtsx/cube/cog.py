@@ -17,6 +17,7 @@ from dask.diagnostics.progress import ProgressBar
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.destination import staged_file
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
@@ -35,7 +36,7 @@ _STEP = 2048
 
 
 def export_cog(
-    cube: xr.Dataset,
+    cube: xr.Dataset | xr.DataArray,
     folder: str | PathLike[str],
     *,
     variables: Sequence[str] | None = None,
@@ -52,7 +53,7 @@ def export_cog(
     Parameters
     ----------
     cube
-        Any georeferenced Dataset.
+        Any georeferenced Dataset, or what `as_cube` makes one.
     folder
         Local folder; made if it is not there.
     variables
@@ -76,6 +77,7 @@ def export_cog(
     OutputExistsError, OutputNotWritableError
         A file cannot go there, found out before anything is computed; or the disk was full.
     """
+    cube = as_cube(cube)
     validate_georeference(cube)
     names = [name for name in ("probability", "binary") if name in cube] if variables is None else list(variables)
     missing = [name for name in names if name not in cube.data_vars or cube[name].dims[-2:] != ("y", "x")]

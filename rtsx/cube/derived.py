@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.ndvi import add_ndvi
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
@@ -118,6 +119,7 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
     """
     if layer.kernel is None:
         return add_ndvi(cube)
+    cube = as_cube(cube)
     inputs = [cube[name] for name in layer.needs]
     if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in each.dims for each in inputs)):
         inputs.append(cube["valid"])  # but a layer of things without a time gets none from the mask of others

@@ -5,7 +5,10 @@ from os import PathLike
 
 from rtsx.errors import CubeError
 
-__all__ = ["Layer"]
+__all__ = ["RESERVED_NAMES", "Layer"]
+
+RESERVED_NAMES = frozenset({"x", "y", "time", "band", "spatial_ref", "valid"})
+"""Names of a cube's coordinates and mask, which no layer can have: xarray would take it for one of them."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.dask import lazy_bands
 from rtsx.cube.georeference import describe_geobox, geobox_of
 from rtsx.cube.rasterio import read_header
@@ -19,7 +20,11 @@ __all__ = ["MASK_RULES", "MaskRule", "apply_mask", "quality_level"]
 
 
 def apply_mask(
-    cube: xr.Dataset, data: str | PathLike[str] | xr.DataArray, *, rule: str | MaskRule, keep_low: bool = False
+    cube: xr.Dataset | xr.DataArray,
+    data: str | PathLike[str] | xr.DataArray,
+    *,
+    rule: str | MaskRule,
+    keep_low: bool = False,
 ) -> xr.Dataset:
     """The cube with `valid`: True where quality data calls a pixel good; lazy.
 
@@ -29,7 +34,7 @@ def apply_mask(
     Parameters
     ----------
     cube
-        Any cube.
+        Any cube, or what `as_cube` makes one.
     data
         UDM2 or scene classification on the cube's own pixels: path of a raster file, or an array on ([band,] y, x).
     rule
@@ -42,6 +47,7 @@ def apply_mask(
     CubeError
         Unknown rule, wrong number of bands, or data that is not on the cube's pixels.
     """
+    cube = as_cube(cube)
     found = rule if isinstance(rule, MaskRule) else mask_rule(rule, data=None)
     geobox = geobox_of(cube)
     bands = _array_bands(data, geobox, found) if isinstance(data, xr.DataArray) else _file_bands(str(data), cube, found)

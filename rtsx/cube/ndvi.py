@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
 
@@ -26,6 +27,7 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
     CubeError
         `red` or `nir` is missing, or `ndvi` is there already.
     """
+    cube = as_cube(cube)
     missing = [name for name in ("red", "nir") if name not in cube]
     if missing or "ndvi" in cube:
         raise CubeError(

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.crs import CRS
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.georeference import geobox_of, with_georeference
 from rtsx.cube.rasters import AUTO_CHUNK
 from rtsx.cube.validation import layer_names
@@ -18,7 +19,6 @@ from rtsx.grid import Cell
 
 __all__ = ["open_store"]
 
-_AXIS_NAMES = (("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
 
@@ -39,8 +39,8 @@ def open_store(
         decode_coords="all",
         mask_and_scale=False,
     )
-    cube = _with_axes(_with_crs(_with_plain_strings(_in_order(stored)), path))
     try:
+        cube = _turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path)))
         geobox = geobox_of(cube)
     except CubeError as error:
         raise CubeError(f"{path}: {error}") from error
@@ -93,11 +93,8 @@ def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:
     return cube if mappings[0] == "spatial_ref" else cube.rename({mappings[0]: "spatial_ref"})
 
 
-def _with_axes(cube: xr.Dataset) -> xr.Dataset:
-    """Dimensions called y and x, y falling and x rising; lazily."""
-    for names in _AXIS_NAMES:
-        if set(names) <= set(cube.dims) and not {"y", "x"} & set(cube.dims):
-            cube = cube.rename(dict(zip(names, ("y", "x"), strict=True)))
+def _turned(cube: xr.Dataset) -> xr.Dataset:
+    """A Dataset with y falling and x rising; lazily."""
     for name, sign in (("y", -1), ("x", 1)):
         axis = cube.coords.get(name)
         if axis is not None and axis.size > 1 and (float(axis[-1]) - float(axis[0])) * sign < 0:

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.georeference import geobox_of, is_regular
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
@@ -17,23 +18,19 @@ def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
     )
 
 
-def validate_cube(cube: xr.Dataset) -> None:
+def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
     """Raise unless a Dataset can be predicted, written and cut into tiles; computes nothing.
 
     A cube has dimensions (y, x) or (time, y, x), coordinates `y` (falling) and `x` (rising) of pixel centres, a CRS in
     `spatial_ref`, one numeric variable per layer with CF packing in its attributes, and optionally a boolean `valid`.
-    Variables without the dimensions y and x are nobody's business.
+    Variables without the dimensions y and x are nobody's business. What `as_cube` makes one passes too.
 
     Raises
     ------
     CubeError
         Something is missing or wrong; the message says what to do.
     """
-    if not isinstance(cube, xr.Dataset):
-        raise CubeError(
-            f"A cube is an xarray.Dataset with one variable per layer; got {type(cube).__name__}. "
-            "An array with a band dimension becomes one with array.to_dataset('band')."
-        )
+    cube = as_cube(cube)
     validate_georeference(cube)
     names = layer_names(cube)
     if not names:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.destination import staged_store
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.levels import level_below, levels_of, root_attrs, write_level
@@ -20,7 +21,7 @@ __all__ = ["write_cube"]
 
 
 def write_cube(
-    cube: xr.Dataset,
+    cube: xr.Dataset | xr.DataArray,
     path: str | PathLike[str],
     *,
     overwrite: bool = False,
@@ -35,7 +36,7 @@ def write_cube(
     Parameters
     ----------
     cube
-        Any georeferenced Dataset: layers, predictions, with or without `time` and `class`.
+        Any georeferenced Dataset: layers, predictions, with or without `time` and `class`; or what `as_cube` makes one.
     path
         Local path, or a URL that fsspec knows.
     overwrite
@@ -65,6 +66,7 @@ def write_cube(
     OutputNotWritableError
         Nothing can be written there; found out before anything is computed.
     """
+    cube = as_cube(cube)
     validate_georeference(cube)
     if not layer_names(cube) and "valid" not in cube:
         raise CubeError(f"There is nothing on (y, x) to write in {list(cube.data_vars)}.")

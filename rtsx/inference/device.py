@@ -57,9 +57,9 @@ def window_slot() -> Iterator[None]:
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """The array in its own dtype on the device; not blocking where the device allows it."""
-    if not array.flags.writeable or not array.dtype.isnative:
-        # torch cannot mark a tensor as read-only, and refuses foreign byte order.
-        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
+        # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
     tensor = torch.from_numpy(array)
     if device.type == "cpu":
         return tensor

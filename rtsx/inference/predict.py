@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from rtsx.cube import geobox_of, lattice_origin, layer_names, pixel_m, validate_cube
+from rtsx.cube import as_cube, as_stored, geobox_of, lattice_origin, layer_names, pixel_m, validate_cube
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
@@ -28,7 +28,7 @@ __all__ = ["predict_cube"]
 
 
 def predict_cube(
-    cube: xr.Dataset,
+    cube: xr.Dataset | xr.DataArray,
     bundle: ModelBundle | Sequence[ModelBundle],
     *,
     tile: TileChoice = "auto",
@@ -44,6 +44,7 @@ def predict_cube(
     merge: Merge = "mean",
     keep_members: bool = False,
     dtype: AnswerType = "uint8",
+    layers: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Apply a bundle to a cube, tile by tile, without seams.
 
@@ -54,8 +55,9 @@ def predict_cube(
     ----------
     cube
         One `(y, x)` or `(time, y, x)` variable per layer, as `open_cube` gives it; further variables are ignored. A
-        variable `valid` marks what can be trusted. Where dask lies behind a layer nothing is computed here; NumPy
-        in, NumPy out.
+        variable `valid` marks what can be trusted. Or what `rioxarray.open_rasterio`, `odc.stac.load` and
+        `stackstac.stack` give, a DataArray with a dimension of bands included; see `as_cube`. Where dask lies behind a
+        layer nothing is computed here; NumPy in, NumPy out.
     bundle
         One bundle, or several with the same classes, whose answers are averaged.
     tile, overlap
@@ -89,6 +91,9 @@ def predict_cube(
         True adds `probability_member`, with a `member` dimension, and `spread`, the members' standard deviation.
     dtype
         `"uint8"`: per cent, CF `scale_factor` 0.01, 255 for nodata. `"float32"`: 0 to 1 and NaN.
+    layers
+        Names of the layers in the order of the bands, for an array whose bands have only numbers; None takes the names
+        that are there.
 
     Returns
     -------
@@ -115,9 +120,11 @@ def predict_cube(
     """
     bundles = ensemble(bundle)
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
+    cube = as_cube(cube, layers=layers)
     validate_cube(cube)
-    layers = needed_layers(bundles, layer_names(cube))
-    packings_of(bundles, cube, layers=layers)  # before the reach is measured, which takes seconds
+    needed = needed_layers(bundles, layer_names(cube))
+    cube = as_stored(cube, needed)
+    packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
     check_turns(bundles, augment)
     warn_of_pixel_size(bundles, pixel_m(geobox_of(cube)), scales=scales)
     available = available_bytes()
@@ -133,7 +140,7 @@ def predict_cube(
     )
     plan = prediction_plan(
         bundles,
-        layers=layers,
+        layers=needed,
         tiling=tiling,
         augment=augment,
         scales=scales,

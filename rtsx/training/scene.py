@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from rtsx.cube import validate_cube
+from rtsx.cube import as_cube, validate_cube
 from rtsx.errors import TrainingError
 from rtsx.labels import Truth
 
@@ -34,6 +34,7 @@ class TrainingScene:
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
+        object.__setattr__(self, "cube", as_cube(self.cube))
         validate_cube(self.cube)
         if "time" in self.cube.dims:
             raise TrainingError(

@@ -1,0 +1,423 @@
+"""What xarray, rioxarray, odc-stac and stackstac make, as a cube: their words for layers, nodata, scale and place."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+
+from rtsx.cube.layer import RESERVED_NAMES
+from rtsx.cube.packing import MISSING, with_packing
+from rtsx.errors import CubeError
+
+__all__ = ["AXIS_NAMES", "as_cube", "as_stored", "with_axis_names"]
+
+AXIS_NAMES = (("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
+"""What others call the dimensions y and x."""
+_PER_BAND = {
+    "scales": "scale_factor",
+    "offsets": "add_offset",
+    "nodatavals": "nodata",
+    "scale_factor": "scale_factor",
+    "add_offset": "add_offset",
+    "long_name": "long_name",
+    "units": "units",
+}
+"""Attributes that may hold one value for each band, and the word for that of one layer."""
+_OF_A_LAYER = frozenset({*_PER_BAND, *MISSING})
+"""Attributes of an array or Dataset that describe its layers rather than the whole."""
+_NAMELESS = re.compile(r"band_?\d+|__xarray_dataarray_variable__")
+"""Names that a library gives because it knows none."""
+_PREDICTED = frozenset({"class", "member"})
+"""Dimensions of a prediction; those of a layer may be called anything else."""
+_NOISE = 1e-3
+"""Part of a pixel below which two coordinates are one that was rounded twice."""
+_SNAP = 1 / 32
+"""Stored units below which a number that was decoded to physical units is the whole number that it comes from."""
+
+
+def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = None) -> xr.Dataset:
+    """Turn a Dataset or an array with a band dimension into one variable per layer; lazy, and what is so already stays.
+
+    Nodata and scale are taken from wherever xarray, rioxarray, odc-stac and stackstac leave them: `_FillValue`,
+    `missing_value`, `nodata` (one value or several), `scale_factor`, `add_offset`, `scales`, `offsets` of the layer or of
+    the whole, and `encoding`. The layers then have at most `_FillValue`, `scale_factor` and `add_offset`, which `packing`
+    reads. Times become datetime64 in UTC, and coordinates that cannot be stored become text.
+
+    Parameters
+    ----------
+    given
+        A Dataset, or a DataArray on (y, x), with time and one dimension of bands in any order.
+    layers
+        Names of the layers, in the order of the bands; None takes them from `long_name` or from the coordinate.
+
+    Raises
+    ------
+    CubeError
+        It is no Dataset, or does not say what its layers are called or which of their pixels are missing.
+
+    Examples
+    --------
+    >>> array = xr.DataArray(np.zeros((2, 4, 4)), dims=("band", "y", "x"), attrs={"_FillValue": -1.0})
+    >>> cube = as_cube(array, layers=["red", "nir"])
+    >>> list(cube.data_vars), cube["nir"].attrs
+    (['red', 'nir'], {'_FillValue': -1.0})
+    """
+    if isinstance(layers, str):
+        raise CubeError(f"Layers are a list of names; got the string {layers!r}. Write layers=[{layers!r}].")
+    if isinstance(given, xr.DataArray):
+        cube = _split(with_axis_names(given), layers)
+    elif isinstance(given, xr.Dataset):
+        cube = _named(with_axis_names(given), layers)
+    else:
+        raise CubeError(_no_cube(given))
+    _refuse_reserved(cube)
+    _refuse_doubled_axes(cube)
+    cube = _with_plain_coordinates(_with_crs(cube))
+    changed = {name: with_packing(layer) for name, layer in cube.data_vars.items() if _is_layer(layer)}
+    different = {name: layer for name, layer in changed.items() if layer is not cube.data_vars[name]}
+    return _with_plain_attrs(cube.assign(different) if different else cube)
+
+
+def with_axis_names(given: Any) -> Any:
+    """The Dataset or array with dimensions y and x, where it has them under another usual name."""
+    for names in AXIS_NAMES:
+        if set(names) <= set(given.dims) and not {"y", "x"} & set(given.dims):
+            return given.rename(dict(zip(names, ("y", "x"), strict=True)))
+    return given
+
+
+def as_stored(cube: xr.Dataset, layers: Sequence[str]) -> xr.Dataset:
+    """Bring layers that xarray decoded back to the numbers that were stored, with their packing in the attributes; lazy.
+
+    So that a decoded cube has the same answers as the file, to the last bit. A number that is not near a whole one, as
+    after resampling, stays what it is.
+    """
+    return cube.assign({name: _encoded(cube[name]) for name in layers if _was_decoded(cube[name])})
+
+
+def _was_decoded(layer: xr.DataArray) -> bool:
+    scales = {"scale_factor", "add_offset"}
+    return layer.dtype.kind == "f" and bool(scales & set(layer.encoding)) and not scales & set(layer.attrs)
+
+
+def _encoded(layer: xr.DataArray) -> xr.DataArray:
+    packed = {key: float(layer.encoding[key]) for key in ("scale_factor", "add_offset") if key in layer.encoding}
+    stored = xr.apply_ufunc(
+        _stored_numbers,
+        layer,
+        kwargs={
+            "scale": packed.get("scale_factor", 1.0),
+            "offset": packed.get("add_offset", 0.0),
+            "is_whole": np.dtype(layer.encoding.get("dtype", "float32")).kind in "ui",
+        },
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    return layer.copy(data=stored.data).assign_attrs(packed)
+
+
+def _stored_numbers(values: NDArray[Any], *, scale: float, offset: float, is_whole: bool) -> NDArray[np.float32]:
+    stored = (values.astype(np.float64) - offset) / scale
+    if is_whole:
+        whole = np.rint(stored)
+        stored = np.where(np.abs(stored - whole) < _SNAP, whole, stored)
+    numbers: NDArray[np.float32] = stored.astype(np.float32)
+    return numbers
+
+
+def _is_layer(layer: xr.DataArray) -> bool:
+    return layer.name != "valid" and {"y", "x"} <= set(layer.dims)
+
+
+def _no_cube(given: object) -> str:
+    told = "A cube is an xarray.Dataset with one variable per layer, or a DataArray with a dimension of bands; got"
+    if isinstance(given, str | PathLike):
+        return f"{told} the path {fspath(given)!r}. Open it first, with rtsx.open_cube({fspath(given)!r})."
+    return f"{told} {type(given).__name__}. Open one with rtsx.open_cube(path)."
+
+
+def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
+    """One variable per band of an array, each with its own of what the array says of all."""
+    extra = [dim for dim in array.dims if dim not in ("time", "y", "x")]
+    if len(extra) > 1 or not {"y", "x"} <= set(array.dims):
+        raise CubeError(
+            f"An array of a cube is on (y, x), with time and one dimension of bands where it has them; got "
+            f"{dict(array.sizes)}. Select one entry of the others with array.isel(...), or rename the dimensions."
+        )
+    is_single = not extra
+    array = array.expand_dims("band") if is_single else array
+    dim = "band" if is_single else extra[0]
+    coordinate = _band_coordinate(array, dim)
+    names = _band_names(array, dim, layers)
+    variables = {}
+    for number, name in enumerate(names):
+        band = array.isel({dim: number}).transpose("time", "y", "x", missing_dims="ignore")
+        variables[name] = _variable(band, array.attrs, place=_place(number, coordinate), source=array.attrs)
+    stated = {*array.attrs, *array.encoding, *(word for one in variables.values() for word in one.attrs)}
+    if not is_single and not stated & set(MISSING):
+        _ask_for_nodata(array)
+    whole = {key: value for key, value in array.attrs.items() if key not in _OF_A_LAYER}
+    coords = array.isel({dim: 0}, drop=True).coords
+    return xr.Dataset(variables, coords={name: coords[name] for name in coords if name not in variables}, attrs=whole)
+
+
+def _place(number: int, coordinate: Sequence[Any]) -> tuple[int, int | None]:
+    """Where a band's value stands among those of an attribute, and of how many.
+
+    By the number of the band, which rioxarray counts from 1, because attributes keep their order when bands are selected.
+    """
+    if all(isinstance(one, int) and one > 0 for one in coordinate):
+        return coordinate[number] - 1, None
+    return number, len(coordinate)
+
+
+def _band_coordinate(array: xr.DataArray, dim: Any) -> list[Any]:
+    return array[dim].values.tolist() if dim in array.coords else [None] * array.sizes[dim]
+
+
+def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> list[str]:
+    coordinate = _band_coordinate(array, dim)
+    count = len(coordinate)
+    if layers is not None and len(layers) != count:
+        raise CubeError(
+            f"The array has {count} bands along {dim!r}; got {len(layers)} layers {list(layers)}. Name every one."
+        )
+    told = array.attrs.get("long_name")
+    names: list[Any] = list(layers or [])
+    if not names and all(isinstance(one, str) for one in coordinate):
+        names = list(coordinate)
+    if not names and count == 1 and isinstance(array.name, str) and not _NAMELESS.fullmatch(array.name):
+        names = [array.name]
+    if not names:
+        names = [_of_band(told, _place(number, coordinate)) for number in range(count)]
+    if len(set(names)) != count or not all(isinstance(one, str) and one for one in names):
+        raise CubeError(
+            f"The {count} bands along {dim!r} have no names of their own, only {list(coordinate)} and long_name {told!r}. Name "
+            f"them in their order: layers=['red', ...] in predict_cube, or array.expand_dims({dim!r}) where there is one, and "
+            f"array.assign_coords({dim}=['red', ...])."
+        )
+    reserved = sorted(set(names) & RESERVED_NAMES)
+    if reserved:
+        raise CubeError(
+            f"A layer cannot be called {', '.join(map(repr, reserved))}: the coordinates and the mask of a cube are. Give the "
+            f"bands {names} other names: layers=[...] in predict_cube, or array.assign_coords({dim}=[...])."
+        )
+    return names
+
+
+def _of_band(value: Any, place: tuple[int, int | None]) -> Any:
+    """What an attribute of several bands says of one; None where that cannot be known."""
+    number, count = place
+    if not isinstance(value, tuple | list | np.ndarray):
+        return value
+    if number < len(value) and count in (None, len(value)):
+        return value[number]
+    return value[0] if len(value) and all(one == value[0] for one in value) else None
+
+
+def _variable(
+    layer: xr.DataArray, words: Mapping[Any, Any], *, place: tuple[int, int | None], source: Mapping[Any, Any]
+) -> xr.Variable:
+    """One layer, with what attributes of several bands, `encoding` and stackstac's coordinates say of it."""
+    variable: xr.Variable = layer.variable.copy(deep=False)
+    variable.attrs = _stated(words, place=place, name=layer.name)
+    variable.encoding = _stated(layer.encoding, place=place, name=layer.name)
+    _state_stac(variable, layer, source=source)
+    return variable
+
+
+def _stated(words: Mapping[Any, Any], *, place: tuple[int, int | None], name: Any) -> dict[str, Any]:
+    """What attributes or an encoding of several bands say of one of them, in the words of one layer."""
+    found = {key: words[key] for key in (*MISSING, "dtype", "grid_mapping") if key in words}
+    for key, word in _PER_BAND.items():
+        value = _of_band(words.get(key), place)
+        if value is not None:
+            found[word] = value
+        elif words.get(key) is not None and word not in ("long_name", "units"):
+            raise CubeError(
+                f"The attribute {key} has {len(words[key])} values, {list(words[key])}: which is that of layer {name!r} cannot "
+                f"be known. Set {word} of each layer, such as cube['red'].attrs[{word!r}], and remove {key}."
+            )
+    return found
+
+
+def _state_stac(variable: xr.Variable, layer: xr.DataArray, *, source: Mapping[Any, Any]) -> None:
+    """Add what stackstac keeps of an item's `raster:bands` as a coordinate; it applies the scale where it gives float64."""
+    coord = layer.coords.get("raster:bands")
+    stated = coord.item() if coord is not None and coord.size == 1 else None
+    if not isinstance(stated, Mapping):
+        return
+    attrs, keys = variable.attrs, {"scale": "scale_factor", "offset": "add_offset"}
+    packed = {word: float(stated[key]) for key, word in keys.items() if stated.get(key) is not None}
+    if variable.dtype == np.float64:
+        variable.encoding |= packed | {"dtype": stated.get("data_type", "float32")}
+    else:
+        attrs |= {word: value for word, value in packed.items() if word not in attrs}
+    if stated.get("unit"):
+        attrs.setdefault("units", stated["unit"])
+    # Its fill_value stands where pixels are missing, and it does not say which one it was; 0 is what is usual for 0.
+    if variable.dtype.kind in "iu" and stated.get("nodata") == 0:
+        attrs.setdefault("nodata", 0)
+
+
+def _ask_for_nodata(array: xr.DataArray) -> None:
+    """Raise for integers that may have lost it: xarray forgets attributes in `to_dataarray`, stackstac its fill value."""
+    if array.dtype.kind not in "ui" or "rasterio_dtype" in array.encoding or "AREA_OR_POINT" in array.attrs:
+        return  # rioxarray says nothing of a file that has no nodata value
+    raise CubeError(
+        f"This array of {array.dtype} does not say which pixels are missing: stackstac does not name its fill_value, and "
+        "to_dataarray() forgets the attributes of the variables. Give the Dataset itself, or set array.attrs['nodata'] to the "
+        "value of missing pixels, None where there are none."
+    )
+
+
+def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
+    """A Dataset with the names, nodata and scale that `to_dataset` left on the whole given to its layers."""
+    found = {name: layer for name, layer in cube.data_vars.items() if _is_layer(layer)}
+    if len(found) == 1:
+        ((name, layer),) = found.items()
+        extra = set(layer.dims) - {"time", "y", "x"}
+        if len(extra) == 1 and not extra & _PREDICTED:
+            split = _split(layer.assign_attrs(cube.attrs | layer.attrs), layers)
+            return cube.drop_vars([name]).drop_dims(extra).assign(split.data_vars).assign_attrs(split.attrs)
+    names = list(found)
+    whole = {key: value for key, value in cube.attrs.items() if key in _OF_A_LAYER}
+    silent = [name for name, layer in found.items() if not _OF_A_LAYER & set(layer.attrs)]
+    dtypes = sorted({str(found[name].dtype) for name in silent})
+    if len(dtypes) > 1 and set(whole) - {"long_name", "units"}:
+        raise CubeError(
+            f"The attributes {whole} of the Dataset describe layers, but not all: {silent} are of {dtypes}. Set those of each "
+            "layer, such as cube['red'].attrs['scale_factor'], and remove them from cube.attrs."
+        )
+    changed = {}
+    for number, (name, layer) in enumerate(found.items()):
+        own = layer.attrs | (whole if name in silent else {})
+        if own != layer.attrs or {"scales", "offsets"} & {*own, *layer.encoding} or "raster:bands" in layer.coords:
+            variable = _variable(layer, own, place=_place(number, names), source=cube.attrs)
+            variable.attrs = {
+                key: value for key, value in layer.attrs.items() if key not in _OF_A_LAYER
+            } | variable.attrs
+            changed[name] = variable
+    if changed:
+        kept = {key: value for key, value in cube.attrs.items() if key not in whole or key == "long_name"}
+        cube = cube.assign(changed).drop_attrs(deep=False).assign_attrs(kept)
+    return cube.rename(_new_names(cube, names, layers))
+
+
+def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | None) -> dict[Any, str]:
+    """Names for layers that have only a number: those given, else what they are called by `long_name`."""
+    if layers is not None:
+        if len(layers) != len(names):
+            raise CubeError(
+                f"The Dataset has layers {names}; got the names {list(layers)}. Name every one, in this order."
+            )
+        return {old: new for old, new in zip(names, layers, strict=True) if old != new}
+    nameless = [name for name in names if not isinstance(name, str) or _NAMELESS.fullmatch(name)]
+    new = {name: cube[name].attrs.get("long_name") for name in nameless}
+    if all(isinstance(one, str) and one for one in new.values()) and len({*new.values(), *names}) == len(new) + len(
+        names
+    ):
+        return new
+    if all(isinstance(name, str) for name in nameless):
+        return {}  # as open_cube itself calls the bands of a file that does not describe them
+    raise CubeError(
+        f"Layers are called by their number, {nameless}. Name them in their order: layers=['red', ...] in predict_cube, or "
+        f"cube.rename({{{nameless[0]!r}: 'red', ...}})."
+    )
+
+
+def _refuse_reserved(cube: xr.Dataset) -> None:
+    taken = [name for name, layer in cube.variables.items() if {"y", "x"} <= set(layer.dims) and name in RESERVED_NAMES]
+    taken = [name for name in taken if name != "valid"]
+    if taken:
+        raise CubeError(
+            f"A layer cannot be called {', '.join(map(repr, taken))}: the coordinates of a cube are. Rename it, with "
+            f"cube.rename({{{taken[0]!r}: '{taken[0]}_layer'}})."
+        )
+
+
+def _refuse_doubled_axes(cube: xr.Dataset) -> None:
+    for name in ("y", "x"):
+        if name not in cube.coords or cube[name].ndim != 1 or cube[name].dtype.kind not in "iuf":
+            continue
+        steps = np.abs(np.diff(cube[name].values.astype(np.float64)))
+        if name in cube.dims and not cube.sizes[name]:
+            raise CubeError(
+                f"The cube has no pixel along {name!r}: its layers have no coordinate in common. Merge them with "
+                "xr.merge([...], join='override') where they lie on the same pixels, else warp one onto the other."
+            )
+        if steps.size and (steps < _NOISE * steps.max()).any():
+            raise CubeError(
+                f"Coordinate {name!r} has neighbours less than a thousandth of a pixel apart: layers of the same pixels, whose "
+                "coordinates were rounded differently, were merged, and every pixel is there twice. Merge them with "
+                "xr.merge([...], join='override')."
+            )
+
+
+def _with_crs(cube: xr.Dataset) -> xr.Dataset:
+    """The CRS in `spatial_ref`, also where it is in an attribute, in another grid mapping or in stackstac's `epsg`."""
+    if "spatial_ref" in cube.coords or not {"y", "x"} <= set(cube.coords) or cube.odc.crs is None:
+        return cube
+    placed: xr.Dataset = cube.odc.assign_crs(cube.odc.crs)
+    return placed
+
+
+def _with_plain_coordinates(cube: xr.Dataset) -> xr.Dataset:
+    """Coordinates of numbers, times and text: zones and periods to UTC, objects to JSON, dropped where that has no word."""
+    changed, dropped = {}, []
+    for name, coord in cube.coords.items():
+        if isinstance(coord.dtype, np.dtype) and coord.dtype.kind in "biufcMmSUT":
+            continue
+        values = _plain_values(list(np.asarray(coord.values, object).flat), is_axis=name in cube.dims)
+        if values is None:
+            dropped.append(name)
+        else:
+            changed[name] = (coord.dims, values.reshape(coord.shape), coord.attrs)
+    return cube.drop_vars(dropped).assign_coords(changed) if changed or dropped else cube
+
+
+def _plain_values(values: list[Any], *, is_axis: bool) -> NDArray[Any] | None:
+    if values and all(isinstance(one, pd.Period) for one in values):
+        values = [one.to_timestamp() for one in values]
+    if values and all(isinstance(one, date | np.datetime64) for one in values):  # datetimes and timestamps are dates
+        return np.asarray(pd.to_datetime(values, utc=True).tz_localize(None).values)
+    if all(isinstance(one, str) for one in values):
+        return np.array(values, str)
+    if all(isinstance(one, int | float | np.number) for one in values):
+        return np.array(values)
+    try:
+        texts = [json.dumps(one, default=_plain_number) for one in values]
+    except (TypeError, ValueError):
+        return np.array([str(one) for one in values]) if is_axis else None
+    return None if set(texts) == {"null"} else np.array(texts)
+
+
+def _plain_number(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+def _with_plain_attrs(cube: xr.Dataset) -> xr.Dataset:
+    """Attributes that can be stored: others become text, a transform its six numbers."""
+    odd = {key: value for key, value in cube.attrs.items() if not _is_plain(value)}
+    if not odd:
+        return cube
+    plain = {key: list(value)[:6] if isinstance(value, Affine) else str(value) for key, value in odd.items()}
+    return cube.assign_attrs(plain)
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value, default=_plain_number)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, Affine)
