@@ -1,7 +1,5 @@
 """`plan_campaign`: a recipe to a frozen plan; asks sources for the metadata of single cells, and reads no pixel."""
 
-import xarray as xr
-
 from rtsx.campaign.cell_choice import CellChoice, chosen_cells
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
@@ -9,7 +7,7 @@ from rtsx.campaign.refusals import require_fixed_sun, require_untimed
 from rtsx.campaign.sampling import opened_sample
 from rtsx.campaign.task_memory import TaskMemory
 from rtsx.campaign.tiling import campaign_tiling
-from rtsx.cube import geobox_of, layer_names, pixel_m
+from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.description import describe_recipe
 from rtsx.errors import CampaignError
 from rtsx.inference.members import check_runtime, ensemble, habits_of, warn_of_pixel_size
@@ -73,7 +71,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
         dtype="uint8",
     )
     packings_of(bundles, sample, layers=prediction.layers)
-    _warn_of_pixels(bundles, sample, scales=spec.scales)
+    warn_of_pixel_size(bundles, geobox_of(sample), scales=spec.scales)
     return CampaignPlan(
         name=recipe.name,
         year=recipe.year,
@@ -144,7 +142,3 @@ def _described(recipe: CampaignRecipe) -> dict[str, object]:
     """The layers' recipe without what changes no pixel of a cell: its own region, and the chunks of its reads."""
     described = describe_recipe(recipe.cube)
     return {name: value for name, value in described.items() if name not in ("region", "chunk")}
-
-
-def _warn_of_pixels(bundles: tuple[ModelBundle, ...], sample: xr.Dataset, *, scales: tuple[float, ...]) -> None:
-    warn_of_pixel_size(bundles, pixel_m(geobox_of(sample)), scales=scales)

@@ -1,6 +1,8 @@
 """Where a Dataset lies: its geobox, its lattice, and the coordinates that say so."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from pyproj import Geod, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
 from rtsx.errors import CubeError
 
@@ -18,21 +22,33 @@ __all__ = [
     "crs_name",
     "describe_geobox",
     "geobox_of",
+    "ground_pixel_m",
     "is_regular",
     "lattice_origin",
     "pixel_m",
+    "require_ground",
+    "stated_geobox",
     "window_of",
     "with_georeference",
+    "with_pixel_centres",
 ]
+
+_TOLERANCE = 0.05
+"""Pixels by which coordinates and a stated transform may differ: files round their numbers."""
+
+
+_TRANSFORMS = {"transform": (0, 1, 2, 3, 4, 5), "GeoTransform": (1, 2, 0, 4, 5, 3)}
+"""Attributes that state a transform, and where in them the numbers a to f of an `Affine` are."""
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
-    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates.
+    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates; see `stated_geobox`.
 
     Raises
     ------
     CubeError
-        There is no CRS, or coordinates `y` and `x` are missing or one pixel long without a stored transform.
+        There is no CRS or none with a place on Earth, coordinates `y` and `x` are missing or one pixel long without a stored
+        transform, or a stored transform contradicts them.
     """
     for name in ("y", "x"):
         if name not in cube.dims or name not in cube.coords:
@@ -41,17 +57,139 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
                 f"dimensions {dict(cube.sizes)} and coordinates {sorted(map(str, cube.coords))}. "
                 "Rename them with cube.rename(...)."
             )
-    if cube.odc.crs is None or "spatial_ref" not in cube.coords:
+    try:
+        crs = cube.odc.crs
+    except RuntimeError as error:
+        raise CubeError(
+            f"The CRS or transform of this cube cannot be read: {error.__cause__ or error}. "
+            "Write them anew with cube = cube.drop_vars('spatial_ref').rio.write_crs('EPSG:...')."
+        ) from error
+    if crs is None or "spatial_ref" not in cube.coords:
         raise CubeError(
             "A cube needs a CRS in a coordinate 'spatial_ref'. Give it with cube.rio.write_crs('EPSG:...')."
         )
+    require_ground(crs, "This cube", cure="cube.rio.write_crs('EPSG:...')")
     geobox: GeoBox | None = cube.odc.geobox
     if geobox is None:
         raise CubeError(
             f"The transform of this cube cannot be told from its coordinates (shape {dict(cube.sizes)}). "
             "Give it with cube.rio.write_transform(transform)."
         )
+    return stated_geobox(cube, geobox)
+
+
+def require_ground(crs: CRS | None, what: str, *, cure: str) -> None:
+    """Raise unless a CRS has longitudes and latitudes: an engineering, vertical or geocentric one has no map.
+
+    Raises
+    ------
+    CubeError
+        Says what kind of CRS it is.
+    """
+    if crs is not None and not (crs.projected or crs.geographic):
+        raise CubeError(
+            f"{what} has the CRS {crs.proj.name!r}, of type {crs.proj.type_name!r}; a projected or geographic one is "
+            "needed, because others do not say where on Earth a pixel lies. Bring the image onto the ground with control points (gdal_translate "
+            f"-gcp, then gdalwarp -t_srs EPSG:...); where its coordinates are those of a known CRS already, write it with {cure}."
+        )
+
+
+def stated_geobox(cube: xr.Dataset | xr.DataArray, geobox: GeoBox) -> GeoBox:
+    """The geobox of coordinates, checked against `GeoTransform` and `transform` in attributes, which say the same in other words.
+
+    A part of a raster, or one made coarser by a whole number, agrees with the transform of the whole. The corners of pixels that
+    stackstac gives as coordinates are known by its attributes, and put right.
+
+    Parameters
+    ----------
+    cube
+        Holds the attributes.
+    geobox
+        What `y` and `x` say, taken for centres of pixels.
+
+    Raises
+    ------
+    CubeError
+        They contradict each other, by a part of a pixel or in the size of pixels.
+    """
+    stated = [(*one, _disagreement(geobox, one[-1])) for one in _stated_transforms(cube)]
+    for owner, key, _, found in stated:
+        if found == (0.5, 0.5) and key == "transform" and {"spec", "resolution", "resolution_xy"} & set(owner.attrs):
+            return stated_geobox(cube, GeoBox(geobox.shape, geobox.affine * Affine.translation(0.5, 0.5), geobox.crs))
+    for owner, key, _, found in stated:
+        if found is None:
+            continue
+        what = f"cube{'' if owner is cube else f'[{owner.name!r}]'}.attrs[{key!r}]"
+        cure = f"If the coordinates are right, remove the attribute: `del {what}`"
+        if isinstance(found, str):
+            raise CubeError(f"The coordinates y and x and {what} contradict each other: {found}. {cure}.")
+        if all(other is not None for *_, other in stated):
+            x, y = found[0] * geobox.affine.a, found[1] * geobox.affine.e
+            cure += f"; if the transform is right, move them: `cube = cube.assign_coords(x=cube.x + {x:.10g}, y=cube.y + {y:.10g})`"
+        raise CubeError(
+            f"The coordinates y and x and {what} contradict each other: taken for centres of pixels, coordinates lie "
+            f"({-found[0]:.3g}, {-found[1]:.3g}) pixels (x, y) beside those of the transform. {cure}."
+        )
     return geobox
+
+
+def _stated_transforms(cube: xr.Dataset | xr.DataArray) -> Iterator[tuple[Any, str, Affine]]:
+    """Who states a transform, under which key, and the transform; identity is what files say that have none."""
+    layers = cube.data_vars.values() if isinstance(cube, xr.Dataset) else ()
+    for owner in chain([cube], layers, cube.coords.values()):
+        for key, order in _TRANSFORMS.items():
+            value = owner.attrs.get(key)
+            words = re.findall(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?", value) if isinstance(value, str) else value
+            try:
+                numbers = np.asarray(() if words is None else words, np.float64).ravel()
+            except (TypeError, ValueError):
+                continue
+            if len(numbers) in (6, 9) and np.isfinite(numbers).all():
+                affine = Affine(*(float(numbers[place]) for place in order))
+                if not affine.is_identity and affine.a and affine.e:
+                    yield owner, key, affine
+
+
+def _disagreement(geobox: GeoBox, stated: Affine) -> str | tuple[float, float] | None:
+    """How coordinates differ from a transform: in words, or in pixels (x, y) to be added to them; None where they agree."""
+    own = geobox.affine
+    if own.b or own.d:
+        return None  # coordinates of a rotated raster are made of its transform
+    if stated.b or stated.d:
+        return f"the transform {tuple(stated)[:6]} is rotated, and coordinates along y and x are not"
+    off = []
+    for name, step, first, size, pixel, corner in (
+        ("x", own.a, own.c, geobox.shape.x, stated.a, stated.c),
+        ("y", own.e, own.f, geobox.shape.y, stated.e, stated.f),
+    ):
+        times = abs(step / pixel)
+        whole = round(times)
+        if whole < 1 or abs(times - whole) * size > _TOLERANCE * whole:
+            return f"coordinates along {name} step by {step:.10g}, and the transform has pixels of {pixel:.10g}"
+        edge, centre = (first - corner) / pixel, (first + step / 2 - corner) / pixel - 0.5
+        # Every n-th pixel has its centre on a pixel's, the mean of n pixels its edges on their edges.
+        beside = min((edge - round(edge), centre - round(centre)), key=abs) if whole > 1 else edge - round(edge)
+        off.append(0.0 if abs(beside) <= _TOLERANCE else -beside * pixel / step)
+    if not any(off):
+        return None
+    # Half a pixel either way is one lattice; corners are the upper left ones by custom.
+    x, y = (0.5 if abs(abs(one) - 0.5) <= _TOLERANCE else float(one) for one in off)
+    return x, y
+
+
+def with_pixel_centres(cube: xr.Dataset) -> xr.Dataset:
+    """The same Dataset where coordinates are centres of pixels; else with those of `geobox_of`."""
+    centres = geobox_of(cube)
+    shift = ~cube.odc.geobox.affine * centres.affine
+    if abs(shift.c) < _TOLERANCE and abs(shift.f) < _TOLERANCE:
+        return cube
+    affine = centres.affine
+    return cube.assign_coords(
+        {
+            name: cube[name].copy(data=first + step * (np.arange(cube.sizes[name]) + 0.5))
+            for name, first, step in (("y", affine.f, affine.e), ("x", affine.c, affine.a))
+        }
+    )
 
 
 def lattice_origin(cube: xr.Dataset) -> tuple[float, float]:
@@ -113,8 +251,42 @@ def window_of(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int], *
     return GeoBox((bottom - top + 2 * halo, right - left + 2 * halo), affine, geobox.crs)
 
 
+def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
+    """Height and width (y, x) in m of the pixel in the middle of a raster, along geodesics: a map may stretch them.
+
+    Examples
+    --------
+    >>> mercator = GeoBox((100, 100), Affine(3, 0, -15028131, 0, -3, 10857000), "EPSG:3857")
+    >>> [round(side, 2) for side in ground_pixel_m(mercator)]
+    [1.06, 1.06]
+    """
+    crs, affine = geobox.crs, geobox.affine
+    height, width = geobox.shape
+    # North-south and west-east through the middle.
+    columns, rows = width / 2 + np.array([0, 0, -0.5, 0.5]), height / 2 + np.array([-0.5, 0.5, 0, 0])
+    x, y = affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f
+    try:
+        assert crs is not None  # every cube has one
+        lonlat = crs.proj.geodetic_crs
+        assert lonlat is not None  # a projected or geographic one has
+        lon, lat = Transformer.from_crs(crs.proj, lonlat, always_xy=True).transform(x, y)
+        geodesic = lonlat.get_geod() or Geod(ellps="WGS84")
+        _, _, (along_y, along_x) = geodesic.inv(
+            lon[::2], np.clip(lat[::2], -90, 90), lon[1::2], np.clip(lat[1::2], -90, 90)
+        )
+    except (CRSError, ProjError):
+        along_y = along_x = np.nan
+    if np.isfinite([along_y, along_x]).all() and along_y > 0 and along_x > 0:
+        return float(along_y), float(along_x)
+    # Beyond the edge of the projection there is no ground, and the map's own unit is all there is.
+    return pixel_m(geobox), pixel_m(geobox) * abs(affine.a / affine.e)
+
+
 def pixel_m(geobox: GeoBox) -> float:
-    """Height of a pixel on the ground, m; in degrees by the length of a meridian, 111.2 km a degree."""
+    """Height of a pixel by the map, m, the same wherever it lies; in degrees by the length of a meridian, 111.2 km a degree.
+
+    For distances in pixels, which have to be equal in all parts of a raster; see `ground_pixel_m`.
+    """
     if geobox.crs is not None and geobox.crs.geographic:
         return abs(float(geobox.affine.e)) * 111_195.0
     return abs(float(geobox.affine.e)) * float(CRS(str(geobox.crs)).proj.axis_info[0].unit_conversion_factor)

@@ -16,6 +16,7 @@ from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
 
 __all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_window"]
@@ -95,9 +96,11 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
         with rasterio.Env(**_options(name)), rasterio.open(name) as file:
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, f"CRS {file.crs}, transform {tuple(file.transform)[:6]}")
+            geobox = _geobox_of(file)
+            require_ground(geobox.crs, name, cure="gdal_edit.py -a_srs EPSG:...")
             return RasterHeader(
                 path=name,
-                geobox=_geobox_of(file),
+                geobox=geobox,
                 dtypes=tuple(file.dtypes),
                 nodata=tuple(file.nodatavals),
                 descriptions=tuple(file.descriptions),

@@ -9,7 +9,7 @@ import xarray as xr
 from odc.geo.crs import CRS
 
 from rtsx.cube.conventions import as_cube
-from rtsx.cube.georeference import geobox_of, with_georeference
+from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.rasters import AUTO_CHUNK
 from rtsx.cube.validation import layer_names
 from rtsx.cube.window import cell_window
@@ -40,7 +40,7 @@ def open_store(
         mask_and_scale=False,
     )
     try:
-        cube = _turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path)))
+        cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
         geobox = geobox_of(cube)
     except CubeError as error:
         raise CubeError(f"{path}: {error}") from error

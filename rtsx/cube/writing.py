@@ -11,7 +11,7 @@ from dask.diagnostics.progress import ProgressBar
 
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.destination import staged_store
-from rtsx.cube.georeference import geobox_of
+from rtsx.cube.georeference import geobox_of, with_pixel_centres
 from rtsx.cube.levels import level_below, levels_of, root_attrs, write_level
 from rtsx.cube.storage import StoragePlan, plan_storage
 from rtsx.cube.validation import layer_names, validate_georeference
@@ -71,6 +71,7 @@ def write_cube(
     if not layer_names(cube) and "valid" not in cube:
         raise CubeError(f"There is nothing on (y, x) to write in {list(cube.data_vars)}.")
     target = str(path)
+    cube = with_pixel_centres(cube)
     geobox = geobox_of(cube)
     plan = plan_storage(geobox.shape.yx, _chunk_lengths(cube), chunk=chunks, shard=shards)
     levels = levels_of(geobox, overviews=overviews)

@@ -64,9 +64,9 @@ def measure(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
 
 
 def centroids(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
-    """Return latitude and longitude, in degrees, of the outlines' centres of mass in `crs`."""
+    """Return latitude and longitude, from -180 to 180 degrees, of the outlines' centres of mass in `crs`."""
     lon, lat = to_lonlat(crs)(shapely.get_coordinates(shapely.centroid(outlines))).T
-    return lat, lon
+    return lat, np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
 
 
 def largest_pixel_m2(placement: Placement) -> float:

@@ -4,6 +4,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil, lcm
 
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.georeference import crs_name, ground_pixel_m
 from rtsx.errors import BundleError, PixelSizeWarning, PlanError
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
@@ -90,29 +93,40 @@ def check_units(bundles: Sequence[ModelBundle], packings: Mapping[str, Packing],
                 )
 
 
-def warn_of_pixel_size(bundles: Sequence[ModelBundle], pixel: float, *, scales: Sequence[float]) -> None:
+def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales: Sequence[float]) -> None:
     """Warn of pixels that no member has learnt: objects then look larger or smaller to it than any it was shown.
 
     Parameters
     ----------
     bundles
         The members; those that do not say what they have learnt are not judged.
-    pixel
-        Height of the cube's pixels on the ground, m.
+    geobox
+        The cube's; measured on the ground in its middle.
     scales
         Sizes at which tiles are shown; one that makes up for the difference is as good as the right pixel.
     """
+    sides = ground_pixel_m(geobox)
     for bundle in bundles:
         if bundle.pixel_m is None:
             continue
-        ratios = [pixel / scale / bundle.pixel_m for scale in scales]
-        if not any(1 / _MOST_DIFFERENT <= ratio <= _MOST_DIFFERENT for ratio in ratios):
-            warnings.warn(
-                f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {pixel:g} m: objects look "
-                f"{ratios[0]:.2g} times as small to it. Open the cube at {bundle.pixel_m:g} m.",
-                PixelSizeWarning,
-                stacklevel=3,
-            )
+        ratios = [[side / scale / bundle.pixel_m for side in sides] for scale in scales]
+        if any(min(pair) >= 1 / _MOST_DIFFERENT and max(pair) <= _MOST_DIFFERENT for pair in ratios):
+            continue
+        size = " by ".join(dict.fromkeys(f"{side:.3g}" for side in sides))
+        steps = [
+            abs(step) * bundle.pixel_m / side
+            for step, side in zip((geobox.affine.e, geobox.affine.a), sides, strict=True)
+        ]
+        unit = geobox.crs.units[0] if geobox.crs is not None else "units"
+        resolution = " by ".join(dict.fromkeys(f"{step:.3g}" for step in steps))
+        smallness = " by ".join(dict.fromkeys(f"{ratio:.2g}" for ratio in ratios[0]))
+        warnings.warn(
+            f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {size} m "
+            f"on the ground: objects look {smallness} times as small to it. Open the cube at a resolution of {resolution} "
+            f"{unit} of {crs_name(geobox.crs)}.",
+            PixelSizeWarning,
+            stacklevel=3,
+        )
 
 
 def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:

@@ -5,7 +5,8 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from rtsx.cube import as_cube, as_stored, geobox_of, lattice_origin, layer_names, pixel_m, validate_cube
+from rtsx.cube import as_cube, as_stored, geobox_of, lattice_origin, layer_names, validate_cube
+from rtsx.cube.georeference import with_pixel_centres
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
@@ -122,11 +123,12 @@ def predict_cube(
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
     cube = as_cube(cube, layers=layers)
     validate_cube(cube)
+    cube = with_pixel_centres(cube)
     needed = needed_layers(bundles, layer_names(cube))
     cube = as_stored(cube, needed)
     packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
     check_turns(bundles, augment)
-    warn_of_pixel_size(bundles, pixel_m(geobox_of(cube)), scales=scales)
+    warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
     tiling = chosen_tiling(
         (cube.sizes["y"], cube.sizes["x"]),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from rtsx.cube import geobox_of, pixel_m
+from rtsx.cube import geobox_of
+from rtsx.cube.georeference import ground_pixel_m
 from rtsx.labels import IGNORED
 from rtsx.model import ModelBundle
 from rtsx.training.ahead import ReadAhead
@@ -68,7 +69,7 @@ def finish(plan: TrainingPlan, checkpoint: Checkpoint, *, test: TileIndex | None
         tile=recipe.tile,
         overlap=recipe.overlap,
         fill=recipe.fill,
-        pixel_m=float(np.median([pixel_m(geobox_of(scene.cube)) for scene in recipe.training])),
+        pixel_m=round(float(np.median([ground_pixel_m(geobox_of(scene.cube)) for scene in recipe.training])), 3),
         id=recipe.id,
     )
     validation = None

@@ -151,5 +151,5 @@ def test_a_region_without_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_pixels_than_a_bundle_has_learnt_are_told(tmp_path: Path) -> None:
-    with pytest.warns(PixelSizeWarning, match="has learnt pixels of 3 m, and the cube has 10 m"):
+    with pytest.warns(PixelSizeWarning, match=r"has learnt pixels of 3 m, and the cube has \S+ m on the ground"):
         refused(tmp_path, bundles=(replace(make_bundle(), pixel_m=3.0),))

@@ -35,6 +35,16 @@ def test_the_pole_and_the_antimeridian_are_ordinary_places(center):
     assert area[0] == pytest.approx(9e6, rel=1e-5)
 
 
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+@pytest.mark.parametrize("lon", [-180.0, -140.0, 0.0, 179.99])
+def test_centroids_have_longitudes_within_180_whatever_turn_the_outlines_are_in(lon, turn):
+    outline = np.array([shapely.box(lon + turn - 1e-3, 70, lon + turn + 1e-3, 70.001)], object)
+    lat, found = centroids(outline, CRS.from_epsg(4326))
+    assert lat[0] == pytest.approx(70.0005)
+    assert -180 <= found[0] <= 180
+    assert np.cos(np.radians(found[0] - lon)) == pytest.approx(1)
+
+
 def test_no_outlines_have_no_measures():
     assert [values.tolist() for values in measure(np.empty(0, object), POLAR)] == [[], []]
 

@@ -307,7 +307,8 @@ def test_a_prediction_says_where_its_lattice_begins() -> None:
 def test_pixels_of_another_size_are_warned_of_unless_a_scale_makes_up_for_it() -> None:
     cube = make_cube()  # 3 m
     with pytest.warns(
-        PixelSizeWarning, match=r"has learnt pixels of 10 m, and the cube has 3 m: .*Open the cube at 10 m"
+        PixelSizeWarning,
+        match=r"has learnt pixels of 10 m, and the cube has 2.99 m .*resolution of 10 metre of EPSG:32608",
     ):
         predict_cube(cube, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=6.0), scales=(1.0, 0.5), **OPTIONS)

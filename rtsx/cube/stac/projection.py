@@ -54,6 +54,8 @@ def _crs(stated: Mapping[str, Any]) -> str | None:
             crs = CRS.from_user_input(value)
         except CRSError:
             continue
+        if not (crs.is_projected or crs.is_geographic):
+            continue  # the file's own header then says what it is
         return str(value) if key == "proj:code" else f"EPSG:{value}" if key == "proj:epsg" else _crs_name(crs)
     return None
 

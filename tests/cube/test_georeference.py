@@ -1,0 +1,152 @@
+"""Where a Dataset lies: what says so has to agree, and pixels are measured on the ground."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube import geobox_of, open_cube, validate_cube, write_cube
+from rtsx.cube.georeference import ground_pixel_m, with_georeference, with_pixel_centres
+from rtsx.errors import CubeError, GridError
+from rtsx.grid import Grid
+
+LOCAL = 'LOCAL_CS["Arbitrary",UNIT["metre",1]]'
+TRUE = Affine(3.0, 0.0, 500000.0, 0.0, -3.0, 7700000.0)
+STATES: dict[str, Callable[[xr.Dataset, Affine], xr.Dataset]] = {
+    "GeoTransform": lambda cube, affine: cube.rio.write_transform(affine),
+    "transform": lambda cube, affine: cube.assign_attrs(transform=affine),
+    "transform of a layer": lambda cube, affine: _with_attrs(cube, "red", transform=tuple(affine)[:6]),
+    "transform as text": lambda cube, affine: cube.assign_attrs(transform=repr(affine)),
+}
+
+
+def _with_attrs(cube: xr.Dataset, name: str, **attrs: Any) -> xr.Dataset:
+    return (
+        cube.assign_coords({name: cube[name].assign_attrs(attrs)})
+        if name in cube.coords
+        else cube.assign({name: cube[name].assign_attrs(attrs)})
+    )
+
+
+def make_cube(affine: Affine = TRUE, shape: tuple[int, int] = (12, 20), crs: str = "EPSG:32608") -> xr.Dataset:
+    pixels = np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape)
+    return with_georeference(
+        {"red": xr.Variable(("y", "x"), pixels)}, GeoBox(shape, affine, crs), lattice_origin=(affine.c, affine.f)
+    )
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("shift", [(0.5, 0.5), (-0.5, -0.5), (0.25, 0.0), (0.0, -0.3)])
+def test_coordinates_beside_a_stated_transform_are_refused_in_pixels(
+    state: Callable[[xr.Dataset, Affine], xr.Dataset], shift: tuple[float, float]
+) -> None:
+    bare = make_cube().drop_vars("spatial_ref").rio.write_crs("EPSG:32608")
+    cube = state(bare, TRUE * Affine.translation(*shift))
+    with pytest.raises(
+        CubeError, match=r"contradict each other.*pixels \(x, y\) beside.*del cube.*assign_coords"
+    ) as refused:
+        validate_cube(cube)
+    told = str(refused.value)
+    # Both cures are typed as they stand.
+    removed = cube.copy()
+    exec(told.split("`")[1], {"cube": removed})
+    assert geobox_of(removed).affine == TRUE
+    moved: dict[str, Any] = {"cube": cube}
+    exec(told.split("`")[3], moved)
+    beside = ~(TRUE * Affine.translation(*shift)) * geobox_of(moved["cube"]).affine
+    assert (beside.c, beside.f) == pytest.approx((round(beside.c), round(beside.f)), abs=1e-6)
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda cube: cube,
+        lambda cube: cube.isel(y=slice(3, 9), x=slice(5, None)),
+        lambda cube: cube.isel(y=slice(0, None, 2), x=slice(1, None, 2)),
+        lambda cube: cube.isel(x=slice(None, None, 3)),
+        lambda cube: cube.coarsen(y=2, x=4).mean(),
+        lambda cube: cube.isel(y=slice(4, 5), x=slice(4, 5)),
+        lambda cube: cube.astype("float32") * 2,
+    ],
+    ids=["whole", "part", "every second", "one axis thinned", "coarser", "one pixel", "arithmetic"],
+)
+def test_parts_of_a_raster_agree_with_the_transform_of_the_whole(
+    state: Callable[[xr.Dataset, Affine], xr.Dataset], part: Callable[[xr.Dataset], xr.Dataset]
+) -> None:
+    cube = part(state(make_cube(), TRUE))
+    validate_cube(cube)
+    centre = geobox_of(cube).affine * (0.5, 0.5)
+    assert centre == pytest.approx((float(cube.x[0]), float(cube.y[0])))
+
+
+def test_a_grid_mapping_that_cannot_be_read_is_refused() -> None:
+    cube = _with_attrs(make_cube(), "spatial_ref", GeoTransform=[500000.0, 3.0, 0.0, 7700000.0, 0.0, -3.0])
+    with pytest.raises(CubeError, match=r"cannot be read: .*drop_vars"):
+        validate_cube(cube)
+    validate_cube(cube.drop_vars("spatial_ref").rio.write_crs("EPSG:32608"))
+
+
+def test_coordinates_that_one_transform_supports_are_not_to_be_moved() -> None:
+    cube = make_cube().assign_attrs(transform=TRUE * Affine.translation(0.5, 0.5))
+    with pytest.raises(CubeError, match=r"`del cube.attrs\['transform'\]`\.$"):
+        validate_cube(cube)
+
+
+def test_pixels_of_another_size_than_stated_are_refused() -> None:
+    for size in (2.0, 4.0, 3.1):
+        with pytest.raises(CubeError, match=rf"step by 3, and the transform has pixels of {size:g}.*`del cube"):
+            validate_cube(make_cube().assign_attrs(transform=Affine(size, 0, 500000, 0, -size, 7700000)))
+    with pytest.raises(CubeError, match="is rotated"):
+        validate_cube(make_cube().assign_attrs(transform=Affine(3, 1, 500000, 1, -3, 7700000)))
+
+
+def test_what_states_no_transform_is_passed_over() -> None:
+    for value in ("log", "log10 of 3", Affine.identity(), [1, 2], None, np.nan, {"a": 1}):
+        validate_cube(make_cube().assign_attrs(transform=value))
+
+
+def test_corners_that_stackstac_gives_as_coordinates_are_put_right(tmp_path: Path) -> None:
+    right = make_cube()
+    attrs = {"transform": TRUE, "resolution": 3.0}
+    corners = right.assign_coords(x=right.x - 1.5, y=right.y + 1.5).assign_attrs(attrs)
+    assert geobox_of(corners).affine == TRUE
+    xr.testing.assert_equal(with_pixel_centres(corners), right)
+    assert with_pixel_centres(right) is right
+    write_cube(corners.drop_attrs(deep=False).assign_attrs(attrs | {"transform": list(TRUE)[:6]}), tmp_path / "a.zarr")
+    xr.testing.assert_equal(open_cube(tmp_path / "a.zarr").compute(), right)
+
+
+def test_a_crs_without_a_place_on_earth_is_refused_at_every_door(write_tif: Any) -> None:
+    path = write_tif("local.tif", np.ones((1, 64, 64), np.uint8), crs=LOCAL)
+    with pytest.raises(CubeError, match=r"local.tif has the CRS 'Arbitrary'.*'Engineering CRS'.*gdalwarp.*gdal_edit"):
+        open_cube(path)
+    for crs in (LOCAL, "EPSG:4978", "EPSG:5773"):
+        cube = make_cube().drop_vars("spatial_ref").rio.write_crs(crs)
+        with pytest.raises(CubeError, match=r"This cube has the CRS .*cube.rio.write_crs"):
+            validate_cube(cube)
+        with pytest.raises(GridError, match="projected or geographic"):
+            Grid(crs, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "expected"),
+    [
+        ("EPSG:3857", Affine(3, 0, -15028131, 0, -3, 10857000), (1.06, 1.06)),
+        ("EPSG:3857", Affine(12, 0, -15028131, 0, -3, 10857000), (1.06, 4.24)),
+        ("EPSG:3395", Affine(8.5, 0, -15028131, 0, -8.5, 10857000), (3.02, 3.02)),
+        ("EPSG:4326", Affine(1e-3, 0, -135, 0, -1e-3, 70), (111.6, 38.2)),
+        ("EPSG:4326", Affine(1e-3, 0, 225, 0, -1e-3, 70), (111.6, 38.2)),
+        ("EPSG:3413", Affine(3, 0, 0, 0, -3, -2_200_000), (3.0, 3.0)),
+        ("EPSG:3413", Affine(3, 0, -3, 0, -3, 3), (3.09, 3.09)),
+        ("EPSG:2225", Affine(10, 0, 6_000_000, 0, -10, 2_200_000), (3.05, 3.05)),
+        ("EPSG:32608", Affine(3, 0, 1e13, 0, -3, 1e13), (3.0, 3.0)),
+    ],
+)
+def test_pixels_are_measured_on_the_ground(crs: str, affine: Affine, expected: tuple[float, float]) -> None:
+    assert ground_pixel_m(GeoBox((4, 4), affine, crs)) == pytest.approx(expected, rel=0.01)
