@@ -1,15 +1,20 @@
 """`build_cube` for configs: the resolved YAML is stored in the store and beside it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
+
+import zarr
 
 from rtsx.config.files import load_cube_config
 from rtsx.config.opening import is_config
 from rtsx.cube import building
+from rtsx.cube.destination import staged_file
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.zarr import file_system
-from rtsx.errors import ConfigError
+from rtsx.cube.zarr import file_system, is_url, store_of
+from rtsx.errors import ConfigError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
 
 __all__ = ["Build", "build_cube"]
@@ -40,8 +45,9 @@ def build_cube(
     source
         Path of a YAML config, or a recipe.
     path
-        Local path, or a URL that fsspec knows. Workers on other machines have to reach it under the same name. The
-        resolved config goes into the store, and beside it under the same name with ``.yaml``.
+        Local path, or a URL that fsspec knows; ends in ``.zarr``. Workers on other machines have to reach it under the same
+        name. The resolved config goes into the store, and beside it under the same name with ``.yaml``; a file of that name
+        that is not such a config of this store is never replaced.
     cell
         Ground; None for the config's region.
     layout
@@ -68,9 +74,9 @@ def build_cube(
     CubeError
         The store was begun from another recipe, a source finds nothing, or an image cannot be read.
     OutputExistsError
-        Something else is there.
+        Something else is there, or another config beside it, or another process is building it.
     OutputNotWritableError
-        Nothing can be written there, or the disk is full; what is done stays done.
+        The name does not end in ``.zarr``, nothing can be written there, or the disk is full; what is done stays done.
     """
     if isinstance(source, CubeRecipe):
         recipe, text = source, ""
@@ -82,6 +88,9 @@ def build_cube(
         text = (resolved if cell is None else resolved.changed(region={"cell": cell.id})).to_yaml()
     else:
         raise ConfigError(f"A cube is built from a YAML file; got {source!s}. Its name ends in .yaml or .yml.")
+    sidecar = f"{str(path).rstrip('/')}.yaml"
+    if text:
+        _require_free(sidecar, text, store=str(path), options=storage_options or {})
     build = building.build_cube(
         recipe,
         path,
@@ -94,6 +103,36 @@ def build_cube(
         storage_options=storage_options,
     )
     if text:
-        system, root = file_system(str(path).rstrip("/"), storage_options or {})
-        system.pipe_file(f"{root}.yaml", text.encode())
+        _write(sidecar, text, options=storage_options or {})
     return build
+
+
+def _require_free(sidecar: str, text: str, *, store: str, options: Mapping[str, Any]) -> None:
+    """Raise unless the resolved config may be written beside a store: nothing is there, or what a build wrote."""
+    if not store.rstrip("/").endswith(".zarr"):
+        raise OutputNotWritableError(
+            f"A cube is built into a Zarr store, and the name of one ends in .zarr; got {store}. Use {store.rstrip('/')}.zarr."
+        )
+    system, path = file_system(sidecar, options)
+    if not system.exists(path):
+        return
+    there = system.cat_file(path).decode(errors="replace") if system.isfile(path) else None
+    built = ""
+    with suppress(Exception):  # whatever is wrong with the store, it does not know the file
+        group = zarr.open_group(store_of(store, options, read_only=True), mode="r", use_consolidated=False)
+        built = str(group["build"].attrs["config"])
+    if there not in (text, built or text):
+        raise OutputExistsError(
+            f"{sidecar} exists and holds another config than the one that is stored beside {store} under this name. Move it "
+            "away, or build under another name."
+        )
+
+
+def _write(sidecar: str, text: str, *, options: Mapping[str, Any]) -> None:
+    """Write the config, all of it or nothing."""
+    if is_url(sidecar):
+        system, path = file_system(sidecar, options)
+        system.pipe_file(path, text.encode())
+        return
+    with staged_file(Path(sidecar.removeprefix("file://")), overwrite=True) as stage:
+        stage.write_text(text, encoding="utf-8")

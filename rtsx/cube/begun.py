@@ -4,9 +4,11 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 __all__ = ["Begun", "alone", "begin", "begun_store", "failures_told", "remove_leavings", "remove_store", "say"]
 
+_LOCK_S = 60
+"""Seconds after its last sign of life at which a build on an object store counts as dead."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -37,10 +41,12 @@ class Begun:
     """Whether all of it is there."""
     images: dict[str, list[str]]
     """Ids of the images by source."""
+    stamps: dict[str, dict[str, list[str]]]
+    """What told then that they are the same, as `image_stamps` gives it; empty in stores of earlier versions."""
 
 
 def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str, Any]) -> Begun | None:
-    """The store that is there and was begun from this very recipe; None where nothing is.
+    """The store that is there and was begun from this very recipe; None where nothing is, or no part could be built yet.
 
     Raises
     ------
@@ -63,7 +69,6 @@ def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str,
         )
     assert isinstance(record, Mapping)  # we wrote it
     if record["state"] == "preparing":  # stopped before there was a place for any part
-        remove_store(target, options)
         return None
     details: Any = group["build"].attrs.asdict()
     found = difference(details["recipe"], described)
@@ -72,7 +77,7 @@ def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str,
             f"{target} was begun from another recipe: {found}. Build into another path, or start again with "
             "overwrite=True."
         )
-    return Begun(group, group.attrs.get(COMPLETE) is True, details["images"])
+    return Begun(group, group.attrs.get(COMPLETE) is True, details["images"], details.get("stamps", {}))
 
 
 def remove_store(target: str, options: Mapping[str, Any]) -> None:
@@ -124,28 +129,104 @@ def say(store: Store, state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def alone(target: str) -> Iterator[None]:
-    """Keep other processes of this machine from building the same local store; the lock ends with the process.
+def alone(target: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Keep others from building or replacing the same store: look at it, and change it, only within.
 
-    On object stores, and from other machines, two builds at a time do the same work twice and no harm.
+    A local store has a lock beside it that ends with its process; one behind a URL has objects beside it that are renewed,
+    and count for nothing once they were not for a while.
+
+    Raises
+    ------
+    OutputExistsError
+        Somebody else is at it.
     """
     if is_url(target):
-        yield
+        with _alone_remote(target, options):
+            yield
         return
-    folder = os.open(Path(target.removeprefix("file://")), os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(folder)
-        raise OutputExistsError(
-            f"{target} is being built by another process of this machine. Wait for it, or stop it."
-        ) from error
-    except OSError:
-        pass  # a file system that knows no locks
+    folder = Path(target.removeprefix("file://")).absolute()
+    lock = folder.with_name(f".{folder.name}.lock")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    handle = _locked(lock, folder, target=target)
     try:
         yield
     finally:
-        os.close(folder)
+        if handle is not None:
+            with suppress(OSError):
+                lock.unlink()  # before it is let go, so that whoever waits for the name gets a new one
+            os.close(handle)
+        for parent in made:
+            with suppress(OSError):  # not empty, as it should be
+                parent.rmdir()
+
+
+def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
+    """Handle of a locked file; None where there can be no lock."""
+    while True:
+        name = lock
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError:  # nothing can be begun or removed here, so the store itself will do, if it is there
+            name = folder
+            try:
+                handle = os.open(folder, os.O_RDONLY)
+            except OSError:
+                return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise OutputExistsError(f"{target} is being built by another process. Wait for it, or stop it.") from error
+        except OSError:
+            return handle  # a file system that knows no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), name.stat()):
+                return handle
+        os.close(handle)  # removed by whoever held it, between opening and locking
+
+
+@contextmanager
+def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
+    system, root = file_system(target.rstrip("/"), options)
+    generation = 1
+    while True:
+        key = f"{root}.lock/{generation:06d}"
+        try:
+            system.pipe_file(key, str(time.time()).encode(), mode="create")
+            break
+        except FileExistsError:
+            try:
+                age = time.time() - float(system.cat_file(key))
+            except FileNotFoundError:
+                continue  # given back since
+            if age < _LOCK_S:
+                raise OutputExistsError(
+                    f"{target} is being built by another process, which said so {age:.0f} s ago. Wait for it, or stop it; one "
+                    f"that was killed counts no more after {_LOCK_S} s."
+                ) from None
+            generation += 1
+        except OSError as error:
+            raise OutputNotWritableError(
+                f"{target} cannot be written: {error}. Choose a place that you may write to."
+            ) from error
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(_LOCK_S / 4):
+            with suppress(Exception):  # the next may do better
+                system.pipe_file(key, str(time.time()).encode())
+
+    thread = threading.Thread(target=renew, name="rtsx-build-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_LOCK_S / 4)
+        for number in range(1, generation + 1):
+            with suppress(Exception):  # it ends by itself
+                system.rm_file(f"{root}.lock/{number:06d}")
 
 
 def remove_leavings(target: str) -> None:

@@ -19,7 +19,7 @@ from rtsx.cube.gaps import noted_gaps
 from rtsx.cube.marks import HashingStore, Mark, done_parts, read_marks, write_mark
 from rtsx.cube.native import NativeParts
 from rtsx.cube.parts import PartSource, Written
-from rtsx.cube.pinning import image_ids, pinned
+from rtsx.cube.pinning import image_ids, image_stamps, pinned, require_unchanged
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.region import recipe_geobox
 from rtsx.cube.zarr import store_of
@@ -94,7 +94,8 @@ def build_cube(
     Raises
     ------
     CubeError
-        The store was begun from another recipe, a source finds nothing, or an image cannot be read.
+        The store was begun from another recipe, a source finds nothing, an image cannot be read, or was rewritten since
+        the build began.
     OutputExistsError
         Something else is there.
     OutputNotWritableError
@@ -111,32 +112,32 @@ def build_cube(
         "overviews": overviews,
         "raster": [list(geobox.shape.yx), [float(value) for value in tuple(geobox.affine)[:6]]],
     }
-    if overwrite:
-        remove_store(target, options)
-    stored = begun_store(target, options, described)
-    if stored is not None and stored.is_complete:
-        marks = read_marks(stored.group)
-        return Build(path=target, parts=len(marks), built=0, gaps=_gaps(marks))
-    ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
-    parts: PartSource
-    if layout == "aligned":
-        parts = AlignedParts(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)
-    else:
-        parts = NativeParts(recipe=ready, geobox=geobox, shard=shard)
-    if stored is None:
-        begin(
-            target,
-            options,
-            parts,
-            record={"recipe": described, "images": image_ids(ready), "parts": parts.count},
-            config=config,
-        )
-    store = store_of(target, options, read_only=False)
-    with alone(target):
-        if stored is not None:
+    with alone(target, options):
+        if overwrite:
+            remove_store(target, options)
+        stored = begun_store(target, options, described)
+        if stored is not None and stored.is_complete:
+            marks = read_marks(stored.group)
+            return Build(path=target, parts=len(marks), built=0, gaps=_gaps(marks))
+        ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
+        parts: PartSource
+        if layout == "aligned":
+            parts = AlignedParts(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)
+        else:
+            parts = NativeParts(recipe=ready, geobox=geobox, shard=shard)
+        if stored is None:
+            stamps = image_stamps(ready)
+            record = {"recipe": described, "images": image_ids(ready), "stamps": stamps, "parts": parts.count}
+            remove_store(target, options)  # one that was being prepared when its process ended
+            begin(target, options, parts, record=record, config=config)
+        else:
+            stamps = stored.stamps
+            require_unchanged(ready, stamps, target=target)
             remove_leavings(target)
+        store = store_of(target, options, read_only=False)
         left = sorted(set(range(parts.count)) - done_parts(store))
         _build_parts(parts, store, left, target=target)
+        require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
         _finish(parts, store, target=target)
     marks = read_marks(zarr.open_group(store, mode="r"))
     return Build(path=target, parts=parts.count, built=len(left), gaps=_gaps(marks))

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
@@ -11,6 +13,8 @@ from rtsx.campaign.opening import objects_of
 from rtsx.campaign.retrying_objects import RetryingObjects
 from rtsx.campaign.s3fs import S3Objects
 from rtsx.campaign.stored_plan import write_plan
+from rtsx.cube.begun import alone
+from rtsx.errors import OutputExistsError
 from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import Fault, FaultyProxy
@@ -114,3 +118,26 @@ def test_a_campaign_is_looked_at_by_its_url_alone(s3: S3) -> None:
     )
     assert "3 of 4 cells done" in asked.stdout, asked.stderr
     assert asked.returncode == 1
+
+
+def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
+    """The lock of `build_cube` on an object store: a conditional write decides."""
+    target = f"{s3.url}/cube.zarr"
+
+    def build(_: int) -> bool:
+        try:
+            with alone(target, s3.options):
+                entered.wait(30)
+        except OutputExistsError:
+            refused.append(1)
+            if len(refused) == 3:
+                entered.set()
+            return False
+        return True
+
+    entered = threading.Event()
+    refused: list[int] = []
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(build, range(4))) == 1
+    with alone(target, s3.options):
+        pass

@@ -8,7 +8,7 @@ import yaml
 
 from rtsx.config import build_cube, load_cube_config, load_cube_recipe, open_cube
 from rtsx.cube.building import build_cube as build_recipe
-from rtsx.errors import ConfigError, CubeError
+from rtsx.errors import ConfigError, CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.synthetic import RegionFiles
 
 
@@ -76,3 +76,23 @@ def test_what_is_no_config_cannot_be_built(tmp_path: Path) -> None:
 def test_other_sources_pass_through(tmp_path: Path) -> None:
     with pytest.raises(CubeError, match="there is no such file or folder"):
         open_cube(tmp_path / "gone.zarr")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_build_never_replaces_a_config_of_the_user(config: Path, tmp_path: Path, overwrite: bool) -> None:
+    mine = config.read_bytes()
+    with pytest.raises(OutputNotWritableError, match=r"ends in \.zarr; got .*cube\. Use .*cube\.zarr"):
+        build_cube(config, config.with_suffix(""), overwrite=overwrite)
+    config = config.rename(config.with_name("cube.zarr.yaml"))
+    with pytest.raises(OutputExistsError, match="holds another config"):
+        build_cube(config, tmp_path / "cube.zarr", overwrite=overwrite)
+    assert config.read_bytes() == mine
+    assert [file.name for file in tmp_path.iterdir() if "cube" in file.name] == ["cube.zarr.yaml"]
+
+
+def test_a_config_that_a_build_wrote_is_replaced_by_the_next(config: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        build_cube(config, tmp_path / "cube.zarr")
+    config.write_text(config.read_text().replace("chunk: 16", "chunk: 32"))
+    build_cube(config, tmp_path / "cube.zarr", overwrite=True)
+    assert load_cube_config(tmp_path / "cube.zarr.yaml").chunk == 32

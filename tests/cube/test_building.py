@@ -1,17 +1,19 @@
 """Building stores part by part: the same pixels, however often it was stopped, wherever images lie."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
+import fsspec
 import numpy as np
 import pytest
 import zarr
 
-from rtsx.cube import marks
+from rtsx.cube import building, marks
 from rtsx.cube.aligned import AlignedParts
 from rtsx.cube.begun import alone
 from rtsx.cube.building import build_cube
@@ -135,10 +137,75 @@ def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> N
 def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
     (tmp_path / "cube.zarr").mkdir()
     store = str(tmp_path / "cube.zarr")
-    with alone(store), pytest.raises(OutputExistsError, match="built by another process"), alone(store):
+    with alone(store, {}), pytest.raises(OutputExistsError, match="built by another process"), alone(store, {}):
         pass
-    with alone(store):
+    with alone(store, {}):
         pass
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+@pytest.mark.parametrize(
+    "moment", ["building.pinned", "begun.create_marks", "building.done_parts", "building.finish_store"]
+)
+def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
+    mixed: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = str(tmp_path / "cube.zarr") if place == "local" else f"memory://{moment}/cube.zarr"
+    room, name = moment.split(".")
+    real = getattr(sys.modules[f"rtsx.cube.{room}"], name)
+    refused = []
+
+    def between(*given: Any, **named: Any) -> Any:
+        for overwrite in (False, True):
+            with pytest.raises(OutputExistsError, match="being built by another process"):
+                build_cube(mixed, target, overwrite=overwrite)
+            refused.append(overwrite)
+        return real(*given, **named)
+
+    monkeypatch.setattr(f"rtsx.cube.{moment}", between)
+    build_cube(mixed, target)
+    assert refused == [False, True]
+    assert_same(open_cube(target), open_cube(mixed))
+    assert build_cube(mixed, target).built == 0
+
+
+def test_the_lock_of_a_build_that_was_killed_holds_nobody_up(mixed: CubeRecipe, tmp_path: Path) -> None:
+    (tmp_path / ".cube.zarr.lock").touch()
+    build_cube(mixed, tmp_path / "cube.zarr")
+    assert not (tmp_path / ".cube.zarr.lock").exists()
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/killed/cube.zarr.lock/000001", b"1.0")
+    build_cube(mixed, "memory://killed/cube.zarr")
+    assert not system.find("/killed/cube.zarr.lock")
+
+
+@pytest.mark.parametrize("layout", ["aligned", "native"])
+def test_a_build_is_not_continued_over_images_that_were_rewritten(
+    mixed: CubeRecipe, scenes: list[Image], tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "cube.zarr"
+    image = Path(scenes[1].bands["red"].href)
+    old = image.read_bytes()
+    real, seen = building.write_mark, []
+
+    def change(*given: Any) -> None:
+        real(*given)
+        seen.append(given)
+        if len(seen) == 2:
+            image.write_bytes(old + b" ")
+
+    monkeypatch.setattr("rtsx.cube.building.write_mark", change)
+    for _ in range(2):  # changed while it was built, and before it is continued
+        with (
+            pytest.raises(CubeError, match=r"1 images have changed since .*planetscope/b.*overwrite"),
+            dask.config.set(scheduler="synchronous"),
+        ):
+            build_cube(mixed, target, layout=layout)
+    state = build_state(str(target), {})
+    assert state is not None
+    assert not state.is_complete
+    build_cube(mixed, target, layout=layout, overwrite=True)
+    assert build_cube(mixed, target, layout=layout).built == 0
 
 
 @pytest.mark.parametrize("layout", ["aligned", "native"])
