@@ -80,18 +80,14 @@ def open_water(path: str) -> "xr.DataArray | geopandas.GeoDataFrame":
     Raises
     ------
     FootprintError
-        The raster has several layers, or the polygons cannot be read.
+        The raster has several layers.
+    LabelError, InputNotFoundError
+        The polygons cannot be read.
     """
-    import geopandas  # here, for the same reason
+    from rtsx.labels.reading import read_table, without_layer  # here, for the same reason
 
-    suffix = Path(path).suffix.lower()
-    if suffix in _VECTORS:
-        if "://" not in path and not Path(path).is_file():
-            raise FootprintError(f"--water names a file, but {path} is none. Check the path.")
-        try:
-            return geopandas.read_parquet(path) if suffix == ".parquet" else geopandas.read_file(path)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise FootprintError(f"{path} cannot be read as polygons of water ({error}).") from error
+    if Path(without_layer(path)[0]).suffix.lower() in _VECTORS:
+        return read_table(path, what="polygons of water")
     layers = rtsx.open_cube(path).data_vars
     if len(layers) != 1 and "water" not in layers:
         raise FootprintError(

@@ -44,6 +44,10 @@ def evaluate(
     truth: Annotated[
         str | None, typer.Option(metavar="FILE", help="Outlines of what is there.", rich_help_panel="Input")
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Layer of a --truth that has several.", rich_help_panel="Input"),
+    ] = None,
     class_name: Annotated[
         str | None,
         typer.Option("--class", help="Class of the map to judge; its only one if left out.", rich_help_panel="Input"),
@@ -106,7 +110,7 @@ def evaluate(
     }
     rule = {name: value for name, value in options_given.items() if value is not None}
     if judged.lower().endswith(_CONFIGS):
-        _refuse_given({"--truth": truth, "--class": class_name}, because="the YAML file says them")
+        _refuse_given({"--truth": truth, "--layer": layer, "--class": class_name}, because="the YAML file says them")
         evaluation = _of_scenes(judged, model or [], rule=rule, device=device)
     else:
         _refuse_given(
@@ -115,12 +119,12 @@ def evaluate(
         )
         if truth is None:
             raise typer.BadParameter("a map or outlines are judged by a truth: say --truth labels.gpkg.")
-        if judged.lower().endswith(_VECTORS):
+        if _has_outlines(judged):
             _refuse_given(
                 {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
                 because="it is for pixels, and these are outlines",
             )
-        evaluation = _of_one(judged, truth, class_name=class_name, rule=rule)
+        evaluation = _of_one(judged, truth, layer=layer, class_name=class_name, rule=rule)
     if out is not None:
         _write(evaluation, out)
     show_line(str(evaluation))
@@ -146,7 +150,7 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
         return config.evaluate(bundles, device=device)
 
 
-def _of_one(judged: str, truth: str, *, class_name: str | None, rule: dict[str, float]) -> "Evaluation":
+def _of_one(judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]) -> "Evaluation":
     from rtsx.cli.opening import open_prediction
     from rtsx.cube import geobox_of
     from rtsx.evaluation import evaluate as score
@@ -154,16 +158,20 @@ def _of_one(judged: str, truth: str, *, class_name: str | None, rule: dict[str, 
     from rtsx.labels.reading import read_table
     from rtsx.labels.source import NEGATIVE
 
-    labels = read_labels(truth)
+    labels = read_labels(truth, layer=layer)
     labels = labels[labels["class_name"] != NEGATIVE]
     classes = None if class_name is None else [class_name]
-    if judged.lower().endswith(_VECTORS):
-        return score(read_table(judged, layer=None), labels, **rule)  # type: ignore[arg-type]  # by name
+    if _has_outlines(judged):
+        return score(read_table(judged, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
     prediction = open_prediction(judged)
     targets = [name for name in prediction.attrs.get("bundle_classes", []) if name != "background"]
     known = labels if len(targets) < 2 else label_truth(labels, geobox_of(prediction), classes=targets)
     with progress("judging"):
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
+
+
+def _has_outlines(judged: str) -> bool:
+    return judged.lower().partition("|layername=")[0].endswith(_VECTORS)
 
 
 def _refuse_given(given: dict[str, object], *, because: str) -> None:

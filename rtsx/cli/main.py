@@ -5,6 +5,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from typer.main import get_command
 
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
         warnings.showwarning = lambda message, *_, **__: warn(str(message))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
+            stream.reconfigure(errors="backslashreplace")
     try:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:

@@ -99,4 +99,4 @@ def merge(
 def _ground(images: str | None) -> "geopandas.GeoDataFrame | None":
     from rtsx.labels.reading import read_table
 
-    return None if images is None else read_table(images, layer=None)
+    return None if images is None else read_table(images)

@@ -110,7 +110,7 @@ def _files(given: list[str]) -> dict[int, str]:
                 f"{year} is given twice; unite its outlines with rtsx.footprints.merge_footprints first.",
                 param_hint="YEAR=FILE",
             )
-        if not Path(file).is_file():
+        if not Path(file.partition("|layername=")[0]).exists():
             raise typer.BadParameter(f"{file} is no file; check the path.", param_hint="YEAR=FILE")
         files[int(year)] = file
     return files

@@ -31,6 +31,8 @@ class GroundConfig(Strict):
     """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
     file: FilePath | None = None
     """Vector file that geopandas reads, in any CRS; the union of its features."""
+    layer: str | None = None
+    """Layer of a file that has several."""
     wkt: str | None = None
     """Outline in longitude and latitude as well-known text."""
     north_of: float | None = Field(default=None, gt=-90, lt=90)
@@ -40,11 +42,13 @@ class GroundConfig(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = [name for name in type(self).model_fields if name != "layer" and getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"ground is given by one of bbox, file, wkt, north_of and arcticdem; got {' and '.join(given) or 'none'}"
             )
+        if self.layer is not None and self.file is None:
+            raise ValueError("layer is one of a file, and this ground is given by none")
         if self.arcticdem is not None:
             if not self.arcticdem:
                 raise ValueError("arcticdem lists at least one tile, such as 42_18; got none")
@@ -71,7 +75,7 @@ class GroundConfig(Strict):
         return ground
 
     def _place(self) -> RegionConfig:
-        return RegionConfig(bbox=self.bbox, file=self.file, wkt=self.wkt)
+        return RegionConfig(bbox=self.bbox, file=self.file, layer=self.layer, wkt=self.wkt)
 
 
 def _spelt(given: object) -> object:

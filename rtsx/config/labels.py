@@ -73,6 +73,8 @@ class LabelsConfig(Strict):
     """Column that says the class; the usual names are tried if left out. Without one, labels are of the only class."""
     crs: str | None = None
     """CRS of files that name none."""
+    layer: str | None = None
+    """Layer of files that have several."""
     raster: FilePath | None = None
     """Raster of integers on the cube's pixels."""
     band: int = Field(default=1, gt=0)
@@ -86,7 +88,7 @@ class LabelsConfig(Strict):
     def _one_kind(self) -> "LabelsConfig":
         if bool(self.files) == (self.raster is not None):
             raise ValueError("labels are given by files or by a raster, by one of them")
-        misplaced = {"where", "class_column", "crs"} if self.raster else {"band", "ignored"}
+        misplaced = {"where", "class_column", "crs", "layer"} if self.raster else {"band", "ignored"}
         fields = type(self).model_fields
         given = sorted(
             name for name in misplaced if getattr(self, name) != fields[name].get_default(call_default_factory=True)
@@ -194,7 +196,7 @@ def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.Ge
 
 
 def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
-    stored = read_table(path, layer=None)
+    stored = read_table(path, layer=labels.layer)
     counts = _counts(stored, labels.where, path)
     table = stored[counts]
     if not len(table):

@@ -1,19 +1,18 @@
 """Grid, region and period of a config."""
 
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Self
 
 import geopandas as gpd
 import shapely
 from pydantic import BeforeValidator, Field, model_validator
-from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.strict import FilePath, Strict
 from rtsx.cube.source import Period
-from rtsx.errors import ConfigError
+from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region
+from rtsx.labels.reading import read_table
 
 __all__ = ["GridConfig", "PeriodConfig", "RegionConfig"]
 
@@ -52,6 +51,8 @@ class RegionConfig(Strict):
     """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
     file: FilePath | None = None
     """Vector file that geopandas reads, in any CRS; the union of its features."""
+    layer: str | None = None
+    """Layer of a file that has several."""
     cell: str | None = None
     """Name of a cell of the grid, such as ``r412c088``."""
     wkt: str | None = None
@@ -62,6 +63,8 @@ class RegionConfig(Strict):
         given = [name for name in ("bbox", "file", "cell", "wkt") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"a region is given by one of bbox, file, cell and wkt; got {given or 'none'}")
+        if self.layer is not None and self.file is None:
+            raise ValueError("layer is one of a file, and this region is given by none")
         if self.bbox is not None:
             west, south, east, north = self.bbox
             if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
@@ -87,7 +90,7 @@ class RegionConfig(Strict):
             return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
         if self.wkt is not None:
             return shapely.from_wkt(self.wkt)
-        return None if self.file is None else _read(self.file)
+        return None if self.file is None else _read(self.file, self.layer)
 
     def cell_of(self, grid: Grid) -> Cell | None:
         """The named cell of a grid; None where the region is no cell."""
@@ -160,11 +163,10 @@ def _lonlat(table: gpd.GeoDataFrame) -> BaseGeometry:
     return lonlat_region(shapely.union_all(polygons), table.crs.to_wkt(), longest=_LONGEST_EDGE_M / metres)
 
 
-def _read(file: str) -> BaseGeometry:
+def _read(file: str, layer: str | None) -> BaseGeometry:
     try:
-        table = gpd.read_parquet(file) if Path(file).suffix == ".parquet" else gpd.read_file(file)
-        region = shapely.force_2d(_lonlat(table))
-    except (OSError, ValueError, DataSourceError) as error:  # also for a table without a CRS
+        region = shapely.force_2d(_lonlat(read_table(file, layer=layer, what="regions")))
+    except (InputNotFoundError, ValueError) as error:  # also for a table without a CRS
         raise ConfigError(f"The region in {file} cannot be read: {error}. Give a vector file with a CRS.") from error
     if region.is_empty:
         raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")

@@ -14,6 +14,7 @@ from rtsx.config.pattern import filled, matches, placeholders
 from rtsx.config.strict import FilePath, Names, Strict
 from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
 from rtsx.labels import Truth
+from rtsx.labels.reading import without_layer
 
 __all__ = ["SceneConfig", "Scenes", "expanded", "opened"]
 
@@ -191,7 +192,7 @@ def _refuse_missing(scenes: tuple[SceneConfig, ...]) -> None:
         f"{path} of {scene.name}"
         for scene in scenes
         for path in (scene.first, *scene.partners())
-        if "://" not in path and not path.startswith("/vsi") and not Path(path).exists()
+        if "://" not in path and not path.startswith("/vsi") and not Path(without_layer(path)[0]).exists()
     ]
     if missing:
         listed = "; ".join(missing[:10]) + (f"; and {len(missing) - 10} more" if len(missing) > 10 else "")

@@ -3,19 +3,15 @@
 from pathlib import Path
 
 import geopandas
-import pyogrio.errors
 import shapely
 
-from rtsx.errors import FootprintError, InputNotFoundError
+from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
+from rtsx.labels.reading import read_table, without_layer
 from rtsx.labels.table_file import format_hint, write_table
 
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
-
-_OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
-# IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
-_UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
 
 
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -89,7 +85,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     Parameters
     ----------
     path : str or pathlib.Path
-        A `.parquet`, `.gpkg` or `.fgb` file.
+        A `.parquet`, `.gpkg` or `.fgb` file; `slumps.gpkg|layername=north` is one layer of several.
 
     Returns
     -------
@@ -103,14 +99,12 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     InputNotFoundError
         There is no such file.
     """
-    source = Path(path)
-    _check_format(source)
-    if not source.is_file():
-        raise InputNotFoundError(f"footprints are read from a file, but {source} is none: check the path")
+    source, _ = without_layer(path)
+    _check_format(Path(source))
     try:
-        table = geopandas.read_parquet(source) if source.suffix.lower() == ".parquet" else geopandas.read_file(source)
-    except _UNREADABLE as error:
-        raise FootprintError(f"{source} cannot be read as footprints ({error}): was it copied completely?") from error
+        table = read_table(path, what="footprints")
+    except LabelError as error:
+        raise FootprintError(str(error)) from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise FootprintError(

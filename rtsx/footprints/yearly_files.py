@@ -58,7 +58,7 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
 
 def _outlines(path: Path) -> geopandas.GeoDataFrame:
     try:
-        table = read_table(path, layer=None)
+        table = read_table(path)
     except LabelError as error:
         raise FootprintError(f"{path} cannot be tracked: {error}") from error
     try:

@@ -20,6 +20,7 @@ def read_labels(
     columns: Mapping[str, str | None] | None = None,
     class_name: str | Mapping[Any, str] | None = None,
     crs: str | None = None,
+    layer: str | None = None,
 ) -> geopandas.GeoDataFrame:
     """Read labels of any vector format, CRS and schema, for training and evaluation.
 
@@ -30,7 +31,7 @@ def read_labels(
     ----------
     source : str, pathlib.Path or geopandas.GeoDataFrame
         A vector file, or a table.
-    columns, class_name, crs
+    columns, class_name, crs, layer
         As in `standardise_labels`.
 
     Returns
@@ -45,11 +46,11 @@ def read_labels(
     InputNotFoundError
         There is no such file.
     """
-    table: geopandas.GeoDataFrame = read_table(source, layer=None) if isinstance(source, str | Path) else source
+    table: geopandas.GeoDataFrame = read_table(source, layer=layer) if isinstance(source, str | Path) else source
     if set(LABEL_COLUMNS) <= set(table.columns) and columns is None and class_name is None and crs is None:
         return _checked(table)
     # The file again, instead of the table, because its name is what the labels are traced back to.
-    inventory = standardise_labels(source, columns=columns, class_name=class_name, crs=crs)
+    inventory = standardise_labels(source, columns=columns, class_name=class_name, crs=crs, layer=layer)
     lost = [one for one in inventory.report.dropped if "duplicate" not in one.problem]
     if lost:
         first = lost[0]

@@ -9,7 +9,7 @@ import pyogrio.errors
 
 from rtsx.errors import InputNotFoundError, LabelError
 
-__all__ = ["LabelInput", "read_table"]
+__all__ = ["LabelInput", "read_table", "without_layer"]
 
 LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 """A vector file or a table in memory."""
@@ -19,15 +19,17 @@ _OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.e
 _UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
 
 
-def read_table(path: str | Path, *, layer: str | None) -> geopandas.GeoDataFrame:
+def read_table(path: str | Path, *, layer: str | None = None, what: str = "labels") -> geopandas.GeoDataFrame:
     """Read a vector file: GeoParquet, or anything that GDAL reads.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        A local file.
+        A local file, or what GDAL opens; `slumps.gpkg|layername=north`, as QGIS has it, is one of its layers.
     layer : str or None
-        Which of several layers; None where there is one.
+        Which of several layers; None where there is one, or where the path says it.
+    what : str
+        What the rows are, for messages.
 
     Returns
     -------
@@ -41,30 +43,51 @@ def read_table(path: str | Path, *, layer: str | None) -> geopandas.GeoDataFrame
     InputNotFoundError
         There is no such file.
     """
-    source = Path(path)
-    if not source.exists():
-        raise InputNotFoundError(f"Labels are read from a file, but {source} is none. Check the path.")
+    source, named = without_layer(path)
+    if not ("://" in source or source.startswith("/vsi") or Path(source).exists()):
+        raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. Check the path.")
+    is_parquet = Path(source).suffix.lower() in (".parquet", ".geoparquet")
     try:
-        if source.suffix.lower() in (".parquet", ".geoparquet"):
-            table = geopandas.read_parquet(source)
-        else:
-            table = geopandas.read_file(source, layer=_layer(source, layer))
+        # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
+        names = [Path(source).stem] if is_parquet else _layers(source)
+        chosen = _layer(source, names, named if layer is None else layer)
+        table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen)
+    except LabelError:
+        raise
     except _UNREADABLE as error:
-        raise LabelError(
-            f"{source} cannot be read as labels ({error}). Was it copied completely, a shapefile with its .shx, .dbf and "
-            ".prj files?"
-        ) from error
+        parts = ", with its .shx, .dbf and .prj files" if Path(source).suffix.lower() == ".shp" else ""
+        raise LabelError(f"{source} cannot be read as {what} ({error}). Was it copied completely{parts}?") from error
     if not isinstance(table, geopandas.GeoDataFrame):
-        raise LabelError(f"{source} is a table without geometry, and labels are outlines. Give the file that has them.")
+        raise LabelError(
+            f"{source} is a table without geometry, and {what} are outlines. Give the file that has them."
+        )
     return table
 
 
-def _layer(source: Path, layer: str | None) -> str | None:
-    names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+def without_layer(path: str | Path) -> tuple[str, str | None]:
+    """Split the name of a layer off a path.
+
+    Examples
+    --------
+    >>> without_layer("slumps.gpkg|layername=north"), without_layer("slumps.shp")
+    (('slumps.gpkg', 'north'), ('slumps.shp', None))
+    """
+    source, _, layer = str(path).partition("|layername=")
+    return source, layer or None
+
+
+def _layers(source: str) -> list[str]:
+    return [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+
+
+def _layer(source: str, names: list[str], layer: str | None) -> str | None:
     if layer is not None:
         if layer not in names:
             raise LabelError(f"{source} has no layer {layer!r}; there are {', '.join(names) or 'none'}.")
         return layer
     if len(names) > 1:
-        raise LabelError(f"{source} has several layers: {', '.join(names)}. Choose one with layer= (--layer).")
+        raise LabelError(
+            f"{source} has several layers: {', '.join(names)}. Name the file with the one that is meant: "
+            f"'{source}|layername={names[-1]}'."
+        )
     return names[0] if names else None

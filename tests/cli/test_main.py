@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,14 @@ def test_the_entry_point_is_installed() -> None:
     done = subprocess.run([script, "predict", "--nonsense"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "No such option" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(("words", "status"), [(("predict", "--help"), 0), (("info", "størr → m².tif"), 2)])
+def test_streams_that_are_no_utf8_cost_a_letter_not_the_work(encoding: str, words: tuple[str, ...], status: int) -> None:
+    script = Path(sys.executable).with_name("rtsx")
+    done = subprocess.run([script, *words], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, b"defect" in done.stderr) == (status, False), done.stderr
 
 
 def test_a_user_error_is_its_message_alone(rtsx_command: Command, tmp_path: Path) -> None:

@@ -135,12 +135,12 @@ def test_a_table_that_is_no_footprints_is_not_written(footprints, tmp_path):
 def test_a_truncated_file_is_told(footprints, tmp_path, suffix):
     path = write_footprints(footprints, tmp_path / f"slumps{suffix}")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(FootprintError, match=r"cannot be read as footprints .*was it copied completely"):
+    with pytest.raises(FootprintError, match=r"cannot be read as footprints .*Was it copied completely"):
         read_footprints(path)
 
 
 def test_a_missing_file_and_other_outlines_are_told(footprints, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none: check the path"):
+    with pytest.raises(FileNotFoundError, match="none. Check the path"):
         read_footprints(tmp_path / "slumps.fgb")
     footprints[["geometry"]].to_file(tmp_path / "other.gpkg")
     with pytest.raises(FootprintError, match="holds no footprints of rtsx: the columns footprint_id"):
