@@ -150,7 +150,9 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
         return config.evaluate(bundles, device=device)
 
 
-def _of_one(judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]) -> "Evaluation":
+def _of_one(
+    judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]
+) -> "Evaluation":
     from rtsx.cli.opening import open_prediction
     from rtsx.cube import geobox_of
     from rtsx.evaluation import evaluate as score

@@ -58,9 +58,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         parts = ", with its .shx, .dbf and .prj files" if Path(source).suffix.lower() == ".shp" else ""
         raise LabelError(f"{source} cannot be read as {what} ({error}). Was it copied completely{parts}?") from error
     if not isinstance(table, geopandas.GeoDataFrame):
-        raise LabelError(
-            f"{source} is a table without geometry, and {what} are outlines. Give the file that has them."
-        )
+        raise LabelError(f"{source} is a table without geometry, and {what} are outlines. Give the file that has them.")
     return table
 
 

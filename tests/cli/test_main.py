@@ -39,7 +39,9 @@ def test_the_entry_point_is_installed() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize(("words", "status"), [(("predict", "--help"), 0), (("info", "størr → m².tif"), 2)])
-def test_streams_that_are_no_utf8_cost_a_letter_not_the_work(encoding: str, words: tuple[str, ...], status: int) -> None:
+def test_streams_that_are_no_utf8_cost_a_letter_not_the_work(
+    encoding: str, words: tuple[str, ...], status: int
+) -> None:
     script = Path(sys.executable).with_name("rtsx")
     done = subprocess.run([script, *words], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert (done.returncode, b"defect" in done.stderr) == (status, False), done.stderr

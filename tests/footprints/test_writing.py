@@ -140,7 +140,7 @@ def test_a_truncated_file_is_told(footprints, tmp_path, suffix):
 
 
 def test_a_missing_file_and_other_outlines_are_told(footprints, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none. Check the path"):
+    with pytest.raises(FileNotFoundError, match=r"none\. Check the path"):
         read_footprints(tmp_path / "slumps.fgb")
     footprints[["geometry"]].to_file(tmp_path / "other.gpkg")
     with pytest.raises(FootprintError, match="holds no footprints of rtsx: the columns footprint_id"):

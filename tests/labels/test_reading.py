@@ -70,7 +70,7 @@ def test_footprints_of_one_layer(tmp_path: Path) -> None:
     level[10:20, 10:20] = 90
     path = rtsx.write_footprints(rtsx.extract_footprints(make_prediction(level)), tmp_path / "two.gpkg")
     gpd.GeoDataFrame(geometry=[NORTH], crs="EPSG:4326").to_file(path, layer="aoi")
-    with pytest.raises(RtsxError, match="several layers: two, aoi"):
+    with pytest.raises(RtsxError, match=r"several layers: two, aoi"):
         read_footprints(path)
     assert len(read_footprints(f"{path}|layername=two")) == 1
 
