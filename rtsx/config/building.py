@@ -10,6 +10,7 @@ import zarr
 
 from rtsx.config.files import load_cube_config
 from rtsx.config.opening import is_config
+from rtsx.config.place import RegionConfig
 from rtsx.cube import building
 from rtsx.cube.destination import staged_file
 from rtsx.cube.recipe import CubeRecipe
@@ -85,7 +86,9 @@ def build_cube(
         cell = cell or config.cell
         recipe = config.recipe()
         resolved = config.resolved().without_secrets()
-        text = (resolved if cell is None else resolved.changed(region={"cell": cell.id})).to_yaml()
+        # The ground itself instead of the file that holds it, which is not where the store may be opened.
+        ground = RegionConfig.from_geometry(recipe.region) if recipe.region is not None else None
+        text = resolved.changed(region=ground if cell is None else {"cell": cell.id}).to_yaml()
     else:
         raise ConfigError(f"A cube is built from a YAML file; got {source!s}. Its name ends in .yaml or .yml.")
     sidecar = f"{str(path).rstrip('/')}.yaml"

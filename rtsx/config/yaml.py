@@ -12,6 +12,7 @@ import yaml
 
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
+from rtsx.parsing import LimitedLoader, error_place
 
 __all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
 
@@ -57,8 +58,18 @@ def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Doc
     return parse_yaml(text, name=str(path), environment=environment)
 
 
-def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] = os.environ) -> Document:
+def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = os.environ) -> Document:
     """Parse YAML text.
+
+    Parameters
+    ----------
+    text
+        The text.
+    name
+        Path, for messages.
+    environment
+        Where ``${NAME}`` and ``${NAME:-default}`` are looked up. None leaves them as they stand, as in a text of
+        another author, to whom the environment of the reader is none of their business.
 
     Raises
     ------
@@ -70,21 +81,24 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] = os.envi
     >>> parse_yaml("grid: {crs: '${CRS:-EPSG:3413}'}", name="example", environment={}).values
     {'grid': {'crs': 'EPSG:3413'}}
     """
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {(): 1}
         complaints = list(_walk(node, (), lines)) if node is not None else []
         values = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        line = text.splitlines()[mark.line] if mark is not None and mark.line < len(text.splitlines()) else ""
+        place = error_place(error, text)
+        told = text.split("\n")
+        line = told[place[0] - 1] if place is not None and place[0] <= len(told) else ""
         hint = '. Within brackets and braces, a variable stands in quotes: "${NAME}"' if "${" in line else ""
-        problem = f"{place}{getattr(error, 'problem', None) or error}{hint}"
-        refuse(name, [Complaint((), problem)], lines={}, cause=error)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        at = "" if place is None else f"line {place[0]}, column {place[1]}: "
+        refuse(name, [Complaint((), f"{at}{problem}{hint}")], lines={}, cause=error)
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     expand = _Expansion(environment, complaints)
     return Document(name, _mapped(values, (), expand), lines, tuple(complaints))
 
@@ -103,7 +117,7 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LimitedLoader):
     """Reads numbers as YAML 1.2 does: ``1e-3`` is one, and ``20240721_200707``, which is the name of a scene, is text, as is ``0190``."""
 
 
@@ -160,7 +174,7 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator
 class _Expansion:
     """Fills variables in, and complains of those that are not set."""
 
-    def __init__(self, environment: Mapping[str, str], complaints: list[Complaint]) -> None:
+    def __init__(self, environment: Mapping[str, str] | None, complaints: list[Complaint]) -> None:
         self.environment = environment
         self.complaints = complaints
 
@@ -169,6 +183,8 @@ class _Expansion:
             name = match["name"]
             if name is None:
                 return "$"
+            if self.environment is None:
+                return match[0]
             if self.environment.get(name):
                 return self.environment[name]
             if match["default"] is None:

@@ -22,6 +22,7 @@ from rtsx.model.layer_names import canonical_layers
 from rtsx.model.metadata import Metadata
 from rtsx.model.presets import preset_named
 from rtsx.model.smp import SmpSource
+from rtsx.parsing import LimitedLoader
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -196,7 +197,7 @@ def _source_name(source: object) -> str:
 
 def _yaml(raw: bytes) -> Mapping[str, object]:
     try:
-        return _mapping(yaml.safe_load(raw), "config.yml")
+        return _mapping(LimitedLoader(raw).get_single_data(), "config.yml")
     except yaml.YAMLError as error:
         raise BundleError(
             f"The run's config.yml cannot be read: {error}. Mend it, or copy the run folder again."

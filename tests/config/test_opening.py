@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import geopandas as gpd
 import pytest
+import shapely
 import xarray as xr
 import yaml
+import zarr
 
 from rtsx.config import build_cube, load_cube_config, load_cube_recipe, open_cube
 from rtsx.cube.building import build_cube as build_recipe
+from rtsx.cube.zarr import BUILD, COMPLETE
 from rtsx.errors import ConfigError, CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.synthetic import RegionFiles
 
@@ -96,3 +100,31 @@ def test_a_config_that_a_build_wrote_is_replaced_by_the_next(config: Path, tmp_p
     config.write_text(config.read_text().replace("chunk: 16", "chunk: 32"))
     build_cube(config, tmp_path / "cube.zarr", overwrite=True)
     assert load_cube_config(tmp_path / "cube.zarr.yaml").chunk == 32
+
+
+def test_a_store_holds_the_ground_of_its_region_and_not_the_name_of_a_file(config: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(config.read_text())
+    ground = gpd.GeoDataFrame(geometry=[shapely.Point(-132.0, 67.4).buffer(0.004)], crs="EPSG:4326")
+    ground.to_file(tmp_path / "aoi.gpkg")
+    config.write_text(yaml.safe_dump({**values, "region": {"file": "aoi.gpkg"}}))
+    build_cube(config, tmp_path / "native.zarr", layout="native")
+    wanted = open_cube(config).compute()
+    (tmp_path / "aoi.gpkg").unlink()
+    assert open_cube(tmp_path / "native.zarr").compute().identical(wanted)
+
+
+@pytest.mark.parametrize("file", ["https://example.org/x.geojson?key=${KEY:-}", "~/.ssh/id.gpkg", "/etc/aoi.gpkg"])
+def test_a_store_neither_opens_what_its_author_names_nor_learns_of_the_environment(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "SECRET")
+    asked: list[object] = []
+    monkeypatch.setattr("rtsx.config.place._read", asked.append)
+    text = f"region: {{file: '{file}'}}\nsources: {{s: {{files: a.tif, layers: [red]}}}}\n"
+    state = {COMPLETE: True, BUILD: {"state": "complete"}}
+    group = zarr.create_group(tmp_path / "theirs.zarr", zarr_format=3, attributes=state)
+    group.create_group("build", attributes={"index": {}, "config": text, "images": {}, "recipe": {}})
+    with pytest.raises(ConfigError, match=r"a store may not make its reader open other files") as refused:
+        open_cube(tmp_path / "theirs.zarr")
+    assert "SECRET" not in str(refused.value)
+    assert not asked

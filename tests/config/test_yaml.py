@@ -86,3 +86,38 @@ def test_what_is_dumped_comes_back() -> None:
 def test_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
     assert values(f"a: {text}") == {"a": value}
     assert values(dump_yaml({"a": value, "b": text})) == {"a": value, "b": text}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-13-45",
+        "!!int abc",
+        "!!bool maybe",
+        "!!timestamp x",
+        "!!float ''",
+        "!!python/object/apply:os.system ['true']",
+        "&a [*a]",
+        "[" * 5000,
+        "9" * 5000,
+        "0x" + "f" * 9000,
+        '"\\UFFFFFFFF"',
+        "a\0b",
+    ],
+)
+def test_what_yaml_stumbles_over_is_told_by_line(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^f: line 2, column"):
+        parse_yaml(f"one: 1\nb: {value}\n", name="f")
+
+
+@pytest.mark.parametrize("level", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_stand_for_billions_are_refused_before_they_are_written_out(level: str) -> None:
+    text = "a0: &a0 {x: 1}\n"
+    text += "".join(f"a{n}: &a{n} {level.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 12))
+    with pytest.raises(ConfigError, match=r"^f: line \d+, column \d+: with its aliases this is more than 1,000,000"):
+        parse_yaml(text, name="f")
+
+
+def test_a_text_of_another_author_is_given_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "SECRET")
+    assert parse_yaml("a: $$ ${KEY} ${KEY:-x}", name="f", environment=None).values == {"a": "$ ${KEY} ${KEY:-x}"}
