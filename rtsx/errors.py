@@ -4,6 +4,9 @@ Every message says what was expected, what came, and what to do. The command lin
 with status 2; anything that is not an `RtsxError` is a defect of ours and keeps its traceback.
 """
 
+import pickle
+from typing import Any
+
 __all__ = [
     "BundleError",
     "CampaignError",
@@ -31,7 +34,56 @@ __all__ = [
 
 
 class RtsxError(Exception):
-    """Any error that rtsx raises on purpose."""
+    """Any error that rtsx raises on purpose.
+
+    It comes from another process as it was raised there. What is behind it comes, too; where that cannot be unpickled, as many
+    errors of compiled libraries, its text does.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> error = pickle.loads(pickle.dumps(CubeError("No layer 'red'.")))
+    >>> type(error).__name__, str(error)
+    ('CubeError', "No layer 'red'.")
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Replace what cannot travel, here and now, because some picklers read cause and context past this."""
+        if self.__context__ is not None:
+            self.__context__ = _travelling(self.__context__)
+        if self.__cause__ is not None:
+            self.__cause__ = _travelling(self.__cause__)
+        args = tuple(one if _restores(one) else str(one) for one in self.args)
+        state = {name: value for name, value in vars(self).items() if _restores(value)}
+        return _restored, (type(self), args, (state, self.__cause__))
+
+
+def _restored(
+    kind: type[RtsxError], args: tuple[Any, ...], rest: tuple[dict[str, Any], BaseException | None]
+) -> RtsxError:
+    """An error, even one whose `__init__` wants other arguments than it keeps."""
+    try:
+        error = kind(*args)
+    except TypeError:
+        error = kind.__new__(kind, *args)
+    state, cause = rest
+    vars(error).update(state)
+    if cause is not None:
+        error.__cause__ = cause
+    return error
+
+
+def _travelling(cause: BaseException) -> BaseException:
+    """An error, or its text where it cannot be unpickled."""
+    return cause if _restores(cause) else RuntimeError(f"{type(cause).__module__}.{type(cause).__qualname__}: {cause}")
+
+
+def _restores(value: object) -> bool:
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # whatever a foreign class raises
+        return False
+    return True
 
 
 class GridError(RtsxError, ValueError):

@@ -64,7 +64,7 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
                 threads_per_worker=spec.threads,
                 memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
                 processes=True,
-                dashboard_address=":0",
+                dashboard_address="127.0.0.1:0",
                 preload=[_PRELOAD],
                 # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
                 silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,

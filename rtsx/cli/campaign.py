@@ -241,6 +241,11 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
 
     opened = opened_campaign(campaign, year=year)
     found = opened.verify(cells_named(cell))
+    if not found.n_cells:
+        raise CampaignError(
+            f"No cell of {opened.plan.year} has a mark, so there is nothing to verify. Choose the year with --year and the "
+            f"cells with --cell; rtsx campaign status {campaign} says what is done."
+        )
     show_line(str(found))
     if not found.is_sound:
         notice(

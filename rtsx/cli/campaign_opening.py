@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rtsx.cli.console import notice
 from rtsx.errors import ClusterError, GridError
 
 if TYPE_CHECKING:
@@ -46,11 +47,15 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
     from rtsx.campaign import Campaign
 
     if Path(given).suffix.lower() not in (".yaml", ".yml"):
-        return Campaign.open(given, year=year)
-    from rtsx.config import load_campaign_config
+        opened = Campaign.open(given, year=year)
+    else:
+        from rtsx.config import load_campaign_config
 
-    config = load_campaign_config(given, year=year)
-    return Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
+        config = load_campaign_config(given, year=year)
+        opened = Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
+    if year is None:
+        notice(f"Year {opened.plan.year}, as no --year was given")
+    return opened
 
 
 def cluster_of(config: "CampaignConfig", *, local: bool, **given: Any) -> "ClusterSpec":

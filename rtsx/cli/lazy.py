@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from click import UsageError
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 __all__ = ["Entry", "LazyGroup", "lazy_group"]
 
@@ -44,7 +45,29 @@ class LazyGroup(TyperGroup):
         # Within another app, because a command on its own would offer to install completion.
         around = typer.Typer(add_completion=False)
         around.add_typer(import_module(entry.module).app, name=name if entry.is_group else None)
-        return typer.main.get_group(around).commands[name]
+        return _once(typer.main.get_group(around).commands[name])
+
+
+def _once(command: Any) -> Any:
+    """The command, which refuses an option that takes one value and is given twice; click keeps the last without a word."""
+    for child in getattr(command, "commands", {}).values():
+        _once(child)
+    parse = command.parse_args
+
+    def parse_args(ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing:
+            _, _, given = command.make_parser(ctx).parse_args(args=list(args))
+            for option in given:
+                takes_one = isinstance(option, TyperOption) and not (option.multiple or option.count)
+                if takes_one and given.count(option) > 1 and (not option.is_flag or option.secondary_opts):
+                    raise UsageError(
+                        f"{option.opts[-1]} takes one value and was given {given.count(option)} times. Give it once.",
+                        ctx,
+                    )
+        return parse(ctx, args)
+
+    command.parse_args = parse_args
+    return command
 
 
 def lazy_group(entries: Mapping[str, Entry]) -> type[LazyGroup]:

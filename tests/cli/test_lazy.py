@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from click import Context, UsageError
+from typer.core import TyperOption
 from typer.main import get_command
 
 from rtsx.cli.app import COMMANDS, app
@@ -32,3 +35,24 @@ def test_a_misspelt_command_is_guessed(rtsx_command) -> None:
     outcome = rtsx_command("predct")
     assert outcome.status == 2
     assert "Did you mean 'predict'?" in outcome.err
+
+
+def test_no_option_that_takes_one_value_is_given_twice() -> None:
+    """Every such option of every command, because click would keep the last of two without a word."""
+    seen = 0
+
+    def walk(command: Any, name: str) -> None:
+        nonlocal seen
+        for child, below in getattr(command, "commands", {}).items():
+            walk(below, f"{name} {child}")
+        for option in command.params:
+            if isinstance(option, TyperOption) and not (option.multiple or option.count or option.is_flag):
+                one = [option.opts[-1], *["1"] * option.nargs]
+                with pytest.raises(UsageError, match="takes one value and was given 2 times"):
+                    command.parse_args(Context(command, info_name=name), [*one, *one])
+                seen += 1
+
+    group = get_command(app)
+    for name in COMMANDS:
+        walk(group.load(name), name)  # type: ignore[attr-defined]
+    assert seen > 50
