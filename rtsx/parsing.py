@@ -36,7 +36,7 @@ class LimitedLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one node, and count what it stands for."""
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth == _DEEPEST:
             raise ComposerError(None, None, f"lists and mappings lie more than {_DEEPEST} deep in each other", mark)
         is_alias = self.check_event(yaml.AliasEvent)
