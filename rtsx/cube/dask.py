@@ -12,9 +12,9 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from rtsx.cube.rasterio import RasterHeader, read_window, stored_dtype
+from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
 
-__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks", "picked"]
+__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks", "lazy_valid", "picked"]
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -48,26 +48,39 @@ def lazy_bands(
     chunk
         Height and width of a chunk, px.
     """
-    rows, columns = window
-    lengths = tuple(
-        chunk_lengths(span.stop - span.start, size) for span, size in zip((rows, columns), chunk, strict=True)
-    )
     dtype = stored_dtype(header, bands[0])
     # map_blocks, instead of from_array with an array-like: dask pushes the slicing of single bands into from_array's
     # tasks, which would read the file once per band after all.
     stack: da.Array = da.map_blocks(
         _read_block,
-        chunks=((len(bands),), *lengths),
+        chunks=((len(bands),), *_lengths(window, chunk)),
         dtype=dtype,
         meta=np.empty((0, 0, 0), dtype),
         name=f"raster-{tokenize(header, bands, window, chunk)}",
         path=header.path,
         bands=bands,
-        starts=(rows.start, columns.start),
-        stops=(rows.stop, columns.stop),
+        window=window,
         chunk=chunk,
     )
     return stack
+
+
+def lazy_valid(
+    header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
+) -> da.Array:
+    """Lazy (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
+    valid: da.Array = da.map_blocks(
+        _read_valid_block,
+        chunks=_lengths(window, chunk),
+        dtype=bool,
+        meta=np.empty((0, 0), bool),
+        name=f"mask-{tokenize(header, bands, window, chunk)}",
+        path=header.path,
+        bands=bands,
+        window=window,
+        chunk=chunk,
+    )
+    return valid
 
 
 def _read_block(
@@ -75,15 +88,34 @@ def _read_block(
     *,
     path: str,
     bands: tuple[int, ...],
-    starts: tuple[int, int],
-    stops: tuple[int, int],
+    window: tuple[slice, slice],
     chunk: tuple[int, int],
 ) -> NDArray[Any]:
+    return read_window(path, _part(window, block_id[1:], chunk), bands=bands)
+
+
+def _read_valid_block(
+    block_id: tuple[int, int],
+    *,
+    path: str,
+    bands: tuple[int, ...],
+    window: tuple[slice, slice],
+    chunk: tuple[int, int],
+) -> NDArray[np.bool_]:
+    return read_valid(path, _part(window, block_id, chunk), bands=bands)
+
+
+def _lengths(window: tuple[slice, slice], chunk: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    return tuple(chunk_lengths(span.stop - span.start, size) for span, size in zip(window, chunk, strict=True))
+
+
+def _part(window: tuple[slice, slice], index: tuple[int, int], chunk: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of one chunk of a window."""
     rows, columns = (
-        slice(start + index * size, min(start + (index + 1) * size, stop))
-        for index, start, stop, size in zip(block_id[1:], starts, stops, chunk, strict=True)
+        slice(span.start + place * size, min(span.start + (place + 1) * size, span.stop))
+        for span, place, size in zip(window, index, chunk, strict=True)
     )
-    return read_window(path, (rows, columns), bands=bands)
+    return rows, columns
 
 
 class Blocks(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.georeference import geobox_of
-from rtsx.cube.image import AssetBands, Image, Wanted
+from rtsx.cube.image import AssetBands, Image, Wanted, settled_by
 from rtsx.cube.packing import packing
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.source import ImageSource, Period
@@ -173,6 +173,7 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBa
         scale_factor=header.scales[places[0]] if wanted.scale_factor is None else wanted.scale_factor,
         add_offset=header.offsets[places[0]] if wanted.add_offset is None else wanted.add_offset,
         asset=asset,
+        settled=settled_by(wanted),
     )
 
 
@@ -181,8 +182,8 @@ def _bands(header: RasterHeader, wanted: Wanted) -> tuple[int | str, ...]:
         return wanted.bands
     if wanted.name in header.descriptions:
         return (wanted.name,)
-    if header.count == 1 or wanted.asset is not None:
-        return tuple(range(1, header.count + 1))
+    if len(header.data_bands) == 1 or wanted.asset is not None:
+        return header.data_bands
     raise CubeError(
         f"{header.path} has no band called {wanted.name!r}: its {header.count} bands are described as "
         f"{list(header.descriptions)}. Say which band it is."

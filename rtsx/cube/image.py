@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
 
-__all__ = ["AssetBands", "Image", "Wanted"]
+__all__ = ["AssetBands", "Image", "Wanted", "settled_by"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,11 @@ class Wanted:
     """Physical units per stored unit; None takes what item or file declares."""
     add_offset: float | None = None
     """Physical value of stored 0; None takes what item or file declares."""
+
+
+def settled_by(wanted: Wanted) -> frozenset[str]:
+    """Which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
+    return frozenset(name for name in ("nodata", "scale_factor", "add_offset") if getattr(wanted, name) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,8 @@ class AssetBands:
     """Key of the asset in its item, for messages; empty for plain files."""
     opener: Literal["gdal", "zarr"] = "gdal"
     """What reads the file."""
+    settled: frozenset[str] = frozenset()
+    """Which of `nodata`, `scale_factor` and `add_offset` the caller stated, or the file: others have to agree with the file."""
     stamp: str = ""
     """What the item says of the file's content: a checksum, an ETag, or when it was changed; empty where it says nothing."""
 

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.align.opening import open_reader
 from rtsx.cube.align.pyproj import transform, turn_of
+from rtsx.cube.align.storing import without_mask
 from rtsx.cube.gaps import Gap, report_gap
 from rtsx.cube.georeference import pixel_m, with_georeference
 from rtsx.cube.image import AssetBands, Image
@@ -147,6 +148,12 @@ class NativeParts:
             try:
                 # Every value of quality data counts, as where it is read to judge.
                 pixels = open_reader(together, any_value=judging in names).read(rows, columns)
+                stored, _ = without_mask(pixels, bands.nodata)
+                if stored.dtype != pixels.dtype:
+                    raise CubeError(
+                        f"{bands.href} says by a mask what is missing, and {pixels.dtype} without nodata has no value for it "
+                        f"in a store. Write nodata: with a spare value in the layers {names}."
+                    )
             except CubeError as error:
                 reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
                 if source.unreadable == "error":
@@ -154,7 +161,7 @@ class NativeParts:
                 report_gap(Gap(group.source, group.image.id), reason=reason, error=error)
                 return
             arrays = [array for name in names for array in group.arrays(name)]
-            for array, band in zip(arrays, pixels, strict=True):
+            for array, band in zip(arrays, stored, strict=True):
                 yield Written(f"{group.path}/{array}", part.window, band)
 
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
@@ -243,7 +250,8 @@ def _read_together(group: NativeGroup) -> list[list[str]]:
     together: dict[object, list[str]] = {}
     for name in group.names:
         bands = group.image.bands[name]
-        together.setdefault((bands.href, bands.dtype, str(bands.nodata), bands.opener), []).append(name)
+        packing = str(bands.nodata), bands.scale_factor, bands.add_offset, bands.settled
+        together.setdefault((bands.href, bands.dtype, packing, bands.opener), []).append(name)
     return list(together.values())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -19,7 +20,7 @@ from rasterio.windows import Window
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
 
-__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_window"]
+__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window"]
 
 _READ_ATTEMPTS = 3
 """Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
@@ -61,7 +62,7 @@ class RasterHeader:
     dtypes: tuple[str, ...]
     """NumPy dtype of each band."""
     nodata: tuple[float | None, ...]
-    """Stored value of a missing pixel, each band; None where the file declares none."""
+    """Stored value of a missing pixel, each band; None where the file declares none, or where a mask counts instead."""
     descriptions: tuple[str | None, ...]
     """Name of each band; None where the file gives none."""
     scales: tuple[float, ...]
@@ -76,11 +77,30 @@ class RasterHeader:
     """How many times larger the pixels of each overview are, as whole numbers, finest first; empty where there is none."""
     stamp: tuple[int, int] | None
     """Time of last change in ns and size in bytes of a local file, so that a rewritten file is another one to dask."""
+    masked: tuple[int, ...] = ()
+    """Bands, from 1, whose missing pixels a mask tells: of the file, beside it (.msk), in a VRT, or an alpha band."""
+    alpha: int | None = None
+    """Number of the alpha band; None where there is none."""
 
     @property
     def count(self) -> int:
         """Number of bands."""
         return len(self.dtypes)
+
+    @property
+    def data_bands(self) -> tuple[int, ...]:
+        """Numbers of all bands but alpha.
+
+        One that the file describes as something else counts, because GDAL marks any fourth band of bytes as alpha.
+        """
+        alpha = self.alpha
+        if (
+            alpha is None
+            or self.count == 1
+            or not (self.descriptions[alpha - 1] or "alpha").lower().startswith("alpha")
+        ):
+            return tuple(range(1, self.count + 1))
+        return tuple(band for band in range(1, self.count + 1) if band != alpha)
 
 
 def read_header(path: str | PathLike[str]) -> RasterHeader:
@@ -96,21 +116,9 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
         with rasterio.Env(**_options(name)), rasterio.open(name) as file:
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, f"CRS {file.crs}, transform {tuple(file.transform)[:6]}")
-            geobox = _geobox_of(file)
-            require_ground(geobox.crs, name, cure="gdal_edit.py -a_srs EPSG:...")
-            return RasterHeader(
-                path=name,
-                geobox=geobox,
-                dtypes=tuple(file.dtypes),
-                nodata=tuple(file.nodatavals),
-                descriptions=tuple(file.descriptions),
-                scales=tuple(file.scales),
-                offsets=tuple(file.offsets),
-                units=tuple(unit or None for unit in file.units),
-                block=file.block_shapes[0],
-                overviews=tuple(file.overviews(1)),
-                stamp=_stamp(name),
-            )
+            header = _header_of(file, name)
+            require_ground(header.geobox.crs, name, cure="gdal_edit.py -a_srs EPSG:...")
+            return header
     except NotGeoreferencedWarning as warning:
         # An error only where the caller made it one. Filtering it here would change the filters of all threads for good,
         # so that elsewhere it is shown beside the error above.
@@ -149,7 +157,8 @@ def read_window(
     *,
     bands: Sequence[int],
     overview: int | None = None,
-    check: Callable[[GeoBox, tuple[str, ...], tuple[float | None, ...]], None] | None = None,
+    masked: bool = False,
+    check: Callable[[RasterHeader], None] | None = None,
 ) -> NDArray[Any]:
     """Pixels (band, y, x) of one window, as stored; tried three times.
 
@@ -163,15 +172,48 @@ def read_window(
         Band numbers, counted from 1, in the order wanted; all of one dtype.
     overview
         Which overview the window is of, 0 the finest; None for the raster itself.
+    masked
+        Whether masks and alpha bands are read too, where the file has any: then the answer is a `numpy.ma.MaskedArray`.
     check
-        Given the geobox of what was opened, and the dtype and the nodata of each of its bands, before pixels are read;
-        raises where they are not what was expected.
+        Given the header of what was opened, before pixels are read; raises where it is not what was expected.
 
     Raises
     ------
     CubeError
         The file cannot be read there, three times in a row, or has no such band.
     """
+
+    def read(file: rasterio.DatasetReader, part: Window) -> NDArray[Any]:
+        if check is not None:
+            check(_header_of(file, path))
+        pixels: NDArray[Any] = file.read(list(bands), window=part)
+        if masked and set(bands) & set(_masked_bands(file)):
+            return np.ma.MaskedArray(pixels, mask=~_valid(file, bands, part))
+        return pixels
+
+    return _tried(path, window, read, overview=overview)
+
+
+def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[np.bool_]:
+    """Where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``.
+
+    Raises
+    ------
+    CubeError
+        The file cannot be read there, three times in a row.
+    """
+    valid: NDArray[np.bool_] = _tried(path, window, lambda file, part: _valid(file, bands, part)).all(axis=0)
+    return valid
+
+
+def _tried(
+    path: str,
+    window: tuple[slice, slice],
+    read: Callable[[rasterio.DatasetReader, Window], NDArray[Any]],
+    *,
+    overview: int | None = None,
+) -> NDArray[Any]:
+    """What `read` makes of a window of an open file; three times where GDAL fails."""
     rows, columns = window
     error: RasterioError | None = None
     for _ in range(_READ_ATTEMPTS):
@@ -180,10 +222,7 @@ def read_window(
             # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
             options = {} if overview is None else {"overview_level": overview}
             with rasterio.Env(**_options(path)), rasterio.open(path, **options) as file:
-                if check is not None:
-                    check(_geobox_of(file), tuple(file.dtypes), tuple(file.nodatavals))
-                pixels: NDArray[Any] = file.read(list(bands), window=Window.from_slices(rows, columns))
-            return pixels
+                return read(file, Window.from_slices(rows, columns))
         except RasterioError as failure:
             _refuse_if_not_allowed(path, failure)
             error = failure
@@ -192,6 +231,52 @@ def read_window(
         f"(tried {_READ_ATTEMPTS} times): {error}. The file is truncated or damaged, or was changed while it was open; "
         "fetch it again, or check it with gdalinfo -checksum."
     ) from error
+
+
+def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
+    return RasterHeader(
+        path=path,
+        geobox=_geobox_of(file),
+        dtypes=tuple(file.dtypes),
+        nodata=_nodata_of(file),
+        descriptions=tuple(file.descriptions),
+        scales=tuple(file.scales),
+        offsets=tuple(file.offsets),
+        units=tuple(unit or None for unit in file.units),
+        block=file.block_shapes[0],
+        overviews=tuple(file.overviews(1)),
+        stamp=_stamp(path),
+        masked=_masked_bands(file),
+        alpha=_alpha_of(file),
+    )
+
+
+def _alpha_of(file: rasterio.DatasetReader) -> int | None:
+    return next((band for band, kind in enumerate(file.colorinterp, start=1) if kind is ColorInterp.alpha), None)
+
+
+def _masked_bands(file: rasterio.DatasetReader) -> tuple[int, ...]:
+    """Bands with a mask besides their nodata; an alpha band counts also where GDAL lets nodata shadow it."""
+    alpha = _alpha_of(file)
+    return tuple(
+        band
+        for band, flags in enumerate(file.mask_flag_enums, start=1)
+        if not {MaskFlags.all_valid, MaskFlags.nodata} & set(flags) or alpha not in (None, band)
+    )
+
+
+def _nodata_of(file: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    """Nodata of each band; None where GDAL takes a mask in its place, as its value is data then."""
+    return tuple(
+        value if MaskFlags.nodata in flags else None
+        for value, flags in zip(file.nodatavals, file.mask_flag_enums, strict=True)
+    )
+
+
+def _valid(file: rasterio.DatasetReader, bands: Sequence[int], part: Window) -> NDArray[np.bool_]:
+    valid: NDArray[np.bool_] = file.read_masks(list(bands), window=part) > 0
+    alpha = _alpha_of(file)
+    return valid if alpha is None else valid & (file.read(alpha, window=part) > 0)
 
 
 def _options(path: str) -> dict[str, str]:

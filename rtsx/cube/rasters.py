@@ -1,12 +1,14 @@
 """Raster files that share a grid, as a lazy cube."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
 from os import PathLike
 
 import numpy as np
 import xarray as xr
 
-from rtsx.cube.dask import lazy_bands
+from rtsx.cube.dask import lazy_bands, lazy_valid
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.layer import Layer
 from rtsx.cube.packing import packing_attrs
@@ -63,6 +65,14 @@ def open_rasters(
                 for place, one in enumerate(group):
                     variables[one.layer.name] = xr.Variable(("y", "x"), stack[place], _attrs(one))
     ordered = {one.layer.name: variables[one.layer.name] for one in selected}
+    masks = []
+    for header in headers:
+        masked = tuple(one.band for one in selected if one.header == header and one.band in header.masked)
+        if masked:
+            masks.append(lazy_valid(header, window, bands=masked, chunk=size))
+    if masks:
+        attrs = {"long_name": "True where no mask of the files calls a pixel missing"}
+        ordered["valid"] = xr.Variable(("y", "x"), reduce(and_, masks), attrs)
     return with_georeference(ordered, geobox, lattice_origin=origin)
 
 

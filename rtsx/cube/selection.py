@@ -1,5 +1,6 @@
 """Which bands of which files become which layers: the plan of opening rasters, made from headers alone."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -12,6 +13,9 @@ from rtsx.cube.sensor import Sensor
 from rtsx.errors import CubeError
 
 __all__ = ["Selected", "select_bands", "select_layers", "validate_same_grid"]
+
+_ALPHA = "alpha"
+"""What an alpha band is called."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +36,36 @@ def select_bands(
     """Every band of some files as a layer, or those that `layers` names.
 
     Names come from the sensor, else from the bands' descriptions, else from the file's name (one band) or from the
-    band's number (``band_1``). `layers` picks among those names; where it names none of them but as many as there are
-    bands, it gives the bands their names instead.
+    band's number (``band_1``). `layers` picks among those names; where it holds others, and as many as there are bands, it
+    gives the bands their names instead. An alpha band is no layer but a mask, unless it is asked for.
 
     Raises
     ------
     CubeError
         A name is missing or taken twice.
     """
-    found = [_described(header, number, sensor) for header in headers for number in range(1, header.count + 1)]
-    if layers is not None:
-        names = [selected.layer.name for selected in found]
-        if set(layers) <= set(names):
-            found = [selected for selected in found if selected.layer.name in set(layers)]
-            found.sort(key=lambda selected: list(layers).index(selected.layer.name))
-        elif len(layers) == len(found) and not set(layers) & set(names):
-            found = [
-                replace(selected, layer=replace(selected.layer, name=name))
-                for selected, name in zip(found, layers, strict=True)
-            ]
-        else:
-            raise CubeError(
-                f"Layers {sorted(set(layers) - set(names))} are not in {', '.join(header.path for header in headers)}: "
-                f"the {len(found)} bands are {names}. Ask for some of these, or give every band a name in band order."
+    every = [_described(header, number, sensor) for header in headers for number in range(1, header.count + 1)]
+    data = [one for one in every if one.layer.name != _ALPHA or one.band in one.header.data_bands] or every
+    if layers is None:
+        return _unique(data)
+    names = [selected.layer.name for selected in every]
+    if set(layers) <= set(names):
+        found = [selected for selected in every if selected.layer.name in set(layers)]
+        return _unique(sorted(found, key=lambda selected: list(layers).index(selected.layer.name)))
+    for found in (data, every):
+        if len(layers) == len(found) and all(
+            name not in names or name == selected.layer.name for name, selected in zip(layers, found, strict=True)
+        ):
+            return _unique(
+                [
+                    replace(selected, layer=replace(selected.layer, name=name))
+                    for selected, name in zip(found, layers, strict=True)
+                ]
             )
-    return _unique(found)
+    raise CubeError(
+        f"Layers {sorted(set(layers) - set(names))} are not in {', '.join(header.path for header in headers)}: "
+        f"the {len(every)} bands are {names}. Ask for some of these, or give every band a name in band order."
+    )
 
 
 def select_layers(
@@ -80,12 +89,12 @@ def select_layers(
     for name, wanted in named.items():
         if not isinstance(wanted, Layer):
             header = headers[str(wanted)]
-            if header.count != 1:
+            if len(header.data_bands) != 1:
                 raise CubeError(
                     f"Layer {name!r}: {header.path} has {header.count} bands, and a path stands for a file of one. "
                     f"Say which with Layer({name!r}, path, band=...)."
                 )
-            wanted = Layer(name, header.path)
+            wanted = Layer(name, header.path, band=header.data_bands[0])
         header = headers[str(wanted.source)]
         band = _band_number(header, wanted)
         own = _described(header, band, None).layer
@@ -137,12 +146,8 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
     """One band with the name and packing that the sensor, else the file, gives it."""
     place = number - 1
     if sensor is not None:
-        try:
-            name = sensor.names(header.count)[place]
-        except CubeError as error:
-            raise CubeError(f"{header.path}: {error}") from error
         layer = Layer(
-            name,
+            _sensor_names(header, sensor)[place],
             header.path,
             band=number,
             scale_factor=sensor.scale_factor,
@@ -154,8 +159,10 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
     stem = PurePosixPath(header.path).stem
     scale, offset = header.scales[place], header.offsets[place]
     declares = (scale, offset) != (1.0, 0.0)  # GDAL gives 1 and 0 where the file is silent
+    # By its number only where it is one of several, and an alpha band by what it is.
+    unnamed = _ALPHA if number not in header.data_bands else stem if len(header.data_bands) == 1 else f"band_{number}"
     layer = Layer(
-        header.descriptions[place] or (stem if header.count == 1 else f"band_{number}"),
+        unnamed if number not in header.data_bands else header.descriptions[place] or unnamed,
         header.path,
         band=number,
         scale_factor=scale if declares else None,
@@ -164,6 +171,18 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
         units=header.units[place],
     )
     return Selected(header, number, layer)
+
+
+def _sensor_names(header: RasterHeader, sensor: Sensor) -> list[str]:
+    """Names of a file's bands in their order; an alpha band beside those of the product is one more."""
+    names = [_ALPHA if band == header.alpha else "" for band in range(1, header.count + 1)]
+    if header.alpha is None or header.count - 1 not in map(len, sensor.bands):
+        names = [""] * header.count
+    try:
+        own = iter(sensor.names(names.count("")))
+    except CubeError as error:
+        raise CubeError(f"{header.path}: {error}") from error
+    return [name or next(own) for name in names]
 
 
 def _band_number(header: RasterHeader, layer: Layer) -> int:
@@ -189,4 +208,11 @@ def _unique(found: Sequence[Selected]) -> tuple[Selected, ...]:
                 "Layer."
             )
         seen[name] = selected
+        if selected.band == selected.header.alpha and name != _ALPHA:
+            warnings.warn(
+                f"Band {selected.band} of {selected.header.path}, layer {name!r}, is marked as alpha: where it is 0, the "
+                f"file's pixels are missing. If it holds data, write the file with ALPHA=NO, or unmark the band with "
+                f"gdal_edit.py -colorinterp_{selected.band} undefined.",
+                stacklevel=2,
+            )
     return tuple(found)

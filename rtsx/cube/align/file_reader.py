@@ -1,6 +1,6 @@
 """A raster file as a reader: what GDAL opens, with its overviews."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from rtsx.cube.align.pyproj import same_crs
 from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.storing import stored_nodata
 from rtsx.cube.georeference import crs_name
-from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
+from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, read_window
 from rtsx.errors import CubeError
 
 __all__ = ["FileReader"]
@@ -46,6 +46,12 @@ class FileReader:
     """Dtype that the bands are stored in."""
     nodata: float | None
     """Stored value of a missing pixel; None where there is none."""
+    scale_factor: float = 1.0
+    """Physical units per stored unit, as the catalog says."""
+    add_offset: float = 0.0
+    """Physical value of stored 0, as the catalog says."""
+    settled: frozenset[str] = frozenset({"scale_factor", "add_offset"})
+    """Which of `nodata`, `scale_factor` and `add_offset` count whatever the file declares; the others must not contradict it."""
     any_value: bool = False
     """Whether every stored value is data whatever the file declares missing, as in quality data."""
     asset: str = ""
@@ -63,7 +69,7 @@ class FileReader:
             The file cannot be read, has no such band, or its bands differ in dtype or nodata.
         """
         header = read_header(path)
-        chosen = tuple(range(1, header.count + 1)) if bands is None else bands
+        chosen = header.data_bands if bands is None else bands
         if not chosen or not all(1 <= band <= header.count for band in chosen):
             raise CubeError(f"{path} has bands 1 to {header.count}; got {chosen}.")
         kinds = {(header.dtypes[band - 1], str(header.nodata[band - 1])) for band in chosen}
@@ -85,14 +91,21 @@ class FileReader:
         return len(self.bands)
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window.
+        """Stored pixels (band, y, x) of a window; masked where the file has a mask or an alpha band.
 
         Raises
         ------
         CubeError
             The window cannot be read, or the file is not the one that was described.
         """
-        return read_window(self.path, (rows, columns), bands=self.bands, overview=self.overview, check=self._check)
+        return read_window(
+            self.path,
+            (rows, columns),
+            bands=self.bands,
+            overview=self.overview,
+            masked=not self.any_value,
+            check=self._check,
+        )
 
     def coarser(self, factor: float) -> "FileReader":
         """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
@@ -119,9 +132,10 @@ class FileReader:
             overview=place,
         )
 
-    def _check(self, found: GeoBox, dtypes: tuple[str, ...], nodata: tuple[float | None, ...]) -> None:
+    def _check(self, header: RasterHeader) -> None:
         """Refuse a file that is not the one that was described."""
         name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+        found, dtypes = header.geobox, header.dtypes
         if max(self.bands) > len(dtypes):
             raise CubeError(f"{name} has {len(dtypes)} bands; band {max(self.bands)} was expected. Correct its entry.")
         kinds = sorted({dtypes[band - 1] for band in self.bands})
@@ -140,19 +154,31 @@ class FileReader:
                 f"{name} is not what its catalog says it is: {told}. The file was replaced, or the item is wrong: correct "
                 "the item, or leave these fields out of it."
             )
-        if self.nodata is None and not self.any_value:
-            self._refuse_hidden_nodata(name, [nodata[band - 1] for band in self.bands])
+        if not self.any_value:
+            self._check_packing(name, header)
 
-    def _refuse_hidden_nodata(self, name: str, declared: Sequence[float | None]) -> None:
-        """Refuse a file that declares missing values its catalog says nothing of: its edges would count as data."""
-        values = (stored_nodata(value, self.dtype) for value in declared)  # not NaN, which is missing anyway
-        missing = sorted({value for value in values if value is not None})
-        if missing:
-            told = ", ".join(f"{value:.15g}" for value in missing)
-            raise CubeError(
-                f"{name} declares nodata {told}; the item that describes it states dtype {self.dtype.name} but no nodata, so "
-                "that its missing pixels would count as data. Write nodata: with that value in the layer, or add it to the item."
+    def _check_packing(self, name: str, header: RasterHeader) -> None:
+        """Refuse a file that declares other packing than its catalog: its values, or its edges, would count as what they are not."""
+        for field, silent, values in (
+            ("nodata", None, header.nodata),
+            ("scale_factor", 1.0, header.scales),
+            ("add_offset", 0.0, header.offsets),
+        ):
+            stated: float | None = getattr(self, field)
+            declared = [values[band - 1] for band in self.bands]
+            if field == "nodata":  # only what a stored pixel can be; NaN is missing anyway
+                stated, *declared = (stored_nodata(value, self.dtype) for value in (stated, *declared))
+            told = [value for value in declared if value is not None and value != silent]
+            others = sorted(
+                {value for value in told if stated is None or not math.isclose(value, stated, rel_tol=1e-6)}
             )
+            if others and field not in self.settled:
+                item = f"no {field}" if stated in (None, silent) else f"{field} {stated:.15g}"
+                raise CubeError(
+                    f"{name} declares {field} {', '.join(f'{value:.15g}' for value in others)}; the item that describes it "
+                    f"states dtype {self.dtype.name} and {item}. Write {field}: with the right value in the layer, or correct "
+                    "the item."
+                )
 
 
 _ROUNDED = 1.01

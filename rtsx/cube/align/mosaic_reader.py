@@ -116,9 +116,14 @@ class MosaicReader:
                 tile = self.readers[place]
                 stored = tile.read(slice(y0 - first_row, y1 - first_row), slice(x0 - first_column, x1 - first_column))
                 taken = missing[part] & is_stored(stored, tile.nodata)
-                np.copyto(pixels[part], stored, where=taken)
+                np.copyto(pixels[part], np.ma.getdata(stored), where=taken)
                 missing[part] &= ~taken
-        return pixels
+        # Without a value that says so, what no tile has is masked.
+        return (
+            pixels
+            if Storing(self.dtype, self.nodata).has_fill or self.dtype.kind == "f" or not missing.any()
+            else np.ma.MaskedArray(pixels, missing)
+        )
 
     def coarser(self, factor: float) -> Self:
         """Itself: a mosaic is read at full resolution, however coarse the target.

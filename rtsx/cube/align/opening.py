@@ -55,6 +55,9 @@ def open_reader(bands: AssetBands, *, any_value: bool = False) -> WindowReader:
         geobox=bands.geobox,
         dtype=np.dtype(bands.dtype),
         nodata=nodata,
+        scale_factor=bands.scale_factor,
+        add_offset=bands.add_offset,
+        settled=bands.settled,
         any_value=any_value,
         asset=bands.asset,
     )

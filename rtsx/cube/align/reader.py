@@ -32,7 +32,10 @@ class WindowReader(Protocol):
         """Stored value of a missing pixel; None where there is none. NaN is always missing."""
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window that lies within the raster; the caller owns them."""
+        """Stored pixels (band, y, x) of a window that lies within the raster; the caller owns them.
+
+        A `numpy.ma.MaskedArray` where a mask of the raster says what is missing.
+        """
 
     def coarser(self, factor: float) -> "WindowReader":
         """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""

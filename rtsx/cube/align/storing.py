@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["Storing", "is_stored", "stored_nodata"]
+__all__ = ["Storing", "is_stored", "stored_nodata", "without_mask"]
+
+_WIDER = {1: np.dtype(np.int16), 2: np.dtype(np.int32), 4: np.dtype(np.int64), 8: np.dtype(np.float64)}
+"""Signed dtype by bytes of an integer, that holds all its values and one more."""
 
 
 def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
@@ -36,18 +39,40 @@ def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def is_stored(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """True where a stored pixel is neither nodata nor NaN nor infinite.
+    """True where a stored pixel is neither masked nor nodata nor NaN nor infinite.
 
     Examples
     --------
     >>> is_stored(np.array([1.0, np.nan, -9999.0]), -9999)
     array([ True, False, False])
     """
-    valid: NDArray[np.bool_] = np.isfinite(pixels)
-    value = stored_nodata(nodata, pixels.dtype)
+    stored = np.ma.getdata(pixels)
+    valid: NDArray[np.bool_] = np.isfinite(stored)
+    value = stored_nodata(nodata, stored.dtype)
     if value is not None:
-        valid &= pixels != pixels.dtype.type(value)
+        valid &= stored != stored.dtype.type(value)
+    if np.ma.isMaskedArray(pixels):
+        valid &= ~np.ma.getmaskarray(pixels)
     return valid
+
+
+def without_mask(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[Any], float | None]:
+    """Pixels with a stored value in the place of what a mask hides, and that value: nodata, else NaN, else one of a wider dtype.
+
+    Examples
+    --------
+    >>> without_mask(np.ma.MaskedArray(np.array([7, 8], np.uint8), mask=[True, False]), None)
+    (array([-32768,      8], dtype=int16), -32768.0)
+    """
+    if not np.ma.isMaskedArray(pixels):
+        return pixels, nodata
+    stored: Any = np.ma.getdata(pixels)
+    if stored_nodata(nodata, stored.dtype) is None and stored.dtype.kind != "f":
+        stored = stored.astype(_WIDER[stored.dtype.itemsize])
+        nodata = None if stored.dtype.kind == "f" else float(np.iinfo(stored.dtype).min)
+    filled = np.array(stored)
+    filled[np.ma.getmaskarray(pixels)] = Storing(stored.dtype, nodata).fill
+    return filled, nodata
 
 
 @dataclass(frozen=True)

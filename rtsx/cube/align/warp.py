@@ -15,7 +15,7 @@ from rtsx.cube.align.numba import average, bilinear, cubic, nearest
 from rtsx.cube.align.placement import Placement, lattice_index
 from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.storing import Storing, is_stored
+from rtsx.cube.align.storing import Storing, is_stored, without_mask
 from rtsx.cube.align.window import Window, read_window, window_of
 
 __all__ = ["Warped", "warp"]
@@ -124,7 +124,7 @@ def _sliced(reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[
         part = (slice(None), *outside)
         stored = reader.read(inside[0], inside[1])
         warped.valid[part] = is_stored(stored, reader.nodata)
-        warped.pixels[part] = storing.stored(stored, valid=warped.valid[part])
+        warped.pixels[part] = storing.stored(np.ma.getdata(stored), valid=warped.valid[part])
     return warped
 
 
@@ -143,15 +143,15 @@ def _gathered(
     out = _empty(reader, rows, columns, storing=gathered)
     pieces = _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered)
     for coordinates, window in pieces:
-        pixels = read_window(reader, window)
-        pixels = pixels.astype(_gathered_dtype(pixels.dtype), copy=False)
+        pixels, nodata = without_mask(read_window(reader, window), reader.nodata)
+        pixels = np.ascontiguousarray(pixels, _gathered_dtype(pixels.dtype))
         # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
         # class of ours changed its name.
         given = (
             tuple(Block.of(coordinates, within=(rows, columns))),
             tuple(Positions.of(coordinates)),
             pixels,
-            tuple(Frame.of(window, pixels.dtype, nodata=reader.nodata)),
+            tuple(Frame.of(window, pixels.dtype, nodata=nodata)),
             out.pixels,
             out.valid,
             tuple(Rule.of(gathered)),

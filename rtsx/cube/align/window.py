@@ -59,16 +59,16 @@ def window_of(coordinates: Coordinates, *, margin: int) -> Window | None:
 
 
 def read_window(reader: WindowReader, window: Window) -> NDArray[Any]:
-    """Stored pixels (band, y, x) of a window, contiguous and in the machine's byte order."""
+    """Stored pixels (band, y, x) of a window, masked where the reader's are."""
     rows = slice(window.top, window.top + window.height)
     start = window.left % window.period if window.period else window.left
     stop = start + window.width
     if window.period and stop > window.period:
         parts = [reader.read(rows, slice(start, window.period)), reader.read(rows, slice(0, stop - window.period))]
-        pixels = np.concatenate(parts, axis=2)
-    else:
-        pixels = reader.read(rows, slice(start, stop))
-    return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        joined: Any = np.ma.concatenate if any(map(np.ma.isMaskedArray, parts)) else np.concatenate
+        pixels: NDArray[Any] = joined(parts, axis=2)
+        return pixels
+    return reader.read(rows, slice(start, stop))
 
 
 def _span(reach: tuple[float, float], margin: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.image import AssetBands, Image, Wanted
+from rtsx.cube.image import AssetBands, Image, Wanted, settled_by
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.bands import Band, called_alike
 from rtsx.cube.stac.choice import Choice, choose
@@ -184,6 +184,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         add_offset=0.0 if offset is None else offset,
         asset=draft.choice.asset,
         opener="zarr" if _is_zarr(draft) else "gdal",
+        settled=settled_by(wanted),
         stamp=stamp_of(draft.item, draft.choice.asset),
     )
 
@@ -216,7 +217,7 @@ def _stated(value: float, default: float) -> float | None:
 def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
     """The wanted bands by what the file calls its bands."""
     wanted = draft.wanted
-    listed = [Band(number=number, name=name) for number, name in enumerate(header.descriptions, start=1)]
+    listed = [Band(number=number, name=header.descriptions[number - 1]) for number in header.data_bands]
     if not wanted.bands:
         return _described(draft, header, wanted.name) or tuple(listed)
     chosen = []

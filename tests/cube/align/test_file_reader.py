@@ -63,7 +63,7 @@ def test_nodata_that_only_the_file_knows_of(write_tif: WriteTif) -> None:
     reader = replace(FileReader.open(str(write_tif("a.tif", PIXELS, nodata=0))), nodata=None)
     with pytest.raises(
         CubeError,
-        match=r"a.tif declares nodata 0; the item that describes it states dtype uint16 but no nodata.*Write nodata:",
+        match=r"a.tif declares nodata 0; the item that describes it states dtype uint16 and no nodata.*Write nodata:",
     ):
         reader.read(slice(0, 4), slice(0, 4))
     # What was said goes before what the file declares; and for quality data every value counts.
