@@ -202,8 +202,7 @@ def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) 
     CubeError
         The file cannot be read there, three times in a row.
     """
-    valid: NDArray[np.bool_] = _tried(path, window, lambda file, part: _valid(file, bands, part)).all(axis=0)
-    return valid
+    return _tried(path, window, lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0))
 
 
 def _tried(

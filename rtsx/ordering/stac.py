@@ -11,6 +11,7 @@ from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import item_footprint
 from rtsx.cube.stac.hrefs import signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
+from rtsx.cube.stac.sentinel2 import newest_processing
 from rtsx.errors import OrderError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.documents import StacDocuments
@@ -47,8 +48,8 @@ class StacProvider:
         self._items: dict[str, ItemDict] = {}
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
-        """Scenes of the catalog; see `Provider`."""
-        return tuple(scene_of(item) for item in self._documents.search(region, period))
+        """Scenes of the catalog, what Sentinel-2 processed anew once; see `Provider`."""
+        return tuple(scene_of(item) for item in newest_processing(self._documents.search(region, period)))
 
     def submit(self, batch: Batch) -> Answer:
         """Nothing is bought: the answer is at once that of `look`."""

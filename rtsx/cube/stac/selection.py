@@ -11,6 +11,7 @@ from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import extent_of, item_footprint, raster_footprint
 from rtsx.cube.stac.images import images_of
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, time_of
+from rtsx.cube.stac.sentinel2 import newest_processing
 
 __all__ = ["search_area", "selected_images"]
 
@@ -35,15 +36,17 @@ def selected_images(
 ) -> tuple[Image, ...]:
     """Images of the items that meet area, period and cloud cover, by time and then by id.
 
-    An item that comes twice counts once. One without a date meets every period. One that does not state its cloud cover
+    An item that comes twice counts once, and an image of Sentinel-2 that was processed anew by its highest baseline. One without a date meets every period. One that does not state its cloud cover
     meets no `max_cloud_cover`, because a server that is asked leaves it out, too, and answers must not depend on the
     catalog. An image whose item gives no outline is judged by its rasters.
     """
     kept: dict[tuple[str, str], ItemDict] = {}
     for item in items:
-        if _is_in_time(item, period) and _is_clear(item, max_cloud_cover) and _may_meet(item, area):
+        if _is_in_time(item, period) and _may_meet(item, area):
             kept.setdefault((str(item.get("collection")), str(item.get("id"))), item)
-    images = images_of(kept.values(), wanted, sign=sign)
+    # Before clouds count, because what a newer processing calls cloudy must not come back by an older one.
+    clear = [item for item in newest_processing(kept.values()) if _is_clear(item, max_cloud_cover)]
+    images = images_of(clear, wanted, sign=sign)
     return tuple(sorted((image for image in images if _meets(image, area)), key=_order))
 
 

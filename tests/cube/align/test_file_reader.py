@@ -66,8 +66,8 @@ def test_nodata_that_only_the_file_knows_of(write_tif: WriteTif) -> None:
         match=r"a.tif declares nodata 0; the item that describes it states dtype uint16 and no nodata.*Write nodata:",
     ):
         reader.read(slice(0, 4), slice(0, 4))
-    # What was said goes before what the file declares; and for quality data every value counts.
-    for told in ({"nodata": 7}, {"any_value": True}):
+    # What the caller said goes before what the file declares; and for quality data every value counts.
+    for told in ({"nodata": 7, "settled": frozenset({"nodata"})}, {"any_value": True}):
         assert replace(reader, **told).read(slice(0, 4), slice(0, 4)).shape == (3, 4, 4)
 
 
