@@ -81,14 +81,17 @@ def test_two_strips_of_one_tile_both_count() -> None:
 def _cube(tmp_path: Path, **source: Any) -> Any:
     grid = Grid("EPSG:32607", 10.0, cell_size=32, origin=(500_000.0, 7_700_000.0))
     items = []
-    for name, value in ((OLD, 2000), (NEW, 6000), (OTHER_DAY, 4000)):
+    for cloud_cover, (name, value) in enumerate(((OLD, 2000), (NEW, 6000), (OTHER_DAY, 4000))):
         path = tmp_path / f"{name}.tif"
         with rasterio.open(
             path, "w", driver="GTiff", height=32, width=32, count=1, dtype="uint16", crs="EPSG:32607", nodata=0,
             transform=Affine(10, 0, 500_000, 0, -10, 7_700_000),
         ) as file:  # fmt: skip
             file.write(np.full((1, 32, 32), value, np.uint16))
-        items.append(item(name) | {"assets": {"B04": {"href": str(path), "eo:bands": [{"name": "B04"}]}}})
+        items.append(
+            item(name, **{"eo:cloud_cover": cloud_cover})
+            | {"assets": {"B04": {"href": str(path), "eo:bands": [{"name": "B04"}]}}}
+        )
     layers = (LayerRecipe(wanted=Wanted(name="red", asset="B04")),)
     recipe = SourceRecipe(name="s2", images=StacItems(items), layers=layers, **source)
     return open_cube(CubeRecipe(grid=grid, sources=(recipe,)), grid[0, 0]).compute()
