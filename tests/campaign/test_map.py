@@ -279,6 +279,8 @@ def test_two_years_that_begin_at_once_get_a_step_each(
     raise AssertionError("never ended")
 
 
+# A filter of one thread is not that of another, and zarr warns in each.
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
     years = [2022, 2023, 2024]
     with ThreadPoolExecutor(3) as threads:
