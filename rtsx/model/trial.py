@@ -140,7 +140,7 @@ def _are_class_numbers(numbers: torch.Tensor, *, activation: str | None) -> bool
     low, high = numbers.min(), numbers.max()
     # Zeros and ones of a network that is said to return probabilities are probabilities, if coarse ones.
     is_mask = activation == "none" and 0 <= low <= high <= 1
-    return low < high and high < _MOST_CLASSES and not is_mask and bool((numbers == numbers.round()).all()) and low >= 0
+    return not is_mask and bool((low >= 0) & (low < high) & (high < _MOST_CLASSES) & (numbers == numbers.round()).all())
 
 
 _MOST_CLASSES = 256
@@ -162,12 +162,12 @@ def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, st
             return "logarithms of probabilities", "Pass activation='softmax', which takes the logarithm back."
     if high - low < _FLAT and not (low >= 0 and (high < _FLAT or low > 1 - _FLAT)):
         return None  # a network without weights yet: nothing is known about it
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return "probabilities", _NONE
-    if -1 <= low and high <= 1 and _reach(numbers, -1, 1):
+    if low >= -1 and high <= 1 and _reach(numbers, -1, 1):
         return "numbers of a tanh", _SCALED.format(wrong="((x + 1) / 2)")
     for most, scale in ((100, "(x / 100)"), (255, "(x / 255)")):
-        if 0 <= low and high <= most and _reach(numbers, 0, most):
+        if low >= 0 and high <= most and _reach(numbers, 0, most):
             return f"probabilities times {most}", _SCALED.format(wrong=scale)
     return None
 
