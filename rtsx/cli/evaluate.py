@@ -94,6 +94,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.", rich_help_panel="Output"),
     ] = None,
+    trust: options.TrustOption = False,
     device: options.DeviceOption = "auto",
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -111,10 +112,10 @@ def evaluate(
     rule = {name: value for name, value in options_given.items() if value is not None}
     if judged.lower().endswith(_CONFIGS):
         _refuse_given({"--truth": truth, "--layer": layer, "--class": class_name}, because="the YAML file says them")
-        evaluation = _of_scenes(judged, model or [], rule=rule, device=device)
+        evaluation = _of_scenes(judged, model or [], rule=rule, device=device, trust=trust)
     else:
         _refuse_given(
-            {"--model": model or None, "--device": None if device == "auto" else device},
+            {"--model": model or None, "--device": None if device == "auto" else device, "--trust": trust or None},
             because="a map and outlines are predicted already; it is for YAML files",
         )
         if truth is None:
@@ -136,7 +137,7 @@ def evaluate(
     show("Evaluated", rows)
 
 
-def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str) -> "Evaluation":
+def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool) -> "Evaluation":
     from rtsx.cli.opening import open_models  # loads torch, which `--help` does not wait for
     from rtsx.config.evaluate import load_evaluate_config
     from rtsx.model.allocator import keep_freed_memory
@@ -145,7 +146,7 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
     keep_freed_memory()
     config = load_evaluate_config(path).changed(**rule)
-    bundles = open_models(models, trust=False)
+    bundles = open_models(models, trust=trust)
     with progress("judging"):
         return config.evaluate(bundles, device=device)
 

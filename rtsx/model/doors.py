@@ -13,12 +13,11 @@ from rtsx.model.batchnorm import BatchNormMode
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Activation, Metadata
 from rtsx.model.module import ModuleSource
-from rtsx.model.opening import open_source
+from rtsx.model.opening import check_network, open_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource
-from rtsx.model.trial import try_network
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -239,13 +238,7 @@ class BundleDoors:
         )
         said.require(described=f"The module {type(module).__name__}")
         bundle = cls._from_metadata(said, source=source)
-        assert said.inputs is not None, "required above"
-        n_layers = len(said.inputs)
-        on_torch_thread(
-            lambda: try_network(
-                source.load_module(), n_layers=n_layers, classes=tuple(classes), tile=tile, stride=stride
-            )
-        )
+        on_torch_thread(lambda: check_network(source, said, described=f"The module {type(module).__name__}"))
         return bundle
 
 

@@ -13,17 +13,19 @@ import torch
 from rtsx.errors import BundleError
 from rtsx.model.checkpoints import read_checkpoint
 from rtsx.model.digest import digest_of_bytes
+from rtsx.model.eager import open_eager
 from rtsx.model.item import ITEM_NAME, Item, read_item
 from rtsx.model.metadata import Metadata
 from rtsx.model.onnx import OnnxSource
+from rtsx.model.onnxruntime import open_onnx
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.model.torch_export import ExportSource, is_exported
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
-from rtsx.model.trial import looks_like_probabilities, try_network
+from rtsx.model.trial import check_output, try_network
 
-__all__ = ["Opened", "open_source"]
+__all__ = ["Opened", "check_network", "open_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +150,7 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
     source = on_torch_thread(lambda: _source_of(item, data, trust=trust))
     metadata = said.over(item.metadata).scaled()
     metadata.require(described=folder.path)
-    # What a bundle says of itself was checked when it was saved; a network is run again only for what the caller says.
-    is_told = any(value is not None for value in (said.inputs, said.layers, said.classes, said.tile, said.stride))
-    if isinstance(source, SmpSource):
-        _check_channels(metadata, n_channels=source.n_channels, n_classes=source.n_classes)
-    elif isinstance(source, OnnxSource):
-        _check_onnx(source, metadata, what=folder.path)
-    elif is_told:
-        on_torch_thread(lambda: _run_once(source, metadata))
+    on_torch_thread(lambda: check_network(source, metadata, described=folder.path))
     return Opened(source=source, metadata=metadata)
 
 
@@ -206,7 +201,7 @@ def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool,
     checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=told, trust=trust)
     metadata = said.over(checkpoint.metadata).scaled()
     metadata.require(described=location.path)
-    _check_channels(metadata, n_channels=checkpoint.source.n_channels, n_classes=checkpoint.source.n_classes)
+    check_network(checkpoint.source, metadata, described=location.path)
     return Opened(source=checkpoint.source, metadata=metadata)
 
 
@@ -222,16 +217,42 @@ def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> Opened:
     found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
     metadata = said.over(found).scaled()
     metadata.require(described=location.path)
-    _check_onnx(source, metadata, what=location.path)
+    check_network(source, metadata, described=location.path)
     return Opened(source=source, metadata=metadata)
 
 
-def _check_onnx(source: OnnxSource, metadata: Metadata, *, what: str) -> None:
+def check_network(source: NetworkSource, metadata: Metadata, *, described: str) -> None:
+    """Refuse a network that does not fit a complete description; it is run on small tiles where that is needed to know.
+
+    Raises
+    ------
+    BundleError
+        It takes other layers or tiles, returns other classes, or returns no scores; see `check_output`.
+    """
+    inputs = metadata.inputs or ()
+    tile = metadata.tile or 0
+    stride = metadata.stride or min(32, tile or 32)
+    cpu = torch.device("cpu")
+    if isinstance(source, SmpSource):
+        _check_channels(metadata, n_channels=source.n_channels, n_classes=source.n_classes)
+        if source.options.get("activation") in (None, "identity"):
+            return  # it returns scores by its build
+    if isinstance(source, OnnxSource):
+        _check_onnx(source, metadata, described=described)
+        side, forward = source.shapes.height or tile, open_onnx(source.onnx_path(), device=cpu)
+    else:
+        module = source.load_module()
+        answer = try_network(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
+        side, forward = answer.shape[-1], open_eager(module, device=cpu, dtype=torch.float32)
+    check_output(forward, inputs=inputs, side=side, activation=metadata.activation, described=described)
+
+
+def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> None:
     shapes = source.shapes
     _check_channels(metadata, n_channels=shapes.n_channels, n_classes=shapes.n_classes)
     if any(side not in {None, metadata.tile} for side in (shapes.height, shapes.width)):
         raise BundleError(
-            f"{what} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
+            f"{described} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
             f"Pass tile={shapes.height}, or export the network with free height and width."
         )
 
@@ -239,23 +260,8 @@ def _check_onnx(source: OnnxSource, metadata: Metadata, *, what: str) -> None:
 def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> Opened:
     metadata = said.scaled()
     metadata.require(described=what)
-    answer = _run_once(source, metadata)
-    if metadata.activation is None and looks_like_probabilities(answer):
-        raise BundleError(
-            f"{what} returns numbers that look like probabilities already ({answer.min():.2f} to {answer.max():.2f}). "
-            "Say which it is: activation='none' if they are, else activation='sigmoid' or 'softmax'."
-        )
+    check_network(source, metadata, described=what)
     return Opened(source=source, metadata=metadata)
-
-
-def _run_once(source: ExportSource | TorchScriptSource, metadata: Metadata) -> torch.Tensor:
-    return try_network(
-        source.load_module(),
-        n_layers=len(metadata.inputs or ()),
-        classes=metadata.classes or (),
-        tile=metadata.tile or 0,
-        stride=metadata.stride or min(32, metadata.tile or 32),
-    )
 
 
 def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:

@@ -1,10 +1,13 @@
+import hashlib
 import io
+import json
 import warnings
 import zipfile
 
 import pytest
 import torch
 
+from rtsx import ModelBundle
 from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 
@@ -18,12 +21,6 @@ class Net(torch.nn.Module):
         return self.conv(x).relu()
 
 
-class Saving(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        torch.save(x, "stolen.pt")
-        return x[:, :1]
-
-
 def scripted(module) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -32,33 +29,70 @@ def scripted(module) -> bytes:
     return buffer.getvalue()
 
 
-def test_it_loads_without_trust_and_answers_alike():
+def test_it_answers_like_the_module():
     module = Net().eval()
-    source = TorchScriptSource.from_bytes(scripted(module), trust=False)
+    source = TorchScriptSource.from_bytes(scripted(module), trust=True)
     tile = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(source.load_module()(tile), module(tile))
     assert (source.framework, source.architecture, source.n_parameters) == ("torchscript", "Net", 56)
 
 
-def test_code_that_touches_files_is_refused_unless_trusted():
-    data = scripted(Saving())
-    with pytest.raises(UntrustedModelError, match=r"calls \['torch.save'\], which can reach beyond .*trust=True"):
-        TorchScriptSource.from_bytes(data, trust=False)
-    assert TorchScriptSource.from_bytes(data, trust=True).architecture == "Saving"
-
-
-def test_operators_of_unknown_libraries_are_refused():
-    data = scripted(Net())
+def rewritten(data: bytes, statement: bytes, *, twice: bool = False, ending: str = "py") -> bytes:
+    """A TorchScript file whose code runs a statement first; `twice`: the harmless code follows under the same name."""
     changed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, "w") as new:
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, "w") as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that stands twice
         for name in old.namelist():
             content = old.read(name)
-            if name.endswith(".py"):
-                content = content.replace(b"torch.relu", b"ops.c10d.broadcast")
+            if name.endswith("debug_pkl"):
+                continue
+            if name.endswith(".py") and b"torch.relu" in content:
+                evil = content.replace(b"    return torch.relu", b"    " + statement + b"\n    return torch.relu")
+                new.writestr(f"{name[:-2]}{ending}", evil)
+                if not twice:
+                    continue
             new.writestr(name, content)
-    with pytest.raises(UntrustedModelError, match=r"calls \['ops.c10d.broadcast'\]"):
-        TorchScriptSource.from_bytes(changed.getvalue(), trust=False)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"statement": b'torch.save("x", "PATH")'},
+        {"statement": b'torch . save("x", "PATH")'},
+        {"statement": b'ops.aten.save("x", "PATH")'},
+        {"statement": b'torch.save("x", "PATH")', "twice": True},
+        {"statement": b'torch.save("x", "PATH")', "ending": "PY"},
+        {"statement": b"pass"},
+    ],
+)
+@pytest.mark.parametrize("as_bundle", [False, True])
+def test_no_file_runs_before_its_author_is_trusted(tmp_path, change, as_bundle):
+    said = {
+        "layers": tuple("abc"),
+        "mean": (0, 0, 0),
+        "std": (1, 1, 1),
+        "classes": ("a", "b"),
+        "tile": 32,
+        "overlap": 0,
+    }
+    data = rewritten(
+        scripted(Net()), **change | {"statement": change["statement"].replace(b"PATH", bytes(tmp_path / "x"))}
+    )
+    path = tmp_path / "net.pt"
+    path.write_bytes(data)
+    if as_bundle:
+        path.write_bytes(scripted(Net()))
+        ModelBundle.open(path, **said, trust=True).save(tmp_path / "bundle")
+        path, said = tmp_path / "bundle", {}
+        (path / "model.ts").write_bytes(data)
+        item = json.loads((path / "item.json").read_text())
+        item["assets"]["weights"]["file:checksum"] = f"1220{hashlib.sha256(data).hexdigest()}"
+        (path / "item.json").write_text(json.dumps(item))
+    with pytest.raises(UntrustedModelError, match=r"can read and write files when it is opened.*trust=True"):
+        ModelBundle.open(path, **said)
+    assert not (tmp_path / "x").exists()
 
 
 def test_files_are_told_by_their_content():
@@ -83,8 +117,8 @@ def test_a_scripted_module_in_memory_becomes_a_source():
 def test_damaged_files_are_refused():
     data = scripted(Net())
     with pytest.raises(BundleError, match=r"The TorchScript file cannot be read.*copy it again"):
-        TorchScriptSource.from_bytes(data[:500], trust=False)
+        TorchScriptSource.from_bytes(data[:500], trust=True)
     with pytest.raises(BundleError, match=r"The TorchScript file cannot be read: .*copy it again or ask for ONNX"):
         TorchScriptSource.from_bytes(data[:500], trust=True)
     with pytest.raises(BundleError, match=r"has no ONNX file"):
-        TorchScriptSource.from_bytes(data, trust=False).onnx_path()
+        TorchScriptSource.from_bytes(data, trust=True).onnx_path()

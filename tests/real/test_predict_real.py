@@ -88,6 +88,7 @@ def test_a_trained_torchscript_network_runs_over_naip(real_data: Path, real_mode
         overlap=32,
         trim=0,
         stride=32,
+        trust=True,
     )
     prediction = rtsx.predict_cube(cube, bundle).compute()
     probability = prediction["probability"]
