@@ -10,6 +10,7 @@ from rtsx.errors import FootprintError, InputNotFoundError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 from rtsx.labels.table_file import format_hint, write_table
+from rtsx.storage import local_path
 
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
@@ -45,7 +46,7 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = Path(path)
+    target = local_path(path)
     _check_format(target)
     validate_footprints(footprints)
     return write_table(footprints, target, overwrite=overwrite, what="footprints")
@@ -77,7 +78,7 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = Path(path)
+    target = local_path(path)
     _check_format(target)
     check_tracks(tracks)
     return write_table(tracks, target, overwrite=overwrite, what="tracks")
@@ -103,7 +104,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     InputNotFoundError
         There is no such file.
     """
-    source = Path(path)
+    source = local_path(path)
     _check_format(source)
     if not source.is_file():
         raise InputNotFoundError(f"footprints are read from a file, but {source} is none: check the path")

@@ -8,6 +8,7 @@ import pyogrio
 import pyogrio.errors
 
 from rtsx.errors import InputNotFoundError, LabelError
+from rtsx.storage import local_path
 
 __all__ = ["LabelInput", "read_table"]
 
@@ -41,7 +42,7 @@ def read_table(path: str | Path, *, layer: str | None) -> geopandas.GeoDataFrame
     InputNotFoundError
         There is no such file.
     """
-    source = Path(path)
+    source = local_path(path)
     if not source.exists():
         raise InputNotFoundError(f"Labels are read from a file, but {source} is none. Check the path.")
     try:

@@ -8,27 +8,12 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
+from rtsx.storage import absolute, is_url, local_path
 
-__all__ = ["SIGNERS", "absolute_href", "base_of", "beside", "is_remote", "signer_named"]
+__all__ = ["SIGNERS", "absolute_href", "base_of", "beside", "signer_named"]
 
 SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
 """Signing hooks by name: functions from an href to the href that may be read, as ``module:function``."""
-
-
-def is_remote(href: str) -> bool:
-    """Whether an href names a server or an object store, rather than a local file.
-
-    Examples
-    --------
-    >>> is_remote("s3://bucket/red.tif"), is_remote("items/a.json"), is_remote("file:///data/a.json")
-    (True, False, False)
-    """
-    return "://" in href and not href.startswith("file://")
-
-
-def local_path(href: str) -> Path:
-    """The path that a local href names, given as a path or as a ``file://`` URL."""
-    return Path(unquote(urlsplit(href).path)) if href.startswith("file://") else Path(href)
 
 
 def absolute_href(href: str, base: str | None) -> str:
@@ -39,7 +24,7 @@ def absolute_href(href: str, base: str | None) -> str:
     href
         As a document states it.
     base
-        Where the document lies; None leaves relative hrefs as they are.
+        Where the document lies; None: relative hrefs count from the working folder.
 
     Examples
     --------
@@ -48,11 +33,11 @@ def absolute_href(href: str, base: str | None) -> str:
     >>> absolute_href("../red.tif", "/data/items/a.json")
     '/data/red.tif'
     """
-    if is_remote(href) or href.startswith("/vsi"):
+    if is_url(href) or href.startswith("/vsi"):
         return href
-    if href.startswith("file://") or base is None or Path(href).is_absolute():
-        return str(local_path(href))
-    if is_remote(base):
+    if href.startswith("file:/") or base is None or Path(href).is_absolute():
+        return absolute(href)
+    if is_url(base):
         scheme, rest = base.split("://", 1)
         # urljoin resolves only schemes that it knows, and s3 is none of them.
         return urljoin(f"http://{rest}", href).replace("http://", f"{scheme}://", 1)
@@ -70,7 +55,7 @@ def base_of(item: ItemDict) -> str | None:
 
 def beside(href: str, base: str | None) -> str:
     """The file of an asset's name that lies beside its local item, where there is one; else the href itself."""
-    if base is None or is_remote(base):
+    if base is None or is_url(base):
         return href
     file = local_path(base).parent / PurePosixPath(unquote(urlsplit(href).path)).name
     return str(file) if file.is_file() else href
