@@ -13,12 +13,16 @@ __all__ = ["check_values"]
 
 _SIDE = 64
 """Pixels along each side of the thinned sample, about."""
+_ENOUGH = 100
+"""Valid pixels of a sample below which nothing is certain."""
 _RANGES = {"reflectance": (-1.0, 5.0), "index": (-1.5, 1.5), "degree": (-361.0, 361.0)}
 """Physical values by unit, wide enough for clouds, noise and snow."""
+_KNOWN = dict.fromkeys(("blue", "green", "red", "nir"), "reflectance") | {"ndvi": "index"}
+"""Units of layers whose bundle declares none, for what is certain without a declaration."""
+_TINY_SCALE = 1e-3
+"""Greatest scale_factor that makes any reflectance or index implausibly small."""
 _WRAPPED_PART = 1e-3
 """Part of the sample above the range from which an index without a negative value is a wrapped one."""
-_FAR = 20.0
-"""Channel values that no trained network has seen."""
 
 
 def check_values(
@@ -30,6 +34,8 @@ def check_values(
 ) -> None:
     """Refuse layers whose values, in a thinned sample of the valid pixels, contradict packing and unit.
 
+    Integers of declared packing are taken at their word.
+
     Raises
     ------
     BundleError
@@ -39,50 +45,54 @@ def check_values(
     for layer in inputs:
         if layer.name not in stored:
             continue
-        raw = stored[layer.name][thin][valid[thin]]
-        raw = raw[np.isfinite(raw)].astype(np.float64)
-        if raw.size:
-            is_float = stored[layer.name].dtype.kind == "f"
-            _check(layer, raw, packings[layer.name], is_float=is_float)
+        packing, is_float = packings[layer.name], stored[layer.name].dtype.kind == "f"
+        if packing.is_declared and not is_float:
+            continue
+        raw = stored[layer.name][thin][valid[thin]].astype(np.float64)
+        raw = raw[np.isfinite(raw)]
+        if raw.size < _ENOUGH:
+            continue
+        if is_float:
+            _check_scaled_once(layer, raw, packing)
+        _check_range(layer, raw * packing.scale_factor + packing.add_offset)
 
 
-def _check(layer: InputLayer, raw: NDArray[np.float64], packing: Packing, *, is_float: bool) -> None:
-    name = layer.name
+def _check_scaled_once(layer: InputLayer, raw: NDArray[np.float64], packing: Packing) -> None:
+    """Refuse fractions that are physical as they are, yet carry a packing; whole numbers and large ones are stored ones."""
+    name, units = layer.name, layer.units or _KNOWN.get(layer.name)
+    if units not in ("reflectance", "index") or abs(packing.scale_factor) > _TINY_SCALE or (raw == np.rint(raw)).all():
+        return
+    low, high = _RANGES[units]
+    if float(((raw >= low) & (raw <= high)).mean()) < 0.99:
+        return
     physical = raw * packing.scale_factor + packing.add_offset
-    is_whole = bool((raw == np.rint(raw)).all())
-    # Whole numbers are stored ones; fractions that would do as they are were made physical before.
-    if is_float and not is_whole and packing.scale_factor <= 0.1 and _would_do(layer, raw):
-        raise BundleError(
-            f"Layer {name!r} is scaled twice: it holds floats from {raw.min():.4g} to {raw.max():.4g}, which are physical already, "
-            f"and the attribute scale_factor {packing.scale_factor:g} would make them {physical.min():.4g} to {physical.max():.4g}. "
-            f"Remove it, with `cube[{name!r}].attrs.pop('scale_factor'); cube[{name!r}].attrs.pop('add_offset', None)`."
-        )
-    units = "index" if name == "ndvi" else layer.units
+    raise BundleError(
+        f"Layer {name!r} is scaled twice: it holds floats from {raw.min():.4g} to {raw.max():.4g}, which are physical already, "
+        f"and the attribute scale_factor {packing.scale_factor:g} would make them {physical.min():.4g} to {physical.max():.4g}. "
+        f"Remove it, with `cube[{name!r}].attrs.pop('scale_factor'); cube[{name!r}].attrs.pop('add_offset', None)`."
+    )
+
+
+def _check_range(layer: InputLayer, physical: NDArray[np.float64]) -> None:
+    name, units = layer.name, layer.units
+    if name == "ndvi" and not units and layer.scale != 1 and max(1, abs(layer.offset)) / abs(layer.scale) <= 1.5:
+        units = "index"  # statistics of a layer within -1 to 1, not of one that is stored as 0 to 255
     if units not in _RANGES:
         return
     low, high = _RANGES[units]
-    outside = float(((physical < low) | (physical > high)).mean())
-    is_wrapped = units == "index" and physical.min() >= 0 and float((physical > high).mean()) > _WRAPPED_PART
-    if outside > 0.5 or is_wrapped:
-        cure = (
-            "Differences of unsigned integers wrap around: compute it in floats, with a derived layer (rtsx.add_ndvi(cube), or "
-            f"`derived:` in a recipe), or leave {name!r} out of the cube where the bundle derives it."
-            if units == "index"
-            else f"Set cube[{name!r}].attrs['scale_factor'] to what makes stored values physical, such as 0.0001."
-        )
-        raise BundleError(
-            f"Layer {name!r} has values from {physical.min():.4g} to {physical.max():.4g}, {outside:.1%} of them outside "
-            f"{low:g} to {high:g}, which the bundle's unit {units!r} allows. {cure}"
-        )
-
-
-def _would_do(layer: InputLayer, values: NDArray[np.float64]) -> bool:
-    """Whether values are ones that the network knows without any packing."""
-    if layer.units in _RANGES:
-        low, high = _RANGES[layer.units]
-        return bool(values.min() >= low and values.max() <= high)
-    if layer.scale == 1 and layer.offset == 0:
-        return False  # a network that scales by itself
-    return bool(np.abs(values * layer.scale + layer.offset).max() <= _FAR) and bool(
-        np.ptp(values) * abs(layer.scale) > 0.05
+    above = float((physical > high).mean())
+    outside = above + float((physical < low).mean())
+    # A difference that wrapped around is never negative, and far too large where it should have been.
+    is_wrapped = units == "index" and physical.min() >= 0 and above > _WRAPPED_PART
+    if outside <= 0.5 and not is_wrapped:
+        return
+    cure = {
+        "index": "Differences of unsigned integers wrap around: compute it in floats, with a derived layer "
+        f"(rtsx.add_ndvi(cube), or `derived:` in a recipe), or leave {name!r} out of the cube where the bundle derives it.",
+        "reflectance": f"Set cube[{name!r}].attrs['scale_factor'] to what makes stored values physical, such as 0.0001.",
+        "degree": f"Set cube[{name!r}].attrs['scale_factor'] to what makes stored values degrees, such as 0.01.",
+    }[units]
+    raise BundleError(
+        f"Layer {name!r} has values from {physical.min():.4g} to {physical.max():.4g}, {outside:.1%} of them outside "
+        f"{low:g} to {high:g}, which the bundle's unit {units!r} allows. {cure}"
     )

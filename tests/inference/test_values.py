@@ -44,3 +44,23 @@ def test_an_index_of_unsigned_integers_that_wrapped_is_refused() -> None:
         with pytest.raises(BundleError, match=r"'ndvi' has values.*wrap around.*derived"):
             check(layer, wrapped, Packing())
         check(layer, (nir.astype("float32") - red) / (nir.astype("float32") + red), Packing())
+
+
+@pytest.mark.parametrize(
+    ("layer", "values", "packing"),
+    [
+        (
+            PRESETS["darts-v2"].scaling["slope"],
+            RNG.uniform(0, 300, (80, 90)).astype("float32"),
+            Packing(scale_factor=0.1),
+        ),
+        (RED, RNG.uniform(0.5, 4, (80, 90)).astype("float32"), Packing(scale_factor=0.01)),  # dark water in percent
+        (InputLayer.from_statistics("ndvi", mean=120, std=40), DN.astype("uint8"), Packing()),
+        (InputLayer(name="ndvi"), DN.astype("float32"), Packing()),
+        (InputLayer.from_statistics("red", mean=1500, std=800), DN.astype("float32") + 0.5, Packing()),
+        (InputLayer(name="height"), RNG.uniform(0, 1, (80, 90)), PLANET),
+        (RED, RNG.uniform(0, 1, (5, 6)), PLANET),  # a handful of pixels proves nothing
+    ],
+)
+def test_what_is_merely_unusual_is_taken(layer: InputLayer, values: Any, packing: Packing) -> None:
+    check(layer, values, packing)
