@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
 from rtsx.inference.kernel import Answer, Member, Window, answer_tiles, tiles_to_run
 from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.values import check_values
 from rtsx.model import ModelBundle
 from rtsx.model.agreement import require_agreement
 from rtsx.model.inputs import Packing, trusted_pixels
@@ -59,6 +60,8 @@ class Runner:
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
             return Answer(region=tiling.answered_region(tiles), values=None)
+        inputs = [layer for bundle in self.bundles for layer in bundle.inputs]
+        check_values(window.stored, window.valid, inputs=inputs, packings=window.packings)
         device = resolve_device(self.device)
         return on_device(device, lambda: self._answer(window, tiles, device))
 

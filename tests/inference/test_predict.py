@@ -200,7 +200,19 @@ def test_reflectance_without_a_scale_is_refused_with_the_cure() -> None:
     del cube["red"].attrs["scale_factor"]
     with pytest.raises(BundleError, match=r"'red' as reflectance, but the cube holds integers and no scale_factor"):
         predict_cube(cube, bundle, **OPTIONS)
-    predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+    with pytest.raises(BundleError, match=r"'red' has values from .* outside -1 to 5.*attrs\['scale_factor'\]"):
+        predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+    predict_cube(cube.assign(red=cube["red"] * np.float32(1e-4)), bundle, **OPTIONS)
+
+
+def test_floats_that_keep_the_scale_of_what_they_were_made_from_are_refused() -> None:
+    bundle, cube = make_bundle(), make_cube()
+    twice = cube.assign(red=(cube["red"].astype(np.float32) * np.float32(1e-4)).assign_attrs(cube["red"].attrs))
+    for refused in (twice, twice.chunk(y=30)):
+        with pytest.raises(BundleError, match=r"'red' is scaled twice.*scale_factor 0\.0001"):
+            predict_cube(refused, bundle, **OPTIONS).load()
+    twice["red"].attrs.pop("scale_factor")
+    predict_cube(twice, bundle, **OPTIONS)
 
 
 def fixed_onnx(folder: Path) -> ModelBundle:
