@@ -1,6 +1,5 @@
-"""YAML and JSON of unknown origin: whatever is wrong with a text is one kind of error, and no text is larger than it looks."""
+"""YAML of unknown origin: whatever is wrong with a text is one kind of error, and no text is larger than it looks."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
-__all__ = ["LimitedLoader", "error_place", "load_json"]
+__all__ = ["LimitedLoader", "error_place"]
 
 _DEEPEST = 100
 """Collections within each other, at most; Python's own stack ends at about a thousand calls."""
@@ -86,17 +85,3 @@ def error_place(error: yaml.YAMLError, text: str) -> tuple[int, int] | None:
         return before.count("\n") + 1, len(before) - before.rfind("\n")
     mark = getattr(error, "problem_mark", None)
     return None if mark is None else (mark.line + 1, mark.column + 1)
-
-
-def load_json(text: str | bytes) -> Any:
-    """The values of a JSON text.
-
-    Raises
-    ------
-    ValueError
-        It is none, or lists and objects lie too deep in each other.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("lists and objects lie too deep in each other") from error

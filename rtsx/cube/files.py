@@ -12,10 +12,10 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.image import AssetBands, Image, Wanted, settled_by
-from rtsx.cube.packing import packing
+from rtsx.cube.packing import missing_values, packing
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.source import ImageSource, Period
-from rtsx.cube.stores import open_store
+from rtsx.cube.stores import open_store, read_metadata
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
 
@@ -94,6 +94,7 @@ class StoreImages:
         if period is not None and self.time is not None and self.time not in period:
             return ()
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
+        raw = read_metadata(self.path, {})
         stored = open_store(self.path, None, layers=names, chunk=None, options={})
         geobox = geobox_of(stored)
         if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
@@ -104,6 +105,13 @@ class StoreImages:
                 raise CubeError(
                     f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
                     "Open stores with other dimensions directly, with open_cube(path)."
+                )
+            # As stored, because the aligned reader reads the arrays themselves, in which each of several values is there.
+            missing = missing_values(raw[name]) if one.nodata is None and name in raw else ()
+            if len(missing) > 1:
+                raise CubeError(
+                    f"{self.path}: array {name!r} has several values of missing pixels, {list(missing)}, and a store that is "
+                    f"aligned can have one. Store it with one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
                 )
             packed = packing(stored[name])
             bands[one.name] = AssetBands(

@@ -17,7 +17,7 @@ from rtsx.cube.zarr import LAYERS, StorageOptions, open_group
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "read_metadata"]
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
@@ -30,15 +30,7 @@ def open_store(
 
     `chunk` in pixels; None chooses about 1024, in whole shards or chunks of the store.
     """
-    group = open_group(path, options)
-    stored = xr.open_zarr(
-        group.store,
-        group=group.path or None,
-        chunks=None,  # so that cutting out comes before chunking
-        consolidated=group.metadata.consolidated_metadata is not None,
-        decode_coords="all",
-        mask_and_scale=False,
-    )
+    stored = read_metadata(path, options)
     try:
         cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
         geobox = geobox_of(cube)
@@ -58,6 +50,20 @@ def open_store(
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
+
+
+def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
+    """The variables of a Zarr store and their attributes as they are stored; no pixel is read."""
+    group = open_group(path, options)
+    stored: xr.Dataset = xr.open_zarr(
+        group.store,
+        group=group.path or None,
+        chunks=None,  # so that cutting out comes before chunking
+        consolidated=group.metadata.consolidated_metadata is not None,
+        decode_coords="all",
+        mask_and_scale=False,
+    )
+    return stored
 
 
 def _in_order(stored: xr.Dataset) -> xr.Dataset:

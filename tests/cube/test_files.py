@@ -10,6 +10,7 @@ import shapely
 import xarray as xr
 from affine import Affine
 
+from rtsx.cube import open_cube
 from rtsx.cube.files import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.image import Wanted
@@ -107,3 +108,21 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
     )
     assert bands.geobox == box
     assert source.find(shapely.box(0, 0, 1, 1), None, [Wanted(name="dem")]) == ()
+
+
+def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(tmp_path: Path) -> None:
+    from odc.geo.geobox import GeoBox
+
+    box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
+    pixels = np.ones((64, 64), np.int16)
+    pixels[0, :2] = -5, -6
+    cube = with_georeference({"dem": xr.Variable(("y", "x"), pixels)}, box, lattice_origin=(0, 0))
+    cube["dem"].attrs["missing_value"] = [-5, -6]
+    cube.to_zarr(tmp_path / "several.zarr", zarr_format=2)
+    wanted = [Wanted(name="dem")]
+    with pytest.raises(CubeError, match=r"several values of missing pixels, \[-5.0, -6.0\]"):
+        StoreImages(path=str(tmp_path / "several.zarr")).find(EVERYWHERE, None, wanted)
+    write_cube(open_cube(str(tmp_path / "several.zarr")), str(tmp_path / "one.zarr"))
+    (image,) = StoreImages(path=str(tmp_path / "one.zarr")).find(EVERYWHERE, None, wanted)
+    assert image.bands["dem"].nodata == -5
+    assert (xr.open_zarr(tmp_path / "one.zarr", mask_and_scale=False)["dem"].values[0, :3] == [-5, -5, 1]).all()
