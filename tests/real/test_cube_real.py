@@ -16,6 +16,9 @@ PLANETSCOPE = "planetscope_samples/tmask_apache/20170915_020728_103d_3B_Analytic
 PLANETSCOPE_DEGREES = "planetscope_samples/tmask_apache/633841_1932520_2017-07-19_1004_subarea.tif"
 SENTINEL2 = "rts_expert_s2l8/Bykovsky/S2_20210721T035541_20210721T035540_T52WEE.tif"
 LANDSAT8 = "rts_expert_s2l8/Bykovsky/L8_LC08_198234_20210718.tif"
+# The fourth band of these tiles holds near infrared, and their headers call it alpha.
+pytestmark = pytest.mark.filterwarnings("ignore:Band 4 of .* is marked as alpha")
+
 NAIP = "chesapeake_mini/tile/m_3907833_nw_17_1_naip-new.tif"
 NAIP_OLD = "chesapeake_mini/tile/m_3907833_nw_17_1_naip-old.tif"
 LANDSAT_BANDS = ["coastal", "blue", "green", "red", "nir", "swir16", "swir22"]
