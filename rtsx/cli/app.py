@@ -97,7 +97,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        show_line(f"rtsx {rtsx.__version__}")
+        show_line(f"rtsx {rtsx.__version__}", asked=True)
         raise typer.Exit
 
 

@@ -214,7 +214,7 @@ def status(
 
     opened = opened_campaign(campaign, year=year)
     found = opened.status()
-    show_line(str(found))
+    show_line(str(found), asked=True)
     others = [str(one) for one in planned_years(opened.objects) if one != opened.plan.year]
     if others and year is None:
         notice(f"other years, with --year: {', '.join(others)}")
@@ -246,7 +246,7 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
             f"No cell of {opened.plan.year} has a mark, so there is nothing to verify. Choose the year with --year and the "
             f"cells with --cell; rtsx campaign status {campaign} says what is done."
         )
-    show_line(str(found))
+    show_line(str(found), asked=True)
     if not found.is_sound:
         notice(
             f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "

@@ -54,7 +54,7 @@ def schema(
     """Print the JSON schema of a kind of YAML file, for editors that complete and check it."""
     text = json.dumps(schema_of(kind), indent=2)
     if out is None:
-        show_line(text)
+        show_line(text, asked=True)
         return
     require_free([str(out)], overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())

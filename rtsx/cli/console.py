@@ -1,21 +1,99 @@
 """What the commands print: results to standard output, everything else to standard error."""
 
+import os
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOWrapper
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["complain", "notice", "show", "show_line", "status", "warn"]
+from rtsx.errors import OutputNotWritableError
+
+__all__ = ["Stream", "complain", "notice", "show", "show_line", "status", "streams", "warn"]
 
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240
 """Width of a table that no terminal limits, in characters."""
 
 
-def show(title: str, rows: Sequence[tuple[str, object]]) -> None:
-    """Print a table of names and values to standard output; empty values are left out."""
+class Stream:
+    """Standard output or error whose reader may leave and whose disk may be full: that costs words, never the work.
+
+    Parameters
+    ----------
+    stream
+        What is written to until it fails.
+    """
+
+    failure: Exception | None = None
+    """Why words were lost; None if none were."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or lose the text."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or lose what was written."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (OSError, ValueError) as error:  # ValueError: closed in this process
+            self.failure = self.failure or error
+            if isinstance(self._stream, TextIOWrapper) and not self._stream.closed:
+                # Because what stands in the buffer is written once more when the interpreter ends, which would fail again.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def streams() -> Iterator[Stream]:
+    """Make the process's standard streams such that printing never fails, and yield that of the output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except (
+            OSError
+        ):  # closed by the caller, as with >&-: the next file that is opened would take all that is printed
+            os.open(os.devnull, os.O_RDWR)
+    with ExitStack() as stack:
+        out, err = (Stream(one or stack.enter_context(pathlib.Path(os.devnull).open("w"))) for one in (sys.stdout, sys.stderr))
+        stack.enter_context(redirect_stdout(out))  # type: ignore[arg-type]  # writes and flushes; the rest is the stream's
+        stack.enter_context(redirect_stderr(err))  # type: ignore[arg-type]
+        yield out
+
+
+def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False) -> None:
+    """Print a table of names and values to standard output; empty values are left out.
+
+    Parameters
+    ----------
+    title
+        What stands above the table.
+    rows
+        The names and values.
+    asked
+        Whether this is what the command was asked for, and not a summary of what is on disk.
+
+    Raises
+    ------
+    OutputNotWritableError
+        What was asked for cannot be printed.
+    """
     table = Table(
         title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
     )
@@ -25,11 +103,19 @@ def show(title: str, rows: Sequence[tuple[str, object]]) -> None:
         if value not in (None, ""):
             table.add_row(name, Text(str(value)))
     _out().print(table)
+    _require_printed(asked)
 
 
-def show_line(line: str) -> None:
-    """Print one line to standard output, unwrapped."""
+def show_line(line: str, *, asked: bool = False) -> None:
+    """Print one line to standard output, unwrapped; `asked` as for `show`."""
     _out().print(Text(line), soft_wrap=True)
+    _require_printed(asked)
+
+
+def _require_printed(asked: bool) -> None:
+    failure = getattr(sys.stdout, "failure", None)
+    if asked and failure is not None and not isinstance(failure, BrokenPipeError):  # whose reader has seen enough
+        raise OutputNotWritableError(f"Standard output cannot be written: {failure}. Print to another place.")
 
 
 def notice(message: str) -> None:

@@ -83,7 +83,7 @@ def info(
     """Tell grid, layers, chunks, images and size of a cube; reads no pixel."""
     from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
 
-    show(cube, info_rows(cube, cell=cell))
+    show(cube, info_rows(cube, cell=cell), asked=True)
 
 
 @app.command(epilog="Examples:\n\nrtsx cube check cube.zarr\n\nrtsx cube check cube.yaml --cell r412c088")
@@ -97,7 +97,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 
     with progress("checking", counts="block_statistics"):
         found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
-    show(cube, check_rows(found))
+    show(cube, check_rows(found), asked=True)
     for problem in found.problems:
         complain(problem)
     if found.problems:

@@ -128,7 +128,7 @@ def evaluate(
         evaluation = _of_one(judged, truth, layer=layer, class_name=class_name, rule=rule)
     if out is not None:
         _write(evaluation, out)
-    show_line(str(evaluation))
+    show_line(str(evaluation), asked=out is None)
     rows: list[tuple[str, object]] = [
         ("scenes", len(evaluation.counts)),
         ("report", out),

@@ -170,7 +170,7 @@ def _require_report(report: str | None, *, overwrite: bool) -> None:
 
 def _tell(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:
     for line in str(inventory.report).splitlines():
-        show_line(line)
+        show_line(line, asked=report is None)
     if report is not None:
         Path(report).absolute().parent.mkdir(parents=True, exist_ok=True)
         inventory.report.write(report, overwrite=overwrite)

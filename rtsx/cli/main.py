@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from typer.main import get_command
 
 from rtsx.cli.app import app
-from rtsx.cli.console import complain, warn
+from rtsx.cli.console import Stream, complain, streams, warn
 from rtsx.errors import RtsxError
 
 __all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
@@ -44,9 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
             stream.reconfigure(errors="backslashreplace")
+    with streams() as out:
+        _run(given, out, debug=debug)
+
+
+def _run(given: list[str], out: Stream, *, debug: bool) -> None:
     try:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:
+        if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
+            warn(f"Not all could be printed to standard output: {out.failure}. The work itself is not concerned.")
+        behind = leaving.__context__
+        if isinstance(behind, OSError):  # a pipe that is none of ours; click leaves without a word
+            _leave(DEFECT, _defect(behind), debug=debug)
         if leaving.code == STOPPED:
             complain(
                 "Stopped. What was not complete has been removed; a cube or campaign under way goes on with the same command."
@@ -55,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RtsxError as error:
         _leave(USER_ERROR, str(error), debug=debug)
     except Exception as error:
-        _leave(
-            DEFECT,
-            f"Unexpected {type(error).__name__}: {error}\nThis is a defect of rtsx. Run the command again with --debug "
-            "to see where it happened, and report it.",
-            debug=debug,
-        )
+        _leave(DEFECT, _defect(error), debug=debug)
+
+
+def _defect(error: Exception) -> str:
+    return (
+        f"Unexpected {type(error).__name__}: {error}\nThis is a defect of rtsx. Run the command again with --debug "
+        "to see where it happened, and report it."
+    )
 
 
 def _leave(status: int, message: str, *, debug: bool) -> None:

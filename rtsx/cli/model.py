@@ -47,6 +47,7 @@ def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
             *scaling_rows(bundle),
             *([("provenance", " "), *history] if history else []),
         ],
+        asked=True,
     )
 
 
@@ -70,7 +71,8 @@ def probe(
     reach = reach_of(bundle)
     if save:
         bundle.with_reach(reach).save(model, overwrite=True)
-    show(model, [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")])
+    rows = [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")]
+    show(model, rows, asked=not save)
 
 
 @app.command(

@@ -113,7 +113,7 @@ def status_command(order: OrderArgument) -> None:
 
     config = load_order_config(order)
     path = _ledger_of(order)
-    _show_orders(order_status(config.provider(), path), path)
+    _show_orders(order_status(config.provider(), path), path, asked=True)
 
 
 @app.command(epilog="Example:\n\nrtsx order fetch order.yaml")
@@ -260,7 +260,7 @@ def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
     )
 
 
-def _show_orders(ledger: "Ledger", path: Path) -> None:
+def _show_orders(ledger: "Ledger", path: Path, *, asked: bool = False) -> None:
     show(
         "Orders",
         [
@@ -276,6 +276,7 @@ def _show_orders(ledger: "Ledger", path: Path) -> None:
             ("cost", _km2(ledger.cost_km2)),
             ("ledger", path),
         ],
+        asked=asked,
     )
 
 

@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 import rtsx
+from rtsx.cli import console, main
 
 Command = Callable[..., Any]
 
@@ -85,3 +88,54 @@ def test_an_unknown_command_suggests_the_nearest(rtsx_command: Command) -> None:
     outcome = rtsx_command("predikt")
     assert outcome.status == 2
     assert "predict" in outcome.err
+
+
+class Failing(io.StringIO):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"), [(errno.EPIPE, 0, ""), (errno.ENOSPC, 2, "Error: Standard output cannot be written")]
+)
+def test_output_that_was_asked_for_is_not_lost_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, status: int, told: str
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Failing(number))
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == status
+    assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_a_summary_that_nobody_reads_does_not_fail_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def summarised(*_: object, **__: object) -> None:
+        console.show("Written", [("map", "map.zarr")])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(rtsx, "open_cube", summarised, raising=False)
+    monkeypatch.setattr(sys, "stdout", Failing(number))
+    with pytest.raises(SystemExit) as leaving:
+        main(["info", "scene.tif"])
+    assert leaving.value.code == 0
+    assert ("The work itself is not concerned" in capsys.readouterr().err) == (number != errno.EPIPE)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "2>/dev/full >/dev/null", "<&- >&- 2>&-"])
+def test_closed_and_full_streams_cost_words_only(closed: str) -> None:
+    script = Path(sys.executable).with_name("rtsx")
+    assert subprocess.run(["sh", "-c", f"exec {script} --help {closed}"]).returncode == 0
+
+
+def test_a_broken_pipe_of_something_else_is_told(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsx, "open_cube", failing(BrokenPipeError(errno.EPIPE, "a server left")), raising=False)
+    outcome = rtsx_command("info", "scene.tif")
+    assert outcome.status == 1
+    assert "BrokenPipeError: [Errno 32] a server left" in outcome.err
