@@ -71,7 +71,9 @@ def streams() -> Iterator[Stream]:
         ):  # closed by the caller, as with >&-: the next file that is opened would take all that is printed
             os.open(os.devnull, os.O_RDWR)
     with ExitStack() as stack:
-        out, err = (Stream(one or stack.enter_context(pathlib.Path(os.devnull).open("w"))) for one in (sys.stdout, sys.stderr))
+        out, err = (
+            Stream(one or stack.enter_context(pathlib.Path(os.devnull).open("w"))) for one in (sys.stdout, sys.stderr)
+        )
         stack.enter_context(redirect_stdout(out))  # type: ignore[arg-type]  # writes and flushes; the rest is the stream's
         stack.enter_context(redirect_stderr(err))  # type: ignore[arg-type]
         yield out
