@@ -156,7 +156,7 @@ def _planned(
                 f"Source {source.name!r}: {source.reader} marks ground beside an image by its nodata value, and layers "
                 f"{boundless} have none. Use the reader 'rtsx', or say nodata in the layer."
             )
-        arrays = lazy_stacks(blocks, steps, reader=source.reader, chunks=chunks, has_time=has_time)
+        arrays = lazy_stacks(blocks, steps, chunks=chunks, has_time=has_time)
     else:
         hits = meeting(images, geobox, chunks, halo=blocks.halo)
         arrays = lazy_blocks(blocks, _by_chunk(steps, hits), chunks=chunks, has_time=has_time)

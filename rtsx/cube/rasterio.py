@@ -38,7 +38,10 @@ _HTTP_OPTIONS = {
 is to wait for ever."""
 
 _REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-"""Saves about ten requests at each opening, for sidecars that published files do not have; files on disk keep theirs."""
+"""Saves about ten requests at each opening, for sidecars that published files do not have."""
+
+_LOCAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+"""Files on disk keep their sidecars, masks among them, also where the environment is set for servers, or stackstac left its own."""
 
 _REMOTE = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(?!(file|zip|tar|gzip):)[a-z0-9+]+://"
@@ -279,10 +282,12 @@ def _valid(file: rasterio.DatasetReader, bands: Sequence[int], part: Window) -> 
 
 
 def _options(path: str) -> dict[str, str]:
-    """GDAL's options for a path, without those that the caller's environment or `rasterio.Env` sets otherwise."""
-    options = _HTTP_OPTIONS | (_REMOTE_OPTIONS if _REMOTE.search(path) else {})
+    """GDAL's options for a path, without those for servers that the caller's environment or `rasterio.Env` sets otherwise."""
+    is_remote = _REMOTE.search(path)
+    options = _HTTP_OPTIONS | (_REMOTE_OPTIONS if is_remote else {})
     # Those already set alike are set again, because they may be another thread's that is about to take them back.
-    return {name: value for name, value in options.items() if get_gdal_config(name, normalize=False) in (None, value)}
+    kept = {name: value for name, value in options.items() if get_gdal_config(name, normalize=False) in (None, value)}
+    return kept if is_remote else kept | _LOCAL_OPTIONS
 
 
 def _refuse_if_not_allowed(path: str, error: BaseException) -> None:

@@ -24,7 +24,7 @@ Composite = Literal["first", "best", "median", "mean"]
 """How the images of one time step become one: per pixel the first valid image, least cloudy first; the best quality, then
 the newest; the median or the mean of the valid ones."""
 
-ReaderName = Literal["rtsx", "stackstac", "odc-stac"]
+ReaderName = Literal["rtsx", "stackstac"]
 
 _PIXELS_M = 200.0
 """A few pixels of the coarsest elevation in use: 32 m of ArcticDEM, 30 m of Copernicus."""
@@ -108,7 +108,7 @@ class SourceRecipe:
     unreadable: Literal["error", "gap"] = "error"
     """What an image that cannot be read is: an error, or missing ground that is recorded and filled by others."""
     reader: ReaderName = "rtsx"
-    """What reads: our block reader, or one of the two others where its graph is preferred."""
+    """What reads: our block reader, or stackstac where its graph and GDAL's warp are preferred; it takes no file with a mask."""
 
     def __post_init__(self) -> None:
         """Check names and combinations."""

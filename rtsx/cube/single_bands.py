@@ -1,4 +1,4 @@
-"""Images taken apart into single bands, for readers that know one band per file."""
+"""Images taken apart into single bands, for stackstac, which knows one band per file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ class SingleBand:
     """Name that is unique within the image and the same in all images."""
     href: str
     """What GDAL opens to see this band alone, with the nodata value that counts."""
+    file: AssetBands
+    """The file with all its bands."""
     geobox: GeoBox
     """Grid of the file."""
     epsg: int | None
@@ -96,6 +98,7 @@ def _single_bands(name: str, file: AssetBands, image: str) -> list[SingleBand]:
         SingleBand(
             key=f"{name}_{position}",
             href=f"vrt://{file.href}?bands={number}{nodata}",
+            file=file,
             geobox=file.geobox,
             epsg=epsg,
         )

@@ -1,4 +1,4 @@
-"""Sources that stackstac or odc-stac read: one array per image from them, judged and fused by the same kernels as ours."""
+"""Sources that stackstac reads: one array per image from it, judged and fused by the same kernels as ours."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,28 +16,23 @@ from rtsx.cube.block import BlockReader
 from rtsx.cube.composite import Piece
 from rtsx.cube.dask import picked
 from rtsx.cube.image import Image
-from rtsx.cube.odc_stac import read_odc_stac
-from rtsx.cube.recipe import ReaderName
 from rtsx.cube.stackstac import read_stackstac
 from rtsx.cube.steps import Step
 from rtsx.cube.stored import StoredLayer
 
 __all__ = ["lazy_stacks"]
 
-_READERS = {"stackstac": read_stackstac, "odc-stac": read_odc_stac}
-
 
 def lazy_stacks(
     blocks: BlockReader,
     steps: Sequence[Step],
     *,
-    reader: ReaderName,
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     has_time: bool,
 ) -> dict[str, da.Array]:
-    """What `lazy_blocks` gives, from arrays that another reader makes.
+    """What `lazy_blocks` gives, from arrays that stackstac makes.
 
-    The graph has what that reader's has, for every image and chunk, and one task per step and chunk that fuses.
+    The graph has what stackstac's has, for every image and chunk, and one task per step and chunk that fuses.
 
     Parameters
     ----------
@@ -45,28 +40,34 @@ def lazy_stacks(
         How images are judged and fused.
     steps
         Their time steps.
-    reader
-        ``"stackstac"`` or ``"odc-stac"``.
     chunks
         Lengths of the chunks along y and x.
     has_time
         Whether the arrays have a time dimension.
     """
-    read = _READERS[reader]
     size = (chunks[0][0], chunks[1][0])
-    token = tokenize(blocks, steps, reader, chunks, has_time)
+    token = tokenize(blocks, steps, chunks, has_time)
     graph: dict[Any, Any] = {f"fuses-{token}": blocks}
     sources: list[da.Array] = []
     indices = list(product(*(range(len(lengths)) for lengths in chunks)))
     for place, step in enumerate(steps):
         groups = _groups(blocks)
         arrays = [
-            read(step.images, [layer.recipe.name for layer in group], blocks.geobox, resampling=resampling, chunk=size)
+            read_stackstac(
+                step.images,
+                [layer.recipe.name for layer in group],
+                blocks.geobox,
+                resampling=resampling,
+                chunk=size,
+                any_value=False,
+            )
             for resampling, group in groups
         ]
         if blocks.quality is not None:
             name = blocks.quality.wanted.name
-            arrays.append(read(step.images, [name], blocks.geobox, resampling="nearest", chunk=size))
+            arrays.append(
+                read_stackstac(step.images, [name], blocks.geobox, resampling="nearest", chunk=size, any_value=True)
+            )
         arrays = [array.rechunk({0: -1, 1: -1, 2: chunks[0], 3: chunks[1]}) for array in arrays]
         sources += arrays
         task = _FuseTask(step.images, tuple(tuple(group) for _, group in groups), has_time)

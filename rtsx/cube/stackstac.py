@@ -1,7 +1,8 @@
 """Images read by stackstac, to compare with our own reader and for those who prefer its graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
@@ -10,17 +11,31 @@ import numpy as np
 import stackstac
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as RasterioResampling
+from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 
+from rtsx.cube.align.file_reader import FileReader
+from rtsx.cube.align.opening import open_reader
+from rtsx.cube.align.reader import WindowReader
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.image import Image
+from rtsx.cube.rasterio import read_header
 from rtsx.cube.single_bands import BandTable, band_table
 from rtsx.errors import CubeError
 
 __all__ = ["read_stackstac"]
 
+_ENV = DEFAULT_GDAL_ENV.updated(open_vrt={"VSI_CACHE": True})
+"""stackstac's, with an `Env` of its own for each of two that it nests: one that is entered twice stays with the thread."""
+
 
 def read_stackstac(
-    images: Sequence[Image], names: Sequence[str], target: GeoBox, *, resampling: Resampling, chunk: tuple[int, int]
+    images: Sequence[Image],
+    names: Sequence[str],
+    target: GeoBox,
+    *,
+    resampling: Resampling,
+    chunk: tuple[int, int],
+    any_value: bool,
 ) -> da.Array:
     """Stored values of some bands of images on a grid, lazily, as stackstac and GDAL's warp give them.
 
@@ -36,6 +51,8 @@ def read_stackstac(
         How pixels of the images become pixels of the grid.
     chunk
         Height and width of a chunk, px.
+    any_value
+        Whether every stored value is data whatever the file declares missing, as in quality data.
 
     Returns
     -------
@@ -45,7 +62,7 @@ def read_stackstac(
     Raises
     ------
     CubeError
-        Grid or images are not what stackstac can take.
+        Grid or images are not what stackstac can take; when computed, also a file that has a mask or is not what its item says.
     """
     table = band_table(images, names)
     epsg = None if target.crs is None else target.crs.to_epsg()
@@ -57,6 +74,7 @@ def read_stackstac(
         )
     height, width = target.shape
     bounds = (affine.c, affine.f + height * affine.e, affine.c + width * affine.a, affine.f)
+    files = {band.href: open_reader(band.file, any_value=any_value) for row in table.rows for band in row}
     with catch_warnings():
         filterwarnings("ignore", category=DeprecationWarning)  # of its use of NumPy and pandas
         filterwarnings("ignore", category=FutureWarning)
@@ -77,11 +95,36 @@ def read_stackstac(
                 xy_coords=False,
                 properties=False,
                 band_coords=False,
+                gdal_env=_ENV,
+                reader=partial(_CheckedReader, files=files),
                 errors_as_nodata=(),  # a file that is missing is an error, not missing ground
             )
         except ValueError as error:
             raise CubeError(f"stackstac cannot read {[image.id for image in images][:5]}: {error}") from error
     return _completed(stack, table, shape=(height, width), chunk=chunk)
+
+
+class _CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac has no types
+    """stackstac's reader of a file that is what its item says and has no mask, which would be lost."""
+
+    def __init__(self, *, files: Mapping[str, WindowReader], **given: Any) -> None:
+        super().__init__(**given)
+        self.files = files
+
+    def _open(self) -> Any:
+        file = self.files[self.url]
+        assert isinstance(file, FileReader)  # `band_table` has refused others
+        header = read_header(file.path)
+        file.check(header)
+        if set(header.masked) & set(file.bands):
+            raise CubeError(
+                f"Missing pixels of {file.path} are marked by a mask or an alpha band, which stackstac loses. Use the reader "
+                "'rtsx', the default: remove `reader: stackstac` from the source."
+            )
+        return super()._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "files": self.files}
 
 
 def _items(table: BandTable) -> list[dict[str, Any]]:

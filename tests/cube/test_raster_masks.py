@@ -141,6 +141,13 @@ def test_validity_is_what_gdal_says(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(valid, expected)
 
 
+def test_masks_beside_local_files_count_whatever_the_environment_says(tmp_path: Path) -> None:
+    path = KINDS["external mask"](tmp_path / "a.tif")
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # usual where files are on servers
+        cube = open_cube(str(path)).compute()
+    np.testing.assert_array_equal(cube["valid"], ~HOLE)
+
+
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_warped_validity_is_what_gdal_says(kind: str, resampling: Resampling, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_credentials_that_ran_out_while_pixels_are_read(write_tif: WriteTif, mon
 def test_only_files_on_disk_keep_their_sidecars(path: str, is_remote: bool) -> None:
     options = rtsx.cube.rasterio._options(path)
     assert options["GDAL_HTTP_CONNECTTIMEOUT"] == "20"
-    assert options.get("GDAL_DISABLE_READDIR_ON_OPEN") == ("EMPTY_DIR" if is_remote else None)
+    assert options.get("GDAL_DISABLE_READDIR_ON_OPEN") == ("EMPTY_DIR" if is_remote else "FALSE")
 
 
 def test_what_the_caller_sets_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:

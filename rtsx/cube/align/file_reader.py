@@ -104,7 +104,7 @@ class FileReader:
             bands=self.bands,
             overview=self.overview,
             masked=not self.any_value,
-            check=self._check,
+            check=self.check,
         )
 
     def coarser(self, factor: float) -> "FileReader":
@@ -132,8 +132,14 @@ class FileReader:
             overview=place,
         )
 
-    def _check(self, header: RasterHeader) -> None:
-        """Refuse a file that is not the one that was described."""
+    def check(self, header: RasterHeader) -> None:
+        """Refuse a file that is not the one that was described.
+
+        Raises
+        ------
+        CubeError
+            It has another grid, dtype, nodata or scale.
+        """
         name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
         found, dtypes = header.geobox, header.dtypes
         if max(self.bands) > len(dtypes):

@@ -1,6 +1,8 @@
-"""stackstac and odc-stac against plain reads, pixel by pixel."""
+"""stackstac against plain reads, pixel by pixel."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,15 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from rasterio.env import get_gdal_config
 
 from rtsx.cube.image import AssetBands, Image
-from rtsx.cube.odc_stac import read_odc_stac
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.single_bands import band_table
 from rtsx.cube.stackstac import read_stackstac
 from rtsx.errors import CubeError
 
-Read = Callable[..., Any]
-READERS = pytest.mark.parametrize("read", [read_stackstac, read_odc_stac])
+read = partial(read_stackstac, any_value=False)
 TARGET = GeoBox((70, 90), Affine(10, 0, 500_003, 0, -10, 7_000_007), "EPSG:32608")
 
 
@@ -68,9 +69,8 @@ def plain(image: Image, names: list[str]) -> NDArray[Any]:
     return np.concatenate(found)
 
 
-@READERS
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
-def test_on_a_shared_lattice_pixels_are_copied(read: Read, scenes: list[Image], resampling: str) -> None:
+def test_on_a_shared_lattice_pixels_are_copied(scenes: list[Image], resampling: str) -> None:
     stack = read(scenes, ["pair", "one"], TARGET, resampling=resampling, chunk=(32, 48))
     assert (stack.shape, stack.dtype) == ((4, 3, 70, 90), np.uint16)
     assert stack.chunks[2:] == ((32, 32, 6), (48, 42))
@@ -78,10 +78,11 @@ def test_on_a_shared_lattice_pixels_are_copied(read: Read, scenes: list[Image], 
     expected = np.stack([plain(image, ["pair", "one"]) for image in scenes])
     assert [bool(image.any()) for image in expected] == [True, True, True, False]
     np.testing.assert_array_equal(pixels, expected)
+    stack.compute(scheduler="sync")
+    assert get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN", normalize=False) is None  # nothing stays with this thread
 
 
-@READERS
-def test_nearest_on_another_grid(read: Read, scenes: list[Image]) -> None:
+def test_nearest_on_another_grid(scenes: list[Image]) -> None:
     target = GeoBox((60, 64), Affine(7, 0, 500_200, 0, -7, 6_999_800), "EPSG:32608")
     rotated = GeoBox((60, 60), Affine(11, 0, 0, 0, -11, 0), "EPSG:3413")
     x, y = Transformer.from_crs("EPSG:32608", "EPSG:3413", always_xy=True).transform(500_400, 6_999_600)
@@ -109,8 +110,7 @@ def sampled(bands: AssetBands, box: GeoBox) -> tuple[NDArray[Any], NDArray[np.bo
     return out, is_clear
 
 
-@READERS
-def test_nothing_is_read_before_it_is_computed(read: Read, scenes: list[Image], tmp_path: Path) -> None:
+def test_nothing_is_read_before_it_is_computed(scenes: list[Image], tmp_path: Path) -> None:
     with dask.config.set(scheduler=_refuse):
         stack = read(scenes, ["one"], TARGET, resampling="nearest", chunk=(32, 48))
     for file in tmp_path.glob("*.tif"):
@@ -123,8 +123,7 @@ def _refuse(*_: Any, **__: Any) -> None:
     raise AssertionError("something was computed")
 
 
-@READERS
-def test_images_beside_the_grid_are_nodata(read: Read, scenes: list[Image]) -> None:
+def test_images_beside_the_grid_are_nodata(scenes: list[Image]) -> None:
     stack = read(scenes[3:], ["one"], TARGET, resampling="nearest", chunk=(32, 48))
     assert stack.shape == (1, 1, 70, 90)
     assert not stack.compute(scheduler="sync").any()
@@ -147,4 +146,35 @@ def test_what_cannot_be_read_together_is_refused(scenes: list[Image]) -> None:
 def test_stackstac_takes_north_up_grids_only(scenes: list[Image]) -> None:
     turned = GeoBox((4, 4), TARGET.affine @ Affine.rotation(10), "EPSG:32608")
     with pytest.raises(CubeError, match=r"north-up grids with an EPSG code"):
-        read_stackstac(scenes, ["one"], turned, resampling="nearest", chunk=(4, 4))
+        read(scenes, ["one"], turned, resampling="nearest", chunk=(4, 4))
+
+
+@pytest.mark.parametrize("kind", ["alpha", "internal mask", "mask beside"])
+def test_masks_that_stackstac_loses_are_refused(tmp_path: Path, kind: str) -> None:
+    pixels = np.full((4 if kind == "alpha" else 1, 64, 64), 9, np.uint8)
+    pixels[-1, :20] = 0
+    profile = {"photometric": "RGB", "ALPHA": "YES"} if kind == "alpha" else {}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal mask"),
+        rasterio.open(
+            tmp_path / "a.tif", "w", driver="GTiff", height=64, width=64, count=len(pixels), dtype="uint8", crs="EPSG:32608",
+            transform=TARGET.affine, **profile,
+        ) as file,
+    ):  # fmt: skip
+        file.write(pixels)
+        if kind != "alpha":
+            file.write_mask(pixels[0] > 0)
+    box = GeoBox((64, 64), TARGET.affine, "EPSG:32608")
+    bands = AssetBands(href=str(tmp_path / "a.tif"), bands=(1,), geobox=box, dtype="uint8", nodata=0)
+    stack = read([Image(id="a", bands={"one": bands})], ["one"], TARGET, resampling="nearest", chunk=(70, 90))
+    with pytest.raises(CubeError, match=r"a\.tif are marked by a mask or an alpha band.*remove `reader: stackstac`"):
+        stack.compute(scheduler="sync")
+
+
+def test_a_file_that_is_not_what_its_item_says_is_refused(scenes: list[Image]) -> None:
+    bands = {"one": replace(scenes[1].bands["one"], nodata=7)}
+    stack = read([Image(id="a", bands=bands)], ["one"], TARGET, resampling="nearest", chunk=(70, 90))
+    with pytest.raises(
+        CubeError, match=r"declares nodata 0; the item that describes it states dtype uint16 and nodata 7"
+    ):
+        stack.compute(scheduler="sync")
