@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
+from tests.ordering.file_server import FileServer
+
 Answer = tuple[int, bytes] | None
-"""Status and body of one answer; None for a server that never answers."""
+"""Status and body of one answer, of a redirect the address; None for a server that never answers."""
 
 
 def free_port() -> int:
@@ -68,8 +70,13 @@ def collection_of(name: str, **fields: Any) -> dict[str, Any]:
 
 @contextmanager
 def rustac_server(folder: Path, items: Sequence[Mapping[str, Any]], collections: Sequence[str]) -> Iterator[str]:
-    """Address of a STAC API in memory; ready in about a tenth of a second."""
+    """Address of a STAC API in memory; ready in about a tenth of a second. Files of this disk are served over HTTP."""
     rustac = script_of("rustac")
+    files_server = FileServer(Path("/"))
+    items = [
+        {**item, "assets": {key: _over_http(one, files_server.url) for key, one in item["assets"].items()}}
+        for item in items
+    ]
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
     for name in collections:
         (folder / f"{name}.json").write_text(json.dumps(collection_of(name)))
@@ -83,6 +90,11 @@ def rustac_server(folder: Path, items: Sequence[Mapping[str, Any]], collections:
     finally:
         process.kill()  # SIGKILL, because it does not end on SIGTERM
         process.wait()
+        files_server.close()
+
+
+def _over_http(asset: Mapping[str, Any], url: str) -> Mapping[str, Any]:
+    return {**asset, "href": f"{url}{asset['href']}"} if str(asset["href"]).startswith("/") else asset
 
 
 @contextmanager
@@ -171,6 +183,8 @@ class ScriptedServer:
                 self.send_response(answer[0])
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer[1])))
+                if 300 <= answer[0] < 400:
+                    self.send_header("Location", answer[1].decode())
                 self.end_headers()
                 self.wfile.write(answer[1])
 

@@ -1,16 +1,15 @@
 """STAC items as plain documents, from an API or from the files of a static catalog."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
 
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
-from rtsx.cube.stac.documents import Access, read_document
+from rtsx.cube.stac.documents import Access, is_same_host, read_document
 from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.hrefs import absolute_href, local_path
+from rtsx.cube.stac.hrefs import absolute_href, local_path, located
 from rtsx.cube.stac.item import ItemDict, time_of
 from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
 
@@ -20,7 +19,7 @@ _IDS_AT_ONCE = 100
 
 
 class StacDocuments(Protocol):
-    """Where items come from; their assets have absolute hrefs. Errors are `CubeError`."""
+    """Where items come from; their hrefs count from their ``self`` link. Errors are `CubeError`."""
 
     def search(self, region: BaseGeometry, period: Period) -> Iterable[ItemDict]:
         """Items that meet a region (longitude and latitude) within a period."""
@@ -64,7 +63,7 @@ class StacApi:
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
-        return dict(self._access.headers) if _host(href) == _host(self._url) else {}
+        return dict(self._access.headers) if is_same_host(self._url, href) else {}
 
     def _request(self, ids: tuple[str, ...]) -> SearchRequest:
         return SearchRequest(
@@ -104,7 +103,7 @@ class StaticCatalog:
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
-        return dict(self._access.headers) if _host(href) == _host(self._href) else {}
+        return dict(self._access.headers) if is_same_host(self._href, href) else {}
 
     def _walk(self) -> Iterator[ItemDict]:
         # What was seen is left out, because links of catalogs can go round.
@@ -114,25 +113,15 @@ class StaticCatalog:
             if href in seen:
                 continue
             seen.add(href)
-            document = read_document(href, self._access)
+            document = read_document(href, self._access, home=self._href)
             if document.get("type") == "Feature":
-                yield _located(document, href)
+                yield located(document, href)
             links = document.get("links") or ()
             waiting += [absolute_href(link["href"], href) for link in links if link.get("rel") in ("child", "item")][
                 ::-1
             ]
 
 
-def _host(href: str) -> tuple[str, str]:
-    parts = urlsplit(href)
-    return parts.scheme, parts.netloc
-
-
 def _within(item: ItemDict, region: BaseGeometry, period: Period) -> bool:
     time, footprint = time_of(item), item_footprint(item)
     return time is not None and time in period and footprint is not None and bool(footprint.intersects(region))
-
-
-def _located(item: dict[str, Any], href: str) -> ItemDict:
-    assets = item.get("assets") or {}
-    return {**item, "assets": {key: {**one, "href": absolute_href(one["href"], href)} for key, one in assets.items()}}

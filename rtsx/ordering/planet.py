@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import planet
@@ -18,6 +19,8 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
+from rtsx.cube.stac.documents import is_same_host
+from rtsx.cube.stac.hrefs import absolute_href
 from rtsx.errors import OrderError
 from rtsx.ordering.planet_access import PASSING, credentials, told
 from rtsx.ordering.planet_files import ITEM_MANIFEST, described_item, remote_files
@@ -182,7 +185,11 @@ class PlanetProvider:
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
     def _answer(self, order: Mapping[str, Any]) -> Answer:
-        results = [result for result in order.get("_links", {}).get("results") or () if result.get("location")]
+        results = [
+            {**result, "location": absolute_href(str(result["location"]), self._base_url)}
+            for result in order.get("_links", {}).get("results") or ()
+            if result.get("location")
+        ]
         hints = [str(hint) for hint in order.get("error_hints") or ()]
         message = ". ".join(filter(None, [str(order.get("last_message") or ""), *hints]))
         files: tuple[RemoteFile, ...] = ()
@@ -195,6 +202,8 @@ class PlanetProvider:
         location = next((one["location"] for one in results if one["name"].split("/")[-1] == ITEM_MANIFEST), None)
         if location is None:
             return {}
+        if not is_same_host(self._base_url, location):  # the session would send the key there
+            raise OrderError(f"The order's manifest is at {urlsplit(location).netloc}, not at {self._base_url}. Report it to Planet.")
 
         async def read(session: planet.Session) -> Mapping[str, Any]:
             async with session.stream("GET", location) as response:
@@ -205,7 +214,9 @@ class PlanetProvider:
         return self._asked(read, what="read an order's manifest")
 
     def _headers(self, href: str) -> Mapping[str, str]:
-        """Credentials for a request of Planet's own address."""
+        """Credentials for a request of Planet's own address; none for another's."""
+        if not is_same_host(self._base_url, href):
+            return {}
         request = next(self._auth.auth_flow(httpx.Request("GET", href)))
         return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import requests
 
+from rtsx.cube.stac.documents import HostSession
+
 __all__ = ["HttpError", "Stream", "open_http"]
 
 _TIMEOUT_S = (10, 125)
@@ -47,17 +49,22 @@ class Stream:
 def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str) -> Iterator[Stream]:
     """Ask for a file, from byte `start` on if it is still of that `version`, else from the beginning.
 
+    The headers go to the host of `href` only, not to where it redirects.
+
     Raises
     ------
     HttpError
         The server refuses, or the connection breaks, now or while the block reads.
     """
-    asked = {"Accept-Encoding": "identity", **headers}  # because a compressed answer has no place to go on from
+    asked = {"Accept-Encoding": "identity"}  # because a compressed answer has no place to go on from
     if start and version:
         asked |= {"Range": f"bytes={start}-", "If-Range": version}
     shown = href.split("?")[0]  # what follows may be a token
     try:
-        with requests.get(href, headers=asked, stream=True, timeout=_TIMEOUT_S) as response:
+        with (
+            HostSession(headers, home=href) as session,
+            session.get(href, headers=asked, stream=True, timeout=_TIMEOUT_S) as response,
+        ):
             if response.status_code >= 400:
                 raise HttpError(
                     f"{shown}: the server answers {response.status_code} {response.reason}",

@@ -9,7 +9,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.hrefs import signer_named
+from rtsx.cube.stac.hrefs import asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
 from rtsx.cube.stac.sentinel2 import newest_processing
 from rtsx.errors import OrderError
@@ -75,9 +75,10 @@ class StacProvider:
                 f"Item {item_name(item)} has assets {sorted(item['assets'])}; {missing} were asked for. Name others in assets."
             )
         files = [
-            _file(item, key, href=self._signed(asset["href"]), headers=self._documents.headers_for(asset["href"]))
-            for key, asset in item["assets"].items()
+            _file(item, key, href=href, headers=self._documents.headers_for(href))
+            for key in item["assets"]
             if not self._assets or key in self._assets
+            for href in [self._signed(asset_href(item, key))]
         ]
         taken: set[str] = set()
         for index, file in enumerate(files):

@@ -1,6 +1,6 @@
 """A web server with ranges on loopback that can be told to fail."""
 
-import hashlib
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +28,8 @@ class FileServer:
             def do_GET(self) -> None:
                 server.answer(self)
 
+            do_HEAD = do_GET
+
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
@@ -50,20 +52,21 @@ class FileServer:
             request.end_headers()
             return
         data = file.read_bytes()
-        tag, start = f'"{hashlib.md5(data).hexdigest()}"', 0
-        if request.headers.get("Range") and request.headers.get("If-Range") == tag:
-            start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        request.send_response(206 if start else 200)
+        tag, start, stop = f'"{file.stat().st_mtime_ns}-{len(data)}"', 0, len(data)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range") or "")
+        if wanted and request.headers.get("If-Range", tag) == tag:
+            start, stop = int(wanted[1]), min(int(wanted[2] or stop) + bool(wanted[2]), stop)
+        request.send_response(206 if (start, stop) != (0, len(data)) else 200)
         if self.tagged:
             request.send_header("ETag", tag)
-        request.send_header("Content-Length", str(len(data) - start))
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        request.send_header("Content-Length", str(stop - start))
+        if (start, stop) != (0, len(data)):
+            request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
         request.end_headers()
         if what == "cut":
             request.wfile.write(data[start : (start + len(data)) // 2])
             request.wfile.flush()
             request.close_connection = True
             request.connection.close()
-        else:
-            request.wfile.write(data[start:])
+        elif request.command == "GET":
+            request.wfile.write(data[start:stop])

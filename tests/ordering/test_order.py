@@ -163,8 +163,8 @@ def test_a_larger_plan_orders_only_what_is_new(make_catalog, ledger):
     assert set(after.entries[1].scenes) == {o.scene.id for o in large.chosen} - {o.scene.id for o in small.chosen}
 
 
-def test_an_api_is_asked_like_a_catalog(make_catalog, ledger, tmp_path):
-    folder = make_catalog(folder=tmp_path / "web2")
+def test_an_api_is_asked_like_a_catalog(make_catalog, ledger, tmp_path, file_server):
+    folder = make_catalog(folder=file_server.folder / "c", href=f"{file_server.url}/c")
     items = list(StaticCatalog(str(folder / "catalog.json")).search(WORLD, JULY))
     with rustac_server(tmp_path, items, ("there",)) as url:
         provider = StacProvider(StacApi(url, ["there"]))

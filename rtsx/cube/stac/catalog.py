@@ -3,11 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
@@ -15,7 +14,7 @@ from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.documents import Access, read_document
 from rtsx.cube.stac.footprint import extent_of
-from rtsx.cube.stac.hrefs import absolute_href, beside, is_remote, local_path
+from rtsx.cube.stac.hrefs import absolute_href, beside, is_remote, local_path, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area, selected_images
 from rtsx.errors import CubeError
@@ -108,10 +107,7 @@ class _Walk:
             yield from self._document(self._read(href), href)
 
     def _read(self, href: str) -> dict[str, Any]:
-        """A document; the headers go to the catalog's own host only, because they may hold a key."""
-        access = self.catalog.access
-        is_own = urlsplit(href)[:2] == urlsplit(self.catalog.path)[:2]
-        return read_document(href, access if is_own else replace(access, headers=()))
+        return read_document(href, self.catalog.access, home=self.catalog.path)
 
     def _document(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
         kind = document.get("type")
@@ -166,12 +162,13 @@ class _Walk:
 
     def _located(self, item: Mapping[str, Any], href: str) -> ItemDict:
         """The item with hrefs that count from where it was found, instead of from where it says that it lies."""
-        assets = {}
-        for key, asset in (item.get("assets") or {}).items():
-            stated = str(asset.get("href") or "")
-            found = beside(stated, href) if self.catalog.prefer_local and stated else stated
-            assets[key] = {**asset, "href": absolute_href(found, href) if found else found}
-        return {**item, "assets": assets}
+        if self.catalog.prefer_local:
+            assets = {
+                key: {**asset, "href": beside(str(asset.get("href") or ""), href)}
+                for key, asset in (item.get("assets") or {}).items()
+            }
+            item = {**item, "assets": assets}
+        return located(item, href)
 
 
 def _is_item_or_list(document: Mapping[str, Any]) -> bool:

@@ -1,23 +1,28 @@
 """STAC documents by path or URL: JSON, with time-outs, retries, and errors that say what to do."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
+import requests
 from pystac import Link
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from rtsx.cube.stac.hrefs import is_remote, local_path
 from rtsx.errors import CubeError
 
-__all__ = ["Access", "failure", "read_document"]
+__all__ = ["Access", "HostSession", "failure", "is_same_host", "read_document"]
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+_LARGEST_DOCUMENT_BYTES = 1 << 29
+"""Bytes of an answer that is held in memory; 10,000 items are about 300 MB."""
 
 _LONGEST_WAIT_S = 120
 """Seconds after which a server that asks for patience is asked again all the same."""
@@ -37,8 +42,8 @@ class Access:
     """Seconds before the second retry; doubled for each further one. The first comes at once."""
 
     @contextmanager
-    def session(self) -> Iterator[StacApiIO]:
-        """An HTTP session, closed at the end; not to be shared between threads."""
+    def session(self, *, home: str) -> Iterator[StacApiIO]:
+        """An HTTP session whose headers go to the host of `home` only, closed at the end; not to be shared between threads."""
         retry = Retry(
             total=self.retries,
             backoff_factor=self.backoff_s / 2,
@@ -48,9 +53,70 @@ class Access:
         )
         # Set afterwards, because urllib3 before 2.6 does not take it: a server may ask to be left alone for hours.
         retry.retry_after_max = _LONGEST_WAIT_S
-        io = _SearchingIO(headers=dict(self.headers), timeout=self.timeout_s, max_retries=retry)
-        with io.session:
+        io = _SearchingIO(timeout=self.timeout_s)
+        with HostSession(dict(self.headers), home=home) as io.session:
+            for scheme in ("http://", "https://"):
+                io.session.mount(scheme, HTTPAdapter(max_retries=retry))
             yield io
+
+
+class HostSession(requests.Session):
+    """A session that sends its headers to one host only, because they may hold a key.
+
+    Every redirect counts as a request of its own; see `is_same_host`. An answer that is not streamed has a limit of bytes.
+
+    Parameters
+    ----------
+    headers
+        Names and values.
+    home
+        Address on the host.
+    """
+
+    def __init__(self, headers: Mapping[str, str], *, home: str) -> None:
+        super().__init__()
+        self._bound = dict(headers)
+        self._home = home
+        self.hooks["response"].append(_within_limit)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send one request, with the headers or without."""
+        is_home = is_same_host(self._home, str(request.url))
+        for name, value in self._bound.items():
+            if is_home:
+                request.headers[name] = value
+            elif request.headers.get(name) == value:  # of a request that was redirected
+                del request.headers[name]
+        return super().send(request, **kwargs)
+
+
+def is_same_host(home: str, href: str) -> bool:
+    """Whether what may be sent to the one address may be sent to the other, by the rule that requests has for ``Authorization``.
+
+    Examples
+    --------
+    >>> is_same_host("http://a.org/stac", "https://a.org/1.tif"), is_same_host("https://a.org", "https://a.org:8443")
+    (True, False)
+    """
+    try:
+        return not requests.sessions.SessionRedirectMixin().should_strip_auth(home, href)
+    except ValueError:  # no address, such as one with port 99999
+        return False
+
+
+def _within_limit(response: requests.Response, *_: object, stream: bool = False, **__: object) -> None:
+    """Read an answer up to the limit; a hook, because requests reads whole answers before it follows their redirects."""
+    if stream and not response.is_redirect:
+        return
+    content = bytearray()
+    for piece in response.iter_content(1 << 20):
+        content += piece
+        if len(content) > _LARGEST_DOCUMENT_BYTES:
+            response.close()
+            raise requests.exceptions.ContentDecodingError(
+                f"the answer is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit"
+            )
+    response._content = bytes(content)
 
 
 class _SearchingIO(StacApiIO):
@@ -67,8 +133,8 @@ class _SearchingIO(StacApiIO):
         return document
 
 
-def read_document(href: str, access: Access) -> dict[str, Any]:
-    """The JSON object at a path or URL.
+def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
+    """The JSON object at a path or URL; the headers of `access` go to the host of `home` only.
 
     Raises
     ------
@@ -76,7 +142,7 @@ def read_document(href: str, access: Access) -> dict[str, Any]:
         It cannot be reached or read, or is no JSON object.
     """
     try:
-        document = json.loads(_text(href, access))
+        document = json.loads(_text(href, access, home))
     except APIError as error:
         raise failure(href, error) from error
     except (OSError, ImportError, UnicodeDecodeError) as error:
@@ -90,14 +156,17 @@ def read_document(href: str, access: Access) -> dict[str, Any]:
     return document
 
 
-def _text(href: str, access: Access) -> str:
+def _text(href: str, access: Access, home: str) -> str:
     if not is_remote(href):
         return local_path(href).read_text(encoding="utf-8")
     if href.startswith(("http://", "https://")):
-        with access.session() as session:
+        with access.session(home=home) as session:
             return session.read_text(href)
-    with fsspec.open(href, "rt", encoding="utf-8") as file:
-        return str(file.read())
+    with fsspec.open(href, "rb") as file:
+        content: bytes = file.read(_LARGEST_DOCUMENT_BYTES + 1)
+    if len(content) > _LARGEST_DOCUMENT_BYTES:
+        raise OSError(f"it is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit")
+    return content.decode()
 
 
 def failure(url: str, error: Exception) -> CubeError:

@@ -1,15 +1,26 @@
 """Addresses of assets: made absolute, taken from beside the item, and signed."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urljoin, urlsplit
 
-from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 
-__all__ = ["SIGNERS", "absolute_href", "base_of", "beside", "is_remote", "signer_named"]
+__all__ = ["SIGNERS", "absolute_href", "asset_href", "base_of", "beside", "is_remote", "located", "signer_named"]
+
+_REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
+"""What a document on a server may refer to, beside what has its own scheme."""
+
+_REMOTE_VSI = re.compile(
+    r"(/vsi(zip|tar|gzip|7z)/)*/?vsi(curl(_streaming)?/(https?|ftp)://|(s3|gs|az|adls|oss|swift)(_streaming)?/)"
+)
+"""The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
+
+_FILE_URL = re.compile(r"\s*file:", re.IGNORECASE)
 
 SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
 """Signing hooks by name: functions from an href to the href that may be read, as ``module:function``."""
@@ -23,12 +34,12 @@ def is_remote(href: str) -> bool:
     >>> is_remote("s3://bucket/red.tif"), is_remote("items/a.json"), is_remote("file:///data/a.json")
     (True, False, False)
     """
-    return "://" in href and not href.startswith("file://")
+    return "://" in href and not _FILE_URL.match(href)
 
 
 def local_path(href: str) -> Path:
     """The path that a local href names, given as a path or as a ``file://`` URL."""
-    return Path(unquote(urlsplit(href).path)) if href.startswith("file://") else Path(href)
+    return Path(unquote(urlsplit(href).path)) if _FILE_URL.match(href) else Path(href)
 
 
 def absolute_href(href: str, base: str | None) -> str:
@@ -41,6 +52,11 @@ def absolute_href(href: str, base: str | None) -> str:
     base
         Where the document lies; None leaves relative hrefs as they are.
 
+    Raises
+    ------
+    CubeError
+        The document lies on a server and names something else than what lies on servers.
+
     Examples
     --------
     >>> absolute_href("./red.tif", "https://example.org/items/a.json")
@@ -48,24 +64,71 @@ def absolute_href(href: str, base: str | None) -> str:
     >>> absolute_href("../red.tif", "/data/items/a.json")
     '/data/red.tif'
     """
+    if base is not None and is_remote(base):
+        return _remote_href(href.strip(), base)
     if is_remote(href) or href.startswith("/vsi"):
         return href
-    if href.startswith("file://") or base is None or Path(href).is_absolute():
+    if _FILE_URL.match(href) or base is None or Path(href).is_absolute():
         return str(local_path(href))
-    if is_remote(base):
-        scheme, rest = base.split("://", 1)
-        # urljoin resolves only schemes that it knows, and s3 is none of them.
-        return urljoin(f"http://{rest}", href).replace("http://", f"{scheme}://", 1)
     parts: list[str] = []
     for part in (local_path(base).parent / href).parts:
         parts = parts[:-1] if part == ".." and parts and parts[-1] != ".." else [*parts, part]
     return str(Path(*parts))
 
 
-def base_of(item: ItemDict) -> str | None:
-    """Where an item says that it lies; None where it does not."""
+def _remote_href(href: str, base: str) -> str:
+    """The same for a document on a server: it may be a stranger's, so that it never names files of this machine."""
+    own, rest = base.split("://", 1)
+    try:
+        scheme = urlsplit(href).scheme
+        if href.startswith("/vsi"):
+            is_allowed = _REMOTE_VSI.match(href) is not None
+        elif scheme:
+            is_allowed = scheme in {own.lower(), *_REMOTE_SCHEMES} and "://" in href
+        else:
+            # urljoin resolves only schemes that it knows, and s3 is none of them.
+            return urljoin(f"http://{rest}", href).replace("http://", f"{own}://", 1)
+    except ValueError:  # no address at all, such as http://[
+        is_allowed = False
+    if not is_allowed:
+        raise CubeError(
+            f"{href[:200]!r} is no address on a server, and a document that lies on one, as {base.split('?')[0]} does, may "
+            f"refer to nothing else, lest it reads files of this machine. Addresses begin with {own}:// or one of "
+            f"{', '.join(sorted(_REMOTE_SCHEMES))}. Correct the document; or copy it and its files to this machine, where "
+            "an item's self link, if it has one, has to say so."
+        )
+    return href
+
+
+def base_of(item: ItemDict, found: str | None = None) -> str | None:
+    """Where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
     links = item.get("links") or ()
-    return next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
+    stated = next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
+    return found if stated is None or (found is not None and is_remote(found) > is_remote(stated)) else stated
+
+
+def asset_href(item: ItemDict, key: str) -> str:
+    """Where the file of an asset lies, as `absolute_href` has it.
+
+    Raises
+    ------
+    CubeError
+        The asset has no href, or one that an item on a server may not have.
+    """
+    name = f"Asset {key!r} of item {item_name(item)}"
+    stated = item["assets"][key].get("href")
+    if not stated:
+        raise CubeError(f"{name} has no href. Correct the item.")
+    try:
+        return absolute_href(str(stated), base_of(item))
+    except CubeError as error:
+        raise CubeError(f"{name}: {error}") from error
+
+
+def located(item: ItemDict, base: str | None) -> ItemDict:
+    """An item whose ``self`` link says where it lies, whatever it said itself, so that its hrefs count from there."""
+    links = [link for link in item.get("links") or () if link.get("rel") != "self"]
+    return {**item, "links": links if base is None else [*links, {"rel": "self", "href": base}]}
 
 
 def beside(href: str, base: str | None) -> str:
@@ -73,7 +136,7 @@ def beside(href: str, base: str | None) -> str:
     if base is None or is_remote(base):
         return href
     file = local_path(base).parent / PurePosixPath(unquote(urlsplit(href).path)).name
-    return str(file) if file.is_file() else href
+    return str(file.absolute()) if file.is_file() else href
 
 
 def signer_named(name: str) -> Callable[[str], str]:

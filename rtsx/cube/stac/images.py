@@ -14,7 +14,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.bands import Band, called_alike
 from rtsx.cube.stac.choice import Choice, choose
 from rtsx.cube.stac.footprint import item_footprint, lies_on, with_native_edges
-from rtsx.cube.stac.hrefs import absolute_href, base_of, signer_named
+from rtsx.cube.stac.hrefs import asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, stamp_of, sun_of, time_of
 from rtsx.cube.stac.projection import stated_geobox
 from rtsx.cube.stac.sentinel2 import packing_of
@@ -100,13 +100,10 @@ def _drafts(item: ItemDict, wanted: Sequence[Wanted], sign: Callable[[str], str]
     drafts = []
     for wish in wanted:
         choice = choose(item, wish)
-        stated = item["assets"][choice.asset].get("href")
-        if not stated:
-            raise CubeError(f"Asset {choice.asset!r} of item {item_name(item)} has no href. Correct the item.")
         geobox = stated_geobox(item, choice.asset)
         if geobox is not None and outline is not None and not lies_on(outline, geobox):
             geobox = None  # a wrong zone, as some published items have it
-        href = sign(absolute_href(str(stated), base_of(item)))
+        href = sign(asset_href(item, choice.asset))
         drafts.append(_Draft(item=item, outline=outline, wanted=wish, choice=choice, href=href, geobox=geobox))
     return drafts
 

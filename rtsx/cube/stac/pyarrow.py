@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
-from rtsx.cube.stac.hrefs import absolute_href, base_of, is_remote, local_path
+from rtsx.cube.stac.hrefs import base_of, is_remote, local_path, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area
 from rtsx.errors import CubeError
@@ -93,11 +93,8 @@ def _item(row: Mapping[str, Any], location: str) -> ItemDict:
         item["bbox"] = [item["bbox"][name] for name in ("xmin", "ymin", "xmax", "ymax")]
     assets = item.get("assets") or {}
     assets = dict(json.loads(assets) if isinstance(assets, str) else assets)
-    base = base_of(item) or location
-    item["assets"] = {
-        key: {**asset, "href": absolute_href(asset["href"], base)} for key, asset in assets.items() if "href" in asset
-    }
-    return item
+    item["assets"] = {key: asset for key, asset in assets.items() if "href" in asset}
+    return located(item, base_of(item, location))
 
 
 def _without_none(value: Any) -> Any:

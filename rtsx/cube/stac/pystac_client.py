@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
 from rtsx.cube.stac.documents import Access, failure
+from rtsx.cube.stac.hrefs import base_of, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area
 from rtsx.errors import CubeError
@@ -58,7 +59,7 @@ def searched_items(
         The server cannot be asked, refuses, answers with something else than items, or pages for ever.
     """
     seen: set[tuple[object, object]] = set()
-    with access.session() as session:
+    with access.session(home=request.url) as session:
         client = _client(request.url, session)
         for number, page in enumerate(_pages(request, client, area=area, period=period), start=1):
             fresh = {_key(item): item for item in _features(page, request.url) if _key(item) not in seen}
@@ -147,14 +148,14 @@ def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | N
 
 
 def _features(page: Mapping[str, Any], url: str) -> list[ItemDict]:
-    """Items of an answer, with hrefs that need no base."""
+    """Items of an answer."""
     features = page["features"]
     for item in features:
         if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("assets"), dict):
             raise CubeError(
                 f"{url} answers with something that is no STAC item: {str(item)[:200]!r}. Check the address."
             )
-    return list(features)
+    return [located(item, base_of(item, url)) for item in features]
 
 
 def _key(item: ItemDict) -> tuple[object, object]:

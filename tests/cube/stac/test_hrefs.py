@@ -5,8 +5,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rtsx.cube.stac.hrefs import absolute_href, base_of, beside, signer_named
+from rtsx.cube.stac.hrefs import absolute_href, base_of, beside, located, signer_named
 from rtsx.errors import CubeError
 
 
@@ -17,12 +19,17 @@ from rtsx.errors import CubeError
         ("./x/../red.tif", "items/a.json", "items/red.tif"),
         ("../../red.tif", "a/b.json", "../red.tif"),
         ("red.tif", None, "red.tif"),
-        ("/abs/red.tif", "https://e.org/a.json", "/abs/red.tif"),
+        ("/abs/red.tif", "https://e.org/i/a.json", "https://e.org/abs/red.tif"),
+        ("//other.org/red.tif", "https://e.org/a.json", "https://other.org/red.tif"),
         ("./red.tif", "s3://bucket/items/a.json", "s3://bucket/items/red.tif"),
         ("../red.tif?sig=1", "https://e.org/i/a.json", "https://e.org/red.tif?sig=1"),
         ("s3://bucket/red.tif", "/data/a.json", "s3://bucket/red.tif"),
-        ("/vsizip/a.zip/red.tif", "https://e.org/a.json", "/vsizip/a.zip/red.tif"),
-        ("file:///data/a%20b.tif", "https://e.org/a.json", "/data/a b.tif"),
+        ("/vsizip/a.zip/red.tif", "/data/a.json", "/vsizip/a.zip/red.tif"),
+        ("/vsicurl/https://f.org/red.tif", "https://e.org/a.json", "/vsicurl/https://f.org/red.tif"),
+        ("/vsizip//vsis3/b/a.zip/red.tif", "https://e.org/a.json", "/vsizip//vsis3/b/a.zip/red.tif"),
+        ("memory://a/red.tif", "memory://a/a.json", "memory://a/red.tif"),
+        ("file:///data/a%20b.tif", "/data/a.json", "/data/a b.tif"),
+        ("FILE:/data/red.tif", None, "/data/red.tif"),
         ("red.tif", "file:///data/a.json", "/data/red.tif"),
     ],
 )
@@ -30,9 +37,53 @@ def test_absolute(href: str, base: str | None, expected: str) -> None:
     assert absolute_href(href, base) == expected
 
 
+LOCAL = [
+    "file:///etc/hostname",
+    "FILE:///etc/hostname",
+    " file:/etc/hostname",
+    "file://server/share/x",
+    "/vsizip/a.zip/red.tif",
+    "/vsizip//etc/a.zip",
+    "/vsicurl?header_file=/etc/hostname&url=https://e.org/x",
+    "/vsistdin/",
+    "/vsisubfile/0_9,/etc/hostname",
+    "/vsicurl/file:///etc/hostname",
+    "zip+file:///etc/a.zip!x",
+    "zip://x::file:///etc/a.zip",
+    "simplecache::file:///etc/hostname",
+    "local:///etc/hostname",
+    "memory://x",
+    "vrt:///etc/hostname?bands=1",
+    'NETCDF:"/etc/x":v',
+    "C:\\data\\x.tif",
+    "http://[/x",
+]
+
+
+@pytest.mark.parametrize("base", ["https://e.org/i/a.json", "s3://bucket/i/a.json"])
+@pytest.mark.parametrize("href", LOCAL)
+def test_a_document_on_a_server_names_no_file_of_this_machine(href: str, base: str) -> None:
+    with pytest.raises(CubeError, match=r"is no address on a server, and a document that lies on one"):
+        absolute_href(href, base)
+
+
+@pytest.mark.parametrize("base", ["https://e.org/i/a.json", "s3://bucket/i/a.json"])
+@given(href=st.text(st.sampled_from("/\\.:%?#vsicurlfe-~ x\x00\t"), max_size=14) | st.sampled_from(LOCAL).map(lambda one: one[1:]))
+def test_whatever_it_says_leads_to_a_server(href: str, base: str) -> None:
+    try:
+        found = absolute_href(href, base)
+    except CubeError:
+        return
+    assert found.startswith(("http://", "https://", "s3://", "ftp://", "/vsicurl/http", "/vsis3/"))
+
+
 def test_the_base_is_the_self_link() -> None:
-    assert base_of({"links": [{"rel": "root", "href": "r"}, {"rel": "self", "href": "s"}]}) == "s"
+    item = {"links": [{"rel": "root", "href": "r"}, {"rel": "self", "href": "s"}]}
+    assert base_of(item) == base_of(item, "/data/a.json") == "s"
+    assert base_of(item, "https://e.org/search") == "https://e.org/search"  # which cannot lie on a disk
+    assert base_of({}, "f") == "f"
     assert base_of({}) is None
+    assert base_of(located(item, "https://e.org/a.json")) == "https://e.org/a.json"
 
 
 def test_a_file_beside_its_item(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_addresses_of_something_else(scripted: ScriptedServer, page: bytes, text
 
 
 def test_a_server_that_asks_for_an_hour_gets_two_minutes() -> None:
-    with Access().session() as session:
+    with Access().session(home="https://e.org") as session:
         retry = session.session.get_adapter("https://stac.example.org").max_retries
         assert retry.get_retry_after(HTTPResponse(headers={"Retry-After": "3600"})) == 120
         assert retry.increment("POST", "/search", error=ReadTimeoutError(None, "", "")).total == 3  # type: ignore[arg-type]

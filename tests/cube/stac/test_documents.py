@@ -1,0 +1,174 @@
+"""What goes to servers, and what their answers may do: each server here but the first is a stranger's."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from shapely import box
+
+from rtsx.cube.image import Wanted
+from rtsx.cube.stac import Access, StacCatalog, StacSearch, documents
+from rtsx.cube.stac.documents import HostSession, is_same_host, read_document
+from rtsx.errors import CubeError
+from rtsx.ordering import StaticCatalog
+from rtsx.ordering.requests import open_http
+from tests.servers import ScriptedServer
+
+Make = Callable[..., dict[str, Any]]
+WORLD = box(-180, -90, 180, 90)
+RED = [Wanted(name="red")]
+KEYS = (("X-Api-Key", "secret"), ("Authorization", "Bearer secret"), ("Cookie", "session=secret"))
+ACCESS = Access(headers=KEYS, retries=0)
+
+
+@pytest.fixture
+def stranger() -> Iterator[ScriptedServer]:
+    """A server at another address."""
+    server = ScriptedServer()
+    yield server
+    server.close()
+
+
+def keys(server: ScriptedServer) -> list[int]:
+    """How many of the keys each request brought."""
+    return [sum(headers.get(name) == value for name, value in KEYS) for _, _, headers, _ in server.asked]
+
+
+def answer(document: Any) -> tuple[int, bytes]:
+    return 200, json.dumps(document).encode()
+
+
+def catalog_of(*hrefs: str) -> dict[str, Any]:
+    links = [{"rel": "item", "href": href} for href in hrefs]
+    return {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "c", "links": links}
+
+
+def find(source: StacCatalog | StacSearch) -> list[str]:
+    return [image.bands["red"].href for image in source.find(WORLD, None, RED)]
+
+
+DOORS: dict[str, Callable[[str], Any]] = {
+    "document": lambda url: read_document(f"{url}/a.json", ACCESS, home=url),
+    "catalog of a cube": lambda url: find(StacCatalog(f"{url}/a.json", access=ACCESS)),
+    "catalog of an order": lambda url: list(StaticCatalog(f"{url}/a.json", access=ACCESS).items(["a"])),
+    "file of an order": lambda url: _whole(f"{url}/a.json"),
+}
+
+
+def _whole(href: str) -> bytes:
+    with open_http(href, headers=dict(KEYS), start=0, version="") as stream:
+        return b"".join(stream.chunks)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("door", DOORS)
+def test_keys_stay_at_home_when_a_server_redirects(
+    scripted: ScriptedServer, stranger: ScriptedServer, make_item: Make, door: str, status: int
+) -> None:
+    scripted.answers["/a.json"] = [(status, f"{stranger.url}/b.json".encode())]
+    stranger.answers["/b.json"] = [(status, f"{scripted.url}/c.json".encode())]
+    scripted.answers["/c.json"] = [answer(make_item("a"))]
+    assert DOORS[door](scripted.url)
+    assert (keys(scripted), keys(stranger)) == ([3, 3], [0])
+
+
+@pytest.mark.parametrize("door", ["catalog of a cube", "catalog of an order"])
+def test_keys_stay_at_home_when_a_catalog_links_away(
+    scripted: ScriptedServer, stranger: ScriptedServer, make_item: Make, door: str
+) -> None:
+    scripted.answers["/a.json"] = [answer(catalog_of(f"{stranger.url}/b.json"))]
+    stranger.answers["/b.json"] = [answer(make_item("a"))]
+    assert DOORS[door](scripted.url)
+    assert (keys(scripted), keys(stranger)) == ([3], [0])
+
+
+def test_keys_stay_at_home_when_a_search_goes_on_elsewhere(
+    scripted: ScriptedServer, stranger: ScriptedServer, make_item: Make
+) -> None:
+    scripted.landing_page()
+    link = {"rel": "next", "href": f"{stranger.url}/search", "method": "POST", "body": {}}
+    scripted.searches({"type": "FeatureCollection", "features": [make_item("a")], "links": [link]})
+    stranger.searches({"type": "FeatureCollection", "features": [make_item("b")], "links": []})
+    assert len(find(StacSearch(scripted.url, (), access=ACCESS))) == 2
+    assert (set(keys(scripted)), keys(stranger)) == ({3}, [0])
+
+
+def test_a_key_of_the_stranger_is_left_to_it(scripted: ScriptedServer, stranger: ScriptedServer) -> None:
+    stranger.answers["/"] = [answer({})]
+    with HostSession({"Authorization": "Bearer secret"}, home=scripted.url) as session:
+        session.get(f"{stranger.url}/", auth=("me", "mine"))
+    assert stranger.asked[0][2]["Authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    ("home", "href", "same"),
+    [
+        ("https://e.org/stac", "https://E.org:443/x", True),
+        ("http://e.org", "https://e.org/x", True),  # what servers answer to http
+        ("https://e.org", "http://e.org/x", False),
+        ("https://e.org", "https://e.org.evil.org/x", False),
+        ("https://e.org", "https://e.org@evil.org/x", False),
+        ("https://e.org", "https://api.e.org/x", False),
+        ("https://e.org", "https://e.org:99999/x", False),
+        ("/data/catalog.json", "https://e.org/x", False),
+    ],
+)
+def test_what_counts_as_the_same_host(home: str, href: str, same: bool) -> None:
+    assert is_same_host(home, href) is same
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_redirect_to_a_file_is_not_followed(scripted: ScriptedServer, door: str) -> None:
+    scripted.answers["/a.json"] = [(302, b"file:///etc/hostname")]
+    with pytest.raises((CubeError, OSError), match=r"file:///etc/hostname|InvalidSchema"):
+        DOORS[door](scripted.url)
+
+
+LOCAL = ("file:///etc/hostname", "/vsizip//etc/a.zip/red.tif", 'NETCDF:"/etc/x":red', "zip+file:///etc/a.zip!red.tif")
+
+
+@pytest.mark.parametrize("href", LOCAL)
+@pytest.mark.parametrize("self_link", [None, "file:///etc/a.json", "/etc/a.json"])
+def test_an_item_of_a_server_names_no_file_of_this_machine(
+    scripted: ScriptedServer, make_item: Make, href: str, self_link: str | None
+) -> None:
+    item = make_item("a")
+    item["assets"]["red"]["href"] = href
+    item["links"] = [{"rel": "self", "href": self_link}] if self_link else []
+    scripted.answers["/a.json"] = [answer(item)]
+    scripted.landing_page()
+    scripted.searches({"type": "FeatureCollection", "features": [item], "links": []})
+    for source in (StacCatalog(f"{scripted.url}/a.json"), StacSearch(scripted.url, ())):
+        with pytest.raises(CubeError, match="is no address on a server") as told:
+            find(source)
+        assert "of item a" in str(told.value)
+    item["assets"]["red"]["href"] = "https://e.org/red.tif"
+    item["assets"]["notes"] = {"href": href, "type": "text/plain"}  # nobody asks for it
+    scripted.answers["/a.json"] = [answer(item)]
+    assert find(StacCatalog(f"{scripted.url}/a.json")) == ["https://e.org/red.tif"]
+
+
+@pytest.mark.parametrize("href", [*LOCAL, "file:///etc/"])
+@pytest.mark.parametrize("door", ["catalog of a cube", "catalog of an order"])
+def test_a_catalog_of_a_server_links_to_no_file_of_this_machine(scripted: ScriptedServer, door: str, href: str) -> None:
+    scripted.answers["/a.json"] = [answer(catalog_of(href))]
+    with pytest.raises(CubeError, match="is no address on a server"):
+        DOORS[door](scripted.url)
+
+
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "/etc/hostname"])
+def test_a_search_goes_on_at_no_file_of_this_machine(scripted: ScriptedServer, make_item: Make, href: str) -> None:
+    scripted.landing_page()
+    link = {"rel": "next", "href": href}
+    scripted.searches({"type": "FeatureCollection", "features": [make_item("a")], "links": [link]})
+    with pytest.raises(CubeError):
+        find(StacSearch(scripted.url, (), access=ACCESS))
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_an_answer_has_a_limit(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(documents, "_LARGEST_DOCUMENT_BYTES", 1000)
+    scripted.answers["/a.json"] = [(status, b"/b.json?" + b"b" * 2000)]
+    with pytest.raises(CubeError, match="longer than 1,000 bytes, which is the limit"):
+        read_document(f"{scripted.url}/a.json", ACCESS, home=scripted.url)
