@@ -203,7 +203,9 @@ class PlanetProvider:
         if location is None:
             return {}
         if not is_same_host(self._base_url, location):  # the session would send the key there
-            raise OrderError(f"The order's manifest is at {urlsplit(location).netloc}, not at {self._base_url}. Report it to Planet.")
+            raise OrderError(
+                f"The order's manifest is at {urlsplit(location).netloc}, not at {self._base_url}. Report it to Planet."
+            )
 
         async def read(session: planet.Session) -> Mapping[str, Any]:
             async with session.stream("GET", location) as response:

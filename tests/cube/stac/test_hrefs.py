@@ -68,7 +68,10 @@ def test_a_document_on_a_server_names_no_file_of_this_machine(href: str, base: s
 
 
 @pytest.mark.parametrize("base", ["https://e.org/i/a.json", "s3://bucket/i/a.json"])
-@given(href=st.text(st.sampled_from("/\\.:%?#vsicurlfe-~ x\x00\t"), max_size=14) | st.sampled_from(LOCAL).map(lambda one: one[1:]))
+@given(
+    href=st.text(st.sampled_from("/\\.:%?#vsicurlfe-~ x\x00\t"), max_size=14)
+    | st.sampled_from(LOCAL).map(lambda one: one[1:])
+)
 def test_whatever_it_says_leads_to_a_server(href: str, base: str) -> None:
     try:
         found = absolute_href(href, base)
