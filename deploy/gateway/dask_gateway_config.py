@@ -19,9 +19,16 @@ from dask_gateway_server.options import Float, Integer, Mapping, Options, Select
 
 c = get_config()  # noqa: F821 - given by the gateway
 
-# Only this machine, because the proxy speaks plain HTTP. To be reached from others: 0.0.0.0:8000, with Proxy.tls_cert and tls_key.
+# Only this machine. To be reached from others: RTSX_GATEWAY_ADDRESS=0.0.0.0:8000, with a certificate and its key.
 c.Proxy.address = os.environ.get("RTSX_GATEWAY_ADDRESS", "127.0.0.1:8000")
 c.Proxy.tcp_address = os.environ.get("RTSX_GATEWAY_TCP_ADDRESS", c.Proxy.address)
+c.Proxy.tls_cert = os.environ.get("RTSX_GATEWAY_TLS_CERT", "")
+c.Proxy.tls_key = os.environ.get("RTSX_GATEWAY_TLS_KEY", "")
+if not (c.Proxy.tls_cert or c.Proxy.address.startswith(("127.", "localhost:", "[::1]:"))):
+    sys.exit(
+        f"{c.Proxy.address} is reached from other machines, and the password would cross the network unencrypted. Name a "
+        "certificate and its key by RTSX_GATEWAY_TLS_CERT and RTSX_GATEWAY_TLS_KEY."
+    )
 c.DaskGateway.address = os.environ.get("RTSX_GATEWAY_API_ADDRESS", "127.0.0.1:0")  # of the processes among themselves
 
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"

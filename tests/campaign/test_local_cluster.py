@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 from dask.system import CPU_COUNT
 from distributed import Worker
@@ -15,6 +16,17 @@ from distributed import Worker
 from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
 from rtsx.model.allocator import KEEPING
+
+
+def heard() -> set[str]:
+    """Addresses at which this process and those it started listen."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
 
 
 def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +41,8 @@ def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatc
     with opened(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
         ((kept, pause, threads),) = client.run(said).values()
+        # Scheduler, workers, nannies, and the dashboards of all: nobody outside this machine reaches them.
+        assert heard() == {"127.0.0.1"}
     assert kept == KEEPING
     assert pause is False
     assert threads == CPU_COUNT
@@ -43,6 +57,7 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
     with opened(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
         client.wait_for_workers(2)
         answers = client.run(seen).values()
+        assert heard() == {"127.0.0.1"}
     assert sorted(gpu for gpu, _, _ in answers) == ["4", "7"]
     assert [resources for _, resources, _ in answers] == [{"GPU": 1}, {"GPU": 1}]
     assert [pause for _, _, pause in answers] == [False, False]  # though they come after the cluster

@@ -8,6 +8,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from dask_gateway_server.app import DaskGateway
 from dask_gateway_server.backends.base import PublicException
 from dask_gateway_server.models import User
@@ -169,12 +170,13 @@ CHART = {
         "extraConfig": of(dict, str),
     },
     "controller": {"completedClusterMaxAge": of(int, float)},
-    "traefik": {"service": {"type": of(str)}},
+    "traefik": {"service": {"type": of(str), "ports": {"web": {"port": of(int)}}}, "additionalArguments": of(list)},
 }
 
 
-def test_the_chart_knows_every_value(values: dict[str, Any]) -> None:
+def test_the_chart_knows_every_value(values: dict[str, Any], deploy: Path) -> None:
     assert leaves(values, CHART) == []
+    assert leaves(yaml.safe_load((deploy / "helm" / "tls.yaml").read_text()), CHART) == []
     assert leaves({"gateway": {"extraconfig": {}}}, CHART) == ["gateway.extraconfig: unknown"]
 
 
@@ -196,3 +198,31 @@ def test_both_gateways_have_the_same_options(gateway: DaskGateway, deploy: Path)
     }
     options = asyncio.run(gateway.backend.get_cluster_options(User("someone")))
     assert {field["field"] for field in options.get_specification()} == fields
+
+
+def started(deploy: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -> DaskGateway:
+    """The gateway of one machine."""
+    for name, value in {"PASSWORD": PASSWORD, **environment}.items():
+        monkeypatch.setenv(f"RTSX_GATEWAY_{name}", value)
+    return application(deploy / "gateway" / "dask_gateway_config.py")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", ":8000", "10.0.0.1:8000", "[::]:8000", "gateway.example.org:8000"])
+def test_no_password_crosses_a_network_unencrypted(deploy: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    with pytest.raises(SystemExit, match="RTSX_GATEWAY_TLS_CERT"):
+        started(deploy, monkeypatch, ADDRESS=address)
+    config = started(deploy, monkeypatch, ADDRESS=address, TLS_CERT="/a.crt", TLS_KEY="/a.key").config.Proxy
+    assert (config.address, config.tls_cert, config.tls_key) == (address, "/a.crt", "/a.key")
+
+
+def test_one_machine_needs_no_certificate(deploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(deploy, monkeypatch).config.Proxy.address == "127.0.0.1:8000"
+
+
+def test_an_image_can_be_a_digest(values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTSX_GATEWAY_PASSWORD", PASSWORD)
+    digits = "0123456789abcdef" * 4
+    backend = {**values["gateway"]["backend"], "image": {"name": "registry/rtsx@sha256", "tag": digits}}
+    file = tmp_path / "dask_gateway_config.py"
+    file.write_text(configuration_of({"gateway": {**values["gateway"], "backend": backend}}))
+    assert cluster_config(application(file)).image == f"registry/rtsx@sha256:{digits}"

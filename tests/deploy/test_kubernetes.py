@@ -3,21 +3,29 @@
 import io
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import dask
 import kubernetes_validate
 import pytest
+import requests
 import yaml
+from distributed import Client, LocalCluster
+from distributed.security import Security
 from jsonschema import Draft202012Validator
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 import rtsx
+from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.local_cluster import scheduler_client
 from rtsx.config.campaign import CampaignConfig
 from tests.deploy.conftest import DEPLOY
-from tests.deploy.gateways import application, cluster_config, configuration_of
+from tests.deploy.gateways import application, cluster_config, configuration_of, pod_of
 
 Manifest = dict[str, Any]
 VERSIONS = ("1.31", "1.34", "1.37")
@@ -29,15 +37,20 @@ def all_of(manifests: dict[str, list[Manifest]], *kinds: str) -> list[Manifest]:
     return [document for documents in manifests.values() for document in documents if document["kind"] in kinds]
 
 
-def pods(manifests: dict[str, list[Manifest]]) -> Iterator[Manifest]:
-    """Specs of all pods."""
-    for document in all_of(manifests, "Job"):
-        yield document["spec"]["template"]["spec"]
-    for document in all_of(manifests, "CronJob"):
-        yield document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    for document in all_of(manifests, "DaskCluster"):
-        yield document["spec"]["worker"]["spec"]
-        yield document["spec"]["scheduler"]["spec"]
+def pods(manifests: dict[str, list[Manifest]]) -> list[Manifest]:
+    """Specs of all pods, whatever kind has them."""
+    return list(pods_in(list(manifests.values())))
+
+
+def pods_in(value: Any) -> Iterator[Manifest]:
+    if isinstance(value, dict):
+        if "containers" in value:
+            yield value
+        else:
+            yield from pods_in(list(value.values()))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from pods_in(inner)
 
 
 def found_in(value: Any, key: str) -> Iterator[Any]:
@@ -54,7 +67,7 @@ def found_in(value: Any, key: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def campaign(manifests: dict[str, list[Manifest]]) -> CampaignConfig:
-    (config,) = all_of(manifests, "ConfigMap")
+    (config,) = [each for each in all_of(manifests, "ConfigMap") if each["metadata"]["name"] == "rtsx-campaign"]
     return CampaignConfig.model_validate(yaml.safe_load(config["data"]["campaign.yaml"]))
 
 
@@ -67,8 +80,11 @@ def test_yaml_is_in_order(file: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_them(manifests: dict[str, list[Manifest]], version: str) -> None:
-    own = [document for documents in manifests.values() for document in documents if document["apiVersion"] != OPERATOR]
-    assert len(own) >= 6
+    foreign = (OPERATOR, "traefik.io/v1alpha1")
+    own = [
+        document for documents in manifests.values() for document in documents if document["apiVersion"] not in foreign
+    ]
+    assert len(own) >= 16
     for document in own:
         kubernetes_validate.validate(document, version, strict=True)
 
@@ -104,14 +120,191 @@ def test_the_operator_takes_its_kinds(manifests: dict[str, list[Manifest]]) -> N
         assert not errors, [error.message for error in errors]
 
 
-def test_no_container_is_root_or_may_become_it(manifests: dict[str, list[Manifest]]) -> None:
-    for pod in pods(manifests):
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["runAsUser"] == 10001
+def test_no_container_may_do_more_than_it_has_to(
+    manifests: dict[str, list[Manifest]], values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One law for all pods: of the manifests, and those that the gateway makes."""
+    monkeypatch.setenv("RTSX_GATEWAY_PASSWORD", "of the test")
+    file = tmp_path / "dask_gateway_config.py"
+    file.write_text(configuration_of(values))
+    configs = [cluster_config(application(file), profile=profile) for profile in ("cpu", "gpu")]
+    made = [pod_of(config, is_worker=is_worker)["spec"] for config in configs for is_worker in (True, False)]
+    every = [*pods(manifests), *made]
+    assert len(every) == 6 + 4
+    writable = {
+        path
+        for recipe in DEPLOY.rglob("*.Dockerfile")
+        for path in re.findall(
+            r"\b(?:HOME=|NUMBA_CACHE_DIR=|MPLCONFIGDIR=|WORKDIR |--home-dir )(/\S+)", recipe.read_text()
+        )
+    }
+    assert writable == {"/tmp", "/tmp/numba", "/tmp/matplotlib"}
+    for pod in every:
         assert pod["automountServiceAccountToken"] is False
-        for container in pod["containers"]:
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        context = pod["securityContext"]
+        assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 10001, 10001)
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
             assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+            mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+            assert mounts["/tmp"]["emptyDir"]["sizeLimit"]
+            written = [path for path in writable if not any(PurePosixPath(path).is_relative_to(at) for at in mounts)]
+            assert not written, f"{container['name']} cannot write to {written}"
+            # All else is read, but for a campaign's own disk.
+            assert {
+                at for at, volume in mounts.items() if "emptyDir" in volume or "persistentVolumeClaim" in volume
+            } <= {
+                "/tmp",
+                "/data",
+            }
+
+
+def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(rule["key"]) not in rule["values"] for rule in selector.get("matchExpressions", ())
+    )
+
+
+LABELS = {
+    "job": {"app.kubernetes.io/name": "rtsx"},
+    "proxy": {"app.kubernetes.io/name": "dask-gateway", "app.kubernetes.io/component": "traefik"},
+    "gateway": {"app.kubernetes.io/name": "dask-gateway", "app.kubernetes.io/component": "gateway"},
+    "gateway's worker": {"app.kubernetes.io/name": "dask-gateway", "app.kubernetes.io/component": "dask-worker"},
+    "scheduler": {"dask.org/cluster-name": "rtsx", "dask.org/component": "scheduler"},
+    "worker": {"dask.org/cluster-name": "rtsx", "dask.org/component": "worker"},
+    "stranger": {"app": "somebody's"},
+}
+
+
+def test_only_those_talk_who_have_to(manifests: dict[str, list[Manifest]]) -> None:
+    policies = [policy["spec"] for policy in all_of(manifests, "NetworkPolicy")]
+
+    def may(one: str, other: str) -> bool:
+        on = [
+            policy
+            for policy in policies
+            if "Ingress" in policy["policyTypes"] and selects(policy["podSelector"], LABELS[other])
+        ]
+        assert on, f"no policy selects {other}: everyone may talk to it"
+        peers = [peer for policy in on for rule in policy.get("ingress", ()) for peer in rule["from"]]
+        return any("podSelector" in peer and selects(peer["podSelector"], LABELS[one]) for peer in peers)
+
+    gateway, cluster = ("proxy", "gateway", "gateway's worker"), ("scheduler", "worker")
+    talks = {("job", other) for other in ("proxy", *cluster)}
+    talks |= {(one, other) for parts in (gateway, cluster) for one in parts for other in parts}
+    assert {(one, other) for one in LABELS for other in LABELS if may(one, other)} == talks
+
+
+def test_the_gateways_pods_have_the_labels_of_the_policy(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTSX_GATEWAY_PASSWORD", "of the test")
+    file = tmp_path / "dask_gateway_config.py"
+    file.write_text(configuration_of(values))
+    labels = pod_of(cluster_config(application(file)), is_worker=True)["metadata"]["labels"]
+    assert LABELS["gateway's worker"].items() <= labels.items()
+
+
+def test_images_are_put_by_digest_and_others_refused(manifests: dict[str, list[Manifest]]) -> None:
+    folder = DEPLOY / "kubernetes"
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    (image,) = kustomization["images"]
+    assert image["digest"].startswith("sha256:")
+    policies = {policy["kind"]: policy["spec"] for policy in manifests["images-by-digest.yaml"]}
+    rule = policies["ValidatingAdmissionPolicy"]["validations"][0]["expression"]
+    (pattern,) = re.findall(r'matches\("(.*)"\)', rule)
+    for name in kustomization["resources"]:
+        for pod in pods({name: manifests[name]}):
+            for container in pod["containers"]:
+                assert container["image"].split(":")[0] == image["name"]
+                assert not re.search(pattern, container["image"])
+    assert not re.search(pattern, f"{image['newName']}@{image['digest']}"), (
+        "a place to fill in, that runs nothing until then"
+    )
+    assert re.search(pattern, f"{image['newName']}@sha256:{'0' * 64}")
+    selector = policies["ValidatingAdmissionPolicyBinding"]["matchResources"]["namespaceSelector"]
+    assert selector["matchLabels"] == {"kubernetes.io/metadata.name": kustomization["namespace"]}
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Callable[[], Path]:
+    """Makes folders of the files of the Secret, each of an authority of its own."""
+
+    def made() -> Path:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        own = Security.temporary()
+        for name, pem in (
+            ("ca.crt", own.tls_ca_file),
+            ("tls.crt", own.tls_scheduler_cert),
+            ("tls.key", own.tls_scheduler_key),
+        ):
+            (folder / name).write_text(pem)
+        return folder
+
+    return made
+
+
+def settings_of(pod: Manifest, manifests: dict[str, list[Manifest]], folder: Path) -> dict[str, Any]:
+    """dask's configuration as the environment of a pod makes it, with the Secret in this folder."""
+    (container,) = pod["containers"]
+    (mount,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tls"]
+    maps = {each["metadata"]["name"]: each["data"] for each in all_of(manifests, "ConfigMap")}
+    environment = {entry["name"]: entry["value"] for entry in container.get("env", ())}
+    for source in container["envFrom"]:
+        environment |= maps.get(source.get("configMapRef", {}).get("name"), {})
+    environment = {name: value.replace(mount, str(folder)) for name, value in environment.items()}
+    read: dict[str, Any] = dask.config.merge(dask.config.global_config, dask.config.collect_env(environment))
+    return read
+
+
+def test_the_scheduler_refuses_whoever_has_no_certificate(
+    manifests: dict[str, list[Manifest]], certificates: Callable[[], Path]
+) -> None:
+    (cluster,) = all_of(manifests, "DaskCluster")
+    scheduler, worker = (cluster["spec"][part]["spec"] for part in ("scheduler", "worker"))
+    (client,) = [pod for pod in pods({"": manifests["dask-cluster.yaml"]}) if pod["containers"][0]["args"][0] == "rtsx"]
+    own, foreign = certificates(), certificates()
+    args = scheduler["containers"][0]["args"]
+    assert args[:2] == ["dask", "scheduler"]
+    with ExitStack() as stack:
+        with dask.config.set(settings_of(scheduler, manifests, own)):
+            running = stack.enter_context(
+                LocalCluster(
+                    n_workers=0,
+                    processes=False,
+                    protocol=f"{args[args.index('--protocol') + 1]}://",
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    security=Security(),
+                )
+            )
+        address = str(running.scheduler_address)
+        assert address.startswith("tls://127.0.0.1:")
+        with dask.config.set(settings_of(worker, manifests, own)):
+            running.scale(1)
+            with (
+                dask.config.set(settings_of(client, manifests, own)),
+                scheduler_client(ClusterSpec(scheduler=address)) as known,
+            ):
+                assert known.submit(sum, [1, 2]).result() == 3
+        # The operator asks how many workers are wanted, by a route that runs nobody's code.
+        dashboard = f"http://127.0.0.1:{running.scheduler.http_server.port}"
+        assert requests.get(f"{dashboard}/api/v1/adaptive_target", timeout=30).json() == {"workers": 0}
+        assert requests.get(f"{dashboard}/health", timeout=30).ok
+        for settings, stranger in (
+            (dask.config.global_config, address.replace("tls://", "tcp://")),
+            (settings_of(client, manifests, foreign), address),
+        ):
+            with dask.config.set(settings), pytest.raises(OSError):  # noqa: PT011 - the words are the system's
+                Client(stranger, timeout=0.5, set_as_default=False)
 
 
 def test_images_are_those_that_the_recipes_build(manifests: dict[str, list[Manifest]]) -> None:
@@ -129,8 +322,10 @@ def test_what_is_referred_to_is_there(manifests: dict[str, list[Manifest]], valu
     maps = {config["metadata"]["name"] for config in all_of(manifests, "ConfigMap")}
     claims = {claim["metadata"]["name"] for claim in all_of(manifests, "PersistentVolumeClaim")}
     for pod in pods(manifests):
-        for reference in found_in(pod, "configMap"):
+        for reference in (*found_in(pod, "configMap"), *found_in(pod, "configMapRef")):
             assert reference["name"] in maps
+        for reference in found_in(pod, "secretName"):
+            assert f"create secret generic {reference} " in (DEPLOY / "README.md").read_text()
         for reference in found_in(pod, "persistentVolumeClaim"):
             assert reference["claimName"] in claims
         volumes = {volume["name"] for volume in pod.get("volumes", ())}
@@ -183,7 +378,7 @@ def test_commands_are_understood(manifests: dict[str, list[Manifest]]) -> None:
     from rtsx.cli.lazy import LazyGroup
 
     lines = [args for args in found_in(list(pods(manifests)), "args") if args[0] == "rtsx"]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for _, *words in lines:
         command: Any = get_command(app)
         context = command.make_context("rtsx", list(words), resilient_parsing=True)
