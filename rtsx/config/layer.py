@@ -83,7 +83,10 @@ class LayerConfig(Strict):
 def _spelled(given: object) -> object:
     """Layers as a mapping: from a list of names, and from ``name: band``."""
     if isinstance(given, list | tuple):
-        return {str(name): {} for name in given}
+        twice = [name for number, name in enumerate(given) if name in given[:number]]
+        if twice:
+            raise ValueError(f"every layer has a name of its own; {twice} are there twice")
+        return {name: {} for name in given}
     if not isinstance(given, Mapping):
         return given
     return {

@@ -13,7 +13,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rtsx.cube.layer import RESERVED_NAMES
+from rtsx.cube.layer import require_layer_names
 from rtsx.cube.packing import MISSING, with_packing
 from rtsx.errors import CubeError
 
@@ -78,7 +78,8 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         cube = _named(with_axis_names(given), layers)
     else:
         raise CubeError(_no_cube(given))
-    _refuse_reserved(cube)
+    layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
+    require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
     _refuse_doubled_axes(cube)
     cube = _with_plain_coordinates(_with_crs(cube))
     changed = {name: with_packing(layer) for name, layer in cube.data_vars.items() if _is_layer(layer)}
@@ -204,12 +205,9 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
             f"them in their order: layers=['red', ...] in predict_cube, or array.expand_dims({dim!r}) where there is one, and "
             f"array.assign_coords({dim}=['red', ...])."
         )
-    reserved = sorted(set(names) & RESERVED_NAMES)
-    if reserved:
-        raise CubeError(
-            f"A layer cannot be called {', '.join(map(repr, reserved))}: the coordinates and the mask of a cube are. Give the "
-            f"bands {names} other names: layers=[...] in predict_cube, or array.assign_coords({dim}=[...])."
-        )
+    require_layer_names(
+        names, cure=f"Give the bands other names: layers=[...] in predict_cube, or array.assign_coords({dim}=[...])."
+    )
     return names
 
 
@@ -332,16 +330,6 @@ def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | N
         f"Layers are called by their number, {nameless}. Name them in their order: layers=['red', ...] in predict_cube, or "
         f"cube.rename({{{nameless[0]!r}: 'red', ...}})."
     )
-
-
-def _refuse_reserved(cube: xr.Dataset) -> None:
-    taken = [name for name, layer in cube.variables.items() if {"y", "x"} <= set(layer.dims) and name in RESERVED_NAMES]
-    taken = [name for name in taken if name != "valid"]
-    if taken:
-        raise CubeError(
-            f"A layer cannot be called {', '.join(map(repr, taken))}: the coordinates of a cube are. Rename it, with "
-            f"cube.rename({{{taken[0]!r}: '{taken[0]}_layer'}})."
-        )
 
 
 def _refuse_doubled_axes(cube: xr.Dataset) -> None:

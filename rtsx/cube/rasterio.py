@@ -241,7 +241,7 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
         geobox=_geobox_of(file),
         dtypes=tuple(file.dtypes),
         nodata=_nodata_of(file),
-        descriptions=tuple(file.descriptions),
+        descriptions=tuple((text or "").strip() or None for text in file.descriptions),
         scales=tuple(file.scales),
         offsets=tuple(file.offsets),
         units=tuple(unit or None for unit in file.units),

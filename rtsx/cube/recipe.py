@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.derived import DerivedLayer
 from rtsx.cube.image import Wanted
+from rtsx.cube.layer import require_layer_names
 from rtsx.cube.rules import MaskRule
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.terrain import TerrainLayer
@@ -29,8 +30,8 @@ ReaderName = Literal["rtsx", "stackstac"]
 _PIXELS_M = 200.0
 """A few pixels of the coarsest elevation in use: 32 m of ArcticDEM, 30 m of Copernicus."""
 
-_RESERVED = frozenset({"item_ids", "quality", "spatial_ref", "time", "valid", "x", "y"})
-"""Names that a cube gives to variables and coordinates of its own."""
+_RESERVED = frozenset({"item_ids", "quality"})
+"""Names that the cube of a recipe gives to variables and coordinates of its own, beside those of every cube."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +199,13 @@ class CubeRecipe:
                 raise CubeError(
                     f"Every {what} of a cube has a name of its own, and there is at least one; got {given}."
                 )
+        require_layer_names(names, cure="Write `another_name: {band: name}` under `layers`.")
         reserved = sorted(name for name in names if name in _RESERVED or name.startswith("quality_"))
         if reserved:
-            raise CubeError(f"Layers cannot be called {reserved}: a cube has variables of that name. Rename them.")
+            raise CubeError(
+                f"Layers cannot be called {reserved}: a cube has variables of that name. Write `another_name: {{band: name}}` "
+                "under `layers`."
+            )
         for layer in self.derived:
             missing = sorted(set(layer.needs) - set(names))
             if missing:

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import PurePosixPath
 
 from rtsx.cube.georeference import crs_name
-from rtsx.cube.layer import Layer
+from rtsx.cube.layer import Layer, require_layer_names
 from rtsx.cube.rasterio import RasterHeader
 from rtsx.cube.sensor import Sensor
 from rtsx.errors import CubeError
@@ -208,6 +208,10 @@ def _unique(found: Sequence[Selected]) -> tuple[Selected, ...]:
                 "Layer."
             )
         seen[name] = selected
+    require_layer_names(
+        list(seen), cure="Name every band in its order with layers=[...], name only others, or map names to Layer(...)."
+    )
+    for name, selected in seen.items():
         if selected.band == selected.header.alpha and name != _ALPHA:
             warnings.warn(
                 f"Band {selected.band} of {selected.header.path}, layer {name!r}, is marked as alpha: where it is 0, the "

@@ -42,7 +42,8 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
         if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
             raise CubeError(
                 f"`valid` has to be boolean on (y, x) or (time, y, x), True where a pixel can be trusted; got {valid.dtype} "
-                f"on {valid.dims}."
+                f"on {valid.dims}. Make it so with cube['valid'] != 0, or call it otherwise, with cube.rename(valid='mask'), if it "
+                "is a layer."
             )
 
 

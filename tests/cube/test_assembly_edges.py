@@ -118,10 +118,17 @@ def test_an_index_of_static_bands_stays_static_beside_time_steps(ground: Ground)
 
 def test_names_of_a_cubes_own_variables_are_refused(ground: Ground) -> None:
     source = trend([ground.trends("t")])
-    layers = tuple(replace(layer, wanted=replace(layer.wanted, name=name)) for layer, name in
-                   zip(source.layers, ("valid", "quality_x"), strict=True))  # fmt: skip
-    with pytest.raises(CubeError, match=r"cannot be called \['quality_x', 'valid'\]"):
-        recipe(replace(source, layers=layers))
+    for names, message in (
+        (("valid", "x"), r"No layer can be called 'valid', 'x'.*`another_name: \{band: name\}`"),
+        (("item_ids", "quality_x"), r"cannot be called \['item_ids', 'quality_x'\].*`another_name: \{band: name\}`"),
+        (("red", " Red"), r"Layers \['red', ' Red'\] have one name"),
+    ):
+        layers = tuple(
+            replace(layer, wanted=replace(layer.wanted, name=name))
+            for layer, name in zip(source.layers, names, strict=True)
+        )
+        with pytest.raises(CubeError, match=message):
+            recipe(replace(source, layers=layers))
 
 
 def test_a_time_without_a_zone_is_refused(ground: Ground) -> None:

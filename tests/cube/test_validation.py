@@ -1,12 +1,13 @@
 """What is a cube and what is not."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from rtsx.cube import geobox_of, lattice_origin, layer_names, validate_cube
+from rtsx.cube import Layer, as_cube, geobox_of, lattice_origin, layer_names, open_cube, validate_cube
 from rtsx.errors import CubeError
 
 Make = Callable[..., xr.Dataset]
@@ -54,6 +55,38 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
 def test_what_is_no_cube_is_told(random_cube: Make, damage: Callable[[xr.Dataset], object], message: str) -> None:
     with pytest.raises(CubeError, match=message):
         validate_cube(damage(random_cube()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["x", "y", "time", "band", "spatial_ref", "valid", "a/b", ".red", "2x", "build", "RED"])
+def test_names_that_would_vanish_are_refused_at_every_door(
+    name: str, write_tif: Callable[..., Path], random_cube: Make
+) -> None:
+    path = write_tif("s.tif", np.ones((2, 8, 8), np.uint8), nodata=0, descriptions=("red", name))
+    message = r"No layer can be called|have one name, or differ in case and blanks only"
+    for source in (path, {"red": Layer("red", path), name: Layer(name, path, band=2)}):
+        with pytest.raises(CubeError, match=f"{message}.*layers="):
+            open_cube(source)
+    named = open_cube(path, layers=["first", "second"])
+    assert layer_names(named) == ("first", "second")
+    assert name == "RED" or layer_names(open_cube(path, layers=["red"])) == ("red",)
+    array = named.to_dataarray("band").assign_coords(band=["red", name]).assign_attrs(nodata=0)
+    with pytest.raises(CubeError, match=f"{message}.*layers="):
+        as_cube(array)
+    if name not in ("x", "y", "spatial_ref", "valid", "band", "time"):  # xarray or the mask's type say it
+        with pytest.raises(CubeError, match=rf"{message}.*cube\.rename"):
+            as_cube(named.rename(first="red", second=name))
+
+
+@pytest.mark.parametrize("name", ["variable", "index", "quality", "class", "lat", "crs", "probability"])
+def test_other_names_are_kept(name: str, write_tif: Callable[..., Path]) -> None:
+    cube = open_cube(write_tif("s.tif", np.ones((3, 8, 8), np.uint8), descriptions=("red ", name, "")))
+    assert layer_names(as_cube(cube)) == ("red", name, "band_3")
+
+
+@pytest.mark.parametrize("name", ["", "  ", 7, None, ("a", "b")])
+def test_names_that_are_none_are_refused(name: object, random_cube: Make) -> None:
+    with pytest.raises(CubeError, match=r"A layer needs a name of text|called by their number.*cube\.rename"):
+        as_cube(random_cube().rename(red=name))
 
 
 def test_one_pixel_has_a_geobox(random_cube: Make) -> None:
