@@ -1,5 +1,6 @@
 """Files and images as lazy arrays: one task per chunk reads all bands."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -7,6 +8,7 @@ from operator import getitem
 from typing import Any, Protocol
 
 import dask.array as da
+import dask.threaded
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
@@ -224,3 +226,13 @@ class _BlockTask:
     def __call__(self, blocks: Blocks) -> tuple[NDArray[Any], ...]:
         arrays = blocks(self.places, self.rows, self.columns)
         return tuple(array[None] for array in arrays) if self.has_time else arrays
+
+
+def _forget_threads() -> None:
+    """Make the child of a fork start its own pool: dask would wait for ever for the parent's threads, which it has not."""
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

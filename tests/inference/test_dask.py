@@ -1,5 +1,7 @@
 """The dask driver: lazy, small in graph, the same on every scheduler."""
 
+import multiprocessing
+
 import dask
 import numpy as np
 import pytest
@@ -69,6 +71,23 @@ def test_layers_in_other_chunks_and_in_memory_are_brought_together(bundle: Model
         found = predict_cube(lazy, bundle, **OPTIONS)
         assert found["probability"].chunks == ((50, 50, 30), (60, 60, 50))
         xr.testing.assert_identical(found.compute(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
+def test_a_forked_process_predicts_after_its_parent_did(bundle: ModelBundle) -> None:
+    cube = make_cube().chunk(y=50, x=60)
+    expected = predict_cube(cube, bundle, **OPTIONS).compute(scheduler="threads")
+
+    def predict() -> None:
+        with dask.config.set(scheduler="threads"):
+            xr.testing.assert_identical(predict_cube(cube, bundle, **OPTIONS).compute(), expected)
+
+    child = multiprocessing.get_context("fork").Process(target=predict)
+    child.start()
+    child.join(120)  # would wait for ever for threads that only the parent has
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_few_tasks_per_chunk(bundle: ModelBundle) -> None:
