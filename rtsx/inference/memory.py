@@ -27,6 +27,8 @@ _SCRATCH = 2.0
 # What allocators hold back between passes, and schedulers and libraries load on first use.
 _SLACK_BYTES = 2**27
 _GIB = 2**30
+# The share of a machine without a cluster that one prediction may take; the rest is for what else runs there.
+_MACHINE_SHARE = 0.6
 # The share of a worker's memory that the network's own tensors may take when the tile is ours to choose.
 _NETWORK_SHARE = 0.4
 # Beyond this the over-compute hardly falls any more, and a failed block costs more to repeat.
@@ -99,34 +101,45 @@ class MemoryPlan:
 
 
 def available_bytes() -> int:
-    """Memory that one worker process can have: of the smallest worker of the current client, else of this machine."""
-    distributed = sys.modules.get("distributed")  # without a client nobody has imported it
-    if distributed is not None:
-        try:
-            client = distributed.get_client()
-        except ValueError:
-            client = None
-        workers = client.scheduler_info(n_workers=-1)["workers"].values() if client is not None else ()
-        limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-        if limits:
-            return int(min(limits))
-    # A container's limit, which the machine's own figures do not know.
+    """Memory that one worker process may plan with: of the smallest worker of the current client, else a share of this machine's.
+
+    Never what is free at the moment, because the same machine takes the same tiles whenever it is asked.
+    """
+    limit = _worker_limit()
+    if limit is not None:
+        return limit
+    # The machine's, or the limit of a container, which the machine's own figures do not know.
     from distributed.system import MEMORY_LIMIT  # here, because it loads the whole of distributed
 
-    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+    return int(_MACHINE_SHARE * MEMORY_LIMIT)
+
+
+def _worker_limit() -> int | None:
+    """Memory limit of the smallest worker of the current client; None without a client or a limit."""
+    distributed = sys.modules.get("distributed")  # without a client nobody has imported it
+    if distributed is None:
+        return None
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        return None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return int(min(limits)) if limits else None
 
 
 def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int) -> int:
     """Largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
     if device != "cpu" and torch.cuda.is_available():
-        available = min(available, torch.cuda.mem_get_info()[0])
+        available = min(available, torch.cuda.mem_get_info()[1])  # of the device, not what is free on it
     per_pixel = max(network_bytes_per_pixel(bundle) for bundle in bundles)
     fitting = isqrt(int(_NETWORK_SHARE * available / (_SCRATCH * per_pixel)))
     return max(min(fitting, _LARGEST_TILE), bundles[0].tile)
 
 
 def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> MemoryPlan:
-    """Reckon what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes."""
+    """Reckon what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes, or this machine,
+    where there is no cluster, less than that free."""
     plan = runner.plan
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     batch = runner.batch_size or 1
@@ -138,5 +151,6 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
         channels=sum(len(layers) for layers, _ in inputs),
         activation_bytes=max(map(network_bytes_per_pixel, runner.bundles)) * batch * plan.tiling.tile**2,
     )
-    reckoned.require(available)
+    free = available if _worker_limit() is not None else psutil.virtual_memory().available
+    reckoned.require(min(available, free))
     return reckoned
