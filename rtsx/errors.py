@@ -18,6 +18,7 @@ __all__ = [
     "GridError",
     "InputNotFoundError",
     "LabelError",
+    "LayerValuesWarning",
     "MemoryPlanError",
     "MissingExtraError",
     "MissingGroundWarning",
@@ -164,6 +165,10 @@ class MissingExtraError(RtsxError, ImportError):
 
 class MissingGroundWarning(UserWarning):
     """An image that could not be read and was left out, because the caller asked for gaps instead of errors."""
+
+
+class LayerValuesWarning(UserWarning):
+    """Layers whose values are likely to be scaled in another way than a model has learnt, or to hold undeclared nodata."""
 
 
 class PixelSizeWarning(UserWarning):

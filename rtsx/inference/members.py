@@ -1,7 +1,7 @@
 """The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil, lcm
 
 from odc.geo.geobox import GeoBox
@@ -12,11 +12,10 @@ from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import Habits
 from rtsx.model import ModelBundle
 from rtsx.model.fixed_tile import fixed_sides
-from rtsx.model.inputs import Packing
 from rtsx.model.network import BACKENDS
 from rtsx.model.probing import reach_of
 
-__all__ = ["check_runtime", "check_turns", "check_units", "ensemble", "habits_of", "warn_of_pixel_size"]
+__all__ = ["check_runtime", "check_turns", "ensemble", "habits_of", "warn_of_pixel_size"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -66,31 +65,6 @@ def check_runtime(
         raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {tuple(scales)}.")
     if batch_size is not None and batch_size < 1:
         raise PlanError(f"batch_size has to be at least 1; got {batch_size}. Leave it out for the device's own choice.")
-
-
-def check_units(bundles: Sequence[ModelBundle], packings: Mapping[str, Packing], *, kinds: Mapping[str, str]) -> None:
-    """Refuse integer layers of undeclared scale where a bundle relies on reflectance.
-
-    Raw digital numbers under a range made for reflectance are not an error that anyone sees: the map is just wrong.
-
-    Parameters
-    ----------
-    bundles
-        The members.
-    packings, kinds
-        How each layer is stored, and the kind of its dtype as NumPy counts them (`"u"`, `"i"`, `"f"`).
-    """
-    for bundle in bundles:
-        for layer in bundle.inputs:
-            packing = packings.get(layer.name)
-            if packing is None or packing.is_declared or layer.units != "reflectance":
-                continue
-            if kinds[layer.name] in "ui":
-                raise BundleError(
-                    f"Bundle {bundle.id!r} wants layer {layer.name!r} as reflectance, but the cube holds integers and no "
-                    f"scale_factor. Open the cube with sensor='planetscope' or 'sentinel2-l2a', or set "
-                    f"cube[{layer.name!r}].attrs['scale_factor'] (PlanetScope: 0.0001)."
-                )
 
 
 def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales: Sequence[float]) -> None:

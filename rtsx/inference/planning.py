@@ -7,12 +7,13 @@ import xarray as xr
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, PlanError
 from rtsx.inference.augment import Augmentation
-from rtsx.inference.members import check_turns, check_units
+from rtsx.inference.members import check_turns
 from rtsx.inference.plan import AnswerType, Merge, PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
 from rtsx.model.fixed_tile import check_fixed_tile
 from rtsx.model.inputs import Packing, required_layers
+from rtsx.model.values import check_units
 from rtsx.tiling import TilePlan
 
 __all__ = ["needed_layers", "packings_of", "prediction_plan", "runner_of"]
@@ -35,7 +36,7 @@ def packings_of(bundles: Sequence[ModelBundle], cube: xr.Dataset, *, layers: Seq
     Raises
     ------
     BundleError
-        A layer is missing, or lacks the scale that a bundle relies on.
+        A layer is missing, lacks the scale that a bundle relies on, or is in another unit.
     """
     at_hand = layer_names(cube)
     missing = [name for name in layers if name not in at_hand]
@@ -44,7 +45,12 @@ def packings_of(bundles: Sequence[ModelBundle], cube: xr.Dataset, *, layers: Seq
             f"The prediction reads layers {list(layers)}, but the cube has {list(at_hand)}: missing {missing}."
         )
     packings = {name: Packing(**packing(cube[name])) for name in layers}
-    check_units(bundles, packings, kinds={name: cube[name].dtype.kind for name in layers})
+    check_units(
+        [layer for bundle in bundles for layer in bundle.inputs],
+        packings,
+        dtypes={name: cube[name].dtype for name in layers},
+        units={name: cube[name].attrs.get("units", "") for name in layers},
+    )
     return packings
 
 

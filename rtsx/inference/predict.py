@@ -63,8 +63,8 @@ def predict_cube(
         One bundle, or several with the same classes, whose answers are averaged.
     tile, overlap
         Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right answer:
-        the tile that the memory holds and an overlap that covers the network's measured reach, or the bundle's
-        own for a network that looks at the whole tile. A reach that is not stored with the bundle is measured
+        the tile that a fixed share of the machine's or worker's memory holds, the same whenever it is asked, and an
+        overlap that covers the network's measured reach, or the bundle's own for a network that looks at the whole tile. A reach that is not stored with the bundle is measured
         once, in some seconds.
     trim
         Pixels on each side of a tile that never count, because the network's padding spoils them. None is the bundle's
@@ -106,7 +106,8 @@ def predict_cube(
     Raises
     ------
     BundleError
-        A layer is missing, lacks the scale that the bundle relies on, or bundles do not go together.
+        A layer is missing, lacks the scale that the bundle relies on, is in another unit, or bundles do not go together.
+        When blocks are computed: a sample of a layer's values cannot be what the bundle has learnt.
     CubeError
         The cube is not one, see `validate_cube`.
     PlanError
@@ -118,6 +119,8 @@ def predict_cube(
     -----
     PixelSizeWarning
         The cube's pixels are not of the size on the ground that the bundle says it has learnt.
+    LayerValuesWarning
+        When blocks are computed: values are likely to be scaled in another way, or to hold undeclared nodata.
     """
     bundles = ensemble(bundle)
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)

@@ -7,6 +7,7 @@ before it is computed.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ _SPAN = 2048
 
 ReadPixels = Callable[[Region], Mapping[str, NDArray[Any]]]
 """Gives the stored layers (y, x) of any pixels of the raster by name, and as `valid` those that the runner's plan can
-trust, see `Runner.valid`. Called by one thread at a time, not that of the caller."""
+trust, see `Runner.valid`. Called by one thread at a time, not that of the caller, but in its context."""
 
 
 def reading_region(tiling: TilePlan, region: Region) -> Region:
@@ -72,14 +73,14 @@ def predict_region(
     waiting: list[Answer] = []
     done = region[0].start
     with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
-        coming = reader.submit(read, (bands[0].read, across))
+        coming = reader.submit(copy_context().run, read, (bands[0].read, across))
         for number, band in enumerate(bands):
             if held.bottom < band.read.stop:  # not where the raster ends within the windows of the band above
                 held = held.followed_by(coming.result())
             held = held.below(band.read.start)
             below = bands[number + 1] if number + 1 < len(bands) else None
             if below is not None and below.read.stop > held.bottom:
-                coming = reader.submit(read, (slice(held.bottom, below.read.stop), across))
+                coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
             for part in columns:
                 answer = runner.answer(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
                 waiting.append(cut_out(answer, region))

@@ -1,13 +1,17 @@
 """What a worker needs to run blocks: the plan, the bundles and how to read the layers. Travels once per worker."""
 
+import sys
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rtsx.errors import LayerValuesWarning
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
 from rtsx.inference.kernel import Answer, Member, Window, answer_tiles, tiles_to_run
 from rtsx.inference.plan import PredictionPlan
@@ -16,6 +20,7 @@ from rtsx.model.agreement import require_agreement
 from rtsx.model.inputs import Packing, trusted_pixels
 from rtsx.model.network import resolve_device
 from rtsx.model.probing import chosen_backend
+from rtsx.model.values import check_values
 from rtsx.tiling import TileRange
 
 __all__ = ["Runner"]
@@ -23,6 +28,8 @@ __all__ = ["Runner"]
 # One size per device and tile, so that every block profits from what one has learnt about the memory.
 _BATCH_SIZES: dict[tuple[str, int, int | None, tuple[str, ...]], BatchSize] = {}
 _LOCK = Lock()
+_WARNED_BY_WORKER: set[tuple[PredictionPlan, str]] = set()
+"""What this process has warned of as a worker of a cluster, where every cell of a campaign has a runner of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,8 @@ class Runner:
     """What runs the network."""
     batch_size: int | None
     """Tiles per forward pass; None is the device's own choice."""
+    _warned: set[tuple[PredictionPlan, str]] = field(default_factory=set, repr=False, compare=False)
+    """What has been warned of."""
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """What dask names tasks by: digests instead of the weights, which it would hash anew for every prediction."""
@@ -50,9 +59,37 @@ class Runner:
         return self.plan.to_json(), packings, self.device, self.precision, self.backend, self.batch_size
 
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """Pixels (y, x) that every required layer and the mask declare valid."""
+        """Pixels (y, x) that every required layer and the mask declare valid.
+
+        Every driver comes by here once with each of its blocks, before a network sees it, so here the values are checked too.
+
+        Raises
+        ------
+        BundleError
+            Layers hold what the bundles cannot have been trained with, see `check_values`.
+
+        Warns
+        -----
+        LayerValuesWarning
+            That is likely; once for each kind, and on a worker of a cluster also where its client is.
+        """
         inputs = [layer for bundle in self.bundles for layer in bundle.inputs]
-        return trusted_pixels(stored, inputs=inputs, packings=self.packings, mask=mask)
+        valid = trusted_pixels(stored, inputs=inputs, packings=self.packings, mask=mask)
+        for doubt, message in check_values(stored, valid, inputs=inputs, packings=self.packings).items():
+            self._warn_once(doubt, message)
+        return valid
+
+    def _warn_once(self, doubt: str, message: str) -> None:
+        warned, warn = self._warned, warnings.warn
+        if (distributed := sys.modules.get("distributed")) is not None:  # nobody is a worker before it is imported
+            with suppress(ValueError):  # not on a worker
+                distributed.get_worker()
+                warned, warn = _WARNED_BY_WORKER, distributed.warn
+        with _LOCK:
+            is_new = (self.plan, doubt) not in warned
+            warned.add((self.plan, doubt))
+        if is_new:
+            warn(message, LayerValuesWarning, stacklevel=4)
 
     def answer(self, window: Window, tiles: TileRange) -> Answer:
         """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""

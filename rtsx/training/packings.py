@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.errors import TrainingError
+from rtsx.errors import BundleError, TrainingError
 from rtsx.model import InputLayer, Packing
+from rtsx.model.values import check_units
 from rtsx.training.stored import StoredScene
 
 __all__ = ["common_packings", "repacked"]
@@ -20,7 +21,7 @@ def common_packings(scenes: Sequence[StoredScene], *, inputs: Sequence[InputLaye
     ------
     TrainingError
         Scenes store different layers; or one declares a scale where another holds integers of unknown scale; or the network
-        wants reflectance of integers of unknown scale.
+        wants reflectance of integers of unknown scale, or another unit.
     """
     first = scenes[0]
     for scene in scenes:
@@ -31,7 +32,10 @@ def common_packings(scenes: Sequence[StoredScene], *, inputs: Sequence[InputLaye
             )
         for name in scene.layers:
             _check_scale(name, scene, first=first)
-            _check_reflectance(name, scene, inputs=inputs)
+        try:
+            check_units(inputs, scene.packings, dtypes=scene.dtypes, units=scene.units)
+        except BundleError as error:
+            raise TrainingError(f"Scene {scene.name!r} cannot be learnt from. {error}") from error
     return {name: replace(packing, nodata=None) for name, packing in first.packings.items()}
 
 
@@ -47,16 +51,6 @@ def _check_scale(name: str, scene: StoredScene, *, first: StoredScene) -> None:
             f"Layer {name!r} is stored as {first.dtypes[name]} with scale {first.packings[name].scale_factor:g} in scene "
             f"{first.name!r} and as {scene.dtypes[name]} with scale {scene.packings[name].scale_factor:g} in {scene.name!r}; "
             f"{unsure} do not say their scale. Set cube[{name!r}].attrs['scale_factor'] there."
-        )
-
-
-def _check_reflectance(name: str, scene: StoredScene, *, inputs: Sequence[InputLayer]) -> None:
-    """The same refusal as inference has, before anything is learnt of wrong numbers."""
-    wants = any(layer.name == name and layer.units == "reflectance" for layer in inputs)
-    if wants and not scene.packings[name].is_declared and scene.dtypes[name].kind in "ui":
-        raise TrainingError(
-            f"The inputs want layer {name!r} as reflectance, but scene {scene.name!r} holds integers and no scale_factor. "
-            f"Set cube[{name!r}].attrs['scale_factor'] (PlanetScope: 0.0001)."
         )
 
 

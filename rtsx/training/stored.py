@@ -1,5 +1,6 @@
 """The stored pixels of a scene: the layers that training reads, in chunks that they share."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.cube import layer_names, packing
-from rtsx.errors import BundleError, TrainingError
+from rtsx.errors import BundleError, LayerValuesWarning, TrainingError
 from rtsx.labels import TruthWindow
 from rtsx.model import InputLayer, Packing, required_layers
 from rtsx.model.inputs import trusted_pixels
+from rtsx.model.values import check_values
 from rtsx.training.dask import Layer, chunk_edges, computed_chunk, rechunked
 from rtsx.training.scene import TrainingScene
 
@@ -69,8 +71,10 @@ class StoredScene:
         self.shape: tuple[int, int] = (scene.cube.sizes["y"], scene.cube.sizes["x"])
         self.packings = {name: Packing(**packing(scene.cube[name])) for name in self.layers}
         self.dtypes = {name: scene.cube[name].dtype for name in self.layers}
+        self.units = {name: scene.cube[name].attrs.get("units", "") for name in self.layers}
         self._inputs = tuple(inputs)
         self._truth = scene.truth
+        self._warned: set[str] = set()
         names = (*self.layers, *(("valid",) if "valid" in scene.cube else ()))
         arrays: dict[str, Layer] = {name: scene.cube[name].data for name in names}
         edges = chunk_edges(arrays.values())
@@ -105,12 +109,17 @@ class StoredScene:
         """
         region = self._region(index)
         try:
-            return self._pixels(computed_chunk(self._arrays, index, region=region), region)
+            pixels = self._pixels(computed_chunk(self._arrays, index, region=region), region)
+            doubts = check_values(pixels.stored, pixels.valid, inputs=self._inputs, packings=self.packings)
         except Exception as error:  # whatever a source of the cube raises
             y, x = region
             raise TrainingError(
                 f"Scene {self.name!r} cannot be read at rows {y.start}-{y.stop}, columns {x.start}-{x.stop}: {error}"
             ) from error
+        for doubt in sorted(doubts.keys() - self._warned):
+            self._warned.add(doubt)
+            warnings.warn(f"Scene {self.name!r}: {doubts[doubt]}", LayerValuesWarning, stacklevel=2)
+        return pixels
 
     def window(self, window: TruthWindow) -> StoredPixels:
         """Pixels of a window of a scene that lies in memory, without a copy of its layers."""

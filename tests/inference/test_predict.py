@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import psutil
 import pytest
 import torch
 import xarray as xr
@@ -14,7 +15,7 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
 from rtsx.cube import add_ndvi
-from rtsx.errors import BundleError, CubeError, MemoryPlanError, PixelSizeWarning, PlanError
+from rtsx.errors import BundleError, CubeError, LayerValuesWarning, MemoryPlanError, PixelSizeWarning, PlanError
 from rtsx.model import InputLayer
 from rtsx.model.reach import Reach
 
@@ -34,9 +35,10 @@ class Smooth(torch.nn.Module):
 
 
 def make_bundle(layers: tuple[str, ...] = ("red",), **changes: object) -> ModelBundle:
-    values = {"tile": 32, "overlap": 8, "stride": 1, "mean": [0] * len(layers), "std": [1] * len(layers)} | changes
-    module = values.pop("module", Smooth())
-    return ModelBundle.from_module(module, layers=layers, **values)
+    values = {"tile": 32, "overlap": 8, "stride": 1} | changes
+    if "inputs" not in values:
+        values |= {"layers": layers} | {"mean": [0] * len(layers), "std": [1] * len(layers)} | changes
+    return ModelBundle.from_module(values.pop("module", Smooth()), **values)
 
 
 def make_cube(shape: tuple[int, int] = (60, 80), **layers: object) -> xr.Dataset:
@@ -200,7 +202,41 @@ def test_reflectance_without_a_scale_is_refused_with_the_cure() -> None:
     del cube["red"].attrs["scale_factor"]
     with pytest.raises(BundleError, match=r"'red' as reflectance, but the cube holds integers and no scale_factor"):
         predict_cube(cube, bundle, **OPTIONS)
-    predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+    with pytest.raises(BundleError, match=r"'red' has values from .* outside -1 to 5.*attrs\['scale_factor'\]"):
+        predict_cube(cube.assign(red=cube["red"].astype(np.float32)), bundle, **OPTIONS)
+    predict_cube(cube.assign(red=cube["red"] * np.float32(1e-4)), bundle, **OPTIONS)
+
+
+def test_floats_that_keep_the_scale_of_what_they_were_made_from_are_refused() -> None:
+    bundle, cube = make_bundle(), make_cube()
+    twice = cube.assign(red=(cube["red"].astype(np.float32) * np.float32(1e-4)).assign_attrs(cube["red"].attrs))
+    for refused in (twice, twice.chunk(y=30)):
+        with pytest.raises(BundleError, match=r"'red' is scaled twice.*scale_factor 0\.0001"):
+            predict_cube(refused, bundle, **OPTIONS).load()
+    twice["red"].attrs.pop("scale_factor")
+    predict_cube(twice, bundle, **OPTIONS)
+
+
+@pytest.mark.parametrize("chunks", [None, 20])
+def test_doubtful_values_are_warned_of_once_a_prediction(chunks: int | None) -> None:
+    bundle = make_bundle(inputs=(InputLayer.from_range("red", 0, 0.3, clip=False, units="reflectance"),))
+    cube = make_cube()
+    cube["red"].attrs["add_offset"] = -0.4
+    for _ in range(2):
+        with pytest.warns(LayerValuesWarning, match=r"'red' are reflectance.*below -0\.03") as seen:
+            predict_cube(cube.chunk(y=chunks) if chunks else cube, bundle, **OPTIONS).load()
+        assert [one.category for one in seen].count(LayerValuesWarning) == 1
+
+
+def test_units_that_contradict_the_bundle_are_refused_before_anything_is_read() -> None:
+    bundle = make_bundle(inputs=(InputLayer.from_range("dem", -100, 3000, clip=True, units="m"),))
+    cube = make_cube()
+    right = predict_cube(cube, bundle, **OPTIONS)
+    cube["dem"] = (cube["dem"] * 100).assign_attrs(units="cm")
+    with pytest.raises(BundleError, match=r"'dem' says that it is in 'cm', and the bundle wants 'm'"):
+        predict_cube(cube.chunk(y=20), bundle, **OPTIONS)
+    cube["dem"].attrs.update(scale_factor=0.01, add_offset=0, units="m")  # the cure
+    xr.testing.assert_equal(predict_cube(cube, bundle, **OPTIONS)["binary"], right["binary"])
 
 
 def fixed_onnx(folder: Path) -> ModelBundle:
@@ -250,6 +286,20 @@ def test_a_plan_beyond_the_memory_is_refused_with_numbers(monkeypatch: pytest.Mo
     monkeypatch.setattr("rtsx.inference.predict.available_bytes", lambda: 10_000)
     with pytest.raises(MemoryPlanError, match=r"needs about .* GiB in one process .* but a worker has 0.0 GiB"):
         predict_cube(make_cube(), make_bundle(), **OPTIONS)
+
+
+def test_the_tile_does_not_depend_on_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_bundle().with_reach(Reach(stride=1, radius=5, depends_on_tile=False))
+    cube = make_cube((3000, 10))
+    memory = psutil.virtual_memory()
+    plans = []
+    for free in (memory.total, 2**30):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: memory._replace(available=free))
+        plans.append(predict_cube(cube.chunk(y=500), bundle).attrs["plan"])
+    assert plans[0] == plans[1]
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory._replace(available=2**20))
+    with pytest.raises(MemoryPlanError, match=r"a worker has 0\.0 GiB"):
+        predict_cube(cube.chunk(y=500), bundle)
 
 
 def test_auto_uses_the_stored_reach() -> None:

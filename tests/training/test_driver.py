@@ -253,6 +253,7 @@ def test_patience_ends_a_training_that_does_not_get_better(tmp_path: Path) -> No
     assert run.epochs - run.best_epoch == 2
 
 
+@pytest.mark.filterwarnings("ignore::rtsx.errors.LayerValuesWarning")
 def test_a_loss_that_is_no_number_keeps_its_batch(tmp_path: Path) -> None:
     scene = make_scene("one")
     scene.cube["red"] = scene.cube["red"].astype(np.float32)
