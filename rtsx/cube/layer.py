@@ -50,7 +50,9 @@ def require_layer_names(names: Sequence[object], *, cure: str) -> None:
         )
     paths = [name for name in texts if "/" in name or name.startswith(".") or _GROUP.fullmatch(name)]
     if paths:
-        raise CubeError(f"No layer can be called {', '.join(map(repr, paths))}: a Zarr store takes it for a group. {cure}")
+        raise CubeError(
+            f"No layer can be called {', '.join(map(repr, paths))}: a Zarr store takes it for a group. {cure}"
+        )
     folded = Counter(name.strip().casefold() for name in texts)
     alike = [name for name in texts if folded[name.strip().casefold()] > 1]
     if alike:

@@ -138,8 +138,10 @@ def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int)
 
 
 def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> MemoryPlan:
-    """Reckon what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes, or this machine,
-    where there is no cluster, less than that free."""
+    """Reckon what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes.
+
+    Without a cluster, it is also refused where less than it needs is free on this machine.
+    """
     plan = runner.plan
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     batch = runner.batch_size or 1

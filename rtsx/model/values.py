@@ -246,7 +246,9 @@ def _scaled_twice(layer: InputLayer, raw: NDArray[np.float64], packing: Packing)
     # Products of stored integers and the scale; resampled numbers are none, and large ones are multiples of anything.
     is_multiple = bool((np.abs(quotient) < _SCALED).all() and (np.abs(quotient - np.rint(quotient)) < 1 / 32).all())
     name = layer.name
-    quantity = str(layer.units) or ("reflectance" if _OPTICAL.fullmatch(name) else "index" if _INDEX.fullmatch(name) else "")
+    quantity = str(layer.units) or (
+        "reflectance" if _OPTICAL.fullmatch(name) else "index" if _INDEX.fullmatch(name) else ""
+    )
     is_small = quantity in ("reflectance", "index") and float((np.abs(raw) <= _BRIGHT).mean()) >= (
         0.5 if quantity == "index" else 0.99
     )
@@ -298,7 +300,9 @@ def _out_of_range(layer: InputLayer, physical: NDArray[np.float64]) -> dict[str,
     if above + below > 0.5 or is_wrapped:
         raise BundleError(f"{told} {cure}")
     if above + below > 0.01 or (quantity == "reflectance" and middle > _BRIGHT):
-        return {f"{name} range": f"{told} {cure} If some number marks missing pixels, set it as attribute '_FillValue'."}
+        return {
+            f"{name} range": f"{told} {cure} If some number marks missing pixels, set it as attribute '_FillValue'."
+        }
     return {}
 
 

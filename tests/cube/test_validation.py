@@ -57,7 +57,9 @@ def test_what_is_no_cube_is_told(random_cube: Make, damage: Callable[[xr.Dataset
         validate_cube(damage(random_cube()))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["x", "y", "time", "band", "spatial_ref", "valid", "a/b", ".red", "2x", "build", "RED"])
+@pytest.mark.parametrize(
+    "name", ["x", "y", "time", "band", "spatial_ref", "valid", "a/b", ".red", "2x", "build", "RED"]
+)
 def test_names_that_would_vanish_are_refused_at_every_door(
     name: str, write_tif: Callable[..., Path], random_cube: Make
 ) -> None:

@@ -23,7 +23,9 @@ PLANET = Packing(scale_factor=1e-4, nodata=0, is_declared=True)
 
 
 def check(layer: InputLayer, values: Any, packing: Packing) -> dict[str, str]:
-    return check_values({layer.name: values}, np.ones(values.shape, bool), inputs=[layer], packings={layer.name: packing})
+    return check_values(
+        {layer.name: values}, np.ones(values.shape, bool), inputs=[layer], packings={layer.name: packing}
+    )
 
 
 def wrapped(dtype: str) -> Any:
@@ -33,7 +35,9 @@ def wrapped(dtype: str) -> Any:
 
 
 @pytest.mark.parametrize("layer", [RED, LEARNT, NUMBERS, InputLayer(name="red")])
-@pytest.mark.parametrize("made", [lambda dn: (dn * 1e-4).astype("float32"), lambda dn: dn / 10000, lambda dn: (dn + 0.3) / 10000])
+@pytest.mark.parametrize(
+    "made", [lambda dn: (dn * 1e-4).astype("float32"), lambda dn: dn / 10000, lambda dn: (dn + 0.3) / 10000]
+)
 def test_a_layer_that_is_scaled_twice_is_refused(layer: InputLayer, made: Callable[[Any], Any]) -> None:
     with pytest.raises(BundleError, match=r"'red' is scaled twice.*0\.0001.*pop\('scale_factor'\)"):
         check(layer, made(DN), PLANET)
@@ -95,10 +99,20 @@ def test_what_cannot_be_is_refused(layer: InputLayer, values: Any, packing: Pack
         (RED, SCALED - 0.3, Packing(), r"below -0\.03.*applied twice"),
         (RED, SCALED * 1e-4, Packing(), "may have been scaled twice, or hold nothing"),
         (RED, np.where(DN > 3500, 77, SCALED), Packing(), r"'red' has values from .*_FillValue"),
-        (RED, RNG.uniform(0.1, 0.9, (80, 90)), Packing(scale_factor=0.01, is_declared=True), "seems to be scaled twice"),
+        (
+            RED,
+            RNG.uniform(0.1, 0.9, (80, 90)),
+            Packing(scale_factor=0.01, is_declared=True),
+            "seems to be scaled twice",
+        ),
         (SLOPE, RNG.uniform(0, 120, (80, 90)), Packing(), r"'slope' has values .* outside -0\.5 to 90\.5.*per cent"),
         (SLOPE, DN / 100, Packing(scale_factor=0.01, is_declared=True), "'slope' seems to be scaled twice"),
-        (InputLayer.from_statistics("dem", mean=300, std=100), DN * 100.0, Packing(), r"'dem' .* deviations from the 300"),
+        (
+            InputLayer.from_statistics("dem", mean=300, std=100),
+            DN * 100.0,
+            Packing(),
+            r"'dem' .* deviations from the 300",
+        ),
     ],
 )
 def test_what_is_doubtful_is_told(layer: InputLayer, values: Any, packing: Packing, message: str) -> None:
@@ -143,13 +157,19 @@ def test_what_hides_under_the_mask_is_not_looked_at() -> None:
 
 
 def units_of(layer: InputLayer, units: str, *, dtype: str = "float32", packing: Packing | None = None) -> None:
-    check_units([layer], {layer.name: packing or Packing()}, dtypes={layer.name: np.dtype(dtype)}, units={layer.name: units})
+    check_units(
+        [layer], {layer.name: packing or Packing()}, dtypes={layer.name: np.dtype(dtype)}, units={layer.name: units}
+    )
 
 
 @pytest.mark.parametrize(
     ("layer", "units", "message"),
     [
-        (DEM, "cm", r"'dem' says that it is in 'cm', and the bundle wants 'm'.*scale_factor=0\.01, add_offset=0, units='m'"),
+        (
+            DEM,
+            "cm",
+            r"'dem' says that it is in 'cm', and the bundle wants 'm'.*scale_factor=0\.01, add_offset=0, units='m'",
+        ),
         (DEM, "Feet", r"scale_factor=0\.3048"),
         (DEM, "degrees", r"in 'degrees', and the bundle wants 'm'"),
         (SLOPE, "radians", r"scale_factor=57\.29"),

@@ -197,7 +197,9 @@ def test_scales_that_cannot_be_told_are_refused():
     ):
         reader_of(scene, unsure)
     wanted = [InputLayer(name="red", units="reflectance")]
-    with pytest.raises(TrainingError, match=r"'b' cannot be learnt from.*'red' as reflectance, but the cube holds integers"):
+    with pytest.raises(
+        TrainingError, match=r"'b' cannot be learnt from.*'red' as reflectance, but the cube holds integers"
+    ):
         reader_of(unsure, inputs=wanted)
 
 
