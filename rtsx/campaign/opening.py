@@ -8,7 +8,7 @@ from rtsx.campaign.local_objects import LocalObjects
 from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.retrying_objects import RetryingObjects
 from rtsx.campaign.s3fs import S3Objects, is_s3
-from rtsx.cube.zarr import is_url
+from rtsx.storage import is_url, local_path
 
 __all__ = ["objects_of", "settle"]
 
@@ -27,11 +27,11 @@ def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
 
     Examples
     --------
-    >>> objects_of("maps/2024", {})
-    RetryingObjects(store=LocalObjects(root='maps/2024'))
+    >>> objects_of("/maps/2024", {})
+    RetryingObjects(store=LocalObjects(root='/maps/2024'))
     """
     if not is_url(output):
-        return RetryingObjects(LocalObjects(output.removeprefix("file://")))
+        return RetryingObjects(LocalObjects(str(local_path(output))))
     if is_s3(output):
         return RetryingObjects(S3Objects(output.rstrip("/"), dict(options)))
     return RetryingObjects(FsspecObjects(output.rstrip("/"), dict(options)))

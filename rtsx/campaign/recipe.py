@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from shapely.geometry.base import BaseGeometry
@@ -12,9 +11,9 @@ from rtsx.campaign.prediction_spec import PredictionSpec
 from rtsx.campaign.prices import Prices
 from rtsx.campaign.retry_spec import RetrySpec
 from rtsx.cube import CubeRecipe
-from rtsx.cube.zarr import is_url
 from rtsx.errors import CampaignError
 from rtsx.model import ModelBundle
+from rtsx.storage import absolute
 
 __all__ = ["CampaignRecipe"]
 
@@ -65,8 +64,7 @@ class CampaignRecipe:
 
     def __post_init__(self) -> None:
         """Check what belongs to no single part, and make the output mean the same in every working directory."""
-        if not is_url(self.output):  # because workers have others, on other machines at the latest
-            object.__setattr__(self, "output", str(Path(self.output.removeprefix("file://")).absolute()))
+        object.__setattr__(self, "output", absolute(self.output))  # because workers have other working folders
         if not self.name or "/" in self.name:
             raise CampaignError(f"A campaign has a name without slashes; got {self.name!r}.")
         if not 1900 <= self.year <= 2200:

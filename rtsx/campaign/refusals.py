@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from pathlib import Path
 
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.sampling import opened_sample
-from rtsx.cube.zarr import is_url
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.inference.planning import packings_of
+from rtsx.storage import is_url, local_path
 
 __all__ = ["require_fixed_sun", "require_sources", "require_space", "require_untimed"]
 
@@ -89,7 +88,7 @@ def require_space(output: str, n_bytes: int) -> None:
     """
     if is_url(output):
         return
-    folder = Path(output.removeprefix("file://")).absolute()
+    folder = local_path(output)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise OutputNotWritableError(

@@ -21,8 +21,8 @@ from rtsx.campaign.report_map import cell_map
 from rtsx.campaign.report_throughput import throughput_chart
 from rtsx.campaign.run_record import RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
-from rtsx.cube.destination import staged_file
 from rtsx.grid.cell import cell_id
+from rtsx.storage import staged
 
 __all__ = ["report_page", "write_report"]
 
@@ -72,7 +72,7 @@ def write_report(
         key = f"{layout.root}/report.html"
         objects.put(key, page.encode())
         return f"{output.rstrip('/')}/{key}"
-    with staged_file(Path(path), overwrite=True) as stage:
+    with staged(Path(path), overwrite=True) as stage:
         stage.write_text(page, encoding="utf-8")
     return str(path)
 

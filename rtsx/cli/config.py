@@ -8,7 +8,8 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import notice, show, show_line
-from rtsx.cli.outputs import require_free, write_whole
+from rtsx.cli.outputs import require_free
+from rtsx.storage import write_whole
 
 __all__ = ["app", "schema_of"]
 

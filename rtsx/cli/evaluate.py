@@ -8,8 +8,9 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import show, show_line
-from rtsx.cli.outputs import require_free, write_whole
+from rtsx.cli.outputs import require_free
 from rtsx.cli.progress import progress
+from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation

@@ -1,10 +1,13 @@
 """The entry point: runs a command, and turns what goes wrong into an exit code and one message."""
 
 import logging
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 from typer.main import get_command
@@ -12,6 +15,7 @@ from typer.main import get_command
 from rtsx.cli.app import app
 from rtsx.cli.console import Stream, complain, streams, warn
 from rtsx.errors import RtsxError
+from rtsx.storage import local_path
 
 __all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
 
@@ -27,12 +31,14 @@ STOPPED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave by `SystemExit`: 0 done, 2 the user can cure it, 1 a defect, 130 Ctrl-C.
 
+    SIGTERM and SIGHUP, which schedulers and closing terminals send, do what Ctrl-C does, and the status is 143 or 129.
+
     Parameters
     ----------
     arguments
         What follows the word `rtsx`; None for the process's own.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [_named(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     # Taken from anywhere, because it is wanted when a long line has just failed, at whose end it is easiest to add.
     debug = "--debug" in given
     if debug:
@@ -44,11 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
             stream.reconfigure(errors="backslashreplace")
+    caught = _end_like_ctrl_c()
     with streams() as out:
-        _run(given, out, debug=debug)
+        _run(given, out, caught=caught, debug=debug)
 
 
-def _run(given: list[str], out: Stream, *, debug: bool) -> None:
+def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> None:
     try:
         get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:
@@ -58,9 +65,11 @@ def _run(given: list[str], out: Stream, *, debug: bool) -> None:
         if isinstance(behind, OSError):  # a pipe that is none of ours; click leaves without a word
             _leave(DEFECT, _defect(behind), debug=debug)
         if leaving.code == STOPPED:
-            complain(
-                "Stopped. What was not complete has been removed; a cube or campaign under way goes on with the same command."
-            )
+            with suppress(OSError):  # the terminal may be gone
+                complain(
+                    "Stopped. What was not complete has been removed; a cube or campaign under way goes on with the same command."
+                )
+            leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
         _leave(USER_ERROR, str(error), debug=debug)
@@ -73,6 +82,29 @@ def _defect(error: Exception) -> str:
         f"Unexpected {type(error).__name__}: {error}\nThis is a defect of rtsx. Run the command again with --debug "
         "to see where it happened, and report it."
     )
+
+
+def _end_like_ctrl_c() -> list[int]:
+    """Turn SIGTERM and SIGHUP into Ctrl-C; returns the list that tells which one came, once it has."""
+    caught: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        if not caught:  # a second one does not stop the cleaning up
+            caught.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+                signal.signal(number, stop)
+    return caught
+
+
+def _named(word: str) -> str:
+    """A word of the command line with ``~`` and ``file://`` made a path, as a shell does in some places only."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_name = value == "~" or value.startswith(("~/", "file:/"))
+    return f"{option}{equals}{local_path(value)}" if is_name else word
 
 
 def _leave(status: int, message: str, *, debug: bool) -> None:

@@ -10,9 +10,10 @@ from rtsx.cli import options
 from rtsx.cli.console import notice, show
 from rtsx.cli.export import network_file
 from rtsx.cli.opening import open_models
-from rtsx.cli.outputs import require_free, require_local, write_whole
+from rtsx.cli.outputs import require_free, require_local
 from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
+from rtsx.storage import write_whole
 
 __all__ = ["app"]
 

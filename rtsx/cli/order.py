@@ -14,8 +14,8 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from rtsx.cli.console import notice, show, status
-from rtsx.cli.outputs import write_whole
 from rtsx.errors import OrderError
+from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.config.order import OrderConfig

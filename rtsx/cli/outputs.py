@@ -1,7 +1,6 @@
 """Checks on output paths, made before any work starts."""
 
 import tempfile
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import fsspec.core
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 
-__all__ = ["require_free", "require_local", "require_suffix", "write_whole"]
+__all__ = ["require_free", "require_local", "require_suffix"]
 
 
 def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
@@ -59,18 +58,6 @@ def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None
         raise OutputNotWritableError(
             f"{option} takes its format from the ending, one of {', '.join(known)}; got {output}. Rename it."
         )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there with all its bytes or not at all; missing folders are made."""
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because only a rename within a file system is atomic.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _located(path: str) -> tuple[fsspec.AbstractFileSystem, str]:

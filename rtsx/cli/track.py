@@ -9,9 +9,10 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import show, warn
-from rtsx.cli.outputs import require_free, require_suffix, write_whole
+from rtsx.cli.outputs import require_free, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES
 from rtsx.cli.progress import progress
+from rtsx.storage import write_whole
 
 __all__ = ["app"]
 

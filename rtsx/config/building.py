@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import zarr
@@ -12,11 +11,11 @@ from rtsx.config.files import load_cube_config
 from rtsx.config.opening import is_config
 from rtsx.config.place import RegionConfig
 from rtsx.cube import building
-from rtsx.cube.destination import staged_file
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.zarr import file_system, is_url, store_of
+from rtsx.cube.zarr import file_system, store_of
 from rtsx.errors import ConfigError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
+from rtsx.storage import is_url, local_path, staged
 
 __all__ = ["Build", "build_cube"]
 
@@ -137,5 +136,5 @@ def _write(sidecar: str, text: str, *, options: Mapping[str, Any]) -> None:
         system, path = file_system(sidecar, options)
         system.pipe_file(path, text.encode())
         return
-    with staged_file(Path(sidecar.removeprefix("file://")), overwrite=True) as stage:
+    with staged(local_path(sidecar), overwrite=True) as stage:
         stage.write_text(text, encoding="utf-8")

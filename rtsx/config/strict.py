@@ -3,7 +3,6 @@
 import types
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.config.yaml import Document, dump_yaml
+from rtsx.storage import absolute
 
 __all__ = ["FilePath", "Names", "Strict", "from_folder", "validated"]
 
@@ -108,15 +108,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_ty
 def from_folder(path: str, info: ValidationInfo) -> str:
     """A path that does not depend on the working directory: relative ones count from the folder of the config."""
     folder = (info.context or {}).get("folder") if isinstance(info.context, Mapping) else None
-    if "://" in path or path.startswith("/vsi"):
-        return path
-    expanded = Path(path).expanduser()
-    if folder is None or expanded.is_absolute():
-        return str(expanded)
-    joined = Path(folder, expanded)
-    # As people write it, without `..`, unless a link in it leads elsewhere.
-    plain = Path(normpath(joined))
-    return str(plain if plain.resolve() == joined.resolve() else joined)
+    return absolute(path, folder=folder)
 
 
 FilePath = Annotated[str, AfterValidator(from_folder)]

@@ -12,8 +12,8 @@ from rtsx.config.strict import validated
 from rtsx.config.train import TrainConfig
 from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, OutputExistsError, TrainingError
+from rtsx.storage import local_path, write_whole
 from rtsx.training import TrainedRun, TrainingRecipe, read_run, train
-from rtsx.training.atomic import write_whole
 from rtsx.training.loggers import LoggerName
 from rtsx.training.progress import ShowProgress
 from rtsx.training.record import differences, recipe_record
@@ -126,7 +126,7 @@ def train_bundle(
     OutputExistsError
         The folder holds a finished training, or something else.
     """
-    folder = Path(out)
+    folder = local_path(out)
     text = ""
     if isinstance(config, TrainingRecipe):
         recipes: tuple[TrainingRecipe, ...] = (config,)

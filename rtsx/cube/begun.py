@@ -3,14 +3,11 @@
 import errno
 import fcntl
 import os
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import zarr
@@ -18,11 +15,12 @@ from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from rtsx.cube.description import difference
-from rtsx.cube.destination import refuse_existing
+from rtsx.cube.destination import refuse_what_is_no_store
 from rtsx.cube.marks import create_marks
 from rtsx.cube.parts import PartSource
-from rtsx.cube.zarr import BUILD, COMPLETE, file_system, is_url, store_of
+from rtsx.cube.zarr import BUILD, COMPLETE, file_system, store_of
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.storage import is_url, local_path, remove
 
 __all__ = ["Begun", "alone", "begin", "begun_store", "failures_told", "remove_leavings", "remove_store", "say"]
 
@@ -83,13 +81,10 @@ def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str,
 def remove_store(target: str, options: Mapping[str, Any]) -> None:
     """Remove the Zarr store that is there, if any."""
     if not is_url(target):
-        local = Path(target.removeprefix("file://"))
+        local = local_path(target)
         if local.exists():
-            refuse_existing(local, overwrite=True)
-            # Renamed first, because a half-removed store would look like one that can be continued.
-            old = local.with_name(f".{local.name}.{uuid.uuid4().hex[:8]}.old")
-            local.rename(old)
-            shutil.rmtree(old)
+            refuse_what_is_no_store(local)
+            remove(local)  # not piece by piece: a half-removed store would look like one that can be continued
         return
     system, root = file_system(target, options)
     if system.exists(root):
@@ -144,7 +139,7 @@ def alone(target: str, options: Mapping[str, Any]) -> Iterator[None]:
         with _alone_remote(target, options):
             yield
         return
-    folder = Path(target.removeprefix("file://")).absolute()
+    folder = local_path(target)
     lock = folder.with_name(f".{folder.name}.lock")
     made = [parent for parent in folder.parents if not parent.exists()]
     handle = _locked(lock, folder, target=target)
@@ -232,7 +227,7 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
 def remove_leavings(target: str) -> None:
     """Remove what a process that was killed while it wrote has left beside the file that it meant."""
     if not is_url(target):
-        for file in Path(target.removeprefix("file://")).rglob("*.partial"):
+        for file in local_path(target).rglob("*.partial"):
             file.unlink(missing_ok=True)
 
 

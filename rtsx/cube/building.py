@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from os.path import realpath
 from typing import Any, Literal
 
 import zarr
@@ -25,6 +26,7 @@ from rtsx.cube.region import recipe_geobox
 from rtsx.cube.zarr import store_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
+from rtsx.storage import is_url, local_path
 
 __all__ = ["Build", "build_cube"]
 
@@ -104,6 +106,8 @@ def build_cube(
     if layout not in ("aligned", "native"):
         raise CubeError(f"A layout is 'aligned' or 'native'; got {layout!r}.")
     target, options = str(path), storage_options or {}
+    if not is_url(target):
+        target = realpath(local_path(path))  # a link to a store on another disk is followed, also where nothing is yet
     geobox = recipe_geobox(recipe, cell)
     described = {
         **describe_recipe(recipe),
@@ -118,7 +122,7 @@ def build_cube(
         stored = begun_store(target, options, described)
         if stored is not None and stored.is_complete:
             marks = read_marks(stored.group)
-            return Build(path=target, parts=len(marks), built=0, gaps=_gaps(marks))
+            return Build(path=str(path), parts=len(marks), built=0, gaps=_gaps(marks))
         ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
         parts: PartSource
         if layout == "aligned":
@@ -140,7 +144,7 @@ def build_cube(
         require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
         _finish(parts, store, target=target)
     marks = read_marks(zarr.open_group(store, mode="r"))
-    return Build(path=target, parts=parts.count, built=len(left), gaps=_gaps(marks))
+    return Build(path=str(path), parts=parts.count, built=len(left), gaps=_gaps(marks))
 
 
 def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:

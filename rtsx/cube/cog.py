@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rtsx.cube.conventions import as_cube
-from rtsx.cube.destination import staged_file
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
 from rtsx.cube.validation import validate_georeference
 from rtsx.errors import CubeError, OutputNotWritableError
+from rtsx.storage import local_path, staged
 
 __all__ = ["export_cog"]
 
@@ -85,40 +85,38 @@ def export_cog(
         raise CubeError(
             f"Variables to export have to be on (..., y, x); {missing or 'none'} of {list(cube.data_vars)}."
         )
-    targets = tuple(Path(folder) / f"{prefix}{name}.tif" for name in names)
+    targets = tuple(local_path(folder) / f"{prefix}{name}.tif" for name in names)
     return _export(cube, dict(zip(names, targets, strict=True)), overwrite=overwrite, progress=progress)
 
 
 def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool) -> tuple[Path, ...]:
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
-        staged = {
-            name: stack.enter_context(staged_file(target, overwrite=overwrite)) for name, target in targets.items()
-        }
-        rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in staged.items()}
+        drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
+        rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in drafts.items()}
         with ProgressBar() if progress else nullcontext():
             # One computation for all variables, so that a prediction is made once; in threads of this process, because
             # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
             pixels, files = [raster.pixels for raster in rasters.values()], list[Any](rasters.values())
             da.store(pixels, files, lock=False, scheduler="threads")
-        for name, path in staged.items():
+        for name, path in drafts.items():
             rasters[name].close()
-            _to_cog(path.with_name("plain.tif"), path, resampling="nearest" if name == "binary" else "average")
+            with _failures_told(name):
+                _to_cog(path.with_name("plain.tif"), path, resampling="nearest" if name == "binary" else "average")
     return tuple(targets.values())
 
 
 def _to_cog(source: Path, target: Path, *, resampling: str) -> None:
-    with _failures_told(target.stem):
-        rasterio.shutil.copy(
-            source,
-            target,
-            driver="COG",
-            compress="DEFLATE",
-            blocksize=_BLOCK,
-            overview_resampling=resampling,
-            bigtiff="IF_SAFER",
-            num_threads="ALL_CPUS",
-        )
+    rasterio.shutil.copy(
+        source,
+        target,
+        driver="COG",
+        compress="DEFLATE",
+        blocksize=_BLOCK,
+        overview_resampling=resampling,
+        bigtiff="IF_SAFER",
+        num_threads="ALL_CPUS",
+    )
 
 
 @contextmanager

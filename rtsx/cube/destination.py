@@ -1,11 +1,9 @@
-"""Where an output goes: all of it or nothing.
+"""Where a store goes: all of it or nothing.
 
-A local output is made in a hidden sibling and renamed when it is complete. An object store cannot rename, so there an
-output says of itself whether it is complete (`COMPLETE`), and only an overwrite is made beside the old one first.
+A local store is made in a hidden sibling and renamed when it is complete. An object store cannot rename, so there a
+store says of itself whether it is complete (`COMPLETE`), and only an overwrite is made beside the old one first.
 """
 
-import errno
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,15 +14,14 @@ import zarr
 from zarr.abc.store import Store
 
 from rtsx.cube.revocable import RevocableStore
-from rtsx.cube.zarr import COMPLETE, consolidate, file_system, is_url, store_of
+from rtsx.cube.zarr import COMPLETE, consolidate, file_system, store_of
 from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.storage import MEDIUM_ERRORS, is_url, staged
 
-__all__ = ["finish_store", "refuse_existing", "staged_file", "staged_store"]
+__all__ = ["finish_store", "refuse_what_is_no_store", "staged_store"]
 
 _ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
 """Files of which one lies in the root of every Zarr store."""
-_MEDIUM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-"""The disk or the service failed, or is full."""
 
 
 @contextmanager
@@ -42,11 +39,8 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
         with _staged_remote(path, overwrite=overwrite, options=options) as store:
             yield store
         return
-    target = Path(path.removeprefix("file://")).absolute()
-    if target.exists():
-        refuse_existing(target, overwrite=overwrite)
-    with _staged_path(target, overwrite=overwrite) as stage:
-        store = RevocableStore(store_of(str(stage), options, read_only=False))
+    with staged(path, overwrite=overwrite, replaceable=refuse_what_is_no_store) as draft:
+        store = RevocableStore(store_of(str(draft), options, read_only=False))
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
         try:
             yield store
@@ -57,55 +51,12 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
 
 
 @contextmanager
-def staged_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A path to write a file to; at `path` after the block, and gone if the block raises.
-
-    Raises
-    ------
-    OutputExistsError
-        Something is there, or appears during the block, and `overwrite` is False or it is a folder.
-    OutputNotWritableError
-        Nothing can be written there; found out before the block runs. Or the disk was full during the block.
-    """
-    target = path.absolute()
-    if target.exists() and (not overwrite or target.is_dir()):
-        raise OutputExistsError(f"{path} exists. Choose another path, or pass overwrite=True.")
-    with _staged_path(target, overwrite=overwrite) as stage:
-        yield stage / target.name
-
-
-@contextmanager
-def _staged_path(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new hidden folder beside `target`, which becomes `target` (or gives it its file of that name)."""
-    stage = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    created = [folder for folder in target.parents if not folder.exists()]
-    try:
-        stage.mkdir(parents=True)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to."
-        ) from error
-    try:
-        with _failures_told(str(target)):
-            yield stage
-            file = stage / target.name
-            _replace(file if file.is_file() else stage, target, overwrite=overwrite)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        for folder in created:
-            with suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
-        raise
-    shutil.rmtree(stage, ignore_errors=True)
-
-
-@contextmanager
 def _failures_told(target: str) -> Iterator[None]:
     """Turn failures of the disk or the service into `OutputNotWritableError`; outside of it is the clean-up."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _MEDIUM:
+        if error.errno not in MEDIUM_ERRORS:
             raise
         raise OutputNotWritableError(
             f"{target} was not written: {error}. Free space or check the disk, then run again; nothing is left "
@@ -113,35 +64,8 @@ def _failures_told(target: str) -> Iterator[None]:
         ) from error
 
 
-def _replace(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename `source` to `target`; what was there goes only when the new one is in its place."""
-    if target.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{target} appeared while it was being made, so it is kept and the new one is dropped. Choose another path, "
-            "or pass overwrite=True to replace it."
-        )
-    if source.is_file():
-        source.replace(target)
-        return
-    if target.exists():
-        refuse_existing(target, overwrite=True)
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old") if target.exists() else None
-    if old is not None:
-        target.rename(old)
-    try:
-        source.rename(target)
-    except OSError:
-        if old is not None:
-            old.rename(target)
-        raise
-    if old is not None:
-        shutil.rmtree(old)
-
-
-def refuse_existing(target: Path, *, overwrite: bool) -> None:
-    """Raise unless what is there is a Zarr store that may be replaced."""
-    if not overwrite:
-        raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
+def refuse_what_is_no_store(target: Path) -> None:
+    """Raise unless what is there is a Zarr store, which may be replaced."""
     if not any((target / name).is_file() for name in _ROOT_NAMES):
         raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten. Choose another path.")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob
+from os.path import lexists
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stores import open_store, read_metadata
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
+from rtsx.storage import absolute, is_url
 
 __all__ = ["FileImages", "StoreImages"]
 
@@ -40,9 +42,11 @@ class FileImages:
     sorted by name, and the n-th of each belong together."""
 
     def __post_init__(self) -> None:
-        """Refuse no files at all."""
+        """Refuse no files at all, and make the paths mean the same in every working folder."""
         if not self.assets or not all(self.assets.values()):
             raise CubeError(f"Files are given by asset, such as {{'image': ['*.tif']}}; got {dict(self.assets)}.")
+        assets = {asset: tuple(absolute(path) for path in paths) for asset, paths in self.assets.items()}
+        object.__setattr__(self, "assets", assets)
 
     def __hash__(self) -> int:
         return hash(tuple(self.assets.items()))
@@ -89,6 +93,10 @@ class StoreImages:
     time: datetime | None = None
     """When it was taken; None for what has no date."""
 
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """The one image, where it meets area and period; see `ImageSource`."""
         if period is not None and self.time is not None and self.time not in period:
@@ -134,7 +142,9 @@ def _expanded(patterns: Sequence[str]) -> list[str]:
     """Files of an asset, sorted by name; a pattern that matches nothing is an error."""
     paths: list[str] = []
     for pattern in patterns:
-        matches = sorted(glob(pattern, recursive=True)) if any(mark in pattern for mark in "*?[") else [pattern]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        # A file of exactly that name is meant before a pattern: people have "[aoi] lena.tif".
+        is_pattern = any(mark in pattern for mark in "*?[") and not is_url(pattern) and not lexists(pattern)
+        matches = sorted(glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
             raise CubeError(f"No file matches {pattern!r}. Check the folder and the pattern.")
         paths += matches

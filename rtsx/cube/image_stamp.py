@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ import fsspec
 import requests
 
 from rtsx.cube.image import AssetBands, Image
-from rtsx.cube.zarr import is_url
+from rtsx.storage import is_url, local_path
 
 __all__ = ["image_stamp", "remote_state"]
 
@@ -68,7 +67,7 @@ def _file_state(href: str) -> str:
     if is_url(href) or href.startswith("/vsi"):
         return ""
     try:
-        found = Path(href.removeprefix("file://")).stat()
+        found = local_path(href).stat()
     except OSError:
         return "missing"
     return f"{found.st_size} {found.st_mtime_ns}"

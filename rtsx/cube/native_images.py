@@ -15,6 +15,7 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.source import GivenImages, ImageSource, Period
 from rtsx.cube.zarr import StorageOptions, open_group
 from rtsx.errors import CubeError
+from rtsx.storage import absolute
 
 __all__ = ["NativeImages", "index_of", "with_native_images"]
 
@@ -27,6 +28,10 @@ class NativeImages:
     """Path or URL of the store."""
     source: str
     """Name of the source."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images in the order in which they were copied; see `ImageSource`."""

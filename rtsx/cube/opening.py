@@ -16,9 +16,9 @@ from rtsx.cube.region import recipe_geobox
 from rtsx.cube.sensor import Sensor, sensor_named
 from rtsx.cube.stores import open_store
 from rtsx.cube.validation import validate_cube, validate_georeference
-from rtsx.cube.zarr import is_url
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
+from rtsx.storage import is_url, local_path
 
 __all__ = ["is_store", "open_cube"]
 
@@ -115,5 +115,5 @@ def is_store(path: str) -> bool:
     suffix = Path(path.rstrip("/")).suffix.lower()
     if is_url(path):
         return suffix not in _RASTER_SUFFIXES
-    local = Path(path.removeprefix("file://"))
+    local = local_path(path)
     return local.is_dir() or (not local.is_file() and suffix not in _RASTER_SUFFIXES and not path.startswith("/vsi"))

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
+from rtsx.storage import absolute
 
 __all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window"]
 
@@ -114,7 +115,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
     CubeError
         The file is missing, unreadable or empty, or says not where it lies.
     """
-    name = str(path)
+    name = absolute(path)  # because pixels are read later, from another folder perhaps
     try:
         with rasterio.Env(**_options(name)), rasterio.open(name) as file:
             if file.crs is None or file.transform.is_identity:

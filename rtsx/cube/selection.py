@@ -94,7 +94,7 @@ def select_layers(
                     f"Layer {name!r}: {header.path} has {header.count} bands, and a path stands for a file of one. "
                     f"Say which with Layer({name!r}, path, band=...)."
                 )
-            wanted = Layer(name, header.path, band=header.data_bands[0])
+            wanted = Layer(name, str(wanted), band=header.data_bands[0])
         header = headers[str(wanted.source)]
         band = _band_number(header, wanted)
         own = _described(header, band, None).layer

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -13,8 +12,9 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
 from zarr.storage import FsspecStore, LocalStore
 
 from rtsx.errors import CubeError
+from rtsx.storage import absolute, is_url, local_path
 
-__all__ = ["BUILD", "COMPLETE", "LAYERS", "consolidate", "file_system", "is_url", "open_group", "store_of"]
+__all__ = ["BUILD", "COMPLETE", "LAYERS", "consolidate", "file_system", "open_group", "store_of"]
 
 COMPLETE = "rtsx:complete"
 """Root attribute of the stores that we write: False from the first byte, True with the last one."""
@@ -26,15 +26,10 @@ LAYERS = "rtsx:layers"
 StorageOptions = Mapping[str, Any]
 
 
-def is_url(path: str) -> bool:
-    """Whether a path goes through fsspec, such as ``s3://`` or ``memory://``."""
-    return "://" in path and not path.startswith("file://")
-
-
 def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
     """The Zarr store of a local path or URL; touches nothing."""
     if not is_url(path):
-        return LocalStore(path.removeprefix("file://"), read_only=read_only)
+        return LocalStore(absolute(path), read_only=read_only)
     file_system(path, options)
     return FsspecStore.from_url(path, storage_options=dict(options) or None, read_only=read_only)
 
@@ -48,7 +43,7 @@ def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
         fsspec does not know the protocol, or its package is not installed.
     """
     try:
-        system, path = fsspec.core.url_to_fs(url, **options)
+        system, path = fsspec.core.url_to_fs(absolute(url), **options)
     except (ImportError, ValueError) as error:
         raise CubeError(
             f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
@@ -108,7 +103,7 @@ def _diagnosis(path: str, options: StorageOptions) -> str:
             return "there is nothing. Check the address and the credentials."
         if system.isfile(root):
             return "it is a file. A cube is a Zarr folder, or a raster file such as .tif."
-    local = Path(path.removeprefix("file://"))
+    local = local_path(path)
     if not is_url(path) and not local.exists():
         return "there is no such file or folder. Check the path."
     if not is_url(path) and local.is_file():

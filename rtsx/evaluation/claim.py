@@ -7,6 +7,7 @@ from pathlib import Path
 from rtsx.errors import OutputExistsError
 from rtsx.evaluation.folds import FoldPlan
 from rtsx.evaluation.rule import JudgingRule
+from rtsx.storage import write_whole
 from rtsx.training import TrainingRecipe
 from rtsx.training.record import differences, recipe_record
 
@@ -35,10 +36,7 @@ def claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: JudgingRul
                 "another folder."
             )
         return
-    unfinished = there.with_suffix(".part")
     # A plan that was not finished is no one else's, because a call that was killed while it wrote it leaves nothing else.
-    if out.exists() and (not out.is_dir() or any(path != unfinished for path in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.suffix != ".partial" for path in out.iterdir())):
         raise OutputExistsError(f"{out} is there and is no folder of a cross-validation: give another one.")
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(text)
-    unfinished.replace(there)
+    write_whole(there, text.encode())

@@ -16,6 +16,7 @@ from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.scene import JudgedScene
 from rtsx.evaluation.trainer import Trainer
 from rtsx.inference import predict_cube
+from rtsx.storage import write_whole
 from rtsx.training import TrainingRecipe, TrainingScene
 from rtsx.training.checking import check_recipe
 
@@ -68,9 +69,7 @@ class FoldJob:
                     document = self._made().to_json()
             except RtsxError as error:
                 raise EvaluationError(f"Fold {self.fold.name!r} with seed {self.seed} failed: {error}") from error
-            unfinished = done.with_suffix(".part")
-            unfinished.write_text(document)
-            unfinished.replace(done)
+            write_whole(done, document.encode())
             return document
 
     def check(self) -> None:

@@ -17,6 +17,7 @@ from rtsx.evaluation.matplotlib import check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.trainer import Trainer
 from rtsx.evaluation.training import BundleTrainer
+from rtsx.storage import local_path
 from rtsx.training import TrainingRecipe, TrainingScene
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def cross_validate(
         plan,
         recipe,
         units=units,
-        out=Path(out),
+        out=local_path(out),
         rule=rule,
         seeds=seeds,
         trainer=BundleTrainer(device=device),
@@ -181,7 +182,7 @@ def transfer_matrix(
         transfer_plan(units, held_out=held_out, validation=validation, seed=seed),
         recipe,
         units=units,
-        out=Path(out),
+        out=local_path(out),
         rule=rule,
         seeds=seeds,
         trainer=BundleTrainer(device=device),

@@ -10,6 +10,7 @@ from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 from rtsx.labels.reading import read_table, without_layer
 from rtsx.labels.table_file import format_hint, write_table
+from rtsx.storage import local_path
 
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
@@ -41,7 +42,7 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = Path(path)
+    target = local_path(path)
     _check_format(target)
     validate_footprints(footprints)
     return write_table(footprints, target, overwrite=overwrite, what="footprints")
@@ -73,7 +74,7 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = Path(path)
+    target = local_path(path)
     _check_format(target)
     check_tracks(tracks)
     return write_table(tracks, target, overwrite=overwrite, what="tracks")

@@ -8,6 +8,7 @@ import pyogrio
 import pyogrio.errors
 
 from rtsx.errors import InputNotFoundError, LabelError
+from rtsx.storage import absolute
 
 __all__ = ["LabelInput", "read_table", "without_layer"]
 
@@ -63,15 +64,15 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
 
 
 def without_layer(path: str | Path) -> tuple[str, str | None]:
-    """Split the name of a layer off a path.
+    """The absolute path of a file, and the name of a layer that stands behind it.
 
     Examples
     --------
-    >>> without_layer("slumps.gpkg|layername=north"), without_layer("slumps.shp")
-    (('slumps.gpkg', 'north'), ('slumps.shp', None))
+    >>> without_layer("/data/slumps.gpkg|layername=north"), without_layer("/data/slumps.shp")
+    (('/data/slumps.gpkg', 'north'), ('/data/slumps.shp', None))
     """
     source, _, layer = str(path).partition("|layername=")
-    return source, layer or None
+    return absolute(source), layer or None
 
 
 def _layers(source: str) -> list[str]:

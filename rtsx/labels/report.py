@@ -9,7 +9,8 @@ from typing import Literal
 
 import pandas as pd
 
-from rtsx.errors import LabelError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import LabelError, OutputNotWritableError
+from rtsx.storage import local_path, staged
 
 __all__ = ["Action", "Finding", "LabelReport"]
 
@@ -91,18 +92,14 @@ class LabelReport:
         OutputNotWritableError
             The folder is missing or cannot be written to.
         """
-        target = Path(path)
+        target = local_path(path)
         if target.suffix.lower() not in (".csv", ".json"):
             raise LabelError(f"A report is a .csv or a .json file; got {target.name!r}. Change the ending.")
-        if target.exists() and not overwrite:
-            raise OutputExistsError(f"{target} exists already. Choose another path, or replace it with overwrite=True.")
+        if not target.parent.is_dir():
+            raise OutputNotWritableError(f"{target} cannot be written: create its folder, or choose another.")
         text = self.to_json() if target.suffix.lower() == ".json" else self.to_frame().to_csv(index=False)
-        try:
-            target.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputNotWritableError(
-                f"{target} cannot be written ({error.strerror or error}). Create its folder, or choose another."
-            ) from error
+        with staged(target, overwrite=overwrite) as draft:
+            draft.write_text(text, encoding="utf-8")
         return target
 
     def __str__(self) -> str:

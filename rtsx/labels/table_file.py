@@ -1,6 +1,5 @@
 """A table of outlines as one file: complete or not at all, in the format that its ending names."""
 
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import geopandas
 import pyogrio.errors
 
-from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.errors import OutputNotWritableError
+from rtsx.storage import staged
 
 __all__ = ["format_hint", "write_table"]
 
@@ -37,30 +37,17 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
         The folder is missing or cannot be written to, or the disk is full.
     """
     write = _WRITERS[target.suffix.lower()]
-    if target.is_dir() or (target.exists() and not overwrite):
-        cure = "choose another name" if target.is_dir() else "choose another name or pass overwrite=True"
-        raise OutputExistsError(f"{what} go to a new file, but {target} exists already: {cure}")
-    # In the same folder, instead of a temporary one, because only a rename within a file system is atomic. The ending
-    # stays last, because the drivers look at it.
-    draft = target.with_name(f".{target.stem}-{uuid.uuid4().hex}{target.suffix}")
-    try:
-        draft.touch(exist_ok=False)
-        draft.unlink()
-    except OSError as error:
+    if not target.parent.is_dir():
         raise OutputNotWritableError(
-            f"the folder of {target} must exist and be writable, but {error.strerror or error}: "
-            "create it, change its permissions, or choose another"
-        ) from error
-    try:
-        write(table, draft, target.stem)
-        draft.replace(target)
-    except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
-        raise OutputNotWritableError(
-            f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
-        ) from error
-    finally:
-        for leftover in target.parent.glob(f"{draft.name}*"):
-            leftover.unlink()
+            f"the folder of {target} must exist and be writable, but there is no such folder: create it, or choose another"
+        )
+    with staged(target, overwrite=overwrite) as draft:
+        try:
+            write(table, draft, target.stem)
+        except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
+            raise OutputNotWritableError(
+                f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
+            ) from error
     return target
 
 

@@ -7,6 +7,7 @@ import geopandas
 from rtsx.errors import LabelError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.labels.table_file import format_hint, write_table
+from rtsx.storage import local_path
 
 __all__ = ["write_labels"]
 
@@ -38,7 +39,7 @@ def write_labels(labels: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = Path(path)
+    target = local_path(path)
     hint = format_hint(target, what="labels")
     if hint is not None:
         raise LabelError(hint)

@@ -1,11 +1,8 @@
 """Writes a folder of files whole or not at all."""
 
 import errno
-import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -13,13 +10,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
 from rtsx.model.item import ITEM_NAME
+from rtsx.storage import MEDIUM_ERRORS, absolute, settle, staged
 
 __all__ = ["write_folder"]
 
 # EEXIST and ENOTDIR: a file stands where a folder is needed.
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
-_MEDIUM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""The disk or the service failed, or is full."""
 _BUNDLE_FILES = {ITEM_NAME, "weights.safetensors", "model.onnx", "model.ts", "model.pt2"}
 """Names that bundles are made of; a folder that holds anything else is never replaced."""
 
@@ -38,7 +34,7 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         The place cannot be written, or the disk is full.
     """
     try:
-        fs, inside = fsspec.core.url_to_fs(path)
+        fs, inside = fsspec.core.url_to_fs(absolute(path))
     except (ValueError, ImportError) as error:
         raise BundleError(f"{path!r} cannot be written: {error}. Check the URL, or install its file system.") from error
     inside = inside.rstrip("/")
@@ -50,7 +46,12 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         _refuse_what_is_no_bundle(fs, inside, path=path)
     try:
         if isinstance(fs, LocalFileSystem):
-            _write_local(Path(inside), files)
+            replaceable = partial(_refuse_what_is_no_bundle, fs, path=path)
+            with staged(inside, overwrite=overwrite, replaceable=lambda there: replaceable(str(there))) as draft:
+                draft.mkdir()
+                for name, content in files.items():
+                    (draft / name).write_bytes(content)
+                    settle(draft / name)
             return
         if fs.exists(inside):
             fs.rm(inside, recursive=True)
@@ -58,7 +59,7 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         for name, content in files.items():
             fs.pipe_file(f"{inside}/{name}", content)
     except OSError as error:
-        if error.errno in _MEDIUM:
+        if error.errno in MEDIUM_ERRORS:
             raise OutputNotWritableError(
                 f"{path} was not written: {error}. Free space or check the disk, then save again; what is there is no "
                 "half-written bundle."
@@ -84,28 +85,3 @@ def _refuse_what_is_no_bundle(fs: Any, inside: str, *, path: str) -> None:
             f"{path} holds more than a bundle: {sorted(names - _BUNDLE_FILES)[:8]}, so it is not overwritten. Choose "
             "another path, or move those files away."
         )
-
-
-def _write_local(target: Path, files: Mapping[str, bytes]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        # mkdtemp makes folders private; a bundle is as readable as anything else its owner writes.
-        partial.chmod(0o755)
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        if target.exists():
-            _exchange(target, partial)
-        else:
-            partial.rename(target)
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(partial)
-
-
-def _exchange(target: Path, partial: Path) -> None:
-    # Renamed aside before it is removed, because a folder that holds files cannot be replaced by renaming.
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)) / target.name
-    target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old.parent)

@@ -8,12 +8,12 @@ from typing import Any
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.destination import staged_file
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.item import time_of
 from rtsx.errors import OrderError
 from rtsx.ordering.checksum import checksum_of
 from rtsx.ordering.provider import RemoteFile
+from rtsx.storage import staged
 
 __all__ = ["register_collection", "register_item", "registered", "require_collection"]
 
@@ -220,5 +220,5 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1) + "\n"
     if path.exists() and path.read_text() == text:
         return
-    with staged_file(path, overwrite=True) as stage:
+    with staged(path, overwrite=True) as stage:
         stage.write_text(text)

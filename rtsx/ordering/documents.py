@@ -9,9 +9,10 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.source import Period
 from rtsx.cube.stac.documents import Access, is_same_host, read_document
 from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.hrefs import absolute_href, local_path, located
+from rtsx.cube.stac.hrefs import absolute_href, located
 from rtsx.cube.stac.item import ItemDict, time_of
 from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
+from rtsx.storage import absolute
 
 __all__ = ["StacApi", "StacDocuments", "StaticCatalog"]
 
@@ -89,7 +90,7 @@ class StaticCatalog:
     """
 
     def __init__(self, href: str, *, access: Access | None = None) -> None:
-        self._href = href if "://" in href else str(local_path(href).absolute())
+        self._href = absolute(href)
         self._access = access or Access()
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:

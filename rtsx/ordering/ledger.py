@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rtsx.cube.destination import staged_file
 from rtsx.errors import OrderError
 from rtsx.ordering.provider import State
+from rtsx.storage import staged
 
 __all__ = ["Entry", "Ledger", "locked"]
 
@@ -92,7 +92,7 @@ class Ledger:
     def save(self, path: Path) -> None:
         """Write it: all of it or nothing."""
         orders = [{name: getattr(entry, name) for name in Entry.__dataclass_fields__} for entry in self.entries]
-        with staged_file(path, overwrite=True) as stage:
+        with staged(path, overwrite=True) as stage:
             stage.write_text(json.dumps({"version": _VERSION, "orders": orders}, indent=1) + "\n")
 
     @classmethod

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.destination import staged_file
 from rtsx.errors import OrderError
 from rtsx.ordering.scene import Scene
+from rtsx.storage import staged
 
 __all__ = ["ChosenScene", "OrderPlan", "Stop"]
 
@@ -134,7 +134,7 @@ class OrderPlan:
 
     def write_geojson(self, path: Path) -> None:
         """Write `geojson` to a file, all of it or nothing; one that is there is replaced."""
-        with staged_file(path, overwrite=True) as stage:
+        with staged(path, overwrite=True) as stage:
             stage.write_text(json.dumps(self.geojson()) + "\n")
 
     def __str__(self) -> str:

@@ -113,9 +113,8 @@ def remove_demo_scenes(folder: str | Path) -> None:
             # The catalog first, because it may only name what is there. The description, which `SceneFiles` ends with,
             # goes last, so that the next run finds what an interrupted removal left.
             documents = (files.catalog, *files.documents)
-            partial = [path.with_name(path.name + ".part") for path in documents]
             rasters = [path for name, path in asdict(files.scene).items() if name != "description"]
-            for path in (*documents, *partial, *rasters):
+            for path in (*documents, *rasters):
                 path.unlink(missing_ok=True)
             for folder_of_item in sorted({path.parent for path in files.documents}, reverse=True):
                 if folder_of_item.is_dir() and not any(folder_of_item.iterdir()):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from rtsx.storage import write_whole
 from rtsx.synthetic.rasterio import RasterInfo, read_info
 
 __all__ = ["Asset", "Collection", "Item", "catalog_collections", "catalog_items", "document_paths", "write_catalog"]
@@ -265,8 +266,5 @@ def timestamp(time: dt.datetime) -> str:
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON under another name and rename it, so that a document is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(document, indent=2) + "\n")
-    partial.replace(path)
+    """Write JSON, whole or not at all."""
+    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.training.atomic import writing_whole
+from rtsx.storage import staged
 from rtsx.training.log import LogRow
 
 __all__ = ["Best", "Checkpoint"]
@@ -61,8 +61,8 @@ class Checkpoint:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["best"] = {field.name: getattr(self.best, field.name) for field in fields(Best)}
         content["log"] = [asdict(row) for row in self.log]
-        with writing_whole(path) as file:
-            torch.save(content, file)
+        with staged(path, overwrite=True) as draft:
+            torch.save(content, draft)
 
     @classmethod
     def open(cls, path: Path) -> Self:

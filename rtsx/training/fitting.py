@@ -8,8 +8,8 @@ import psutil
 import torch
 
 from rtsx.errors import TrainingError
+from rtsx.storage import staged
 from rtsx.training.ahead import ReadAhead
-from rtsx.training.atomic import writing_whole
 from rtsx.training.batch import Batch
 from rtsx.training.checkpoint import Best, Checkpoint
 from rtsx.training.draws import TileAddress
@@ -143,9 +143,9 @@ class _Epochs:
 
     def _keep(self, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
         here = batch.to(torch.device("cpu"))
-        with writing_whole(self._plan.folder.failed_batch) as file:
+        with staged(self._plan.folder.failed_batch, overwrite=True) as draft:
             np.savez_compressed(
-                file,
+                draft,
                 stored=here.stored.numpy(),
                 valid=here.valid.numpy(),
                 truth=here.truth.numpy(),

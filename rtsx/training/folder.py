@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
-from rtsx.training.atomic import PART, write_whole
+from rtsx.storage import is_url, local_path, write_whole
 from rtsx.training.record import differences
 
 __all__ = ["RunFolder"]
@@ -38,11 +38,11 @@ class RunFolder:
     @classmethod
     def at(cls, place: str | Path) -> Self:
         """The folder of a local path; URLs are refused, because checkpoints rely on renaming."""
-        if "://" in str(place):
+        if is_url(str(place)):
             raise TrainingError(
                 f"A training needs a local folder; got {place}. Copy the bundle from there when it is done."
             )
-        return cls(Path(place))
+        return cls(local_path(place))
 
     @property
     def recipe(self) -> Path:
@@ -91,7 +91,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise OutputExistsError(f"{self.path} is a file; a training needs a folder. Choose another path.")
-        held = sorted(each.name for each in self.path.iterdir() if each.suffix != PART)
+        held = sorted(each.name for each in self.path.iterdir() if each.suffix != ".partial")
         if held and not self.recipe.is_file():
             raise OutputExistsError(
                 f"{self.path} holds {held[:5]} and no training of rtsx, so nothing is written there. Choose another folder."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rtsx.training.atomic import write_whole
+from rtsx.storage import write_whole
 
 __all__ = ["LogRow", "read_log", "write_log"]
 

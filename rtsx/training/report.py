@@ -10,7 +10,7 @@ import torch
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import crs_name
 from rtsx.scores import PixelScores, calibration_error
-from rtsx.training.atomic import write_whole
+from rtsx.storage import write_whole
 from rtsx.training.curves import curve
 from rtsx.training.finishing import Finished
 from rtsx.training.fitting import CACHE_BYTES

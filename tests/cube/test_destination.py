@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from rtsx.cube import open_cube, write_cube
-from rtsx.cube.destination import staged_file, staged_store
+from rtsx.cube.destination import staged_store
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 Make = Callable[..., xr.Dataset]
@@ -132,46 +132,6 @@ def test_a_local_store_that_was_never_finished_is_refused(tmp_path: Path) -> Non
         open_cube(tmp_path / "a.zarr")
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "a.tif"
-
-    def write_half() -> None:
-        with staged_file(target, overwrite=False) as path:
-            path.write_text("half")
-            raise ValueError("half")
-
-    with pytest.raises(ValueError, match="half"):
-        write_half()
-    assert not any(tmp_path.iterdir())  # the folder that was made for it is gone as well
-    with staged_file(target, overwrite=False) as path:
-        path.write_text("whole")
-        assert not target.exists()
-    assert target.read_text() == "whole"
-    with pytest.raises(OutputExistsError, match="overwrite=True"), staged_file(target, overwrite=False):
-        pass
-    with staged_file(target, overwrite=True) as path:
-        path.write_text("newer")
-    assert [file.name for file in target.parent.iterdir()] == ["a.tif"]
-    assert target.read_text() == "newer"
-
-
-def test_a_rename_that_fails_puts_the_old_store_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a.zarr"
-    zarr.create_group(str(target), attributes={"year": 2023}, zarr_format=3)
-    plain = Path.rename
-
-    def rename(self: Path, other: Path) -> Path:
-        if self.name.endswith(".partial"):
-            raise OSError(5, "Input/output error")
-        return plain(self, other)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="Input/output"), staged_store(str(target), overwrite=True, options={}):
-        pass
-    assert zarr.open_group(str(target), mode="r").attrs["year"] == 2023
-    assert [file.name for file in tmp_path.iterdir()] == ["a.zarr"]
-
-
 def test_late_writers_find_the_store_closed(tmp_path: Path) -> None:
     kept: list[zarr.Array[Any]] = []
 
@@ -199,17 +159,10 @@ def test_what_appears_during_the_run_is_kept(tmp_path: Path) -> None:
         with staged_store(str(tmp_path / "a.zarr"), overwrite=False, options={}):
             zarr.create_group(str(tmp_path / "a.zarr"), attributes={"by": "another"}, zarr_format=3)
 
-    def write_file() -> None:
-        with staged_file(tmp_path / "a.tif", overwrite=False) as path:
-            path.write_text("ours")
-            (tmp_path / "a.tif").write_text("theirs")
-
-    for write in (write_store, write_file):
-        with pytest.raises(OutputExistsError, match="appeared while it was being made"):
-            write()
+    with pytest.raises(OutputExistsError, match="appeared while it was being made"):
+        write_store()
     assert zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs["by"] == "another"
-    assert (tmp_path / "a.tif").read_text() == "theirs"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr"]
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

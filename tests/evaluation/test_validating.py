@@ -1,6 +1,8 @@
 """Folds are run once each, wherever they run, and what they found is kept."""
 
 import json
+import os
+import zlib
 from dataclasses import replace
 
 import cloudpickle
@@ -119,11 +121,13 @@ def test_the_folder_belongs_to_one_recipe_and_plan(recipe, tmp_path):
 
 
 def test_a_call_that_was_killed_while_it_wrote_its_plan_is_made_again(recipe, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "plan.part").write_text('{"pl')
+    host = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+    left = tmp_path / "out" / f".plan.json.{host}-0123.partial"
+    left.mkdir(parents=True)
+    (left / "draft.json").write_text('{"pl')
     result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path))
     assert len(result.results) == 3
-    assert not (tmp_path / "out" / "plan.part").exists()
+    assert not left.exists()
 
 
 def test_several_seeds_are_means_with_their_spread(recipe, tmp_path):

@@ -100,7 +100,6 @@ KILLED = """
 import json, os, signal, sys
 import kornia.augmentation, lightning.pytorch, segmentation_models_pytorch  # once for all that are killed
 from rtsx.training import train
-import rtsx.training.atomic
 from tests.training.test_driver import make_lively_recipe
 
 def kill(*_):

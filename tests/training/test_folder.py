@@ -18,7 +18,7 @@ def make_run(path: Path, *, is_finished: bool = False) -> RunFolder:
 
 def test_a_new_an_empty_and_an_unfinished_folder_are_taken(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "recipe.json.part").write_text("a start was stopped here")
+    (tmp_path / "empty" / ".recipe.json.0123.partial").mkdir()  # a start was stopped here
     for name in ("new", "empty"):
         folder = RunFolder(tmp_path / name)
         folder.require_free(overwrite=False)

@@ -14,10 +14,11 @@ from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.documents import Access, read_document
 from rtsx.cube.stac.footprint import extent_of
-from rtsx.cube.stac.hrefs import absolute_href, beside, is_remote, local_path, located
+from rtsx.cube.stac.hrefs import absolute_href, beside, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area, selected_images
 from rtsx.errors import CubeError
+from rtsx.storage import absolute, is_url, local_path
 
 __all__ = ["StacCatalog"]
 
@@ -52,6 +53,10 @@ class StacCatalog:
     access: Access = field(default=Access(), kw_only=True)
     """How a server is asked."""
 
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
@@ -75,8 +80,8 @@ class _Walk:
 
     def items(self) -> Iterator[ItemDict]:
         """Items that may count."""
-        folder = Path() if is_remote(self.catalog.path) else local_path(self.catalog.path)
-        if not is_remote(self.catalog.path) and folder.is_dir():
+        folder = Path() if is_url(self.catalog.path) else local_path(self.catalog.path)
+        if not is_url(self.catalog.path) and folder.is_dir():
             roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
             if not roots:
                 yield from self._folder(folder)

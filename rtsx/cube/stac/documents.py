@@ -14,8 +14,8 @@ from pystac_client.stac_api_io import StacApiIO
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from rtsx.cube.stac.hrefs import is_remote, local_path
 from rtsx.errors import CubeError
+from rtsx.storage import is_url, local_path
 
 __all__ = ["Access", "HostSession", "failure", "is_same_host", "read_document"]
 
@@ -157,7 +157,7 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
 
 
 def _text(href: str, access: Access, home: str) -> str:
-    if not is_remote(href):
+    if not is_url(href):
         return local_path(href).read_text(encoding="utf-8")
     if href.startswith(("http://", "https://")):
         with access.session(home=home) as session:

@@ -3,14 +3,15 @@
 import importlib
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urljoin, urlsplit
 
 from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
+from rtsx.storage import absolute, is_url, local_path
 
-__all__ = ["SIGNERS", "absolute_href", "asset_href", "base_of", "beside", "is_remote", "located", "signer_named"]
+__all__ = ["SIGNERS", "absolute_href", "asset_href", "base_of", "beside", "located", "signer_named"]
 
 _REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -20,26 +21,8 @@ _REMOTE_VSI = re.compile(
 )
 """The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
 
-_FILE_URL = re.compile(r"\s*file:", re.IGNORECASE)
-
 SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
 """Signing hooks by name: functions from an href to the href that may be read, as ``module:function``."""
-
-
-def is_remote(href: str) -> bool:
-    """Whether an href names a server or an object store, rather than a local file.
-
-    Examples
-    --------
-    >>> is_remote("s3://bucket/red.tif"), is_remote("items/a.json"), is_remote("file:///data/a.json")
-    (True, False, False)
-    """
-    return "://" in href and not _FILE_URL.match(href)
-
-
-def local_path(href: str) -> Path:
-    """The path that a local href names, given as a path or as a ``file://`` URL."""
-    return Path(unquote(urlsplit(href).path)) if _FILE_URL.match(href) else Path(href)
 
 
 def absolute_href(href: str, base: str | None) -> str:
@@ -50,7 +33,7 @@ def absolute_href(href: str, base: str | None) -> str:
     href
         As a document states it.
     base
-        Where the document lies; None leaves relative hrefs as they are.
+        Where the document lies; None: relative hrefs count from the working folder.
 
     Raises
     ------
@@ -64,16 +47,9 @@ def absolute_href(href: str, base: str | None) -> str:
     >>> absolute_href("../red.tif", "/data/items/a.json")
     '/data/red.tif'
     """
-    if base is not None and is_remote(base):
+    if base is not None and is_url(base):
         return _remote_href(href.strip(), base)
-    if is_remote(href) or href.startswith("/vsi"):
-        return href
-    if _FILE_URL.match(href) or base is None or Path(href).is_absolute():
-        return str(local_path(href))
-    parts: list[str] = []
-    for part in (local_path(base).parent / href).parts:
-        parts = parts[:-1] if part == ".." and parts and parts[-1] != ".." else [*parts, part]
-    return str(Path(*parts))
+    return absolute(href, folder=None if base is None else local_path(base).parent)
 
 
 def _remote_href(href: str, base: str) -> str:
@@ -104,7 +80,7 @@ def base_of(item: ItemDict, found: str | None = None) -> str | None:
     """Where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
     links = item.get("links") or ()
     stated = next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
-    return found if stated is None or (found is not None and is_remote(found) > is_remote(stated)) else stated
+    return found if stated is None or (found is not None and is_url(found) > is_url(stated)) else stated
 
 
 def asset_href(item: ItemDict, key: str) -> str:
@@ -133,7 +109,7 @@ def located(item: ItemDict, base: str | None) -> ItemDict:
 
 def beside(href: str, base: str | None) -> str:
     """The file of an asset's name that lies beside its local item, where there is one; else the href itself."""
-    if base is None or is_remote(base):
+    if base is None or is_url(base):
         return href
     file = local_path(base).parent / PurePosixPath(unquote(urlsplit(href).path)).name
     return str(file.absolute()) if file.is_file() else href

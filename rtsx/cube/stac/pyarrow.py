@@ -14,10 +14,11 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
-from rtsx.cube.stac.hrefs import base_of, is_remote, local_path, located
+from rtsx.cube.stac.hrefs import base_of, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area
 from rtsx.errors import CubeError
+from rtsx.storage import absolute
 
 __all__ = ["table_items"]
 
@@ -38,7 +39,7 @@ def table_items(
         There is no such table, or it is no table of items.
     """
     try:
-        location = path if is_remote(path) else str(local_path(path))
+        location = absolute(path)
         filesystem, root = fsspec.core.url_to_fs(location)
         table = ds.dataset(root, filesystem=filesystem, format="parquet")
         missing = _NEEDED_COLUMNS - set(table.schema.names)

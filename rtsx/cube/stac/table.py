@@ -9,6 +9,7 @@ from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.pyarrow import table_items
 from rtsx.cube.stac.selection import selected_images
+from rtsx.storage import absolute
 
 __all__ = ["ItemTable"]
 
@@ -21,8 +22,8 @@ class ItemTable:
 
     Examples
     --------
-    >>> ItemTable("items.parquet", max_cloud_cover=30).path
-    'items.parquet'
+    >>> ItemTable("/data/items.parquet", max_cloud_cover=30).path
+    '/data/items.parquet'
     """
 
     path: str
@@ -33,6 +34,10 @@ class ItemTable:
     """Percent under cloud, at most; None for any."""
     sign: str | None = field(default=None, kw_only=True)
     """Signing hook for the hrefs, see `signer_named`."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""

@@ -16,9 +16,9 @@ from rtsx.errors import CubeError
     ("href", "base", "expected"),
     [
         ("red.tif", "/data/a.json", "/data/red.tif"),
-        ("./x/../red.tif", "items/a.json", "items/red.tif"),
-        ("../../red.tif", "a/b.json", "../red.tif"),
-        ("red.tif", None, "red.tif"),
+        ("./x/../red.tif", "items/a.json", f"{Path.cwd()}/items/red.tif"),
+        ("../../red.tif", "a/b.json", f"{Path.cwd().parent}/red.tif"),
+        ("red.tif", None, f"{Path.cwd()}/red.tif"),
         ("/abs/red.tif", "https://e.org/i/a.json", "https://e.org/abs/red.tif"),
         ("//other.org/red.tif", "https://e.org/a.json", "https://other.org/red.tif"),
         ("./red.tif", "s3://bucket/items/a.json", "s3://bucket/items/red.tif"),

@@ -1,0 +1,245 @@
+"""Local outputs that are there whole or not at all: made in a hidden folder beside their place, then renamed once.
+
+The hidden folder is locked by the process that fills it. What a killed process leaves is removed by the next one that
+makes the same output.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+
+from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.storage.paths import local_path
+
+__all__ = ["MEDIUM_ERRORS", "OUTPUT_SUFFIXES", "refuse_other_format", "remove", "settle", "staged", "write_whole"]
+
+MEDIUM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""The disk or the service failed, or is full."""
+
+OUTPUT_SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {
+        ".zarr": "a Zarr store",
+        **dict.fromkeys((".tif", ".tiff", ".vrt", ".jp2"), "a GeoTIFF or another raster file"),
+        **dict.fromkeys((".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp"), "a table of outlines"),
+        **dict.fromkeys((".nc", ".nc4", ".h5", ".hdf5"), "NetCDF or HDF5"),
+        **dict.fromkeys((".json", ".yaml", ".yml", ".csv", ".txt"), "text"),
+        **dict.fromkeys((".png", ".jpg", ".jpeg", ".pdf", ".html", ".svg"), "a picture or page"),
+        **dict.fromkeys((".ckpt", ".pt", ".pth", ".pt2", ".onnx", ".safetensors"), "a network's file"),
+        **dict.fromkeys((".zip", ".tar", ".gz"), "an archive"),
+    }
+)
+"""What a reader expects behind an ending."""
+
+_RENAME_EXCHANGE = 2
+"""Of Linux's renameat2: both names change places at once."""
+
+
+def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tuple[str, ...], cure: str) -> None:
+    """Refuse an output whose ending promises another format than it gets.
+
+    Parameters
+    ----------
+    path
+        Of the output.
+    what
+        Is written there, for the message.
+    suffixes
+        Endings of its own; any other ending of `OUTPUT_SUFFIXES` is refused.
+    cure
+        What to do, a sentence.
+
+    Raises
+    ------
+    OutputNotWritableError
+        It ends in that of another format.
+    """
+    suffix = Path(str(path).rstrip("/")).suffix.lower()
+    if suffix in OUTPUT_SUFFIXES and suffix not in suffixes:
+        raise OutputNotWritableError(f"{path} would hold {what}, but {suffix} names {OUTPUT_SUFFIXES[suffix]}. {cure}")
+
+
+@contextmanager
+def staged(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    replaceable: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
+    """A path to make a file or a folder at; it is at `path` after the block, whole, and gone if the block raises.
+
+    A link is followed: what it leads to is made or replaced. The draft has a plain name with the ending of `path`,
+    because some drivers read brackets, percent and question marks in a name as something else.
+
+    Parameters
+    ----------
+    path
+        Where it goes; folders that are missing are made.
+    overwrite
+        Replace what is there. Until the new one is complete the old one stays, and there is no moment without either.
+    replaceable
+        Raises `OutputExistsError` for something that may not be replaced even then; asked before the block and after
+        it. None allows regular files only.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, or appears during the block, and is not to be replaced.
+    OutputNotWritableError
+        Nothing can be written there; found out before the block runs. Or the disk was full during the block.
+    """
+    target = Path(os.path.realpath(local_path(path)))
+    allowed = replaceable or _refuse_what_is_no_file
+    if os.path.lexists(target):
+        _refuse_existing(target, overwrite=overwrite)
+        allowed(target)
+    created = [folder for folder in target.parents if not folder.exists()]
+    stage, lock = _locked_stage(target)
+    draft = stage / f"draft{target.suffix}"
+    try:
+        try:
+            yield draft
+            if draft.is_file():
+                settle(draft)
+            if overwrite and target.exists():
+                allowed(target)
+                _exchange(draft, target)
+            else:
+                _move(draft, target)
+            settle(target.parent)
+        except OSError as error:
+            if error.errno not in MEDIUM_ERRORS:
+                raise
+            raise OutputNotWritableError(
+                f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left "
+                "half-written."
+            ) from error
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in created:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file at once; it replaces the file that is there."""
+    with staged(path, overwrite=True) as draft:
+        draft.write_bytes(data)
+
+
+def settle(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk: a machine that loses power may otherwise keep one without the other."""
+    with suppress(OSError):  # some file systems cannot
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove(target: Path) -> None:
+    """Remove a folder, at once as seen by others: a half-removed one would look like one that is there."""
+    stage, lock = _locked_stage(target)
+    try:
+        target.rename(stage / "old")
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
+
+
+def _refuse_existing(target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
+
+
+def _refuse_what_is_no_file(target: Path) -> None:
+    if not target.is_file():
+        kind = "a folder" if target.is_dir() else "no regular file"
+        raise OutputExistsError(f"{target} exists and is {kind}, so it is not overwritten. Choose another path.")
+
+
+def _locked_stage(target: Path) -> tuple[Path, int]:
+    """A new hidden folder beside `target`, and the handle that locks it; what dead processes left there is removed."""
+    start = f".{target.name}.{zlib.crc32(os.uname().nodename.encode()):08x}-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent, start)
+        while True:
+            stage = target.with_name(f"{start}{uuid.uuid4().hex[:8]}.partial")
+            stage.mkdir()
+            with suppress(FileNotFoundError):  # taken for abandoned in the moment before it was locked: another one
+                handle = os.open(stage, os.O_RDONLY)
+                with suppress(OSError):  # a file system without locks; then nobody else finds it unlocked, either
+                    fcntl.flock(handle, fcntl.LOCK_SH)
+                if stage.exists():
+                    return stage, handle
+                os.close(handle)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to."
+        ) from error
+
+
+def _remove_abandoned(folder: Path, start: str) -> None:
+    """Remove the stages of an output that no living process holds; only this machine's, whose locks can be seen."""
+    for entry in list(os.scandir(folder)):
+        if entry.name.startswith(start) and entry.name.endswith(".partial"):
+            with suppress(OSError):  # held, or gone
+                handle = os.open(entry.path, os.O_RDONLY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                finally:
+                    os.close(handle)
+
+
+def _move(draft: Path, target: Path) -> None:
+    """Rename to a name that is free; exact, where a file system has links: what appears meanwhile is kept."""
+    try:
+        if draft.is_dir():
+            draft.rename(target)  # raises where there is anything but an empty folder
+            return
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if target.exists():
+                raise FileExistsError(target) from None
+            draft.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise OutputExistsError(
+            f"{target} appeared while it was being made, so it is kept and the new one is dropped. Choose another path, "
+            "or pass overwrite=True to replace it."
+        ) from error
+
+
+def _exchange(draft: Path, target: Path) -> None:
+    """Put the draft in the place of what is there, which is then the draft's; it goes with the stage."""
+    if draft.is_file() and target.is_file():
+        draft.replace(target)
+        return
+    with suppress(AttributeError, OSError):  # another libc or file system: the second way below
+        names = os.fsencode(draft), os.fsencode(target)
+        if not ctypes.CDLL(None, use_errno=True).renameat2(-100, names[0], -100, names[1], _RENAME_EXCHANGE):
+            return
+    old = draft.with_name("old")
+    target.rename(old)
+    try:
+        draft.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise

@@ -1,0 +1,81 @@
+"""Names of files, stores and rasters: a local one becomes absolute where it is given, not where it is opened.
+
+A lazy cube is read later, after a change of folder or by a worker that was started in another one.
+"""
+
+import os
+import re
+from os import PathLike
+from os.path import normpath
+from pathlib import Path
+from urllib.parse import unquote
+
+__all__ = ["absolute", "is_url", "local_path"]
+
+_FILE_URI = re.compile(r"\s*file:(?=/)(?://(?:localhost(?=/))?)?", re.IGNORECASE)
+_WRAPPED = re.compile(
+    r"(?P<wrapper>/vsi(?:zip|tar|gzip|7z|rar)/\{?|(?:zip|tar|gzip)(?:\+file)?://"
+    r"|(?:NETCDF|HDF4\w*|HDF5|BAG|GPKG|ZARR|GTIFF_DIR|SENTINEL\w+|DERIVED_SUBDATASET|S10\d):(?:(?:\d+|[A-Z_]+):)*\"?)"
+    r"(?P<file>[^\"!:}]+)(?P<rest>.*)",
+    re.DOTALL,
+)
+"""A file inside a name that only GDAL or rasterio knows: an archive's, or that of one of its datasets."""
+
+
+def is_url(path: str) -> bool:
+    """Whether a path leads to a server, an object store or another file system of fsspec.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/map.zarr"), is_url("maps/2024.zarr"), is_url("file:///maps/2024.zarr")
+    (True, False, False)
+    """
+    return "://" in path and not _FILE_URI.match(path)
+
+
+def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> Path:
+    """The absolute path of a local file or folder, given as a path, with ``~``, or as a ``file:`` URI.
+
+    Parameters
+    ----------
+    path
+        What names it.
+    folder
+        What a relative path counts from; None for the working folder.
+
+    Examples
+    --------
+    >>> local_path("file:///data/lena%20delta.tif"), local_path("a.tif", folder="/data")
+    (PosixPath('/data/lena delta.tif'), PosixPath('/data/a.tif'))
+    """
+    name = os.fspath(path)
+    if _FILE_URI.match(name):
+        name = _FILE_URI.sub("", name)
+        name = name if os.path.lexists(name) else unquote(name)
+    # Not normalised, because ``..`` after a link leads elsewhere.
+    return Path(folder or "", os.path.expanduser(name)).absolute()  # noqa: PTH111 - Path raises for a user it does not know
+
+
+def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> str:
+    """A name that means the same in every folder: `local_path` of what is local; URLs and GDAL's own names stay.
+
+    Where a name of GDAL holds a local file that is there, such as ``NETCDF:"a.nc":red`` or ``/vsizip/a.zip/b.tif``, that
+    file becomes absolute.
+
+    Examples
+    --------
+    >>> absolute("s3://bucket/a.tif"), absolute("/vsicurl/https://example.org/a.tif"), absolute("a.tif", folder="/data")
+    ('s3://bucket/a.tif', '/vsicurl/https://example.org/a.tif', '/data/a.tif')
+    """
+    name = os.fspath(path)
+    wrapped = _WRAPPED.fullmatch(name)
+    if wrapped is not None and not wrapped["file"].startswith("/"):
+        file = local_path(wrapped["file"], folder=folder)
+        inside = [file, *file.parents][: len(Path(wrapped["file"]).parts)]
+        return f"{wrapped['wrapper']}{file}{wrapped['rest']}" if any(one.exists() for one in inside) else name
+    if wrapped is not None or is_url(name) or name.startswith("/vsi"):
+        return name
+    path = local_path(name, folder=folder)
+    # As people write it, without `..`, unless a link in it leads elsewhere.
+    plain = Path(normpath(path)) if ".." in path.parts else path
+    return str(plain if plain == path or plain.resolve() == path.resolve() else path)
