@@ -43,7 +43,8 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
         )
     with staged(target, overwrite=overwrite) as draft:
         try:
-            write(table, draft, target.stem)
+            # GeoPackage takes no layer whose name begins with one of these.
+            write(table, draft, target.stem.lstrip("`~!@#$%^&*()+-={}|[]\\:\";'<>?,./ ") or what)
         except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
             raise OutputNotWritableError(
                 f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
