@@ -116,7 +116,7 @@ def test_the_home_folder_is_meant_by_every_output(scene: Path, bundle: rtsx.Mode
     rtsx.write_cube(pred, "~/out/map.zarr")
     rtsx.export_cog(pred, "~/out")
     bundle.save("~/out/bundle")
-    rtsx.ModelBundle.open("~/out/bundle")
+    rtsx.ModelBundle.open("~/out/bundle", trust=True)
     for suffix in (".parquet", ".gpkg", ".fgb"):
         rtsx.write_footprints(outlines, f"~/out/a{suffix}")
         assert len(rtsx.read_footprints(f"~/out/a{suffix}")) == len(outlines)
