@@ -15,6 +15,7 @@ from rtsx.config.strict import FilePath, Names, Strict
 from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
 from rtsx.labels import Truth
 from rtsx.labels.reading import without_layer
+from rtsx.storage import is_url
 
 __all__ = ["SceneConfig", "Scenes", "expanded", "opened"]
 
@@ -192,7 +193,7 @@ def _refuse_missing(scenes: tuple[SceneConfig, ...]) -> None:
         f"{path} of {scene.name}"
         for scene in scenes
         for path in (scene.first, *scene.partners())
-        if "://" not in path and not path.startswith("/vsi") and not Path(without_layer(path)[0]).exists()
+        if not (is_url(path) or path.startswith("/vsi") or Path(without_layer(path)[0]).exists())
     ]
     if missing:
         listed = "; ".join(missing[:10]) + (f"; and {len(missing) - 10} more" if len(missing) > 10 else "")

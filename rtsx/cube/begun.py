@@ -229,7 +229,7 @@ def remove_leavings(target: str) -> None:
     """Remove what a process that was killed while it wrote has left beside the file that it meant."""
     if not is_url(target):
         for file in local_path(target).rglob("*.partial"):
-            file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)  # of zarr-python
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Local outputs that are there whole or not at all: made in a hidden folder beside their place, then renamed once.
 
-The hidden folder is locked by the process that fills it. What a killed process leaves is removed by the next one that
-makes the same output.
+The hidden folder of `map.zarr` is `.map.zarr.partial`, with one folder in it for each process, which locks it. What a
+killed process leaves is removed by the next one that makes the same output.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.errors import OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage.paths import local_path
 
-__all__ = ["MEDIUM_ERRORS", "OUTPUT_SUFFIXES", "refuse_other_format", "remove", "settle", "staged", "write_whole"]
+__all__ = [
+    "MEDIUM_ERRORS",
+    "OUTPUT_SUFFIXES",
+    "refuse_other_format",
+    "remove",
+    "settle",
+    "staged",
+    "write_object",
+    "write_whole",
+]
 
 MEDIUM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """The disk or the service failed, or is full."""
@@ -40,6 +50,12 @@ OUTPUT_SUFFIXES: Mapping[str, str] = MappingProxyType(
 
 _RENAME_EXCHANGE = 2
 """Of Linux's renameat2: both names change places at once."""
+_AT_FDCWD = -100
+"""Of Linux's renameat2: relative names count from the working folder."""
+_LONGEST_NAME = 200
+"""Bytes of an output's name that are repeated in its hidden folder's, because file systems end at 255."""
+_ABANDONED_S = 86400
+"""Seconds without a change after which a hidden folder of another machine, whose locks may be invisible here, is nobody's."""
 
 
 def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tuple[str, ...], cure: str) -> None:
@@ -97,15 +113,21 @@ def staged(
     """
     target = Path(os.path.realpath(local_path(path)))
     allowed = replaceable or _refuse_what_is_no_file
-    if os.path.lexists(target):
-        _refuse_existing(target, overwrite=overwrite)
+    if _is_there(target):
+        if not overwrite:
+            raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
         allowed(target)
     created = [folder for folder in target.parents if not folder.exists()]
-    stage, lock = _locked_stage(target)
+    try:
+        stage, lock = _locked_stage(target)
+    except OSError as error:
+        raise _not_writable(target, error) from error
     draft = stage / f"draft{target.suffix}"
+    is_made = False
     try:
         try:
             yield draft
+            is_made = True
             if draft.is_file():
                 settle(draft)
             if overwrite and target.exists():
@@ -114,22 +136,22 @@ def staged(
             else:
                 _move(draft, target)
             settle(target.parent)
+        except RtsxError:
+            raise
         except OSError as error:
-            if error.errno not in MEDIUM_ERRORS:
+            if not is_made and error.errno not in MEDIUM_ERRORS:
                 raise
             raise OutputNotWritableError(
                 f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left "
                 "half-written."
             ) from error
     except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
+        _release(stage, lock)
         for folder in created:
             with suppress(OSError):  # somebody else has put something there
                 folder.rmdir()
         raise
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        os.close(lock)
+    _release(stage, lock)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -138,9 +160,39 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         draft.write_bytes(data)
 
 
+def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
+    """Write a whole file to the disk, and return whether it was written; errors are those of the operating system.
+
+    Parameters
+    ----------
+    target
+        The file; folders that are missing are made.
+    content
+        All of it.
+    replace
+        Take the place of what is there. Else one of many processes wins, on every machine that shares the folder; the
+        file system has to have hard links.
+    """
+    if not replace and target.exists():  # not needed, but cheaper than writing a file for nothing
+        return False
+    stage, lock = _locked_stage(target)
+    try:
+        draft = stage / "draft"
+        draft.write_bytes(content)
+        settle(draft)
+        if replace:
+            draft.replace(target)
+        elif not _linked(draft, target):
+            return False
+        settle(target.parent)
+    finally:
+        _release(stage, lock)
+    return True
+
+
 def settle(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk: a machine that loses power may otherwise keep one without the other."""
-    with suppress(OSError):  # some file systems cannot
+    with suppress(*(() if path.is_file() else (OSError,))):  # some file systems cannot sync a folder
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -150,17 +202,32 @@ def settle(path: Path) -> None:
 
 def remove(target: Path) -> None:
     """Remove a folder, at once as seen by others: a half-removed one would look like one that is there."""
-    stage, lock = _locked_stage(target)
+    try:
+        stage, lock = _locked_stage(target)
+    except OSError as error:
+        raise _not_writable(target, error) from error
     try:
         target.rename(stage / "old")
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        os.close(lock)
+        _release(stage, lock)
 
 
-def _refuse_existing(target: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise OutputExistsError(f"{target} exists. Choose another path, or pass overwrite=True to replace it.")
+def _is_there(target: Path) -> bool:
+    """Whether there is anything, a link that leads nowhere included."""
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # such as a name that is too long
+        raise _not_writable(target, error) from error
+    return True
+
+
+def _not_writable(target: Path, error: OSError) -> OutputNotWritableError:
+    return OutputNotWritableError(
+        f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to, "
+        "and a name that it takes."
+    )
 
 
 def _refuse_what_is_no_file(target: Path) -> None:
@@ -170,38 +237,51 @@ def _refuse_what_is_no_file(target: Path) -> None:
 
 
 def _locked_stage(target: Path) -> tuple[Path, int]:
-    """A new hidden folder beside `target`, and the handle that locks it; what dead processes left there is removed."""
-    start = f".{target.name}.{zlib.crc32(os.uname().nodename.encode()):08x}-"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target.parent, start)
-        while True:
-            stage = target.with_name(f"{start}{uuid.uuid4().hex[:8]}.partial")
+    """A new hidden folder for what becomes `target`, and the handle that locks it; what dead processes left is removed."""
+    name = os.fsencode(target.name)
+    if len(name) > _LONGEST_NAME:
+        name = name[:_LONGEST_NAME] + b"-%08x" % zlib.crc32(name)
+    stages = target.with_name(f".{os.fsdecode(name)}.partial")
+    while True:
+        with suppress(FileNotFoundError):  # removed by another process, when it was empty or not yet locked
+            stages.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(stages)
+            stage = stages / f"{_machine()}-{uuid.uuid4().hex}"
             stage.mkdir()
-            with suppress(FileNotFoundError):  # taken for abandoned in the moment before it was locked: another one
-                handle = os.open(stage, os.O_RDONLY)
-                with suppress(OSError):  # a file system without locks; then nobody else finds it unlocked, either
-                    fcntl.flock(handle, fcntl.LOCK_SH)
-                if stage.exists():
-                    return stage, handle
+            handle = os.open(stage, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks; then nobody else finds it unlocked, either
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            if stage.exists():
+                return stage, handle
+            os.close(handle)
+
+
+def _release(stage: Path, lock: int) -> None:
+    shutil.rmtree(stage, ignore_errors=True)
+    with suppress(OSError):  # another process is at the same output
+        stage.parent.rmdir()
+    os.close(lock)
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+
+
+def _remove_abandoned(stages: Path) -> None:
+    """Remove the drafts of an output that no living process holds."""
+    for stage in list(stages.iterdir()):
+        with suppress(OSError):  # held, or gone
+            handle = os.open(stage, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stage.name.startswith(_machine()) or _last_change(stage) < time.time() - _ABANDONED_S:
+                    shutil.rmtree(stage, ignore_errors=True)
+            finally:
                 os.close(handle)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to."
-        ) from error
 
 
-def _remove_abandoned(folder: Path, start: str) -> None:
-    """Remove the stages of an output that no living process holds; only this machine's, whose locks can be seen."""
-    for entry in list(os.scandir(folder)):
-        if entry.name.startswith(start) and entry.name.endswith(".partial"):
-            with suppress(OSError):  # held, or gone
-                handle = os.open(entry.path, os.O_RDONLY)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                finally:
-                    os.close(handle)
+def _last_change(folder: Path) -> float:
+    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def _move(draft: Path, target: Path) -> None:
@@ -211,13 +291,13 @@ def _move(draft: Path, target: Path) -> None:
             draft.rename(target)  # raises where there is anything but an empty folder
             return
         try:
-            os.link(draft, target)
-        except FileExistsError:
-            raise
+            is_ours = _linked(draft, target)
         except OSError:  # a file system without links
-            if target.exists():
-                raise FileExistsError(target) from None
-            draft.rename(target)
+            is_ours = not target.exists()
+            if is_ours:
+                draft.rename(target)
+        if not is_ours:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
@@ -227,6 +307,16 @@ def _move(draft: Path, target: Path) -> None:
         ) from error
 
 
+def _linked(draft: Path, target: Path) -> bool:
+    """Give a file its name, and return False where the name is taken."""
+    try:
+        os.link(draft, target)  # instead of a rename, which replaces, and of O_EXCL, which shows half a file
+    except FileExistsError:
+        # A server of files may have linked, lost its answer, and been asked again: then the file has both names.
+        return draft.stat().st_nlink == 2
+    return True
+
+
 def _exchange(draft: Path, target: Path) -> None:
     """Put the draft in the place of what is there, which is then the draft's; it goes with the stage."""
     if draft.is_file() and target.is_file():
@@ -234,7 +324,8 @@ def _exchange(draft: Path, target: Path) -> None:
         return
     with suppress(AttributeError, OSError):  # another libc or file system: the second way below
         names = os.fsencode(draft), os.fsencode(target)
-        if not ctypes.CDLL(None, use_errno=True).renameat2(-100, names[0], -100, names[1], _RENAME_EXCHANGE):
+        renamed = ctypes.CDLL(None, use_errno=True).renameat2
+        if not renamed(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
             return
     old = draft.with_name("old")
     target.rename(old)

@@ -122,7 +122,7 @@ def test_the_folder_belongs_to_one_recipe_and_plan(recipe, tmp_path):
 
 def test_a_call_that_was_killed_while_it_wrote_its_plan_is_made_again(recipe, tmp_path):
     host = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
-    left = tmp_path / "out" / f".plan.json.{host}-0123.partial"
+    left = tmp_path / "out" / ".plan.json.partial" / f"{host}-0123"
     left.mkdir(parents=True)
     (left / "draft.json").write_text('{"pl')
     result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
-from rtsx.storage import remove, staged, write_whole
+from rtsx.storage import remove, staged, write_object, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -104,6 +104,36 @@ def test_there_is_no_moment_without_either_folder(
     assert names(tmp_path) == ["a"]
 
 
+def test_what_another_machine_left_is_removed_when_it_has_not_changed_for_a_day(tmp_path: Path) -> None:
+    stages = tmp_path / ".a.tif.partial"
+    for name in ("ffffffff-old", "ffffffff-new"):
+        (stages / name).mkdir(parents=True)
+        (stages / name / "draft.tif").touch()
+    for path in (stages / "ffffffff-old" / "draft.tif", stages / "ffffffff-old"):
+        os.utime(path, (0, 0))
+    write_whole(tmp_path / "a.tif", b"ours")
+    assert names(stages) == ["ffffffff-new"]
+
+
+@pytest.mark.parametrize("name", ["ä" * 127, "a" * 255])
+def test_a_name_as_long_as_the_file_system_takes_is_written_and_a_longer_one_refused_first(
+    name: str, tmp_path: Path
+) -> None:
+    make(tmp_path / name, "text", is_folder=True)
+    assert names(tmp_path) == [name]
+    with pytest.raises(OutputNotWritableError, match="too long"), staged(tmp_path / f"{name}ab", overwrite=True):
+        raise AssertionError("the block ran")
+
+
+def test_an_object_is_created_by_one(tmp_path: Path) -> None:
+    target = tmp_path / "cells" / "a.json"
+    assert [write_object(target, word, replace=False) for word in (b"first", b"second")] == [True, False]
+    assert target.read_bytes() == b"first"
+    assert write_object(target, b"third", replace=True)
+    assert target.read_bytes() == b"third"
+    assert names(target.parent) == ["a.json"]
+
+
 def test_a_folder_or_a_device_is_no_file_to_replace(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -146,9 +176,11 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
             assert process.stdout.readline() == "ready\n"
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        assert len(names(tmp_path)) == 2
+        stages = tmp_path / ".a.tif.partial"
+        assert len(names(stages)) == 2
         write_whole(target, b"ours")
-        assert len(names(tmp_path)) == 2  # ours, and what the living one is at
+        assert len(names(stages)) == 1  # what the living one is at
+        assert target.read_bytes() == b"ours"
         living.communicate()
     assert names(tmp_path) == ["a.tif"]
     assert target.read_text() == "half"

@@ -11,6 +11,7 @@ from affine import Affine
 import rtsx
 from rtsx.cube import CubeRecipe, FileImages, SourceRecipe, StoreImages
 from rtsx.cube.stac import ItemTable, StacCatalog
+from rtsx.footprints import read_footprints
 from rtsx.storage import absolute, is_url, local_path
 
 
@@ -119,6 +120,6 @@ def test_the_home_folder_is_meant_by_every_output(scene: Path, bundle: rtsx.Mode
     rtsx.ModelBundle.open("~/out/bundle", trust=True)
     for suffix in (".parquet", ".gpkg", ".fgb"):
         rtsx.write_footprints(outlines, f"~/out/a{suffix}")
-        assert len(rtsx.read_footprints(f"~/out/a{suffix}")) == len(outlines)
+        assert len(read_footprints(f"~/out/a{suffix}")) == len(outlines)
     assert not os.path.lexists("~")
     assert {path.name for path in (scene / "out").iterdir()} >= {"map.zarr", "probability.tif", "bundle", "a.gpkg"}
