@@ -14,7 +14,6 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.mark import CommitMark
 from rtsx.campaign.objects import ObjectStore, StoredObject
-from rtsx.campaign.opening import settle
 from rtsx.errors import CampaignError, GridError
 
 __all__ = ["Ledger"]
@@ -89,11 +88,7 @@ class Ledger:
         return (mark for mark in _read_many(self.mark, wanted) if mark is not None)
 
     def commit(self, mark: CommitMark) -> bool:
-        """Say that a cell is done, after all that its mark names is written; False where it was done already.
-
-        On a disk, what it names is brought to it first, because Zarr leaves that to the system.
-        """
-        settle(self.objects, mark.objects)
+        """Say that a cell is done, after all that its mark names is written; False where it was done already."""
         return self.objects.create(self.layout.mark(mark.cell), mark.to_json().encode())
 
     def retire(self, cell: Address) -> None:

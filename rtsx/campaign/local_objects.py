@@ -1,19 +1,19 @@
 """Objects in a folder, on a local disk or a shared file system."""
 
 import os
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rtsx.campaign.objects import ObjectStore, StoredObject
+from rtsx.storage import write_object
 
 __all__ = ["LocalObjects"]
 
-_PART = ".part"
-"""Suffix of a hidden file that is being written, or that a killed process has left."""
+_UNFINISHED = (".partial", ".part")
+"""Suffixes of what is hidden while it is written, or was left by a killed process; the second is of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,11 @@ class LocalObjects:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or replace it."""
-        target = self._path(key)
-        part = self._written(target, content)
-        try:
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _keep_names(target.parent)
+        write_object(self._path(key), content, replace=True)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none; one of many processes wins, on every machine that shares the folder."""
-        target = self._path(key)
-        if target.exists():  # not needed, but cheaper than writing a file for nothing
-            return False
-        part = self._written(target, content)
-        try:
-            target.hardlink_to(part)  # instead of a rename, which replaces, and of O_EXCL, which shows half a file
-        except FileExistsError:
-            # A server of files may have linked, lost its answer, and been asked again: then the file has both names.
-            if part.stat().st_nlink != 2:
-                return False
-        finally:
-            part.unlink(missing_ok=True)
-        _keep_names(target.parent)
-        return True
+        return write_object(self._path(key), content, replace=False)
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
@@ -81,57 +61,17 @@ class LocalObjects:
             with entries:
                 for entry in entries:
                     key = f"{folder}/{entry.name}"
+                    if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED):
+                        continue
                     if entry.is_dir():
                         folders.append(key)
-                    elif not (entry.name.startswith(".") and entry.name.endswith(_PART)):
+                    else:
                         with suppress(FileNotFoundError):  # removed since
                             found = entry.stat()
                             yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
-    def settle(self, keys: Iterable[str]) -> None:
-        """Bring files that others have written to the disk, before something says that they are there.
-
-        Without it, a machine that loses power may keep the word and not the files. What is not there is passed over.
-        """
-        folders = set()
-        for key in keys:
-            path = self._path(key)
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                os.fsync(file.fileno())
-                folders.add(path.parent)
-        for folder in folders:
-            _keep_names(folder)
-
     def _path(self, key: str) -> Path:
         return Path(self.root, key)
-
-    @staticmethod
-    def _written(target: Path, content: bytes) -> Path:
-        """A hidden file beside the target with all of the content, on the disk."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PART}")
-        try:
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
-                # Before the name, because a machine that loses power may otherwise keep the name and not the content.
-                os.fsync(file.fileno())
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        return part
-
-
-def _keep_names(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    with suppress(
-        OSError
-    ):  # some file systems cannot; then a name may be lost with the power, and its cell is run again
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 _conforms: type[ObjectStore] = LocalObjects

@@ -4,6 +4,7 @@
 all, so that whoever trusts `valid` sees each cell whole or not at all.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +16,9 @@ import xarray as xr
 import zarr
 from odc.geo.xr import xr_coords
 from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
 from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
+from zarr.storage import LocalStore
 
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.objects import ObjectStore
@@ -31,6 +34,7 @@ from rtsx.cube.zarr import COMPLETE, LAYERS, consolidate, open_group, store_of
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.inference.answers import NODATA
 from rtsx.inference.prediction import answer_attributes
+from rtsx.storage import is_url, local_path, write_object
 
 __all__ = ["ANSWERS", "create_map", "map_path", "map_store", "map_year", "open_map"]
 
@@ -55,8 +59,22 @@ def map_path(output: str) -> str:
 
 def map_store(output: str, storage_options: Mapping[str, Any]) -> Store:
     """The Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
+    if not is_url(output):
+        return RetryingStore(_LocalMap(local_path(map_path(output))))
     options = single_attempts(storage_options) if is_s3(output) else storage_options
     return RetryingStore(store_of(map_path(output), options, read_only=False))
+
+
+class _LocalMap(LocalStore):
+    """A map on a disk: each key is on it, not in the memory of the system, before a mark says so, and killed processes leave nothing."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a key whole, or replace it."""
+        await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=True)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a key where there is none."""
+        await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=False)
 
 
 def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> None:

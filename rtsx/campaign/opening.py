@@ -1,6 +1,6 @@
 """The object store of an output, wherever it lies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rtsx.campaign.fsspec import FsspecObjects
@@ -10,7 +10,7 @@ from rtsx.campaign.retrying_objects import RetryingObjects
 from rtsx.campaign.s3fs import S3Objects, is_s3
 from rtsx.storage import is_url, local_path
 
-__all__ = ["objects_of", "settle"]
+__all__ = ["objects_of"]
 
 
 def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
@@ -35,18 +35,3 @@ def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
     if is_s3(output):
         return RetryingObjects(S3Objects(output.rstrip("/"), dict(options)))
     return RetryingObjects(FsspecObjects(output.rstrip("/"), dict(options)))
-
-
-def settle(objects: ObjectStore, keys: Iterable[str]) -> None:
-    """Bring to the disk what was written past the store, such as shards by Zarr; object stores have done it before they answer.
-
-    Parameters
-    ----------
-    objects
-        As `objects_of` gives them; what else keeps objects is left alone.
-    keys
-        What was written.
-    """
-    store = objects.store if isinstance(objects, RetryingObjects) else objects
-    if isinstance(store, LocalObjects):
-        store.settle(keys)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rtsx.cli.picture import colour_composite, stretch
 from rtsx.cube import layer_names, packing
 from rtsx.errors import CubeError, MissingExtraError
+from rtsx.storage import staged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,8 +67,8 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
         axis.set_yticks([])
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": "rtsx"})
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})
 
 
 def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:

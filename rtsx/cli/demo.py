@@ -26,6 +26,7 @@ from rtsx.config.yaml import dump_yaml
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import MissingExtraError
 from rtsx.grid import lonlat_polygon
+from rtsx.storage import write_whole
 from rtsx.synthetic import (
     DEMO_SEED,
     DemoFiles,
@@ -93,7 +94,7 @@ def demo(
         remove_demo_scenes(out / "scene")
         made = write_demo_scene(demo_spec(size=size, seed=seed), out / "scene")
         files = made.scene
-        (out / "cube.yaml").write_text(dump_yaml(demo_config(made).model_dump(exclude_unset=True)))
+        write_whole(out / "cube.yaml", dump_yaml(demo_config(made).model_dump(exclude_unset=True)).encode())
     with clock.step("cube"):
         cube = rtsx.open_cube(out / "cube.yaml")
     with clock.step("prediction"):

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of, packing
+from rtsx.storage import staged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,8 @@ def draw(scene: Scene, path: Path, *, title: str) -> None:
         axis.set_title(name, fontsize=11)
     bar = figure.colorbar(axes[0][1].images[-1], ax=axes[:, 1], location="bottom", shrink=0.7, aspect=40, pad=0.02)
     bar.set_label("probability")
-    figure.savefig(path, metadata={"Software": "rtsx"})
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})
 
 
 def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:

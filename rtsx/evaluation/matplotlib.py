@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rtsx.errors import MissingExtraError
+from rtsx.storage import staged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +58,8 @@ def draw_regions(table: pd.DataFrame, path: Path) -> None:
     axis.set_ylabel("score, with 95 % interval over scenes")
     axis.grid(axis="y", linewidth=0.4)
     axis.legend(ncols=len(_SCORES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    figure.savefig(path, metadata={"Software": "rtsx"})
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})
 
 
 def draw_matrix(matrix: pd.DataFrame, path: Path, *, score: str) -> None:
@@ -74,7 +76,8 @@ def draw_matrix(matrix: pd.DataFrame, path: Path, *, score: str) -> None:
     axis.set_xlabel("tested on")
     axis.set_ylabel("trained on")
     figure.colorbar(image, ax=axis, label=score, shrink=0.8)
-    figure.savefig(path, metadata={"Software": "rtsx"})
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})
 
 
 def _figure(size: tuple[float, float]) -> "Figure":

@@ -17,7 +17,7 @@ from rtsx.evaluation.matplotlib import check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.trainer import Trainer
 from rtsx.evaluation.training import BundleTrainer
-from rtsx.storage import local_path
+from rtsx.storage import local_path, write_whole
 from rtsx.training import TrainingRecipe, TrainingScene
 
 if TYPE_CHECKING:
@@ -265,10 +265,10 @@ def _grouped(scenes: Iterable[TrainingScene], units: Sequence[PlannedUnit]) -> M
 
 
 def _write(result: CrossValidation, out: Path, *, plot: bool) -> None:
-    (out / "result.json").write_text(result.to_json())
-    result.table.to_csv(out / "table.csv", index=False)
+    write_whole(out / "result.json", result.to_json().encode())
+    write_whole(out / "table.csv", result.table.to_csv(index=False).encode())
     matrix = result.matrix("iou")
-    matrix.to_csv(out / "matrix.csv")
+    write_whole(out / "matrix.csv", matrix.to_csv().encode())
     if plot:
         last = result.table["class"].iloc[-1]  # the only one, or the mean
         rows = result.table[result.table["class"] == last]

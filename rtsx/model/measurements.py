@@ -7,9 +7,11 @@ cannot be written costs time, never an answer.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from rtsx.storage import write_object
 
 __all__ = ["recall", "remember"]
 
@@ -38,30 +40,14 @@ def remember(kind: str, conditions: Mapping[str, object], *, found: Mapping[str,
     measure at once, all have to come to the same tiles and the same backend.
     """
     path = _path(kind, conditions)
-    text = json.dumps({"conditions": dict(conditions), "found": dict(found)}, indent=1, sort_keys=True)
+    content = json.dumps({"conditions": dict(conditions), "found": dict(found)}, indent=1, sort_keys=True).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as partial:
-            partial.write(text)
-        _put(Path(partial.name), path, may_replace=recall(kind, conditions) is None)
+        is_damaged = path.exists() and recall(kind, conditions) is None
+        write_object(path, content, replace=is_damaged)
     except OSError:
-        return dict(found)  # measured again next time
+        with suppress(OSError):  # measured again next time
+            write_object(path, content, replace=True)  # a file system without links: the last wins
     return recall(kind, conditions) or dict(found)
-
-
-def _put(partial: Path, path: Path, *, may_replace: bool) -> None:
-    """Move a file to a place that is free, or, where it `may_replace` what is there because that is damaged, to a taken one."""
-    try:
-        if path.exists() and may_replace:
-            partial.replace(path)
-        else:
-            path.hardlink_to(partial)  # fails where somebody was first, which a rename would not notice
-    except FileExistsError:
-        pass
-    except OSError:
-        partial.replace(path)  # a file system without links: the last wins
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _path(kind: str, conditions: Mapping[str, object]) -> Path:

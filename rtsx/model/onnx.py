@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_module
+from rtsx.storage import write_object
 
 if TYPE_CHECKING:
     import torch
@@ -147,9 +148,7 @@ class OnnxSource:
         path = folder / f"{self.digest}.onnx"
         # The content is compared, because anyone could have put a file there before.
         if not (path.exists() and digest_of_bytes(path.read_bytes()) == self.digest):
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
-                partial.write(self.data)
-            Path(partial.name).replace(path)
+            write_object(path, self.data, replace=True)
         return path
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:

@@ -26,6 +26,7 @@ __all__ = [
     "refuse_other_format",
     "remove",
     "settle",
+    "stage",
     "staged",
     "write_object",
     "write_whole",
@@ -54,6 +55,8 @@ _AT_FDCWD = -100
 """Of Linux's renameat2: relative names count from the working folder."""
 _LONGEST_NAME = 200
 """Bytes of an output's name that are repeated in its hidden folder's, because file systems end at 255."""
+_ATTEMPTS = 100
+"""How often a hidden folder may be taken away by others while it is made."""
 _ABANDONED_S = 86400
 """Seconds without a change after which a hidden folder of another machine, whose locks may be invisible here, is nobody's."""
 
@@ -119,10 +122,10 @@ def staged(
         allowed(target)
     created = [folder for folder in target.parents if not folder.exists()]
     try:
-        stage, lock = _locked_stage(target)
+        folder, lock = _locked_stage(target)
     except OSError as error:
         raise _not_writable(target, error) from error
-    draft = stage / f"draft{target.suffix}"
+    draft = folder / f"draft{target.suffix}"
     is_made = False
     try:
         try:
@@ -146,12 +149,12 @@ def staged(
                 "half-written."
             ) from error
     except BaseException:
-        _release(stage, lock)
-        for folder in created:
+        _release(folder, lock)
+        for parent in created:
             with suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
+                parent.rmdir()
         raise
-    _release(stage, lock)
+    _release(folder, lock)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -175,9 +178,8 @@ def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
     """
     if not replace and target.exists():  # not needed, but cheaper than writing a file for nothing
         return False
-    stage, lock = _locked_stage(target)
-    try:
-        draft = stage / "draft"
+    with stage(target) as folder:
+        draft = folder / "draft"
         draft.write_bytes(content)
         settle(draft)
         if replace:
@@ -185,9 +187,17 @@ def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
         elif not _linked(draft, target):
             return False
         settle(target.parent)
-    finally:
-        _release(stage, lock)
     return True
+
+
+@contextmanager
+def stage(target: Path) -> Iterator[Path]:
+    """A hidden, locked folder for what becomes `target`, gone after the block; what killed processes left there is removed."""
+    folder, lock = _locked_stage(target)
+    try:
+        yield folder
+    finally:
+        _release(folder, lock)
 
 
 def settle(path: Path) -> None:
@@ -203,13 +213,10 @@ def settle(path: Path) -> None:
 def remove(target: Path) -> None:
     """Remove a folder, at once as seen by others: a half-removed one would look like one that is there."""
     try:
-        stage, lock = _locked_stage(target)
+        with stage(target) as folder:
+            target.rename(folder / "old")
     except OSError as error:
         raise _not_writable(target, error) from error
-    try:
-        target.rename(stage / "old")
-    finally:
-        _release(stage, lock)
 
 
 def _is_there(target: Path) -> bool:
@@ -237,29 +244,29 @@ def _refuse_what_is_no_file(target: Path) -> None:
 
 
 def _locked_stage(target: Path) -> tuple[Path, int]:
-    """A new hidden folder for what becomes `target`, and the handle that locks it; what dead processes left is removed."""
     name = os.fsencode(target.name)
     if len(name) > _LONGEST_NAME:
         name = name[:_LONGEST_NAME] + b"-%08x" % zlib.crc32(name)
     stages = target.with_name(f".{os.fsdecode(name)}.partial")
-    while True:
+    for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # removed by another process, when it was empty or not yet locked
             stages.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(stages)
-            stage = stages / f"{_machine()}-{uuid.uuid4().hex}"
-            stage.mkdir()
-            handle = os.open(stage, os.O_RDONLY)
+            own = stages / f"{_machine()}-{uuid.uuid4().hex}"
+            own.mkdir()
+            handle = os.open(own, os.O_RDONLY)
             with suppress(OSError):  # a file system without locks; then nobody else finds it unlocked, either
                 fcntl.flock(handle, fcntl.LOCK_SH)
-            if stage.exists():
-                return stage, handle
+            if own.exists():
+                return own, handle
             os.close(handle)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(stages))
 
 
-def _release(stage: Path, lock: int) -> None:
-    shutil.rmtree(stage, ignore_errors=True)
+def _release(own: Path, lock: int) -> None:
+    shutil.rmtree(own, ignore_errors=True)
     with suppress(OSError):  # another process is at the same output
-        stage.parent.rmdir()
+        own.parent.rmdir()
     os.close(lock)
 
 
@@ -269,13 +276,13 @@ def _machine() -> str:
 
 def _remove_abandoned(stages: Path) -> None:
     """Remove the drafts of an output that no living process holds."""
-    for stage in list(stages.iterdir()):
+    for folder in list(stages.iterdir()):
         with suppress(OSError):  # held, or gone
-            handle = os.open(stage, os.O_RDONLY)
+            handle = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if stage.name.startswith(_machine()) or _last_change(stage) < time.time() - _ABANDONED_S:
-                    shutil.rmtree(stage, ignore_errors=True)
+                if folder.name.startswith(_machine()) or _last_change(folder) < time.time() - _ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(handle)
 
@@ -310,7 +317,7 @@ def _move(draft: Path, target: Path) -> None:
 def _linked(draft: Path, target: Path) -> bool:
     """Give a file its name, and return False where the name is taken."""
     try:
-        os.link(draft, target)  # instead of a rename, which replaces, and of O_EXCL, which shows half a file
+        target.hardlink_to(draft)  # instead of a rename, which replaces, and of O_EXCL, which shows half a file
     except FileExistsError:
         # A server of files may have linked, lost its answer, and been asked again: then the file has both names.
         return draft.stat().st_nlink == 2

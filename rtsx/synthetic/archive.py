@@ -2,13 +2,13 @@
 
 import json
 import multiprocessing
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rtsx.errors import CubeError, OutputExistsError
+from rtsx.storage import local_path, settle, stage
 from rtsx.synthetic.scene import SceneFiles, write_scene
 from rtsx.synthetic.spec import SceneSpec
 
@@ -49,7 +49,7 @@ def write_scenes(specs: Sequence[SceneSpec], folder: str | Path, *, processes: i
     """
     if processes < 1:
         raise CubeError(f"Scenes are made by at least one process; got {processes}.")
-    folder = Path(folder)
+    folder = local_path(folder)
     _refuse_equal_names(specs)
     missing = [spec for spec in specs if not _is_complete(spec, folder)]
     if processes == 1:
@@ -108,9 +108,8 @@ def _is_complete(spec: SceneSpec, folder: Path) -> bool:
 
 
 def _write_whole(spec: SceneSpec, folder: Path) -> None:
-    draft = folder / f".{spec.image_id}.partial"
-    shutil.rmtree(draft, ignore_errors=True)
-    # The description moves last, because it is what says that a scene is whole.
-    for source, target in zip(_paths(write_scene(spec, draft)), _paths(_files(spec, folder)), strict=True):
-        source.replace(target)
-    draft.rmdir()
+    with stage(folder / spec.image_id) as draft:
+        # The description moves last, because it is what says that a scene is whole.
+        for source, target in zip(_paths(write_scene(spec, draft)), _paths(_files(spec, folder)), strict=True):
+            settle(source)
+            source.replace(target)

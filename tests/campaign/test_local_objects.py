@@ -14,6 +14,8 @@ def test_what_a_killed_process_left_is_no_object(tmp_path: Path) -> None:
     store = LocalObjects(str(tmp_path))
     store.put("marks/a.json", b"x")
     (tmp_path / "marks" / ".b.json.0123.part").write_bytes(b"half")
+    (tmp_path / "marks" / ".c.json.partial" / "0123").mkdir(parents=True)
+    (tmp_path / "marks" / ".c.json.partial" / "0123" / "draft").write_bytes(b"half")
     assert [found.key for found in store.list("marks")] == ["marks/a.json"]
 
 
@@ -40,7 +42,7 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "marks").write_bytes(b"")
     store = LocalObjects(str(tmp_path))
     assert list(store.list("marks")) == []
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         store.put("marks/a.json", b"x")
 
 
