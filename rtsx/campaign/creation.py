@@ -13,6 +13,7 @@ from rtsx.campaign.refusals import require_sources, require_space
 from rtsx.campaign.settings import planned_years, write_prices
 from rtsx.campaign.stored_plan import read_plan, require_same, require_same_map, write_plan
 from rtsx.errors import CampaignError
+from rtsx.storage import refuse_other_format
 
 __all__ = ["settled_plan"]
 
@@ -37,6 +38,7 @@ def settled_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     OutputNotWritableError
         The output cannot be written, or has no room.
     """
+    refuse_other_format(recipe.output, what="the folder of a campaign")
     objects = objects_of(recipe.output, recipe.storage_options)
     probe_store(objects, lease_s=recipe.retry.lease_s)
     stored = read_plan(objects, recipe.year)

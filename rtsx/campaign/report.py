@@ -22,7 +22,7 @@ from rtsx.campaign.report_throughput import throughput_chart
 from rtsx.campaign.run_record import RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.grid.cell import cell_id
-from rtsx.storage import staged
+from rtsx.storage import refuse_other_format, staged
 
 __all__ = ["report_page", "write_report"]
 
@@ -58,6 +58,8 @@ def write_report(
     OutputNotWritableError
         The page cannot be written there.
     """
+    if path is not None:
+        refuse_other_format(path, what="a page", suffixes=(".html",))
     layout = YearLayout(plan.year)
     page = report_page(
         plan,

@@ -9,7 +9,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import notice, show, show_line
 from rtsx.cli.outputs import require_free
-from rtsx.storage import write_whole
+from rtsx.storage import refuse_other_format, write_whole
 
 __all__ = ["app", "schema_of"]
 
@@ -57,6 +57,7 @@ def schema(
     if out is None:
         show_line(text, asked=True)
         return
+    refuse_other_format(out, what="a JSON schema", suffixes=(".json",))
     require_free([str(out)], overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())
 
@@ -87,6 +88,7 @@ def import_config(
     """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
     from rtsx.config.predecessor import import_training
 
+    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
     require_free([str(out)], overwrite=overwrite)
     imported = import_training(old, cubes=cubes, labels=labels)
     write_whole(out, imported.text.encode())

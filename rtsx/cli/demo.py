@@ -26,7 +26,7 @@ from rtsx.config.yaml import dump_yaml
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import MissingExtraError
 from rtsx.grid import lonlat_polygon
-from rtsx.storage import write_whole
+from rtsx.storage import refuse_other_format, write_whole
 from rtsx.synthetic import (
     DEMO_SEED,
     DemoFiles,
@@ -87,6 +87,7 @@ def demo(
     from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
 
     keep_freed_memory()
+    refuse_other_format(out, what="a folder")
     require_free([str(out)], overwrite=overwrite)
     clock = _Clock()
     started = time.perf_counter()

@@ -10,7 +10,7 @@ from rtsx.cli import options
 from rtsx.cli.console import show, show_line
 from rtsx.cli.outputs import require_free
 from rtsx.cli.progress import progress
-from rtsx.storage import write_whole
+from rtsx.storage import refuse_other_format, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation
@@ -102,6 +102,7 @@ def evaluate(
     """Score predictions by pixel, border and object: each scene, each region, and all together."""
     started = time.perf_counter()
     if out is not None:
+        refuse_other_format(out, what="a folder of tables")
         require_free([str(out)], overwrite=overwrite)
     options_given = {
         "threshold": threshold,

@@ -13,7 +13,7 @@ from rtsx.cli.opening import open_models
 from rtsx.cli.outputs import require_free, require_local
 from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
-from rtsx.storage import write_whole
+from rtsx.storage import refuse_other_format, write_whole
 
 __all__ = ["app"]
 
@@ -95,6 +95,7 @@ def export(
 
     The two files hold the network alone: they take scaled channels and give what the activation is applied to.
     """
+    refuse_other_format(out, what="the folder of a bundle", suffixes=(".onnx", ".pt2"))
     require_free([out], overwrite=overwrite)
     (bundle,) = open_models([model], trust=trust)
     if not out.endswith((".onnx", ".pt2")):
@@ -149,6 +150,7 @@ def import_model(
     Checkpoints of thaw-slump-segmentation and darts-nextgen describe themselves; other files need --layers, --mean and
     --std or --preset, --classes, --tile and --overlap. What is given here counts more than what the file says.
     """
+    refuse_other_format(out, what="the folder of a bundle")
     require_free([out], overwrite=overwrite)
     bundle = rtsx.ModelBundle.open(
         model,

@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec.core
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.storage import absolute
 
 __all__ = ["require_free", "require_local", "require_suffix"]
 
@@ -21,7 +22,7 @@ def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
     OutputNotWritableError
         A local folder cannot be written, or fsspec does not know the URL's protocol.
     """
-    paths = list(outputs)
+    paths = [absolute(path) for path in outputs]
     for path in paths:
         filesystem, inner = _located(path)
         if not overwrite and filesystem.exists(inner):

@@ -13,6 +13,7 @@ from rtsx.cli.outputs import require_free
 from rtsx.cli.products import Products
 from rtsx.cli.progress import progress
 from rtsx.cli.summary import prediction_rows
+from rtsx.storage import refuse_other_format
 
 __all__ = ["app"]
 
@@ -68,6 +69,7 @@ def predict(
     from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
 
     keep_freed_memory()
+    refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
     require_free([out, *products.paths()], overwrite=overwrite)
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
     pred = rtsx.predict_cube(

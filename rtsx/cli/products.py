@@ -11,6 +11,7 @@ from rtsx.cli.cleanup import CleanUp, open_water
 from rtsx.cli.outputs import require_local, require_suffix
 from rtsx.cli.progress import progress
 from rtsx.errors import FootprintError
+from rtsx.storage import refuse_other_format
 
 __all__ = ["COG_NAMES", "FOOTPRINT_SUFFIXES", "Products", "write_cogs", "write_outlines"]
 
@@ -41,6 +42,7 @@ class Products:
             require_suffix(self.footprints, FOOTPRINT_SUFFIXES, option="--footprints")
         if self.cog is not None:
             require_local(self.cog, option="--cog")
+            refuse_other_format(self.cog, what="a folder of GeoTIFFs")
 
     def paths(self) -> list[str]:
         """Files that will be there."""

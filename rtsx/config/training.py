@@ -99,7 +99,7 @@ def train_bundle(
         Local folder. One seed: the folder of its run, with `bundle/`, `log.csv`, `report.html` and `checkpoints/`. Several:
         one such folder for each, `seed-N`. The resolved config is `config.yaml` in it.
     overwrite
-        Throw away a training that is there, finished or not, and begin anew.
+        Replace a training that is there, finished or not, once the new one has done an epoch.
     device
         ``"auto"`` (the GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     devices

@@ -26,7 +26,7 @@ from rtsx.cube.region import recipe_geobox
 from rtsx.cube.zarr import store_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage import is_url, local_path
+from rtsx.storage import is_url, local_path, refuse_other_format
 
 __all__ = ["Build", "build_cube"]
 
@@ -105,6 +105,7 @@ def build_cube(
     """
     if layout not in ("aligned", "native"):
         raise CubeError(f"A layout is 'aligned' or 'native'; got {layout!r}.")
+    refuse_other_format(path, what="a Zarr store", suffixes=(".zarr",))
     target, options = str(path), storage_options or {}
     if not is_url(target):
         target = realpath(local_path(path))  # a link to a store on another disk is followed, also where nothing is yet

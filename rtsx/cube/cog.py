@@ -22,7 +22,7 @@ from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
 from rtsx.cube.validation import validate_georeference
 from rtsx.errors import CubeError, OutputNotWritableError
-from rtsx.storage import local_path, staged
+from rtsx.storage import local_path, refuse_other_format, staged
 
 __all__ = ["export_cog"]
 
@@ -77,6 +77,7 @@ def export_cog(
     OutputExistsError, OutputNotWritableError
         A file cannot go there, found out before anything is computed; or the disk was full.
     """
+    refuse_other_format(folder, what="a folder of GeoTIFFs")
     cube = as_cube(cube)
     validate_georeference(cube)
     names = [name for name in ("probability", "binary") if name in cube] if variables is None else list(variables)

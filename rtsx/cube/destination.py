@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 from rtsx.cube.revocable import RevocableStore
 from rtsx.cube.zarr import COMPLETE, consolidate, file_system, store_of
 from rtsx.errors import OutputExistsError, OutputNotWritableError
-from rtsx.storage import MEDIUM_ERRORS, is_url, staged
+from rtsx.storage import MEDIUM_ERRORS, is_url, refuse_other_format, staged
 
 __all__ = ["finish_store", "refuse_what_is_no_store", "staged_store"]
 
@@ -33,8 +33,10 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
     OutputExistsError
         Something is there, or appears during the block, and `overwrite` is False or it is no Zarr store.
     OutputNotWritableError
-        Nothing can be written there; found out before the block runs. Or the disk was full during the block.
+        Nothing can be written there, or its ending is that of another format; found out before the block runs. Or the
+        disk was full during the block.
     """
+    refuse_other_format(path, what="a Zarr store", suffixes=(".zarr",))
     if is_url(path):
         with _staged_remote(path, overwrite=overwrite, options=options) as store:
             yield store

@@ -17,7 +17,7 @@ from rtsx.evaluation.matplotlib import check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.trainer import Trainer
 from rtsx.evaluation.training import BundleTrainer
-from rtsx.storage import local_path, write_whole
+from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training import TrainingRecipe, TrainingScene
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def cross_validate(
         plan,
         recipe,
         units=units,
-        out=local_path(out),
+        out=_folder(out),
         rule=rule,
         seeds=seeds,
         trainer=BundleTrainer(device=device),
@@ -182,7 +182,7 @@ def transfer_matrix(
         transfer_plan(units, held_out=held_out, validation=validation, seed=seed),
         recipe,
         units=units,
-        out=local_path(out),
+        out=_folder(out),
         rule=rule,
         seeds=seeds,
         trainer=BundleTrainer(device=device),
@@ -245,6 +245,11 @@ def run_plan(
     result = CrossValidation(plan=plan, results=results)
     _write(result, out, plot=plot)
     return result
+
+
+def _folder(out: str | Path) -> Path:
+    refuse_other_format(out, what="the folder of a cross-validation")
+    return local_path(out)
 
 
 def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[PlannedUnit, ...]:

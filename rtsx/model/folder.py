@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
 from rtsx.model.item import ITEM_NAME
-from rtsx.storage import MEDIUM_ERRORS, absolute, settle, staged
+from rtsx.storage import MEDIUM_ERRORS, absolute, refuse_other_format, settle, staged
 
 __all__ = ["write_folder"]
 
@@ -33,6 +33,7 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
     OutputNotWritableError
         The place cannot be written, or the disk is full.
     """
+    refuse_other_format(path, what="the folder of a bundle")
     try:
         fs, inside = fsspec.core.url_to_fs(absolute(path))
     except (ValueError, ImportError) as error:

@@ -61,7 +61,7 @@ _ABANDONED_S = 86400
 """Seconds without a change after which a hidden folder of another machine, whose locks may be invisible here, is nobody's."""
 
 
-def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tuple[str, ...], cure: str) -> None:
+def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tuple[str, ...] = ()) -> None:
     """Refuse an output whose ending promises another format than it gets.
 
     Parameters
@@ -71,18 +71,20 @@ def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tu
     what
         Is written there, for the message.
     suffixes
-        Endings of its own; any other ending of `OUTPUT_SUFFIXES` is refused.
-    cure
-        What to do, a sentence.
+        Endings of its own, none for a folder; any other ending of `OUTPUT_SUFFIXES` is refused.
 
     Raises
     ------
     OutputNotWritableError
         It ends in that of another format.
     """
-    suffix = Path(str(path).rstrip("/")).suffix.lower()
+    name = os.fspath(path).rstrip("/")
+    suffix = Path(name).suffix.lower()
     if suffix in OUTPUT_SUFFIXES and suffix not in suffixes:
-        raise OutputNotWritableError(f"{path} would hold {what}, but {suffix} names {OUTPUT_SUFFIXES[suffix]}. {cure}")
+        cure = f"{name[: -len(suffix)]}{suffixes[0] if suffixes else ''}"
+        raise OutputNotWritableError(
+            f"{path} would hold {what}, but {suffix} names {OUTPUT_SUFFIXES[suffix]}. Name it {cure}."
+        )
 
 
 @contextmanager

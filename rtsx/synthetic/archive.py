@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rtsx.errors import CubeError, OutputExistsError
-from rtsx.storage import local_path, settle, stage
+from rtsx.storage import local_path, refuse_other_format, settle, stage
 from rtsx.synthetic.scene import SceneFiles, write_scene
 from rtsx.synthetic.spec import SceneSpec
 
@@ -49,6 +49,7 @@ def write_scenes(specs: Sequence[SceneSpec], folder: str | Path, *, processes: i
     """
     if processes < 1:
         raise CubeError(f"Scenes are made by at least one process; got {processes}.")
+    refuse_other_format(folder, what="a folder of scenes")
     folder = local_path(folder)
     _refuse_equal_names(specs)
     missing = [spec for spec in specs if not _is_complete(spec, folder)]

@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 
 from rtsx.errors import OutputExistsError
+from rtsx.storage import local_path, refuse_other_format
 from rtsx.synthetic.auxiliary import TCVIS_CRS, TCVIS_STEP_DEG, heights, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.items import collections, dem_collection_id, dem_item, scene_item, tcvis_item
@@ -74,7 +75,8 @@ def write_region(spec: RegionSpec, folder: str | Path) -> RegionFiles:
     OutputExistsError
         The folder holds a finished region, or the leavings of another one.
     """
-    files = RegionFiles.named(spec, Path(folder))
+    refuse_other_format(folder, what="the folder of a region")
+    files = RegionFiles.named(spec, local_path(folder))
     claim_region(files)
     for path in files.rasters:
         path.parent.mkdir(parents=True, exist_ok=True)

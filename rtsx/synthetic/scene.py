@@ -13,6 +13,7 @@ from pyproj import Transformer
 from rasterio.features import rasterize
 
 from rtsx.errors import OutputExistsError
+from rtsx.storage import local_path, write_whole
 from rtsx.synthetic.auxiliary import DEM_CRS, TCVIS_CRS, TCVIS_STEP_DEG, heights, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.image import footprint_mask, footprint_polygon, quantise, scene_transform, view
@@ -171,7 +172,7 @@ def write_images(scene: Scene, *, image: Path, udm2: Path) -> None:
 
 def claim_scene(spec: SceneSpec, folder: str | Path) -> SceneFiles:
     """Create `folder` with the scene's description, and name the files that are to come; see `write_scene`."""
-    folder = Path(folder)
+    folder = local_path(folder)
     files = SceneFiles.named(folder, image_id=spec.image_id, dem_resolution_m=spec.dem_resolution_m)
     there = [path.name for path in asdict(files).values() if path.exists()]
     if there:
@@ -180,7 +181,7 @@ def claim_scene(spec: SceneSpec, folder: str | Path) -> SceneFiles:
         )
     folder.mkdir(parents=True, exist_ok=True)
     # First instead of last, because it is how the leavings of a run that was interrupted are told from other files.
-    files.description.write_text(json.dumps(asdict(spec), default=str, indent=2) + "\n")
+    write_whole(files.description, (json.dumps(asdict(spec), default=str, indent=2) + "\n").encode())
     return files
 
 

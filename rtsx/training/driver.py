@@ -62,7 +62,8 @@ def train(
     out
         Local folder that does not exist, is empty, or holds an unfinished training of the same recipe.
     overwrite
-        Throw away the training that is there, finished or not, and begin anew; a folder that holds anything else is kept.
+        Replace the training that is there, finished or not, once the new one has done an epoch; a folder that holds
+        anything else is kept.
     device
         "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
     devices
@@ -101,44 +102,44 @@ def train(
     folder.require_free(overwrite=overwrite)
     scenery = _look_at(recipe)
     record = recipe_record(recipe)
-    digest = folder.begin(record, overwrite=overwrite)
-    plan = plan_training(
-        recipe,
-        digest=digest,
-        inputs=scenery.inputs,
-        index=scenery.training,
-        validation=scenery.validation,
-        folder=folder,
-        num_workers=num_workers,
-    )
-    logs = open_loggers(loggers, folder.path, id=recipe.id, record=record, digest=digest)
-    try:
-        show = partial(_shown, logs=logs, progress=progress)
-        launch(fit, plan, device=where, devices=devices, precision=recipe.optimisation.precision, show=show)
-    finally:
-        for log in logs:
-            log.close()
-    checkpoint = Checkpoint.open(folder.checkpoint)
-    write_log(folder.log, checkpoint.log)
-    finished = finish(plan, checkpoint, test=scenery.test, device=where)
-    provenance = {
-        "recipe": record,
-        "recipe_digest": digest,
-        "best_epoch": checkpoint.best.epoch,
-        "epochs": checkpoint.epoch,
-        "versions": library_versions(),
-        "git_revision": git_revision(Path.cwd()),
-        "machine": machine(where, devices=devices),
-        **recipe.provenance,
-    }
-    return _keep(
-        plan,
-        finished,
-        log=checkpoint.log,
-        best_epoch=checkpoint.best.epoch,
-        provenance=provenance,
-        judging=scenery.validation,
-    )
+    with folder.claimed(record, overwrite=overwrite) as digest:
+        plan = plan_training(
+            recipe,
+            digest=digest,
+            inputs=scenery.inputs,
+            index=scenery.training,
+            validation=scenery.validation,
+            folder=folder,
+            num_workers=num_workers,
+        )
+        logs = open_loggers(loggers, folder.path, id=recipe.id, record=record, digest=digest)
+        try:
+            show = partial(_shown, logs=logs, progress=progress)
+            launch(fit, plan, device=where, devices=devices, precision=recipe.optimisation.precision, show=show)
+        finally:
+            for log in logs:
+                log.close()
+        checkpoint = Checkpoint.open(folder.checkpoint)
+        write_log(folder.log, checkpoint.log)
+        finished = finish(plan, checkpoint, test=scenery.test, device=where)
+        provenance = {
+            "recipe": record,
+            "recipe_digest": digest,
+            "best_epoch": checkpoint.best.epoch,
+            "epochs": checkpoint.epoch,
+            "versions": library_versions(),
+            "git_revision": git_revision(Path.cwd()),
+            "machine": machine(where, devices=devices),
+            **recipe.provenance,
+        }
+        return _keep(
+            plan,
+            finished,
+            log=checkpoint.log,
+            best_epoch=checkpoint.best.epoch,
+            provenance=provenance,
+            judging=scenery.validation,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

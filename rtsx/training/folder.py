@@ -1,15 +1,18 @@
 """The folder of a training: what lies in it, and which of its states it is in."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
-from rtsx.storage import is_url, local_path, write_whole
+from rtsx.storage import is_url, local_path, refuse_other_format, write_whole
 from rtsx.training.record import differences
 
 __all__ = ["RunFolder"]
@@ -26,6 +29,8 @@ _OWN = (
     "config.yaml",
 )
 """What a training leaves, without the recipe; the last is of whoever made the recipe from a file."""
+_HIDDEN = (".partial", ".previous")
+"""Endings of what a killed process leaves, and of the training that it was about to replace."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class RunFolder:
             raise TrainingError(
                 f"A training needs a local folder; got {place}. Copy the bundle from there when it is done."
             )
+        refuse_other_format(place, what="the folder of a training")
         return cls(local_path(place))
 
     @property
@@ -91,7 +97,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise OutputExistsError(f"{self.path} is a file; a training needs a folder. Choose another path.")
-        held = sorted(each.name for each in self.path.iterdir() if each.suffix != ".partial")
+        held = sorted(each.name for each in self.path.iterdir() if not each.name.endswith(_HIDDEN))
         if held and not self.recipe.is_file():
             raise OutputExistsError(
                 f"{self.path} holds {held[:5]} and no training of rtsx, so nothing is written there. Choose another folder."
@@ -104,47 +110,115 @@ class RunFolder:
         if overwrite and strange:
             raise OutputExistsError(f"{self.path} holds more than a training: {strange[:5]}. Move that away first.")
 
-    def begin(self, record: Mapping[str, object], *, overwrite: bool) -> str:
-        """Make the folder this recipe's, or find that it is, and return the recipe's digest.
+    @contextmanager
+    def claimed(self, record: Mapping[str, object], *, overwrite: bool) -> Iterator[str]:
+        """Make the folder this recipe's for the block, or find that it is; the recipe's digest.
+
+        A training that is overwritten is set aside. Without a checkpoint after the block nothing has begun: the one that was
+        set aside is back, and of the block nothing stays but the batch of a loss that is no number.
 
         Raises
         ------
         TrainingError
             Another recipe's training is there; the message names what differs.
+        OutputExistsError
+            As `require_free`, or another process is training there.
         OutputNotWritableError
             The place cannot be written.
         """
         text = json.dumps(record, indent=1, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        try:
-            if overwrite and self.recipe.is_file():
-                self._clear()
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            if not self.recipe.is_file():
-                write_whole(self.recipe, text.encode())
-        except OSError as error:
-            raise OutputNotWritableError(f"A training cannot be kept in {self.path}: {error}.") from error
-        there = json.loads(self.recipe.read_text())
-        if there != json.loads(text):
-            lines = list(differences(there, json.loads(text)))
-            more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
-            raise TrainingError(
-                f"{self.path} holds an unfinished training of another recipe: {'; '.join(lines[:5])}{more}. Go on with that "
-                "recipe, choose another folder, or pass overwrite=True."
-            )
-        return digest
+        with self._locked():
+            self._end_claim()  # of a process that was killed
+            self.require_free(overwrite=overwrite)
+            with self._failures_told():
+                if overwrite and self.recipe.is_file():
+                    self._set_aside()
+                self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                if not self.recipe.is_file():
+                    write_whole(self.recipe, text.encode())
+            there = json.loads(self.recipe.read_text())
+            if there != json.loads(text):
+                lines = list(differences(there, json.loads(text)))
+                more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
+                raise TrainingError(
+                    f"{self.path} holds an unfinished training of another recipe: {'; '.join(lines[:5])}{more}. Go on with "
+                    "that recipe, choose another folder, or pass overwrite=True."
+                )
+            try:
+                yield hashlib.sha256(text.encode()).hexdigest()
+            finally:
+                if not self.checkpoint.is_file():
+                    self._remove_own()
+                self._end_claim()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Say that the training is done: the last thing that is written."""
         write_whole(self.result, json.dumps(result, indent=1, sort_keys=True).encode())
 
-    def _clear(self) -> None:
-        # The recipe last, because without it the rest would be nobody's.
-        self.result.unlink(missing_ok=True)
-        for name in _OWN:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with self._failures_told():
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputExistsError(
+                    f"Another process is training in {self.path}. Wait for it, stop it, or choose another folder."
+                ) from error
+            except OSError:
+                pass  # a file system that knows no locks
+            yield
+        finally:
+            os.close(handle)
+            for folder in made:
+                with suppress(OSError):  # not empty, as it should be
+                    folder.rmdir()
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputNotWritableError(f"A training cannot be kept in {self.path}: {error}.") from error
+
+    @property
+    def _aside(self) -> Path:
+        """The training that is overwritten, until the new one has a checkpoint."""
+        return self.path / ".previous"
+
+    @property
+    def _moving(self) -> Path:
+        """The same while it is moved there or back, when nothing of another training is in the folder."""
+        return self.path / ".previous.partial"
+
+    def _set_aside(self) -> None:
+        self._moving.mkdir()
+        for name in (*_OWN, self.recipe.name):
+            if (self.path / name).exists():
+                (self.path / name).rename(self._moving / name)
+        self._moving.rename(self._aside)
+
+    def _end_claim(self) -> None:
+        """Remove the training that was set aside, or bring it back where the new one has no checkpoint."""
+        if self._aside.is_dir() and self.checkpoint.is_file():
+            shutil.rmtree(self._aside)
+        elif self._aside.is_dir():
+            self._remove_own()
+            self._aside.rename(self._moving)
+        if self._moving.is_dir():
+            for held in self._moving.iterdir():
+                if not (self.path / held.name).exists():
+                    held.rename(self.path / held.name)
+            shutil.rmtree(self._moving)
+
+    def _remove_own(self) -> None:
+        for name in {*_OWN, self.recipe.name} - {self.failed_batch.name, "config.yaml"}:
             held = self.path / name
             if held.is_dir():
                 shutil.rmtree(held)
             else:
                 held.unlink(missing_ok=True)
-        self.recipe.unlink()
