@@ -147,6 +147,10 @@ class OrderError(RtsxError, RuntimeError):
     """An order that cannot be planned, placed or fetched as asked."""
 
 
+class PathError(RtsxError, ValueError):
+    """A path that means nothing here: not in UTF-8, with a NUL, or relative to a working folder that is gone."""
+
+
 class InputNotFoundError(RtsxError, FileNotFoundError):
     """A path to read from that holds nothing."""
 

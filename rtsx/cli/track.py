@@ -12,7 +12,7 @@ from rtsx.cli.console import show, warn
 from rtsx.cli.outputs import require_free, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES
 from rtsx.cli.progress import progress
-from rtsx.storage import write_whole
+from rtsx.storage import local_path, write_whole
 
 __all__ = ["app"]
 
@@ -111,7 +111,7 @@ def _files(given: list[str]) -> dict[int, str]:
                 f"{year} is given twice; unite its outlines with rtsx.footprints.merge_footprints first.",
                 param_hint="YEAR=FILE",
             )
-        if not Path(file.partition("|layername=")[0]).exists():
+        if not local_path(file.partition("|layername=")[0]).exists():
             raise typer.BadParameter(f"{file} is no file; check the path.", param_hint="YEAR=FILE")
         files[int(year)] = file
     return files

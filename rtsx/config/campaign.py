@@ -1,7 +1,6 @@
 """The config of a campaign: what a YAML file says, and the recipe that it means."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
@@ -31,7 +30,7 @@ def _cube_of_year(given: object, info: ValidationInfo) -> object:
         return given
     if not isinstance(given, str):
         return with_year(given, year)
-    document = read_yaml(Path(from_folder(str(with_year(given, year)), info)))
+    document = read_yaml(from_folder(str(with_year(given, year)), info))
     return validated(CubeConfig, replace(document, values=with_year(document.values, year)))
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from rtsx.campaign.recipe import CampaignRecipe
@@ -34,7 +33,7 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    document = read_yaml(Path(path))
+    document = read_yaml(path)
     if isinstance(document.values, Mapping):
         if year is not None:
             document = replace(document, values={**document.values, "year": year})

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
@@ -104,7 +103,7 @@ def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    return validated(EvaluateConfig, read_yaml(Path(path)))
+    return validated(EvaluateConfig, read_yaml(path))
 
 
 def evaluation_schema() -> dict[str, Any]:

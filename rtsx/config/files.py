@@ -2,7 +2,6 @@
 
 import json
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from rtsx.config.cube import CubeConfig
@@ -28,7 +27,7 @@ def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validated(CubeConfig, read_yaml(Path(path)))
+    config = validated(CubeConfig, read_yaml(path))
     try:
         _ = config.recipe(), config.cell
     except (ConfigError, CubeError, GridError) as error:

@@ -219,7 +219,7 @@ def load_order_config(path: str | PathLike[str]) -> OrderConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validated(OrderConfig, read_yaml(Path(path)))
+    config = validated(OrderConfig, read_yaml(path))
     try:
         _ = config.limits_value(), config.wishes_value()
     except OrderError as error:

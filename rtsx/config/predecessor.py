@@ -80,7 +80,7 @@ def import_training(
     ConfigError
         It cannot be read, is no such config, or says what cannot be.
     """
-    document = read_yaml(Path(path))
+    document = read_yaml(path)
     _refuse_others(document)
     notes: list[str] = []
     given = dict(document.values)

@@ -35,7 +35,7 @@ def load_train_config(path: str | PathLike[str]) -> TrainConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    return validated(TrainConfig, read_yaml(Path(path)))
+    return validated(TrainConfig, read_yaml(path))
 
 
 def load_training_recipe(path: str | PathLike[str]) -> TrainingRecipe:
@@ -50,7 +50,7 @@ def load_training_recipe(path: str | PathLike[str]) -> TrainingRecipe:
     CubeError, LabelError, TrainingError
         A scene cannot be used; it is named.
     """
-    return training_recipes(load_train_config(path), folder=Path(path).absolute().parent)[0]
+    return training_recipes(load_train_config(path), folder=local_path(path).parent)[0]
 
 
 def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingRecipe, ...]:
@@ -131,7 +131,7 @@ def train_bundle(
     if isinstance(config, TrainingRecipe):
         recipes: tuple[TrainingRecipe, ...] = (config,)
     elif isinstance(config, TrainConfig) or is_config(config):
-        beside = Path.cwd() if isinstance(config, TrainConfig) else Path(config).absolute().parent
+        beside = Path.cwd() if isinstance(config, TrainConfig) else local_path(config).parent
         read = config if isinstance(config, TrainConfig) else load_train_config(config)
         recipes, text = training_recipes(read, folder=beside), read.resolved().to_yaml()
     else:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import yaml
@@ -13,6 +13,7 @@ import yaml
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
 from rtsx.parsing import LimitedLoader, error_place
+from rtsx.storage import local_path
 
 __all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
 
@@ -34,7 +35,7 @@ class Document:
     """What is wrong already: variables that are not set, keys that stand twice."""
 
 
-def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Document:
+def read_yaml(path: str | PathLike[str], *, environment: Mapping[str, str] = os.environ) -> Document:
     """Read one YAML file.
 
     Parameters
@@ -49,6 +50,7 @@ def read_yaml(path: Path, *, environment: Mapping[str, str] = os.environ) -> Doc
     ConfigError
         There is no file, or it is no YAML; the line is named.
     """
+    path = local_path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -10,6 +10,8 @@ from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote
 
+from rtsx.errors import PathError
+
 __all__ = ["absolute", "is_url", "local_path"]
 
 _FILE_URI = re.compile(r"\s*file:(?=/)(?://(?:localhost(?=/))?)?", re.IGNORECASE)
@@ -43,6 +45,11 @@ def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None 
     folder
         What a relative path counts from; None for the working folder.
 
+    Raises
+    ------
+    PathError
+        It is not in UTF-8, as GDAL wants it, has a NUL in it, or counts from a working folder that is gone.
+
     Examples
     --------
     >>> local_path("file:///data/lena%20delta.tif"), local_path("a.tif", folder="/data")
@@ -52,8 +59,17 @@ def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None 
     if _FILE_URI.match(name):
         name = _FILE_URI.sub("", name)
         name = name if os.path.lexists(name) else unquote(name)
-    # Not normalised, because ``..`` after a link leads elsewhere.
-    return Path(folder or "", os.path.expanduser(name)).absolute()  # noqa: PTH111 - Path raises for a user it does not know
+    try:
+        # Not normalised, because ``..`` after a link leads elsewhere.
+        path = Path(folder or "", os.path.expanduser(name)).absolute()  # noqa: PTH111 - Path raises for a user it does not know
+        str(path).encode()
+    except FileNotFoundError as error:
+        raise PathError(f"{name} counts from the working folder, which is gone. Change to another with cd.") from error
+    except UnicodeEncodeError as error:
+        raise PathError(f"{name!a} is no name in UTF-8, which GDAL needs. Rename it.") from error
+    if "\0" in name:
+        raise PathError(f"{name!r} has a NUL in it, which no file has. Check where the name comes from.")
+    return path
 
 
 def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> str:

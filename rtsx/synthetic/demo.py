@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
+from rtsx.storage import local_path
 from rtsx.synthetic.ground import make_ground
 from rtsx.synthetic.items import PLANETSCOPE, TCVIS, collections, dem_collection_id, dem_item, scene_item, tcvis_item
 from rtsx.synthetic.scene import SceneFiles, claim_scene, make_scene, write_layers
@@ -83,7 +84,7 @@ def write_demo_scene(spec: SceneSpec, folder: str | Path) -> DemoFiles:
     OutputExistsError
         The folder already holds this scene; `remove_demo_scenes` clears it.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     scene_files = claim_scene(spec, folder)
     ground = make_ground(spec.ground_spec)
     scene = make_scene(spec, ground=ground)
@@ -105,7 +106,7 @@ def write_demo_scene(spec: SceneSpec, folder: str | Path) -> DemoFiles:
 
 def remove_demo_scenes(folder: str | Path) -> None:
     """Remove the scenes of earlier runs and their catalog, finished or not, and nothing else that was put there."""
-    folder = Path(folder)
+    folder = local_path(folder)
     for description in folder.glob("????????_??????_????_scene.json"):
         for resolution in DEM_RESOLUTIONS_M:
             image_id = description.name.removesuffix("_scene.json")
