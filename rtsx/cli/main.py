@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments
         What follows the word `rtsx`; None for the process's own.
     """
-    given = [_named(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken from anywhere, because it is wanted when a long line has just failed, at whose end it is easiest to add.
     debug = "--debug" in given
     if debug:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> None:
     try:
-        get_command(app).main(args=[word for word in given if word != "--debug"], prog_name="rtsx")
+        get_command(app).main(args=[_named(word) for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
             warn(f"Not all could be printed to standard output: {out.failure}. The work itself is not concerned.")
