@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
@@ -21,7 +22,7 @@ from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
 from rtsx.storage import absolute
 
-__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window"]
+__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window", "require_raster"]
 
 _READ_ATTEMPTS = 3
 """Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
@@ -134,6 +135,22 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
             f"{name} cannot be opened as a raster: {error}.{hint} Check the path, and the file with gdalinfo; "
             "a truncated download has to be fetched again."
         ) from error
+
+
+def require_raster(path: str | PathLike[str]) -> None:
+    """Refuse a file that is no raster, or that ends before its last pixel.
+
+    Raises
+    ------
+    CubeError
+        It cannot be opened, or its last pixel cannot be read.
+    """
+    with suppress(NotGeoreferencedWarning):  # where the caller made it an error; a raster it is
+        try:
+            with rasterio.Env(**_options(str(path))), rasterio.open(path) as file:
+                file.read(window=Window(file.width - 1, file.height - 1, 1, 1))
+        except RasterioError as error:
+            raise CubeError(f"{path} is no whole raster: {error}. Fetch it again.") from error
 
 
 def read_overview_shape(path: str, overview: int) -> tuple[int, int]:

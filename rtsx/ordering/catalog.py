@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shapely.geometry import mapping, shape
@@ -10,13 +11,15 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.item import time_of
-from rtsx.errors import OrderError
+from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.checksum import checksum_of
 from rtsx.ordering.provider import RemoteFile
 from rtsx.storage import staged
 
-__all__ = ["register_collection", "register_item", "registered", "require_collection"]
+__all__ = ["COLLECTION", "is_raster", "register_collection", "register_item", "registered", "require_collection"]
 
+COLLECTION = "collection.json"
+"""Name of the document of the whole catalog, beside the folders of its scenes."""
 _RASTERS = {".tif", ".tiff", ".jp2"}
 _EXTENSIONS = {
     "file:": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
@@ -27,6 +30,11 @@ _EXTENSIONS = {
 }
 _STRUCTURE = {"self", "root", "parent", "collection", "item", "items"}
 """Links that say where an item lies in its old catalog."""
+
+
+def is_raster(name: str) -> bool:
+    """Whether a file has to be a raster, by its name."""
+    return PurePosixPath(name).suffix.lower() in _RASTERS
 
 
 def registered(folder: Path) -> dict[str, Path]:
@@ -84,6 +92,7 @@ def register_item(
         **described,
         "type": "Feature",
         "collection": collection,
+        "properties": dict(described["properties"]),
         "geometry": mapping(geometry),
         "bbox": list(geometry.bounds),
         "assets": assets,
@@ -103,7 +112,7 @@ def register_collection(folder: Path, collection: str, *, description: str) -> P
     OrderError
         There are no items in the folder.
     """
-    path = folder / "collection.json"
+    path = folder / COLLECTION
     while True:
         known = registered(folder)
         items = [json.loads(item.read_text()) for item in known.values()]
@@ -122,7 +131,7 @@ def require_collection(folder: Path, collection: str) -> None:
     OrderError
         It does.
     """
-    path = folder / "collection.json"
+    path = folder / COLLECTION
     if not path.exists():
         return
     try:
@@ -167,8 +176,9 @@ def _asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, A
     asset["file:checksum"] = checksum.multihash
     if "type" not in told and file.media_type:
         asset["type"] = file.media_type
-    if path.suffix.lower() in _RASTERS:
-        asset |= _raster(read_header(path), told)
+    if is_raster(file.name):
+        with suppress(CubeError):  # one that does not say where it lies, such as a preview: it is registered as it is
+            asset |= _raster(read_header(path), told)
     return asset
 
 

@@ -4,23 +4,30 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
 from shapely import to_wkb
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError
-from rtsx.ordering.catalog import register_collection, register_item, registered, require_collection
+from rtsx.errors import OrderError, RtsxError
+from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered, require_collection
 from rtsx.ordering.ledger import Entry, Ledger, locked
 from rtsx.ordering.plan import OrderPlan
 from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
 from rtsx.ordering.transfer import Advance, fetch_files
 
 __all__ = ["Fetched", "fetch_order", "order_status", "planned_batches", "submit_order"]
+
+_LONGEST_NAME_BYTES = 220
+"""Bytes of a name at most: file systems take 255, and what is not yet complete has a longer one."""
+
+_OF_ONE_ITEM = (RtsxError, ShapelyError, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What an odd item, or the file system because of it, may raise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +37,7 @@ class Fetched:
     scenes: tuple[str, ...]
     """Scenes that are in the folder now and were not before."""
     failures: dict[str, OrderError]
-    """Files that could not be fetched, by ``<scene id>/<name>``."""
+    """What could not be fetched or registered, by ``<scene id>/<name>`` or scene."""
     waiting: int
     """Orders that the provider still works on."""
     lost: tuple[str, ...]
@@ -154,7 +161,7 @@ def fetch_order(
     Raises
     ------
     OrderError
-        The provider cannot be asked, names a file that would leave the folder, or the folder holds another collection.
+        The provider cannot be asked, or the folder holds another collection.
     """
     require_collection(folder, collection)
     failures: dict[str, OrderError] = {}
@@ -167,15 +174,16 @@ def fetch_order(
             answer = provider.look(_batch(entry, clip), entry.order_id)
             entry = _answered(entry, answer)
             if not entry.waiting:
-                starting([file for file in answer.files if file.scene_id not in registered(folder)])
-                wrong = fetch_files(_missing(answer, folder), folder, parallel=parallel, advance=advance, pause=pause)
-                if wrong:  # once more with fresh links, because those of a long fetch run out
+                files, wrong = _missing(answer, folder)
+                starting(files)
+                if fetch_files(files, folder, parallel=parallel, advance=advance, pause=pause):
+                    # once more with fresh links, because those of a long fetch run out
                     answer = provider.look(_batch(entry, clip), entry.order_id)
-                    wrong = fetch_files(
-                        _missing(answer, folder), folder, parallel=parallel, advance=advance, pause=pause
-                    )
+                    files, wrong = _missing(answer, folder)
+                    wrong |= fetch_files(files, folder, parallel=parallel, advance=advance, pause=pause)
+                new, unregistered = _registered(provider, files, folder, failed=wrong, collection=collection, clip=clip)
+                wrong |= unregistered
                 failures |= wrong
-                new = _registered(provider, answer, folder, failed=wrong, collection=collection, clip=clip)
                 arrived += new
                 complete = set(registered(folder)) & set(entry.scenes)
                 entry = replace(entry, delivered=tuple(sorted(complete)), fetched=not wrong)
@@ -191,41 +199,62 @@ def fetch_order(
     )
 
 
-def _missing(answer: Answer, folder: Path) -> list[RemoteFile]:
-    """Files of scenes that are not registered yet."""
+def _missing(answer: Answer, folder: Path) -> tuple[list[RemoteFile], dict[str, OrderError]]:
+    """Files of scenes that are not registered yet, and what keeps other scenes from being fetched."""
     known = registered(folder)
+    files, faults = [], dict(answer.faults)
     for file in answer.files:
-        for part in (file.scene_id, file.name):
-            if not part or part in (".", "..") or "/" in part or "\\" in part:
-                raise OrderError(f"The provider names a file {part!r}, which would leave the folder. Report it there.")
-    # A file that is called like the item would be taken for it.
-    return [
-        replace(file, name=f"asset_{file.name}") if file.name == f"{file.scene_id}.json" else file
-        for file in answer.files
-        if file.scene_id not in known
-    ]
+        wrong = _no_name(file.scene_id) or _no_name(file.name)
+        if file.scene_id == COLLECTION:
+            wrong = "is what the catalog's own document is called"
+        if wrong:
+            faults[file.scene_id] = OrderError(
+                f"The provider names a file {file.name!r} of scene {file.scene_id!r}; one of these names {wrong}. Report it there."
+            )
+        elif file.scene_id not in known:
+            # A file that is called like the item would be taken for it, and hidden ones are those that are not yet complete.
+            is_ours = file.name == f"{file.scene_id}.json" or file.name.startswith(".")
+            files.append(replace(file, name=f"asset_{file.name}") if is_ours else file)
+    return [file for file in files if file.scene_id not in faults], faults
+
+
+def _no_name(part: str) -> str:
+    """Why a text cannot be the name of a file or folder; empty where it can."""
+    if not part or part in (".", "..") or "/" in part or "\\" in part:
+        return "would leave the folder"
+    if not part.isprintable():
+        return "has characters that names of files cannot have"
+    return f"is longer than {_LONGEST_NAME_BYTES} bytes" if len(part.encode()) > _LONGEST_NAME_BYTES else ""
 
 
 def _registered(
     provider: Provider,
-    answer: Answer,
+    files: Sequence[RemoteFile],
     folder: Path,
     *,
-    failed: dict[str, OrderError],
+    failed: Mapping[str, OrderError],
     collection: str,
     clip: BaseGeometry | None,
-) -> list[str]:
-    """Write the items of scenes whose files are all there."""
-    done = []
-    missing = sorted(_missing(answer, folder), key=lambda file: (file.scene_id, file.asset))
-    for scene, group in groupby(missing, key=lambda file: file.scene_id):
-        files = list(group)
-        if any(f"{scene}/{file.name}" in failed for file in files):
+) -> tuple[list[str], dict[str, OrderError]]:
+    """Write the items of scenes whose files are all there; and what kept others from that, by scene."""
+    done, faults = [], {}
+    ordered = sorted(files, key=lambda file: (file.scene_id, file.asset))
+    for scene, group in groupby(ordered, key=lambda file: file.scene_id):
+        own = list(group)
+        if any(f"{scene}/{file.name}" in failed for file in own):
             continue
-        described = provider.describe(scene, [folder / scene / file.name for file in files])
-        register_item(folder, described, files, collection=collection, clip=clip)
-        done.append(scene)
-    return done
+        try:
+            described = provider.describe(scene, [folder / scene / file.name for file in own])
+            register_item(folder, described, own, collection=collection, clip=clip)
+        except _OF_ONE_ITEM as error:
+            faults[scene] = OrderError(
+                f"Scene {scene!r} is there, but its item cannot be written: {error}. Report it to the provider; the others are "
+                "not concerned."
+            )
+            faults[scene].__cause__ = error
+        else:
+            done.append(scene)
+    return done, faults
 
 
 def _answered(entry: Entry, answer: Answer) -> Entry:

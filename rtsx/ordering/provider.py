@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
+from rtsx.errors import OrderError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.scene import Scene
 
@@ -63,6 +64,8 @@ class Answer:
     """The provider's own words, and why it failed."""
     files: tuple[RemoteFile, ...] = ()
     """What can be fetched; only for *success* and *partial*."""
+    faults: Mapping[str, OrderError] = field(default_factory=dict)
+    """Why files of a scene cannot be named, by scene; the other scenes are not concerned."""
 
 
 class Provider(Protocol):

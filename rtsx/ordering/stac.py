@@ -1,5 +1,6 @@
 """Scenes and files from a STAC API or a static catalog, where ordering is downloading."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +13,7 @@ from rtsx.cube.stac.footprint import item_footprint
 from rtsx.cube.stac.hrefs import asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
 from rtsx.cube.stac.sentinel2 import newest_processing
-from rtsx.errors import OrderError
+from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.documents import StacDocuments
 from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
@@ -59,10 +60,24 @@ class StacProvider:
         """The files of the batch's items, with links as fresh as the catalog gives them."""
         items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
         self._items |= items
-        files = [file for scene in batch.scene_ids if scene in items for file in self._files(items[scene])]
+        files: list[RemoteFile] = []
+        faults: dict[str, OrderError] = {}
+        for scene in items:
+            try:
+                files += self._files(items[scene])
+            except (CubeError, OrderError) as error:
+                faults[scene] = OrderError(f"Scene {scene!r} cannot be fetched: {error}")
+        if items and len(faults) == len(items):  # then it is rather the order that is wrong
+            raise OrderError("\n".join(map(str, [*faults.values()][:5])))
         gone = [scene for scene in batch.scene_ids if scene not in items]
         message = f"no longer in the catalog: {', '.join(gone[:5])}" if gone else ""
-        return Answer(order_id=order_id, state="partial" if gone else "success", message=message, files=tuple(files))
+        return Answer(
+            order_id=order_id,
+            state="partial" if gone else "success",
+            message=message,
+            files=tuple(files),
+            faults=faults,
+        )
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
         """The item as `look` has found it; see `Provider`."""
@@ -115,17 +130,36 @@ def scene_of(item: Mapping[str, Any]) -> Scene:
 
 def _file(item: Mapping[str, Any], key: str, *, href: str, headers: Mapping[str, str]) -> RemoteFile:
     asset = item["assets"][key]
-    checksum = asset.get("file:checksum")
+    try:
+        size, checksum = _size(asset.get("file:size")), asset.get("file:checksum")
+        known = None if checksum is None else Checksum.from_multihash(checksum)
+    except OrderError as error:
+        raise OrderError(f"Asset {key!r}: {error} Correct the item, or name other assets in assets.") from error
     return RemoteFile(
         scene_id=str(item["id"]),
         asset=key,
         name=PurePosixPath(urlsplit(asset["href"]).path).name or key,
         href=href,
-        size=asset.get("file:size"),
-        checksum=Checksum.from_multihash(checksum) if checksum else None,
+        size=size,
+        checksum=known,
         media_type=asset.get("type"),
         headers=headers,
     )
+
+
+def _size(stated: object) -> int | None:
+    """Bytes that an item states, also as text.
+
+    Raises
+    ------
+    OrderError
+        They are no number of bytes.
+    """
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not re.fullmatch(r"\d+", str(stated)):
+        raise OrderError(f"file:size is a number of bytes; got {stated!r}.")
+    return int(str(stated))
 
 
 def _fields(file: RemoteFile) -> dict[str, Any]:

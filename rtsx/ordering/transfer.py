@@ -1,5 +1,6 @@
 """Files from anywhere to a folder: complete, checked, and under their names only then."""
 
+import errno
 import os
 import shutil
 import time
@@ -7,12 +8,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import fsspec
 
-from rtsx.errors import OrderError
+from rtsx.cube.rasterio import require_raster
+from rtsx.errors import CubeError, OrderError
+from rtsx.ordering.catalog import is_raster
 from rtsx.ordering.checksum import checksum_of
 from rtsx.ordering.provider import RemoteFile
 from rtsx.ordering.requests import HttpError, Stream, open_http
@@ -25,6 +29,8 @@ Advance = Callable[[RemoteFile, int], None]
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
 _CHUNK_BYTES = 1 << 20
+_LARGEST_UNSTATED_BYTES = 20_000_000_000
+"""Bytes of a file of which neither the item nor the server says how large it is; scenes of satellites have a few GB."""
 
 
 def fetch_files(
@@ -68,7 +74,7 @@ def fetch_file(
     advance: Advance = lambda file, count: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Fetch one file; it has its name when it is complete and adds up.
+    """Fetch one file; it has its name when it is complete and adds up, and a raster opens. What is there and does not is fetched anew.
 
     Until then it is a hidden file beside it, which a later call goes on from if the server still has the same content.
     Failures that may pass are tried five times, with growing pauses or as long as the server asks for.
@@ -78,7 +84,7 @@ def fetch_file(
     OrderError
         It cannot be had, or is not what the provider says it is.
     """
-    if target.exists():
+    if target.exists() and not _wrong(file, target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     draft, version = (target.with_name(f".{target.name}.{ending}") for ending in ("partial", "version"))
@@ -124,7 +130,8 @@ def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) 
         shutil.copyfile(url2pathname(parts.path) if parts.scheme else file.href, draft)
     else:
         with fsspec.open(file.href, "rb") as source, draft.open("wb") as sink:
-            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+            _write(file, sink, iter(lambda: source.read(_CHUNK_BYTES), b""), size=None, advance=advance)
+        return
     advance(file, draft.stat().st_size)
 
 
@@ -150,19 +157,52 @@ def _append(file: RemoteFile, draft: Path, version: Path, *, stream: Stream, adv
         # After the old content is gone, because a version must never stand beside content of another one.
         version.write_text(stream.version)
         advance(file, stream.start)
-        for chunk in stream.chunks:
-            sink.write(chunk)
-            advance(file, len(chunk))
+        _write(file, sink, stream.chunks, size=stream.size, advance=advance)
         arrived = sink.tell()
-    if stream.size is not None and arrived < stream.size:
+    if arrived < (stream.size or 0) and (file.size is None or arrived <= file.size):
         raise HttpError(f"{file.name} broke off after {arrived} of {stream.size} bytes", passing=True)
 
 
+def _write(file: RemoteFile, sink: BinaryIO, chunks: Iterable[bytes], *, size: int | None, advance: Advance) -> None:
+    """Append what arrives, and no more than what provider or server have stated."""
+    stated = file.size if file.size is not None else size
+    free = shutil.disk_usage(Path(sink.name).parent).free
+    if stated is not None and stated - sink.tell() > free:
+        raise OSError(errno.ENOSPC, f"it has {stated:,} bytes, and {free:,} are free in {Path(sink.name).parent}")
+    for chunk in chunks:
+        sink.write(chunk)
+        advance(file, len(chunk))
+        if stated is None and sink.tell() > _LARGEST_UNSTATED_BYTES:
+            raise OSError(
+                f"neither item nor server state its size, and it has more than {_LARGEST_UNSTATED_BYTES:,} bytes, which is "
+                "the limit then; ask the provider for file:size"
+            )
+        if stated is not None and sink.tell() > stated:
+            return  # what it has too much is found when it is checked
+
+
 def _wrong(file: RemoteFile, draft: Path) -> str:
-    """How a draft differs from what the provider says; empty where it does not."""
+    """How a draft differs from what the provider says, or from a raster; empty where it does not."""
     size = draft.stat().st_size
     if file.size is not None and size != file.size:
-        return f"it has {size} bytes instead of {file.size}"
+        return f"it has {size if size < file.size else 'more'} bytes instead of {file.size}"
     if file.checksum is not None and (found := checksum_of(draft, file.checksum.algorithm)) != file.checksum:
         return f"its {found.algorithm} is {found.digest} instead of {file.checksum.digest}"
+    with draft.open("rb") as opened:
+        beginning = opened.read(512).decode(errors="replace").strip()
+    if beginning.lower().startswith(("<!doctype html", "<html")) and not _is_page(file):
+        return (
+            f"it is a web page that begins with {beginning[:80]!r}, as servers send it to those who have not logged in (give "
+            "credentials in access: headers:)"
+        )
+    if is_raster(file.name):
+        try:
+            require_raster(draft)
+        except CubeError as error:
+            return f"it is no whole raster: {str(error.__cause__ or error).rstrip('.')}"
     return ""
+
+
+def _is_page(file: RemoteFile) -> bool:
+    """Whether a file is a web page, and not what a server sends instead of it."""
+    return "html" in (file.media_type or "") or file.name.lower().endswith((".html", ".htm"))

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class FileServer:
         """Path, range and headers of each request."""
         self.tagged = True
         """Whether answers have an ETag."""
+        self.sized = True
+        """Whether answers say how long they are; else they end with the connection."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -24,6 +27,10 @@ class FileServer:
 
             def log_message(self, *_: object) -> None:
                 pass
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # whoever has enough hangs up
+                    super().handle()
 
             def do_GET(self) -> None:
                 server.answer(self)
@@ -59,7 +66,10 @@ class FileServer:
         request.send_response(206 if (start, stop) != (0, len(data)) else 200)
         if self.tagged:
             request.send_header("ETag", tag)
-        request.send_header("Content-Length", str(stop - start))
+        if self.sized:
+            request.send_header("Content-Length", str(stop - start))
+        else:
+            request.send_header("Connection", "close")
         if (start, stop) != (0, len(data)):
             request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
         request.end_headers()

@@ -197,20 +197,60 @@ class Odd:
         return {"id": scene_id, "geometry": geometry, "properties": {"datetime": "2024-07-01T00:00:00Z"}}
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/b", "..", ""])
-def test_a_name_that_leaves_the_folder_is_refused(ledger, tmp_path, name):
-    Ledger((Entry(name="n", scenes={"s": 1.0}, submitted="", state="queued", order_id="1"),)).save(ledger)
-    odd = Odd((RemoteFile(scene_id="s", asset="a", name=name, href="x"),))
-    with pytest.raises(OrderError, match="would leave the folder"):
-        fetched(odd, ledger, tmp_path / "out")
+def _ledger_of(path, *scenes):
+    entry = Entry(name="n", scenes=dict.fromkeys(scenes, 1.0), submitted="", state="queued", order_id="1")
+    Ledger((entry,)).save(path)
 
 
-def test_a_file_called_like_the_item_does_not_pass_for_it(ledger, tmp_path):
-    (tmp_path / "s.json").write_text("{}")
-    Ledger((Entry(name="n", scenes={"s": 1.0}, submitted="", state="queued", order_id="1"),)).save(ledger)
-    odd = Odd((RemoteFile(scene_id="s", asset="a", name="s.json", href=str(tmp_path / "s.json")),))
+ODD = ["../evil", "a/b", "..", "", "a\0b", "a\nb", "\ud800", "x" * 300, "ж" * 120]
+
+
+@pytest.mark.parametrize(
+    ("scene", "name"), [("s", name) for name in ODD] + [(name, "n") for name in [*ODD, "collection.json"]]
+)
+def test_a_name_that_cannot_be_one_stops_nothing_else(ledger, tmp_path, scene, name):
+    (tmp_path / "data").write_text("x")
+    _ledger_of(ledger, scene, "good")
+    files = [RemoteFile(scene_id=scene, asset=key, name=name, href=str(tmp_path / "data")) for key in "ab"]
+    files.append(RemoteFile(scene_id="good", asset="a", name="data", href=str(tmp_path / "data")))
+    done = fetched(Odd(tuple(files)), ledger, tmp_path / "out")
+    assert done.scenes == ("good",)
+    assert list(done.failures) == [scene]
+    assert "one of these names" in str(done.failures[scene])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good", "collection.json"}
+    assert not Ledger.load(ledger).entries[0].fetched
+
+
+@pytest.mark.parametrize("name", ["s.json", ".data.partial", ".data.version"])
+def test_no_file_passes_for_one_of_ours(ledger, tmp_path, name):
+    (tmp_path / "data").write_text("{}")
+    _ledger_of(ledger, "s")
+    names = {"a": "data", "b": name}
+    odd = Odd(
+        tuple(RemoteFile(scene_id="s", asset=key, name=one, href=str(tmp_path / "data")) for key, one in names.items())
+    )
     assert fetched(odd, ledger, tmp_path / "out").scenes == ("s",)
-    assert {path.name for path in (tmp_path / "out" / "s").iterdir()} == {"s.json", "asset_s.json"}
+    assert {path.name for path in (tmp_path / "out" / "s").iterdir()} == {"s.json", "data", f"asset_{name}"}
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"geometry": None}, {"geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}}, {"properties": [1]}]
+)
+def test_an_item_that_cannot_be_written_stops_nothing_else(ledger, tmp_path, item):
+    (tmp_path / "data").write_text("x")
+    _ledger_of(ledger, "bad", "good")
+    odd = Odd(
+        tuple(RemoteFile(scene_id=one, asset="a", name="data", href=str(tmp_path / "data")) for one in ("bad", "good"))
+    )
+    right = odd.describe
+    odd.describe = lambda scene, files: (
+        {**right(scene, files), **(item or {"id": None})} if scene == "bad" else right(scene, files)
+    )
+    if not item:
+        odd.describe = lambda scene, files: {} if scene == "bad" else right(scene, files)
+    done = fetched(odd, ledger, tmp_path / "out")
+    assert (done.scenes, list(done.failures)) == (("good",), ["bad"])
+    assert "'bad' is there, but its item cannot be written" in str(done.failures["bad"])
 
 
 def test_a_ledger_comes_back_equal_and_a_damaged_one_is_no_empty_one(ledger):
