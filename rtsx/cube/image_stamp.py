@@ -13,7 +13,7 @@ import requests
 from rtsx.cube.image import AssetBands, Image
 from rtsx.storage import is_url, local_path
 
-__all__ = ["image_stamp", "remote_state"]
+__all__ = ["address_of", "image_stamp", "remote_state"]
 
 _ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
 """Root metadata of a Zarr store, the one that says most first; writers change it with the content, or should."""
@@ -88,12 +88,12 @@ def remote_state(image: Image) -> str:
     Asks for the head of every file behind a URL whose item gives no checksum.
     """
     hrefs = {bands.href for bands in image.bands.values() if not _is_checksum(bands.stamp) and bands.opener != "zarr"}
-    addresses = sorted(address for address in map(_address, hrefs) if is_url(address))
+    addresses = sorted(address for address in map(address_of, hrefs) if is_url(address))
     states = [_head(address) for address in addresses]
     return sha256(json.dumps(states).encode()).hexdigest()[:32] if addresses and all(states) else ""
 
 
-def _address(href: str) -> str:
+def address_of(href: str) -> str:
     """The URL that GDAL's names for remote files stand for."""
     return href.removeprefix("/vsicurl/").replace("/vsis3/", "s3://", 1)
 

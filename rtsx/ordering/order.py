@@ -11,23 +11,19 @@ from itertools import groupby
 from pathlib import Path
 
 from shapely import to_wkb
-from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError, RtsxError
+from rtsx.errors import OrderError
 from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered, require_collection
 from rtsx.ordering.ledger import Entry, Ledger, locked
 from rtsx.ordering.plan import OrderPlan
-from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Provider, RemoteFile
 from rtsx.ordering.transfer import Advance, fetch_files
 
 __all__ = ["Fetched", "fetch_order", "order_status", "planned_batches", "submit_order"]
 
 _LONGEST_NAME_BYTES = 220
 """Bytes of a name at most: file systems take 255, and what is not yet complete has a longer one."""
-
-_OF_ONE_ITEM = (RtsxError, ShapelyError, OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What an odd item, or the file system because of it, may raise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +242,7 @@ def _registered(
         try:
             described = provider.describe(scene, [folder / scene / file.name for file in own])
             register_item(folder, described, own, collection=collection, clip=clip)
-        except _OF_ONE_ITEM as error:
+        except OF_ONE_ITEM as error:
             faults[scene] = OrderError(
                 f"Scene {scene!r} is there, but its item cannot be written: {error}. Report it to the provider; the others are "
                 "not concerned."

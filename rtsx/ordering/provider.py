@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
-from rtsx.errors import OrderError
+from rtsx.errors import OrderError, RtsxError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.scene import Scene
 
-__all__ = ["Answer", "Batch", "Provider", "RemoteFile", "State"]
+__all__ = ["OF_ONE_ITEM", "Answer", "Batch", "Provider", "RemoteFile", "State"]
+
+OF_ONE_ITEM = (RtsxError, ShapelyError, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What one odd item, or the file system because of it, may raise: it concerns no other."""
 
 State = Literal["submitting", "queued", "running", "success", "partial", "failed", "cancelled"]
 """Life of an order: the words of Planet's Orders API, and *submitting* for what may or may not have reached the provider."""

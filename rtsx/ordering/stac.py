@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.cube.image_stamp import address_of
 from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import item_footprint
 from rtsx.cube.stac.hrefs import asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
 from rtsx.cube.stac.sentinel2 import newest_processing
-from rtsx.errors import CubeError, OrderError
+from rtsx.errors import OrderError
 from rtsx.ordering.checksum import Checksum
 from rtsx.ordering.documents import StacDocuments
-from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Provider, RemoteFile
 from rtsx.ordering.scene import Scene
 
 __all__ = ["StacProvider"]
@@ -60,15 +61,20 @@ class StacProvider:
         """The files of the batch's items, with links as fresh as the catalog gives them."""
         items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
         self._items |= items
+        unknown = [key for key in self._assets if items and all(key not in item["assets"] for item in items.values())]
+        if unknown:
+            raise OrderError(
+                f"No item has assets {unknown}; {item_name(next(iter(items.values())))} has "
+                f"{sorted(next(iter(items.values()))['assets'])}. Name others in assets."
+            )
         files: list[RemoteFile] = []
         faults: dict[str, OrderError] = {}
-        for scene in items:
+        for scene, item in items.items():
             try:
-                files += self._files(items[scene])
-            except (CubeError, OrderError) as error:
+                files += self._files(item)
+            except OF_ONE_ITEM as error:
                 faults[scene] = OrderError(f"Scene {scene!r} cannot be fetched: {error}")
-        if items and len(faults) == len(items):  # then it is rather the order that is wrong
-            raise OrderError("\n".join(map(str, [*faults.values()][:5])))
+                faults[scene].__cause__ = error
         gone = [scene for scene in batch.scene_ids if scene not in items]
         message = f"no longer in the catalog: {', '.join(gone[:5])}" if gone else ""
         return Answer(
@@ -87,13 +93,13 @@ class StacProvider:
         missing = [key for key in self._assets if key not in item["assets"]]
         if missing:
             raise OrderError(
-                f"Item {item_name(item)} has assets {sorted(item['assets'])}; {missing} were asked for. Name others in assets."
+                f"Item {item_name(item)} has assets {sorted(item['assets'])}; {missing} are wanted too. Name others in assets."
             )
         files = [
             _file(item, key, href=href, headers=self._documents.headers_for(href))
             for key in item["assets"]
             if not self._assets or key in self._assets
-            for href in [self._signed(asset_href(item, key))]
+            for href in [self._signed(address_of(asset_href(item, key)))]
         ]
         taken: set[str] = set()
         for index, file in enumerate(files):

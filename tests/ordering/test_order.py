@@ -1,6 +1,7 @@
 """From a catalog of files to a catalog of one's own."""
 
 import json
+import re
 from datetime import date
 
 import pytest
@@ -96,7 +97,7 @@ def test_only_the_assets_that_are_wanted(make_catalog, ledger, tmp_path):
     scene = ordered(provider, ledger).chosen[0].scene.id
     fetched(provider, ledger, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out" / scene).iterdir()} == {"image.tif", f"{scene}.json"}
-    with pytest.raises(OrderError, match=r"\['swir'\] were asked for"):
+    with pytest.raises(OrderError, match=r"No item has assets \['swir'\]; s"):
         ordered(StacProvider(documents, assets=["swir"]), tmp_path / "other.json")
 
 
@@ -195,6 +196,55 @@ class Odd:
     def describe(self, scene_id, files):
         geometry = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
         return {"id": scene_id, "geometry": geometry, "properties": {"datetime": "2024-07-01T00:00:00Z"}}
+
+
+@pytest.mark.parametrize(
+    ("asset", "told"),
+    [
+        ({"href": "file:///etc/hostname"}, "is no address on a server"),
+        ({"href": "../../../../etc/hostname"}, None),
+        ({"href": None}, "has no href"),
+        ({"file:size": "many"}, "file:size is a number of bytes; got 'many'"),
+        ({"file:size": -1}, "file:size is a number of bytes; got -1"),
+        ({"file:size": True}, "file:size is a number of bytes"),
+        ({"file:checksum": "zz"}, "'zz' is no checksum"),
+        ({"file:checksum": 5}, "'5' is no checksum|5 is no checksum"),
+        ([1], "cannot be fetched"),
+        (None, "cannot be fetched"),
+    ],
+)
+def test_an_odd_item_of_a_catalog_stops_nothing_else(make_catalog, ledger, tmp_path, file_server, asset, told):
+    folder = make_catalog(folder=file_server.folder / "c", href=f"{file_server.url}/c")
+    provider = StacProvider(StaticCatalog(f"{file_server.url}/c/catalog.json"))
+    bad, *good = [one.scene.id for one in ordered(provider, ledger).chosen]
+    path = folder / bad / f"{bad}.json"
+    item = json.loads(path.read_text())
+    item["assets"]["image"] = {**item["assets"]["image"], **asset} if isinstance(asset, dict) else asset
+    path.write_text(json.dumps(item))
+    done = fetched(provider, ledger, tmp_path / "out")
+    assert set(done.scenes) == set(good)
+    assert [name.split("/")[0] for name in done.failures] == [bad]
+    assert told is None or re.search(told, str(*done.failures.values()))
+    assert not (tmp_path / "out" / bad).exists() or not any((tmp_path / "out" / bad).glob("*host*"))
+    assert Ledger.load(ledger).lost == set()  # it comes when it is mended
+
+
+def test_a_login_page_concerns_one_scene_until_the_file_comes(make_catalog, ledger, tmp_path, file_server):
+    folder = make_catalog(folder=file_server.folder / "c", href=f"{file_server.url}/c")
+    provider = StacProvider(StaticCatalog(f"{file_server.url}/c/catalog.json"))
+    bad, *good = sorted(one.scene.id for one in ordered(provider, ledger).chosen)
+    for path in (folder / bad).glob("s*.json"):
+        item = json.loads(path.read_text())
+        del item["assets"]["image"]["file:size"], item["assets"]["image"]["file:checksum"]
+        path.write_text(json.dumps(item))
+    whole = (folder / bad / "image.tif").read_bytes()
+    (folder / bad / "image.tif").write_bytes(b"<html>please log in</html>")
+    done = fetched(provider, ledger, tmp_path / "out")
+    assert (sorted(done.scenes), list(done.failures)) == (good, [f"{bad}/image.tif"])
+    (tmp_path / "out" / bad / "image.tif").write_bytes(b"<html>please log in</html>")  # as an earlier rtsx left it
+    (folder / bad / "image.tif").write_bytes(whole)
+    assert fetched(provider, ledger, tmp_path / "out").scenes == (bad,)
+    assert (tmp_path / "out" / bad / "image.tif").read_bytes() == whole
 
 
 def _ledger_of(path, *scenes):

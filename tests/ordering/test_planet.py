@@ -16,8 +16,8 @@ from planet_auth import AuthException  # noqa: F401 - part of the extra
 from rtsx.cube.image import Wanted
 from rtsx.cube.source import Period
 from rtsx.cube.stac import StacCatalog
-from rtsx.errors import OrderError
-from rtsx.ordering import select_scenes
+from rtsx.errors import CubeError, OrderError
+from rtsx.ordering import Batch, select_scenes
 from rtsx.ordering.ledger import Ledger
 from rtsx.ordering.order import fetch_order, order_status, submit_order
 from rtsx.ordering.planet import PlanetProvider
@@ -95,6 +95,25 @@ def test_an_order_says_bundle_tools_and_type(provider, server, plan, ledger):
     assert [list(tool) for tool in order["tools"]] == [["clip"]]
     assert order["order_type"] == "partial"
     assert order["name"].startswith("banks-island-")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_the_key_goes_to_planet_only(provider, server, plan, ledger, tmp_path, file_server, manifest):
+    entry = submit_order(plan, provider, ledger, name="banks").entries[0]
+    server.finish(manifest=manifest)
+    for order in server.orders.values():
+        for result in order["_links"]["results"]:
+            result["location"] = f"{file_server.url}/{result['name']}"
+    if manifest:
+        with pytest.raises(OrderError, match=r"manifest is at 127\.0\.0\.1:\d+, not at http"):
+            fetched(provider, ledger, tmp_path / "scenes")
+    else:
+        assert fetched(provider, ledger, tmp_path / "scenes").failures
+    assert not any("Authorization" in headers for _, _, headers in file_server.asked)
+    for order in server.orders.values():
+        order["_links"]["results"][0]["location"] = "file:///etc/hostname"
+    with pytest.raises(CubeError, match="is no address on a server"):
+        provider.look(Batch(name=entry.name, scene_ids=tuple(entry.scenes)), entry.order_id)
 
 
 def test_from_plan_to_a_catalog_that_cubes_read(provider, server, plan, ledger, tmp_path):
