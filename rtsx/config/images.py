@@ -4,13 +4,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rtsx.config.strict import FilePath, Names, Strict
 from rtsx.cube.files import FileImages, StoreImages
 from rtsx.cube.stac import Access, ItemTable, StacCatalog, StacSearch
+from rtsx.cube.stac.hrefs import SIGNER_GROUP, Signer, check_signer
+from rtsx.errors import ConfigError
 
-__all__ = ["AccessConfig", "CatalogConfig", "FilesConfig", "ItemsConfig", "StacConfig", "StoreConfig"]
+__all__ = ["AccessConfig", "CatalogConfig", "FilesConfig", "ItemsConfig", "SignerName", "StacConfig", "StoreConfig"]
+
+
+SignerName = Annotated[str, AfterValidator(lambda name: check_signer(name).name)]
+"""Name of a signing hook: ``planetary-computer``, or that of an installed package."""
 
 
 class AccessConfig(Strict):
@@ -60,7 +66,7 @@ class StacConfig(Strict):
     """Conditions on properties, such as ``{platform: {eq: sentinel-2a}}``."""
     filter: dict[str, Any] | str | None = None
     """Condition in CQL2."""
-    sign: str | None = None
+    sign: SignerName | None = None
     """Signing hook for the hrefs, such as ``planetary-computer``."""
     page: int = Field(default=100, gt=0)
     """Items per page that the server is asked for."""
@@ -91,10 +97,19 @@ class StacConfig(Strict):
             filter=dict(search.filter) if isinstance(search.filter, Mapping) else search.filter,
             max_cloud_cover=search.max_cloud_cover,
             ids=search.ids,
-            sign=search.sign,
+            sign=_as_name(search.sign),
             page=search.page,
             access=AccessConfig.from_access(search.access),
         )
+
+
+def _as_name(sign: str | Signer | None) -> str | None:
+    if sign is not None and not isinstance(sign, str):
+        raise ConfigError(
+            f"The signing hook {getattr(sign, '__name__', sign)!r} is a function, which no file can name. Register it as an entry "
+            f"point of the group {SIGNER_GROUP!r} in its package, and give its name."
+        )
+    return sign
 
 
 def _as_path(given: object) -> object:
@@ -112,7 +127,7 @@ class CatalogConfig(Strict):
     """Percent under cloud, at most."""
     prefer_local: bool = False
     """Take the file beside the item instead of the stated address, as after a download."""
-    sign: str | None = None
+    sign: SignerName | None = None
     """Signing hook for the hrefs."""
     access: AccessConfig = AccessConfig()
     """Headers, time-outs and retries."""
@@ -136,7 +151,7 @@ class CatalogConfig(Strict):
             collections=catalog.collections,
             max_cloud_cover=catalog.max_cloud_cover,
             prefer_local=catalog.prefer_local,
-            sign=catalog.sign,
+            sign=_as_name(catalog.sign),
             access=AccessConfig.from_access(catalog.access),
         )
 
@@ -150,7 +165,7 @@ class ItemsConfig(Strict):
     """Ids of the collections whose items count; all if left out."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent under cloud, at most."""
-    sign: str | None = None
+    sign: SignerName | None = None
     """Signing hook for the hrefs."""
 
     def source(self) -> ItemTable:
@@ -161,7 +176,10 @@ class ItemsConfig(Strict):
     def from_source(cls, table: ItemTable) -> Self:
         """The config of a table."""
         return cls(
-            path=table.path, collections=table.collections, max_cloud_cover=table.max_cloud_cover, sign=table.sign
+            path=table.path,
+            collections=table.collections,
+            max_cloud_cover=table.max_cloud_cover,
+            sign=_as_name(table.sign),
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.config.images import AccessConfig
+from rtsx.config.images import AccessConfig, SignerName
 from rtsx.config.place import PeriodConfig, RegionConfig
 from rtsx.config.strict import FilePath, Names, Strict, validated
 from rtsx.config.yaml import read_yaml
@@ -67,7 +67,7 @@ class StacOrderConfig(Strict):
     """Ids of the collections to search."""
     assets: Names = ()
     """Assets to fetch; all if left out."""
-    sign: str | None = None
+    sign: SignerName | None = None
     """Signing hook for the hrefs, such as planetary-computer."""
     access: AccessConfig = AccessConfig()
     """Headers, time-outs and retries."""
@@ -85,7 +85,7 @@ class CatalogOrderConfig(Strict):
     """Path or URL of its document."""
     assets: Names = ()
     """Assets to fetch; all if left out."""
-    sign: str | None = None
+    sign: SignerName | None = None
     """Signing hook for the hrefs."""
     access: AccessConfig = AccessConfig()
     """Headers, time-outs and retries."""

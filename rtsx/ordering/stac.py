@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.image_stamp import address_of
 from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.hrefs import asset_href, signer_named
+from rtsx.cube.stac.hrefs import Signer, asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
 from rtsx.cube.stac.sentinel2 import newest_processing
 from rtsx.errors import OrderError
@@ -37,13 +37,15 @@ class StacProvider:
     assets
         Keys of the assets to fetch; empty for all.
     sign
-        Signing hook for the hrefs, see `rtsx.cube.stac.hrefs.signer_named`; None for hrefs that need none.
+        Signing hook for the hrefs, by name or a function, see `rtsx.cube.stac.hrefs.check_signer`; None for hrefs that need none.
     """
 
     batch_size = 500
     can_clip = False
 
-    def __init__(self, documents: StacDocuments, *, assets: Sequence[str] = (), sign: str | None = None) -> None:
+    def __init__(
+        self, documents: StacDocuments, *, assets: Sequence[str] = (), sign: str | Signer | None = None
+    ) -> None:
         self._documents = documents
         self._signed = (lambda href: href) if sign is None else signer_named(sign)
         self._assets = tuple(assets)

@@ -14,7 +14,7 @@ from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.documents import Access, read_document
 from rtsx.cube.stac.footprint import extent_of
-from rtsx.cube.stac.hrefs import absolute_href, beside, located
+from rtsx.cube.stac.hrefs import Signer, absolute_href, beside, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area, selected_images
 from rtsx.errors import CubeError
@@ -48,8 +48,8 @@ class StacCatalog:
     prefer_local: bool = field(default=False, kw_only=True)
     """Take the file that lies beside a local item under an asset's name instead of the address that the item states, as
     after a download."""
-    sign: str | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs, see `signer_named`."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
     access: Access = field(default=Access(), kw_only=True)
     """How a server is asked."""
 

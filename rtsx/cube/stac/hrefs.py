@@ -1,8 +1,8 @@
 """Addresses of assets: made absolute, taken from beside the item, and signed."""
 
-import importlib
 import re
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urljoin, urlsplit
@@ -11,7 +11,17 @@ from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 from rtsx.storage import absolute, is_url, local_path
 
-__all__ = ["SIGNERS", "absolute_href", "asset_href", "base_of", "beside", "located", "signer_named"]
+__all__ = [
+    "SIGNERS",
+    "Signer",
+    "absolute_href",
+    "asset_href",
+    "base_of",
+    "beside",
+    "check_signer",
+    "located",
+    "signer_named",
+]
 
 _REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -21,8 +31,14 @@ _REMOTE_VSI = re.compile(
 )
 """The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
 
+Signer = Callable[[str], str]
+"""A signing hook: from an href to the href that may be read."""
+
 SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
-"""Signing hooks by name: functions from an href to the href that may be read, as ``module:function``."""
+"""Signing hooks by name, as ``module:function``."""
+
+SIGNER_GROUP = "rtsx.signers"
+"""Entry points by which other packages add theirs."""
 
 
 def absolute_href(href: str, base: str | None) -> str:
@@ -115,28 +131,46 @@ def beside(href: str, base: str | None) -> str:
     return str(file.absolute()) if file.is_file() else href
 
 
-def signer_named(name: str) -> Callable[[str], str]:
-    """The signing hook of a name in `SIGNERS`, or of ``module:function``.
+def signer_named(sign: str | Signer) -> Signer:
+    """The signing hook of a name; a function of the caller's own is taken as it is.
 
     Raises
     ------
     CubeError
-        There is none, or the library that has it is not installed.
+        There is none of that name (`check_signer`), or the library that has it is not installed.
     """
-    module, colon, function = SIGNERS.get(name, name).partition(":")
-    if not colon:
-        raise CubeError(
-            f"Known signing hooks are {sorted(SIGNERS)}; got {name!r}. Name one, or give 'module:function'."
-        )
+    if callable(sign):
+        return lambda href: str(sign(href))
+    point = check_signer(sign)
     try:
-        hook = getattr(importlib.import_module(module), function)
+        hook = point.load()
     except (ImportError, AttributeError) as error:
         raise CubeError(
-            f"Signing hook {name!r} needs {function!r} in the module {module!r}, and there: {error}. "
-            f"Install the package that brings it, e.g. pip install {module.split('.')[0].replace('_', '-')}."
+            f"Signing hook {sign!r} needs {point.attr!r} in the module {point.module!r}, and there: {error}. "
+            f"Install the package that brings it, e.g. pip install {point.module.split('.')[0].replace('_', '-')}."
         ) from error
     if not callable(hook):
         raise CubeError(
-            f"Signing hook {name!r} has to be a function from an href to an href; got {type(hook).__name__}."
+            f"Signing hook {sign!r} has to be a function from an href to an href; got {type(hook).__name__}."
         )
     return lambda href: str(hook(href))
+
+
+def check_signer(name: str) -> EntryPoint:
+    """Where the signing hook of a name is; imports nothing.
+
+    Only installed packages name hooks, because a config that named any function would run any code.
+
+    Raises
+    ------
+    CubeError
+        No installed package has one of that name.
+    """
+    known = {point.name: point for point in entry_points(group=SIGNER_GROUP)}
+    known |= {own: EntryPoint(own, value, SIGNER_GROUP) for own, value in SIGNERS.items()}
+    if name not in known:
+        raise CubeError(
+            f"Known signing hooks are {sorted(known)}; got {name!r}. Name one. A package adds its own by an entry point of the "
+            f"group {SIGNER_GROUP!r}; in Python, a function may be given."
+        )
+    return known[name]

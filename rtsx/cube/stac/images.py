@@ -14,7 +14,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.bands import Band, called_alike
 from rtsx.cube.stac.choice import Choice, choose
 from rtsx.cube.stac.footprint import item_footprint, lies_on, with_native_edges
-from rtsx.cube.stac.hrefs import asset_href, signer_named
+from rtsx.cube.stac.hrefs import Signer, asset_href, signer_named
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, stamp_of, sun_of, time_of
 from rtsx.cube.stac.projection import stated_geobox
 from rtsx.cube.stac.sentinel2 import packing_of
@@ -32,7 +32,7 @@ def images_of(
     items: Iterable[ItemDict],
     wanted: Sequence[Wanted],
     *,
-    sign: str | None = None,
+    sign: str | Signer | None = None,
     read_header: Callable[[str], RasterHeader] = read_header,
 ) -> tuple[Image, ...]:
     """Items as images, in their order; `choose` says how an asset and its bands are found.

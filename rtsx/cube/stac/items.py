@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import selected_images
 from rtsx.errors import CubeError
@@ -40,15 +41,15 @@ class StacItems:
     """All of them, as JSON has them."""
     max_cloud_cover: float | None = None
     """Percent under cloud, at most; None for any."""
-    sign: str | None = None
-    """Signing hook for the hrefs, see `signer_named`."""
+    sign: str | Signer | None = None
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
 
     def __init__(
         self,
         items: "Iterable[pystac.Item | dict[str, Any]]",
         *,
         max_cloud_cover: float | None = None,
-        sign: str | None = None,
+        sign: str | Signer | None = None,
     ) -> None:
         object.__setattr__(self, "items", tuple(_plain(item) for item in items))
         object.__setattr__(self, "max_cloud_cover", max_cloud_cover)

@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.documents import Access
+from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
 from rtsx.cube.stac.query import check_query, meets_query
 from rtsx.cube.stac.selection import selected_images
@@ -49,8 +50,8 @@ class StacSearch:
     """Percent under cloud, at most; None for any."""
     ids: tuple[str, ...] = field(default=(), kw_only=True)
     """Ids of the items that count; empty for all."""
-    sign: str | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs, see `signer_named`; called when images are found."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function; called when images are found."""
     access: Access = field(default=Access(), kw_only=True)
     """Headers, time-outs and retries."""
     page: int = field(default=100, kw_only=True)

@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import Period
 from rtsx.cube.stac.footprint import extent_of, item_footprint, raster_footprint
+from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.images import images_of
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, time_of
 from rtsx.cube.stac.sentinel2 import newest_processing
@@ -32,7 +33,7 @@ def selected_images(
     area: BaseGeometry,
     period: Period | None,
     max_cloud_cover: float | None,
-    sign: str | None,
+    sign: str | Signer | None,
 ) -> tuple[Image, ...]:
     """Images of the items that meet area, period and cloud cover, by time and then by id.
 

@@ -7,6 +7,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.pyarrow import table_items
 from rtsx.cube.stac.selection import selected_images
 from rtsx.storage import absolute
@@ -32,8 +33,8 @@ class ItemTable:
     """Ids of the collections whose items count; empty for all."""
     max_cloud_cover: float | None = field(default=None, kw_only=True)
     """Percent under cloud, at most; None for any."""
-    sign: str | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs, see `signer_named`."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""

@@ -1,15 +1,17 @@
 """Addresses."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rtsx
+from rtsx.config.images import ItemsConfig
+from rtsx.config.order import load_order_config
+from rtsx.cube.stac import ItemTable
 from rtsx.cube.stac.hrefs import absolute_href, base_of, beside, located, signer_named
-from rtsx.errors import CubeError
+from rtsx.errors import ConfigError, CubeError
 
 
 @pytest.mark.parametrize(
@@ -97,17 +99,52 @@ def test_a_file_beside_its_item(tmp_path: Path) -> None:
     assert beside("https://e.org/red.tif", "https://e.org/item.json") == "https://e.org/red.tif"
 
 
-def test_signing_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("my_archive")
-    module.sign = lambda href: f"{href}?token=1"  # type: ignore[attr-defined]
-    module.number = 1  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "my_archive", module)
-    assert signer_named("my_archive:sign")("a.tif") == "a.tif?token=1"
-    with pytest.raises(CubeError, match=r"Known signing hooks are \['planetary-computer'\]; got 'mine'"):
-        signer_named("mine")
+def test_signing_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_archive.py").write_text("sign = lambda href: f'{href}?token=1'\nnumber = 1\n")
+    (tmp_path / "my_archive-1.0.dist-info").mkdir()
+    names = {
+        "mine": "my_archive:sign",
+        "gone": "my_archive:nothing",
+        "far": "no_such_archive:sign",
+        "one": "my_archive:number",
+    }
+    points = "".join(f"{name} = {value}\n" for name, value in names.items())
+    (tmp_path / "my_archive-1.0.dist-info" / "entry_points.txt").write_text(f"[rtsx.signers]\n{points}")
+    (tmp_path / "my_archive-1.0.dist-info" / "METADATA").write_text("Name: my-archive\nVersion: 1.0\n")
+    assert signer_named("mine")("a.tif") == signer_named(lambda href: f"{href}?token=1")("a.tif") == "a.tif?token=1"
     with pytest.raises(CubeError, match=r"needs 'nothing' in the module 'my_archive'"):
-        signer_named("my_archive:nothing")
+        signer_named("gone")
     with pytest.raises(CubeError, match=r"pip install no-such-archive"):
-        signer_named("no_such_archive:sign")
+        signer_named("far")
     with pytest.raises(CubeError, match=r"has to be a function from an href to an href; got int"):
-        signer_named("my_archive:number")
+        signer_named("one")
+
+
+@pytest.mark.parametrize("name", ["theirs", "os:system", "my_archive:sign", "builtins:eval", ""])
+def test_a_config_names_no_function(tmp_path: Path, name: str) -> None:
+    """Which would run any code as soon as a cube is opened."""
+    with pytest.raises(CubeError, match=r"Known signing hooks are \['planetary-computer'.*; got '"):
+        signer_named(name)
+    cube = "grid: {crs: EPSG:32607, resolution: 100}\nregion: {bbox: [-141,69.5,-140.9,69.55]}\nsources:\n  s:\n"
+    order = "name: x\nregion: {bbox: [-141,69.5,-140.9,69.55]}\nperiod: {years: 2024}\nout: out\n"
+    (tmp_path / "order.yaml").write_text(f"{order}catalog: {{path: i.json, sign: '{name}'}}\n")
+    with pytest.raises(ConfigError, match=r"Known signing hooks are"):
+        load_order_config(tmp_path / "order.yaml")
+    for images in ("catalog: {path: i.json", "items: {path: i.parquet", "stac: {url: 'https://e.org', collections: c"):
+        (tmp_path / "cube.yaml").write_text(
+            f"{cube}    {images}, sign: '{name}'}}\n    layers: {{red: {{asset: d}}}}\n"
+        )
+        with pytest.raises(
+            ConfigError, match=r"sources\.s\.\w+\.sign: known signing hooks are|Known signing hooks are"
+        ):
+            rtsx.open_cube(tmp_path / "cube.yaml")
+
+
+def test_a_function_cannot_be_stored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hook 'mine' is a function, which no file can name"):
+        ItemsConfig.from_source(ItemTable("items.parquet", sign=mine))
+
+
+def mine(href: str) -> str:
+    return href
