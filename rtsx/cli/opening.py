@@ -94,4 +94,3 @@ def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     for length in shape:
         indices = [(*index, place) for index in indices for place in range(length)]
     return indices
-

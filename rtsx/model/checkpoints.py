@@ -228,7 +228,9 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
     return _Contents(written_as=written_as, state=state, model=model, bands=None, preset=None)
 
 
-def _networks(content: Mapping[Any, Any], place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+def _networks(
+    content: Mapping[Any, Any], place: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """Weights of every network under its own names, by where they stand in a checkpoint."""
     tensors = {name: one for name, one in content.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
     for prefix in dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match):

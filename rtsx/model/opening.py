@@ -26,7 +26,7 @@ from rtsx.model.torch_export import ExportSource, is_exported
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 from rtsx.model.trial import check_output, try_network
-from rtsx.storage import absolute
+from rtsx.storage import absolute, start_problem
 
 __all__ = ["DEMO", "Opened", "check_network", "open_source"]
 
@@ -120,8 +120,9 @@ def open_source(
             f"{sorted(name.rpartition('/')[2] for name in location.fs.ls(location.path, detail=False))[:8]}."
         )
     data = location.read()
-    if not data:
-        raise BundleError(f"{path} is empty. Copy it again.")
+    problem = start_problem(data)
+    if problem is not None:
+        raise BundleError(f"{path} cannot be opened: {problem}")
     opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
     provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
