@@ -45,7 +45,7 @@ def written(data: bytes) -> Callable[[Path], object]:
 
 
 PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: path.with_name(f"scene1{path.suffix}").touch(), r"There is no such file. Did you mean .*scene1\."),
+    "missing": (lambda path: path.with_name(f"scene1{path.suffix}").touch(), r"Did you mean .*scene1\."),
     "no folder": (lambda path: path.parent.rmdir(), r"the folder .* does not exist"),
     "link": (link, "It is a link to nowhere, and there is nothing"),
     "folder": (lambda path: path.mkdir(), "It is a folder"),
@@ -82,7 +82,7 @@ DOORS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "GeoJSON": (".geojson", read_table),
     "GeoParquet": (".parquet", read_table),
     "YAML": (".yaml", load_cube_config),
-    "STAC": (".json", lambda path: read_document(str(path), Access(retries=0))),
+    "STAC": (".json", lambda path: read_document(str(path), Access(retries=0), home=None)),
     "checkpoint": (".pt", rtsx.ModelBundle.open),
     "ONNX": (".onnx", rtsx.ModelBundle.open),
 }
