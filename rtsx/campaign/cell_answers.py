@@ -1,6 +1,7 @@
 """A cell that was predicted as what others take it for: a Dataset, its outlines as bytes, its GeoTIFFs as bytes."""
 
 import io
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def cell_dataset(
     return pred.assign_coords(time=np.datetime64(f"{plan.year}-01-01", "ns")).assign_attrs(
         bundle_id="+".join(bundle.id for bundle in bundles),
         bundle_digest="+".join(plan.prediction.members),
-        bundle_classes=list(plan.prediction.classes),
+        bundle_classes=json.dumps(plan.prediction.classes),
         threshold=plan.prediction.threshold,
     )
 

@@ -223,7 +223,7 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
         "Conventions": "CF-1.11",
         # The grid's, because the names of outlines are counted from it and must not depend on tiles.
         "lattice_origin": [float(value) for value in plan.grid.origin],
-        "bundle_classes": list(plan.prediction.classes),
+        "bundle_classes": json.dumps(plan.prediction.classes),
         LAYERS: list(ANSWERS),
         _IDENTITY: _identity(plan),
         COMPLETE: True,

@@ -157,7 +157,7 @@ def _of_one(
     judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]
 ) -> "Evaluation":
     from rtsx.cli.opening import open_prediction
-    from rtsx.cube import geobox_of
+    from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import evaluate as score
     from rtsx.labels import label_truth, read_labels
     from rtsx.labels.reading import read_table
@@ -169,7 +169,7 @@ def _of_one(
     if _has_outlines(judged):
         return score(read_table(judged, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
     prediction = open_prediction(judged)
-    targets = [name for name in prediction.attrs.get("bundle_classes", []) if name != "background"]
+    targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else label_truth(labels, geobox_of(prediction), classes=targets)
     with progress("judging"):
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name

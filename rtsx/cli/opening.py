@@ -1,6 +1,7 @@
 """Opening what the arguments name."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 import xarray as xr
@@ -8,6 +9,7 @@ import xarray as xr
 import rtsx
 from rtsx.cli.options import chunk_size, words
 from rtsx.errors import CubeError
+from rtsx.synthetic import demo_bundle_path
 
 __all__ = ["open_image", "open_models", "open_prediction", "require_valid_pixel"]
 
@@ -52,7 +54,7 @@ def open_models(
     BundleError
         See `rtsx.ModelBundle.open`.
     """
-    return [rtsx.ModelBundle.open(model, trust=trust) for model in models]
+    return [rtsx.ModelBundle.open(_path(model), trust=trust) for model in models]
 
 
 def open_prediction(path: str) -> xr.Dataset:
@@ -94,3 +96,7 @@ def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     for length in shape:
         indices = [(*index, place) for index in indices for place in range(length)]
     return indices
+
+
+def _path(model: str) -> str:
+    return str(demo_bundle_path()) if model == "demo" and not Path(model).exists() else model

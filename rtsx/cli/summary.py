@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 from dask.base import compute
 
-from rtsx.cube import geobox_of, layer_names
+from rtsx.cube import class_names, geobox_of, layer_names
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle  # which loads torch
@@ -36,7 +36,7 @@ def prediction_rows(pred: xr.Dataset) -> Rows:
     """Where a stored prediction lies, what made it, and how much was judged and found; reads `valid` and `binary`."""
     valid, found = compute(pred["valid"].mean(), (pred["binary"] == 1).sum(["y", "x"]))
     judged = int(pred["valid"].size * float(valid))
-    classes = pred["class"].values.tolist() if "class" in pred.coords else pred.attrs.get("bundle_classes", ["target"])
+    classes = class_names(pred) or ["target"]
     per_class = found if "time" not in found.dims else found.sum("time")
     counts = zip(classes, per_class.values.reshape(-1).tolist(), strict=True)
     return [

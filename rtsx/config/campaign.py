@@ -15,6 +15,7 @@ from rtsx.config.yaml import dump_yaml, read_yaml
 from rtsx.config.year import with_year
 from rtsx.errors import CampaignError, ConfigError
 from rtsx.model import ModelBundle
+from rtsx.synthetic import demo_bundle_path
 
 __all__ = ["CampaignConfig"]
 
@@ -136,7 +137,8 @@ class CampaignConfig(Strict):
         BundleError
             One cannot be read.
         """
-        return tuple(ModelBundle.open(path, trust=self.trust) for path in self.model)
+        paths = (demo_bundle_path() if path == DEMO else path for path in self.model)
+        return tuple(ModelBundle.open(path, trust=self.trust) for path in paths)
 
     def recipe(self) -> CampaignRecipe:
         """The recipe of this config; reads bundles and the files of regions, and asks no source.

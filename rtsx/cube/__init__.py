@@ -4,7 +4,7 @@ from rtsx.cube.cog import export_cog
 from rtsx.cube.conventions import as_cube, as_stored
 from rtsx.cube.derived import DerivedLayer, add_derived, derived_layer, derived_named
 from rtsx.cube.files import FileImages, StoreImages
-from rtsx.cube.georeference import geobox_of, lattice_origin, pixel_m
+from rtsx.cube.georeference import GRID_MAPPING, geobox_of, lattice_origin, pixel_m
 from rtsx.cube.image import AssetBands, Image, Wanted
 from rtsx.cube.layer import Layer
 from rtsx.cube.masks import apply_mask
@@ -17,10 +17,11 @@ from rtsx.cube.rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.cube.sensor import SENSORS, Sensor
 from rtsx.cube.source import GivenImages, ImageSource, Period
 from rtsx.cube.terrain import TERRAIN, TerrainLayer, terrain_layer, terrain_named
-from rtsx.cube.validation import layer_names, validate_cube
+from rtsx.cube.validation import class_names, layer_names, validate_cube
 from rtsx.cube.writing import write_cube
 
 __all__ = [
+    "GRID_MAPPING",
     "MASK_RULES",
     "SENSORS",
     "TERRAIN",
@@ -46,6 +47,7 @@ __all__ = [
     "apply_mask",
     "as_cube",
     "as_stored",
+    "class_names",
     "derived_layer",
     "derived_named",
     "erode_quality",

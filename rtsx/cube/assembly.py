@@ -14,7 +14,7 @@ from rtsx.cube.block import BlockReader
 from rtsx.cube.coverage import meeting
 from rtsx.cube.dask import chunk_lengths, lazy_blocks
 from rtsx.cube.derived import add_derived
-from rtsx.cube.georeference import with_georeference
+from rtsx.cube.georeference import GRID_MAPPING, with_georeference
 from rtsx.cube.image import Image
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.region import longitude_of, search_area
@@ -64,7 +64,7 @@ def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
         variables |= plan.variables
     cube = with_georeference(variables, geobox, lattice_origin=anchor)
     cube = cube.assign(valid=_valid(plans)).assign_coords(_time_coords(plans))
-    cube["valid"].variable.encoding["grid_mapping"] = "spatial_ref"
+    cube["valid"].variable.encoding |= GRID_MAPPING
     for layer in recipe.derived:
         cube = add_derived(cube, layer)
     names = recipe.layers or [name for source in recipe.sources for name in source.layer_names]

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube.conventions import as_cube
+from rtsx.cube.georeference import GRID_MAPPING
 from rtsx.cube.ndvi import add_ndvi
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
@@ -132,7 +133,7 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
     )
     made = made.transpose("time", "y", "x", missing_dims="ignore")  # static and timed inputs may mix
     made.attrs = {"_FillValue": np.float32(np.nan), "units": layer.units, "long_name": layer.long_name or layer.name}
-    made.variable.encoding["grid_mapping"] = "spatial_ref"
+    made.variable.encoding |= GRID_MAPPING
     return cube.assign({layer.name: made})
 
 

@@ -19,6 +19,7 @@ from pyproj.exceptions import CRSError, ProjError
 from rtsx.errors import CubeError
 
 __all__ = [
+    "GRID_MAPPING",
     "crs_name",
     "describe_geobox",
     "geobox_of",
@@ -32,6 +33,10 @@ __all__ = [
     "with_georeference",
     "with_pixel_centres",
 ]
+
+GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+"""Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
+``decode_coords="all"`` xarray opens a grid mapping that is nothing else as a data variable, in which nobody finds the CRS."""
 
 _TOLERANCE = 0.05
 """Pixels by which coordinates and a stated transform may differ: files round their numbers."""
@@ -219,8 +224,7 @@ def with_georeference(
     cube = plain.assign_coords(xr_coords(geobox, always_yx=True))
     for name, variable in cube.variables.items():
         if name not in cube.coords and {"y", "x"} <= set(variable.dims):
-            # In `encoding`, as rioxarray and odc-geo keep it, because arithmetic drops attributes but not the CRS.
-            variable.encoding["grid_mapping"] = "spatial_ref"
+            variable.encoding |= GRID_MAPPING
     attrs: dict[str, Any] = {**cube.attrs, "lattice_origin": [float(value) for value in lattice_origin]}
     return cube.assign_attrs(attrs)
 

@@ -27,13 +27,15 @@ def spatial_attrs(geobox: GeoBox) -> dict[str, Any]:
     --------
     >>> from affine import Affine
     >>> attrs = spatial_attrs(GeoBox((2, 4), Affine(3, 0, 600, 0, -3, 30), "EPSG:3413"))
+    >>> attrs["proj:wkt2"][:31]
+    'PROJCRS["WGS 84 / NSIDC Sea Ice'
     >>> attrs["proj:code"], attrs["spatial:transform"], attrs["spatial:bbox"]
     ('EPSG:3413', [3.0, 0.0, 600.0, 0.0, -3.0, 30.0], [600.0, 24.0, 612.0, 30.0])
     """
     crs = pyproj.CRS.from_user_input(str(geobox.crs))
     authority = crs.to_authority(min_confidence=100)
-    # One of the two, because the convention wants exactly one; the full text is in spatial_ref anyway.
-    named = {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}
+    # Both, because browsers know few codes, and polar ones are not among them.
+    named = ({"proj:code": ":".join(authority)} if authority else {}) | {"proj:wkt2": crs.to_wkt()}
     return {
         "zarr_conventions": [_convention("proj"), _convention("spatial")],
         **named,

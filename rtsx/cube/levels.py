@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from rtsx.cube.georeference import with_georeference
+from rtsx.cube.georeference import GRID_MAPPING, with_georeference
 from rtsx.cube.geozarr import multiscale_attrs, spatial_attrs
 from rtsx.cube.overviews import halve, halved_geobox, level_count, reduction_of
 from rtsx.cube.packing import packing
@@ -65,7 +65,7 @@ def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stora
         if variable.dtype.kind == "f" and "_FillValue" not in variable.attrs:
             variable.encoding["_FillValue"] = None
         if name in prepared.data_vars and {"y", "x"} <= set(variable.dims):
-            variable.encoding |= {"grid_mapping": "spatial_ref", **_encoding(prepared[name], plan)}
+            variable.encoding |= GRID_MAPPING | _encoding(prepared[name], plan)
         elif variable.dtype.kind == "U":
             # Fixed-width strings have no stable Zarr v3 type yet; variable-length ones do.
             prepared[name] = prepared[name].astype(object)

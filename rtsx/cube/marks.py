@@ -46,7 +46,15 @@ class Mark:
 
 def create_marks(root: zarr.Group, count: int) -> None:
     """Make room for the marks of `count` parts."""
-    root.create_array(_MARKS, shape=(max(count, 1),), chunks=(1,), dtype="string", fill_value="", compressors=None)
+    root.create_array(
+        _MARKS,
+        shape=(max(count, 1),),
+        chunks=(1,),
+        dtype="string",
+        fill_value="",
+        compressors=None,
+        dimension_names=("part",),  # for xarray.open_datatree
+    )
 
 
 def done_parts(store: Store) -> set[int]:

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.dask import lazy_bands
-from rtsx.cube.georeference import describe_geobox, geobox_of
+from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.rules import GOOD, LOW, MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.errors import CubeError
@@ -65,7 +65,7 @@ def apply_mask(
         valid, dims=("y", "x"), coords={name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
     )
     variable.attrs = {"long_name": "True where a pixel can be trusted", "mask_rule": found.name}
-    variable.variable.encoding["grid_mapping"] = "spatial_ref"
+    variable.variable.encoding |= GRID_MAPPING
     if "valid" in cube:
         variable = (cube["valid"] & variable).assign_attrs(variable.attrs)
     return cube.assign(valid=variable)

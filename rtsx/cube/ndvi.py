@@ -7,6 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube.conventions import as_cube
+from rtsx.cube.georeference import GRID_MAPPING
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
 
@@ -49,7 +50,7 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
         "units": "index",
         "long_name": "normalised difference vegetation index",
     }
-    ndvi.variable.encoding["grid_mapping"] = "spatial_ref"
+    ndvi.variable.encoding |= GRID_MAPPING
     return cube.assign(ndvi=ndvi)
 
 

@@ -1,5 +1,7 @@
 """What makes an `xarray.Dataset` a cube."""
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -8,7 +10,7 @@ from rtsx.cube.georeference import geobox_of, is_regular
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
 
-__all__ = ["layer_names", "validate_cube", "validate_georeference"]
+__all__ = ["class_names", "layer_names", "validate_cube", "validate_georeference"]
 
 
 def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
@@ -16,6 +18,22 @@ def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
     return tuple(
         str(name) for name, layer in cube.data_vars.items() if name != "valid" and {"y", "x"} <= set(layer.dims)
     )
+
+
+def class_names(pred: xr.Dataset) -> list[str]:
+    """Names of a prediction's classes, in their order; empty where it does not say what it found.
+
+    Examples
+    --------
+    >>> class_names(xr.Dataset(attrs={"bundle_classes": '["slump"]'})), class_names(xr.Dataset())
+    (['slump'], [])
+    """
+    if "class" in pred.coords:
+        return [str(name) for name in np.atleast_1d(pred["class"].values)]
+    names = pred.attrs.get("bundle_classes", [])  # a list in older predictions
+    if isinstance(names, str):
+        names = json.loads(names) if names.startswith("[") else [names]
+    return [str(name) for name in np.atleast_1d(names)]
 
 
 def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:

@@ -1,7 +1,6 @@
 """Scenes taken apart into what is compared: maps of classes, or outlines. Nothing is computed here."""
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +8,7 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
-from rtsx.cube import geobox_of
+from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, LabelError
 from rtsx.evaluation.counts import Unit
@@ -138,13 +137,9 @@ def _check_shape(scene: JudgedScene, pred: xr.Dataset) -> None:
 
 def _class_names(pred: xr.Dataset) -> list[str | None]:
     """Names of the prediction's classes, in order; None where it does not say what it found."""
-    if "class" in pred.coords:
-        return list(np.atleast_1d(pred["class"].values).astype(str).tolist())
-    said = pred.attrs.get("bundle_classes", [])
-    said = json.loads(said) if isinstance(said, str) and said.startswith("[") else np.atleast_1d(said).tolist()
-    count = pred.sizes.get("class", 1)
-    if len(said) == count:
-        return [str(name) for name in said]
+    names, count = class_names(pred), pred.sizes.get("class", 1)
+    if len(names) == count:
+        return list(names)
     return [None] if count == 1 else [f"class_{number}" for number in range(count)]
 
 

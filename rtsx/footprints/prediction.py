@@ -1,13 +1,13 @@
 """Taking a prediction apart: one map for each class at each time."""
 
 import difflib
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from rtsx.cube import class_names
 from rtsx.errors import FootprintError
 
 __all__ = ["ClassMap", "levels_of", "separate"]
@@ -111,12 +111,9 @@ def _each(pred: xr.Dataset, dimension: str) -> list[xr.Dataset]:
 
 def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset, bool]]:
     """Return the wanted classes of one time, and for each whether the prediction has no other."""
-    named = scene.attrs.get("bundle_classes", [])
-    named = json.loads(named) if isinstance(named, str) and named.startswith("[") else np.atleast_1d(named).tolist()
+    named: list[str | None] = [*class_names(scene)]
     scenes = _each(scene, "class")
-    if "class" in scene.coords:
-        named = np.atleast_1d(scene["class"].values).astype(str).tolist()
-    elif len(named) != len(scenes):
+    if len(named) != len(scenes):
         named = [f"class_{index}" for index in range(len(scenes))] if "class" in scene.dims else [None]
     if class_name is not None and class_name not in named:
         near = difflib.get_close_matches(class_name, [str(name) for name in named], n=1)

@@ -1,11 +1,12 @@
 """The Dataset that a prediction is: names, dimensions, coordinates and attributes around the answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
-from rtsx.cube import lattice_origin
+from rtsx.cube import GRID_MAPPING, lattice_origin
 from rtsx.inference.answers import NODATA
 from rtsx.inference.runner import Runner
 
@@ -40,8 +41,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     for name, array in answers.items():
         dims = _dims(name, several=len(plan.classes) > 1, timed=timed)
         result[name] = (dims, array, answer_attributes(name, array.dtype.name))
-        # In `encoding`, as rioxarray and odc-geo keep it, because arithmetic drops attributes but not the CRS.
-        result[name].encoding["grid_mapping"] = "spatial_ref"
+        result[name].encoding |= GRID_MAPPING
     if len(plan.classes) > 1:
         result = result.assign_coords({"class": list(plan.classes)})
     if plan.keep_members:
@@ -51,7 +51,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
         Conventions="CF-1.11",
         bundle_id="+".join(bundle.id for bundle in runner.bundles),
         bundle_digest="+".join(plan.members),
-        bundle_classes=list(plan.classes),
+        bundle_classes=json.dumps(plan.classes),  # text, because NetCDF 3 has no lists of it
         threshold=plan.threshold,
         plan=plan.to_json(),
         rtsx_version=version,

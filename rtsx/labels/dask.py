@@ -6,6 +6,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from rtsx.cube import GRID_MAPPING
 from rtsx.errors import LabelError
 from rtsx.labels.truth import IGNORED, Truth
 
@@ -58,7 +59,7 @@ def truth_array(truth: Truth, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
     }
     array = xr.DataArray(values, dims=("y", "x"), coords=coords, name="truth", attrs=attrs)
     if "spatial_ref" in coords:
-        array.encoding["grid_mapping"] = "spatial_ref"
+        array.encoding |= GRID_MAPPING
     return array
 
 

@@ -11,15 +11,12 @@ from rtsx.storage.atomic import (
     write_object,
     write_whole,
 )
-from rtsx.storage.content import file_problem, file_start, start_problem
 from rtsx.storage.paths import absolute, is_url, local_path
 
 __all__ = [
     "MEDIUM_ERRORS",
     "OUTPUT_SUFFIXES",
     "absolute",
-    "file_problem",
-    "file_start",
     "is_url",
     "local_path",
     "refuse_other_format",
@@ -27,7 +24,6 @@ __all__ = [
     "settle",
     "stage",
     "staged",
-    "start_problem",
     "write_object",
     "write_whole",
 ]

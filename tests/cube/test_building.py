@@ -11,6 +11,7 @@ import dask
 import fsspec
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 
 from rtsx.cube import building, marks
@@ -116,7 +117,9 @@ def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest
     made = recipe(optical([ground.scene("a")]), region=REGION)
     build_cube(made, tmp_path / "cube.zarr")
     build_cube(made, tmp_path / "flat.zarr", overviews=False)
-    assert sorted(zarr.open_group(tmp_path / "cube.zarr", mode="r").group_keys()) == ["2x", "4x", "build"]
+    groups = zarr.open_group(tmp_path / "cube.zarr", mode="r", use_consolidated=False).group_keys()
+    assert sorted(groups) == ["2x", "4x", "build"]
+    assert xr.open_datatree(tmp_path / "cube.zarr", engine="zarr").to_dataset().rio.crs == 3413
     assert sorted(zarr.open_group(tmp_path / "flat.zarr", mode="r").group_keys()) == ["build"]
     assert geobox_of(open_cube(tmp_path / "cube.zarr" / "4x")).shape[0] == -(-geobox_of(open_cube(made)).shape[0] // 4)
 

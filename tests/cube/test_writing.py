@@ -8,10 +8,13 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 import zarr
 from affine import Affine
+from odc.geo.crs import CRS
 
 from rtsx.cube import export_cog, geobox_of, open_cube, write_cube
 from rtsx.cube.overviews import halve
@@ -113,7 +116,7 @@ def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: 
         for name in ("probability", "binary", "valid", "dem")
     }
     for level in ("2x", "4x"):
-        stored = xr.open_zarr(tmp_path / "cube.zarr", group=level, mask_and_scale=False, decode_coords="all")
+        stored = xr.open_zarr(tmp_path / "cube.zarr" / level, mask_and_scale=False, decode_coords="all")
         for name, (above, nodata) in expected.items():
             reduction = "max" if name in ("binary", "valid") else "average"
             halved = halve(above, reduction=reduction, nodata=nodata)
@@ -123,6 +126,38 @@ def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: 
         assert (stored.odc.geobox.affine.c, stored.odc.geobox.affine.f) == (711576.0, 94749.0)
         assert stored["class"].values.tolist() == ["clear", "cloud"]
     assert not (tmp_path / "cube.zarr" / "8x").exists()
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_xarray_finds_crs_and_tree_without_a_word(random_cube: Make, tmp_path: Path, timed: bool) -> None:
+    cube = random_cube((1500, 40), chunk=512, classes=2)
+    if timed:
+        cube = cube.expand_dims(time=pd.date_range("2023-07-01", periods=2)).assign_coords(item=("time", ["a", "b"]))
+    path = tmp_path / "cube.zarr"
+    write_cube(cube, path)
+    for opened in (
+        xr.open_zarr(path),
+        xr.open_zarr(path / "2x"),
+        xr.open_zarr(path, group="2x", consolidated=False),
+        xr.open_datatree(path, engine="zarr").to_dataset(),
+        xr.open_datatree(path / "2x", engine="zarr").to_dataset(),
+    ):
+        assert opened.rio.crs == opened["dem"].rio.crs == cube.rio.crs
+        assert opened.odc.crs == cube.odc.crs
+        assert "spatial_ref" not in opened.data_vars
+        assert {"class", "time", "item"} & set(opened.coords) == {"class", *(("time", "item") if timed else ())}
+
+
+def test_gdal_reads_shards_from_the_version_that_the_docs_name(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube((64, 40), chunk=32)
+    write_cube(cube, tmp_path / "cube.zarr", chunks=16)
+    name = f'ZARR:"{tmp_path}/cube.zarr":/dem'
+    if tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) < (3, 13):
+        with pytest.raises(rasterio.errors.RasterioError), rasterio.open(name) as file:
+            file.read(1)
+    else:
+        with rasterio.open(name) as file:
+            np.testing.assert_array_equal(file.read(1), cube["dem"])
 
 
 def test_overviews_can_be_left_out(random_cube: Make, tmp_path: Path) -> None:
@@ -135,6 +170,7 @@ def test_geozarr_metadata_agrees_with_the_coordinates(random_cube: Make, tmp_pat
     write_cube(cube, tmp_path / "cube.zarr")
     attrs = dict(zarr.open_group(tmp_path / "cube.zarr", mode="r").attrs)
     assert attrs["proj:code"] == "EPSG:32649"
+    assert CRS(attrs["proj:wkt2"]) == CRS("EPSG:32649")
     assert attrs["spatial:dimensions"] == ["y", "x"]
     assert "spatial:transform" not in attrs
     assert {one["name"] for one in attrs["zarr_conventions"]} == {"proj", "spatial", "multiscales"}

@@ -60,14 +60,19 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
 
     Not while another run is adding a year, of which readers are not to be told before it is whole; it will tell them.
     """
-    known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
-    nodes = {} if known is None else known.flattened_metadata
     years = array_of(group, "time", level=".").shape[0]
-    there = {
-        f"{name}/{part}": array_of(group, part, level=name) for name, _ in levels[1:] for part in (*ANSWERS, "time")
+    parts = [(name, part) for name, _ in levels[1:] for part in (*ANSWERS, "time")]
+    there = {place: array_of(group, place[1], level=place[0]).shape for place in parts}
+    known = {name: zarr.open_group(group.store, path=name, mode="r").metadata for name, _ in levels[1:]}
+    told = {
+        (name, part): getattr(node, "shape", None)
+        for name, metadata in known.items()
+        if metadata.consolidated_metadata is not None
+        for part, node in metadata.consolidated_metadata.metadata.items()
     }
-    is_whole = all(array.shape[0] == years for array in there.values())
-    return is_whole and any(getattr(nodes.get(path), "shape", None) != array.shape for path, array in there.items())
+    return all(shape[0] == years for shape in there.values()) and any(
+        told.get(place) != shape for place, shape in there.items()
+    )
 
 
 def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:

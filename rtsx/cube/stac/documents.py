@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from rtsx.errors import CubeError
-from rtsx.storage import file_problem, is_url, local_path
+from rtsx.storage import is_url, local_path
 
 __all__ = ["Access", "HostSession", "failure", "is_same_host", "read_document"]
 
@@ -145,12 +145,12 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
         document = json.loads(_text(href, access, home))
     except APIError as error:
         raise failure(href, error) from error
-    except (OSError, ImportError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
-        problem = None if is_url(href) else file_problem(local_path(href))
-        what = "is no JSON" if isinstance(error, json.JSONDecodeError) else "cannot be read"
+    except (OSError, ImportError, UnicodeDecodeError) as error:
         raise CubeError(
-            f"The STAC document {href} {what}: {problem or f'{error}. Check the path, and the link that leads there.'}"
+            f"The STAC document {href} cannot be read: {error}. Check the path, and the link that leads there."
         ) from error
+    except json.JSONDecodeError as error:
+        raise CubeError(f"{href} is no JSON: {error}. A STAC document is expected there; check the address.") from error
     if not isinstance(document, dict):
         raise CubeError(f"{href} holds a JSON {type(document).__name__}; a STAC document is an object.")
     return document

@@ -151,7 +151,7 @@ def test_overviews_are_those_of_write_cube(plan, pixels, finished, tmp_path):
     rtsx.write_cube(known, tmp_path / "whole.zarr")
     for group in ("2x", "4x"):
         mine, theirs = (
-            xr.open_zarr(path, group=group, mask_and_scale=False, decode_coords="all").load()
+            xr.open_zarr(path / group, mask_and_scale=False, decode_coords="all").load()
             for path in (tmp_path / "out" / MAP, tmp_path / "whole.zarr")
         )
         xr.testing.assert_equal(mine, theirs)
@@ -374,7 +374,7 @@ def test_a_year_more_makes_room_in_the_overviews(tmp_path):
         pixels = make_pixels(plan, seed=year)
         output.finish(pixels, DONE[:3])
         collect_year(output.path, plan, stac=False)
-        level = xr.open_zarr(tmp_path / MAP, group="2x", mask_and_scale=False)
+        level = xr.open_zarr(tmp_path / MAP / "2x", mask_and_scale=False)
         assert level.sizes["time"] == (1 if year == 2025 else 2)
         known = whole(masked(pixels, plan, DONE[:3]), plan)["valid"].values
         coarse = known[::2, ::2] | known[1::2, ::2] | known[::2, 1::2] | known[1::2, 1::2]
@@ -390,7 +390,7 @@ def test_several_classes(tmp_path):
     known = masked(pixels, plan, DONE[:4])
     rtsx.write_cube(whole(known, plan).expand_dims("time"), tmp_path / "w.zarr")
     mine, theirs = (
-        xr.open_zarr(path, group="2x", mask_and_scale=False) for path in (tmp_path / "out" / MAP, tmp_path / "w.zarr")
+        xr.open_zarr(path / "2x", mask_and_scale=False) for path in (tmp_path / "out" / MAP, tmp_path / "w.zarr")
     )
     for name in ("probability", "binary", "valid"):
         assert np.array_equal(mine[name].transpose(*theirs[name].dims).values, theirs[name].values)

@@ -41,8 +41,8 @@ def store(plan: CampaignPlan, tmp_path: Path) -> Store:
 
 
 def years(folder: Path, group: str | None = None) -> list[int]:
-    """What a reader finds without looking any further than the root."""
-    told = xr.open_zarr(folder / MAP, group=group, consolidated=True, mask_and_scale=False)
+    """What a reader finds without looking any further than the root of the map, or of a level."""
+    told = xr.open_zarr(folder / MAP / (group or ""), consolidated=True, mask_and_scale=False)
     return [int(year) for year in told["time"].dt.year]
 
 
