@@ -9,6 +9,7 @@ import datetime as dt
 import io
 import pickle
 import re
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -259,7 +260,9 @@ def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> Checkpoint:
             model = {name: value for name, value in model.items() if name not in names} | {names[1]: told[names[1]]}
     architecture = model.get("arch", model.get("architecture"))
     if architecture is None:
-        raise BundleError(f"The checkpoint does not name its architecture; its model is {model}. Pass architecture=.")
+        raise BundleError(
+            f"The checkpoint does not name its architecture; its model is {reprlib.repr(model)}. Pass architecture=."
+        )
     options = {_OPTION_NAMES.get(name, name): value for name, value in model.items() if name not in _NO_OPTIONS}
     source = SmpSource.from_state(str(architecture), options, state=contents.state)
     layers = None if contents.bands is None else canonical_layers(_band_names(contents.bands))
@@ -288,7 +291,7 @@ def _band_names(bands: object) -> list[str]:
     inside = bands.get("bands", bands.get("names")) if isinstance(bands, Mapping) else bands
     if not isinstance(inside, (list, tuple)) or not all(isinstance(name, (str, Mapping)) for name in inside):
         raise BundleError(
-            f"The checkpoint names its layers in a way that is not known: {bands!r}. Pass layers= in the order of the "
+            f"The checkpoint names its layers in a way that is not known: {reprlib.repr(bands)}. Pass layers= in the order of the "
             "network's channels."
         )
     return [_source_name(name) for name in inside]

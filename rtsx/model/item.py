@@ -117,7 +117,7 @@ def read_item(raw: bytes, *, where: str) -> Item:
         return Item(
             metadata=_read_metadata(document["id"], properties),
             kind=network["kind"],
-            filename=str(asset["href"]).removeprefix("./"),
+            filename=_file_beside(asset["href"], where=where),
             options={**network["options"], "digest": network["digest"]},
             checksum=str(asset["file:checksum"]).removeprefix("1220"),
         )
@@ -125,6 +125,23 @@ def read_item(raw: bytes, *, where: str) -> Item:
         raise BundleError(
             f"{where} lacks or garbles {error}. It was edited or damaged; copy the bundle again."
         ) from error
+
+
+def _file_beside(href: object, *, where: str) -> str:
+    """The name of a file in the bundle's own folder.
+
+    Raises
+    ------
+    BundleError
+        It may lie elsewhere: a bundle is one folder, so that nobody's other files pass for its weights.
+    """
+    name = str(href).removeprefix("./")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BundleError(
+            f"{where} names its weights as {str(href)[:200]!r}; they have to lie in the same folder, as weights.safetensors does. "
+            "Put them there, and correct the href."
+        )
+    return name
 
 
 def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Artifact) -> dict[str, object]:

@@ -115,6 +115,7 @@ def open_source(
     data = location.read()
     if not data:
         raise BundleError(f"{path} is empty. Copy it again.")
+    _refuse_inflating(data, path)
     opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
     provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
@@ -144,10 +145,10 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
     data = (folder / item.filename).read()
     if digest_of_bytes(data) != item.checksum:
         raise BundleError(
-            f"{(folder / item.filename).path} is not the file that {ITEM_NAME} describes (sha256 "
-            f"{digest_of_bytes(data)[:12]} instead of {item.checksum[:12]}). It is truncated or was exchanged; copy the "
-            "bundle again."
+            f"{(folder / item.filename).path} is not the file that {ITEM_NAME} describes: its sha256 does not begin with "
+            f"{item.checksum[:12]}. It is truncated or was exchanged; copy the bundle again."
         )
+    _refuse_inflating(data, (folder / item.filename).path)
     source = on_torch_thread(lambda: _source_of(item, data, trust=trust))
     metadata = said.over(item.metadata).scaled()
     metadata.require(described=folder.path)
@@ -161,6 +162,23 @@ def _refuse_network(network: Mapping[str, str], *, what: str) -> None:
             f"{what} holds its network whole, so architecture= and encoder= cannot change it; got {dict(network)}. Leave "
             "them out; they are for checkpoints."
         )
+
+
+def _refuse_inflating(data: bytes, what: str) -> None:
+    """Refuse an archive that unpacks to far more than itself; torch stores numbers as they are."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > 4 * len(data) + _SMALL_BYTES:
+        raise BundleError(
+            f"{what} has {len(data):,} bytes and would unpack to {unpacked:,}; four times its size and {_SMALL_BYTES:,} bytes are "
+            "the limit. Save it anew with torch.save, which compresses nothing."
+        )
+
+
+_SMALL_BYTES = 16_000_000
+"""What code and names may take besides, which torch does compress."""
 
 
 def _source_of(item: Item, data: bytes, *, trust: bool) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:

@@ -2,8 +2,11 @@
 
 import difflib
 import inspect
+import re
+import reprlib
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,20 +62,58 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     32
     """
     constructor = getattr(_library(), _spelling(architecture))
-    known = inspect.signature(constructor).parameters
+    parameters = inspect.signature(constructor).parameters.values()
+    known = {
+        one.name for one in parameters if one.kind is not one.VAR_KEYWORD
+    }  # which timm would get, file names among them
     unknown = sorted(name for name in options if name not in known)
     if unknown:
         raise BundleError(f"{architecture} has no options {unknown}; it knows {sorted(known)}. Remove or rename them.")
+    _check_options(architecture, options)
     # Never pretrained weights, because they would be downloaded only to be overwritten by the bundle's.
     arguments = {**options, "encoder_weights": None}
     try:
         network: torch.nn.Module = constructor(**arguments)
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BundleError(
-            f"{architecture} cannot be built with {dict(options)}: {error}. Look for the encoder's name in "
-            "segmentation_models_pytorch.encoders.get_encoder_names(), or write 'tu-' and the name of a timm model."
+            f"{architecture} cannot be built with {reprlib.repr(dict(options))}: {error}. {_ENCODERS}"
         ) from error
     return network.eval()
+
+
+_ENCODERS = (
+    "Look for the encoder's name in segmentation_models_pytorch.encoders.get_encoder_names(), or write 'tu-' and the name of a "
+    "timm model."
+)
+
+
+def _check_options(architecture: str, options: Mapping[str, object]) -> None:
+    """Refuse an encoder that lies elsewhere, and channels without measure: options come with the files of strangers.
+
+    timm takes names such as ``hf-hub:author/model`` and ``local-dir:/folder``, and reads what is there.
+    """
+    encoder = options.get("encoder_name", "resnet34")
+    name = encoder if isinstance(encoder, str) and re.fullmatch(r"[\w.-]+", encoder) else ""
+    encoders = _library().encoders
+    if not (
+        name in encoders.encoders
+        or encoders.is_equivalent_to_timm_universal(name)
+        or (name.startswith("tu-") and encoders.timm_universal.timm.is_model(name.removeprefix("tu-")))
+    ):
+        raise BundleError(
+            f"{architecture} cannot be built with the encoder {encoder!r}: the installed libraries have none of that name, and "
+            f"nothing is fetched from elsewhere. {_ENCODERS}"
+        )
+    for option in ("in_channels", "classes"):
+        number = options.get(option, 1)
+        if type(number) is not int or not 1 <= number <= _MOST_CHANNELS:
+            raise BundleError(f"{option} of {architecture} is a number from 1 to {_MOST_CHANNELS:,}; got {number!r}.")
+
+
+_MOST_CHANNELS = 4096
+"""The library fills the weights of each input channel one by one."""
+_MOST_PARAMETERS = 2_000_000_000
+"""8 GB; the largest encoders that segment images have 300 million."""
 
 
 def network_stride(network: torch.nn.Module) -> int:
@@ -123,6 +164,7 @@ class SmpSource:
             The architecture is unknown or the weights do not fit it.
         """
         network = skeleton(architecture, options)
+        _refuse_repetitions(state)
         fitting = _fitting_state(network, state, architecture=architecture)
         return cls(architecture_name=_spelling(architecture), options=_config_of(network), state=fitting)
 
@@ -243,6 +285,7 @@ def skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Modul
     found = _SKELETONS.get(key)
     if found is None:
         found = _bare(architecture, options)
+        _check_size(found, architecture, options)
         if len(_SKELETONS) >= _MOST_SKELETONS:
             _SKELETONS.clear()
         _SKELETONS[key] = found
@@ -252,6 +295,8 @@ def skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Modul
 # Kept, because opening, describing and training one network look at it ten times, and each costs what loading its weights does.
 _SKELETONS: dict[str, torch.nn.Module] = {}
 _MOST_SKELETONS = 16
+_PLAIN = "resnet18"
+"""An encoder that can be built without numbers."""
 
 
 def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
@@ -263,7 +308,22 @@ def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
                 return build_network(architecture, options).to("meta")
         except (BundleError, NotImplementedError):
             # Some encoders read numbers while they are built; what is really wrong is raised again here.
+            plain = torch.nn.Module()
+            with suppress(BundleError, NotImplementedError), torch.device("meta"):
+                # How large is the rest? Some architectures take no such encoder.
+                plain = build_network(architecture, {**options, "encoder_name": _PLAIN})
+            _check_size(plain, architecture, options)
             return build_network(architecture, options).to("meta")
+
+
+def _check_size(network: torch.nn.Module, architecture: str, options: Mapping[str, object]) -> None:
+    """Refuse what no machine here could hold, before it is built with numbers."""
+    count = sum(one.numel() for one in network.parameters())
+    if count > _MOST_PARAMETERS:
+        raise BundleError(
+            f"{architecture} with {reprlib.repr(dict(options))} would have {count:,} parameters; {_MOST_PARAMETERS:,} are the "
+            "limit. Check the channels of its decoder."
+        )
 
 
 def _config_of(network: torch.nn.Module) -> dict[str, object]:
@@ -282,6 +342,23 @@ _ALWAYS_STATED = ("encoder_name", "in_channels", "classes")
 
 def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _refuse_repetitions(state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that take far more memory than what was read: a few stored numbers can be repeated for ever."""
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+            kind = tensor.layout if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise BundleError(
+                f"The weight {str(name)!r} is no dense tensor but {kind}. Save the network's state_dict()."
+            )
+    stored = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in state.values()}
+    needed, limit = sum(one.numel() * one.element_size() for one in state.values()), 4 * sum(stored.values())
+    if needed > limit:
+        raise BundleError(
+            f"The weights take {needed:,} bytes, of which {sum(stored.values()):,} are stored; four times these is the limit. "
+            "Save the network's state_dict() without expanded tensors."
+        )
 
 
 def _owned(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -91,7 +91,7 @@ def test_one_header_answers_for_a_collection_and_each_item_for_its_grid(
     first, second, _ = images_of(scenes(keep_grid=True, collection="scenes"), RED, read_header=read)
     assert asked == ["a.tif"]
     assert (first.bands["red"].dtype, second.bands["red"].dtype) == ("uint8", "uint8")
-    assert second.bands["red"].href == "b.tif"
+    assert Path(second.bands["red"].href).name == "b.tif"
     asked.clear()
     images_of(scenes(keep_grid=False, collection="scenes"), RED, read_header=read)
     assert sorted(asked) == ["a.tif", "b.tif", "c.tif"]
