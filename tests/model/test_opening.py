@@ -1,9 +1,13 @@
+import hashlib
 import io
+import json
 import warnings
+import zipfile
 
 import fsspec
 import numpy as np
 import pytest
+import segmentation_models_pytorch
 import torch
 import yaml
 
@@ -262,3 +266,63 @@ def test_an_architecture_for_a_whole_network_is_refused(tmp_path, kind):
     path.write_bytes({"ts": scripted, "pt2": exported, "onnx": lambda _: onnx_bytes()}[kind](Net()))
     with pytest.raises(BundleError, match=r"holds its network whole.*Leave them out"):
         ModelBundle.open(path, **SAID, encoder="resnet18", trust=True)
+
+
+def small_bundle(folder):
+    network = segmentation_models_pytorch.Unet(
+        "resnet18", encoder_weights=None, in_channels=2, encoder_depth=3, decoder_channels=(16, 8, 4)
+    )
+    ModelBundle.from_module(network, layers=["red", "nir"], tile=64, overlap=32, id="n").save(folder)
+    return json.loads((folder / "item.json").read_text())
+
+
+HREFS = [
+    "../good/weights.safetensors",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/x",
+    "..",
+    "",
+    "a/../../x",
+    "a\\b",
+]
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_weights_lie_in_the_bundle_s_own_folder(tmp_path, scheme):
+    item = small_bundle(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    place = "memory://hostile/bad" if scheme else str(tmp_path / "bad")
+    for href in [*HREFS, "%2e%2e/good/weights.safetensors", str(tmp_path / "good" / "weights.safetensors")]:
+        item["assets"]["weights"]["href"] = href
+        fsspec.filesystem("memory" if scheme else "file").pipe(f"{place}/item.json", json.dumps(item).encode())
+        with pytest.raises(BundleError, match=r"they have to lie in the same folder"):
+            ModelBundle.open(place)
+
+
+def test_a_link_to_the_described_weights_is_followed_and_no_other_file_is_told_of(tmp_path):
+    """Caches of model hubs keep their files so; what is read is what the item describes, by its checksum."""
+    small_bundle(tmp_path / "a")
+    weights = tmp_path / "a" / "weights.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+    assert ModelBundle.open(str(tmp_path / "a")).layers == ("red", "nir")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"topsecret")
+    weights.unlink()
+    weights.symlink_to(secret)
+    with pytest.raises(BundleError, match=r"is not the file that item\.json describes") as told:
+        ModelBundle.open(str(tmp_path / "a"))
+    assert hashlib.sha256(b"topsecret").hexdigest()[:12] not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["data/1", "code/__torch__.py", "bomb"])
+def test_an_archive_that_inflates_is_not_unpacked(tmp_path, name):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"a/{name}", bytes(40_000_000))
+    for trust in (False, True):
+        with pytest.raises(
+            BundleError, match=r"would unpack to [\d,]+; four times its size and 16,000,000 bytes are the limit"
+        ):
+            ModelBundle.open(str(tmp_path / "a.pt"), trust=trust, layers=["red"], preset="tss-v1")

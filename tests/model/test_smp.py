@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import segmentation_models_pytorch
 import torch
@@ -53,6 +55,68 @@ def test_unknown_names_are_refused_with_the_nearest():
         build_network("Unet", {**OPTIONS, "encoder_name": "resnet19"})
     with pytest.raises(BundleError, match=r"Unet has no options \['dropout'\]"):
         build_network("Unet", {**OPTIONS, "dropout": 0.1})
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        *(
+            "tu-hf-hub:attacker/evil",
+            "tu-hf_hub:attacker/evil",
+            "tu-local-dir:/etc",
+            "timm-regnet:x",
+            "tu-timm/resnet18",
+        ),
+        *("timm-resnest/../x", "hf-hub:a/b", "/etc", "../x", "tu-resnet18@main", "", None, 5, ["resnet18"]),
+    ],
+)
+def test_an_encoder_comes_from_the_installed_libraries_only(encoder, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("somebody was asked"))
+    with pytest.raises(BundleError, match="nothing is fetched from elsewhere"):
+        build_network("Unet", {**OPTIONS, "encoder_name": encoder})
+
+
+def test_encoders_of_timm_are_known_by_name_and_tag():
+    for name in ("tu-resnet18", "tu-resnet18.a1_in1k"):
+        assert skeleton("Unet", {**OPTIONS, "encoder_name": name}).encoder.name == name.removeprefix("tu-")
+
+
+@pytest.mark.parametrize(
+    "option", ["kwargs", "pretrained_cfg", "checkpoint_path", "cache_dir", "pretrained", "weights"]
+)
+def test_no_option_reaches_the_encoder_s_own_library(option):
+    with pytest.raises(BundleError, match=rf"Unet has no options \['{option}'\]"):
+        build_network("Unet", {**OPTIONS, "encoder_name": "tu-resnet18", option: "/etc/passwd"})
+
+
+@pytest.mark.parametrize("option", ["in_channels", "classes"])
+@pytest.mark.parametrize("number", [0, -1, 5000, 10**9, 2.0, "2", True, None])
+def test_channels_have_a_measure(option, number):
+    with pytest.raises(BundleError, match=rf"{option} of Unet is a number from 1 to 4,096; got"):
+        build_network("Unet", {**OPTIONS, option: number})
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-mobilevitv2_050"])
+def test_a_network_too_large_is_refused_before_it_is_built(encoder):
+    wide = {**OPTIONS, "encoder_name": encoder, "decoder_channels": [10**5] * 5}
+    with pytest.raises(BundleError, match=r"would have [\d,]+ parameters; 2,000,000,000 are the limit"):
+        skeleton("Unet", wide)
+
+
+def test_a_few_stored_numbers_do_not_become_gigabytes():
+    wide = {**OPTIONS, "decoder_channels": [4096, 2048, 1024, 512, 256]}
+    few = {
+        name: torch.zeros((), dtype=one.dtype).expand(one.shape)
+        for name, one in skeleton("Unet", wide).state_dict().items()
+    }
+    with pytest.raises(BundleError, match=r"weights take [\d,]{11,} bytes, of which [\d,]+ are stored; four times"):
+        SmpSource.from_state("Unet", wide, state=few)
+    one = torch.zeros(512, 512, 3, 3)
+    with pytest.raises(BundleError, match="four times"):  # one storage under many names
+        SmpSource.from_state("Unet", OPTIONS, state={str(number): one for number in range(5)})
+    for odd in (torch.zeros(3, 3).to_sparse(), [1.0], None):
+        with pytest.raises(BundleError, match="The weight 'a' is no dense tensor"):
+            SmpSource.from_state("Unet", OPTIONS, state={"a": odd})
 
 
 def test_weights_survive_bytes_bit_by_bit():
