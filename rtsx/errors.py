@@ -7,6 +7,8 @@ with status 2; anything that is not an `RtsxError` is a defect of ours and keeps
 import pickle
 from typing import Any
 
+from rtsx.redaction import redacted
+
 __all__ = [
     "BundleError",
     "CampaignError",
@@ -35,7 +37,7 @@ __all__ = [
 
 
 class RtsxError(Exception):
-    """Any error that rtsx raises on purpose.
+    """Any error that rtsx raises on purpose; its text is `redacted`.
 
     It comes from another process as it was raised there. What is behind it comes, too; where that cannot be unpickled, as many
     errors of compiled libraries, its text does.
@@ -47,6 +49,9 @@ class RtsxError(Exception):
     >>> type(error).__name__, str(error)
     ('CubeError', "No layer 'red'.")
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Replace what cannot travel, here and now, because some picklers read cause and context past this."""

@@ -1,15 +1,22 @@
-"""YAML of unknown origin: whatever is wrong with a text is one kind of error, and no text is larger than it looks."""
+"""Documents of unknown origin: whatever is wrong with YAML or JSON is one kind of error, and no text is larger than it looks."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import is_dataclass
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, TypeAdapter, ValidationError
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
-__all__ = ["LimitedLoader", "error_place"]
+from rtsx.errors import RtsxError
+
+__all__ = ["AwareDatetime", "LimitedLoader", "Moment", "damage_told", "error_place", "json_value", "parsed_json"]
 
 _DEEPEST = 100
 """Collections within each other, at most; Python's own stack ends at about a thousand calls."""
@@ -85,3 +92,122 @@ def error_place(error: yaml.YAMLError, text: str) -> tuple[int, int] | None:
         return before.count("\n") + 1, len(before) - before.rfind("\n")
     mark = getattr(error, "problem_mark", None)
     return None if mark is None else (mark.line + 1, mark.column + 1)
+
+
+_T = TypeVar("_T")
+
+
+def _moment(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not 1 < moment.year < 9999:  # at the ends, there is no UTC
+        raise ValueError("a moment needs its offset to UTC, such as 2024-07-01T12:00:00+00:00")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A moment in ISO 8601 with its offset to UTC, as text."""
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or (found := int(text)).bit_length() > 64:
+        raise ValueError(f"{text[:20]}... is no number of 64 bits")
+    return found
+
+
+def json_value(text: str | bytes, *, what: str, error: type[RtsxError]) -> Any:
+    """The value of a JSON text; whole numbers have 64 bits at most.
+
+    Parameters
+    ----------
+    text
+        The text; bytes are UTF-8.
+    what
+        What it is, for messages, such as its path.
+    error
+        What is raised where it is none.
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{what} is no JSON: {cause}. It is damaged or something else; restore it from a copy.") from cause
+
+
+def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[RtsxError]) -> _T:
+    """The frozen value that a JSON document is of: the same names, the same types, finite numbers, and nothing else.
+
+    Parameters
+    ----------
+    text
+        The text; bytes are UTF-8.
+    kind
+        A dataclass, whose fields may be others.
+    what
+        What it is, for messages, such as its path.
+    error
+        What is raised where it is something else.
+
+    Examples
+    --------
+    >>> from rtsx.errors import CampaignError
+    >>> from rtsx.campaign.prices import Prices
+    >>> parsed_json('{"device_hour": 2}', Prices, what="prices.json", error=CampaignError).device_hour
+    2.0
+    >>> parsed_json('{"device_hour": "2"}', Prices, what="prices.json", error=CampaignError)
+    Traceback (most recent call last):
+    ...
+    rtsx.errors.CampaignError: prices.json, device_hour: input should be a valid number; got '2'. It was edited or damaged, ...
+    """
+    try:
+        value = json_value(text, what=what, error=error)
+        parsed: _T = _adapter(kind).validate_json(json.dumps(value), strict=True)
+        return parsed
+    except ValidationError as cause:
+        first = cause.errors(include_url=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        told = first["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "Unknown name")
+        raise error(
+            f"{what}{', ' if place else ''}{place}: {told[:1].lower()}{told[1:].rstrip('.')}; got {first['input']!r:.60}. "
+            "It was edited or damaged, or written by another version of rtsx; restore it from a copy."
+        ) from cause
+    except error:
+        raise
+    except (RtsxError, ValueError, RecursionError) as cause:
+        raise error(
+            f"{what}: {str(cause).rstrip('.')}. It was edited or damaged, or written by another version of rtsx; restore it from a copy."
+        ) from cause
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    waiting, seen = [kind], set[Any]()
+    while waiting:
+        one: Any = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        waiting += get_args(one)
+        if isinstance(one, type) and is_dataclass(one):
+            one.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+            waiting += get_type_hints(one).values()
+    return TypeAdapter(kind)
+
+
+@contextmanager
+def damage_told(what: str, error: type[RtsxError]) -> Iterator[None]:
+    """Turn what goes wrong while a document is taken apart by hand into one error.
+
+    Parameters
+    ----------
+    what
+        What it is, for messages, such as its path.
+    error
+        What is raised.
+    """
+    try:
+        yield
+    except RtsxError:
+        raise
+    except _DEFECTS as cause:
+        raise error(
+            f"{what} lacks or garbles {cause!r:.200}. It was edited or damaged, or written by another version of rtsx; restore it from a copy."
+        ) from cause

@@ -7,6 +7,7 @@ from rtsx.campaign.cell_table import Address
 from rtsx.campaign.failure import Failure
 from rtsx.campaign.kinds import kind_of
 from rtsx.campaign.process import worker_name
+from rtsx.redaction import redacted
 
 __all__ = ["failure_of"]
 
@@ -38,8 +39,8 @@ def failure_of(error: Exception, *, cell: Address, attempt: int, run: str) -> Fa
         cell=cell,
         kind=kind_of(error),
         error=type(error).__name__,
-        message=str(error),
-        traceback="".join(traceback.format_exception(error))[-_TRACEBACK:],
+        message=redacted(str(error)),
+        traceback=redacted("".join(traceback.format_exception(error)))[-_TRACEBACK:],
         attempts=attempt,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         run=run,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rtsx.campaign.cell_table import Address
 from rtsx.errors import CampaignError
+from rtsx.parsing import parsed_json
 
 __all__ = ["Failure", "FailureKind"]
 
@@ -42,7 +43,7 @@ class Failure:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Failure":
+    def from_json(cls, text: str | bytes) -> "Failure":
         """The failure of such a line.
 
         Raises
@@ -50,9 +51,4 @@ class Failure:
         CampaignError
             It is not one.
         """
-        try:
-            stored = json.loads(text)
-            stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
-            return cls(**stored)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise CampaignError(f"This is no record of a failure: {text[:80]!r} ({error}).") from error
+        return parsed_json(text, cls, what="This is no record of a failure", error=CampaignError)

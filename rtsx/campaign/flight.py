@@ -10,6 +10,7 @@ from rtsx.campaign.cell_table import Address
 from rtsx.campaign.failure import Failure
 from rtsx.campaign.job import Outcome
 from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.redaction import redacted
 
 __all__ = ["Flight", "Start"]
 
@@ -141,7 +142,7 @@ class Flight:
 
     def stop(self, reason: str) -> None:
         """Start nothing more. What is in flight may still land; the first reason stays."""
-        self.stopped = self.stopped or reason
+        self.stopped = self.stopped or redacted(reason)
 
     def _next(self, now: float, lanes: int) -> Start | None:
         """The next task: suspects, then what has flown before, then what has not."""
@@ -164,6 +165,8 @@ class Flight:
 
     def _failed(self, failure: Failure, now: float) -> Failure | None:
         """Try again, set aside or stop, by the kind of the failure."""
+        # Here again, because workers do not know what the config of this process has withheld.
+        failure = replace(failure, message=redacted(failure.message), traceback=redacted(failure.traceback))
         if failure.kind == "halting":
             self.stop(f"cell {failure.cell} failed as every other would: {failure.error}: {failure.message}")
             return None

@@ -20,6 +20,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.objects import ObjectStore
 from rtsx.errors import CampaignError
 from rtsx.grid.cell import cell_id
+from rtsx.parsing import AwareDatetime, parsed_json
 
 __all__ = ["Lease", "LeasedElsewhere", "held", "renewed", "taken"]
 
@@ -58,9 +59,9 @@ class Lease:
     """Id of the run."""
     holder: str
     """Host, process and a word that no other holder has."""
-    taken: datetime
+    taken: AwareDatetime
     """When, UTC."""
-    expires: datetime
+    expires: AwareDatetime
     """When another run may take the cell, UTC."""
 
     def to_json(self) -> str:
@@ -69,7 +70,7 @@ class Lease:
         return json.dumps(stored, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Lease":
+    def from_json(cls, text: str | bytes) -> "Lease":
         """The lease of such a line.
 
         Raises
@@ -77,14 +78,7 @@ class Lease:
         CampaignError
             It is not one.
         """
-        try:
-            stored = json.loads(text)
-            stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
-            for name in ("taken", "expires"):
-                stored[name] = datetime.fromisoformat(stored[name]).astimezone(UTC)
-            return cls(**stored)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise CampaignError(f"This is no lease: {text[:80]!r} ({error}).") from error
+        return parsed_json(text, cls, what="This is no lease", error=CampaignError)
 
 
 def utc_now() -> datetime:
@@ -214,6 +208,6 @@ def _is_there(objects: ObjectStore, layout: YearLayout, lease: Lease) -> bool:
 def _lease_or_none(content: bytes) -> Lease | None:
     """What is no lease holds nothing: it could never be given back."""
     try:
-        return Lease.from_json(content.decode())
-    except (CampaignError, UnicodeDecodeError):
+        return Lease.from_json(content)
+    except CampaignError:
         return None

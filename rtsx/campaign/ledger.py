@@ -71,13 +71,17 @@ class Ledger:
             )
         return mark
 
-    def marks(self, cells: Iterable[Address] | None = None) -> Iterator[CommitMark]:
+    def marks(
+        self, cells: Iterable[Address] | None = None, *, damaged: list[str] | None = None
+    ) -> Iterator[CommitMark]:
         """Marks in no order; many are read at a time, and few held.
 
         Parameters
         ----------
         cells
             Whose; those without a mark are left out. None for all.
+        damaged
+            Receives what is wrong with those that are none; None makes that an error.
 
         Raises
         ------
@@ -85,7 +89,7 @@ class Ledger:
             One of them is no mark.
         """
         wanted = self._cells(self.layout.marks) if cells is None else cells
-        return (mark for mark in _read_many(self.mark, wanted) if mark is not None)
+        return (mark for mark in _read_many(_sparing(self.mark, damaged), wanted) if mark is not None)
 
     def commit(self, mark: CommitMark) -> bool:
         """Say that a cell is done, after all that its mark names is written; False where it was done already."""
@@ -105,15 +109,20 @@ class Ledger:
         """Keep a cell from being tried until it is forgiven; a later failure replaces an earlier one."""
         self.objects.put(self.layout.failure(failure.cell), failure.to_json().encode())
 
-    def failures(self) -> dict[Address, Failure]:
+    def failures(self, *, damaged: list[str] | None = None) -> dict[Address, Failure]:
         """Cells that were set aside, and why.
+
+        Parameters
+        ----------
+        damaged
+            Receives what is wrong with records that are none; None makes that an error.
 
         Raises
         ------
         CampaignError
             One of the records is none.
         """
-        found = _read_many(self._failure, self._cells(self.layout.failures))
+        found = _read_many(_sparing(self._failure, damaged), self._cells(self.layout.failures))
         return {failure.cell: failure for failure in found if failure is not None}
 
     def set_aside_cells(self) -> set[Address]:
@@ -134,11 +143,17 @@ class Ledger:
             pass
         return len(forgiven)
 
-    def leases(self) -> dict[Address, Lease]:
-        """The newest lease of every cell that has one; whether it has expired is for the reader's clock to say."""
+    def leases(self, *, damaged: list[str] | None = None) -> dict[Address, Lease]:
+        """The newest lease of every cell that has one; whether it has expired is for the reader's clock to say.
+
+        Parameters
+        ----------
+        damaged
+            As for `failures`.
+        """
         keys = [found.key for found in self.objects.list(self.layout.leases)]
         newest: dict[Address, Lease] = {}
-        for lease in _read_many(self._lease, keys):
+        for lease in _read_many(_sparing(self._lease, damaged), keys):
             if lease is not None and (lease.cell not in newest or newest[lease.cell].generation < lease.generation):
                 newest[lease.cell] = lease
         return newest
@@ -166,16 +181,31 @@ class Ledger:
                 yield cell, found
 
 
-def _parsed(key: str, content: bytes, parse: Callable[[str], T]) -> T:
+def _parsed(key: str, content: bytes, parse: Callable[[bytes], T]) -> T:
     try:
-        return parse(content.decode())
-    except (CampaignError, UnicodeDecodeError) as error:
+        return parse(content)
+    except CampaignError as error:
         raise CampaignError(
             f"{key} cannot be read: {error} Verify the campaign to see what else is damaged."
         ) from error
 
 
 U = TypeVar("U")
+
+
+def _sparing(read: Callable[[T], U | None], damaged: list[str] | None) -> Callable[[T], U | None]:
+    """A reader that notes what is damaged, and goes on; the reader itself without a list."""
+
+    def spared(wanted: T) -> U | None:
+        try:
+            return read(wanted)
+        except CampaignError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
+            return None
+
+    return spared
 
 
 def _read_many(read: Callable[[T], U], wanted: Iterable[T]) -> Iterator[U]:

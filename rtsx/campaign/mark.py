@@ -7,6 +7,7 @@ from typing import Literal
 
 from rtsx.campaign.cell_table import Address
 from rtsx.errors import CampaignError
+from rtsx.parsing import Moment, parsed_json
 
 __all__ = ["CommitMark", "InputStamp"]
 
@@ -49,9 +50,9 @@ class CommitMark:
     """Time that the cell took, s."""
     peak_memory_bytes: int
     """Greatest resident memory of the process while it ran."""
-    started: str
+    started: Moment
     """Begin, UTC, ISO 8601."""
-    finished: str
+    finished: Moment
     """End, likewise."""
     run: str
     """Id of the run."""
@@ -65,7 +66,7 @@ class CommitMark:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "CommitMark":
+    def from_json(cls, text: str | bytes) -> "CommitMark":
         """The mark of such a line.
 
         Raises
@@ -73,12 +74,4 @@ class CommitMark:
         CampaignError
             It is not one: somebody else has written there, or it was cut.
         """
-        try:
-            stored = json.loads(text)
-            stored["cell"] = (int(stored["cell"][0]), int(stored["cell"][1]))
-            stored["inputs"] = tuple(InputStamp(**stamp) for stamp in stored["inputs"])
-            stored["bundles"] = tuple(stored["bundles"])
-            stored["gaps"] = tuple(stored.get("gaps", ()))
-            return cls(**stored)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise CampaignError(f"This is no commit mark: {text[:80]!r} ({error}).") from error
+        return parsed_json(text, cls, what="This is no commit mark", error=CampaignError)

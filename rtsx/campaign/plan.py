@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -19,6 +19,7 @@ from rtsx.campaign.tiling import CellWork, cell_work
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
+from rtsx.parsing import damage_told, parsed_json
 
 __all__ = ["CampaignPlan", "Region"]
 
@@ -151,28 +152,22 @@ class CampaignPlan:
         CampaignError
             It is no such document, or the cells are others than it was written with.
         """
-        try:
-            grid = document["grid"]
-            plan = cls(
-                name=document["name"],
-                year=document["year"],
-                grid=Grid(grid["crs"], grid["resolution"], cell_size=grid["cell_size"], origin=tuple(grid["origin"])),
-                rows=tuple(document["rows"]),
-                columns=tuple(document["columns"]),
-                cells=cells,
-                prediction=PredictionPlan.from_json(json.dumps(document["prediction"])),
-                layers=document["layers"],
-                outlines=None if document["outlines"] is None else OutlineSpec(**document["outlines"]),
-                cogs=document["cogs"],
-                shard=document["shard"],
-                chunk=document["chunk"],
-                runtime=document["runtime"],
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "cells"}
+        unknown = sorted(set(document) - set(hints) - {"cells"})
+        if unknown:
+            raise CampaignError(
+                f"This is no plan of a campaign, which has no {', '.join(unknown)}. Plan the campaign again."
             )
+        with damage_told("This is no plan of a campaign, which", CampaignError):
+            values = {
+                name: parsed_json(
+                    json.dumps(document[name]), hint, what=f"This is no plan of a campaign, {name}", error=CampaignError
+                )
+                for name, hint in hints.items()
+            }
+            plan = cls(cells=cells, **values)
             expected = document["cells"]
-            found = plan.to_document()["cells"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CampaignError(f"This is no plan of a campaign: {error!r}. Plan the campaign again.") from error
-        if found != expected:
+        if plan.to_document()["cells"] != expected:
             raise CampaignError(
                 "The list of cells beside the plan is another than it was planned with. Plan the campaign again."
             )

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,19 +53,20 @@ def write_report(
 
     Raises
     ------
-    CampaignError
-        A mark or record is damaged.
     OutputNotWritableError
         The page cannot be written there.
     """
     if path is not None:
         refuse_other_format(path, what="a page", suffixes=(".html",))
     layout = YearLayout(plan.year)
+    damaged: list[str] = []
+    marks = gathered_marks(mark for mark in Ledger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells)
+    status = campaign_status(objects, plan, prices=prices)
     page = report_page(
         plan,
-        campaign_status(objects, plan, prices=prices),
-        gathered_marks(mark for mark in Ledger(objects, layout).marks() if mark.cell in plan.cells),
-        runs=read_runs(objects, layout),
+        replace(status, damaged=(*sorted(damaged), *status.damaged)),
+        marks,
+        runs=read_runs(objects, layout, damaged=[]),  # of which the status tells
         stored=stored_bytes(objects, plan, output=output, storage_options=storage_options),
         prices=prices,
         now=datetime.now(UTC),
@@ -133,6 +134,7 @@ def report_page(
         _section("Throughput", _throughput(marks)),
         _section("Costs", _costs(status, stored, prices)),
         _section("Failures", _failures(status.failed)),
+        _section("Damaged records", _damaged(status.damaged)),
         _section("Images that were left out", _gaps(marks)),
         _section("Runs", _runs(runs)),
         _section("Workers", _workers(marks)),
@@ -220,6 +222,15 @@ def _gaps(marks: MarkFacts) -> str:
         return "<p>None.</p>"
     shown = sorted(marks.gaps.items(), key=lambda gap: (-gap[1], gap[0]))[:_MOST_ROWS]
     return _table(shown, head=("Image that could not be read", "Cells without it")) + _more(marks.gaps, shown)
+
+
+def _damaged(damaged: Sequence[str]) -> str:
+    shown = damaged[:_MOST_ROWS]
+    return (
+        (_table([(one,) for one in shown], head=("What is wrong",)) + _more(damaged, shown))
+        if shown
+        else "<p>None.</p>"
+    )
 
 
 def _runs(runs: Sequence[RunRecord]) -> str:

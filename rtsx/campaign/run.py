@@ -56,7 +56,8 @@ def run_campaign(
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
     ledger = Ledger(objects, YearLayout(plan.year))
     done = ledger.done()
-    before = {cell: one for cell, one in ledger.failures().items() if cell in plan.cells and cell not in done}
+    # A record that cannot be read keeps no cell from being tried.
+    before = {cell: one for cell, one in ledger.failures(damaged=[]).items() if cell in plan.cells and cell not in done}
     cells = cells_among(plan.cells, lambda cell: cell not in done and cell not in before)
     n_done = len(plan.cells) - len(cells) - len(before)
 

@@ -9,6 +9,7 @@ from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.objects import ObjectStore
 from rtsx.errors import CampaignError
+from rtsx.parsing import Moment, parsed_json
 
 __all__ = ["RunRecord", "read_runs", "write_run"]
 
@@ -25,7 +26,7 @@ class RunRecord:
     """Machine that drove it."""
     versions: Mapping[str, str]
     """Versions of the libraries, as `versions_here` gives them."""
-    started: str
+    started: Moment
     """Begin, UTC, ISO 8601."""
     written: str
     """When the record was last written, likewise. A run that was killed does not write its end."""
@@ -79,7 +80,7 @@ class RunRecord:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """The record of such a line.
 
         Raises
@@ -87,10 +88,7 @@ class RunRecord:
         CampaignError
             It is not one.
         """
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise CampaignError(f"This is no record of a run: {text[:80]!r} ({error}).") from error
+        return parsed_json(text, cls, what="This is no record of a run", error=CampaignError)
 
 
 def write_run(objects: ObjectStore, layout: YearLayout, record: RunRecord) -> None:
@@ -98,8 +96,28 @@ def write_run(objects: ObjectStore, layout: YearLayout, record: RunRecord) -> No
     objects.put(layout.run_record(record.run), record.to_json().encode())
 
 
-def read_runs(objects: ObjectStore, layout: YearLayout) -> tuple[RunRecord, ...]:
-    """Records of all runs of a year, the oldest first."""
-    found = (objects.get(stored.key) for stored in objects.list(layout.runs))
-    records = (RunRecord.from_json(content.decode()) for content in found if content is not None)
+def read_runs(objects: ObjectStore, layout: YearLayout, *, damaged: list[str] | None = None) -> tuple[RunRecord, ...]:
+    """Records of all runs of a year, the oldest first.
+
+    Parameters
+    ----------
+    objects, layout
+        Where they lie.
+    damaged
+        Receives what is wrong with records that are none; None makes that an error.
+
+    Raises
+    ------
+    CampaignError
+        One of the records is none.
+    """
+    records = []
+    for stored in objects.list(layout.runs):
+        content = objects.get(stored.key)
+        try:
+            records += [] if content is None else [RunRecord.from_json(content)]
+        except CampaignError as error:
+            if damaged is None:
+                raise CampaignError(f"{stored.key} cannot be read: {error}") from error
+            damaged.append(f"{stored.key} cannot be read: {error}")
     return tuple(sorted(records, key=lambda record: (record.started, record.run)))

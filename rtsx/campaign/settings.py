@@ -6,6 +6,7 @@ from dataclasses import asdict
 from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.prices import Prices
 from rtsx.errors import CampaignError
+from rtsx.parsing import parsed_json
 
 __all__ = ["planned_years", "read_prices", "write_prices"]
 
@@ -29,12 +30,7 @@ def read_prices(objects: ObjectStore, *, year: int) -> Prices:
     content = objects.get(_key(year))
     if content is None:
         return Prices()
-    try:
-        return Prices(**json.loads(content)["prices"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise CampaignError(
-            f"{_key(year)} holds no prices: {error!r}. Remove it, or create the campaign again from its config."
-        ) from error
+    return parsed_json(content, dict[str, Prices], what=_key(year), error=CampaignError).get("prices", Prices())
 
 
 def planned_years(objects: ObjectStore) -> list[int]:

@@ -1,7 +1,7 @@
 """How far a campaign is, asked of its output from any machine: listings, and the few records of what runs and what failed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from rtsx.campaign.cell_table import Address
@@ -51,6 +51,8 @@ class CampaignStatus:
     """What these hours cost; None without a price."""
     currency: str
     """Of that."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with records that cannot be read, and that count for nothing."""
 
     @property
     def left(self) -> int:
@@ -79,6 +81,7 @@ class CampaignStatus:
         lines += [
             f"  {cell_id(*cell)} {failure.error}: {failure.message}" for cell, failure in sorted(self.failed.items())
         ]
+        lines += [f"  damaged: {one}" for one in self.damaged]
         return "\n".join(lines)
 
 
@@ -96,15 +99,17 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
     """
     layout = YearLayout(plan.year)
     ledger = Ledger(objects, layout)
-    return status_of(
+    damaged: list[str] = []
+    status = status_of(
         plan,
         marked=ledger.moments(),
-        leases=tuple(ledger.leases().values()),
-        failures=ledger.failures(),
-        runs=read_runs(objects, layout),
+        leases=tuple(ledger.leases(damaged=damaged).values()),
+        failures=ledger.failures(damaged=damaged),
+        runs=read_runs(objects, layout, damaged=damaged),
         prices=prices,
         now=datetime.now(UTC),
     )
+    return replace(status, damaged=tuple(sorted(damaged)))
 
 
 def status_of(

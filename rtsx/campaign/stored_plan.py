@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.cube.description import difference
 from rtsx.errors import CampaignError
 from rtsx.grid.cell import cell_id
+from rtsx.parsing import parsed_json
 
 __all__ = ["read_plan", "require_same", "require_same_map", "write_plan"]
 
@@ -71,14 +72,15 @@ def read_plan(objects: ObjectStore, year: int) -> CampaignPlan | None:
         )
     try:
         addresses = np.load(io.BytesIO(content), allow_pickle=False)
-        described = json.loads(document)
     except (ValueError, EOFError, OSError) as error:
         raise CampaignError(
-            f"{layout.plan} and {layout.cells} hold no plan of a campaign: {error}. Remove them and plan the year again."
+            f"{layout.cells} holds no cells of a campaign: {error}. Remove {layout.plan} and plan the year again."
         ) from error
-    if not isinstance(described, Mapping):
-        raise CampaignError(f"{layout.plan} holds no plan of a campaign. Remove it and plan the year again.")
-    return CampaignPlan.from_document(described, CellTable(addresses))
+    described = parsed_json(document, dict[str, Any], what=layout.plan, error=CampaignError)
+    try:
+        return CampaignPlan.from_document(described, CellTable(addresses))
+    except CampaignError as error:
+        raise CampaignError(f"{layout.plan} cannot be read: {error}") from error
 
 
 def require_same_map(objects: ObjectStore, plan: CampaignPlan) -> None:
@@ -93,11 +95,12 @@ def require_same_map(objects: ObjectStore, plan: CampaignPlan) -> None:
     content = json.dumps({"name": plan.name, **mine}, sort_keys=True).encode()
     if objects.create(CAMPAIGN, content):
         return
-    try:
-        theirs = json.loads(objects.get(CAMPAIGN) or b"")
-        found = difference({name: theirs[name] for name in mine}, mine)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CampaignError(f"{CAMPAIGN} in this output is no campaign's: {error!r}. Take another output.") from error
+    theirs = parsed_json(objects.get(CAMPAIGN) or b"", dict[str, Any], what=CAMPAIGN, error=CampaignError)
+    if missing := sorted(set(mine) - set(theirs)):
+        raise CampaignError(
+            f"{CAMPAIGN} in this output is no campaign's: it lacks {', '.join(missing)}. Take another output."
+        )
+    found = difference({name: theirs[name] for name in mine}, mine)
     if found is not None:
         raise CampaignError(
             f"The years of one output share one array, and {plan.year} does not fit those before it: {found}. Take the same "

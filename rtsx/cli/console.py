@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtsx.errors import OutputNotWritableError
+from rtsx.redaction import redacted
 
 __all__ = ["Stream", "complain", "notice", "show", "show_line", "status", "streams", "warn"]
 
@@ -103,14 +104,14 @@ def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False)
     table.add_column(overflow="fold")
     for name, value in rows:
         if value not in (None, ""):
-            table.add_row(name, Text(str(value)))
+            table.add_row(name, Text(redacted(str(value))))
     _out().print(table)
     _require_printed(asked)
 
 
 def show_line(line: str, *, asked: bool = False) -> None:
     """Print one line to standard output, unwrapped; `asked` as for `show`."""
-    _out().print(Text(line), soft_wrap=True)
+    _out().print(Text(redacted(line)), soft_wrap=True)
     _require_printed(asked)
 
 
@@ -122,17 +123,17 @@ def _require_printed(asked: bool) -> None:
 
 def notice(message: str) -> None:
     """Print one line to standard error: what a command has decided for the user."""
-    _ERR.print(Text(message, style="dim"), soft_wrap=True)
+    _ERR.print(Text(redacted(message), style="dim"), soft_wrap=True)
 
 
 def complain(message: str) -> None:
     """Print why a command failed to standard error, unwrapped, so that it can be copied and searched for."""
-    _ERR.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+    _ERR.print(Text.assemble(("Error: ", "bold red"), redacted(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print to standard error what went on in spite of a doubt."""
-    _ERR.print(Text.assemble(("Warning: ", "bold yellow"), message), soft_wrap=True)
+    _ERR.print(Text.assemble(("Warning: ", "bold yellow"), redacted(message)), soft_wrap=True)
 
 
 def status() -> Console:

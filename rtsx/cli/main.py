@@ -15,6 +15,7 @@ from typer.main import get_command
 from rtsx.cli.app import app
 from rtsx.cli.console import Stream, complain, streams, warn
 from rtsx.errors import RtsxError
+from rtsx.redaction import redacted
 from rtsx.storage import local_path
 
 __all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
@@ -109,6 +110,6 @@ def _named(word: str) -> str:
 
 def _leave(status: int, message: str, *, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
+        sys.stderr.write(redacted(traceback.format_exc()))
     complain(message)
     sys.exit(status)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -199,15 +199,17 @@ def _ledger_of(order: Path) -> Path:
 def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
     """The plan that was made of this very config."""
     from rtsx.ordering import OrderPlan
+    from rtsx.parsing import damage_told, json_value
 
     path = _beside(order, "plan.json")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        digest, plan_ = content["digest"], content["plan"]
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise OrderError(f"There is no plan: {path} is missing. Run rtsx order plan {order} first.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise OrderError(f"{path} is no plan of an order: {error!r}. Run rtsx order plan {order} again.") from error
+    what = f"{path}, which rtsx order plan {order} writes"
+    content = json_value(text, what=what, error=OrderError)
+    with damage_told(what, OrderError):
+        digest, plan_ = content["digest"], content["plan"]
     if digest != config.digest():
         raise OrderError(
             f"{order} has changed since it was planned. Run rtsx order plan {order} again, and look at it."

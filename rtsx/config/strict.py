@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.config.yaml import Document, dump_yaml
+from rtsx.redaction import is_secret_name
 from rtsx.storage import absolute
 
 __all__ = ["FilePath", "Names", "Strict", "from_folder", "validated"]
@@ -63,7 +64,8 @@ def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]
                 yield Complaint(path, str(one["ctx"]["error"]).rstrip("."))
             case _:
                 text = one["msg"][0].lower() + one["msg"][1:]
-                yield Complaint(path, f"{text}; got {str(one['input'])[:80]!r}")
+                got = "" if any(is_secret_name(str(part)) for part in path) else f"; got {str(one['input'])[:80]!r}"
+                yield Complaint(path, f"{text}{got}")
 
 
 def _unknown(key: str, known: list[str]) -> str:

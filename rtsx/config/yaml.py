@@ -13,6 +13,7 @@ import yaml
 from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
 from rtsx.parsing import LimitedLoader, error_place
+from rtsx.redaction import is_secret_name, redacted, withhold
 from rtsx.storage import local_path
 
 __all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
@@ -108,6 +109,9 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """Plain values, dates and tuples as YAML text that `read_yaml` reads back; keys keep their order.
 
+    Secrets do not become part of it: a value that `read_yaml` has taken from a variable and that is one is written as that
+    variable again, and one that stood in the text itself as ``***``.
+
     Examples
     --------
     >>> print(dump_yaml({"bbox": (1.0, 2.5), "url": "${HOME}"}), end="")
@@ -115,7 +119,7 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     url: $${HOME}
     """
     # Dollars are doubled, because what is written has its variables filled in already.
-    plain = _mapped(values, (), lambda text, _: text.replace("$", "$$"))
+    plain = _mapped(values, (), lambda text, _: redacted(text.replace("$", "$$"), keeps_references=True))
     return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
@@ -181,6 +185,8 @@ class _Expansion:
         self.complaints = complaints
 
     def __call__(self, text: str, path: KeyPath) -> str:
+        found: dict[str, str] = {}
+
         def value(match: re.Match[str]) -> str:
             name = match["name"]
             if name is None:
@@ -188,6 +194,7 @@ class _Expansion:
             if self.environment is None:
                 return match[0]
             if self.environment.get(name):
+                found[match[0]] = self.environment[name]
                 return self.environment[name]
             if match["default"] is None:
                 self.complaints.append(
@@ -197,7 +204,16 @@ class _Expansion:
                 )
             return match["default"] or ""
 
-        return _VARIABLE.sub(value, text)
+        filled = _VARIABLE.sub(value, text)
+        for reference, secret in found.items():
+            if any(is_secret_name(str(one)) for one in (reference, *path)) or secret not in redacted(filled):
+                withhold(secret, reference)
+        is_bare = "://" in filled and ("://***" in filled or "=***" in filled)
+        if self.environment is not None and is_bare:
+            self.complaints.append(
+                Complaint(path, "a secret was left out here when this was stored; write it as ${NAME} of a variable")
+            )
+        return filled
 
 
 def _mapped(values: Any, path: KeyPath, change: Callable[[str, KeyPath], str]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.recipe import CubeRecipe
+from rtsx.redaction import redacted
 
 __all__ = ["describe_recipe", "difference"]
 
@@ -17,7 +18,7 @@ _LEFT_OUT = frozenset({"access", "stamp"})
 
 
 def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
-    """A recipe as mappings, lists, text and finite numbers, as JSON has them; functions by their names."""
+    """A recipe as mappings, lists, text and finite numbers, as JSON has them; functions by their names, addresses without secrets."""
     described = _plain(recipe)
     assert isinstance(described, dict)
     return described
@@ -59,7 +60,9 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, float) and not isfinite(value):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}"

@@ -65,8 +65,8 @@ class FileImages:
             )
         found = []
         for paths in zip(*files.values(), strict=True):
-            name = PurePosixPath(paths[0]).stem
-            time = _time_in(PurePosixPath(paths[0]).name)
+            name = _file_name(paths[0]).stem
+            time = _time_in(_file_name(paths[0]).name)
             _refuse_other_dates(paths)
             if period is not None and time is None:
                 raise CubeError(
@@ -132,7 +132,7 @@ class StoreImages:
                 add_offset=packed["add_offset"] if one.add_offset is None else one.add_offset,
                 opener="zarr",
             )
-        return (Image(id=PurePosixPath(self.path).stem, bands=bands, time=self.time),)
+        return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
 
 
 _conforms: tuple[type[ImageSource], ...] = (FileImages, StoreImages)
@@ -148,17 +148,22 @@ def _expanded(patterns: Sequence[str]) -> list[str]:
         if not matches:
             raise CubeError(f"No file matches {pattern!r}. Check the folder and the pattern.")
         paths += matches
-    return sorted(dict.fromkeys(paths), key=lambda path: (PurePosixPath(path).name, path))
+    return sorted(dict.fromkeys(paths), key=lambda path: (_file_name(path).name, path))
 
 
 def _refuse_other_dates(paths: Sequence[str]) -> None:
     """Raise where files that would belong together are of different dates."""
-    times = {path: _time_in(PurePosixPath(path).name) for path in paths}
+    times = {path: _time_in(_file_name(path).name) for path in paths}
     if len({time for time in times.values() if time is not None}) > 1:
         raise CubeError(
             f"The n-th files of each asset belong together, but these are of different dates: {list(paths)}. Make the "
             "patterns match one file of each asset per image."
         )
+
+
+def _file_name(path: str) -> PurePosixPath:
+    """A path, or that of an address without its query, in which a signed one has its token."""
+    return PurePosixPath(path.partition("?")[0] if "://" in path else path)
 
 
 def _time_in(name: str) -> datetime | None:

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.redaction import redacted
 
 __all__ = ["Gap", "note_gaps", "noted_gaps", "report_gap"]
 
@@ -40,7 +41,7 @@ def report_gap(gap: Gap, *, reason: str, error: CubeError) -> None:
     noted = _NOTED.get()
     if noted is not None:
         noted.append(gap)
-    warnings.warn(f"{reason} It is left out.", MissingGroundWarning, stacklevel=3)
+    warnings.warn(f"{redacted(reason)} It is left out.", MissingGroundWarning, stacklevel=3)
 
 
 def note_gaps(gaps: list[Gap], is_gap: Callable[[CubeError], bool]) -> None:

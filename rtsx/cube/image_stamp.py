@@ -49,8 +49,11 @@ def _told(bands: AssetBands) -> Mapping[str, Any]:
 
 
 def _bare(href: str) -> str:
-    """An address without its query, in which signed ones carry a token that is another one every time."""
-    return urlsplit(href)._replace(query="", fragment="").geturl() if is_url(href) else href
+    """An address without user and query, in which signed ones carry a token that is another one every time."""
+    if not is_url(href):
+        return href
+    address = urlsplit(href)
+    return address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _is_checksum(stamp: str) -> bool:

@@ -17,6 +17,8 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from rtsx.cube.gaps import Gap
+from rtsx.errors import CubeError
+from rtsx.parsing import damage_told, parsed_json
 
 __all__ = ["HashingStore", "Mark", "create_marks", "differing_keys", "done_parts", "read_marks", "write_mark"]
 
@@ -39,9 +41,19 @@ class Mark:
 
     @classmethod
     def from_json(cls, text: str) -> "Mark":
-        """The mark of such a line."""
-        stored = json.loads(text)
-        return cls(stored["sha256"], tuple(Gap(*gap) for gap in stored["gaps"]))
+        """The mark of such a line.
+
+        Raises
+        ------
+        CubeError
+            It is not one.
+        """
+        what = "The mark of a part"
+        stored = parsed_json(text, dict[str, Any], what=what, error=CubeError)
+        with damage_told(what, CubeError):
+            digests = parsed_json(json.dumps(stored["sha256"]), dict[str, str], what=what, error=CubeError)
+            gaps = parsed_json(json.dumps(stored["gaps"]), list[tuple[str, str]], what=what, error=CubeError)
+        return cls(digests, tuple(Gap(*gap) for gap in gaps))
 
 
 def create_marks(root: zarr.Group, count: int) -> None:

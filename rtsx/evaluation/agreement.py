@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rtsx.errors import EvaluationError
+from rtsx.parsing import damage_told, json_value
 from rtsx.scores import AgreementCounts, PixelScores
 
 __all__ = ["Agreement"]
@@ -95,10 +97,19 @@ class Agreement:
 
     @classmethod
     def from_json(cls, document: str) -> "Agreement":
-        """An agreement from its JSON."""
-        read = json.loads(document)
-        counts: dict[str, Any] = {
-            name: np.array(value, np.int64) if isinstance(value, list) else value
-            for name, value in read["counts"].items()
-        }
-        return cls(annotators=tuple(read["annotators"]), models=tuple(read["models"]), counts=AgreementCounts(**counts))
+        """An agreement from its JSON.
+
+        Raises
+        ------
+        EvaluationError
+            It is none.
+        """
+        read = json_value(document, what="The agreement", error=EvaluationError)
+        with damage_told("The agreement", EvaluationError):
+            counts: dict[str, Any] = {
+                name: np.array(value, np.int64) if isinstance(value, list) else value
+                for name, value in read["counts"].items()
+            }
+            return cls(
+                annotators=tuple(read["annotators"]), models=tuple(read["models"]), counts=AgreementCounts(**counts)
+            )

@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rtsx.errors import OutputExistsError
+from rtsx.errors import EvaluationError, OutputExistsError
 from rtsx.evaluation.folds import FoldPlan
 from rtsx.evaluation.rule import JudgingRule
+from rtsx.parsing import json_value
 from rtsx.storage import write_whole
 from rtsx.training import TrainingRecipe
 from rtsx.training.record import differences, recipe_record
@@ -28,7 +29,9 @@ def claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: JudgingRul
     text = json.dumps(document, indent=1)
     there = out / PLAN
     if there.is_file():
-        lines = list(differences(json.loads(there.read_text()), json.loads(text)))
+        lines = list(
+            differences(json_value(there.read_bytes(), what=str(there), error=EvaluationError), json.loads(text))
+        )
         if lines:
             more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
             raise OutputExistsError(

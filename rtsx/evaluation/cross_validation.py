@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import SCORES
 from rtsx.evaluation.evaluation import Evaluation
 from rtsx.evaluation.folds import ALL_REGIONS, Fold, FoldPlan
+from rtsx.parsing import damage_told, json_value
 
 __all__ = ["CrossValidation", "FoldResult"]
 
@@ -129,17 +129,24 @@ class CrossValidation:
 
     @classmethod
     def from_json(cls, document: str) -> "CrossValidation":
-        """A result from its JSON."""
-        read: dict[str, Any] = json.loads(document)
-        plan = FoldPlan.from_json(json.dumps({"folds": read["folds"]}))
-        by_name = {fold.name: fold for fold in plan.folds}
-        results = tuple(
-            FoldResult(
-                fold=by_name[each["fold"]],
-                seed=each["seed"],
-                bundle=each["bundle"],
-                evaluation=Evaluation.from_json(json.dumps(each["evaluation"])),
+        """A result from its JSON.
+
+        Raises
+        ------
+        EvaluationError
+            It is none.
+        """
+        read = json_value(document, what="The cross-validation", error=EvaluationError)
+        with damage_told("The cross-validation", EvaluationError):
+            plan = FoldPlan.from_json(json.dumps({"folds": read["folds"]}))
+            by_name = {fold.name: fold for fold in plan.folds}
+            results = tuple(
+                FoldResult(
+                    fold=by_name[each["fold"]],
+                    seed=each["seed"],
+                    bundle=each["bundle"],
+                    evaluation=Evaluation.from_json(json.dumps(each["evaluation"])),
+                )
+                for each in read["results"]
             )
-            for each in read["results"]
-        )
-        return cls(plan=plan, results=results)
+            return cls(plan=plan, results=results)

@@ -13,6 +13,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import ClassCounts, SceneCounts
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.tables import pooled_table, region_table, scene_table
+from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.scores import PixelTally
 
 __all__ = ["Evaluation"]
@@ -127,19 +128,27 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, document: str) -> "Evaluation":
-        """An evaluation from its JSON."""
-        read = json.loads(document)
-        counts = tuple(
-            SceneCounts(
-                name=scene["name"],
-                region=scene["region"],
-                unit=scene["unit"],
-                classes=tuple(scene["classes"]),
-                counts=tuple(_counts_of(each) for each in scene["counts"]),
+        """An evaluation from its JSON.
+
+        Raises
+        ------
+        EvaluationError
+            It is none.
+        """
+        read = json_value(document, what="The evaluation", error=EvaluationError)
+        with damage_told("The evaluation", EvaluationError):
+            counts = tuple(
+                SceneCounts(
+                    name=scene["name"],
+                    region=scene["region"],
+                    unit=scene["unit"],
+                    classes=tuple(scene["classes"]),
+                    counts=tuple(_counts_of(each) for each in scene["counts"]),
+                )
+                for scene in read["scenes"]
             )
-            for scene in read["scenes"]
-        )
-        return cls(counts=counts, rule=JudgingRule(**read["rule"]))
+            rule = parsed_json(json.dumps(read["rule"]), JudgingRule, what="The rule", error=EvaluationError)
+            return cls(counts=counts, rule=rule)
 
 
 def _counts_document(counts: ClassCounts) -> dict[str, Any]:

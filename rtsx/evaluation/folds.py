@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from rtsx.errors import EvaluationError
+from rtsx.parsing import parsed_json
 
 __all__ = ["ALL_OTHERS", "ALL_REGIONS", "POOLED", "RESERVED", "Fold", "FoldPlan", "PlannedUnit", "transfer_plan"]
 
@@ -106,9 +107,14 @@ class FoldPlan:
 
     @classmethod
     def from_json(cls, document: str) -> Self:
-        """A plan from its JSON."""
-        read: list[dict[str, Any]] = json.loads(document)["folds"]
-        return cls(folds=tuple(Fold(**{k: _tupled(v) for k, v in fold.items()}) for fold in read))
+        """A plan from its JSON.
+
+        Raises
+        ------
+        EvaluationError
+            It is none.
+        """
+        return parsed_json(document, cls, what="The plan of folds", error=EvaluationError)
 
 
 def transfer_plan(units: Sequence[PlannedUnit], *, held_out: float, validation: float, seed: int) -> FoldPlan:
@@ -218,7 +224,3 @@ def _drawn(units: Sequence[PlannedUnit], *, share: float, key: Sequence[int]) ->
 
 def _names(units: Sequence[PlannedUnit]) -> tuple[str, ...]:
     return tuple(scene for unit in units for scene in unit.scenes)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rtsx.errors import PlanError
 from rtsx.inference.augment import AUGMENTATIONS, Augmentation
-from rtsx.inference.documents import checked_fields
+from rtsx.parsing import parsed_json
 from rtsx.tiling import TilePlan
 
 __all__ = ["AnswerType", "Merge", "PredictionPlan"]
@@ -99,15 +99,6 @@ class PredictionPlan:
         >>> PredictionPlan.from_json('{"tiling": 3}')
         Traceback (most recent call last):
         ...
-        rtsx.errors.PlanError: A plan needs the names augment, classes, ... missing: augment, classes, ...
+        rtsx.errors.PlanError: The plan, tiling: input should be an object; got 3. It was edited or damaged, ...
         """
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            raise PlanError(
-                f"A plan is a JSON object, as PredictionPlan.to_json writes it; got {text[:60]!r}."
-            ) from error
-        values = checked_fields(document, cls, what="A plan")
-        return cls(
-            **(values | {"tiling": TilePlan(**checked_fields(values["tiling"], TilePlan, what="A plan's tiling"))})
-        )
+        return parsed_json(text, cls, what="The plan", error=PlanError)

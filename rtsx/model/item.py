@@ -7,7 +7,7 @@ read back: MLM has no word for half of it, and rounds the rest.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,8 +18,9 @@ from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
-from rtsx.model.reach import Reach
 from rtsx.model.source import Artifact, NetworkSource
+from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.redaction import redacted_values
 
 __all__ = ["ITEM_NAME", "Item", "read_item", "write_item"]
 
@@ -32,6 +33,13 @@ _FORMAT = 1
 _MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+
+
+_SAID = (
+    *("inputs", "classes", "activation", "tile", "overlap", "trim", "stride", "threshold", "fill", "preset", "bn_mode"),
+    *("reach", "provenance"),
+)
+"""Fields of the metadata that every bundle says, as ``rtsx:NAME``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,35 +104,33 @@ def read_item(raw: bytes, *, where: str) -> Item:
     BundleError
         The file is damaged, was not written by rtsx, or was written by a newer one.
     """
-    try:
-        document = json.loads(raw)
+    document = json_value(raw, what=where, error=BundleError)
+    with damage_told(where, BundleError):
         properties = document["properties"]
         written = properties.get("rtsx:format")
         asset = document["assets"]["weights"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{where} is no bundle's metadata: {error!r}. It is damaged; copy the bundle again."
-        ) from error
     if written is None:
         raise BundleError(
             f"{where} describes a model that rtsx did not save. Open its weights instead, with layers=, classes= and the "
             "other keywords."
         )
-    if written > _FORMAT:
+    if parsed_json(json.dumps(written), int, what=f"{where}, rtsx:format", error=BundleError) > _FORMAT:
         raise BundleError(f"{where} was written by a newer rtsx (format {written}, known {_FORMAT}). Update rtsx.")
-    try:
+    with damage_told(where, BundleError):
         network = properties["rtsx:network"]
-        return Item(
-            metadata=_read_metadata(document["id"], properties),
-            kind=network["kind"],
-            filename=_file_beside(asset["href"], where=where),
-            options={**network["options"], "digest": network["digest"]},
-            checksum=str(asset["file:checksum"]).removeprefix("1220"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{where} lacks or garbles {error}. It was edited or damaged; copy the bundle again."
-        ) from error
+        described = {
+            "metadata": {
+                "id": document["id"],
+                **{name: properties[f"rtsx:{name}"] for name in _SAID},
+                **_later(properties),
+            },
+            "kind": network["kind"],
+            "filename": _file_beside(asset["href"], where=where),
+            "options": {**network["options"], "digest": network["digest"]},
+            "checksum": asset["file:checksum"],
+        }
+    item = parsed_json(json.dumps(described), Item, what=where, error=BundleError)
+    return replace(item, checksum=item.checksum.removeprefix("1220"))
 
 
 def _file_beside(href: object, *, where: str) -> str:
@@ -162,34 +168,14 @@ def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Arti
         "rtsx:preset": metadata.preset,
         "rtsx:bn_mode": metadata.bn_mode,
         "rtsx:reach": None if metadata.reach is None else asdict(metadata.reach),
-        "rtsx:provenance": dict(metadata.provenance or {}),
+        "rtsx:provenance": redacted_values(metadata.provenance or {}),
         "rtsx:network": {"kind": artifact.kind, "options": dict(artifact.options), "digest": source.digest},
     }
 
 
-def _read_metadata(name: str, properties: Mapping[str, Any]) -> Metadata:
-    reach = properties["rtsx:reach"]
-    return Metadata(
-        id=name,
-        inputs=tuple(
-            InputLayer(**{**layer, "clip": None if layer["clip"] is None else tuple(layer["clip"])})
-            for layer in properties["rtsx:inputs"]
-        ),
-        classes=tuple(properties["rtsx:classes"]),
-        activation=properties["rtsx:activation"],
-        tile=properties["rtsx:tile"],
-        overlap=properties["rtsx:overlap"],
-        trim=properties["rtsx:trim"],
-        stride=properties["rtsx:stride"],
-        threshold=properties["rtsx:threshold"],
-        temperature=properties.get("rtsx:temperature"),  # bundles of 0.1 do not say
-        fill=properties["rtsx:fill"],
-        pixel_m=properties.get("rtsx:pixel_m"),  # likewise
-        preset=properties["rtsx:preset"],
-        bn_mode=properties["rtsx:bn_mode"],
-        reach=None if reach is None else Reach(**reach),
-        provenance=properties["rtsx:provenance"],
-    )
+def _later(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """What bundles of 0.1 do not say."""
+    return {name: properties.get(f"rtsx:{name}") for name in ("temperature", "pixel_m")}
 
 
 def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, object]:

@@ -7,11 +7,14 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
+from rtsx.cube.stac.checking import oddity_of, sound_items
 from rtsx.cube.stac.documents import Access, is_same_host, read_document
 from rtsx.cube.stac.footprint import item_footprint
 from rtsx.cube.stac.hrefs import absolute_href, located
 from rtsx.cube.stac.item import ItemDict, time_of
 from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
+from rtsx.errors import CubeError
+from rtsx.parsing import damage_told
 from rtsx.storage import absolute
 
 __all__ = ["StacApi", "StacDocuments", "StaticCatalog"]
@@ -52,7 +55,7 @@ class StacApi:
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
         """Items of the collections that the server finds."""
-        found = searched_items(self._request(()), self._access, area=region, period=period)
+        found = sound_items(searched_items(self._request(()), self._access, area=region, period=period), self._url)
         return (item for item in found if _within(item, region, period))
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
@@ -60,7 +63,9 @@ class StacApi:
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = tuple(ids[start : start + _IDS_AT_ONCE])
             found = searched_items(self._request(some), self._access, area=box(-180, -90, 180, 90), period=None)
-            yield from (item for item in found if item["id"] in some)  # servers exist that ignore ids
+            yield from (
+                item for item in sound_items(found, self._url) if item.get("id") in some
+            )  # servers exist that ignore ids
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
@@ -95,18 +100,18 @@ class StaticCatalog:
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
         """Items whose outline meets the region."""
-        return (item for item in self._walk() if _within(item, region, period))
+        return (item for item in sound_items(self._walk(), self._href) if _within(item, region, period))
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
         """Items with these ids."""
         wanted = set(ids)
-        return (item for item in self._walk() if item["id"] in wanted)
+        return (item for item in sound_items(self._walk(), self._href) if item.get("id") in wanted)
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
         return dict(self._access.headers) if is_same_host(self._href, href) else {}
 
-    def _walk(self) -> Iterator[ItemDict]:
+    def _walk(self) -> Iterator[object]:
         # What was seen is left out, because links of catalogs can go round.
         waiting, seen = [self._href], set[str]()
         while waiting:
@@ -116,11 +121,11 @@ class StaticCatalog:
             seen.add(href)
             document = read_document(href, self._access, home=self._href)
             if document.get("type") == "Feature":
-                yield located(document, href)
-            links = document.get("links") or ()
-            waiting += [absolute_href(link["href"], href) for link in links if link.get("rel") in ("child", "item")][
-                ::-1
-            ]
+                yield located(document, href) if oddity_of(document) is None else document
+                continue
+            with damage_told(href, CubeError):
+                links = [link for link in document.get("links") or () if link.get("rel") in ("child", "item")]
+                waiting += [absolute_href(link["href"], href) for link in reversed(links)]
 
 
 def _within(item: ItemDict, region: BaseGeometry, period: Period) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rtsx.errors import OrderError
 from rtsx.ordering.provider import State
+from rtsx.parsing import parsed_json
 from rtsx.storage import staged
 
 __all__ = ["Entry", "Ledger", "locked"]
@@ -105,19 +106,16 @@ class Ledger:
             The file is no ledger. It is never taken for an empty one, because then everything would be ordered again.
         """
         try:
-            content = json.loads(path.read_text())
-            if content["version"] != _VERSION:
-                raise OrderError(
-                    f"{path} is a ledger of version {content['version']}; this rtsx reads {_VERSION}. Update it."
-                )
-            return cls(tuple(_entry(order) for order in content["orders"]))
+            text = path.read_bytes()
         except FileNotFoundError:
             return cls()
-        except (ValueError, KeyError, TypeError) as error:
+        what = f"{path}, which keeps scenes from being ordered twice and is not to be deleted"
+        content = parsed_json(text, dict[str, Any], what=what, error=OrderError)
+        if content.get("version") != _VERSION:
             raise OrderError(
-                f"{path} is no ledger of orders: {error!r}. Restore it from a copy; do not delete it, because it is what "
-                "keeps scenes from being ordered twice."
-            ) from error
+                f"{path} is a ledger of version {content.get('version')}; this rtsx reads {_VERSION}. Update it."
+            )
+        return cls(parsed_json(json.dumps(content.get("orders")), tuple[Entry, ...], what=what, error=OrderError))
 
 
 @contextmanager
@@ -137,7 +135,3 @@ def locked(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise OrderError(f"Another process works on {path}. Wait until it has ended, then run again.") from error
         yield
-
-
-def _entry(order: dict[str, Any]) -> Entry:
-    return Entry(**{**order, "delivered": tuple(order["delivered"])})

@@ -11,6 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.scene import Scene
+from rtsx.parsing import damage_told
 from rtsx.storage import staged
 
 __all__ = ["ChosenScene", "OrderPlan", "Stop"]
@@ -99,7 +100,7 @@ class OrderPlan:
         OrderError
             It is no such thing.
         """
-        try:
+        with damage_told("The plan of an order", OrderError):
             chosen = tuple(
                 ChosenScene(
                     scene=Scene.from_feature(feature),
@@ -109,8 +110,6 @@ class OrderPlan:
             )
             plain = {name: content[name] for name in _PLAIN}
             return cls(chosen=chosen, region=shape(content["region"]), missing=shape(content["missing"]), **plain)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise OrderError(f"This is no plan of an order: {error!r} is amiss. Plan again.") from error
 
     def geojson(self) -> dict[str, Any]:
         """A feature collection for a map: scenes, what they leave uncovered, and the region; `kind` tells them apart."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
+from rtsx.parsing import json_value
 from rtsx.storage import is_url, local_path, refuse_other_format, write_whole
 from rtsx.training.record import differences
 
@@ -136,7 +137,7 @@ class RunFolder:
                 self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
                 if not self.recipe.is_file():
                     write_whole(self.recipe, text.encode())
-            there = json.loads(self.recipe.read_text())
+            there = json_value(self.recipe.read_bytes(), what=str(self.recipe), error=TrainingError)
             if there != json.loads(text):
                 lines = list(differences(there, json.loads(text)))
                 more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""

@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Optional
 
 from rtsx.errors import TrainingError
 from rtsx.model import ModelBundle
+from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.scores import PixelScores
 from rtsx.training.folder import RunFolder
 
@@ -47,17 +49,17 @@ def read_run(folder: str | Path) -> TrainedRun:
         raise TrainingError(
             f"The training in {folder} is not finished. Call train() again with the same recipe to go on."
         )
-    result = json.loads(run.result.read_text())
-    scores = {name: PixelScores(**counts) for name, counts in result["test"].items()}
-    validation = result["validation"]
-    return TrainedRun(
-        folder=run.path,
-        bundle=ModelBundle.open(run.bundle),
-        epochs=result["epochs"],
-        best_epoch=result["best_epoch"],
-        validation=None if validation is None else PixelScores(**validation),
-        test=scores,
-    )
+    result = json_value(run.result.read_bytes(), what=str(run.result), error=TrainingError)
+    with damage_told(str(run.result), TrainingError):
+        test, validation = json.dumps(result["test"]), json.dumps(result["validation"])
+        return TrainedRun(
+            folder=run.path,
+            bundle=ModelBundle.open(run.bundle),
+            epochs=result["epochs"],
+            best_epoch=result["best_epoch"],
+            validation=parsed_json(validation, Optional[PixelScores], what=str(run.result), error=TrainingError),  # noqa: UP045 - a type that pydantic takes as a value
+            test=parsed_json(test, dict[str, PixelScores], what=str(run.result), error=TrainingError),
+        )
 
 
 def result_of(run: TrainedRun) -> dict[str, object]:

@@ -156,7 +156,7 @@ def document(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_no_plan_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(CampaignError, match=r"This is no plan of a campaign: .*\. Plan the campaign again"):
+    with pytest.raises(CampaignError, match=r"This is no plan of a campaign"):
         CampaignPlan.from_document(document(**changes), make_plan().cells)
 
 

@@ -127,12 +127,12 @@ def test_a_plan_that_was_damaged_is_refused(objects: MemoryObjects) -> None:
         None,
         "is there, but not the cells beside it, years/2024/cells.npy. Remove years.2024.plan.json and plan",
     )
-    damaged(LAYOUT.cells, whole[LAYOUT.cells][:50], "hold no plan of a campaign: ")
-    damaged(LAYOUT.cells, b"", "hold no plan of a campaign: ")
+    damaged(LAYOUT.cells, whole[LAYOUT.cells][:50], "holds no cells of a campaign: ")
+    damaged(LAYOUT.cells, b"", "holds no cells of a campaign: ")
     damaged(LAYOUT.cells, whole[LAYOUT.cells][:-1] + b"\x01", "another than it was planned with|lie outside the rows")
-    damaged(LAYOUT.plan, whole[LAYOUT.plan][:100], "hold no plan of a campaign: ")
+    damaged(LAYOUT.plan, whole[LAYOUT.plan][:100], "holds no cells of a campaign: ")
     damaged(LAYOUT.plan, b"[]", "holds no plan of a campaign")
-    damaged(LAYOUT.plan, b"{}", "This is no plan of a campaign: KeyError")
+    damaged(LAYOUT.plan, b"{}", "plan.json cannot be read: This is no plan of a campaign")
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_all_years_share_one_map(objects: MemoryObjects) -> None:
         with pytest.raises(CampaignError, match=f"share one array, and 2026 does not fit those before it: {message}"):
             require_same_map(objects, make_plan(year=2026, **changes))
     objects.put(CAMPAIGN, b"{}")
-    with pytest.raises(CampaignError, match=r"campaign.json in this output is no campaign's: KeyError"):
+    with pytest.raises(CampaignError, match=r"is no campaign's: it lacks chunk, classes"):
         write_plan(objects, make_plan(year=2026))

@@ -95,13 +95,13 @@ def _named(item: ItemDict, asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """``eo:bands`` of an asset, looked up in the item where they are only pointers."""
     properties = item.get("properties") or {}
     known: Sequence[Mapping[str, Any]] = properties.get("eo:bands") or ()
-    by_name = {band.get("name"): band for band in known}
+    by_name = {band.get("name"): band for band in known if isinstance(band, Mapping)}
     named: list[Mapping[str, Any]] = []
     for band in asset.get("eo:bands") or ():
         if isinstance(band, Mapping):
             named.append(band)
         elif isinstance(band, int):
-            named.append(known[band] if 0 <= band < len(known) else {})
+            named.append(known[band] if 0 <= band < len(known) and isinstance(known[band], Mapping) else {})
         else:
             named.append(by_name.get(band) or {"name": str(band)})
     return named

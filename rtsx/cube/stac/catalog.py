@@ -12,12 +12,14 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.checking import oddity_of, sound_items
 from rtsx.cube.stac.documents import Access, read_document
 from rtsx.cube.stac.footprint import extent_of
 from rtsx.cube.stac.hrefs import Signer, absolute_href, beside, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area, selected_images
 from rtsx.errors import CubeError
+from rtsx.parsing import damage_told
 from rtsx.storage import absolute, is_url, local_path
 
 __all__ = ["StacCatalog"]
@@ -60,7 +62,7 @@ class StacCatalog:
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
-            _Walk(self, area, period).items(),
+            sound_items(_Walk(self, area, period).items(), self.path),
             wanted,
             area=area,
             period=period,
@@ -78,8 +80,8 @@ class _Walk:
         self.period = period
         self.seen: set[str] = set()
 
-    def items(self) -> Iterator[ItemDict]:
-        """Items that may count."""
+    def items(self) -> Iterator[object]:
+        """Items that may count, as they are."""
         folder = Path() if is_url(self.catalog.path) else local_path(self.catalog.path)
         if not is_url(self.catalog.path) and folder.is_dir():
             roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
@@ -90,13 +92,13 @@ class _Walk:
         else:
             yield from self._at(self.catalog.path)
 
-    def _folder(self, folder: Path) -> Iterator[ItemDict]:
+    def _folder(self, folder: Path) -> Iterator[object]:
         """Every item below a folder; other JSON, such as a scene's metadata, is passed over."""
         found = False
         for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.geojson")]):
             try:
                 document = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(document, dict) and _is_item_or_list(document):
                 found = True
@@ -106,7 +108,7 @@ class _Walk:
                 f"The folder {folder} holds no STAC item. Give the path of a catalog, or of a folder of items."
             )
 
-    def _at(self, href: str) -> Iterator[ItemDict]:
+    def _at(self, href: str) -> Iterator[object]:
         if href not in self.seen:
             self.seen.add(href)
             yield from self._document(self._read(href), href)
@@ -114,23 +116,24 @@ class _Walk:
     def _read(self, href: str) -> dict[str, Any]:
         return read_document(href, self.catalog.access, home=self.catalog.path)
 
-    def _document(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
+    def _document(self, document: Mapping[str, Any], href: str) -> Iterator[object]:
         kind = document.get("type")
-        if kind == "FeatureCollection":
-            for item in document.get("features") or ():
-                yield from self._document(item, href)
+        if kind == "FeatureCollection" and isinstance(document.get("features"), list):
+            for item in document["features"]:
+                yield from self._document(item, href) if isinstance(item, Mapping) else [item]
         elif kind == "Feature":
             if not self.catalog.collections or document.get("collection") in self.catalog.collections:
-                yield self._located(document, href)
+                yield self._located(document, href) if oddity_of(document) is None else document
         elif "links" in document and ("id" in document or "stac_version" in document):
-            yield from self._linked(document, href)
+            with damage_told(href, CubeError):
+                yield from self._linked(document, href)
         else:
             raise CubeError(
                 f"{href} is no STAC document: its type is {kind!r}. Catalog, Collection, Feature or FeatureCollection "
                 "were expected."
             )
 
-    def _linked(self, document: Mapping[str, Any], href: str) -> Iterator[ItemDict]:
+    def _linked(self, document: Mapping[str, Any], href: str) -> Iterator[object]:
         """What a catalog or collection links to."""
         relations = {link.get("rel") for link in document["links"]}
         if "conformsTo" in document and "search" in relations and not relations & {"child", "item"}:
@@ -157,10 +160,15 @@ class _Walk:
                     yield from self._document(item, target)
 
     def _may_hold(self, document: Mapping[str, Any]) -> bool:
-        """Whether the stated extent of a collection meets area and period; catalogs state none."""
+        """Whether the stated extent of a collection meets area and period; catalogs state none, and what is odd rules out nothing."""
         extent = document.get("extent") or {}
         boxes = (extent.get("spatial") or {}).get("bbox") or ()
-        if boxes and not any(extent_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6)):
+        is_plain = all(isinstance(value, int | float) for bbox in boxes for value in bbox)
+        if (
+            boxes
+            and is_plain
+            and not any(extent_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6))
+        ):
             return False
         intervals = (extent.get("temporal") or {}).get("interval") or ()
         return not intervals or self.period is None or any(_overlap(interval, self.period) for interval in intervals)
@@ -178,7 +186,8 @@ class _Walk:
 
 def _is_item_or_list(document: Mapping[str, Any]) -> bool:
     if document.get("type") == "FeatureCollection":
-        return any("assets" in feature for feature in document.get("features") or ())
+        features = document.get("features")
+        return isinstance(features, list) and any(isinstance(one, Mapping) and "assets" in one for one in features)
     return document.get("type") == "Feature" and "assets" in document
 
 
@@ -192,9 +201,9 @@ def _day(moment: str | None) -> date | None:
     """The day of a stated moment; None where it is open, or no date, since then nothing can be ruled out."""
     try:
         found = datetime.fromisoformat(moment) if moment else None
-    except ValueError:
+        return None if found is None else (found.astimezone(UTC) if found.tzinfo else found).date()
+    except (ValueError, TypeError, OverflowError):
         return None
-    return None if found is None else (found.astimezone(UTC) if found.tzinfo else found).date()
 
 
 _conforms: type[ImageSource] = StacCatalog

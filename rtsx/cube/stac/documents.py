@@ -1,6 +1,5 @@
 """STAC documents by path or URL: JSON, with time-outs, retries, and errors that say what to do."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from rtsx.errors import CubeError
+from rtsx.parsing import json_value
 from rtsx.storage import is_url, local_path
 
 __all__ = ["Access", "HostSession", "failure", "is_same_host", "read_document"]
@@ -142,15 +142,13 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
         It cannot be reached or read, or is no JSON object.
     """
     try:
-        document = json.loads(_text(href, access, home))
+        document = json_value(_text(href, access, home), what=href, error=CubeError)
     except APIError as error:
         raise failure(href, error) from error
     except (OSError, ImportError, UnicodeDecodeError) as error:
         raise CubeError(
             f"The STAC document {href} cannot be read: {error}. Check the path, and the link that leads there."
         ) from error
-    except json.JSONDecodeError as error:
-        raise CubeError(f"{href} is no JSON: {error}. A STAC document is expected there; check the address.") from error
     if not isinstance(document, dict):
         raise CubeError(f"{href} holds a JSON {type(document).__name__}; a STAC document is an object.")
     return document

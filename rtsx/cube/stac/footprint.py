@@ -44,12 +44,12 @@ def item_footprint(item: ItemDict) -> BaseGeometry | None:
     try:
         geometry = shape(item["geometry"])
         parts = [_cut(part) for part in getattr(geometry, "geoms", [geometry]) if isinstance(part, Polygon)]
-    except (ShapelyError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        footprint = union_all([part for part in parts if not part.is_empty])
+    except (ShapelyError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CubeError(
             f"Item {item_name(item)} has a geometry that is no GeoJSON: {error}. Correct it, or set it to null, so that "
             "the raster's own outline counts."
         ) from error
-    footprint = union_all([part for part in parts if not part.is_empty])
     return footprint if footprint.area > 0 else None
 
 

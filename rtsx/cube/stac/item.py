@@ -101,11 +101,11 @@ def _moment(item: ItemDict, key: str) -> datetime | None:
         return None
     try:
         moment = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise CubeError(
             f"Item {item_name(item)} has {key} {text!r}, which is no date; write it like 2023-07-14T20:15:00Z."
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _number(item: ItemDict, keys: tuple[str, ...]) -> float | None:

@@ -9,6 +9,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.checking import sound_items
 from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import selected_images
@@ -58,7 +59,12 @@ class StacItems:
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
-            self.items, wanted, area=area, period=period, max_cloud_cover=self.max_cloud_cover, sign=self.sign
+            sound_items(self.items, "The list of items"),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
         )
 
 

@@ -1,5 +1,6 @@
 """The grid of an asset as its item states it; None wherever the statement cannot be trusted."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,11 +49,11 @@ def _crs(stated: Mapping[str, Any]) -> str | None:
     """What a geobox takes as its CRS: ``AUTHORITY:CODE`` where there is one, else WKT."""
     for key in _CRS_KEYS:
         value = stated.get(key)
-        if value is None:
-            continue
         try:
-            crs = CRS.from_user_input(value)
-        except CRSError:
+            crs = CRS.from_user_input(value) if isinstance(value, str | int | dict) else None
+        except (CRSError, ValueError, TypeError):
+            continue
+        if crs is None:
             continue
         if not (crs.is_projected or crs.is_geographic):
             continue  # the file's own header then says what it is
@@ -66,9 +67,9 @@ def _crs_name(crs: CRS) -> str:
 
 
 def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
-    affine = _affine(stated.get("proj:transform"))
-    shape = _shape(stated.get("proj:shape"))
-    bbox = _bbox(stated.get("proj:bbox"))
+    affine = _affine(_numbers(stated.get("proj:transform")))
+    shape = _shape(_numbers(stated.get("proj:shape")))
+    bbox = _bbox(_numbers(stated.get("proj:bbox")))
     if stated.get("proj:transform") and affine is None:
         return None
     if affine is None and shape and bbox:
@@ -83,7 +84,15 @@ def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
     return geobox if bbox is None or _agrees(geobox, bbox) else None
 
 
-def _affine(values: Sequence[float] | None) -> Affine | None:
+def _numbers(values: object) -> tuple[float, ...]:
+    """What is a list of finite numbers; nothing for anything else."""
+    is_list = isinstance(values, list | tuple) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values
+    )
+    return tuple(map(float, values)) if is_list else ()  # type: ignore[arg-type]  # looked at above
+
+
+def _affine(values: Sequence[float]) -> Affine | None:
     """Six or nine numbers, row by row; None for what is no grid in that order, such as GDAL's (x0, dx, 0, y0, 0, dy)."""
     if not values or len(values) not in (6, 9):
         return None
@@ -93,11 +102,11 @@ def _affine(values: Sequence[float] | None) -> Affine | None:
     return affine if has_sane_pixels and (affine.a != 0) == (affine.e != 0) else None
 
 
-def _shape(values: Sequence[float] | None) -> tuple[int, int] | None:
+def _shape(values: Sequence[float]) -> tuple[int, int] | None:
     return (round(values[0]), round(values[1])) if values and len(values) == 2 else None
 
 
-def _bbox(values: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+def _bbox(values: Sequence[float]) -> tuple[float, float, float, float] | None:
     if not values or len(values) not in (4, 6):
         return None
     if len(values) == 6:

@@ -14,6 +14,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
+from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.hrefs import base_of, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area
@@ -93,7 +94,9 @@ def _item(row: Mapping[str, Any], location: str) -> ItemDict:
     if isinstance(item.get("bbox"), Mapping):
         item["bbox"] = [item["bbox"][name] for name in ("xmin", "ymin", "xmax", "ymax")]
     assets = item.get("assets") or {}
-    assets = dict(json.loads(assets) if isinstance(assets, str) else assets)
+    item["assets"] = assets = json.loads(assets) if isinstance(assets, str) else assets
+    if oddity_of(item) is not None:
+        return item
     item["assets"] = {key: asset for key, asset in assets.items() if "href" in asset}
     return located(item, base_of(item, location))
 

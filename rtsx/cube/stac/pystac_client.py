@@ -16,9 +16,9 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.source import Period
+from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.documents import Access, failure
 from rtsx.cube.stac.hrefs import base_of, located
-from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import search_area
 from rtsx.errors import CubeError
 
@@ -47,8 +47,8 @@ class SearchRequest:
 
 def searched_items(
     request: SearchRequest, access: Access, *, area: BaseGeometry, period: Period | None
-) -> Iterator[ItemDict]:
-    """Items that a server finds, each once, as JSON has them.
+) -> Iterator[object]:
+    """What a server gives for items, each once, as JSON has them.
 
     The answers are read one after the other. A server that gives an answer without a single new item while it promises
     more is going round in circles: that is an error, because the items it holds back would be silently missing.
@@ -58,11 +58,11 @@ def searched_items(
     CubeError
         The server cannot be asked, refuses, answers with something else than items, or pages for ever.
     """
-    seen: set[tuple[object, object]] = set()
+    seen: set[str] = set()
     with access.session(home=request.url) as session:
         client = _client(request.url, session)
         for number, page in enumerate(_pages(request, client, area=area, period=period), start=1):
-            fresh = {_key(item): item for item in _features(page, request.url) if _key(item) not in seen}
+            fresh = {_key(item): _located(item, request.url) for item in page["features"] if _key(item) not in seen}
             if not fresh:
                 raise CubeError(
                     f"{request.url} gives answer {number} with only items that it gave before, so that its paging never "
@@ -147,16 +147,10 @@ def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | N
     return condition
 
 
-def _features(page: Mapping[str, Any], url: str) -> list[ItemDict]:
-    """Items of an answer."""
-    features = page["features"]
-    for item in features:
-        if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("assets"), dict):
-            raise CubeError(
-                f"{url} answers with something that is no STAC item: {str(item)[:200]!r}. Check the address."
-            )
-    return [located(item, base_of(item, url)) for item in features]
+def _located(item: object, url: str) -> object:
+    """An item with hrefs that need no base."""
+    return located(item, base_of(item, url)) if isinstance(item, Mapping) and oddity_of(item) is None else item
 
 
-def _key(item: ItemDict) -> tuple[object, object]:
-    return item.get("collection"), item["id"]
+def _key(item: object) -> str:
+    return str((item.get("collection"), item.get("id"))) if isinstance(item, Mapping) and "id" in item else str(item)

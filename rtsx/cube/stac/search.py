@@ -8,6 +8,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.checking import sound_items
 from rtsx.cube.stac.documents import Access
 from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
@@ -83,7 +84,7 @@ class StacSearch:
         )
         items = [
             item
-            for item in searched_items(request, self.access, area=area, period=period)
+            for item in sound_items(searched_items(request, self.access, area=area, period=period), self.url)
             if (not self.collections or item.get("collection") in self.collections)
             and (not self.ids or item.get("id") in self.ids)
             and meets_query(item, self.query or {})

@@ -7,6 +7,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.stac.checking import sound_items
 from rtsx.cube.stac.hrefs import Signer
 from rtsx.cube.stac.pyarrow import table_items
 from rtsx.cube.stac.selection import selected_images
@@ -43,7 +44,7 @@ class ItemTable:
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
-            table_items(self.path, collections=self.collections, area=area, period=period),
+            sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path),
             wanted,
             area=area,
             period=period,

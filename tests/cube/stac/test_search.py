@@ -198,8 +198,8 @@ def test_a_passing_fault_is_retried(scripted: ScriptedServer, make_item: Make, f
         ((200, b"<html>log in</html>"), r"no list of STAC items"),
         ((200, b'{"message": "over quota"}'), r"answers a search with .*over quota.*and not with a list of items"),
         ((200, b"[1, 2]"), r"answers a search with '\[1, 2\]'"),
-        ((200, b'{"features": [{"id": "a"}]}'), r"no STAC item: .*'id': 'a'"),
-        ((200, b'{"features": ["a"]}'), r"no STAC item: 'a'"),
+        ((200, b'{"features": [{"id": "a"}]}'), r"no item that can be used\. Item a has assets that are no names"),
+        ((200, b'{"features": ["a"]}'), r"no item that can be used\. 'a' is no STAC item"),
     ],
 )
 def test_answers_that_are_none(scripted: ScriptedServer, answer: tuple[int, bytes], text: str) -> None:
