@@ -1,12 +1,12 @@
 """Documents of unknown origin: whatever is wrong with YAML or JSON is one kind of error, and no text is larger than it looks."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, TypeAdapter, ValidationError
@@ -159,7 +159,7 @@ def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[Rts
     """
     try:
         value = json_value(text, what=what, error=error)
-        parsed: _T = _adapter(kind).validate_json(json.dumps(value), strict=True)
+        parsed: _T = _adapter(cast("Hashable", kind)).validate_json(json.dumps(value), strict=True)
         return parsed
     except ValidationError as cause:
         first = cause.errors(include_url=False)[0]

@@ -19,6 +19,10 @@ from rtsx.grid import Grid
 __all__ = ["CellChoice", "chosen_cells"]
 
 
+_MOST_CELLS = 20_000_000
+"""Cells of a campaign; the Arctic's land has 20,000 at 3 m."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellChoice:
     """Cells, and the window of the grid around them."""
@@ -97,6 +101,12 @@ class _Meeting:
 def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
     """The cells that `Grid.cells` gives, in another order."""
     xmin, ymin, xmax, ymax = area.bounds
+    cells = area.area / (grid.cell_size * grid.resolution) ** 2
+    if cells > _MOST_CELLS:
+        raise CampaignError(
+            f"The region is {cells:.3g} cells of {grid.cell_size} px, and a campaign has {_MOST_CELLS:,} at most. Take larger "
+            "cells (cell_size), coarser pixels (resolution), or divide the region."
+        )
     first, last = grid.cell_at(xmin, ymax), grid.cell_at(xmax, ymin)
     top, left = first.iy - 1, first.ix - 1
     size = 1 << max(last.iy - top, last.ix - left).bit_length()

@@ -8,8 +8,9 @@ from typing import Self
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
+from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
@@ -20,6 +21,13 @@ __all__ = ["Grid"]
 
 _DEGREE_STEP = 0.1
 """Degrees between vertices before a region is projected: a parallel at 60° N is then true to 2 m."""
+
+
+_LARGEST_STRETCH = 20.0
+"""Length on the map by length on the ground. The north pole's stereographic projection has 1.9 at the equator and 20 at 65° S,
+Web Mercator 12 at its edge."""
+_MOST_SAMPLED = 2000
+"""Vertices at which that is looked at."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,10 @@ class Grid:
         """
         if not isinstance(region, BaseGeometry) or region.is_empty:
             raise GridError(f"A region has to be a shapely geometry that is not empty; got {region!r}.")
+        if region.geom_type.endswith("Polygon") and not _has_area(region):
+            raise GridError(
+                f"The region {region.bounds} is a polygon without area: its corners lie on one line. Correct it."
+            )
         try:
             source, target = CRS.from_user_input(crs), CRS.from_user_input(self.crs)
         except CRSError as error:
@@ -212,11 +224,36 @@ class Grid:
         if source == target:
             return region
         step = _DEGREE_STEP if source.is_geographic else self.cell_size * self.resolution / 16
+        dense = shapely.segmentize(region, step)
+        if source.is_geographic and target.is_projected:
+            self._require_sane_scale(shapely.get_coordinates(dense))
         transformer = Transformer.from_crs(source, target, always_xy=True)
-        moved = shapely.transform(shapely.segmentize(region, step), transformer.transform, interleaved=False)
+        moved = shapely.transform(dense, transformer.transform, interleaved=False)
         if not np.isfinite(shapely.get_coordinates(moved)).all():
             raise GridError(
                 f"The region {region.bounds} in {crs} cannot be expressed in the grid's CRS {self.crs}. "
                 "Check the order of its coordinates (x or longitude first) and its CRS."
             )
         return shapely.make_valid(moved)
+
+    def _require_sane_scale(self, lonlat: NDArray[np.float64]) -> None:
+        """Raise where the projection stretches ground so much that no map of it is meant, as polar ones do far from their pole."""
+        some = lonlat[:: max(len(lonlat) // _MOST_SAMPLED, 1)]
+        factors = Proj(self.crs).get_factors(some[:, 0], some[:, 1])
+        stretch = np.sqrt(np.abs(factors.areal_scale))
+        worst = int(np.argmax(np.where(np.isfinite(stretch), stretch, 0.0)))
+        if _LARGEST_STRETCH < stretch[worst] < np.inf:
+            bounds = tuple(round(float(value), 2) for value in (*lonlat.min(axis=0), *lonlat.max(axis=0)))
+            raise GridError(
+                f"A grid in {self.crs} cannot hold the region {bounds}: at longitude {some[worst, 0]:.1f} and latitude "
+                f"{some[worst, 1]:.1f} it stretches ground {stretch[worst]:.3g} times. "
+                "Take a CRS that is meant for that ground, such as EPSG:3031 around the south pole, or cut the region."
+            )
+
+
+def _has_area(polygons: BaseGeometry) -> bool:
+    """Whether polygons cover any ground, also those whose rings cross themselves."""
+    try:
+        return bool(shapely.make_valid(polygons).area > 0)
+    except shapely.GEOSException:  # all corners of a ring are one point
+        return False

@@ -1,6 +1,6 @@
 """STAC items as plain documents, from an API or from the files of a static catalog."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from shapely import box
@@ -63,9 +63,7 @@ class StacApi:
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = tuple(ids[start : start + _IDS_AT_ONCE])
             found = searched_items(self._request(some), self._access, area=box(-180, -90, 180, 90), period=None)
-            yield from (
-                item for item in sound_items(found, self._url) if item.get("id") in some
-            )  # servers exist that ignore ids
+            yield from _asked(found, some)  # servers exist that ignore ids
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
@@ -104,8 +102,7 @@ class StaticCatalog:
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
         """Items with these ids."""
-        wanted = set(ids)
-        return (item for item in sound_items(self._walk(), self._href) if item.get("id") in wanted)
+        return _asked(self._walk(), ids)
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
@@ -126,6 +123,11 @@ class StaticCatalog:
             with damage_told(href, CubeError):
                 links = [link for link in document.get("links") or () if link.get("rel") in ("child", "item")]
                 waiting += [absolute_href(link["href"], href) for link in reversed(links)]
+
+
+def _asked(items: Iterable[object], ids: Sequence[str]) -> Iterator[ItemDict]:
+    """Items with these ids; what is odd about one is found when its files are asked for."""
+    return (item for item in items if isinstance(item, Mapping) and item.get("id") in ids)
 
 
 def _within(item: ItemDict, region: BaseGeometry, period: Period) -> bool:

@@ -2,15 +2,15 @@
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rtsx.errors import OrderError
 from rtsx.ordering.provider import State
-from rtsx.parsing import parsed_json
+from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.storage import staged
 
 __all__ = ["Entry", "Ledger", "locked"]
@@ -109,13 +109,18 @@ class Ledger:
             text = path.read_bytes()
         except FileNotFoundError:
             return cls()
-        what = f"{path}, which keeps scenes from being ordered twice and is not to be deleted"
-        content = parsed_json(text, dict[str, Any], what=what, error=OrderError)
-        if content.get("version") != _VERSION:
-            raise OrderError(
-                f"{path} is a ledger of version {content.get('version')}; this rtsx reads {_VERSION}. Update it."
-            )
-        return cls(parsed_json(json.dumps(content.get("orders")), tuple[Entry, ...], what=what, error=OrderError))
+        what = f"{path} (do not delete it, because it keeps scenes from being ordered twice)"
+        content = json_value(text, what=what, error=OrderError)
+        with damage_told(what, OrderError):
+            if content["version"] != _VERSION:
+                raise OrderError(
+                    f"{path} is a ledger of version {content['version']}; this rtsx reads {_VERSION}. Update it."
+                )
+            orders = content["orders"]
+            # Without halves of surrogates, which ids of scenes may have, and which no strict reader of JSON takes.
+            plain = re.sub(r"\\ud[89a-f]..", "?", json.dumps(orders))
+            parsed_json(plain, tuple[Entry, ...], what=what, error=OrderError)
+            return cls(tuple(Entry(**{**order, "delivered": tuple(order.get("delivered", ()))}) for order in orders))
 
 
 @contextmanager

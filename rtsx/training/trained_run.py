@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
 
 from rtsx.errors import TrainingError
 from rtsx.model import ModelBundle
@@ -57,7 +56,9 @@ def read_run(folder: str | Path) -> TrainedRun:
             bundle=ModelBundle.open(run.bundle),
             epochs=result["epochs"],
             best_epoch=result["best_epoch"],
-            validation=parsed_json(validation, Optional[PixelScores], what=str(run.result), error=TrainingError),  # noqa: UP045 - a type that pydantic takes as a value
+            validation=None
+            if result["validation"] is None
+            else parsed_json(validation, PixelScores, what=str(run.result), error=TrainingError),
             test=parsed_json(test, dict[str, PixelScores], what=str(run.result), error=TrainingError),
         )
 

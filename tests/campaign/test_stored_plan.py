@@ -130,8 +130,8 @@ def test_a_plan_that_was_damaged_is_refused(objects: MemoryObjects) -> None:
     damaged(LAYOUT.cells, whole[LAYOUT.cells][:50], "holds no cells of a campaign: ")
     damaged(LAYOUT.cells, b"", "holds no cells of a campaign: ")
     damaged(LAYOUT.cells, whole[LAYOUT.cells][:-1] + b"\x01", "another than it was planned with|lie outside the rows")
-    damaged(LAYOUT.plan, whole[LAYOUT.plan][:100], "holds no cells of a campaign: ")
-    damaged(LAYOUT.plan, b"[]", "holds no plan of a campaign")
+    damaged(LAYOUT.plan, whole[LAYOUT.plan][:100], "plan.json is no JSON")
+    damaged(LAYOUT.plan, b"[]", "plan.json: input should be an object")
     damaged(LAYOUT.plan, b"{}", "plan.json cannot be read: This is no plan of a campaign")
 
 

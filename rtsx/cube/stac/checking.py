@@ -14,7 +14,7 @@ from rtsx.redaction import redacted
 __all__ = ["oddity_of", "sound_items"]
 
 _TEXT = str | None
-_LIST = list | tuple | None
+_LIST: Any = list | tuple | None
 _KINDS: Mapping[str, tuple[Any, str]] = {
     "href": (str, "text"),
     "type": (_TEXT, "text"),
@@ -23,8 +23,6 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "bands": (_LIST, "a list"),
     "eo:bands": (_LIST, "a list"),
     "raster:bands": (_LIST, "a list"),
-    "file:size": (int | None, "a whole number"),
-    "file:checksum": (_TEXT, "text"),
 }
 """What the fields of an asset are, where they are read."""
 _NUMBERS = ("nodata", "scale", "offset", "raster:scale", "raster:offset")

@@ -86,10 +86,10 @@ def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
 
 def _numbers(values: object) -> tuple[float, ...]:
     """What is a list of finite numbers; nothing for anything else."""
-    is_list = isinstance(values, list | tuple) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values
-    )
-    return tuple(map(float, values)) if is_list else ()  # type: ignore[arg-type]  # looked at above
+    if not isinstance(values, list | tuple):
+        return ()
+    is_plain = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values)
+    return tuple(map(float, values)) if is_plain else ()
 
 
 def _affine(values: Sequence[float]) -> Affine | None:
