@@ -19,7 +19,7 @@ from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stores import open_store, read_metadata
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
-from rtsx.storage import absolute, is_url
+from rtsx.storage import absolute, is_url, without_query
 
 __all__ = ["FileImages", "StoreImages"]
 
@@ -163,7 +163,7 @@ def _refuse_other_dates(paths: Sequence[str]) -> None:
 
 def _file_name(path: str) -> PurePosixPath:
     """A path, or that of an address without its query, in which a signed one has its token."""
-    return PurePosixPath(path.partition("?")[0] if "://" in path else path)
+    return PurePosixPath(without_query(path))
 
 
 def _time_in(name: str) -> datetime | None:

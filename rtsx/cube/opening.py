@@ -18,7 +18,7 @@ from rtsx.cube.stores import open_store
 from rtsx.cube.validation import validate_cube, validate_georeference
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage import is_url, local_path
+from rtsx.storage import is_url, local_path, without_query
 
 __all__ = ["is_store", "open_cube"]
 
@@ -112,7 +112,7 @@ def open_cube(
 
 def is_store(path: str) -> bool:
     """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
-    suffix = Path(path.rstrip("/")).suffix.lower()
+    suffix = Path(without_query(path).rstrip("/")).suffix.lower()
     if is_url(path):
         return suffix not in _RASTER_SUFFIXES
     local = local_path(path)

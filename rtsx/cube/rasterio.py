@@ -1,13 +1,14 @@
 """Raster files: what their header says, and windowed reads. The only place that opens them for reading."""
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
@@ -20,7 +21,7 @@ from rasterio.windows import Window
 
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
-from rtsx.storage import absolute
+from rtsx.storage import absolute, leads_to_server, without_query
 
 __all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window", "require_raster"]
 
@@ -118,7 +119,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
     """
     name = absolute(path)  # because pixels are read later, from another folder perhaps
     try:
-        with rasterio.Env(**_options(name)), rasterio.open(name) as file:
+        with _opened(name) as file:
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, f"CRS {file.crs}, transform {tuple(file.transform)[:6]}")
             header = _header_of(file, name)
@@ -147,7 +148,7 @@ def require_raster(path: str | PathLike[str]) -> None:
     """
     with suppress(NotGeoreferencedWarning):  # where the caller made it an error; a raster it is
         try:
-            with rasterio.Env(**_options(str(path))), rasterio.open(path) as file:
+            with _opened(str(path)) as file:
                 file.read(window=Window(file.width - 1, file.height - 1, 1, 1))
         except RasterioError as error:
             raise CubeError(f"{path} is no whole raster: {error}. Fetch it again.") from error
@@ -162,7 +163,7 @@ def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
         The file cannot be read, or has no such overview.
     """
     try:
-        with rasterio.Env(**_options(path)), rasterio.open(path, overview_level=overview) as file:
+        with _opened(path, overview_level=overview) as file:
             return file.height, file.width
     except RasterioError as error:
         _refuse_if_not_allowed(path, error)
@@ -241,7 +242,7 @@ def _tried(
             # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
             # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
             options = {} if overview is None else {"overview_level": overview}
-            with rasterio.Env(**_options(path)), rasterio.open(path, **options) as file:
+            with _opened(path, **options) as file:
                 return read(file, Window.from_slices(rows, columns))
         except RasterioError as failure:
             _refuse_if_not_allowed(path, failure)
@@ -251,6 +252,53 @@ def _tried(
         f"(tried {_READ_ATTEMPTS} times): {error}. The file is truncated or damaged, or was changed while it was open; "
         "fetch it again, or check it with gdalinfo -checksum."
     ) from error
+
+
+@contextmanager
+def _opened(path: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
+    """A raster for the duration of a block.
+
+    Raises
+    ------
+    CubeError
+        It lies on a server and is made of files that do not.
+    """
+    with rasterio.Env(**_options(path)), rasterio.open(path, **options) as file:
+        if _REMOTE.search(path):
+            _refuse_local_sources(file, path)
+        yield file
+
+
+def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
+    """Refuse a raster on a server that names files of this machine, as a stranger's VRT can.
+
+    A VRT within a VRT is known by the ending of its name only, because a mosaic may have thousands of files.
+    """
+    found: list[str] = []
+    if file.driver in _INDICES and not path.startswith(_INDICES):
+        found = [f"what a {file.driver} index lists"]
+    elif file.driver == "VRT":
+        folder = without_query(path).rpartition("/")[0]
+        for element in ET.fromstring(file.tags(ns="xml:VRT")["xml:VRT"]).iter():
+            name = (element.text or "").strip()
+            if element.get("relativeToVRT") == "1" and re.match(r"[^/:<][^:<]*$", name):
+                name = f"{folder}/{name}"
+            elif not (name.startswith("/") or element.tag.endswith("Filename") or element.tag == "SourceDataset"):
+                continue
+            if not leads_to_server(name, path.split("://")[0]):
+                found.append(name)
+            elif without_query(name).lower().endswith(".vrt"):
+                with rasterio.open(name) as inner:
+                    _refuse_local_sources(inner, name)
+    if found:
+        raise CubeError(
+            f"{path} lies on a server and is made of {', '.join(found[:3])}, which does not: what lies on a server may not read "
+            "files of this machine. Copy it to this machine, and open the copy."
+        )
+
+
+_INDICES = ("GTI", "STACIT", "STACTA", "GDALG")
+"""Drivers whose files only name others, which cannot be listed."""
 
 
 def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:

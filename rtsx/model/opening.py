@@ -24,7 +24,7 @@ from rtsx.model.torch_export import ExportSource, is_exported
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 from rtsx.model.trial import check_output, try_network
-from rtsx.storage import absolute
+from rtsx.storage import absolute, without_query
 
 __all__ = ["Opened", "check_network", "open_source"]
 
@@ -49,17 +49,21 @@ class _Location:
     """Path in the file system, without a slash at its end."""
 
     def __truediv__(self, name: str) -> "_Location":
-        return _Location(self.fs, f"{self.path}/{name}")
+        bare = without_query(self.path)
+        return _Location(
+            self.fs, f"{bare}/{name}{self.path.removeprefix(bare)}"
+        )  # signed for the whole folder, if at all
 
     @property
     def name(self) -> str:
         """Last part of the path."""
-        return self.path.rpartition("/")[2]
+        return without_query(self.path).rpartition("/")[2]
 
     @property
     def parent(self) -> "_Location":
         """The folder that this is in."""
-        return _Location(self.fs, self.path.rpartition("/")[0])
+        bare = without_query(self.path)
+        return _Location(self.fs, bare.rpartition("/")[0] + self.path.removeprefix(bare))
 
     def read(self) -> bytes:
         """Content of the file."""

@@ -11,19 +11,22 @@ from rtsx.storage.atomic import (
     write_object,
     write_whole,
 )
-from rtsx.storage.paths import absolute, is_url, local_path
+from rtsx.storage.paths import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path, without_query
 
 __all__ = [
     "MEDIUM_ERRORS",
     "OUTPUT_SUFFIXES",
+    "REMOTE_SCHEMES",
     "absolute",
     "is_url",
+    "leads_to_server",
     "local_path",
     "refuse_other_format",
     "remove",
     "settle",
     "stage",
     "staged",
+    "without_query",
     "write_object",
     "write_whole",
 ]

@@ -8,11 +8,19 @@ import re
 from os import PathLike
 from os.path import normpath
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from rtsx.errors import PathError
 
-__all__ = ["absolute", "is_url", "local_path"]
+__all__ = ["REMOTE_SCHEMES", "absolute", "is_url", "leads_to_server", "local_path", "without_query"]
+
+REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
+"""What a document on a server may refer to, beside what has its own scheme."""
+
+_REMOTE_VSI = re.compile(
+    r"(/vsi(zip|tar|gzip|7z)/)*/?vsi(curl(_streaming)?/(https?|ftp)://|(s3|gs|az|adls|oss|swift)(_streaming)?/)"
+)
+"""The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
 
 _FILE_URI = re.compile(r"\s*file:(?=/)(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 _WRAPPED = re.compile(
@@ -33,6 +41,35 @@ def is_url(path: str) -> bool:
     (True, False, False)
     """
     return "://" in path and not _FILE_URI.match(path)
+
+
+def leads_to_server(name: str, *schemes: str) -> bool:
+    """Whether a name is the address of something on a server: of a known scheme, or one of `schemes`.
+
+    Examples
+    --------
+    >>> leads_to_server("s3://bucket/a.tif"), leads_to_server("/vsizip//vsicurl/https://example.org/a.zip/b.tif")
+    (True, True)
+    >>> leads_to_server("zip+file:///a.zip!b.tif"), leads_to_server("/vsizip//data/a.zip/b.tif"), leads_to_server("a.tif")
+    (False, False, False)
+    """
+    if name.startswith("/vsi"):
+        return _REMOTE_VSI.match(name) is not None
+    try:
+        return "://" in name and urlsplit(name).scheme in {*REMOTE_SCHEMES, *map(str.lower, schemes)}
+    except ValueError:  # no address at all, such as http://[
+        return False
+
+
+def without_query(path: str) -> str:
+    """An address without its query, in which signed ones carry a key and its dates; other names as they are.
+
+    Examples
+    --------
+    >>> without_query("https://example.org/a.tif?sig=x.zarr"), without_query("/data/what?.tif")
+    ('https://example.org/a.tif', '/data/what?.tif')
+    """
+    return re.split(r"[?#]", path, maxsplit=1)[0] if is_url(path) else path
 
 
 def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> Path:

@@ -7,16 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 from rasterio._env import del_gdal_config
 from rasterio.errors import RasterioIOError
+from shapely import box
 
 import rtsx.cube.rasterio
 from rtsx.cube import open_cube
 from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
 from rtsx.errors import CubeError
+from tests.ordering.file_server import FileServer
 from tests.servers import ScriptedServer
 
 WriteTif = Callable[..., Path]
@@ -185,3 +188,58 @@ def test_a_header_is_a_value(write_tif: WriteTif) -> None:
     assert header == read_header(path)
     assert hash(header) == hash(read_header(path))
     assert (header.count, header.nodata, header.block) == (2, (0.0, 0.0), (64, 64))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[FileServer]:
+    server = FileServer(tmp_path)
+    yield server
+    server.close()
+
+
+def vrt(source: str, *, beside: bool, tag: str = "SourceFilename") -> str:
+    return (
+        '<VRTDataset rasterXSize="300" rasterYSize="300"><SRS>EPSG:32649</SRS>'
+        "<GeoTransform>0,3,0,0,0,-3</GeoTransform>"
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f'<{tag} relativeToVRT="{int(beside)}">{source}</{tag}><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def test_a_mosaic_on_a_server_reads_no_file_of_this_machine(
+    web: FileServer, tmp_path: Path, write_tif: WriteTif
+) -> None:
+    secret = write_tif("secret.tif", PIXELS[:1])
+    files = {
+        "far.vrt": vrt(str(secret), beside=False),
+        "absolute.vrt": vrt(str(secret), beside=True),
+        "near.vrt": vrt("secret.tif", beside=False),  # near the working folder, not the VRT
+        "zip.vrt": vrt(f"/vsizip/{secret}.zip/a.tif", beside=False),
+        "subdataset.vrt": vrt(f"GTIFF_DIR:1:{secret}", beside=False),
+        "nested.vrt": vrt("far.vrt", beside=True),
+        "good.vrt": vrt("secret.tif", beside=True),
+        "both.vrt": vrt(f"/vsicurl/{web.url}/good.vrt", beside=False),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for place in (web.url, f"/vsicurl/{web.url}"):
+        for name in files:
+            path = f"{place}/{name}"
+            if name in ("good.vrt", "both.vrt"):
+                assert read_window(path, WINDOW, bands=(1,)).any()
+                continue
+            for read in (read_header, lambda path: read_window(path, WINDOW, bands=(1,))):
+                with pytest.raises(CubeError, match=r"lies on a server and is made of .*, which does not|cannot be"):
+                    read(path)
+    assert read_header(str(tmp_path / "far.vrt")).count == 1  # one's own may
+
+
+def test_an_index_on_a_server_is_not_followed(web: FileServer, tmp_path: Path, write_tif: WriteTif) -> None:
+    secret = write_tif("secret.tif", PIXELS[:1])
+    with rasterio.open(secret) as file:
+        tiles = gpd.GeoDataFrame({"location": [str(secret)]}, geometry=[box(*file.bounds)], crs=file.crs)
+    tiles.to_file(tmp_path / "index.gti.gpkg")
+    assert read_header(tmp_path / "index.gti.gpkg").count == 1
+    with pytest.raises(CubeError, match="is made of what a GTI index lists"):
+        read_header(f"{web.url}/index.gti.gpkg")

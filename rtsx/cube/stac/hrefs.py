@@ -1,7 +1,7 @@
 """Addresses of assets: made absolute, taken from beside the item, and signed."""
 
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
-from rtsx.storage import absolute, is_url, local_path
+from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
 
 __all__ = [
     "SIGNERS",
@@ -22,14 +22,6 @@ __all__ = [
     "located",
     "signer_named",
 ]
-
-_REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
-"""What a document on a server may refer to, beside what has its own scheme."""
-
-_REMOTE_VSI = re.compile(
-    r"(/vsi(zip|tar|gzip|7z)/)*/?vsi(curl(_streaming)?/(https?|ftp)://|(s3|gs|az|adls|oss|swift)(_streaming)?/)"
-)
-"""The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
 
 Signer = Callable[[str], str]
 """A signing hook: from an href to the href that may be read."""
@@ -71,22 +63,15 @@ def absolute_href(href: str, base: str | None) -> str:
 def _remote_href(href: str, base: str) -> str:
     """The same for a document on a server: it may be a stranger's, so that it never names files of this machine."""
     own, rest = base.split("://", 1)
-    try:
-        scheme = urlsplit(href).scheme
-        if href.startswith("/vsi"):
-            is_allowed = _REMOTE_VSI.match(href) is not None
-        elif scheme:
-            is_allowed = scheme in {own.lower(), *_REMOTE_SCHEMES} and "://" in href
-        else:
+    with suppress(ValueError):  # no address at all, such as http://[
+        if not urlsplit(href).scheme and not href.startswith("/vsi"):
             # urljoin resolves only schemes that it knows, and s3 is none of them.
             return urljoin(f"http://{rest}", href).replace("http://", f"{own}://", 1)
-    except ValueError:  # no address at all, such as http://[
-        is_allowed = False
-    if not is_allowed:
+    if not leads_to_server(href, own):
         raise CubeError(
             f"{href[:200]!r} is no address on a server, and a document that lies on one, as {base.split('?')[0]} does, may "
             f"refer to nothing else, lest it reads files of this machine. Addresses begin with {own}:// or one of "
-            f"{', '.join(sorted(_REMOTE_SCHEMES))}. Correct the document; or copy it and its files to this machine, where "
+            f"{', '.join(sorted(REMOTE_SCHEMES))}. Correct the document; or copy it and its files to this machine, where "
             "an item's self link, if it has one, has to say so."
         )
     return href

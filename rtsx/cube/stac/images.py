@@ -19,6 +19,7 @@ from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, stamp_of, s
 from rtsx.cube.stac.projection import stated_geobox
 from rtsx.cube.stac.sentinel2 import packing_of
 from rtsx.errors import CubeError
+from rtsx.storage import without_query
 
 __all__ = ["images_of"]
 
@@ -251,4 +252,4 @@ def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:
 
 def _is_zarr(draft: _Draft) -> bool:
     kind = str(draft.item["assets"][draft.choice.asset].get("type") or "")
-    return "zarr" in kind or draft.href.rstrip("/").endswith(".zarr")
+    return "zarr" in kind or without_query(draft.href).rstrip("/").endswith(".zarr")
