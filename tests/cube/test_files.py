@@ -17,6 +17,7 @@ from rtsx.cube.image import Wanted
 from rtsx.cube.source import Period
 from rtsx.cube.writing import write_cube
 from rtsx.errors import CubeError
+from tests.ordering.file_server import FileServer
 
 EVERYWHERE = shapely.box(-180, 40, 180, 90)
 
@@ -126,3 +127,16 @@ def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
     (image,) = StoreImages(path=str(tmp_path / "one.zarr")).find(EVERYWHERE, None, wanted)
     assert image.bands["dem"].nodata == -5
     assert (xr.open_zarr(tmp_path / "one.zarr", mask_and_scale=False)["dem"].values[0, :3] == [-5, -5, 1]).all()
+
+
+@pytest.mark.parametrize("query", ["?sig=SECRET&se=20190101T000000Z&a=[b]*.zarr", "?X=/20190101/SECRET.vrt#x?"])
+def test_a_signed_address_is_known_by_its_name(folder: Path, query: str) -> None:
+    server = FileServer(folder)
+    try:
+        address = f"{server.url}/20240721_200707_1a_SR.tif{query}"
+        summer = Period(date(2024, 7, 1), date(2024, 7, 31))
+        (image,) = FileImages(assets={"image": (address,)}).find(EVERYWHERE, summer, [Wanted(name="red")])
+        assert (image.id, image.bands["red"].href) == ("20240721_200707_1a_SR", address)
+        assert list(open_cube(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
+    finally:
+        server.close()

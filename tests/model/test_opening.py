@@ -13,6 +13,7 @@ import yaml
 
 from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model import InputLayer, ModelBundle, build_network
+from tests.ordering.file_server import FileServer
 
 SAID = {
     "layers": ("red", "nir"),
@@ -326,3 +327,13 @@ def test_an_archive_that_inflates_is_not_unpacked(tmp_path, name):
             BundleError, match=r"would unpack to [\d,]+; four times its size and 16,000,000 bytes are the limit"
         ):
             ModelBundle.open(str(tmp_path / "a.pt"), trust=trust, layers=["red"], preset="tss-v1")
+
+
+def test_a_signed_address_of_a_model_is_known_by_its_name(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(onnx_bytes())
+    server = FileServer(tmp_path)
+    try:
+        bundle = ModelBundle.open(f"{server.url}/m.onnx?sig=a/b.pt", **SAID)
+        assert (bundle.framework, bundle.provenance["file"]) == ("onnx", "m.onnx")
+    finally:
+        server.close()
