@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rtsx.campaign.objects import ObjectStore, StoredObject
-from rtsx.storage import write_object
+from rtsx.storage import remove_abandoned, write_object
 
 __all__ = ["LocalObjects"]
 
@@ -50,7 +50,7 @@ class LocalObjects:
             self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a folder, in no order."""
+        """Objects below a folder, in no order; what killed processes left there is removed."""
         folders = [prefix]
         while folders:
             folder = folders.pop()
@@ -62,6 +62,9 @@ class LocalObjects:
                 for entry in entries:
                     key = f"{folder}/{entry.name}"
                     if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED):
+                        with suppress(OSError):  # gone, held by a living process, or not ours to remove
+                            remove_abandoned(Path(entry.path))
+                            Path(entry.path).rmdir()
                         continue
                     if entry.is_dir():
                         folders.append(key)

@@ -86,6 +86,9 @@ def _probe_writing(objects: ObjectStore, key: str, *, lease_s: float, clock: Clo
             f"The clock of this machine is {skew:.0f} s {'ahead of' if early > late else 'behind'} that of {objects}; leases "
             f"of {lease_s:g} s bear {lease_s / 4:g} s. Set the clock (chrony, ntpd), or make lease_s longer."
         )
+    for old in listed.values():  # of processes that were killed
+        if (listed[key].changed - old.changed).total_seconds() > lease_s:
+            objects.delete(old.key)
     objects.delete(key)
     if objects.get(key) is not None:
         raise CampaignError(f"{objects} still gives an object that was removed. Use another store.")

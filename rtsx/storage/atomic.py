@@ -25,6 +25,7 @@ __all__ = [
     "OUTPUT_SUFFIXES",
     "refuse_other_format",
     "remove",
+    "remove_abandoned",
     "settle",
     "stage",
     "staged",
@@ -133,6 +134,11 @@ def staged(
         try:
             yield draft
             is_made = True
+            if not os.fstat(lock).st_nlink:
+                raise OutputNotWritableError(
+                    f"{path} was not written, because its hidden folder {folder} was removed meanwhile, perhaps by a program "
+                    "that cleans up. Run again."
+                )
             if draft.is_file():
                 settle(draft)
             if overwrite and target.exists():
@@ -253,7 +259,7 @@ def _locked_stage(target: Path) -> tuple[Path, int]:
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # removed by another process, when it was empty or not yet locked
             stages.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(stages)
+            remove_abandoned(stages)
             own = stages / f"{_machine()}-{uuid.uuid4().hex}"
             own.mkdir()
             handle = os.open(own, os.O_RDONLY)
@@ -276,8 +282,8 @@ def _machine() -> str:
     return f"{zlib.crc32(os.uname().nodename.encode()):08x}"
 
 
-def _remove_abandoned(stages: Path) -> None:
-    """Remove the drafts of an output that no living process holds."""
+def remove_abandoned(stages: Path) -> None:
+    """Remove from the hidden folder of an output the drafts that no living process holds."""
     for folder in list(stages.iterdir()):
         with suppress(OSError):  # held, or gone
             handle = os.open(folder, os.O_RDONLY)

@@ -8,15 +8,20 @@ import pytest
 
 from rtsx.campaign.kinds import kind_of
 from rtsx.campaign.local_objects import LocalObjects
+from rtsx.storage import stage
 
 
 def test_what_a_killed_process_left_is_no_object(tmp_path: Path) -> None:
     store = LocalObjects(str(tmp_path))
     store.put("marks/a.json", b"x")
     (tmp_path / "marks" / ".b.json.0123.part").write_bytes(b"half")
-    (tmp_path / "marks" / ".c.json.partial" / "0123").mkdir(parents=True)
-    (tmp_path / "marks" / ".c.json.partial" / "0123" / "draft").write_bytes(b"half")
-    assert [found.key for found in store.list("marks")] == ["marks/a.json"]
+    with stage(tmp_path / "marks" / "d.json") as living:
+        left = tmp_path / "marks" / ".c.json.partial" / living.name
+        left.mkdir(parents=True)
+        (left / "draft").write_bytes(b"half")
+        assert [found.key for found in store.list("marks")] == ["marks/a.json"]
+        assert not left.parent.exists()
+        assert living.exists()
 
 
 def test_a_refused_writer_leaves_nothing(tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ def test_good_stores_pass_and_keep_nothing(s3: S3, tmp_path: Path) -> None:
         assert list(objects.list("probes")) == []
 
 
+def test_what_a_killed_probe_left_is_removed_and_a_living_one_is_not(tmp_path: Path) -> None:
+    objects = objects_of(str(tmp_path), {})
+    for name in ("killed", "living"):
+        objects.put(f"probes/{name}-write", b"")
+    os.utime(tmp_path / "probes" / "killed-write", (0, 0))
+    probe_store(objects, lease_s=60)
+    assert [found.key for found in objects.list("probes")] == ["probes/living-write"]
+
+
 def test_a_store_that_falters_passes(s3: S3) -> None:
     with FaultyProxy(s3.endpoint, rate=0.1, faults=("503", "cut", "cut after"), seed=1) as proxy:
         probe_store(RetryingObjects(objects_of(s3.url, s3.through(proxy.url)), (0.001,) * 8), lease_s=60)

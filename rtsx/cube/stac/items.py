@@ -1,6 +1,7 @@
 """Items that are at hand: from a search of the caller's own, or written by hand."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.image import Image, Wanted
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stac.checking import sound_items
-from rtsx.cube.stac.hrefs import Signer
+from rtsx.cube.stac.hrefs import Signer, base_of, located
 from rtsx.cube.stac.item import ItemDict
 from rtsx.cube.stac.selection import selected_images
 from rtsx.errors import CubeError
+from rtsx.storage import absolute
 
 __all__ = ["StacItems"]
 
@@ -71,8 +73,11 @@ class StacItems:
 def _plain(item: object) -> ItemDict:
     if isinstance(item, pystac.Item):
         # As they are, because pystac would rewrite hrefs to be relative to the item.
-        return item.to_dict(include_self_link=True, transform_hrefs=False)
+        item = item.to_dict(include_self_link=True, transform_hrefs=False)
     if isinstance(item, dict) and "assets" in item:
+        with suppress(AttributeError, TypeError):  # one that is odd is told of with the others
+            # Made absolute here, because it may be read from another working folder.
+            return located(item, absolute(base_of(item) or "item.json"))
         return item
     raise CubeError(
         f"Items are pystac items or their JSON with 'assets'; got {type(item).__name__} {str(item)[:80]!r}."
