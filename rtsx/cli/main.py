@@ -6,8 +6,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
 from typer.main import get_command
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
             stream.reconfigure(errors="backslashreplace")
-    caught = _end_like_ctrl_c()
-    with streams() as out:
+    with _signals() as caught, streams() as out:
         _run(given, out, caught=caught, debug=debug)
 
 
@@ -85,8 +84,9 @@ def _defect(error: Exception) -> str:
     )
 
 
-def _end_like_ctrl_c() -> list[int]:
-    """Turn SIGTERM and SIGHUP into Ctrl-C; returns the list that tells which one came, once it has."""
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Turn SIGTERM and SIGHUP into Ctrl-C within the block; the list tells which one came, once it has."""
     caught: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -94,11 +94,19 @@ def _end_like_ctrl_c() -> list[int]:
             caught.append(number)
             raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
-                signal.signal(number, stop)
-    return caught
+    is_main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    ours = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if is_main and signal.getsignal(number) is signal.SIG_DFL  # nohup has SIGHUP ignored
+    ]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield caught
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _named(word: str) -> str:

@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 import rtsx
 from rtsx.cli import console, main
+from rtsx.storage import staged
 
 Command = Callable[..., Any]
 
@@ -76,10 +78,22 @@ def test_a_defect_is_one_line_and_a_hint(rtsx_command: Command, monkeypatch: pyt
     assert "Traceback" not in outcome.err
 
 
-def test_ctrl_c_is_130(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtsx, "open_cube", failing(KeyboardInterrupt()), raising=False)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_ctrl_c_and_what_schedulers_and_closing_terminals_send_end_a_command_alike(
+    number: signal.Signals, status: int, rtsx_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = signal.getsignal(number)
+
+    def end(*_: object, **__: object) -> None:
+        with staged(tmp_path / "map.zarr", overwrite=False) as draft:
+            draft.mkdir()
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(rtsx, "open_cube", end, raising=False)
     outcome = rtsx_command("info", "scene.tif")
-    assert outcome.status == 130
+    assert outcome.status == status
+    assert not any(tmp_path.iterdir())
+    assert signal.getsignal(number) is before
     assert "Stopped" in outcome.err
     assert "Traceback" not in outcome.err
 
