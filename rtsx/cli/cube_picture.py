@@ -58,13 +58,16 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     valid = cube["valid"].values if "valid" in cube else np.ones((cube.sizes["y"], cube.sizes["x"]), bool)
     for axis, name in zip(axes, panels, strict=False):
         if name is None:
-            axis.imshow(colour_composite(cube, stretch(cube, valid)), interpolation="nearest")
+            limits = stretch(cube, valid)
+            axis.imshow(np.dstack([colour_composite(cube, limits), _present(cube)]), interpolation="nearest")
             axis.set_title("true colour", fontsize=10)
         else:
             _draw_layer(axis, cube[name])
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
+        # What has no colour: shows through wherever there is no data, which no map of colours has then.
+        axis.patch.set(facecolor="white", edgecolor="0.55", hatch="////")
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     with staged(path, overwrite=True) as draft:
@@ -93,6 +96,12 @@ def _physical(layer: xr.DataArray) -> NDArray[np.float32]:
     if packed["nodata"] is not None and layer.dtype.kind != "b":
         values[stored == packed["nodata"]] = np.nan
     return values
+
+
+def _present(cube: xr.Dataset) -> NDArray[np.float32]:
+    """1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
+    present: NDArray[np.float32] = np.isfinite(sum(_physical(cube[name]) for name in _RGB)).astype(np.float32)
+    return present
 
 
 def _limits(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from rtsx.cube.native_images import index_of
 from rtsx.cube.packing import packing_attrs
 from rtsx.cube.parts import PartPlan, PartSource, Written
 from rtsx.cube.pinning import PinnedImages
+from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.storage import plan_storage
 from rtsx.cube.terrain import Ground, terrain_halo
@@ -78,6 +79,18 @@ class NativeParts:
     """Raster of the cube, whose ground is kept."""
     shard: int | None
     """Side of a shard, px; None for the recipe's chunk."""
+
+    def __post_init__(self) -> None:
+        """Refuse, before anything is written, files whose mask has no value in the store."""
+        sources = {source.name: source for source in self.recipe.sources if source.unreadable == "error"}
+        for group in self.groups:
+            source = sources.get(group.source)
+            judging = None if source is None or source.quality is None else source.quality.wanted.name
+            for name in group.names if source is not None else ():
+                bands = group.image.bands[name]
+                is_silent = bands.nodata is None and np.dtype(bands.dtype).kind != "f" and bands.opener == "gdal"
+                if is_silent and name != judging and set(read_header(bands.href).masked) & set(bands.bands):
+                    raise CubeError(f"Source {group.source!r}, image {group.image.id!r}: {_no_value(bands, [name])}")
 
     @cached_property
     def groups(self) -> tuple[NativeGroup, ...]:
@@ -150,10 +163,7 @@ class NativeParts:
                 pixels = open_reader(together, any_value=judging in names).read(rows, columns)
                 stored, _ = without_mask(pixels, bands.nodata)
                 if stored.dtype != pixels.dtype:
-                    raise CubeError(
-                        f"{bands.href} says by a mask what is missing, and {pixels.dtype} without nodata has no value for it "
-                        f"in a store. Write nodata: with a spare value in the layers {names}."
-                    )
+                    raise CubeError(_no_value(bands, names))
             except CubeError as error:
                 reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
                 if source.unreadable == "error":
@@ -174,6 +184,13 @@ class NativeParts:
                 bands = {name: _stored(group, name) for group in groups for name in group.names}
                 images[groups[0].source].append(replace(image, bands={name: bands[name] for name in image.bands}))
         root["build"].attrs["index"] = index_of(images)
+
+
+def _no_value(bands: AssetBands, names: Sequence[str]) -> str:
+    return (
+        f"{bands.href} says by a mask what is missing, and {bands.dtype} without nodata has no value for it in a store. "
+        f"Write nodata: with a spare value in the layers {list(names)}."
+    )
 
 
 def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -104,6 +104,10 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     made = layer
     if several:
         others = np.array(missing[1:], layer.dtype)
+        if (
+            not layer.variable._in_memory and layer.chunks is None
+        ):  # stays where it is stored, instead of being read here
+            layer = layer.chunk(layer.encoding.get("preferred_chunks", {}))
         made = layer.where(~layer.isin(others), layer.dtype.type(missing[0]))
     made = made.copy(deep=False)
     made.attrs = attrs

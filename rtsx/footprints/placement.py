@@ -8,7 +8,8 @@ import xarray as xr
 from affine import Affine
 from pyproj import CRS
 
-from rtsx.errors import FootprintError
+from rtsx.cube.georeference import require_ground, stated_geobox
+from rtsx.errors import CubeError, FootprintError
 
 __all__ = ["Placement"]
 
@@ -70,6 +71,11 @@ class Placement:
             raise FootprintError(f"the coordinates of the prediction make no regular grid: {error}") from error
         if geobox is None or geobox.crs is None:
             raise FootprintError("a prediction has a CRS, but came without: attach one with pred.rio.write_crs(...)")
+        try:
+            require_ground(geobox.crs, "the prediction", cure="pred.rio.write_crs('EPSG:...')")
+            crs, geobox = geobox.crs, stated_geobox(pred, geobox)
+        except CubeError as error:
+            raise FootprintError(str(error)) from error
         transform = Affine(*geobox.affine[:6])
         if transform.b or transform.d:
             raise FootprintError(
@@ -85,7 +91,7 @@ class Placement:
                 )
         x, y = pred.attrs.get("lattice_origin", (0.0, 0.0))
         return cls(
-            crs=CRS.from_user_input(geobox.crs.to_wkt()),
+            crs=CRS.from_user_input(crs.to_wkt()),
             transform=transform,
             shape=shape,
             row=round((transform.f - y) / transform.e),

@@ -93,11 +93,12 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
         ]
         unit = geobox.crs.units[0] if geobox.crs is not None else "units"
         resolution = " by ".join(dict.fromkeys(f"{step:.3g}" for step in steps))
-        smallness = " by ".join(dict.fromkeys(f"{ratio:.2g}" for ratio in ratios[0]))
+        sizes = [f"{ratio:.2g} times smaller" if ratio > 1 else f"{1 / ratio:.2g} times larger" for ratio in ratios[0]]
+        looks = " and ".join(dict.fromkeys(sizes))
         warnings.warn(
-            f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {size} m "
-            f"on the ground: objects look {smallness} times as small to it. Open the cube at a resolution of {resolution} "
-            f"{unit} of {crs_name(geobox.crs)}.",
+            f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {size} m on the "
+            f"ground: objects look {looks} to it than those that it has learnt, and it may miss or invent them. Open the "
+            f"cube at a resolution of {resolution} {unit} of {crs_name(geobox.crs)}.",
             PixelSizeWarning,
             stacklevel=3,
         )

@@ -2,12 +2,15 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pytest
 import shapely
 import xarray as xr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 import rtsx
+from rtsx.cli.cube_picture import draw_cube
 from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw, stretch
 from rtsx.cube import geobox_of
 from rtsx.synthetic import SceneFiles
@@ -56,6 +59,23 @@ def test_missing_pixels_are_white() -> None:
     image = colour_composite(cube, stretch(cube, stored > 0))
     np.testing.assert_array_equal(image[0, 0], 1)
     assert 0 <= image[0, 1, 0] < image[0, 2, 0] <= 1
+
+
+def test_nodata_looks_like_no_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *to, **how: drawn.append(figure) or save(figure, *to, **how))
+    stored = {
+        "probability": np.array([[255, 100, 0]], np.uint8),
+        **dict.fromkeys(("red", "green", "blue"), np.array([[0, 9000, 1]], np.uint16)),
+    }
+    words = {"probability": {"_FillValue": 255, "scale_factor": 0.01}}
+    cube = xr.Dataset({name: (("y", "x"), one, words.get(name, {"_FillValue": 0})) for name, one in stored.items()})
+    draw_cube(cube, tmp_path / "a.png", title="a", layers=None)
+    colour, probability = drawn[0].axes[:2]
+    np.testing.assert_array_equal(colour.images[0].get_array()[0, :, 3], [0, 1, 1])
+    np.testing.assert_array_equal(np.ma.getmaskarray(probability.images[0].get_array())[0], [True, False, False])
+    assert {axis.patch.get_hatch() for axis in (colour, probability)} == {"////"}
 
 
 def test_clouds_do_not_darken_the_ground() -> None:

@@ -1,11 +1,13 @@
 """Packing attributes, written and read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from rtsx.cube import Layer, packing
-from rtsx.cube.packing import packing_attrs
+from rtsx.cube.packing import packing_attrs, with_packing
 from rtsx.errors import CubeError
 
 
@@ -49,3 +51,16 @@ def test_layers_without_a_name_or_a_band_are_refused() -> None:
         Layer("", "a.tif")
     with pytest.raises(CubeError, match="counted from 1; layer 'red' asks for band 0"):
         Layer("red", "a.tif", 0)
+
+
+def test_several_values_of_missing_pixels_become_one_without_a_look_at_the_pixels(tmp_path: Path) -> None:
+    words = {"_FillValue": np.uint8(0), "missing_value": [0, 255]}
+    values = np.array([[0, 7, 255, 9]], np.uint8)
+    xr.Dataset({"red": (("y", "x"), values, words)}).to_zarr(
+        tmp_path / "a.zarr", encoding={"red": {"chunks": (1, 2)}}, consolidated=False
+    )
+    stored = xr.open_zarr(tmp_path / "a.zarr", chunks=None, mask_and_scale=False, consolidated=False)["red"]
+    layer = with_packing(stored)
+    assert layer.chunks == ((1,), (2, 2))
+    np.testing.assert_array_equal(layer, [[0, 7, 0, 9]])
+    assert with_packing(stored.load()).chunks is None

@@ -16,10 +16,13 @@ from rtsx.cube.align.mosaic_reader import MosaicReader
 from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.align.storing import is_stored
 from rtsx.cube.align.warp import warp
+from rtsx.cube.building import build_cube
 from rtsx.cube.files import FileImages
 from rtsx.cube.image import Wanted
 from rtsx.cube.packing import packing
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.errors import CubeError
+from rtsx.grid import Grid
 
 SIZE = 64
 HOLE = np.zeros((SIZE, SIZE), bool)
@@ -222,6 +225,26 @@ def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> N
     for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
         wide, nodata = without_mask(np.ma.MaskedArray(np.array([1, 0], dtype), [False, True]), None)
         np.testing.assert_array_equal(is_stored(wide, nodata), [True, False])
+
+
+@pytest.mark.parametrize("nodata", [None, 999.0])
+def test_a_native_store_without_that_value_is_refused_before_it_is_begun(tmp_path: Path, nodata: float | None) -> None:
+    _write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)
+    source = SourceRecipe(
+        name="files",
+        images=FileImages(assets={"image": (str(tmp_path / "a.tif"),)}),
+        layers=(LayerRecipe(wanted=Wanted(name="red", bands=(1,), nodata=nodata)),),
+    )
+    grid = Grid("EPSG:32608", 3, cell_size=SIZE, origin=(AFFINE.c, AFFINE.f))
+    recipe = CubeRecipe(grid=grid, sources=(source,), chunk=32)
+    if nodata is None:
+        with pytest.raises(
+            CubeError, match=r"'files', image .*says by a mask what is missing, and uint16 without nodata"
+        ):
+            build_cube(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native")
+        assert not (tmp_path / "a.zarr").exists()
+    else:
+        assert build_cube(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native").built
 
 
 @pytest.mark.parametrize("field", ["nodata", "scale_factor", "add_offset"])

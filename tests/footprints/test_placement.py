@@ -53,3 +53,13 @@ def test_a_rotated_grid_is_refused(pred):
     rotated = xr_zeros(turned, dtype="uint8").to_dataset(name="probability")
     with pytest.raises(FootprintError, match=r"is rotated: warp the prediction to an upright grid"):
         Placement.of(rotated.rename(dict(zip(rotated.dims, ("y", "x"), strict=True))))
+
+
+def test_a_prediction_that_lies_nowhere_or_twice_is_refused(pred):
+    local = 'LOCAL_CS["site",LOCAL_DATUM["site",0],UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+    with pytest.raises(FootprintError, match=r"the CRS 'site', of type 'Engineering CRS'"):
+        Placement.of(pred.drop_vars("spatial_ref").rio.write_crs(local))
+    affine = pred.odc.geobox.affine
+    shifted = pred.assign_attrs(transform=[affine.a, 0.0, affine.c + 0.3 * affine.a, 0.0, affine.e, affine.f])
+    with pytest.raises(FootprintError, match=r"contradict each other: .* lie \(-0.3, "):
+        Placement.of(shifted)
