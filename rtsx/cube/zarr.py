@@ -13,7 +13,7 @@ from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from rtsx.errors import CubeError
-from rtsx.storage import absolute, is_url, local_path
+from rtsx.storage import absolute, file_options, is_url, local_path
 
 __all__ = ["BUILD", "COMPLETE", "LAYERS", "consolidate", "file_system", "open_group", "store_of"]
 
@@ -34,7 +34,7 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
     if not is_url(path):
         return LocalStore(absolute(path), read_only=read_only)
     file_system(path, options)
-    return FsspecStore.from_url(path, storage_options=dict(options) or None, read_only=read_only)
+    return FsspecStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
 
 
 def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
@@ -46,7 +46,7 @@ def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
         fsspec does not know the protocol, or its package is not installed.
     """
     try:
-        system, path = fsspec.core.url_to_fs(absolute(url), **options)
+        system, path = fsspec.core.url_to_fs(absolute(url), **file_options(url, options))
     except (ImportError, ValueError) as error:
         raise CubeError(
             f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."

@@ -24,7 +24,7 @@ from rtsx.model.torch_export import ExportSource, is_exported
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 from rtsx.model.trial import check_output, try_network
-from rtsx.storage import absolute, without_query
+from rtsx.storage import absolute, file_options, without_query
 
 __all__ = ["Opened", "check_network", "open_source"]
 
@@ -128,7 +128,7 @@ def open_source(
 
 def _locate(path: str, storage_options: Mapping[str, Any]) -> _Location:
     try:
-        fs, inside = fsspec.core.url_to_fs(absolute(path), **storage_options)
+        fs, inside = fsspec.core.url_to_fs(absolute(path), **file_options(path, storage_options))
     except (ValueError, ImportError) as error:
         raise BundleError(f"{path!r} cannot be opened: {error}. Check the URL, or install its file system.") from error
     location = _Location(fs, inside.rstrip("/") or "/")

@@ -12,13 +12,22 @@ from rtsx.storage.atomic import (
     write_object,
     write_whole,
 )
-from rtsx.storage.paths import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path, without_query
+from rtsx.storage.paths import (
+    REMOTE_SCHEMES,
+    absolute,
+    file_options,
+    is_url,
+    leads_to_server,
+    local_path,
+    without_query,
+)
 
 __all__ = [
     "MEDIUM_ERRORS",
     "OUTPUT_SUFFIXES",
     "REMOTE_SCHEMES",
     "absolute",
+    "file_options",
     "is_url",
     "leads_to_server",
     "local_path",

@@ -5,14 +5,16 @@ A lazy cube is read later, after a change of folder or by a worker that was star
 
 import os
 import re
+from collections.abc import Mapping
 from os import PathLike
 from os.path import normpath
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rtsx.errors import PathError
 
-__all__ = ["REMOTE_SCHEMES", "absolute", "is_url", "leads_to_server", "local_path", "without_query"]
+__all__ = ["REMOTE_SCHEMES", "absolute", "file_options", "is_url", "leads_to_server", "local_path", "without_query"]
 
 REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -59,6 +61,39 @@ def leads_to_server(name: str, *schemes: str) -> bool:
         return "://" in name and urlsplit(name).scheme in {*REMOTE_SCHEMES, *map(str.lower, schemes)}
     except ValueError:  # no address at all, such as http://[
         return False
+
+
+def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a file system of fsspec, whose headers stay with the host of the URL when a server redirects.
+
+    Examples
+    --------
+    >>> file_options("s3://bucket", {"anon": True}), sorted(file_options("https://example.org", {"headers": {"X-Key": "k"}}))
+    ({'anon': True}, ['get_client', 'headers'])
+    """
+    is_web = bool(options) and url.lower().startswith(("http://", "https://"))
+    return {**({"get_client": _home_client} if is_web else {}), **options}
+
+
+async def _home_client(**options: Any) -> Any:
+    """A session of aiohttp, which itself takes away ``Authorization`` only."""
+    import aiohttp  # here, because it comes with fsspec's http alone
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_leave_keys)
+    return aiohttp.ClientSession(trace_configs=[trace], **options)
+
+
+async def _leave_keys(_session: object, _context: object, redirect: Any) -> None:
+    """Take away all but plain headers from a request that goes to another host."""
+    here, there = redirect.url, redirect.url.join(type(redirect.url)(redirect.response.headers.get("Location", "")))
+    upgrade = (here.host, here.scheme, there.scheme) == (there.host, "http", "https")
+    if here.origin() != there.origin() and not (upgrade and here.is_default_port() and there.is_default_port()):
+        for name in set(redirect.headers) - _PLAIN_HEADERS:
+            redirect.headers.popall(name, None)
+
+
+_PLAIN_HEADERS = {"Accept", "Accept-Encoding", "If-Range", "Range", "User-Agent"}
 
 
 def without_query(path: str) -> str:

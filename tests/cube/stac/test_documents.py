@@ -1,15 +1,18 @@
 """What goes to servers, and what their answers may do: each server here but the first is a stranger's."""
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import zarr
 from shapely import box
 
 from rtsx.cube.image import Wanted
 from rtsx.cube.stac import Access, StacCatalog, StacSearch, documents
 from rtsx.cube.stac.documents import HostSession, is_same_host, read_document
+from rtsx.cube.zarr import file_system, store_of
 from rtsx.errors import CubeError
 from rtsx.ordering import StaticCatalog
 from rtsx.ordering.requests import open_http
@@ -71,6 +74,21 @@ def test_keys_stay_at_home_when_a_server_redirects(
     scripted.answers["/c.json"] = [answer(make_item("a"))]
     assert DOORS[door](scripted.url)
     assert (keys(scripted), keys(stranger)) == ([3, 3], [0])
+
+
+@pytest.mark.parametrize("options", [{"headers": dict(KEYS)}, {"client_kwargs": {"headers": dict(KEYS)}}])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_keys_of_a_store_stay_at_home_when_a_server_redirects(
+    scripted: ScriptedServer, stranger: ScriptedServer, options: dict[str, Any], status: int
+) -> None:
+    scripted.answers["/a/zarr.json"] = [(status, b"/b/zarr.json")]  # at home
+    scripted.answers["/b/zarr.json"] = [(status, f"{stranger.url}/zarr.json".encode())]
+    stranger.answers["/zarr.json"] = [answer({"zarr_format": 3, "node_type": "group"})]
+    system, path = file_system(f"{scripted.url}/a", options)
+    assert b"zarr_format" in system.cat_file(f"{path}/zarr.json")
+    store = pickle.loads(pickle.dumps(store_of(f"{scripted.url}/a", options, read_only=True)))  # as a worker gets it
+    assert zarr.open_group(store, mode="r", zarr_format=3).metadata.node_type == "group"
+    assert (set(keys(scripted)), set(keys(stranger))) == ({3}, {0})
 
 
 @pytest.mark.parametrize("door", ["catalog of a cube", "catalog of an order"])
