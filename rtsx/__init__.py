@@ -10,8 +10,9 @@ Examples
 'EPSG:3413'
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -57,43 +58,7 @@ __all__ = [
     "write_labels",
 ]
 
-_HOMES = {
-    "Campaign": "rtsx.campaign",
-    "Cell": "rtsx.grid",
-    "Grid": "rtsx.grid",
-    "InputLayer": "rtsx.model",
-    "Layer": "rtsx.cube",
-    "ModelBundle": "rtsx.model",
-    "TilePlan": "rtsx.tiling",
-    "build_cube": "rtsx.config",
-    "cross_validate": "rtsx.evaluation",
-    "evaluate": "rtsx.evaluation",
-    "export_cog": "rtsx.cube",
-    "extract_footprints": "rtsx.footprints",
-    "load_campaign": "rtsx.config",
-    "load_cube_recipe": "rtsx.config",
-    "open_cube": "rtsx.config",
-    "predict_cube": "rtsx.inference",
-    "read_labels": "rtsx.labels",
-    "standardise_labels": "rtsx.labels",
-    "track_footprints": "rtsx.footprints",
-    "train_bundle": "rtsx.config",
-    "validate_cube": "rtsx.cube",
-    "validate_footprints": "rtsx.footprints",
-    "validate_labels": "rtsx.labels",
-    "write_cube": "rtsx.cube",
-    "write_footprints": "rtsx.footprints",
-    "write_labels": "rtsx.labels",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name from the module that defines it, once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rtsx' has no attribute {name!r}; its public names are {', '.join(__all__)}")
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__)
 
 
 def __dir__() -> list[str]:

@@ -3,8 +3,9 @@
 The public names load when they are first used, because whoever only lists marks needs no network and no scheduler.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
@@ -41,32 +42,7 @@ __all__ = [
     "plan_campaign",
 ]
 
-_HOMES = {
-    "Campaign": "campaign",
-    "CampaignEstimate": "estimate",
-    "CampaignPlan": "plan",
-    "CampaignRecipe": "recipe",
-    "CampaignStatus": "status",
-    "CampaignUpdate": "updating",
-    "ClusterSpec": "cluster_spec",
-    "FlightSummary": "flight_summary",
-    "OutlineSpec": "outline_spec",
-    "PredictionSpec": "prediction_spec",
-    "Prices": "prices",
-    "RetrySpec": "retry_spec",
-    "Verification": "verification",
-    "opened": "clusters",
-    "plan_campaign": "planning",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name from the module that defines it, once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rtsx.campaign' has no attribute {name!r}")
-    value: object = getattr(import_module(f"rtsx.campaign.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapely.geometry.base import BaseGeometry
 
@@ -12,8 +12,10 @@ from rtsx.campaign.prices import Prices
 from rtsx.campaign.retry_spec import RetrySpec
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError
-from rtsx.model import ModelBundle
 from rtsx.storage import absolute
+
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle  # which loads torch, that configs are checked without
 
 __all__ = ["CampaignRecipe"]
 
@@ -41,7 +43,7 @@ class CampaignRecipe:
     if they share this."""
     cube: CubeRecipe
     """Layers of a cell, and the grid whose cells are run; images of one year, without a time dimension."""
-    bundles: tuple[ModelBundle, ...]
+    bundles: "tuple[ModelBundle, ...]"
     """The model, or the members of an ensemble."""
     output: str
     """Folder or URL that receives everything; a folder is kept as an absolute path."""

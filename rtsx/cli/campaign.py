@@ -13,6 +13,7 @@ from rtsx.cli import options
 from rtsx.cli.campaign_opening import cells_named, cluster_of, created, opened_campaign
 from rtsx.cli.campaign_progress import campaign_progress
 from rtsx.cli.console import notice, show, show_line
+from rtsx.cli.opening import require_models
 from rtsx.errors import CampaignError
 
 if TYPE_CHECKING:
@@ -93,7 +94,6 @@ def plan(
 
     Writes the plan and an empty map into the output, where runs are held to them; no pixel of an image is read.
     """
-    from rtsx.campaign.measuring import seconds_per_tile as measured
     from rtsx.config import load_campaign_config
 
     measure = measure and seconds_per_tile is None
@@ -101,9 +101,13 @@ def plan(
         from rtsx.model.allocator import keep_freed_memory
 
         keep_freed_memory()  # as workers do, because the hours are theirs
-    campaign = created(load_campaign_config(config, year=year))
+    said = load_campaign_config(config, year=year)
+    require_models(said.model)
+    campaign = created(said)
     recipe = campaign.recipe
     if measure and recipe is not None:
+        from rtsx.campaign.measuring import seconds_per_tile as measured  # here, because it loads torch
+
         notice("measuring the model on this machine ...")
         spec = recipe.prediction
         seconds_per_tile = measured(recipe.bundles, campaign.plan, device=spec.device, batch_size=spec.batch_size)
@@ -143,6 +147,7 @@ def run(
     from rtsx.config import load_campaign_config
 
     said = load_campaign_config(config, year=year)
+    require_models(said.model)
     spec = cluster_of(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
@@ -210,9 +215,9 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 unless every cell is done.")] = False,
 ) -> None:
     """Tell how far a campaign is, from any machine: done, running, failed and why, left, rate, time to go, hours, cost."""
+    opened = opened_campaign(campaign, year=year)
     from rtsx.campaign.settings import planned_years
 
-    opened = opened_campaign(campaign, year=year)
     found = opened.status()
     show_line(str(found), asked=True)
     others = [str(one) for one in planned_years(opened.objects) if one != opened.plan.year]
@@ -237,8 +242,6 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
 
     Exit status 1 when something is not what was written.
     """
-    from rtsx.grid.cell import cell_id
-
     opened = opened_campaign(campaign, year=year)
     found = opened.verify(cells_named(cell))
     if not found.n_cells:
@@ -248,6 +251,8 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
         )
     show_line(str(found), asked=True)
     if not found.is_sound:
+        from rtsx.grid.cell import cell_id
+
         notice(
             f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
             f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."

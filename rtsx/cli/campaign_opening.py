@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsx.cli.console import notice
-from rtsx.errors import ClusterError, GridError
+from rtsx.errors import CampaignError, ClusterError, GridError
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -44,14 +44,18 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
     CampaignError
         There is no plan of that year.
     """
-    from rtsx.campaign import Campaign
-
     if Path(given).suffix.lower() not in (".yaml", ".yml"):
+        if "://" not in given and not Path(given).expanduser().is_dir():
+            raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
+        from rtsx.campaign import Campaign  # here, because it is heavy
+
         opened = Campaign.open(given, year=year)
     else:
         from rtsx.config import load_campaign_config
 
         config = load_campaign_config(given, year=year)
+        from rtsx.campaign import Campaign
+
         opened = Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
     if year is None:
         notice(f"Year {opened.plan.year}, as no --year was given")

@@ -8,6 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import show, show_line
+from rtsx.cli.opening import require_device
 
 __all__ = ["app"]
 
@@ -72,16 +73,16 @@ def cross_validate(
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
     if held_out is not None and not transfer:
         raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
-    from rtsx.config.training import (
-        load_train_config,
-        training_recipes,
-    )  # loads torch, which `--help` does not wait for
-    from rtsx.evaluation import cross_validate as leave_out
-    from rtsx.evaluation import transfer_matrix
+    from rtsx.config.training import glance_at_training, load_train_config, training_recipes  # here, because they are heavy
     from rtsx.model.allocator import keep_freed_memory
 
     keep_freed_memory()
     started = time.perf_counter()
+    glance_at_training(config)
+    require_device(device)
+    from rtsx.evaluation import cross_validate as leave_out  # below, because they load torch
+    from rtsx.evaluation import transfer_matrix
+
     read = load_train_config(config)
     recipe = training_recipes(read, folder=config.absolute().parent)[0]
     choices: dict[str, Any] = {

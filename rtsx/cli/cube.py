@@ -8,6 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import complain, show
+from rtsx.cli.opening import require_there
 from rtsx.cli.outputs import require_free
 from rtsx.cli.progress import progress
 
@@ -81,6 +82,7 @@ def info(
     cell: _CellOption = None,
 ) -> None:
     """Tell grid, layers, chunks, images and size of a cube; reads no pixel."""
+    require_there([cube])
     from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
 
     show(cube, info_rows(cube, cell=cell), asked=True)
@@ -119,12 +121,13 @@ def plot(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Draw a cube: true colour, and every layer with its values."""
-    from rtsx.cli.cube_picture import draw_cube
-    from rtsx.cli.cube_summary import small
-
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
     require_free([str(out)], overwrite=overwrite)
+    require_there([cube])
+    from rtsx.cli.cube_picture import draw_cube  # here, because they are heavy
+    from rtsx.cli.cube_summary import small
+
     with progress("drawing"):
         draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))
     show("Drawn", [("picture", out)])

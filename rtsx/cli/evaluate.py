@@ -8,6 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import show, show_line
+from rtsx.cli.opening import open_models, open_prediction, require_device, require_models, require_there
 from rtsx.cli.outputs import require_free
 from rtsx.cli.progress import progress
 from rtsx.storage import refuse_other_format, write_whole
@@ -140,14 +141,16 @@ def evaluate(
 
 
 def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool) -> "Evaluation":
-    from rtsx.cli.opening import open_models  # loads torch, which `--help` does not wait for
-    from rtsx.config.evaluate import load_evaluate_config
+    from rtsx.config.evaluate import load_evaluate_config  # here, because `--help` does not wait for it
     from rtsx.model.allocator import keep_freed_memory
 
     if not models:
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
+    require_models(models)
     keep_freed_memory()
     config = load_evaluate_config(path).changed(**rule)
+    config.resolved()
+    require_device(device)
     bundles = open_models(models, trust=trust)
     with progress("judging"):
         return config.evaluate(bundles, device=device)
@@ -156,7 +159,7 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
 def _of_one(
     judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]
 ) -> "Evaluation":
-    from rtsx.cli.opening import open_prediction
+    require_there([judged, truth])
     from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import evaluate as score
     from rtsx.labels import label_truth, read_labels

@@ -9,7 +9,7 @@ import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
 from rtsx.cli.export import network_file
-from rtsx.cli.opening import open_models
+from rtsx.cli.opening import open_models, require_models
 from rtsx.cli.outputs import require_free, require_local
 from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
@@ -63,9 +63,10 @@ def probe(
 
     Some seconds to a minute. Predictions measure it themselves where it is not stored with the bundle.
     """
-    (bundle,) = open_models([model], trust=trust)
+    require_models([model])
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
+    (bundle,) = open_models([model], trust=trust)
     from rtsx.model.probing import reach_of  # here, because it loads torch, which `--help` should not wait for
 
     notice("measuring ...")
@@ -152,6 +153,7 @@ def import_model(
     """
     refuse_other_format(out, what="the folder of a bundle")
     require_free([out], overwrite=overwrite)
+    require_models([model])
     bundle = rtsx.ModelBundle.open(
         model,
         layers=options.words(layers),

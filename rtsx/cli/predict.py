@@ -8,7 +8,17 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import show
-from rtsx.cli.opening import open_image, open_models, open_prediction, require_valid_pixel
+from rtsx.cli.opening import (
+    described_models,
+    open_image,
+    open_models,
+    open_prediction,
+    require_device,
+    require_models,
+    require_there,
+    require_tiling,
+    require_valid_pixel,
+)
 from rtsx.cli.outputs import require_free
 from rtsx.cli.products import Products
 from rtsx.cli.progress import progress
@@ -66,25 +76,37 @@ def predict(
     """
     started = time.perf_counter()
     products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
-    from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
+    refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
+    sides = options.tile_size(tile, option="--tile"), options.tile_size(overlap, option="--overlap")
+    turns, sizes = options.augmentations(augment), options.numbers(scales, option="--scales")
+    require_free([out, *products.paths()], overwrite=overwrite)
+    require_there(images)
+    require_models(model)
+    described = described_models(model)
+    require_tiling(described, tile=sides[0], overlap=sides[1])
+    from rtsx.model.allocator import keep_freed_memory  # here and below, because refusals do not wait for heavy libraries
 
     keep_freed_memory()
-    refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
-    require_free([out, *products.paths()], overwrite=overwrite)
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
+    from rtsx.cube import layer_names
+    from rtsx.model.inputs import required_layers
+
+    for one in described:
+        required_layers(one.inputs or (), layer_names(cube))
+    require_device(device)
     pred = rtsx.predict_cube(
         cube,
         open_models(model, trust=trust),
-        tile=options.tile_size(tile, option="--tile"),
-        overlap=options.tile_size(overlap, option="--overlap"),
+        tile=sides[0],
+        overlap=sides[1],
         trim=trim,
         blend=blend,
         batch_size=batch_size,
         device=device,
         precision=precision,
         backend=backend,
-        augment=options.augmentations(augment),
-        scales=options.numbers(scales, option="--scales"),
+        augment=turns,
+        scales=sizes,
         merge=merge,
         keep_members=keep_members,
         dtype="float32" if float32 else "uint8",

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 import rtsx
 from rtsx.cli.cleanup import CleanUp, open_water
@@ -12,6 +11,9 @@ from rtsx.cli.outputs import require_local, require_suffix
 from rtsx.cli.progress import progress
 from rtsx.errors import FootprintError
 from rtsx.storage import refuse_other_format
+
+if TYPE_CHECKING:
+    import xarray as xr  # which `--help` should not wait for
 
 __all__ = ["COG_NAMES", "FOOTPRINT_SUFFIXES", "Products", "write_cogs", "write_outlines"]
 
@@ -49,7 +51,7 @@ class Products:
         cogs = [] if self.cog is None else [str(Path(self.cog) / name) for name in COG_NAMES]
         return cogs if self.footprints is None else [self.footprints, *cogs]
 
-    def write(self, pred: xr.Dataset, *, overwrite: bool) -> list[tuple[str, object]]:
+    def write(self, pred: "xr.Dataset", *, overwrite: bool) -> list[tuple[str, object]]:
         """Make them of a stored prediction, and return rows of the summary."""
         rows: list[tuple[str, object]] = []
         if self.footprints is not None:
@@ -61,7 +63,7 @@ class Products:
 
 
 def write_outlines(
-    pred: xr.Dataset,
+    pred: "xr.Dataset",
     path: str,
     *,
     overwrite: bool,
@@ -96,7 +98,7 @@ def write_outlines(
     return len(outlines)
 
 
-def write_cogs(pred: xr.Dataset, folder: str, *, overwrite: bool) -> tuple[Path, ...]:
+def write_cogs(pred: "xr.Dataset", folder: str, *, overwrite: bool) -> tuple[Path, ...]:
     """Write `probability.tif` and `binary.tif` into a folder."""
     with progress("GeoTIFFs"):
         return rtsx.export_cog(pred, folder, overwrite=overwrite)

@@ -3,21 +3,20 @@
 import json
 from typing import TYPE_CHECKING
 
-import xarray as xr
-from dask.base import compute
+if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
+    import xarray as xr
 
-from rtsx.cube import class_names, geobox_of, layer_names
-
-if TYPE_CHECKING:
-    from rtsx.model import ModelBundle  # which loads torch
+    from rtsx.model import ModelBundle
 
 __all__ = ["bundle_rows", "cube_rows", "prediction_rows", "reach_line", "scaling_rows", "tiling_line"]
 
 Rows = list[tuple[str, object]]
 
 
-def cube_rows(cube: xr.Dataset) -> Rows:
+def cube_rows(cube: "xr.Dataset") -> Rows:
     """Where a cube lies and what its layers are; reads no pixel."""
+    from rtsx.cube import layer_names
+
     rows = _place_rows(cube)
     for name in layer_names(cube):
         layer = cube[name]
@@ -32,8 +31,12 @@ def cube_rows(cube: xr.Dataset) -> Rows:
     return rows
 
 
-def prediction_rows(pred: xr.Dataset) -> Rows:
+def prediction_rows(pred: "xr.Dataset") -> Rows:
     """Where a stored prediction lies, what made it, and how much was judged and found; reads `valid` and `binary`."""
+    from dask.base import compute
+
+    from rtsx.cube import class_names
+
     valid, found = compute(pred["valid"].mean(), (pred["binary"] == 1).sum(["y", "x"]))
     judged = int(pred["valid"].size * float(valid))
     classes = class_names(pred) or ["target"]
@@ -88,13 +91,15 @@ def reach_line(radius: int, depends_on_tile: bool) -> str:
     return f"{radius} px, whatever the size of the tile"
 
 
-def tiling_line(pred: xr.Dataset) -> str:
+def tiling_line(pred: "xr.Dataset") -> str:
     """The tiles of a stored prediction, from the plan in its attributes."""
     tiling = json.loads(pred.attrs["plan"])["tiling"]
     return f"{tiling['tile']} px, overlap {tiling['overlap']}, trim {tiling['trim']}, {tiling['blend']}"
 
 
-def _place_rows(cube: xr.Dataset) -> Rows:
+def _place_rows(cube: "xr.Dataset") -> Rows:
+    from rtsx.cube import geobox_of
+
     geobox = geobox_of(cube)
     rows, columns = geobox.shape
     crs = geobox.crs

@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
+from rtsx.cli.opening import require_device
 from rtsx.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
@@ -56,10 +57,18 @@ def train(
 
     Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
     """
-    from rtsx.config.training import load_train_config, train_bundle  # loads torch, which `--help` does not wait for
+    from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import keep_freed_memory
+    from rtsx.training.folder import RunFolder
+    from rtsx.training.loggers import check_loggers
 
     keep_freed_memory()
+    loggers: Any = options.words(log) or ()  # unknown ones are refused
+    check_loggers(loggers)
+    glanced = glance_at_training(config)
+    if len(glanced.seeds) == 1:
+        RunFolder(out).require_free(overwrite=overwrite)
+    require_device(device)
     started = time.perf_counter()
     # As a path, because paths in it are then remembered relative to its folder, and bundles are handed on to others.
     wanted = config if epochs is None else load_train_config(config).changed(epochs=epochs)
@@ -71,7 +80,7 @@ def train(
             device=device,
             devices=devices,
             num_workers=workers,
-            loggers=options.words(log) or (),  # type: ignore[arg-type]  # unknown ones are refused
+            loggers=loggers,
             progress=progress,
         )
     for run in runs:

@@ -3,18 +3,18 @@
 What trains, judges and maps regions loads when it is first used, because a cube that is opened needs no torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from rtsx.config.building import Build, build_cube
-from rtsx.config.cube import CubeConfig
-from rtsx.config.files import cube_schema, load_cube_config, load_cube_recipe
-from rtsx.config.opening import open_cube
+from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
+    from rtsx.config.building import Build, build_cube
     from rtsx.config.campaign import CampaignConfig
     from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
+    from rtsx.config.cube import CubeConfig
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
+    from rtsx.config.files import cube_schema, load_cube_config, load_cube_recipe
+    from rtsx.config.opening import open_cube
     from rtsx.config.predecessor import ImportedTraining, import_training
     from rtsx.config.scene import SceneConfig
     from rtsx.config.train import TrainConfig
@@ -45,29 +45,4 @@ __all__ = [
     "training_schema",
 ]
 
-_HOMES = {
-    "CampaignConfig": "rtsx.config.campaign",
-    "EvaluateConfig": "rtsx.config.evaluate",
-    "ImportedTraining": "rtsx.config.predecessor",
-    "SceneConfig": "rtsx.config.scene",
-    "TrainConfig": "rtsx.config.train",
-    "campaign_schema": "rtsx.config.campaign_files",
-    "evaluation_schema": "rtsx.config.evaluate",
-    "import_training": "rtsx.config.predecessor",
-    "load_campaign": "rtsx.config.campaign_files",
-    "load_campaign_config": "rtsx.config.campaign_files",
-    "load_evaluate_config": "rtsx.config.evaluate",
-    "load_train_config": "rtsx.config.training",
-    "load_training_recipe": "rtsx.config.training",
-    "train_bundle": "rtsx.config.training",
-    "training_schema": "rtsx.config.training",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name from the module that defines it, once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rtsx.config' has no attribute {name!r}; its names are {', '.join(__all__)}")
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__)

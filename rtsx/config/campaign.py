@@ -1,7 +1,7 @@
 """The config of a campaign: what a YAML file says, and the recipe that it means."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -14,8 +14,9 @@ from rtsx.config.strict import FilePath, Names, Strict, from_folder, validated
 from rtsx.config.yaml import dump_yaml, read_yaml
 from rtsx.config.year import with_year
 from rtsx.errors import CampaignError, ConfigError
-from rtsx.model import ModelBundle
-from rtsx.synthetic import demo_bundle_path
+
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle
 
 __all__ = ["CampaignConfig"]
 
@@ -129,7 +130,7 @@ class CampaignConfig(Strict):
         unwanted = {"outlines": False} if self.outlines is None else {}
         return dump_yaml(self.model_dump(exclude_none=True) | unwanted)
 
-    def bundles(self) -> tuple[ModelBundle, ...]:
+    def bundles(self) -> "tuple[ModelBundle, ...]":
         """The models.
 
         Raises
@@ -137,6 +138,9 @@ class CampaignConfig(Strict):
         BundleError
             One cannot be read.
         """
+        from rtsx.model import ModelBundle  # here, because it loads torch
+        from rtsx.synthetic import demo_bundle_path
+
         paths = (demo_bundle_path() if path == DEMO else path for path in self.model)
         return tuple(ModelBundle.open(path, trust=self.trust) for path in paths)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
@@ -11,9 +11,10 @@ from rtsx.config.labels import ClassValues, LabelReader, Labels
 from rtsx.config.scene import Scenes, expanded, opened
 from rtsx.config.strict import Strict, validated
 from rtsx.config.yaml import read_yaml
-from rtsx.evaluation import Evaluation, JudgedScene, evaluate
-from rtsx.inference import predict_cube
-from rtsx.model import ModelBundle
+
+if TYPE_CHECKING:
+    from rtsx.evaluation import Evaluation, JudgedScene
+    from rtsx.model import ModelBundle
 
 __all__ = ["EvaluateConfig", "evaluation_schema", "load_evaluate_config"]
 
@@ -59,7 +60,7 @@ class EvaluateConfig(Strict):
         """
         return self.changed(scenes=expanded(self.scenes, labels=self.labels, place="scenes"), labels=None)
 
-    def judged(self, bundle: ModelBundle | list[ModelBundle], *, device: str) -> Iterator[JudgedScene]:
+    def judged(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Iterator[JudgedScene]":
         """The scenes with their lazy predictions.
 
         Raises
@@ -67,6 +68,9 @@ class EvaluateConfig(Strict):
         ConfigError, CubeError, LabelError, BundleError
             Something is missing or does not fit; the scene is named.
         """
+        from rtsx.evaluation import JudgedScene  # here, because they load torch
+        from rtsx.inference import predict_cube
+
         reader = LabelReader(classes=self.classes, ignore=self.ignore)
         scenes = [(scene, *opened(scene, reader)) for scene in self.resolved().scenes]
         reader.refuse_labels_elsewhere()
@@ -76,7 +80,7 @@ class EvaluateConfig(Strict):
             prediction = predict_cube(cube, bundle, device=device)
             yield JudgedScene(name=str(scene.name), region=region, prediction=prediction, truth=truth)
 
-    def evaluate(self, bundle: ModelBundle | list[ModelBundle], *, device: str) -> Evaluation:
+    def evaluate(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Evaluation":
         """Predict and judge every scene, on the dask scheduler in force.
 
         Raises
@@ -84,6 +88,8 @@ class EvaluateConfig(Strict):
         ConfigError, CubeError, LabelError, BundleError, EvaluationError
             Something is missing or does not fit.
         """
+        from rtsx.evaluation import evaluate
+
         return evaluate(
             self.judged(bundle, device=device),
             threshold=self.threshold,

@@ -6,10 +6,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from rtsx.config.strict import Strict, from_folder
+from rtsx.config.strict import Strict, from_folder, is_glance
 from rtsx.errors import TrainingError
-from rtsx.training import NetworkSpec
-from rtsx.training.networks import stride_of
+from rtsx.training.network import NetworkSpec
 
 __all__ = ["ModelConfig"]
 
@@ -17,6 +16,8 @@ __all__ = ["ModelConfig"]
 @lru_cache(maxsize=16)
 def _stride(architecture: str, encoder: str, *, options: str) -> int:
     # Remembered, because it is asked again by every check of one config, and a network is built for the answer.
+    from rtsx.training.networks import stride_of  # here, because it loads torch
+
     return stride_of(NetworkSpec(architecture=architecture, encoder=encoder, options=json.loads(options)))
 
 
@@ -47,7 +48,9 @@ class ModelConfig(Strict):
     """Further arguments of the architecture, such as ``decoder_channels``."""
 
     @model_validator(mode="after")
-    def _exists(self) -> Self:
+    def _exists(self, info: ValidationInfo) -> Self:
+        if is_glance(info):
+            return self
         try:
             _ = self.stride
         except TrainingError as error:

@@ -13,7 +13,7 @@ from rtsx.config.yaml import Document, dump_yaml
 from rtsx.redaction import is_secret_name
 from rtsx.storage import absolute
 
-__all__ = ["FilePath", "Names", "Strict", "from_folder", "validated"]
+__all__ = ["FilePath", "Names", "Strict", "from_folder", "is_glance", "validated"]
 
 _Model = TypeVar("_Model", bound="Strict")
 
@@ -32,8 +32,22 @@ class Strict(BaseModel):
         return type(self).model_validate({**{name: getattr(self, name) for name in self.model_fields_set}, **fields})
 
 
-def validated(model: type[_Model], document: Document) -> _Model:
+def is_glance(info: ValidationInfo) -> bool:
+    """Whether a check that loads torch is left out for now; see `validated`."""
+    return isinstance(info.context, Mapping) and bool(info.context.get("glance"))
+
+
+def validated(model: type[_Model], document: Document, *, glance: bool = False) -> _Model:
     """The config of a document.
+
+    Parameters
+    ----------
+    model
+        What the document is to be.
+    document
+        The document.
+    glance
+        Leave out the checks for which a network has to be built: what is wrong in spelling is then said in less than a second.
 
     Raises
     ------
@@ -43,7 +57,9 @@ def validated(model: type[_Model], document: Document) -> _Model:
     complaints = list(document.complaints)
     cause: ValidationError | None = None
     try:
-        config = model.model_validate(document.values, context={"folder": Path(document.name).absolute().parent})
+        config = model.model_validate(
+            document.values, context={"folder": Path(document.name).absolute().parent, "glance": glance}
+        )
     except ValidationError as error:
         cause = error
         complaints += _told(error, model)

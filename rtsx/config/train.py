@@ -11,23 +11,17 @@ from rtsx.config.model import ModelConfig
 from rtsx.config.named import Augmentations, Losses, NamedOne
 from rtsx.config.scene import SceneConfig, opened
 from rtsx.config.scenes import ScenesConfig
-from rtsx.config.strict import Strict
+from rtsx.config.strict import Strict, is_glance
 from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, TrainingError
 from rtsx.labels.label_truth import check_classes
 from rtsx.model import preset_named
-from rtsx.training import (
-    AugmentationSpec,
-    LossTerm,
-    OptimisationSpec,
-    SamplingSpec,
-    TrainingRecipe,
-    TrainingScene,
-)
-from rtsx.training.augment import check_augmentations
-from rtsx.training.augment.registry import built
 from rtsx.training.losses import check_losses
+from rtsx.training.optimisation import OptimisationSpec
 from rtsx.training.optimiser import check_optimisation
+from rtsx.training.recipe import AugmentationSpec, LossTerm, TrainingRecipe, check_augmentation_name
+from rtsx.training.sampling import SamplingSpec
+from rtsx.training.scene import TrainingScene
 
 __all__ = ["SamplingConfig", "TrainConfig"]
 
@@ -155,7 +149,7 @@ class TrainConfig(Strict):
     @classmethod
     def _on_the_stride(cls, tile: int, info: ValidationInfo) -> int:
         model: ModelConfig | None = info.data.get("model")
-        if model is not None and tile % model.stride:
+        if model is not None and not is_glance(info) and tile % model.stride:
             raise ValueError(
                 f"a tile is a multiple of the network's stride, {model.stride} px; got {tile}. "
                 f"Take {max(1, round(tile / model.stride)) * model.stride}"
@@ -176,6 +170,13 @@ class TrainConfig(Strict):
         inputs = info.data.get("inputs")
         steps = _augmentations(augment)
         for step in steps:
+            _checked(check_augmentation_name, step)
+        if is_glance(info):
+            return augment
+        from rtsx.training.augment import check_augmentations  # here, because they load torch
+        from rtsx.training.augment.registry import built
+
+        for step in steps:
             _checked(built, step)
         # Not with ndvi, which may be stored or follow from other layers that are: the cube says which, and is asked later.
         if inputs is not None and "ndvi" not in inputs.names:
@@ -190,16 +191,18 @@ class TrainConfig(Strict):
 
     @field_validator("optimiser")
     @classmethod
-    def _known_optimiser(cls, optimiser: dict[str, Any]) -> dict[str, Any]:
+    def _known_optimiser(cls, optimiser: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         ((name, options),) = optimiser.items()
-        _checked(check_optimisation, OptimisationSpec(optimiser=name, optimiser_options=options))  # type: ignore[arg-type]  # it looks
+        spec = OptimisationSpec(optimiser=name, optimiser_options=options)  # type: ignore[arg-type]  # it is looked at
+        _checked(check_optimisation, spec, loads_torch=not is_glance(info))
         return optimiser
 
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, schedule: dict[str, Any]) -> dict[str, Any]:
         ((name, options),) = schedule.items()
-        _checked(check_optimisation, OptimisationSpec(schedule=name, schedule_options=options))  # type: ignore[arg-type]  # it looks
+        spec = OptimisationSpec(schedule=name, schedule_options=options)  # type: ignore[arg-type]  # it is looked at
+        _checked(check_optimisation, spec, loads_torch=False)
         return schedule
 
     @field_validator("seeds")

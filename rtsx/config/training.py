@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtsx.config.opening import is_config
 from rtsx.config.strict import validated
@@ -13,12 +13,21 @@ from rtsx.config.train import TrainConfig
 from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, OutputExistsError, TrainingError
 from rtsx.storage import local_path, write_whole
-from rtsx.training import TrainedRun, TrainingRecipe, read_run, train
 from rtsx.training.loggers import LoggerName
 from rtsx.training.progress import ShowProgress
-from rtsx.training.record import differences, recipe_record
+from rtsx.training.recipe import TrainingRecipe
 
-__all__ = ["load_train_config", "load_training_recipe", "train_bundle", "training_recipes", "training_schema"]
+if TYPE_CHECKING:
+    from rtsx.training import TrainedRun
+
+__all__ = [
+    "glance_at_training",
+    "load_train_config",
+    "load_training_recipe",
+    "train_bundle",
+    "training_recipes",
+    "training_schema",
+]
 
 
 def load_train_config(path: str | PathLike[str]) -> TrainConfig:
@@ -35,7 +44,22 @@ def load_train_config(path: str | PathLike[str]) -> TrainConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    return validated(TrainConfig, read_yaml(path))
+    document = read_yaml(path)
+    validated(TrainConfig, document, glance=True)
+    return validated(TrainConfig, document)
+
+
+def glance_at_training(path: str | PathLike[str]) -> TrainConfig:
+    """Read the config of a training, and look for the files that it names, without loading torch.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or something in it is wrong that can be known so early.
+    """
+    config = validated(TrainConfig, read_yaml(path), glance=True)
+    config.scenes.resolved(labels=config.labels)
+    return config
 
 
 def load_training_recipe(path: str | PathLike[str]) -> TrainingRecipe:
@@ -86,7 +110,7 @@ def train_bundle(
     num_workers: int = 0,
     loggers: Sequence[LoggerName] = (),
     progress: ShowProgress | None = None,
-) -> tuple[TrainedRun, ...]:
+) -> "tuple[TrainedRun, ...]":
     """Train a network on cubes and labels, and make a bundle of it that `predict_cube` runs.
 
     A training that was stopped goes on from its last epoch when it is called again, and gives what it would have given.
@@ -126,6 +150,8 @@ def train_bundle(
     OutputExistsError
         The folder holds a finished training, or something else.
     """
+    from rtsx.training import train  # here, because it loads torch
+
     folder = local_path(out)
     text = ""
     if isinstance(config, TrainingRecipe):
@@ -176,7 +202,10 @@ def _recipe_text(place: Path) -> str | None:
     return path.read_text() if path.is_file() else None
 
 
-def _finished(recipe: TrainingRecipe, place: Path) -> TrainedRun:
+def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun":
+    from rtsx.training import read_run  # likewise
+    from rtsx.training.record import differences, recipe_record
+
     there, here = json.loads((place / "recipe.json").read_text()), json.loads(json.dumps(recipe_record(recipe)))
     if there != here:
         raise TrainingError(

@@ -1,7 +1,14 @@
 """Applies a bundle to a cube: one kernel, a dask driver, and a direct driver for arrays in memory."""
 
-from rtsx.inference.blocks import Block, BlockPlan
-from rtsx.inference.plan import PredictionPlan
-from rtsx.inference.predict import predict_cube
+from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.inference.blocks import Block, BlockPlan
+    from rtsx.inference.plan import PredictionPlan
+    from rtsx.inference.predict import predict_cube
 
 __all__ = ["Block", "BlockPlan", "PredictionPlan", "predict_cube"]
+
+__getattr__ = lazy(__name__)

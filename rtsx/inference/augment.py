@@ -3,9 +3,10 @@
 Pure functions of tensors whose last two axes are (y, x) and equally long.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "turned", "turned_back"]
 
@@ -18,7 +19,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 _BACK: dict[Augmentation, Augmentation] = {"rot90": "rot270", "rot270": "rot90"}
 
 
-def turned(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def turned(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
     """The batch as a view turned by `augmentation`; shape (..., y, x) with y equal to x."""
     match augmentation:
         case "identity":
@@ -30,14 +31,15 @@ def turned(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
         case "transpose":
             return batch.transpose(-2, -1)
         case _:
-            return torch.rot90(batch, int(augmentation.removeprefix("rot")) // 90, dims=(-2, -1))
+            return batch.rot90(int(augmentation.removeprefix("rot")) // 90, dims=(-2, -1))
 
 
-def turned_back(answer: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def turned_back(answer: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
     """Undo `turned`: ``turned_back(turned(batch, a), a)`` is the batch.
 
     Examples
     --------
+    >>> import torch
     >>> batch = torch.arange(4).reshape(2, 2)
     >>> all(torch.equal(turned_back(turned(batch, a), a), batch) for a in AUGMENTATIONS)
     True

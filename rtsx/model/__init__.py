@@ -1,13 +1,19 @@
 """Frozen models that turn batches of tiles into probabilities, read from every format that the field has."""
 
-from rtsx.model.bundle import ModelBundle
-from rtsx.model.inputs import InputLayer, Packing, prepare, required_layers, valid_pixels
-from rtsx.model.layer_names import LAYER_NAMES, canonical_layers
-from rtsx.model.network import Network, StubNetwork
-from rtsx.model.presets import PRESETS, Preset, preset_named
-from rtsx.model.reach import Reach, measure_reach
-from rtsx.model.smp import ARCHITECTURES, build_network
-from rtsx.model.source import NetworkSource
+from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.model.bundle import ModelBundle
+    from rtsx.model.inputs import InputLayer, Packing, prepare, required_layers, valid_pixels
+    from rtsx.model.layer_names import LAYER_NAMES, canonical_layers
+    from rtsx.model.metadata import Reach
+    from rtsx.model.network import Network, StubNetwork
+    from rtsx.model.presets import PRESETS, Preset, preset_named
+    from rtsx.model.reach import measure_reach
+    from rtsx.model.smp import ARCHITECTURES, build_network
+    from rtsx.model.source import NetworkSource
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,3 +35,5 @@ __all__ = [
     "required_layers",
     "valid_pixels",
 ]
+
+__getattr__ = lazy(__name__)

@@ -14,10 +14,9 @@ from rtsx.model.doors import UNSAID_STRIDE, BundleDoors
 from rtsx.model.folder import write_folder
 from rtsx.model.inputs import InputLayer
 from rtsx.model.item import ITEM_NAME, write_item
-from rtsx.model.metadata import Activation, Metadata
+from rtsx.model.metadata import Activation, Metadata, Reach
 from rtsx.model.network import Network, open_network
 from rtsx.model.opened_networks import OpenedNetworks
-from rtsx.model.reach import Reach
 from rtsx.model.source import NetworkSource
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from rtsx.errors import BundleError
 from rtsx.model.batchnorm import BatchNormMode
 from rtsx.model.inputs import InputLayer
 from rtsx.model.presets import preset_named
-from rtsx.model.reach import Reach
 
-__all__ = ["Activation", "Metadata"]
+__all__ = ["Activation", "Metadata", "Reach"]
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -18,6 +17,18 @@ _EXAMPLE = (
     'ModelBundle.open("net.onnx", layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], '
     'classes=("target",), tile=256, overlap=64)'
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What a perturbation test found out about a network."""
+
+    stride: int
+    """Total down-sampling in px."""
+    radius: int
+    """Farthest distance in px at which a changed pixel moves the answer by more than 0.005."""
+    depends_on_tile: bool
+    """Whether the answer in the middle of a tile changes with the tile's size."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model.agreement import AGREEMENT, difference, reference_backend
 from rtsx.model.bundle import ModelBundle
 from rtsx.model.measurements import recall, remember
+from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
-from rtsx.model.reach import Reach, measure_reach
+from rtsx.model.reach import measure_reach
 from rtsx.model.scenery import Scenery, plausible_ranges
 from rtsx.model.torch_thread import on_torch_thread
 

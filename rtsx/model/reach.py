@@ -14,10 +14,11 @@ from functools import cached_property
 import torch
 
 from rtsx.errors import BundleError
+from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
 from rtsx.model.scenery import Scenery
 
-__all__ = ["Reach", "measure_reach"]
+__all__ = ["measure_reach"]
 
 _SMALLEST_TILE = 96
 """Side in px of the first tile that is tried; the next is twice as large."""
@@ -27,18 +28,6 @@ _WATCHED = 32
 """Side in px of the block that is watched, or one stride where that is larger: enough pixels for some to be touchy."""
 _UNDECIDED = 1e-4
 """Nearer than this to 0 or 1, float32 probabilities are too coarse to tell what moved them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """What a perturbation test found out about a network."""
-
-    stride: int
-    """Total down-sampling in px."""
-    radius: int
-    """Farthest distance in px at which a changed pixel moves the answer by more than 0.005."""
-    depends_on_tile: bool
-    """Whether the answer in the middle of a tile changes with the tile's size."""
 
 
 def measure_reach(

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED
 from rtsx.training.nearest import nearest
 from rtsx.training.recipe import LossTerm
-from rtsx.training.smp import smp_loss
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["LOSSES", "Loss", "build_loss", "check_losses"]
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """Logits (tile, channel, y, x) and target (tile, y, x) uint8 to a scalar with a gradient."""
 
 # Least and greatest value of each option, both included.
@@ -91,16 +92,22 @@ def build_loss(terms: Sequence[LossTerm], *, classes: int) -> Loss:
 
     Examples
     --------
+    >>> import torch
     >>> loss = build_loss([LossTerm(name="SoftBCEWithLogitsLoss")], classes=1)
     >>> loss(torch.tensor([[[[0.0, 99.0]]]]), torch.tensor([[[1, 255]]], dtype=torch.uint8))
     tensor(0.6931)
     """
+    # Here, because configs are checked by the list above without waiting for torch.
+    import torch
+
+    from rtsx.training.smp import smp_loss
+
     check_losses(terms)
     for term in terms:
         _check_classes(term, classes)
     weighted = [(term.weight, smp_loss(term.name, term.options, classes=classes)) for term in terms]
 
-    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(logits: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
         is_counted = target != IGNORED
         if not is_counted.any():
             # Not logits * 0, which is NaN where a logit is infinite.

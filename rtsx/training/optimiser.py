@@ -2,32 +2,33 @@
 
 import inspect
 from collections.abc import Iterable
-from typing import cast
-
-import torch
+from typing import TYPE_CHECKING, cast
 
 from rtsx.errors import TrainingError
 from rtsx.training.nearest import nearest
 from rtsx.training.optimisation import OptimisationSpec
 from rtsx.training.schedule import check_schedule
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["build_optimiser", "check_optimisation"]
 
-_OPTIMISERS = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
+_OPTIMISERS = ("AdamW", "Adam", "SGD")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def build_optimiser(spec: OptimisationSpec, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Make the optimiser of parameters.
+def build_optimiser(spec: OptimisationSpec, parameters: "Iterable[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+    """Make the optimiser of parameters; the spec is one that `check_optimisation` lets through.
 
     Raises
     ------
     TrainingError
-        It is unknown, has no such options, or refuses their values.
+        It has no such options, or refuses their values.
     """
-    if spec.optimiser not in _OPTIMISERS:
-        raise TrainingError(f"There is no optimiser {spec.optimiser!r} here.{nearest(spec.optimiser, _OPTIMISERS)}")
-    kind = _OPTIMISERS[spec.optimiser]
+    import torch  # here, because configs are checked without waiting for it
+
+    kind = getattr(torch.optim, spec.optimiser)
     known = sorted(set(inspect.signature(kind).parameters) - {"params", "lr"})
     for name in spec.optimiser_options:
         if name not in known:
@@ -41,8 +42,15 @@ def build_optimiser(spec: OptimisationSpec, parameters: Iterable[torch.nn.Parame
     return cast("torch.optim.Optimizer", made)
 
 
-def check_optimisation(spec: OptimisationSpec) -> None:
+def check_optimisation(spec: OptimisationSpec, *, loads_torch: bool = True) -> None:
     """Refuse what would fail, or do nothing, later.
+
+    Parameters
+    ----------
+    spec
+        The spec.
+    loads_torch
+        Whether the optimiser is also made, which tells if it takes its options.
 
     Raises
     ------
@@ -61,5 +69,10 @@ def check_optimisation(spec: OptimisationSpec) -> None:
         )
     if spec.precision not in _PRECISIONS:
         raise TrainingError(f"precision has to be one of {', '.join(_PRECISIONS)}; got {spec.precision!r}.")
+    if spec.optimiser not in _OPTIMISERS:
+        raise TrainingError(f"There is no optimiser {spec.optimiser!r} here.{nearest(spec.optimiser, _OPTIMISERS)}")
     check_schedule(spec)
-    build_optimiser(spec, [torch.nn.Parameter(torch.zeros(1))])
+    if loads_torch:
+        import torch
+
+        build_optimiser(spec, [torch.nn.Parameter(torch.zeros(1))])

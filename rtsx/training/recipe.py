@@ -3,13 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rtsx.model import InputLayer
+from rtsx.errors import TrainingError
+from rtsx.model.inputs import InputLayer
+from rtsx.training.nearest import nearest
 from rtsx.training.network import NetworkSpec
 from rtsx.training.optimisation import OptimisationSpec
 from rtsx.training.sampling import SamplingSpec
 from rtsx.training.scene import TrainingScene
 
-__all__ = ["AugmentationSpec", "LossTerm", "TrainingRecipe"]
+__all__ = ["AUGMENTATION_NAMES", "AugmentationSpec", "LossTerm", "TrainingRecipe", "check_augmentation_name"]
+
+AUGMENTATION_NAMES = (
+    "HorizontalFlip",
+    "VerticalFlip",
+    "RandomRotate90",
+    "Rotate",
+    "Blur",
+    "RandomBrightnessContrast",
+    "MultiplicativeNoise",
+    "RandomResizedCrop",
+    "ChannelDropout",
+)
+"""Names of the classes of augmentations, which load torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +44,17 @@ class AugmentationSpec:
     """One change of a batch, in its place among the others."""
 
     name: str
-    """``HorizontalFlip``, ``VerticalFlip``, ``RandomRotate90``, ``Rotate``, ``Blur``, ``RandomBrightnessContrast``,
-    ``MultiplicativeNoise``, ``RandomResizedCrop`` or ``ChannelDropout``."""
+    """One of `AUGMENTATION_NAMES`."""
     probability: float = 0.5
     """Probability that a tile is changed, 0-1."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Its parameters, as JSON values."""
+
+
+def check_augmentation_name(spec: AugmentationSpec) -> None:
+    """Raise `TrainingError` where there is no augmentation of that name; the nearest is offered."""
+    if spec.name not in AUGMENTATION_NAMES:
+        raise TrainingError(f"There is no augmentation {spec.name!r}.{nearest(spec.name, AUGMENTATION_NAMES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
-from rtsx.model.reach import Reach
+from rtsx.model.metadata import Reach
 from rtsx.tiling import TilePlan
 
 GRID = Grid("EPSG:3413", 10.0, cell_size=64)

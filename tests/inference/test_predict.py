@@ -17,7 +17,7 @@ from rtsx import ModelBundle, predict_cube
 from rtsx.cube import add_ndvi
 from rtsx.errors import BundleError, CubeError, LayerValuesWarning, MemoryPlanError, PixelSizeWarning, PlanError
 from rtsx.model import InputLayer
-from rtsx.model.reach import Reach
+from rtsx.model.metadata import Reach
 
 OPTIONS = {"tile": 32, "overlap": 8, "backend": "eager"}
 

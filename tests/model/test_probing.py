@@ -8,9 +8,9 @@ import torch
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle, StubNetwork
 from rtsx.model.measurements import recall, remember
+from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
 from rtsx.model.probing import chosen_backend, fastest_backend, reach_of
-from rtsx.model.reach import Reach
 
 
 class Timed(StubNetwork):

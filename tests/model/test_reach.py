@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
+from rtsx.model import Reach, measure_reach
 from rtsx.model.network import ProbabilityNetwork, StubNetwork
-from rtsx.model.reach import Reach, measure_reach
 
 
 def network(module, *, n_layers=1, classes=("slump",), activation="sigmoid"):

@@ -13,7 +13,7 @@ from rtsx.training.augment.flips import HorizontalFlip, VerticalFlip
 from rtsx.training.augment.noise import MultiplicativeNoise
 from rtsx.training.augment.rotations import RandomRotate90, Rotate
 from rtsx.training.nearest import nearest
-from rtsx.training.recipe import AugmentationSpec
+from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 
 __all__ = ["AUGMENTATIONS", "built"]
 
@@ -46,8 +46,7 @@ def built(spec: AugmentationSpec) -> Augmentation:
     >>> built(AugmentationSpec(name="Rotate", options={"limit": 30}))
     Rotate(limit=30)
     """
-    if spec.name not in AUGMENTATIONS:
-        raise TrainingError(f"There is no augmentation {spec.name!r}.{nearest(spec.name, AUGMENTATIONS)}")
+    check_augmentation_name(spec)
     known = AUGMENTATIONS[spec.name]
     names = [field.name for field in fields(known)]  # type: ignore[arg-type]  # all are dataclasses
     for name in spec.options:
