@@ -1,0 +1,53 @@
+"""Packages whose public names load the module that defines them when they are first used."""
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+__all__ = ["lazy"]
+
+
+def lazy(package: str) -> Callable[[str], object]:
+    """The `__getattr__` of a package that imports its public names under `if TYPE_CHECKING:` alone.
+
+    That block, which type checkers read, is the only list of names and homes, as a stub is for the library lazy_loader. No
+    public name is that of a module of the package, because a module that is imported takes its name.
+
+    Parameters
+    ----------
+    package
+        Its `__name__`.
+    """
+    homes: dict[str, str] = {}
+
+    def load(name: str) -> object:
+        module = sys.modules[package]
+        if not homes:
+            homes.update(_homes(module))
+        if name not in homes:
+            raise AttributeError(
+                f"module {package!r} has no attribute {name!r}; its public names are {', '.join(module.__all__)}"
+            )
+        value: object = getattr(import_module(homes[name]), name)
+        setattr(module, name, value)
+        return value
+
+    return load
+
+
+def _homes(module: ModuleType) -> dict[str, str]:
+    loader: Any = module.__spec__.loader if module.__spec__ is not None else None
+    block = next(
+        statement
+        for statement in ast.parse(loader.get_source(module.__name__)).body
+        if isinstance(statement, ast.If) and isinstance(statement.test, ast.Name)
+    )
+    return {
+        alias.name: str(statement.module)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
