@@ -73,7 +73,11 @@ def cross_validate(
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
     if held_out is not None and not transfer:
         raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
-    from rtsx.config.training import glance_at_training, load_train_config, training_recipes  # here, because they are heavy
+    from rtsx.config.training import (  # here, because they are heavy
+        glance_at_training,
+        load_train_config,
+        training_recipes,
+    )
     from rtsx.model.allocator import keep_freed_memory
 
     keep_freed_memory()

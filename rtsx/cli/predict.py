@@ -84,7 +84,9 @@ def predict(
     require_models(model)
     described = described_models(model)
     require_tiling(described, tile=sides[0], overlap=sides[1])
-    from rtsx.model.allocator import keep_freed_memory  # here and below, because refusals do not wait for heavy libraries
+    from rtsx.model.allocator import (
+        keep_freed_memory,  # here and below, because refusals do not wait for heavy libraries
+    )
 
     keep_freed_memory()
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
