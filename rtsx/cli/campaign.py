@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.campaign_opening import cells_named, cluster_of, created, opened_campaign
+from rtsx.cli.campaign_opening import cells_named, cluster_of, created, loaded, opened_campaign
 from rtsx.cli.campaign_progress import campaign_progress
 from rtsx.cli.console import notice, show, show_line
-from rtsx.cli.opening import require_models
 from rtsx.errors import CampaignError
 
 if TYPE_CHECKING:
@@ -94,15 +93,12 @@ def plan(
 
     Writes the plan and an empty map into the output, where runs are held to them; no pixel of an image is read.
     """
-    from rtsx.config import load_campaign_config
-
     measure = measure and seconds_per_tile is None
     if measure:
         from rtsx.model.allocator import keep_freed_memory
 
         keep_freed_memory()  # as workers do, because the hours are theirs
-    said = load_campaign_config(config, year=year)
-    require_models(said.model)
+    said = loaded(config, year=year)
     campaign = created(said)
     recipe = campaign.recipe
     if measure and recipe is not None:
@@ -143,16 +139,14 @@ def run(
 
     The exit status is 0 when every cell is done.
     """
-    from rtsx.campaign.clusters import opened
-    from rtsx.config import load_campaign_config
-
-    said = load_campaign_config(config, year=year)
-    require_models(said.model)
+    said = loaded(config, year=year)
     spec = cluster_of(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
     notice("planning, or opening the plan that is there ...")
+    from rtsx.campaign.clusters import opened  # here, because it is heavy
+
     campaign = created(said)
     if retry:
         campaign.retry()
@@ -184,14 +178,14 @@ def update(
 
     The exit status is 0 when every cell was looked at and is done.
     """
-    from rtsx.campaign.clusters import opened
-    from rtsx.config import load_campaign_config
-
-    said = load_campaign_config(config, year=year)
+    said = loaded(config, year=year)
     spec = cluster_of(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
+
+    from rtsx.campaign.clusters import opened  # likewise
+
     campaign = created(said)
     with ExitStack() as stack:
         client = stack.enter_context(opened(spec))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rtsx.cli.console import notice
+from rtsx.cli.opening import require_models, require_there
 from rtsx.errors import CampaignError, ClusterError, GridError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rtsx.campaign.cluster_spec import ClusterSpec
     from rtsx.config.campaign import CampaignConfig
 
-__all__ = ["cells_named", "cluster_of", "created", "opened_campaign"]
+__all__ = ["cells_named", "cluster_of", "created", "loaded", "opened_campaign"]
 
 
 def created(config: "CampaignConfig") -> "Campaign":
@@ -32,6 +33,22 @@ def created(config: "CampaignConfig") -> "Campaign":
     from rtsx.campaign import Campaign
 
     return Campaign.create(config.recipe(), config=config.resolved().without_secrets().to_yaml())
+
+
+def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
+    """Read a config, whose models have to be there.
+
+    Raises
+    ------
+    ConfigError, BundleError, InputNotFoundError
+        It cannot be read, or names what is not there.
+    """
+    require_there([str(config)])
+    from rtsx.config import load_campaign_config
+
+    said = load_campaign_config(config, year=year)
+    require_models(said.model)
+    return said
 
 
 def opened_campaign(given: str, *, year: int | None) -> "Campaign":
@@ -51,6 +68,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
 
         opened = Campaign.open(given, year=year)
     else:
+        require_there([given])
         from rtsx.config import load_campaign_config
 
         config = load_campaign_config(given, year=year)

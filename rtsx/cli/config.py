@@ -8,6 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import notice, show, show_line
+from rtsx.cli.opening import require_there
 from rtsx.cli.outputs import require_free
 from rtsx.storage import refuse_other_format, write_whole
 
@@ -86,6 +87,7 @@ def import_config(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
+    require_there([str(old)])
     from rtsx.config.predecessor import import_training
 
     refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))

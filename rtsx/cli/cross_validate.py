@@ -8,7 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import show, show_line
-from rtsx.cli.opening import require_device
+from rtsx.cli.opening import require_device, require_there
 
 __all__ = ["app"]
 
@@ -73,6 +73,7 @@ def cross_validate(
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
     if held_out is not None and not transfer:
         raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
+    require_there([str(config)])
     from rtsx.config.training import (  # here, because they are heavy
         glance_at_training,
         load_train_config,

@@ -51,6 +51,7 @@ def build(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
+    require_there([config])
     from rtsx.config import build_cube, load_cube_config  # loads what reads and warps, which `--help` does not wait for
 
     started = time.perf_counter()
@@ -94,6 +95,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 
     Exit status 1 when something is wrong.
     """
+    require_there([cube])
     from rtsx.cli.cube_summary import check_rows, opened
     from rtsx.cube.checking import check_cube
 

@@ -6,36 +6,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import geopandas as gpd
-import pandas as pd
 import typer
-import xarray as xr
 
 import rtsx
-from rtsx.cli import options, picture
+from rtsx.cli import options
 from rtsx.cli.console import notice, show
 from rtsx.cli.opening import open_prediction
 from rtsx.cli.outputs import require_free
 from rtsx.cli.products import write_cogs, write_outlines
 from rtsx.cli.progress import progress
 from rtsx.cli.summary import tiling_line
-from rtsx.config import CubeConfig
-from rtsx.config.yaml import dump_yaml
-from rtsx.cube.rasterio import read_header
 from rtsx.errors import MissingExtraError
-from rtsx.grid import lonlat_polygon
 from rtsx.storage import refuse_other_format, write_whole
-from rtsx.synthetic import (
-    DEMO_SEED,
-    DemoFiles,
-    SceneFiles,
-    demo_bundle_path,
-    demo_spec,
-    remove_demo_scenes,
-    write_demo_scene,
-)
+from rtsx.synthetic.spec import DEMO_SEED
+
+if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
+    import pandas as pd
+    import xarray as xr
+
+    from rtsx.config import CubeConfig
+    from rtsx.synthetic import DemoFiles, SceneFiles
 
 __all__ = ["EXPECTED_IOU", "app", "demo_config"]
 
@@ -84,11 +76,15 @@ def demo(
         raise MissingExtraError(
             "The demo draws a picture with matplotlib, which is not installed: pip install 'rtsx[view]'"
         )
-    from rtsx.model.allocator import keep_freed_memory  # loads torch, which `--help` does not wait for
-
-    keep_freed_memory()
     refuse_other_format(out, what="a folder")
     require_free([str(out)], overwrite=overwrite)
+    import geopandas as gpd  # here, because neither `--help` nor a refusal waits for them
+
+    from rtsx.config.yaml import dump_yaml
+    from rtsx.model.allocator import keep_freed_memory
+    from rtsx.synthetic import demo_bundle_path, demo_spec, remove_demo_scenes, write_demo_scene
+
+    keep_freed_memory()
     clock = _Clock()
     started = time.perf_counter()
     with clock.step("scene"):
@@ -130,8 +126,12 @@ def demo(
         raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score['iou']:.3f}")
 
 
-def demo_config(made: DemoFiles) -> CubeConfig:
+def demo_config(made: "DemoFiles") -> "CubeConfig":
     """The cube of the scene: ten layers on the Arctic grid, each read from the catalog in its own projection."""
+    from rtsx.config import CubeConfig
+    from rtsx.cube.rasterio import read_header
+    from rtsx.grid import lonlat_polygon
+
     footprint = read_header(made.scene.image).geobox
     west, south, east, north = lonlat_polygon(footprint.extent.geom, str(footprint.crs)).bounds
     catalog = {"path": "scene/catalog.json"}
@@ -160,8 +160,12 @@ def demo_config(made: DemoFiles) -> CubeConfig:
     )
 
 
-def _score_and_draw(cube: xr.Dataset, stored: xr.Dataset, *, files: SceneFiles, out: Path) -> "pd.Series[float]":
+def _score_and_draw(cube: "xr.Dataset", stored: "xr.Dataset", *, files: "SceneFiles", out: Path) -> "pd.Series[float]":
     """Scores of the map by name, as `rtsx.evaluate` has them; the picture is drawn."""
+    import geopandas as gpd
+
+    from rtsx.cli import picture
+
     truth = gpd.read_parquet(files.truth)
     outlines = gpd.read_parquet(out / "slumps.parquet")
     evaluation = rtsx.evaluate(stored, truth, object_iou=OBJECT_IOU, min_object_area_m2=MIN_AREA_M2, bootstrap=0)

@@ -141,12 +141,13 @@ def evaluate(
 
 
 def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool) -> "Evaluation":
-    from rtsx.config.evaluate import load_evaluate_config  # here, because `--help` does not wait for it
-    from rtsx.model.allocator import keep_freed_memory
-
     if not models:
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
+    require_there([path])
     require_models(models)
+    from rtsx.config.evaluate import load_evaluate_config  # here, because refusals do not wait for it
+    from rtsx.model.allocator import keep_freed_memory
+
     keep_freed_memory()
     config = load_evaluate_config(path).changed(**rule)
     config.resolved()

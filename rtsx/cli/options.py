@@ -70,12 +70,13 @@ LayersOption = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+SensorName = Literal["planetscope", "sentinel2-l2a", "sentinel2-l2a-04.00", "arcticdem", "tcvis"]
+"""Names in `rtsx.cube.SENSORS`, which loads what refusals do not wait for; a test holds one to the other."""
+MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl"]
+"""Likewise in `rtsx.cube.MASK_RULES`."""
+
 SensorOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What the bands of the GeoTIFFs are: planetscope, sentinel2-l2a, sentinel2-l2a-04.00, arcticdem or tcvis.",
-        rich_help_panel=_INPUT,
-    ),
+    SensorName | None, typer.Option(help="What the bands of the GeoTIFFs are.", rich_help_panel=_INPUT)
 ]
 MaskOption = Annotated[
     str | None,
@@ -86,8 +87,8 @@ MaskOption = Annotated[
     ),
 ]
 MaskRuleOption = Annotated[
-    str | None,
-    typer.Option(help="How --mask is read: tss-v1, darts-v2 or sentinel2-scl.", rich_help_panel=_INPUT),
+    MaskRuleName | None,
+    typer.Option(help="How --mask is read.", rich_help_panel=_INPUT),
 ]
 ChunksOption = Annotated[
     str, typer.Option(metavar="auto|PX", help="Side of a chunk that is read and held at once.", rich_help_panel=_INPUT)

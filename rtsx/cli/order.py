@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from rtsx.cli.console import notice, show, status
+from rtsx.cli.opening import require_there
 from rtsx.errors import OrderError
 from rtsx.storage import write_whole
 
@@ -39,10 +40,9 @@ def plan(order: OrderArgument) -> None:
 
     Writes ORDER.plan.json, which `submit` takes, and ORDER.plan.geojson, for a map.
     """
-    from rtsx.config.order import load_order_config
+    config = _loaded(order)
     from rtsx.ordering import select_scenes
 
-    config = load_order_config(order)
     provider = config.provider()
     region = config.geometry()
     found = provider.search(region, config.period.period())
@@ -74,10 +74,9 @@ def submit(
 
     What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine.
     """
-    from rtsx.config.order import load_order_config
+    config = _loaded(order)
     from rtsx.ordering import Ledger, planned_batches, submit_order
 
-    config = load_order_config(order)
     chosen = _planned(order, config)
     provider = config.provider()
     path = _beside(order, "ledger.json")
@@ -108,10 +107,9 @@ def submit(
 @app.command("status", epilog="Example:\n\nrtsx order status order.yaml")
 def status_command(order: OrderArgument) -> None:
     """Ask the provider where the orders stand."""
-    from rtsx.config.order import load_order_config
+    config = _loaded(order)
     from rtsx.ordering import order_status
 
-    config = load_order_config(order)
     path = _ledger_of(order)
     _show_orders(order_status(config.provider(), path), path, asked=True)
 
@@ -122,10 +120,9 @@ def fetch(order: OrderArgument) -> None:
 
     The exit status is 0 when every scene that was ordered is there.
     """
-    from rtsx.config.order import load_order_config
+    config = _loaded(order)
     from rtsx.ordering import fetch_order
 
-    config = load_order_config(order)
     path = _ledger_of(order)
     provider = config.provider()
     with _Bar() as bar:
@@ -183,6 +180,13 @@ class _Bar:
     def advance(self, file: "RemoteFile", count: int) -> None:
         with self._lock:
             self._bar.advance(self._task, count)
+
+
+def _loaded(order: Path) -> "OrderConfig":
+    require_there([str(order)])
+    from rtsx.config.order import load_order_config
+
+    return load_order_config(order)
 
 
 def _beside(order: Path, ending: str) -> Path:

@@ -8,7 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
-from rtsx.cli.opening import require_device
+from rtsx.cli.opening import require_device, require_there
 from rtsx.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def train(
 
     Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
     """
+    require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import keep_freed_memory
     from rtsx.training.folder import RunFolder

@@ -90,7 +90,7 @@ class TrainConfig(Strict):
     classes: ClassValues
     """What is learnt: a name, names, or for each class the values that labels have for it. One class makes a yes-or-no
     network, several exclude each other."""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig.model_construct()  # not checked, because that builds it
     """The network."""
     inputs: Inputs | None = None
     """Channels; every layer of the first training scene, measured, if left out."""

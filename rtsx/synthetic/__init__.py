@@ -1,24 +1,28 @@
 """Synthetic tundra with thaw slumps, in the formats of real data: for the demo, tests and benchmarks."""
 
-from rtsx.synthetic.archive import WrittenScene, write_scenes
-from rtsx.synthetic.demo import (
-    DEMO_SEED,
-    TEST_SEEDS,
-    TRAINING_SEEDS,
-    VALIDATION_SEEDS,
-    DemoFiles,
-    demo_bundle_path,
-    demo_spec,
-    remove_demo_scenes,
-    write_demo_scene,
-)
-from rtsx.synthetic.ground import Ground, make_ground
-from rtsx.synthetic.landscape import LANDSCAPES, Landscape
-from rtsx.synthetic.region import DemTile, RegionSpec
-from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
-from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
-from rtsx.synthetic.spec import GroundSpec, SceneSpec
-from rtsx.synthetic.varied import placed_apart, varied_spec
+from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.synthetic.archive import WrittenScene, write_scenes
+    from rtsx.synthetic.demo import (
+        TEST_SEEDS,
+        TRAINING_SEEDS,
+        VALIDATION_SEEDS,
+        DemoFiles,
+        demo_bundle_path,
+        demo_spec,
+        remove_demo_scenes,
+        write_demo_scene,
+    )
+    from rtsx.synthetic.ground import Ground, make_ground
+    from rtsx.synthetic.landscape import LANDSCAPES, Landscape
+    from rtsx.synthetic.region import DemTile, RegionSpec
+    from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
+    from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
+    from rtsx.synthetic.spec import DEMO_SEED, GroundSpec, SceneSpec
+    from rtsx.synthetic.varied import placed_apart, varied_spec
 
 __all__ = [
     "DEMO_SEED",
@@ -51,3 +55,5 @@ __all__ = [
     "write_scene",
     "write_scenes",
 ]
+
+__getattr__ = lazy(__name__)

@@ -8,11 +8,10 @@ from rtsx.storage import local_path
 from rtsx.synthetic.ground import make_ground
 from rtsx.synthetic.items import PLANETSCOPE, TCVIS, collections, dem_collection_id, dem_item, scene_item, tcvis_item
 from rtsx.synthetic.scene import SceneFiles, claim_scene, make_scene, write_layers
-from rtsx.synthetic.spec import DEM_RESOLUTIONS_M, SceneSpec
+from rtsx.synthetic.spec import DEM_RESOLUTIONS_M, DEMO_SEED, SceneSpec
 from rtsx.synthetic.stac import document_paths, write_catalog
 
 __all__ = [
-    "DEMO_SEED",
     "TEST_SEEDS",
     "TRAINING_SEEDS",
     "VALIDATION_SEEDS",
@@ -23,8 +22,6 @@ __all__ = [
     "write_demo_scene",
 ]
 
-DEMO_SEED = 7
-"""Seed of the demo's scene; no training, no choice of a threshold has seen it."""
 TRAINING_SEEDS = tuple(range(1000, 1064))
 """Seeds that the demo's bundle was trained on."""
 VALIDATION_SEEDS = tuple(range(2000, 2012))

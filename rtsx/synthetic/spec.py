@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from rtsx.errors import CubeError
 from rtsx.synthetic.landscape import landscape_named
 
-__all__ = ["GroundSpec", "SceneSpec"]
+__all__ = ["DEMO_SEED", "GroundSpec", "SceneSpec"]
+
+DEMO_SEED = 7
+"""Seed of the demo's scene; no training, no choice of a threshold has seen it."""
 
 PIXEL_M = 3.0
 """Pixel of the ground lattice and of the scenes, m."""

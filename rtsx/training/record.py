@@ -9,7 +9,6 @@ import numpy as np
 
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.georeference import crs_name
-from rtsx.training.encoder_weights import check_encoder_weights, is_file
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.scene import TrainingScene
 
@@ -30,6 +29,9 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
         if name not in {*_ROLES, "provenance"}
     }
     weights = recipe.network.encoder_weights
+    if weights is not None:
+        from rtsx.training.encoder_weights import check_encoder_weights, is_file  # here, because it loads torch
+
     if weights is not None and is_file(weights):
         check_encoder_weights(recipe.network)
         with Path(weights).open("rb") as file:
