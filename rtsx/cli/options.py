@@ -72,7 +72,7 @@ LayersOption = Annotated[
 ]
 SensorName = Literal["planetscope", "sentinel2-l2a", "sentinel2-l2a-04.00", "arcticdem", "tcvis"]
 """Names in `rtsx.cube.SENSORS`, which loads what refusals do not wait for; a test holds one to the other."""
-MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl"]
+MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel"]
 """Likewise in `rtsx.cube.MASK_RULES`."""
 
 SensorOption = Annotated[
