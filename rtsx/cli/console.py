@@ -75,8 +75,8 @@ def streams() -> Iterator[Stream]:
         out, err = (
             Stream(one or stack.enter_context(pathlib.Path(os.devnull).open("w"))) for one in (sys.stdout, sys.stderr)
         )
-        stack.enter_context(redirect_stdout(out))  # type: ignore[arg-type]  # writes and flushes; the rest is the stream's
-        stack.enter_context(redirect_stderr(err))  # type: ignore[arg-type]
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
         yield out
 
 

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 
 from typer.main import get_command
 
+from rtsx.cli.advice import typed
 from rtsx.cli.app import app
 from rtsx.cli.console import Stream, complain, streams, warn
 from rtsx.errors import RtsxError
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("rtsx").setLevel(logging.DEBUG)  # workers on this machine then say what dask does, too
     else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
-        warnings.showwarning = lambda message, *_, **__: warn(str(message))
+        warnings.showwarning = lambda message, *_, **__: warn(typed(str(message), given))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
@@ -72,7 +73,7 @@ def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> No
             leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
-        _leave(USER_ERROR, str(error), debug=debug)
+        _leave(USER_ERROR, typed(str(error), given, error=error), debug=debug)
     except Exception as error:
         _leave(DEFECT, _defect(error), debug=debug)
 

@@ -123,6 +123,7 @@ def open_image(
     mask: str | None,
     mask_rule: str | None,
     chunks: str,
+    scale: float | None,
 ) -> "xr.Dataset":
     """Open the cube of a Zarr store or of raster files, by options as they were given.
 
@@ -138,13 +139,25 @@ def open_image(
         )
     side = chunk_size(chunks)
     require_there([*paths, *([] if mask is None else [mask])])
-    return rtsx.open_cube(
+    cube = rtsx.open_cube(
         paths[0] if len(paths) == 1 else list(paths),
         layers=words(layers),
         sensor=sensor,
         mask=None if mask is None or mask_rule is None else (mask, mask_rule),
         chunks=side,
     )
+    return cube if scale is None else _scaled(cube, scale)
+
+
+def _scaled(cube: "xr.Dataset", scale: float) -> "xr.Dataset":
+    from rtsx.cube import layer_names
+
+    silent = [
+        name for name in layer_names(cube) if cube[name].dtype.kind in "iu" and "scale_factor" not in cube[name].attrs
+    ]
+    if not silent:
+        raise typer.BadParameter("every layer says its scale, or holds floats; leave it out.", param_hint="--scale")
+    return cube.assign({name: cube[name].assign_attrs(scale_factor=scale) for name in silent})
 
 
 def open_models(

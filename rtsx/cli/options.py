@@ -28,6 +28,7 @@ __all__ = [
     "OverwriteOption",
     "PrecisionOption",
     "PredictionArgument",
+    "ScaleOption",
     "ScalesOption",
     "SensorOption",
     "ThresholdOption",
@@ -77,6 +78,14 @@ MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel"
 
 SensorOption = Annotated[
     SensorName | None, typer.Option(help="What the bands of the GeoTIFFs are.", rich_help_panel=_INPUT)
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="What stored integers times this are, in layers that do not say: 0.0001 for most reflectance.",
+        rich_help_panel=_INPUT,
+    ),
 ]
 MaskOption = Annotated[
     str | None,

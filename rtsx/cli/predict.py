@@ -47,6 +47,7 @@ def predict(
     model: options.ModelOption,
     out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The map: a Zarr v3 store.", rich_help_panel="Output")],
     sensor: options.SensorOption = None,
+    scale: options.ScaleOption = None,
     layers: options.LayersOption = None,
     mask: options.MaskOption = None,
     mask_rule: options.MaskRuleOption = None,
@@ -89,7 +90,7 @@ def predict(
     )
 
     keep_freed_memory()
-    cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks)
+    cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale)
     from rtsx.cube import layer_names
     from rtsx.model.inputs import required_layers
 

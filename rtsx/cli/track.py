@@ -108,7 +108,7 @@ def _files(given: list[str]) -> dict[int, str]:
             )
         if int(year) in files:
             raise typer.BadParameter(
-                f"{year} is given twice; unite its outlines with rtsx.footprints.merge_footprints first.",
+                f"{year} is given twice; unite its outlines with rtsx merge first.",
                 param_hint="YEAR=FILE",
             )
         if not local_path(file.partition("|layername=")[0]).exists():

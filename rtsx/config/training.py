@@ -166,8 +166,8 @@ def train_bundle(
     finished = [] if overwrite else [place for place in places if (place / "result.json").is_file()]
     if len(finished) == len(places) > 1:
         raise OutputExistsError(
-            f"{folder} holds finished trainings of all {len(places)} seeds. Choose another folder, pass overwrite=True, or read "
-            "them with rtsx.training.read_run."
+            f"{folder} holds finished trainings of all {len(places)} seeds. Choose another folder, or pass "
+            "overwrite=True to begin anew."
         )
     before = _recipe_text(places[0])
     runs: list[TrainedRun] = []

@@ -109,6 +109,6 @@ def sensor_named(sensor: "str | Sensor") -> Sensor:
         return sensor
     if sensor not in SENSORS:
         raise CubeError(
-            f"Known sensors are {sorted(SENSORS)}; got {sensor!r}. Pass a Sensor of your own, or layers=[...]."
+            f"Known sensors are {sorted(SENSORS)}; got {sensor!r}. Take one of them, or name the bands with layers=[...]."
         )
     return SENSORS[sensor]

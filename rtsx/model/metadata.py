@@ -137,7 +137,7 @@ class Metadata:
         missing = [name for name, is_needed in needed.items() if is_needed]
         if missing:
             raise BundleError(
-                f"{described} does not say its {', '.join(missing)}. Pass them as keywords, such as {_EXAMPLE}; "
+                f"{described} does not say its {', '.join(missing)}. Pass them, such as {_EXAMPLE}; "
                 "a preset= stands for mean and std."
             )
 

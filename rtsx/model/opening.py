@@ -206,7 +206,7 @@ def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool,
     if suffix == "safetensors":
         raise BundleError(
             f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
-            "bundle's whole folder, or load them into a network and use ModelBundle.from_module."
+            "bundle's whole folder, or the checkpoint that they were taken from."
         )
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -105,7 +105,7 @@ class RunFolder:
             )
         if self.result.is_file() and not overwrite:
             raise OutputExistsError(
-                f"{self.path} holds a finished training. Choose another folder, pass overwrite=True, or read it with read_run."
+                f"{self.path} holds a finished training. Choose another folder, or pass overwrite=True to begin anew."
             )
         strange = sorted(set(held) - {*_OWN, self.recipe.name})
         if overwrite and strange:

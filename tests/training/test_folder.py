@@ -31,7 +31,7 @@ def test_a_new_an_empty_and_an_unfinished_folder_are_taken(tmp_path: Path) -> No
 
 def test_a_finished_one_is_kept_unless_it_is_given_away(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", is_finished=True)
-    with pytest.raises(OutputExistsError, match=r"holds a finished training.*overwrite=True, or read it with read_run"):
+    with pytest.raises(OutputExistsError, match=r"holds a finished training.*pass overwrite=True"):
         folder.require_free(overwrite=False)
     folder.require_free(overwrite=True)
     with folder.claimed({**RECORD, "seed": 1}, overwrite=True):
