@@ -44,9 +44,7 @@ def load_train_config(path: str | PathLike[str]) -> TrainConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    document = read_yaml(path)
-    validated(TrainConfig, document, glance=True)
-    return validated(TrainConfig, document)
+    return validated(TrainConfig, read_yaml(path))
 
 
 def glance_at_training(path: str | PathLike[str]) -> TrainConfig:

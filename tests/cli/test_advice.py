@@ -6,14 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-import rasterio
-from rasterio.transform import from_origin
-
 import rtsx
 from rtsx.cli.advice import typed
-from rtsx.errors import CubeError
 
 Command = Any
 
@@ -26,7 +20,11 @@ ROOT = Path(rtsx.__file__).parent
 LINES = {
     "campaign": ["campaign run c.yaml", "campaign status maps"],
     "config": ["cube build c.yaml --out c.zarr", "train t.yaml --out run"],
-    "cube": ["predict a.tif -m demo --out m.zarr", "predict c.yaml -m demo --out m.zarr", "cube build c.yaml --out c.zarr"],
+    "cube": [
+        "predict a.tif -m demo --out m.zarr",
+        "predict c.yaml -m demo --out m.zarr",
+        "cube build c.yaml --out c.zarr",
+    ],
     "evaluation": ["evaluate m.zarr --truth a.gpkg", "evaluate e.yaml -m demo", "cross-validate t.yaml --out folds"],
     "footprints": ["footprints m.zarr --out a.gpkg", "merge a.gpkg --out b.gpkg", "track 2023=a.gpkg --out t.gpkg"],
     "grid": ["cube build c.yaml --out c.zarr"],
@@ -53,7 +51,9 @@ def messages() -> Iterator[tuple[str, str, int, str]]:
         if part not in LINES:
             continue
         tree = ast.parse(path.read_text())
-        raised = [call for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc for call in ast.walk(node.exc)]
+        raised = [
+            call for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc for call in ast.walk(node.exc)
+        ]
         inside = {id(value) for node in raised if isinstance(node, ast.JoinedStr) for value in ast.walk(node)}
         for node in raised:
             if isinstance(node, ast.JoinedStr):
