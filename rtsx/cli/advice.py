@@ -68,7 +68,7 @@ _WITHIN = r"(?:[^()]|\([^()]*\))*"
 _CALL = re.compile(rf"(?:(?P<of>[A-Za-z_][\w.]*(?:\['?\w+'?\])?)\.)?(?P<name>[A-Za-z_]\w*)(?P<args>\({_WITHIN}\))?")
 _VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|\([^()]*\)|\{[^}]*\}|[-+]?[A-Za-z0-9_][\w.+-]*"""
 _KEYWORD = re.compile(rf"(?<![\w/\\&?=.:'\"-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?(?![\w=])")
-_LIBRARY = re.compile(r",? or with rioxarray's \w+")
+_LIBRARY = re.compile(r",? or with rioxarray's \w+|, as rtsx\.write_cube\(.*?\) does")
 _ATTRIBUTE = re.compile(r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\]")
 
 
@@ -157,6 +157,8 @@ class _Speech:
         is_function = bool(args) or of.split(".")[0] == "rtsx" or "_" in name
         if command is not None and is_function:
             return f"rtsx {command}{''.join(_arguments(dotted + args, command))}"
+        if name == "from_module":
+            return "rtsx model import as an ONNX file"
         if (name, args) == ("train", "()"):
             return "rtsx train"
         if not of or not args:

@@ -82,7 +82,7 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
 
 
 _ENCODERS = (
-    "Look for the encoder's name in segmentation_models_pytorch.encoders.get_encoder_names(), or write 'tu-' and the name of a "
+    "Look for the encoder's name in the documentation of segmentation_models_pytorch, or write 'tu-' and the name of a "
     "timm model."
 )
 
