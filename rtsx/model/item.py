@@ -17,7 +17,7 @@ import pystac
 from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.inputs import InputLayer
-from rtsx.model.metadata import Metadata, Reach
+from rtsx.model.metadata import Metadata
 from rtsx.model.source import Artifact, NetworkSource
 from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.redaction import redacted_values
