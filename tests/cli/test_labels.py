@@ -109,5 +109,5 @@ def test_a_file_that_is_not_there_is_no_defect(rtsx_command: Command, tmp_path: 
     for line in (("labels", "validate", "no.shp"), ("evaluate", "map.zarr", "--truth", "no.shp")):
         outcome = rtsx_command(*line)
         assert outcome.status == 2
-        assert "Labels are read from a file, but no.shp is none. Check the path." in outcome.err
+        assert f"Labels are read from a file, but {Path.cwd()}/no.shp is none. Check the path." in outcome.err
         assert "defect" not in outcome.err

@@ -81,7 +81,7 @@ def test_what_exists_is_kept_unless_asked(footprints, tmp_path, suffix):
 
 def test_a_folder_is_never_replaced(footprints, tmp_path):
     (tmp_path / "slumps.gpkg").mkdir()
-    with pytest.raises(OutputExistsError, match=r"choose another name$"):
+    with pytest.raises(OutputExistsError, match=r"is a folder, so it is not overwritten"):
         write_footprints(footprints, tmp_path / "slumps.gpkg", overwrite=True)
 
 
@@ -95,7 +95,7 @@ def test_other_endings_name_the_three(footprints, tmp_path, name):
 
 
 def test_a_missing_folder_is_named(footprints, tmp_path):
-    with pytest.raises(OutputNotWritableError, match=r"must exist and be writable, but No such file"):
+    with pytest.raises(OutputNotWritableError, match=r"must exist and be writable, but there is no such folder"):
         write_footprints(footprints, tmp_path / "no" / "slumps.parquet")
 
 
@@ -103,13 +103,13 @@ def test_a_folder_that_cannot_be_written_is_named(footprints, tmp_path):
     tmp_path.chmod(0o500)
     if os.access(tmp_path, os.W_OK):
         pytest.skip("this user may write everywhere")
-    with pytest.raises(OutputNotWritableError, match=r"must exist and be writable, but Permission denied"):
+    with pytest.raises(OutputNotWritableError, match=r"cannot be written: Permission denied"):
         write_footprints(footprints, tmp_path / "slumps.parquet")
 
 
 def test_a_file_for_a_folder_is_named(footprints, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputNotWritableError, match=r"must exist and be writable, but Not a directory"):
+    with pytest.raises(OutputNotWritableError, match=r"must exist and be writable, but there is no such folder"):
         write_footprints(footprints, tmp_path / "file" / "slumps.gpkg")
 
 
