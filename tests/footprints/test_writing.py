@@ -71,7 +71,7 @@ def test_the_table_of_a_geopackage_is_named_like_the_file(footprints, tmp_path):
 def test_what_exists_is_kept_unless_asked(footprints, tmp_path, suffix):
     path = tmp_path / f"slumps{suffix}"
     path.write_bytes(b"precious")
-    with pytest.raises(OutputExistsError, match=rf"slumps{suffix} exists already: .*overwrite=True"):
+    with pytest.raises(OutputExistsError, match=rf"slumps{suffix} exists already\. .*overwrite=True"):
         write_footprints(footprints, path)
     assert path.read_bytes() == b"precious"
     write_footprints(footprints, path, overwrite=True)
