@@ -121,7 +121,9 @@ def staged(
     allowed = replaceable or _refuse_what_is_no_file
     if _is_there(target):
         if not overwrite:
-            raise OutputExistsError(f"{target} exists already. Choose another path, or pass overwrite=True to replace it.")
+            raise OutputExistsError(
+                f"{target} exists already. Choose another path, or pass overwrite=True to replace it."
+            )
         allowed(target)
     created = [folder for folder in target.parents if not folder.exists()]
     try:
