@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rtsx.inference import predict_cube
     from rtsx.labels import read_labels, standardise_labels, validate_labels, write_labels
     from rtsx.model import InputLayer, ModelBundle
+    from rtsx.progress import show_progress
     from rtsx.tiling import TilePlan
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "open_cube",
     "predict_cube",
     "read_labels",
+    "show_progress",
     "standardise_labels",
     "track_footprints",
     "train_bundle",

@@ -10,75 +10,116 @@ from rtsx.cli.lazy import Entry, lazy_group
 
 __all__ = ["COMMANDS", "app"]
 
+# With {again}, where it is "the same command", or what that would be.
+_WHOLE = "Outputs appear when they are complete, so what is there is whole; the one under way is gone."
+_READ = "It was only reading: nothing was written."
+_CELLS = "Cells that are done stay; {again} goes on with the rest."
+_MADE = "Scenes that are done stay; {again} makes the rest."
+
 COMMANDS = {
     "demo": Entry(
         module="rtsx.cli.demo",
         help="Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.",
+        stopped="The folder of the demo is not complete; make it anew with --overwrite.",
     ),
     "predict": Entry(
         module="rtsx.cli.predict",
         help="Map an image with a model: probability, yes or no, and which pixels could be judged.",
+        stopped=_WHOLE,
     ),
     "footprints": Entry(
         module="rtsx.cli.footprints",
         help="Outline the objects of a map, with area, perimeter, place and probability of each.",
+        stopped=_WHOLE,
     ),
     "merge": Entry(
         module="rtsx.cli.merge",
         help="Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.",
+        stopped=_WHOLE,
     ),
     "track": Entry(
         module="rtsx.cli.track",
         help="Follow objects over years: growth, first and last sighting, what became of each.",
+        stopped=_WHOLE,
     ),
     "cog": Entry(
         module="rtsx.cli.cog",
         help="Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",
+        stopped=_WHOLE,
     ),
     "model": Entry(
         module="rtsx.cli.model",
         help="Describe models, measure their reach, turn files into bundles and back.",
-        is_group=True,
+        stopped={"info": _READ, "probe": _WHOLE, "export": _WHOLE, "import": _WHOLE},
     ),
-    "cube": Entry(module="rtsx.cli.cube", help="Builds cubes from YAML files, and looks into them.", is_group=True),
+    "cube": Entry(
+        module="rtsx.cli.cube",
+        help="Builds cubes from YAML files, and looks into them.",
+        stopped={
+            "build": "What is built stays; {again} goes on with it.",
+            "info": _READ,
+            "check": _READ,
+            "plot": _WHOLE,
+        },
+    ),
     "order": Entry(
         module="rtsx.cli.order",
         help="Choose scenes for a region, order them once, fetch them.",
-        is_group=True,
+        stopped={
+            "plan": _WHOLE,
+            "submit": "What was ordered is noted; {again} orders the rest, and nothing twice.",
+            "status": _WHOLE,
+            "fetch": "What has come stays; {again} fetches the rest.",
+        },
     ),
     "labels": Entry(
-        module="rtsx.cli.labels", help="Checks inventories of outlines, and makes one table of them.", is_group=True
+        module="rtsx.cli.labels",
+        help="Checks inventories of outlines, and makes one table of them.",
+        stopped={"validate": _READ, "standardise": _WHOLE},
     ),
     "train": Entry(
         module="rtsx.cli.train",
         help="Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.",
+        stopped="After an epoch, {again} goes on from the last one; before the first is done, nothing is kept.",
     ),
     "evaluate": Entry(
         module="rtsx.cli.evaluate",
         help="Score predictions by pixel, border and object: each scene, each region, and all together.",
+        stopped=_WHOLE,
     ),
     "cross-validate": Entry(
         module="rtsx.cli.cross_validate",
         help="Leave one region out after another, and score what the others taught on it; no group is ever divided.",
+        stopped="Folds and epochs that are done stay; {again} goes on with the rest.",
     ),
     "campaign": Entry(
         module="rtsx.cli.campaign",
         help="Maps a region of any size, cell by cell, on machines that may fail.",
-        is_group=True,
+        stopped={
+            "plan": _WHOLE,
+            "run": _CELLS,
+            "update": _CELLS,
+            "status": _READ,
+            "retry": "Cells freed so far stay free; {again} frees the rest.",
+            "verify": _READ,
+            "report": _WHOLE,
+            "collect": "Products that are written stay; {again} makes the rest.",
+        },
     ),
     "config": Entry(
         module="rtsx.cli.config",
         help="Describes YAML files to editors, and reads those of the predecessor.",
-        is_group=True,
+        stopped={"schema": _WHOLE, "import": _WHOLE},
     ),
     "synthetic": Entry(
         module="rtsx.cli.synthetic",
         help="Makes tundra with thaw slumps and their true outlines, in real formats.",
-        is_group=True,
+        stopped={"scenes": _MADE, "region": _MADE},
     ),
     "info": Entry(
         module="rtsx.cli.info",
         help="Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.",
+        stopped=_READ,
     ),
 }
 """Every command by its name, in the order of the list; a test holds what is said here to what the commands say."""

@@ -11,8 +11,8 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.campaign_opening import cells_named, cluster_of, created, loaded, opened_campaign
-from rtsx.cli.campaign_progress import campaign_progress
 from rtsx.cli.console import notice, show, show_line
+from rtsx.cli.progress import campaign_progress
 from rtsx.errors import CampaignError
 
 if TYPE_CHECKING:

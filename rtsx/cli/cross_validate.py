@@ -9,6 +9,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import show, show_line
 from rtsx.cli.opening import require_device, require_there
+from rtsx.cli.progress import progress
 
 __all__ = ["app"]
 
@@ -100,12 +101,13 @@ def cross_validate(
         "device": device,
         "plot": plot,
     }
-    if transfer:
-        if held_out is not None:
-            choices["held_out"] = held_out
-        result = transfer_matrix(recipe, out, **choices)
-    else:
-        result = leave_out(recipe, out, folds=folds, **choices)
+    with progress("training and testing", counts="fold-"):
+        if transfer:
+            if held_out is not None:
+                choices["held_out"] = held_out
+            result = transfer_matrix(recipe, out, **choices)
+        else:
+            result = leave_out(recipe, out, folds=folds, **choices)
     show_line(str(result))
     rows: list[tuple[str, object]] = [
         ("folds", len(result.plan.folds)),

@@ -20,8 +20,13 @@ class Entry:
     """Module whose `app` it is."""
     help: str
     """What the list says of it: the first sentence of the command's own help."""
-    is_group: bool = False
-    """Whether it has commands of its own."""
+    stopped: str | Mapping[str, str]
+    """What is true after Ctrl-C, of the command or of each of its own commands."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it has commands of its own."""
+        return not isinstance(self.stopped, str)
 
 
 class LazyGroup(TyperGroup):

@@ -13,13 +13,14 @@ from io import TextIOWrapper
 from typer.main import get_command
 
 from rtsx.cli.advice import typed
-from rtsx.cli.app import app
+from rtsx.cli.app import COMMANDS, app
 from rtsx.cli.console import Stream, complain, streams, warn
 from rtsx.errors import RtsxError
+from rtsx.progress import Line
 from rtsx.redaction import redacted
 from rtsx.storage import local_path
 
-__all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main"]
+__all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main", "stopped"]
 
 DEFECT = 1
 """Exit status of an error that is ours."""
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> None:
     try:
-        get_command(app).main(args=[_named(word) for word in given if word != "--debug"], prog_name="rtsx")
+        with Line(f"{' '.join(['rtsx', *_command(given)])} is running", in_place=False):
+            get_command(app).main(args=[_named(word) for word in given if word != "--debug"], prog_name="rtsx")
     except SystemExit as leaving:
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
             warn(f"Not all could be printed to standard output: {out.failure}. The work itself is not concerned.")
@@ -67,15 +69,29 @@ def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> No
             _leave(DEFECT, _defect(behind), debug=debug)
         if leaving.code == STOPPED:
             with suppress(OSError):  # the terminal may be gone
-                complain(
-                    "Stopped. What was not complete has been removed; a cube or campaign under way goes on with the same command."
-                )
+                complain(f"Stopped. {stopped(given)}")
             leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
         _leave(USER_ERROR, typed(str(error), given, error=error), debug=debug)
     except Exception as error:
         _leave(DEFECT, _defect(error), debug=debug)
+
+
+def _command(given: Sequence[str]) -> list[str]:
+    """The words by which a line names its command."""
+    words = [word for word in given if not word.startswith("-")]
+    entry = COMMANDS.get(words[0]) if words else None
+    return words[: 0 if entry is None else 2 if entry.is_group else 1]
+
+
+def stopped(given: Sequence[str]) -> str:
+    """What is true after Ctrl-C."""
+    name, *own = _command(given) or [""]
+    said = COMMANDS[name].stopped if name else ""
+    text = said if isinstance(said, str) else said.get("".join(own), "")
+    # With it, the same command would begin anew.
+    return text.format(again=f"the same command{' without --overwrite' if '--overwrite' in given else ''}")
 
 
 def _defect(error: Exception) -> str:

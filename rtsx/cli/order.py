@@ -5,22 +5,21 @@ What orders is imported within the commands, because it loads libraries that `rt
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from rtsx.cli.console import notice, show, status
+from rtsx.cli.console import notice, show
 from rtsx.cli.opening import require_there
+from rtsx.cli.progress import counting
 from rtsx.errors import OrderError
 from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.config.order import OrderConfig
-    from rtsx.ordering import Ledger, OrderPlan, RemoteFile
+    from rtsx.ordering import Ledger, OrderPlan
 
 __all__ = ["app"]
 
@@ -125,7 +124,15 @@ def fetch(order: OrderArgument) -> None:
 
     path = _ledger_of(order)
     provider = config.provider()
-    with _Bar() as bar:
+    sizes, lock = [0, 0], Lock()  # bytes that came, and that will come
+
+    with counting("fetching", unit="MB") as show_fetched:
+
+        def came(*, more: int = 0, due: int = 0) -> None:
+            with lock:
+                sizes[0], sizes[1] = sizes[0] + more, sizes[1] + due
+                show_fetched(sizes[0] // 10**6, max(sizes) // 10**6)
+
         done = fetch_order(
             provider,
             path,
@@ -133,8 +140,8 @@ def fetch(order: OrderArgument) -> None:
             collection=config.collection_id,
             clip=config.geometry() if provider.can_clip else None,
             parallel=config.parallel,
-            starting=bar.start,
-            advance=bar.advance,
+            starting=lambda files: came(due=sum(file.size or 0 for file in files)),
+            advance=lambda _, count: came(more=count),
         )
     show(
         f"Fetched: {config.name}",
@@ -154,32 +161,6 @@ def fetch(order: OrderArgument) -> None:
         reasons.append(f"{len(done.lost)} scenes will not come. Run submit --retry to order them again.")
     if reasons:
         raise OrderError("\n".join(reasons))
-
-
-class _Bar:
-    """A progress bar of bytes; nothing where standard error is no terminal."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=status(), disable=not status().is_terminal)
-        self._task = self._bar.add_task("fetching", total=0)
-        self._total = 0
-        self._lock = Lock()
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def start(self, files: "Sequence[RemoteFile]") -> None:
-        self._total += sum(file.size or 0 for file in files)
-        self._bar.update(self._task, total=self._total or None)
-
-    def advance(self, file: "RemoteFile", count: int) -> None:
-        with self._lock:
-            self._bar.advance(self._task, count)
 
 
 def _loaded(order: Path) -> "OrderConfig":

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import track
 
-from rtsx.cli.console import show, status
+from rtsx.cli.console import show
+from rtsx.cli.progress import counting
 
 __all__ = ["app", "seed_list"]
 
@@ -103,11 +103,12 @@ def scenes(
         )
         specs.append(placed_apart(spec) if apart else spec)
     written = write_scenes(specs, out, processes=processes or os.cpu_count() or 1)
-    console = status()
-    made = [
-        scene.was_made
-        for scene in track(written, "making", total=len(specs), console=console, disable=not console.is_terminal)
-    ]
+    made = []
+    with counting("making", unit="scenes") as show_made:
+        show_made(0, len(specs))
+        for scene in written:
+            made.append(scene.was_made)
+            show_made(len(made), len(specs))
     rows: list[tuple[str, object]] = [
         ("scenes", f"{len(made)}, of which {sum(made)} were made now"),
         ("images", out / "{scene}_3B_AnalyticMS_SR.tif"),

@@ -9,7 +9,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
 from rtsx.cli.opening import require_device, require_there
-from rtsx.cli.training_progress import training_progress
+from rtsx.cli.progress import training_progress
 
 if TYPE_CHECKING:
     from rtsx.scores import PixelScores

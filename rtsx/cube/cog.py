@@ -13,7 +13,6 @@ import rasterio
 import rasterio.errors
 import rasterio.shutil
 import xarray as xr
-from dask.diagnostics.progress import ProgressBar
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -22,6 +21,7 @@ from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
 from rtsx.cube.validation import validate_georeference
 from rtsx.errors import CubeError, OutputNotWritableError
+from rtsx.progress import show_progress
 from rtsx.storage import local_path, refuse_other_format, staged
 
 __all__ = ["export_cog"]
@@ -95,7 +95,7 @@ def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, prog
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
         drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
         rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in drafts.items()}
-        with ProgressBar() if progress else nullcontext():
+        with show_progress("exporting") if progress else nullcontext():
             # One computation for all variables, so that a prediction is made once; in threads of this process, because
             # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
             pixels, files = [raster.pixels for raster in rasters.values()], list[Any](rasters.values())

@@ -7,7 +7,6 @@ from os import PathLike
 from typing import Any, Literal
 
 import xarray as xr
-from dask.diagnostics.progress import ProgressBar
 
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.destination import staged_store
@@ -16,6 +15,7 @@ from rtsx.cube.levels import level_below, levels_of, root_attrs, write_level
 from rtsx.cube.storage import StoragePlan, plan_storage
 from rtsx.cube.validation import layer_names, validate_georeference
 from rtsx.errors import CubeError
+from rtsx.progress import show_progress
 
 __all__ = ["write_cube"]
 
@@ -48,7 +48,7 @@ def write_cube(
     overviews
         Also write levels at half the resolution each (groups ``2x``, ``4x``, ...), until one fits a screen.
     progress
-        Show a bar; for dask's own schedulers.
+        Show how far it is, as `rtsx.show_progress` does.
     storage_options
         For fsspec, where `path` is a URL.
 
@@ -77,7 +77,7 @@ def write_cube(
     levels = levels_of(geobox, overviews=overviews)
     with (
         staged_store(target, overwrite=overwrite, options=storage_options or {}) as store,
-        ProgressBar() if progress else nullcontext(),
+        show_progress("writing") if progress else nullcontext(),
     ):
         root = cube.assign_attrs(cube.attrs | root_attrs(levels))
         write_level(_planned(root, plan), store, group=None, plan=plan)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.claim import claim
+from rtsx.evaluation.claim import FOLDS, claimed
 from rtsx.evaluation.cross_validation import CrossValidation, FoldResult
 from rtsx.evaluation.distributed import run_jobs
 from rtsx.evaluation.evaluation import Evaluation
@@ -223,16 +223,17 @@ def run_plan(
             rule=rule,
             trainer=trainer,
             device=device,
-            folder=out / "folds" / f"{number:02d}-{slug(fold.name)}" / f"seed-{each}",
+            folder=out / FOLDS / f"{number:02d}-{slug(fold.name)}" / f"seed-{each}",
         )
         for number, fold in enumerate(plan.folds, 1)
         for each in chosen
     ]
     for job in jobs:
         job.check()
-    claim(out, plan=plan, recipe=recipe, rule=rule)
-    for job in jobs:
-        job.folder.mkdir(parents=True, exist_ok=True)
+    with claimed(out, plan=plan, recipe=recipe, rule=rule):
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+        documents = run_jobs(jobs, client=client)
     results = tuple(
         FoldResult(
             fold=job.fold,
@@ -240,7 +241,7 @@ def run_plan(
             bundle=(job.folder / "run" / "bundle").relative_to(out).as_posix(),
             evaluation=Evaluation.from_json(document),
         )
-        for job, document in zip(jobs, run_jobs(jobs, client=client), strict=True)
+        for job, document in zip(jobs, documents, strict=True)
     )
     result = CrossValidation(plan=plan, results=results)
     _write(result, out, plot=plot)

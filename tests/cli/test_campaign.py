@@ -18,7 +18,7 @@ import rtsx
 from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.layout import YearLayout
 from rtsx.cli.campaign_opening import cluster_of
-from rtsx.cli.campaign_progress import campaign_progress
+from rtsx.cli.progress import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
 from rtsx.errors import ClusterError
 from rtsx.grid.cell import cell_id

@@ -24,6 +24,11 @@ def test_the_list_says_what_the_command_says(name: str) -> None:
     said = " ".join(loaded.help.split("\n\n")[0].split())
     assert COMMANDS[name].help == said
     assert hasattr(loaded, "commands") == COMMANDS[name].is_group
+    # And what is true of it, and of each of its own commands, after Ctrl-C.
+    stopped = COMMANDS[name].stopped
+    assert (None if isinstance(stopped, str) else set(stopped)) == (set(getattr(loaded, "commands", ())) or None)
+    for said in (stopped,) if isinstance(stopped, str) else stopped.values():
+        assert said.format(again="the same command").endswith(".")
 
 
 # What can be known from arguments and files is refused without the libraries that would do the work: in the order of

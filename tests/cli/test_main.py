@@ -12,6 +12,7 @@ import pytest
 
 import rtsx
 from rtsx.cli import console, main
+from rtsx.cli.main import stopped
 from rtsx.storage import staged
 
 Command = Callable[..., Any]
@@ -94,8 +95,30 @@ def test_ctrl_c_and_what_schedulers_and_closing_terminals_send_end_a_command_ali
     assert outcome.status == status
     assert not any(tmp_path.iterdir())
     assert signal.getsignal(number) is before
-    assert "Stopped" in outcome.err
+    assert outcome.err.endswith("Error: Stopped. It was only reading: nothing was written.\n")
     assert "Traceback" not in outcome.err
+
+
+def test_what_would_begin_anew_does_not_go_on() -> None:
+    assert stopped(["cube", "build", "c.yaml"]) == "What is built stays; the same command goes on with it."
+    words = ["cube", "--debug", "build", "c.yaml", "--overwrite"]
+    assert stopped(words) == "What is built stays; the same command without --overwrite goes on with it."
+    assert stopped([]) == stopped(["cube"]) == stopped(["nonsense", "--help"]) == ""
+
+
+def test_a_process_is_seen_to_run_and_says_how_it_was_stopped(tmp_path: Path) -> None:
+    config = tmp_path / "cube.yaml"
+    os.mkfifo(config)  # nobody writes it, so whoever reads it waits
+    words = [Path(sys.executable).with_name("rtsx"), "cube", "build", config, "--out", tmp_path / "cube.zarr"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "rtsx cube build is running ...\n"
+        with config.open("w"):  # returns once it is read from, and from then on it waits for a word
+            process.send_signal(signal.SIGINT)
+            last = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 130
+    assert last == "Error: Stopped. What is built stays; the same command goes on with it."
+    assert not (tmp_path / "cube.zarr").exists()
 
 
 def test_an_unknown_command_suggests_the_nearest(rtsx_command: Command) -> None:

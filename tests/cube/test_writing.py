@@ -279,3 +279,11 @@ def test_the_grid_mapping_attribute_of_other_readers_is_no_obstacle(random_cube:
 def test_a_bar_is_shown_on_request(random_cube: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cube(random_cube(), tmp_path / "cube.zarr", progress=True)
     assert "100% Completed" in capsys.readouterr().out
+
+
+def test_writing_shows_itself(
+    random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rtsx.progress.FIRST_S", 0.0)
+    write_cube(random_cube(shape=(64, 64)), tmp_path / "cube.zarr", progress=True)
+    assert capsys.readouterr().err.startswith("writing")

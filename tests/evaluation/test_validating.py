@@ -14,7 +14,7 @@ import shapely
 
 import rtsx
 from rtsx.cube import geobox_of
-from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError
+from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError, TrainingError
 from rtsx.evaluation import CrossValidation, JudgedScene, cross_validate, transfer_matrix
 from rtsx.evaluation.fold_job import FoldJob
 from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, transfer_plan
@@ -128,6 +128,24 @@ def test_a_call_that_was_killed_while_it_wrote_its_plan_is_made_again(recipe, tm
     result = run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path))
     assert len(result.results) == 3
     assert not left.exists()
+
+
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt, TrainingError])
+def test_folds_of_which_none_took_a_step_claim_no_folder(recipe, tmp_path, stopped_by):
+    def trainer(fold, folder):
+        if stopped_by is TrainingError:
+            folder.mkdir()
+            (folder / "failed-batch.npz").write_bytes(b"a batch whose loss is NaN")
+        raise stopped_by
+
+    out = tmp_path / "new" / "out"
+    with pytest.raises((KeyboardInterrupt, EvaluationError)):
+        run(leave_one_out, recipe, out, trainer)
+    left = {path.name for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert left == (set() if stopped_by is KeyboardInterrupt else {"failed-batch.npz"})
+    assert out.exists() == bool(left)
+    # Nor is it the folder of that recipe: the cure is most often another.
+    run(leave_one_out, replace(recipe, epochs=recipe.epochs + 1), out, WritingTrainer(tmp_path))
 
 
 def test_several_seeds_are_means_with_their_spread(recipe, tmp_path):
