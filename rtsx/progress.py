@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -84,7 +84,7 @@ class Line:
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         if self._in_place is None:
-            self._in_place = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+            self._in_place = _is_terminal(sys.stderr) or type(sys.stderr).__module__.startswith("ipykernel")
         _speaking.append(self)
         self._thread = Thread(target=self._speak, name="rtsx-progress", daemon=True)
         self._thread.start()
@@ -108,10 +108,12 @@ class Line:
                 self._say(last=False)
 
     def _say(self, *, last: bool) -> None:
-        stream: TextIO = sys.stderr
-        start, end = ("\r", "\x1b[K" if stream.isatty() else "  ") if self._in_place else ("", "\n")
-        stream.write(f"{start}{self}{end}" + ("\n" if last and self._in_place else ""))
-        stream.flush()
+        stream: TextIO | None = sys.stderr
+        start, end = ("\r", "\x1b[K" if _is_terminal(stream) else "  ") if self._in_place else ("", "\n")
+        with suppress(OSError, ValueError):  # a log that is full or closed costs no work
+            if stream is not None:
+                stream.write(f"{start}{self}{end}" + ("\n" if last and self._in_place else ""))
+                stream.flush()
         self._said = True
 
     def __str__(self) -> str:
@@ -122,6 +124,10 @@ class Line:
             return f"{self.label} ...{taken}{self._note}"
         left = f", {clock(seconds * (self._total / self._done - 1))} left" if 0 < self._done < self._total else ""
         return f"{self.label}: {self._done:,} of {self._total:,}{self._unit}{self._note}{taken}{left}"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def clock(seconds: float) -> str:

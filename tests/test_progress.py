@@ -2,6 +2,8 @@
 
 import io
 import sys
+from contextlib import suppress
+from pathlib import Path
 from threading import Event
 
 import dask
@@ -53,9 +55,9 @@ def test_counts_every_task_where_none_has_the_name() -> None:
 def test_a_cluster_is_heard() -> None:
     told: list[tuple[int, int]] = []
 
-    def waiting(block: np.ndarray) -> np.ndarray:
+    def waiting(number: int) -> int:
         assert distributed.Event("seen").wait(60)
-        return block
+        return number
 
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
@@ -69,7 +71,7 @@ def test_a_cluster_is_heard() -> None:
 
         kept = da.ones(4, chunks=1).persist()  # of before: counts for nothing
         with watched(update, counts="waiting"):
-            da.ones(6, chunks=1).map_blocks(waiting, dtype=float, meta=np.ones(0)).sum().compute()
+            dask.compute([dask.delayed(waiting, pure=False)(number) for number in range(6)])
         del kept
     assert told[0] == (0, 6)
     assert told[-1] == (6, 6)
@@ -88,6 +90,20 @@ def test_something_is_said_before_anything_is_done(monkeypatch: pytest.MonkeyPat
     assert screen.getvalue().endswith("\n")
     if not is_terminal:
         assert not {"\r", "\x1b"} & set(screen.getvalue()), "a log holds no control characters"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("stream", [None, "closed", "/dev/full"])
+def test_a_log_that_cannot_be_written_costs_no_work(monkeypatch: pytest.MonkeyPatch, stream: str | None) -> None:
+    screen = None if stream is None else io.StringIO() if stream == "closed" else Path(stream).open("w")
+    if stream == "closed":
+        screen.close()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Line("reading", in_place=None) as line:
+        line.update(1, 1)
+    with suppress(OSError):
+        if screen is not None:
+            screen.close()
 
 
 @pytest.mark.usefixtures("at_once")

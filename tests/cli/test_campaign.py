@@ -237,6 +237,18 @@ def test_a_cluster_that_is_not_there_is_told(rtsx_command: Command, config: Path
     assert (refused.status, "127.0.0.1:9" in refused.err) == (2, True), refused.err
 
 
+def test_a_year_without_a_mark_is_no_sound_one(rtsx_command: Command, config: Path) -> None:
+    assert rtsx_command("campaign", "plan", config, "--year", "2031", "--no-measure").status == 0
+    out = config.parent / "out"
+    nothing = rtsx_command("campaign", "verify", out)
+    assert (nothing.status, nothing.out) == (2, ""), nothing.err
+    assert "No cell of 2031 has a mark" in nothing.err
+    # Every command names the year that it took, where none was given.
+    for command in ("status", "retry", "verify", "report", "collect"):
+        assert "Year 2031, as no --year was given" in rtsx_command("campaign", command, out).err, command
+        assert "no --year" not in rtsx_command("campaign", command, out, "--year", "2031").err, command
+
+
 def test_an_output_without_a_campaign_is_told(rtsx_command: Command, tmp_path: Path) -> None:
     for command in ("status", "retry", "verify", "report", "collect"):
         outcome = rtsx_command("campaign", command, tmp_path)

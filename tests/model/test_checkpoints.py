@@ -235,6 +235,18 @@ def test_wrong_layers_are_refused(bands, message):
 def test_a_broken_run_config_is_refused():
     with pytest.raises(BundleError, match=r"config.yml cannot be read"):
         read(as_state_dict(small(), 7), config=b"model: [")
+    # Nine aliases a line, which stand for billions of values, and what PyYAML stumbles over: found before it fills the memory.
+    bomb = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    for text in (
+        f"{bomb}model: *a11",
+        "model: 2024-13-45",
+        "model: !!int abc",
+        "model: " + "[" * 5000,
+        "a: &a [*a]",
+        "a\0",
+    ):
+        with pytest.raises(BundleError, match=r"config.yml cannot be read"):
+            read(as_state_dict(small(), 7), config=text.encode())
     with pytest.raises(BundleError, match=r"has no model in config.yml"):
         read(as_state_dict(small(), 7), config=b"other: 1")
 

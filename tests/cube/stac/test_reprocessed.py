@@ -1,6 +1,7 @@
 """Images of Sentinel-2 that were processed anew count once."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from shapely.geometry import mapping
 from rtsx.cube.image import Wanted
 from rtsx.cube.opening import open_cube
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
+from rtsx.cube.source import Period
 from rtsx.cube.stac import StacItems
 from rtsx.cube.stac.sentinel2 import newest_processing
 from rtsx.grid import Grid
+from rtsx.ordering import StacProvider, StaticCatalog
 
 OLD = "S2B_MSIL2A_20210721T212529_N0301_R043_T07WFT_20210722T003344"
 NEW = "S2B_MSIL2A_20210721T212529_N0500_R043_T07WFT_20230215T112233"
@@ -110,3 +113,14 @@ def test_composites_and_series_count_a_pass_once(tmp_path: Path) -> None:
     series = _cube(tmp_path, group="day")
     assert _reflectances(series.red) == [0.5, 0.4]
     assert series.item_ids.values.tolist() == [NEW, OTHER_DAY]
+
+
+def test_an_order_takes_a_pass_once(tmp_path: Path) -> None:
+    names = OLD, NEW, OTHER_DAY
+    for name in names:
+        (tmp_path / f"{name}.json").write_text(json.dumps(item(name, WHOLE) | {"stac_version": "1.0.0"}))
+    links = [{"rel": "item", "href": f"./{name}.json"} for name in names]
+    (tmp_path / "catalog.json").write_text(json.dumps({"type": "Catalog", "id": "s2", "links": links}))
+    provider = StacProvider(StaticCatalog(str(tmp_path / "catalog.json")))
+    scenes = provider.search(WHOLE, Period(date(2021, 7, 1), date(2021, 7, 31)))
+    assert [scene.id for scene in scenes] == [NEW, OTHER_DAY]
