@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,21 @@ def test_what_would_begin_anew_does_not_go_on() -> None:
 
 def test_a_process_is_seen_to_run_and_says_how_it_was_stopped(tmp_path: Path) -> None:
     config = tmp_path / "cube.yaml"
-    os.mkfifo(config)  # nobody writes it, so whoever reads it waits
+    os.mkfifo(config)
+    silent = os.open(config, os.O_RDWR)  # so whoever reads it waits for a word
     words = [Path(sys.executable).with_name("rtsx"), "cube", "build", config, "--out", tmp_path / "cube.zarr"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "rtsx cube build is running ...\n"
-        with config.open("w"):  # returns once it is read from, and from then on it waits for a word
-            process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("rtsx cube build is running ...")
+        try:
+            while process.poll() is None:  # again, because a library that is being loaded may swallow one
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
             last = process.stderr.read().splitlines()[-1]
+        finally:
+            process.kill()
+    os.close(silent)
     assert process.returncode == 130
     assert last == "Error: Stopped. What is built stays; the same command goes on with it."
     assert not (tmp_path / "cube.zarr").exists()
