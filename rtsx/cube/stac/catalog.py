@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ class _Walk:
         """Whether the stated extent of a collection meets area and period; catalogs state none, and what is odd rules out nothing."""
         extent = document.get("extent") or {}
         boxes = (extent.get("spatial") or {}).get("bbox") or ()
-        is_plain = all(isinstance(value, int | float) for bbox in boxes for value in bbox)
+        is_plain = all(isinstance(value, int | float) and isfinite(value) for bbox in boxes for value in bbox)
         if (
             boxes
             and is_plain

@@ -76,8 +76,8 @@ def oddity_of(item: object) -> str | None:
         return f"{str(item)[:80]!r} is no STAC item."
     name = f"Item {item_name(item)}"
     assets, properties = item.get("assets"), item.get("properties") or {}
-    if not isinstance(item.get("id", ""), str | int) or not isinstance(item.get("collection"), _TEXT):
-        return f"{name} has an id or a collection that is no text."
+    if not isinstance(item.get("id"), str | int) or not isinstance(item.get("collection"), _TEXT):
+        return f"{name} has no id, or an id or a collection that is no text."
     if not (isinstance(properties, Mapping) and isinstance(properties.get("eo:bands"), _LIST)):
         return f"{name} has properties that are no names and values."
     if not isinstance(assets, Mapping) or not all(isinstance(asset, Mapping) for asset in assets.values()):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from shapely import MultiPolygon, Polygon, box, make_valid, union_all
+from shapely import MultiPolygon, Polygon, box, get_parts, make_valid, union_all
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -43,8 +43,12 @@ def item_footprint(item: ItemDict) -> BaseGeometry | None:
         return None
     try:
         geometry = shape(item["geometry"])
+        if not (np.abs(geometry.bounds) <= (540, 90.01, 540, 90.01)).all() and not geometry.is_empty:
+            raise ValueError(f"its bounds {geometry.bounds} are no degrees of longitude and latitude")
         parts = [_cut(part) for part in getattr(geometry, "geoms", [geometry]) if isinstance(part, Polygon)]
-        footprint = union_all([part for part in parts if not part.is_empty])
+        ground = union_all([part for part in parts if not part.is_empty])
+        # Without lines and points, which is what degenerate rings become.
+        footprint = union_all([part for part in get_parts(get_parts(ground)) if isinstance(part, Polygon)])
     except (ShapelyError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CubeError(
             f"Item {item_name(item)} has a geometry that is no GeoJSON: {error}. Correct it, or set it to null, so that "
