@@ -76,7 +76,7 @@ COLLECTION: dict[str, Any] = {
 }  # fmt: skip
 BANDS: dict[str, Any] = {
     "group": "images/a", "arrays": ["red"], "crs": "EPSG:32607", "transform": [10, 0, 540000, 0, -10, 7770000],
-    "shape": [64, 64], "dtype": "uint16", "nodata": "0", "scale_factor": 1.0, "add_offset": 0.0, "asset": None,
+    "shape": [64, 64], "dtype": "uint16", "nodata": "0", "scale_factor": 1.0, "add_offset": 0.0, "asset": "image",
 }  # fmt: skip
 INDEX: dict[str, Any] = {
     "s": [{

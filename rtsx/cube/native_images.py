@@ -103,7 +103,7 @@ class _StoredBands:
     """Physical units per stored unit."""
     add_offset: float
     """Physical value of stored 0."""
-    asset: str | None
+    asset: str
     """Asset that they come from."""
 
     def __post_init__(self) -> None:
