@@ -69,6 +69,11 @@ _CALL = re.compile(rf"(?:(?P<of>[A-Za-z_][\w.]*(?:\['?\w+'?\])?)\.)?(?P<name>[A-
 _VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|\([^()]*\)|\{[^}]*\}|[-+]?[A-Za-z0-9_][\w.+-]*"""
 _KEYWORD = re.compile(rf"(?<![\w/\\&?=.:'\"-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?(?![\w=])")
 _LIBRARY = re.compile(r",? or with rioxarray's \w+|, as rtsx\.write_cube\(.*?\) does")
+_CODE = re.compile(
+    r"`[^`]*(?:\bcube[\[.]|\bcube =|\bnp\.|\.attrs|\.astype\()[^`]*`|\bcube(?:\[[^\]]*\])?\.attrs\.\w+\([^)]*\)|\bnp\.\w+\((?:[^()]|\([^()]*\))*\)"
+)
+_ATTRIBUTES = {"_FillValue": "nodata"}
+"""Keys of YAML files by the attributes of a cube that say the same."""
 _ATTRIBUTE = re.compile(r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\]")
 
 
@@ -95,7 +100,8 @@ def typed(message: str, words: Sequence[str], *, error: BaseException | None = N
         return message
     speech = _speech(tuple(words))
     message = _LIBRARY.sub("", message)
-    message = _ATTRIBUTE.sub(lambda found: speech.keyword(found["name"], None), message)
+    message = _CODE.sub("xarray", message)
+    message = _ATTRIBUTE.sub(lambda found: speech.keyword(_ATTRIBUTES.get(found["name"], found["name"]), None), message)
     message = _CALL.sub(lambda found: speech.call(found), message)
     return _KEYWORD.sub(lambda found: speech.keyword(found["name"], found["value"]), message)
 
