@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from shapely.geometry.base import BaseGeometry
@@ -69,6 +70,11 @@ class CampaignRecipe:
         object.__setattr__(self, "output", absolute(self.output))  # because workers have other working folders
         if not self.name or "/" in self.name:
             raise CampaignError(f"A campaign has a name without slashes; got {self.name!r}.")
+        for name in ("year", "shard", "chunk"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise CampaignError(f"The {name} of a campaign is a whole number; got {value!r}.")
+            object.__setattr__(self, name, int(value))
         if not 1900 <= self.year <= 2200:
             raise CampaignError(f"A campaign maps one year, such as 2024; got {self.year}.")
         if self.region.is_empty:

@@ -1,6 +1,8 @@
 """What a campaign does about cells that fail."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 from rtsx.errors import CampaignError
 
@@ -30,6 +32,10 @@ class RetrySpec:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
+        for name, value in vars(self).items():
+            kind: Any = Integral if name in ("attempts", "most_failures") else Real
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise CampaignError(f"{name} is a {'whole ' if kind is Integral else ''}number; got {value!r}.")
         if self.attempts < 1 or self.most_failures < 1:
             raise CampaignError(
                 f"attempts and most_failures are at least 1; got {self.attempts} and {self.most_failures}."

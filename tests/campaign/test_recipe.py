@@ -27,6 +27,10 @@ def test_a_recipe_travels(tmp_path: Path) -> None:
         ({"name": ""}, "A campaign has a name without slashes; got ''"),
         ({"name": "a/b"}, "A campaign has a name without slashes; got 'a/b'"),
         ({"year": 24}, "A campaign maps one year, such as 2024; got 24"),
+        ({"year": 2024.5}, "The year of a campaign is a whole number; got 2024.5"),
+        ({"year": "2024"}, "The year of a campaign is a whole number; got '2024'"),
+        ({"shard": "32"}, "The shard of a campaign is a whole number; got '32'"),
+        ({"chunk": 16.0}, "The chunk of a campaign is a whole number; got 16.0"),
         ({"region": Polygon()}, "The region of a campaign is empty: no cell can meet it"),
         ({"bundles": ()}, "A campaign needs at least one bundle"),
         ({"shard": 48}, "got cells of 64, shards of 48 and chunks of 16 px"),
@@ -43,6 +47,8 @@ def test_what_is_no_campaign_is_refused(changes: dict[str, Any], message: str, t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"attempts": 1.5}, "attempts is a whole number; got 1.5"),
+        ({"lease_s": "9"}, "lease_s is a number; got '9'"),
         ({"attempts": 0}, "attempts and most_failures are at least 1; got 0 and 100"),
         ({"most_failures": 0}, "at least 1; got 4 and 0"),
         ({"backoff_s": -1.0}, "backoff_s lies between 0 and longest_backoff_s.*got -1.0, 300.0 and 120.0 s"),

@@ -131,3 +131,17 @@ def test_addresses_and_regions_that_cannot_be_are_refused() -> None:
     with pytest.raises(GridError, match="cannot be expressed"):
         list(grid.cells(Point(9e9, 9e9), crs="EPSG:32608"))
     assert grid[np.int64(3), np.int32(4)] == grid[3, 4]
+
+
+@pytest.mark.parametrize(
+    ("wkt", "message"),
+    [
+        ("POLYGON ((0 70, 1 71, 0 70, 0 70))", "polygon without area"),
+        ("POLYGON ((0 70, 0 70, 0 70, 0 70))", "polygon without area"),
+        ("POLYGON ((-180 -90, 180 -90, 180 90, -180 90, -180 -90))", "cannot hold the region"),
+        ("POLYGON ((10 -80, 11 -80, 11 -79, 10 -79, 10 -80))", r"cannot hold the region .*stretches ground 126 times"),
+    ],
+)
+def test_ground_that_a_grid_cannot_hold_is_refused(wkt: str, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        list(Grid.arctic().cells(shapely.from_wkt(wkt)))
