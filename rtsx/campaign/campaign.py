@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import xarray as xr
 
+from rtsx.arguments import typed
 from rtsx.campaign.cell_table import Address
 from rtsx.campaign.collect import Collected, collect_year
 from rtsx.campaign.creation import settled_plan
@@ -61,6 +62,7 @@ class Campaign:
         return f"<Campaign {self.plan.name} {self.plan.year}: {len(self.plan.cells):,} cells, output {self.output}>"
 
     @classmethod
+    @typed(CampaignError)
     def create(cls, recipe: CampaignRecipe, *, config: str = "") -> Self:
         """Plan a campaign and make room for it, or take up the one that is there if it is the same.
 
@@ -95,6 +97,7 @@ class Campaign:
         )
 
     @classmethod
+    @typed(CampaignError)
     def open(
         cls, output: str | Path, *, year: int | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> Self:
@@ -154,6 +157,7 @@ class Campaign:
         """
         return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
 
+    @typed(CampaignError)
     def run(self, client: "Client", *, progress: Progress | None = None) -> FlightSummary:
         """Run every cell that has no mark and was not set aside; stop it and call it again as often as you like.
 
@@ -181,6 +185,7 @@ class Campaign:
         """
         return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
 
+    @typed(CampaignError)
     def update(self, client: "Client", *, progress: Progress | None = None) -> CampaignUpdate:
         """Run the cells again whose inputs changed since they were made, came or went, and all that have no mark.
 

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import zarr
 
+from rtsx.arguments import typed
 from rtsx.config.files import load_cube_config
 from rtsx.config.opening import is_config
 from rtsx.config.place import RegionConfig
 from rtsx.cube import building
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.zarr import file_system, store_of
-from rtsx.errors import ConfigError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import ConfigError, CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, staged
 
@@ -22,6 +23,7 @@ __all__ = ["Build", "build_cube"]
 Build = building.Build
 
 
+@typed(CubeError)
 def build_cube(
     source: str | PathLike[str] | CubeRecipe,
     path: str | PathLike[str],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+from rtsx.arguments import typed
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.config.campaign import CampaignConfig
 from rtsx.config.complaint import Complaint
@@ -51,6 +52,7 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
     return config
 
 
+@typed(ConfigError)
 def load_campaign(path: str | PathLike[str], *, year: int | None = None) -> CampaignRecipe:
     """Read the config of a campaign as the recipe that it means, for `Campaign.create`.
 

@@ -4,6 +4,7 @@ import json
 from os import PathLike
 from typing import Any
 
+from rtsx.arguments import typed
 from rtsx.config.cube import CubeConfig
 from rtsx.config.strict import validated
 from rtsx.config.yaml import read_yaml
@@ -35,6 +36,7 @@ def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
     return config
 
 
+@typed(ConfigError)
 def load_cube_recipe(path: str | PathLike[str]) -> CubeRecipe:
     """Read the config of a cube as the recipe that it means.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from rtsx.arguments import typed
 from rtsx.config.files import load_cube_config
 from rtsx.config.stored import stored_config
 from rtsx.cube import opening
@@ -15,6 +16,7 @@ from rtsx.cube.native_images import with_native_images
 from rtsx.cube.rasters import RasterSource
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensor import Sensor
+from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
 __all__ = ["is_config", "open_cube"]
@@ -31,6 +33,7 @@ def is_config(source: object) -> bool:
     return isinstance(source, str | PathLike) and Path(source).suffix.lower() in (".yaml", ".yml")
 
 
+@typed(CubeError, but=("chunks",))
 def open_cube(
     source: RasterSource | CubeRecipe,
     cell: Cell | GeoBox | None = None,

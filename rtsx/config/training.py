@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtsx.arguments import typed
 from rtsx.config.opening import is_config
 from rtsx.config.strict import validated
 from rtsx.config.train import TrainConfig
@@ -60,6 +61,7 @@ def glance_at_training(path: str | PathLike[str]) -> TrainConfig:
     return config
 
 
+@typed(ConfigError)
 def load_training_recipe(path: str | PathLike[str]) -> TrainingRecipe:
     """Read the config of a training as the recipe that it means, for the first of its seeds.
 
@@ -98,6 +100,7 @@ def training_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
 
 
+@typed(TrainingError)
 def train_bundle(
     config: str | PathLike[str] | TrainConfig | TrainingRecipe,
     out: str | PathLike[str],

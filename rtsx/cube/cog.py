@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from rtsx.arguments import typed
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.packing import packing
@@ -35,6 +36,7 @@ _STEP = 2048
 """Side in pixels of the windows that an array without dask chunks is written in."""
 
 
+@typed(CubeError, but=("cube",))
 def export_cog(
     cube: xr.Dataset | xr.DataArray,
     folder: str | PathLike[str],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 
+from rtsx.arguments import typed
 from rtsx.errors import CubeError
 
 __all__ = ["Layer", "require_layer_names"]
@@ -62,6 +63,7 @@ def require_layer_names(names: Sequence[object], *, cure: str) -> None:
         )
 
 
+@typed(CubeError)
 @dataclass(frozen=True)
 class Layer:
     """One band of a raster file as a variable of a cube.

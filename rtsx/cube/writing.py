@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from rtsx.arguments import typed
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.destination import staged_store
 from rtsx.cube.georeference import geobox_of, with_pixel_centres
@@ -20,6 +21,7 @@ from rtsx.progress import show_progress
 __all__ = ["write_cube"]
 
 
+@typed(CubeError, but=("cube",))
 def write_cube(
     cube: xr.Dataset | xr.DataArray,
     path: str | PathLike[str],

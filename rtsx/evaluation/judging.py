@@ -1,10 +1,12 @@
 """The public door: predictions and truth in, scores out."""
 
 from collections.abc import Iterable, Sequence
+from os import PathLike, fspath
 
 import geopandas as gpd
 import xarray as xr
 
+from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.cases import OutlineCase, RasterCase, case_of
 from rtsx.evaluation.counts import SceneCounts
@@ -13,14 +15,15 @@ from rtsx.evaluation.evaluation import Evaluation
 from rtsx.evaluation.rule import JudgingRule
 from rtsx.evaluation.scene import JudgedScene
 from rtsx.evaluation.shapely import judge_outlines
-from rtsx.labels import LabelTruth, Truth
+from rtsx.labels import LabelTruth, Truth, read_labels
 
 __all__ = ["evaluate"]
 
 
+@typed(EvaluationError)
 def evaluate(
     scenes: JudgedScene | Iterable[JudgedScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: Truth | xr.DataArray | gpd.GeoDataFrame | None = None,
+    truth: Truth | xr.DataArray | gpd.GeoDataFrame | str | PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
     threshold: float | None = None,
@@ -41,7 +44,7 @@ def evaluate(
     scenes
         What to judge: scenes, or one prediction, whose `truth` then follows.
     truth
-        Truth of the one prediction; as in `JudgedScene`.
+        Truth of the one prediction; as in `JudgedScene`, or the path of its labels, which `read_labels` reads.
     classes
         Which classes to judge. None: all; prediction and truth must then know the same ones, besides ``background``. Where
         both know one class they are compared whatever it is called.
@@ -90,6 +93,8 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
     )
+    if isinstance(truth, str | PathLike):
+        truth = read_labels(fspath(truth))
     cases = [case_of(scene, classes=classes, threshold=threshold) for scene in _listed(scenes, truth)]
     if not cases:
         raise EvaluationError("There is no scene to judge: give at least one.")

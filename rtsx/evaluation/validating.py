@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.claim import FOLDS, claimed
 from rtsx.evaluation.cross_validation import CrossValidation, FoldResult
@@ -28,6 +29,7 @@ __all__ = ["cross_validate", "run_plan", "transfer_matrix"]
 Overlapping = Literal["refuse", "merge"]
 
 
+@typed(EvaluationError)
 def cross_validate(
     recipe: TrainingRecipe,
     out: str | Path,

@@ -1,6 +1,7 @@
 """From a prediction to footprints."""
 
 import math
+from os import PathLike
 from typing import Any
 
 import geopandas
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from rtsx.arguments import typed
+from rtsx.cube import open_cube
 from rtsx.errors import FootprintError
 from rtsx.footprints.dask import outline_maps
 from rtsx.footprints.geographic import to_geographic
@@ -23,8 +26,9 @@ from rtsx.footprints.water import covered_fraction, water_on
 __all__ = ["extract_footprints"]
 
 
+@typed(FootprintError)
 def extract_footprints(
-    pred: xr.Dataset,
+    pred: xr.Dataset | str | PathLike[str],
     *,
     min_area_m2: float = 288.0,
     threshold: float | None = None,
@@ -42,10 +46,10 @@ def extract_footprints(
 
     Parameters
     ----------
-    pred : xarray.Dataset
+    pred : xarray.Dataset, str or pathlib.Path
         `probability` and `binary`, uint8 or float, optionally `valid`, with dimensions `([time,] [class,] y, x)` as
         `predict_cube` returns them, NumPy or dask. Computed here, each chunk once; only outlines and the borders of
-        chunks stay in memory.
+        chunks stay in memory. Or the path of a stored one, which `open_cube` opens.
     min_area_m2 : float
         Smaller objects are left out; geodesic area in m². 288 m² are 32 pixels of 3 m.
     threshold : float, optional
@@ -108,6 +112,8 @@ def extract_footprints(
     >>> footprints[["n_pixels", "prob_mean", "touches_edge"]].to_dict("records")
     [{'n_pixels': 100, 'prob_mean': 0.8, 'touches_edge': False}]
     """
+    if isinstance(pred, str | PathLike):
+        pred = open_cube(pred)
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     placement = Placement.of(pred)
     margins = _margins(halo, placement, edge_distance=edge_distance)

@@ -5,6 +5,7 @@ from pathlib import Path
 import geopandas
 import shapely
 
+from rtsx.arguments import typed
 from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
@@ -15,6 +16,7 @@ from rtsx.storage import local_path
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
 
+@typed(FootprintError)
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write footprints to one file, complete or not at all.
 
@@ -48,6 +50,7 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     return write_table(footprints, target, overwrite=overwrite, what="footprints")
 
 
+@typed(FootprintError)
 def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write tracks to one file, complete or not at all.
 
@@ -80,6 +83,7 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     return write_table(tracks, target, overwrite=overwrite, what="tracks")
 
 
+@typed(FootprintError)
 def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     """Read footprints that `write_footprints` wrote, with the columns and dtypes they had.
 

@@ -14,6 +14,7 @@ from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.arguments import typed
 from rtsx.errors import GridError
 from rtsx.grid.cell import Cell, parse_cell_id
 
@@ -30,6 +31,7 @@ _MOST_SAMPLED = 2000
 """Vertices at which that is looked at."""
 
 
+@typed(GridError)
 @dataclass(frozen=True)
 class Grid:
     """A pixel lattice in one CRS, cut into square cells with addresses ``(iy, ix)``.
@@ -83,6 +85,7 @@ class Grid:
         return f"Grid({self.crs!r}, {self.resolution:g}, cell_size={self.cell_size}, origin={self.origin})"
 
     @classmethod
+    @typed(GridError)
     def arctic(cls, resolution: float = 3.0, *, cell_size: int = 12288) -> Self:
         """The Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the lattice's corner on the north pole.
 
@@ -94,6 +97,7 @@ class Grid:
         return cls("EPSG:3413", resolution, cell_size=cell_size)
 
     @classmethod
+    @typed(GridError)
     def from_geobox(cls, geobox: GeoBox, *, cell_size: int = 12288) -> Self:
         """The grid whose lattice is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
 
@@ -159,6 +163,7 @@ class Grid:
         )
         return GeoBox((bottom - top, right - left), affine, self.crs)
 
+    @typed(GridError)
     def cells(self, region: BaseGeometry, *, crs: str = "EPSG:4326") -> Iterator[Cell]:
         """Cells that share ground with a region, row by row.
 

@@ -1,8 +1,9 @@
 """The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil, lcm
+from os import PathLike
 
 from odc.geo.geobox import GeoBox
 
@@ -17,6 +18,9 @@ from rtsx.model.probing import reach_of
 
 __all__ = ["check_runtime", "check_turns", "ensemble", "habits_of", "warn_of_pixel_size"]
 
+BundleGiven = ModelBundle | str | PathLike[str]
+"""A bundle, or the path from which `ModelBundle.open` opens one."""
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # Random resized crops, as training uses them, go about as far.
@@ -26,15 +30,16 @@ _MOST_DIFFERENT = 1.34
 _DIRECTIONAL = frozenset({"aspect", "hillshade"})
 
 
-def ensemble(bundle: ModelBundle | Sequence[ModelBundle]) -> tuple[ModelBundle, ...]:
-    """The bundles as a tuple, of which every one answers for the same classes in the same way.
+def ensemble(bundle: BundleGiven | Sequence[BundleGiven]) -> tuple[ModelBundle, ...]:
+    """The bundles as a tuple, of which every one answers for the same classes in the same way; those at a path are opened.
 
     Raises
     ------
     BundleError
         There is none, or two differ in classes or activation.
     """
-    bundles = (bundle,) if isinstance(bundle, ModelBundle) else tuple(bundle)
+    several = bundle if isinstance(bundle, Sequence | Iterator) and not isinstance(bundle, str) else (bundle,)
+    bundles = tuple(ModelBundle.open(one) if isinstance(one, str | PathLike) else one for one in several)
     wrong = [type(each).__name__ for each in bundles if not isinstance(each, ModelBundle)]
     if wrong or not bundles:
         raise BundleError(

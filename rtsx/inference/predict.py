@@ -5,12 +5,15 @@ from importlib.metadata import version
 
 import xarray as xr
 
+from rtsx.arguments import typed
 from rtsx.cube import as_cube, as_stored, geobox_of, lattice_origin, layer_names, validate_cube
 from rtsx.cube.georeference import with_pixel_centres
+from rtsx.errors import PlanError
 from rtsx.grid import lattice_offset
 from rtsx.inference.augment import Augmentation
 from rtsx.inference.choice import TileChoice, chosen_tiling
 from rtsx.inference.members import (
+    BundleGiven,
     check_runtime,
     check_turns,
     ensemble,
@@ -22,15 +25,15 @@ from rtsx.inference.plan import AnswerType, Merge
 from rtsx.inference.planes import predict_planes
 from rtsx.inference.planning import needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.prediction import prediction_dataset
-from rtsx.model import ModelBundle
 from rtsx.tiling import Blend
 
 __all__ = ["predict_cube"]
 
 
+@typed(PlanError, but=("cube", "bundle"))
 def predict_cube(
     cube: xr.Dataset | xr.DataArray,
-    bundle: ModelBundle | Sequence[ModelBundle],
+    bundle: BundleGiven | Sequence[BundleGiven],
     *,
     tile: TileChoice = "auto",
     overlap: TileChoice = "auto",
@@ -60,7 +63,7 @@ def predict_cube(
         `stackstac.stack` give, a DataArray with a dimension of bands included; see `as_cube`. Where dask lies behind a
         layer nothing is computed here; NumPy in, NumPy out.
     bundle
-        One bundle, or several with the same classes, whose answers are averaged.
+        One bundle, or several with the same classes, whose answers are averaged; a path is opened by `ModelBundle.open`.
     tile, overlap
         Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right answer:
         the tile that a fixed share of the machine's or worker's memory holds, the same whenever it is asked, and an
@@ -122,11 +125,11 @@ def predict_cube(
     LayerValuesWarning
         When blocks are computed: values are likely to be scaled in another way, or to hold undeclared nodata.
     """
-    bundles = ensemble(bundle)
     check_runtime(device=device, precision=precision, backend=backend, batch_size=batch_size, scales=scales)
     cube = as_cube(cube, layers=layers)
     validate_cube(cube)
     cube = with_pixel_centres(cube)
+    bundles = ensemble(bundle)
     needed = needed_layers(bundles, layer_names(cube))
     cube = as_stored(cube, needed)
     packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds

@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from os import PathLike
+from typing import Self
 
+from rtsx.arguments import typed
 from rtsx.errors import BundleError
 from rtsx.model.batchnorm import BatchNormMode, BatchStatisticsSource
 from rtsx.model.consistency import check_channels, check_temperature, check_tiles
@@ -18,9 +20,6 @@ from rtsx.model.metadata import Activation, Metadata, Reach
 from rtsx.model.network import Network, open_network
 from rtsx.model.opened_networks import OpenedNetworks
 from rtsx.model.source import NetworkSource
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = ["ModelBundle"]
 
@@ -158,7 +157,8 @@ class ModelBundle(BundleDoors):
             provenance=metadata.provenance,
         )
 
-    def save(self, path: "str | PathLike[str]", *, overwrite: bool = False) -> None:
+    @typed(BundleError)
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the bundle's folder: the weights, and a STAC Item with the MLM extension.
 
         A local folder appears whole or not at all. In an object store the metadata file is written last, and without it

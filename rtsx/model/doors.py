@@ -5,10 +5,13 @@ In a file of their own because what they take, and say about it, is as long as w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from os import PathLike
+from typing import Any, Self, TypeVar
 
 import torch
 
+from rtsx.arguments import typed
+from rtsx.errors import BundleError
 from rtsx.model.batchnorm import BatchNormMode
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Activation, Metadata
@@ -18,9 +21,6 @@ from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = ["UNSAID_STRIDE", "BundleDoors"]
 
@@ -39,9 +39,10 @@ class BundleDoors:
         raise NotImplementedError
 
     @classmethod
+    @typed(BundleError)
     def open(
         cls,
-        path: "str | PathLike[str]",
+        path: str | PathLike[str],
         *,
         layers: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
@@ -147,6 +148,7 @@ class BundleDoors:
         return cls._from_metadata(opened.metadata, source=opened.source)
 
     @classmethod
+    @typed(BundleError)
     def from_module(
         cls,
         module: torch.nn.Module,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsx.arguments import typed
 from rtsx.errors import BundleError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Packing:
     """True where the cube states the packing, False where 1 and 0 are only the fallback."""
 
 
+@typed(BundleError)
 @dataclass(frozen=True, kw_only=True)
 class InputLayer:
     """One input channel of a network: ``channel = clip(physical * scale + offset)``."""
@@ -65,6 +67,7 @@ class InputLayer:
             raise BundleError(f"Input layer {self.name!r} needs clip=(low, high) with low < high; got {self.clip}.")
 
     @classmethod
+    @typed(BundleError)
     def from_statistics(cls, name: str, *, mean: float, std: float) -> "InputLayer":
         """Scale to zero mean and unit deviation: ``(physical - mean) / std``.
 
@@ -78,6 +81,7 @@ class InputLayer:
         return cls(name=name, scale=1 / std, offset=-mean / std)
 
     @classmethod
+    @typed(BundleError)
     def from_range(cls, name: str, low: float, high: float, *, clip: bool, units: Units = "") -> "InputLayer":
         """Scale so that `low` becomes 0 and `high` 1; `clip` holds the channel within them.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from rtsx.arguments import typed
 from rtsx.errors import PlanError
 from rtsx.tiling.axis import TileAxis
 from rtsx.tiling.tile import Tile
@@ -30,6 +31,7 @@ class TileRange:
         return len(self.y) * len(self.x)
 
 
+@typed(PlanError)
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
     """Overlapping tiles of one raster.

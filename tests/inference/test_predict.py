@@ -277,6 +277,8 @@ def test_what_is_no_cube_or_no_bundle_is_refused() -> None:
         predict_cube(make_cube(), [Smooth()], **OPTIONS)
     with pytest.raises(BundleError, match=r"takes a ModelBundle or several; got none"):
         predict_cube(make_cube(), [], **OPTIONS)
+    with pytest.raises(BundleError, match=r"There is no model at no/bundle"):
+        predict_cube(make_cube(), Path("no/bundle"), **OPTIONS)
     other = make_bundle(classes=("lake",))
     with pytest.raises(BundleError, match=r"have to share classes and activation"):
         predict_cube(make_cube(), [make_bundle(), other], **OPTIONS)

@@ -1,0 +1,101 @@
+"""Arguments of the wrong type are refused by name at every public door."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import rtsx
+from rtsx.arguments import typed
+from rtsx.errors import GridError, RtsxError
+
+DOORS = [getattr(rtsx, name) for name in rtsx.__all__ if callable(getattr(rtsx, name))] + [
+    *(rtsx.ModelBundle.open, rtsx.ModelBundle.from_module, rtsx.Campaign.create, rtsx.Campaign.open),
+    *(rtsx.Grid.arctic, rtsx.Grid.from_geobox, rtsx.InputLayer.from_statistics, rtsx.InputLayer.from_range),
+]
+MADE_BY_OTHERS = {"Campaign", "Cell", "ModelBundle"}
+"""Classes that users do not make by hand."""
+WRONG = [None, object(), torch.nn.Identity(), torch.nn.Conv2d, np.zeros((2, 2)), len, {3: 4}, [object()]]
+
+
+@pytest.mark.parametrize(
+    "door", [door for door in DOORS if door.__name__ not in MADE_BY_OTHERS], ids=lambda door: door.__qualname__
+)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
+def test_what_no_door_takes_is_refused_by_name(door: Callable[..., Any], wrong: object) -> None:
+    first, *others = (one for one in inspect.signature(door).parameters.values())
+    needed = {one.name: "given" for one in others if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
+    with pytest.raises(RtsxError, match=r"takes `|got|JudgedScene|Scenes"):
+        door(**{first.name: wrong}, **needed)
+
+
+CUBE = xr.Dataset({"red": (("y", "x"), np.zeros((2, 2)))})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rtsx.write_footprints("f.gpkg", "g.gpkg"), r"`footprints` as geopandas\.GeoDataFrame; got the text 'f\.gpkg'\. Open it with"),
+        (lambda: rtsx.validate_labels(Path("l.gpkg")), r"the path 'l\.gpkg'\. Open it with .*rtsx\.read_labels\('l\.gpkg'\)"),
+        (lambda: rtsx.evaluate(Path("m.zarr"), "l.gpkg"), r"Open it with rtsx\.open_cube\('m\.zarr'\)"),
+        (lambda: rtsx.evaluate(CUBE, torch.nn.Identity()), r"`truth` as a path or .* got a torch\.Identity"),
+        (lambda: rtsx.Campaign.create("c.yaml"), r"Open it with rtsx\.load_campaign\('c\.yaml'\)"),
+        (lambda: rtsx.cross_validate("t.yaml", "o"), r"Open it with rtsx\.config\.load_training_recipe\('t\.yaml'\)"),
+        (lambda: rtsx.write_cube(CUBE, CUBE), r"`path` as a path; got a xarray\.Dataset"),
+        (lambda: rtsx.open_cube("s.tif", layers="red"), r"`layers` as a list of a text or None; got the text 'red'\. Write \['red'\]"),
+        (lambda: rtsx.open_cube("s.tif", (3, 4)), r"`cell` as .*Cell.* got tuple \(3, 4\)"),
+        (lambda: rtsx.extract_footprints(CUBE.red), r"to_dataset"),
+        (lambda: rtsx.track_footprints({2023: "f.gpkg"}), r"a mapping from a whole number to geopandas\.GeoDataFrame"),
+        (lambda: rtsx.Grid.arctic(resolution="3"), r"`resolution` as a number; got the text '3'\. See help\(rtsx\.Grid\.arctic\)"),
+    ],
+)  # fmt: skip
+def test_the_message_says_what_opens_it(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(RtsxError, match=message):
+        call()
+
+
+def test_arrays_of_numpy_and_its_numbers_are_taken() -> None:
+    assert rtsx.TilePlan(shape=np.array([64, 64]), tile=np.int64(32), overlap=8, trim=0, stride=1).tile == 32
+    assert rtsx.Grid(crs="EPSG:3413", resolution=np.float32(3)).resolution == 3
+    module = torch.nn.Conv2d(2, 1, 1)
+    options = {"tile": 32, "overlap": 8, "stride": 1, "std": (1, 2)}
+    rtsx.ModelBundle.from_module(module, layers=np.array(["red", "nir"]), mean=np.array([0.5, 1]), **options)
+
+
+def test_annotations_are_read_as_users_read_them() -> None:
+    @typed(GridError, but=("free",))
+    def door(
+        shape: tuple[int, int],
+        names: Sequence[str] | Literal["all"] = (),
+        *,
+        by: Mapping[str, float] | None = None,
+        free: int = 0,
+        unknown: "Unheard" = None,  # type: ignore[name-defined]  # noqa: F821 - as one that is imported for types only
+        steps: Iterable[int] = (),
+        call: Callable[[], int] | None = None,
+        **rest: int,
+    ) -> tuple[int, ...]:
+        """Give the shape back."""
+        return shape
+
+    assert door((1, 2)) == (1, 2)
+    assert door([1, 2], ["red"], by={"a": 1}, free="x", unknown=3, steps=iter([1]), call=len, more="y") == [1, 2]
+    for args, options in (
+        (((1, 2, 3),), {}),
+        (((1, 2.5),), {}),
+        (("12",), {}),
+        (((1, 2), ["red", 3]), {}),
+        (((1, 2),), {"by": {"a": "b"}}),
+        (((1, 2),), {"by": [1]}),
+        (((1, 2),), {"steps": "123"}),
+        (((1, 2),), {"call": 3}),
+    ):
+        with pytest.raises(GridError, match=r"door takes `\w+` as .*; got .*\."):
+            door(*args, **options)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        door()
