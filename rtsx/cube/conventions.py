@@ -81,8 +81,15 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
     layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
     require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
     _refuse_doubled_axes(cube)
+    nested = [name for name, index in cube.indexes.items() if isinstance(index, pd.MultiIndex) and name in cube.dims]
+    if nested:
+        raise CubeError(
+            f"Coordinate {nested[0]!r} is a MultiIndex. Take it apart with cube.reset_index({nested[0]!r})."
+        )
     cube = _with_plain_coordinates(_with_crs(cube))
-    changed = {name: with_packing(layer) for name, layer in cube.data_vars.items() if _is_layer(layer)}
+    changed = {
+        name: with_packing(_without_empty_chunks(layer)) for name, layer in cube.data_vars.items() if _is_layer(layer)
+    }
     different = {name: layer for name, layer in changed.items() if layer is not cube.data_vars[name]}
     return _with_plain_attrs(cube.assign(different) if different else cube)
 
@@ -132,6 +139,14 @@ def _stored_numbers(values: NDArray[Any], *, scale: float, offset: float, is_who
         stored = np.where(np.abs(stored - whole) < _SNAP, whole, stored)
     numbers: NDArray[np.float32] = stored.astype(np.float32)
     return numbers
+
+
+def _without_empty_chunks(layer: xr.DataArray) -> xr.DataArray:
+    """The layer without chunks of no pixel, which selecting and concatenating leave behind."""
+    sizes = layer.chunksizes
+    if not any(0 in lengths for lengths in sizes.values()):
+        return layer
+    return layer.chunk({dim: tuple(filter(None, lengths)) or lengths for dim, lengths in sizes.items()})
 
 
 def _is_layer(layer: xr.DataArray) -> bool:

@@ -10,7 +10,7 @@ from rtsx.cube.georeference import geobox_of, is_regular
 from rtsx.cube.packing import packing
 from rtsx.errors import CubeError
 
-__all__ = ["class_names", "layer_names", "validate_cube", "validate_georeference"]
+__all__ = ["class_names", "layer_names", "require_numbers", "validate_cube", "validate_georeference"]
 
 
 def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
@@ -55,6 +55,12 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
         raise CubeError(f"A cube needs at least one layer on (y, x); this one has variables {list(cube.data_vars)}.")
     for name in names:
         _validate_layer(cube[name])
+    if "time" in cube.dims and not cube.sizes["time"]:
+        raise CubeError("The cube has no time: its dimension 'time' has length 0. Look at what selected the times.")
+    if "time" in cube.dims and "time" in cube.coords and cube["time"].isnull().any():
+        raise CubeError(
+            "Some times of the cube are missing (NaT). Leave them out, with cube.isel(time=cube.time.notnull().values), or set them."
+        )
     if "valid" in cube:
         valid = cube["valid"]
         if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
@@ -78,6 +84,11 @@ def validate_georeference(cube: xr.Dataset) -> None:
         raise CubeError(f"A cube has to be north-up; this one is rotated ({affine.b}, {affine.d}). Warp it first.")
     for name, step, direction in (("y", affine.e, -1), ("x", affine.a, 1)):
         axis = cube[name].values
+        if axis.dtype.kind not in "iuf":
+            raise CubeError(
+                f"Coordinate {name!r} has to be numbers; got {axis.dtype}. Make it so with "
+                f"cube.assign_coords({name}=cube.{name}.astype(float))."
+            )
         if step * direction <= 0:
             raise CubeError(
                 f"Coordinate {name!r} has to {'rise' if direction > 0 else 'fall'}; it goes from {axis[0]} to {axis[-1]}. "
@@ -92,14 +103,28 @@ def validate_georeference(cube: xr.Dataset) -> None:
         raise CubeError(f"The attribute lattice_origin has to be two numbers [x, y] in CRS units; got {origin!r}.")
 
 
+def require_numbers(layer: xr.DataArray) -> None:
+    """Raise unless a layer holds numbers that networks and stores know.
+
+    Raises
+    ------
+    CubeError
+        It holds text, objects, times, complex or extended numbers.
+    """
+    if layer.dtype.kind not in "uifb" or layer.dtype.itemsize > 8:
+        raise CubeError(
+            f"Layer {layer.name!r} has to be numeric, of 64 bits at most; got {layer.dtype}. Convert it with "
+            f"cube[{layer.name!r}].astype('float32'), or leave it out with cube.drop_vars({layer.name!r})."
+        )
+
+
 def _validate_layer(layer: xr.DataArray) -> None:
     if layer.dims not in (("y", "x"), ("time", "y", "x")):
         raise CubeError(
             f"Layer {layer.name!r} has to be on (y, x) or (time, y, x); got {layer.dims}. "
             "Split other dimensions into layers with cube[name].to_dataset(dimension), or transpose."
         )
-    if layer.dtype.kind not in "uifb":
-        raise CubeError(f"Layer {layer.name!r} has to be numeric; got {layer.dtype}.")
+    require_numbers(layer)
     try:
         scale = packing(layer)["scale_factor"]
     except (TypeError, ValueError) as error:

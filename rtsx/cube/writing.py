@@ -14,7 +14,7 @@ from rtsx.cube.destination import staged_store
 from rtsx.cube.georeference import geobox_of, with_pixel_centres
 from rtsx.cube.levels import level_below, levels_of, root_attrs, write_level
 from rtsx.cube.storage import StoragePlan, plan_storage
-from rtsx.cube.validation import layer_names, validate_georeference
+from rtsx.cube.validation import layer_names, require_numbers, validate_georeference
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
 
@@ -70,6 +70,8 @@ def write_cube(
     """
     cube = as_cube(cube)
     validate_georeference(cube)
+    for name in layer_names(cube):
+        require_numbers(cube[name])
     if not layer_names(cube) and "valid" not in cube:
         raise CubeError(f"There is nothing on (y, x) to write in {list(cube.data_vars)}.")
     target = str(path)

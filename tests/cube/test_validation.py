@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -42,7 +43,24 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
     (lambda cube: cube.drop_vars(["probability", "binary", "dem", "red"]), "at least one layer"),
     (lambda cube: cube.expand_dims(band=2), r"has to be on \(y, x\) or \(time, y, x\).*to_dataset"),
     (lambda cube: cube.transpose("x", "y"), "or transpose"),
-    (lambda cube: cube.assign(red=cube["red"].astype(complex)), "'red' has to be numeric; got complex128"),
+    (
+        lambda cube: cube.assign(red=cube["red"].astype(complex)),
+        "'red' has to be numeric, of 64 bits at most; got complex128",
+    ),
+    (lambda cube: cube.assign(red=cube["red"].astype(np.longdouble)), r"of 64 bits at most; got float128.*astype"),
+    (lambda cube: cube.assign(red=cube["red"].astype(str)), r"'red' has to be numeric.*got <U\d+.*drop_vars"),
+    (lambda cube: cube.assign_coords(x=cube["x"].astype(str)), r"'x' has to be numbers; got <U\d+.*astype\(float\)"),
+    (lambda cube: cube.isel(x=slice(0, 0)), "no pixel along 'x'"),
+    (lambda cube: cube.expand_dims(time=2).isel(time=[]), "The cube has no time"),
+    (lambda cube: cube.expand_dims(time=np.array(["NaT"], "M8[ns]")), r"NaT.*cube\.time\.notnull"),
+    (
+        lambda cube: cube.expand_dims(time=2).assign_coords(
+            xr.Coordinates.from_pandas_multiindex(
+                pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", "k"]), "time"
+            )
+        ),
+        r"'time' is a MultiIndex.*reset_index",
+    ),
     (lambda cube: cube.assign(valid=cube["valid"].astype(np.uint8)), "`valid` has to be boolean"),
     (lambda cube: cube.assign_attrs(lattice_origin=[1.0]), "two numbers"),
     (lambda cube: cube.assign_attrs(lattice_origin=[1.0, np.nan]), "two numbers"),

@@ -1,9 +1,11 @@
 """The public door: what it returns, and what it refuses before anything is read."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -13,7 +15,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from rtsx import ModelBundle, predict_cube
+from rtsx import ModelBundle, open_cube, predict_cube, write_cube
 from rtsx.cube import add_ndvi
 from rtsx.errors import BundleError, CubeError, LayerValuesWarning, MemoryPlanError, PixelSizeWarning, PlanError
 from rtsx.model import InputLayer
@@ -302,6 +304,32 @@ def test_the_tile_does_not_depend_on_what_is_free(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory._replace(available=2**20))
     with pytest.raises(MemoryPlanError, match=r"a worker has 0\.0 GiB"):
         predict_cube(cube.chunk(y=500), bundle)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda red: np.asfortranarray(red),
+        lambda red: red.astype(">u2"),
+        lambda red: red.astype(">f4"),
+        lambda red: red[::-1].copy()[::-1],
+        lambda red: red.astype(np.float64),
+        lambda red: red.astype(np.int64),
+        lambda red: red.astype(np.uint64),
+        lambda red: da.from_array(red, chunks=((20, 0, 40), (80,))),
+        lambda red: da.from_array(red.astype(">u2"), chunks=(25, 33)),
+        lambda red: np.lib.stride_tricks.as_strided(red, writeable=False),
+    ],
+    ids=["fortran", "big-endian", "big-endian float", "reversed", "float64", "int64", "uint64", "empty chunk", "lazy", "read-only"],
+)  # fmt: skip
+def test_how_pixels_lie_in_memory_changes_nothing(stored: Callable[[np.ndarray], object], tmp_path: Path) -> None:
+    cube, bundle = make_cube(), make_bundle()
+    expected = predict_cube(cube, bundle, **OPTIONS)
+    other = cube.assign(red=cube["red"].copy(data=stored(cube["red"].values)))
+    found = predict_cube(other, bundle, **OPTIONS).compute()
+    np.testing.assert_array_equal(found["probability"], expected["probability"])
+    write_cube(other, tmp_path / "cube.zarr")
+    np.testing.assert_array_equal(open_cube(tmp_path / "cube.zarr")["red"], cube["red"])
 
 
 def test_auto_uses_the_stored_reach() -> None:
