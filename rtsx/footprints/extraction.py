@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from rtsx.arguments import typed
 from rtsx.cube import open_cube
 from rtsx.errors import FootprintError
 from rtsx.footprints.dask import outline_maps
@@ -26,7 +25,6 @@ from rtsx.footprints.water import covered_fraction, water_on
 __all__ = ["extract_footprints"]
 
 
-@typed(FootprintError)
 def extract_footprints(
     pred: xr.Dataset | str | PathLike[str],
     *,
@@ -114,6 +112,11 @@ def extract_footprints(
     """
     if isinstance(pred, str | PathLike):
         pred = open_cube(pred)
+    if not isinstance(pred, xr.Dataset):
+        raise FootprintError(
+            f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "
+            "open one with rtsx.open_cube(path)."
+        )
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     placement = Placement.of(pred)
     margins = _margins(halo, placement, edge_distance=edge_distance)

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 from pyproj import CRS
 
-from rtsx.arguments import typed
 from rtsx.errors import FootprintError
 
 __all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "arranged", "check_geometry", "conform", "validate_footprints"]
@@ -69,7 +68,6 @@ def arranged(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return footprints[[*known, *further, geometry]]
 
 
-@typed(FootprintError)
 def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
     """Check that a table is one of footprints.
 

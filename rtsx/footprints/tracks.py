@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rtsx.arguments import typed
 from rtsx.errors import FootprintError
 from rtsx.footprints.lineage import Lineage, trace_lineage
 from rtsx.footprints.links import Links, link_outlines
@@ -33,7 +32,6 @@ TRACK_COLUMNS = {
 """Columns that every table of tracks has, in order, and their pandas dtypes; further ones follow, `geometry` last."""
 
 
-@typed(FootprintError)
 def track_footprints(
     yearly: Mapping[int, geopandas.GeoDataFrame], *, min_overlap: float = 0.2, max_gap: int = 1
 ) -> geopandas.GeoDataFrame:

@@ -5,7 +5,6 @@ from pathlib import Path
 import geopandas
 import shapely
 
-from rtsx.arguments import typed
 from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.schema import COLUMNS, conform, validate_footprints
 from rtsx.footprints.tracks import check_tracks
@@ -16,7 +15,6 @@ from rtsx.storage import local_path
 __all__ = ["as_written", "read_footprints", "write_footprints", "write_tracks"]
 
 
-@typed(FootprintError)
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write footprints to one file, complete or not at all.
 
@@ -50,7 +48,6 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     return write_table(footprints, target, overwrite=overwrite, what="footprints")
 
 
-@typed(FootprintError)
 def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write tracks to one file, complete or not at all.
 
@@ -83,7 +80,6 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     return write_table(tracks, target, overwrite=overwrite, what="tracks")
 
 
-@typed(FootprintError)
 def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
     """Read footprints that `write_footprints` wrote, with the columns and dtypes they had.
 

@@ -31,7 +31,7 @@ _MOST_SAMPLED = 2000
 """Vertices at which that is looked at."""
 
 
-@typed(GridError)
+@typed(GridError, but=("cell_size",))
 @dataclass(frozen=True)
 class Grid:
     """A pixel lattice in one CRS, cut into square cells with addresses ``(iy, ix)``.

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pyproj import CRS
 
-from rtsx.arguments import typed
 from rtsx.errors import LabelError
 from rtsx.labels.dates import read_days
 from rtsx.labels.duplicates import duplicates
@@ -36,7 +35,6 @@ class Inventory:
     """Every row that is not in `labels` as it came."""
 
 
-@typed(LabelError)
 def standardise_labels(
     source: LabelInput | Sequence[LabelInput],
     *,

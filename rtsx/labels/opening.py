@@ -6,7 +6,6 @@ from typing import Any
 
 import geopandas
 
-from rtsx.arguments import typed
 from rtsx.errors import LabelError
 from rtsx.labels.inventory import standardise_labels
 from rtsx.labels.reading import LabelInput, read_table
@@ -15,7 +14,6 @@ from rtsx.labels.schema import LABEL_COLUMNS, conform, validate_labels
 __all__ = ["read_labels"]
 
 
-@typed(LabelError)
 def read_labels(
     source: LabelInput,
     *,

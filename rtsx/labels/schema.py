@@ -9,7 +9,6 @@ import pandas as pd
 import shapely
 from pyproj import CRS
 
-from rtsx.arguments import typed
 from rtsx.errors import LabelError
 
 __all__ = ["EARLIEST", "LABEL_COLUMNS", "conform", "validate_labels"]
@@ -54,7 +53,6 @@ def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopanda
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
 
 
-@typed(LabelError)
 def validate_labels(labels: geopandas.GeoDataFrame) -> None:
     """Check that a table is one of labels, as `standardise_labels` makes them.
 

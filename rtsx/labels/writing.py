@@ -4,7 +4,6 @@ from pathlib import Path
 
 import geopandas
 
-from rtsx.arguments import typed
 from rtsx.errors import LabelError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.labels.table_file import format_hint, write_table
@@ -13,7 +12,6 @@ from rtsx.storage import local_path
 __all__ = ["write_labels"]
 
 
-@typed(LabelError)
 def write_labels(labels: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write labels to one file, complete or not at all.
 
