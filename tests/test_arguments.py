@@ -19,7 +19,7 @@ DOORS = [getattr(rtsx, name) for name in rtsx.__all__ if callable(getattr(rtsx, 
     *(rtsx.Grid.arctic, rtsx.Grid.from_geobox, rtsx.InputLayer.from_statistics, rtsx.InputLayer.from_range),
 ]
 MADE_BY_OTHERS = {"Campaign", "Cell", "ModelBundle", "show_progress"}
-"""Classes that users do not make by hand, and a context of one flag."""
+"""Classes that users do not make by hand, and a context whose label is only shown."""
 DOORS = [
     door for door in DOORS if not door.__module__.startswith(("rtsx.footprints", "rtsx.labels"))
 ]  # with messages of their own
