@@ -84,7 +84,8 @@ def test_every_option_reaches_the_prediction(rtsx_command: Command, scene: Scene
 def test_freed_memory_is_kept_before_the_image_is_opened(
     rtsx_command: Command, bundle: Path, out: Path, kept_memory: list[str]
 ) -> None:
-    refuse(rtsx_command("predict", out.with_name("none.tif"), "-m", bundle, "--out", out), out, "none.tif")
+    (broken := out.parent.parent / "none.tif").write_bytes(b"no raster")
+    refuse(rtsx_command("predict", broken, "-m", bundle, "--out", out), out, "none.tif")
     assert kept_memory == ["kept"]
 
 
