@@ -141,8 +141,12 @@ def import_model(
         Literal["eval", "batch"] | None, typer.Option(help="batch reproduces DARTS v1; eval is right.")
     ] = None,
     name: Annotated[str | None, typer.Option("--id", help="Name of the model; the file's if left out.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="For a bare state dict: such as UnetPlusPlus.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="For a bare state dict: such as resnet34.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="For a checkpoint that does not say it: such as Unet.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="For a checkpoint that does not say it: such as resnet34.")
+    ] = None,
     trust: options.TrustOption = False,
     overwrite: options.OverwriteOption = False,
 ) -> None:

@@ -139,10 +139,8 @@ class CampaignConfig(Strict):
             One cannot be read.
         """
         from rtsx.model import ModelBundle  # here, because it loads torch
-        from rtsx.synthetic import demo_bundle_path
 
-        paths = (demo_bundle_path() if path == DEMO else path for path in self.model)
-        return tuple(ModelBundle.open(path, trust=self.trust) for path in paths)
+        return tuple(ModelBundle.open(path, trust=self.trust) for path in self.model)
 
     def recipe(self) -> CampaignRecipe:
         """The recipe of this config; reads bundles and the files of regions, and asks no source.

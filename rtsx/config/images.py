@@ -205,7 +205,7 @@ def _as_assets(given: object) -> object:
     """``files: x.tif`` and ``files: {image: x.tif}`` as the model has them."""
     if isinstance(given, str | list | tuple):
         given = {"image": given}
-    if isinstance(given, Mapping) and set(given) != {"assets"}:
+    if isinstance(given, Mapping) and not {"assets"} <= set(given) <= {"assets", "sensor"}:
         given = {"assets": dict(given)}
     return given
 
@@ -215,15 +215,17 @@ class FilesConfig(Strict):
 
     assets: dict[str, Annotated[tuple[FilePath, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]]
     """Paths, URLs or patterns by asset, the image itself first; the n-th files of each belong together."""
+    sensor: str | None = None
+    """Product that names the bands of the image; the source's `sensor` where that says no number of bands."""
 
     def source(self) -> FileImages:
         """The image source."""
-        return FileImages(assets=self.assets)
+        return FileImages(assets=self.assets, sensor=self.sensor)
 
     @classmethod
     def from_source(cls, files: FileImages) -> Self:
         """The config of files."""
-        return cls(assets=dict(files.assets))
+        return cls(assets=dict(files.assets), sensor=files.sensor)
 
 
 Catalog = Annotated[CatalogConfig, BeforeValidator(_as_path, json_schema_input_type=CatalogConfig | str)]

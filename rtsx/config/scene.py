@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import xarray as xr
@@ -15,7 +15,7 @@ from rtsx.config.strict import FilePath, Names, Strict
 from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
 from rtsx.labels import Truth
 from rtsx.labels.reading import without_layer
-from rtsx.storage import is_url
+from rtsx.storage import file_name, is_url
 
 __all__ = ["SceneConfig", "Scenes", "expanded", "opened"]
 
@@ -214,7 +214,7 @@ def _at_time(cube: xr.Dataset, time: str | None) -> xr.Dataset:
 
 
 def _stem(path: str) -> str:
-    name = PurePosixPath(path.rstrip("/")).name
+    name = file_name(path)
     return name.split(".")[0] or name
 
 

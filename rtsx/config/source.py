@@ -27,7 +27,7 @@ from rtsx.cube.sensor import SENSORS, sensor_named
 from rtsx.cube.source import ImageSource
 from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
 from rtsx.cube.terrain import terrain_named
-from rtsx.errors import ConfigError
+from rtsx.errors import ConfigError, CubeError
 
 __all__ = ["SensorConfig", "SourceConfig"]
 
@@ -49,19 +49,26 @@ class SensorConfig(Strict):
             sensor.names(self.bands)
         return self
 
-    def layers(self) -> tuple[str, ...]:
-        """All layers of the product's files.
+    def layers(self, files: FilesConfig | None) -> tuple[str, ...]:
+        """All layers of the product's files; reads the header of the first one where there are several kinds.
 
         Raises
         ------
         ConfigError
-            It has several kinds of files, and the number of bands is not given.
+            It has several kinds of files, and neither the number of bands is given nor a file that says it.
         """
         sensor = sensor_named(self.name)
         if self.bands is None and len(sensor.bands) > 1:
+            problem = ""
+            try:
+                if files is not None:
+                    return files.source().layer_names()
+            except CubeError as error:
+                problem = f". The first file does not say how many: {str(error).rstrip('.')}"
             counts = " or ".join(str(len(names)) for names in sensor.bands)
             raise ConfigError(
                 f"{self.name} files have {counts} bands. Name the layers, or say sensor: {{name: {self.name}, bands: ...}}"
+                f"{problem}"
             )
         return sensor.bands[0] if self.bands is None else sensor.names(self.bands)
 
@@ -152,9 +159,12 @@ class SourceConfig(Strict):
         ConfigError
             Something is said nowhere.
         """
+        files = self.files
+        if files is not None and files.sensor is None and self.sensor is not None and self.sensor.bands is None:
+            files = files.changed(sensor=self.sensor.name)
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
-            names = dict.fromkeys(("dem",) if self.sensor is None else self.sensor.layers(), LayerConfig())
+            names = dict.fromkeys(("dem",) if self.sensor is None else self.sensor.layers(files), LayerConfig())
         quality = self.quality
         if quality is not None and quality.rule is None:
             if preset is None:
@@ -163,6 +173,7 @@ class SourceConfig(Strict):
         if quality is not None:
             quality = quality.changed(name=quality.name or quality.asset or "quality")
         return self.changed(
+            files=files,
             layers={name: self._resolved_layer(name, layer, preset) for name, layer in names.items()},
             quality=quality,
             # Elevation has no season, and what its items say of time is when its images were taken.

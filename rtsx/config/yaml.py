@@ -14,7 +14,7 @@ from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
 from rtsx.parsing import LimitedLoader, error_place
 from rtsx.redaction import is_secret_name, redacted, withhold
-from rtsx.storage import local_path
+from rtsx.storage import file_problem, local_path
 
 __all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
 
@@ -52,10 +52,11 @@ def read_yaml(path: str | PathLike[str], *, environment: Mapping[str, str] = os.
         There is no file, or it is no YAML; the line is named.
     """
     path = local_path(path)
+    problem = file_problem(path)
+    if problem is not None:
+        raise ConfigError(f"{path} cannot be opened: {problem}")
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} cannot be opened: there is no such file. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. A config is a YAML file in UTF-8.") from error
     return parse_yaml(text, name=str(path), environment=environment)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from glob import glob
 from os.path import lexists
@@ -15,6 +15,8 @@ from rtsx.cube.georeference import geobox_of
 from rtsx.cube.image import AssetBands, Image, Wanted, settled_by
 from rtsx.cube.packing import missing_values, packing
 from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.selection import sensor_names
+from rtsx.cube.sensor import sensor_named
 from rtsx.cube.source import ImageSource, Period
 from rtsx.cube.stores import open_store, read_metadata
 from rtsx.errors import CubeError
@@ -40,6 +42,8 @@ class FileImages:
     assets: Mapping[str, tuple[str, ...]]
     """Paths, URLs or glob patterns by what they are; the first entry is the image itself. The files of an asset are
     sorted by name, and the n-th of each belong together."""
+    sensor: str | None = None
+    """Name of the product that says what the bands of the images are; None: the files describe them."""
 
     def __post_init__(self) -> None:
         """Refuse no files at all, and make the paths mean the same in every working folder."""
@@ -76,12 +80,34 @@ class FileImages:
             if period is not None and time is not None and time not in period:
                 continue
             headers = {asset: read_header(path) for asset, path in zip(files, paths, strict=True)}
-            main = next(iter(headers.values()))
+            first, main = next(iter(headers.items()))
+            if any(not one.bands and one.asset in (None, first) for one in wanted):
+                headers[first] = self._named(main)
             footprint = lonlat_polygon(main.geobox.extent.geom, str(main.geobox.crs))
             if footprint.intersects(area):
                 bands = {one.name: _asset_bands(headers, one) for one in wanted}
                 found.append(Image(id=name, bands=bands, time=time, footprint=footprint))
         return tuple(found)
+
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the bands of the first image; reads its header.
+
+        Raises
+        ------
+        CubeError
+            It cannot be read, or a band has no name.
+        """
+        header = self._named(read_header(_expanded(next(iter(self.assets.values())))[0]))
+        names = [header.descriptions[band - 1] for band in header.data_bands]
+        if not all(names):
+            raise CubeError(f"{header.path} has bands without a name: {names}. Name the layers.")
+        return tuple(name for name in names if name)
+
+    def _named(self, header: RasterHeader) -> RasterHeader:
+        """The header with its bands named by the sensor."""
+        if self.sensor is None:
+            return header
+        return replace(header, descriptions=sensor_names(header, sensor_named(self.sensor)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """`open_cube`: the door to every source."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.diagnosis import RASTER_SUFFIXES
 from rtsx.cube.masks import apply_mask
 from rtsx.cube.rasters import RasterSource, open_rasters
 from rtsx.cube.recipe import CubeRecipe
@@ -16,13 +18,15 @@ from rtsx.cube.region import recipe_geobox
 from rtsx.cube.sensor import Sensor, sensor_named
 from rtsx.cube.stores import open_store
 from rtsx.cube.validation import validate_cube, validate_georeference
+from rtsx.cube.zarr import is_zipped
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage import is_url, local_path, without_query
+from rtsx.storage import file_name, is_url, local_path
 
 __all__ = ["is_store", "open_cube"]
 
-_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"})
+_GDAL_NAME = re.compile(r"/vsi|\w\w+:(?!//|:)")
+"""How names begin that only GDAL knows, such as ``NETCDF:"a.nc":red``."""
 
 
 def open_cube(
@@ -112,8 +116,10 @@ def open_cube(
 
 def is_store(path: str) -> bool:
     """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
-    suffix = Path(without_query(path).rstrip("/")).suffix.lower()
+    suffix = Path(file_name(path)).suffix.lower()
     if is_url(path):
-        return suffix not in _RASTER_SUFFIXES
+        return suffix not in RASTER_SUFFIXES
     local = local_path(path)
-    return local.is_dir() or (not local.is_file() and suffix not in _RASTER_SUFFIXES and not path.startswith("/vsi"))
+    if local.is_file():
+        return is_zipped(local)
+    return local.is_dir() or (suffix not in RASTER_SUFFIXES and not _GDAL_NAME.match(path))

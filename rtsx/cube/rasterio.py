@@ -1,6 +1,7 @@
 """Raster files: what their header says, and windowed reads. The only place that opens them for reading."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from rtsx.cube.diagnosis import causes, gdal_problem, georeferencing
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
 from rtsx.storage import absolute, leads_to_server, without_query
@@ -50,6 +52,13 @@ _REMOTE = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(?!(file|zip|tar|gzip):)[a-z0-9+]+://"
 )
 """Paths that lead to a server, as rasterio and GDAL write them."""
+
+_FAILED: set[str] = set()
+"""Paths whose last opening or reading failed. GDAL remembers of a server's file that it is not there, would say so for ever
+without asking again, and would not say why."""
+
+_VARIABLE = re.compile(r"(NETCDF|HDF5|ZARR):(\"[^\"]*\"|[^\":]*):(?P<name>.+)", re.IGNORECASE)
+"""How GDAL names one variable of a file."""
 
 _NOT_ALLOWED = re.compile(
     r"HTTP (response|error) code ?: ?40[13]|AWS(AccessDenied|InvalidCredentials|SignatureDoesNotMatch)|Access ?Denied"
@@ -120,22 +129,20 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
     name = absolute(path)  # because pixels are read later, from another folder perhaps
     try:
         with _opened(name) as file:
+            if file.count == 0 and file.subdatasets:
+                tags = file.tags(ns="SUBDATASETS")  # as GDAL spells them, with quotes
+                raise _several(name, [value for key, value in tags.items() if key.endswith("_NAME")])
             if file.crs is None or file.transform.is_identity:
-                raise _nowhere(name, f"CRS {file.crs}, transform {tuple(file.transform)[:6]}")
+                raise _nowhere(name, file)
             header = _header_of(file, name)
             require_ground(header.geobox.crs, name, cure="gdal_edit.py -a_srs EPSG:...")
             return header
     except NotGeoreferencedWarning as warning:
         # An error only where the caller made it one. Filtering it here would change the filters of all threads for good,
         # so that elsewhere it is shown beside the error above.
-        raise _nowhere(name, "it has no transform") from warning
+        raise _nowhere(name, None) from warning
     except RasterioError as error:
-        _refuse_if_not_allowed(name, error)
-        hint = "" if "://" in name or Path(name).exists() or name.startswith("/vsi") else " There is no such file."
-        raise CubeError(
-            f"{name} cannot be opened as a raster: {error}.{hint} Check the path, and the file with gdalinfo; "
-            "a truncated download has to be fetched again."
-        ) from error
+        raise CubeError(f"{name} cannot be opened as a raster: {gdal_problem(name, error)}") from error
 
 
 def require_raster(path: str | PathLike[str]) -> None:
@@ -151,7 +158,7 @@ def require_raster(path: str | PathLike[str]) -> None:
             with _opened(str(path)) as file:
                 file.read(window=Window(file.width - 1, file.height - 1, 1, 1))
         except RasterioError as error:
-            raise CubeError(f"{path} is no whole raster: {error}. Fetch it again.") from error
+            raise CubeError(f"{path} is no whole raster: {gdal_problem(str(path), error)}") from error
 
 
 def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
@@ -166,11 +173,7 @@ def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
         with _opened(path, overview_level=overview) as file:
             return file.height, file.width
     except RasterioError as error:
-        _refuse_if_not_allowed(path, error)
-        raise CubeError(
-            f"Overview {overview} of {path} cannot be opened: {error}. The file was changed while it was open, or is "
-            "damaged; check it with gdalinfo."
-        ) from error
+        raise CubeError(f"Overview {overview} of {path} cannot be opened: {gdal_problem(path, error)}") from error
 
 
 def read_window(
@@ -245,12 +248,11 @@ def _tried(
             with _opened(path, **options) as file:
                 return read(file, Window.from_slices(rows, columns))
         except RasterioError as failure:
-            _refuse_if_not_allowed(path, failure)
             error = failure
+    assert error is not None  # there is at least one attempt
     raise CubeError(
         f"{path} cannot be read in rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop} "
-        f"(tried {_READ_ATTEMPTS} times): {error}. The file is truncated or damaged, or was changed while it was open; "
-        "fetch it again, or check it with gdalinfo -checksum."
+        f"(tried {_READ_ATTEMPTS} times): {gdal_problem(path, error)}"
     ) from error
 
 
@@ -261,12 +263,20 @@ def _opened(path: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     Raises
     ------
     CubeError
-        It lies on a server and is made of files that do not.
+        It lies on a server and is made of files that do not; or the server wants other credentials, as asking again is of no use.
     """
-    with rasterio.Env(**_options(path)), rasterio.open(path, **options) as file:
-        if _REMOTE.search(path):
-            _refuse_local_sources(file, path)
-        yield file
+    # As a browser does with an address; GDAL refuses it.
+    name = path.replace(" ", "%20") if path.startswith(("http://", "https://")) else path
+    try:
+        with rasterio.Env(**_options(path)), rasterio.open(name, **options) as file:
+            if _REMOTE.search(path):
+                _refuse_local_sources(file, path)
+            yield file
+    except RasterioError as error:
+        _FAILED.add(path)
+        _refuse_if_not_allowed(path, error)
+        raise
+    _FAILED.discard(path)
 
 
 def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
@@ -307,7 +317,7 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
         geobox=_geobox_of(file),
         dtypes=tuple(file.dtypes),
         nodata=_nodata_of(file),
-        descriptions=tuple((text or "").strip() or None for text in file.descriptions),
+        descriptions=_descriptions_of(file, path),
         scales=tuple(file.scales),
         offsets=tuple(file.offsets),
         units=tuple(unit or None for unit in file.units),
@@ -317,6 +327,13 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
         masked=_masked_bands(file),
         alpha=_alpha_of(file),
     )
+
+
+def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | None, ...]:
+    """Names of bands; the only band of a variable of NetCDF or HDF5 is called like that."""
+    told = tuple((text or "").strip() or None for text in file.descriptions)
+    variable = _VARIABLE.fullmatch(path)
+    return (re.split(r"[/:]", variable["name"])[-1] or None,) if told == (None,) and variable else told
 
 
 def _alpha_of(file: rasterio.DatasetReader) -> int | None:
@@ -353,7 +370,8 @@ def _options(path: str) -> dict[str, str]:
     options = _HTTP_OPTIONS | (_REMOTE_OPTIONS if is_remote else {})
     # Those already set alike are set again, because they may be another thread's that is about to take them back.
     kept = {name: value for name, value in options.items() if get_gdal_config(name, normalize=False) in (None, value)}
-    return kept if is_remote else kept | _LOCAL_OPTIONS
+    again = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if path in _FAILED else {}
+    return kept | again if is_remote else kept | again | _LOCAL_OPTIONS
 
 
 def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
@@ -364,21 +382,54 @@ def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
     CubeError
         The server does not allow it.
     """
-    told: BaseException | None = error
-    while told is not None:
-        if _NOT_ALLOWED.search(f"{type(told).__name__}: {told}"):
-            raise CubeError(
-                f"{path} is not allowed to be read: {told}. Give credentials: GDAL_HTTP_HEADERS, such as "
-                "'Authorization: Bearer ...', for a plain server; AWS_* variables for s3://; a signing hook for the hrefs of "
-                "a catalog, and find the images again where its tokens have run out."
-            ) from error
-        told = told.__cause__ or told.__context__
+    told = next((one for one in causes(error) if _NOT_ALLOWED.search(f"{type(one).__name__}: {one}")), None)
+    if told is not None:
+        raise CubeError(
+            f"{path} is not allowed to be read: {told}. Give credentials: GDAL_HTTP_HEADERS, such as "
+            "'Authorization: Bearer ...', for a plain server; AWS_* variables for s3://, AWS_NO_SIGN_REQUEST=YES where it is public; a signing hook for the hrefs of "
+            "a catalog, and find the images again where its tokens have run out."
+        ) from error
 
 
-def _nowhere(path: str, what: str) -> CubeError:
+def _several(path: str, names: Sequence[str]) -> CubeError:
+    """The refusal of a file that only holds others, as NetCDF, HDF5 and products of Sentinel-2 may."""
     return CubeError(
-        f"{path} does not say where it lies: {what}. Georeference it, e.g. with gdal_translate -a_srs EPSG:... -a_ullr ..."
+        f"{path} holds {len(names)} rasters and none of its own. Give those that are meant instead of the file, by these names "
+        f"in single quotes: {', '.join(map(shlex.quote, names))}. In Python, xarray.open_dataset opens NetCDF with all variables."
     )
+
+
+def _nowhere(path: str, file: rasterio.DatasetReader | None) -> CubeError:
+    """The refusal of a raster without CRS or transform; None where only that is known of it."""
+    if file is None:
+        told, how = (
+            "it has no transform (gdalinfo lists the rasters that it may hold)",
+            georeferencing(path, has_crs=False, control=None, crs=None, has_nodata=False),
+        )
+        return CubeError(f"{path} does not say where it lies: {told}. {how}")
+    points, crs = file.gcps
+    rpcs = file.rpcs
+    control = "gcps" if points else "rpc" if rpcs is not None else "geoloc" if file.tags(ns="GEOLOCATION") else None
+    centre = None
+    if points and (crs is None or crs.is_geographic):
+        centre = (np.mean([point.x for point in points]), np.mean([point.y for point in points])) if crs else None
+    elif rpcs is not None and not points:
+        centre = (rpcs.long_off, rpcs.lat_off)
+    how = georeferencing(
+        path,
+        has_crs=file.crs is not None,
+        control=control,
+        crs=_crs_name(crs) if points and crs and not crs.is_geographic else None if centre is None else _zone(*centre),
+        has_nodata=all(value is not None for value in file.nodatavals),
+    )
+    return CubeError(f"{path} does not say where it lies: CRS {file.crs}, transform {tuple(file.transform)[:6]}. {how}")
+
+
+def _zone(longitude: float, latitude: float) -> str:
+    """The usual projection of a place: its UTM zone, polar stereographic near a pole."""
+    if abs(latitude) > 84:
+        return "EPSG:3413" if latitude > 0 else "EPSG:3031"
+    return f"EPSG:{(32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) % 60 + 1}"
 
 
 def _geobox_of(file: rasterio.DatasetReader) -> GeoBox:

@@ -11,8 +11,9 @@ from rtsx.cube.layer import Layer, require_layer_names
 from rtsx.cube.rasterio import RasterHeader
 from rtsx.cube.sensor import Sensor
 from rtsx.errors import CubeError
+from rtsx.storage import file_name
 
-__all__ = ["Selected", "select_bands", "select_layers", "validate_same_grid"]
+__all__ = ["Selected", "select_bands", "select_layers", "sensor_names", "validate_same_grid"]
 
 _ALPHA = "alpha"
 """What an alpha band is called."""
@@ -147,7 +148,7 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
     place = number - 1
     if sensor is not None:
         layer = Layer(
-            _sensor_names(header, sensor)[place],
+            sensor_names(header, sensor)[place],
             header.path,
             band=number,
             scale_factor=sensor.scale_factor,
@@ -156,7 +157,7 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
             units=sensor.units,
         )
         return Selected(header, number, layer)
-    stem = PurePosixPath(header.path).stem
+    stem = PurePosixPath(file_name(header.path)).stem
     scale, offset = header.scales[place], header.offsets[place]
     declares = (scale, offset) != (1.0, 0.0)  # GDAL gives 1 and 0 where the file is silent
     # By its number only where it is one of several, and an alpha band by what it is.
@@ -173,16 +174,26 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
     return Selected(header, number, layer)
 
 
-def _sensor_names(header: RasterHeader, sensor: Sensor) -> list[str]:
-    """Names of a file's bands in their order; an alpha band beside those of the product is one more."""
+def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
+    """Names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
+
+    Where the file itself describes its bands by the same names, it says their order.
+
+    Raises
+    ------
+    CubeError
+        The product has no file with as many bands.
+    """
     names = [_ALPHA if band == header.alpha else "" for band in range(1, header.count + 1)]
     if header.alpha is None or header.count - 1 not in map(len, sensor.bands):
         names = [""] * header.count
     try:
-        own = iter(sensor.names(names.count("")))
+        own = sensor.names(names.count(""))
     except CubeError as error:
         raise CubeError(f"{header.path}: {error}") from error
-    return [name or next(own) for name in names]
+    described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
+    rest = iter(described if sorted(described) == sorted(own) else own)
+    return tuple(name or next(rest) for name in names)
 
 
 def _band_number(header: RasterHeader, layer: Layer) -> int:

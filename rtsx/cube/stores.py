@@ -2,10 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from rtsx.cube.conventions import as_cube
@@ -13,7 +16,7 @@ from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_cent
 from rtsx.cube.rasters import AUTO_CHUNK
 from rtsx.cube.validation import layer_names
 from rtsx.cube.window import cell_window
-from rtsx.cube.zarr import LAYERS, StorageOptions, open_group
+from rtsx.cube.zarr import LAYERS, StorageOptions, open_group, store_failure
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 
@@ -46,7 +49,7 @@ def open_store(
         rows, columns = cell_window(geobox, cell, name=path)
         cube, geobox, origin = cube.isel(y=rows, x=columns), geobox[rows, columns], cell.grid.origin
     attrs = {name: value for name, value in cube.attrs.items() if not name.startswith(_STORE_ATTRS)}
-    cube = _chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk)
+    cube = _chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk, path)
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
@@ -55,15 +58,55 @@ def open_store(
 def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
     """The variables of a Zarr store and their attributes as they are stored; no pixel is read."""
     group = open_group(path, options)
-    stored: xr.Dataset = xr.open_zarr(
-        group.store,
-        group=group.path or None,
-        chunks=None,  # so that cutting out comes before chunking
-        consolidated=group.metadata.consolidated_metadata is not None,
-        decode_coords="all",
-        mask_and_scale=False,
-    )
+    try:
+        stored: xr.Dataset = xr.open_zarr(
+            group.store,
+            group=group.path or None,
+            chunks=None,  # so that cutting out comes before chunking
+            consolidated=group.metadata.consolidated_metadata is not None,
+            decode_coords="all",
+            mask_and_scale=False,
+        )
+    except Exception as error:  # see `store_failure`
+        raise store_failure(path, error) from error
     return stored
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """A stored variable as an array that dask can wrap; what goes wrong when it is read names the store."""
+
+    variable: xr.Variable
+    """Not read yet."""
+    name: str
+    """Of the variable."""
+    path: str
+    """Of the store."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        return self.variable.shape
+
+    @property
+    def ndim(self) -> int:
+        """As stored."""
+        return self.variable.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        return np.dtype(self.variable.dtype)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        try:
+            pixels: NDArray[Any] = self.variable[key].to_numpy()
+        except Exception as error:  # see `store_failure`
+            place = ", ".join(
+                f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True)
+            )
+            raise store_failure(self.path, error, what=f"{self.name} cannot be read at {place}") from error
+        return pixels
 
 
 def _in_order(stored: xr.Dataset) -> xr.Dataset:
@@ -108,14 +151,22 @@ def _turned(cube: xr.Dataset) -> xr.Dataset:
     return cube
 
 
-def _chunked(cube: xr.Dataset, chunk: int | None) -> xr.Dataset:
+def _chunked(cube: xr.Dataset, chunk: int | None, path: str) -> xr.Dataset:
+    lengths = {dim: _length(cube, dim, chunk) for dim in cube.dims}
+    lazy = {}
+    for name, variable in cube.data_vars.variables.items():
+        if variable.dims:
+            chunks = tuple(lengths[dim] for dim in variable.dims)
+            # A name of its own, because dask would read the pixels to make one, and a store may be written again.
+            pixels = da.from_array(_Pixels(variable, str(name), path), chunks=chunks, name=False)
+            lazy[name] = variable.copy(data=pixels)
     with warnings.catch_warnings():
         # xarray warns where chunks cut through stored ones. `chunk` is the caller's word, and at the edge of a cell the
         # cut is what was asked for.
         warnings.filterwarnings(
             "ignore", message="The specified chunks separate the stored chunks", category=UserWarning
         )
-        return cube.chunk({dim: _length(cube, dim, chunk) for dim in cube.dims})
+        return cube.assign(lazy).chunk(lengths)  # coordinates, too
 
 
 def _length(cube: xr.Dataset, dim: Any, chunk: int | None) -> int:

@@ -1,5 +1,6 @@
 """Vector files as tables, whatever their format."""
 
+from glob import escape
 from pathlib import Path
 from typing import TypeAlias
 
@@ -7,8 +8,9 @@ import geopandas
 import pyogrio
 import pyogrio.errors
 
+from rtsx.cube.diagnosis import gdal_problem
 from rtsx.errors import InputNotFoundError, LabelError
-from rtsx.storage import absolute
+from rtsx.storage import absolute, file_name, file_problem
 
 __all__ = ["LabelInput", "read_table", "without_layer"]
 
@@ -46,8 +48,9 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     """
     source, named = without_layer(path)
     if not ("://" in source or source.startswith("/vsi") or Path(source).exists()):
-        raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. Check the path.")
-    is_parquet = Path(source).suffix.lower() in (".parquet", ".geoparquet")
+        problem = str(file_problem(source)).removeprefix("There is no such file. ")
+        raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. {problem}")
+    is_parquet = Path(file_name(source)).suffix.lower() in (".parquet", ".geoparquet")
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
         names = [Path(source).stem] if is_parquet else _layers(source)
@@ -56,8 +59,10 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     except LabelError:
         raise
     except _UNREADABLE as error:
-        parts = ", with its .shx, .dbf and .prj files" if Path(source).suffix.lower() == ".shp" else ""
-        raise LabelError(f"{source} cannot be read as {what} ({error}). Was it copied completely{parts}?") from error
+        _refuse_lone_part(source)
+        problem = gdal_problem(source, error, otherwise="Was it copied completely?")
+        raise LabelError(f"{source} cannot be read as {what}: {problem}") from error
+    _refuse_lone_part(source)
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError(f"{source} is a table without geometry, and {what} are outlines. Give the file that has them.")
     return table
@@ -73,6 +78,20 @@ def without_layer(path: str | Path) -> tuple[str, str | None]:
     """
     source, _, layer = str(path).partition("|layername=")
     return absolute(source), layer or None
+
+
+def _refuse_lone_part(source: str) -> None:
+    """Refuse a shapefile without its index or its columns, which GDAL reads as outlines that say nothing of themselves."""
+    shape = Path(source)
+    if shape.suffix.lower() != ".shp" or not shape.is_file() or file_problem(shape) is not None:
+        return
+    beside = {path.name.lower() for path in shape.parent.glob(f"{escape(shape.stem)}.*")}
+    missing = [end for end in (".shx", ".dbf") if f"{shape.stem}{end}".lower() not in beside]
+    if missing:
+        raise LabelError(
+            f"{source} is one of several files of a shapefile, and {' and '.join(missing)} {'are' if missing[1:] else 'is'} not beside it. Copy all "
+            f"of them: {shape.stem}.shp, .shx (places), .dbf (columns) and .prj (CRS)."
+        )
 
 
 def _layers(source: str) -> list[str]:

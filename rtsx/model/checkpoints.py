@@ -1,8 +1,10 @@
-"""Checkpoints of the predecessors: thaw-slump-segmentation (TSS) and darts-nextgen (DN), in their four formats.
+"""Checkpoints: of thaw-slump-segmentation (TSS) and darts-nextgen (DN) in their four formats, and of any other training.
 
-Which preset a checkpoint was trained with is nowhere in the file, so it is told by who writes such files. A bare state
-dict is from TSS: `tss-v1`. A file with `input_combination` or `norm_factors` is one of the published first-generation
-models, exported from TSS: `tss-v1`. Everything else is from DN's own training: `darts-v2`. The caller can say otherwise.
+Which preset a checkpoint was trained with is nowhere in the file, so it is told by who writes such files. A state dict with
+a `config.yml` is from TSS: `tss-v1`. A file with `input_combination` or `norm_factors` is one of the published
+first-generation models, exported from TSS: `tss-v1`. A file with DN's own config is from DN's training: `darts-v2`. The
+caller can say otherwise. Any other file has no preset: its weights are found by the names that networks of
+segmentation-models-pytorch give them, and the caller says the rest.
 """
 
 import datetime as dt
@@ -10,8 +12,9 @@ import io
 import pickle
 import re
 import reprlib
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +34,19 @@ _TILE = 1024
 """Window in which TSS and DN run their models, px."""
 _PREFIXES = ("_orig_mod.", "module.")
 """What torch.compile and DataParallel put before the names of tensors."""
+_PARTS = ("encoder.", "decoder.", "segmentation_head.")
+"""Parts of a network of segmentation-models-pytorch; a head that classifies the whole tile is left out."""
+_NETWORK = re.compile(r"(|.*?\.)encoder\.")
+"""Name of a tensor of such a network, with what stands before it: the attribute of a Lightning module, of wrappers."""
+_AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged)(?![a-z])|(EMA|Ema|SWA|Averaged)(?![a-z])")
+"""In names of weights that are averages over training, made to be used instead of the last ones."""
+_DEEPEST = 4
+"""Mappings within each other that are searched for weights."""
+_TOLD_AS = {
+    "architecture": ("architecture", "arch", "model", "model_name"),
+    "encoder": ("encoder", "encoder_name", "backbone"),
+}
+"""Names of hyperparameters of other projects, such as torchgeo, by ours."""
 _OPTION_NAMES = {
     "encoder": "encoder_name",
     "encoder_name": "encoder_name",
@@ -65,8 +81,8 @@ class _Contents:
     """Architecture and arguments."""
     bands: object
     """The layers, in whatever form the file names them; None where it does not."""
-    preset: str
-    """Preset that such files were trained with."""
+    preset: str | None
+    """Preset that such files were trained with; None where anybody may have written them."""
     patch_size: object = None
     """Side of the training tiles in px, where the file says it."""
 
@@ -74,7 +90,7 @@ class _Contents:
 def read_checkpoint(
     data: bytes, *, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
 ) -> Checkpoint:
-    """Read a checkpoint of any of the four formats.
+    """Read a checkpoint of TSS or DN, or of any training of a network of segmentation-models-pytorch.
 
     Parameters
     ----------
@@ -83,8 +99,7 @@ def read_checkpoint(
     read_run_config
         Reads the `config.yml` of the training run; returns None where there is none. Called for bare state dicts only.
     told
-        `architecture`, `encoder` and the number of `classes` and `layers` as the caller says them. The first two count
-        more than what the file says; all stand in for a missing `config.yml`.
+        `architecture` and `encoder` as the caller says them; they count more than what the file says.
     trust
         Whether the caller vouches for the author; then the file may run any code when it is read.
 
@@ -96,18 +111,16 @@ def read_checkpoint(
         The file is damaged or is no checkpoint, its architecture or layers are unknown, or its weights do not fit.
     """
     content = _load(data, trust=trust)
-    if "hyper_parameters" in content and "state_dict" in content:
-        contents = _lightning(content)
+    config = _as_mapping(_as_mapping(content.get("hyper_parameters")).get("config"))
+    if "state_dict" in content and "model" in config and {"bands", "input_combination"} & set(config):
+        contents = _lightning(content, config)
     elif "statedict" in content and "config" in content:
         contents = _darts(content)
     elif content and all(isinstance(value, torch.Tensor) for value in content.values()):
-        contents = _bare(content, read_run_config=read_run_config, told=told)
+        raw = read_run_config()
+        contents = _other(content, told=told) if raw is None else _run(content, _yaml(raw))
     else:
-        raise BundleError(
-            f"No checkpoint that is known: it holds {sorted(map(str, content))[:8]}. Expected a state dict, "
-            "{config, statedict}, or a Lightning checkpoint with hyper_parameters. Build the network yourself and pass "
-            "it to ModelBundle.from_module."
-        )
+        contents = _other(content, told=told)
     return _assemble(contents, told=told)
 
 
@@ -165,24 +178,7 @@ def _damaged(error: Exception) -> str:
     return f"The checkpoint cannot be read: {first}. It is truncated, damaged or no checkpoint; copy it again."
 
 
-def _bare(
-    content: Mapping[str, torch.Tensor],
-    *,
-    read_run_config: Callable[[], bytes | None],
-    told: Mapping[str, object],
-) -> _Contents:
-    model: dict[str, object]
-    raw = read_run_config()
-    if raw is None:
-        if "architecture" not in told or "encoder" not in told:
-            raise BundleError(
-                "The checkpoint is a bare state dict, and no config.yml lies in the folder above it or beside it. "
-                "Copy the run folder whole, or pass architecture=, encoder= and layers=."
-            )
-        model = {"classes": 1, "in_channels": told.get("n_layers", 3)}
-        model.update({name: value for name, value in told.items() if name != "n_layers"})
-        return _Contents(written_as="state dict", state=_plain_names(content), model=model, bands=None, preset="tss-v1")
-    config = _yaml(raw)
+def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _Contents:
     model = dict(_mapping(config.get("model"), "model in config.yml"))
     sources = config.get("data_sources")
     # Sorted, because TSS stacks its sources in the order of their names, whatever the order in the file.
@@ -190,6 +186,80 @@ def _bare(
     return _Contents(
         written_as="TSS run", state=_plain_names(content), model={"classes": 1, **model}, bands=bands, preset="tss-v1"
     )
+
+
+def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Contents:
+    """A checkpoint of any training: the one network that is in it, its sizes from its weights."""
+    networks = dict(_networks(content))
+    averaged = [place for place in networks if _AVERAGED.search(place)]
+    if not networks:
+        raise BundleError(
+            f"No checkpoint that is known: it holds {sorted(map(str, content))[:8]}, and no weights with names such as "
+            "encoder.conv1.weight, as networks of segmentation-models-pytorch have them. Build the network yourself, load "
+            "the weights, and pass it to ModelBundle.from_module; or export it to ONNX."
+        )
+    if len(networks) > 1 and len(averaged) != 1:
+        raise BundleError(
+            f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}, and it does not say which "
+            "is meant. Save the state_dict of that one in a file of its own, with torch.save(network.state_dict(), "
+            "'network.pt')."
+        )
+    place = averaged[0] if len(networks) > 1 else next(iter(networks))
+    if len(networks) > 1:
+        warnings.warn(
+            f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}; the averaged one, "
+            f"{place!r}, is taken.",
+            stacklevel=2,
+        )
+    state = networks[place]
+    named = {**_hyperparameters(content), **told}
+    if "architecture" not in named or "encoder" not in named:
+        raise BundleError(
+            "The checkpoint does not say what its network is, and no config.yml lies in the folder above it or beside it. "
+            "Copy the run folder whole, or pass architecture=, encoder= and layers=, such as architecture='Unet', "
+            "encoder='resnet34'."
+        )
+    model: dict[str, object] = {name: named[name] for name in _TOLD_AS}
+    # Sizes of the weights, instead of what is said, because these are what has to fit; the rest is compared later.
+    first = next((tensor for name, tensor in state.items() if name.startswith("encoder.") and tensor.ndim == 4), None)
+    last = next((tensor for name, tensor in reversed(state.items()) if name.startswith("segmentation_head.")), None)
+    if first is not None and last is not None:
+        model |= {"in_channels": first.shape[1], "classes": last.shape[0]}
+    written_as = "state dict" if not place else f"checkpoint, weights of {place.rstrip('.')}"
+    return _Contents(written_as=written_as, state=state, model=model, bands=None, preset=None)
+
+
+def _networks(
+    content: Mapping[Any, Any], place: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Weights of every network under its own names, by where they stand in a checkpoint."""
+    tensors = {name: one for name, one in content.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
+    for prefix in dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match):
+        inside = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        # torch.compile may have wrapped parts, too.
+        yield (
+            place + prefix,
+            {name.replace("_orig_mod.", ""): one for name, one in inside.items() if name.startswith(_PARTS)},
+        )
+    for name, inner in content.items() if depth < _DEEPEST else ():
+        # Lightning keeps the last weights beside the averaged ones, which it then calls the state.
+        if isinstance(inner, Mapping) and name != "current_model_state":
+            yield from _networks(inner, f"{place}{name}.", depth + 1)
+
+
+def _hyperparameters(content: Mapping[str, Any]) -> dict[str, object]:
+    """Architecture and encoder, where hyperparameters of a usual name say them."""
+    parameters = _as_mapping(content.get("hyper_parameters"))
+    found = {}
+    for ours, theirs in _TOLD_AS.items():
+        value = next((parameters[name] for name in theirs if isinstance(parameters.get(name), str)), None)
+        if value is not None:
+            found[ours] = value
+    return found
+
+
+def _as_mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _source_name(source: object) -> str:
@@ -218,9 +288,7 @@ def _darts(content: Mapping[str, Any]) -> _Contents:
     )
 
 
-def _lightning(content: Mapping[str, Any]) -> _Contents:
-    parameters = _mapping(content["hyper_parameters"], "hyper_parameters")
-    config = _mapping(parameters.get("config"), "hyper_parameters.config")
+def _lightning(content: Mapping[str, Any], config: Mapping[str, Any]) -> _Contents:
     state = _mapping(content["state_dict"], "state_dict")
     # Only the network, because losses and metrics of the training module have tensors of their own.
     network = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
@@ -272,15 +340,16 @@ def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> Checkpoint:
             "channels. Pass layers= in the order of the channels."
         )
     tile = contents.patch_size if isinstance(contents.patch_size, int) else _TILE
+    preset = None if contents.preset is None else preset_named(contents.preset)
     return Checkpoint(
         source=source,
         metadata=Metadata(
             layers=layers,
             preset=contents.preset,
-            classes=preset_named(contents.preset).classes if source.n_classes == 1 else None,
+            classes=preset.classes if preset is not None and source.n_classes == 1 else None,
             activation="none" if options.get("activation") else None,
-            tile=tile,
-            overlap=tile // 4,
+            tile=None if preset is None else tile,
+            overlap=None if preset is None else tile // 4,
             stride=source.stride,
             provenance={"format": contents.written_as},
         ),

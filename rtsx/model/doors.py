@@ -68,14 +68,15 @@ class BundleDoors:
     ) -> Self:
         """Open a bundle's folder, or any file of weights that the field has.
 
-        Files: checkpoints of thaw-slump-segmentation and darts-nextgen (four formats), ONNX, TorchScript, and archives
-        of `torch.export`. Keywords complete what the file does not say, and override what it says. Layers are scaled as
+        Files: checkpoints of thaw-slump-segmentation and darts-nextgen (four formats), and of any other training, by
+        Lightning or plain torch, of a network of segmentation-models-pytorch; ONNX, TorchScript, and archives of
+        `torch.export`. Keywords complete what the file does not say, and override what it says. Layers are scaled as
         one: whoever gives `layers`, `mean`, `std` or `preset` replaces the file's scaling.
 
         Parameters
         ----------
         path
-            Local path or fsspec URL.
+            Local path or fsspec URL; ``"demo"`` is the small model that ships with rtsx.
         layers
             Names of the network's channels in their order; with a preset, the predecessors' names are understood.
         mean, std
@@ -104,8 +105,8 @@ class BundleDoors:
         id
             Default: the name of the file.
         architecture, encoder
-            Names in segmentation-models-pytorch, for checkpoints: needed for a bare state dict without its run's
-            `config.yml`.
+            Names in segmentation-models-pytorch, for checkpoints: needed where the file does not say them, as a bare
+            state dict without its run's `config.yml`.
         trust
             Read the file even if that can run code of its author.
         storage_options

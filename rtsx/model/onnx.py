@@ -20,7 +20,7 @@ __all__ = ["OnnxShapes", "OnnxSource"]
 
 _FLOAT32 = 1
 """`TensorProto.FLOAT`."""
-_TRANSPARENT = {"Cast", "Identity"}
+_TRANSPARENT = {"Cast", "Identity", "Transpose"}
 """Operators that change no probability."""
 
 
@@ -51,7 +51,7 @@ class OnnxSource:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, read_sibling: Callable[[str], bytes] | None = None) -> "OnnxSource":
-        """Take a file, reading the weights that it keeps in files beside it.
+        """Take a file, reading the weights that it keeps in files beside it; channels that it has last are put first.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class OnnxSource:
             raise BundleError(f"The ONNX file keeps its weights in {external}, which did not come with it.")
         if external and read_sibling is not None:
             data = _inlined(data, siblings={name: read_sibling(name) for name in external})
-        source = cls(data)
+        source = cls(_channels_first(data))
         _ = source.shapes  # refuses what is no network from tiles to maps
         return source
 
@@ -108,8 +108,7 @@ class OnnxSource:
             The network has several inputs or outputs, other dimensions, or no float32 input.
         """
         graph = _parse(self.data).graph
-        stored = {tensor.name for tensor in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in stored]
+        inputs = _inputs(graph)
         if len(inputs) != 1 or len(graph.output) != 1:
             raise BundleError(
                 f"The ONNX network has to have one input and one output; it has inputs {[v.name for v in inputs]} and "
@@ -207,6 +206,51 @@ def _inlined(data: bytes, *, siblings: dict[str, bytes]) -> bytes:
             "Open the network's checkpoint instead."
         ) from error
     return complete
+
+
+def _channels_first(data: bytes) -> bytes:
+    """A model that takes and returns (tile, layer, y, x), where it has its channels last, as TensorFlow has them."""
+    model = _parse(data)
+    graph, inputs = model.graph, _inputs(model.graph)
+    if len(inputs) != 1 or len(graph.output) != 1 or not _has_channels_last(_dimensions(inputs[0])):
+        return data
+    import onnx  # part of an extra; `_parse` has found it
+
+    given, returned = inputs[0], graph.output[0]
+    answer = _dimensions(returned)
+    renamed = _turned(given, order=(0, 3, 1, 2))
+    graph.node.insert(0, onnx.helper.make_node("Transpose", [renamed.name], [given.name], perm=(0, 2, 3, 1)))
+    graph.input.insert(0, renamed)
+    graph.input.remove(given)
+    # Its answer, too, unless that says otherwise.
+    if len(answer) == 4 and not (answer[1] is not None and answer[2] == answer[3] != answer[1]):
+        last = _turned(returned, order=(0, 3, 1, 2))
+        graph.node.append(onnx.helper.make_node("Transpose", [returned.name], [last.name], perm=(0, 3, 1, 2)))
+        graph.output.remove(returned)
+        graph.output.append(last)
+    turned: bytes = model.SerializeToString()
+    return turned
+
+
+def _has_channels_last(dimensions: tuple[int | None, ...]) -> bool:
+    """Whether rows and columns are alike, or free, and what comes after them is not."""
+    return len(dimensions) == 4 and dimensions[3] is not None and dimensions[1] == dimensions[2] != dimensions[3]
+
+
+def _turned(value: Any, *, order: tuple[int, ...]) -> Any:
+    """An input or output under another name, with its dimensions in another order."""
+    turned = type(value)()
+    turned.CopyFrom(value)
+    turned.name = f"{value.name}_channels_first"
+    shape = turned.type.tensor_type.shape
+    del shape.dim[:]
+    shape.dim.extend(value.type.tensor_type.shape.dim[place] for place in order)
+    return turned
+
+
+def _inputs(graph: Any) -> list[Any]:
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
 
 
 def _dimensions(value: Any) -> tuple[int | None, ...]:

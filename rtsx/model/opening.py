@@ -4,7 +4,9 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -24,9 +26,12 @@ from rtsx.model.torch_export import ExportSource, is_exported
 from rtsx.model.torch_thread import on_torch_thread
 from rtsx.model.torchscript import TorchScriptSource, is_torchscript
 from rtsx.model.trial import check_output, try_network
-from rtsx.storage import absolute, file_options, without_query
+from rtsx.storage import absolute, file_options, start_problem, without_query
 
-__all__ = ["Opened", "check_network", "open_source"]
+__all__ = ["DEMO", "Opened", "check_network", "open_source"]
+
+DEMO = "demo"
+"""Name of the small bundle that ships with rtsx."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def open_source(
     Parameters
     ----------
     path
-        Local path or fsspec URL of a bundle's folder, or of a file of weights.
+        Local path or fsspec URL of a bundle's folder, or of a file of weights; `DEMO`, unless something is called so.
     said
         What the caller says; counts more than what the file says.
     trust
@@ -106,6 +111,8 @@ def open_source(
         Nothing is there, or it is no model, or something about it is missing; `UntrustedModelError` for files that can
         run code.
     """
+    if path == DEMO and not Path(path).exists():
+        path = str(Path(str(resources.files("rtsx"))) / "synthetic" / "bundle")
     location = _locate(path, storage_options)
     folder = _bundle_folder(location)
     if folder is not None:
@@ -117,8 +124,9 @@ def open_source(
             f"{sorted(name.rpartition('/')[2] for name in location.fs.ls(location.path, detail=False))[:8]}."
         )
     data = location.read()
-    if not data:
-        raise BundleError(f"{path} is empty. Copy it again.")
+    problem = start_problem(data)
+    if problem is not None:
+        raise BundleError(f"{path} cannot be opened: {problem}")
     _refuse_inflating(data, path)
     opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
@@ -216,12 +224,7 @@ def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool,
             if is_torchscript(archive):
                 _refuse_network(network, what=location.path)
                 return _described(TorchScriptSource.from_bytes(data, trust=trust), said=said, what=location.path)
-    told: dict[str, object] = {**network}
-    if said.layers is not None:
-        told["n_layers"] = len(said.layers)
-    if said.classes is not None:
-        told["classes"] = len(said.classes)
-    checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=told, trust=trust)
+    checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)
     metadata = said.over(checkpoint.metadata).scaled()
     metadata.require(described=location.path)
     check_network(checkpoint.source, metadata, described=location.path)
@@ -273,10 +276,12 @@ def check_network(source: NetworkSource, metadata: Metadata, *, described: str) 
 def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> None:
     shapes = source.shapes
     _check_channels(metadata, n_channels=shapes.n_channels, n_classes=shapes.n_classes)
-    if any(side not in {None, metadata.tile} for side in (shapes.height, shapes.width)):
+    fixed = {side for side in (shapes.height, shapes.width) if side is not None}
+    if fixed - {metadata.tile}:
+        cure = f"Pass tile={min(fixed)}, or export" if len(fixed) == 1 else "Tiles are square: export"
         raise BundleError(
-            f"{described} takes tiles of {shapes.height} x {shapes.width} px only; got tile={metadata.tile}. "
-            f"Pass tile={shapes.height}, or export the network with free height and width."
+            f"{described} takes tiles of {shapes.height or 'any'} x {shapes.width or 'any'} px only; got "
+            f"tile={metadata.tile}. {cure} the network with free height and width."
         )
 
 

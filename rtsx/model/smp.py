@@ -130,7 +130,7 @@ def _library() -> ModuleType:
 
 def _spelling(architecture: str) -> str:
     by_lower = {name.lower(): name for name in ARCHITECTURES if hasattr(_library(), name)}
-    found = by_lower.get(architecture.lower().replace("_", "").replace("-", ""))
+    found = by_lower.get(architecture.lower().replace("_", "").replace("-", "").replace("+", "plus"))
     if found is None:
         near = difflib.get_close_matches(architecture.lower(), by_lower, n=1)
         hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -12,9 +12,11 @@ from rtsx.storage.atomic import (
     write_object,
     write_whole,
 )
+from rtsx.storage.content import file_problem, file_start, start_problem
 from rtsx.storage.paths import (
     REMOTE_SCHEMES,
     absolute,
+    file_name,
     file_options,
     is_url,
     leads_to_server,
@@ -27,7 +29,10 @@ __all__ = [
     "OUTPUT_SUFFIXES",
     "REMOTE_SCHEMES",
     "absolute",
+    "file_name",
     "file_options",
+    "file_problem",
+    "file_start",
     "is_url",
     "leads_to_server",
     "local_path",
@@ -37,6 +42,7 @@ __all__ = [
     "settle",
     "stage",
     "staged",
+    "start_problem",
     "without_query",
     "write_object",
     "write_whole",

@@ -8,13 +8,22 @@ import re
 from collections.abc import Mapping
 from os import PathLike
 from os.path import normpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rtsx.errors import PathError
 
-__all__ = ["REMOTE_SCHEMES", "absolute", "file_options", "is_url", "leads_to_server", "local_path", "without_query"]
+__all__ = [
+    "REMOTE_SCHEMES",
+    "absolute",
+    "file_name",
+    "file_options",
+    "is_url",
+    "leads_to_server",
+    "local_path",
+    "without_query",
+]
 
 REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -25,11 +34,13 @@ _REMOTE_VSI = re.compile(
 """The same in GDAL's words. Not `/vsicurl?`, whose options may name files."""
 
 _FILE_URI = re.compile(r"\s*file:(?=/)(?://(?:localhost(?=/))?)?", re.IGNORECASE)
+_DATASET = r"(?:NETCDF|HDF4\w*|HDF5|BAG|GPKG|ZARR|GTIFF_DIR|SENTINEL\w+|DERIVED_SUBDATASET|S10\d):"
+"""How GDAL's names of the datasets in a file begin, such as ``HDF5:"a.h5"://red``."""
 _WRAPPED = re.compile(
     r"(?P<wrapper>/vsi(?:zip|tar|gzip|7z|rar)/\{?|(?:zip|tar|gzip)(?:\+file)?://"
-    r"|(?:NETCDF|HDF4\w*|HDF5|BAG|GPKG|ZARR|GTIFF_DIR|SENTINEL\w+|DERIVED_SUBDATASET|S10\d):(?:(?:\d+|[A-Z_]+):)*\"?)"
+    rf"|{_DATASET}(?:(?:\d+|[A-Z_]+):)*\"?)"
     r"(?P<file>[^\"!:}]+)(?P<rest>.*)",
-    re.DOTALL,
+    re.DOTALL | re.IGNORECASE,
 )
 """A file inside a name that only GDAL or rasterio knows: an archive's, or that of one of its datasets."""
 
@@ -42,7 +53,7 @@ def is_url(path: str) -> bool:
     >>> is_url("s3://bucket/map.zarr"), is_url("maps/2024.zarr"), is_url("file:///maps/2024.zarr")
     (True, False, False)
     """
-    return "://" in path and not _FILE_URI.match(path)
+    return "://" in path and not _FILE_URI.match(path) and not re.match(_DATASET, path, re.IGNORECASE)
 
 
 def leads_to_server(name: str, *schemes: str) -> bool:
@@ -167,3 +178,17 @@ def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = 
     # As people write it, without `..`, unless a link in it leads elsewhere.
     plain = Path(normpath(path)) if ".." in path.parts else path
     return str(plain if plain == path or plain.resolve() == path.resolve() else path)
+
+
+def file_name(path: str) -> str:
+    """Last part of a path, without what is no part of a name: the query of a URL, which may be a signature, and GDAL's words.
+
+    Examples
+    --------
+    >>> file_name("https://example.org/a/my%20scene.tif?sig=1/2"), file_name("a/b#1.tif"), file_name('NETCDF:"a/b.nc":red')
+    ('my scene.tif', 'b#1.tif', 'b.nc')
+    """
+    wrapped = _WRAPPED.fullmatch(path)
+    if wrapped is not None and re.match(_DATASET, path, re.IGNORECASE):
+        path = wrapped["file"]
+    return PurePosixPath(unquote(re.split(r"[?#]", path)[0]) if is_url(path) else path).name

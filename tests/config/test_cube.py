@@ -4,14 +4,19 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import shapely
 import yaml
+from affine import Affine
 
+import rtsx
 from rtsx.config import CubeConfig, load_cube_config, load_cube_recipe
 from rtsx.config.yaml import parse_yaml
 from rtsx.cube.files import FileImages
 from rtsx.cube.rules import MASK_RULES
+from rtsx.cube.sensor import SENSORS
 from rtsx.cube.source import GivenImages, Period
 from rtsx.cube.stac import StacCatalog, StacSearch
 from rtsx.errors import ConfigError
@@ -261,3 +266,30 @@ def test_headers_of_servers_are_not_stored() -> None:
     assert config.recipe().sources[0].images.access.headers == (("Authorization", "secret"),)  # type: ignore[attr-defined]
     assert "secret" not in config.without_secrets().to_yaml()
     assert CubeConfig.model_validate(parse_yaml(config.without_secrets().to_yaml(), name="f").values)
+
+
+@pytest.mark.parametrize("count", [4, 10, 12])
+@pytest.mark.parametrize("described", [False, True])
+def test_a_sensor_names_the_bands_of_a_file_as_at_the_other_doors(tmp_path: Path, count: int, described: bool) -> None:
+    names = SENSORS["sentinel2-l2a"].names(count)
+    given = names[::-1] if described else (None,) * count
+    pixels = np.arange(1, count + 1, dtype="uint16")[:, None, None] * np.ones((32, 32), "uint16")
+    with rasterio.open(
+        tmp_path / "s.tif", "w", driver="GTiff", count=count, height=32, width=32, dtype="uint16", crs="EPSG:32608",
+        transform=Affine(3, 0, 500000, 0, -3, 7700000),
+    ) as file:  # fmt: skip
+        file.write(pixels)
+        file.descriptions = given
+    expected = {name: 1 + place for place, name in enumerate(names[::-1] if described else names)}
+    direct = rtsx.open_cube(tmp_path / "s.tif", sensor="sentinel2-l2a")
+    for layers in ("", ", layers: [red, nir]"):
+        (tmp_path / "c.yaml").write_text(
+            "grid: {crs: EPSG:32608, resolution: 3, origin: [500000, 7700000]}\nregion: {bbox: [-135, 69.408, -134.998, 69.41]}\n"
+            f"sources:\n  s: {{files: s.tif, sensor: sentinel2-l2a{layers}}}\n"
+        )
+        cube = rtsx.open_cube(tmp_path / "c.yaml")
+        for name in ("red", "nir") if layers else names:
+            assert int(cube[name].max()) == int(direct[name].max()) == expected[name]
+            assert cube[name].attrs["scale_factor"] == 1e-4
+        config = load_cube_config(tmp_path / "c.yaml").resolved()
+        assert CubeConfig.from_recipe(config.recipe()).recipe() == config.recipe()

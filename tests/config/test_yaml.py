@@ -59,7 +59,7 @@ def test_nothing_is_an_empty_mapping() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gone\.yaml cannot be opened: there is no such file"):
+    with pytest.raises(ConfigError, match=r"gone\.yaml cannot be opened: There is no such file"):
         read_yaml(tmp_path / "gone.yaml")
 
 

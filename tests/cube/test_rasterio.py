@@ -74,9 +74,7 @@ def test_a_truncated_file_is_told_at_once_or_at_the_chunk_that_is_missing(write_
     path.write_bytes(whole[: len(whole) // 2])
     cube = open_cube(path, layers=["red", "nir"], chunks=64)
     np.testing.assert_array_equal(cube["red"].isel(y=slice(64), x=slice(64)).values, PIXELS[0, :64, :64])
-    with pytest.raises(
-        CubeError, match=r"a.tif cannot be read in rows 256-300, columns 256-300 .*truncated or damaged"
-    ):
+    with pytest.raises(CubeError, match=r"a.tif cannot be read in rows 256-300, columns 256-300 .*It is truncated"):
         cube["red"].isel(y=slice(256, 300), x=slice(256, 300)).compute()
     path.write_bytes(whole[:4])
     with pytest.raises(CubeError, match=r"a.tif cannot be opened as a raster"):

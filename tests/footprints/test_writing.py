@@ -135,7 +135,7 @@ def test_a_table_that_is_no_footprints_is_not_written(footprints, tmp_path):
 def test_a_truncated_file_is_told(footprints, tmp_path, suffix):
     path = write_footprints(footprints, tmp_path / f"slumps{suffix}")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(FootprintError, match=r"cannot be read as footprints .*Was it copied completely"):
+    with pytest.raises(FootprintError, match=r"cannot be read as footprints: .*(truncated|damaged|copied completely)"):
         read_footprints(path)
 
 

@@ -162,8 +162,79 @@ def test_a_bare_state_dict_needs_its_run_or_two_words():
         BundleError, match=r"no config.yml lies in the folder .*pass architecture=, encoder= and layers="
     ):
         read(state)
-    checkpoint = read(state, told={"architecture": "Unet", "encoder": "resnet18", "n_layers": 7})
+    checkpoint = read(state, told={"architecture": "Unet", "encoder": "resnet18"})
     assert checkpoint.source.n_channels == 7
+    assert (checkpoint.metadata.preset, checkpoint.metadata.tile) == (None, None)
+
+
+NAMED = {"architecture": "Unet", "encoder": "resnet18"}
+BESIDE = {"criterion.pos_weight": torch.ones(1), "train_metrics.count": torch.zeros(1)}
+TORCHGEO = {"model": "unet", "backbone": "resnet18", "weights": None, "in_channels": 3, "loss": "ce"}
+
+
+def prefixed(prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in small().state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            {"state_dict": {**BESIDE, **prefixed(prefix)}, "hyper_parameters": {}, "epoch": 3}
+            for prefix in ("", "model.", "net.", "module.", "network.", "model._orig_mod.", "_orig_mod.model.", "a.module.b.")
+        ),
+        {"state_dict": prefixed("model."), "hyper_parameters": {"config": {"model": {"name": "unet"}}}},
+        {"state_dict": {f"model.{n}": t for n, t in prefixed("").items()} | {"model.classification_head.1.weight": torch.ones(2)}},
+        {"state_dict": {name.replace("encoder.", "encoder._orig_mod."): one for name, one in prefixed("model.").items()}},
+        {"model_state_dict": prefixed(""), "optimizer_state_dict": {"state": {0: {"exp_avg": torch.ones(2)}}}, "epoch": 1},
+        {"model": prefixed("module."), "optimizer": {}, "args": {"lr": 1e-3}},
+        {"checkpoint": {"weights": prefixed("net.")}},
+        prefixed("model."),
+        {**prefixed("model."), **BESIDE},
+        {"state_dict": prefixed("model."), "current_model_state": prefixed("model."), "averaging_state": {"n": 1}},
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_any_training_gives_its_network(content):
+    checkpoint = read(content, told=NAMED)
+    expected = small().state_dict()
+    assert list(checkpoint.source.state) == list(expected)
+    assert all(torch.equal(one, expected[name]) for name, one in checkpoint.source.state.items())
+    # Nobody has said how its layers are scaled.
+    metadata = checkpoint.metadata
+    assert (metadata.preset, metadata.layers, metadata.classes, metadata.tile) == (None, None, None, None)
+
+
+def test_hyperparameters_name_the_network():
+    checkpoint = read({"state_dict": prefixed("model."), "hyper_parameters": TORCHGEO})
+    assert (checkpoint.source.architecture, checkpoint.source.n_channels) == ("Unet/resnet18", 7)
+    with pytest.raises(BundleError, match=r"does not say what its network is.*pass architecture=, encoder="):
+        read({"state_dict": prefixed("model."), "hyper_parameters": {"model": "unet"}})
+
+
+@pytest.mark.parametrize(
+    ("content", "taken"),
+    [
+        (lambda old, new: {"state_dict": {**old("model."), **new("ema_model.module.")}}, "state_dict.ema_model.module."),
+        (lambda old, new: {"state_dict": {**old("model."), **new("ema.module."), "ema.n_averaged": torch.ones(1)}}, "ema"),
+        (lambda old, new: {"state_dict": old(""), "state_dict_ema": new("")}, "state_dict_ema"),
+        (lambda old, new: {"state_dict": old("model."), "callbacks": {"EMACallback": {"weights": new("")}}}, "EMACallback"),
+    ],
+)  # fmt: skip
+def test_averaged_weights_are_taken_and_named(content, taken):
+    def changed(prefix):
+        return {name: one * 0.5 if one.is_floating_point() else one for name, one in prefixed(prefix).items()}
+
+    with pytest.warns(UserWarning, match=rf"holds 2 networks.*the averaged one, '.*{taken}"):
+        checkpoint = read(content(prefixed, changed), told=NAMED)
+    name = "segmentation_head.0.weight"
+    assert torch.equal(checkpoint.source.state[name], small().state_dict()[name] * 0.5)
+    assert taken.rstrip(".") in str(checkpoint.metadata.provenance)
+
+
+def test_one_of_several_networks_has_to_be_chosen():
+    both = {"state_dict": {**prefixed("student."), **prefixed("semantic_teacher.")}}
+    with pytest.raises(BundleError, match=r"'state_dict.student.' and 'state_dict.semantic_teacher.'.*torch.save\("):
+        read(both, told=NAMED)
 
 
 class Payload:

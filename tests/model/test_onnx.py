@@ -95,3 +95,33 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[onnx\]'"):
         OnnxSource.from_bytes(b"")
+
+
+@pytest.mark.parametrize("side", [None, 8])
+@pytest.mark.parametrize("answer_last", [True, False])
+def test_channels_that_come_last_are_put_first(side, answer_last):
+    torch = pytest.importorskip("torch")
+    from rtsx.model.onnxruntime import open_onnx
+
+    first = model((1, 3, side, side), (1, 2, side, side))
+    last = model((1, side, side, 3), (1, side, side, 2) if answer_last else (1, 2, side, side))
+    nodes = last.graph.node
+    nodes[0].input[0], nodes[0].output[0] = "first", "scores" if answer_last else "y"
+    nodes.insert(0, helper.make_node("Transpose", ["x0"], ["first"], perm=(0, 3, 1, 2)))
+    if answer_last:
+        nodes.append(helper.make_node("Transpose", ["scores"], ["y"], perm=(0, 2, 3, 1)))
+    source, expected = (OnnxSource.from_bytes(one.SerializeToString()) for one in (last, first))
+    assert source.shapes == expected.shapes
+    tiles = torch.rand(2, 3, 8, 8)
+    answers = [open_onnx(one.data, device=torch.device("cpu"))(tiles) for one in (source, expected)]
+    assert torch.equal(*answers)
+    onnx.checker.check_model(onnx.load_from_string(source.data), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "n_channels"), [((1, 256, 128, 128), 256), ((1, 4, 4, 4), 4), (("n", 3, "h", 128), 3)]
+)
+def test_channels_that_come_first_stay(given, n_channels):
+    data = model(given, ("n", 2, "h", "w")).SerializeToString()
+    source = OnnxSource.from_bytes(data)
+    assert (source.data, source.shapes.n_channels) == (data, n_channels)

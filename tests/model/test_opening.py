@@ -13,6 +13,7 @@ import yaml
 
 from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model import InputLayer, ModelBundle, build_network
+from rtsx.synthetic import demo_bundle_path
 from tests.ordering.file_server import FileServer
 
 SAID = {
@@ -111,10 +112,13 @@ def test_a_bare_state_dict_takes_architecture_and_layers(tmp_path, network):
     path.write_bytes(saved(network.state_dict()))
     with pytest.raises(BundleError, match=r"pass architecture=, encoder= and layers="):
         ModelBundle.open(path)
-    bundle = ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN)
+    with pytest.raises(BundleError, match=r"does not say its mean, std, classes, tile, overlap"):
+        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN)
+    told = {"preset": "tss-v1", "classes": ("slump",), "tile": 64, "overlap": 32}
+    bundle = ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN, **told)
     assert (bundle.preset, bundle.layers) == ("tss-v1", TEN)
-    with pytest.raises(BundleError, match=r"tensors have another shape"):
-        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN[:6])
+    with pytest.raises(BundleError, match=r"takes 7 channels, but 6 layers are named"):
+        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN[:6], **told)
 
 
 def test_keywords_count_more_than_the_checkpoint(tmp_path, network):
@@ -337,3 +341,11 @@ def test_a_signed_address_of_a_model_is_known_by_its_name(tmp_path):
         assert bundle.provenance["file"] == "m.onnx"
     finally:
         server.close()
+
+
+def test_the_model_that_ships_with_rtsx_opens_by_its_name(tmp_path, monkeypatch, network):
+    monkeypatch.chdir(tmp_path)
+    shipped = ModelBundle.open("demo")
+    assert shipped == ModelBundle.open(demo_bundle_path())
+    (tmp_path / "demo").write_bytes(saved(darts_checkpoint(network)))  # what is there by that name counts more
+    assert ModelBundle.open("demo").digest != shipped.digest

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.align.reader import WindowReader
-from rtsx.cube.zarr import open_group
+from rtsx.cube.zarr import open_group, store_failure
 from rtsx.errors import CubeError
 
 __all__ = ["ZarrReader"]
@@ -64,11 +64,9 @@ class ZarrReader:
             try:
                 # Leading axes of length one, such as a single time, fall away.
                 pixels[place] = np.asarray(array[..., rows, columns]).reshape(shape)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise CubeError(
-                    f"{name} of {self._name} cannot be read in rows {rows.start}-{rows.stop}, columns "
-                    f"{columns.start}-{columns.stop}: {error}. A chunk is truncated or damaged; write the store again."
-                ) from error
+            except Exception as error:  # see `store_failure`
+                where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
+                raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
         return pixels
 
     def coarser(self, factor: float) -> Self:

@@ -15,7 +15,7 @@ from urllib3 import Retry
 
 from rtsx.errors import CubeError
 from rtsx.parsing import json_value
-from rtsx.storage import is_url, local_path
+from rtsx.storage import file_problem, is_url, local_path
 
 __all__ = ["Access", "HostSession", "failure", "is_same_host", "read_document"]
 
@@ -145,9 +145,15 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
         document = json_value(_text(href, access, home), what=href, error=CubeError)
     except APIError as error:
         raise failure(href, error) from error
-    except (OSError, ImportError, UnicodeDecodeError) as error:
+    except (OSError, ImportError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
+        problem = None if is_url(href) else file_problem(local_path(href))
+        what = (
+            "is no JSON"
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
+            else "cannot be read"
+        )
         raise CubeError(
-            f"The STAC document {href} cannot be read: {error}. Check the path, and the link that leads there."
+            f"The STAC document {href} {what}: {problem or f'{error}. Check the path, and the link that leads there.'}"
         ) from error
     if not isinstance(document, dict):
         raise CubeError(f"{href} holds a JSON {type(document).__name__}; a STAC document is an object.")

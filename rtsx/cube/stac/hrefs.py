@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
+from os.path import lexists
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import unquote, urljoin, urlsplit
@@ -57,7 +58,12 @@ def absolute_href(href: str, base: str | None) -> str:
     """
     if base is not None and is_url(base):
         return _remote_href(href.strip(), base)
-    return absolute(href, folder=None if base is None else local_path(base).parent)
+    folder = None if base is None else local_path(base).parent
+    plain = absolute(href, folder=folder)
+    if "%" not in href or is_url(href) or lexists(plain):
+        return plain
+    decoded = absolute(unquote(href), folder=folder)
+    return decoded if lexists(decoded) else plain  # hrefs are URIs, though many documents hold plain names
 
 
 def _remote_href(href: str, base: str) -> str:

@@ -1,6 +1,7 @@
 """Addresses."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -148,3 +149,25 @@ def test_a_function_cannot_be_stored(tmp_path: Path) -> None:
 
 def mine(href: str) -> str:
     return href
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.tif", "a#b.tif", "\N{LATIN SMALL LETTER A WITH DIAERESIS}.tif", "a+b.tif", "100%.tif", "[1]?.tif"]
+)
+def test_local_hrefs_are_uris_or_plain_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "items").mkdir()
+    base = str(tmp_path / "items" / "a.json")
+    for href in (
+        f"../{name}",
+        f"../{quote(name)}",
+        f"{tmp_path}/{quote(name)}",
+        f"file://{tmp_path}/{quote(name)}",
+        (tmp_path / name).as_uri(),
+    ):
+        for document in (base, Path(base).as_uri()):
+            assert absolute_href(href, document) == str(tmp_path / name)
+    # A file that really has such a name is meant.
+    (tmp_path / quote(name)).touch()
+    assert absolute_href(f"../{quote(name)}", base) == str(tmp_path / quote(name))
+    assert absolute_href("../no%20such.tif", base) == str(tmp_path / "no%20such.tif")
