@@ -71,8 +71,8 @@ class CampaignRecipe:
         if not self.name or "/" in self.name:
             raise CampaignError(f"A campaign has a name without slashes; got {self.name!r}.")
         for name in ("year", "shard", "chunk"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
                 raise CampaignError(f"The {name} of a campaign is a whole number; got {value!r}.")
             object.__setattr__(self, name, int(value))
         if not 1900 <= self.year <= 2200:

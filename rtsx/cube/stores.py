@@ -96,7 +96,8 @@ class _Pixels:
     @property
     def dtype(self) -> np.dtype[Any]:
         """As stored."""
-        return np.dtype(self.variable.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.variable.dtype)
+        return dtype
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         try:
