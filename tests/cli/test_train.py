@@ -42,10 +42,14 @@ def test_a_file_becomes_a_bundle_that_predicts(rtsx_command: Command, config: Pa
 def test_what_is_wrong_is_told_before_anything_is_made(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(config.read_text().replace("tile: 32", "tile: 33").replace("epochs", "epoches"))
+    spelling = rtsx_command("train", wrong, "--out", tmp_path / "run")  # without waiting for what needs the network
+    assert spelling.status == 2
+    assert "epoches: unknown key" in spelling.err
+    wrong.write_text(config.read_text().replace("tile: 32", "tile: 33"))
     told = rtsx_command("train", wrong, "--out", tmp_path / "run")
     assert told.status == 2
     assert "a tile is a multiple of the network's stride, 8 px; got 33. Take 32" in told.err
-    assert "epoches: unknown key; did you mean 'epochs'?" in told.err
+    assert "epoches: unknown key; did you mean 'epochs'?" in spelling.err
     assert not (tmp_path / "run").exists()
     missing = rtsx_command("train", tmp_path / "absent.yaml", "--out", tmp_path / "run")
     assert missing.status == 2
