@@ -40,7 +40,7 @@ def test_a_file_becomes_a_bundle_that_predicts(rtsx_command: Command, config: Pa
 
 
 def test_what_is_wrong_is_told_before_anything_is_made(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.yaml"
+    wrong = config.with_name("wrong.yaml")  # where the paths in it lead to something
     wrong.write_text(config.read_text().replace("tile: 32", "tile: 33").replace("epochs", "epoches"))
     spelling = rtsx_command("train", wrong, "--out", tmp_path / "run")  # without waiting for what needs the network
     assert spelling.status == 2
