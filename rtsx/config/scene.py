@@ -37,8 +37,8 @@ class SceneConfig(Strict):
     Examples
     --------
     >>> scene = SceneConfig(files=("{scene}_SR.tif",), mask=("{scene}_udm2.tif", "tss-v1"), labels="{scene}.gpkg", names="a")
-    >>> [(one.name, one.mask, one.group) for one in scene.scenes()]
-    [('a', ('a_udm2.tif', 'tss-v1'), 'a')]
+    >>> [(one.name, one.mask[1], one.group) for one in scene.scenes()]
+    [('a', 'tss-v1', 'a')]
     """
 
     cube: FilePath | None = None
