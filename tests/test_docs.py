@@ -54,7 +54,7 @@ def test_there_are_commands_to_test() -> None:
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = write_demo_scene(demo_spec(size=256), "scene")
-    (tmp_path / "cube.yaml").write_text(dump_yaml(demo_config(made).model_dump(exclude_unset=True)))
+    (tmp_path / "cube.yaml").write_text(dump_yaml(demo_config(made)))
     torch.manual_seed(0)
     options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4}
     bundle = ModelBundle.from_module(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
     import pandas as pd
     import xarray as xr
 
-    from rtsx.config import CubeConfig
     from rtsx.synthetic import DemoFiles, SceneFiles
 
 __all__ = ["EXPECTED_IOU", "app", "demo_config"]
@@ -91,7 +90,7 @@ def demo(
         remove_demo_scenes(out / "scene")
         made = write_demo_scene(demo_spec(size=size, seed=seed), out / "scene")
         files = made.scene
-        write_whole(out / "cube.yaml", dump_yaml(demo_config(made).model_dump(exclude_unset=True)).encode())
+        write_whole(out / "cube.yaml", dump_yaml(demo_config(made)).encode())
     with clock.step("cube"):
         cube = rtsx.open_cube(out / "cube.yaml")
     with clock.step("prediction"):
@@ -126,38 +125,35 @@ def demo(
         raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score['iou']:.3f}")
 
 
-def demo_config(made: "DemoFiles") -> "CubeConfig":
-    """The cube of the scene: ten layers on the Arctic grid, each read from the catalog in its own projection."""
-    from rtsx.config import CubeConfig
+def demo_config(made: "DemoFiles") -> dict[str, Any]:
+    """The config of the scene's cube: ten layers on the Arctic grid, each read from the catalog in its own projection."""
     from rtsx.cube.rasterio import read_header
     from rtsx.grid import lonlat_polygon
 
     footprint = read_header(made.scene.image).geobox
     west, south, east, north = lonlat_polygon(footprint.extent.geom, str(footprint.crs)).bounds
     catalog = {"path": "scene/catalog.json"}
-    return CubeConfig.model_validate(
-        {
-            "preset": "tss-v1",
-            "grid": {"crs": "EPSG:3413", "resolution": 3},
-            "region": {"bbox": [west, south, east, north]},
-            "sources": {
-                "planetscope": {
-                    "catalog": catalog | {"collections": "planetscope"},
-                    "asset": "ortho_analytic_4b_sr",
-                    "layers": ["blue", "green", "red", "nir"],
-                    "quality": {"asset": "ortho_udm2"},
-                },
-                "dem": {
-                    "catalog": catalog | {"collections": "arcticdem-mosaic-10m"},
-                    "terrain": ["relative_elevation", "slope"],
-                },
-                "tcvis": {
-                    "catalog": catalog | {"collections": "tcvis"},
-                    "layers": ["tc_brightness", "tc_greenness", "tc_wetness"],
-                },
+    return {
+        "preset": "tss-v1",
+        "grid": {"crs": "EPSG:3413", "resolution": 3},
+        "region": {"bbox": [west, south, east, north]},
+        "sources": {
+            "planetscope": {
+                "catalog": catalog | {"collections": "planetscope"},
+                "asset": "ortho_analytic_4b_sr",
+                "layers": ["blue", "green", "red", "nir"],
+                "quality": {"asset": "ortho_udm2"},
             },
-        }
-    )
+            "dem": {
+                "catalog": catalog | {"collections": "arcticdem-mosaic-10m"},
+                "terrain": ["relative_elevation", "slope"],
+            },
+            "tcvis": {
+                "catalog": catalog | {"collections": "tcvis"},
+                "layers": ["tc_brightness", "tc_greenness", "tc_wetness"],
+            },
+        },
+    }
 
 
 def _score_and_draw(cube: "xr.Dataset", stored: "xr.Dataset", *, files: "SceneFiles", out: Path) -> "pd.Series[float]":

@@ -115,7 +115,7 @@ def extract_footprints(
     if not isinstance(pred, xr.Dataset):
         raise FootprintError(
             f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "
-            "open one with rtsx.open_cube(path)."
+            "give the path of one."
         )
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     placement = Placement.of(pred)

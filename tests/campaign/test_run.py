@@ -136,5 +136,5 @@ def test_prices_are_kept_by_year() -> None:
     assert planned_years(objects) == [2023, 2025]
     assert read_prices(objects, year=2025) == prices
     objects.put("settings/2025.json", b'{"prices": {"hour": 3}}')
-    with pytest.raises(CampaignError, match=r"settings/2025\.json holds no prices"):
+    with pytest.raises(CampaignError, match=r"settings/2025\.json, prices\.hour: unknown name"):
         read_prices(objects, year=2025)

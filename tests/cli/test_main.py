@@ -73,7 +73,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(rtsx_command: Command, tmp
 
 def test_a_defect_is_one_line_and_a_hint(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtsx, "open_cube", failing(ZeroDivisionError("by nothing")), raising=False)
-    outcome = rtsx_command("info", "scene.tif")
+    outcome = rtsx_command("info", __file__)
     assert outcome.status == 1
     assert outcome.err.startswith("Error: Unexpected ZeroDivisionError: by nothing\n")
     assert "--debug" in outcome.err
@@ -92,7 +92,7 @@ def test_ctrl_c_and_what_schedulers_and_closing_terminals_send_end_a_command_ali
             signal.raise_signal(number)
 
     monkeypatch.setattr(rtsx, "open_cube", end, raising=False)
-    outcome = rtsx_command("info", "scene.tif")
+    outcome = rtsx_command("info", __file__)
     assert outcome.status == status
     assert not any(tmp_path.iterdir())
     assert signal.getsignal(number) is before
@@ -168,7 +168,7 @@ def test_a_summary_that_nobody_reads_does_not_fail_the_work(
     monkeypatch.setattr(rtsx, "open_cube", summarised, raising=False)
     monkeypatch.setattr(sys, "stdout", Failing(number))
     with pytest.raises(SystemExit) as leaving:
-        main(["info", "scene.tif"])
+        main(["info", __file__])
     assert leaving.value.code == 0
     assert ("The work itself is not concerned" in capsys.readouterr().err) == (number != errno.EPIPE)
 
@@ -181,6 +181,6 @@ def test_closed_and_full_streams_cost_words_only(closed: str) -> None:
 
 def test_a_broken_pipe_of_something_else_is_told(rtsx_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtsx, "open_cube", failing(BrokenPipeError(errno.EPIPE, "a server left")), raising=False)
-    outcome = rtsx_command("info", "scene.tif")
+    outcome = rtsx_command("info", __file__)
     assert outcome.status == 1
     assert "BrokenPipeError: [Errno 32] a server left" in outcome.err

@@ -23,7 +23,7 @@ def test_scenes_are_written_once(rtsx_command: Command, tmp_path: Path) -> None:
     assert names == {varied_spec(seed).image_id for seed in (5, 6)}
     refused = rtsx_command(*words[:-2], "--slumps-per-km2", "3", "--out", tmp_path / "data")
     assert refused.status == 2
-    assert "was made with slumps_per_km2=1.0" in refused.err
+    assert "was made with --slumps-per-km2 1.0" in refused.err
 
 
 def test_scenes_may_be_like_the_demos(rtsx_command: Command, tmp_path: Path) -> None:

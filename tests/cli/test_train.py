@@ -53,7 +53,7 @@ def test_what_is_wrong_is_told_before_anything_is_made(rtsx_command: Command, co
     assert not (tmp_path / "run").exists()
     missing = rtsx_command("train", tmp_path / "absent.yaml", "--out", tmp_path / "run")
     assert missing.status == 2
-    assert "There is no such file" in missing.err
+    assert "there is no such file" in missing.err
 
 
 def test_paths_are_remembered_relative_to_the_file(
