@@ -110,5 +110,6 @@ def test_a_file_that_is_not_there_is_no_defect(rtsx_command: Command, tmp_path: 
     for line in (("labels", "validate", "no.shp"), ("evaluate", tmp_path / "map.zarr", "--truth", "no.shp")):
         outcome = rtsx_command(*line)
         assert outcome.status == 2
-        assert "no.shp" in outcome.err and "Check the path." in outcome.err
+        assert "no.shp" in outcome.err
+        assert "Check the path." in outcome.err
         assert "defect" not in outcome.err

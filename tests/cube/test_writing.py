@@ -276,11 +276,6 @@ def test_the_grid_mapping_attribute_of_other_readers_is_no_obstacle(random_cube:
     assert open_cube(tmp_path / "cube.zarr").rio.crs.to_epsg() == 32649
 
 
-def test_a_bar_is_shown_on_request(random_cube: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_cube(random_cube(), tmp_path / "cube.zarr", progress=True)
-    assert "100% Completed" in capsys.readouterr().out
-
-
 def test_writing_shows_itself(
     random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
