@@ -40,7 +40,7 @@ IMAGES = st.one_of(
     st.fixed_dictionaries({"stac": st.builds(
         lambda url, others: {"url": f"https://{url}", **others}, TEXT,
         st.fixed_dictionaries({"collections": st.lists(TEXT, max_size=2)}, optional={
-            "max_cloud_cover": st.floats(0, 100), "ids": st.lists(TEXT, max_size=2), "sign": TEXT,
+            "max_cloud_cover": st.floats(0, 100), "ids": st.lists(TEXT, max_size=2), "sign": st.just("planetary-computer"),
             "query": st.just({"platform": {"eq": "a"}}), "access": some(retries=st.integers(0, 9)),
         }))}),
     st.fixed_dictionaries({"catalog": st.fixed_dictionaries({"path": PATH}, optional={"prefer_local": st.booleans()})}),

@@ -115,7 +115,7 @@ def test_exchanged_and_truncated_weights_are_refused(tmp_path, unet):
     unet.save(tmp_path / "unet")
     weights = tmp_path / "unet" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(BundleError, match=r"is not the file that item.json describes .*copy the bundle again"):
+    with pytest.raises(BundleError, match=r"is not the file that item.json describes: .*copy the bundle again"):
         ModelBundle.open(tmp_path / "unet")
     weights.unlink()
     with pytest.raises(BundleError, match=r"There is no file .*weights.safetensors"):
