@@ -221,7 +221,7 @@ def test_onnx_weights_beside_the_file_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("net.pt", b"", "net.pt is empty"),
+        ("net.pt", b"", "It is empty"),
         ("net.pt", b"what is this", "neither a zip archive nor a pickle"),
         ("net.safetensors", b"12345678", "holds weights without their description: there is no item.json"),
     ],
