@@ -201,7 +201,8 @@ def check_values(
         doubts |= _out_of_range(layer, physical) or _far_from_learnt(layer, physical)
         if _quantity(layer) == "reflectance":
             reflectances[layer.name] = physical
-    has_offset = any(packings[name].add_offset for name in reflectances)
+    # Only stored numbers of 1/10,000 can be those of Sentinel-2; a hazy scene of another sensor may be as bright.
+    has_offset = any(packings[name].add_offset or packings[name].scale_factor != 1e-4 for name in reflectances)
     return doubts | _offset_or_emptiness(reflectances, has_offset=has_offset)
 
 
