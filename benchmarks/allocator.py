@@ -26,7 +26,10 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def busy_per_megapixel(bundle: rtsx.ModelBundle, tile: int, *, passes: int) -> float:
     """Seconds of processor time for a megapixel of tiles of this side, px."""
     random = np.random.default_rng(0)
-    layers = {layer.name: (("y", "x"), random.random((tile, tile), np.float32)) for layer in bundle.inputs}
+    layers = {  # such values as the bundle has learnt
+        layer.name: (("y", "x"), ((random.random((tile, tile)) - layer.offset) / layer.scale).astype(np.float32))
+        for layer in bundle.inputs
+    }
     geobox = GeoBox((tile, tile), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
     cube = with_georeference(layers, geobox, lattice_origin=(0.0, 0.0))
     spent = []
