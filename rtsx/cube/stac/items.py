@@ -76,8 +76,12 @@ def _plain(item: object) -> ItemDict:
         item = item.to_dict(include_self_link=True, transform_hrefs=False)
     if isinstance(item, dict) and "assets" in item:
         with suppress(AttributeError, TypeError):  # one that is odd is told of with the others
-            # Made absolute here, because it may be read from another working folder.
-            return located(item, absolute(base_of(item) or "item.json"))
+            # Made absolute here, because it may be read from another working folder, and by somebody with another home.
+            assets = {
+                key: {**asset, "href": absolute(asset["href"])} if str(asset.get("href")).startswith("~") else asset
+                for key, asset in item["assets"].items()
+            }
+            return located({**item, "assets": assets}, absolute(base_of(item) or "item.json"))
         return item
     raise CubeError(
         f"Items are pystac items or their JSON with 'assets'; got {type(item).__name__} {str(item)[:80]!r}."
