@@ -47,8 +47,8 @@ def test_the_one_before_stays_until_the_new_one_is_whole(tmp_path: Path, monkeyp
     kept = make_checkpoint()
     kept.save(tmp_path / "last.pt")
 
-    def fail(content: object, file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def fail(content: object, file: Path) -> None:
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
