@@ -259,7 +259,9 @@ def _locked_stage(target: Path) -> tuple[Path, int]:
         name = name[:_LONGEST_NAME] + b"-%08x" % zlib.crc32(name)
     stages = target.with_name(f".{os.fsdecode(name)}.partial")
     for _ in range(_ATTEMPTS):
-        with suppress(FileNotFoundError):  # removed by another process, when it was empty or not yet locked
+        # Removed by another process, when it was empty or not yet locked; mkdir says that it exists if that falls between
+        # its two looks.
+        with suppress(FileNotFoundError, *(() if stages.is_file() else (FileExistsError,))):
             stages.mkdir(parents=True, exist_ok=True)
             remove_abandoned(stages)
             own = stages / f"{_machine()}-{uuid.uuid4().hex}"

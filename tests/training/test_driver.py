@@ -209,13 +209,13 @@ def test_a_finished_run_is_kept(lively: TrainedRun) -> None:
 
 
 def test_a_run_of_another_recipe_is_refused_and_overwritten_on_request(tmp_path: Path) -> None:
-    recipe = make_recipe(epochs=1, steps_per_epoch=1)
+    recipe = make_recipe(epochs=2, steps_per_epoch=1)
     with pytest.raises(Stopped):
-        train(recipe, tmp_path, device="cpu", progress=stop_at(1))
+        train(recipe, tmp_path, device="cpu", progress=stop_at(2))
     other = replace(recipe, seed=4)
     with pytest.raises(TrainingError, match=r"another recipe: seed: 0 there, 4 here"):
         train(other, tmp_path, device="cpu")
-    assert train(other, tmp_path, device="cpu", overwrite=True).epochs == 1
+    assert train(other, tmp_path, device="cpu", overwrite=True).epochs == 2
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_an_unfinished_and_a_missing_run_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no training"):
         read_run(tmp_path)
     with pytest.raises(Stopped):
-        train(make_recipe(), tmp_path, device="cpu", progress=stop_at(1))
+        train(make_recipe(epochs=2, steps_per_epoch=1), tmp_path, device="cpu", progress=stop_at(2))
     with pytest.raises(TrainingError, match=r"is not finished\. Call train"):
         read_run(tmp_path)
 
