@@ -134,6 +134,23 @@ def test_an_object_is_created_by_one(tmp_path: Path) -> None:
     assert names(target.parent) == ["a.json"]
 
 
+def test_a_hidden_folder_that_others_take_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir, failures = (
+        Path.mkdir,
+        [FileExistsError(), FileNotFoundError()],
+    )  # as mkdir has it, by the moment of the removal
+
+    def taken_away(path: Path, **settings: bool) -> None:
+        if path.name.endswith(".partial") and failures:
+            raise failures.pop()
+        mkdir(path, **settings)
+
+    monkeypatch.setattr(Path, "mkdir", taken_away)
+    assert write_object(tmp_path / "a", b"all", replace=False)
+    assert not failures
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"all")]
+
+
 def test_a_folder_or_a_device_is_no_file_to_replace(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "pipe")
