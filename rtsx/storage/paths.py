@@ -191,4 +191,4 @@ def file_name(path: str) -> str:
     wrapped = _WRAPPED.fullmatch(path)
     if wrapped is not None and re.match(_DATASET, path, re.IGNORECASE):
         path = wrapped["file"]
-    return PurePosixPath(unquote(re.split(r"[?#]", path)[0]) if is_url(path) else path).name
+    return PurePosixPath(unquote(without_query(path)) if is_url(path) else path).name
