@@ -109,7 +109,7 @@ Moment = Annotated[str, AfterValidator(_moment)]
 
 
 def _whole(text: str) -> int:
-    if len(text) > 20 or (found := int(text)).bit_length() > 64:
+    if len(text) > 20 or not -(2**63) <= (found := int(text)) < 2**64:  # int64 and uint64
         raise ValueError(f"{text[:20]}... is no number of 64 bits")
     return found
 
