@@ -19,9 +19,8 @@ from pyproj import Transformer
 from rasterio.warp import reproject
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.warp import warp
+from rtsx.cube.resample.readers import ArrayReader, FileReader
+from rtsx.cube.resample.warp import warp
 
 Floats = NDArray[np.float32]
 Contender = Callable[[ArrayReader, GeoBox], Floats]

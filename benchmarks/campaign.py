@@ -1,6 +1,6 @@
 """What a campaign's driver costs per cell, whether it stays small, and how it scales; and one large graph over the same cells.
 
-The kernel does nothing, so all that is measured is the driver: `rtsx.campaign.distributed.fly`. Scheduler and driver are one
+The kernel does nothing, so all that is measured is the driver: `rtsx.campaign.dask_runner.fly`. Scheduler and driver are one
 process here, which is the worse case for both. Simulated workers are threads of this process whose kernel sleeps.
 """
 
@@ -16,13 +16,12 @@ import numpy as np
 import psutil
 from distributed import Client, LocalCluster
 
-from rtsx.campaign.cell_table import CellTable
-from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.cells import CellTable
 from rtsx.campaign.clusters import opened
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import NoJob, Outcome
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.recipe import ClusterSpec, RetrySpec
+from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.task_queue import NoJob, Outcome
 
 MIB = 2**20
 

@@ -10,8 +10,8 @@ import dask
 import dask.array as da
 import numpy as np
 
-from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
+from rtsx.campaign.recipe import ClusterSpec
 
 SIDE = 4
 """Side of a chunk, px: small, because the pixels are not what is measured."""

@@ -31,10 +31,10 @@ from rasterio.vrt import WarpedVRT
 import rtsx
 from benchmarks.peak import peak_mib
 from rtsx.cube.derived import derived_named
-from rtsx.cube.files import FileImages
-from rtsx.cube.image import Wanted
+from rtsx.cube.file_images import FileImages
+from rtsx.cube.images import Wanted
+from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
-from rtsx.cube.rules import mask_rule
 from rtsx.cube.terrain import Ground, terrain_block, terrain_halo, terrain_named
 from rtsx.synthetic import SceneFiles, SceneSpec, write_scene
 

@@ -29,8 +29,8 @@ from benchmarks.contenders import (
 )
 from benchmarks.scene import make_bundle, make_unet, write_scene
 from rtsx.model.allocator import keep_freed_memory
-from rtsx.model.probing import reach_of
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.backend_choice import reach_of
+from rtsx.model.network import on_torch_thread
 
 NARROW = 64
 """Pixels: an assumed reach, shown beside the measured one of these random weights, in which every stage counts alike."""

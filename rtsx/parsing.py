@@ -149,7 +149,7 @@ def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[Rts
     Examples
     --------
     >>> from rtsx.errors import CampaignError
-    >>> from rtsx.campaign.prices import Prices
+    >>> from rtsx.campaign.recipe import Prices
     >>> parsed_json('{"device_hour": 2}', Prices, what="prices.json", error=CampaignError).device_hour
     2.0
     >>> parsed_json('{"device_hour": "2"}', Prices, what="prices.json", error=CampaignError)

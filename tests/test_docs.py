@@ -10,9 +10,8 @@ import torch
 from typer.main import get_command
 
 import rtsx
-from rtsx.cli.app import app
+from rtsx.cli.app import LazyGroup, app
 from rtsx.cli.demo import demo_config
-from rtsx.cli.lazy import LazyGroup
 from rtsx.config.yaml import dump_yaml
 from rtsx.model import ModelBundle, build_network
 from rtsx.synthetic import demo_spec, write_demo_scene

@@ -13,18 +13,16 @@ import shapely
 import yaml
 import zarr
 
-from rtsx.campaign.failure import Failure
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import Ledger as OfYear
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import MemoryObjects
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.report_facts import gathered_marks
-from rtsx.campaign.run_record import RunRecord
-from rtsx.campaign.settings import read_prices, write_prices
+from rtsx.campaign.ledger import read_prices, write_prices
+from rtsx.campaign.plan import read_plan, require_same_map, write_plan
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.report import gathered_marks
+from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import campaign_status, status_of
-from rtsx.campaign.stored_plan import read_plan, require_same_map, write_plan
 from rtsx.config import (
     load_campaign_config,
     load_cube_config,
@@ -32,19 +30,19 @@ from rtsx.config import (
     load_train_config,
 )
 from rtsx.config.order import load_order_config
-from rtsx.cube.gaps import Gap
-from rtsx.cube.image import Wanted
-from rtsx.cube.marks import Mark
-from rtsx.cube.native_images import NativeImages
-from rtsx.cube.source import Period
+from rtsx.cube.build_state import Mark
+from rtsx.cube.chunk_loader import Gap
+from rtsx.cube.images import Period, Wanted
+from rtsx.cube.native import NativeImages
 from rtsx.cube.stac import StacCatalog
-from rtsx.cube.zarr import BUILD, COMPLETE
 from rtsx.errors import CubeError, MissingGroundWarning, RtsxError
 from rtsx.evaluation.folds import Fold, FoldPlan
-from rtsx.model.item import read_item
-from rtsx.ordering.documents import StaticCatalog
+from rtsx.model.bundle_io import read_item
+from rtsx.ordering.catalog import StaticCatalog
 from rtsx.ordering.ledger import Entry, Ledger
 from rtsx.ordering.stac import scene_of
+from rtsx.storage.object_store import MemoryObjects
+from rtsx.storage.zarr import BUILD, COMPLETE
 from rtsx.synthetic import demo_bundle_path
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 from tests.mutations import json_mutations, yaml_mutations

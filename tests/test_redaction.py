@@ -11,16 +11,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.failing import failure_of
-from rtsx.campaign.flight import Flight
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.recipe import RetrySpec
+from rtsx.campaign.task_queue import Flight
+from rtsx.campaign.worker import failure_of
 from rtsx.config import load_campaign_config, load_cube_config
-from rtsx.config.stored import stored_config
-from rtsx.cube.description import describe_recipe
-from rtsx.cube.gaps import Gap, report_gap
-from rtsx.cube.zarr import BUILD, COMPLETE
+from rtsx.config.cube import stored_config
+from rtsx.cube.build_state import describe_recipe
+from rtsx.cube.chunk_loader import Gap, report_gap
 from rtsx.errors import ConfigError, CubeError, InputNotFoundError
 from rtsx.redaction import redacted
+from rtsx.storage.zarr import BUILD, COMPLETE
 
 SECRET = "S3cret-Word-42"
 ADDRESSES = [

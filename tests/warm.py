@@ -13,8 +13,8 @@ _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         *("dask.cli", "distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "s3fs", "aiobotocore.session"),
-        *("rtsx.cli.campaign", "rtsx.config.campaign_files", "rtsx.campaign.campaign", "rtsx.campaign.run"),
-        *("rtsx.campaign.cell_job", "rtsx.campaign.planning", "rtsx.cube.align.numba", "rtsx.model.torchscript"),
+        *("rtsx.cli.campaign", "rtsx.config.campaign", "rtsx.campaign.campaign", "rtsx.campaign.run"),
+        *("rtsx.campaign.cell_task", "rtsx.campaign.planning", "rtsx.cube.resample.kernels", "rtsx.model.exported"),
     ]
 )
 

@@ -9,19 +9,14 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
-    from rtsx.campaign.cluster_spec import ClusterSpec
     from rtsx.campaign.clusters import opened
     from rtsx.campaign.estimate import CampaignEstimate
-    from rtsx.campaign.flight_summary import FlightSummary
-    from rtsx.campaign.outline_spec import OutlineSpec
     from rtsx.campaign.plan import CampaignPlan
     from rtsx.campaign.planning import plan_campaign
-    from rtsx.campaign.prediction_spec import PredictionSpec
-    from rtsx.campaign.prices import Prices
-    from rtsx.campaign.recipe import CampaignRecipe
-    from rtsx.campaign.retry_spec import RetrySpec
+    from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
+    from rtsx.campaign.run import CampaignUpdate
+    from rtsx.campaign.run_log import FlightSummary
     from rtsx.campaign.status import CampaignStatus
-    from rtsx.campaign.updating import CampaignUpdate
     from rtsx.campaign.verification import Verification
 
 __all__ = [

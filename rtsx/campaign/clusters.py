@@ -1,15 +1,23 @@
-"""A client of the cluster that a campaign asks for, and its end."""
+"""A client of the cluster that a campaign asks for: workers on this machine, a scheduler, or a dask-gateway."""
 
-from collections.abc import Iterator
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rtsx.campaign.cluster_spec import ClusterSpec
+import dask
+from aiohttp import ClientError, ClientResponseError
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.comm.addressing import parse_address
+from distributed.comm.registry import get_backend
 
-if TYPE_CHECKING:
-    from distributed import Client
+from rtsx.campaign.recipe import ClusterSpec
+from rtsx.errors import ClusterError, MissingExtraError
 
-__all__ = ["opened"]
+__all__ = ["local_client", "opened", "scheduler_client"]
 
 
 @contextmanager
@@ -23,11 +31,258 @@ def opened(spec: ClusterSpec) -> "Iterator[Client]":
     MissingExtraError
         dask-gateway is asked for and not installed.
     """
-    if spec.kind == "gateway":
-        from rtsx.campaign.dask_gateway import gateway_client as client_of
-    elif spec.kind == "scheduler":
-        from rtsx.campaign.local_cluster import scheduler_client as client_of
-    else:
-        from rtsx.campaign.local_cluster import local_client as client_of
+    client_of = {"gateway": gateway_client, "scheduler": scheduler_client}.get(spec.kind, local_client)
     with client_of(spec) as client:
         yield client
+
+
+CONNECT_S = 20.0
+"""Seconds in which a scheduler has to answer."""
+_log = logging.getLogger(__name__)
+_PRELOAD = """
+import atexit
+import logging
+import os
+import signal
+
+def dask_setup(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(end)
+
+def end():
+    logging.shutdown()
+    os._exit(0)
+"""
+"""What a worker on this machine does first. A terminal sends Ctrl-C to it too, but the client ends it, once it is no longer needed
+for an end in good order. Then it is gone at once, instead of taking its libraries apart, which takes longer than its nanny waits."""
+
+_FOR_WORKERS = "distributed.nanny.pre-spawn-environ"
+"""dask's setting of variables that a worker is started with."""
+
+
+@contextmanager
+def local_client(spec: ClusterSpec) -> Iterator[Client]:
+    """A client of worker processes on this machine, which end with it; where there are several GPUs, each worker sees one.
+
+    Raises
+    ------
+    ClusterError
+        The processes do not start.
+    """
+    least, most = spec.adapt or (spec.workers or 1, spec.workers or 1)
+    gpus = _gpus()
+    shared = len(gpus) > 1
+    kind: Any = _GpuCluster if shared else LocalCluster
+    settings = _settings(most)
+    # Until the end, because a worker that comes later is started as the settings are then.
+    with _environment_restored([*settings[_FOR_WORKERS], "PYTHONHASHSEED"]), dask.config.set(settings):
+        try:
+            cluster = kind(
+                n_workers=0 if shared else least,
+                threads_per_worker=spec.threads,
+                memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                preload=[_PRELOAD],
+                # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
+                silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"{least} workers on this machine did not start: {error}") from error
+        if isinstance(cluster, _GpuCluster):
+            cluster.gpus = gpus
+        with cluster:
+            # Also where the number is fixed, because a nanny whose worker is killed while it starts gives up, and nobody else
+            # starts another.
+            cluster.adapt(minimum=least, maximum=most)
+            with Client(cluster) as client:
+                yield client
+
+
+@contextmanager
+def _environment_restored(names: Iterable[str]) -> Iterator[None]:
+    """Put variables of the environment back, because distributed sets those of its workers in this process and leaves them."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _GpuCluster(LocalCluster):
+    """Workers that see one GPU each, because a process takes the first that it sees."""
+
+    gpus: Sequence[str] = ()
+    """As CUDA_VISIBLE_DEVICES names them; set before a worker is asked for."""
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Name and spec of the next worker, which gets the GPU that the fewest have."""
+        ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]  # distributed is not typed
+        taken = Counter(one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in self.worker_spec.values())
+        gpu = min(self.gpus, key=lambda gpu: taken[gpu])
+        options = spec["options"]
+        own = {
+            "env": {**(options.get("env") or {}), "CUDA_VISIBLE_DEVICES": gpu},
+            "resources": {"GPU": options["nthreads"]},
+        }
+        return {name: {**spec, "options": {**options, **own}}}
+
+
+def _gpus() -> list[str]:
+    """GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch  # heavy, and a client of other machines does not need it
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
+
+
+def _settings(workers: int) -> dict[str, Any]:
+    """How workers on this machine are started."""
+    from rtsx.model.allocator import KEEPING  # loads torch, which a client of other machines does not need
+
+    # The network has the cores of its worker to itself: a process runs one at a time.
+    threads = max(1, CPU_COUNT // workers)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {
+        # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
+        "distributed.scheduler.allowed-failures": 0,
+        # Instead of handing memory back at every pass of the network, which takes longer than the pass itself with large tiles.
+        _FOR_WORKERS: {**KEEPING, **dict.fromkeys(names, threads)},
+        # So a worker holds its peak, which was reckoned before it started: it must not be paused for that, and dask has nothing to
+        # move to disk. What outgrows its limit is still ended.
+        **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
+    }
+
+
+@contextmanager
+def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
+    """A client of a scheduler that runs already, and goes on after it.
+
+    Raises
+    ------
+    ClusterError
+        It does not answer.
+    """
+    try:
+        get_backend(parse_address(str(spec.scheduler))[0])  # first, because a client that fails at this is never closed
+        # Not everybody's default, because a client that cannot connect does not take back that all is computed through it.
+        client = Client(spec.scheduler, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"No scheduler answers at {spec.scheduler!r} within {CONNECT_S:.0f} s ({error}). Give an address such as "
+            "tcp://10.0.0.1:8786, as the scheduler prints it, that this machine can reach."
+        ) from error
+    with client:
+        yield client
+
+
+try:
+    from dask_gateway import BasicAuth, Gateway, GatewayCluster, JupyterHubAuth
+    from dask_gateway.auth import GatewayAuth, KerberosAuth
+except ImportError as error:
+    raise MissingExtraError("A gateway needs dask-gateway: pip install 'rtsx[gateway]'.") from error
+
+__all__ = ["gateway_client"]
+
+
+@contextmanager
+def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
+    """A client of a new cluster of a gateway; the cluster ends with it.
+
+    Raises
+    ------
+    ClusterError
+        The gateway does not answer, does not let us in, has no such profile or option, or starts no cluster.
+    """
+    with _told(spec, "reached"):
+        gateway = Gateway(spec.gateway, auth=_auth_of(spec))
+    with _closing(gateway):
+        with _told(spec, "asked for its options"):
+            options = gateway.cluster_options()
+            _choose(spec, options)
+        with _told(spec, "asked for a cluster"):
+            cluster = _new_cluster(gateway, options)
+        with _closing(cluster.gateway), cluster:
+            with _told(spec, "asked for workers"):
+                if spec.adapt is None:
+                    cluster.scale(spec.workers)
+                else:
+                    cluster.adapt(minimum=spec.adapt[0], maximum=spec.adapt[1])
+                client = cluster.get_client()
+            with client:
+                yield client
+
+
+def _new_cluster(gateway: Gateway, options: Any) -> GatewayCluster:
+    """A cluster that has started. In two steps, so that Ctrl-C on the way leaves none behind that nobody knows of."""
+    name = gateway.submit(options)
+    try:
+        return gateway.connect(name, shutdown_on_close=True)
+    except BaseException:
+        gateway.stop_cluster(name)
+        raise
+
+
+@contextmanager
+def _closing(gateway: Gateway) -> Iterator[None]:
+    """Close the connections of a gateway at the end, for good."""
+    try:
+        yield
+    finally:
+        gateway.close()
+        # Or it closes itself once more when it is collected, and fails, because its loop is gone by then.
+        gateway._asynchronous = True
+
+
+def _choose(spec: ClusterSpec, options: Any) -> None:
+    """Set the options that are asked for."""
+    asked = dict(spec.options) if spec.profile is None else {**spec.options, "profile": spec.profile}
+    for name, value in asked.items():
+        if name not in options:
+            raise ClusterError(
+                f"The gateway at {spec.gateway} has no option {name!r}; it has {', '.join(options) or 'none'}."
+            )
+        try:
+            options[name] = value
+        except (TypeError, ValueError) as error:
+            raise ClusterError(f"The gateway at {spec.gateway} does not take {name}={value!r}: {error}") from error
+
+
+def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
+    """Who we are; None leaves it to dask's configuration."""
+    kind = spec.auth or ("basic" if "DASK_GATEWAY_PASSWORD" in os.environ else None)
+    if kind == "basic":
+        return BasicAuth(os.environ.get("DASK_GATEWAY_USER"), os.environ.get("DASK_GATEWAY_PASSWORD"))
+    if kind == "jupyterhub":
+        if "JUPYTERHUB_API_TOKEN" not in os.environ:
+            raise ClusterError("auth jupyterhub takes its token from JUPYTERHUB_API_TOKEN, which is not set.")
+        return JupyterHubAuth()
+    return KerberosAuth() if kind == "kerberos" else None
+
+
+@contextmanager
+def _told(spec: ClusterSpec, what: str) -> Iterator[None]:
+    """Tell what a gateway answers in words that say what to do."""
+    try:
+        yield
+    except ClusterError:
+        raise
+    except ClientResponseError as error:
+        if error.status in (401, 403):
+            raise ClusterError(
+                f"The gateway at {spec.gateway} does not let us in (HTTP {error.status}). Set DASK_GATEWAY_USER and "
+                "DASK_GATEWAY_PASSWORD, or JUPYTERHUB_API_TOKEN with auth jupyterhub."
+            ) from error
+        raise ClusterError(f"The gateway at {spec.gateway} was {what} and answered HTTP {error.status}.") from error
+    except (ClientError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"The gateway at {spec.gateway} cannot be reached ({type(error).__name__}: {error}). Look at the URL, and whether "
+            "it answers from this machine."
+        ) from error
+    except Exception as error:  # the gateway's own errors have no common base but this
+        raise ClusterError(f"The gateway at {spec.gateway} was {what} and refused: {error}") from error

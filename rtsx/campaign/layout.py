@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rtsx.campaign.cell_table import Address
-from rtsx.grid.cell import cell_id, parse_cell_id
+from rtsx.campaign.cells import Address
+from rtsx.grid.grid import cell_id, parse_cell_id
 
 __all__ = ["CAMPAIGN", "MAP", "YearLayout"]
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.objects import ObjectStore
 from rtsx.errors import CampaignError
-from rtsx.grid.cell import cell_id
+from rtsx.grid.grid import cell_id
 from rtsx.parsing import AwareDatetime, parsed_json
+from rtsx.storage.object_store import ObjectStore
 
 __all__ = ["Lease", "LeasedElsewhere", "held", "renewed", "taken"]
 

@@ -1,22 +1,24 @@
-"""Which cells of a year are done, which were set aside and which are being worked at: read and written by any machine."""
+"""The cells of a year that are done, quarantined or leased, and prices by year: read and written by any machine."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.failure import Failure
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import ObjectStore, StoredObject
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.records import CommitMark, Failure
 from rtsx.errors import CampaignError, GridError
+from rtsx.parsing import parsed_json
+from rtsx.storage.object_store import ObjectStore, StoredObject
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "planned_years", "read_prices", "write_prices"]
 
 _THREADS = 16
 """Objects that are read at a time: what counts is how long a store takes to answer."""
@@ -32,7 +34,7 @@ class Ledger:
 
     Examples
     --------
-    >>> from rtsx.campaign.objects import MemoryObjects
+    >>> from rtsx.storage.object_store import MemoryObjects
     >>> ledger = Ledger(MemoryObjects(), YearLayout(2024))
     >>> ledger.done(), ledger.failures(), ledger.mark((0, 0))
     (set(), {}, None)
@@ -214,3 +216,36 @@ def _read_many(read: Callable[[T], U], wanted: Iterable[T]) -> Iterator[U]:
     with ThreadPoolExecutor(_THREADS, "rtsx-ledger") as threads:
         while batch := list(islice(left, _BATCH)):
             yield from threads.map(read, batch)
+
+
+_FOLDER = "settings"
+"""Apart from the years' own folders, because one short listing of it tells which years there are."""
+
+
+def write_prices(objects: ObjectStore, prices: Prices, *, year: int) -> None:
+    """Keep the prices of a year, in place of those that were there."""
+    objects.put(_key(year), json.dumps({"prices": asdict(prices)}, sort_keys=True).encode())
+
+
+def read_prices(objects: ObjectStore, *, year: int) -> Prices:
+    """Prices of a year; none where nobody has said.
+
+    Raises
+    ------
+    CampaignError
+        The file is not what `write_prices` writes.
+    """
+    content = objects.get(_key(year))
+    if content is None:
+        return Prices()
+    return parsed_json(content, dict[str, Prices], what=_key(year), error=CampaignError).get("prices", Prices())
+
+
+def planned_years(objects: ObjectStore) -> list[int]:
+    """Years that were planned, in order."""
+    names = (stored.key.rsplit("/", 1)[-1].removesuffix(".json") for stored in objects.list(_FOLDER))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _key(year: int) -> str:
+    return f"{_FOLDER}/{year}.json"

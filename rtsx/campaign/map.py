@@ -1,12 +1,14 @@
-"""The map of a campaign: one sparse Zarr group for all years, created whole before a cell is run, filled shard by shard.
+"""The map of a campaign: one sparse Zarr group for all years, filled shard by shard, each encoded whole before it is written.
 
 `probability` and `binary` are cut into the plan's shards; the one shard of `valid` is a whole cell. A task writes it last of
 all, so that whoever trusts `valid` sees each cell whole or not at all.
+
+Zarr reads a shard that is there before it replaces it: a request more, and an error where that one is damaged.
 """
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import count
 from typing import Any
@@ -14,29 +16,28 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from odc.geo.xr import xr_coords
 from zarr.abc.store import Store
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.opening import objects_of
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.retrying import RetryingStore
-from rtsx.campaign.s3fs import is_s3, single_attempts
 from rtsx.cube import open_cube
-from rtsx.cube.description import difference
-from rtsx.cube.geozarr import spatial_attrs
-from rtsx.cube.levels import codec_for
-from rtsx.cube.zarr import COMPLETE, LAYERS, consolidate, open_group, store_of
+from rtsx.cube.build_state import difference
+from rtsx.cube.pyramid import spatial_attrs
+from rtsx.cube.write import codec_for
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
-from rtsx.inference.answers import NODATA
-from rtsx.inference.prediction import answer_attributes
+from rtsx.inference.kernel import NODATA
+from rtsx.inference.predict import answer_attributes
 from rtsx.storage import is_url, local_path, write_object
+from rtsx.storage.object_store import ObjectStore, is_s3, objects_of, single_attempts
+from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
-__all__ = ["ANSWERS", "create_map", "map_path", "map_store", "map_year", "open_map"]
+__all__ = ["ANSWERS", "ShardEncoder", "create_map", "map_path", "map_store", "map_year", "open_map"]
 
 ANSWERS = ("probability", "binary", "valid")
 """Variables of the map, `valid` last, as it is written."""
@@ -364,3 +365,52 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     array = group[name]
     assert isinstance(array, zarr.Array)  # we created it
     return array
+
+
+class ShardEncoder:
+    """Arrays like those of a store, in memory; one thread at a time uses it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> group = zarr.create_group(MemoryStore())
+    >>> _ = group.create_array("valid", shape=(4, 8), chunks=(2, 2), shards=(4, 4), dtype=bool, fill_value=False)
+    >>> encoder = ShardEncoder(group.store, ["valid"])
+    >>> encoded = encoder.encoded("valid", np.eye(4, dtype=bool), at=(slice(0, 4), slice(4, 8)), keys=["valid/c/0/1"])
+    >>> encoded["valid/c/0/1"] is None
+    False
+    """
+
+    def __init__(self, store: Store, names: Iterable[str]) -> None:
+        self._memory = MemoryStore()
+        self.arrays: dict[str, zarr.Array[Any]] = {}
+        """The arrays by name, without their pixels."""
+        for name in names:
+            metadata = sync(store.get(f"{name}/zarr.json", default_buffer_prototype()))
+            if metadata is None:
+                raise FileNotFoundError(f"There is no array {name} in {store}.")
+            sync(self._memory.set(f"{name}/zarr.json", metadata))
+            self.arrays[name] = zarr.open_array(self._memory, path=name, mode="r+")
+
+    def encoded(
+        self, name: str, pixels: NDArray[Any], *, at: tuple[Any, ...], keys: Iterable[str]
+    ) -> Mapping[str, Buffer | None]:
+        """Bytes of whole shards by key; None for one of nothing but the fill value, which is not stored.
+
+        Parameters
+        ----------
+        name
+            Of the array.
+        pixels
+            Of the shards.
+        at
+            Where in the array, whole shards.
+        keys
+            Keys of the shards there.
+        """
+        self.arrays[name][at] = pixels
+        encoded: dict[str, Buffer | None] = {}
+        for key in keys:
+            encoded[key] = sync(self._memory.get(key, default_buffer_prototype()))
+            sync(self._memory.delete(key))
+        return encoded

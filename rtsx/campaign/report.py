@@ -1,30 +1,335 @@
-"""The report of a campaign: one page that needs nothing else, for people."""
+"""The report of a campaign: one page for people, with its map, throughput and statistics of all cells."""
 
 import html
+import statistics
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from rtsx.campaign.failure import Failure
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
-from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.report_facts import MarkFacts, gathered_marks, states_of
-from rtsx.campaign.report_map import cell_map
-from rtsx.campaign.report_throughput import throughput_chart
-from rtsx.campaign.run_record import RunRecord, read_runs
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.run_log import RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
-from rtsx.grid.cell import cell_id
+from rtsx.grid.grid import cell_id
 from rtsx.storage import refuse_other_format, staged
+from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["report_page", "write_report"]
+__all__ = [
+    "COLOURS",
+    "CellState",
+    "MapSquare",
+    "MarkFacts",
+    "Throughput",
+    "cell_map",
+    "gathered_marks",
+    "map_squares",
+    "report_page",
+    "states_of",
+    "throughput",
+    "throughput_chart",
+    "write_report",
+]
+
+CellState = Literal["mapped", "empty", "running", "failed", "left"]
+"""Done with a map; done, and nothing was there; leased by a run; set aside; none of these."""
+
+COLOURS: Mapping[CellState, str] = {
+    "mapped": "#2a8c55",
+    "empty": "#a9c8d8",
+    "running": "#e0a100",
+    "failed": "#c0392b",
+    "left": "#dddddd",
+}
+"""Fill of each state."""
+
+_MOST_SQUARES = 2500
+"""Squares of a page that every browser still moves easily."""
+_MAP_WIDTH = 900
+"""Width of the picture, in its own units."""
+
+
+@dataclass(frozen=True)
+class MapSquare:
+    """One square of the picture: a cell, or a block of `side` x `side` cells."""
+
+    place: tuple[int, int]
+    """Row and column of the square, in squares."""
+    first: Address
+    """Cell in its upper left corner, or the cell itself."""
+    side: int
+    """Cells along each of its sides."""
+    counts: Mapping[CellState, int]
+    """Cells of the campaign in it by state."""
+
+    @property
+    def state(self) -> CellState:
+        """What its colour says: the state of most of its cells, but a failure always shows."""
+        if "failed" in self.counts:
+            return "failed"
+        return max(self.counts, key=lambda state: (self.counts[state], state))
+
+    @property
+    def title(self) -> str:
+        """What a pointer over it reads."""
+        if self.side == 1:
+            return f"{cell_id(*self.first)}: {self.state}"
+        parts = ", ".join(f"{self.counts[state]:,} {state}" for state in COLOURS if state in self.counts)
+        last = self.first[0] + self.side - 1, self.first[1] + self.side - 1
+        return f"{cell_id(*self.first)} to {cell_id(*last)}: {parts}"
+
+
+def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARES) -> list[MapSquare]:
+    """Squares that show all cells: one each, or one for a block of them where they are more than `most`.
+
+    Examples
+    --------
+    >>> square, = map_squares({(4, -1): "mapped", (5, -1): "left", (5, -2): "left"}, most=1)
+    >>> square.side, dict(square.counts), square.title
+    (2, {'mapped': 1, 'left': 2}, 'r004c-002 to r005c-001: 1 mapped, 2 left')
+    """
+    if not states:
+        return []
+    side = _side(np.array(list(states), np.int64), most)
+    blocks: dict[Address, Counter[CellState]] = {}
+    for (row, column), state in states.items():
+        blocks.setdefault((row // side, column // side), Counter())[state] += 1
+    top, left = min(row for row, _ in blocks), min(column for _, column in blocks)
+    return [
+        MapSquare((row - top, column - left), (row * side, column * side), side, counts)
+        for (row, column), counts in sorted(blocks.items())
+    ]
+
+
+def _side(cells: NDArray[np.int64], most: int) -> int:
+    """Cells along a block, a power of two, so that there are few enough blocks."""
+    side = 1
+    while len(np.unique((cells[:, 0] // side << 32) + cells[:, 1] // side)) > most:
+        side *= 2
+    return side
+
+
+def cell_map(states: Mapping[Address, CellState], *, reasons: Mapping[Address, str]) -> str:
+    """The map as an ``<svg>`` element and its legend.
+
+    Parameters
+    ----------
+    states
+        State of every cell of the campaign.
+    reasons
+        Why cells failed; shown where a square is one cell.
+    """
+    squares = map_squares(states)
+    if not squares:
+        return "<p>No cells.</p>"
+    columns = max(square.place[1] for square in squares) + 1
+    rows = max(square.place[0] for square in squares) + 1
+    unit = min(_MAP_WIDTH / columns, 48.0)
+    drawn = [_square(square, unit, reasons.get(square.first, "") if square.side == 1 else "") for square in squares]
+    side = squares[0].side
+    each = "Each square is a cell." if side == 1 else f"Each square is a block of {side} x {side} cells."
+    legend = "".join(
+        f'<span class="key"><i style="background:{colour}"></i>{state}: {count:,}</span>'
+        for state, colour in COLOURS.items()
+        if (count := sum(square.counts.get(state, 0) for square in squares))
+    )
+    return (
+        f'<p>{each} Rows of the grid run down. {legend}</p><svg class="map" role="img" aria-label="map of cells" '
+        f'width="{columns * unit:.0f}" viewBox="0 0 {columns * unit:.2f} {rows * unit:.2f}">{"".join(drawn)}</svg>'
+    )
+
+
+def _square(square: MapSquare, unit: float, reason: str) -> str:
+    row, column = square.place
+    done = (square.counts.get("mapped", 0) + square.counts.get("empty", 0)) / sum(square.counts.values())
+    # A block that is done in part is paler, because its colour stands for most of its cells only.
+    opacity = "" if square.side == 1 or square.state != "mapped" else f' fill-opacity="{0.35 + 0.65 * done:.2f}"'
+    title = html.escape(f"{square.title}: {reason}" if reason else square.title)
+    return (
+        f'<rect x="{column * unit:.2f}" y="{row * unit:.2f}" width="{unit * 0.94:.2f}" height="{unit * 0.94:.2f}" '
+        f'fill="{COLOURS[square.state]}"{opacity}><title>{title}</title></rect>'
+    )
+
+
+_WIDTH, _HEIGHT = 900, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 34
+_BARS = 60
+_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+"""Lengths of a bar, s; days beyond."""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Cells finished by stretches of equal length."""
+
+    start: datetime
+    """Begin of the first stretch, UTC."""
+    step: timedelta
+    """Length of each."""
+    counts: tuple[int, ...]
+    """Cells finished in each."""
+
+    @property
+    def per_hour(self) -> list[float]:
+        """Cells an hour in each."""
+        return [count * 3600 / self.step.total_seconds() for count in self.counts]
+
+
+def throughput(finished: Sequence[datetime]) -> Throughput | None:
+    """Cells by the time they were finished, in at most some dozens of stretches; None without cells.
+
+    Examples
+    --------
+    >>> day = datetime(2024, 7, 1, tzinfo=UTC)
+    >>> found = throughput([day, day + timedelta(seconds=30), day + timedelta(seconds=119)])
+    >>> found.step.total_seconds(), sum(found.counts), found.counts[0], found.per_hour[0]
+    (2.0, 3, 1, 1800.0)
+    """
+    if not finished:
+        return None
+    seconds = np.sort(np.array([moment.timestamp() for moment in finished]))
+    spread = float(seconds[-1] - seconds[0])
+    step = next((step for step in _STEPS_S if spread / step < _BARS), 86400)
+    while spread / step >= _BARS:
+        step *= 2
+    first = seconds[0] // step * step
+    counts = np.bincount(((seconds - first) // step).astype(np.int64))
+    return Throughput(datetime.fromtimestamp(float(first), UTC), timedelta(seconds=step), tuple(counts.tolist()))
+
+
+def throughput_chart(found: Throughput) -> str:
+    """The diagram as an ``<svg>`` element: bars over time, cells an hour upwards."""
+    rates = found.per_hour
+    top = max(rates)
+    width = (_WIDTH - _LEFT - _RIGHT) / len(rates)
+    parts = [
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_level(share):.1f}" y2="{_level(share):.1f}" class="grid"/>'
+        f'<text x="{_LEFT - 6}" y="{_level(share) + 4:.1f}" class="y">{top * share:,.4g}</text>'
+        for share in (0.0, 0.5, 1.0)
+    ]
+    for place, (rate, count) in enumerate(zip(rates, found.counts, strict=True)):
+        y = _level(rate / top)
+        begin = found.start + place * found.step
+        title = html.escape(f"{begin:%Y-%m-%d %H:%M:%S} UTC, {found.step}: {count:,} cells")
+        parts.append(
+            f'<rect x="{_LEFT + place * width:.2f}" y="{y:.1f}" width="{width * 0.9:.2f}" '
+            f'height="{_HEIGHT - _BOTTOM - y:.1f}" class="bar"><title>{title}</title></rect>'
+        )
+    end = found.start + len(rates) * found.step
+    for x, moment, anchor in ((_LEFT, found.start, "start"), (_WIDTH - _RIGHT, end, "end")):
+        parts.append(
+            f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{moment:%Y-%m-%d %H:%M:%S}</text>'
+        )
+    return (
+        f'<p>Cells an hour over time (UTC); a bar is {html.escape(str(found.step))}.</p><svg class="chart" role="img" '
+        f'aria-label="cells an hour over time" viewBox="0 0 {_WIDTH} {_HEIGHT}">{"".join(parts)}</svg>'
+    )
+
+
+def _level(share: float) -> float:
+    return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+
+
+_SLOWEST = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkFacts:
+    """What all marks say together."""
+
+    states: Mapping[Address, CellState] = field(repr=False)
+    """Mapped or empty, by cell."""
+    throughput: Throughput | None
+    """When cells were finished; None before the first."""
+    n_valid: int
+    """Pixels that could be judged."""
+    n_outlines: int
+    """Outlines of all cells, those that are cut at borders counted on each side."""
+    cell_seconds: float
+    """Time of all cells, s."""
+    median_seconds: float
+    """Time of a middling cell, s; 0 without cells."""
+    peak_memory_bytes: int
+    """Greatest resident memory of any worker."""
+    slowest: tuple[tuple[Address, float], ...]
+    """Cells that took longest, with their seconds."""
+    workers: Mapping[str, tuple[int, float]]
+    """Cells and their seconds by worker."""
+    gaps: Mapping[str, int]
+    """Images that could not be read and were left out, with the number of cells that go without them."""
+    versions: Mapping[str, tuple[str, ...]]
+    """Versions of each library that cells were made with; more than one where it was updated between runs."""
+
+
+def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
+    """Walk marks once.
+
+    Parameters
+    ----------
+    marks
+        In any order.
+    """
+    states: dict[Address, CellState] = {}
+    finished: list[datetime] = []
+    seconds = array("d")
+    slowest: list[tuple[float, Address]] = []
+    workers: dict[str, tuple[int, float]] = {}
+    versions: dict[str, set[str]] = {}
+    totals: Counter[str] = Counter()
+    gaps: Counter[str] = Counter()
+    peak = 0
+    for mark in marks:
+        states[mark.cell] = mark.state
+        finished.append(datetime.fromisoformat(mark.finished).astimezone(UTC))
+        seconds.append(mark.seconds)
+        slowest = sorted([*slowest, (mark.seconds, mark.cell)], reverse=True)[:_SLOWEST]
+        cells, busy = workers.get(mark.worker, (0, 0.0))
+        workers[mark.worker] = cells + 1, busy + mark.seconds
+        for name, version in mark.versions.items():
+            versions.setdefault(name, set()).add(version)
+        totals.update(n_valid=mark.n_valid, n_outlines=mark.n_outlines)
+        gaps.update(mark.gaps)
+        peak = max(peak, mark.peak_memory_bytes)
+    return MarkFacts(
+        states=states,
+        throughput=throughput(finished),
+        n_valid=totals["n_valid"],
+        n_outlines=totals["n_outlines"],
+        cell_seconds=sum(seconds),
+        median_seconds=statistics.median(seconds) if seconds else 0.0,
+        peak_memory_bytes=peak,
+        slowest=tuple((cell, spent) for spent, cell in slowest),
+        workers=dict(sorted(workers.items())),
+        gaps=dict(sorted(gaps.items())),
+        versions={name: tuple(sorted(found)) for name, found in sorted(versions.items())},
+    )
+
+
+def states_of(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> dict[Address, CellState]:
+    """State of every cell of a plan, in its order."""
+
+    def state(cell: Address) -> CellState:
+        if cell in marks.states:
+            return marks.states[cell]
+        if cell in running:
+            return "running"
+        return "failed" if cell in status.failed else "left"
+
+    running = set(status.running)
+    return {cell: state(cell) for cell in plan.cells}
+
 
 _MOST_ROWS = 200
 """Rows of a table; more are counted and not shown."""

@@ -1,40 +1,50 @@
-"""One run of a campaign: cells without a mark are flown, what fails is set aside, and a record says what it took."""
+"""One run of a campaign, and its update: cells without a commit record, or with inputs that changed since."""
 
 import platform
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rtsx.campaign.cell_job import cell_job
-from rtsx.campaign.cell_table import Address, CellTable
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.environment import require_environment, versions_here
+from rtsx.campaign.cell_input import cell_geobox, input_stamps
+from rtsx.campaign.cell_task import cell_job
+from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.dask_runner import fly
 from rtsx.campaign.estimate import CampaignEstimate
-from rtsx.campaign.failure import Failure
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import Job
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import LeasedElsewhere, held
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import create_map
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.probing import probe_store
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.retry_spec import RetrySpec
-from rtsx.campaign.run_record import RunRecord, write_run
-from rtsx.campaign.stored_plan import read_plan, require_same
+from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
+from rtsx.campaign.preflight import probe_store
+from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
+from rtsx.campaign.records import Failure
+from rtsx.campaign.run_log import FlightSummary, RunRecord, write_run
+from rtsx.campaign.task_queue import Job, Outcome
+from rtsx.campaign.worker import failure_of
+from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import CampaignError, RtsxError
+from rtsx.storage.object_store import ObjectStore, objects_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Progress", "cells_among", "fly_recorded", "require_ready", "run_campaign"]
+__all__ = [
+    "CampaignUpdate",
+    "Progress",
+    "UpdateJob",
+    "cells_among",
+    "fly_recorded",
+    "require_ready",
+    "run_campaign",
+    "update_campaign",
+]
 
 Progress = Callable[[FlightSummary], None]
 """Called about every second with how a run stands, and at its end, in the thread that drives it."""
@@ -202,3 +212,108 @@ def with_set_aside(summary: FlightSummary, before: Mapping[Address, Failure]) ->
         cells=summary.cells + len(before),
         set_aside=(*(before[cell] for cell in sorted(before)), *summary.set_aside),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignUpdate:
+    """What an update found and did."""
+
+    checked: int
+    """Marked cells whose inputs were looked at."""
+    changed: int
+    """Cells whose inputs are others now, so that they lost their mark."""
+    unchecked: tuple[Failure, ...]
+    """Cells whose inputs could not be looked at; they keep their mark."""
+    stopped: str | None
+    """Why the search stopped before its last cell; None where it did not. Nothing is run then."""
+    flight: FlightSummary | None
+    """The run of all cells without a mark; None where the search stopped."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell was looked at, and all have a mark again."""
+        return not self.unchecked and self.flight is not None and self.flight.complete
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.checked:,} cells checked, {self.changed:,} have changed inputs, {len(self.unchecked):,} unchecked"
+        ]
+        if self.stopped is not None:
+            lines.append(f"stopped: {self.stopped}")
+        lines += [
+            f"unchecked: cell {failure.cell}: {failure.error}: {failure.message}" for failure in self.unchecked[:10]
+        ]
+        if self.flight is not None:
+            lines.append(str(self.flight))
+        return "\n".join(lines)
+
+
+def update_campaign(
+    plan: CampaignPlan,
+    recipe: CampaignRecipe,
+    *,
+    objects: ObjectStore,
+    client: "Client",
+    progress: Progress | None,
+) -> CampaignUpdate:
+    """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
+    require_ready(plan, recipe, objects=objects, client=client)
+    done = Ledger(objects, YearLayout(plan.year)).done()
+    search = fly_recorded(
+        UpdateJob(recipe=recipe, plan=plan),
+        cells_among(plan.cells, done.__contains__),
+        plan=plan,
+        objects=objects,
+        client=client,
+        retry=recipe.retry,
+        progress=progress,
+        on_set_aside=None,  # they keep what they have
+    )
+    flight = None
+    if search.stopped is None:
+        flight = run_campaign(plan, recipe, objects=objects, client=client, progress=progress)
+    return CampaignUpdate(
+        checked=search.done + search.skipped,
+        changed=search.done,
+        unchecked=search.set_aside,
+        stopped=search.stopped,
+        flight=flight,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateJob:
+    """Takes the mark from a cell whose inputs changed: such an outcome is *done*, and *skipped* where they are the same."""
+
+    recipe: CampaignRecipe = field(repr=False)
+    """Whose sources are asked."""
+    plan: CampaignPlan = field(repr=False)
+    """What cells were made by."""
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+        """Look at one cell; see `Job`."""
+        began = perf_counter()
+        try:
+            state: Literal["done", "skipped"] = "done" if self._retired(cell, run) else "skipped"
+            return Outcome(cell=cell, state=state, seconds=perf_counter() - began)
+        except LeasedElsewhere as error:
+            return Outcome(cell=cell, state="leased", free_after_s=error.free_after_s)
+        except Exception as error:  # whatever it is, it is an outcome, as everywhere in a campaign
+            failure = failure_of(error, cell=cell, attempt=attempt, run=run)
+            return Outcome(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
+
+    def _retired(self, cell: Address, run: str) -> bool:
+        """Take the mark away if it does not tell the inputs of today."""
+        objects = objects_of(self.recipe.output, self.recipe.storage_options)
+        ledger = Ledger(objects, YearLayout(self.plan.year))
+        mark = ledger.mark(cell)
+        if mark is None or mark.inputs == input_stamps(self.recipe.cube, cell_geobox(self.plan, cell)):
+            return False
+        with held(objects, ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
+            if ledger.mark(cell) != mark:  # another update was faster, and its run may be further already
+                return False
+            ledger.retire(cell)
+        return True
+
+
+_conforms: type[Job] = UpdateJob

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.failure import Failure
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.objects import ObjectStore
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.run_record import RunRecord, read_runs
-from rtsx.grid.cell import cell_id
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.records import Failure
+from rtsx.campaign.run_log import RunRecord, read_runs
+from rtsx.grid.grid import cell_id
+from rtsx.storage.object_store import ObjectStore
 
 __all__ = ["CampaignStatus", "campaign_status", "status_of"]
 

@@ -11,9 +11,9 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.campaign.cell_table import CellTable
-from rtsx.campaign.prediction_spec import PredictionSpec
-from rtsx.inference.choice import Habits, chosen_tiling
+from rtsx.campaign.cells import CellTable
+from rtsx.campaign.recipe import PredictionSpec
+from rtsx.inference.tile_choice import Habits, chosen_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
 __all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells", "widest_read"]

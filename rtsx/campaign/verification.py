@@ -7,14 +7,13 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.opening import objects_of
+from rtsx.campaign.records import CommitMark
 from rtsx.errors import CampaignError
-from rtsx.grid.cell import cell_id
+from rtsx.grid.grid import cell_id
+from rtsx.storage.object_store import ObjectStore, objects_of
 
 __all__ = ["Verification", "verify_year"]
 

@@ -1,14 +1,89 @@
-"""The commands under one name."""
+"""The commands of `rtsx`, each loaded when it is called, so that help and errors come at once."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from click import UsageError
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import rtsx
 from rtsx.cli.console import show_line
-from rtsx.cli.lazy import Entry, lazy_group
 
-__all__ = ["COMMANDS", "app"]
+__all__ = ["COMMANDS", "Entry", "LazyGroup", "app", "lazy_group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line in the list of commands, and where the command is."""
+
+    module: str
+    """Module of the command."""
+    help: str
+    """What the list says of it: the first sentence of the command's own help."""
+    stopped: str | Mapping[str, str]
+    """What is true after Ctrl-C, of the command or of each of its own commands."""
+    app: str = "app"
+    """The name of the `app` in its module."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it has commands of its own."""
+        return not isinstance(self.stopped, str)
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands by what is said of them, and loads one when it is called."""
+
+    entries: Mapping[str, Entry] = {}
+    """The commands by name, in the order of the list."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in self.entries.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that a line names; the one moment at which it has to be there."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, None if listed is None else self.load(str(name)), rest
+
+    def load(self, name: str) -> Any:
+        """Import a command."""
+        entry = self.entries[name]
+        # Within another app, because a command on its own would offer to install completion.
+        around = typer.Typer(add_completion=False)
+        around.add_typer(getattr(import_module(entry.module), entry.app), name=name if entry.is_group else None)
+        return _once(typer.main.get_group(around).commands[name])
+
+
+def _once(command: Any) -> Any:
+    """The command, which refuses an option that takes one value and is given twice; click keeps the last without a word."""
+    for child in getattr(command, "commands", {}).values():
+        _once(child)
+    parse = command.parse_args
+
+    def parse_args(ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing:
+            _, _, given = command.make_parser(ctx).parse_args(args=list(args))
+            for option in given:
+                takes_one = isinstance(option, TyperOption) and not (option.multiple or option.count)
+                if takes_one and given.count(option) > 1 and (not option.is_flag or option.secondary_opts):
+                    raise UsageError(
+                        f"{option.opts[-1]} takes one value and was given {given.count(option)} times. Give it once.",
+                        ctx,
+                    )
+        return parse(ctx, args)
+
+    command.parse_args = parse_args
+    return command
+
+
+def lazy_group(entries: Mapping[str, Entry]) -> type[LazyGroup]:
+    """The class of a group of these commands, as `typer.Typer(cls=...)` takes it."""
+    return type("Commands", (LazyGroup,), {"entries": dict(entries)})
+
 
 # With {again}, where it is "the same command", or what that would be.
 _WHOLE = "Outputs appear when they are complete, so what is there is whole; the one under way is gone."
@@ -33,17 +108,20 @@ COMMANDS = {
         stopped=_WHOLE,
     ),
     "merge": Entry(
-        module="rtsx.cli.merge",
+        module="rtsx.cli.footprints",
+        app="merge_app",
         help="Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.",
         stopped=_WHOLE,
     ),
     "track": Entry(
-        module="rtsx.cli.track",
+        module="rtsx.cli.footprints",
+        app="track_app",
         help="Follow objects over years: growth, first and last sighting, what became of each.",
         stopped=_WHOLE,
     ),
     "cog": Entry(
-        module="rtsx.cli.cog",
+        module="rtsx.cli.predict",
+        app="cog_app",
         help="Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",
         stopped=_WHOLE,
     ),
@@ -88,7 +166,8 @@ COMMANDS = {
         stopped=_WHOLE,
     ),
     "cross-validate": Entry(
-        module="rtsx.cli.cross_validate",
+        module="rtsx.cli.evaluate",
+        app="cross_validate_app",
         help="Leave one region out after another, and score what the others taught on it; no group is ever divided.",
         stopped="Folds and epochs that are done stay; {again} goes on with the rest.",
     ),

@@ -8,7 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import notice, show, show_line
-from rtsx.cli.opening import require_there
+from rtsx.cli.options import require_there
 from rtsx.cli.outputs import require_free
 from rtsx.storage import refuse_other_format, write_whole
 
@@ -31,11 +31,11 @@ def schema_of(kind: Kind) -> dict[str, object]:
 
             return evaluation_schema()
         case "campaign":
-            from rtsx.config.campaign_files import campaign_schema
+            from rtsx.config.campaign import campaign_schema
 
             return campaign_schema()
         case "cube":
-            from rtsx.config.files import cube_schema
+            from rtsx.config.cube import cube_schema
 
             return cube_schema()
         case "order":
@@ -88,7 +88,7 @@ def import_config(
 ) -> None:
     """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
     require_there([str(old)])
-    from rtsx.config.predecessor import import_training
+    from rtsx.config.legacy import import_training
 
     refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
     require_free([str(out)], overwrite=overwrite)

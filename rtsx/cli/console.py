@@ -1,4 +1,4 @@
-"""What the commands print: results to standard output, everything else to standard error."""
+"""What commands print: results to standard output; messages, warnings and progress to standard error."""
 
 import os
 import pathlib
@@ -6,16 +6,36 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from rtsx.errors import OutputNotWritableError
+from rtsx.progress import Line, watched
 from rtsx.redaction import redacted
 
-__all__ = ["Stream", "complain", "notice", "show", "show_line", "status", "streams", "warn"]
+if TYPE_CHECKING:
+    from rtsx.campaign.run_log import FlightSummary
+    from rtsx.training.run_log import Progress as Moment
+
+__all__ = [
+    "Show",
+    "Stream",
+    "campaign_progress",
+    "complain",
+    "counting",
+    "notice",
+    "progress",
+    "show",
+    "show_line",
+    "status",
+    "streams",
+    "training_progress",
+    "warn",
+]
 
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240
@@ -144,3 +164,99 @@ def status() -> Console:
 def _out() -> Console:
     # Into a file or pipe unfolded, because there a folded path is a broken one.
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
+
+
+class Show(Protocol):
+    """Shows how many of all are done, and anything else."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show it."""
+
+
+@contextmanager
+def counting(label: str, *, unit: str = "") -> Iterator[Show]:
+    """Show how far something is, from its first second on.
+
+    Parameters
+    ----------
+    label
+        What the work is called.
+    unit
+        What is counted.
+    """
+    # Also around the bar, because who speaks is one at a time.
+    with Line(label, unit=unit, silent=status().is_terminal) as line:
+        if not status().is_terminal:
+            yield line.update
+            return
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(TextColumn("{task.description}"), *columns, console=status()) as bar:
+            task = bar.add_task(label, total=None)
+
+            def show(done: int, total: int, note: str = "") -> None:
+                bar.update(task, completed=done, total=total, description=f"{label}{note}")
+
+            yield show
+
+
+@contextmanager
+def progress(label: str, *, counts: str = "") -> Iterator[None]:
+    """Show how far the dask work within the block is.
+
+    Parameters
+    ----------
+    label
+        What the work is called.
+    counts
+        Beginning of the names of the tasks that take the time, such as `"answer-"`.
+    """
+    with counting(label) as show, watched(show, counts=counts):
+        yield
+
+
+@contextmanager
+def training_progress() -> "Iterator[Callable[[Moment], None]]":
+    """Yield what a training calls after each step; without a terminal, a line for every epoch too."""
+    with counting("training", unit="steps") as show:
+        iou = ""
+
+        def moved(moment: "Moment") -> None:
+            nonlocal iou
+            row = moment.row
+            if row is not None:
+                iou = "" if row.iou is None else f", validation IoU {row.iou:.3f}"
+                if not status().is_terminal:
+                    notice(f"epoch {moment.epoch} of {moment.epochs}: loss {moment.loss:.4f}{iou}")
+            show(moment.step, moment.steps, f", epoch {moment.epoch}/{moment.epochs}, loss {moment.loss:.4f}{iou}")
+
+        yield moved
+
+
+@contextmanager
+def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]":
+    """Yield what a campaign calls now and then with how its run stands; without a terminal, a line at each tenth too.
+
+    Parameters
+    ----------
+    label
+        What the work is called.
+    """
+    with counting(label, unit="cells") as show:
+        run, tenths = "", -1
+
+        def moved(summary: "FlightSummary") -> None:
+            nonlocal run, tenths
+            if summary.run != run:  # an update has two: it looks at cells, and then runs some
+                run, tenths = summary.run, -1
+            over = summary.before + summary.done + summary.skipped + len(summary.set_aside)
+            cells = summary.before + summary.cells
+            notes = [f", {summary.workers} worker{'' if summary.workers == 1 else 's'}"]
+            notes += [f", {summary.retried} tried again"] if summary.retried else []
+            notes += [f", {len(summary.set_aside)} set aside"] if summary.set_aside else []
+            show(over, cells, "".join(notes))
+            reached = 10 * over // cells if cells else -1
+            if reached > tenths and not status().is_terminal:
+                notice(f"{label}: {over:,} of {cells:,} cells{''.join(notes)}")
+            tenths = max(reached, tenths)
+
+        yield moved

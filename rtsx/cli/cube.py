@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import complain, show
-from rtsx.cli.opening import require_there
+from rtsx.cli.console import complain, progress, show
+from rtsx.cli.options import require_there
 from rtsx.cli.outputs import require_free
-from rtsx.cli.progress import progress
 
 __all__ = ["app"]
 
@@ -97,7 +96,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
     """
     require_there([cube])
     from rtsx.cli.cube_summary import check_rows, opened
-    from rtsx.cube.checking import check_cube
+    from rtsx.cube.check import check_cube
 
     with progress("checking", counts="block_statistics"):
         found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
@@ -127,8 +126,8 @@ def plot(
         raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
     require_free([str(out)], overwrite=overwrite)
     require_there([cube])
-    from rtsx.cli.cube_picture import draw_cube  # here, because they are heavy
     from rtsx.cli.cube_summary import small
+    from rtsx.cli.picture import draw_cube  # here, because they are heavy
 
     with progress("drawing"):
         draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))

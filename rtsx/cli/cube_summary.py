@@ -9,17 +9,16 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cli.summary import cube_rows
 from rtsx.config import load_cube_config, open_cube
-from rtsx.config.opening import is_config
-from rtsx.config.stored import stored_config
-from rtsx.cube.checking import BuildState, CubeCheck, build_state
-from rtsx.cube.native_images import with_native_images
-from rtsx.cube.opening import open_cube as open_recipe_or_store
+from rtsx.config.cube import is_config, stored_config
+from rtsx.cube.check import BuildState, CubeCheck, build_state
+from rtsx.cube.load import recipe_geobox
+from rtsx.cube.native import with_native_images
+from rtsx.cube.open import open_cube as open_recipe_or_store
 from rtsx.cube.quicklook import coarse_recipe, small_store
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.region import recipe_geobox
-from rtsx.cube.zarr import file_system
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
+from rtsx.storage.zarr import file_system
 
 __all__ = ["check_rows", "info_rows", "opened", "small"]
 

@@ -12,11 +12,10 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import notice, show
-from rtsx.cli.opening import open_prediction
+from rtsx.cli.console import notice, progress, show
+from rtsx.cli.options import open_prediction
 from rtsx.cli.outputs import require_free
 from rtsx.cli.products import write_cogs, write_outlines
-from rtsx.cli.progress import progress
 from rtsx.cli.summary import tiling_line
 from rtsx.errors import MissingExtraError
 from rtsx.storage import refuse_other_format, write_whole

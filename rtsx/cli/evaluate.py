@@ -1,22 +1,21 @@
-"""`rtsx evaluate`: a map, outlines, or a model on many scenes, against what is known to be there."""
+"""`rtsx evaluate` and `rtsx cross-validate`: scores of maps, outlines and models, and of trainings on other regions."""
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import show, show_line
-from rtsx.cli.opening import open_models, open_prediction, require_device, require_models, require_there
+from rtsx.cli.console import progress, show, show_line
+from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
 from rtsx.cli.outputs import require_free
-from rtsx.cli.progress import progress
 from rtsx.storage import refuse_other_format, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation
 
-__all__ = ["app"]
+__all__ = ["app", "cross_validate_app"]
 
 app = typer.Typer()
 
@@ -164,8 +163,8 @@ def _of_one(
     from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import evaluate as score
     from rtsx.labels import label_truth, read_labels
-    from rtsx.labels.reading import read_table
-    from rtsx.labels.source import NEGATIVE
+    from rtsx.labels.io import read_table
+    from rtsx.labels.standardise import NEGATIVE
 
     labels = read_labels(truth, layer=layer)
     labels = labels[labels["class_name"] != NEGATIVE]
@@ -193,3 +192,109 @@ def _write(evaluation: "Evaluation", folder: Path) -> None:
     for name in ("scenes", "regions", "pooled"):
         write_whole(folder / f"{name}.csv", getattr(evaluation, name).to_csv(index=False).encode())
     write_whole(folder / "evaluation.json", evaluation.to_json().encode())
+
+
+cross_validate_app = typer.Typer()
+
+_CROSS_VALIDATE_EXAMPLES = """Examples:
+
+rtsx cross-validate train.yaml --out folds
+
+rtsx cross-validate train.yaml --out folds --folds 5
+
+rtsx cross-validate train.yaml --out matrix --transfer
+"""
+
+
+@cross_validate_app.command("cross-validate", epilog=_CROSS_VALIDATE_EXAMPLES)
+def cross_validate(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRAIN.yaml",
+            help="A training whose scenes have groups; all of its sets are taken.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Tables, pictures and folds.", rich_help_panel="Output")],
+    folds: Annotated[
+        int | None, typer.Option(help="Deal groups to this many folds; one group a fold if left out.", min=2)
+    ] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Train on each group alone, on all others and on all, and test on each.")
+    ] = False,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="With --transfer: part of each group's scenes that is tested on; 0.3 if left out."),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
+    ] = 0.2,
+    object_iou: Annotated[
+        float, typer.Option(help="Least IoU of a found and a true object that are the same.", rich_help_panel="Rule")
+    ] = 0.5,
+    min_area_m2: Annotated[
+        float,
+        typer.Option(
+            "--min-area-m2", help="Smaller objects are left out of object scores.", min=0, rich_help_panel="Rule"
+        ),
+    ] = 0.0,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    plot: Annotated[bool, typer.Option(help="Draw the scores.", rich_help_panel="Output")] = True,
+    device: options.DeviceOption = "auto",
+) -> None:
+    """Leave one region out after another, and score what the others taught on it; no group is ever divided.
+
+    Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold.
+    """
+    if transfer and folds is not None:
+        raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
+    if held_out is not None and not transfer:
+        raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
+    require_there([str(config)])
+    from rtsx.config.training import (  # here, because they are heavy
+        glance_at_training,
+        load_train_config,
+        training_recipes,
+    )
+    from rtsx.model.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    started = time.perf_counter()
+    glance_at_training(config)
+    require_device(device)
+    from rtsx.evaluation import cross_validate as leave_out  # below, because they load torch
+    from rtsx.evaluation import transfer_matrix
+
+    read = load_train_config(config)
+    recipe = training_recipes(read, folder=config.absolute().parent)[0]
+    choices: dict[str, Any] = {
+        "validation": validation,
+        "overlapping": "merge" if merge else "refuse",
+        "seeds": read.seeds,
+        "seed": seed,
+        "object_iou": object_iou,
+        "min_object_area_m2": min_area_m2,
+        "device": device,
+        "plot": plot,
+    }
+    with progress("training and testing", counts="fold-"):
+        if transfer:
+            if held_out is not None:
+                choices["held_out"] = held_out
+            result = transfer_matrix(recipe, out, **choices)
+        else:
+            result = leave_out(recipe, out, folds=folds, **choices)
+    show_line(str(result))
+    rows: list[tuple[str, object]] = [
+        ("folds", len(result.plan.folds)),
+        ("table", out / "table.csv"),
+        ("matrix", out / "matrix.csv"),
+        ("pictures", "" if not plot else f"{out / 'regions.png'}\n{out / 'matrix.png'}"),
+        ("time", f"{time.perf_counter() - started:.1f} s"),
+    ]
+    show("Cross-validated", rows)

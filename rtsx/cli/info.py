@@ -9,7 +9,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import show
-from rtsx.cli.opening import open_image
+from rtsx.cli.options import open_image
 from rtsx.cli.summary import cube_rows, prediction_rows
 
 __all__ = ["app"]

@@ -1,21 +1,51 @@
-"""`rtsx model`: what a model is, how far it looks, and bundles from other people's files."""
+"""`rtsx model`: describe models, make bundles from other people's files, and export networks."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import notice, show
-from rtsx.cli.export import network_file
-from rtsx.cli.opening import open_models, require_models
+from rtsx.cli.options import open_models, require_models
 from rtsx.cli.outputs import require_free, require_local
 from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
 from rtsx.storage import refuse_other_format, write_whole
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle
+
+__all__ = ["app", "network_file"]
+
+
+def network_file(bundle: "ModelBundle", *, kind: Literal["onnx", "pt2"]) -> bytes:
+    """Export the network alone, without scaling and activation, for any number of tiles of any size it can take.
+
+    Raises
+    ------
+    BundleError
+        The network cannot be exported so.
+    MissingExtraError
+        ONNX needs the extra `onnx`.
+    """
+    # Here, because they load torch, which `--help` should not wait for.
+    from rtsx.model.exported import export_module
+    from rtsx.model.onnx import exported_onnx
+
+    if bundle.bn_mode != "eval":
+        raise BundleError(
+            f"{bundle.id} takes the statistics of each tile (bn_mode='batch'), which no file can say. "
+            "Import it with --bn-mode eval first."
+        )
+    if bundle.source.framework == "onnx" and kind == "onnx":
+        return bundle.source.onnx_path().read_bytes()
+    module = bundle.source.load_module()
+    if kind == "onnx":
+        return exported_onnx(module, n_layers=len(bundle.inputs), tile=bundle.tile)
+    return export_module(module, n_layers=len(bundle.inputs), tile=bundle.tile, stride=bundle.stride)
+
 
 app = typer.Typer(no_args_is_help=True, help="Describe models, measure their reach, turn files into bundles and back.")
 
@@ -67,7 +97,7 @@ def probe(
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
     (bundle,) = open_models([model], trust=trust)
-    from rtsx.model.probing import reach_of  # here, because it loads torch, which `--help` should not wait for
+    from rtsx.model.backend_choice import reach_of  # here, because it loads torch, which `--help` should not wait for
 
     notice("measuring ...")
     reach = reach_of(bundle)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtsx.cli.console import notice, show
-from rtsx.cli.opening import require_there
-from rtsx.cli.progress import counting
+from rtsx.cli.console import counting, notice, show
+from rtsx.cli.options import require_there
 from rtsx.errors import OrderError
 from rtsx.storage import write_whole
 

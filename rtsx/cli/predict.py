@@ -1,14 +1,15 @@
-"""`rtsx predict`: an image and a model to a map, and to outlines and GeoTIFFs beside it."""
+"""`rtsx predict` and `rtsx cog`: a map from an image and a model, with outlines and GeoTIFFs beside it."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import show
-from rtsx.cli.opening import (
+from rtsx.cli.console import progress, show
+from rtsx.cli.options import (
     described_models,
     open_image,
     open_models,
@@ -19,13 +20,12 @@ from rtsx.cli.opening import (
     require_tiling,
     require_valid_pixel,
 )
-from rtsx.cli.outputs import require_free
-from rtsx.cli.products import Products
-from rtsx.cli.progress import progress
+from rtsx.cli.outputs import require_free, require_local
+from rtsx.cli.products import COG_NAMES, Products, write_cogs
 from rtsx.cli.summary import prediction_rows
 from rtsx.storage import refuse_other_format
 
-__all__ = ["app"]
+__all__ = ["app", "cog_app"]
 
 app = typer.Typer()
 
@@ -120,3 +120,21 @@ def predict(
     stored = open_prediction(out)
     rows = [*prediction_rows(stored), ("map", out), *products.write(stored, overwrite=overwrite)]
     show("Predicted", [*rows, ("time", f"{time.perf_counter() - started:.1f} s")])
+
+
+cog_app = typer.Typer()
+
+
+@cog_app.command(epilog="Example:\n\nrtsx cog map.zarr --out map")
+def cog(
+    prediction: options.PredictionArgument,
+    *,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the files.", rich_help_panel="Output")],
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""
+    require_local(out, option="--out")
+    refuse_other_format(out, what="a folder of GeoTIFFs")
+    require_free([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)
+    files = write_cogs(open_prediction(prediction), out, overwrite=overwrite)
+    show("Written", [(file.name, f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in files])

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rtsx.cli.console import show
-from rtsx.cli.progress import counting
+from rtsx.cli.console import counting, show
 
 __all__ = ["app", "seed_list"]
 

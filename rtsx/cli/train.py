@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import notice, show
-from rtsx.cli.opening import require_device, require_there
-from rtsx.cli.progress import training_progress
+from rtsx.cli.console import notice, show, training_progress
+from rtsx.cli.options import require_device, require_there
 
 if TYPE_CHECKING:
     from rtsx.scores import PixelScores
@@ -60,8 +59,8 @@ def train(
     require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import keep_freed_memory
-    from rtsx.training.folder import RunFolder
     from rtsx.training.loggers import check_loggers
+    from rtsx.training.run_folder import RunFolder
 
     keep_freed_memory()
     loggers: Any = options.words(log) or ()  # unknown ones are refused

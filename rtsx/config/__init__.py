@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.config.building import Build, build_cube
-    from rtsx.config.campaign import CampaignConfig
-    from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
-    from rtsx.config.cube import CubeConfig
+    from rtsx.config.campaign import CampaignConfig, campaign_schema, load_campaign, load_campaign_config
+    from rtsx.config.cube import (
+        Build,
+        CubeConfig,
+        build_cube,
+        cube_schema,
+        load_cube_config,
+        load_cube_recipe,
+        open_cube,
+    )
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
-    from rtsx.config.files import cube_schema, load_cube_config, load_cube_recipe
-    from rtsx.config.opening import open_cube
-    from rtsx.config.predecessor import ImportedTraining, import_training
-    from rtsx.config.scene import SceneConfig
-    from rtsx.config.train import TrainConfig
-    from rtsx.config.training import load_train_config, load_training_recipe, train_bundle, training_schema
+    from rtsx.config.legacy import ImportedTraining, import_training
+    from rtsx.config.scenes import SceneConfig
+    from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
 
 __all__ = [
     "Build",

@@ -1,24 +1,200 @@
-"""The config of a campaign: what a YAML file says, and the recipe that it means."""
+"""The config of a campaign, and campaigns from it."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from os import PathLike
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.config.choices import OutlineConfig, Outlines, PredictionConfig, PricesConfig, RetryConfig
-from rtsx.config.cluster import ClusterConfig
+from rtsx.arguments import typed
+from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
 from rtsx.config.cube import CubeConfig
-from rtsx.config.ground import Ground, GroundConfig
-from rtsx.config.strict import FilePath, Names, Strict, from_folder, validated
-from rtsx.config.yaml import dump_yaml, read_yaml
-from rtsx.config.year import with_year
-from rtsx.errors import CampaignError, ConfigError
+from rtsx.config.place import Ground, GroundConfig
+from rtsx.config.validate import YEAR, FilePath, Memory, Names, Strict, from_folder, memory_bytes, validated, with_year
+from rtsx.config.yaml import Complaint, dump_yaml, read_yaml
+from rtsx.errors import CampaignError, ClusterError, ConfigError, CubeError, GridError
+from rtsx.inference.plan import Augmentation, Merge
+from rtsx.tiling import Blend
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
 
-__all__ = ["CampaignConfig"]
+__all__ = [
+    "CampaignConfig",
+    "ClusterConfig",
+    "OutlineConfig",
+    "Outlines",
+    "PredictionConfig",
+    "PricesConfig",
+    "RetryConfig",
+    "campaign_schema",
+    "load_campaign",
+    "load_campaign_config",
+]
+
+_Pixels = Annotated[int, Field(ge=0)]
+_Turns = Annotated[
+    tuple[Augmentation, ...],
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else given,
+        json_schema_input_type=list[Augmentation] | Augmentation,
+    ),
+]
+
+
+class PredictionConfig(Strict):
+    """How cells are predicted; the words are those of `rtsx.predict_cube`."""
+
+    tile: Annotated[int, Field(gt=0)] | Literal["auto", "bundle"] = PredictionSpec.tile
+    """Side of a tile, px; auto takes the cheapest that gives the right answer, bundle the one of training."""
+    overlap: _Pixels | Literal["auto", "bundle"] = PredictionSpec.overlap
+    """Pixels that neighbouring tiles share."""
+    trim: _Pixels | None = PredictionSpec.trim
+    """Pixels on each side of a tile that never count; the bundle's own if left out."""
+    blend: Blend | Literal["auto"] = PredictionSpec.blend
+    """How tiles are joined; auto is crop where the network's reach is finite, linear elsewhere."""
+    batch_size: int | None = Field(default=PredictionSpec.batch_size, gt=0)
+    """Tiles per forward pass; the device's own choice if left out."""
+    device: str = PredictionSpec.device
+    """Device of each worker: auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."""
+    backend: Literal["eager", "compile", "onnx", "openvino"] = "eager"
+    """What runs the network; the same everywhere, so that all workers write the same bytes."""
+    augment: _Turns = PredictionSpec.augment
+    """Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose."""
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = PredictionSpec.scales
+    """Sizes at which tiles are shown."""
+    merge: Merge = PredictionSpec.merge
+    """How scales are fused."""
+    memory: Memory | None = None
+    """Memory of one worker, such as 8GB, by which the tile is chosen where it is auto; that of this machine if left out."""
+
+    def spec(self) -> PredictionSpec:
+        """How cells are predicted."""
+        said = {name: getattr(self, name) for name in type(self).model_fields if name != "memory"}
+        return PredictionSpec(**said, memory_bytes=None if self.memory is None else memory_bytes(self.memory))
+
+
+class OutlineConfig(Strict):
+    """How objects are outlined; the words are those of `rtsx.extract_footprints`."""
+
+    min_area_m2: float = Field(default=OutlineSpec.min_area_m2, ge=0)
+    """Smaller objects are left out, m²."""
+    threshold: float | None = Field(default=OutlineSpec.threshold, gt=0, le=1)
+    """Least probability of an object; the model's own if left out."""
+    edge_distance: int = Field(default=OutlineSpec.edge_distance, ge=0)
+    """Outlines this near to missing data are marked as cut, px."""
+
+    def spec(self) -> OutlineSpec:
+        """How objects are outlined."""
+        return OutlineSpec(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+Outlines = Annotated[
+    OutlineConfig | None,
+    BeforeValidator(
+        lambda given: {True: {}, False: None}[given] if isinstance(given, bool) else given,
+        json_schema_input_type=OutlineConfig | bool | None,
+    ),
+]
+"""How objects are outlined, or whether at all."""
+
+
+class RetryConfig(Strict):
+    """What is done about cells that fail."""
+
+    attempts: int = Field(default=RetrySpec.attempts, ge=1)
+    """Times that a cell is tried in one run, while its failures can pass."""
+    backoff_s: float = Field(default=RetrySpec.backoff_s, ge=0)
+    """Seconds before the second attempt; doubled for each further one."""
+    longest_backoff_s: float = Field(default=RetrySpec.longest_backoff_s, ge=0)
+    """Bound of that pause, s."""
+    most_failures: int = Field(default=RetrySpec.most_failures, ge=1)
+    """Cells set aside in one run after which it stops."""
+    lease_s: float = Field(default=RetrySpec.lease_s, gt=0)
+    """Seconds without a sign of life after which another run may take over a cell."""
+
+    def spec(self) -> RetrySpec:
+        """What is done about cells that fail."""
+        return RetrySpec(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class PricesConfig(Strict):
+    """What plan and report reckon costs with; what is left out costs nothing."""
+
+    device_hour: float | None = Field(default=None, ge=0)
+    """Price of a worker for an hour, with its GPU where it has one."""
+    gigabyte_month: float | None = Field(default=None, ge=0)
+    """Price of storing 10^9 bytes for a month."""
+    gigabyte_read: float | None = Field(default=None, ge=0)
+    """Price of reading 10^9 bytes from the sources."""
+    currency: str = Prices.currency
+    """Name of the currency."""
+
+    def spec(self) -> Prices:
+        """The prices."""
+        return Prices(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class ClusterConfig(Strict):
+    """Workers on this machine, a scheduler that runs already, or a dask-gateway.
+
+    Examples
+    --------
+    >>> ClusterConfig(workers=2, memory="4GB").spec().memory_bytes
+    4000000000
+    """
+
+    workers: int | None = Field(default=None, ge=1)
+    """Worker processes, here or of the gateway's cluster."""
+    threads: int | None = Field(default=None, ge=1)
+    """Cells that a worker on this machine runs at a time; one if left out."""
+    memory: Memory | None = None
+    """Memory of a worker on this machine, such as 8GB; an equal share of it if left out."""
+    scheduler: str | None = None
+    """Address of a running scheduler, such as ``tcp://10.0.0.1:8786``; its workers are used as they are."""
+    gateway: str | None = None
+    """URL of a dask-gateway."""
+    profile: str | None = None
+    """Kind of workers at the gateway, such as gpu."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of the gateway's cluster."""
+    auth: Literal["basic", "kerberos", "jupyterhub"] | None = None
+    """How to say who one is to the gateway; secrets are taken from the environment."""
+    adapt: tuple[int, int] | None = None
+    """Least and most workers, between which the cluster follows the work."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        elsewhere = "scheduler" if self.scheduler is not None else "gateway" if self.gateway is not None else None
+        if elsewhere is not None and (self.threads is not None or self.memory is not None):
+            raise ValueError(
+                f"threads and memory are those of workers on this machine; with a {elsewhere}, say them where its workers "
+                "are started"
+            )
+        try:
+            self.spec()
+        except ClusterError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def spec(self) -> ClusterSpec:
+        """The cluster."""
+        return ClusterSpec(
+            workers=self.workers,
+            threads=ClusterSpec.threads if self.threads is None else self.threads,
+            memory_bytes=None if self.memory is None else memory_bytes(self.memory),
+            scheduler=self.scheduler,
+            gateway=self.gateway,
+            profile=self.profile,
+            options=self.options,
+            auth=self.auth,
+            adapt=self.adapt,
+        )
+
 
 DEMO = "demo"
 """Word for the bundle that ships with rtsx."""
@@ -176,3 +352,78 @@ class CampaignConfig(Strict):
             )
         except CampaignError as error:
             raise ConfigError(str(error)) from error
+
+
+def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) -> CampaignConfig:
+    """Read and check the config of a campaign; opens neither bundles nor regions, and asks no source.
+
+    Parameters
+    ----------
+    path
+        YAML file. ``${NAME}`` and ``${NAME:-default}`` in it are variables of the environment; relative paths count
+        from its folder.
+    year
+        Another year than the file's.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
+    """
+    document = read_yaml(path)
+    if isinstance(document.values, Mapping):
+        if year is not None:
+            document = replace(document, values={**document.values, "year": year})
+        elif "year" not in document.values:
+            missing = Complaint(("year",), "the year of the map is missing; say it here, or to the command with --year")
+            # With a year that stands in for it, so that nothing else is said to be wrong only for want of one.
+            values = {**document.values, "year": 2000}
+            document = replace(document, values=values, complaints=(*document.complaints, missing))
+    config = validated(CampaignConfig, document)
+    try:
+        # So that whatever can be known without reading more is told now, and by the file's name.
+        config.resolved().cube.recipe()
+    except (ConfigError, CubeError, GridError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+@typed(ConfigError)
+def load_campaign(path: str | PathLike[str], *, year: int | None = None) -> CampaignRecipe:
+    """Read the config of a campaign as the recipe that it means, for `Campaign.create`.
+
+    Reads bundles and the files of regions; asks no source.
+
+    Parameters
+    ----------
+    path
+        YAML file; see `docs/howto/campaign.md` for its keys.
+    year
+        Another year than the file's: the same campaign a year later.
+
+    Returns
+    -------
+    CampaignRecipe
+        Region, layers, bundles and output, frozen.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
+    BundleError
+        A model cannot be read.
+    """
+    try:
+        return load_campaign_config(path, year=year).recipe()
+    except ConfigError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def campaign_schema() -> dict[str, Any]:
+    """JSON schema of the config of a campaign, for editors and validators."""
+    schema = json.loads(json.dumps(CampaignConfig.model_json_schema()))
+    # A number everywhere else, and here too, once the year of the map stands for it.
+    schema["$defs"]["PeriodConfig"]["properties"]["years"]["anyOf"].append({"const": YEAR})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

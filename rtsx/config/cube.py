@@ -1,20 +1,47 @@
-"""The config of a cube: what a YAML file says, and the recipe that it means."""
+"""The config of a cube, and the public `open_cube` and `build_cube` that take one."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
 
+import xarray as xr
+import zarr
+from odc.geo.geobox import GeoBox
 from pydantic import Field
 
+from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
-from rtsx.config.preset import PRESETS, Preset, PresetName, tcvis_window
-from rtsx.config.source import SourceConfig
-from rtsx.config.strict import Names, Strict
+from rtsx.config.source import PRESETS, Preset, PresetName, SourceConfig, tcvis_window
+from rtsx.config.validate import Names, Strict, validated
+from rtsx.config.yaml import parse_yaml, read_yaml
+from rtsx.cube.build import Build
+from rtsx.cube.build import build_cube as build_store
 from rtsx.cube.derived import derived_named
+from rtsx.cube.native import with_native_images
+from rtsx.cube.open import is_store
+from rtsx.cube.open import open_cube as open_source
+from rtsx.cube.rasters import RasterSource
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.errors import ConfigError, CubeError
+from rtsx.cube.sensors import Sensor
+from rtsx.errors import ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
+from rtsx.storage import is_url, local_path, staged
+from rtsx.storage.zarr import BUILD, file_system, open_group, store_of
 
-__all__ = ["CubeConfig"]
+__all__ = [
+    "Build",
+    "CubeConfig",
+    "build_cube",
+    "cube_schema",
+    "is_config",
+    "load_cube_config",
+    "load_cube_recipe",
+    "open_cube",
+    "stored_config",
+]
 
 _WINDOW = "{tcvis_window}"
 """Stands in addresses for the window of the trends, such as 2000-2019."""
@@ -184,3 +211,273 @@ def _bare(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: _bare(value) for key, value in values.items() if key != "headers"}
     return values
+
+
+def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
+    """Read and check the config of a cube.
+
+    Parameters
+    ----------
+    path
+        YAML file. ``${NAME}`` and ``${NAME:-default}`` in it are variables of the environment; relative paths count
+        from its folder.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
+    """
+    config = validated(CubeConfig, read_yaml(path))
+    try:
+        _ = config.recipe(), config.cell
+    except (ConfigError, CubeError, GridError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
+
+
+@typed(ConfigError)
+def load_cube_recipe(path: str | PathLike[str]) -> CubeRecipe:
+    """Read the config of a cube as the recipe that it means.
+
+    Raises
+    ------
+    ConfigError
+        See `load_cube_config`.
+    """
+    return load_cube_config(path).recipe()
+
+
+def cube_schema() -> dict[str, Any]:
+    """JSON schema of the config of a cube, for editors and validators."""
+    schema = CubeConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+
+
+def stored_config(path: str, options: Mapping[str, Any]) -> CubeConfig | None:
+    """The config of a store that holds images on their own grids; None for anything else.
+
+    Raises
+    ------
+    CubeError
+        The store is not built to its end, or was built without a config.
+    ConfigError
+        The config is none, or wants a file of this machine: whoever made the store has written it, so that it is given
+        no variable of the environment, and nothing that it names is read.
+    """
+    if not is_store(path):
+        return None
+    group = open_group(path, options)
+    if BUILD not in group.attrs or "build" not in group:
+        return None
+    details: Any = group["build"].attrs.asdict()
+    if "index" not in details:
+        return None
+    if not details["config"]:
+        raise CubeError(
+            f"{path} was built from a recipe, not from a config, so that it does not know how to be aligned. Open it with "
+            "with_native_images(recipe, path)."
+        )
+    config = validated(CubeConfig, parse_yaml(str(details["config"]), name=f"{path} (its config)", environment=None))
+    if config.region is not None and config.region.file is not None:
+        raise ConfigError(
+            f"{path} (its config): region.file is {config.region.file}, and a store may not make its reader open other "
+            "files. Build it again, which stores the region itself, or open it with with_native_images(recipe, path)."
+        )
+    return config
+
+
+def is_config(source: object) -> bool:
+    """Whether a source is the path of a config: by its ending.
+
+    Examples
+    --------
+    >>> is_config("configs/cube.yaml"), is_config("scene.tif")
+    (True, False)
+    """
+    return isinstance(source, str | PathLike) and Path(source).suffix.lower() in (".yaml", ".yml")
+
+
+@typed(CubeError, but=("chunks",))
+def open_cube(
+    source: RasterSource | CubeRecipe,
+    cell: Cell | GeoBox | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    mask: tuple[str | PathLike[str] | xr.DataArray, str] | None = None,
+    chunks: int | Literal["auto"] = "auto",
+    sensor: str | Sensor | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Open a lazy cube: one variable per layer, as stored; asks catalogs and reads metadata, but no pixel.
+
+    Parameters
+    ----------
+    source
+        - The path of a YAML config (``.yaml``, ``.yml``), or a `CubeRecipe`: sources on grids of their own; each chunk of
+          the cube reads and aligns what it needs.
+        - A Zarr store (v2 or v3, path or URL): of layers, of a prediction, or built with images on their own grids, which
+          are then aligned like those of a config.
+        - Raster files that already share one grid: a path, several paths, or a mapping from layer name to the path of a
+          one-band file or to a `Layer`.
+    cell
+        Keep what lies in this cell; tiles are then anchored to the cell's grid. A store or files have to be on that grid.
+        A config fills the cell, or any raster on its grid; None takes the config's region.
+    layers
+        Names of the layers to keep, in this order. For raster files without band names: the names, in band order.
+    mask
+        Quality data and the rule that reads it, e.g. ``("udm2.tif", "tss-v1")``; see `apply_mask`.
+    chunks
+        Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source; a config's own.
+    sensor
+        What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
+        ``"arcticdem"``, ``"tcvis"`` or a `Sensor`; gives names, scale, nodata and units.
+    storage_options
+        For fsspec, where a Zarr store is behind a URL.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask-backed variables on (y, x) or (time, y, x), those of a prediction also with `class`, in their stored dtype,
+        packing in their attributes, coordinates `y`, `x`, `spatial_ref`, the attribute `lattice_origin`; with quality data
+        or `mask` the boolean variable `valid`.
+
+    Raises
+    ------
+    ConfigError
+        The config cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
+    CubeError
+        A source is missing, damaged, unfinished, or not on the common grid; a layer is missing. A file that turns out
+        to be damaged later raises it when the chunk is computed.
+    """
+    given: RasterSource | CubeRecipe = source
+    ground = cell
+    if is_config(source):
+        config = load_cube_config(str(source))
+        given, ground = config.recipe(), cell or config.cell
+    elif isinstance(source, str | PathLike) and mask is None and sensor is None:
+        stored = stored_config(str(source), storage_options or {})
+        if stored is not None:
+            given, ground = with_native_images(stored.recipe(), str(source)), cell or stored.cell
+            storage_options = None
+    return open_source(
+        given, ground, layers=layers, mask=mask, chunks=chunks, sensor=sensor, storage_options=storage_options
+    )
+
+
+@typed(CubeError)
+def build_cube(
+    source: str | PathLike[str] | CubeRecipe,
+    path: str | PathLike[str],
+    *,
+    cell: Cell | None = None,
+    layout: Literal["aligned", "native"] = "aligned",
+    shard: int | None = None,
+    overviews: bool = True,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Build:
+    """Build a Zarr store from a config, part by part, on the dask scheduler of the caller.
+
+    A part is one shard of every variable. It is read, warped and written by one task, which last of all writes the part's
+    commit mark with digests of its bytes. Memory is bounded by the parts that run at a time. A call on a store that was not
+    finished builds the parts without a mark, from the images that were found when it began, and ends with the same bytes
+    as a call that was never stopped.
+
+    Parameters
+    ----------
+    source
+        Path of a YAML config, or a recipe.
+    path
+        Local path, or a URL that fsspec knows; ends in ``.zarr``. Workers on other machines have to reach it under the same
+        name. The resolved config goes into the store, and beside it under the same name with ``.yaml``; a file of that name
+        that is not such a config of this store is never replaced.
+    cell
+        Ground; None for the config's region.
+    layout
+        ``"aligned"``: one group on the config's grid. ``"native"``: a copy of every image's pixels on its own grid, which
+        `open_cube` aligns when it opens the store, with the same answer as the images themselves.
+    shard
+        Side of a shard, px; None for the config's chunk.
+    overviews
+        Also write levels at half the resolution each; for the aligned layout.
+    overwrite
+        Remove a store that is there, and start again. Without it, an unfinished one is continued.
+    storage_options
+        For fsspec, where `path` is a URL.
+
+    Returns
+    -------
+    Build
+        Path, number of parts, how many of them this call has built, and the images that were left out.
+
+    Raises
+    ------
+    ConfigError
+        The config cannot be read, or something in it is wrong.
+    CubeError
+        The store was begun from another recipe, a source finds nothing, or an image cannot be read.
+    OutputExistsError
+        Something else is there, or another config beside it, or another process is building it.
+    OutputNotWritableError
+        The name does not end in ``.zarr``, nothing can be written there, or the disk is full; what is done stays done.
+    """
+    if isinstance(source, CubeRecipe):
+        recipe, text = source, ""
+    elif is_config(source):
+        config = load_cube_config(source)
+        cell = cell or config.cell
+        recipe = config.recipe()
+        resolved = config.resolved().without_secrets()
+        # The ground itself instead of the file that holds it, which is not where the store may be opened.
+        ground = RegionConfig.from_geometry(recipe.region) if recipe.region is not None else None
+        text = resolved.changed(region=ground if cell is None else {"cell": cell.id}).to_yaml()
+    else:
+        raise ConfigError(f"A cube is built from a YAML file; got {source!s}. Its name ends in .yaml or .yml.")
+    sidecar = f"{str(path).rstrip('/')}.yaml"
+    if text:
+        _require_free(sidecar, text, store=str(path), options=storage_options or {})
+    build = build_store(
+        recipe,
+        path,
+        cell=cell,
+        layout=layout,
+        shard=shard,
+        overviews=overviews,
+        overwrite=overwrite,
+        config=text,
+        storage_options=storage_options,
+    )
+    if text:
+        _write(sidecar, text, options=storage_options or {})
+    return build
+
+
+def _require_free(sidecar: str, text: str, *, store: str, options: Mapping[str, Any]) -> None:
+    """Raise unless the resolved config may be written beside a store: nothing is there, or what a build wrote."""
+    if not store.rstrip("/").endswith(".zarr"):
+        raise OutputNotWritableError(
+            f"A cube is built into a Zarr store, and the name of one ends in .zarr; got {store}. Use {store.rstrip('/')}.zarr."
+        )
+    system, path = file_system(sidecar, options)
+    if not system.exists(path):
+        return
+    there = system.cat_file(path).decode(errors="replace") if system.isfile(path) else None
+    built = ""
+    with suppress(Exception):  # whatever is wrong with the store, it does not know the file
+        group = zarr.open_group(store_of(store, options, read_only=True), mode="r", use_consolidated=False)
+        built = str(group["build"].attrs["config"])
+    if there not in (text, built or text):
+        raise OutputExistsError(
+            f"{sidecar} exists and holds another config than the one that is stored beside {store} under this name. Move it "
+            "away, or build under another name."
+        )
+
+
+def _write(sidecar: str, text: str, *, options: Mapping[str, Any]) -> None:
+    """Write the config, all of it or nothing."""
+    if is_url(sidecar):
+        system, path = file_system(sidecar, options)
+        system.pipe_file(path, text.encode())
+        return
+    with staged(local_path(sidecar), overwrite=True) as stage:
+        stage.write_text(text, encoding="utf-8")

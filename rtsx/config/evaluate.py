@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
-from rtsx.config.labels import ClassValues, LabelReader, Labels
-from rtsx.config.scene import Scenes, expanded, opened
-from rtsx.config.strict import Strict, validated
+from rtsx.config.scenes import ClassValues, LabelReader, Labels, Scenes, expanded, opened
+from rtsx.config.validate import Strict, validated
 from rtsx.config.yaml import read_yaml
 
 if TYPE_CHECKING:

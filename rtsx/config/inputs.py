@@ -1,15 +1,20 @@
-"""Channels of a network: which layers, and how they are scaled."""
+"""Channels, network and split of a training config."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+import json
+import random
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from rtsx.config.preset import PRESETS, PresetName
-from rtsx.config.strict import Strict
+from rtsx.config.source import PRESETS, PresetName
+from rtsx.config.validate import Strict, from_folder, is_glance
+from rtsx.errors import ConfigError, TrainingError
 from rtsx.model import InputLayer, preset_named
+from rtsx.training.recipe import NetworkSpec
 
-__all__ = ["InputConfig", "Inputs", "InputsConfig"]
+__all__ = ["InputConfig", "Inputs", "InputsConfig", "ModelConfig", "SplitConfig", "divided"]
 
 
 class InputConfig(Strict):
@@ -115,3 +120,123 @@ class InputsConfig(Strict):
 
 Inputs = Annotated[InputsConfig, BeforeValidator(_alone, json_schema_input_type=InputsConfig | list[str])]
 """Inputs, or the names of layers alone, which are then measured."""
+
+
+@lru_cache(maxsize=16)
+def _stride(architecture: str, encoder: str, *, options: str) -> int:
+    # Remembered, because it is asked again by every check of one config, and a network is built for the answer.
+    from rtsx.training.networks import stride_of  # here, because it loads torch
+
+    return stride_of(NetworkSpec(architecture=architecture, encoder=encoder, options=json.loads(options)))
+
+
+_FILES = (".pth", ".pt", ".safetensors")
+
+
+def _name_or_path(given: str, info: ValidationInfo) -> str:
+    return from_folder(given, info) if given.endswith(_FILES) else given
+
+
+class ModelConfig(Strict):
+    """The network.
+
+    Examples
+    --------
+    >>> ModelConfig(architecture="Unet", encoder="resnet18").stride
+    32
+    """
+
+    architecture: str = NetworkSpec.architecture
+    """Unet, UnetPlusPlus, MAnet, Linknet, FPN, PSPNet, PAN, DeepLabV3, DeepLabV3Plus, UPerNet, Segformer or DPT."""
+    encoder: str = NetworkSpec.encoder
+    """Encoder of segmentation-models-pytorch, such as resnet34, or ``tu-`` and the name of a timm model."""
+    encoder_weights: Annotated[str, AfterValidator(_name_or_path)] | None = NetworkSpec.encoder_weights
+    """Nothing: random. A path that ends in .pth, .pt or .safetensors. Any other word, such as imagenet: what the library
+    downloads under that name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the architecture, such as ``decoder_channels``."""
+
+    @model_validator(mode="after")
+    def _exists(self, info: ValidationInfo) -> Self:
+        if is_glance(info):
+            return self
+        try:
+            _ = self.stride
+        except TrainingError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Total down-sampling, px."""
+        return _stride(self.architecture, self.encoder, options=json.dumps(self.options, sort_keys=True))
+
+    def network(self) -> NetworkSpec:
+        """What is to be trained."""
+        return NetworkSpec(
+            architecture=self.architecture,
+            encoder=self.encoder,
+            encoder_weights=self.encoder_weights,
+            options=self.options,
+        )
+
+
+class SplitConfig(Strict):
+    """Parts of the training scenes that are held out; a group is never divided."""
+
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Part of all scenes that choose epoch, threshold and temperature; at least one group."""
+    test: float = Field(default=0.0, ge=0, lt=1)
+    """Part of all scenes that only measure the result; above 0, at least one group."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "SplitConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation and test are parts of all scenes that leave some for training; got {self.validation} and "
+                f"{self.test}"
+            )
+        return self
+
+
+def divided(groups: Sequence[str], split: SplitConfig) -> tuple[list[int], list[int], list[int]]:
+    """Places of the scenes for training, validation and test, each ascending; a pure function of its arguments.
+
+    Groups are shuffled, and given to validation, then to test, until each has its part of the scenes.
+
+    Raises
+    ------
+    ConfigError
+        There are too few groups.
+
+    Examples
+    --------
+    >>> divided(["a", "a", "b", "c", "d"], SplitConfig(validation=0.25))
+    ([0, 1, 2, 4], [3], [])
+    """
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    # Sorted first, so that the draw does not depend on the order in which the scenes are listed.
+    order = sorted(members)
+    random.Random(split.seed).shuffle(order)
+    wanted = [split.validation] + ([split.test] if split.test else [])
+    if len(order) <= len(wanted):
+        raise ConfigError(
+            f"A split into training, validation{' and test' if split.test else ''} needs more than {len(wanted)} groups; "
+            f"the scenes are of {len(order)}: {', '.join(sorted(members))}. Give scenes another group, or list the scenes "
+            "of each set"
+        )
+    held: list[list[int]] = []
+    for later, part in enumerate(wanted, 1):
+        taken: list[int] = []
+        # The last groups are left for the sets that come after, training the last of them.
+        while not taken or (
+            len(order) > len(wanted) - later + 1 and len(taken) + len(members[order[0]]) / 2 <= part * len(groups)
+        ):
+            taken += members[order.pop(0)]
+        held.append(sorted(taken))
+    training = sorted(place for group in order for place in members[group])
+    return training, held[0], held[1] if split.test else []

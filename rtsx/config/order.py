@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.config.images import AccessConfig, SignerName
 from rtsx.config.place import PeriodConfig, RegionConfig
-from rtsx.config.strict import FilePath, Names, Strict, validated
+from rtsx.config.source import AccessConfig, SignerName
+from rtsx.config.validate import FilePath, Names, Strict, validated
 from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, MissingExtraError, OrderError
 from rtsx.ordering import Limits, Provider, StacApi, StacProvider, StaticCatalog, Wishes

@@ -1,5 +1,7 @@
-"""Grid, region and period of a config."""
+"""Grid, region and period of a config: files, boxes, the Arctic, tiles of ArcticDEM."""
 
+import re
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Self
 
@@ -8,13 +10,13 @@ import shapely
 from pydantic import BeforeValidator, Field, model_validator
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.config.strict import FilePath, Strict
-from rtsx.cube.source import Period
+from rtsx.config.validate import FilePath, Names, Strict
+from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region
-from rtsx.labels.reading import read_table
+from rtsx.labels.io import read_table
 
-__all__ = ["GridConfig", "PeriodConfig", "RegionConfig"]
+__all__ = ["GridConfig", "Ground", "GroundConfig", "PeriodConfig", "RegionConfig", "arcticdem_ground", "arcticdem_tile"]
 
 
 class GridConfig(Strict):
@@ -171,3 +173,154 @@ def _read(file: str, layer: str | None) -> BaseGeometry:
     if region.is_empty:
         raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")
     return region
+
+
+CRS = "EPSG:3413"
+"""CRS of the tiles."""
+_TILE = re.compile(r"(?P<row>\d{2})_(?P<column>\d{2})(?:_(?P<half_row>[12])_(?P<half_column>[12]))?")
+_CORNER_M = -4_100_000.0
+"""South-western corner (x and y) of tile 00_00, m."""
+_SIDE_M = 100_000.0
+"""Side of a tile of the 10 m and 32 m mosaics, m; those of 2 m are quarters."""
+_ROWS, _COLUMNS = (7, 81), (1, 74)
+"""First and last row and column of the index of version 4.1."""
+_INSET_M = 10.0
+"""What the tiles' common border is drawn in by: in degrees it is true to a metre, and a cell that begins where a tile ends must
+not be met by that metre."""
+
+
+def arcticdem_tile(name: str) -> tuple[float, float, float, float]:
+    """Box of a tile without the overlap with its neighbours: west, south, east, north in EPSG:3413, m.
+
+    Parameters
+    ----------
+    name
+        Row from the south and column from the west, such as ``42_18`` (100 km), or a quarter of it as the 2 m mosaic
+        has them, such as ``42_18_2_1`` (50 km; upper row, left column).
+
+    Raises
+    ------
+    ConfigError
+        It is no such name, or lies outside the published index.
+
+    Examples
+    --------
+    >>> arcticdem_tile("18_23")
+    (-1800000.0, -2300000.0, -1700000.0, -2200000.0)
+    >>> arcticdem_tile("18_23_2_1")
+    (-1800000.0, -2250000.0, -1750000.0, -2200000.0)
+    """
+    match = _TILE.fullmatch(name)
+    if match is None:
+        raise ConfigError(
+            f"an ArcticDEM tile is named by row and column, such as 42_18, or 42_18_2_1 for a quarter; got {name!r}"
+        )
+    row, column = int(match["row"]), int(match["column"])
+    if not (_ROWS[0] <= row <= _ROWS[1] and _COLUMNS[0] <= column <= _COLUMNS[1]):
+        raise ConfigError(
+            f"ArcticDEM has rows {_ROWS[0]:02d} to {_ROWS[1]} and columns {_COLUMNS[0]:02d} to {_COLUMNS[1]}; got {name!r}"
+        )
+    west, south, side = _CORNER_M + column * _SIDE_M, _CORNER_M + row * _SIDE_M, _SIDE_M
+    if match["half_row"] is not None:
+        side = _SIDE_M / 2
+        west, south = west + (int(match["half_column"]) - 1) * side, south + (int(match["half_row"]) - 1) * side
+    return west, south, west + side, south + side
+
+
+def arcticdem_ground(names: Iterable[str]) -> BaseGeometry:
+    """Ground of some tiles, in longitude and latitude.
+
+    Raises
+    ------
+    ConfigError
+        See `arcticdem_tile`.
+    """
+    united = shapely.union_all([shapely.box(*arcticdem_tile(name)) for name in names])
+    return lonlat_region(united.buffer(-_INSET_M, join_style="mitre"), CRS, longest=1000.0)
+
+
+ARCTIC = 60.0
+"""Latitude from which on `arctic` counts, degrees. ArcticDEM covers all land north of it; of what it covers further south, in Alaska,
+Greenland and Kamchatka, a vector file has to say which parts are meant."""
+
+
+class GroundConfig(Strict):
+    """Ground, given in one way.
+
+    Examples
+    --------
+    >>> GroundConfig(arcticdem=("42_18",)).geometry().geom_type
+    'Polygon'
+    """
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
+    file: FilePath | None = None
+    """Vector file that geopandas reads, in any CRS; the union of its features."""
+    layer: str | None = None
+    """Layer of a file that has several."""
+    wkt: str | None = None
+    """Outline in longitude and latitude as well-known text."""
+    north_of: float | None = Field(default=None, gt=-90, lt=90)
+    """All ground and sea north of a parallel, degrees; `arctic` is north of 60."""
+    arcticdem: Names | None = None
+    """Tiles of the ArcticDEM mosaic: 42_18 is 100 km wide, 42_18_2_1 a quarter of it."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in type(self).model_fields if name != "layer" and getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"ground is given by one of bbox, file, wkt, north_of and arcticdem; got {' and '.join(given) or 'none'}"
+            )
+        if self.layer is not None and self.file is None:
+            raise ValueError("layer is one of a file, and this ground is given by none")
+        if self.arcticdem is not None:
+            if not self.arcticdem:
+                raise ValueError("arcticdem lists at least one tile, such as 42_18; got none")
+            for name in self.arcticdem:
+                arcticdem_tile(name)
+        elif self.north_of is None:
+            self._place()
+        return self
+
+    def geometry(self) -> BaseGeometry:
+        """Ground in longitude and latitude; reads the file.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be read, or holds nothing.
+        """
+        if self.north_of is not None:
+            return shapely.box(-180, self.north_of, 180, 90)
+        if self.arcticdem is not None:
+            return arcticdem_ground(self.arcticdem)
+        ground = self._place().geometry()
+        assert ground is not None  # no cell can be named here
+        return ground
+
+    def _place(self) -> RegionConfig:
+        return RegionConfig(bbox=self.bbox, file=self.file, layer=self.layer, wkt=self.wkt)
+
+
+def _spelt(given: object) -> object:
+    """``arctic``, a path, four numbers, or names of tiles as the model has them."""
+    if given == "arctic":
+        return {"north_of": ARCTIC}
+    if isinstance(given, str):
+        return {"file": given}
+    if isinstance(given, list | tuple):
+        return {"arcticdem" if all(isinstance(one, str) for one in given) else "bbox": given}
+    if isinstance(given, Mapping | GroundConfig):
+        return given
+    raise ValueError(
+        f"expected arctic, a vector file, [west, south, east, north] or names of ArcticDEM tiles; got {given!r}"
+    )
+
+
+Ground = Annotated[
+    GroundConfig,
+    BeforeValidator(_spelt, json_schema_input_type=GroundConfig | tuple[float, float, float, float] | list[str] | str),
+]
+"""Ground; `arctic`, the path of a vector file, a box or a list of tiles alone will do."""

@@ -1,16 +1,475 @@
-"""The scenes of a training, in their sets."""
+"""Scenes of a config: cubes and their labels, alone or by pattern, in their sets."""
 
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pydantic import BeforeValidator, Field, model_validator
 
-from rtsx.config.labels import LabelsConfig
-from rtsx.config.scene import SceneConfig, Scenes, expanded
-from rtsx.config.split import SplitConfig, divided
-from rtsx.config.strict import Strict
-from rtsx.errors import ConfigError
+from rtsx.config.cube import is_config, open_cube
+from rtsx.config.inputs import SplitConfig, divided
+from rtsx.config.validate import FilePath, Names, Strict, filled, matches, placeholders
+from rtsx.cube import geobox_of, layer_names
+from rtsx.cube.georeference import describe_geobox
+from rtsx.cube.open import open_cube as open_source
+from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
+from rtsx.labels import Truth, label_truth, raster_truth, read_labels
+from rtsx.labels.io import read_table, without_layer
+from rtsx.labels.schema import LABEL_COLUMNS
+from rtsx.labels.standardise import NEGATIVE
+from rtsx.storage import file_name, is_url
 
-__all__ = ["ScenesConfig"]
+__all__ = [
+    "ClassValues",
+    "LabelReader",
+    "Labels",
+    "LabelsConfig",
+    "SceneConfig",
+    "Scenes",
+    "ScenesConfig",
+    "Values",
+    "expanded",
+    "opened",
+]
+
+_UNSAID = "unsaid"
+"""Class of labels that say none, where there are several."""
+_ABSENT = ("0", "false", "False", "no", "No", "negative", "Negative")
+"""Classes of outlines of what the target is not, unless a config names them."""
+
+
+def _several(given: object) -> object:
+    if isinstance(given, list | tuple):
+        return [one.isoformat() if isinstance(one, date) else one for one in given]
+    return given if given is None else _several([given])
+
+
+Value = str | int
+Values = Annotated[tuple[Value, ...], BeforeValidator(_several, json_schema_input_type=list[Value] | Value)]
+"""One value or several."""
+Paths = Annotated[tuple[FilePath, ...], BeforeValidator(_several, json_schema_input_type=list[str] | str)]
+"""One path or several."""
+
+
+def _by_class(given: object) -> object:
+    if isinstance(given, str):
+        return {given: given}
+    if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+        return {name: name for name in given}
+    if isinstance(given, Mapping):
+        return {name: (name,) if meant is None else meant for name, meant in given.items()}
+    return given
+
+
+ClassValues = Annotated[
+    dict[str, Values],
+    BeforeValidator(_by_class, json_schema_input_type=dict[str, list[Value] | Value | None] | list[str] | str),
+]
+"""Classes, or what labels call them by class."""
+
+
+class LabelsConfig(Strict):
+    """Outlines from vector files, or a raster."""
+
+    files: Paths = ()
+    """Vector files of any format and CRS; their labels lie on each other in this order."""
+    where: dict[str, Values] = Field(default_factory=dict)
+    """Values of columns that a label needs to count, such as ``{region: Peel}``."""
+    class_column: str | None = None
+    """Column that says the class; the usual names are tried if left out. Without one, labels are of the only class."""
+    crs: str | None = None
+    """CRS of files that name none."""
+    layer: str | None = None
+    """Layer of files that have several."""
+    raster: FilePath | None = None
+    """Raster of integers on the cube's pixels."""
+    band: int = Field(default=1, gt=0)
+    """Band of the raster, from 1."""
+    ignored: tuple[int, ...] = ()
+    """Values of the raster that count neither way."""
+    classes: ClassValues | None = None
+    """Values that these labels have for each class; the config's if left out."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "LabelsConfig":
+        if bool(self.files) == (self.raster is not None):
+            raise ValueError("labels are given by files or by a raster, by one of them")
+        misplaced = {"where", "class_column", "crs", "layer"} if self.raster else {"band", "ignored"}
+        fields = type(self).model_fields
+        given = sorted(
+            name for name in misplaced if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        )
+        if given:
+            other = "files" if self.raster else "a raster"
+            raise ValueError(f"{', '.join(given)} says something about {other}, and these labels are none")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What messages call these labels."""
+        return self.raster or ", ".join(self.files)
+
+
+def _alone(given: object) -> object:
+    return {"files": given} if isinstance(given, str | list | tuple) else given
+
+
+Labels = Annotated[
+    LabelsConfig | None, BeforeValidator(_alone, json_schema_input_type=LabelsConfig | list[str] | str | None)
+]
+"""Labels, or the path of vector files alone."""
+
+
+@dataclass
+class LabelReader:
+    """Reads labels of many scenes, every file once.
+
+    Raises
+    ------
+    ConfigError
+        Labels have values that no class has.
+    LabelError
+        A file cannot be read or has no CRS, or outlines that are none.
+    """
+
+    classes: Mapping[str, Sequence[Value]]
+    """What labels call each class, where they do not say it themselves."""
+    ignore: int
+    """Pixels on both sides of class borders that count neither way."""
+    _tables: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
+    _met: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> Truth:
+        """What labels say of the pixels of a cube."""
+        meant = {name: (labels.classes or self.classes).get(name, ()) for name in self.classes}
+        if labels.raster is not None:
+            return self._raster_truth(labels, cube, meant)
+        key = labels.to_yaml()
+        if key not in self._tables:
+            self._tables[key] = _table(labels, meant)
+        table = self._tables[key]
+        truth = label_truth(table, geobox_of(cube), classes=tuple(self.classes), ignore=self.ignore)
+        # Files without a row are how scenes with nothing on them are said; with rows that do not count, it may be a mistake.
+        if len(table) or labels.where:
+            self._met.setdefault(labels.source, []).append((scene, truth.count))
+        return truth
+
+    def refuse_labels_elsewhere(self) -> None:
+        """Raise where no scene that names some labels is met by any of them.
+
+        Not by scene, because one of several scenes under one inventory may well have none.
+        """
+        for source, scenes in self._met.items():
+            if not any(count for _, count in scenes):
+                names = ", ".join(name for name, _ in scenes[:5]) + (" and others" if len(scenes) > 5 else "")
+                raise ConfigError(
+                    f"The labels of {source} lie outside the cube{'s' if len(scenes) > 1 else ''} of {names}, or where leaves "
+                    "none of them: no pixel is met. Check the CRS of the labels, which scenes they belong to, and where."
+                )
+
+    def _raster_truth(self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[Value]]) -> Truth:
+        assert labels.raster is not None  # the caller has looked
+        codes = {name: tuple(value for value in values if isinstance(value, int)) for name, values in meant.items()}
+        unsaid = [name for name, values in meant.items() if len(codes[name]) < max(len(values), 1)]
+        if unsaid:
+            raise ConfigError(
+                f"{labels.raster} is a raster, whose classes are integers, but {unsaid[0]!r} is {list(meant[unsaid[0]])}. Say "
+                f"classes: {{{unsaid[0]}: [1]}} or whatever the raster has."
+            )
+        opened = open_source(labels.raster)
+        names = layer_names(opened)
+        if labels.band > len(names):
+            raise ConfigError(f"{labels.raster} has {len(names)} bands; band: {labels.band} is none of them.")
+        ours, theirs = geobox_of(cube), geobox_of(opened)
+        if not _same_pixels(ours, theirs):
+            raise ConfigError(
+                f"A label raster lies on the pixels of the cube: {labels.raster} has {describe_geobox(theirs)}, the cube "
+                f"{describe_geobox(ours)}. Warp it with gdalwarp -r near."
+            )
+        return raster_truth(opened[names[labels.band - 1]], classes=codes, ignored=labels.ignored, ignore=self.ignore)
+
+
+def _same_pixels(ours: GeoBox, theirs: GeoBox) -> bool:
+    drift = max(
+        abs(one - other) for one, other in zip(tuple(~ours.affine @ theirs.affine)[:6], (1, 0, 0, 0, 1, 0), strict=True)
+    )
+    return ours.crs == theirs.crs and ours.shape == theirs.shape and drift < 1e-3
+
+
+def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
+    """Labels of all files in the schema, with our classes; those of what no class is are left out."""
+    return pd.concat([_part(path, labels, meant) for path in labels.files], ignore_index=True)
+
+
+def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
+    stored = read_table(path, layer=labels.layer)
+    counts = _counts(stored, labels.where, path)
+    table = stored[counts]
+    if not len(table):
+        return gpd.GeoDataFrame({"class_name": [], "label_id": []}, geometry=[], crs="EPSG:4326")
+    class_of = {str(value): name for name, values in meant.items() for value in values}
+    if set(LABEL_COLUMNS) <= set(table.columns) and labels.class_column is None:
+        found = read_labels(table)
+    else:
+        unsaid = next(iter(meant)) if len(meant) == 1 else _UNSAID
+        found = _standardised(table, labels, class_of=class_of, unsaid=unsaid)
+        # By the row of the file, because scenes that share a label have to be told from those that do not.
+        rows = np.flatnonzero(counts.to_numpy())
+        found = found.assign(label_id=[f"{path}/{rows[row]}" for row in found["source_row"]])
+    found = found[(found["class_name"] != NEGATIVE) | (NEGATIVE in class_of)]
+    names = found["class_name"].map({**class_of, **{name: name for name in meant}})
+    if names.isna().any():
+        unknown = sorted(set(found["class_name"][names.isna()]))
+        if _UNSAID in unknown:
+            raise ConfigError(
+                f"{path} says nothing of the class of some labels, and there are several: {', '.join(meant)}. Name the column "
+                "that does with class_column, or leave them out with where."
+            )
+        raise ConfigError(
+            f"{path} has labels of the class {unknown[0]!r}, which is none of the classes {', '.join(meant)}. Say which it "
+            f"means with classes: {{{next(iter(meant))}: [{unknown[0]}]}}, or leave its labels out with where."
+        )
+    return found.assign(class_name=names)
+
+
+def _standardised(
+    table: gpd.GeoDataFrame, labels: LabelsConfig, *, class_of: Mapping[str, str], unsaid: str
+) -> gpd.GeoDataFrame:
+    """Labels of any schema in ours; `unsaid` is the class of those that say none."""
+    named: str | dict[Any, str] = unsaid
+    if any(value != name for value, name in class_of.items()):
+        # As a mapping, so that a class may be called 0 or 1, which by itself means that a label is none or one.
+        named = {None: unsaid, **dict.fromkeys(_ABSENT, NEGATIVE), **class_of}
+    columns = None if labels.class_column is None else {"class_name": labels.class_column}
+    return read_labels(table, columns=columns, class_name=named, crs=labels.crs)
+
+
+def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[Value]], path: str) -> "pd.Series[bool]":
+    """Which rows have the values that are asked for."""
+    counts = pd.Series(True, index=table.index)
+    for column, wanted in where.items():
+        if column not in table.columns:
+            near = get_close_matches(column, map(str, table.columns), n=1)
+            hint = f" Is {near[0]!r} meant?" if near else ""
+            raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(map(str, table.columns))}.{hint}")
+        # As they are and as text, because 2024 may be a number or a word, and days are given as words.
+        counts &= table[column].isin(list(wanted)) | table[column].astype(str).isin([str(value) for value in wanted])
+    return counts
+
+
+SCENE = "scene"
+"""The placeholder that names a scene."""
+
+
+def _text(given: object) -> object:
+    return given.isoformat() if isinstance(given, date | datetime) else given
+
+
+def _paths(given: object) -> object:
+    return (given,) if isinstance(given, str) else given
+
+
+class SceneConfig(Strict):
+    """A scene, or with ``{scene}`` in its paths every scene that is there.
+
+    Examples
+    --------
+    >>> scene = SceneConfig(files=("{scene}_SR.tif",), mask=("{scene}_udm2.tif", "tss-v1"), labels="{scene}.gpkg", names="a")
+    >>> [(one.name, one.mask[1], one.group) for one in scene.scenes()]
+    [('a', 'tss-v1', 'a')]
+    """
+
+    cube: FilePath | None = None
+    """YAML of a cube, Zarr store or raster file: anything that `rtsx.open_cube` takes."""
+    files: Annotated[tuple[FilePath, ...], BeforeValidator(_paths, json_schema_input_type=list[str] | str)] = ()
+    """Raster files that share one grid, instead of a cube."""
+    sensor: str | None = None
+    """What the bands of the files are, such as planetscope; for files that do not say it themselves."""
+    layers: Names | None = None
+    """Layers to keep; names of the bands, in order, for files without band names."""
+    mask: tuple[FilePath, str] | None = None
+    """Quality data on the cube's pixels, and the rule that reads it, such as ``[udm2.tif, tss-v1]``."""
+    time: Annotated[str | None, BeforeValidator(_text, json_schema_input_type=str | None)] = None
+    """Day or moment of a cube that has several, such as 2024-07-21."""
+    chunk: int | None = Field(default=None, gt=0)
+    """Side of a chunk that is read at once, px; the source's own if left out."""
+    labels: Labels = None
+    """What is known to be there; those of the whole config if left out."""
+    name: str | None = None
+    """Name of the scene; what ``{scene}`` stands for, else the name of the cube or of the first file, if left out."""
+    group: str | None = None
+    """Region, or whatever else is never divided between training and test; the scene itself if left out."""
+    names: Names = ()
+    """Scenes that ``{scene}`` stands for; all that are there if left out."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.cube is None) != bool(self.files):
+            raise ValueError("a scene has a cube or files, one of them")
+        if self.names and placeholders(self.first) != (SCENE,):
+            raise ValueError(f"names say what {{scene}} stands for, and {self.first} has no placeholder but that")
+        if "*" in self.first:
+            raise ValueError(f"a part of a path that differs is written {{scene}}, not *; got {self.first}")
+        return self
+
+    @property
+    def first(self) -> str:
+        """The path that placeholders get their values from."""
+        return self.cube if self.cube is not None else self.files[0]
+
+    def scenes(self) -> tuple[Self, ...]:
+        """The scenes that this entry stands for, with names and groups; looks for paths, and opens none.
+
+        Raises
+        ------
+        ConfigError
+            Nothing matches, or a name stands for nothing.
+        """
+        if not placeholders(self.first):
+            return (self._filled({}),)
+        values: tuple[Mapping[str, str], ...] = tuple({SCENE: name} for name in self.names)
+        return tuple(self._filled(one) for one in values or matches(self.first))
+
+    def _filled(self, values: Mapping[str, str]) -> Self:
+        told: dict[str, Any] = self.model_dump(exclude={"names"}, exclude_unset=True)
+        filled_in = _mapped(told, values)
+        name = filled_in.get("name") or values.get(SCENE) or "_".join(values.values()) or _stem(self.first)
+        return type(self).model_validate({**filled_in, "name": name, "group": filled_in.get("group") or name})
+
+    def open(self) -> xr.Dataset:
+        """The lazy cube.
+
+        Raises
+        ------
+        CubeError
+            A source is missing or damaged, or `time` picks not exactly one of several times.
+        ConfigError
+            The cube is a YAML file in which something is wrong, or one that mask or sensor do not go with.
+        """
+        if is_config(self.first) and (self.mask or self.sensor):
+            raise ConfigError(f"{self.first} says itself what its bands and masks are; leave mask and sensor out here.")
+        cube = open_cube(
+            self.cube if self.cube is not None else list(self.files),
+            layers=self.layers,
+            mask=self.mask,
+            chunks=self.chunk or "auto",
+            sensor=self.sensor,
+        )
+        return cube if "time" not in cube.dims else _at_time(cube, self.time)
+
+    def partners(self) -> Iterator[str]:
+        """Local paths that have to be there, beside the first."""
+        yield from self.files[1:]
+        yield from () if self.mask is None else (self.mask[0],)
+        if self.labels is not None:
+            yield from self.labels.files
+            yield from () if self.labels.raster is None else (self.labels.raster,)
+
+
+def _listed(given: object) -> object:
+    return (given,) if isinstance(given, Mapping | SceneConfig) else given
+
+
+Scenes = Annotated[
+    tuple[SceneConfig, ...],
+    BeforeValidator(_listed, json_schema_input_type=list[SceneConfig] | SceneConfig),
+]
+"""Scenes, or one entry alone."""
+
+
+def expanded(entries: tuple[SceneConfig, ...], *, labels: LabelsConfig | None, place: str) -> tuple[SceneConfig, ...]:
+    """All scenes of a list, each with its own labels or those given; looks for paths, and opens none.
+
+    Parameters
+    ----------
+    entries
+        As listed.
+    labels
+        Of scenes that name none.
+    place
+        Key of the list, for messages.
+
+    Raises
+    ------
+    ConfigError
+        A pattern matches nothing, files are missing, or labels are said nowhere.
+    """
+    given = entries if labels is None else tuple(one if one.labels else one.changed(labels=labels) for one in entries)
+    try:
+        scenes = tuple(scene for entry in given for scene in entry.scenes())
+        unlabelled = [str(scene.name) for scene in scenes if scene.labels is None]
+        if unlabelled:
+            raise ConfigError(f"scene {unlabelled[0]} has no labels; say labels there, or once for all scenes")
+        _refuse_missing(scenes)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    return scenes
+
+
+def opened(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, Truth]:
+    """Cube and truth of a scene; reads labels and metadata, no pixel.
+
+    Raises
+    ------
+    ConfigError, CubeError, LabelError
+        Something cannot be opened; the scene is named.
+    """
+    assert scene.labels is not None  # `expanded` has looked
+    try:
+        cube = scene.open()
+        return cube, reader.truth(scene.labels, cube, scene=str(scene.name))
+    except (ConfigError, CubeError, LabelError, TrainingError) as error:
+        raise _named(error, scene) from error
+
+
+def _named(error: RtsxError, scene: SceneConfig) -> RtsxError:
+    return type(error)(f"Scene {scene.name}: {error}")
+
+
+def _refuse_missing(scenes: tuple[SceneConfig, ...]) -> None:
+    missing = [
+        f"{path} of {scene.name}"
+        for scene in scenes
+        for path in (scene.first, *scene.partners())
+        if not (is_url(path) or path.startswith("/vsi") or Path(without_layer(path)[0]).exists())
+    ]
+    if missing:
+        listed = "; ".join(missing[:10]) + (f"; and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise ConfigError(f"{len(missing)} files are missing: {listed}")
+
+
+def _at_time(cube: xr.Dataset, time: str | None) -> xr.Dataset:
+    times = [str(one)[:19] for one in cube["time"].values]
+    listed = ", ".join(times[:10]) + (f" and {len(times) - 10} more" if len(times) > 10 else "")
+    if time is None:
+        raise CubeError(
+            f"The cube has {len(times)} times, and a scene has one. Say time: {times[0][:10]}, or another of {listed}."
+        )
+    found = [place for place, one in enumerate(times) if one.startswith(time.replace(" ", "T"))]
+    if len(found) != 1:
+        raise CubeError(f"time: {time} picks {len(found)} of the cube's times, which are {listed}. Say one of them.")
+    return cube.isel(time=found[0], drop=True)
+
+
+def _stem(path: str) -> str:
+    name = file_name(path)
+    return name.split(".")[0] or name
+
+
+def _mapped(values: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(values, str):
+        return filled(values, names)
+    if isinstance(values, Mapping):
+        return {key: _mapped(value, names) for key, value in values.items()}
+    return [_mapped(value, names) for value in values] if isinstance(values, list | tuple) else values
 
 
 class ScenesConfig(Strict):

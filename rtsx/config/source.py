@@ -1,35 +1,493 @@
-"""One source of a config: its images, and what becomes of them."""
+"""One source of a config: where its images come from, its layers and quality data, and what a preset means for them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rtsx.config.images import (
-    Catalog,
-    CatalogConfig,
-    Files,
-    FilesConfig,
-    Items,
-    ItemsConfig,
-    StacConfig,
-    Store,
-    StoreConfig,
-)
-from rtsx.config.layer import LayerConfig, Layers, QualityConfig
 from rtsx.config.place import PeriodConfig
-from rtsx.config.preset import Preset
-from rtsx.config.strict import Names, Strict
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.files import FileImages, StoreImages
-from rtsx.cube.recipe import Composite, Grouping, ReaderName, SourceRecipe
-from rtsx.cube.sensor import SENSORS, sensor_named
-from rtsx.cube.source import ImageSource
-from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
+from rtsx.config.validate import FilePath, Names, Strict
+from rtsx.cube.file_images import FileImages, StoreImages
+from rtsx.cube.images import ImageSource, Wanted
+from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
+from rtsx.cube.recipe import Composite, Grouping, LayerRecipe, QualityRecipe, ReaderName, SourceRecipe
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.sensors import SENSORS, sensor_named
+from rtsx.cube.stac import Access, ItemTable, StacCatalog, StacSearch
+from rtsx.cube.stac.assets import SIGNER_GROUP, Signer, check_signer
 from rtsx.cube.terrain import terrain_named
 from rtsx.errors import ConfigError, CubeError
 
-__all__ = ["SensorConfig", "SourceConfig"]
+__all__ = [
+    "PRESETS",
+    "AccessConfig",
+    "CatalogConfig",
+    "FilesConfig",
+    "ItemsConfig",
+    "LayerConfig",
+    "Layers",
+    "Preset",
+    "PresetName",
+    "QualityConfig",
+    "SensorConfig",
+    "SignerName",
+    "SourceConfig",
+    "StacConfig",
+    "StoreConfig",
+    "tcvis_window",
+]
+
+
+class LayerConfig(Strict):
+    """One layer: where it lies in an image, and how it comes onto the grid."""
+
+    asset: str | None = None
+    """Key of the asset that holds it; if left out, found by the name of the band."""
+    band: int | str | None = None
+    """Number (from 1) or name of the band; if left out, the band called like the layer, else the only one."""
+    resampling: Resampling | None = None
+    """How it is warped; bilinear if nothing says otherwise."""
+    scale_factor: float | None = None
+    """Physical units per stored unit; as item or file declare if left out."""
+    add_offset: float | None = None
+    """Physical value of stored 0; likewise."""
+    nodata: float | None = None
+    """Stored value of a missing pixel; likewise."""
+    dtype: Literal["float32"] | None = None
+    """Dtype of the layer; as stored if left out."""
+    units: str | None = None
+    """Physical unit."""
+    long_name: str | None = None
+    """What a plot calls it."""
+
+    def recipe(self, name: str) -> LayerRecipe:
+        """The recipe of a layer of that name."""
+        return LayerRecipe(
+            wanted=Wanted(
+                name=name,
+                asset=self.asset,
+                bands=() if self.band is None else (self.band,),
+                nodata=self.nodata,
+                scale_factor=self.scale_factor,
+                add_offset=self.add_offset,
+            ),
+            resampling=self.resampling or "bilinear",
+            dtype=self.dtype,
+            units=self.units,
+            long_name=self.long_name,
+        )
+
+    @classmethod
+    def from_recipe(cls, recipe: LayerRecipe) -> Self:
+        """The config of a layer.
+
+        Raises
+        ------
+        ConfigError
+            It is made of several bands.
+        """
+        wanted = recipe.wanted
+        if len(wanted.bands) > 1:
+            raise ConfigError(f"A layer is one band; {wanted.name!r} has {list(wanted.bands)}. Make them layers.")
+        return cls(
+            asset=wanted.asset,
+            band=wanted.bands[0] if wanted.bands else None,
+            resampling=recipe.resampling,
+            scale_factor=wanted.scale_factor,
+            add_offset=wanted.add_offset,
+            nodata=wanted.nodata,
+            dtype=recipe.dtype,
+            units=recipe.units,
+            long_name=recipe.long_name,
+        )
+
+
+def _spelled(given: object) -> object:
+    """Layers as a mapping: from a list of names, and from ``name: band``."""
+    if isinstance(given, list | tuple):
+        twice = [name for number, name in enumerate(given) if name in given[:number]]
+        if twice:
+            raise ValueError(f"every layer has a name of its own; {twice} are there twice")
+        return {name: {} for name in given}
+    if not isinstance(given, Mapping):
+        return given
+    return {
+        name: {} if one is None else {"band": one} if isinstance(one, int | str) else one for name, one in given.items()
+    }
+
+
+Layers = Annotated[
+    dict[str, LayerConfig],
+    BeforeValidator(_spelled, json_schema_input_type=dict[str, LayerConfig | int | str | None] | list[str]),
+]
+"""Layers by name, a list of names, or bands by name."""
+
+
+class QualityConfig(Strict):
+    """Which pixels of a source can be trusted."""
+
+    asset: str | None = None
+    """Key of the asset that holds the quality data."""
+    bands: tuple[int | str, ...] = ()
+    """Its bands; all if left out."""
+    name: str | None = None
+    """What to call the data; like the asset if left out."""
+    rule: str | dict[str, str] | None = None
+    """Name of a mask rule, an expression for good pixels, or expressions for some of invalid, low and good; the preset's
+    if left out."""
+    data: str | tuple[str, ...] | None = None
+    """For expressions: kind of data, such as udm2, scl or qa_pixel, or the names of its bands."""
+    keep_low: bool = False
+    """Trust low quality too."""
+    erode_m: float = Field(default=0.0, ge=0)
+    """Ground beside invalid ground and scene edges that is not trusted either, m."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.rule is not None:
+            self._rule()
+        return self
+
+    def recipe(self) -> QualityRecipe:
+        """The recipe; `rule` has to be given by now."""
+        return QualityRecipe(
+            wanted=Wanted(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands),
+            rule=self._rule(),
+            keep_low=self.keep_low,
+            erode_m=self.erode_m,
+        )
+
+    @classmethod
+    def from_recipe(cls, recipe: QualityRecipe) -> Self:
+        """The config of a quality recipe.
+
+        Raises
+        ------
+        ConfigError
+            The rule is a function, which no file can name.
+        """
+        rule, data = _stated(recipe.rule)
+        return cls(
+            asset=recipe.wanted.asset,
+            bands=recipe.wanted.bands,
+            name=recipe.wanted.name,
+            rule=rule,
+            data=data,
+            keep_low=recipe.keep_low,
+            erode_m=recipe.erode_m,
+        )
+
+    def _rule(self) -> MaskRule:
+        assert self.rule is not None  # the preset has given one by now
+        return mask_rule(self.rule, data=self.data)
+
+
+def _stated(rule: MaskRule) -> tuple[str | dict[str, str], str | None]:
+    """A rule as a name, or as expressions and the kind of data."""
+    if MASK_RULES.get(rule.name) == rule:
+        return rule.name, None
+    texts = dict(part.split(": ", 1) for part in rule.name.split("; ") if ": " in part)
+    for data in VOCABULARIES:
+        try:
+            if texts and mask_rule(texts, data=data) == rule:
+                return texts, data
+        except CubeError:  # other names
+            continue
+    raise ConfigError(
+        f"Mask rule {rule.name!r} cannot be written to a file. Those that can are {sorted(MASK_RULES)}, and expressions "
+        f"on {sorted(VOCABULARIES)}."
+    )
+
+
+SignerName = Annotated[str, AfterValidator(lambda name: check_signer(name).name)]
+"""Name of a signing hook: ``planetary-computer``, or that of an installed package."""
+
+
+class AccessConfig(Strict):
+    """How a server is asked."""
+
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of each request, such as an API key from ``${NAME}``; never stored beside an output."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds without an answer after which a request has failed."""
+    retries: int = Field(default=4, ge=0)
+    """Times that a request is sent again after a fault of the server or the line."""
+    backoff_s: float = Field(default=1.0, ge=0)
+    """Seconds before the second retry; doubled for each further one."""
+
+    def access(self) -> Access:
+        """The access."""
+        return Access(
+            headers=tuple(self.headers.items()),
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            backoff_s=self.backoff_s,
+        )
+
+    @classmethod
+    def from_access(cls, access: Access) -> Self:
+        """The config of an access."""
+        return cls(
+            headers=dict(access.headers),
+            timeout_s=access.timeout_s,
+            retries=access.retries,
+            backoff_s=access.backoff_s,
+        )
+
+
+class StacConfig(Strict):
+    """A STAC API."""
+
+    url: str
+    """Address of its landing page."""
+    collections: Names
+    """Ids of the collections to search."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent under cloud, at most."""
+    ids: Names = ()
+    """Ids of the items that count; all if left out."""
+    query: dict[str, Any] | None = None
+    """Conditions on properties, such as ``{platform: {eq: sentinel-2a}}``."""
+    filter: dict[str, Any] | str | None = None
+    """Condition in CQL2."""
+    sign: SignerName | None = None
+    """Signing hook for the hrefs, such as ``planetary-computer``."""
+    page: int = Field(default=100, gt=0)
+    """Items per page that the server is asked for."""
+    access: AccessConfig = AccessConfig()
+    """Headers, time-outs and retries."""
+
+    def source(self) -> StacSearch:
+        """The image source."""
+        return StacSearch(
+            self.url,
+            self.collections,
+            query=self.query,
+            filter=self.filter,
+            max_cloud_cover=self.max_cloud_cover,
+            ids=self.ids,
+            sign=self.sign,
+            page=self.page,
+            access=self.access.access(),
+        )
+
+    @classmethod
+    def from_source(cls, search: StacSearch) -> Self:
+        """The config of a search."""
+        return cls(
+            url=search.url,
+            collections=search.collections,
+            query=None if search.query is None else dict(search.query),
+            filter=dict(search.filter) if isinstance(search.filter, Mapping) else search.filter,
+            max_cloud_cover=search.max_cloud_cover,
+            ids=search.ids,
+            sign=_as_name(search.sign),
+            page=search.page,
+            access=AccessConfig.from_access(search.access),
+        )
+
+
+def _as_name(sign: str | Signer | None) -> str | None:
+    if sign is not None and not isinstance(sign, str):
+        raise ConfigError(
+            f"The signing hook {getattr(sign, '__name__', sign)!r} is a function, which no file can name. Register it as an entry "
+            f"point of the group {SIGNER_GROUP!r} in its package, and give its name."
+        )
+    return sign
+
+
+def _as_path(given: object) -> object:
+    return {"path": given} if isinstance(given, str) else given
+
+
+class CatalogConfig(Strict):
+    """A static STAC catalog, collection, item, or folder of items."""
+
+    path: FilePath
+    """Path or URL of the document or the folder."""
+    collections: Names = ()
+    """Ids of the collections whose items count; all if left out."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent under cloud, at most."""
+    prefer_local: bool = False
+    """Take the file beside the item instead of the stated address, as after a download."""
+    sign: SignerName | None = None
+    """Signing hook for the hrefs."""
+    access: AccessConfig = AccessConfig()
+    """Headers, time-outs and retries."""
+
+    def source(self) -> StacCatalog:
+        """The image source."""
+        return StacCatalog(
+            self.path,
+            collections=self.collections,
+            max_cloud_cover=self.max_cloud_cover,
+            prefer_local=self.prefer_local,
+            sign=self.sign,
+            access=self.access.access(),
+        )
+
+    @classmethod
+    def from_source(cls, catalog: StacCatalog) -> Self:
+        """The config of a catalog."""
+        return cls(
+            path=catalog.path,
+            collections=catalog.collections,
+            max_cloud_cover=catalog.max_cloud_cover,
+            prefer_local=catalog.prefer_local,
+            sign=_as_name(catalog.sign),
+            access=AccessConfig.from_access(catalog.access),
+        )
+
+
+class ItemsConfig(Strict):
+    """A GeoParquet table of STAC items."""
+
+    path: FilePath
+    """Path or URL of a Parquet file, or of a folder of them."""
+    collections: Names = ()
+    """Ids of the collections whose items count; all if left out."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent under cloud, at most."""
+    sign: SignerName | None = None
+    """Signing hook for the hrefs."""
+
+    def source(self) -> ItemTable:
+        """The image source."""
+        return ItemTable(self.path, collections=self.collections, max_cloud_cover=self.max_cloud_cover, sign=self.sign)
+
+    @classmethod
+    def from_source(cls, table: ItemTable) -> Self:
+        """The config of a table."""
+        return cls(
+            path=table.path,
+            collections=table.collections,
+            max_cloud_cover=table.max_cloud_cover,
+            sign=_as_name(table.sign),
+        )
+
+
+class StoreConfig(Strict):
+    """A Zarr store as one image."""
+
+    path: FilePath
+    """Path or URL of the group; its arrays are the bands."""
+    time: datetime | None = None
+    """When it was taken; nothing for what has no date."""
+
+    def source(self) -> StoreImages:
+        """The image source."""
+        return StoreImages(path=self.path, time=self.time)
+
+    @classmethod
+    def from_source(cls, store: StoreImages) -> Self:
+        """The config of a store."""
+        return cls(path=store.path, time=store.time)
+
+
+def _as_assets(given: object) -> object:
+    """``files: x.tif`` and ``files: {image: x.tif}`` as the model has them."""
+    if isinstance(given, str | list | tuple):
+        given = {"image": given}
+    if isinstance(given, Mapping) and not {"assets"} <= set(given) <= {"assets", "sensor"}:
+        given = {"assets": dict(given)}
+    return given
+
+
+class FilesConfig(Strict):
+    """Raster files by what they are."""
+
+    assets: dict[str, Annotated[tuple[FilePath, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]]
+    """Paths, URLs or patterns by asset, the image itself first; the n-th files of each belong together."""
+    sensor: str | None = None
+    """Product that names the bands of the image; the source's `sensor` where that says no number of bands."""
+
+    def source(self) -> FileImages:
+        """The image source."""
+        return FileImages(assets=self.assets, sensor=self.sensor)
+
+    @classmethod
+    def from_source(cls, files: FileImages) -> Self:
+        """The config of files."""
+        return cls(assets=dict(files.assets), sensor=files.sensor)
+
+
+Catalog = Annotated[CatalogConfig, BeforeValidator(_as_path, json_schema_input_type=CatalogConfig | str)]
+"""A catalog, or its path alone."""
+Items = Annotated[ItemsConfig, BeforeValidator(_as_path, json_schema_input_type=ItemsConfig | str)]
+"""A table, or its path alone."""
+Store = Annotated[StoreConfig, BeforeValidator(_as_path, json_schema_input_type=StoreConfig | str)]
+"""A store, or its path alone."""
+Files = Annotated[
+    FilesConfig,
+    BeforeValidator(_as_assets, json_schema_input_type=dict[str, list[str] | str] | list[str] | str),
+]
+"""Files by asset, or the images alone."""
+
+
+PresetName = Literal["tss-v1", "darts-v2"]
+_TCVIS = ("tc_brightness", "tc_greenness", "tc_wetness")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Choices that hold where a config says nothing itself."""
+
+    mask_rule: str
+    """Rule that reads UDM2."""
+    terrain_grid: Literal["source", "cube"]
+    """Where terrain is computed."""
+    terrain_resampling: Resampling
+    """How terrain that was computed on its own grid is warped."""
+    resampling: Mapping[str, Resampling]
+    """How layers are warped, by name."""
+    derived: tuple[str, ...]
+    """Layers that are computed from others, where those are there."""
+    order: tuple[str, ...] | None
+    """Order of the layers; None where the checkpoint has it."""
+    windows: tuple[tuple[int, str], ...]
+    """Last image year of each published window of the trends, and the window."""
+
+
+_LATEST = 9999
+PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
+    {
+        "tss-v1": Preset(
+            mask_rule="tss-v1",
+            terrain_grid="source",
+            terrain_resampling="cubic",
+            resampling={"dem": "cubic", **dict.fromkeys(_TCVIS, "nearest")},
+            derived=("ndvi",),
+            order=("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope", *_TCVIS),
+            windows=((_LATEST, "2000-2019"),),
+        ),
+        "darts-v2": Preset(
+            mask_rule="darts-v2",
+            terrain_grid="cube",
+            terrain_resampling="cubic",
+            resampling={"dem": "cubic", **dict.fromkeys(_TCVIS, "cubic")},
+            derived=("ndvi",),
+            order=None,
+            windows=((2018, "2000-2019"), (2019, "2001-2020"), (2021, "2003-2022"), (_LATEST, "2005-2024")),
+        ),
+    }
+)
+"""The published models of DARTS v1 (thaw-slump-segmentation), and those of darts-nextgen."""
+
+
+def tcvis_window(preset: Preset, year: int) -> str:
+    """Window of the trends that goes with images of a year.
+
+    Examples
+    --------
+    >>> [tcvis_window(PRESETS["darts-v2"], year) for year in (2017, 2019, 2021, 2024)]
+    ['2000-2019', '2001-2020', '2003-2022', '2005-2024']
+    """
+    return next(window for last, window in preset.windows if year <= last)
+
 
 _KINDS = ("stac", "catalog", "items", "files", "zarr")
 

@@ -1,22 +1,87 @@
-"""YAML text as plain values that remember their lines, with variables of the environment filled in."""
+"""YAML text as plain values that remember their lines, with variables of the environment, and errors by line and key."""
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from os import PathLike
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
-from rtsx.config.complaint import Complaint, KeyPath, refuse
 from rtsx.errors import ConfigError
 from rtsx.parsing import LimitedLoader, error_place
 from rtsx.redaction import is_secret_name, redacted, withhold
 from rtsx.storage import file_problem, local_path
 
-__all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
+__all__ = ["Complaint", "Document", "KeyPath", "dump_yaml", "parse_yaml", "read_yaml", "refuse"]
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list places from the root of a document."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing that is wrong."""
+
+    path: KeyPath
+    """Where."""
+    text: str
+    """What was expected, what came, what to do."""
+
+
+def refuse(
+    name: str, complaints: Iterable[Complaint], *, lines: Mapping[KeyPath, int], cause: BaseException | None = None
+) -> NoReturn:
+    """Raise one error that lists all complaints by line.
+
+    Parameters
+    ----------
+    name
+        The file.
+    complaints
+        At least one.
+    lines
+        Line of every key.
+    cause
+        What has found them.
+
+    Raises
+    ------
+    ConfigError
+        Always.
+    """
+    # One complaint per place: of a variable that is not set, nobody needs to hear that its empty value is no number.
+    first = {complaint.path: complaint for complaint in reversed(list(complaints))}
+    listed = sorted(first.values(), key=lambda one: (line_of(one.path, lines) or 0, str(one.path)))
+    entries = [f"{_place(one.path, lines)}{one.text}" for one in listed]
+    if len(entries) == 1:
+        raise ConfigError(f"{name}: {entries[0]}.") from cause
+    raise ConfigError(f"{name} has {len(entries)} errors:\n" + "\n".join(f"  {entry}" for entry in entries)) from cause
+
+
+def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int | None:
+    """Line of a key, or of the nearest one above it.
+
+    Examples
+    --------
+    >>> line_of(("grid", "crs", "str"), {("grid",): 3})
+    3
+    """
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None
+
+
+def _place(path: KeyPath, lines: Mapping[KeyPath, int]) -> str:
+    if not path:
+        return ""
+    line = line_of(path, lines)
+    dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    return f"line {line}, {dotted}: " if line is not None else f"{dotted}: "
+
 
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 """``${NAME}``, ``${NAME:-default}``, or ``$$`` for a dollar sign."""

@@ -1,24 +1,21 @@
 """The cube: sources, layers and masks as one lazy, aligned `xarray.Dataset`, and writing it."""
 
 from rtsx.cube.cog import export_cog
-from rtsx.cube.conventions import as_cube, as_stored
-from rtsx.cube.derived import DerivedLayer, add_derived, derived_layer, derived_named
-from rtsx.cube.files import FileImages, StoreImages
+from rtsx.cube.conventions import as_cube, as_stored, class_names, layer_names, validate_cube
+from rtsx.cube.derived import DerivedLayer, add_derived, add_ndvi, derived_layer, derived_named
+from rtsx.cube.encoding import packing
+from rtsx.cube.erosion import erode_quality
+from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import GRID_MAPPING, geobox_of, lattice_origin, pixel_m
-from rtsx.cube.image import AssetBands, Image, Wanted
-from rtsx.cube.layer import Layer
+from rtsx.cube.images import AssetBands, GivenImages, Image, ImageSource, Period, Wanted
+from rtsx.cube.mask_rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.cube.masks import apply_mask
-from rtsx.cube.ndvi import add_ndvi
-from rtsx.cube.opening import open_cube
-from rtsx.cube.packing import packing
-from rtsx.cube.quality import erode_quality
+from rtsx.cube.open import open_cube
+from rtsx.cube.rasters import Layer
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
-from rtsx.cube.rules import MASK_RULES, MaskRule, mask_rule, quality_level
-from rtsx.cube.sensor import SENSORS, Sensor
-from rtsx.cube.source import GivenImages, ImageSource, Period
+from rtsx.cube.sensors import SENSORS, Sensor
 from rtsx.cube.terrain import TERRAIN, TerrainLayer, terrain_layer, terrain_named
-from rtsx.cube.validation import class_names, layer_names, validate_cube
-from rtsx.cube.writing import write_cube
+from rtsx.cube.write import write_cube
 
 __all__ = [
     "GRID_MAPPING",

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.cube.rules import GOOD
+from rtsx.cube.mask_rules import GOOD
 
 __all__ = ["Piece", "Stack", "best", "first", "fused_mean", "fused_median"]
 

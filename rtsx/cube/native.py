@@ -1,38 +1,204 @@
-"""Parts of a store that keeps every image on its own grid: windows of files, copied as they are."""
+"""Stores that keep every image on its own grid: windows of files copied as they are, and the index by which they are opened."""
 
+import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import chain, count
+from typing import Any
 
 import dask.array as da
 import numpy as np
+import shapely
 import xarray as xr
 import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import CRSError
+from shapely.errors import ShapelyError
+from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.align.opening import open_reader
-from rtsx.cube.align.pyproj import transform, turn_of
-from rtsx.cube.align.storing import without_mask
-from rtsx.cube.gaps import Gap, report_gap
+from rtsx.cube.build_state import PartPlan, PartSource, Written
+from rtsx.cube.chunk_loader import Gap, report_gap
+from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import pixel_m, with_georeference
-from rtsx.cube.image import AssetBands, Image
-from rtsx.cube.levels import prepare_level
-from rtsx.cube.native_images import index_of
-from rtsx.cube.packing import packing_attrs
-from rtsx.cube.parts import PartPlan, PartSource, Written
+from rtsx.cube.images import AssetBands, GivenImages, Image, ImageSource, Period, Wanted
 from rtsx.cube.pinning import PinnedImages
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.storage import plan_storage
+from rtsx.cube.resample.dtype import without_mask
+from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.terrain import Ground, terrain_halo
+from rtsx.cube.write import plan_storage, prepare_level
 from rtsx.errors import CubeError
+from rtsx.geometry.crs import transform, turn_of
+from rtsx.parsing import parsed_json
+from rtsx.storage import absolute
+from rtsx.storage.zarr import StorageOptions, open_group
 
-__all__ = ["NativeGroup", "NativeParts", "covering_window"]
+__all__ = ["NativeGroup", "NativeImages", "NativeParts", "covering_window", "index_of", "with_native_images"]
+
+
+@dataclass(frozen=True)
+class NativeImages:
+    """The images of one source in a store of the native layout."""
+
+    path: str
+    """Path or URL of the store."""
+    source: str
+    """Name of the source."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images in the order in which they were copied; see `ImageSource`."""
+        index = native_index(self.path, {})
+        if self.source not in index:
+            raise CubeError(f"{self.path} holds images of {sorted(index)}; {self.source!r} is not among them.")
+        return GivenImages(index[self.source]).find(area, period, wanted)
+
+
+_native_images_conforms: type[ImageSource] = NativeImages
+
+
+def with_native_images(recipe: CubeRecipe, path: str) -> CubeRecipe:
+    """The recipe with the images that a store of the native layout holds instead of those that its sources would find."""
+    sources = (replace(source, images=NativeImages(path, source.name)) for source in recipe.sources)
+    return replace(recipe, sources=tuple(sources))
+
+
+def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
+    """The images that a store holds, by source.
+
+    Raises
+    ------
+    CubeError
+        It has no images on their own grids, or what it says of them is damaged or names something outside of it.
+    """
+    group = open_group(path, options)
+    index: Any = group["build"].attrs.get("index") if "build" in group else None
+    if not isinstance(index, Mapping):
+        raise CubeError(f"{path} holds no images on their own grids. Build it with layout='native', or --native.")
+    what = f"{path} (its index)"
+    stored = parsed_json(json.dumps(index), dict[str, list[_StoredImage]], what=what, error=CubeError)
+    try:
+        return {source: [_image(one, path) for one in images] for source, images in stored.items()}
+    except (CRSError, ShapelyError, ValueError, TypeError, ArithmeticError) as error:
+        raise CubeError(f"{what} is damaged: {error}. Build the store again.") from error
+
+
+def index_of(images: Mapping[str, Iterable[Image]]) -> dict[str, list[dict[str, Any]]]:
+    """What a store says of images whose bands lie in it; plain values. Hrefs are paths of groups within the store."""
+    return {source: [asdict(_stored(image)) for image in found] for source, found in images.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredBands:
+    """Bands of an image, as the index has them."""
+
+    group: str
+    """Path of their group within the store."""
+    arrays: tuple[str, ...]
+    """Names of the arrays in it."""
+    crs: str
+    """CRS of their grid."""
+    transform: tuple[float, float, float, float, float, float]
+    """Its affine transform, row by row."""
+    shape: tuple[int, int]
+    """Height and width, px."""
+    dtype: str
+    """Of the stored values."""
+    nodata: str | None
+    """Stored value of a missing pixel, as text, because it may be NaN."""
+    scale_factor: float
+    """Physical units per stored unit."""
+    add_offset: float
+    """Physical value of stored 0."""
+    asset: str
+    """Asset that they come from."""
+
+    def __post_init__(self) -> None:
+        """Refuse what lies elsewhere."""
+        if not re.fullmatch(r"\w[^/\\:\x00]*(/\w[^/\\:\x00]*)*", self.group):
+            raise CubeError(f"{self.group!r} is no group of this store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredImage:
+    """One image, as the index has it."""
+
+    id: str
+    """Id of the image."""
+    time: str | None
+    """When it was taken, ISO 8601."""
+    footprint: str | None
+    """Outline in longitude and latitude, WKT."""
+    cloud_cover: float | None
+    """Percent under cloud."""
+    sun: tuple[float | None, float | None]
+    """Azimuth and elevation, degrees."""
+    bands: dict[str, _StoredBands]
+    """Where its bands lie."""
+
+
+def _stored(image: Image) -> _StoredImage:
+    return _StoredImage(
+        id=image.id,
+        time=None if image.time is None else image.time.isoformat(),
+        footprint=None if image.footprint is None else shapely.to_wkt(image.footprint, rounding_precision=-1),
+        cloud_cover=image.cloud_cover,
+        sun=(image.sun_azimuth, image.sun_elevation),
+        bands={name: _stored_bands(bands) for name, bands in image.bands.items()},
+    )
+
+
+def _stored_bands(bands: AssetBands) -> _StoredBands:
+    a, b, c, d, e, f = (float(value) for value in tuple(bands.geobox.affine)[:6])
+    return _StoredBands(
+        group=bands.href,
+        arrays=tuple(str(name) for name in bands.bands),
+        crs=str(bands.geobox.crs),
+        transform=(a, b, c, d, e, f),
+        shape=(bands.geobox.shape.y, bands.geobox.shape.x),
+        dtype=bands.dtype,
+        nodata=None if bands.nodata is None else str(bands.nodata),
+        scale_factor=bands.scale_factor,
+        add_offset=bands.add_offset,
+        asset=bands.asset,
+    )
+
+
+def _image(stored: _StoredImage, path: str) -> Image:
+    bands = {
+        name: AssetBands(
+            href=f"{path.rstrip('/')}/{one.group}",
+            bands=one.arrays,
+            geobox=GeoBox(one.shape, Affine(*one.transform), one.crs),
+            dtype=np.dtype(one.dtype).name,
+            nodata=None if one.nodata is None else float(one.nodata),
+            scale_factor=one.scale_factor,
+            add_offset=one.add_offset,
+            asset=one.asset,
+            opener="zarr",
+        )
+        for name, one in stored.bands.items()
+    }
+    return Image(
+        id=stored.id,
+        bands=bands,
+        time=None if stored.time is None else datetime.fromisoformat(stored.time),
+        footprint=None if stored.footprint is None else shapely.from_wkt(stored.footprint),
+        cloud_cover=stored.cloud_cover,
+        sun_azimuth=stored.sun[0],
+        sun_elevation=stored.sun[1],
+    )
+
 
 _CHUNK = 512
 _PIXELS_AROUND = 8
@@ -181,7 +347,7 @@ class NativeParts:
             groups = [group for group in self.groups if (group.source, id(group.image)) == key]
             image = groups[0].image
             if f"{groups[0].source}/{image.id}" not in gaps:
-                bands = {name: _stored(group, name) for group in groups for name in group.names}
+                bands = {name: _band_source(group, name) for group in groups for name in group.names}
                 images[groups[0].source].append(replace(image, bands={name: bands[name] for name in image.bands}))
         root["build"].attrs["index"] = index_of(images)
 
@@ -272,7 +438,7 @@ def _read_together(group: NativeGroup) -> list[list[str]]:
     return list(together.values())
 
 
-def _stored(group: NativeGroup, name: str) -> AssetBands:
+def _band_source(group: NativeGroup, name: str) -> AssetBands:
     bands = group.image.bands[name]
     return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr")
 
@@ -284,4 +450,4 @@ def _free(path: str, taken: set[str]) -> str:
     return free
 
 
-_conforms: type[PartSource] = NativeParts
+_native_conforms: type[PartSource] = NativeParts

@@ -9,9 +9,9 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.stores import open_store
-from rtsx.cube.zarr import open_group
+from rtsx.cube.zarr_cube import open_store
 from rtsx.grid import Grid, lattice_offset
+from rtsx.storage.zarr import open_group
 
 __all__ = ["coarse_recipe", "small_store", "thinned"]
 

@@ -20,10 +20,10 @@ from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from rtsx.cube.diagnosis import causes, gdal_problem, georeferencing
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
 from rtsx.storage import absolute, leads_to_server, without_query
+from rtsx.storage.diagnosis import causes, gdal_problem, georeferencing
 
 __all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window", "require_raster"]
 

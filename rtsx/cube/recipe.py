@@ -6,12 +6,11 @@ from typing import Literal
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.align.resampling import Resampling
 from rtsx.cube.derived import DerivedLayer
-from rtsx.cube.image import Wanted
-from rtsx.cube.layer import require_layer_names
-from rtsx.cube.rules import MaskRule
-from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.images import ImageSource, Period, Wanted
+from rtsx.cube.mask_rules import MaskRule
+from rtsx.cube.rasters import require_layer_names
+from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.terrain import TerrainLayer
 from rtsx.errors import CubeError
 from rtsx.grid import Grid

@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.lattices import mosaics
-from rtsx.cube.align.opening import open_reader
-from rtsx.cube.align.reader import WindowReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.warp import warp
+from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import pixel_m, window_of
-from rtsx.cube.image import Image
-from rtsx.cube.packing import packing_attrs
+from rtsx.cube.images import Image
+from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import SourceRecipe
-from rtsx.cube.rules import GOOD
-from rtsx.cube.stored import StoredLayer
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.resample.mosaic import mosaics
+from rtsx.cube.resample.readers import WindowReader, open_reader
+from rtsx.cube.resample.warp import warp
+from rtsx.cube.source_plan import StoredLayer
 from rtsx.cube.terrain import Ground, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 

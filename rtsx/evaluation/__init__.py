@@ -5,15 +5,12 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.evaluation.agreement import Agreement
-    from rtsx.evaluation.annotators import annotator_agreement
-    from rtsx.evaluation.cross_validation import CrossValidation, FoldResult
-    from rtsx.evaluation.evaluation import Evaluation
+    from rtsx.evaluation.annotators import Agreement, annotator_agreement
+    from rtsx.evaluation.cross_validation import CrossValidation, FoldResult, cross_validate, transfer_matrix
     from rtsx.evaluation.folds import Fold, FoldPlan
-    from rtsx.evaluation.judging import evaluate
-    from rtsx.evaluation.rule import JudgingRule
-    from rtsx.evaluation.scene import JudgedScene
-    from rtsx.evaluation.validating import cross_validate, transfer_matrix
+    from rtsx.evaluation.result import Evaluation
+    from rtsx.evaluation.scoring import evaluate
+    from rtsx.evaluation.settings import JudgedScene, JudgingRule
 
 __all__ = [
     "Agreement",

@@ -12,7 +12,7 @@ from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, LabelError
 from rtsx.evaluation.counts import Unit
-from rtsx.evaluation.scene import JudgedScene
+from rtsx.evaluation.settings import JudgedScene
 from rtsx.labels import Truth, label_truth, raster_truth
 from rtsx.scores import LEVELS_OF_FLOAT
 

@@ -1,21 +1,320 @@
-"""The same object over years: footprints of several years to tracks."""
+"""Track objects over years: checks of the tables, links between years, and lines of descent."""
 
-from collections.abc import Mapping
-from itertools import accumulate
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import geopandas
 import numpy as np
 import pandas as pd
+import scipy.sparse
+import scipy.sparse.csgraph
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.lineage import Lineage, trace_lineage
-from rtsx.footprints.links import Links, link_outlines
-from rtsx.footprints.pyproj import measure
-from rtsx.footprints.yearly import check_years
+from rtsx.footprints.geographic import measure
+from rtsx.footprints.schema import check_geometry
 
-__all__ = ["TRACK_COLUMNS", "check_tracks", "track_footprints"]
+__all__ = [
+    "TRACK_COLUMNS",
+    "Lineage",
+    "Links",
+    "check_tracks",
+    "check_years",
+    "link_outlines",
+    "trace_lineage",
+    "track_footprints",
+]
+
+
+def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopandas.GeoDataFrame]:
+    """Return the tables by ascending year, each of them fit to be tracked.
+
+    Raises
+    ------
+    FootprintError
+        There is no year, or one is no whole number; a table is none of footprints, or of another year or CRS.
+    """
+    if not isinstance(yearly, Mapping) or not yearly:
+        raise FootprintError(
+            f"tracks need footprints by year, such as {{2023: before, 2024: now}}, not {_kind(yearly)}: "
+            "give a mapping with at least one year"
+        )
+    for year in yearly:
+        if isinstance(year, bool) or not isinstance(year, (int, np.integer)):
+            raise FootprintError(
+                f"years are whole numbers such as 2024, but {year!r} ({type(year).__name__}) came: "
+                "give {int(year): footprints}"
+            )
+    years = {int(year): yearly[year] for year in sorted(yearly)}
+    for year, footprints in years.items():
+        _check_table(footprints, year=year)
+    first, *others = years
+    for year in others:
+        if CRS.from_user_input(years[year].crs) != CRS.from_user_input(years[first].crs):
+            raise FootprintError(
+                f"footprints of all years are in one CRS, but those of {first} are in {_name(years[first])} and those "
+                f"of {year} in {_name(years[year])}: convert them, for example with footprints.to_crs(...)"
+            )
+    return years
+
+
+def _check_table(footprints: geopandas.GeoDataFrame, *, year: int) -> None:
+    if not isinstance(footprints, geopandas.GeoDataFrame):
+        raise FootprintError(
+            f"the footprints of {year} are a geopandas.GeoDataFrame, not {type(footprints).__name__}: "
+            "read them with rtsx.footprints.read_footprints"
+        )
+    if "footprint_id" not in footprints.columns:
+        raise FootprintError(
+            f"the footprints of {year} need the column footprint_id, but have "
+            f"{', '.join(map(str, footprints.columns)) or 'none'}: name the outlines, for example with "
+            "footprints.assign(footprint_id=[...])"
+        )
+    identity = footprints["footprint_id"]
+    wrong = identity[identity.isna() | identity.duplicated()]
+    if len(wrong):
+        raise FootprintError(
+            f"every footprint of a year has an id of its own, but in {year} footprint_id {wrong.iloc[0]!r} is missing "
+            "or repeated: unite maps of one year with rtsx.footprints.merge_footprints or level2_footprints first"
+        )
+    listed = identity[identity.astype(str).str.contains(",", regex=False)]
+    if len(listed):
+        raise FootprintError(
+            f"footprint_id has no commas, because tracks list ids, but in {year} there is {listed.iloc[0]!r}: "
+            "replace them, for example with footprint_id.str.replace(',', '-')"
+        )
+    try:
+        check_geometry(footprints)
+    except FootprintError as error:
+        raise FootprintError(f"in the footprints of {year}: {error}") from error
+    _check_year(footprints, year=year)
+
+
+def _check_year(footprints: geopandas.GeoDataFrame, *, year: int) -> None:
+    if "year" not in footprints.columns:
+        return
+    said = pd.to_numeric(footprints["year"], errors="coerce")
+    other = said[said.notna() & (said != year)]
+    if len(other):
+        raise FootprintError(
+            f"the footprints given for {year} say in their column 'year' that row {other.index[0]} is of "
+            f"{other.iloc[0]:.0f}: give them under their own year, or correct the column"
+        )
+
+
+def _name(footprints: geopandas.GeoDataFrame) -> str:
+    crs = CRS.from_user_input(footprints.crs)
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.name)
+
+
+def _kind(given: object) -> str:
+    return "an empty one" if isinstance(given, Mapping) else type(given).__name__
+
+
+BATCH = 2_000
+"""Pairs whose common ground is computed at once, so that memory does not grow with the number of outlines."""
+
+Geometries = NDArray[np.object_]
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Pairs of outlines of different years on common ground, sorted by the later and then the earlier one."""
+
+    earlier: Numbers
+    """`(link,)` number of the outline of the earlier year."""
+    later: Numbers
+    """`(link,)` number of the outline of the later year."""
+    shared: NDArray[np.float64]
+    """`(link,)` their common ground, in square units of the CRS; above 0."""
+
+    def __len__(self) -> int:
+        return len(self.earlier)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Links"]) -> "Links":
+        """Return all links of all parts, sorted."""
+        earlier = np.concatenate([np.empty(0, np.int64), *(part.earlier for part in parts)])
+        later = np.concatenate([np.empty(0, np.int64), *(part.later for part in parts)])
+        shared = np.concatenate([np.empty(0), *(part.shared for part in parts)])
+        order = np.lexsort((earlier, later))
+        return cls(earlier=earlier[order], later=later[order], shared=shared[order])
+
+
+def link_outlines(
+    outlines: Geometries, kinds: Numbers, *, starts: Sequence[int], min_overlap: float, max_gap: int
+) -> Links:
+    """Link outlines of different years that share ground.
+
+    Two outlines are linked if what they share is at least `min_overlap` of the smaller of the two, instead of a least
+    intersection over union, because a small piece of a slump that fell apart has a low one with the whole. Years next
+    to each other are linked first. Over a gap, an outline is linked only if it is still without a link in that
+    direction: one that has a successor next year needs none in the year after.
+
+    Parameters
+    ----------
+    outlines : numpy.ndarray
+        `(n,)` valid Polygons or MultiPolygons in one CRS, year by year.
+    kinds : numpy.ndarray
+        `(n,)` int64; only outlines of one kind are linked.
+    starts : sequence of int
+        Where each year begins in `outlines`, and `n` at the end.
+    min_overlap : float
+        Share of the smaller outline, above 0 and at most 1.
+    max_gap : int
+        Years that may lie between the two of a link.
+
+    Returns
+    -------
+    Links
+        Numbers are positions in `outlines`. The shares are ratios of areas in the CRS: at one place a projection
+        stretches both alike.
+    """
+    years = [np.arange(start, stop) for start, stop in pairwise(starts)]
+    trees = [shapely.STRtree(outlines[members]) for members in years]
+    area = shapely.area(outlines)
+    found: list[Links] = []
+    has_later, has_earlier = np.zeros(len(outlines), bool), np.zeros(len(outlines), bool)
+    for gap in range(min(max_gap, max(len(years) - 2, 0)) + 1):
+        now: list[Links] = []
+        for first in range(len(years) - 1 - gap):
+            second = first + 1 + gap
+            one, other = _meeting(outlines[years[first]], trees[second])
+            one, other = years[first][one], years[second][other]
+            wanted = (kinds[one] == kinds[other]) & ~(has_later[one] & has_earlier[other])
+            now.append(_share(outlines, (one[wanted], other[wanted]), area=area, min_overlap=min_overlap))
+        for links in now:
+            has_later[links.earlier] = True
+            has_earlier[links.later] = True
+        found += now
+    return Links.concatenate(found)
+
+
+def _meeting(outlines: Geometries, tree: shapely.STRtree) -> tuple[Numbers, Numbers]:
+    if len(outlines) == 0 or len(tree) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    one, other = tree.query(outlines, predicate="intersects")
+    return one.astype(np.int64), other.astype(np.int64)
+
+
+def _share(
+    outlines: Geometries, pairs: tuple[Numbers, Numbers], *, area: NDArray[np.float64], min_overlap: float
+) -> Links:
+    one, other = pairs
+
+    def common(start: int) -> NDArray[np.float64]:
+        part = slice(start, start + BATCH)
+        return np.asarray(shapely.area(shapely.intersection(outlines[one[part]], outlines[other[part]])))
+
+    # In threads, because shapely lets go of the interpreter's lock, and this is most of the work.
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
+        shared = np.concatenate([np.empty(0), *pool.map(common, range(0, len(one), BATCH))])
+    # A rounding error less, so that an outline on itself shares all of it.
+    enough = (shared > 0) & (shared >= (min_overlap - 1e-9) * np.minimum(area[one], area[other]))
+    return Links(earlier=one[enough], later=other[enough], shared=shared[enough])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """The track and the family of every outline; both are named by the number of their first outline."""
+
+    track: Numbers
+    """`(n,)` first outline of the track."""
+    family: Numbers
+    """`(n,)` first outline of everything that is linked with this one, however often removed."""
+    n_parents: Numbers
+    """`(n,)` outlines of earlier years that this one is linked to."""
+    is_split: NDArray[np.bool_]
+    """`(n,)` True where an outline it comes from has several successors in this outline's year."""
+    is_merge: NDArray[np.bool_]
+    """`(n,)` True where it comes from several outlines of one year."""
+    ended: Numbers
+    """`(merger,)` tracks that end because their ground goes on in another track."""
+    taken_by: Numbers
+    """`(merger,)` the outline of that other track which has most of the ground."""
+
+
+def trace_lineage(links: Links, *, starts: Sequence[int]) -> Lineage:
+    """Follow outlines through the years.
+
+    An outline continues the track with which it shares most ground; all pieces of an outline that fell apart
+    therefore stay in its track. Where tracks run together, the one with most common ground goes on (of equal ones the
+    oldest) and the others end there, unless another outline carries them on. An outline without predecessors begins a
+    track. What a year brings depends on earlier years alone, so that later ones never rename a track.
+
+    Parameters
+    ----------
+    links : Links
+        As `link_outlines` gives them.
+    starts : sequence of int
+        Where each year begins among the outlines, and their number at the end.
+    """
+    count = starts[-1]
+    track = np.arange(count)
+    for start, stop in pairwise(starts):
+        low, high = np.searchsorted(links.later, (start, stop))
+        later, of, weight = _sum_by(links.later[low:high], track[links.earlier[low:high]], links.shared[low:high])
+        outline, chosen = _largest(later, of, weight)
+        track[outline] = chosen
+    ended, taken_by = _mergers(links, track, year=np.repeat(np.arange(len(starts) - 1), np.diff(starts)))
+    graph = scipy.sparse.coo_array((np.ones(len(links), bool), (links.earlier, links.later)), shape=(count, count))
+    components, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    oldest = np.full(components, count)
+    np.minimum.at(oldest, component, np.arange(count))
+    is_split, is_merge = _branchings(links, starts=starts)
+    return Lineage(
+        track=track,
+        family=oldest[component],
+        n_parents=np.bincount(links.later, minlength=count),
+        is_split=is_split,
+        is_merge=is_merge,
+        ended=ended,
+        taken_by=taken_by,
+    )
+
+
+def _sum_by(one: Numbers, other: Numbers, weight: NDArray[np.float64]) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
+    """Return the pairs that occur, sorted, each once, with the sums of their weights."""
+    order = np.lexsort((other, one))
+    one, other, weight = one[order], other[order], weight[order]
+    fresh = np.flatnonzero((np.diff(one, prepend=-1) != 0) | (np.diff(other, prepend=-1) != 0))
+    return one[fresh], other[fresh], np.add.reduceat(weight, fresh) if len(fresh) else weight
+
+
+def _largest(key: Numbers, value: Numbers, weight: NDArray[np.float64]) -> tuple[Numbers, Numbers]:
+    """Return every key with the value of its largest weight; of equal ones the smallest value."""
+    order = np.lexsort((value, -weight, key))
+    best = order[np.flatnonzero(np.diff(key[order], prepend=-1))]
+    return key[best], value[best]
+
+
+def _mergers(links: Links, track: Numbers, *, year: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the tracks that end in another one, and the outline there with most of their ground."""
+    last = np.zeros(len(track), np.int64)
+    np.maximum.at(last, track, year)
+    source = track[links.earlier]
+    ends = (source != track[links.later]) & (year[links.later] > last[source])
+    return _largest(*_sum_by(source[ends], links.later[ends], links.shared[ends]))
+
+
+def _branchings(links: Links, *, starts: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether each outline is one of several successors, and whether it has several predecessors, of one year."""
+    count, years = starts[-1], len(starts) - 1
+    year = np.repeat(np.arange(years), np.diff(starts))
+    is_split, is_merge = np.zeros(count, bool), np.zeros(count, bool)
+    _, sibling, siblings = np.unique(links.earlier * years + year[links.later], return_inverse=True, return_counts=True)
+    is_split[links.later[siblings[sibling] > 1]] = True
+    _, partner, partners = np.unique(links.later * years + year[links.earlier], return_inverse=True, return_counts=True)
+    is_merge[links.later[partners[partner] > 1]] = True
+    return is_split, is_merge
+
 
 TRACK_COLUMNS = {
     "track_id": "object",

@@ -1,8 +1,7 @@
 """The grid: one CRS, one pixel lattice, and cells with addresses on it."""
 
-from rtsx.grid.cell import Cell
-from rtsx.grid.grid import Grid
-from rtsx.grid.lattice import lattice_offset
-from rtsx.grid.lonlat import lonlat_polygon, lonlat_region
+from rtsx.geometry.antimeridian import lonlat_polygon, lonlat_region
+from rtsx.grid.alignment import lattice_offset
+from rtsx.grid.grid import Cell, Grid
 
 __all__ = ["Cell", "Grid", "lattice_offset", "lonlat_polygon", "lonlat_region"]

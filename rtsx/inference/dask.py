@@ -1,4 +1,14 @@
-"""The dask driver: a lazy prediction as one small graph.
+"""The dask driver: a lazy prediction as one small graph, whose rows of blocks run one after the other.
+
+dask's schedulers start where a task depends on most, counted with repetition, and grow from there: over a grid of blocks,
+which all depend on about as much, that is in many places at once, and the chunks along all these fronts wait in memory. Over
+12288 x 12288 px in chunks of 1024 a third of the cube did. A task that hangs on a rung depends on twice as much as one
+that hangs on the rung below, so the order is ours: what waits is one row. Empty tasks, instead of having each row wait
+for the one before, because a part of a prediction has to be had without the rest, and a cluster works on many rows at once.
+
+Because dask looks at what tasks return together only where they are the last ones, this holds for what is computed or
+stored at once (`compute`, `Dataset.to_zarr`), not for a store with `compute=False`: there all hang on one last task,
+whose dependencies dask takes in the order of a set.
 
 Per chunk: one task marks valid pixels; one reads its halo and runs the tiles that begin in the chunk; one cuts each
 strip that a neighbour needs; one adds up and quantises. Nothing is computed twice and nothing is computed here. Blocks
@@ -17,18 +27,46 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from rtsx.inference.answers import cut_out, finished, joined
 from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import window_slot
-from rtsx.inference.kernel import Answer, Window
-from rtsx.inference.ladder import ladder, rung
+from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
-__all__ = ["predict_lazily"]
+__all__ = ["ladder", "predict_lazily", "rung"]
+
+# What two blocks depend on may differ by up to 2 ** this before the rungs between them.
+_LOWEST = 30
+
+_Graph = dict[Any, Any]
+
+
+def ladder(name: str, rows: int) -> _Graph:
+    """Tasks that return None, two for each of `rows` rungs and for what lies below the lowest.
+
+    Examples
+    --------
+    >>> tasks = ladder("rung", 2)
+    >>> tasks[rung("rung", 0, rows=2)][1:] == (("rung", 30, 0), ("rung", 30, 1))
+    True
+    """
+    tasks: _Graph = {(name, 0, side): (_nothing, side) for side in (0, 1)}
+    for height in range(1, _LOWEST + rows):
+        for side in (0, 1):
+            tasks[name, height, side] = (_nothing, (name, height - 1, 0), (name, height - 1, 1))
+    return tasks
+
+
+def rung(name: str, row: int, *, rows: int) -> tuple[str, int, int]:
+    """Key of the task on which the blocks of a row hang; the first row hangs highest, and is begun with."""
+    return name, _LOWEST + rows - 1 - row, 0
+
+
+def _nothing(*_: object) -> None:
+    return None
+
 
 _Key = tuple[Any, ...]
-_Graph = dict[Any, Any]
 
 
 def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner) -> dict[str, da.Array]:

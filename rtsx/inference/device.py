@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.network import on_torch_thread
 
 __all__ = ["BatchSize", "default_batch_size", "from_device", "on_device", "to_device", "window_slot"]
 

@@ -1,28 +1,76 @@
-"""The kernel: stored pixels of a window in, blended answers of its tiles out.
+"""The kernel: stored pixels of a window in, blended and quantised output of its tiles out.
+
+Part of the kernel: tensors in, tensors out, on whatever device the batch lies on.
 
 Knows arrays, tiles and networks; no store, no scheduler, no geography. Answers are sums of weighted probabilities in
 fixed point: integers add up to the same total in any order, so neither chunks nor workers can change a bit, which
 sums of floats would.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 
 from rtsx.errors import BundleError
-from rtsx.inference.blocks import Region
+from rtsx.inference.blocks import Region, regions_meet
 from rtsx.inference.device import BatchSize, from_device, to_device
-from rtsx.inference.forward import member_answer
-from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.plan import PredictionPlan, turned, turned_back
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
 from rtsx.tiling import Tile, TilePlan, TileRange, reflected
 
-__all__ = ["ONE", "Answer", "Member", "Window", "answer_tiles", "tiles_to_run"]
+__all__ = [
+    "NODATA",
+    "ONE",
+    "Answer",
+    "Forward",
+    "Member",
+    "Window",
+    "answer_tiles",
+    "cut_out",
+    "finished",
+    "joined",
+    "member_answer",
+    "tiles_to_run",
+]
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""A network: batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
+
+
+def member_answer(batch: torch.Tensor, network: Forward, *, plan: PredictionPlan) -> torch.Tensor:
+    """Probabilities (tile, class, y, x) of one member: turns averaged, scales fused by `plan.merge`."""
+    if plan.augment == ("identity",) and plan.scales == (1.0,):
+        return network(batch)
+    return _fused([_averaged(_at_scale(batch, network, scale=scale, plan=plan)) for scale in plan.scales], plan.merge)
+
+
+def _at_scale(batch: torch.Tensor, network: Forward, *, scale: float, plan: PredictionPlan) -> list[torch.Tensor]:
+    size = batch.shape[-1]
+    seen = batch if scale == 1 else _resized(batch, round(size * scale))
+    answers = (turned_back(network(turned(seen, name).contiguous()), name) for name in plan.augment)
+    return [answer if scale == 1 else _resized(answer, size) for answer in answers]
+
+
+def _resized(batch: torch.Tensor, size: int) -> torch.Tensor:
+    # Antialiased, because a plain bilinear half-size picture drops every other pixel's neighbours.
+    return interpolate(batch, size=(size, size), mode="bilinear", align_corners=False, antialias=size < batch.shape[-1])
+
+
+def _averaged(answers: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(answers)).mean(0) if len(answers) > 1 else answers[0]
+
+
+def _fused(answers: Sequence[torch.Tensor], merge: str) -> torch.Tensor:
+    if merge == "max" and len(answers) > 1:
+        return torch.stack(list(answers)).amax(0)
+    return _averaged(answers)
+
 
 _Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
 
@@ -192,3 +240,69 @@ def _within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
     """The part of an array (..., y, x) over `region` that lies in `wanted`."""
     y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
     return array[..., y, x]
+
+
+NODATA = 255
+"""Stored value of an invalid pixel in every uint8 answer."""
+
+# Half a millionth: an answer of exactly the threshold must not fall below it by the rounding of its weights.
+_SLACK = 8
+
+
+def cut_out(answer: Answer, region: Region) -> Answer:
+    """The strip of an answer that lies in a region, as its own memory, so that the rest can be freed."""
+    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(answer.region, region, strict=True))
+    y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(answer.region, both, strict=True))
+    values = None if answer.values is None else np.ascontiguousarray(answer.values[..., y, x])
+    return Answer(region=(both[0], both[1]), values=values)
+
+
+def joined(answers: Sequence[Answer], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
+    """Total (member, class, y, x) of all answers over a region; `"max"` takes the greatest instead of the sum."""
+    total = np.zeros((plan.kept, len(plan.classes), *(part.stop - part.start for part in region)), np.int32)
+    add = np.maximum if plan.tiling.blend == "max" else np.add
+    for answer in answers:
+        if not regions_meet(answer.region, region):
+            continue
+        strip = cut_out(answer, region)
+        if strip.values is None:
+            continue
+        y, x = (slice(s.start - r.start, s.stop - r.start) for s, r in zip(strip.region, region, strict=True))
+        add(total[..., y, x], strip.values, out=total[..., y, x])
+    return total
+
+
+def finished(total: NDArray[np.int32], valid: NDArray[np.bool_], *, plan: PredictionPlan) -> dict[str, NDArray[Any]]:
+    """Stored answers by name, from the total (member, class, y, x) and validity (y, x) of one region.
+
+    Returns
+    -------
+    dict
+        `probability` and `binary` (y, x), or (class, y, x) with several classes; with `plan.keep_members` also
+        `probability_member` (member, ...) and `spread`, their standard deviation in float32.
+    """
+    merged = total[0] if len(total) == 1 else total.mean(0)
+    answers = {"probability": _stored(merged, valid, plan), "binary": _binary(merged, valid, plan)}
+    if plan.keep_members:
+        answers["probability_member"] = _stored(total, valid, plan)
+        spread = (total.std(0) / ONE).astype(np.float32)
+        answers["spread"] = np.where(valid, spread, np.float32(np.nan))
+    if len(plan.classes) == 1:
+        return {name: np.squeeze(values, axis=-3) for name, values in answers.items()}
+    return answers
+
+
+def _stored(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan) -> NDArray[Any]:
+    if plan.dtype == "float32":
+        fraction = np.minimum(values / np.float32(ONE), 1).astype(np.float32)
+        return np.where(valid, fraction, np.float32(np.nan))
+    percent = np.minimum(np.rint(values * np.float32(100 / ONE)), 100).astype(np.uint8)
+    return np.where(valid, percent, np.uint8(NODATA))
+
+
+def _binary(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan) -> NDArray[np.uint8]:
+    if plan.exclusive:
+        positive = np.arange(len(values))[:, None, None] == values.argmax(0)
+    else:
+        positive = values + _SLACK >= round(plan.threshold * ONE)
+    return np.where(valid, positive.astype(np.uint8), np.uint8(NODATA))

@@ -11,9 +11,8 @@ import xarray as xr
 
 from rtsx.errors import MemoryPlanError
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.direct import direct_chunks
+from rtsx.inference.in_memory import direct_chunks, plane_chunks
 from rtsx.inference.plan import PredictionPlan
-from rtsx.inference.planes import plane_chunks
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel

@@ -1,14 +1,11 @@
 """Labels: inventories of any CRS and schema as one table, and what they say of every pixel of a raster."""
 
-from rtsx.labels.dask import truth_array
-from rtsx.labels.inventory import Inventory, standardise_labels
-from rtsx.labels.label_truth import LabelTruth, label_truth
-from rtsx.labels.opening import read_labels
-from rtsx.labels.raster_truth import RasterTruth, raster_truth
+from rtsx.labels.inventory import Inventory, read_labels, standardise_labels
+from rtsx.labels.io import write_labels
+from rtsx.labels.label_rasters import LabelTruth, RasterTruth, label_truth, raster_truth
 from rtsx.labels.report import Finding, LabelReport
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
-from rtsx.labels.truth import IGNORED, StubTruth, Truth, TruthWindow
-from rtsx.labels.writing import write_labels
+from rtsx.labels.truth import IGNORED, StubTruth, Truth, TruthWindow, truth_array
 
 __all__ = [
     "IGNORED",

@@ -1,6 +1,6 @@
-"""Inventories of any CRS and schema as one table, with nothing lost on the way."""
+"""Inventories of any CRS and schema as one table, nothing lost on the way, and labels for training and evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -9,18 +9,64 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+import shapely
+from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.labels.dates import read_days
-from rtsx.labels.duplicates import duplicates
-from rtsx.labels.geocentric import Hemisphere
-from rtsx.labels.reading import LabelInput
-from rtsx.labels.report import LabelReport
-from rtsx.labels.schema import validate_labels
-from rtsx.labels.standardising import Facts, Standardised, standardise
+from rtsx.labels.io import LabelInput, read_table
+from rtsx.labels.repair import Hemisphere
+from rtsx.labels.report import Finding, LabelReport
+from rtsx.labels.schema import LABEL_COLUMNS, conform, read_days, validate_labels
+from rtsx.labels.standardise import Facts, Standardised, standardise
 
-__all__ = ["Inventory", "standardise_labels"]
+__all__ = ["NEARLY_SAME", "Inventory", "duplicates", "read_labels", "standardise_labels"]
+
+NEARLY_SAME = 0.95
+"""Intersection over union above which two outlines of one class, image and creator are one."""
+
+_SAME = 1 - 1e-9
+
+
+def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names: Sequence[str]) -> list[Finding]:
+    """Find outlines that repeat an earlier one of the same key, exactly or nearly.
+
+    Parameters
+    ----------
+    outlines : numpy.ndarray
+        `(n,)` valid Polygons or MultiPolygons in one CRS.
+    keys : sequence
+        `(n,)`, equal where two outlines can be one: class, image and creator. The same slump on another date is another.
+    names : sequence of str
+        `(n,)`, what the finding calls the earlier one.
+
+    Returns
+    -------
+    list of Finding
+        One for each outline to drop; `row` is its place in `outlines`. Of a chain of near repeats the first stays, and each
+        is held to those that stay.
+    """
+    _, codes = np.unique([hash(key) for key in keys], return_inverse=True) if len(keys) else (None, np.empty(0, int))
+    area = shapely.area(outlines)
+    later, earlier = shapely.STRtree(outlines).query(outlines)
+    ratio = np.minimum(area[later], area[earlier]) / np.maximum(area[later], area[earlier])
+    possible = (earlier < later) & (codes[later] == codes[earlier]) & (ratio > NEARLY_SAME)
+    later, earlier = later[possible], earlier[possible]
+    shared = shapely.area(shapely.intersection(outlines[later], outlines[earlier]))
+    overlap = shared / (area[later] + area[earlier] - shared)
+    order = np.lexsort((earlier, later))
+    dropped: dict[int, Finding] = {}
+    for row, first, iou in zip(later[order].tolist(), earlier[order].tolist(), overlap[order].tolist(), strict=True):
+        if iou > NEARLY_SAME and row not in dropped and first not in dropped and keys[row] == keys[first]:
+            problem, how = (
+                ("duplicate", "the same as")
+                if iou > _SAME
+                else ("near duplicate", f"IoU {np.floor(1000 * iou) / 1000:.3f} with")
+            )
+            detail = f"{how} {names[first]}: same class, image and creator"
+            dropped[row] = Finding(row=row, problem=problem, action="dropped", detail=detail)
+    return list(dropped.values())
+
 
 _LONLAT = CRS.from_epsg(4326)
 
@@ -175,3 +221,60 @@ def _joined(made: list[Standardised]) -> Inventory:
     )
     assert sum(report.rows.values()) == report.written + len(report.dropped)  # nothing is lost silently
     return Inventory(labels=labels, report=report)
+
+
+def read_labels(
+    source: LabelInput,
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    class_name: str | Mapping[Any, str] | None = None,
+    crs: str | None = None,
+    layer: str | None = None,
+) -> geopandas.GeoDataFrame:
+    """Read labels of any vector format, CRS and schema, for training and evaluation.
+
+    A table in the schema is checked and returned as it is; any other is standardised on the way. Because that returns no
+    report, it refuses a source of which rows would be dropped, other than repetitions.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path or geopandas.GeoDataFrame
+        A vector file, or a table.
+    columns, class_name, crs, layer
+        As in `standardise_labels`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        In EPSG:4326, with the columns of `LABEL_COLUMNS`.
+
+    Raises
+    ------
+    LabelError
+        What `standardise_labels` raises; or a row would be dropped.
+    InputNotFoundError
+        There is no such file.
+    """
+    table: geopandas.GeoDataFrame = read_table(source, layer=layer) if isinstance(source, str | Path) else source
+    if set(LABEL_COLUMNS) <= set(table.columns) and columns is None and class_name is None and crs is None:
+        return _checked(table)
+    # The file again, instead of the table, because its name is what the labels are traced back to.
+    inventory = standardise_labels(source, columns=columns, class_name=class_name, crs=crs, layer=layer)
+    lost = [one for one in inventory.report.dropped if "duplicate" not in one.problem]
+    if lost:
+        first = lost[0]
+        raise LabelError(
+            f"{len(lost)} of {len(table)} rows of {first.source} cannot be labels; the first is row {first.row}: "
+            f"{first.problem}, {first.detail}. See all of them with rtsx labels validate, and make a file without them with "
+            "rtsx labels standardise."
+        )
+    return inventory.labels
+
+
+def _checked(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """A table that has the columns of the schema, with their dtypes, and whatever else it has."""
+    # Files that have no types of their own bring dates as text, and an empty column as one of anything.
+    labels = conform(dict(table.items()), table.geometry)
+    validate_labels(labels)
+    extra = [name for name in table.columns if name not in {*LABEL_COLUMNS, table.geometry.name}]
+    return labels.join(table[extra]) if extra else labels

@@ -1,17 +1,33 @@
-"""The one table that inventories become."""
+"""The one table that inventories become: its columns, dates and checks."""
 
 import difflib
-from datetime import date
+import re
+from calendar import monthrange
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
 
 import geopandas
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError
+from rtsx.labels.report import Finding
 
-__all__ = ["EARLIEST", "LABEL_COLUMNS", "conform", "validate_labels"]
+__all__ = [
+    "CENTROID_COLUMNS",
+    "EARLIEST",
+    "LABEL_COLUMNS",
+    "Days",
+    "conform",
+    "match_columns",
+    "read_days",
+    "validate_labels",
+]
 
 LABEL_COLUMNS = {
     "label_id": "object",
@@ -155,3 +171,199 @@ def _check_outlines(labels: geopandas.GeoDataFrame) -> None:
             f"Labels lie between -180 and 180 degrees of longitude and -90 and 90 of latitude, but row "
             f"{labels.index[int(np.argmax(off))]} does not. Bring it there with rtsx.standardise_labels."
         )
+
+
+_KNOWN = {
+    "class_name": ("classname", "class", "trainclass", "label"),
+    "region": ("region", "regionname"),
+    "site": ("site", "sitename", "studysite"),
+    "image_date": ("imagedate", "basemapdate", "acquisitiondate", "acquired", "acqdate", "date"),
+    "image_date_end": ("imagedateend",),
+    "image_ids": ("imageids", "imageid", "basemapid", "sceneids", "sceneid", "itemids", "itemid"),
+    "image_source": ("imagesource", "basemapsource", "sensor", "satellite"),
+    "image_resolution_m": ("imageresolutionm", "basemapresolution", "resolution"),
+    "creator": ("creator", "creatorlab", "createdby", "digitizer", "digitiser", "annotator"),
+    "source_id": ("sourceid", "uid", "slumpid", "rtsid", "labelid", "id", "fid", "objectid"),
+}
+"""Ours, and what others call it, without case and punctuation, the better one first: ARTS (`RegionName`, `CreatorLab`,
+`BaseMapDate`, `BaseMapID`, `TrainClass`, `UID`, ...), Nitze et al. (`image_id`, `image_date`, `region`, `site`, `label`, `id`),
+Huang et al. (`Slump_ID`, `Created_by`), Runge et al. (`label`, `id`)."""
+
+_EXACT = frozenset(other for others in _KNOWN.values() for other in others)
+
+CENTROID_COLUMNS = ("centroidlat", "centroidlon")
+"""Latitude and longitude that a row says it lies at; nothing of ours, but they tell the order of axes."""
+
+_DBASE = 10
+"""Length that names of columns are cut to in shapefiles."""
+
+
+def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> dict[str, str]:
+    """Tell which column of an inventory is which of ours.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Its columns.
+    columns : mapping
+        Ours to theirs, where the choice is not left to the names; None leaves ours empty.
+
+    Returns
+    -------
+    dict
+        Ours to theirs; those that nothing fits are left out.
+
+    Raises
+    ------
+    LabelError
+        `columns` names one of ours or theirs that does not exist.
+
+    Examples
+    --------
+    >>> match_columns(["Slump_ID", "BaseMapDat", "Notes"], {"region": None})
+    {'image_date': 'BaseMapDat', 'source_id': 'Slump_ID'}
+    """
+    theirs = list(names)
+    for ours, given in columns.items():
+        if ours not in _KNOWN:
+            raise LabelError(
+                f"columns= says what the source calls one of {', '.join(_KNOWN)}; {ours!r} is none of them."
+                + nearest(ours, list(_KNOWN))
+            )
+        if given is not None and given not in theirs:
+            raise LabelError(
+                f"columns= takes {ours} from the column {given!r}, which is not there; there are "
+                f"{', '.join(theirs) or 'none'}." + nearest(given, theirs)
+            )
+    found: dict[str, str] = {}
+    for ours, others in _KNOWN.items():
+        if ours in columns:
+            if (given := columns[ours]) is not None:
+                found[ours] = given
+        elif (fitting := find_column(theirs, others)) is not None and fitting not in columns.values():
+            found[ours] = fitting
+    assert set(found) <= set(LABEL_COLUMNS)
+    return found
+
+
+def find_column(names: Iterable[str], known: Iterable[str]) -> str | None:
+    """The column that has the first of some names, in any spelling and perhaps cut short by a shapefile."""
+    plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in reversed(list(names))}
+    for other in known:
+        for name, spelled in plain.items():
+            is_cut = len(name) == _DBASE and other.startswith(spelled) and spelled not in _EXACT
+            if spelled == other or is_cut:
+                return name
+    return None
+
+
+_DAY = re.compile(r"(\d{4})(?:([-/.]?)(\d{2})(?:\2(\d{2}))?)?(?:[T ]\d{2}:?\d{2}.*)?")
+_ZERO = date(1970, 1, 1)
+_PROBLEM = "impossible date"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Days:
+    """Days of the imagery that labels were outlined on."""
+
+    first: NDArray[np.datetime64]
+    """`(row,)` in ms; NaT where it is not known."""
+    last: NDArray[np.datetime64]
+    """`(row,)` in ms; equal to `first` where it is one day."""
+    findings: tuple[Finding, ...]
+    """Dates that cannot be; those labels have none."""
+
+
+def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today: date) -> Days:
+    """Read dates, periods of two dates with a comma or slash between, months and years.
+
+    Parameters
+    ----------
+    values : iterable
+        Dates of any kind, strings in ISO order (``2018-07-03``, ``20180703``, ``2018/07/03``, ``2018-07``, ``2018``, with a time
+        of day or not, ``2018-07-01,2018-08-31``), numbers such as 20180703, or nothing.
+    ends : iterable or None
+        Last days, where they have a column of their own.
+    today : datetime.date
+        No image is younger.
+
+    Notes
+    -----
+    A date is impossible when it is none of these, does not exist, lies after `today` or before `EARLIEST`, is 1970-01-01
+    (which is what software makes of an empty field), ends before it begins or in a year to come, or has an end alone. The
+    order day-month-year or month-day-year is not guessed.
+    """
+    given = list(values)
+    others = [None] * len(given) if ends is None else list(ends)
+    first = np.full(len(given), np.datetime64("NaT"), "datetime64[ms]")
+    last = first.copy()
+    findings = []
+    for row, (value, other) in enumerate(zip(given, others, strict=True)):
+        try:
+            period = _period(value)
+            end = _period(other)
+            if period is None and end is not None:
+                raise ValueError("has an end and no beginning")
+            if period is not None:
+                days = period[0], end[1] if end is not None else period[1]
+                _check(days, today=today)
+                first[row], last[row] = (np.datetime64(day, "ms") for day in days)
+        except ValueError as error:
+            told = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
+            findings.append(
+                Finding(row=row, problem=_PROBLEM, action="repaired", detail=f"{told} {error}: left without a date")
+            )
+    return Days(first=first, last=last, findings=tuple(findings))
+
+
+def _period(value: Any) -> tuple[date, date] | None:
+    """First and last day of what a field says; None where it says nothing."""
+    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else _period(pd.Timestamp(value))
+    if isinstance(value, datetime):
+        return value.date(), value.date()
+    if isinstance(value, date):
+        return value, value
+    is_whole = isinstance(value, (int, float, np.number)) and float(value).is_integer()
+    text = str(int(value) if is_whole else value).strip()
+    if not text or text.lower() in ("none", "nan", "nat", "null"):
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == 1 and text.count("/") == 1:
+        parts = [part.strip() for part in text.split("/")]
+    if len(parts) > 2:
+        raise ValueError("is no date or pair of dates such as 2018-07-03")
+    spans = [_span(part) for part in parts]
+    return spans[0][0], spans[-1][1]
+
+
+def _span(text: str) -> tuple[date, date]:
+    """First and last day of a day, month or year."""
+    found = _DAY.fullmatch(text)
+    if found is None:
+        raise ValueError("is no date such as 2018-07-03")
+    year, _, month, day = found.groups()
+    try:
+        first = date(int(year), int(month or 1), int(day or 1))
+        last_month = int(month or 12)
+        last = first if day else date(int(year), last_month, monthrange(int(year), last_month)[1])
+    except ValueError as error:
+        raise ValueError("is no day of the calendar") from error
+    return first, last
+
+
+def _check(days: tuple[date, date], *, today: date) -> None:
+    first, last = days
+    if first == _ZERO:
+        raise ValueError("is what software makes of an empty field")
+    if first < EARLIEST:
+        raise ValueError(f"lies before {EARLIEST}")
+    if first > today:
+        raise ValueError(f"lies after {today}")
+    if last < first:
+        raise ValueError("ends before it begins")
+    # By the year, because a year or month that is not over yet has a last day to come.
+    if last.year > today.year:
+        raise ValueError(f"ends after {today.year}")

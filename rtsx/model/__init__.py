@@ -6,12 +6,21 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.model.bundle import ModelBundle
-    from rtsx.model.inputs import InputLayer, Packing, prepare, required_layers, valid_pixels
-    from rtsx.model.layer_names import LAYER_NAMES, canonical_layers
+    from rtsx.model.inputs import (
+        LAYER_NAMES,
+        PRESETS,
+        InputLayer,
+        Packing,
+        Preset,
+        canonical_layers,
+        prepare,
+        preset_named,
+        required_layers,
+        valid_pixels,
+    )
     from rtsx.model.metadata import Reach
     from rtsx.model.network import Network, StubNetwork
-    from rtsx.model.presets import PRESETS, Preset, preset_named
-    from rtsx.model.reach import measure_reach
+    from rtsx.model.receptive_field import measure_reach
     from rtsx.model.smp import ARCHITECTURES, build_network
     from rtsx.model.source import NetworkSource
 

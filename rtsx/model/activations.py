@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.network import on_torch_thread
 
 if TYPE_CHECKING:
     from rtsx.model.bundle import ModelBundle

@@ -22,9 +22,8 @@ import torch
 import yaml
 
 from rtsx.errors import BundleError, UntrustedModelError
-from rtsx.model.layer_names import canonical_layers
+from rtsx.model.inputs import canonical_layers, preset_named
 from rtsx.model.metadata import Metadata
-from rtsx.model.presets import preset_named
 from rtsx.model.smp import SmpSource
 from rtsx.parsing import LimitedLoader
 

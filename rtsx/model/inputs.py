@@ -1,12 +1,17 @@
-"""From stored pixels to network input: the one place where values are scaled, and the same for training and inference.
+"""Stored pixels to network input: layer names, scaling, and the presets of published models.
 
 A cube keeps its layers as they are stored (uint16 reflectance, float32 terrain) with CF packing in the attributes; a
 bundle says what the network wants, in physical units. `prepare` folds both into one multiply-add per layer, on the
 device that the network runs on.
+
+A preset belongs to the weights, not to the data: everything is in physical units (reflectance, m, degree), and a cube
+says by its packing how stored values become physical. What checkpoints store as `norm_factors` is never read, because
+the published files carry wrong ones for ndvi.
 """
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +24,19 @@ from rtsx.errors import BundleError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["InputLayer", "Packing", "prepare", "required_layers", "trusted_pixels", "valid_pixels"]
+__all__ = [
+    "LAYER_NAMES",
+    "PRESETS",
+    "InputLayer",
+    "Packing",
+    "Preset",
+    "canonical_layers",
+    "prepare",
+    "preset_named",
+    "required_layers",
+    "trusted_pixels",
+    "valid_pixels",
+]
 
 Units = Literal["", "reflectance", "index", "m", "degree", "1"]
 
@@ -225,3 +242,170 @@ def prepare(
         if layer.clip is not None:
             channel.clamp_(*layer.clip)
     return out.masked_fill_(~valid, fill)
+
+
+LAYER_NAMES = (
+    "blue",
+    "green",
+    "red",
+    "nir",
+    "ndvi",
+    "relative_elevation",
+    "slope",
+    "tc_brightness",
+    "tc_greenness",
+    "tc_wetness",
+    "aspect",
+    "hillshade",
+    "curvature",
+    "dem",
+)
+"""Every layer that a preset knows how to scale."""
+
+_OPTICAL = ("blue", "green", "red", "nir")
+_TREND = ("tc_brightness", "tc_greenness", "tc_wetness")
+
+# A source of the predecessors may stand for several layers, in the order in which its bands were stacked.
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "planet": _OPTICAL,
+    "planetscope": _OPTICAL,
+    "optical": _OPTICAL,
+    "sentinel2": _OPTICAL,
+    "s2": _OPTICAL,
+    "tcvis": _TREND,
+    "near_infrared": ("nir",),
+    "near-infrared": ("nir",),
+    "elevation": ("dem",),
+    "arcticdem": ("dem",),
+    "rel_elevation": ("relative_elevation",),
+    "tcvis_brightness": ("tc_brightness",),
+    "tcvis_greenness": ("tc_greenness",),
+    "tcvis_wetness": ("tc_wetness",),
+}
+
+
+def canonical_layers(names: Iterable[str]) -> tuple[str, ...]:
+    """Our names of layers that may go by the predecessors' names; their sources become several layers.
+
+    Raises
+    ------
+    BundleError
+        A name means no layer, or one layer is meant twice.
+
+    Examples
+    --------
+    >>> canonical_layers(["ndvi", "tcvis"])
+    ('ndvi', 'tc_brightness', 'tc_greenness', 'tc_wetness')
+    """
+    layers: list[str] = []
+    for name in names:
+        key = name.lower()
+        if key not in LAYER_NAMES and key not in _OTHER_NAMES:
+            near = difflib.get_close_matches(key, [*LAYER_NAMES, *_OTHER_NAMES], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise BundleError(
+                f"Unknown layer {name!r}; presets know {list(LAYER_NAMES)}.{hint} For any other layer pass layers= "
+                "with mean= and std=, or inputs=."
+            )
+        layers.extend(_OTHER_NAMES.get(key, (key,)))
+    twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if twice:
+        raise BundleError(f"Layers {twice} are named twice in {list(names)}. Name each layer once.")
+    return tuple(layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """The scaling of every layer that a family of models may use."""
+
+    name: str
+    """Name by which files and users refer to it."""
+    scaling: Mapping[str, InputLayer]
+    """One input layer per name of a layer."""
+    fill: float
+    """Channel value of an invalid pixel, in every layer."""
+    classes: tuple[str, ...]
+    """What the family's binary models find."""
+
+    def inputs_for(self, layers: Iterable[str]) -> tuple[InputLayer, ...]:
+        """Input layers in the order given; the predecessors' names are understood.
+
+        Raises
+        ------
+        BundleError
+            The preset does not know a layer.
+
+        Examples
+        --------
+        >>> [layer.name for layer in PRESETS["tss-v1"].inputs_for(["ndvi", "planetscope"])]
+        ['ndvi', 'blue', 'green', 'red', 'nir']
+        """
+        names = canonical_layers(layers)
+        unknown = [name for name in names if name not in self.scaling]
+        if unknown:
+            raise BundleError(
+                f"Preset {self.name!r} has no scaling for layers {unknown}; it has {sorted(self.scaling)}. "
+                "Use the preset that the weights were trained with, or pass inputs=."
+            )
+        return tuple(self.scaling[name] for name in names)
+
+
+def _by_name(*layers: InputLayer) -> Mapping[str, InputLayer]:
+    return {layer.name: layer for layer in layers}
+
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        # DN / 3000 = reflectance / 0.3; nothing is clipped.
+        Preset(
+            name="tss-v1",
+            scaling=_by_name(
+                *(InputLayer.from_range(name, 0, 0.3, clip=False, units="reflectance") for name in _OPTICAL),
+                InputLayer.from_range("ndvi", -1, 1, clip=False, units="index"),
+                InputLayer.from_range("relative_elevation", -50, 50, clip=False, units="m"),
+                InputLayer.from_range("slope", 0, 90, clip=False, units="degree"),
+                *(InputLayer.from_range(name, 0, 255, clip=False, units="1") for name in _TREND),
+            ),
+            fill=0.0,
+            classes=("thaw_slump",),
+        ),
+        Preset(
+            name="darts-v2",
+            scaling=_by_name(
+                *(InputLayer.from_range(name, -0.1, 0.5, clip=True, units="reflectance") for name in _OPTICAL),
+                InputLayer.from_range("ndvi", -1, 1, clip=True, units="index"),
+                InputLayer.from_range("relative_elevation", -50, 50, clip=True, units="m"),
+                InputLayer.from_range("slope", 0, 90, clip=True, units="degree"),
+                *(InputLayer.from_range(name, 0, 255, clip=True, units="1") for name in _TREND),
+                InputLayer.from_range("aspect", 0, 360, clip=True, units="degree"),
+                InputLayer.from_range("hillshade", 0, 1, clip=True, units="1"),
+                InputLayer.from_range("curvature", -1, 1, clip=True),
+                InputLayer.from_range("dem", -100, 3000, clip=True, units="m"),
+            ),
+            fill=0.0,
+            classes=("thaw_slump",),
+        ),
+    )
+}
+"""The presets of the published models."""
+
+
+def preset_named(name: str) -> Preset:
+    """Look a preset up.
+
+    Raises
+    ------
+    BundleError
+        There is none of this name.
+
+    Examples
+    --------
+    >>> preset_named("darts-v2").fill
+    0.0
+    """
+    if name not in PRESETS:
+        raise BundleError(
+            f"The preset has to be one of {sorted(PRESETS)}; got {name!r}. For another scaling pass mean= and std=."
+        )
+    return PRESETS[name]

@@ -1,16 +1,23 @@
-"""A network ready to run: a batch of tiles in, probabilities out, whatever library does the arithmetic."""
+"""A network ready to run, a batch of tiles in and probabilities out; those open in this process, and the thread that runs them.
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+Every thread that calls torch gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
+the teams together have more threads than there are cores, GNU's OpenMP lets none of them wait actively between two
+operators, and small tiles, whose operators are short, take a third longer: `python -m benchmarks teams`.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.compiled import open_compiled
-from rtsx.model.eager import open_eager, uses_batch_statistics
-from rtsx.model.forward import Forward
-from rtsx.model.onnxruntime import exported_onnx, open_onnx
-from rtsx.model.openvino import open_openvino
+from rtsx.model.backends import Forward, open_compiled, open_eager, open_openvino, uses_batch_statistics
+from rtsx.model.onnx import exported_onnx, open_onnx
 
 if TYPE_CHECKING:
     from rtsx.model.source import NetworkSource
@@ -19,8 +26,10 @@ __all__ = [
     "BACKENDS",
     "Activation",
     "Network",
+    "OpenedNetworks",
     "ProbabilityNetwork",
     "StubNetwork",
+    "on_torch_thread",
     "open_network",
     "resolve_device",
     "resolve_dtype",
@@ -304,3 +313,93 @@ def _exported(source: "NetworkSource", *, n_layers: int, tile: int) -> bytes:
 
 def _conforms(stub: StubNetwork, network: ProbabilityNetwork) -> tuple[Network, Network]:
     return stub, network  # a typed line that fails the type check when either stops being a Network
+
+
+class OpenedNetworks:
+    """Keeps the networks used last, so that every block of a campaign finds its network loaded.
+
+    Threads: any number may ask; two that ask for the same network get the same one, opened once.
+
+    Parameters
+    ----------
+    limit
+        Networks kept at most; the one unused for longest is dropped.
+
+    Examples
+    --------
+    >>> from rtsx.model.network import StubNetwork
+    >>> networks = OpenedNetworks(limit=1)
+    >>> first = networks.get("a", lambda: StubNetwork(lambda batch: batch))
+    >>> networks.get("a", lambda: StubNetwork(lambda batch: batch)) is first
+    True
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._networks: OrderedDict[Hashable, Network] = OrderedDict()
+        # One lock around opening, because two threads opening the same network would hold it in memory twice.
+        self._lock = threading.RLock()
+
+    def get(self, key: Hashable, opener: Callable[[], Network]) -> Network:
+        """The network under `key`, opened by `opener` where it is not open yet."""
+        with self._lock:
+            if key not in self._networks:
+                self._networks[key] = opener()
+                while len(self._networks) > self._limit:
+                    self._networks.popitem(last=False)
+            self._networks.move_to_end(key)
+            return self._networks[key]
+
+    def clear(self) -> None:
+        """Drop every network, and with it its memory on the device once nobody uses it."""
+        with self._lock:
+            self._networks.clear()
+
+
+_T = TypeVar("_T")
+
+_LOCK = threading.Lock()
+_POOL: ThreadPoolExecutor | None = None
+_HERE = threading.local()
+"""Has `is_torch_thread` in that thread alone."""
+
+
+def on_torch_thread(work: Callable[[], _T]) -> _T:
+    """Call `work` in the torch thread, after what others asked of it; returns or raises what it does.
+
+    What `work` calls may ask again. Never ask while holding a lock that work for this thread takes. What has begun is
+    finished, even where its asker is interrupted. Operators take as many threads as `torch.set_num_threads` said before
+    the first call.
+    """
+    if getattr(_HERE, "is_torch_thread", False):
+        return work()
+    future = _pool().submit(copy_context().run, work)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # an interrupt of whoever waits: what has not begun is not wanted any more
+        raise
+    finally:
+        del future  # it would keep an error, and with it whatever `work` holds, alive in a circle
+
+
+def _pool() -> ThreadPoolExecutor:
+    global _POOL
+    with _LOCK:
+        if _POOL is None:
+            _POOL = ThreadPoolExecutor(1, thread_name_prefix="rtsx-torch", initializer=_mark)
+        return _POOL
+
+
+def _mark() -> None:
+    _HERE.is_torch_thread = True
+
+
+def _forget() -> None:
+    """In a forked child, where no thread of the parent is."""
+    global _POOL, _LOCK
+    _POOL, _LOCK = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -3,15 +3,13 @@
 Planet's provider is in `rtsx.ordering.planet`, which needs the extra ``order``.
 """
 
-from rtsx.ordering.documents import StacApi, StaticCatalog
+from rtsx.ordering.catalog import StacApi, StaticCatalog
+from rtsx.ordering.criteria import Limits, Scene, Wishes
 from rtsx.ordering.ledger import Entry, Ledger
 from rtsx.ordering.order import Fetched, fetch_order, order_status, planned_batches, submit_order
-from rtsx.ordering.plan import ChosenScene, OrderPlan
 from rtsx.ordering.provider import Answer, Batch, Provider, RemoteFile
-from rtsx.ordering.scene import Scene
-from rtsx.ordering.selection import select_scenes
+from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
 from rtsx.ordering.stac import StacProvider
-from rtsx.ordering.wishes import Limits, Wishes
 
 __all__ = [
     "Answer",

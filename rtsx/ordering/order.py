@@ -15,10 +15,10 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered, require_collection
+from rtsx.ordering.download import Advance, fetch_files
 from rtsx.ordering.ledger import Entry, Ledger, locked
-from rtsx.ordering.plan import OrderPlan
 from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Provider, RemoteFile
-from rtsx.ordering.transfer import Advance, fetch_files
+from rtsx.ordering.select import OrderPlan
 
 __all__ = ["Fetched", "fetch_order", "order_status", "planned_batches", "submit_order"]
 

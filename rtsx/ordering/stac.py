@@ -8,17 +8,14 @@ from urllib.parse import urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.image_stamp import address_of
-from rtsx.cube.source import Period
-from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.hrefs import Signer, asset_href, signer_named
-from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_name, time_of
-from rtsx.cube.stac.sentinel2 import newest_processing
+from rtsx.cube.images import Period
+from rtsx.cube.pinning import address_of
+from rtsx.cube.stac.assets import Signer, asset_href, newest_processing, signer_named
+from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_footprint, item_name, time_of
 from rtsx.errors import OrderError
-from rtsx.ordering.checksum import Checksum
-from rtsx.ordering.documents import StacDocuments
-from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Provider, RemoteFile
-from rtsx.ordering.scene import Scene
+from rtsx.ordering.catalog import StacDocuments
+from rtsx.ordering.criteria import Scene
+from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Checksum, Provider, RemoteFile
 
 __all__ = ["StacProvider"]
 
@@ -37,7 +34,7 @@ class StacProvider:
     assets
         Keys of the assets to fetch; empty for all.
     sign
-        Signing hook for the hrefs, by name or a function, see `rtsx.cube.stac.hrefs.check_signer`; None for hrefs that need none.
+        Signing hook for the hrefs, by name or a function, see `rtsx.cube.stac.assets.check_signer`; None for hrefs that need none.
     """
 
     batch_size = 500

@@ -1,13 +1,107 @@
-"""Scores of a map, pixel by pixel: pure functions of a tally."""
+"""Scores of a map by pixel and of outlines by shared area: counts by threshold, and what follows from them."""
 
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rtsx.scores.tally import PixelTally
+__all__ = [
+    "LEVELS_OF_FLOAT",
+    "LEVELS_OF_UINT8",
+    "AreaScores",
+    "PixelScores",
+    "PixelTally",
+    "average_precision",
+    "best_threshold",
+    "calibration_error",
+]
 
-__all__ = ["PixelScores", "average_precision", "best_threshold", "calibration_error"]
+Counts = NDArray[np.int64]
+
+LEVELS_OF_UINT8 = 100
+"""Steps between probability 0 and 1 of a stored prediction, which are counted exactly."""
+LEVELS_OF_FLOAT = 10_000
+"""Steps to which float probabilities are rounded before they are counted."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelTally:
+    """Counts of pixels by truth and probability: all that pixel scores need, however large the map was.
+
+    Tallies of parts add up to the tally of the whole, so a map is counted chunk by chunk and never held.
+
+    Examples
+    --------
+    >>> tally = PixelTally.of(np.array([0.9, 0.6, 0.2, 0.7]), np.array([True, True, True, False]), levels=10)
+    >>> tally.n_target, tally.n_other
+    (3, 1)
+    >>> tally.above(0.5)
+    (2, 1)
+    """
+
+    target: Counts
+    """Pixels that are the target by level of probability, int64 (levels + 1,)."""
+    other: Counts
+    """Pixels that are not, likewise."""
+
+    @classmethod
+    def empty(cls, *, levels: int) -> Self:
+        """No pixel yet."""
+        return cls(target=np.zeros(levels + 1, np.int64), other=np.zeros(levels + 1, np.int64))
+
+    @classmethod
+    def of(cls, probability: NDArray[np.generic], is_target: NDArray[np.bool_], *, levels: int) -> Self:
+        """Count pixels.
+
+        Parameters
+        ----------
+        probability
+            Of the pixels that count and no others, any shape: float 0-1, or unsigned integers from 0 to `levels`.
+        is_target
+            Truth of the same pixels.
+        levels
+            Steps between 0 and 1; floats are rounded to the nearest.
+        """
+        raw = np.asarray(probability).ravel()
+        steps = np.rint(raw.astype(np.float64) * levels).astype(np.int64) if raw.dtype.kind == "f" else raw
+        truth = np.asarray(is_target, bool).ravel()
+        target = np.bincount(steps[truth], minlength=levels + 1).astype(np.int64)
+        other = np.bincount(steps[~truth], minlength=levels + 1).astype(np.int64)
+        return cls(target=target, other=other)
+
+    @property
+    def levels(self) -> int:
+        """Steps between probability 0 and 1."""
+        return len(self.target) - 1
+
+    @property
+    def n_target(self) -> int:
+        """Pixels that are the target."""
+        return int(self.target.sum())
+
+    @property
+    def n_other(self) -> int:
+        """Pixels that are not."""
+        return int(self.other.sum())
+
+    def above(self, threshold: float) -> tuple[int, int]:
+        """Pixels with at least this probability: those that are the target, and those that are not."""
+        # Less a thousandth of a step, because 0.29 * 100 is 28.999999999999996 and the level 29 is meant.
+        first = max(int(np.ceil(threshold * self.levels - 1e-3)), 0)
+        return int(self.target[first:].sum()), int(self.other[first:].sum())
+
+    def __add__(self, more: Self) -> Self:
+        if not isinstance(more, PixelTally) or more.levels != self.levels:
+            raise ValueError(f"Tallies of one map have the same levels; got {self.levels} and {more!r}.")
+        return type(self)(target=self.target + more.target, other=self.other + more.other)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PixelTally):
+            return NotImplemented
+        return np.array_equal(self.target, other.target) and np.array_equal(self.other, other.other)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +208,44 @@ def best_threshold(tally: PixelTally) -> tuple[float, float]:
     return at / tally.levels, float(iou[at])
 
 
-def _ratio(part: int, whole: int) -> float:
+@dataclass(frozen=True, kw_only=True)
+class AreaScores:
+    """Areas by truth and prediction, and the scores that follow; a point of ground counts once.
+
+    Examples
+    --------
+    >>> scores = AreaScores(shared_m2=600.0, false_m2=200.0, missed_m2=200.0)
+    >>> scores.iou, scores.precision, scores.recall, scores.f1
+    (0.6, 0.75, 0.75, 0.75)
+    """
+
+    shared_m2: float
+    """Ground that is the target and was found, m²."""
+    false_m2: float
+    """Ground that was found and is not the target, m²."""
+    missed_m2: float
+    """Ground that is the target and was not found, m²."""
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where there was nothing to find and nothing was found."""
+        return _ratio(self.shared_m2, self.shared_m2 + self.false_m2 + self.missed_m2)
+
+    @property
+    def precision(self) -> float:
+        """Part of the found ground that is right; 1 where nothing was found."""
+        return _ratio(self.shared_m2, self.shared_m2 + self.false_m2)
+
+    @property
+    def recall(self) -> float:
+        """Part of the true ground that was found; 1 where there is none."""
+        return _ratio(self.shared_m2, self.shared_m2 + self.missed_m2)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 where there was nothing to find and nothing was found."""
+        return _ratio(2 * self.shared_m2, 2 * self.shared_m2 + self.false_m2 + self.missed_m2)
+
+
+def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 1.0

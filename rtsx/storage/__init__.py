@@ -12,7 +12,7 @@ from rtsx.storage.atomic import (
     write_object,
     write_whole,
 )
-from rtsx.storage.content import file_problem, file_start, start_problem
+from rtsx.storage.diagnosis import file_problem, file_start, start_problem
 from rtsx.storage.paths import (
     REMOTE_SCHEMES,
     absolute,

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
         write_demo_scene,
     )
     from rtsx.synthetic.ground import Ground, make_ground
-    from rtsx.synthetic.landscape import LANDSCAPES, Landscape
-    from rtsx.synthetic.region import DemTile, RegionSpec
-    from rtsx.synthetic.region_files import RegionFiles, region_collections, region_items, write_region
+    from rtsx.synthetic.region import DemTile, RegionFiles, RegionSpec, region_collections, region_items, write_region
     from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
-    from rtsx.synthetic.spec import DEMO_SEED, GroundSpec, SceneSpec
-    from rtsx.synthetic.varied import placed_apart, varied_spec
+    from rtsx.synthetic.spec import DEMO_SEED, LANDSCAPES, GroundSpec, Landscape, SceneSpec, placed_apart, varied_spec
 
 __all__ = [
     "DEMO_SEED",

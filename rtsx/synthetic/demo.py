@@ -6,10 +6,19 @@ from pathlib import Path
 
 from rtsx.storage import local_path
 from rtsx.synthetic.ground import make_ground
-from rtsx.synthetic.items import PLANETSCOPE, TCVIS, collections, dem_collection_id, dem_item, scene_item, tcvis_item
 from rtsx.synthetic.scene import SceneFiles, claim_scene, make_scene, write_layers
 from rtsx.synthetic.spec import DEM_RESOLUTIONS_M, DEMO_SEED, SceneSpec
-from rtsx.synthetic.stac import document_paths, write_catalog
+from rtsx.synthetic.stac import (
+    PLANETSCOPE,
+    TCVIS,
+    collections,
+    dem_collection_id,
+    dem_item,
+    document_paths,
+    scene_item,
+    tcvis_item,
+    write_catalog,
+)
 
 __all__ = [
     "TEST_SEEDS",

@@ -1,5 +1,6 @@
-"""One synthetic scene: made in memory, or written in the formats that the field's data come in."""
+"""One synthetic scene: its image, elevation and trends, in memory or in the formats of the field."""
 
+import datetime as dt
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,18 +12,150 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.features import rasterize
+from scipy import ndimage
 
 from rtsx.errors import OutputExistsError
 from rtsx.storage import local_path, write_whole
-from rtsx.synthetic.auxiliary import DEM_CRS, TCVIS_CRS, TCVIS_STEP_DEG, heights, write_dem, write_tcvis
 from rtsx.synthetic.ground import Ground, make_ground
-from rtsx.synthetic.image import footprint_mask, footprint_polygon, quantise, scene_transform, view
+from rtsx.synthetic.noise import covering_grid, grid_north_deg, ground_positions, sample, upsample
 from rtsx.synthetic.rasterio import write_cog
-from rtsx.synthetic.sampling import covering_grid, grid_north_deg
-from rtsx.synthetic.sky import UDM2_BANDS, Sun, make_sky, sun_over, usable_data_mask
+from rtsx.synthetic.sky import UDM2_BANDS, Sky, Sun, make_sky, see_through, sun_over, usable_data_mask
 from rtsx.synthetic.spec import PIXEL_M, SceneSpec
+from rtsx.synthetic.terrain import COARSE
 
-__all__ = ["Scene", "SceneFiles", "make_scene", "write_scene"]
+__all__ = [
+    "DEM_CRS",
+    "TCVIS_CRS",
+    "TCVIS_STEP_DEG",
+    "Scene",
+    "SceneFiles",
+    "footprint_polygon",
+    "heights",
+    "illuminate",
+    "make_scene",
+    "quantise",
+    "scene_transform",
+    "snow_part",
+    "view",
+    "write_dem",
+    "write_scene",
+    "write_tcvis",
+]
+
+SNOW = (0.72, 0.73, 0.72, 0.64)
+"""Reflectance of old summer snow: blue, green, red, nir."""
+SKYLIGHT = 0.22
+"""Part of the light that comes from the whole sky and casts no relief."""
+BLUR = 0.6
+"""Deviation of the optics' point spread, px."""
+
+
+def scene_transform(spec: SceneSpec) -> Affine:
+    """Transform of a scene's raster: px to CRS."""
+    return Affine(PIXEL_M, 0, spec.left, 0, -PIXEL_M, spec.top)
+
+
+def footprint_polygon(spec: SceneSpec) -> shapely.Polygon:
+    """Outline of the strip in px: the largest square turned by `tilt_deg` that fits into the raster."""
+    angle = np.radians(spec.tilt_deg)
+    half = spec.size / 2 / (np.cos(angle) + np.sin(angle))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ turn.T + spec.size / 2
+    return shapely.Polygon(corners)
+
+
+def footprint_mask(spec: SceneSpec) -> NDArray[np.bool_]:
+    """Pixels (y, x) whose centre lies in the footprint."""
+    shape = (spec.size, spec.size)
+    return np.asarray(rasterize([footprint_polygon(spec)], out_shape=shape, dtype="uint8"), bool)
+
+
+def snow_part(date: dt.date) -> float:
+    """Part of the ground under snow on a day of summer: 15 % at the end of May, 0.3 % in late July."""
+    return float(np.clip(0.15 * np.exp((150 - date.timetuple().tm_yday) / 13), 0, 0.9))
+
+
+def illuminate(elevation: NDArray[np.float32], *, sun: Sun) -> NDArray[np.float32]:
+    """Light (y, x) on sloping ground, 1 on level ground: direct light by the angle of incidence, plus skylight."""
+    south, east = np.gradient(elevation, PIXEL_M)
+    azimuth, height = np.radians(sun.azimuth_deg), np.radians(sun.elevation_deg)
+    towards_sun = east * np.float32(np.sin(azimuth)) - south * np.float32(np.cos(azimuth))
+    facing = np.sin(height) - np.cos(height) * towards_sun
+    facing /= np.sqrt(1 + south**2 + east**2)
+    light = SKYLIGHT + (1 - SKYLIGHT) * np.clip(facing / np.sin(height), 0, 2.2)
+    return np.asarray(light, np.float32)
+
+
+def view(ground: Ground, spec: SceneSpec, *, sun: Sun) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Sunlit reflectance (band, y, x) and snow (y, x) on the scene's own raster, under a clear sky.
+
+    A raster on the ground's lattice is cut out of it; any other is interpolated.
+    """
+    shape = (spec.size, spec.size)
+    transform = scene_transform(spec)
+    positions = ground_positions(ground.spec, crs=spec.crs, transform=transform, shape=shape)
+    first = np.round(positions[:, 0, 0]).astype(int)
+    lit = ground.reflectance * illuminate(ground.elevation, sun=sun)
+    rank = upsample(ground.snow, factor=COARSE, shape=ground.elevation.shape)
+    on_lattice = spec.crs == ground.spec.crs and np.allclose(positions[:, 0, 0], first, atol=1e-3)
+    if on_lattice and first.min() >= 0 and (first + spec.size).max() <= ground.spec.size:
+        rows, columns = (slice(start, start + spec.size) for start in first)
+        seen, lasting = lit[:, rows, columns].copy(), rank[rows, columns]
+    else:
+        seen = np.stack([sample(band, positions, cell=1) for band in lit])
+        lasting = sample(rank, positions, cell=1)
+    snow = lasting > 1 - snow_part(spec.date)
+    for band, white in zip(seen, SNOW, strict=True):
+        band[snow] = white
+    return seen, snow
+
+
+def quantise(
+    reflectance: NDArray[np.float32], *, sky: Sky, footprint: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.uint16]:
+    """DN (band, y, x) = 10000 x reflectance as the sensor records it, at least 1; 0 outside of the footprint and the ground."""
+    see_through(reflectance, sky=sky)
+    covered = footprint & np.isfinite(reflectance[0])
+    dn = np.zeros(reflectance.shape, np.uint16)
+    for band, out in zip(reflectance, dn, strict=True):
+        clean = ndimage.gaussian_filter(np.nan_to_num(band), BLUR) * np.float32(rng.normal(1, 0.025))
+        noise = rng.standard_normal(band.shape, dtype=np.float32) * (np.float32(0.0012) + np.float32(0.012) * clean)
+        out[...] = np.clip(np.round(10_000 * (clean + noise)), 1, 15_000) * covered
+    return dn
+
+
+DEM_CRS = "EPSG:3413"
+"""CRS of ArcticDEM."""
+DEM_NODATA = -9999.0
+"""Missing height."""
+TCVIS_CRS = "EPSG:4326"
+"""CRS of the published trends."""
+TCVIS_STEP_DEG = 0.000269494585
+"""Pixel of the published trends, degrees."""
+TREND_BANDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+"""Bands of the trends, in order."""
+TAGS = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx"}
+"""Tags of both files."""
+
+
+def heights(ground: Ground, transform: Affine, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Elevation (y, x) on a grid in `DEM_CRS`, m; `DEM_NODATA` beyond the ground."""
+    positions = ground_positions(ground.spec, crs=DEM_CRS, transform=transform, shape=shape)
+    return np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
+
+
+def write_dem(path: Path, height: NDArray[np.float32], *, transform: Affine) -> None:
+    """Write ArcticDEM-like elevation (y, x)."""
+    write_cog(path, height[None], crs=DEM_CRS, transform=transform, nodata=DEM_NODATA, names=("dem",), tags=TAGS)
+
+
+def write_tcvis(path: Path, *, ground: Ground, transform: Affine, shape: tuple[int, int]) -> None:
+    """Write trends of the tasselled-cap index on a grid in `TCVIS_CRS`; nodata beyond the ground."""
+    positions = ground_positions(ground.spec, crs=TCVIS_CRS, transform=transform, shape=shape)
+    trends = np.stack([sample(trend, positions, cell=COARSE) for trend in ground.trends])
+    stored = np.nan_to_num(np.clip(np.round(trends), 1, 255), nan=0).astype(np.uint8)
+    write_cog(path, stored, crs=TCVIS_CRS, transform=transform, nodata=0, names=TREND_BANDS, tags=TAGS)
+
 
 OPTICAL_BANDS = ("blue", "green", "red", "nir")
 """Bands of the image, in order."""

@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.training.driver import train
-    from rtsx.training.log import LogRow
-    from rtsx.training.network import NetworkSpec
-    from rtsx.training.optimisation import OptimisationSpec
-    from rtsx.training.progress import Progress
-    from rtsx.training.recipe import AugmentationSpec, LossTerm, TrainingRecipe
-    from rtsx.training.sampling import SamplingSpec
-    from rtsx.training.scene import TrainingScene
+    from rtsx.training.recipe import (
+        AugmentationSpec,
+        LossTerm,
+        NetworkSpec,
+        OptimisationSpec,
+        SamplingSpec,
+        TrainingRecipe,
+        TrainingScene,
+    )
+    from rtsx.training.run_log import LogRow, Progress
+    from rtsx.training.train import train
     from rtsx.training.trained_run import TrainedRun, read_run
 
 __all__ = [

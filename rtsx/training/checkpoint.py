@@ -10,7 +10,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.storage import staged
-from rtsx.training.log import LogRow
+from rtsx.training.run_log import LogRow
 
 __all__ = ["Best", "Checkpoint"]
 

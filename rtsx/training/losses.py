@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED
-from rtsx.training.nearest import nearest
+from rtsx.suggest import nearest
 from rtsx.training.recipe import LossTerm
 
 if TYPE_CHECKING:

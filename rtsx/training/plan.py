@@ -6,10 +6,10 @@ from functools import partial
 from itertools import accumulate
 
 from rtsx.model import InputLayer
-from rtsx.training.draws import TileAddress, draw_epoch, tiles_of_epoch, validation_tiles
-from rtsx.training.folder import RunFolder
 from rtsx.training.recipe import TrainingRecipe
-from rtsx.training.tiles import TileIndex
+from rtsx.training.run_folder import RunFolder
+from rtsx.training.sampler import TileAddress, draw_epoch, tiles_of_epoch, validation_tiles
+from rtsx.training.tile_index import TileIndex
 
 __all__ = ["TrainingPlan", "plan_training"]
 

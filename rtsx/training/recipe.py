@@ -2,16 +2,148 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+import xarray as xr
+
+from rtsx.cube import as_cube, validate_cube
 from rtsx.errors import TrainingError
+from rtsx.labels import Truth
 from rtsx.model.inputs import InputLayer
-from rtsx.training.nearest import nearest
-from rtsx.training.network import NetworkSpec
-from rtsx.training.optimisation import OptimisationSpec
-from rtsx.training.sampling import SamplingSpec
-from rtsx.training.scene import TrainingScene
+from rtsx.suggest import nearest
 
-__all__ = ["AUGMENTATION_NAMES", "AugmentationSpec", "LossTerm", "TrainingRecipe", "check_augmentation_name"]
+__all__ = [
+    "AUGMENTATION_NAMES",
+    "AugmentationSpec",
+    "LossTerm",
+    "NetworkSpec",
+    "OptimisationSpec",
+    "OptimiserName",
+    "SamplingSpec",
+    "ScheduleName",
+    "TrainingRecipe",
+    "TrainingScene",
+    "check_augmentation_name",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """An architecture of segmentation-models-pytorch."""
+
+    architecture: str = "UnetPlusPlus"
+    """One of `rtsx.model.ARCHITECTURES`, in any case."""
+    encoder: str = "resnet34"
+    """Name of the encoder in segmentation-models-pytorch, or ``tu-`` and the name of a timm model."""
+    encoder_weights: str | None = None
+    """None: random. A path that ends in .pth, .pt or .safetensors: read from there. Any other word, such as ``imagenet``: what
+    the library downloads under that name. The first convolution is adapted to the number of layers."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Further arguments of the architecture, such as ``decoder_channels``, as JSON values."""
+
+
+OptimiserName = Literal["AdamW", "Adam", "SGD"]
+ScheduleName = Literal["constant", "StepLR", "ExponentialLR", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationSpec:
+    """Everything between a gradient and the next weights."""
+
+    optimiser: OptimiserName = "AdamW"
+    """Class of `torch.optim`."""
+    learning_rate: float = 1e-3
+    """Learning rate at its highest."""
+    optimiser_options: Mapping[str, float | bool] = field(default_factory=dict)
+    """Further arguments of the optimiser, such as ``weight_decay``."""
+    schedule: ScheduleName = "cosine"
+    """``constant``; torch's ``StepLR`` and ``ExponentialLR``, by epochs; or ``cosine``: a half cosine to 0, by steps."""
+    schedule_options: Mapping[str, float] = field(default_factory=dict)
+    """Arguments of the schedule: ``step_size`` (epochs) and ``gamma``; ``gamma``."""
+    warmup: float = 0.0
+    """Part of all steps, 0 to below 1, over which the learning rate rises from 0, whatever the schedule."""
+    gradient_clip: float | None = None
+    """Greatest norm of the gradient; None: as it comes."""
+    ema: float | None = None
+    """Decay of the exponential moving average of the weights, such as 0.999, which is then what is judged and kept; None:
+    the weights themselves."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of forward and backward pass; anything but float32 by autocast, float16 with scaled gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSpec:
+    """How tiles are drawn from scenes; a draw is a pure function of seed, epoch and place in the epoch."""
+
+    negatives: float = 1.0
+    """Tiles without a labelled pixel per tile with one, at the start of the training, at least 0."""
+    final_negatives: float | None = None
+    """The same at the end, reached in equal steps of its logarithm over the epochs; None: it stays as it is."""
+    drawn_by: Literal["tile", "pixel"] = "tile"
+    """``tile``: each tile with a label as often as any other; ``pixel``: as often as it has labelled pixels, so that large objects
+    are shown as much as they weigh in an IoU."""
+    jitter: bool = True
+    """Shift each tile at random by up to half a tile, so that no two epochs show the same cuts."""
+    min_valid: float = 0.05
+    """Least part of a tile's pixels that have to be valid, above 0 to 1; a tile with less is never drawn."""
+    blocks_at_once: int | None = None
+    """Blocks of 8 by 8 tiles whose tiles are shown, mixed, before those of others, at least 1; None: all ground is mixed. For
+    scenes that are computed lazily and do not fit the cache: fewer blocks are read less often, but batches see less at a time."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        ratios = (self.negatives, self.negatives if self.final_negatives is None else self.final_negatives)
+        if min(ratios) < 0 or (self.final_negatives is not None and min(ratios) <= 0):
+            raise TrainingError(
+                f"Sampling needs at least 0 negatives per positive, and more than 0 where the ratio changes; got {ratios}."
+            )
+        if self.drawn_by not in ("tile", "pixel"):
+            raise TrainingError(f"Tiles are drawn_by 'tile' or 'pixel'; got {self.drawn_by!r}.")
+        if not 0 < self.min_valid <= 1:
+            raise TrainingError(f"min_valid is the part of a tile that is valid, above 0 to 1; got {self.min_valid}.")
+        if self.blocks_at_once is not None and self.blocks_at_once < 1:
+            raise TrainingError(
+                f"blocks_at_once is at least 1; got {self.blocks_at_once}. Leave it out to mix tiles over all ground."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingScene:
+    """One ground at one time, with what is known to be there.
+
+    Raises
+    ------
+    CubeError
+        The cube is none.
+    TrainingError
+        It has a time dimension, or truth and cube differ in size.
+    """
+
+    name: str
+    """Tells the scene from the others, in logs and reports."""
+    cube: xr.Dataset
+    """Layers on (y, x), lazy or not, as `open_cube` gives them, perhaps with `valid`."""
+    truth: Truth
+    """What is where, on the pixels of the cube."""
+    group: str = ""
+    """Region, or whatever else must not be divided between training and test."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together."""
+        object.__setattr__(self, "cube", as_cube(self.cube))
+        validate_cube(self.cube)
+        if "time" in self.cube.dims:
+            raise TrainingError(
+                f"Scene {self.name!r} has {self.cube.sizes['time']} times; a scene is one ground at one time. Select one with "
+                "cube.isel(time=...), or make a scene of each."
+            )
+        size = (self.cube.sizes["y"], self.cube.sizes["x"])
+        if self.truth.shape != size:
+            raise TrainingError(
+                f"Truth and cube of scene {self.name!r} differ in size: {self.truth.shape} and {size} px. Bring the labels "
+                "onto the cube's grid."
+            )
+
 
 AUGMENTATION_NAMES = (
     "HorizontalFlip",

@@ -9,8 +9,7 @@ import numpy as np
 
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.georeference import crs_name
-from rtsx.training.recipe import TrainingRecipe
-from rtsx.training.scene import TrainingScene
+from rtsx.training.recipe import TrainingRecipe, TrainingScene
 
 __all__ = ["differences", "recipe_record"]
 
@@ -30,7 +29,7 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
     }
     weights = recipe.network.encoder_weights
     if weights is not None:
-        from rtsx.training.encoder_weights import check_encoder_weights, is_file  # here, because it loads torch
+        from rtsx.training.networks import check_encoder_weights, is_file  # here, because it loads torch
 
     if weights is not None and is_file(weights):
         check_encoder_weights(recipe.network)

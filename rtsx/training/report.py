@@ -1,29 +1,254 @@
-"""The report of a training: one page that needs nothing else, for people."""
+"""The report of a training: one page with its curves and sample pictures, that needs nothing else."""
 
+import base64
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import crs_name
+from rtsx.labels import IGNORED
+from rtsx.model import InputLayer
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
-from rtsx.training.curves import curve
-from rtsx.training.finishing import Finished
-from rtsx.training.fitting import CACHE_BYTES
-from rtsx.training.judgement import Judgement
-from rtsx.training.log import LogRow
+from rtsx.training.dataset import TileReader
+from rtsx.training.finish import Finished
+from rtsx.training.loader import BatchReader
+from rtsx.training.loop import CACHE_BYTES
+from rtsx.training.metrics import Judgement
 from rtsx.training.plan import TrainingPlan
-from rtsx.training.png import png_link
-from rtsx.training.reading import TileReader
-from rtsx.training.samples import Sample, draw_samples, sample_tiles
-from rtsx.training.tiles import TileIndex
+from rtsx.training.run_log import LogRow
+from rtsx.training.sampler import TileAddress
+from rtsx.training.tile_index import TileIndex
 from rtsx.training.trained_run import TrainedRun
 
-__all__ = ["write_report"]
+__all__ = ["Sample", "curve", "draw_samples", "png_bytes", "png_link", "sample_tiles", "write_report"]
+
+_WIDTH, _HEIGHT = 420, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 34
+_CURVE_COLOURS = ("#1b6ca8", "#d95f02", "#2a8c55", "#7a4fa3", "#a6761d")
+_TICKS = 5
+
+Points = Sequence[tuple[float, float]]
+
+
+def curve(title: str, series: Mapping[str, Points], *, marked: float | None) -> str:
+    """One diagram as an ``<svg>`` element.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    series
+        Points (x, y) of each line, by its name; those that are not finite are left out.
+    marked
+        An x at which a line stands upright; None for none.
+
+    Examples
+    --------
+    >>> curve("loss", {"training": [(1, 0.5), (2, 0.25)]}, marked=None).count("<polyline")
+    1
+    """
+    finite = {
+        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
+    }
+    every = [point for points in finite.values() for point in points]
+    parts = [f'<text x="{_LEFT}" y="16" class="title">{html.escape(title)}</text>']
+    if every:
+        spans = [_span([point[axis] for point in every]) for axis in (0, 1)]
+        parts += [_frame(*spans), *_lines(finite, *spans)]
+        if marked is not None:
+            x, _ = _place((marked, spans[1][0]), *spans)
+            parts.append(f'<line x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="mark"/>')
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.05 or max(abs(high), 1.0) * 0.05
+    return low - margin, high + margin
+
+
+def _place(point: tuple[float, float], xs: tuple[float, float], ys: tuple[float, float]) -> tuple[float, float]:
+    across = (point[0] - xs[0]) / (xs[1] - xs[0])
+    up = (point[1] - ys[0]) / (ys[1] - ys[0])
+    x = _LEFT + across * (_WIDTH - _LEFT - _RIGHT)
+    y = _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+    return round(x, 1), round(y, 1)
+
+
+def _frame(xs: tuple[float, float], ys: tuple[float, float]) -> str:
+    parts = [
+        f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}" class="frame"/>'
+    ]
+    for tick in _ticks(xs, whole=True):
+        x, _ = _place((tick, ys[0]), xs, ys)
+        parts.append(f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 16}" class="x">{tick:g}</text>')
+    for tick in _ticks(ys, whole=False):
+        _, y = _place((xs[0], tick), xs, ys)
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" class="y">{tick:.4g}</text>')
+    return "".join(parts)
+
+
+def _ticks(span: tuple[float, float], *, whole: bool) -> list[float]:
+    """Round numbers within a span, about `_TICKS` of them."""
+    rough = (span[1] - span[0]) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    step = max(step, 1.0) if whole else step
+    first = math.ceil(span[0] / step)
+    return [round(n * step, 12) for n in range(first, math.floor(span[1] / step) + 1)]
+
+
+def _lines(series: Mapping[str, Points], xs: tuple[float, float], ys: tuple[float, float]) -> list[str]:
+    parts = []
+    for number, (name, points) in enumerate(series.items()):
+        colour = _CURVE_COLOURS[number % len(_CURVE_COLOURS)]
+        places = [_place(point, xs, ys) for point in points]
+        line = " ".join(f"{x},{y}" for x, y in places)
+        parts.append(f'<polyline points="{line}" stroke="{colour}" fill="none" stroke-width="1.6"/>')
+        # Dots too, because a single epoch has no line.
+        parts += [f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>' for x, y in places]
+        parts.append(
+            f'<text x="{_WIDTH - _RIGHT - 6}" y="{_TOP + 14 + 13 * number}" class="name" fill="{colour}">'
+            f"{html.escape(name)}</text>"
+        )
+    return parts
+
+
+Picture = NDArray[np.uint8]
+
+_POSITIVE, _NEGATIVE = 5, 1
+"""Tiles with and without a label that are shown."""
+_COLOUR_LAYERS = ("red", "green", "blue")
+_NOTHING = (220, 220, 220)
+"""Of pixels that are not valid, or not judged."""
+# Corners of a scale from dark to bright that keeps its order in grey and for the colour-blind.
+_SCALE = np.array([(13, 8, 60), (84, 39, 143), (189, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
+_CLASSES = ((230, 97, 1), (27, 120, 183), (51, 140, 65), (150, 100, 190), (190, 160, 20), (200, 60, 130))
+"""Colours of classes, again from the first when they run out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One tile, drawn."""
+
+    scene: int
+    """Number of its scene."""
+    start: tuple[int, int]
+    """Its first row and column, px."""
+    image: Picture
+    """What the network sees (y, x, 3): red, green and blue where there are, else its first channel in grey."""
+    truth: Picture
+    """Classes in colours."""
+    probability: Picture
+    """Of the target, from dark for 0 to bright for 1; of several classes, of any."""
+
+
+def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
+    """A few tiles with labels and one without, at even distances through all scenes."""
+    every = [
+        (TileAddress(number, (int(y), int(x))), bool(labelled))
+        for number, scene in enumerate(index.scenes)
+        for (y, x), labelled in zip(scene.starts, scene.labelled, strict=True)
+    ]
+    chosen: list[TileAddress] = []
+    for wanted, is_positive in ((_POSITIVE, True), (_NEGATIVE, False)):
+        fitting = [tile for tile, has_label in every if has_label == is_positive]
+        places = np.linspace(0, len(fitting) - 1, min(wanted, len(fitting))).round().astype(int)
+        chosen.extend(fitting[place] for place in places)
+    return tuple(chosen)
+
+
+def draw_samples(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    reader: BatchReader,
+    tiles: Sequence[TileAddress],
+    *,
+    inputs: Sequence[InputLayer],
+    fill: float,
+    device: torch.device,
+) -> list[Sample]:
+    """Draw tiles as the network sees them, and what it answers; `network` gives probabilities."""
+    samples = []
+    for tile in tiles:
+        batch = reader.read([tile]).to(device)
+        channels = batch.channels(inputs, fill=fill)
+        answer = network(channels)[0].cpu().numpy()
+        target = answer[0] if len(answer) == 1 else 1 - answer[0]
+        valid = batch.valid[0].cpu().numpy()
+        samples.append(
+            Sample(
+                scene=tile.scene,
+                start=tile.start,
+                image=_image(channels[0].cpu().numpy(), [layer.name for layer in inputs], valid=valid),
+                truth=_truth(batch.target()[0].cpu().numpy()),
+                probability=_hidden(_scaled(target), valid=valid),
+            )
+        )
+    return samples
+
+
+def _image(channels: NDArray[np.float32], names: Sequence[str], *, valid: NDArray[np.bool_]) -> Picture:
+    shown = [names.index(name) for name in _COLOUR_LAYERS] if set(_COLOUR_LAYERS) <= set(names) else [0, 0, 0]
+    planes = []
+    for number in shown:
+        plane = channels[number]
+        low, high = np.percentile(plane[valid], (2, 98)) if valid.any() else (0.0, 1.0)
+        planes.append(np.clip((plane - low) / max(high - low, 1e-6), 0, 1) * 255)
+    return _hidden(np.stack(planes, axis=-1).astype(np.uint8), valid=valid)
+
+
+def _truth(target: NDArray[np.uint8]) -> Picture:
+    picture: Picture = np.zeros((*target.shape, 3), np.uint8)
+    for number in range(1, int(target[target != IGNORED].max(initial=0)) + 1):
+        picture[target == number] = _CLASSES[(number - 1) % len(_CLASSES)]
+    return _hidden(picture, valid=target != IGNORED)
+
+
+def _scaled(probability: NDArray[np.float32]) -> Picture:
+    place = np.clip(probability, 0, 1) * (len(_SCALE) - 1)
+    corners = np.arange(len(_SCALE))
+    return np.stack([np.interp(place, corners, _SCALE[:, k]) for k in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def _hidden(picture: Picture, *, valid: NDArray[np.bool_]) -> Picture:
+    picture = picture.copy()
+    picture[~valid] = _NOTHING
+    return picture
+
+
+def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (y, x, 3) of red, green and blue as a PNG file.
+
+    Examples
+    --------
+    >>> png_bytes(np.zeros((2, 2, 3), np.uint8))[1:4]
+    b'PNG'
+    """
+    height, width, _ = picture.shape
+    # Each row begins with the number of its filter: 0, none.
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+
+
+def png_link(picture: NDArray[np.uint8]) -> str:
+    """The same as an address that holds the file itself."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }

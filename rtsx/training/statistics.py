@@ -7,10 +7,10 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
-from rtsx.training.ahead import BatchReader
-from rtsx.training.batch import Batch
-from rtsx.training.draws import TileAddress
-from rtsx.training.tiles import TileIndex
+from rtsx.training.dataset import Batch
+from rtsx.training.loader import BatchReader
+from rtsx.training.sampler import TileAddress
+from rtsx.training.tile_index import TileIndex
 
 __all__ = ["MEASURED_TILES", "measured_inputs", "measured_tiles"]
 

@@ -9,7 +9,7 @@ from rtsx.errors import TrainingError
 from rtsx.model import ModelBundle
 from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.scores import PixelScores
-from rtsx.training.folder import RunFolder
+from rtsx.training.run_folder import RunFolder
 
 __all__ = ["TrainedRun", "read_run", "result_of"]
 

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.failure import Failure, FailureKind
-from rtsx.campaign.job import Outcome
+from rtsx.campaign.cells import Address
+from rtsx.campaign.records import Failure
+from rtsx.campaign.task_queue import Outcome
+from rtsx.storage.retry import FailureKind
 
 
 def failure(cell: Address, kind: FailureKind, attempt: int, run: str) -> Failure:

@@ -14,10 +14,9 @@ from shapely import box, union_all
 from shapely.geometry.base import BaseGeometry
 
 from rtsx import ModelBundle
-from rtsx.campaign.cell_table import Address, CellTable
-from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan

@@ -13,16 +13,14 @@ from scipy.ndimage import gaussian_filter
 
 import rtsx
 from rtsx import ModelBundle
-from rtsx.campaign.cell_job import CellJob, cell_job
-from rtsx.campaign.cell_table import Address, CellTable
+from rtsx.campaign.cell_task import CellJob, cell_job
+from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.map import create_map
-from rtsx.campaign.outline_spec import OutlineSpec
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.prediction_spec import PredictionSpec
-from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
 from rtsx.grid import Grid
-from rtsx.inference.planning import prediction_plan
+from rtsx.inference.runner import prediction_plan
 from rtsx.tiling import TilePlan
 
 LAYERS = ("red", "nir")

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from rtsx.campaign.cell_table import Address, CellTable
-from rtsx.campaign.failure import Failure
+from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.lease import Lease
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.outline_spec import OutlineSpec
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.run_record import RunRecord
+from rtsx.campaign.recipe import OutlineSpec
+from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.run_log import RunRecord
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
 from rtsx.tiling import TilePlan

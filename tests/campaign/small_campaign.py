@@ -18,11 +18,8 @@ from scipy.ndimage import gaussian_filter
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.campaign.prediction_spec import PredictionSpec
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.cells import Address
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec, RetrySpec
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
 from rtsx.grid import Grid
 from rtsx.model import ModelBundle

@@ -17,7 +17,7 @@ from shapely import box, union_all
 from shapely.geometry import mapping
 
 import rtsx
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cells import Address
 from rtsx.grid import Grid
 
 CELL = 64

@@ -13,11 +13,10 @@ from shapely import box
 
 import rtsx
 from rtsx.campaign.campaign import Campaign
-from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.settings import planned_years
+from rtsx.campaign.ledger import planned_years
+from rtsx.campaign.recipe import CampaignRecipe, Prices
+from rtsx.campaign.run_log import FlightSummary
 from rtsx.errors import CampaignError, OutputNotWritableError
 from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import (

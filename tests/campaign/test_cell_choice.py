@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from shapely import LineString, MultiPolygon, Point, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.campaign.cell_choice import chosen_cells
+from rtsx.campaign.cells import chosen_cells
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from tests.campaign.plans import FIRST, GRID, beside, ground

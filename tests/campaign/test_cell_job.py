@@ -16,22 +16,20 @@ import xarray as xr
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from rtsx.campaign.cell_ground import CellGround
-from rtsx.campaign.cell_job import CellJob, cell_job
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cell_input import CellGround
+from rtsx.campaign.cell_task import CellJob, cell_job
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import map_path, open_map
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.opening import objects_of
-from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
+from rtsx.campaign.records import CommitMark
 from rtsx.campaign.verification import verify_year
 from rtsx.cube import GivenImages, Period
-from rtsx.cube.region import search_area
+from rtsx.cube.load import search_area
 from rtsx.footprints import extract_footprints, merge_footprints
+from rtsx.storage.object_store import ObjectStore, objects_of
 from tests.campaign.random_campaign import LEFT, TOP, make_bundle, make_job, make_plan, make_recipe, whole, write_files
 from tests.servers import free_port
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsx.campaign.cell_table import CellTable
+from rtsx.campaign.cells import CellTable
 from rtsx.errors import CampaignError
 
 

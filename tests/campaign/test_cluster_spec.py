@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.recipe import ClusterSpec
 from rtsx.errors import ClusterError
 
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.environment import require_environment, versions_here
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import NoJob, Outcome
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.recipe import ClusterSpec, RetrySpec
+from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import ClusterError
 from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server
@@ -119,11 +118,11 @@ def test_a_token_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_ctrl_c_ends_the_cluster_of_a_gateway(gateway: GatewayServer) -> None:
     script = f"""
-from rtsx.campaign.cluster_spec import ClusterSpec
+from rtsx.campaign.recipe import ClusterSpec
 from rtsx.campaign.clusters import opened
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.job import NoJob, Outcome
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.recipe import RetrySpec
 
 with opened(ClusterSpec(gateway={gateway.url!r}, adapt=(0, 1))) as client:
     fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec(), in_flight=1, on_tick=lambda _: print("flying", flush=True))

@@ -14,13 +14,12 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.client import _get_global_client
 
-from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.failure import Failure
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import NoJob, Outcome
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.recipe import ClusterSpec, RetrySpec
+from rtsx.campaign.records import Failure
+from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.task_queue import NoJob, Outcome
 from rtsx.errors import ClusterError
 from tests.campaign.flights import CrowdedJob, Diary, TroubledJob, UnreadableJob
 
@@ -253,7 +252,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
 def test_an_address_without_a_scheduler_is_told_and_leaves_computing_as_it_was(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr("rtsx.campaign.local_cluster.CONNECT_S", 0.2)
+    monkeypatch.setattr("rtsx.campaign.clusters.CONNECT_S", 0.2)
     before = _get_global_client()
     with dask.config.set(scheduler="synchronous"):
         with (

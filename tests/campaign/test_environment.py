@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from rtsx.campaign.distributed import fly
-from rtsx.campaign.environment import Needs, Offer, release_environment, require_environment, versions_here
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import NoJob
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.recipe import RetrySpec
+from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.task_queue import NoJob
+from rtsx.campaign.workers import Needs, Offer, release_environment, require_environment, versions_here
 from rtsx.errors import ClusterError
 from tests.campaign.flights import Diary, TroubledJob
 

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.campaign.estimate import CampaignEstimate
-from rtsx.campaign.measuring import seconds_per_tile
+from rtsx.campaign.estimate import CampaignEstimate, seconds_per_tile
 from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.prediction_spec import PredictionSpec
-from rtsx.campaign.prices import Prices
+from rtsx.campaign.recipe import PredictionSpec, Prices
 from rtsx.errors import BundleError
 from tests.campaign.plans import FIRST, beside, make_bundle, make_recipe
 

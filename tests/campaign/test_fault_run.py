@@ -14,8 +14,8 @@ import pytest
 import xarray as xr
 
 import rtsx
-from rtsx.campaign.cell_job import cell_job
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cell_task import cell_job
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.map import create_map
 from tests.campaign import stage

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.failure import Failure, FailureKind
-from rtsx.campaign.flight import Flight, Start
-from rtsx.campaign.job import Outcome
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.cells import Address
+from rtsx.campaign.recipe import RetrySpec
+from rtsx.campaign.records import Failure
+from rtsx.campaign.task_queue import Flight, Outcome, Start
+from rtsx.storage.retry import FailureKind
 
 CELL = (3, -4)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtsx.campaign.hilbert import hilbert_order
+from rtsx.campaign.cells import hilbert_order
 
 
 @pytest.mark.parametrize("exponent", [0, 1, 2, 5])

@@ -15,9 +15,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from rtsx.campaign.cell_ground import cell_geobox
-from rtsx.campaign.input_stamps import input_stamps
-from rtsx.campaign.mark import InputStamp
+from rtsx.campaign.cell_input import cell_geobox, input_stamps
+from rtsx.campaign.records import InputStamp
 from rtsx.cube import (
     AssetBands,
     CubeRecipe,
@@ -29,7 +28,7 @@ from rtsx.cube import (
     Wanted,
     write_cube,
 )
-from rtsx.cube.description import describe_recipe
+from rtsx.cube.build_state import describe_recipe
 from rtsx.grid import Grid
 from tests.campaign.random_campaign import LEFT, TOP, make_plan, make_recipe, write_files
 

@@ -19,8 +19,6 @@ from distributed.comm import CommClosedError
 from rasterio.errors import RasterioIOError
 from scipy.ndimage import gaussian_filter
 
-from rtsx.campaign.failure import FailureKind
-from rtsx.campaign.kinds import kind_of, service_code
 from rtsx.cube.rasterio import read_header, read_window
 from rtsx.errors import (
     BundleError,
@@ -31,6 +29,7 @@ from rtsx.errors import (
     NoImageError,
     OutputNotWritableError,
 )
+from rtsx.storage.retry import FailureKind, kind_of, service_code
 from tests.campaign.conftest import S3
 from tests.faults import Fault, FaultyProxy
 from tests.servers import free_port

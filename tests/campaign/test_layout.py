@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.job import NoJob, Outcome
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.task_queue import NoJob, Outcome
 
 YEAR = YearLayout(2024)
 cells = st.tuples(st.integers(-(10**5), 10**5), st.integers(-(10**5), 10**5))

@@ -10,9 +10,8 @@ import pytest
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease, LeasedElsewhere, held, renewed, taken
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.objects import MemoryObjects, ObjectStore
-from rtsx.campaign.opening import objects_of
 from rtsx.errors import CampaignError
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, objects_of
 from tests.campaign.conftest import S3
 
 YEAR = YearLayout(2024)

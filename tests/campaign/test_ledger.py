@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.campaign.failure import Failure
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import taken
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.mark import CommitMark, InputStamp
-from rtsx.campaign.objects import MemoryObjects, ObjectStore
-from rtsx.campaign.opening import objects_of
+from rtsx.campaign.records import CommitMark, Failure, InputStamp
 from rtsx.errors import CampaignError
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, objects_of
 from tests.campaign.conftest import S3
 
 YEAR = YearLayout(2024)

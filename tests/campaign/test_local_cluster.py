@@ -13,8 +13,8 @@ import pytest
 from dask.system import CPU_COUNT
 from distributed import Worker
 
-from rtsx.campaign.cluster_spec import ClusterSpec
 from rtsx.campaign.clusters import opened
+from rtsx.campaign.recipe import ClusterSpec
 from rtsx.model.allocator import KEEPING
 
 
@@ -53,7 +53,7 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
         pause = dask.config.get("distributed.worker.memory.pause")
         return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources, pause
 
-    monkeypatch.setattr("rtsx.campaign.local_cluster._gpus", lambda: ["4", "7"])
+    monkeypatch.setattr("rtsx.campaign.clusters._gpus", lambda: ["4", "7"])
     with opened(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
         client.wait_for_workers(2)
         answers = client.run(seen).values()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.campaign.kinds import kind_of
-from rtsx.campaign.local_objects import LocalObjects
 from rtsx.storage import stage
+from rtsx.storage.object_store import LocalObjects
+from rtsx.storage.retry import kind_of
 
 
 def test_what_a_killed_process_left_is_no_object(tmp_path: Path) -> None:

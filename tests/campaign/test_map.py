@@ -17,10 +17,10 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
-from rtsx.campaign.retrying import RetryingStore
 from rtsx.cube import validate_cube
 from rtsx.errors import CampaignError, CubeError, OutputExistsError
 from rtsx.grid import Grid
+from rtsx.storage.zarr import RetryingStore
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
 from tests.faults import FaultyProxy
 

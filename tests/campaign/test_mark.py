@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.failure import Failure
-from rtsx.campaign.mark import CommitMark, InputStamp
+from rtsx.campaign.records import CommitMark, Failure, InputStamp
 from rtsx.errors import CampaignError
 
 words = st.text(max_size=12)

@@ -10,8 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from rtsx.campaign.objects import MemoryObjects, ObjectStore
-from rtsx.campaign.opening import objects_of
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, objects_of
 
 
 @pytest.fixture(params=["disk", "s3", "fsspec", "memory"])

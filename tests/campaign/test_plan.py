@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.cell_table import CellTable
-from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.cells import CellTable
 from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid, lattice_offset
 from rtsx.inference.plan import PredictionPlan
@@ -20,7 +20,11 @@ from tests.campaign.plans import make_plan
 
 words = st.text(min_size=1, max_size=8)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | words,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=6,
 )

@@ -11,7 +11,7 @@ from shapely import box
 
 from rtsx import ModelBundle, open_cube, predict_cube
 from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.campaign.recipe import PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
 from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
 from rtsx.grid import Grid, lattice_offset

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.campaign.objects import MemoryObjects, ObjectStore, StoredObject
-from rtsx.campaign.opening import objects_of
-from rtsx.campaign.probing import probe_store
-from rtsx.campaign.retrying_objects import RetryingObjects
+from rtsx.campaign.preflight import probe_store
 from rtsx.errors import CampaignError, OutputNotWritableError
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, RetryingObjects, StoredObject, objects_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import FaultyProxy
 from tests.servers import free_port

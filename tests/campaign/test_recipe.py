@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from shapely import Polygon
 
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.errors import CampaignError
 from tests.campaign.plans import make_recipe
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.refusals import require_sources, require_space
-from rtsx.campaign.sampling import opened_sample, sampled
+from rtsx.campaign.preflight import opened_sample, require_sources, require_space, sampled
 from rtsx.cube import CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe, Wanted
 from rtsx.cube.terrain import terrain_named
 from rtsx.errors import BundleError, CampaignError, CubeError, OutputNotWritableError

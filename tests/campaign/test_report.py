@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from rtsx.campaign.cell_table import Address
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.report import report_page
-from rtsx.campaign.report_facts import gathered_marks, states_of
-from rtsx.campaign.report_map import CellState, cell_map, map_squares
-from rtsx.campaign.report_throughput import throughput, throughput_chart
+from rtsx.campaign.cells import Address
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.report import (
+    CellState,
+    cell_map,
+    gathered_marks,
+    map_squares,
+    report_page,
+    states_of,
+    throughput,
+    throughput_chart,
+)
 from rtsx.campaign.status import status_of
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 

@@ -9,8 +9,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, WrapperStore
 
-from rtsx.campaign.retrying import RetryingStore
-from rtsx.cube.zarr import store_of
+from rtsx.storage.zarr import RetryingStore, store_of
 from tests.campaign.conftest import S3
 from tests.faults import FaultyProxy
 

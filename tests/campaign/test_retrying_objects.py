@@ -6,9 +6,7 @@ from itertools import count
 
 import pytest
 
-from rtsx.campaign.objects import MemoryObjects, StoredObject
-from rtsx.campaign.retrying_objects import RetryingObjects
-from rtsx.campaign.s3fs import S3Objects
+from rtsx.storage.object_store import MemoryObjects, RetryingObjects, S3Objects, StoredObject
 from tests.campaign.conftest import S3
 from tests.faults import FaultyProxy
 

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from rtsx.campaign.cell_table import CellTable
-from rtsx.campaign.flight_summary import FlightSummary
-from rtsx.campaign.job import NoJob, Outcome
+from rtsx.campaign.cells import CellTable
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.objects import MemoryObjects
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.retry_spec import RetrySpec
+from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_prices
+from rtsx.campaign.recipe import Prices, RetrySpec
 from rtsx.campaign.run import cells_among, fly_recorded, with_set_aside
-from rtsx.campaign.run_record import read_runs
-from rtsx.campaign.settings import planned_years, read_prices, write_prices
+from rtsx.campaign.run_log import FlightSummary, read_runs
+from rtsx.campaign.task_queue import NoJob, Outcome
 from rtsx.errors import CampaignError, OutputNotWritableError
+from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.records import a_failure, a_plan
 from tests.campaign.small_campaign import thread_client
 

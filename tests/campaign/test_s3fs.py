@@ -8,13 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from rtsx.campaign.kinds import kind_of
-from rtsx.campaign.opening import objects_of
-from rtsx.campaign.retrying_objects import RetryingObjects
-from rtsx.campaign.s3fs import S3Objects
-from rtsx.campaign.stored_plan import write_plan
-from rtsx.cube.begun import alone
+from rtsx.campaign.plan import write_plan
+from rtsx.cube.build_state import alone
 from rtsx.errors import OutputExistsError
+from rtsx.storage.object_store import RetryingObjects, S3Objects, objects_of
+from rtsx.storage.retry import kind_of
 from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import Fault, FaultyProxy
@@ -54,7 +52,7 @@ def test_a_bucket_that_is_gone_is_no_empty_one(s3: S3) -> None:
 
 
 def test_more_than_a_page_is_listed(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.campaign.s3fs._PAGE", 3)
+    monkeypatch.setattr("rtsx.storage.object_store._PAGE", 3)
     store = S3Objects(s3.url, s3.options)
     for number in range(10):
         store.put(f"marks/{number}", b"x")

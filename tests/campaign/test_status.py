@@ -8,10 +8,10 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.objects import MemoryObjects
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.run_record import write_run
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.run_log import write_run
 from rtsx.campaign.status import CampaignStatus, campaign_status, status_of
+from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 
 PLAN = a_plan(rows=2, columns=4)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsx.campaign.cell_table import CellTable
+from rtsx.campaign.cells import CellTable
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
-from rtsx.campaign.objects import MemoryObjects
-from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.campaign.stored_plan import read_plan, require_same, require_same_map, write_plan
+from rtsx.campaign.plan import read_plan, require_same, require_same_map, write_plan
+from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
+from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.plans import make_plan
 
 LAYOUT = YearLayout(2024)

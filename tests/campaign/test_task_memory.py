@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.sampling import opened_sample
-from rtsx.campaign.task_memory import TaskMemory
+from rtsx.campaign.planning import TaskMemory, plan_campaign
+from rtsx.campaign.preflight import opened_sample
 from rtsx.errors import MemoryPlanError
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import make_bundle, make_recipe

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.cell_table import CellTable
-from rtsx.campaign.prediction_spec import PredictionSpec
+from rtsx.campaign.cells import CellTable
+from rtsx.campaign.recipe import PredictionSpec
 from rtsx.campaign.tiling import campaign_tiling, cell_work, over_compute_of_cells, widest_read
 from rtsx.errors import PlanError
-from rtsx.inference.choice import Habits
+from rtsx.inference.tile_choice import Habits
 from rtsx.tiling import TilePlan
 
 FINITE = Habits(stride=16, tile=256, overlap=64, trim=None, reach=96)

@@ -7,10 +7,10 @@ import pytest
 from distributed import Client
 
 from rtsx.campaign.campaign import Campaign
-from rtsx.campaign.cell_table import Address
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.updating import UpdateJob
+from rtsx.campaign.records import CommitMark
+from rtsx.campaign.run import UpdateJob
 from tests.campaign.small_campaign import (
     CELLS,
     damage,

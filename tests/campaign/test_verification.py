@@ -8,9 +8,8 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.opening import objects_of
 from rtsx.campaign.verification import Verification, verify_year
+from rtsx.storage.object_store import ObjectStore, objects_of
 from tests.campaign.conftest import S3
 from tests.campaign.test_ledger import MARK
 

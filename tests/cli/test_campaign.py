@@ -15,13 +15,13 @@ import yaml
 from distributed import LocalCluster
 
 import rtsx
-from rtsx.campaign.flight_summary import FlightSummary
 from rtsx.campaign.layout import YearLayout
-from rtsx.cli.campaign_opening import cluster_of
-from rtsx.cli.progress import campaign_progress
+from rtsx.campaign.run_log import FlightSummary
+from rtsx.cli.campaign import cluster_of
+from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
 from rtsx.errors import ClusterError
-from rtsx.grid.cell import cell_id
+from rtsx.grid.grid import cell_id
 from tests.campaign.small_campaign import (
     CELLS,
     GRID,

@@ -122,7 +122,7 @@ def test_a_store_that_is_not_built_to_its_end_is_told(
     rtsx_command: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "cube.zarr"
-    monkeypatch.setattr("rtsx.cube.building.finish_store", lambda store: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("rtsx.cube.build.finish_store", lambda store: (_ for _ in ()).throw(OSError(28, "full")))
     stopped = rtsx_command("cube", "build", config, "--out", out)
     assert stopped.status == 2
     assert "Free space and run again" in stopped.err

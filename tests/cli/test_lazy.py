@@ -14,7 +14,7 @@ from typer.main import get_command
 from rtsx.cli.app import COMMANDS, app
 from rtsx.cli.options import MaskRuleName, SensorName
 from rtsx.cube import MASK_RULES, SENSORS
-from rtsx.training.augment.registry import AUGMENTATIONS
+from rtsx.training.augment.pipeline import AUGMENTATIONS
 from rtsx.training.recipe import AUGMENTATION_NAMES
 
 

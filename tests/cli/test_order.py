@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from rtsx.cube.image import Wanted
+from rtsx.cube.images import Wanted
 from rtsx.cube.stac import StacCatalog
 from rtsx.ordering import Ledger, OrderPlan
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import rtsx
-from rtsx.cli.cube_picture import draw_cube
-from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw, stretch
+from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw, draw_cube, stretch
 from rtsx.cube import geobox_of
 from rtsx.synthetic import SceneFiles
 

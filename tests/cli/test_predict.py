@@ -15,9 +15,9 @@ from rasterio.transform import from_origin
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.predict import predict
-from rtsx.inference.augment import AUGMENTATIONS
+from rtsx.inference.plan import AUGMENTATIONS
 from rtsx.synthetic import SceneFiles
-from rtsx.tiling.weights import BLENDS
+from rtsx.tiling.blending import BLENDS
 
 Command = Callable[..., Any]
 FIXED = ("--tile", "128", "--overlap", "32")

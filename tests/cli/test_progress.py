@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from rtsx.cli import progress as module
-from rtsx.cli.progress import counting
+from rtsx.cli import console as module
+from rtsx.cli.console import counting
 from rtsx.progress import Line
 
 

@@ -13,17 +13,19 @@ import shapely
 import yaml
 from pydantic import BaseModel
 
-from rtsx.campaign.cluster_spec import ClusterSpec
-from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.campaign.prediction_spec import PredictionSpec
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.retry_spec import RetrySpec
-from rtsx.config.campaign import CampaignConfig
-from rtsx.config.campaign_files import campaign_schema, load_campaign, load_campaign_config
-from rtsx.config.choices import OutlineConfig, PredictionConfig, PricesConfig, RetryConfig
-from rtsx.config.cluster import ClusterConfig
-from rtsx.config.files import load_cube_recipe
+from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
+from rtsx.config.campaign import (
+    CampaignConfig,
+    ClusterConfig,
+    OutlineConfig,
+    PredictionConfig,
+    PricesConfig,
+    RetryConfig,
+    campaign_schema,
+    load_campaign,
+    load_campaign_config,
+)
+from rtsx.config.cube import load_cube_recipe
 from rtsx.errors import BundleError, ConfigError
 from rtsx.model import ModelBundle
 from rtsx.synthetic import demo_bundle_path

@@ -14,10 +14,10 @@ from affine import Affine
 import rtsx
 from rtsx.config import CubeConfig, load_cube_config, load_cube_recipe
 from rtsx.config.yaml import parse_yaml
-from rtsx.cube.files import FileImages
-from rtsx.cube.rules import MASK_RULES
-from rtsx.cube.sensor import SENSORS
-from rtsx.cube.source import GivenImages, Period
+from rtsx.cube.file_images import FileImages
+from rtsx.cube.images import GivenImages, Period
+from rtsx.cube.mask_rules import MASK_RULES
+from rtsx.cube.sensors import SENSORS
 from rtsx.cube.stac import StacCatalog, StacSearch
 from rtsx.errors import ConfigError
 from rtsx.grid import Grid

@@ -9,9 +9,7 @@ import shapely
 from pydantic import TypeAdapter, ValidationError
 from pyproj import Transformer
 
-from rtsx.config.arcticdem import arcticdem_ground, arcticdem_tile
-from rtsx.config.ground import Ground, GroundConfig
-from rtsx.config.place import RegionConfig
+from rtsx.config.place import Ground, GroundConfig, RegionConfig, arcticdem_ground, arcticdem_tile
 from rtsx.errors import ConfigError
 from rtsx.grid import Grid
 

@@ -10,9 +10,9 @@ import yaml
 import zarr
 
 from rtsx.config import build_cube, load_cube_config, load_cube_recipe, open_cube
-from rtsx.cube.building import build_cube as build_recipe
-from rtsx.cube.zarr import BUILD, COMPLETE
+from rtsx.cube.build import build_cube as build_recipe
 from rtsx.errors import ConfigError, CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.storage.zarr import BUILD, COMPLETE
 from rtsx.synthetic import RegionFiles
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rtsx.config.pattern import filled, matches
+from rtsx.config.validate import filled, matches
 from rtsx.errors import ConfigError
 
 

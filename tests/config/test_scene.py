@@ -11,8 +11,7 @@ import shapely
 import xarray as xr
 
 from rtsx.config import CubeConfig
-from rtsx.config.labels import LabelReader
-from rtsx.config.scene import SceneConfig, expanded, opened
+from rtsx.config.scenes import LabelReader, SceneConfig, expanded, opened
 from rtsx.cube import write_cube
 from rtsx.errors import ConfigError, CubeError, LabelError
 from rtsx.labels import IGNORED, standardise_labels, write_labels

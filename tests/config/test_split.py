@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.config.split import SplitConfig, divided
+from rtsx.config.inputs import SplitConfig, divided
 from rtsx.errors import ConfigError
 
 GROUPS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from rtsx.cube.derived import derived_named
 from rtsx.cube.georeference import geobox_of
-from rtsx.cube.image import Image
+from rtsx.cube.images import Image
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.grid import lonlat_polygon
 from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.image import AssetBands, Image, Wanted
+from rtsx.cube.images import AssetBands, GivenImages, Image, Wanted
+from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
-from rtsx.cube.rules import mask_rule
-from rtsx.cube.source import GivenImages
+from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.terrain import terrain_named
 from rtsx.grid import Grid
 

@@ -8,14 +8,14 @@ import pytest
 import xarray as xr
 
 import rtsx
-from rtsx.cube.align.opening import open_reader
-from rtsx.cube.align.warp import warp
 from rtsx.cube.composite import Piece, best, first, fused_mean
 from rtsx.cube.derived import derived_named
-from rtsx.cube.packing import packing
-from rtsx.cube.quality import erode_quality
-from rtsx.cube.region import search_area
-from rtsx.cube.rules import mask_rule
+from rtsx.cube.encoding import packing
+from rtsx.cube.erosion import erode_quality
+from rtsx.cube.load import search_area
+from rtsx.cube.mask_rules import mask_rule
+from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError, MissingGroundWarning, NoImageError
 from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend
 

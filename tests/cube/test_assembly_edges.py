@@ -11,9 +11,8 @@ from odc.geo.geobox import GeoBox
 
 import rtsx
 from rtsx.cube.derived import derived_named
-from rtsx.cube.image import Image
-from rtsx.cube.rules import mask_rule
-from rtsx.cube.source import GivenImages
+from rtsx.cube.images import GivenImages, Image
+from rtsx.cube.mask_rules import mask_rule
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
 from tests.cube.scenes import COLUMNS, CUBE, GRID, ROWS, Ground, at, elevation, optical, recipe, trend

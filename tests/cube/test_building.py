@@ -14,18 +14,17 @@ import pytest
 import xarray as xr
 import zarr
 
-from rtsx.cube import building, marks
-from rtsx.cube.aligned import AlignedParts
-from rtsx.cube.begun import alone
-from rtsx.cube.building import build_cube
-from rtsx.cube.checking import build_state, check_cube
+from rtsx.cube import build
+from rtsx.cube import build_state as records
+from rtsx.cube.build import AlignedParts, build_cube
+from rtsx.cube.build_state import alone
+from rtsx.cube.check import build_state, check_cube
 from rtsx.cube.georeference import geobox_of
-from rtsx.cube.image import Image
-from rtsx.cube.native_images import NativeImages, with_native_images
-from rtsx.cube.opening import open_cube
+from rtsx.cube.images import GivenImages, Image
+from rtsx.cube.load import region_geobox
+from rtsx.cube.native import NativeImages, with_native_images
+from rtsx.cube.open import open_cube
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.region import region_geobox
-from rtsx.cube.source import GivenImages
 from rtsx.errors import CubeError, MissingGroundWarning, OutputExistsError
 from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make_scenes
 from tests.cube.scenes import CUBE, GRID, Ground, optical, recipe, trend
@@ -80,7 +79,7 @@ def test_a_native_store_opens_to_the_same_cube(mixed: CubeRecipe, tmp_path: Path
 def test_time_steps_are_built_as_they_open(
     scenes: list[Image], ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: Any
 ) -> None:
-    monkeypatch.setattr("rtsx.cube.aligned._STEP_BYTES", 1)  # one step at a time
+    monkeypatch.setattr("rtsx.cube.build._STEP_BYTES", 1)  # one step at a time
     made = recipe(optical(scenes, group=group), trend([ground.trends("t")]), region=REGION)
     build_cube(made, tmp_path / "cube.zarr", shard=80)
     cube, wanted = open_cube(tmp_path / "cube.zarr"), open_cube(made)
@@ -113,7 +112,7 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
 
 
 def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.cube.overviews._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
     made = recipe(optical([ground.scene("a")]), region=REGION)
     build_cube(made, tmp_path / "cube.zarr")
     build_cube(made, tmp_path / "flat.zarr", overviews=False)
@@ -147,9 +146,7 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-@pytest.mark.parametrize(
-    "moment", ["building.pinned", "begun.create_marks", "building.done_parts", "building.finish_store"]
-)
+@pytest.mark.parametrize("moment", ["build.pinned", "begun.create_marks", "build.done_parts", "build.finish_store"])
 def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
     mixed: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +186,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
     target = tmp_path / "cube.zarr"
     image = Path(scenes[1].bands["red"].href)
     old = image.read_bytes()
-    real, seen = building.write_mark, []
+    real, seen = build.write_mark, []
 
     def change(*given: Any) -> None:
         real(*given)
@@ -197,7 +194,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
         if len(seen) == 2:
             image.write_bytes(old + b" ")
 
-    monkeypatch.setattr("rtsx.cube.building.write_mark", change)
+    monkeypatch.setattr("rtsx.cube.build.write_mark", change)
     for _ in range(2):  # changed while it was built, and before it is continued
         with (
             pytest.raises(CubeError, match=r"1 images have changed since .*planetscope/b.*overwrite"),
@@ -244,8 +241,8 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
     shard.write_bytes(stored)
     gone = sorted(file for file in (store / "valid" / "c").rglob("*") if file.is_file())[0]
     gone.unlink()
-    found_keys = marks.differing_keys(
-        zarr.storage.LocalStore(store), marks.read_marks(zarr.open_group(store, mode="r")).values()
+    found_keys = records.differing_keys(
+        zarr.storage.LocalStore(store), records.read_marks(zarr.open_group(store, mode="r")).values()
     )
     assert found_keys == sorted(str(file.relative_to(store)) for file in (shard, gone))
 

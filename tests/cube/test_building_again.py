@@ -13,14 +13,13 @@ import dask
 import pytest
 import zarr
 
-from rtsx.cube import building, marks
-from rtsx.cube.aligned import AlignedParts
-from rtsx.cube.building import build_cube
-from rtsx.cube.checking import build_state
-from rtsx.cube.image import Image
-from rtsx.cube.opening import open_cube
+from rtsx.cube import build
+from rtsx.cube import build_state as records
+from rtsx.cube.build import AlignedParts, build_cube
+from rtsx.cube.check import build_state
+from rtsx.cube.images import GivenImages, Image
+from rtsx.cube.open import open_cube
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.source import GivenImages
 from rtsx.cube.terrain import terrain_named
 from rtsx.errors import CubeError
 from tests.cube.buildable import REGION, bytes_of, make_mixed, make_scenes
@@ -89,7 +88,7 @@ def build(recipe, out, place, number, layout):
         }[place]
         setattr(room, name, dying(getattr(room, name), before=before, number=number))
     with dask.config.set(scheduler="threads", num_workers=2):
-        building.build_cube(recipe, out, layout=layout)
+        build.build_cube(recipe, out, layout=layout)
 
 with open(sys.argv[1], "rb") as file:
     recipe = pickle.load(file)
@@ -124,7 +123,7 @@ def killed(mixed: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def with_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels below even these small stores."""
-    monkeypatch.setattr("rtsx.cube.overviews._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def whole(mixed: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build that nobody stopped, with overviews."""
     path = tmp_path_factory.mktemp("whole") / "whole.zarr"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rtsx.cube.overviews._SMALLEST_TOP_LEVEL", 30)
+        patched.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
         build_cube(mixed, path)
     return path
 
@@ -145,7 +144,7 @@ def test_killed_anywhere_and_started_again_equals_never_stopped(
     broken = killed / f"{place}.zarr"
     with pytest.raises(CubeError, match="not built to its end yet: run the same rtsx cube build"):
         open_cube(broken)
-    done = marks.done_parts(zarr.storage.LocalStore(broken)) if place != "prepare" else set()
+    done = records.done_parts(zarr.storage.LocalStore(broken)) if place != "prepare" else set()
     made = build_cube(mixed, broken)
     assert made.built == 9 - len(done)
     assert left is None or made.built >= left - 1  # the other thread may be ahead by one
@@ -202,7 +201,7 @@ def test_another_recipe_is_refused(mixed: CubeRecipe, tmp_path: Path) -> None:
 def test_going_on_takes_the_images_that_it_began_with(
     scenes: list[Image], ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "describe_recipe", lambda made: {"name": "the same search"})
+    monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
     source = optical(scenes)
     few, more = (
         recipe(source, region=REGION),
@@ -216,7 +215,7 @@ def test_going_on_takes_the_images_that_it_began_with(
     with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
         build_cube(few, tmp_path / "cube.zarr")
     monkeypatch.undo()
-    monkeypatch.setattr(building, "describe_recipe", lambda made: {"name": "the same search"})
+    monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
     gone = recipe(replace(source, images=GivenImages(scenes[:2])), region=REGION)
     with pytest.raises(CubeError, match=r"'planetscope' had 3 images when this build began; \['c'\] are not found"):
         build_cube(gone, tmp_path / "cube.zarr")
@@ -228,10 +227,10 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C after some marks."""
     written: list[int] = []
 
-    def write(root: zarr.Group, number: int, mark: marks.Mark) -> None:
-        marks.write_mark(root, number, mark)
+    def write(root: zarr.Group, number: int, mark: records.Mark) -> None:
+        records.write_mark(root, number, mark)
         written.append(number)
         if len(written) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, "write_mark", write)
+    monkeypatch.setattr(build, "write_mark", write)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.circle import half_widths
+from rtsx.cube.erosion import half_widths
 
 
 @given(

@@ -7,8 +7,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.coverage import meeting
-from rtsx.cube.image import AssetBands, Image
+from rtsx.cube.graph import meeting
+from rtsx.cube.images import AssetBands, Image
 
 CUBE = GeoBox((300, 400), Affine(30, 0, -1_000_000, 0, -30, 500_000), "EPSG:3413")
 CHUNKS = ((100, 100, 100), (150, 150, 100))

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from rtsx.cube.description import describe_recipe, difference
-from rtsx.cube.image import Wanted
+from rtsx.cube.build_state import describe_recipe, difference
+from rtsx.cube.images import Wanted
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.stac import Access, StacSearch
 from rtsx.grid import Grid

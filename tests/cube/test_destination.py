@@ -15,8 +15,8 @@ import xarray as xr
 import zarr
 
 from rtsx.cube import open_cube, write_cube
-from rtsx.cube.destination import staged_store
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.storage.zarr import staged_store
 
 Make = Callable[..., xr.Dataset]
 

@@ -20,14 +20,14 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 
 import rtsx
-from rtsx.config.files import load_cube_config
-from rtsx.cube.diagnosis import gdal_problem
-from rtsx.cube.opening import is_store
+from rtsx.config.cube import load_cube_config
+from rtsx.cube.open import is_store
 from rtsx.cube.rasterio import read_header, read_window
-from rtsx.cube.stac.documents import Access, read_document
+from rtsx.cube.stac.client import Access, read_document
 from rtsx.errors import CubeError, RtsxError
-from rtsx.labels.reading import read_table
+from rtsx.labels.io import read_table
 from rtsx.storage import file_problem
+from rtsx.storage.diagnosis import gdal_problem
 from tests.servers import ScriptedServer
 
 WriteTif = Callable[..., Path]

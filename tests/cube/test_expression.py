@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.conditions import Term
-from rtsx.cube.expression import parse_condition
-from rtsx.cube.vocabulary import VOCABULARIES, vocabulary_of
+from rtsx.cube.mask_rules import VOCABULARIES, Term, parse_condition, vocabulary_of
 from rtsx.errors import CubeError
 
 UDM2 = vocabulary_of("udm2")

@@ -11,11 +11,10 @@ import xarray as xr
 from affine import Affine
 
 from rtsx.cube import open_cube
-from rtsx.cube.files import FileImages, StoreImages
+from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
-from rtsx.cube.writing import write_cube
+from rtsx.cube.images import Period, Wanted
+from rtsx.cube.write import write_cube
 from rtsx.errors import CubeError
 from tests.ordering.file_server import FileServer
 

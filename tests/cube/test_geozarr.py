@@ -5,7 +5,7 @@ import json
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.geozarr import multiscale_attrs, spatial_attrs
+from rtsx.cube.pyramid import multiscale_attrs, spatial_attrs
 
 POLAR = GeoBox((2000, 1000), Affine(3, 0, 600, 0, -3, 30), "EPSG:3413")
 

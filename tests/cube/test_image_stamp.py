@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from rtsx.cube.image_stamp import _head
+from rtsx.cube.pinning import _head
 
 
 class Tagged(SimpleHTTPRequestHandler):

@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import pytest
 
-from rtsx.cube.numba import compiled
+from rtsx.cube.erosion import compiled
 
 
 def test_a_kernel_compiles_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_a_kernel_that_changed_is_compiled_anew(tmp_path: Path, monkeypatch: pyt
 
 
 KERNEL = """
-from rtsx.cube.numba import compiled
+from rtsx.cube.erosion import compiled
 
 
 def _kernel(a):

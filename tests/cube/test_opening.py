@@ -13,7 +13,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import rtsx.cube.dask
+import rtsx.cube.graph
 from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_cube, packing, write_cube
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, lattice_offset
@@ -29,13 +29,13 @@ SCENE[:, 50:80, :40] = 0
 def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, tuple[slice, slice], tuple[int, ...]]]]:
     """Every read of pixels from now on: file name, window, bands."""
     seen: list[tuple[str, tuple[slice, slice], tuple[int, ...]]] = []
-    plain = rtsx.cube.dask.read_window
+    plain = rtsx.cube.graph.read_window
 
     def counting(path: str, window: tuple[slice, slice], *, bands: tuple[int, ...]) -> np.ndarray:
         seen.append((Path(path).name, window, tuple(bands)))
         return plain(path, window, bands=bands)
 
-    monkeypatch.setattr(rtsx.cube.dask, "read_window", counting)
+    monkeypatch.setattr(rtsx.cube.graph, "read_window", counting)
     return seen
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.overviews import Reduction, halve, halved_geobox, level_count, reduction_of
+from rtsx.cube.pyramid import Reduction, halve, halved_geobox, level_count, reduction_of
 
 
 def naive(block: np.ndarray, reduction: Reduction, nodata: float | None) -> np.ndarray:

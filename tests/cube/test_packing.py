@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from rtsx.cube import Layer, packing
-from rtsx.cube.packing import packing_attrs, with_packing
+from rtsx.cube.encoding import packing_attrs, with_packing
 from rtsx.errors import CubeError
 
 

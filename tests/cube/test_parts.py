@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.parts import PartPlan
-from rtsx.cube.storage import StoragePlan
+from rtsx.cube.build_state import PartPlan
+from rtsx.cube.write import StoragePlan
 
 SIZES = st.integers(1, 300)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rtsx.cube.quality import erode_quality, erosion_halo
+from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.errors import CubeError
 
 

@@ -15,7 +15,7 @@ from rtsx.grid import Grid
 def test_a_store_gives_its_coarsest_level_that_is_large_enough(
     random_cube: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtsx.cube.overviews._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
     write_cube(random_cube((230, 301)), tmp_path / "cube.zarr")
     for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):
         small = small_store(str(tmp_path / "cube.zarr"), side=side, options={})

@@ -11,16 +11,15 @@ from affine import Affine
 from shapely import box
 
 from rtsx.cube import Layer, open_cube
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.mosaic_reader import MosaicReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.storing import is_stored
-from rtsx.cube.align.warp import warp
-from rtsx.cube.building import build_cube
-from rtsx.cube.files import FileImages
-from rtsx.cube.image import Wanted
-from rtsx.cube.packing import packing
+from rtsx.cube.build import build_cube
+from rtsx.cube.encoding import packing
+from rtsx.cube.file_images import FileImages
+from rtsx.cube.images import Wanted
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
+from rtsx.cube.resample.dtype import Resampling, is_stored
+from rtsx.cube.resample.mosaic import MosaicReader
+from rtsx.cube.resample.readers import FileReader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
 
@@ -160,7 +159,7 @@ def test_warped_validity_is_what_gdal_says(kind: str, resampling: Resampling, tm
         names = [f"b{n}" for n in file.indexes if file.colorinterp[n - 1].name != "alpha"]
     wanted = [Wanted(name=name, bands=(int(name[1:]),)) for name in names]
     (image,) = FileImages(assets={"image": (str(path),)}).find(ground, None, wanted)
-    from rtsx.cube.align.opening import open_reader
+    from rtsx.cube.resample.readers import open_reader
 
     geobox = image.bands[names[0]].geobox
     valid = np.ones((SIZE, SIZE), bool)
@@ -214,7 +213,7 @@ def test_data_that_is_marked_as_alpha_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> None:
-    from rtsx.cube.align.storing import without_mask
+    from rtsx.cube.resample.dtype import without_mask
 
     reader = FileReader.open(str(_write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)))
     pixels = reader.read(slice(0, SIZE), slice(0, SIZE))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.cube import apply_mask
-from rtsx.cube.rules import MASK_RULES, MaskRule, mask_rule, quality_level
+from rtsx.cube.mask_rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.errors import CubeError
 
 

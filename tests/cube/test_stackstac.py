@@ -16,10 +16,9 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.env import get_gdal_config
 
-from rtsx.cube.image import AssetBands, Image
+from rtsx.cube.external_readers import band_table, read_stackstac
+from rtsx.cube.images import AssetBands, Image
 from rtsx.cube.rasterio import read_header
-from rtsx.cube.single_bands import band_table
-from rtsx.cube.stackstac import read_stackstac
 from rtsx.errors import CubeError
 
 read = partial(read_stackstac, any_value=False)

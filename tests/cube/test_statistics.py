@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rtsx.cube.packing import packing
-from rtsx.cube.statistics import block_statistics, cube_statistics, merged
+from rtsx.cube.check import block_statistics, cube_statistics, merged
+from rtsx.cube.encoding import packing
 
 
 @pytest.mark.parametrize("chunk", [None, 37, 100, 1000])

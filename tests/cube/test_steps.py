@@ -8,8 +8,8 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.image import AssetBands, Image
-from rtsx.cube.steps import time_steps
+from rtsx.cube.images import AssetBands, Image
+from rtsx.cube.source_plan import time_steps
 from rtsx.errors import CubeError
 
 BANDS = {

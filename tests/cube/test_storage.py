@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.storage import StoragePlan, plan_storage
+from rtsx.cube.write import StoragePlan, plan_storage
 from rtsx.errors import CubeError
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=5)

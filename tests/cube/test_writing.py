@@ -17,7 +17,7 @@ from affine import Affine
 from odc.geo.crs import CRS
 
 from rtsx.cube import export_cog, geobox_of, open_cube, write_cube
-from rtsx.cube.overviews import halve
+from rtsx.cube.pyramid import halve
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 Make = Callable[..., xr.Dataset]

@@ -21,8 +21,8 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 import rtsx
-from rtsx.campaign.cluster_spec import ClusterSpec
-from rtsx.campaign.local_cluster import scheduler_client
+from rtsx.campaign.clusters import scheduler_client
+from rtsx.campaign.recipe import ClusterSpec
 from rtsx.config.campaign import CampaignConfig
 from tests.deploy.conftest import DEPLOY
 from tests.deploy.gateways import application, cluster_config, configuration_of, pod_of
@@ -374,8 +374,7 @@ def test_a_client_runs_what_its_workers_run(
 def test_commands_are_understood(manifests: dict[str, list[Manifest]]) -> None:
     from typer.main import get_command
 
-    from rtsx.cli.app import app
-    from rtsx.cli.lazy import LazyGroup
+    from rtsx.cli.app import LazyGroup, app
 
     lines = [args for args in found_in(list(pods(manifests)), "args") if args[0] == "rtsx"]
     assert len(lines) == 4

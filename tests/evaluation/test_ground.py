@@ -10,7 +10,7 @@ import xarray as xr
 
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.ground import ground_of, planned_units
+from rtsx.evaluation.folds import ground_of, planned_units
 from rtsx.labels import StubTruth, label_truth
 from rtsx.training import TrainingScene
 

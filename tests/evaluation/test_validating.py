@@ -16,11 +16,10 @@ import rtsx
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError, TrainingError
 from rtsx.evaluation import CrossValidation, JudgedScene, cross_validate, transfer_matrix
-from rtsx.evaluation.fold_job import FoldJob
-from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, transfer_plan
-from rtsx.evaluation.ground import ground_of, planned_units
-from rtsx.evaluation.rule import JudgingRule
-from rtsx.evaluation.validating import run_plan
+from rtsx.evaluation.cross_validation import run_plan
+from rtsx.evaluation.fold_task import FoldJob
+from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, ground_of, planned_units, transfer_plan
+from rtsx.evaluation.settings import JudgingRule
 from rtsx.labels import label_truth
 from tests.evaluation.trainers import WritingTrainer, brightness_bundle
 from tests.training.little import make_recipe, make_scene

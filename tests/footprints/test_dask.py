@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rtsx.footprints import extract_footprints
+from rtsx.footprints.blocks import NO_MARGINS, BlockPlan
 from rtsx.footprints.dask import plan_blocks
-from rtsx.footprints.plan import NO_MARGINS, BlockPlan
 
 LOCK = threading.Lock()
 

@@ -5,7 +5,7 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
 from rtsx.footprints import extract_footprints, to_geographic
-from rtsx.footprints.pyproj import measure
+from rtsx.footprints.geographic import measure
 
 WGS84 = CRS.from_epsg(4326)
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.kernel import near_invalid, outline_block
-from rtsx.footprints.plan import Block, OutlineRule
+from rtsx.footprints.blocks import Block, OutlineRule, near_invalid, outline_block
 
 RULE = OutlineRule(threshold=None, levels=100, edge_distance=1, min_pixels=1)
 SHAPE = (20, 20)

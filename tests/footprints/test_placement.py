@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.placement import Placement
+from rtsx.footprints.geometry import Placement
 
 
 def test_the_lattice_begins_where_the_prediction_says(pred):

@@ -1,6 +1,6 @@
 import pytest
 
-from rtsx.footprints.plan import Block, BlockPlan
+from rtsx.footprints.blocks import Block, BlockPlan
 
 
 def test_blocks_cover_each_pixel_once():

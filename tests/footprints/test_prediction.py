@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.prediction import levels_of, separate
+from rtsx.footprints.class_maps import levels_of, separate
 
 
 def test_nothing_is_computed(pred):

@@ -4,8 +4,8 @@ import shapely
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.placement import Placement
-from rtsx.footprints.pyproj import centroids, largest_pixel_m2, longest_edge, measure
+from rtsx.footprints.geographic import centroids, largest_pixel_m2, longest_edge, measure
+from rtsx.footprints.geometry import Placement
 
 POLAR = CRS.from_epsg(3413)
 EQUAL_AREA = CRS.from_epsg(6931)

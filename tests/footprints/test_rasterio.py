@@ -2,7 +2,7 @@ import numpy as np
 import scipy.ndimage
 import shapely
 
-from rtsx.footprints.rasterio import trace
+from rtsx.footprints.blocks import trace
 
 
 def test_outlines_are_valid_and_cover_their_pixels():

@@ -3,7 +3,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from rtsx.footprints.shapely import place, unite
+from rtsx.footprints.geometry import place, unite
 
 
 def boxes(*corners):

@@ -7,7 +7,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints import extract_footprints
-from rtsx.footprints.water import covered_fraction
+from rtsx.footprints.clean import covered_fraction
 from tests.footprints.conftest import make_prediction
 
 

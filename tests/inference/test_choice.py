@@ -3,7 +3,7 @@
 import pytest
 
 from rtsx.errors import PlanError
-from rtsx.inference.choice import Habits, chosen_tiling
+from rtsx.inference.tile_choice import Habits, chosen_tiling
 from rtsx.tiling import TilePlan
 
 

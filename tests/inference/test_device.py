@@ -14,8 +14,7 @@ from rtsx.inference.kernel import Member, Window, answer_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model.inputs import InputLayer, Packing
-from rtsx.model.network import StubNetwork
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.network import StubNetwork, on_torch_thread
 from rtsx.tiling import TilePlan
 
 TILING = TilePlan(shape=(64, 64), tile=16, overlap=8, trim=0, stride=4)

@@ -16,12 +16,11 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
 from rtsx.errors import BundleError, PlanError
-from rtsx.inference import region as region_module
+from rtsx.inference import streaming as region_module
 from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
-from rtsx.inference.planning import needed_layers, prediction_plan, runner_of
-from rtsx.inference.region import predict_region, reading_region
-from rtsx.inference.runner import Runner
+from rtsx.inference.runner import Runner, needed_layers, prediction_plan, runner_of
+from rtsx.inference.streaming import predict_region, reading_region
 
 SHAPE = (120, 97)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from rtsx.labels.columns import match_columns
+from rtsx.labels.schema import match_columns
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rtsx.labels.dates import read_days
+from rtsx.labels.schema import read_days
 
 TODAY = date(2026, 1, 1)
 

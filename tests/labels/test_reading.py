@@ -10,10 +10,9 @@ import pytest
 import shapely
 
 import rtsx
-from rtsx.cli.cleanup import open_water
-from rtsx.config.ground import GroundConfig
-from rtsx.config.labels import LabelReader, LabelsConfig
-from rtsx.config.place import RegionConfig
+from rtsx.cli.products import open_water
+from rtsx.config.place import GroundConfig, RegionConfig
+from rtsx.config.scenes import LabelReader, LabelsConfig
 from rtsx.errors import RtsxError
 from rtsx.footprints import read_footprints, read_years
 from tests.footprints.conftest import make_prediction

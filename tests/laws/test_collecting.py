@@ -7,22 +7,20 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsx.campaign.collect import partitions
-from rtsx.campaign.collect.footprints import FOOTPRINTS, collect_footprints
-from rtsx.campaign.collect.geoparquet import read_outlines
-from rtsx.campaign.collect.levels import LEVEL2, collect_level2
-from rtsx.campaign.collect.states import cell_states
-from rtsx.campaign.collect.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.objects import MemoryObjects
+from rtsx.campaign.products import tables
+from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
+from rtsx.campaign.products.tables import cell_states, read_outlines
+from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.footprints import level2_footprints, track_footprints
+from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.collect.finished import Output, make_pixels, masked, plan_of, whole_footprints
 
 
 @pytest.fixture(autouse=True)
 def small_partitions(monkeypatch):
     """Two by two cells, so that many borders cross a small map."""
-    monkeypatch.setattr(partitions, "SIDE", 2)
+    monkeypatch.setattr(tables, "SIDE", 2)
 
 
 @st.composite

@@ -81,7 +81,7 @@ def test_opening_reads_no_pixel_and_a_chunk_reads_only_what_meets_it(
         seen.append(Path(path).stem)
         return read(path, *arguments, **named)
 
-    monkeypatch.setattr("rtsx.cube.align.file_reader.read_window", counted)
+    monkeypatch.setattr("rtsx.cube.resample.readers.read_window", counted)
     cube = rtsx.open_cube(full(many, chunk=30, composite="median"), CUBE)
     assert seen == []
     with dask.config.set(scheduler="synchronous"):

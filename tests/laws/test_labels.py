@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from rtsx.labels import IGNORED, label_truth, raster_truth, standardise_labels, truth_array, validate_labels
-from rtsx.labels.band import ignore_borders
-from rtsx.labels.placement import PIXEL_PARTS
+from rtsx.labels.rasterize import PIXEL_PARTS, ignore_borders
 
 CLASSES = ("slump", "pond", "scar")
 SHAPE = (37, 41)

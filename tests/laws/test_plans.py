@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.errors import PlanError
-from rtsx.inference.augment import AUGMENTATIONS
-from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.plan import AUGMENTATIONS, PredictionPlan
 from rtsx.tiling import BLENDS, TilePlan
 
 names = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5, unique=True).map(tuple)

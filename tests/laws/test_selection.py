@@ -12,7 +12,7 @@ from shapely import box, contains_xy, difference, transform, union_all
 from shapely.affinity import translate
 
 from rtsx.ordering import Limits, OrderPlan, Scene, Wishes, select_scenes
-from rtsx.ordering.plane import EqualAreaPlane
+from rtsx.ordering.select import EqualAreaPlane
 from tests.ordering.scenes import random_scenes
 
 REGION = box(149.2, 69.7, 150.8, 70.3)

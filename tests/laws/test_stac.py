@@ -12,8 +12,7 @@ import pytest
 from shapely import MultiPolygon, box
 from shapely.geometry import mapping
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import ImageSource, Period
+from rtsx.cube.images import ImageSource, Period, Wanted
 from rtsx.cube.stac import ItemTable, StacCatalog, StacItems, StacSearch
 from tests.servers import collection_of, rustac_server
 

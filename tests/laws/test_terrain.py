@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.quality import erode_quality, erosion_halo
+from rtsx.cube.erosion import erode_quality, erosion_halo
+from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.terrain import TERRAIN, Ground, TerrainReader, terrain_block, terrain_halo
 
 SHAPE = (70, 83)

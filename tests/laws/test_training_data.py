@@ -15,10 +15,10 @@ from rtsx.labels import IGNORED, StubTruth
 from rtsx.tiling import reflected
 from rtsx.training import AugmentationSpec, LossTerm, SamplingSpec, TrainingScene
 from rtsx.training.augment import augment
-from rtsx.training.draws import TileAddress, draw_epoch, validation_tiles
+from rtsx.training.dataset import TileReader
 from rtsx.training.losses import build_loss
-from rtsx.training.reading import TileReader
-from rtsx.training.tiles import index_tiles
+from rtsx.training.sampler import TileAddress, draw_epoch, validation_tiles
+from rtsx.training.tile_index import index_tiles
 from tests.training.scenes import INPUTS, make_scene, trusted, truth_of
 
 shapes = st.tuples(st.integers(1, 100), st.integers(1, 100))

@@ -13,9 +13,9 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.warp import warp
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.resample.readers import ArrayReader
+from rtsx.cube.resample.warp import warp
 
 CRSS = ("EPSG:3413", "EPSG:4326", "EPSG:32608", "EPSG:32652")
 PLACES = {"EPSG:32608": (-135.4, 69.1), "EPSG:32652": (129.3, 72.2)}

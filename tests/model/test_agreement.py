@@ -5,7 +5,7 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model import ModelBundle, StubNetwork
-from rtsx.model.agreement import require_agreement
+from rtsx.model.backend_choice import require_agreement
 
 OPTIONS = {"device": "cpu", "precision": "auto", "tile": 64}
 

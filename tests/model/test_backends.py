@@ -8,7 +8,7 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle
-from rtsx.model.compiled import can_compile, open_compiled
+from rtsx.model.backends import can_compile, open_compiled
 from rtsx.model.network import BACKENDS
 
 NEEDS = {"onnx": "onnxscript", "openvino": "openvino"}
@@ -52,8 +52,8 @@ def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> N
 
 
 def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.model.compiled.shutil.which", lambda name: None)
-    monkeypatch.setattr("rtsx.model.compiled.find_spec", lambda name: name == "triton")
+    monkeypatch.setattr("rtsx.model.backends.shutil.which", lambda name: None)
+    monkeypatch.setattr("rtsx.model.backends.find_spec", lambda name: name == "triton")
     assert can_compile(torch.device("cuda"))
     assert not can_compile(torch.device("cpu"))
     with pytest.raises(MissingExtraError, match=r"needs a C\+\+ compiler"):
@@ -71,7 +71,7 @@ def test_answers_do_not_share_a_buffer(bundle: ModelBundle) -> None:
 def test_onnx_files_run_in_both_runtimes(bundle: ModelBundle, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
     pytest.importorskip("openvino", reason="needs the openvino extra")
-    from rtsx.model.onnxruntime import exported_onnx
+    from rtsx.model.onnx import exported_onnx
 
     path = tmp_path / "small.onnx"
     path.write_bytes(exported_onnx(Small().eval(), n_layers=2, tile=32))

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.batchnorm import BatchStatisticsSource, use_batch_statistics
-from rtsx.model.module import ModuleSource
-from rtsx.model.torchscript import TorchScriptSource
+from rtsx.model.exported import ModuleSource, TorchScriptSource
+from rtsx.model.source import BatchStatisticsSource, use_batch_statistics
 
 
 def network():

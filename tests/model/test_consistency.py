@@ -1,7 +1,7 @@
 import pytest
 
 from rtsx.errors import BundleError
-from rtsx.model.consistency import check_channels, check_tiles
+from rtsx.model.metadata import check_channels, check_tiles
 
 CHANNELS = {"layers": ("red",), "classes": ("lake",), "activation": "sigmoid", "threshold": 0.5}
 TILES = {"tile": 64, "overlap": 32, "stride": 16, "trim": None}

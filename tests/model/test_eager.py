@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.eager import exported_shape, open_eager, uses_batch_statistics
+from rtsx.model.backends import exported_shape, open_eager, uses_batch_statistics
 
 CPU = torch.device("cpu")
 

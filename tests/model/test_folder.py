@@ -4,7 +4,7 @@ import fsspec
 import pytest
 
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
-from rtsx.model.folder import write_folder
+from rtsx.model.bundle_io import write_folder
 
 FILES = {"weights.safetensors": b"w", "item.json": b"{}"}
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.forward import in_batches_of, in_largest_batches, only_tensor
+from rtsx.model.backends import in_batches_of, in_largest_batches, only_tensor
 
 
 @pytest.mark.parametrize("n_tiles", [1, 3, 4, 9])

@@ -12,7 +12,7 @@ from stac_model.schema import MLModelProperties
 
 from rtsx.errors import BundleError
 from rtsx.model import ModelBundle
-from rtsx.model.item import _mlm_name, read_item
+from rtsx.model.bundle_io import _mlm_name, read_item
 from rtsx.model.metadata import Reach
 
 ITEM = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"

@@ -1,7 +1,7 @@
 import pytest
 
 from rtsx.errors import BundleError
-from rtsx.model.layer_names import LAYER_NAMES, canonical_layers
+from rtsx.model.inputs import LAYER_NAMES, canonical_layers
 
 
 def test_our_names_stay():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.module import ModuleSource
+from rtsx.model.exported import ModuleSource
 
 
 def scaling_module(factor, *, cut=0.5):

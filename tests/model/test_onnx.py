@@ -101,7 +101,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 @pytest.mark.parametrize("answer_last", [True, False])
 def test_channels_that_come_last_are_put_first(side, answer_last):
     torch = pytest.importorskip("torch")
-    from rtsx.model.onnxruntime import open_onnx
+    from rtsx.model.onnx import open_onnx
 
     first = model((1, 3, side, side), (1, 2, side, side))
     last = model((1, side, side, 3), (1, side, side, 2) if answer_last else (1, 2, side, side))

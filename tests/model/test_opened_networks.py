@@ -1,7 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from rtsx.model.network import StubNetwork
-from rtsx.model.opened_networks import OpenedNetworks
+from rtsx.model.network import OpenedNetworks, StubNetwork
 
 
 def stub():

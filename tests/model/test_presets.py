@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.inputs import Packing, prepare
-from rtsx.model.presets import PRESETS, preset_named
+from rtsx.model.inputs import PRESETS, Packing, prepare, preset_named
 
 REFLECTANCE = Packing(scale_factor=1e-4, nodata=0, is_declared=True)
 

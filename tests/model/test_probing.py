@@ -7,10 +7,9 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle, StubNetwork
-from rtsx.model.measurements import recall, remember
+from rtsx.model.backend_choice import chosen_backend, fastest_backend, reach_of, recall, remember
 from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
-from rtsx.model.probing import chosen_backend, fastest_backend, reach_of
 
 
 class Timed(StubNetwork):
@@ -30,7 +29,7 @@ class Timed(StubNetwork):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTSX_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("rtsx.model.probing.time.perf_counter", lambda: Timed.clock)
+    monkeypatch.setattr("rtsx.model.backend_choice.time.perf_counter", lambda: Timed.clock)
 
 
 def choose(networks: dict[str, Network | Exception]) -> tuple[str, dict[str, float]]:
@@ -76,11 +75,11 @@ def test_a_short_job_is_left_to_the_reference() -> None:
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="needs the openvino extra")
     bundle = make_bundle(0.2)
-    monkeypatch.setattr("rtsx.model.probing._WORTHWHILE_S", -1.0)
-    monkeypatch.setattr("rtsx.model.probing.fastest_backend", lambda *a, **k: ("openvino", {"openvino": 1.0}))
+    monkeypatch.setattr("rtsx.model.backend_choice._WORTHWHILE_S", -1.0)
+    monkeypatch.setattr("rtsx.model.backend_choice.fastest_backend", lambda *a, **k: ("openvino", {"openvino": 1.0}))
     assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
-    monkeypatch.setattr("rtsx.model.probing._BACKENDS", {})
-    monkeypatch.setattr("rtsx.model.probing.fastest_backend", None)  # asking again would fail
+    monkeypatch.setattr("rtsx.model.backend_choice._BACKENDS", {})
+    monkeypatch.setattr("rtsx.model.backend_choice.fastest_backend", None)  # asking again would fail
     assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
 
 
@@ -90,8 +89,8 @@ def test_a_stored_reach_is_believed_and_a_measured_one_remembered(monkeypatch: p
     assert reach_of(bundle.with_reach(stored)) == stored
     measured = reach_of(bundle)
     assert measured.radius == 1
-    monkeypatch.setattr("rtsx.model.probing._REACHES", {})
-    monkeypatch.setattr("rtsx.model.probing.measure_reach", None)
+    monkeypatch.setattr("rtsx.model.backend_choice._REACHES", {})
+    monkeypatch.setattr("rtsx.model.backend_choice.measure_reach", None)
     assert reach_of(bundle) == measured
 
 

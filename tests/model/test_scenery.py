@@ -1,6 +1,6 @@
 import torch
 
-from rtsx.model.scenery import Scenery
+from rtsx.model.receptive_field import Scenery
 
 
 def test_fields_lie_within_their_layers_ranges_and_use_them():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError, UntrustedModelError
-from rtsx.model.torch_export import ExportSource, export_module, is_exported
+from rtsx.model.exported import ExportSource, export_module, is_exported
 
 
 class Halving(torch.nn.Module):

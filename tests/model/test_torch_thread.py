@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.network import on_torch_thread
 
 TEAM = 5
 """Threads of a team: its master, which Python knows, and others, which it does not."""
@@ -118,7 +118,7 @@ def test_work_may_ask_again_and_errors_arrive() -> None:
 def test_a_forked_child_has_a_thread_of_its_own() -> None:
     script = """
 import os
-from rtsx.model.torch_thread import on_torch_thread
+from rtsx.model.network import on_torch_thread
 on_torch_thread(int)
 child = os.fork()
 if child == 0:

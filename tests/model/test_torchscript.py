@@ -9,7 +9,7 @@ import torch
 
 from rtsx import ModelBundle
 from rtsx.errors import BundleError, UntrustedModelError
-from rtsx.model.torchscript import TorchScriptSource, is_torchscript
+from rtsx.model.exported import TorchScriptSource, is_torchscript
 
 
 class Net(torch.nn.Module):

@@ -3,8 +3,8 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer
+from rtsx.model.open import check_output, try_network
 from rtsx.model.smp import build_network
-from rtsx.model.trial import check_output, try_network
 
 CLASSES = ("target",)
 

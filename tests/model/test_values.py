@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import BundleError
-from rtsx.model.inputs import InputLayer, Packing
-from rtsx.model.presets import PRESETS
+from rtsx.model.inputs import PRESETS, InputLayer, Packing
 from rtsx.model.values import check_units, check_values
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.transform import from_bounds
 from shapely.geometry import mapping
 
-from rtsx.ordering.checksum import checksum_of
+from rtsx.ordering.provider import checksum_of
 from tests.ordering.file_server import FileServer
 from tests.ordering.scenes import random_scenes
 

@@ -7,8 +7,7 @@ from datetime import date
 import pytest
 from shapely import box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import StacCatalog
 from rtsx.errors import OrderError
 from rtsx.ordering import (

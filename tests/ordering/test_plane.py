@@ -5,7 +5,7 @@ from shapely import MultiPolygon, Polygon, box
 from shapely.affinity import translate
 
 from rtsx.errors import OrderError
-from rtsx.ordering.plane import EqualAreaPlane
+from rtsx.ordering.select import EqualAreaPlane
 
 
 def geodesic(geometry) -> float:

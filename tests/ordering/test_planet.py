@@ -13,8 +13,7 @@ pytest.importorskip("planet", reason="needs the extra order")
 import planet.specs
 from planet_auth import AuthException  # noqa: F401 - part of the extra
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import StacCatalog
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering import Batch, select_scenes

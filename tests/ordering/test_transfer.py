@@ -8,10 +8,9 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from rtsx.errors import OrderError
-from rtsx.ordering import transfer
-from rtsx.ordering.checksum import Checksum, checksum_of
-from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.transfer import fetch_file, fetch_files
+from rtsx.ordering import download
+from rtsx.ordering.download import fetch_file, fetch_files
+from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
 
 DATA = os.urandom(400_000)
 
@@ -105,8 +104,8 @@ def test_a_file_of_unknown_size_has_a_limit(remote, file_server, tmp_path, monke
     if scheme == "memory":
         fsspec.filesystem("memory").pipe("/rtsx-ordering/in.bin", DATA)
         file = RemoteFile(scene_id="s", asset="a", name="a.bin", href="memory://rtsx-ordering/in.bin")
-    monkeypatch.setattr(transfer, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(transfer, "_LARGEST_UNSTATED_BYTES", 1000)
+    monkeypatch.setattr(download, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(download, "_LARGEST_UNSTATED_BYTES", 1000)
     with pytest.raises(
         OrderError, match=r"more than 1,000 bytes, which is the limit then; ask the provider for file:size"
     ):

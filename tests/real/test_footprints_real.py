@@ -19,7 +19,7 @@ from rtsx.footprints import (
     validate_footprints,
     write_footprints,
 )
-from rtsx.footprints.pyproj import centroids, measure
+from rtsx.footprints.geographic import centroids, measure
 from rtsx.footprints.schema import COLUMNS, conform
 
 RESOLUTION = 3.0

@@ -8,9 +8,9 @@ import pytest
 from shapely import box, union_all
 from shapely.affinity import translate
 
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period
 from rtsx.ordering import Limits, Scene, StacProvider, StaticCatalog, Wishes, select_scenes
-from rtsx.ordering.plane import EqualAreaPlane
+from rtsx.ordering.select import EqualAreaPlane
 
 YEARS = Period(date(2022, 1, 1), date(2025, 12, 31))
 WORLD = box(-180, -90, 180, 90)

@@ -14,9 +14,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely import box
 
-from rtsx.cube.image import Wanted
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.rasterio import RasterHeader, read_header, read_window
-from rtsx.cube.source import Period
 from rtsx.cube.stac import StacCatalog, StacItems, images_of
 from rtsx.errors import CubeError
 

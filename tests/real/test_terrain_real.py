@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.quality import erode_quality
-from rtsx.cube.rules import mask_rule, quality_level
+from rtsx.cube.erosion import erode_quality
+from rtsx.cube.mask_rules import mask_rule, quality_level
+from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.terrain import TERRAIN, TerrainReader
 
 GLO30 = "dem_highlat/COP30_63.84_-149.29_63.92_-149.21.tif"

@@ -11,13 +11,11 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.mosaic_reader import MosaicReader
-from rtsx.cube.align.opening import open_reader
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.warp import warp
-from rtsx.cube.image import AssetBands
+from rtsx.cube.images import AssetBands
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.resample.mosaic import MosaicReader
+from rtsx.cube.resample.readers import ArrayReader, FileReader, open_reader
+from rtsx.cube.resample.warp import warp
 from rtsx.grid import Grid
 
 COPERNICUS = "dem_highlat/COP30_63.84_-149.29_63.92_-149.21.tif"

@@ -17,12 +17,11 @@ from shapely.geometry import mapping
 
 import rtsx
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, StoreImages, geobox_of
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import ImageSource
+from rtsx.cube.images import ImageSource, Wanted
 from rtsx.cube.stac import StacCatalog, StacItems
 from rtsx.errors import PathError, RtsxError
 from rtsx.footprints import read_footprints
-from rtsx.footprints.yearly_files import read_years
+from rtsx.footprints.io import read_years
 from rtsx.grid import lonlat_polygon
 from rtsx.storage import absolute, is_url, local_path
 

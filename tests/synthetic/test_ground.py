@@ -7,8 +7,7 @@ from scipy import stats
 
 from rtsx.synthetic import Ground, GroundSpec, make_ground
 from rtsx.synthetic.outline import draw_areas
-from rtsx.synthetic.patch import cut_patch
-from rtsx.synthetic.scar import place_scars
+from rtsx.synthetic.scar import cut_patch, place_scars
 from rtsx.synthetic.terrain import make_terrain
 
 

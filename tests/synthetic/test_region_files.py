@@ -13,12 +13,11 @@ from pyproj import Transformer
 from scipy import ndimage
 
 from rtsx.errors import OutputExistsError
-from rtsx.synthetic import RegionSpec, make_scene, region_files, write_region
-from rtsx.synthetic.image import illuminate
-from rtsx.synthetic.items import scene_item
-from rtsx.synthetic.sampling import grid_north_deg, ground_positions, sample
-from rtsx.synthetic.scene import write_images
+from rtsx.synthetic import RegionSpec, make_scene, region, write_region
+from rtsx.synthetic.noise import grid_north_deg, ground_positions, sample
+from rtsx.synthetic.scene import illuminate, write_images
 from rtsx.synthetic.sky import UDM2_BANDS, Sun
+from rtsx.synthetic.stac import scene_item
 
 SMALL = RegionSpec(seed=2, size=64, scenes=2)
 
@@ -200,9 +199,9 @@ def test_an_interrupted_run_is_finished_by_the_next(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write_dem(path, height, **how)
 
-    write_dem = region_files.write_dem
+    write_dem = region.write_dem
     with monkeypatch.context() as patched:
-        patched.setattr(region_files, "write_dem", interrupted)
+        patched.setattr(region, "write_dem", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_region(SMALL, broken)
     assert not (broken / "catalog.json").exists()

@@ -17,9 +17,8 @@ from pystac.extensions.view import ViewExtension
 from scipy import ndimage
 
 from rtsx.synthetic import region_collections, region_items
-from rtsx.synthetic.items import collections, tcvis_item
 from rtsx.synthetic.sky import UDM2_BANDS
-from rtsx.synthetic.stac import document_paths, write_catalog
+from rtsx.synthetic.stac import collections, document_paths, tcvis_item, write_catalog
 
 
 @pytest.fixture(scope="module")

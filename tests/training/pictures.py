@@ -7,7 +7,7 @@ import torch
 from rtsx.labels import IGNORED
 from rtsx.model import Packing
 from rtsx.training import AugmentationSpec
-from rtsx.training.batch import Batch
+from rtsx.training.dataset import Batch
 
 LAYERS = ("red", "nir", "ndvi", "slope", "aspect")
 PACKINGS = {

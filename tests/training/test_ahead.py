@@ -3,9 +3,9 @@ import threading
 import pytest
 import torch
 
-from rtsx.training.ahead import ReadAhead
-from rtsx.training.draws import TileAddress
-from rtsx.training.reading import TileReader
+from rtsx.training.dataset import TileReader
+from rtsx.training.loader import ReadAhead
+from rtsx.training.sampler import TileAddress
 from tests.training.little import make_recipe, make_scene
 
 

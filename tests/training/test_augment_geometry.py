@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from rtsx.cube.terrain import numba as terrain
+from rtsx.cube.terrain import kernels as terrain
 from rtsx.errors import MissingExtraError
 from rtsx.labels import IGNORED
 from rtsx.model import Packing
 from rtsx.training.augment import augment
-from rtsx.training.augment.kornia import rotation, warped, zoom
-from rtsx.training.batch import Batch
+from rtsx.training.augment.geometric import rotation, warped, zoom
+from rtsx.training.dataset import Batch
 from tests.training.pictures import always, layer, make_batch, shown
 
 WITHOUT_ANGLES = ("red", "nir", "ndvi", "slope")

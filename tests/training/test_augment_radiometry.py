@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from rtsx.model import Packing
 from rtsx.training.augment import augment
-from rtsx.training.augment.kornia import blurred
+from rtsx.training.augment.geometric import blurred
 from tests.training.pictures import always, layer, make_batch, shown
 
 RADIOMETRIC = ["RandomBrightnessContrast", "MultiplicativeNoise", "Blur"]

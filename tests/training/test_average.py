@@ -1,6 +1,6 @@
 import torch
 
-from rtsx.training.average import MovingAverage
+from rtsx.training.loop import MovingAverage
 
 
 def make_state(value: float) -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ import torch
 from rtsx import ModelBundle, predict_cube
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import IGNORED
-from rtsx.training.draws import TileAddress
-from rtsx.training.reading import TileReader
+from rtsx.training.dataset import TileReader
+from rtsx.training.sampler import TileAddress
 from tests.training.scenes import INPUTS, make_scene
 
 SEEN: list[torch.Tensor] = []

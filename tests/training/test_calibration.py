@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtsx.training.calibration import best_temperature, counted_logits, negative_log_likelihood
+from rtsx.training.finish import best_temperature, counted_logits, negative_log_likelihood
 
 
 def make_pixels(channels: int, *, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

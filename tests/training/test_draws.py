@@ -7,10 +7,10 @@ import pytest
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, StubTruth
 from rtsx.training import SamplingSpec, TrainingScene
-from rtsx.training.draws import TileAddress, draw_epoch, negatives_per_positive, tiles_of_epoch, validation_tiles
-from rtsx.training.folder import RunFolder
 from rtsx.training.plan import plan_training
-from rtsx.training.tiles import TileIndex, index_tiles
+from rtsx.training.run_folder import RunFolder
+from rtsx.training.sampler import TileAddress, draw_epoch, negatives_per_positive, tiles_of_epoch, validation_tiles
+from rtsx.training.tile_index import TileIndex, index_tiles
 from tests.training.little import make_recipe
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 

@@ -27,7 +27,7 @@ from rtsx.training import (
     read_run,
     train,
 )
-from rtsx.training.log import read_log
+from rtsx.training.run_log import read_log
 from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_a_stop_while_finishing_costs_no_epoch(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr("rtsx.training.driver.write_report", fail)
+        patched.setattr("rtsx.training.train.write_report", fail)
         with pytest.raises(Stopped):
             train(make_lively_recipe(), tmp_path / "run", device="cpu")
     moments: list[Progress] = []
@@ -309,7 +309,7 @@ def test_epochs_show_each_positive_tile_by_default(tmp_path: Path) -> None:
     moments: list[Progress] = []
     recipe = make_recipe(steps_per_epoch=None, epochs=1, validation=(), test=())
     train(recipe, tmp_path, device="cpu", progress=moments.append)
-    from rtsx.training.tiles import index_tiles
+    from rtsx.training.tile_index import index_tiles
 
     index = index_tiles(recipe.training, inputs=recipe.inputs, tile=32, min_valid=recipe.sampling.min_valid)
     n_tiles = index.n_positive + min(index.n_positive, index.n_positive)

@@ -8,8 +8,14 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training import NetworkSpec
-from rtsx.training.encoder_weights import check_encoder_weights, fit_first_convolution
-from rtsx.training.networks import check_step, new_network, output_classes, stride_of
+from rtsx.training.networks import (
+    check_encoder_weights,
+    check_step,
+    fit_first_convolution,
+    new_network,
+    output_classes,
+    stride_of,
+)
 
 OPTIONS = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 
@@ -69,7 +75,7 @@ def test_downloads_go_through_the_library(monkeypatch: pytest.MonkeyPatch, train
         return network
 
     spec = make_spec("imagenet")
-    monkeypatch.setattr("rtsx.training.encoder_weights._constructor", lambda name: offline)
+    monkeypatch.setattr("rtsx.training.networks._constructor", lambda name: offline)
     encoder = new_network(spec, layers=4, classes=1, seed=0).encoder
     assert (asked["encoder_weights"], asked["in_channels"]) == ("imagenet", 3)
     assert torch.equal(encoder.layer2[0].conv1.weight, trained.layer2[0].conv1.weight)

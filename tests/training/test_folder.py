@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
-from rtsx.training.folder import RunFolder
+from rtsx.training.run_folder import RunFolder
 
 RECORD = {"id": "a", "seed": 0, "network": {"encoder": "resnet18"}}
 

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score, jaccard_score, precision_score, recall_score
 
 from rtsx.scores import PixelScores
-from rtsx.training.judgement import Judgement
+from rtsx.training.metrics import Judgement
 
 
 def make_answers(channels: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.errors import TrainingError
 from rtsx.training import Progress, train
-from rtsx.training.log import read_log
+from rtsx.training.run_log import read_log
 from tests.training.little import make_recipe, make_scene
 
 slow = pytest.mark.skipif(

@@ -91,7 +91,7 @@ def test_a_training_tells_its_loggers_every_epoch(tmp_path: Path, runs: list[Fak
 def test_what_is_missing_is_told_before_anything_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match="There is no logger 'tensorbord'"):
         train(make_recipe(), tmp_path / "run", device="cpu", loggers=["tensorbord"])  # type: ignore[list-item]
-    monkeypatch.setitem(sys.modules, "rtsx.training.lightning", None)
+    monkeypatch.setitem(sys.modules, "rtsx.training.engine", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[train\]'"):
         train(make_recipe(), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

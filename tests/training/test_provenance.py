@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import rtsx
-from rtsx.training.provenance import git_revision, library_versions, machine
+from rtsx.training.train import git_revision, library_versions, machine
 
 
 def test_versions_are_those_that_run() -> None:

@@ -11,10 +11,9 @@ from rtsx.labels import IGNORED
 from rtsx.model import InputLayer, Packing
 from rtsx.tiling import reflected
 from rtsx.training import TrainingScene
-from rtsx.training.chunk_cache import ChunkCache
-from rtsx.training.draws import TileAddress
-from rtsx.training.reading import TileReader
-from rtsx.training.stored import StoredPixels
+from rtsx.training.dataset import TileReader
+from rtsx.training.sampler import TileAddress
+from rtsx.training.scene_arrays import ChunkCache, StoredPixels
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 TILE = 32

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from rtsx.training import train
-from rtsx.training.curves import curve
-from rtsx.training.png import png_bytes
-from rtsx.training.samples import sample_tiles
-from rtsx.training.tiles import index_tiles
+from rtsx.training.report import curve, png_bytes, sample_tiles
+from rtsx.training.tile_index import index_tiles
 from tests.training.little import make_recipe, make_scene
 
 

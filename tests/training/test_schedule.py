@@ -3,7 +3,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training import OptimisationSpec
-from rtsx.training.schedule import check_schedule, learning_rate
+from rtsx.training.optimiser import check_schedule, learning_rate
 
 
 @pytest.mark.parametrize(

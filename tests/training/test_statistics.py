@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from rtsx.errors import TrainingError
-from rtsx.training.reading import TileReader
+from rtsx.training.dataset import TileReader
+from rtsx.training.scene_arrays import every_layer
 from rtsx.training.statistics import MEASURED_TILES, measured_inputs, measured_tiles
-from rtsx.training.stored import every_layer
-from rtsx.training.tiles import index_tiles
+from rtsx.training.tile_index import index_tiles
 from tests.training.little import make_scene
 
 

@@ -8,8 +8,7 @@ import xarray as xr
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, StubTruth
 from rtsx.training import TrainingScene
-from rtsx.training.counts import PixelCounts
-from rtsx.training.tiles import index_tiles, tile_starts
+from rtsx.training.tile_index import PixelCounts, index_tiles, tile_starts
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 

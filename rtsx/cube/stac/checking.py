@@ -6,8 +6,7 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
-from rtsx.cube.stac.footprint import item_footprint
-from rtsx.cube.stac.item import ItemDict, item_name, time_of
+from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError, MissingGroundWarning
 from rtsx.redaction import redacted
 

@@ -1,13 +1,39 @@
-"""What an item of any STAC version says about its image as a whole: when, how cloudy, and where the sun stood."""
+"""What an item of any STAC version states about its image: time, cloud, sun, grid, and where it holds data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from rtsx.errors import CubeError
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+from shapely import MultiPolygon, Polygon, box, get_parts, make_valid, union_all
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
-__all__ = ["ItemDict", "cloud_cover_of", "item_name", "stamp_of", "sun_of", "time_of"]
+from rtsx.errors import CubeError
+from rtsx.geometry.antimeridian import lonlat_polygon
+
+__all__ = [
+    "ItemDict",
+    "cloud_cover_of",
+    "extent_of",
+    "item_footprint",
+    "item_name",
+    "lies_on",
+    "raster_footprint",
+    "stamp_of",
+    "stated_geobox",
+    "sun_of",
+    "time_of",
+    "with_native_edges",
+]
 
 ItemDict = Mapping[str, Any]
 """A STAC item as JSON has it. Plain mappings instead of pystac's items, because those are migrated when they are read,
@@ -115,3 +141,243 @@ def _number(item: ItemDict, keys: tuple[str, ...]) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
+
+
+_CRS_KEYS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
+
+_TOLERANCE = 0.5
+"""Pixels by which ``proj:bbox`` may differ from transform and shape; beyond, one of them is wrong."""
+
+
+def stated_geobox(item: ItemDict, key: str) -> GeoBox | None:
+    """CRS, transform and shape of an asset from the projection extension, of any version.
+
+    What the asset states goes before what the item states. Transform, shape and bbox are taken from one of the two, never
+    mixed, because an item often states its finest grid and leaves coarser assets to themselves. Two of the three are
+    enough. None means that the file's header has to be read: nothing is stated, it contradicts itself (a ``proj:bbox``
+    that is half a pixel or more elsewhere), or the transform is in another order than STAC's.
+
+    Examples
+    --------
+    >>> asset = {"proj:transform": [10, 0, 300000, 0, -10, 7400040], "proj:shape": [10980, 10980]}
+    >>> box = stated_geobox({"properties": {"proj:code": "EPSG:32601"}, "assets": {"red": asset}}, "red")
+    >>> box.crs.to_epsg(), tuple(box.shape)
+    (32601, (10980, 10980))
+    """
+    asset: Mapping[str, Any] = item["assets"][key]
+    properties: Mapping[str, Any] = item.get("properties") or {}
+    crs = _crs(asset) or _crs(properties)
+    if crs is None:
+        return None
+    for stated in (asset, properties):
+        if any(stated.get(name) for name in ("proj:transform", "proj:shape", "proj:bbox")):
+            return _geobox(stated, crs)
+    return None
+
+
+def _crs(stated: Mapping[str, Any]) -> str | None:
+    """What a geobox takes as its CRS: ``AUTHORITY:CODE`` where there is one, else WKT."""
+    for key in _CRS_KEYS:
+        value = stated.get(key)
+        try:
+            crs = CRS.from_user_input(value) if isinstance(value, str | int | dict) else None
+        except (CRSError, ValueError, TypeError):
+            continue
+        if crs is None:
+            continue
+        if not (crs.is_projected or crs.is_geographic):
+            continue  # the file's own header then says what it is
+        return str(value) if key == "proj:code" else f"EPSG:{value}" if key == "proj:epsg" else _crs_name(crs)
+    return None
+
+
+def _crs_name(crs: CRS) -> str:
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else str(crs.to_wkt())
+
+
+def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
+    affine = _affine(_numbers(stated.get("proj:transform")))
+    shape = _shape(_numbers(stated.get("proj:shape")))
+    bbox = _bbox(_numbers(stated.get("proj:bbox")))
+    if stated.get("proj:transform") and affine is None:
+        return None
+    if affine is None and shape and bbox:
+        west, south, east, north = bbox
+        affine = Affine((east - west) / shape[1], 0, west, 0, (south - north) / shape[0], north)
+    if shape is None and affine is not None and bbox and affine.b == affine.d == 0:
+        west, south, east, north = bbox
+        shape = (round((north - south) / abs(affine.e)), round((east - west) / abs(affine.a)))
+    if affine is None or shape is None or min(shape) < 1:
+        return None
+    geobox = GeoBox(shape, affine, crs)
+    return geobox if bbox is None or _agrees(geobox, bbox) else None
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    """What is a list of finite numbers; nothing for anything else."""
+    if not isinstance(values, list | tuple):
+        return ()
+    is_plain = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values)
+    return tuple(map(float, values)) if is_plain else ()
+
+
+def _affine(values: Sequence[float]) -> Affine | None:
+    """Six or nine numbers, row by row; None for what is no grid in that order, such as GDAL's (x0, dx, 0, y0, 0, dy)."""
+    if not values or len(values) not in (6, 9):
+        return None
+    affine = Affine(*(float(value) for value in values[:6]))
+    pixel = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
+    has_sane_pixels = affine.determinant != 0 and max(pixel) < 1e3 * min(pixel)
+    return affine if has_sane_pixels and (affine.a != 0) == (affine.e != 0) else None
+
+
+def _shape(values: Sequence[float]) -> tuple[int, int] | None:
+    return (round(values[0]), round(values[1])) if values and len(values) == 2 else None
+
+
+def _bbox(values: Sequence[float]) -> tuple[float, float, float, float] | None:
+    if not values or len(values) not in (4, 6):
+        return None
+    if len(values) == 6:
+        values = [*values[:2], *values[3:5]]
+    west, south, east, north = map(float, values)
+    return (west, south, east, north) if west < east and south < north else None
+
+
+def _agrees(geobox: GeoBox, bbox: tuple[float, float, float, float]) -> bool:
+    pixel = max(abs(geobox.affine.a), abs(geobox.affine.b))
+    bounds = geobox.boundingbox
+    ours = (bounds.left, bounds.bottom, bounds.right, bounds.top)
+    return all(abs(a - b) < _TOLERANCE * pixel for a, b in zip(ours, bbox, strict=True))
+
+
+_PLAIN = 1.05
+"""Area of a hull by that of its outline up to which the difference is bent edges, and not a bay."""
+
+
+def item_footprint(item: ItemDict) -> BaseGeometry | None:
+    """The item's geometry, split at the antimeridian and made valid; None where it has none that covers any ground.
+
+    An outline that jumps by more than 180 degrees between two vertices was meant to cross the antimeridian: GeoJSON asks
+    to cut it there, and many items do not. Longitudes beyond 180 are brought back. Holes of such outlines are filled.
+
+    Raises
+    ------
+    CubeError
+        The geometry is no GeoJSON.
+
+    Examples
+    --------
+    >>> ring = [[179, 66], [-179, 66], [-179, 67], [179, 67], [179, 66]]
+    >>> item_footprint({"geometry": {"type": "Polygon", "coordinates": [ring]}}).area
+    2.0
+    """
+    if not item.get("geometry"):
+        return None
+    try:
+        geometry = shape(item["geometry"])
+        if not (np.abs(geometry.bounds) <= (540, 90.01, 540, 90.01)).all() and not geometry.is_empty:
+            raise ValueError(f"its bounds {geometry.bounds} are no degrees of longitude and latitude")
+        parts = [_cut(part) for part in getattr(geometry, "geoms", [geometry]) if isinstance(part, Polygon)]
+        ground = union_all([part for part in parts if not part.is_empty])
+        # Without lines and points, which is what degenerate rings become.
+        footprint = union_all([part for part in get_parts(get_parts(ground)) if isinstance(part, Polygon)])
+    except (ShapelyError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise CubeError(
+            f"Item {item_name(item)} has a geometry that is no GeoJSON: {error}. Correct it, or set it to null, so that "
+            "the raster's own outline counts."
+        ) from error
+    return footprint if footprint.area > 0 else None
+
+
+def extent_of(bbox: Sequence[float]) -> BaseGeometry:
+    """A STAC bbox of 4 or 6 numbers as polygon; one whose west is east of its east crosses the antimeridian.
+
+    Examples
+    --------
+    >>> extent_of([178, 65, -179, 66]).area
+    3.0
+    """
+    west, south, east, north = [*bbox[:2], *bbox[3:5]] if len(bbox) == 6 else bbox
+    if west > east:
+        return MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
+    return _cut(box(west, south, east, north))
+
+
+def raster_footprint(geobox: GeoBox) -> BaseGeometry:
+    """All ground of a raster, split at the antimeridian."""
+    return lonlat_polygon(geobox.extent.geom, _wkt(geobox))
+
+
+def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
+    """A footprint widened so that it also holds its outline with edges that are straight on the raster's grid.
+
+    Items give the corners of a scene, and its edges run straight in the scene's projection: between the corners of a
+    Sentinel-2 tile that is hundreds of metres beside the straight line in degrees, and that ground would be missed.
+    """
+    pixel = max(map(abs, (geobox.affine.a, geobox.affine.b)))
+    native = [Polygon(ring) for ring in _native_rings(footprint, geobox)]
+    # Buffered there and back, so that the parts of an outline that was cut at the antimeridian meet again.
+    joined = union_all([part.buffer(pixel, join_style="mitre") for part in native if part.is_valid])
+    joined = joined.buffer(-pixel, join_style="mitre")
+    outlines = []
+    for part in getattr(joined, "geoms", [joined]):
+        if part.is_empty:
+            continue
+        # A cut puts vertices on the bent line; the hull does without them. Not where an outline really has bays.
+        is_plain = part.convex_hull.area <= _PLAIN * part.area
+        outlines.append(part.convex_hull if is_plain else Polygon(part.exterior))
+    widened = [lonlat_polygon(outline, _wkt(geobox)) for outline in outlines]
+    return union_all([make_valid(piece) for piece in (footprint, *widened)])
+
+
+def lies_on(footprint: BaseGeometry, geobox: GeoBox) -> bool:
+    """Whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
+    bounds = geobox.boundingbox
+    for native in _native_rings(footprint, geobox):
+        (west, south), (east, north) = native.min(axis=0), native.max(axis=0)
+        if west <= bounds.right and east >= bounds.left and south <= bounds.top and north >= bounds.bottom:
+            return True
+    return False
+
+
+def _native_rings(footprint: BaseGeometry, geobox: GeoBox) -> Iterator[NDArray[np.float64]]:
+    """Corners of the outlines in the raster's projection, but for those that it does not reach."""
+    transformer = _to_native(_wkt(geobox))
+    for part in getattr(footprint, "geoms", [footprint]):
+        ring = np.asarray(part.exterior.coords)[:, :2]
+        native = np.column_stack(transformer.transform(ring[:, 0], ring[:, 1]))
+        if np.isfinite(native).all():
+            yield native
+
+
+@lru_cache(maxsize=64)
+def _to_native(crs: str) -> Transformer:
+    """Kept, because making one takes a millisecond and all items of a search share a few projections."""
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+
+def _wkt(geobox: GeoBox) -> str:
+    assert geobox.crs is not None  # every geobox here was made with one
+    return str(geobox.crs.to_wkt())
+
+
+def _cut(polygon: Polygon) -> BaseGeometry:
+    """A polygon with longitudes in [-180, 180]; itself where it is that already."""
+    ring = np.asarray(polygon.exterior.coords, dtype=float)[:, :2]
+    if not _crosses(ring[:, 0]):
+        return make_valid(polygon)
+    lon = np.unwrap(ring[:, 0], period=360)
+    if abs(lon[-1] - lon[0]) < 180:
+        return make_valid(lonlat_polygon(Polygon(np.column_stack([lon, ring[:, 1]])), "EPSG:4326"))
+    polar = "EPSG:3413" if ring[:, 1].mean() > 0 else "EPSG:3031"  # once around the pole: only there is it a plane ring
+    x, y = Transformer.from_crs("EPSG:4326", polar, always_xy=True).transform(ring[:, 0], ring[:, 1])
+    return make_valid(lonlat_polygon(Polygon(np.column_stack([x, y])), polar))
+
+
+def _crosses(lon: NDArray[np.float64]) -> bool:
+    """Whether an outline leaves [-180, 180] or jumps over the antimeridian; the edge of the whole world does neither."""
+    jumps = np.abs(np.diff(lon))
+    is_world_edge = (np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180)
+    return bool((np.abs(lon) > 180).any() or ((jumps > 180) & ~is_world_edge).any())

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.reader import WindowReader
-from rtsx.cube.terrain.block import terrain_block
-from rtsx.cube.terrain.ground import SUN_AZIMUTH, SUN_ELEVATION, Ground
-from rtsx.cube.terrain.layer import TerrainLayer, terrain_named
+from rtsx.cube.resample.readers import WindowReader
+from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, Ground
+from rtsx.cube.terrain.layers import TerrainLayer, terrain_block, terrain_named
 from rtsx.errors import CubeError
 
 __all__ = ["TerrainReader"]
@@ -27,7 +26,7 @@ class TerrainReader:
     Examples
     --------
     >>> from affine import Affine
-    >>> from rtsx.cube.align.reader import ArrayReader
+    >>> from rtsx.cube.resample.readers import ArrayReader
     >>> box = GeoBox((4, 4), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413")
     >>> plane = ArrayReader(np.tile(np.arange(4) * 2.0, (1, 4, 1)), box, nodata=-9999)
     >>> TerrainReader(plane, ["slope", "dem"]).read(slice(0, 1), slice(1, 3))

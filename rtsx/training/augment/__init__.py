@@ -5,8 +5,6 @@ They change stored pixels before `prepare`, so what a network learns from went t
 means the same on every device.
 """
 
-from rtsx.training.augment.applying import augment, drop_channels
-from rtsx.training.augment.checking import check_augmentations, check_dropped
-from rtsx.training.augment.registry import AUGMENTATIONS
+from rtsx.training.augment.pipeline import AUGMENTATIONS, augment, check_augmentations, check_dropped, drop_channels
 
 __all__ = ["AUGMENTATIONS", "augment", "check_augmentations", "check_dropped", "drop_channels"]

@@ -1,14 +1,46 @@
-"""What an augmentation is: parameters that were checked, and a change of tiles."""
+"""The protocol of an augmentation: checked parameters, random numbers by key, and a change of tiles."""
 
 import math
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
-from rtsx.errors import TrainingError
-from rtsx.training.augment.chance import Chance
-from rtsx.training.batch import Batch
+import torch
 
-__all__ = ["Augmentation", "StubAugmentation", "check_flag", "check_number", "check_pair"]
+from rtsx.errors import TrainingError
+from rtsx.training.dataset import Batch
+from rtsx.training.sampler import seed_of
+
+__all__ = ["Augmentation", "Chance", "StubAugmentation", "check_flag", "check_number", "check_pair"]
+
+
+class Chance:
+    """Numbers that depend on a key alone; drawn on the CPU, whatever device the batch is on.
+
+    Examples
+    --------
+    >>> first, second = (Chance(3, 1).uniform((2,), low=0, high=1) for _ in range(2))
+    >>> torch.equal(first, second)
+    True
+    """
+
+    def __init__(self, *key: int | str) -> None:
+        self._generator = torch.Generator().manual_seed(seed_of(*key))
+
+    def chosen(self, count: int, *, probability: float) -> torch.Tensor:
+        """Which of so many things happen, bool (count,)."""
+        return torch.rand(count, generator=self._generator) < probability
+
+    def uniform(self, shape: tuple[int, ...], *, low: float, high: float) -> torch.Tensor:
+        """Float32 numbers from `low` to `high`, all equally likely."""
+        return low + (high - low) * torch.rand(shape, generator=self._generator)
+
+    def integers(self, count: int, *, low: int, high: int) -> torch.Tensor:
+        """Whole numbers from `low` to `high`, both included, int64 (count,)."""
+        return torch.randint(low, high + 1, (count,), generator=self._generator)
+
+    def order(self, count: int, *, of: int) -> torch.Tensor:
+        """For each of `count` things a permutation of the numbers below `of`, int64 (count, of)."""
+        return torch.rand((count, of), generator=self._generator).argsort(1)
 
 
 class Augmentation(Protocol):

@@ -15,23 +15,20 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter
 
-from rtsx.campaign.cell_table import Address, CellTable
+from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import Ledger, write_prices
 from rtsx.campaign.map import create_map, map_store, map_year
-from rtsx.campaign.mark import CommitMark
-from rtsx.campaign.objects import ObjectStore
-from rtsx.campaign.opening import objects_of
-from rtsx.campaign.outline_spec import OutlineSpec
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.prices import Prices
-from rtsx.campaign.settings import write_prices
+from rtsx.campaign.recipe import OutlineSpec, Prices
+from rtsx.campaign.records import CommitMark
 from rtsx.cube import export_cog
+from rtsx.cube.build_state import HashingStore
 from rtsx.cube.georeference import with_georeference
-from rtsx.cube.marks import HashingStore
 from rtsx.footprints import extract_footprints
 from rtsx.grid import Grid
-from rtsx.inference.prediction import answer_attributes
+from rtsx.inference.predict import answer_attributes
+from rtsx.storage.object_store import ObjectStore, objects_of
 from tests.campaign.plans import make_plan
 
 TOP, LEFT = 300, -210

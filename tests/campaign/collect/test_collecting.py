@@ -14,16 +14,15 @@ import zarr
 from pystac.validation.local_validator import get_local_schema_cache
 
 import rtsx
-from rtsx.campaign.collect import collect_year, partitions
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.local_objects import LocalObjects
 from rtsx.campaign.map import open_map
-from rtsx.campaign.opening import objects_of
-from rtsx.campaign.outline_spec import OutlineSpec
-from rtsx.cube import Wanted, overviews
-from rtsx.cube.source import Period
-from rtsx.cube.stac.catalog import StacCatalog
+from rtsx.campaign.products import collect_year, tables
+from rtsx.campaign.recipe import OutlineSpec
+from rtsx.cube import Wanted, pyramid
+from rtsx.cube.images import Period
+from rtsx.cube.stac.sources import StacCatalog
 from rtsx.errors import CampaignError, MissingExtraError
+from rtsx.storage.object_store import LocalObjects, objects_of
 from tests.campaign.collect.finished import LEFT, TOP, Output, make_pixels, masked, plan_of, whole, whole_footprints
 
 DONE = [(TOP + j, LEFT + i) for j, i in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (7, 8))]
@@ -33,7 +32,7 @@ LATER = [(TOP + 1, LEFT + 2), (TOP + 8, LEFT + 8)]
 @pytest.fixture(autouse=True)
 def small_overviews(monkeypatch):
     """Levels down to 256 px, so that maps of a few hundred pixels have some."""
-    monkeypatch.setattr(overviews, "_SMALLEST_TOP_LEVEL", 256)
+    monkeypatch.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 256)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def small():
 
 @pytest.fixture
 def small_partitions(monkeypatch):
-    monkeypatch.setattr(partitions, "SIDE", 2)
+    monkeypatch.setattr(tables, "SIDE", 2)
 
 
 def files(folder: Path) -> dict[str, bytes]:

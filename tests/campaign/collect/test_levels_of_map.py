@@ -8,20 +8,20 @@ import zarr
 from zarr.abc.store import Store
 from zarr.core.attributes import Attributes
 
-from rtsx.campaign.collect import levels_of_map
-from rtsx.campaign.collect.levels_of_map import prepare_levels
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.map import create_map, map_store
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.cube import overviews
-from rtsx.cube.levels import Levels, levels_of
+from rtsx.campaign.products import overviews
+from rtsx.campaign.products.overviews import prepare_levels
+from rtsx.cube import pyramid
+from rtsx.cube.write import Levels, levels_of
 from tests.campaign.collect.finished import plan_of
 
 
 @pytest.fixture(autouse=True)
 def small_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels down to 64 px."""
-    monkeypatch.setattr(overviews, "_SMALLEST_TOP_LEVEL", 64)
+    monkeypatch.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 64)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_stop_before_readers_are_told_is_made_good(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    room, name = (levels_of_map, "consolidate") if place == "consolidate" else (Attributes, "put")
+    room, name = (overviews, "consolidate") if place == "consolidate" else (Attributes, "put")
     with monkeypatch.context() as patched:
         patched.setattr(room, name, stop)
         with pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,7 @@ def test_a_year_that_was_not_told_is_told_the_next_time(
     prepare_levels(store, levels, plan=plan)
     create_map(str(tmp_path), plan_of(4, 4, year=2025), storage_options={})
     with monkeypatch.context() as patched:
-        patched.setattr(levels_of_map, "consolidate", lambda _: None)
+        patched.setattr(overviews, "consolidate", lambda _: None)
         prepare_levels(store, levels, plan=plan)
     assert years(tmp_path, "2x") == [2024]
     prepare_levels(store, levels, plan=plan)

@@ -4,8 +4,8 @@ import geopandas
 import pytest
 
 from rtsx.campaign import Campaign
-from rtsx.campaign.cell_job import cell_job
-from rtsx.campaign.outline_spec import OutlineSpec
+from rtsx.campaign.cell_task import cell_job
+from rtsx.campaign.recipe import OutlineSpec
 from rtsx.footprints import extract_footprints
 from tests.campaign.small_campaign import make_recipe, write_country
 

@@ -8,8 +8,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.align.coordinates import CELL, Coordinates, coordinates_of
-from rtsx.cube.align.placement import Placement
+from rtsx.cube.resample.transform import CELL, Coordinates, Placement, coordinates_of
 
 FAR = 10**9
 

@@ -12,8 +12,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as GdalResampling
 
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.warp import warp
+from rtsx.cube.resample.readers import FileReader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
 
 WriteTif = Callable[..., Path]

@@ -5,9 +5,8 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.lattices import mosaics
-from rtsx.cube.align.mosaic_reader import MosaicReader
-from rtsx.cube.align.reader import ArrayReader
+from rtsx.cube.resample.mosaic import MosaicReader, mosaics
+from rtsx.cube.resample.readers import ArrayReader
 from rtsx.errors import CubeError
 
 UPRIGHT = Affine(2, 0, 500_000, 0, -2, 7_700_000)

@@ -11,12 +11,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.lattices import mosaics
-from rtsx.cube.align.mosaic_reader import MosaicReader
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.warp import warp
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.resample.mosaic import MosaicReader, mosaics
+from rtsx.cube.resample.readers import ArrayReader, FileReader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
 
 BOX = GeoBox((200, 260), Affine(2, 0, -5000, 0, -2, 7000), "EPSG:3413")
@@ -144,7 +142,7 @@ def test_coarse_targets_read_all_pixels_a_bounded_window_at_a_time(
     (mosaic,) = mosaics(Remembering(pixels[:, *part], BOX[part], nodata=-9999) for part in tiles)
     target = GeoBox((25, 32), Affine(16, 0, -5008, 0, -16, 7008), "EPSG:3413")
     whole = warp(mosaic, target, resampling=resampling, anchor=(0, 0))
-    monkeypatch.setattr("rtsx.cube.align.warp._WINDOW_BYTES", 2**12)
+    monkeypatch.setattr("rtsx.cube.resample.warp._WINDOW_BYTES", 2**12)
     Remembering.asked.clear()
     cut = warp(mosaic, target, resampling=resampling, anchor=(0, 0))
     assert len(Remembering.asked) > 4

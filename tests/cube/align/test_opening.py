@@ -10,10 +10,8 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.file_reader import FileReader
-from rtsx.cube.align.opening import open_reader
-from rtsx.cube.align.zarr_reader import ZarrReader
-from rtsx.cube.image import AssetBands
+from rtsx.cube.images import AssetBands
+from rtsx.cube.resample.readers import FileReader, ZarrReader, open_reader
 from rtsx.errors import CubeError
 
 BANDS = AssetBands(

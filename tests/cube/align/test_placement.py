@@ -6,7 +6,7 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.placement import Placement, lattice_index
+from rtsx.cube.resample.transform import Placement, lattice_index
 from rtsx.errors import CubeError
 
 TARGET = GeoBox((10, 10), Affine(3, 0, 30, 0, -3, -60), "EPSG:3413")

@@ -12,10 +12,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.align import warp as module
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.resampling import Resampling
-from rtsx.cube.align.warp import warp
+from rtsx.cube.resample import warp as module
+from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.resample.readers import ArrayReader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
 
 ORIGIN = (0.0, 0.0)

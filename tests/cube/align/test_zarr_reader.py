@@ -12,9 +12,8 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube import geobox_of, write_cube
-from rtsx.cube.align.reader import ArrayReader
-from rtsx.cube.align.warp import warp
-from rtsx.cube.align.zarr_reader import ZarrReader
+from rtsx.cube.resample.readers import ArrayReader, ZarrReader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
 
 RandomCube = Callable[..., xr.Dataset]

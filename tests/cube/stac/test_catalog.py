@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from shapely import box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import Access, StacCatalog
 from rtsx.errors import CubeError
 from tests.servers import ScriptedServer, collection_of

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.stac.choice import choose
+from rtsx.cube.images import Wanted
+from rtsx.cube.stac.assets import choose
 from rtsx.errors import CubeError
 
 EIGHT = ("Coastal Blue", "Blue", "Green I", "Green", "Yellow", "Red", "Red Edge", "Near-Infrared")

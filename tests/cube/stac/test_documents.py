@@ -9,13 +9,13 @@ import pytest
 import zarr
 from shapely import box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.stac import Access, StacCatalog, StacSearch, documents
-from rtsx.cube.stac.documents import HostSession, is_same_host, read_document
-from rtsx.cube.zarr import file_system, store_of
+from rtsx.cube.images import Wanted
+from rtsx.cube.stac import Access, StacCatalog, StacSearch, client
+from rtsx.cube.stac.client import HostSession, is_same_host, read_document
 from rtsx.errors import CubeError
 from rtsx.ordering import StaticCatalog
-from rtsx.ordering.requests import open_http
+from rtsx.ordering.download import open_http
+from rtsx.storage.zarr import file_system, store_of
 from tests.servers import ScriptedServer
 
 Make = Callable[..., dict[str, Any]]
@@ -186,7 +186,7 @@ def test_a_search_goes_on_at_no_file_of_this_machine(scripted: ScriptedServer, m
 
 @pytest.mark.parametrize("status", [200, 302])
 def test_an_answer_has_a_limit(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(documents, "_LARGEST_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr(client, "_LARGEST_DOCUMENT_BYTES", 1000)
     scripted.answers["/a.json"] = [(status, b"/b.json?" + b"b" * 2000)]
     with pytest.raises(CubeError, match="longer than 1,000 bytes, which is the limit"):
         read_document(f"{scripted.url}/a.json", ACCESS, home=scripted.url)

@@ -10,9 +10,9 @@ from pyproj import Transformer
 from shapely import Point, box
 from shapely.geometry import mapping
 
-from rtsx.cube.stac.footprint import extent_of, item_footprint, lies_on, raster_footprint, with_native_edges
+from rtsx.cube.stac.item import extent_of, item_footprint, lies_on, raster_footprint, with_native_edges
 from rtsx.errors import CubeError
-from rtsx.grid.lonlat import lonlat_polygon
+from rtsx.geometry.antimeridian import lonlat_polygon
 
 
 def item(coordinates: Any, kind: str = "Polygon") -> dict[str, Any]:

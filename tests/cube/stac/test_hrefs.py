@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rtsx
-from rtsx.config.images import ItemsConfig
 from rtsx.config.order import load_order_config
+from rtsx.config.source import ItemsConfig
 from rtsx.cube.stac import ItemTable
-from rtsx.cube.stac.hrefs import absolute_href, base_of, beside, located, signer_named
+from rtsx.cube.stac.assets import absolute_href, base_of, beside, located, signer_named
 from rtsx.errors import ConfigError, CubeError
 
 

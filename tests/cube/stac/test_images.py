@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from rtsx.cube.image import Wanted
+from rtsx.cube.images import Wanted
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac import images_of
 from rtsx.errors import CubeError

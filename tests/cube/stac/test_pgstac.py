@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from shapely import MultiPolygon, box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import Access, StacSearch
-from rtsx.cube.stac.pystac_client import SearchRequest, searched_items
+from rtsx.cube.stac.client import SearchRequest, searched_items
 from tests.servers import pgstac_server
 
 RED = [Wanted(name="red")]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pyproj import CRS
 
-from rtsx.cube.stac.projection import stated_geobox
+from rtsx.cube.stac.item import stated_geobox
 
 TRANSFORM = [10, 0, 300000, 0, -10, 7400040]
 BBOX = [300000, 7399040, 302000, 7400040]

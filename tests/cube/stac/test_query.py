@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtsx.cube.stac.query import check_query, meets_query
+from rtsx.cube.stac.client import check_query, meets_query
 from rtsx.errors import CubeError
 
 ITEM = {"id": "a", "properties": {"gsd": 3.0, "platform": "sentinel-2a", "instruments": ["msi"]}}

@@ -12,12 +12,11 @@ from affine import Affine
 from shapely import box
 from shapely.geometry import mapping
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.opening import open_cube
+from rtsx.cube.images import Period, Wanted
+from rtsx.cube.open import open_cube
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
-from rtsx.cube.source import Period
 from rtsx.cube.stac import StacItems
-from rtsx.cube.stac.sentinel2 import newest_processing
+from rtsx.cube.stac.assets import newest_processing
 from rtsx.grid import Grid
 from rtsx.ordering import StacProvider, StaticCatalog
 

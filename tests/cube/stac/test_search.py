@@ -11,8 +11,7 @@ from shapely import MultiPolygon, box
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ReadTimeoutError
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import Access, StacItems, StacSearch
 from rtsx.errors import CubeError
 from tests.servers import ScriptedServer

@@ -8,10 +8,9 @@ import pystac
 import pytest
 from shapely import box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import StacItems
-from rtsx.cube.stac.selection import search_area
+from rtsx.cube.stac.images import search_area
 from rtsx.errors import CubeError
 
 Make = Callable[..., dict[str, Any]]

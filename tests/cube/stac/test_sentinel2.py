@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from rtsx.cube.stac.assets import packing_of
 from rtsx.cube.stac.bands import bands_of
-from rtsx.cube.stac.sentinel2 import packing_of
 
 STATED = {"data_type": "uint16", "nodata": 0, "scale": 1e-4, "offset": -0.1}
 

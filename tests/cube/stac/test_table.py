@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from shapely import box
 
-from rtsx.cube.image import Wanted
-from rtsx.cube.source import Period
+from rtsx.cube.images import Period, Wanted
 from rtsx.cube.stac import ItemTable, StacItems
-from rtsx.cube.stac.pyarrow import table_items
+from rtsx.cube.stac.geoparquet import table_items
 from rtsx.errors import CubeError
 
 Make = Callable[..., dict[str, Any]]

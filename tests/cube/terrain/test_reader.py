@@ -7,7 +7,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.align.reader import ArrayReader
+from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.terrain import Ground, TerrainReader, terrain_block
 from rtsx.errors import CubeError
 

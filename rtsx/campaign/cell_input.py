@@ -1,0 +1,274 @@
+"""What one cell reads: its windows and halo, which pixels are valid, and the versions of its inputs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.base import compute
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.plan import CampaignPlan, Region
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.records import InputStamp
+from rtsx.cube import CubeRecipe
+from rtsx.cube.chunk_loader import Gap, note_gaps
+from rtsx.cube.load import open_recipe
+from rtsx.cube.pinning import PinnedImages, image_stamp, pinned
+from rtsx.errors import CubeError
+from rtsx.inference.runner import Runner, runner_of
+from rtsx.inference.streaming import reading_region
+from rtsx.storage.retry import kind_of
+
+__all__ = ["CellGround", "CellReader", "cell_geobox", "input_stamps", "stamps_of"]
+
+
+def cell_geobox(plan: CampaignPlan, cell: Address) -> GeoBox:
+    """Raster of all that a cell looks at: images that meet it are the cell's inputs."""
+    return CellGround.of(plan, cell).geobox
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellGround:
+    """Pixels of the map around one cell."""
+
+    plan: CampaignPlan
+    """Whose map."""
+    cell: Address
+    """Row and column of the cell."""
+    region: Region
+    """Pixels of the cell."""
+    read: Region
+    """Pixels that its tiles see."""
+    haloed: Region
+    """The cell and the halo that its outlines look at, as far as the map goes."""
+
+    @classmethod
+    def of(cls, plan: CampaignPlan, cell: Address) -> "CellGround":
+        """The ground of a cell of a plan.
+
+        Raises
+        ------
+        CampaignError
+            The map has no room for it.
+        """
+        region = plan.region(cell)
+        halo = 0 if plan.outlines is None else plan.outlines.halo
+        y, x = (
+            slice(max(part.start - halo, 0), min(part.stop + halo, length))
+            for part, length in zip(region, plan.shape, strict=True)
+        )
+        read = reading_region(plan.prediction.tiling, region)
+        return cls(plan=plan, cell=cell, region=region, read=read, haloed=(y, x))
+
+    @property
+    def halo(self) -> int:
+        """Pixels around the cell that its outlines look at, on all sides, beyond the map's end too."""
+        return 0 if self.plan.outlines is None else self.plan.outlines.halo
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Raster of everything that is looked at."""
+        y, x = (
+            slice(min(one.start, other.start), max(one.stop, other.stop))
+            for one, other in zip(self.read, self.haloed, strict=True)
+        )
+        return self.window((y, x))
+
+    def window(self, region: Region) -> GeoBox:
+        """Raster of some pixels of the map, which may lie beyond its ends."""
+        side = self.plan.grid.cell_size
+        top, left = self.plan.rows[0] * side, self.plan.columns[0] * side
+        y, x = region
+        return self.plan.grid.window((top + y.start, top + y.stop), (left + x.start, left + x.stop))
+
+    @property
+    def unread(self) -> tuple[Region, ...]:
+        """The parts of the halo that no tile of the cell sees, each pixel once."""
+        (top, bottom), (left, right) = ((part.start, part.stop) for part in self.haloed)
+        seen_y, seen_x = self.read
+        first, last = max(top, min(seen_y.start, bottom)), min(bottom, max(seen_y.stop, top))
+        parts = (
+            (slice(top, first), slice(left, right)),
+            (slice(last, bottom), slice(left, right)),
+            (slice(first, last), slice(left, seen_x.start)),
+            (slice(first, last), slice(seen_x.stop, right)),
+        )
+        return tuple((y, x) for y, x in parts if y.start < y.stop and x.start < x.stop)
+
+    @property
+    def neighbours(self) -> tuple[tuple[Address, Region], ...]:
+        """Other cells that the halo lies in, and the part of the halo in each."""
+        side = self.plan.grid.cell_size
+        y, x = self.haloed
+        found = []
+        for j in range(y.start // side, (y.stop - 1) // side + 1):
+            for i in range(x.start // side, (x.stop - 1) // side + 1):
+                address = (self.plan.rows[0] + j, self.plan.columns[0] + i)
+                if address != self.cell:
+                    rows = slice(max(y.start, j * side), min(y.stop, (j + 1) * side))
+                    columns = slice(max(x.start, i * side), min(x.stop, (i + 1) * side))
+                    found.append((address, (rows, columns)))
+        return tuple(found)
+
+
+_READERS = 4
+"""Chunks that are read at a time: servers answer several requests as fast as one."""
+
+
+class CellReader:
+    """The pixels of one cell's ground; what `predict_region` reads by. Used by one thread at a time."""
+
+    def __init__(self, ground: CellGround, cube: CubeRecipe, *, runner: Runner, pool: ThreadPoolExecutor) -> None:
+        self._ground = ground
+        self._cube = cube
+        self._pool = pool
+        self.runner = runner
+        """What runs on these layers."""
+        height, width = (part.stop - part.start for part in ground.haloed)
+        self._valid = np.zeros((height, width), bool)
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, ground: CellGround, cube: CubeRecipe, *, recipe: CampaignRecipe, gaps: list[Gap]
+    ) -> Iterator["CellReader"]:
+        """A reader that reads during the block.
+
+        Parameters
+        ----------
+        ground
+            What is looked at.
+        cube
+            The recipe of the layers, pinned on this ground.
+        recipe
+            Bundles, and how they are run.
+        gaps
+            Receives the images that were left out, where their source says so; errors that can pass stay errors.
+
+        Raises
+        ------
+        NoImageError
+            A required source has no image of this ground.
+        CubeError
+            Images do not fit together.
+        BundleError, PlanError
+            The layers are not stored as the bundles need them, or the bundles are not those of the plan.
+        """
+        spec = recipe.prediction
+        runner = runner_of(
+            ground.plan.prediction,
+            recipe.bundles,
+            _opened(cube, ground, None),
+            device=spec.device,
+            precision=spec.precision,
+            backend=spec.backend,
+            batch_size=spec.batch_size,
+        )
+        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=note_gaps, initargs=(gaps, _is_gap)) as pool:
+            yield cls(ground, cube, runner=runner, pool=pool)
+
+    def __call__(self, window: Region) -> Mapping[str, NDArray[Any]]:
+        """Layers (y, x) of some pixels of the map by name, as stored, and as `valid` those that the plan can trust."""
+        names = self.runner.plan.layers
+        cube = _opened(self._cube, self._ground, window)
+        lazy = {name: cube[name].data for name in (*names, "valid")}
+        # In threads of our own, instead of dask's scheduler in force, which on a worker is the whole cluster.
+        (pixels,) = compute(lazy, scheduler="threads", pool=self._pool)
+        stored = {name: np.asarray(pixels[name]) for name in names}
+        valid = self.runner.valid(stored, np.asarray(pixels["valid"]))
+        self._remember(window, valid)
+        return {**stored, "valid": valid}
+
+    def halo_valid(self, planned: Sequence[Region]) -> NDArray[np.bool_]:
+        """Which pixels (y, x) of the cell and its halo can be trusted, after the cell was read; reads what no tile has seen.
+
+        Parameters
+        ----------
+        planned
+            Parts of the halo in cells of the campaign; elsewhere nothing is mapped, and nothing is trusted.
+
+        Returns
+        -------
+        numpy.ndarray
+            With the whole halo on all sides; beyond the map's end nothing is trusted.
+        """
+        for window in self._ground.unread:
+            self(window)
+        y, x = self._ground.haloed
+        side, halo = self._ground.plan.grid.cell_size, self._ground.halo
+        out = np.zeros((side + 2 * halo, side + 2 * halo), bool)
+        for part in (self._ground.region, *planned):
+            rows, columns = (
+                slice(one.start - own.start + halo, one.stop - own.start + halo)
+                for one, own in zip(part, self._ground.region, strict=True)
+            )
+            out[rows, columns] = self._valid[
+                part[0].start - y.start : part[0].stop - y.start, part[1].start - x.start : part[1].stop - x.start
+            ]
+        return out
+
+    def _remember(self, window: Region, valid: NDArray[np.bool_]) -> None:
+        both = [
+            slice(max(one.start, other.start), min(one.stop, other.stop))
+            for one, other in zip(window, self._ground.haloed, strict=True)
+        ]
+        if all(part.start < part.stop for part in both):
+            to, source = (
+                tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(both, origin, strict=True))
+                for origin in (self._ground.haloed, window)
+            )
+            self._valid[to] = valid[source]
+
+
+def _is_gap(error: CubeError) -> bool:
+    """Whether an image will never do; a gap in a marked cell would stay, although the image may be there in a minute."""
+    return kind_of(error) == "lasting"
+
+
+def _opened(cube: CubeRecipe, ground: CellGround, window: Region | None) -> xr.Dataset:
+    """The lazy cube of a window; pixels are the grid's own wherever it is cut."""
+    geobox = ground.geobox if window is None else ground.window(window)
+    return open_recipe(cube, geobox, anchor=cube.grid.origin)
+
+
+def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputStamp, ...]:
+    """Images that a recipe finds on a ground, as they are now.
+
+    Parameters
+    ----------
+    recipe
+        Its sources are asked.
+    geobox
+        Raster of the ground, such as `cell_geobox`.
+
+    Returns
+    -------
+    tuple
+        Sorted; equal to an earlier answer where no image came, went or changed. Of a file it counts what its item says
+        (checksum or ETag); where it has neither, also when the item was updated, size and time of change of a local file, and
+        the digest of the root metadata of a Zarr store. A file behind a URL of which nobody says anything counts as unchanged.
+
+    Raises
+    ------
+    CubeError
+        A source cannot be asked.
+    """
+    return stamps_of(pinned(recipe, geobox, ids=None))
+
+
+def stamps_of(recipe: CubeRecipe) -> tuple[InputStamp, ...]:
+    """Stamps of the images of a pinned recipe, sorted."""
+    return tuple(
+        sorted(
+            InputStamp(source=source.name, image=image.id, stamp=image_stamp(image))
+            for source in recipe.sources
+            if isinstance(source.images, PinnedImages)
+            for image in source.images.images
+        )
+    )

@@ -1,0 +1,284 @@
+"""Collect the products of a year from what its cells have written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.ledger import Ledger, planned_years
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
+from rtsx.campaign.products.overviews import collect_overviews
+from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
+from rtsx.campaign.products.tables import CellStates, PartTable, Records, Refreshed, cell_states, digest_of
+from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
+from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
+from rtsx.cube.write import levels_of
+from rtsx.errors import CampaignError
+from rtsx.storage.object_store import ObjectStore, objects_of
+
+__all__ = ["Collected", "collect_files", "collect_year", "export_key", "formats_named"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """Products of one year. Keys are relative to the output; None where a product was not asked for or cannot be."""
+
+    output: str
+    """Folder or URL of the campaign."""
+    year: int
+    """The year."""
+    n_cells: int
+    """Finished cells that the products are made of."""
+    n_missing: int
+    """Planned cells that are not finished; outlines beside them are flagged as cut."""
+    footprints: str | None
+    """Folder of the GeoParquet dataset of footprints, a file per partition with a column `bbox`."""
+    n_footprints: int
+    """Its rows."""
+    level2: str | None
+    """Folder of level 2, likewise."""
+    tracks: str | None
+    """Folder of the tracks up to this year, likewise; None where no earlier year was collected."""
+    n_tracked: int
+    """Rows of the tracks: footprints of all years."""
+    files: Mapping[str, str]
+    """SHA-256 of the files that hold all footprints at once, by key."""
+    overview_levels: int
+    """Levels below the full resolution of the map that are up to date."""
+    overview_shards: int
+    """Shards of the overviews that were made again, of each variable."""
+    stac: str | None
+    """The STAC collection of the year."""
+    n_items: int
+    """Its items."""
+    rewritten: tuple[str, ...]
+    """Keys that were written because they were new or differed, sorted; without shards of overviews."""
+    removed: tuple[str, ...]
+    """Keys that were removed, sorted."""
+
+    def __str__(self) -> str:
+        cells = f"{self.n_cells} cells" + (f", {self.n_missing} not finished yet" if self.n_missing else "")
+        made = [f"{self.n_footprints} footprints"] if self.footprints is not None else []
+        made += [f"{self.n_tracked} rows of tracks"] if self.tracks is not None else []
+        made += [f"{self.overview_levels} levels of overviews"] if self.overview_levels else []
+        made += [f"{self.n_items} STAC items"] if self.stac is not None else []
+        written = f"{len(self.rewritten)} files and {self.overview_shards} shards of overviews were written"
+        return (
+            f"{self.year}: {cells}; {', '.join(made) or 'nothing collected'}; {written}, {len(self.removed)} removed."
+        )
+
+
+def formats_named(names: Sequence[str]) -> tuple[VectorFormat, ...]:
+    """The formats of these names, each once, in the order of `FORMATS`.
+
+    Raises
+    ------
+    CampaignError, MissingExtraError
+        One is unknown, or cannot be written here.
+    """
+    wanted = {format_named(name).driver for name in names}
+    return tuple(one for one in FORMATS.values() if one.driver in wanted)
+
+
+def export_key(layout: YearLayout, form: VectorFormat) -> str:
+    """Key of the file."""
+    return f"{layout.products}/{FOOTPRINTS}{form.suffix}"
+
+
+def collect_files(
+    footprints: PartTable, refreshed: Refreshed, forms: Sequence[VectorFormat], *, layout: YearLayout, crs: str
+) -> tuple[dict[str, str], list[str]]:
+    """Bring these files up to date; their SHA-256 by key, and the keys of those that were written.
+
+    Files that were asked for earlier are brought up to date as well, because they would tell of another state otherwise.
+    """
+    records = Records(footprints.objects, f"{layout.products}/collected/files")
+    before = records.read()
+    there = {found.key for found in footprints.objects.list(layout.products)} if forms or before else set()
+    source = digest_of(refreshed.digest)
+    digests, written = {}, []
+    for form in (one for one in FORMATS.values() if one in forms or one.suffix[1:] in before):
+        name, key = form.suffix[1:], export_key(layout, form)
+        record = before.get(name)
+        if record is None or record["from"] != source or key not in there:
+            content = one_file(footprints.walk(refreshed.records), form, crs=crs)
+            record = {"from": source, "sha256": sha256(content).hexdigest()}
+            # Not taken back, because the format would be forgotten if this call were stopped, and the file not follow any more.
+            records.put(name, {"from": "?", "sha256": ""})
+            footprints.objects.put(key, content)
+            records.put(name, record)
+            written.append(key)
+        digests[key] = record["sha256"]
+    return digests, written
+
+
+def collect_year(
+    output: str,
+    plan: CampaignPlan,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    formats: Sequence[str] = (),
+    levels: bool = True,
+    tracks: bool = True,
+    overviews: bool = True,
+    stac: bool = True,
+) -> Collected:
+    """Make one product of each kind of the cells that are finished, and write only what changed since the last time.
+
+    Cells may be running meanwhile, and may be missing: outlines beside planned cells that are not finished get
+    `touches_edge`. What is written is the same, byte for byte, whether all is collected at once or cell by cell; a call that
+    was stopped is made good by the next one. Files are replaced whole, one by one, so that a reader meanwhile may see some
+    partitions of before and some of after.
+
+    Parameters
+    ----------
+    output
+        Folder or URL of the campaign.
+    plan
+        Of the year.
+    storage_options
+        For fsspec, where `output` is a URL.
+    formats
+        Files that hold all footprints at once, beside the GeoParquet dataset: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
+        Those that were asked for earlier are brought up to date, too. They are made in the folder for temporary files.
+        PMTiles are in the projection of web maps, which ends at 85 degrees north.
+    levels
+        Level 2, the footprints of the year as one set. Level 1, a set per image, are the footprints themselves, because the
+        one image that a campaign outlines is the map of its year.
+    tracks
+        Tracks over this year and all earlier ones that were collected.
+    overviews
+        Levels of the map at half the resolution each, as `write_cube` makes them; by dask tasks, on the scheduler in force.
+    stac
+        A collection of the year with an item for each cell that has a map, and the catalog of all years.
+
+    Returns
+    -------
+    Collected
+        What there is, and what was written.
+
+    Raises
+    ------
+    CampaignError
+        A format is unknown, the campaign has no outlines that could be put into one, or what a cell has written is missing
+        or damaged.
+    MissingExtraError
+        GDAL cannot write a format here.
+    OutputNotWritableError
+        The store, or the folder for temporary files, cannot be written to.
+    """
+    forms = formats_named(formats)
+    if forms and plan.outlines is None:
+        raise CampaignError(
+            f"There are no footprints to be written as {', '.join(formats)}: {plan.name} was planned without outlines. Leave "
+            "the formats out, or plan a campaign with outlines."
+        )
+    objects = objects_of(output, storage_options or {})
+    layout = YearLayout(plan.year)
+    states = cell_states(Ledger(objects, layout).marks(), layout)
+    vectors = _Vectors.of(objects, plan, states, forms=forms, levels=levels, tracks=tracks)
+    shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
+    documents = None
+    if stac:
+        years = sorted({*planned_years(objects), plan.year})
+        assets = _assets(vectors, layout)
+        documents = collect_stac(objects, plan, states, assets=assets, years=years)
+    return Collected(
+        output=output,
+        year=plan.year,
+        n_cells=len(states),
+        n_missing=sum(cell not in states for cell in plan.cells),
+        footprints=vectors.key(FOOTPRINTS, layout),
+        n_footprints=vectors.rows(FOOTPRINTS),
+        level2=vectors.key(LEVEL2, layout),
+        tracks=vectors.key(TRACKS, layout),
+        n_tracked=vectors.rows(TRACKS),
+        files=vectors.files,
+        overview_levels=len(levels_of(plan.geobox, overviews=overviews)) - 1,
+        overview_shards=shards,
+        stac=None if documents is None else collection_key(layout),
+        n_items=0 if documents is None else documents.n_items,
+        rewritten=tuple(sorted([*vectors.rewritten, *(documents.rewritten if documents else ())])),
+        removed=tuple(sorted([*vectors.removed, *(documents.removed if documents else ())])),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Vectors:
+    """Everything that is made of outlines."""
+
+    tables: Mapping[str, Refreshed]
+    """What became of each table, by its folder below the products."""
+    files: Mapping[str, str]
+    """SHA-256 of files that hold all footprints, by key."""
+    written: Sequence[str]
+    """Keys of those that were written."""
+
+    @classmethod
+    def of(
+        cls,
+        objects: ObjectStore,
+        plan: CampaignPlan,
+        states: CellStates,
+        *,
+        forms: Sequence[VectorFormat],
+        levels: bool,
+        tracks: bool,
+    ) -> "_Vectors":
+        """Bring them up to date."""
+        if plan.outlines is None:
+            return cls(tables={}, files={}, written=())
+        layout = YearLayout(plan.year)
+        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines)
+        tables = {FOOTPRINTS: refreshed}
+        if levels:
+            tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
+        earlier = [year for year in planned_years(objects) if year < plan.year] if tracks else []
+        years = collected_years(objects, earlier)
+        if years:
+            tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
+        files, written = collect_files(table, refreshed, forms, layout=layout, crs=plan.grid.crs)
+        return cls(tables=tables, files=files, written=written)
+
+    @property
+    def rewritten(self) -> list[str]:
+        """Keys of all files that were written."""
+        return [*(key for one in self.tables.values() for key in one.rewritten), *self.written]
+
+    @property
+    def removed(self) -> list[str]:
+        """Keys of all files that were removed."""
+        return [key for one in self.tables.values() for key in one.removed]
+
+    def key(self, name: str, layout: YearLayout) -> str | None:
+        """Folder of a table, where there is one."""
+        return f"{layout.products}/{name}" if name in self.tables else None
+
+    def rows(self, name: str) -> int:
+        """Rows of a table."""
+        return self.tables[name].rows if name in self.tables else 0
+
+
+def _assets(vectors: _Vectors, layout: YearLayout) -> dict[str, Any]:
+    """Assets of the collection of a year."""
+    beside = collection_key(layout)
+    assets = {"map": asset(MAP, beside=beside, media_type=ZARR, title="Map of all cells and years")}
+    for name, title in _TABLES.items():
+        key = vectors.key(name, layout)
+        if key is not None:
+            assets[name] = asset(key, beside=beside, media_type=PARQUET, title=title)
+    for form in FORMATS.values():
+        key = export_key(layout, form)
+        if key in vectors.files:
+            title = f"All footprints as {form.driver}"
+            assets[form.suffix[1:]] = asset(key, beside=beside, media_type=form.media_type, title=title)
+    return assets
+
+
+_TABLES = {
+    FOOTPRINTS: "Footprints of all cells, a file per partition",
+    LEVEL2: "Footprints of the year as one set",
+    TRACKS: "Tracks of this and earlier years",
+}

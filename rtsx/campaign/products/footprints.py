@@ -1,0 +1,309 @@
+"""Footprints of all finished cells, merged across their borders, at levels 1 and 2, partition by partition.
+
+Only what is cut at the border of a cell can go on in the next one, and objects are small beside cells; so the walk ends
+after a few neighbours, and memory holds one partition, whatever the number of cells.
+
+Level 1, one set per image, are the footprints themselves: the one image that a campaign outlines is the map of its year.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.tables import (
+    CellStates,
+    PartTable,
+    Record,
+    Refreshed,
+    by_partition,
+    digest_of,
+    empty_outlines,
+    joined_outlines,
+    partition_name,
+    partition_named,
+    partition_of,
+)
+from rtsx.campaign.recipe import OutlineSpec
+from rtsx.errors import CampaignError
+from rtsx.footprints import level2_footprints, merge_footprints
+from rtsx.grid import Grid
+from rtsx.grid.grid import cell_id, parse_cell_id
+from rtsx.storage.object_store import ObjectStore
+
+__all__ = [
+    "FOOTPRINTS",
+    "LEVEL2",
+    "CellRows",
+    "Gathered",
+    "cells_around",
+    "collect_footprints",
+    "collect_level2",
+    "gather",
+    "with_edges",
+]
+
+Geometries = NDArray[np.object_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRows:
+    """Outlines of several cells, with their columns `cut` and `prob_counts`."""
+
+    table: geopandas.GeoDataFrame
+    """A row for each outline."""
+    cells: NDArray[np.int64]
+    """(row, 2) row and column of the cell that each was found in."""
+
+    def take(self, chosen: NDArray[np.bool_]) -> "CellRows":
+        """Some of the rows."""
+        return CellRows(table=self.table[chosen], cells=self.cells[chosen])
+
+    @property
+    def outlines(self) -> Geometries:
+        """Geometry of each row."""
+        return np.asarray(self.table.geometry.array, np.object_)
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """Rows that may go on in a neighbouring cell."""
+        return np.asarray(self.table["cut"], bool)
+
+
+ReadCells = Callable[[Sequence[Address]], CellRows]
+"""Outlines of cells; none of those that are not finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Outlines that make up all objects of some cells."""
+
+    rows: CellRows
+    """Of those cells all outlines, of others those that hang together with them: every object that has an outline in one of
+    those cells is complete."""
+    visited: tuple[Address, ...]
+    """Other cells that were looked at, sorted; they may turn out to have nothing."""
+
+
+def gather(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> Gathered:
+    """Walk from some cells to all that their objects reach into.
+
+    Parameters
+    ----------
+    cells
+        Where to begin.
+    read
+        Reads cells; asked once for each.
+    grid
+        Whose cells they are.
+    """
+    inside = set(cells)
+    own = read(sorted(inside))
+    visited: set[Address] = set()
+    parts, front = [own], own.take(own.cut)
+    waiting: list[CellRows] = []  # of visited cells, what is cut and belongs to no object so far
+    while len(front.cells):
+        fresh = sorted(_reached(front, grid=grid) - inside - visited)
+        if fresh:
+            visited.update(fresh)
+            found = read(fresh)
+            waiting.append(found.take(found.cut))
+        if not waiting:
+            break
+        candidates = _joined(waiting)
+        meets = np.zeros(len(candidates.cells), bool)
+        # Half a pixel is between touching and being apart.
+        tree = shapely.STRtree(candidates.outlines)
+        meets[tree.query(front.outlines, predicate="dwithin", distance=grid.resolution / 2)[1]] = True
+        front, waiting = candidates.take(meets), [candidates.take(~meets)]
+        parts.append(front)
+    return Gathered(rows=_joined(parts), visited=tuple(sorted(visited)))
+
+
+def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
+    """Cells that the rows come near to, by their boxes: some more may be among them."""
+    left, bottom, right, top = shapely.bounds(rows.outlines).T
+    near, side = grid.resolution / 2, grid.cell_size * grid.resolution
+    x, y = grid.origin
+    # An outline lies within a cell, so that its widened box ends in it or in the next one.
+    across = np.stack([top + near, bottom - near])
+    along = np.stack([left - near, right + near])
+    rows_of = np.vstack([np.floor((y - across) / side).astype(np.int64), rows.cells[:, 0]])
+    columns_of = np.vstack([np.floor((along - x) / side).astype(np.int64), rows.cells[:, 1]])
+    corners = np.stack(np.broadcast_arrays(rows_of[:, None], columns_of[None]), axis=-1).reshape(-1, 2)
+    return {(int(iy), int(ix)) for iy, ix in np.unique(corners, axis=0)}
+
+
+def _joined(parts: Sequence[CellRows]) -> CellRows:
+    """All rows; without the empty tables, because their dtypes say nothing about the columns."""
+    some = [part for part in parts if len(part.cells)] or list(parts[:1])
+    if len(some) == 1:
+        return some[0]
+    table = pd.concat([part.table for part in some], ignore_index=True)
+    return CellRows(table=table, cells=np.concatenate([part.cells for part in some]))
+
+
+def cells_around(cells: Iterable[Address], *, reach: int) -> set[Address]:
+    """Cells that lie at most `reach` rows and columns from one of those given, and are none of them.
+
+    Examples
+    --------
+    >>> len(cells_around([(0, 0), (0, 1)], reach=1))
+    10
+    """
+    given = set(cells)
+    steps = range(-reach, reach + 1)
+    return {(iy + dy, ix + dx) for iy, ix in given for dy in steps for dx in steps} - given
+
+
+def with_edges(
+    footprints: geopandas.GeoDataFrame, missing: Collection[Address], *, grid: Grid, edge_distance: int
+) -> geopandas.GeoDataFrame:
+    """Flag outlines near missing cells, as `extract_footprints` does on a map on which these cells are invalid.
+
+    Parameters
+    ----------
+    footprints
+        Outlines along pixel borders, in the grid's CRS.
+    missing
+        Cells without an answer.
+    grid
+        Whose cells they are.
+    edge_distance
+        Pixels, in king's moves, within which they are flagged; 0 flags nothing.
+    """
+    if not missing or not edge_distance or not len(footprints):
+        return footprints
+    # Half a pixel less, because outlines run along pixel borders: a pixel just inside is then met, and one just outside is
+    # half a pixel away, whatever the last bits of the coordinates.
+    widen = (edge_distance - 0.5) * grid.resolution
+    bounds = np.array([grid[cell].bounds for cell in sorted(missing)])
+    boxes = shapely.box(*(bounds + np.array([-widen, -widen, widen, widen])).T)
+    tree = shapely.STRtree(np.asarray(footprints.geometry.array, np.object_))
+    _, near = tree.query(boxes, predicate="intersects")
+    flags = footprints["touches_edge"].to_numpy(bool).copy()
+    flags[near] = True
+    return footprints.assign(touches_edge=flags)
+
+
+FOOTPRINTS = "footprints"
+"""Folder of the footprints below the products of a year."""
+
+
+def collect_footprints(
+    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec
+) -> tuple[PartTable, Refreshed]:
+    """Bring the footprints up to date: those partitions are made again whose cells, or neighbours they reach into, changed.
+
+    Together they are what `extract_footprints` finds on the whole map, on which cells that are not finished are invalid;
+    an object is in the partition of its first pixel.
+
+    Raises
+    ------
+    CampaignError
+        The outlines of a cell are missing, damaged, or not those that its mark names.
+    """
+    table = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS)
+    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec)
+    wanted = [partition_name(partition) for partition in parts.cells]
+    return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What the footprints of each partition are made of."""
+
+    objects: ObjectStore
+    plan: CampaignPlan
+    states: CellStates
+    spec: OutlineSpec
+
+    @cached_property
+    def cells(self) -> dict[Address, list[Address]]:
+        """Finished cells of each partition that has one."""
+        return by_partition(self.states)
+
+    def is_current(self, name: str, record: Record) -> bool:
+        """Whether nothing that the partition was made of has changed."""
+        visited = [parse_cell_id(cell) for cell in record["visited"]]
+        return bool(record["cells"] == self._digest([*self.cells[partition_named(name)], *visited]))
+
+    def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
+        """Footprints whose first pixel lies in the partition."""
+        partition = partition_named(name)
+        found = gather(self.cells[partition], self._read, grid=self.plan.grid)
+        cells = [*self.cells[partition], *found.visited]
+        record: Record = {"cells": self._digest(cells), "visited": [cell_id(*cell) for cell in found.visited]}
+        merged = merge_footprints([found.rows.table], min_area_m2=self.spec.min_area_m2)
+        owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
+        is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
+        footprints = with_edges(
+            merged[is_own].reset_index(drop=True),
+            self._missing(cells),
+            grid=self.plan.grid,
+            edge_distance=self.spec.edge_distance,
+        )
+        return footprints, record
+
+    def _digest(self, cells: Iterable[Address]) -> str:
+        """What changes the footprints made of these cells: their outlines, and which cells around them are missing."""
+        of = sorted(cells)
+        known = {cell: self.states.get(cell) for cell in of}
+        outlines = [(cell, None if state is None else state.outlines) for cell, state in known.items()]
+        return digest_of([self.plan.digest, outlines, sorted(self._missing(of))])
+
+    def _missing(self, cells: Iterable[Address]) -> set[Address]:
+        """Planned cells beside these that are not finished. Those that are not planned were flagged when cells ran."""
+        given = list(cells)
+        reach = -(-self.spec.edge_distance // self.plan.grid.cell_size)
+        near = cells_around(given, reach=reach) | set(given)
+        return {cell for cell in near if cell not in self.states and cell in self.plan.cells}
+
+    def _read(self, cells: Sequence[Address]) -> CellRows:
+        there = [cell for cell in cells if cell in self.states and self.states[cell].outlines]
+        contents = {YearLayout(self.plan.year).outline(cell): self._content(cell) for cell in there}
+        table, numbers = joined_outlines(contents, crs=self.plan.grid.crs)
+        return CellRows(table=table, cells=np.array(there, np.int64).reshape(-1, 2)[numbers])
+
+    def _content(self, cell: Address) -> bytes:
+        key = YearLayout(self.plan.year).outline(cell)
+        content = self.objects.get(key)
+        if content is None or sha256(content).hexdigest() != self.states[cell].outlines:
+            is_missing = "is missing" if content is None else "has changed"
+            raise CampaignError(
+                f"{key} {is_missing} since cell {cell_id(*cell)} was committed. If the cell is being run again, collect "
+                "when it is done; else rtsx campaign verify names all that is damaged."
+            )
+        return content
+
+
+LEVEL2 = "level2"
+"""Folder of level 2 below the products of a year."""
+_OWN = ("n_images", "n_images_possible", "first_date", "last_date")
+
+
+def collect_level2(footprints: PartTable, refreshed: Refreshed, *, layout: YearLayout) -> Refreshed:
+    """Bring level 2 up to date with the footprints; an object stays in its partition."""
+
+    def is_current(name: str, record: Record) -> bool:
+        return bool(record["footprints"] == refreshed.records[name]["sha256"])
+
+    def make(name: str) -> tuple[geopandas.GeoDataFrame, Record]:
+        rows = footprints.read(name)
+        # Maps that say no time are of the year of the campaign all the same.
+        rows["year"] = rows["year"].fillna(layout.year)
+        level2 = level2_footprints([rows]).get(layout.year)
+        if level2 is None:
+            level2 = empty_outlines(rows.crs, *_OWN)
+        return level2, {FOOTPRINTS: refreshed.records[name]["sha256"]}
+
+    return PartTable.of(footprints.objects, layout, LEVEL2).refresh(refreshed.records, is_current=is_current, make=make)

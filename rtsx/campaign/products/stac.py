@@ -1,0 +1,382 @@
+"""The STAC catalog of an output: a collection per year, a catalog per partition, an item per cell; all hrefs relative."""
+
+import json
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.tables import (
+    CellState,
+    CellStates,
+    Record,
+    Records,
+    by_partition,
+    digest_of,
+    in_threads,
+    partition_name,
+)
+from rtsx.grid.grid import cell_id
+from rtsx.storage.object_store import ObjectStore
+
+__all__ = [
+    "CATALOG",
+    "COG",
+    "PARQUET",
+    "ZARR",
+    "CollectedStac",
+    "asset",
+    "bounding_box",
+    "branch_document",
+    "collect_stac",
+    "collection_document",
+    "collection_id",
+    "collection_key",
+    "item_document",
+    "item_id",
+    "link",
+    "root_document",
+]
+
+STAC_VERSION = "1.1.0"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+PARQUET = "application/vnd.apache.parquet"
+ZARR = "application/vnd.zarr; version=3"
+_JSON, _GEOJSON = "application/json", "application/geo+json"
+_DECIMALS = 7
+"""Of longitudes and latitudes: a centimetre."""
+_TITLES = {
+    "probability": "Probability of the target",
+    "binary": "Where the target was found",
+}
+
+Document = dict[str, Any]
+Box = tuple[float, float, float, float]
+
+
+def collection_id(plan: CampaignPlan) -> str:
+    """Id of the collection of a year."""
+    return f"{plan.name}-{plan.year}"
+
+
+def item_id(plan: CampaignPlan, cell: Address) -> str:
+    """Id of the item of a cell."""
+    return f"{collection_id(plan)}-{cell_id(*cell)}"
+
+
+def item_document(plan: CampaignPlan, cell: Address, state: CellState, *, key: str) -> Document:
+    """The item of a finished cell that lies at `key`."""
+    geobox, ground = plan.grid[cell].geobox, plan.grid[cell].lonlat
+    layout = YearLayout(plan.year)
+    assets = {"map": asset(MAP, beside=key, media_type=ZARR, title="Map of all cells and years", roles=("data",))}
+    if state.outlines:
+        assets["outlines"] = asset(
+            layout.outline(cell), beside=key, media_type=PARQUET, title="Outlines of this cell, cut at its borders"
+        )
+    for variable in state.cogs:
+        title = _TITLES.get(variable, variable)
+        assets[variable] = asset(layout.cog(cell, variable), beside=key, media_type=COG, title=title)
+        assets[variable]["bands"] = _bands(variable, plan)
+    folder = posixpath.dirname(key)
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [PROJECTION, RASTER],
+        "id": item_id(plan, cell),
+        "collection": collection_id(plan),
+        "geometry": _geojson(ground),
+        "bbox": list(bounding_box([ground])),
+        "properties": {
+            **_year(plan.year),
+            "updated": state.finished,
+            # A CRS without a code is written out.
+            "proj:wkt2" if "[" in plan.grid.crs else "proj:code": plan.grid.crs,
+            "proj:shape": list(geobox.shape.yx),
+            "proj:transform": [float(value) for value in tuple(geobox.affine)[:6]],
+            "rtsx:cell": cell_id(*cell),
+            "rtsx:n_valid": state.n_valid,
+            "rtsx:n_outlines": state.n_outlines,
+            "rtsx:bundles": list(plan.prediction.members),
+        },
+        "links": [
+            link("root", posixpath.relpath("catalog.json", folder)),
+            link("parent", "./catalog.json"),
+            link("collection", "../collection.json"),
+        ],
+        "assets": assets,
+    }
+
+
+def branch_document(plan: CampaignPlan, name: str, items: Sequence[Address], *, key: str, box: Box) -> Document:
+    """The catalog of a partition, at `key`.
+
+    It states an extent, as only collections have to, so that a search passes over partitions elsewhere.
+    """
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": f"{collection_id(plan)}-{name}",
+        "description": f"Cells of {plan.name} in {plan.year}, partition {name}.",
+        "extent": _extent(plan.year, box),
+        "links": [
+            link("root", posixpath.relpath("catalog.json", posixpath.dirname(key))),
+            link("parent", "../collection.json"),
+            *(link("item", f"./{cell_id(*cell)}.json", media_type=_GEOJSON) for cell in items),
+        ],
+    }
+
+
+def collection_document(
+    plan: CampaignPlan, branches: Sequence[str], assets: Mapping[str, Document], *, key: str, box: Box
+) -> Document:
+    """The collection of a year, at `key`."""
+    return {
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [],
+        "id": collection_id(plan),
+        "title": f"{plan.name} {plan.year}",
+        "description": (
+            f"Map of {', '.join(plan.prediction.classes)} of {plan.year} on {plan.grid.crs} at {plan.grid.resolution:g} "
+            "units per pixel, and its outlines."
+        ),
+        "license": "other",
+        "extent": _extent(plan.year, box),
+        "links": [
+            link("root", posixpath.relpath("catalog.json", posixpath.dirname(key))),
+            link("parent", posixpath.relpath("catalog.json", posixpath.dirname(key))),
+            *(link("child", f"./{name}/catalog.json") for name in branches),
+        ],
+        "assets": dict(assets),
+    }
+
+
+def root_document(name: str, collections: Mapping[int, str]) -> Document:
+    """The catalog of all years, beside the map; collections by the year, as keys."""
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": name,
+        "description": f"Maps and outlines of the campaign {name}, a collection for each year.",
+        "links": [
+            link("root", "./catalog.json"),
+            *(link("child", f"./{key}", title=str(year)) for year, key in sorted(collections.items())),
+        ],
+    }
+
+
+def asset(key: str, *, beside: str, media_type: str, title: str, roles: Sequence[str] = ("data",)) -> Document:
+    """An asset of the document at the key `beside`."""
+    href = posixpath.relpath(key, posixpath.dirname(beside))
+    return {"href": href, "type": media_type, "title": title, "roles": list(roles)}
+
+
+def link(rel: str, href: str, *, media_type: str = _JSON, title: str | None = None) -> dict[str, str]:
+    """A STAC link."""
+    return {"rel": rel, "href": href, "type": media_type} | ({"title": title} if title else {})
+
+
+def bounding_box(grounds: Sequence[BaseGeometry]) -> Box:
+    """West, south, east, north in degrees.
+
+    Ground on both sides of the antimeridian goes around the whole Earth, as readers take it that know nothing of it.
+    """
+    west, south, east, north = (round(float(edge), _DECIMALS) for edge in shapely.total_bounds(list(grounds)))
+    return west, south, east, north
+
+
+def _extent(year: int, box: Box) -> Document:
+    stated = _year(year)
+    interval = [stated["start_datetime"], stated["end_datetime"]]
+    return {"spatial": {"bbox": [list(box)]}, "temporal": {"interval": [interval]}}
+
+
+def _year(year: int) -> Document:
+    return {
+        "datetime": None,
+        "start_datetime": f"{year}-01-01T00:00:00Z",
+        "end_datetime": f"{year}-12-31T23:59:59Z",
+    }
+
+
+def _bands(variable: str, plan: CampaignPlan) -> list[Document]:
+    """Bands of a GeoTIFF: one for each class where there are several."""
+    several = len(plan.prediction.classes) > 1
+    names = [f"{variable} {name}" for name in plan.prediction.classes] if several else [variable]
+    scaled = {"raster:scale": 0.01, "raster:offset": 0.0} if variable == "probability" else {}
+    return [{"name": name, "data_type": "uint8", "nodata": 255, **scaled} for name in names]
+
+
+def _geojson(ground: BaseGeometry) -> Document:
+    """GeoJSON, rings anticlockwise as the standard has it."""
+    parts = [shapely.geometry.polygon.orient(part) for part in getattr(ground, "geoms", [ground])]
+    rings = [
+        [shapely.get_coordinates(ring).round(_DECIMALS).tolist() for ring in (part.exterior, *part.interiors)]
+        for part in parts
+    ]
+    if len(rings) == 1:
+        return {"type": "Polygon", "coordinates": rings[0]}
+    return {"type": "MultiPolygon", "coordinates": rings}
+
+
+CATALOG = "catalog.json"
+"""The catalog of all years, in the root of the output."""
+
+
+def collection_key(layout: YearLayout) -> str:
+    """Key of the collection of a year."""
+    return f"{layout.products}/stac/collection.json"
+
+
+_UNKNOWN = "?"
+"""Recorded of an item that is being written: no digest, so that it is written again after a stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedStac:
+    """What became of the documents of a year."""
+
+    n_items: int
+    """Items there are."""
+    rewritten: tuple[str, ...]
+    """Keys that were written."""
+    removed: tuple[str, ...]
+    """Keys that were removed."""
+
+
+def collect_stac(
+    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, assets: Mapping[str, Any], years: list[int]
+) -> CollectedStac:
+    """Bring the STAC documents up to date: items of cells whose mark changed, and what lists them.
+
+    Parameters
+    ----------
+    objects
+        The objects of the output.
+    plan
+        Of the year.
+    states
+        Finished cells; those without any image have no item.
+    assets
+        Of the collection, as STAC has them.
+    years
+        Years that the map has; those with a collection are listed in the catalog.
+    """
+    writer = _Writer(objects=objects, plan=plan, states=states)
+    before = writer.records.read()
+    parts = {partition_name(partition): cells for partition, cells in by_partition(writer.mapped).items()}
+    done = in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts))
+    boxes = [record["bbox"] for record, _ in done]
+    keys = [key for _, written in done for key in written]
+    keys += writer.write_collection(sorted(parts), boxes, assets=assets)
+    keys += writer.write_catalog(years)
+    # After nothing leads there any more, and whatever a call that was stopped has left.
+    removed = writer.remove_all_but(parts, set(before) - set(parts))
+    return CollectedStac(n_items=len(writer.mapped), rewritten=tuple(sorted(keys)), removed=removed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Writer:
+    """Writes the documents of one year."""
+
+    objects: ObjectStore
+    plan: CampaignPlan
+    states: CellStates
+
+    @cached_property
+    def mapped(self) -> list[Address]:
+        """Cells that have an item."""
+        return [cell for cell, state in self.states.items() if not state.is_empty]
+
+    @cached_property
+    def layout(self) -> YearLayout:
+        """Keys of the year."""
+        return YearLayout(self.plan.year)
+
+    @cached_property
+    def records(self) -> Records:
+        """From which marks the items of a partition were made."""
+        return Records(self.objects, f"{self.layout.products}/collected/stac")
+
+    @cached_property
+    def there(self) -> frozenset[str]:
+        """Keys of the documents that were there before."""
+        return frozenset(found.key for found in self.objects.list(f"{self.layout.products}/stac"))
+
+    def refresh(self, name: str, cells: list[Address], before: Record | None) -> tuple[Record, list[str]]:
+        """Bring a partition up to date; its record, and the keys that were written."""
+        marks = {
+            cell_id(*cell): digest_of([self.plan.digest, self.plan.name, self.states[cell].mark]) for cell in cells
+        }
+        recorded = {} if before is None else before["marks"]
+        old = {cell: mark for cell, mark in recorded.items() if self._item(name, cell) in self.there}
+        if before is not None and old == marks and self._branch(name) in self.there:
+            return before, []
+        changed = [cell for cell in cells if old.get(cell_id(*cell)) != marks[cell_id(*cell)]]
+        box = list(bounding_box([self.plan.grid[cell].lonlat for cell in cells]))
+        # Unknown until they are written.
+        self.records.put(name, {"marks": old | {cell_id(*cell): _UNKNOWN for cell in changed}, "bbox": box})
+        written = []
+        for cell in changed:
+            key = self._item(name, cell_id(*cell))
+            written.append(self._put(key, item_document(self.plan, cell, self.states[cell], key=key)))
+        west, south, east, north = box
+        key = self._branch(name)
+        written += self._put_if_new(
+            key, branch_document(self.plan, name, cells, key=key, box=(west, south, east, north))
+        )
+        record: Record = {"marks": marks, "bbox": box}
+        self.records.put(name, record)
+        return record, written
+
+    def remove_all_but(self, parts: Mapping[str, Sequence[Address]], gone: Iterable[str]) -> tuple[str, ...]:
+        """Remove documents of other cells than these, and records of partitions that are gone; keys of the documents, sorted."""
+        kept = {collection_key(self.layout), *(self._branch(name) for name in parts)}
+        kept |= {self._item(name, cell_id(*cell)) for name, cells in parts.items() for cell in cells}
+        removed = tuple(sorted(self.there - kept))
+        for name in gone:
+            self.records.take_back(name)
+        for key in removed:
+            self.objects.delete(key)
+        return removed
+
+    def write_collection(
+        self, names: list[str], boxes: Sequence[Sequence[float]], *, assets: Mapping[str, Any]
+    ) -> list[str]:
+        """Write the collection if it differs; the keys that were written."""
+        edges = list(zip(*boxes, strict=True)) or [(-180.0,), (-90.0,), (180.0,), (90.0,)]
+        box = (min(edges[0]), min(edges[1]), max(edges[2]), max(edges[3]))
+        key = collection_key(self.layout)
+        return self._put_if_new(key, collection_document(self.plan, names, assets, key=key, box=box))
+
+    def write_catalog(self, years: list[int]) -> list[str]:
+        """Write the catalog of all years if it differs; the keys that were written."""
+        keys = {year: collection_key(YearLayout(year)) for year in years}
+        there = {year: key for year, key in keys.items() if self.objects.get(key) is not None}
+        return self._put_if_new(CATALOG, root_document(self.plan.name, there))
+
+    def _put_if_new(self, key: str, document: Mapping[str, Any]) -> list[str]:
+        return [] if self.objects.get(key) == _content(document) else [self._put(key, document)]
+
+    def _put(self, key: str, document: Mapping[str, Any]) -> str:
+        self.objects.put(key, _content(document))
+        return key
+
+    def _item(self, name: str, cell: str) -> str:
+        return f"{self.layout.products}/stac/{name}/{cell}.json"
+
+    def _branch(self, name: str) -> str:
+        return f"{self.layout.products}/stac/{name}/catalog.json"
+
+
+def _content(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()

@@ -1,0 +1,422 @@
+"""Tables of outlines in one GeoParquet file per partition, of which only those are written again whose cells changed.
+
+A record is taken back before its file is written and put down after, so that a run which is stopped leaves work to be
+done again rather than a file that is taken for another.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from typing import Any, TypeVar
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.records import CommitMark
+from rtsx.errors import CampaignError
+from rtsx.footprints.io import as_written
+from rtsx.footprints.schema import COLUMNS, OPTIONAL, conform
+from rtsx.grid.grid import cell_id, parse_cell_id
+from rtsx.storage.object_store import ObjectStore
+
+__all__ = [
+    "SIDE",
+    "CellState",
+    "CellStates",
+    "PartTable",
+    "Record",
+    "Records",
+    "Refreshed",
+    "by_partition",
+    "cell_states",
+    "digest_of",
+    "empty_outlines",
+    "in_threads",
+    "joined_outlines",
+    "parquet_bytes",
+    "partition_name",
+    "partition_named",
+    "partition_of",
+    "plainly_typed",
+    "read_outlines",
+    "read_parquet_bytes",
+]
+
+Record = dict[str, Any]
+"""JSON values by name."""
+
+_THREADS = 16
+"""Records that are read at a time, because what counts is how long a store takes to answer."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one kind of product, by the name of what they are about."""
+
+    objects: ObjectStore
+    """The objects of the output."""
+    folder: str
+    """Key of their folder."""
+
+    def read(self) -> dict[str, Record]:
+        """All records by name, sorted; what is damaged counts as not there, because it can be made again."""
+        keys = sorted(found.key for found in self.objects.list(self.folder) if found.key.endswith(".json"))
+        with ThreadPoolExecutor(_THREADS, "rtsx-records") as threads:
+            contents = list(threads.map(self.objects.get, keys))
+        records = {}
+        for key, content in zip(keys, contents, strict=True):
+            record = _parsed(content)
+            if record is not None:
+                records[key.rsplit("/", 1)[1].removesuffix(".json")] = record
+        return records
+
+    def put(self, name: str, record: Record) -> None:
+        """Write a record."""
+        self.objects.put(self._key(name), json.dumps(record, sort_keys=True).encode())
+
+    def take_back(self, name: str) -> None:
+        """Remove a record."""
+        self.objects.delete(self._key(name))
+
+    def _key(self, name: str) -> str:
+        return f"{self.folder}/{name}.json"
+
+
+def _parsed(content: bytes | None) -> Record | None:
+    try:
+        found = None if content is None else json.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellState:
+    """A finished cell."""
+
+    is_empty: bool
+    """Whether there was no image of it, or no valid pixel, so that nothing was written."""
+    outlines: str
+    """SHA-256 of its outlines; empty where it has none."""
+    map: str
+    """Digest of all that it wrote into the map; empty where it wrote nothing there."""
+    cogs: tuple[str, ...]
+    """Variables that it wrote as GeoTIFFs, sorted."""
+    n_valid: int
+    """Pixels that could be judged."""
+    n_outlines: int
+    """Outlines before they are merged with those of neighbours."""
+    finished: str
+    """When, UTC, ISO 8601."""
+    mark: str
+    """Digest of the whole mark."""
+
+
+CellStates = dict[Address, CellState]
+"""Finished cells by address."""
+
+
+def cell_states(marks: Iterable[CommitMark], layout: YearLayout) -> CellStates:
+    """States of all cells that have a mark; the marks themselves are let go one by one."""
+    return {mark.cell: _state(mark, layout) for mark in marks}
+
+
+def digest_of(content: object) -> str:
+    """SHA-256 of JSON values; equal ones have equal digests."""
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _state(mark: CommitMark, layout: YearLayout) -> CellState:
+    mapped = {key: digest for key, digest in mark.objects.items() if key.startswith(f"{MAP}/")}
+    cogs = (key for key in mark.objects if key.startswith(f"{layout.cogs}/"))
+    return CellState(
+        is_empty=mark.state == "empty",
+        outlines=mark.objects.get(layout.outline(mark.cell), ""),
+        map=digest_of(mapped) if mapped else "",
+        # The name of a cell has no underscore, so all behind the first is the variable's.
+        cogs=tuple(sorted(key.rsplit("/", 1)[1].split("_", 1)[1].removesuffix(".tif") for key in cogs)),
+        n_valid=mark.n_valid,
+        n_outlines=mark.n_outlines,
+        finished=mark.finished,
+        mark=sha256(mark.to_json().encode()).hexdigest(),
+    )
+
+
+SIDE = 16
+"""Cells along each side of a partition: with the default grid 590 km, so that twenty million square kilometres are some sixty
+files, and a cell that is run again costs the reading of 255 others."""
+
+
+def partition_of(cell: Address) -> Address:
+    """Row and column of the partition that a cell lies in.
+
+    Examples
+    --------
+    >>> partition_of((0, 15)), partition_of((-1, 16))
+    ((0, 0), (-1, 1))
+    """
+    return cell[0] // SIDE, cell[1] // SIDE
+
+
+def partition_name(partition: Address) -> str:
+    """Name of a partition, used for its files.
+
+    Examples
+    --------
+    >>> partition_name((-1, 12))
+    'r-001c012'
+    """
+    return cell_id(*partition)
+
+
+def partition_named(name: str) -> Address:
+    """The partition of such a name."""
+    return parse_cell_id(name)
+
+
+def by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
+    """Cells of each partition; partitions and cells in reading order.
+
+    Examples
+    --------
+    >>> by_partition([(0, 17), (0, 1), (0, 0)])
+    {(0, 0): [(0, 0), (0, 1)], (0, 1): [(0, 17)]}
+    """
+    found: dict[Address, list[Address]] = {}
+    for cell in sorted(cells):
+        found.setdefault(partition_of(cell), []).append(cell)
+    return dict(sorted(found.items()))
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_MOST = 8
+"""Threads at most: each holds the tables of a partition."""
+
+
+def in_threads(work: Callable[[T], U], wanted: Iterable[T]) -> list[U]:
+    """Results in the order of what is wanted; the first error ends it, after the jobs that are running."""
+    count = min(os.cpu_count() or 1, _MOST)
+    left = iter(wanted)
+    results: list[U] = []
+    with ThreadPoolExecutor(count, "rtsx-collect") as pool:
+        # In batches, so that after an error no long queue of jobs is still worked off.
+        while batch := list(islice(left, 4 * count)):
+            results += pool.map(work, batch)
+    return results
+
+
+def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
+    """GeoParquet 1.1 with a column `bbox` for spatial filters; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    plainly_typed(table).to_parquet(
+        buffer, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0"
+    )
+    return buffer.getvalue()
+
+
+def read_parquet_bytes(content: bytes) -> geopandas.GeoDataFrame:
+    """The table of such bytes."""
+    return geopandas.read_parquet(io.BytesIO(content))
+
+
+def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
+    """Footprints of such bytes, with the columns and dtypes that they were made with.
+
+    Raises
+    ------
+    CampaignError
+        They are none; names where they come from.
+    """
+    try:
+        return as_written(read_parquet_bytes(content))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(name, error) from error
+
+
+def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopandas.GeoDataFrame, NDArray[np.int64]]:
+    """Footprints of many small files as one table, and for each row the number of its file.
+
+    Joined before they become a table, because making one takes a hundred times as long as reading its bytes.
+
+    Parameters
+    ----------
+    contents
+        GeoParquet by the name that it is called by in errors.
+    crs
+        In which all of them are.
+
+    Raises
+    ------
+    CampaignError
+        One of them is no GeoParquet.
+    """
+    tables = []
+    for name, content in contents.items():
+        try:
+            table = pq.read_table(io.BytesIO(content))
+            tables.append(table.drop_columns([*({"bbox"} & set(table.column_names))]).replace_schema_metadata())
+        except (OSError, ValueError, KeyError) as error:
+            raise _unreadable(name, error) from error
+    if not tables:
+        return empty_outlines(crs, "cut", "prob_counts"), np.empty(0, np.int64)
+    numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    # Permissive, because a column of nothing but missing values has no type of its own.
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    outlines = shapely.from_wkb(joined["geometry"].to_numpy())
+    rows = joined.drop_columns(["geometry"]).to_pandas()
+    return as_written(geopandas.GeoDataFrame(rows, geometry=outlines, crs=crs)), numbers
+
+
+def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """The table with text where columns hold text or nothing.
+
+    Because a column of nothing but missing values has no type of its own, and the files of one table would not fit
+    together.
+    """
+    texts = table.columns[table.dtypes.map(pd.api.types.is_object_dtype)].difference([table.geometry.name])
+    return table.astype(dict.fromkeys(texts, pd.StringDtype("pyarrow"))).reset_index(drop=True)
+
+
+def empty_outlines(crs: str, *further: str) -> geopandas.GeoDataFrame:
+    """Footprints without a row, with some of the optional columns."""
+    columns: dict[str, object] = {name: [] for name in (*COLUMNS, *(name for name in OPTIONAL if name in further))}
+    return conform(columns, geopandas.GeoSeries([], crs=crs))
+
+
+def _unreadable(name: str, error: Exception) -> CampaignError:
+    return CampaignError(
+        f"{name} cannot be read as outlines ({error}): verify the campaign, which tells the cells that are damaged."
+    )
+
+
+IsCurrent = Callable[[str, Record], bool]
+"""Whether a partition is still made of what its record says."""
+Make = Callable[[str], tuple[geopandas.GeoDataFrame, Record]]
+"""The rows of a partition, and what its record says they are made of; called from several threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refreshed:
+    """What became of a table."""
+
+    records: dict[str, Record]
+    """Record of each partition by its name, sorted."""
+    rewritten: tuple[str, ...]
+    """Keys of the files that were written, sorted."""
+    removed: tuple[str, ...]
+    """Keys of the files that were removed, sorted."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all partitions."""
+        return sum(record["rows"] for record in self.records.values())
+
+    @property
+    def digest(self) -> dict[str, str]:
+        """SHA-256 of each file by the name of its partition."""
+        return {name: record["sha256"] for name, record in self.records.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartTable:
+    """A GeoParquet dataset: a folder with a file for each partition."""
+
+    objects: ObjectStore
+    """The objects of the output."""
+    folder: str
+    """Key of the folder."""
+    records: Records
+    """From what the files were made."""
+
+    @classmethod
+    def of(cls, objects: ObjectStore, layout: YearLayout, name: str) -> "PartTable":
+        """The table of that name among the products of a year."""
+        records = Records(objects, f"{layout.products}/collected/{name}")
+        return cls(objects=objects, folder=f"{layout.products}/{name}", records=records)
+
+    def key(self, name: str) -> str:
+        """Key of the file of a partition."""
+        return f"{self.folder}/{name}.parquet"
+
+    def read(self, name: str) -> geopandas.GeoDataFrame:
+        """Rows of a partition.
+
+        Raises
+        ------
+        CampaignError
+            The file is missing or damaged.
+        """
+        content = self.objects.get(self.key(name))
+        if content is None:
+            raise CampaignError(f"{self.key(name)} is missing, though it was collected. Collect again.")
+        return read_outlines(content, name=self.key(name))
+
+    def walk(self, names: Collection[str]) -> Iterator[geopandas.GeoDataFrame]:
+        """Rows of partitions, one after the other."""
+        return (self.read(name) for name in sorted(names))
+
+    def refresh(self, wanted: Collection[str], *, is_current: IsCurrent, make: Make) -> Refreshed:
+        """Make what is not current, write what differs, and remove what is not wanted.
+
+        A file is written whole, so that a reader sees the old or the new one; its record is taken back before.
+        """
+        before = self.records.read()
+        files = {found.key for found in self.objects.list(self.folder)}
+        removed = sorted(files - {self.key(name) for name in wanted})
+        for name in set(before) - set(wanted):
+            self.records.take_back(name)
+        for key in removed:
+            self.objects.delete(key)
+
+        def refreshed(name: str) -> tuple[Record, bool]:
+            record = before.get(name) if self.key(name) in files else None
+            if record is not None and is_current(name, record):
+                return record, False
+            return self._made(name, make=make, before=record)
+
+        names = sorted(wanted)
+        results = in_threads(refreshed, names)
+        return Refreshed(
+            records={name: record for name, (record, _) in zip(names, results, strict=True)},
+            rewritten=tuple(self.key(name) for name, (_, is_new) in zip(names, results, strict=True) if is_new),
+            removed=tuple(removed),
+        )
+
+    def remove(self) -> tuple[str, ...]:
+        """Remove all files and records; their keys."""
+        return self.refresh((), is_current=lambda name, record: True, make=_nothing).removed
+
+    def _made(self, name: str, *, make: Make, before: Record | None) -> tuple[Record, bool]:
+        """The new record of a partition, and whether its file had to be written."""
+        table, sources = make(name)
+        content = parquet_bytes(table)
+        record = {**sources, "sha256": sha256(content).hexdigest(), "rows": len(table), "bounds": _bounds(table)}
+        is_new = before is None or before["sha256"] != record["sha256"]
+        if is_new:
+            self.records.take_back(name)
+            self.objects.put(self.key(name), content)
+        self.records.put(name, record)
+        return record, is_new
+
+
+def _bounds(table: geopandas.GeoDataFrame) -> list[float] | None:
+    """(xmin, ymin, xmax, ymax) of all rows in the CRS of the grid; None for no rows."""
+    return [float(edge) for edge in np.asarray(table.total_bounds)] if len(table) else None
+
+
+def _nothing(name: str) -> tuple[geopandas.GeoDataFrame, Record]:
+    raise AssertionError(f"nothing is wanted, but {name} was")

@@ -1,0 +1,158 @@
+"""Footprints as one file for a desktop or a web map: GeoPackage, FlatGeobuf, PMTiles; written partition by partition."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from pyogrio.raw import write_arrow
+
+from rtsx.campaign.products.tables import empty_outlines, plainly_typed
+from rtsx.errors import CampaignError, MissingExtraError, OutputNotWritableError
+from rtsx.footprints import to_geographic
+
+__all__ = ["FORMATS", "VectorFormat", "format_named", "one_file"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorFormat:
+    """A format that holds a whole table in one file."""
+
+    suffix: str
+    """Ending of the file, with its dot."""
+    driver: str
+    """GDAL's name for it."""
+    media_type: str
+    """For STAC."""
+    is_geographic: bool
+    """Whether outlines have to be in longitude and latitude."""
+    options: dict[str, str]
+    """For the driver."""
+
+
+FORMATS = {
+    "gpkg": VectorFormat(
+        suffix=".gpkg", driver="GPKG", media_type="application/geopackage+sqlite3", is_geographic=False, options={}
+    ),
+    "flatgeobuf": VectorFormat(
+        suffix=".fgb", driver="FlatGeobuf", media_type="application/vnd.flatgeobuf", is_geographic=False, options={}
+    ),
+    # Zoom 12 has 4096 steps of 2.4 m at the equator and of 0.8 m at 70 degrees: finer than the pixels of the map. Web maps end
+    # at 85 degrees north, and outlines beyond are not in the tiles.
+    "pmtiles": VectorFormat(
+        suffix=".pmtiles",
+        driver="PMTiles",
+        media_type="application/vnd.pmtiles",
+        is_geographic=True,
+        options={"MINZOOM": "0", "MAXZOOM": "12"},
+    ),
+}
+"""Formats by the name that `collect` takes."""
+
+_CHANGED = "2000-01-01T00:00:00.000Z"
+"""What a GeoPackage says of when it was changed, so that equal tables give equal files."""
+
+
+def format_named(name: str) -> VectorFormat:
+    """The format of a name or ending.
+
+    Raises
+    ------
+    CampaignError
+        There is none.
+    MissingExtraError
+        The GDAL that pyogrio brings cannot write it.
+    """
+    wanted = name.lower().lstrip(".")
+    found = next((one for key, one in FORMATS.items() if wanted in (key, one.suffix[1:])), None)
+    if found is None:
+        raise CampaignError(f"Footprints are collected as {', '.join(FORMATS)}, beside GeoParquet; got {name!r}.")
+    if "w" not in pyogrio.list_drivers().get(found.driver, ""):
+        raise MissingExtraError(
+            f"The GDAL {pyogrio.__gdal_version__} that pyogrio uses cannot write {found.driver}; install pyogrio as a wheel "
+            "(pip install --force-reinstall --only-binary=pyogrio pyogrio), or leave the format out."
+        )
+    return found
+
+
+def one_file(tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, crs: str) -> bytes:
+    """The bytes of a file with the rows of all tables.
+
+    Tables are taken one after the other, so that only one of them is in memory, and the finished file once.
+
+    Parameters
+    ----------
+    tables
+        Footprints in `crs`.
+    form
+        The format.
+    crs
+        Of the grid.
+
+    Raises
+    ------
+    OutputNotWritableError
+        The file could not be made in the folder for temporary files.
+    """
+    schema = _batch(empty_outlines(crs), form).schema
+    batches = pa.RecordBatchReader.from_batches(schema, _batches(tables, form, schema=schema))
+    with tempfile.TemporaryDirectory(prefix="rtsx-") as folder:
+        path = Path(folder) / f"footprints{form.suffix}"
+        try:
+            with _gdal_option("OGR_CURRENT_DATE", _CHANGED):
+                write_arrow(
+                    batches,
+                    path,
+                    layer="footprints",
+                    driver=form.driver,
+                    geometry_name="geometry",
+                    geometry_type="MultiPolygon",
+                    crs="EPSG:4326" if form.is_geographic else crs,
+                    dataset_options=form.options,
+                )
+            return path.read_bytes()
+        except (OSError, DataSourceError, DataLayerError, FeatureError) as error:
+            raise OutputNotWritableError(
+                f"The {form.driver} file could not be made in {folder} ({error}). Is its disk full? Another folder is taken "
+                "from the environment variable TMPDIR."
+            ) from error
+
+
+def _batches(
+    tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    for table in tables:
+        if len(table):
+            yield _batch(table, form).select(schema.names).cast(schema)
+
+
+def _batch(table: geopandas.GeoDataFrame, form: VectorFormat) -> pa.RecordBatch:
+    placed = to_geographic(table) if form.is_geographic else table
+    outlines = np.asarray(placed.geometry.array, np.object_)
+    parts, owner = shapely.get_parts(outlines, return_index=True)
+    collected = shapely.multipolygons(parts, indices=owner) if len(outlines) else outlines
+    rows = plainly_typed(placed)
+    batch = pa.RecordBatch.from_pandas(rows.drop(columns=rows.geometry.name), preserve_index=False)
+    return batch.append_column("geometry", pa.array(shapely.to_wkb(collected), pa.binary()))
+
+
+class _gdal_option:  # noqa: N801 - used like a function
+    """A configuration option of GDAL for the length of a block."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self._name, self._value = name, value
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = pyogrio.get_gdal_config_option(self._name)
+        pyogrio.set_gdal_config_options({self._name: self._value})
+
+    def __exit__(self, *error: object) -> None:
+        pyogrio.set_gdal_config_options({self._name: self._before})

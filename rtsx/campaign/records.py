@@ -1,0 +1,117 @@
+"""The commit record of a cell, which alone states that it is done, and why a cell is not."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rtsx.campaign.cells import Address
+from rtsx.errors import CampaignError
+from rtsx.parsing import Moment, parsed_json
+from rtsx.storage.retry import FailureKind
+
+__all__ = ["CommitMark", "Failure", "InputStamp"]
+
+
+@dataclass(frozen=True, order=True)
+class InputStamp:
+    """One image that a cell was made of, so that a later run sees whether it is another one now."""
+
+    source: str
+    """Name of the source in the recipe."""
+    image: str
+    """Id of the image."""
+    stamp: str
+    """Digest of what says that its content changed: a checksum, an ETag, a time of change and a size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitMark:
+    """What a cell has written, from what, by whom and at which cost."""
+
+    cell: Address
+    """Row and column of the cell."""
+    plan_digest: str
+    """Digest of the plan that it was run by."""
+    state: Literal["mapped", "empty"]
+    """Mapped, or without any image or valid pixel, so that nothing was written."""
+    objects: Mapping[str, str]
+    """SHA-256 of every object by its key, relative to the output. Shards of nothing but nodata are not stored."""
+    inputs: tuple[InputStamp, ...]
+    """Images that were there, sorted."""
+    bundles: tuple[str, ...]
+    """Digests of the bundles."""
+    versions: Mapping[str, str]
+    """Versions of the libraries that made the bytes."""
+    n_valid: int
+    """Pixels that could be judged."""
+    n_outlines: int
+    """Outlines of this cell, before they are merged with those of its neighbours."""
+    seconds: float
+    """Time that the cell took, s."""
+    peak_memory_bytes: int
+    """Greatest resident memory of the process while it ran."""
+    started: Moment
+    """Begin, UTC, ISO 8601."""
+    finished: Moment
+    """End, likewise."""
+    run: str
+    """Id of the run."""
+    worker: str
+    """Address or name of the worker."""
+    gaps: tuple[str, ...] = ()
+    """Images that could not be read and were left out, as ``source/id``, where the recipe asks for gaps instead of errors."""
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "CommitMark":
+        """The mark of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one: somebody else has written there, or it was cut.
+        """
+        return parsed_json(text, cls, what="This is no commit mark", error=CampaignError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One failure of one cell."""
+
+    cell: Address
+    """Row and column of the cell."""
+    kind: FailureKind
+    """What is to be done about it."""
+    error: str
+    """Name of the exception."""
+    message: str
+    """What it said."""
+    traceback: str
+    """Where it came from, as text; empty where the worker was lost."""
+    attempts: int
+    """Times that the cell was tried in this run."""
+    when: str
+    """UTC, ISO 8601."""
+    run: str
+    """Id of the run."""
+    worker: str
+    """Address or name of the worker; empty where it was lost."""
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Failure":
+        """The failure of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one.
+        """
+        return parsed_json(text, cls, what="This is no record of a failure", error=CampaignError)

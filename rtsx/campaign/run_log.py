@@ -1,0 +1,180 @@
+"""What became of the cells of one run, and the record of what it took, kept beside the output."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.records import Failure
+from rtsx.errors import CampaignError
+from rtsx.parsing import Moment, parsed_json
+from rtsx.storage.object_store import ObjectStore
+
+__all__ = ["FlightSummary", "RunRecord", "read_runs", "write_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlightSummary:
+    """Every cell of a run, counted once."""
+
+    run: str
+    """Id of the run."""
+    cells: int
+    """Cells that the run was given."""
+    done: int
+    """Cells that it finished."""
+    skipped: int
+    """Cells that were finished before a task of this run came to them, by another run or by a task that was lost."""
+    set_aside: tuple[Failure, ...]
+    """Cells that were given up, with their last failure."""
+    left: int
+    """Cells that have not ended: still to come, or not come to because the run stopped."""
+    stopped: str | None
+    """Why the run stopped before its last cell; None where it did not."""
+    retried: int
+    """Tasks that failed and were tried again."""
+    started: str
+    """Begin, UTC, ISO 8601."""
+    finished: str
+    """End, likewise; or when this was said."""
+    seconds: float
+    """Time from begin to end, s."""
+    worker_seconds: float
+    """Time that workers were there, summed over them, s: what machines are paid by."""
+    workers: int
+    """Workers that were there last."""
+    in_flight: int
+    """Cells that a task was under way for when this was said; none at the end of a run. They are among those left."""
+    before: int = 0
+    """Cells of the campaign that were done before the run and are none of its own."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is done."""
+        return self.done + self.skipped == self.cells
+
+    def __str__(self) -> str:
+        """Lines for people."""
+        if not self.cells and self.stopped is None:
+            return "every cell was done before: there was nothing to run"
+        counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} by other runs"
+        lines = [f"{counts}, {len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"]
+        if self.before:
+            done, cells = (self.before + number for number in (self.done + self.skipped, self.cells))
+            lines.append(f"with the {self.before} that were done before: {done} of {cells}")
+        if self.stopped is not None:
+            lines.append(f"stopped: {self.stopped}")
+        lines += [f"set aside: cell {gone.cell}: {gone.error}: {gone.message}" for gone in self.set_aside[:10]]
+        if len(self.set_aside) > 10:
+            lines.append(f"... and {len(self.set_aside) - 10} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run, as it stood when the record was last written."""
+
+    run: str
+    """Id of the run."""
+    plan_digest: str
+    """Digest of the plan that it ran by."""
+    host: str
+    """Machine that drove it."""
+    versions: Mapping[str, str]
+    """Versions of the libraries, as `versions_here` gives them."""
+    started: Moment
+    """Begin, UTC, ISO 8601."""
+    written: str
+    """When the record was last written, likewise. A run that was killed does not write its end."""
+    ended: bool
+    """Whether the run came to its end, be it the last cell, a stop or an error."""
+    stopped: str | None
+    """Why it stopped before its last cell."""
+    cells: int
+    """Cells that it was given."""
+    done: int
+    """Cells that it finished."""
+    skipped: int
+    """Cells that were finished before its tasks came to them."""
+    set_aside: int
+    """Cells that it gave up."""
+    retried: int
+    """Tasks that failed and were tried again."""
+    workers: int
+    """Workers that were there when the record was last written."""
+    seconds: float
+    """Time of the run, s."""
+    worker_seconds: float
+    """Time that workers were there, summed over them, s."""
+
+    @classmethod
+    def of(
+        cls, summary: FlightSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool
+    ) -> Self:
+        """The record of a run that stands as its summary says."""
+        return cls(
+            run=summary.run,
+            plan_digest=plan_digest,
+            host=host,
+            versions=dict(versions),
+            started=summary.started,
+            written=summary.finished,
+            ended=ended,
+            stopped=summary.stopped,
+            cells=summary.cells,
+            done=summary.done,
+            skipped=summary.skipped,
+            set_aside=len(summary.set_aside),
+            retried=summary.retried,
+            workers=summary.workers,
+            seconds=summary.seconds,
+            worker_seconds=summary.worker_seconds,
+        )
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The record of such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is not one.
+        """
+        return parsed_json(text, cls, what="This is no record of a run", error=CampaignError)
+
+
+def write_run(objects: ObjectStore, layout: YearLayout, record: RunRecord) -> None:
+    """Write the record of a run, or write it anew."""
+    objects.put(layout.run_record(record.run), record.to_json().encode())
+
+
+def read_runs(objects: ObjectStore, layout: YearLayout, *, damaged: list[str] | None = None) -> tuple[RunRecord, ...]:
+    """Records of all runs of a year, the oldest first.
+
+    Parameters
+    ----------
+    objects, layout
+        Where they lie.
+    damaged
+        Receives what is wrong with records that are none; None makes that an error.
+
+    Raises
+    ------
+    CampaignError
+        One of the records is none.
+    """
+    records = []
+    for stored in objects.list(layout.runs):
+        content = objects.get(stored.key)
+        try:
+            records += [] if content is None else [RunRecord.from_json(content)]
+        except CampaignError as error:
+            if damaged is None:
+                raise CampaignError(f"{stored.key} cannot be read: {error}") from error
+            damaged.append(f"{stored.key} cannot be read: {error}")
+    return tuple(sorted(records, key=lambda record: (record.started, record.run)))

@@ -1,0 +1,241 @@
+"""Checks of a cluster and of workers that come later: versions of the libraries that make the bytes, and memory."""
+
+import logging
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from weakref import WeakSet
+
+from dask.utils import format_bytes
+from distributed import Client, Reschedule, Worker, WorkerPlugin
+
+from rtsx.errors import ClusterError
+
+__all__ = [
+    "Guard",
+    "Needs",
+    "Offer",
+    "offers_of",
+    "refuse_if_unfit",
+    "release_environment",
+    "require_environment",
+    "scheduler_versions",
+    "versions_here",
+]
+
+LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
+"""Libraries whose versions are compared: they make the bytes, or carry values between processes."""
+GUARD = "rtsx-environment"
+"""Name of the plugin that looks at workers that come later."""
+_guarded: "WeakSet[Client]" = WeakSet()
+"""Clients whose cluster has that plugin. Remembered here, because a scheduler logs an error when asked to drop one it has not."""
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the libraries that count, in this process; ``"missing"`` where one is not installed.
+
+    Examples
+    --------
+    >>> sorted(versions_here())
+    ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr']
+    """
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker has."""
+
+    versions: Mapping[str, str]
+    """Versions of its libraries."""
+    memory_bytes: int
+    """Memory that it may use, bytes; 0 where nothing bounds it."""
+    slots: int
+    """Cells that it would run at a time."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker has to have."""
+
+    versions: Mapping[str, str]
+    """Versions of its libraries."""
+    memory_bytes: int
+    """Memory of one cell, bytes."""
+
+    def lacking(self, offer: Offer) -> str:
+        """What is wrong with a worker, in words; empty where nothing is.
+
+        Examples
+        --------
+        >>> needs = Needs({"zarr": "3.1.6"}, 4 * 2**30)
+        >>> needs.lacking(Offer({"zarr": "3.1.5"}, 6 * 2**30, slots=2))
+        'has zarr 3.1.5 instead of 3.1.6; has 6.00 GiB for 2 cells at a time, which need 8.00 GiB'
+        >>> needs.lacking(Offer({"zarr": "3.1.6"}, 6 * 2**30, slots=1))
+        ''
+        """
+        wrong = self.differing(offer.versions)
+        needed = self.memory_bytes * offer.slots
+        if offer.memory_bytes and needed > offer.memory_bytes:
+            cells = f"{offer.slots} cell{'s' * (offer.slots > 1)} at a time, which need{'s' * (offer.slots == 1)}"
+            wrong.append(f"has {format_bytes(offer.memory_bytes)} for {cells} {format_bytes(needed)}")
+        return "; ".join(wrong)
+
+    def differing(self, versions: Mapping[str, str]) -> list[str]:
+        """Versions that are others, in words."""
+        return [
+            f"has {name} {versions.get(name, 'missing')} instead of {wanted}"
+            for name, wanted in self.versions.items()
+            if versions.get(name, "missing") != wanted
+        ]
+
+
+def require_environment(client: "Client", *, versions: Mapping[str, str], memory_bytes: int) -> None:
+    """Refuse a cluster that would make other bytes than this process, or run out of memory.
+
+    Workers that come later are looked at before they run a task, and sent away if they do not fit, until
+    `release_environment` is called or a run ends.
+
+    Parameters
+    ----------
+    client
+        Of the cluster; it may have no worker yet.
+    versions
+        What `versions_here` gives on the client.
+    memory_bytes
+        Memory of one cell, bytes. A worker runs as many at a time as it has GPUs, or threads where it has none.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler or a worker has other versions or too little memory; names all that differ.
+    """
+    needs = Needs(versions, memory_bytes)
+    wrong = _wrong("the scheduler", "; ".join(needs.differing(scheduler_versions(client))))
+    for address, offer in sorted(offers_of(client).items()):
+        wrong += _wrong(f"worker {address}", needs.lacking(offer))
+    if wrong:
+        told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        raise ClusterError(
+            f"The cluster is not fit to run what this machine planned:\n{told}\nGive all machines one environment, such as one "
+            "container image, and workers enough memory or fewer threads."
+        )
+    client.register_plugin(Guard(needs, topic=refusals_topic(client)), name=GUARD)
+    _guarded.add(client)
+
+
+def release_environment(client: "Client") -> None:
+    """Let workers of any kind join again; nothing happens where they may."""
+    if client in _guarded:
+        _guarded.discard(client)
+        # A worker that leaves at this moment, or has come without the guard, must not hide why a run ends.
+        with suppress(KeyError, OSError):
+            client.unregister_worker_plugin(GUARD)
+
+
+def refusals_topic(client: "Client") -> str:
+    """Topic of the scheduler's events at which workers that were sent away say why."""
+    return f"{GUARD}-{client.id}"
+
+
+def _wrong(who: str, what: str) -> list[str]:
+    return [f"- {who} {what}"] if what else []
+
+
+def _version(name: str) -> str:
+    if name == "rtsx":
+        from rtsx import __version__  # instead of what was installed, which an editable checkout has left behind
+
+        return __version__
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+_log = logging.getLogger(__name__)
+_unfit: list[str] = []
+"""What is wrong with this process, where a guard has found something."""
+
+
+class Guard(WorkerPlugin):
+    """Sends away workers that do not fit, as they come."""
+
+    def __init__(self, needs: Needs, *, topic: str) -> None:
+        self._needs = needs
+        self._topic = topic
+
+    def setup(self, worker: Worker) -> None:
+        """Look at a worker that has just come."""
+        _unfit.clear()
+        lacking = self._needs.lacking(_offer(worker))
+        if lacking:
+            _unfit.append(lacking)
+            _log.error("This worker %s, so it leaves. Give it the environment of the client.", lacking)
+            worker.log_event(self._topic, f"worker {worker.address} {lacking}")
+            # In the background, because a worker that is still starting cannot tell its nanny that it leaves.
+            worker.loop.add_callback(worker.close_gracefully, reason=lacking)
+
+    def teardown(self, worker: Worker) -> None:
+        """Forget what was found."""
+        _unfit.clear()
+
+
+def refuse_if_unfit() -> None:
+    """Hand the task that calls this to another worker, where this one was found unfit and is on its way out.
+
+    Raises
+    ------
+    Reschedule
+        It is; a scheduler understands that.
+    """
+    if _unfit:
+        raise Reschedule(_unfit[0])
+
+
+def scheduler_versions(client: Client) -> Mapping[str, str]:
+    """Versions of the scheduler's libraries.
+
+    Raises
+    ------
+    ClusterError
+        It cannot say.
+    """
+    try:
+        found: Mapping[str, str] = client.run_on_scheduler(versions_here)
+    except Exception as error:  # whatever importing our package may raise over there
+        raise _no_answer("The scheduler", error) from error
+    return found
+
+
+def offers_of(client: Client) -> dict[str, Offer]:
+    """What each worker that is there has, by its address.
+
+    Raises
+    ------
+    ClusterError
+        One cannot say.
+    """
+    offers = client.run(_offer_here, on_error="return")
+    for address, offer in offers.items():
+        if isinstance(offer, BaseException):
+            raise _no_answer(f"Worker {address}", offer) from offer
+    return dict(offers)
+
+
+def _no_answer(who: str, error: BaseException) -> ClusterError:
+    return ClusterError(
+        f"{who} cannot say which libraries it has ({type(error).__name__}: {error}). All machines of a campaign need rtsx in "
+        "the version of the client, such as from one container image."
+    )
+
+
+def _offer_here(dask_worker: Worker) -> Offer:
+    return _offer(dask_worker)
+
+
+def _offer(worker: Worker) -> Offer:
+    slots = int(worker.state.total_resources.get("GPU", 0)) or worker.state.nthreads
+    return Offer(versions_here(), int(worker.memory_manager.memory_limit or 0), slots)

@@ -1,0 +1,323 @@
+"""Values of a config checked: unknown keys, things by name with options, amounts of memory, years and patterns of paths."""
+
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from glob import escape, iglob
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
+
+from dask.utils import parse_bytes
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+from rtsx.config.yaml import Complaint, Document, KeyPath, dump_yaml, refuse
+from rtsx.errors import ConfigError
+from rtsx.redaction import is_secret_name
+from rtsx.storage import absolute
+
+__all__ = [
+    "PLACEHOLDER",
+    "YEAR",
+    "Augmentations",
+    "FilePath",
+    "Losses",
+    "Memory",
+    "Named",
+    "NamedOne",
+    "Names",
+    "Strict",
+    "filled",
+    "from_folder",
+    "is_glance",
+    "matches",
+    "memory_bytes",
+    "placeholders",
+    "validated",
+    "with_year",
+]
+
+_Model = TypeVar("_Model", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A frozen part of a config; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def to_yaml(self) -> str:
+        """YAML text that comes back equal; keys without a value are left out."""
+        return dump_yaml(self.model_dump(exclude_none=True))
+
+    def changed(self, **fields: object) -> Self:
+        """A copy with other values; they are checked."""
+        return type(self).model_validate({**{name: getattr(self, name) for name in self.model_fields_set}, **fields})
+
+
+def is_glance(info: ValidationInfo) -> bool:
+    """Whether a check that loads torch is left out for now; see `validated`."""
+    return isinstance(info.context, Mapping) and bool(info.context.get("glance"))
+
+
+def validated(model: type[_Model], document: Document, *, glance: bool = False) -> _Model:
+    """The config of a document.
+
+    Parameters
+    ----------
+    model
+        What the document is to be.
+    document
+        The document.
+    glance
+        Leave out the checks for which a network has to be built: what is wrong in spelling is then said in less than a second.
+
+    Raises
+    ------
+    ConfigError
+        Something is wrong; all of it is listed, by line and key.
+    """
+    complaints = list(document.complaints)
+    cause: ValidationError | None = None
+    try:
+        config = model.model_validate(
+            document.values, context={"folder": Path(document.name).absolute().parent, "glance": glance}
+        )
+    except ValidationError as error:
+        cause = error
+        complaints += _told(error, model)
+    if complaints:
+        refuse(document.name, complaints, lines=document.lines, cause=cause)
+    return config
+
+
+def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
+    for one in error.errors():
+        path: KeyPath = one["loc"]
+        match one["type"]:
+            case "extra_forbidden":
+                yield Complaint(path, _unknown(str(path[-1]), sorted(_keys(model, path[:-1]))))
+            case "missing":
+                yield Complaint(path, "this key has to be given")
+            case "value_error":
+                yield Complaint(path, str(one["ctx"]["error"]).rstrip("."))
+            case _:
+                text = one["msg"][0].lower() + one["msg"][1:]
+                got = "" if any(is_secret_name(str(part)) for part in path) else f"; got {str(one['input'])[:80]!r}"
+                yield Complaint(path, f"{text}{got}")
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return (
+        f"unknown key{hint} Known keys are {', '.join(known)}" if near else f"unknown key; known are {', '.join(known)}"
+    )
+
+
+def _keys(model: type[BaseModel], path: KeyPath) -> set[str]:
+    """Known keys of the model at a path."""
+    found: Any = model
+    for part in path:
+        fields = getattr(found, "model_fields", None)
+        if fields is not None:
+            found = _inner(fields[part].annotation) if part in fields else None
+        elif get_origin(found) is dict:
+            found = _inner(get_args(found)[1])
+        elif get_origin(found) in (list, tuple):
+            found = _inner(get_args(found)[0])
+    return set(getattr(found, "model_fields", {}))
+
+
+def _inner(annotation: Any) -> Any:
+    """The type within ``X | None`` and ``Annotated``; of several, the first model."""
+    if get_origin(annotation) is Annotated:
+        return _inner(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((_inner(one) for one in get_args(annotation) if one is not type(None)), None)
+    return annotation
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=tuple[str, ...] | str)]
+"""One name or several."""
+
+
+def from_folder(path: str, info: ValidationInfo) -> str:
+    """A path that does not depend on the working directory: relative ones count from the folder of the config."""
+    folder = (info.context or {}).get("folder") if isinstance(info.context, Mapping) else None
+    return absolute(path, folder=folder)
+
+
+FilePath = Annotated[str, AfterValidator(from_folder)]
+"""Path or URL; a relative path counts from the folder of the config, ``~`` is the home folder."""
+
+
+Options = dict[str, Any]
+
+
+def _named(number: str | None) -> Callable[[object], object]:
+    """Reads every spelling; a bare number is the option called `number`."""
+
+    def read(given: object) -> object:
+        entries = given if isinstance(given, list | tuple) else [given]
+        found: dict[object, object] = {}
+        for entry in entries:
+            if not isinstance(entry, str | Mapping):
+                raise ValueError(f"expected a name, or a name with options such as {{Name: {{...}}}}; got {entry!r}")
+            for name, options in {entry: None}.items() if isinstance(entry, str) else entry.items():
+                if name in found:
+                    raise ValueError(f"{name} is named twice; name it once")
+                found[name] = _options(name, options, number)
+        return found
+
+    return read
+
+
+def _options(name: object, given: object, number: str | None) -> object:
+    if given is None:
+        return {}
+    if isinstance(given, int | float) and not isinstance(given, bool) and number is not None:
+        return {number: given}
+    if not isinstance(given, Mapping):
+        usual = "" if number is None else f", or a number, its {number}"
+        raise ValueError(f"{name} takes options such as {{option: value}}{usual}; got {given!r}")
+    return dict(given)
+
+
+def _one(given: dict[str, Options]) -> dict[str, Options]:
+    if len(given) != 1:
+        raise ValueError(f"expected one name; got {', '.join(given) or 'none'}")
+    return given
+
+
+_Spelled = dict[str, Options | None] | list[str | dict[str, Options | None]] | str
+_Weighed = dict[str, Options | float | None] | list[str | dict[str, Options | float | None]] | str
+
+Named = Annotated[dict[str, Options], BeforeValidator(_named(None), json_schema_input_type=_Spelled)]
+"""Options by name, in order."""
+NamedOne = Annotated[Named, AfterValidator(_one)]
+"""One name with its options."""
+Losses = Annotated[dict[str, Options], BeforeValidator(_named("weight"), json_schema_input_type=_Weighed)]
+"""Options by name; a number is the weight."""
+Augmentations = Annotated[dict[str, Options], BeforeValidator(_named("probability"), json_schema_input_type=_Weighed)]
+"""Options by name, in order; a number is the probability."""
+
+
+def memory_bytes(given: int | str) -> int:
+    """Bytes of a number with a unit.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+
+    Examples
+    --------
+    >>> memory_bytes("8GB"), memory_bytes("2 GiB"), memory_bytes(1000)
+    (8000000000, 2147483648, 1000)
+    """
+    try:
+        counted = int(parse_bytes(given))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"memory is a number with a unit, such as 8GB or 8GiB; got {given!r}") from error
+    if counted < 1:
+        raise ValueError(f"memory is above 0; got {given!r}")
+    return counted
+
+
+Memory = Annotated[int | str, AfterValidator(memory_bytes)]
+"""Bytes, as a number or with a unit such as 8GB."""
+
+
+YEAR = "{year}"
+"""Stands for the year of the map."""
+
+
+def with_year(values: Any, year: int) -> Any:
+    """Plain values with the year in place of ``{year}``; a text that is nothing else becomes a number.
+
+    Raises
+    ------
+    ConfigError
+        ``{year}`` stands without quotes, which YAML takes for a mapping.
+
+    Examples
+    --------
+    >>> with_year({"period": {"years": "{year}"}, "files": ["a/{year}/b.tif"]}, 2024)
+    {'period': {'years': 2024}, 'files': ['a/2024/b.tif']}
+    """
+    if isinstance(values, str):
+        return year if values == YEAR else values.replace(YEAR, str(year))
+    if isinstance(values, Mapping):
+        if list(values.items()) == [("year", None)]:
+            raise ConfigError('{year} stands in quotes, "{year}", because braces alone are a mapping in YAML')
+        return {key: with_year(value, year) for key, value in values.items()}
+    return [with_year(value, year) for value in values] if isinstance(values, list | tuple) else values
+
+
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+"""A name in braces: what stands there is a part of one path component."""
+
+
+def placeholders(pattern: str) -> tuple[str, ...]:
+    """Names in a pattern, in order, each once.
+
+    Examples
+    --------
+    >>> placeholders("{region}/{scene}/{scene}_SR.tif")
+    ('region', 'scene')
+    """
+    return tuple(dict.fromkeys(PLACEHOLDER.findall(pattern)))
+
+
+def matches(pattern: str) -> tuple[Mapping[str, str], ...]:
+    """What the names stand for in each path that is there, sorted by path.
+
+    Raises
+    ------
+    ConfigError
+        The pattern is a URL, or nothing matches.
+    """
+    if "://" in pattern:
+        raise ConfigError(f"Patterns match local paths; got {pattern}. Name the scenes behind a URL one by one")
+    parts = PLACEHOLDER.split(pattern)  # text, name, text, name, ..., text
+    wildcard = "*".join(escape(text) for text in parts[::2])
+    seen: set[str] = set()
+    regex = ""
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            regex += re.escape(part)
+        else:
+            regex += f"(?P={part})" if part in seen else f"(?P<{part}>[^/]+?)"
+            seen.add(part)
+    found = (re.fullmatch(regex, path) for path in sorted(iglob(wildcard)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    values = tuple(match.groupdict() for match in found if match is not None)
+    if not values:
+        raise ConfigError(f"No path matches {pattern}. Check the folder and the pattern")
+    return values
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """Text with its placeholders replaced.
+
+    Raises
+    ------
+    ConfigError
+        A name stands for nothing.
+
+    Examples
+    --------
+    >>> filled("{scene}_udm2.tif", {"scene": "20240721_200707"})
+    '20240721_200707_udm2.tif'
+    """
+    unknown = [name for name in placeholders(text) if name not in values]
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in values) or "none"
+        raise ConfigError(
+            f"{text}: {{{unknown[0]}}} stands for nothing. Placeholders get their values from the first path, which has "
+            f"{known}"
+        )
+    return PLACEHOLDER.sub(lambda match: values[match[1]], text)

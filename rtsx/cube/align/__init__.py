@@ -1,1 +1,0 @@
-"""Alignment: pixels of any raster on the pixels of any grid, exact and independent of chunks."""

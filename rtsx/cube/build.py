@@ -1,0 +1,329 @@
+"""Build a Zarr store from a recipe, part by part; stopped anywhere, the same call continues."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from os import PathLike
+from os.path import realpath
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import compute
+from dask.delayed import delayed
+from odc.geo.geobox import GeoBox
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from rtsx.cube.build_state import (
+    HashingStore,
+    Mark,
+    PartPlan,
+    PartSource,
+    Written,
+    alone,
+    begin,
+    begun_store,
+    describe_recipe,
+    done_parts,
+    failures_told,
+    read_marks,
+    remove_leavings,
+    remove_store,
+    say,
+    write_mark,
+)
+from rtsx.cube.chunk_loader import noted_gaps
+from rtsx.cube.georeference import with_georeference
+from rtsx.cube.load import open_recipe, recipe_geobox
+from rtsx.cube.native import NativeParts
+from rtsx.cube.pinning import image_ids, image_stamps, pinned, require_unchanged
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.write import StoragePlan, level_below, levels_of, plan_storage, prepare_level, root_attrs, write_level
+from rtsx.errors import CubeError
+from rtsx.grid import Cell
+from rtsx.storage import is_url, local_path, refuse_other_format
+from rtsx.storage.zarr import LAYERS, finish_store, store_of
+
+__all__ = ["AlignedParts", "Build", "build_cube"]
+
+_STEP_BYTES = 256 * 2**20
+"""Memory that the variables of some time steps may take together."""
+_CHUNK = 512
+"""Side of a stored chunk, px: what a reader decodes at least, and what `write_cube` takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedParts:
+    """The parts of one group with all variables of a recipe."""
+
+    recipe: CubeRecipe
+    """Pinned."""
+    geobox: GeoBox
+    """Raster of the whole cube."""
+    shard: int | None
+    """Side of a shard, px; None for one shard per chunk of the recipe."""
+    overviews: bool
+    """Whether coarser levels are written, too."""
+
+    @cached_property
+    def plan(self) -> PartPlan:
+        """The parts."""
+        return PartPlan(self.geobox.shape.yx, self.storage)
+
+    @cached_property
+    def storage(self) -> StoragePlan:
+        """Chunks and shards: a shard is what a reader gets as its chunk."""
+        side = self.shard or self.recipe.chunk
+        lengths = tuple((min(side, size),) * max(1, -(-size // side)) for size in self.geobox.shape)
+        chunk = min(_CHUNK, side)
+        return plan_storage(self.geobox.shape.yx, (lengths[0], lengths[1]), chunk=chunk, shard="auto")
+
+    @property
+    def count(self) -> int:
+        """Number of parts."""
+        return self.plan.count
+
+    def open(self, number: int) -> xr.Dataset:
+        """The lazy cube of a part."""
+        part = self.plan.part(number)
+        return open_recipe(self.recipe, self.geobox[part.window], anchor=self.recipe.grid.origin)
+
+    def prepare(self, root: zarr.Group) -> None:
+        """Create all arrays and coordinates."""
+        first = self.open(0)
+        variables = {}
+        for name, variable in first.data_vars.items():
+            shape = (*variable.shape[:-2], *self.geobox.shape.yx)
+            # One chunk that is never computed, because only shape and dtype count here.
+            lazy = da.zeros(shape, dtype=variable.dtype, chunks=-1)
+            variables[str(name)] = xr.Variable(variable.dims, lazy, variable.attrs)
+        template = with_georeference(variables, self.geobox, lattice_origin=self.recipe.grid.origin)
+        others = {
+            name: coord
+            for name, coord in first.coords.items()
+            if name != "spatial_ref" and not {"y", "x"} & set(coord.dims)
+        }
+        template = template.assign_coords(others).assign_attrs(first.attrs)
+        prepare_level(template, root.store, group=None, plan=self.storage)
+
+    def pieces(self, number: int) -> Iterator[Written]:
+        """Pixels of a part, variable by variable; computed in this thread."""
+        window = self.plan.part(number).window
+        cube = self.open(number)
+        timed = [str(name) for name, variable in cube.data_vars.items() if "time" in variable.dims]
+        still = [str(name) for name in cube.data_vars if name not in timed]
+        yield from _computed(cube[still], (), window)
+        at_once = self._steps_at_once(cube[timed]) if timed else 1
+        for start in range(0, cube.sizes.get("time", 0), at_once):
+            steps = slice(start, start + at_once)
+            yield from _computed(cube[timed].isel(time=steps), (steps,), window)
+
+    def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
+        """Write the overviews, again where a run was stopped among them."""
+        levels = levels_of(self.geobox, overviews=self.overviews)
+        root.attrs.update(root_attrs(levels))
+        store = root.store
+        stored = xr.open_zarr(store, consolidated=False, chunks=None, mask_and_scale=False, decode_coords="all")
+        cube = stored[list(stored.attrs[LAYERS])]  # in order, because a folder is listed in any
+        for (above, _), (name, geobox) in pairwise(levels):
+            sync(store.delete_dir(name))
+            level = level_below(cube, store, above=above, geobox=geobox, plan=self.storage)
+            write_level(level, store, group=name, plan=self.storage)
+
+    @staticmethod
+    def _steps_at_once(cube: xr.Dataset) -> int:
+        return max(1, int(_STEP_BYTES // max(1, cube.nbytes // cube.sizes["time"])))
+
+
+def _computed(cube: xr.Dataset, leading: tuple[slice, ...], window: tuple[slice, slice]) -> Iterator[Written]:
+    """Compute variables together, because they share what is read; in this thread, because parts run in parallel."""
+    (arrays,) = compute({str(name): one.data for name, one in cube.data_vars.items()}, scheduler="synchronous")
+    for name, pixels in arrays.items():
+        yield Written(name, (*leading, *window), np.asarray(pixels))
+
+
+_conforms: type[PartSource] = AlignedParts
+
+
+Layout = Literal["aligned", "native"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What a call of `build_cube` did."""
+
+    path: str
+    """The store."""
+    parts: int
+    """Parts of the whole store."""
+    built: int
+    """Parts that this call built; the others had their mark already."""
+    gaps: tuple[str, ...]
+    """Images that were left out in some part, as ``source/id``."""
+
+
+def build_cube(
+    recipe: CubeRecipe,
+    path: str | PathLike[str],
+    *,
+    cell: Cell | None = None,
+    layout: Layout = "aligned",
+    shard: int | None = None,
+    overviews: bool = True,
+    overwrite: bool = False,
+    config: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Build:
+    """Build a store from a recipe, part by part, on the dask scheduler of the caller.
+
+    A part is one shard of every variable. It is read, warped and written by one task, which last of all writes the part's
+    commit mark with digests of its bytes. Memory is bounded by the parts that run at a time. A call on a store that was not
+    finished builds the parts without a mark, from the images that were found when it began, and ends with the same bytes
+    as a call that was never stopped.
+
+    Parameters
+    ----------
+    recipe
+        What to build.
+    path
+        Local path, or a URL that fsspec knows. Workers on other machines have to reach it under the same name.
+    cell
+        Ground; None for the recipe's region.
+    layout
+        ``"aligned"``: one group on the recipe's grid. ``"native"``: a copy of every image's pixels on its own grid, which
+        `open_native` aligns when it is opened, with the same answer as the images themselves.
+    shard
+        Side of a shard, px; None for the recipe's chunk.
+    overviews
+        Also write levels at half the resolution each; for the aligned layout.
+    overwrite
+        Remove a store that is there, and start again. Without it, an unfinished one is continued.
+    config
+        Text that is stored beside the data, such as the YAML that the recipe comes from.
+    storage_options
+        For fsspec, where `path` is a URL.
+
+    Returns
+    -------
+    Build
+        What was done.
+
+    Raises
+    ------
+    CubeError
+        The store was begun from another recipe, a source finds nothing, an image cannot be read, or was rewritten since
+        the build began.
+    OutputExistsError
+        Something else is there.
+    OutputNotWritableError
+        Nothing can be written there, or the disk is full; what is done stays done.
+    """
+    if layout not in ("aligned", "native"):
+        raise CubeError(f"A layout is 'aligned' or 'native'; got {layout!r}.")
+    refuse_other_format(path, what="a Zarr store", suffixes=(".zarr",))
+    target, options = str(path), storage_options or {}
+    if not is_url(target):
+        target = realpath(local_path(path))  # a link to a store on another disk is followed, also where nothing is yet
+    geobox = recipe_geobox(recipe, cell)
+    described = {
+        **describe_recipe(recipe),
+        "layout": layout,
+        "shard": shard,
+        "overviews": overviews,
+        "raster": [list(geobox.shape.yx), [float(value) for value in tuple(geobox.affine)[:6]]],
+    }
+    with alone(target, options):
+        if overwrite:
+            remove_store(target, options)
+        stored = begun_store(target, options, described)
+        if stored is not None and stored.is_complete:
+            marks = read_marks(stored.group)
+            return Build(path=str(path), parts=len(marks), built=0, gaps=_gaps(marks))
+        ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
+        parts: PartSource
+        if layout == "aligned":
+            parts = AlignedParts(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)
+        else:
+            parts = NativeParts(recipe=ready, geobox=geobox, shard=shard)
+        if stored is None:
+            stamps = image_stamps(ready)
+            record = {"recipe": described, "images": image_ids(ready), "stamps": stamps, "parts": parts.count}
+            remove_store(target, options)  # one that was being prepared when its process ended
+            begin(target, options, parts, record=record, config=config)
+        else:
+            stamps = stored.stamps
+            require_unchanged(ready, stamps, target=target)
+            remove_leavings(target)
+        store = store_of(target, options, read_only=False)
+        left = sorted(set(range(parts.count)) - done_parts(store))
+        _build_parts(parts, store, left, target=target)
+        require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
+        _finish(parts, store, target=target)
+    marks = read_marks(zarr.open_group(store, mode="r"))
+    return Build(path=str(path), parts=parts.count, built=len(left), gaps=_gaps(marks))
+
+
+def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:
+    """Build the parts that are left, each by a task that depends on no other."""
+    if not left:
+        return
+    shared = delayed(_PartBuilder(parts, store, target), traverse=False, pure=False)
+    name = f"part-{uuid.uuid4().hex}"
+    tasks = [delayed(_call)(shared, number, dask_key_name=(name, number)) for number in left]
+    with failures_told(target):
+        compute(*tasks)
+
+
+def _call(builder: "_PartBuilder", number: int) -> None:
+    builder(number)
+
+
+@dataclass(frozen=True)
+class _PartBuilder:
+    """Everything that the tasks share."""
+
+    parts: PartSource
+    """What is built."""
+    store: Store
+    """Where."""
+    target: str
+    """Its name, for messages."""
+
+    def __call__(self, number: int) -> None:
+        """Build one part, and mark it last of all."""
+        store = HashingStore(self.store)
+        root = zarr.open_group(store, mode="r+", use_consolidated=False)
+        with noted_gaps() as gaps:
+            try:
+                for piece in self.parts.pieces(number):
+                    _write(root, piece)
+            except CubeError as error:
+                raise CubeError(
+                    f"Part {number} of {self.target} was not built: {error} What is done stays done: cure it and run again."
+                ) from error
+        write_mark(root, number, Mark(store.digests, tuple(sorted(set(gaps)))))
+
+
+def _write(root: zarr.Group, piece: Written) -> None:
+    array = root[piece.array]
+    assert isinstance(array, zarr.Array)
+    array[piece.window] = piece.pixels
+
+
+def _finish(parts: PartSource, store: Store, *, target: str) -> None:
+    """Write what follows from all parts, the gaps, and the word that all of it is there."""
+    root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    gaps = _gaps(read_marks(root))
+    with failures_told(target):
+        parts.finish(root, gaps)
+        say(store, {"state": "built", "gaps": list(gaps)})
+        finish_store(store)
+
+
+def _gaps(marks: Mapping[int, Mark]) -> tuple[str, ...]:
+    return tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps}))

@@ -1,0 +1,532 @@
+"""What a store keeps of its build: recipe, images and their versions, parts, and a commit record for each part.
+
+They are the chunks of an array of text, because a chunk appears whole or not at all on every kind of store, and Zarr
+readers look at nothing but metadata until they are asked.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+import zarr
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.storage import WrapperStore
+
+from rtsx.cube.chunk_loader import Gap
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.write import StoragePlan
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.parsing import damage_told, parsed_json
+from rtsx.redaction import redacted
+from rtsx.storage import is_url, local_path, remove
+from rtsx.storage.zarr import BUILD, COMPLETE, file_system, refuse_what_is_no_store, store_of
+
+__all__ = [
+    "Begun",
+    "HashingStore",
+    "Mark",
+    "Part",
+    "PartPlan",
+    "PartSource",
+    "Written",
+    "alone",
+    "begin",
+    "begun_store",
+    "create_marks",
+    "describe_recipe",
+    "difference",
+    "differing_keys",
+    "done_parts",
+    "failures_told",
+    "read_marks",
+    "remove_leavings",
+    "remove_store",
+    "say",
+    "write_mark",
+]
+
+_MARKS = "build/marks"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What one part has written."""
+
+    digests: Mapping[str, str]
+    """SHA-256 of every file or object, by its key; a shard of nothing but nodata has none."""
+    gaps: tuple[Gap, ...]
+    """Images that were left out."""
+
+    def to_json(self) -> str:
+        """One line of text, the same for equal marks."""
+        gaps = [[gap.source, gap.image] for gap in self.gaps]
+        return json.dumps({"sha256": dict(self.digests), "gaps": gaps}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Mark":
+        """The mark of such a line.
+
+        Raises
+        ------
+        CubeError
+            It is not one.
+        """
+        what = "The mark of a part"
+        stored = parsed_json(text, dict[str, Any], what=what, error=CubeError)
+        with damage_told(what, CubeError):
+            digests = parsed_json(json.dumps(stored["sha256"]), dict[str, str], what=what, error=CubeError)
+            gaps = parsed_json(json.dumps(stored["gaps"]), list[tuple[str, str]], what=what, error=CubeError)
+        return cls(digests, tuple(Gap(*gap) for gap in gaps))
+
+
+def create_marks(root: zarr.Group, count: int) -> None:
+    """Make room for the marks of `count` parts."""
+    root.create_array(
+        _MARKS,
+        shape=(max(count, 1),),
+        chunks=(1,),
+        dtype="string",
+        fill_value="",
+        compressors=None,
+        dimension_names=("part",),  # for xarray.open_datatree
+    )
+
+
+def done_parts(store: Store) -> set[int]:
+    """Numbers of the parts that have a mark; lists them, and reads none."""
+
+    async def listed() -> list[str]:
+        found: AsyncIterator[str] = store.list_dir(f"{_MARKS}/c")
+        return [name async for name in found]
+
+    return {int(name) for name in sync(listed()) if name.isdecimal()}
+
+
+def read_marks(root: zarr.Group) -> dict[int, Mark]:
+    """All marks by the number of their part."""
+    texts = _array(root)[:]
+    return {number: Mark.from_json(str(text)) for number, text in enumerate(texts) if text}  # type: ignore[arg-type]
+
+
+def write_mark(root: zarr.Group, number: int, mark: Mark) -> None:
+    """Write the mark of a part, atomically."""
+    _array(root)[number] = mark.to_json()
+
+
+def differing_keys(store: Store, marks: Iterable[Mark]) -> list[str]:
+    """Keys of marks whose bytes are missing or not those that were written; reads every byte."""
+    differing = []
+    for mark in marks:
+        for key, digest in mark.digests.items():
+            value = sync(store.get(key, default_buffer_prototype()))
+            if value is None or sha256(value.to_bytes()).hexdigest() != digest:
+                differing.append(key)
+    return sorted(differing)
+
+
+def _array(root: zarr.Group) -> "zarr.Array[Any]":
+    array = root[_MARKS]
+    assert isinstance(array, zarr.Array)  # we created it
+    return array
+
+
+class HashingStore(WrapperStore[Store]):
+    """A Zarr store that remembers a digest of everything that is written through it."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.digests: dict[str, str] = {}
+        """SHA-256 by key."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a value."""
+        self.digests[key] = sha256(value.to_bytes()).hexdigest()
+        await super().set(key, value)
+
+    async def _set_many(self, values: Iterable[tuple[str, Any]]) -> None:
+        for key, value in values:  # instead of the wrapped store's own, which would go past `set`
+            await self.set(key, value)
+
+
+_LEFT_OUT = frozenset({"access", "stamp"})
+"""Fields that change no pixel, or only tell that pixels changed; `access` also holds the keys of servers."""
+
+
+def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
+    """A recipe as mappings, lists, text and finite numbers, as JSON has them; functions by their names, addresses without secrets."""
+    described = _plain(recipe)
+    assert isinstance(described, dict)
+    return described
+
+
+def difference(one: Any, other: Any, *, name: str = "") -> str | None:
+    """Where two descriptions differ first, and how; None where they are equal.
+
+    Examples
+    --------
+    >>> difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
+    'grid.resolution is 3.0 there and 10.0 here'
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [*one, *(key for key in other if key not in one)]
+        found = (difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
+        return next((text for text in found if text is not None), None)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = (
+            difference(left, right, name=f"{name}[{place}]")
+            for place, (left, right) in enumerate(zip(one, other, strict=True))
+        )
+        return next((text for text in found if text is not None), None)
+    return None if one == other else f"{name} is {str(one)[:200]} there and {str(other)[:200]} here"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = {} if type(value).__name__.endswith("Recipe") else {"kind": type(value).__name__}
+        parts = {one.name: _plain(getattr(value, one.name)) for one in fields(value) if one.name not in _LEFT_OUT}
+        return kind | parts
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if isinstance(value, BaseGeometry):
+        return value.wkt
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}"
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard of every variable of a group."""
+
+    number: int
+    """Place among all parts of the store."""
+    rows: tuple[int, int]
+    """Half-open range of rows, px."""
+    columns: tuple[int, int]
+    """Half-open range of columns, px."""
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns as slices."""
+        return slice(*self.rows), slice(*self.columns)
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """How the arrays of one group are cut into parts.
+
+    Examples
+    --------
+    >>> plan = PartPlan((700, 300), StoragePlan(chunk=(256, 256), shard=(512, 512)), first=5)
+    >>> plan.count, plan.part(6)
+    (2, Part(number=6, rows=(512, 700), columns=(0, 300)))
+    """
+
+    shape: tuple[int, int]
+    """Height and width of the arrays, px."""
+    storage: StoragePlan
+    """Their chunks and shards."""
+    first: int = 0
+    """Number of the first part, where a store has several groups."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Parts along y and x."""
+        rows, columns = (-(-size // shard) for size, shard in zip(self.shape, self.storage.shard, strict=True))
+        return rows, columns
+
+    @property
+    def count(self) -> int:
+        """Number of parts."""
+        return self.counts[0] * self.counts[1]
+
+    def part(self, number: int) -> Part:
+        """The part of a number, row by row."""
+        assert self.first <= number < self.first + self.count
+        iy, ix = divmod(number - self.first, self.counts[1])
+        rows, columns = (
+            (place * shard, min((place + 1) * shard, size))
+            for place, shard, size in zip((iy, ix), self.storage.shard, self.shape, strict=True)
+        )
+        return Part(number, rows, columns)
+
+    def __iter__(self) -> Iterator[Part]:
+        return (self.part(number) for number in range(self.first, self.first + self.count))
+
+
+@dataclass(frozen=True)
+class Written:
+    """Pixels for one place of a store."""
+
+    array: str
+    """Path of the array."""
+    window: tuple[slice, ...]
+    """Where in it, whole shards."""
+    pixels: NDArray[Any]
+    """As stored."""
+
+
+class PartSource(Protocol):
+    """Knows the parts of a store, and computes them.
+
+    A value that pickles; all tasks of a build share it, and `pieces` is called by several threads at a time.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of parts, which are numbered from 0."""
+
+    def prepare(self, root: zarr.Group) -> None:
+        """Create everything but pixels in an empty group."""
+
+    def pieces(self, number: int) -> Iterator[Written]:
+        """Compute a part, piece by piece, in the thread that asks."""
+
+    def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
+        """Write what follows from all parts; called again where it was stopped. `gaps` are images left out."""
+
+
+_LOCK_S = 60
+"""Seconds after its last sign of life at which a build on an object store counts as dead."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A store that was begun."""
+
+    group: zarr.Group
+    """Its root."""
+    is_complete: bool
+    """Whether all of it is there."""
+    images: dict[str, list[str]]
+    """Ids of the images by source."""
+    stamps: dict[str, dict[str, list[str]]]
+    """What told then that they are the same, as `image_stamps` gives it; empty in stores of earlier versions."""
+
+
+def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str, Any]) -> Begun | None:
+    """The store that is there and was begun from this very recipe; None where nothing is, or no part could be built yet.
+
+    Raises
+    ------
+    OutputExistsError
+        Something else is there.
+    CubeError
+        It was begun from another recipe.
+    """
+    system, root = file_system(target, options)
+    if not system.exists(root):
+        return None
+    try:
+        group = zarr.open_group(store_of(target, options, read_only=True), mode="r", use_consolidated=False)
+        record = group.attrs.get(BUILD)
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError, ContainsArrayError) as error:
+        raise OutputExistsError(f"{target} exists and is no cube that was built. Choose another path.") from error
+    if record is None:
+        raise OutputExistsError(
+            f"{target} exists, and was not made by building. Choose another path, or pass overwrite=True to replace it."
+        )
+    assert isinstance(record, Mapping)  # we wrote it
+    if record["state"] == "preparing":  # stopped before there was a place for any part
+        return None
+    details: Any = group["build"].attrs.asdict()
+    found = difference(details["recipe"], described)
+    if found is not None:
+        raise CubeError(
+            f"{target} was begun from another recipe: {found}. Build into another path, or start again with "
+            "overwrite=True."
+        )
+    return Begun(group, group.attrs.get(COMPLETE) is True, details["images"], details.get("stamps", {}))
+
+
+def remove_store(target: str, options: Mapping[str, Any]) -> None:
+    """Remove the Zarr store that is there, if any."""
+    if not is_url(target):
+        local = local_path(target)
+        if local.exists():
+            refuse_what_is_no_store(local)
+            remove(local)  # not piece by piece: a half-removed store would look like one that can be continued
+        return
+    system, root = file_system(target, options)
+    if system.exists(root):
+        if not system.isfile(f"{root}/zarr.json"):
+            raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten.")
+        system.rm(f"{root}/zarr.json")  # first, likewise
+        system.rm(root, recursive=True)
+
+
+def begin(
+    target: str, options: Mapping[str, Any], parts: PartSource, *, record: Mapping[str, Any], config: str
+) -> None:
+    """Create everything but pixels; that it is there is said last.
+
+    Raises
+    ------
+    OutputNotWritableError
+        Nothing can be written there.
+    """
+    store = store_of(target, options, read_only=False)
+    try:
+        root = zarr.create_group(store, attributes={COMPLETE: False, BUILD: {"state": "preparing"}}, zarr_format=3)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{target} cannot be written: {error}. Choose a place that you may write to."
+        ) from error
+    with failures_told(target):
+        parts.prepare(root)
+        root.create_group("build", attributes={**record, "config": config})
+        create_marks(root, parts.count)
+        say(store, {"state": "begun"})
+
+
+def say(store: Store, state: Mapping[str, Any]) -> None:
+    """Write down how far a build is; through a fresh group, because an older one would restore its own attributes."""
+    zarr.open_group(store, mode="r+", use_consolidated=False).attrs[BUILD] = state
+
+
+@contextmanager
+def alone(target: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Keep others from building or replacing the same store: look at it, and change it, only within.
+
+    A local store has a lock beside it that ends with its process; one behind a URL has objects beside it that are renewed,
+    and count for nothing once they were not for a while.
+
+    Raises
+    ------
+    OutputExistsError
+        Somebody else is at it.
+    """
+    if is_url(target):
+        with _alone_remote(target, options):
+            yield
+        return
+    folder = local_path(target)
+    lock = folder.with_name(f".{folder.name}.lock")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    handle = _locked(lock, folder, target=target)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):
+                lock.unlink()  # before it is let go, so that whoever waits for the name gets a new one
+            os.close(handle)
+        for parent in made:
+            with suppress(OSError):  # not empty, as it should be
+                parent.rmdir()
+
+
+def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
+    """Handle of a locked file; None where there can be no lock."""
+    while True:
+        name = lock
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError:  # nothing can be begun or removed here, so the store itself will do, if it is there
+            name = folder
+            try:
+                handle = os.open(folder, os.O_RDONLY)
+            except OSError:
+                return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise OutputExistsError(f"{target} is being built by another process. Wait for it, or stop it.") from error
+        except OSError:
+            return handle  # a file system that knows no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), name.stat()):
+                return handle
+        os.close(handle)  # removed by whoever held it, between opening and locking
+
+
+@contextmanager
+def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
+    system, root = file_system(target.rstrip("/"), options)
+    generation = 1
+    while True:
+        key = f"{root}.lock/{generation:06d}"
+        try:
+            system.pipe_file(key, str(time.time()).encode(), mode="create")
+            break
+        except FileExistsError:
+            try:
+                age = time.time() - float(system.cat_file(key))
+            except FileNotFoundError:
+                continue  # given back since
+            if age < _LOCK_S:
+                raise OutputExistsError(
+                    f"{target} is being built by another process, which said so {age:.0f} s ago. Wait for it, or stop it; one "
+                    f"that was killed counts no more after {_LOCK_S} s."
+                ) from None
+            generation += 1
+        except OSError as error:
+            raise OutputNotWritableError(
+                f"{target} cannot be written: {error}. Choose a place that you may write to."
+            ) from error
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(_LOCK_S / 4):
+            with suppress(Exception):  # the next may do better
+                system.pipe_file(key, str(time.time()).encode())
+
+    thread = threading.Thread(target=renew, name="rtsx-build-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_LOCK_S / 4)
+        for number in range(1, generation + 1):
+            with suppress(Exception):  # it ends by itself
+                system.rm_file(f"{root}.lock/{number:06d}")
+
+
+def remove_leavings(target: str) -> None:
+    """Remove what a process that was killed while it wrote has left beside the file that it meant."""
+    if not is_url(target):
+        for file in local_path(target).rglob("*.partial"):
+            file.unlink(missing_ok=True)  # of zarr-python
+
+
+@contextmanager
+def failures_told(target: str) -> Iterator[None]:
+    """Turn a full disk into `OutputNotWritableError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OutputNotWritableError(
+            f"{target} could not be written on: {error}. Free space and run again; what is done stays done."
+        ) from error

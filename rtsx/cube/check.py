@@ -1,0 +1,231 @@
+"""Check a cube: its bytes, its gaps, and statistics of its layers."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import compute
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from rtsx.cube.build_state import differing_keys, read_marks
+from rtsx.cube.conventions import layer_names
+from rtsx.cube.encoding import packing
+from rtsx.errors import CubeError
+from rtsx.storage.zarr import BUILD, COMPLETE, store_of
+
+__all__ = [
+    "BuildState",
+    "CubeCheck",
+    "LayerStatistics",
+    "block_statistics",
+    "build_state",
+    "check_cube",
+    "cube_statistics",
+    "merged",
+]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What a layer holds, in physical units; NaN where it holds nothing.
+
+    Examples
+    --------
+    >>> part = block_statistics(np.array([[0, 5000], [7000, 0]], np.uint16), scale=1e-4, offset=0.0, nodata=0)
+    >>> round(part.mean, 6), part.coverage, round(part.std, 6)
+    (0.6, 0.5, 0.1)
+    """
+
+    pixels: int
+    """All pixels."""
+    count: int
+    """Those that hold data."""
+    minimum: float
+    """Smallest."""
+    mean: float
+    """Mean of those that hold data."""
+    maximum: float
+    """Largest."""
+    squares: float
+    """Sum of squared distances from the mean."""
+
+    @property
+    def coverage(self) -> float:
+        """Part of the pixels that hold data, 0-1."""
+        return self.count / self.pixels if self.pixels else 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation."""
+        return math.sqrt(self.squares / self.count) if self.count else math.nan
+
+
+def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodata: float | None) -> LayerStatistics:
+    """Statistics of one block of stored pixels."""
+    has_data = np.ones(stored.shape, bool)
+    if stored.dtype.kind == "f":
+        has_data &= np.isfinite(stored)
+    if nodata is not None and not math.isnan(nodata):
+        has_data &= stored != nodata
+    values = stored[has_data].astype(np.float64) * scale + offset
+    if not values.size:
+        return LayerStatistics(stored.size, 0, math.nan, math.nan, math.nan, 0.0)
+    mean = float(values.mean())
+    return LayerStatistics(
+        stored.size, values.size, float(values.min()), mean, float(values.max()), float(((values - mean) ** 2).sum())
+    )
+
+
+def merged(parts: Iterable[LayerStatistics]) -> LayerStatistics:
+    """Statistics of several blocks together, without the loss that sums of squares have."""
+    return reduce(_merged, parts, LayerStatistics(0, 0, math.nan, math.nan, math.nan, 0.0))
+
+
+def _merged(one: LayerStatistics, other: LayerStatistics) -> LayerStatistics:
+    pixels = one.pixels + other.pixels
+    if not one.count or not other.count:
+        full = one if one.count else other
+        return LayerStatistics(pixels, full.count, full.minimum, full.mean, full.maximum, full.squares)
+    count = one.count + other.count
+    step = other.mean - one.mean
+    return LayerStatistics(
+        pixels,
+        count,
+        min(one.minimum, other.minimum),
+        one.mean + step * other.count / count,
+        max(one.maximum, other.maximum),
+        one.squares + other.squares + step**2 * one.count * other.count / count,
+    )
+
+
+def cube_statistics(cube: xr.Dataset) -> Mapping[str, LayerStatistics]:
+    """Statistics of every layer, and of `valid`, whose mean is the part of valid pixels; reads every chunk once.
+
+    Parameters
+    ----------
+    cube
+        NumPy or dask; computed on the scheduler of the caller, chunk by chunk, so that memory does not grow with it.
+    """
+    names = [*layer_names(cube), *(["valid"] if "valid" in cube else [])]
+    chunked = cube[names].chunk() if not cube[names].chunks else cube[names]
+    tasks: dict[str, list[Any]] = {}
+    for name in names:
+        packed = packing(chunked[name])
+        options = {"scale": packed["scale_factor"], "offset": packed["add_offset"], "nodata": packed["nodata"]}
+        # Not optimised one by one, so that what several variables share is read once.
+        blocks = chunked[name].data.to_delayed(optimize_graph=False)
+        tasks[name] = [delayed(block_statistics)(block, **options) for block in blocks.ravel().tolist()]
+    (found,) = compute(tasks)
+    return {name: merged(parts) for name, parts in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildState:
+    """How far a store is that was built part by part."""
+
+    parts: int
+    """All parts."""
+    done: int
+    """Those that have their mark."""
+    is_complete: bool
+    """Whether the store says that it is."""
+    gaps: tuple[str, ...]
+    """Images that were left out, as ``source/id``."""
+    images: Mapping[str, Sequence[str]]
+    """Ids of its images, by source."""
+    config: str
+    """Text that was stored beside the data."""
+    layout: str
+    """``aligned`` or ``native``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubeCheck:
+    """What a check has found."""
+
+    layers: Mapping[str, LayerStatistics]
+    """Statistics of every layer, and of `valid`."""
+    build: BuildState | None
+    """How far it is built; None for what was not built part by part."""
+    damaged: tuple[str, ...]
+    """Files or objects that are not what was written."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, in words; empty where nothing is."""
+        found = []
+        if self.build is not None:
+            if self.build.done < self.build.parts:
+                found.append(f"{self.build.parts - self.build.done} of {self.build.parts} parts are not built")
+            elif not self.build.is_complete:
+                found.append("the build has not ended: run it again")
+            found += [f"image {gap} was left out" for gap in self.build.gaps]
+        found += [f"{key} is missing or damaged" for key in self.damaged]
+        for name, layer in self.layers.items():
+            if name == "valid" and not layer.mean > 0:
+                found.append("no pixel is valid")
+            elif not layer.count:
+                found.append(f"layer {name} holds no data")
+        return tuple(found)
+
+
+def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
+    """How far a store is built; None for a store that was not built part by part.
+
+    Raises
+    ------
+    CubeError
+        Building has hardly begun.
+    """
+    group = _root(path, options)
+    if group is None or BUILD not in group.attrs:
+        return None
+    state: Any = group.attrs[BUILD]
+    if state["state"] == "preparing":
+        raise CubeError(f"{path} was stopped before anything was in it. Run its build again.")
+    details: Any = group["build"].attrs.asdict()
+    marks = read_marks(group)
+    return BuildState(
+        parts=int(details["parts"]),
+        done=len(marks),
+        is_complete=group.attrs.get(COMPLETE) is True,
+        gaps=tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps})),
+        images=details["images"],
+        config=str(details["config"]),
+        layout=str(details["recipe"]["layout"]),
+    )
+
+
+def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[str, Any] | None = None) -> CubeCheck:
+    """Check a cube; computes every chunk once, and reads every stored byte.
+
+    Parameters
+    ----------
+    cube
+        What to look at.
+    path
+        The store that it comes from; None for a cube that is nowhere yet.
+    options
+        For fsspec.
+    """
+    build: BuildState | None = None
+    damaged: tuple[str, ...] = ()
+    if path is not None:
+        build = build_state(path, options or {})
+        if build is not None:
+            store = store_of(path, options or {}, read_only=True)
+            damaged = tuple(differing_keys(store, read_marks(zarr.open_group(store, mode="r")).values()))
+    return CubeCheck(layers=cube_statistics(cube), build=build, damaged=damaged)
+
+
+def _root(path: str, options: Mapping[str, Any]) -> zarr.Group | None:
+    try:
+        return zarr.open_group(store_of(path, options, read_only=True), mode="r", use_consolidated=False)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None

@@ -1,0 +1,290 @@
+"""One chunk of one source: its images read, warped, masked and composited; images that cannot be read are left out with a warning."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.composite import Piece, Stack, best, first, fused_mean, fused_median
+from rtsx.cube.erosion import erode_quality, erosion_halo
+from rtsx.cube.georeference import pixel_m, window_of
+from rtsx.cube.images import Image
+from rtsx.cube.mask_rules import GOOD, LOW
+from rtsx.cube.recipe import Composite, QualityRecipe
+from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.warp import warp
+from rtsx.cube.source_plan import StoredLayer
+from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.redaction import redacted
+
+__all__ = ["BlockReader", "Gap", "note_gaps", "noted_gaps", "report_gap"]
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """One image that was left out."""
+
+    source: str
+    """Name of its source."""
+    image: str
+    """Its id."""
+
+
+# Variables of the context, instead of recorded warnings, because recording those is not safe among threads.
+_NOTED: ContextVar[list[Gap] | None] = ContextVar("noted gaps", default=None)
+_IS_GAP: ContextVar[Callable[[CubeError], bool] | None] = ContextVar("errors that are gaps", default=None)
+
+
+def report_gap(gap: Gap, *, reason: str, error: CubeError) -> None:
+    """Warn of an image that is left out, and note it where this thread keeps a list.
+
+    Raises
+    ------
+    CubeError
+        The error is none that this thread takes for a gap.
+    """
+    is_gap = _IS_GAP.get()
+    if is_gap is not None and not is_gap(error):
+        raise CubeError(reason) from error
+    noted = _NOTED.get()
+    if noted is not None:
+        noted.append(gap)
+    warnings.warn(f"{redacted(reason)} It is left out.", MissingGroundWarning, stacklevel=3)
+
+
+def note_gaps(gaps: list[Gap], is_gap: Callable[[CubeError], bool]) -> None:
+    """Add all gaps that this thread reports from now on to a list; for threads of a pool, which never leave a block.
+
+    Parameters
+    ----------
+    gaps
+        The list.
+    is_gap
+        Which errors are gaps; all others stay errors, such as those of a server that is away for a moment.
+    """
+    _NOTED.set(gaps)
+    _IS_GAP.set(is_gap)
+
+
+@contextmanager
+def noted_gaps() -> Iterator[list[Gap]]:
+    """List that all gaps reported by this thread within the block are added to.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(), noted_gaps() as gaps:
+    ...     warnings.simplefilter("ignore")
+    ...     report_gap(Gap("planetscope", "scene"), reason="It is damaged.", error=CubeError("damaged"))
+    >>> gaps
+    [Gap(source='planetscope', image='scene')]
+    """
+    gaps: list[Gap] = []
+    token = _NOTED.set(gaps)
+    try:
+        yield gaps
+    finally:
+        _NOTED.reset(token)
+
+
+_STACK_BYTES = 256 * 2**20
+"""Memory that the images of a median may take side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockReader:
+    """Everything that the tasks of one source share; pickled once for all of them."""
+
+    source: str
+    """Name of the source, for messages."""
+    images: tuple[Image, ...]
+    """All images; a task names those that it reads by index."""
+    layers: tuple[StoredLayer, ...]
+    """Variables, in order."""
+    quality: QualityRecipe | None
+    """How pixels are judged; None where those that hold data count."""
+    composite: Composite
+    """How images become one."""
+    geobox: GeoBox
+    """The whole cube's raster."""
+    anchor: tuple[float, float]
+    """Corner (x, y) of the lattice that coordinates are anchored to."""
+    gaps: bool
+    """Whether an image that cannot be read is a gap instead of an error."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `__call__` returns, in order: the layers, and last the quality."""
+        return (*(layer.recipe.name for layer in self.layers), "quality")
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of each of `names`."""
+        return (*(layer.dtype for layer in self.layers), np.dtype(np.uint8))
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """CF attributes of every layer."""
+        return {layer.recipe.name: layer.attributes for layer in self.layers}
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a chunk that are read too, because dirty edges are widened."""
+        if self.quality is None or not self.quality.erode_m:
+            return 0
+        return erosion_halo(distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
+
+    def __dask_tokenize__(self) -> str:
+        # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
+        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
+
+    def __call__(
+        self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+
+        Parameters
+        ----------
+        places
+            Indices of the images that meet the chunk, best first.
+        rows, columns
+            Half-open range of the cube's pixels.
+
+        Raises
+        ------
+        CubeError
+            An image cannot be read, and gaps are errors; it is named.
+        """
+        images = tuple(self.images[place] for place in places)
+        stack = _Chunk(reader=self, images=images, rows=rows, columns=columns)
+        return self.fused(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
+
+    def fused(self, stack: Stack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
+        empty = self._empty(shape)
+        least = LOW if self.quality is not None and self.quality.keep_low else GOOD
+        everything = slice(0, shape[0])
+        if self.composite == "first":
+            made = first(stack.pieces(everything), empty=empty, least=least)
+        elif self.composite == "best":
+            made = best(stack.pieces(everything), empty=empty)
+        elif self.composite == "mean":
+            made = fused_mean(stack.pieces(everything), empty=empty, least=least)
+        else:
+            rows_at_once = self._rows_at_once(count, width=shape[1])
+            made = fused_median(stack, empty=empty, least=least, rows_at_once=rows_at_once)
+        if self.composite in ("mean", "median"):
+            self._keep_off_nodata(made)
+        return (*made.layers, made.quality)
+
+    def _keep_off_nodata(self, made: Piece) -> None:
+        """Move means that land on nodata by one unit: a mean of -1 and 1 is a value, not missing ground."""
+        for layer, pixels in zip(self.layers, made.layers, strict=True):
+            if layer.dtype.kind in "iu" and layer.nodata is not None:
+                beside = layer.nodata - 1 if layer.nodata == np.iinfo(layer.dtype).max else layer.nodata + 1
+                pixels[(pixels == layer.nodata) & (made.quality > 0)] = beside
+
+    def judged(self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None) -> Piece:
+        """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
+        quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
+        if self.quality is not None and data is not None:
+            quality = np.minimum(quality, self.quality.rule.quality(data))
+        return Piece(tuple(layers), quality)
+
+    def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Piece:
+        """One image on a window of the cube: its layers, and the level of every pixel."""
+        halo = self.halo
+        window = window_of(self.geobox, rows, columns, halo=halo)
+        layers, valid = self._warped_layers(image, window)
+        data = None
+        if self.quality is not None:
+            bands = image.bands[self.quality.wanted.name]
+            # Every value counts here: what 0 means in quality data, nodata or all clear, is for the rule to say.
+            warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
+            data, valid = warped.pixels, valid & warped.valid.all(axis=0)
+        piece = self.judged(layers, valid, data)
+        quality = piece.quality
+        if self.quality is not None and self.quality.erode_m:
+            quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
+        inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
+        return Piece(tuple(layer[inner] for layer in piece.layers), quality[inner])
+
+    def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+        """Layers of one image, bands of one file read together, and where all of them hold data."""
+        layers: dict[str, NDArray[Any]] = {}
+        valid = np.ones(window.shape, bool)
+        for group in self._groups(image):
+            bands = image.bands[group[0].recipe.name]
+            together = replace(bands, bands=tuple(image.bands[one.recipe.name].bands[0] for one in group))
+            dtype = np.dtype(np.float32) if group[0].dtype.kind == "f" else None
+            warped = warp(
+                open_reader(together), window, resampling=group[0].recipe.resampling, anchor=self.anchor, dtype=dtype
+            )
+            for one, pixels, seen in zip(group, warped.pixels, warped.valid, strict=True):
+                layers[one.recipe.name] = one.repacked(pixels, seen, image.bands[one.recipe.name])
+                valid &= seen
+        return [layers[one.recipe.name] for one in self.layers], valid
+
+    def _groups(self, image: Image) -> list[list[StoredLayer]]:
+        """Layers that one read gives: same file, grid and resampling."""
+        groups: dict[object, list[StoredLayer]] = {}
+        for layer in self.layers:
+            bands = image.bands[layer.recipe.name]
+            key = (
+                bands.href,
+                bands.geobox,
+                bands.dtype,
+                bands.nodata,
+                bands.scale_factor,
+                bands.add_offset,
+                bands.settled,
+                bands.opener,
+                layer.recipe.resampling,
+                layer.dtype,
+            )
+            groups.setdefault(key, []).append(layer)
+        return list(groups.values())
+
+    def _empty(self, shape: tuple[int, int]) -> Piece:
+        layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
+        return Piece(layers, np.zeros(shape, np.uint8))
+
+    def _rows_at_once(self, count: int, *, width: int) -> int:
+        """Rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
+        pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
+        return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """The images of one chunk, read when they are asked for."""
+
+    reader: BlockReader
+    """What reads."""
+    images: tuple[Image, ...]
+    """Images that meet the chunk, best first."""
+    rows: tuple[int, int]
+    """Half-open range of the cube's rows."""
+    columns: tuple[int, int]
+    """Half-open range of the cube's columns."""
+
+    def pieces(self, rows: slice) -> Iterator[Piece]:
+        """Images one by one, for some rows of the chunk; see `Stack`."""
+        span = (self.rows[0] + rows.start, self.rows[0] + rows.stop)
+        for image in self.images:
+            try:
+                yield self.reader.piece(image, span, self.columns)
+            except CubeError as error:
+                message = f"Source {self.reader.source!r}, image {image.id!r}: {error}"
+                if not self.reader.gaps:
+                    raise CubeError(
+                        f"{message} To leave unreadable images out, say unreadable='gap' in the source."
+                    ) from error
+                report_gap(Gap(self.reader.source, image.id), reason=message, error=error)

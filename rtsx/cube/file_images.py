@@ -1,0 +1,255 @@
+"""Files as images: GeoTIFFs, COGs and VRTs by path or pattern, and Zarr stores."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from glob import glob
+from os.path import lexists
+from pathlib import PurePosixPath
+from typing import Any
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.encoding import missing_values, packing
+from rtsx.cube.georeference import geobox_of
+from rtsx.cube.images import AssetBands, Image, ImageSource, Period, Wanted, settled_by
+from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.rasters import sensor_names
+from rtsx.cube.sensors import sensor_named
+from rtsx.cube.zarr_cube import open_store, read_metadata
+from rtsx.errors import CubeError
+from rtsx.grid import lonlat_polygon
+from rtsx.storage import absolute, is_url, without_query
+
+__all__ = ["FileImages", "StoreImages"]
+
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2}[01]\d[0-3]\d)(?:[T_](\d{6}))?(?!\d)")
+"""Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImages:
+    """Raster files, each an image, or each with companions such as its quality data.
+
+    Raises
+    ------
+    CubeError
+        No asset, or companions in other numbers.
+    """
+
+    assets: Mapping[str, tuple[str, ...]]
+    """Paths, URLs or glob patterns by what they are; the first entry is the image itself. The files of an asset are
+    sorted by name, and the n-th of each belong together."""
+    sensor: str | None = None
+    """Name of the product that says what the bands of the images are; None: the files describe them."""
+
+    def __post_init__(self) -> None:
+        """Refuse no files at all, and make the paths mean the same in every working folder."""
+        if not self.assets or not all(self.assets.values()):
+            raise CubeError(f"Files are given by asset, such as {{'image': ['*.tif']}}; got {dict(self.assets)}.")
+        assets = {asset: tuple(absolute(path) for path in paths) for asset, paths in self.assets.items()}
+        object.__setattr__(self, "assets", assets)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.assets.items()))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
+
+        With a period, a file without a date in its name is an error rather than silently in or out.
+        """
+        files = {asset: _expanded(patterns) for asset, patterns in self.assets.items()}
+        counts = {asset: len(paths) for asset, paths in files.items()}
+        if len(set(counts.values())) > 1:
+            raise CubeError(
+                f"The n-th files of each asset belong together, so there have to be equally many; got {counts}. "
+                "Make the patterns match one file of each asset per image."
+            )
+        found = []
+        for paths in zip(*files.values(), strict=True):
+            name = _file_name(paths[0]).stem
+            time = _time_in(_file_name(paths[0]).name)
+            _refuse_other_dates(paths)
+            if period is not None and time is None:
+                raise CubeError(
+                    f"{paths[0]} has no date such as 20240721 in its name, so it cannot be told whether it lies within "
+                    f"{period.start} to {period.end}. Rename it, describe it by a STAC item, or leave the period out."
+                )
+            if period is not None and time is not None and time not in period:
+                continue
+            headers = {asset: read_header(path) for asset, path in zip(files, paths, strict=True)}
+            first, main = next(iter(headers.items()))
+            if any(not one.bands and one.asset in (None, first) for one in wanted):
+                headers[first] = self._named(main)
+            footprint = lonlat_polygon(main.geobox.extent.geom, str(main.geobox.crs))
+            if footprint.intersects(area):
+                bands = {one.name: _asset_bands(headers, one) for one in wanted}
+                found.append(Image(id=name, bands=bands, time=time, footprint=footprint))
+        return tuple(found)
+
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the bands of the first image; reads its header.
+
+        Raises
+        ------
+        CubeError
+            It cannot be read, or a band has no name.
+        """
+        header = self._named(read_header(_expanded(next(iter(self.assets.values())))[0]))
+        names = [header.descriptions[band - 1] for band in header.data_bands]
+        if not all(names):
+            raise CubeError(f"{header.path} has bands without a name: {names}. Name the layers.")
+        return tuple(name for name in names if name)
+
+    def _named(self, header: RasterHeader) -> RasterHeader:
+        """The header with its bands named by the sensor."""
+        if self.sensor is None:
+            return header
+        return replace(header, descriptions=sensor_names(header, sensor_named(self.sensor)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreImages:
+    """A Zarr store, v2 or v3, as one image: its arrays are the bands."""
+
+    path: str
+    """Path or URL of the group."""
+    time: datetime | None = None
+    """When it was taken; None for what has no date."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """The one image, where it meets area and period; see `ImageSource`."""
+        if period is not None and self.time is not None and self.time not in period:
+            return ()
+        names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
+        raw = read_metadata(self.path, {})
+        stored = open_store(self.path, None, layers=names, chunk=None, options={})
+        geobox = geobox_of(stored)
+        if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
+            return ()
+        bands = {}
+        for one, name in zip(wanted, names, strict=True):
+            if stored[name].dims != ("y", "x"):
+                raise CubeError(
+                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
+                    "Open stores with other dimensions directly, with open_cube(path)."
+                )
+            # As stored, because the aligned reader reads the arrays themselves, in which each of several values is there.
+            missing = missing_values(raw[name]) if one.nodata is None and name in raw else ()
+            if len(missing) > 1:
+                raise CubeError(
+                    f"{self.path}: array {name!r} has several values of missing pixels, {list(missing)}, and a store that is "
+                    f"aligned can have one. Store it with one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
+                )
+            packed = packing(stored[name])
+            bands[one.name] = AssetBands(
+                href=self.path,
+                bands=(name,),
+                geobox=geobox,
+                dtype=stored[name].dtype.name,
+                nodata=packed["nodata"] if one.nodata is None else one.nodata,
+                scale_factor=packed["scale_factor"] if one.scale_factor is None else one.scale_factor,
+                add_offset=packed["add_offset"] if one.add_offset is None else one.add_offset,
+                opener="zarr",
+            )
+        return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
+
+
+_conforms: tuple[type[ImageSource], ...] = (FileImages, StoreImages)
+
+
+def _expanded(patterns: Sequence[str]) -> list[str]:
+    """Files of an asset, sorted by name; a pattern that matches nothing is an error."""
+    paths: list[str] = []
+    for pattern in patterns:
+        # A file of exactly that name is meant before a pattern: people have "[aoi] lena.tif".
+        is_pattern = any(mark in pattern for mark in "*?[") and not is_url(pattern) and not lexists(pattern)
+        matches = sorted(glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if not matches:
+            raise CubeError(f"No file matches {pattern!r}. Check the folder and the pattern.")
+        paths += matches
+    return sorted(dict.fromkeys(paths), key=lambda path: (_file_name(path).name, path))
+
+
+def _refuse_other_dates(paths: Sequence[str]) -> None:
+    """Raise where files that would belong together are of different dates."""
+    times = {path: _time_in(_file_name(path).name) for path in paths}
+    if len({time for time in times.values() if time is not None}) > 1:
+        raise CubeError(
+            f"The n-th files of each asset belong together, but these are of different dates: {list(paths)}. Make the "
+            "patterns match one file of each asset per image."
+        )
+
+
+def _file_name(path: str) -> PurePosixPath:
+    """A path, or that of an address without its query, in which a signed one has its token."""
+    return PurePosixPath(without_query(path))
+
+
+def _time_in(name: str) -> datetime | None:
+    match = _DATE.search(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1] + (match[2] or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBands:
+    asset = next(iter(headers)) if wanted.asset is None else wanted.asset
+    if asset not in headers:
+        raise CubeError(
+            f"{wanted.name!r} is in asset {asset!r}; the files given are of {sorted(headers)}. Add them, or name another."
+        )
+    header = headers[asset]
+    numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
+    places = [number - 1 for number in numbers]
+    return AssetBands(
+        href=header.path,
+        bands=numbers,
+        geobox=header.geobox,
+        dtype=_one([header.dtypes[place] for place in places], header, "dtype"),
+        nodata=_one([header.nodata[place] for place in places], header, "nodata")
+        if wanted.nodata is None
+        else wanted.nodata,
+        scale_factor=header.scales[places[0]] if wanted.scale_factor is None else wanted.scale_factor,
+        add_offset=header.offsets[places[0]] if wanted.add_offset is None else wanted.add_offset,
+        asset=asset,
+        settled=settled_by(wanted),
+    )
+
+
+def _bands(header: RasterHeader, wanted: Wanted) -> tuple[int | str, ...]:
+    if wanted.bands:
+        return wanted.bands
+    if wanted.name in header.descriptions:
+        return (wanted.name,)
+    if len(header.data_bands) == 1 or wanted.asset is not None:
+        return header.data_bands
+    raise CubeError(
+        f"{header.path} has no band called {wanted.name!r}: its {header.count} bands are described as "
+        f"{list(header.descriptions)}. Say which band it is."
+    )
+
+
+def _number(header: RasterHeader, band: int | str, name: str) -> int:
+    if isinstance(band, str) and band in header.descriptions:
+        return header.descriptions.index(band) + 1
+    if isinstance(band, int) and 1 <= band <= header.count:
+        return band
+    raise CubeError(
+        f"{name!r} is band {band!r} of {header.path}, which has {header.count} bands described as "
+        f"{list(header.descriptions)}. Ask for one of these."
+    )
+
+
+def _one(values: Sequence[Any], header: RasterHeader, what: str) -> Any:
+    if len({str(value) for value in values}) > 1:
+        raise CubeError(f"Bands that are read together need one {what}; in {header.path} they have {list(values)}.")
+    return values[0]

@@ -1,0 +1,360 @@
+"""Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, product
+from operator import getitem
+from typing import Any, Protocol
+
+import dask.array as da
+import dask.threaded
+import numpy as np
+import shapely
+import shapely.affinity
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.images import Image
+from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
+
+__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks", "lazy_valid", "meeting", "picked"]
+
+
+def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
+    """Lengths of the chunks of an axis: all `chunk` but the last.
+
+    Examples
+    --------
+    >>> chunk_lengths(2500, 1024)
+    (1024, 1024, 452)
+    """
+    whole, rest = divmod(length, chunk)
+    return (chunk,) * whole + ((rest,) if rest else ())
+
+
+def lazy_bands(
+    header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
+) -> da.Array:
+    """Lazy pixels (band, y, x) of some bands of one file, one task per chunk that reads all of them in one go.
+
+    One task per file and chunk, instead of rioxarray's one per variable: in a pixel-interleaved file (PlanetScope as
+    delivered) every read decodes all bands anyway, and a remote file is opened once instead of once per band.
+
+    Parameters
+    ----------
+    header
+        The file.
+    window
+        Rows and columns of the file that the array covers.
+    bands
+        Band numbers from 1, all of one dtype.
+    chunk
+        Height and width of a chunk, px.
+    """
+    dtype = stored_dtype(header, bands[0])
+    # map_blocks, instead of from_array with an array-like: dask pushes the slicing of single bands into from_array's
+    # tasks, which would read the file once per band after all.
+    stack: da.Array = da.map_blocks(
+        _read_block,
+        chunks=((len(bands),), *_lengths(window, chunk)),
+        dtype=dtype,
+        meta=np.empty((0, 0, 0), dtype),
+        name=f"raster-{tokenize(header, bands, window, chunk)}",
+        path=header.path,
+        bands=bands,
+        window=window,
+        chunk=chunk,
+    )
+    return stack
+
+
+def lazy_valid(
+    header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
+) -> da.Array:
+    """Lazy (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
+    valid: da.Array = da.map_blocks(
+        _read_valid_block,
+        chunks=_lengths(window, chunk),
+        dtype=bool,
+        meta=np.empty((0, 0), bool),
+        name=f"mask-{tokenize(header, bands, window, chunk)}",
+        path=header.path,
+        bands=bands,
+        window=window,
+        chunk=chunk,
+    )
+    return valid
+
+
+def _read_block(
+    block_id: tuple[int, int, int],
+    *,
+    path: str,
+    bands: tuple[int, ...],
+    window: tuple[slice, slice],
+    chunk: tuple[int, int],
+) -> NDArray[Any]:
+    return read_window(path, _part(window, block_id[1:], chunk), bands=bands)
+
+
+def _read_valid_block(
+    block_id: tuple[int, int],
+    *,
+    path: str,
+    bands: tuple[int, ...],
+    window: tuple[slice, slice],
+    chunk: tuple[int, int],
+) -> NDArray[np.bool_]:
+    return read_valid(path, _part(window, block_id, chunk), bands=bands)
+
+
+def _lengths(window: tuple[slice, slice], chunk: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    return tuple(chunk_lengths(span.stop - span.start, size) for span, size in zip(window, chunk, strict=True))
+
+
+def _part(window: tuple[slice, slice], index: tuple[int, int], chunk: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of one chunk of a window."""
+    rows, columns = (
+        slice(span.start + place * size, min(span.start + (place + 1) * size, span.stop))
+        for span, place, size in zip(window, index, chunk, strict=True)
+    )
+    return rows, columns
+
+
+class Blocks(Protocol):
+    """Reads one chunk of several arrays at once; a value that pickles, and that all tasks of a graph share."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `__call__` returns, in order."""
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of each."""
+
+    def __call__(
+        self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[NDArray[Any], ...]:
+        """Arrays (y, x) of a half-open range of rows and columns, from the images at `places`."""
+
+
+def lazy_blocks(
+    blocks: Blocks,
+    meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]],
+    *,
+    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    has_time: bool,
+) -> dict[str, da.Array]:
+    """Lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
+
+    One task per step and chunk reads what all arrays need, and one per array picks its part: the graph does not know the
+    images, so it does not grow with them.
+
+    Parameters
+    ----------
+    blocks
+        Reads.
+    meeting
+        Per step, the images of each chunk by its index; a chunk that is left out reads none.
+    chunks
+        Lengths of the chunks along y and x.
+    has_time
+        Whether the arrays have a time dimension; without one there is one step.
+    """
+    token = tokenize(blocks, meeting, chunks, has_time)
+    shared = f"images-{token}"
+    read: dict[Any, Any] = {shared: blocks}
+    spans = [list(zip((0, *accumulate(lengths)), accumulate(lengths), strict=False)) for lengths in chunks]
+    indices = list(product(*(range(len(lengths)) for lengths in chunks)))
+    steps: list[tuple[int, ...]] = [(step,) for step in range(len(meeting))] if has_time else [()]
+    for step, images in zip(steps, meeting, strict=True):
+        for iy, ix in indices:
+            task = _BlockTask(tuple(images.get((iy, ix), ())), spans[0][iy], spans[1][ix], has_time)
+            read[(f"block-{token}", *step, iy, ix)] = (task, shared)
+    graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
+    return picked(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
+
+
+def picked(
+    graph: HighLevelGraph,
+    blocks: Blocks,
+    *,
+    token: str,
+    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    steps: int | None,
+) -> dict[str, da.Array]:
+    """Lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
+
+    Parameters
+    ----------
+    graph
+        Has a layer ``blocks-{token}`` with a task for every step and chunk.
+    blocks
+        Names and dtypes of what these return.
+    token
+        What tells them from other tasks.
+    chunks
+        Lengths of the chunks along y and x.
+    steps
+        Length of the time dimension; None for no such dimension.
+    """
+    indices = list(
+        product(*(range(len(lengths)) for lengths in (*([[1] * steps] if steps is not None else []), *chunks)))
+    )
+    lazy = {}
+    for place, (name, dtype) in enumerate(zip(blocks.names, blocks.dtypes, strict=True)):
+        key = f"{name}-{token}"
+        parts: dict[Any, Any] = {(key, *index): (getitem, (f"block-{token}", *index), place) for index in indices}
+        whole = HighLevelGraph({**graph.layers, key: parts}, {**graph.dependencies, key: {f"blocks-{token}"}})
+        leading = () if steps is None else ((1,) * steps,)
+        lazy[name] = da.Array(whole, key, chunks=(*leading, *chunks), dtype=dtype)
+    return lazy
+
+
+@dataclass(frozen=True)
+class _BlockTask:
+    """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
+
+    places: tuple[int, ...]
+    """Images that meet the chunk."""
+    rows: tuple[int, int]
+    """Half-open range of the array's rows."""
+    columns: tuple[int, int]
+    """Half-open range of the array's columns."""
+    has_time: bool
+    """Whether the arrays have a time dimension."""
+
+    def __call__(self, blocks: Blocks) -> tuple[NDArray[Any], ...]:
+        arrays = blocks(self.places, self.rows, self.columns)
+        return tuple(array[None] for array in arrays) if self.has_time else arrays
+
+
+def _forget_threads() -> None:
+    """Make the child of a fork start its own pool: dask would wait for ever for the parent's threads, which it has not."""
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+_EDGE_POINTS = 21
+"""Points per edge of a raster before it is projected: the bend between two of them is far below the buffer."""
+_SLACK = 0.01
+"""Part of a raster's diagonal by which outlines are widened: published footprints are simplified, and an image too many
+costs one look at its header while one too few would lose ground."""
+_WIDE_DEG = 30.0
+"""Rasters in degrees wider than this are taken to meet every chunk, because their outline may go around a pole."""
+
+
+Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+"""Lengths of the chunks of a raster along y and x."""
+
+
+def meeting(
+    images: Sequence[Image], geobox: GeoBox, chunks: Chunks, *, halo: int
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Per image the indices (iy, ix) of the chunks that it may hold ground of, row by row.
+
+    Never one too few; sometimes one too many near its edge, which then reads nothing.
+
+    Parameters
+    ----------
+    images
+        What was found.
+    geobox
+        Raster of the cube, north-up.
+    chunks
+        How it is cut.
+    halo
+        Pixels around each chunk that are read too.
+    """
+    tree = shapely.STRtree(_boxes(geobox, chunks))
+    columns = len(chunks[1])
+    margin = halo * abs(geobox.affine.a)
+    everything = range(len(chunks[0]) * columns)
+    found = []
+    for image in images:
+        outline = _outline(image, geobox, margin)
+        hits: Iterable[int] = everything if outline is None else sorted(tree.query(outline, "intersects").tolist())
+        found.append(tuple(divmod(hit, columns) for hit in hits))
+    return tuple(found)
+
+
+def _boxes(geobox: GeoBox, chunks: Chunks) -> list[BaseGeometry]:
+    """Outlines of all chunks, row by row."""
+    rows, columns = (np.concatenate([[0], np.cumsum(lengths)]) for lengths in chunks)
+    ys, xs = geobox.affine.f + geobox.affine.e * rows, geobox.affine.c + geobox.affine.a * columns
+    boxes = shapely.box(xs[None, :-1], ys[1:, None], xs[None, 1:], ys[:-1, None])
+    return list(boxes.ravel())
+
+
+def _outline(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
+    """Ground of an image in the target's CRS, widened; None where it cannot be drawn there."""
+    outline = _ground(image, target, margin)
+    if outline is None or target.crs is None or not target.crs.geographic:
+        return outline
+    # A target in degrees may run on beyond 180, where the same ground lies once more.
+    turns = (shapely.affinity.translate(outline, turn) for turn in (-360.0, 0.0, 360.0))
+    return shapely.union_all(list(turns))
+
+
+def _ground(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
+    parts = []
+    for geobox in dict.fromkeys(bands.geobox for bands in image.bands.values()):
+        rim = _raster_outline(geobox, target)
+        if rim is None:
+            return None
+        parts.append(rim.buffer(margin + _SLACK * _diagonal(rim)))
+    rasters = shapely.union_all(parts)
+    if image.footprint is None:
+        return rasters
+    footprint = _projected(shapely.segmentize(image.footprint, 0.1), "EPSG:4326", target)
+    if footprint is None:
+        return rasters
+    return rasters & footprint.buffer(margin + _SLACK * _diagonal(rasters))
+
+
+def _raster_outline(geobox: GeoBox, target: GeoBox) -> BaseGeometry | None:
+    height, width = geobox.shape
+    steps = np.linspace(0, 1, _EDGE_POINTS)
+    if geobox.crs is not None and geobox.crs.geographic and width * abs(geobox.affine.a) > _WIDE_DEG:
+        return None
+    zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
+    columns = np.concatenate([steps, ones, steps[::-1], zeros]) * width
+    rows = np.concatenate([zeros, steps, ones, steps[::-1]]) * height
+    affine = geobox.affine
+    corners = np.column_stack(
+        [affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f]
+    )
+    return _projected(shapely.Polygon(corners), str(geobox.crs), target)
+
+
+def _projected(geometry: BaseGeometry, crs: str, target: GeoBox) -> BaseGeometry | None:
+    move = _transformer(crs, str(target.crs))
+    if move is None:
+        return geometry
+    moved = shapely.transform(geometry, move.transform, interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        return None
+    if move.target_crs is not None and move.target_crs.is_geographic and moved.bounds[2] - moved.bounds[0] > 180:
+        return None  # it crosses the antimeridian of a target in degrees, where its outline would turn inside out
+    return shapely.make_valid(moved)
+
+
+@lru_cache(maxsize=64)  # because a search gives thousands of images in a handful of systems
+def _transformer(crs: str, target: str) -> Transformer | None:
+    """What moves points, x first; None where nothing has to move."""
+    return None if CRS(crs) == CRS(target) else Transformer.from_crs(crs, target, always_xy=True)
+
+
+def _diagonal(geometry: BaseGeometry) -> float:
+    xmin, ymin, xmax, ymax = geometry.bounds
+    return float(np.hypot(xmax - xmin, ymax - ymin))

@@ -1,0 +1,205 @@
+"""One image, and where images come from: what every catalog, folder and table is turned into."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.errors import CubeError
+
+__all__ = ["AssetBands", "GivenImages", "Image", "ImageSource", "Period", "Wanted", "settled_by"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a source is asked for under one name: a layer, or quality data."""
+
+    name: str
+    """Name of the layer, such as ``red``, or of quality data, such as ``udm2``."""
+    asset: str | None = None
+    """Key of the asset in an item; None finds the asset by the name of the band. Files have no assets."""
+    bands: tuple[int | str, ...] = ()
+    """Numbers (from 1) or names of the bands; empty takes the band called `name`, else all bands of `asset`."""
+    nodata: float | None = None
+    """Stored value of a missing pixel; None takes what item or file declares."""
+    scale_factor: float | None = None
+    """Physical units per stored unit; None takes what item or file declares."""
+    add_offset: float | None = None
+    """Physical value of stored 0; None takes what item or file declares."""
+
+
+def settled_by(wanted: Wanted) -> frozenset[str]:
+    """Which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
+    return frozenset(name for name in ("nodata", "scale_factor", "add_offset") if getattr(wanted, name) is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetBands:
+    """Bands of one file on its own grid; everything about them but the pixels."""
+
+    href: str
+    """Path or URL of the file; for Zarr that of the group."""
+    bands: tuple[int | str, ...]
+    """Numbers of the bands, from 1; for Zarr the names of the arrays."""
+    geobox: GeoBox
+    """CRS, transform and shape of the file, north-up or not."""
+    dtype: str
+    """NumPy dtype that the bands are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where every stored value counts."""
+    scale_factor: float = 1.0
+    """Physical units per stored unit."""
+    add_offset: float = 0.0
+    """Physical value of stored 0, for example -0.1 for Sentinel-2 from processing baseline 04.00."""
+    asset: str = ""
+    """Key of the asset in its item, for messages; empty for plain files."""
+    opener: Literal["gdal", "zarr"] = "gdal"
+    """What reads the file."""
+    settled: frozenset[str] = frozenset()
+    """Which of `nodata`, `scale_factor` and `add_offset` the caller stated, or the file: others have to agree with the file."""
+    stamp: str = ""
+    """What the item says of the file's content: a checksum, an ETag, or when it was changed; empty where it says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What was seen at one time, or a piece of a mosaic without one.
+
+    Raises
+    ------
+    CubeError
+        There is no band in it, or its time does not say its zone.
+    """
+
+    id: str
+    """Id of the item, or name of the file; goes into a cube's coordinates and every error."""
+    bands: Mapping[str, AssetBands]
+    """File bands by the name that was `Wanted`."""
+    time: datetime | None = None
+    """When it was taken, in UTC, aware; None for what has no date, such as a terrain mosaic."""
+    footprint: BaseGeometry | None = None
+    """Ground that holds data, in longitude and latitude, split at the antimeridian; None: all of its rasters."""
+    cloud_cover: float | None = None
+    """Percent of the image under cloud, as its item says."""
+    sun_azimuth: float | None = None
+    """Degrees clockwise from true north."""
+    sun_elevation: float | None = None
+    """Degrees above the horizon."""
+
+    def __post_init__(self) -> None:
+        """Refuse an image of nothing, and close the mapping against change."""
+        if not self.bands:
+            raise CubeError(f"Image {self.id!r} has to have at least one band; it has none.")
+        if self.time is not None and self.time.tzinfo is None:
+            raise CubeError(
+                f"The time of image {self.id!r} has to say its zone; got {self.time.isoformat()}. Write "
+                "time.replace(tzinfo=UTC) if it is UTC."
+            )
+        object.__setattr__(self, "bands", MappingProxyType(dict(self.bands)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the mapping as a dict, because a proxy cannot be pickled."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _image, ({**fields, "bands": dict(self.bands)},)
+
+
+def _image(fields: Mapping[str, object]) -> Image:
+    return Image(**fields)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Period:
+    """Days that an image may be of, both ends included.
+
+    Raises
+    ------
+    CubeError
+        It ends before it begins, or a month is not one.
+
+    Examples
+    --------
+    >>> summers = Period(date(2022, 1, 1), date(2024, 12, 31), months=(7, 8))
+    >>> date(2023, 7, 14) in summers, date(2023, 9, 1) in summers
+    (True, False)
+    """
+
+    start: date
+    """First day."""
+    end: date
+    """Last day."""
+    months: tuple[int, ...] = ()
+    """Months of every year that count, 1-12; empty for all."""
+
+    def __post_init__(self) -> None:
+        """Check the order and the months."""
+        if self.end < self.start:
+            raise CubeError(
+                f"A period ends on or after the day it starts; got {self.start} to {self.end}. Swap the two."
+            )
+        if not set(self.months) <= set(range(1, 13)):
+            raise CubeError(f"Months are numbers from 1 to 12; got {list(self.months)}.")
+
+    def __contains__(self, day: date) -> bool:
+        day = day.date() if isinstance(day, datetime) else day
+        return self.start <= day <= self.end and (not self.months or day.month in self.months)
+
+
+class ImageSource(Protocol):
+    """Anything that knows images: a STAC API, a static catalog, a table of items, files.
+
+    Frozen values that pickle; `find` may go to the network, but reads no pixel.
+    """
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images that meet an area within a period, in a fixed order.
+
+        Parameters
+        ----------
+        area
+            Longitude and latitude, split at the antimeridian.
+        period
+            Days that count; None for all, and for images without a time.
+        wanted
+            What each image has to hold.
+
+        Returns
+        -------
+        tuple
+            Empty where nothing was found: what that means is the caller's business.
+
+        Raises
+        ------
+        CubeError
+            The source cannot be asked, or an item lacks what is wanted; item and asset are named.
+        """
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """Images that are at hand already; `find` picks those that meet area and period."""
+
+    images: tuple[Image, ...]
+    """All of them."""
+
+    def __init__(self, images: Iterable[Image]) -> None:
+        object.__setattr__(self, "images", tuple(images))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images in their given order; see `ImageSource`."""
+        found = []
+        for image in self.images:
+            missing = [one.name for one in wanted if one.name not in image.bands]
+            if missing:
+                raise CubeError(f"Image {image.id!r} has {sorted(image.bands)}; {missing} are wanted too. Add them.")
+            if period is not None and image.time is not None and image.time not in period:
+                continue
+            if image.footprint is None or image.footprint.intersects(area):
+                found.append(image)
+        return tuple(found)
+
+
+_conforms: type[ImageSource] = GivenImages

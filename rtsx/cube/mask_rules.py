@@ -1,0 +1,579 @@
+"""Rules that turn quality data into three levels, by name or as expressions, which are parsed strictly and never evaluated as Python."""
+
+import ast
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import reduce
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.errors import CubeError
+
+__all__ = [
+    "COMPARISONS",
+    "GOOD",
+    "INVALID",
+    "LOW",
+    "MASK_RULES",
+    "VOCABULARIES",
+    "AllOf",
+    "AnyOf",
+    "Compared",
+    "Condition",
+    "Holds",
+    "MaskRule",
+    "Not",
+    "Number",
+    "OneOf",
+    "Term",
+    "Value",
+    "Vocabulary",
+    "mask_rule",
+    "parse_condition",
+    "quality_level",
+    "vocabulary_of",
+]
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Value(Protocol):
+    """A number at each pixel."""
+
+    def of(self, data: NDArray[Any]) -> Any:
+        """Array (y, x), or one number for all pixels, of quality data (band, y, x)."""
+
+
+class Condition(Protocol):
+    """Something that is true or false at each pixel."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """(y, x) bool of quality data (band, y, x)."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """The same number everywhere."""
+
+    number: int | float
+    """Any."""
+
+    def of(self, data: NDArray[Any]) -> int | float:
+        """The number."""
+        return self.number
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a name of an expression stands for: a band, some of its bits, or one of its classes.
+
+    Examples
+    --------
+    >>> qa = np.array([[[0b1000, 0b0110]]], np.uint16)
+    >>> Term(0, first_bit=1, bits=2).of(qa).tolist(), Term(0, equals=8).of(qa).tolist()
+    ([[0, 3]], [[True, False]])
+    """
+
+    band: int
+    """Index of the band, from 0."""
+    first_bit: int = 0
+    """Lowest bit that counts."""
+    bits: int | None = None
+    """Number of bits that count; None for the whole number."""
+    equals: int | None = None
+    """Class that it is asked for; None for the number itself."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Number at each pixel, or whether it is the class."""
+        band: NDArray[Any] = data[self.band]
+        if self.bits is not None:
+            if not np.issubdtype(band.dtype, np.integer):
+                raise CubeError(
+                    f"Bits are read from whole numbers; this quality data is {band.dtype}. Compare it instead."
+                )
+            if self.first_bit + self.bits > 8 * band.dtype.itemsize:
+                raise CubeError(
+                    f"Quality data of {band.dtype} has bits 0 to {8 * band.dtype.itemsize - 1}; a rule reads bit "
+                    f"{self.first_bit + self.bits - 1}. Check that the rule is made for this data."
+                )
+            # Through the next unsigned type, because NumPy's shift keeps the sign.
+            band = (band.view(f"u{band.dtype.itemsize}") >> self.first_bit) & ((1 << self.bits) - 1)
+        return band if self.equals is None else band == self.equals
+
+
+@dataclass(frozen=True)
+class Holds:
+    """True where a number is not 0."""
+
+    value: Value
+    """Which."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether it is not 0."""
+        held: NDArray[np.bool_] = np.asarray(self.value.of(data)) != 0
+        return held
+
+
+@dataclass(frozen=True)
+class Compared:
+    """True where two numbers stand in a relation."""
+
+    left: Value
+    """One."""
+    sign: str
+    """Key of `COMPARISONS`."""
+    right: Value
+    """The other."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether the relation holds."""
+        return np.asarray(COMPARISONS[self.sign](self.left.of(data), self.right.of(data)), bool)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """True where a number is one of several."""
+
+    value: Value
+    """Which."""
+    numbers: tuple[int | float, ...]
+    """Those it may be."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether it is one of them."""
+        value = np.asarray(self.value.of(data))
+        found = np.zeros(value.shape, bool)
+        for number in self.numbers:  # instead of np.isin, which casts a number beyond the dtype to one within
+            found |= value == number
+        return found
+
+
+@dataclass(frozen=True)
+class Not:
+    """True where a condition is false."""
+
+    condition: Condition
+    """Which."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """The opposite."""
+        return ~self.condition.of(data)
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """True where all conditions are."""
+
+    conditions: tuple[Condition, ...]
+    """One or more."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether all hold."""
+        return reduce(np.logical_and, (condition.of(data) for condition in self.conditions))
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """True where at least one condition is."""
+
+    conditions: tuple[Condition, ...]
+    """One or more."""
+
+    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether one holds."""
+        return reduce(np.logical_or, (condition.of(data) for condition in self.conditions))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What can be said about one kind of quality data."""
+
+    name: str
+    """Kind of data, such as ``udm2``."""
+    bands: int
+    """Number of its bands."""
+    terms: Mapping[str, Term]
+    """What each name stands for."""
+
+
+def _vocabulary(name: str, bands: Iterable[str], terms: Mapping[str, Term] | None = None) -> Vocabulary:
+    named = {band: Term(index) for index, band in enumerate(bands)}
+    return Vocabulary(name, len(named), MappingProxyType({**named, **(terms or {})}))
+
+
+_SCL_CLASSES = (
+    "no_data",
+    "saturated_or_defective",
+    "dark_area",
+    "cloud_shadow",
+    "vegetation",
+    "not_vegetated",
+    "water",
+    "unclassified",
+    "cloud_medium_probability",
+    "cloud_high_probability",
+    "thin_cirrus",
+    "snow",
+)
+_QA_PIXEL_FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
+_QA_PIXEL_CONFIDENCES = ("cloud_confidence", "cloud_shadow_confidence", "snow_confidence", "cirrus_confidence")
+
+VOCABULARIES = {
+    vocabulary.name: vocabulary
+    for vocabulary in (
+        _vocabulary(
+            "udm2",
+            ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable"),
+        ),
+        _vocabulary("scl", ("scl",), {name: Term(0, equals=number) for number, name in enumerate(_SCL_CLASSES)}),
+        _vocabulary(
+            "qa_pixel",
+            ("qa_pixel",),
+            {name: Term(0, first_bit=bit, bits=1) for bit, name in enumerate(_QA_PIXEL_FLAGS)}
+            | {name: Term(0, first_bit=8 + 2 * i, bits=2) for i, name in enumerate(_QA_PIXEL_CONFIDENCES)},
+        ),
+    )
+}
+"""PlanetScope's UDM2 (bands; true where not 0), Sentinel-2's scene classification (classes, and `scl` for the number),
+Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the number)."""
+
+
+def vocabulary_of(data: str | Iterable[str]) -> Vocabulary:
+    """The names of a known kind of quality data, or of data whose bands the caller names.
+
+    Raises
+    ------
+    CubeError
+        The kind is unknown, or names are missing, doubled or no names.
+
+    Examples
+    --------
+    >>> sorted(vocabulary_of("udm2").terms)[:3]
+    ['clear', 'cloud', 'confidence']
+    >>> vocabulary_of(["haze", "water"]).bands
+    2
+    """
+    if isinstance(data, str):
+        if data not in VOCABULARIES:
+            raise CubeError(
+                f"Known quality data are {sorted(VOCABULARIES)}; got {data!r}. For other data give the names of its bands."
+            )
+        return VOCABULARIES[data]
+    names = tuple(data)
+    odd = [name for name in names if not name.isidentifier() or name in ("and", "or", "not", "in", "bit")]
+    if not names or odd or len(set(names)) < len(names):
+        raise CubeError(
+            "Bands of quality data have one different name each, of letters, digits and underscores; got "
+            f"{list(names)}. Rename {odd or 'them'}."
+        )
+    return _vocabulary("+".join(names), names)
+
+
+_LONGEST = 1000
+"""Characters; a rule of that length is a mistake, and a limit keeps the parser from recursing without end."""
+
+_SIGNS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+
+_GRAMMAR = (
+    "An expression is made of names, and, or, not, parentheses, comparisons with numbers, 'in [1, 2]' and bit(3) or "
+    "bit(name, 3)."
+)
+
+
+def parse_condition(text: str, vocabulary: Vocabulary) -> Condition:
+    """The condition that an expression states.
+
+    Parameters
+    ----------
+    text
+        Names of the vocabulary, ``and``, ``or``, ``not``, parentheses, comparisons of names and numbers, ``in`` and
+        ``not in`` with a list of numbers, ``bit(3)`` of data with one band, ``bit(name, 3)`` of any. A name or bit that
+        stands alone is true where it is not 0.
+    vocabulary
+        Names that it may use.
+
+    Raises
+    ------
+    CubeError
+        Anything else is in it. The message names the place, and the names there are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rtsx.cube.mask_rules import vocabulary_of
+    >>> condition = parse_condition("cloud_shadow or scl in [8, 9]", vocabulary_of("scl"))
+    >>> condition.of(np.array([[[3, 4, 9]]], np.uint8))
+    array([[ True, False,  True]])
+    """
+    # YAML's block strings come with line ends, which mean nothing here.
+    line = " ".join(text.split("\n")).strip()
+    if not line or len(line) > _LONGEST:
+        raise CubeError(f"A mask expression has 1 to {_LONGEST} characters; got {len(line)}. {_GRAMMAR}")
+    try:
+        tree = ast.parse(line, mode="eval")
+    except SyntaxError as error:
+        column = error.offset or len(line) + 1  # 0 where the line ends too early
+        raise CubeError(f"Mask expression {line!r}, column {column}: {error.msg}. {_GRAMMAR}") from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise CubeError(f"Mask expression {line!r} cannot be parsed: {error}. {_GRAMMAR}") from error
+    return _Parser(line, vocabulary).condition(tree.body)
+
+
+class _Parser:
+    """Walks one expression; holds what its errors need."""
+
+    def __init__(self, line: str, vocabulary: Vocabulary) -> None:
+        self.line = line
+        self.vocabulary = vocabulary
+
+    def condition(self, node: ast.expr) -> Condition:
+        """What is true or false."""
+        match node:
+            case ast.BoolOp(op=ast.And(), values=parts):
+                return AllOf(tuple(self.condition(part) for part in parts))
+            case ast.BoolOp(op=ast.Or(), values=parts):
+                return AnyOf(tuple(self.condition(part) for part in parts))
+            case ast.UnaryOp(op=ast.Not(), operand=part):
+                return Not(self.condition(part))
+            case ast.Compare():
+                return self.comparison(node)
+            case ast.Name() | ast.Call():
+                return Holds(self.term(node))
+        raise self.error(node, f"{self.source(node)} is no condition")
+
+    def comparison(self, node: ast.Compare) -> Condition:
+        """One relation, or a chain such as ``20 < confidence <= 80``."""
+        sides = [node.left, *node.comparators]
+        relations: list[Condition] = []
+        for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
+            if type(sign) in _SIGNS:
+                relations.append(Compared(self.value(left), _SIGNS[type(sign)], self.value(right)))
+            elif isinstance(sign, ast.In | ast.NotIn):
+                found = OneOf(self.value(left), self.numbers(right))
+                relations.append(found if isinstance(sign, ast.In) else Not(found))
+            else:
+                raise self.error(node, "'is' does not compare numbers, write ==")
+        if not any(isinstance(side, ast.Name | ast.Call) for side in sides):
+            raise self.error(node, f"{self.source(node)} compares no data")
+        return relations[0] if len(relations) == 1 else AllOf(tuple(relations))
+
+    def value(self, node: ast.expr) -> Value:
+        """A side of a comparison."""
+        return self.term(node) if isinstance(node, ast.Name | ast.Call) else Number(self.number(node))
+
+    def term(self, node: ast.Name | ast.Call) -> Term:
+        """A name or a bit."""
+        if isinstance(node, ast.Name):
+            if node.id not in self.vocabulary.terms:
+                near = get_close_matches(node.id, self.vocabulary.terms, n=1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                raise self.error(node, f"unknown name {node.id!r}{hint}")
+            return self.vocabulary.terms[node.id]
+        match node:
+            case ast.Call(func=ast.Name(id="bit"), args=[place], keywords=[]):
+                if self.vocabulary.bands > 1:
+                    raise self.error(node, f"this data has {self.vocabulary.bands} bands, so write bit(name, number)")
+                return Term(0, first_bit=self.bit(place), bits=1)
+            case ast.Call(func=ast.Name(id="bit"), args=[ast.Name() as name, place], keywords=[]):
+                band = self.term(name)
+                if band != Term(band.band):
+                    raise self.error(name, f"{name.id!r} is no band")
+                return Term(band.band, first_bit=self.bit(place), bits=1)
+        raise self.error(node, f"{self.source(node)} is none of bit(number) and bit(name, number)")
+
+    def bit(self, node: ast.expr) -> int:
+        """Number of a bit."""
+        number = self.number(node)
+        if not isinstance(number, int) or not 0 <= number < 64:
+            raise self.error(node, f"bits are numbered from 0 to 63, got {number}")
+        return number
+
+    def numbers(self, node: ast.expr) -> tuple[int | float, ...]:
+        """Right side of ``in``."""
+        if not isinstance(node, ast.List | ast.Tuple | ast.Set):
+            raise self.error(node, f"'in' is followed by a list of numbers, got {self.source(node)}")
+        return tuple(self.number(part) for part in node.elts)
+
+    def number(self, node: ast.expr) -> int | float:
+        """A number, with or without a sign."""
+        match node:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant() as inner):
+                return -self.number(inner)
+            case ast.Constant(value=bool()):
+                pass  # Python's True is a 1, but an expression that says it means something else
+            case ast.Constant(value=int() | float() as number):
+                return number
+        raise self.error(node, f"{self.source(node)} is no number")
+
+    def source(self, node: ast.expr) -> str:
+        """The part of the line that a node comes from."""
+        return repr(ast.get_source_segment(self.line, node))
+
+    def error(self, node: ast.expr, what: str) -> CubeError:
+        """An error that shows the place and the names."""
+        column = len(self.line.encode()[: node.col_offset].decode()) + 1  # ast counts bytes
+        return CubeError(
+            f"Mask expression {self.line!r}, column {column}: {what}. Known names of {self.vocabulary.name} are "
+            f"{list(self.vocabulary.terms)}. {_GRAMMAR}"
+        )
+
+
+INVALID, LOW, GOOD = 0, 1, 2
+_LEVELS = ("invalid", "low", "good")
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """One way to read quality data; a value that can be pickled."""
+
+    name: str
+    """Name of a known rule, or the expressions that it was made of."""
+    bands: int
+    """Number of bands of the quality data."""
+    quality: Callable[[NDArray[Any]], NDArray[np.uint8]]
+    """Kernel from (band, y, x) to the level of each pixel (y, x): 0 invalid, 1 low quality, 2 good."""
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """Kernel of a rule that was stated in expressions."""
+
+    invalid: Condition | None
+    low: Condition | None
+    good: Condition | None
+
+    def __call__(self, data: NDArray[Any]) -> NDArray[np.uint8]:
+        """Level of each pixel; the lower level wins."""
+        shape = data.shape[1:]
+        if self.good is None:
+            quality = np.full(shape, GOOD, np.uint8)
+        else:
+            quality = np.where(self.good.of(data), np.uint8(GOOD), np.uint8(INVALID))
+        if self.low is not None:
+            np.copyto(quality, np.uint8(LOW), where=self.low.of(data))
+        if self.invalid is not None:
+            np.copyto(quality, np.uint8(INVALID), where=self.invalid.of(data))
+        return quality
+
+
+def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None) -> MaskRule:
+    """A rule by its name, or as expressions over the names of quality data.
+
+    Parameters
+    ----------
+    rule
+        A key of `MASK_RULES`; one expression, which says what is good while all else is invalid; or expressions for
+        some of ``invalid``, ``low`` and ``good``. Where several hold, the lowest level wins. Where none holds, a pixel is
+        invalid if the rule says what is good, else good.
+    data
+        ``"udm2"``, ``"scl"`` or ``"qa_pixel"``, or the names of the bands. Not needed for a known rule.
+
+    Raises
+    ------
+    CubeError
+        A level, a name or an expression is not known; the message shows the place and the names there are.
+
+    Examples
+    --------
+    >>> rule = mask_rule({"invalid": "unusable", "low": "cloud or shadow or snow"}, data="udm2")
+    >>> udm2 = np.zeros((8, 1, 3), np.uint8)
+    >>> udm2[5, 0, 1], udm2[7, 0, 2] = 1, 1  # cloud; unusable
+    >>> rule.quality(udm2)
+    array([[2, 1, 0]], dtype=uint8)
+    >>> mask_rule("clear and confidence >= 80", data="udm2").name
+    'good: clear and confidence >= 80'
+    """
+    if isinstance(rule, str) and rule in MASK_RULES:
+        return MASK_RULES[rule]
+    if data is None:
+        near = get_close_matches(str(rule), MASK_RULES, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise CubeError(
+            f"Known mask rules are {sorted(MASK_RULES)}; got {rule!r}. {hint}An expression needs the kind of quality data "
+            "that it reads, such as 'udm2'."
+        )
+    vocabulary = vocabulary_of(data)
+    texts = {"good": rule} if isinstance(rule, str) else dict(rule)
+    unknown = sorted(set(texts) - set(_LEVELS))
+    if unknown or not texts:
+        raise CubeError(f"A mask rule has expressions for some of {list(_LEVELS)}; got {sorted(texts)}.")
+    for level, text in texts.items():
+        if not isinstance(text, str):
+            raise CubeError(f"A mask expression is text; {level!r} is {text!r}. Put it into quotes.")
+    name = "; ".join(f"{level}: {' '.join(texts[level].split())}" for level in _LEVELS if level in texts)
+    return _stated(texts, vocabulary, name=name)
+
+
+def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]:
+    """Level of each pixel by a rule.
+
+    Parameters
+    ----------
+    data
+        Quality data (band, y, x).
+    rule
+        A `MaskRule`, or ``"tss-v1"`` or ``"darts-v2"`` (UDM2, 8 bands), ``"sentinel2-scl"`` (1 band) or
+        ``"landsat-qa-pixel"`` (1 band).
+
+    Returns
+    -------
+    ndarray
+        (y, x) uint8: 0 invalid, 1 low quality, 2 good. ``tss-v1`` knows no level 1.
+
+    Raises
+    ------
+    CubeError
+        Unknown rule, or the wrong number of bands.
+
+    Examples
+    --------
+    >>> udm2 = np.zeros((8, 1, 3), np.uint8)
+    >>> udm2[0], udm2[3, 0, 1], udm2[7, 0, 2] = 1, 1, 1  # all clear; light haze; unusable
+    >>> quality_level(udm2, "darts-v2")
+    array([[2, 1, 0]], dtype=uint8)
+    """
+    found = rule if isinstance(rule, MaskRule) else mask_rule(rule, data=None)
+    if data.ndim != 3 or data.shape[0] != found.bands:
+        raise CubeError(
+            f"Rule {found.name!r} reads data (band, y, x) with {found.bands} bands; got shape {data.shape}."
+        )
+    return found.quality(data)
+
+
+def _stated(texts: Mapping[str, str], vocabulary: Vocabulary, *, name: str) -> MaskRule:
+    conditions = {level: parse_condition(texts[level], vocabulary) if level in texts else None for level in _LEVELS}
+    return MaskRule(name, vocabulary.bands, _Stated(**conditions))
+
+
+_NAMED: dict[str, tuple[str, dict[str, str]]] = {
+    "tss-v1": ("udm2", {"good": "clear and not (snow or shadow or heavy_haze or cloud or unusable)"}),
+    "darts-v2": ("udm2", {"invalid": "unusable", "low": "snow or shadow or light_haze or heavy_haze or cloud"}),
+    "sentinel2-scl": ("scl", {"invalid": "scl in [0, 1]", "low": "scl in [3, 8, 9, 11]"}),
+    "landsat-qa-pixel": (
+        "qa_pixel",
+        {"invalid": "fill", "low": "dilated_cloud or cirrus or cloud or cloud_shadow or snow"},
+    ),
+}
+
+MASK_RULES = {name: _stated(texts, vocabulary_of(data), name=name) for name, (data, texts) in _NAMED.items()}
+"""Rules by name: two for the eight bands of PlanetScope's UDM2, one for the scene classification of Sentinel-2, one for
+QA_PIXEL of Landsat Collection 2."""

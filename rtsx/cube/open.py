@@ -1,0 +1,125 @@
+"""`open_cube`: the door to every source."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.conventions import validate_cube, validate_georeference
+from rtsx.cube.load import recipe_geobox
+from rtsx.cube.masks import apply_mask
+from rtsx.cube.rasters import RasterSource, open_rasters
+from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.sensors import Sensor, sensor_named
+from rtsx.cube.zarr_cube import open_store
+from rtsx.errors import CubeError
+from rtsx.grid import Cell
+from rtsx.storage import file_name, is_url, local_path
+from rtsx.storage.diagnosis import RASTER_SUFFIXES
+from rtsx.storage.zarr import is_zipped
+
+__all__ = ["is_store", "open_cube"]
+
+_GDAL_NAME = re.compile(r"/vsi|\w\w+:(?!//|:)")
+"""How names begin that only GDAL knows, such as ``NETCDF:"a.nc":red``."""
+
+
+def open_cube(
+    source: RasterSource | CubeRecipe,
+    cell: Cell | GeoBox | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    mask: tuple[str | PathLike[str] | xr.DataArray, str] | None = None,
+    chunks: int | Literal["auto"] = "auto",
+    sensor: str | Sensor | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Open a lazy cube: one variable per layer, as stored; reads metadata, no pixel.
+
+    Parameters
+    ----------
+    source
+        A Zarr store (v2 or v3, path or URL), of layers or a prediction; or raster files that already share one grid: a path, several paths, or a
+        mapping from layer name to the path of a one-band file or to a `Layer`. Or a `CubeRecipe`, whose sources have
+        grids of their own: each chunk of the cube reads and aligns what it needs.
+    cell
+        Keep what lies in this cell; tiles are then anchored to the cell's grid. A store or files have to be on that grid.
+        A recipe fills the cell, or any raster on its grid; None takes the recipe's region.
+    layers
+        Names of the layers to keep, in this order. For raster files without band names: the names, in band order.
+    mask
+        Quality data and the rule that reads it, e.g. ``("udm2.tif", "tss-v1")``; see `apply_mask`.
+    chunks
+        Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source; the recipe's own.
+    sensor
+        What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
+        ``"arcticdem"``, ``"tcvis"`` or a `Sensor`; gives names, scale, nodata and units.
+    storage_options
+        For fsspec, where a Zarr store is behind a URL.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dask-backed variables on (y, x) or (time, y, x), those of a prediction also with `class`, in their stored dtype, packing in their attributes, coordinates
+        `y`, `x`, `spatial_ref`, the attribute `lattice_origin`, and with `mask` the boolean variable `valid`.
+
+    Raises
+    ------
+    CubeError
+        A source is missing, damaged, unfinished, or not on the common grid; a layer is missing. A file that turns out
+        to be damaged later raises it when the chunk is computed.
+    """
+    if chunks != "auto" and (not isinstance(chunks, int) or chunks < 1):
+        raise CubeError(f"Chunks are a number of pixels above 0, or 'auto'; got {chunks!r}.")
+    if isinstance(layers, str):
+        raise CubeError(f"Layers are a list of names; got the string {layers!r}. Write layers=[{layers!r}].")
+    if layers is not None and len(set(layers)) != len(layers):
+        raise CubeError(f"Every layer can be asked for once; got {list(layers)}.")
+    chunk = None if chunks == "auto" else chunks
+    if isinstance(source, CubeRecipe):
+        if mask is not None or sensor is not None or storage_options:
+            raise CubeError(
+                "A recipe says itself what its bands, masks and stores are; leave mask=, sensor= and "
+                "storage_options= out."
+            )
+        from rtsx.cube.load import open_recipe  # compiles the warp, which files that share a grid do not need
+
+        recipe = replace(source if layers is None else source.only(tuple(layers)), chunk=chunk or source.chunk)
+        geobox = recipe_geobox(recipe, cell)
+        cube = open_recipe(recipe, geobox, anchor=recipe.grid.origin)
+        validate_cube(cube)
+        return cube
+    if isinstance(cell, GeoBox):
+        raise CubeError("Stores and files are cut by a cell of their grid, grid[iy, ix]; a GeoBox is for recipes.")
+    if isinstance(source, str | PathLike) and is_store(str(source)):
+        if sensor is not None:
+            raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
+        cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
+        validate_georeference(cube)  # not as a cube, because a stored prediction may have a dimension `class`
+    else:
+        if storage_options:
+            raise CubeError(
+                f"storage_options= is for Zarr stores behind a URL; got {sorted(storage_options)} for raster files, which "
+                "GDAL reads. Leave it out, and give GDAL its settings as environment variables or in rasterio.Env(...)."
+            )
+        cube = open_rasters(
+            source, cell, layers=layers, sensor=None if sensor is None else sensor_named(sensor), chunk=chunk
+        )
+        validate_cube(cube)
+    return cube if mask is None else apply_mask(cube, mask[0], rule=mask[1])
+
+
+def is_store(path: str) -> bool:
+    """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
+    suffix = Path(file_name(path)).suffix.lower()
+    if is_url(path):
+        return suffix not in RASTER_SUFFIXES
+    local = local_path(path)
+    if local.is_file():
+        return is_zipped(local)
+    return local.is_dir() or (suffix not in RASTER_SUFFIXES and not _GDAL_NAME.match(path))

@@ -1,0 +1,418 @@
+"""Windows of rasters on their own grid: arrays, files that GDAL opens, and Zarr groups."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.georeference import crs_name
+from rtsx.cube.images import AssetBands
+from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, read_window
+from rtsx.cube.resample.dtype import stored_nodata
+from rtsx.errors import CubeError
+from rtsx.geometry.crs import same_crs
+from rtsx.storage.zarr import open_group, store_failure
+
+__all__ = ["ArrayReader", "FileReader", "WindowReader", "ZarrReader", "open_reader"]
+
+
+class WindowReader(Protocol):
+    """Reads windows of the bands of one raster.
+
+    Values, not handles: a reader can be pickled, holds no open file, and may be used by several threads at once.
+    """
+
+    @property
+    def geobox(self) -> GeoBox:
+        """CRS, transform and shape of the raster."""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what `read` returns."""
+
+    @property
+    def nodata(self) -> float | None:
+        """Stored value of a missing pixel; None where there is none. NaN is always missing."""
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window that lies within the raster; the caller owns them.
+
+        A `numpy.ma.MaskedArray` where a mask of the raster says what is missing.
+        """
+
+    def coarser(self, factor: float) -> "WindowReader":
+        """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
+
+
+class ArrayReader:
+    """A raster in memory: the fake for tests, and the reader of what has been computed.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> box = GeoBox((2, 3), Affine(10, 0, 0, 0, -10, 20), "EPSG:3413")
+    >>> ArrayReader(np.arange(6).reshape(1, 2, 3), box, nodata=0).read(slice(0, 1), slice(1, 3))
+    array([[[1, 2]]])
+    """
+
+    def __init__(self, pixels: NDArray[Any], geobox: GeoBox, *, nodata: float | None) -> None:
+        self.pixels = pixels
+        """Stored pixels (band, y, x)."""
+        self.geobox = geobox
+        self.nodata = nodata
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.pixels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the pixels."""
+        return self.pixels.dtype
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window, copied."""
+        return self.pixels[:, rows, columns].copy()
+
+    def coarser(self, factor: float) -> Self:
+        """Itself: an array has no overviews."""
+        return self
+
+
+_reader_conforms: type[WindowReader] = ArrayReader
+
+
+_TOLERANCE = 0.01
+"""Pixels that a corner of the file may lie away from where the catalog puts it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReader:
+    """Bands of one dtype of a raster file.
+
+    Nothing is opened before the first `read`, and each opens the file anew: it may be used by several threads. What the
+    file says of itself is then compared with what was said of it.
+
+    Examples
+    --------
+    >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
+    >>> FileReader(path="scene.tif", bands=(4, 3), geobox=box, dtype=np.dtype("uint16"), nodata=0).count
+    2
+    """
+
+    path: str
+    """Path or URL, as GDAL reads it."""
+    bands: tuple[int, ...]
+    """Band numbers, from 1."""
+    geobox: GeoBox
+    """CRS, transform and shape; of an overview, its own."""
+    dtype: np.dtype[Any]
+    """Dtype that the bands are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where there is none."""
+    scale_factor: float = 1.0
+    """Physical units per stored unit, as the catalog says."""
+    add_offset: float = 0.0
+    """Physical value of stored 0, as the catalog says."""
+    settled: frozenset[str] = frozenset({"scale_factor", "add_offset"})
+    """Which of `nodata`, `scale_factor` and `add_offset` count whatever the file declares; the others must not contradict it."""
+    any_value: bool = False
+    """Whether every stored value is data whatever the file declares missing, as in quality data."""
+    asset: str = ""
+    """What the file is called in its catalog, for messages."""
+    overview: int | None = None
+    """Which overview is read, 0 the finest; None for the raster itself."""
+
+    @classmethod
+    def open(cls, path: str, bands: tuple[int, ...] | None = None) -> Self:
+        """The reader of a file, described by its own header; all bands if none are named.
+
+        Raises
+        ------
+        CubeError
+            The file cannot be read, has no such band, or its bands differ in dtype or nodata.
+        """
+        header = read_header(path)
+        chosen = header.data_bands if bands is None else bands
+        if not chosen or not all(1 <= band <= header.count for band in chosen):
+            raise CubeError(f"{path} has bands 1 to {header.count}; got {chosen}.")
+        kinds = {(header.dtypes[band - 1], str(header.nodata[band - 1])) for band in chosen}
+        if len(kinds) > 1:
+            raise CubeError(
+                f"Bands that are read together are of one dtype and nodata; {path} has {sorted(kinds)}. Name fewer bands."
+            )
+        return cls(
+            path=path,
+            bands=chosen,
+            geobox=header.geobox,
+            dtype=np.dtype(header.dtypes[chosen[0] - 1]),
+            nodata=header.nodata[chosen[0] - 1],
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.bands)
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window; masked where the file has a mask or an alpha band.
+
+        Raises
+        ------
+        CubeError
+            The window cannot be read, or the file is not the one that was described.
+        """
+        return read_window(
+            self.path,
+            (rows, columns),
+            bands=self.bands,
+            overview=self.overview,
+            masked=not self.any_value,
+            check=self.check,
+        )
+
+    def coarser(self, factor: float) -> "FileReader":
+        """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
+        if self.overview is not None or factor < 2 / _ROUNDED:
+            return self
+        factors = read_header(self.path).overviews
+        fitting = [place for place, times in enumerate(factors) if times <= factor * _ROUNDED]
+        for place in sorted(fitting, key=lambda one: factors[one], reverse=True):
+            coarse = self._at_overview(place)
+            # By shape rather than by terms of the transform, because those are 0 in a raster turned by 90 degrees.
+            if max(whole / part for whole, part in zip(self.geobox.shape, coarse.geobox.shape, strict=True)) <= factor:
+                return coarse
+        return self
+
+    def _at_overview(self, place: int) -> "FileReader":
+        """The reader of one overview: its shape was rounded, so its pixels are stretched to cover exactly the same ground."""
+        height, width = self.geobox.shape
+        rows, columns = read_overview_shape(self.path, place)
+        a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
+        x, y = width / columns, height / rows
+        return replace(
+            self,
+            geobox=GeoBox((rows, columns), Affine(a * x, b * y, c, d * x, e * y, f), self.geobox.crs),
+            overview=place,
+        )
+
+    def check(self, header: RasterHeader) -> None:
+        """Refuse a file that is not the one that was described.
+
+        Raises
+        ------
+        CubeError
+            It has another grid, dtype, nodata or scale.
+        """
+        name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+        found, dtypes = header.geobox, header.dtypes
+        if max(self.bands) > len(dtypes):
+            raise CubeError(f"{name} has {len(dtypes)} bands; band {max(self.bands)} was expected. Correct its entry.")
+        kinds = sorted({dtypes[band - 1] for band in self.bands})
+        differs: list[tuple[str, object, object]] = []
+        if kinds != [self.dtype.name]:
+            differs.append(("dtype", self.dtype.name, ", ".join(kinds)))
+        if found.shape != self.geobox.shape:
+            differs.append(("shape (y, x)", self.geobox.shape.yx, found.shape.yx))
+        elif found.crs is not None and self.geobox.crs is not None and not same_crs(self.geobox.crs, found.crs):
+            differs.append(("CRS", crs_name(self.geobox.crs), crs_name(found.crs)))
+        elif found.crs is not None and _apart(self.geobox, found) > _TOLERANCE:
+            differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
+        if differs:
+            told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
+            raise CubeError(
+                f"{name} is not what its catalog says it is: {told}. The file was replaced, or the item is wrong: correct "
+                "the item, or leave these fields out of it."
+            )
+        if not self.any_value:
+            self._check_packing(name, header)
+
+    def _check_packing(self, name: str, header: RasterHeader) -> None:
+        """Refuse a file that declares other packing than its catalog: its values, or its edges, would count as what they are not."""
+        for field, silent, values in (
+            ("nodata", None, header.nodata),
+            ("scale_factor", 1.0, header.scales),
+            ("add_offset", 0.0, header.offsets),
+        ):
+            stated: float | None = getattr(self, field)
+            declared = [values[band - 1] for band in self.bands]
+            if field == "nodata":  # only what a stored pixel can be; NaN is missing anyway
+                stated, *declared = (stored_nodata(value, self.dtype) for value in (stated, *declared))
+            told = [value for value in declared if value is not None and value != silent]
+            others = sorted(
+                {value for value in told if stated is None or not math.isclose(value, stated, rel_tol=1e-6)}
+            )
+            if others and field not in self.settled:
+                item = f"no {field}" if stated in (None, silent) else f"{field} {stated:.15g}"
+                raise CubeError(
+                    f"{name} declares {field} {', '.join(f'{value:.15g}' for value in others)}; the item that describes it "
+                    f"states dtype {self.dtype.name} and {item}. Write {field}: with the right value in the layer, or correct "
+                    "the item."
+                )
+
+
+_ROUNDED = 1.01
+"""Overview factors are whole numbers that GDAL rounded: a level of 3.98 is called 4."""
+
+
+def _apart(one: GeoBox, other: GeoBox) -> float:
+    """Pixels between the corners of two rasters of one shape, at most."""
+    height, width = one.shape
+    rows, columns = np.array([0.0, 0, height, height]), np.array([0.0, width, 0, width])
+    a, b, c, d, e, f = (theirs - ours for ours, theirs in zip(one.affine[:6], other.affine[:6], strict=True))
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    inverse = ~one.affine
+    return float(np.abs([inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y]).max())
+
+
+_file_reader_conforms: type[WindowReader] = FileReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZarrReader:
+    """Arrays (y, x) of one dtype and shape in a Zarr group, v2 or v3, each as a band.
+
+    Nothing is opened before the first `read`, and each opens the group anew: it may be used by several threads.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
+    >>> ZarrReader(path="scene.zarr", arrays=("red", "nir"), geobox=box, dtype=np.dtype("uint16"), nodata=0).count
+    2
+    """
+
+    path: str
+    """Path or URL of the group."""
+    arrays: tuple[str, ...]
+    """Names of the arrays, in band order."""
+    geobox: GeoBox
+    """CRS, transform and shape."""
+    dtype: np.dtype[Any]
+    """Dtype that the arrays are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where there is none."""
+    asset: str = ""
+    """What the group is called in its catalog, for messages."""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.arrays)
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Stored pixels (band, y, x) of a window; chunks that were never written hold the array's fill value.
+
+        Raises
+        ------
+        CubeError
+            The group cannot be read there, or an array is not the one that was described.
+        """
+        group = open_group(self.path, {})
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        pixels = np.empty((len(self.arrays), *shape), self.dtype)
+        for place, name in enumerate(self.arrays):
+            array = self._array(group, name)
+            try:
+                # Leading axes of length one, such as a single time, fall away.
+                pixels[place] = np.asarray(array[..., rows, columns]).reshape(shape)
+            except Exception as error:  # see `store_failure`
+                where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
+                raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
+        return pixels
+
+    def coarser(self, factor: float) -> Self:
+        """Itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
+        return self
+
+    @property
+    def _name(self) -> str:
+        return f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+
+    def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
+        """An array, after a look at what it says of itself."""
+        array = group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise CubeError(
+                f"{self._name} has no array {name!r}; there are {sorted(group.array_keys())}. Correct the names of its bands."
+            )
+        differs: list[tuple[str, object, object]] = []
+        if array.dtype.newbyteorder("=") != self.dtype:
+            differs.append(("dtype", self.dtype, array.dtype))
+        expected = self.geobox.shape.yx
+        if array.shape[-2:] != expected or not _is_plane(array.shape):
+            differs.append(("shape (y, x)", expected, array.shape))
+        if differs:
+            told = "; ".join(f"{what}: expected {wanted}, found {got}" for what, wanted, got in differs)
+            raise CubeError(f"{name} of {self._name} is not what its catalog says it is: {told}. Correct its entry.")
+        return array
+
+
+def _is_plane(shape: Sequence[int]) -> bool:
+    return len(shape) >= 2 and all(length == 1 for length in shape[:-2])
+
+
+_zarr_reader_conforms: type[WindowReader] = ZarrReader
+
+
+def open_reader(bands: AssetBands, *, any_value: bool = False) -> WindowReader:
+    """The reader of bands of a file or Zarr group; opens nothing, and compares with the file when that is read.
+
+    Parameters
+    ----------
+    bands
+        What the catalog says of them. Where it says no nodata, a file that declares one is refused when it is read.
+    any_value
+        Whether every stored value is data, as in quality data: then no nodata counts, neither the catalog's nor the file's.
+
+    Raises
+    ------
+    CubeError
+        There is no band, or bands are named in a way that their file cannot answer: files have numbers, Zarr names.
+
+    Examples
+    --------
+    >>> from affine import Affine
+    >>> from odc.geo.geobox import GeoBox
+    >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
+    >>> open_reader(AssetBands(href="scene.tif", bands=(1,), geobox=box, dtype="uint16", nodata=0)).nodata
+    0
+    """
+    numbers = tuple(band for band in bands.bands if isinstance(band, int))
+    names = tuple(band for band in bands.bands if isinstance(band, str))
+    if not bands.bands or (names if bands.opener == "gdal" else numbers):
+        kind = "numbers from 1" if bands.opener == "gdal" else "names of arrays"
+        raise CubeError(f"Bands of {bands.href} are {kind}, at least one; got {bands.bands}.")
+    nodata = None if any_value else bands.nodata
+    if bands.opener == "zarr":
+        return ZarrReader(
+            path=bands.href,
+            arrays=names,
+            geobox=bands.geobox,
+            dtype=np.dtype(bands.dtype),
+            nodata=nodata,
+            asset=bands.asset,
+        )
+    return FileReader(
+        path=bands.href,
+        bands=numbers,
+        geobox=bands.geobox,
+        dtype=np.dtype(bands.dtype),
+        nodata=nodata,
+        scale_factor=bands.scale_factor,
+        add_offset=bands.add_offset,
+        settled=bands.settled,
+        any_value=any_value,
+        asset=bands.asset,
+    )

@@ -1,0 +1,538 @@
+"""The asset and band of an item that hold a layer, the radiometric offset of Sentinel-2, and addresses made absolute and signed."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import EntryPoint, entry_points
+from math import hypot
+from os.path import lexists
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from shapely import union_all
+
+from rtsx.cube.images import Wanted
+from rtsx.cube.stac.bands import Band, bands_of, called_alike, folded
+from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
+from rtsx.errors import CubeError
+from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
+
+__all__ = [
+    "SIGNERS",
+    "Choice",
+    "Packing",
+    "Signer",
+    "absolute_href",
+    "asset_href",
+    "base_of",
+    "beside",
+    "check_signer",
+    "choose",
+    "is_picture",
+    "located",
+    "newest_processing",
+    "packing_of",
+    "signer_named",
+]
+
+_SHOWN_ASSETS = 40
+"""Assets that an error lists; items of Sentinel-2 have about as many."""
+
+_PICTURE_ROLES = {"thumbnail", "overview", "visual", "metadata"}
+_PICTURE_KEYS = ("visual", "preview", "thumbnail", "renderedpreview", "tci")
+_NO_RASTER_TYPES = ("text/", "application/json", "application/geo+json", "application/xml", "application/pdf")
+_NO_RASTER_ENDINGS = {".json", ".geojson", ".xml", ".txt", ".html", ".pdf", ".csv", ".parquet", ".png", ".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An asset of an item, and the bands of it that are wanted."""
+
+    asset: str
+    """Key of the asset."""
+    bands: tuple[Band, ...] | None
+    """The bands; None where the item does not list them, so that the file's header has to tell."""
+
+
+def choose(item: ItemDict, wanted: Wanted) -> Choice:
+    """The asset and the bands that answer a wish.
+
+    - With `Wanted.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
+      the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
+      ``ortho_udm2``. Then its bands by number or name, or the band called `Wanted.name`, or all if none is.
+    - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
+      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for people (``visual``, ``thumbnail``) never count. Among
+      several the finest pixels win, then a cloud-optimised file; if several are left, that is an error rather than a
+      guess, because they are other products, such as radiance beside reflectance.
+
+    Raises
+    ------
+    CubeError
+        Nothing fits, or more than one thing; the message lists what the item has.
+
+    Examples
+    --------
+    >>> item = {"id": "a", "assets": {"B04": {"href": "b.tif", "eo:bands": [{"name": "B04", "common_name": "red"}]}}}
+    >>> choose(item, Wanted(name="red")).asset
+    'B04'
+    """
+    if wanted.asset is not None:
+        keys = _called(item, wanted.asset)
+        if not keys:
+            raise CubeError(_missing(item, f"no asset {wanted.asset!r}"))
+        return _bands_in(item, _only(item, wanted.asset, keys), wanted)
+    if keys := [key for key in _called(item, wanted.name) if is_raster(item["assets"][key])]:
+        return _bands_in(item, _only(item, wanted.name, keys), wanted)
+    return _by_band(item, wanted)
+
+
+def is_picture(item: ItemDict, key: str) -> bool:
+    """Whether an asset is made for people to look at: its numbers are no measurements."""
+    roles = set(item["assets"][key].get("roles") or ())
+    return bool(roles & _PICTURE_ROLES) or folded(key).startswith(_PICTURE_KEYS)
+
+
+def is_raster(asset: Mapping[str, Any]) -> bool:
+    """Whether an asset may hold pixels with a place, as far as its media type or the name of its file tells."""
+    kind = str(asset.get("type") or "").lower()
+    if kind.startswith(_NO_RASTER_TYPES) or kind in {"image/png", "image/jpeg"}:
+        return False
+    ending = PurePosixPath(urlsplit(str(asset.get("href", ""))).path).suffix.lower()
+    return bool(kind) or ending not in _NO_RASTER_ENDINGS
+
+
+def _called(item: ItemDict, name: str) -> list[str]:
+    """Keys of the assets that go by a name, from the strictest rule that finds any."""
+    assets = item.get("assets") or {}
+    if name in assets:
+        return [name]
+    plain = folded(name)
+    names = {plain, f"ortho{plain}"}
+    by_key = [key for key in assets if folded(key) in names]
+    return by_key or [key for key, asset in assets.items() if folded(str(asset.get("pl:asset_type", ""))) in names]
+
+
+def _only(item: ItemDict, name: str, keys: Sequence[str]) -> str:
+    if len(keys) > 1:
+        raise CubeError(
+            f"Item {item_name(item)} has several assets that go by {name!r}: {sorted(keys)}. Name one by its exact key."
+        )
+    return keys[0]
+
+
+def _bands_in(item: ItemDict, key: str, wanted: Wanted) -> Choice:
+    """The wanted bands of a given asset."""
+    bands = bands_of(item, key)
+    asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
+    if not bands or (
+        len(bands) > 1 and not any(band.name or band.common_name for band in bands) and not asks_by_number
+    ):
+        return Choice(asset=key, bands=None)
+    if not wanted.bands:
+        named = _matching(bands, wanted.name)
+        return Choice(asset=key, bands=(_only_band(item, key, name=wanted.name, found=named),) if named else bands)
+    return Choice(asset=key, bands=tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands))
+
+
+def _band_in(item: ItemDict, key: str, *, bands: tuple[Band, ...], wish: int | str) -> Band:
+    if isinstance(wish, int):
+        if not 1 <= wish <= len(bands):
+            raise CubeError(_missing(item, f"no band {wish} in asset {key!r}, which has {len(bands)}"))
+        return bands[wish - 1]
+    found = _matching(bands, wish)
+    if not found:
+        raise CubeError(_missing(item, f"no band {wish!r} in asset {key!r}"))
+    return _only_band(item, key, name=wish, found=found)
+
+
+def _only_band(item: ItemDict, key: str, *, name: str, found: Sequence[Band]) -> Band:
+    if len(found) > 1:
+        numbers = [band.number for band in found]
+        raise CubeError(f"Asset {key!r} of item {item_name(item)} has bands {numbers} called {name!r}; give a number.")
+    return found[0]
+
+
+def _matching(bands: Sequence[Band], name: str) -> tuple[Band, ...]:
+    """Bands of a name, from the strictest rule that finds any."""
+    for level in range(4):
+        if found := tuple(band for band in bands if _level(band, name) == level):
+            return found
+    return ()
+
+
+def _level(band: Band, name: str) -> int | None:
+    """How strictly a name fits a band: 0 its name, 1 its common name, 2 either but for case and punctuation, 3 written out."""
+    if band.name == name:
+        return 0
+    if band.common_name == name:
+        return 1
+    if folded(name) in {folded(band.name or ""), folded(band.common_name or "")}:
+        return 2
+    return 3 if called_alike(name, band.name) or called_alike(name, band.common_name) else None
+
+
+def _by_band(item: ItemDict, wanted: Wanted) -> Choice:
+    """The asset that has all wanted bands by name."""
+    names = [str(band) for band in wanted.bands] or [wanted.name]
+    if any(isinstance(band, int) for band in wanted.bands):
+        raise CubeError(_missing(item, f"no asset {wanted.name!r} to take bands {list(wanted.bands)} of"))
+    fits: dict[str, int] = {}
+    for key, asset in (item.get("assets") or {}).items():
+        bands = bands_of(item, key)
+        if is_raster(asset) and not is_picture(item, key) and all(_matching(bands, name) for name in names):
+            fits[key] = max(_level(_matching(bands, name)[0], name) or 0 for name in names)
+    if not fits:
+        raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}"))
+    best = [key for key in fits if fits[key] == min(fits.values())]
+    for rank in (_pixel_size, _is_not_cloud_optimised):
+        ranks = {key: rank(item["assets"][key]) for key in best}
+        known = [size for size in ranks.values() if size is not None]
+        if len(known) == len(best):
+            best = [key for key in best if ranks[key] == min(known)]
+    if len(best) > 1:
+        raise CubeError(
+            f"Item {item_name(item)} has {' and '.join(map(repr, names))} in several assets: {sorted(best)}. They may be "
+            "other products, such as radiance and reflectance: name one with asset=."
+        )
+    return _bands_in(item, best[0], wanted)
+
+
+def _pixel_size(asset: Mapping[str, Any]) -> float | None:
+    """Size of a pixel in CRS units; None where the asset does not tell."""
+    transform = asset.get("proj:transform")
+    stored = asset.get("raster:bands") or asset.get("bands") or [{}]
+    told = (
+        hypot(transform[0], transform[3])
+        if transform
+        else None,  # not its first term, 0 where the file lies on its side
+        stored[0].get("spatial_resolution", stored[0].get("raster:spatial_resolution")),
+        asset.get("gsd"),
+    )
+    return next((float(size) for size in told if size), None)
+
+
+def _is_not_cloud_optimised(asset: Mapping[str, Any]) -> float:
+    return float("cloud-optimized" not in str(asset.get("type") or ""))
+
+
+def _missing(item: ItemDict, what: str) -> str:
+    """An error's text: what an item lacks, and what it has."""
+    assets = []
+    for key in item.get("assets") or {}:
+        names = [" ".join(filter(None, (band.name, band.common_name))) for band in bands_of(item, key)]
+        assets.append(f"{key} ({', '.join(names)})" if any(names) else key)
+    shown = "; ".join(assets[:_SHOWN_ASSETS]) + (f"; and {len(assets) - _SHOWN_ASSETS} more" * (len(assets) > 40))
+    return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them."
+
+
+_SCALE = 1e-4
+"""Reflectance per stored unit of every Sentinel-2 product."""
+
+_OFFSET = -1000
+"""Stored units that were added to every reflectance from processing baseline 04.00 on."""
+
+_FIRST_WITH_OFFSET = 4.0
+
+_PRODUCT = re.compile(
+    r"S2[A-D]_(?:OPER_)?(?:MSI_?L(?P<level>1C|2A)_)(?P<sensed>\d{8}T\d{6})_(?:N(?P<baseline>\d{4})_)?R\d{3}_T(?P<tile>\w{5})"
+    r"(?:_(?P<made>\d{8}T\d{6}))?"
+)
+"""Name of a product as ESA, Planetary Computer (without a baseline) and CDSE write it."""
+
+_ELEMENT84 = re.compile(
+    r"S2[A-D]_T?(?P<tile>\d{1,2}[C-X][A-Z]{2})_\d{8}(?:T\d{6})?_(?:(?P<made>\d+)_)?L(?P<level>1C|2A)"
+)
+"""Id as Earth Search writes it; its number counts the products of a tile and day."""
+
+_COVERED = 0.9
+"""Part of an image that newer ones have to show to stand for it. Two strips of one pass share a tile, and both count."""
+
+_SAME_PASS_S = 600
+"""Seconds between two products of one pass, at most: other passes over a tile are 100 minutes apart."""
+
+_REFLECTANCE = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
+_HARMONISED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How stored values become physical ones; None where nothing is known about it."""
+
+    scale: float | None
+    """Physical units per stored unit."""
+    offset: float | None
+    """Physical value of stored 0."""
+
+
+def packing_of(item: ItemDict, key: str, *, band: Band) -> Packing:
+    """Scale and offset of a band as its item has them, with Sentinel-2's offset settled by one rule.
+
+    For reflectance bands of items with a Sentinel-2 processing baseline, the first that holds:
+
+    1. the provider says that the values were harmonised (``earthsearch:boa_offset_applied`` is true): offset 0, although
+       the same items still state -0.1 for each band;
+    2. the item states an offset for the band: that one;
+    3. the baseline is 04.00 or later: -1000 stored units, which is -0.1;
+    4. otherwise 0.
+
+    Their scale is 0.0001 unless the item states one. All other bands have what the item states.
+
+    Examples
+    --------
+    >>> asset = {"eo:bands": [{"name": "B04", "common_name": "red"}]}
+    >>> item = {"properties": {"s2:processing_baseline": "04.00"}, "assets": {"B04": asset}}
+    >>> packing_of(item, "B04", band=Band(number=1, name="B04"))
+    Packing(scale=0.0001, offset=-0.1)
+    """
+    baseline = _baseline(item)
+    if baseline is None or not _is_reflectance(item, key, band):
+        return Packing(scale=band.scale, offset=band.offset)
+    scale = _SCALE if band.scale is None else band.scale
+    properties = item.get("properties") or {}
+    if any(properties.get(name) is True for name in _HARMONISED):
+        return Packing(scale=scale, offset=0.0)
+    if band.offset is not None:
+        return Packing(scale=scale, offset=band.offset)
+    return Packing(scale=scale, offset=_OFFSET * scale if baseline >= _FIRST_WITH_OFFSET else 0.0)
+
+
+def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:
+    """Items without those of Sentinel-2 that were processed anew: of one tile and pass the highest baseline counts, once.
+
+    The same baseline twice counts as processed anew where the newer shows the ground of the older, too. Items of other
+    sensors, and strips that show other ground of the tile, are all kept, in their order.
+
+    Examples
+    --------
+    >>> names = ["S2B_MSIL2A_20210721T212529_N0301_R043_T07WFT_20210722T003344",
+    ...          "S2B_MSIL2A_20210721T212529_N0500_R043_T07WFT_20230215T112233"]
+    >>> [item["id"][27:32] for item in newest_processing([{"id": name} for name in names])]
+    ['N0500']
+    """
+    every = list(items)
+    passes: dict[tuple[str, ...], list[_Processed]] = {}
+    for place, item in enumerate(every):
+        if (found := _processed(item, place)) is not None:
+            passes.setdefault(found.tile, []).append(found)
+    dropped = set()
+    for of_tile in passes.values():
+        kept: list[_Processed] = []
+        for one in sorted(of_tile, key=lambda one: one.rank, reverse=True):
+            newer = [other for other in kept if abs((other.time - one.time).total_seconds()) <= _SAME_PASS_S]
+            if newer and _shows(newer, one):
+                dropped.add(one.place)
+            else:
+                kept.append(one)
+    return [item for place, item in enumerate(every) if place not in dropped]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Processed:
+    """One product of Sentinel-2 among others of its tile."""
+
+    place: int
+    item: ItemDict
+    tile: tuple[str, ...]
+    """Satellite, level and tile."""
+    time: datetime
+    """When the pass began where the product's name says so, else the item's time."""
+    rank: tuple[float, str, str]
+    """Baseline, when or as how many it was made, id: the greatest counts."""
+
+
+def _processed(item: ItemDict, place: int) -> _Processed | None:
+    properties = item.get("properties") or {}
+    names = [str(properties.get("s2:product_uri") or ""), str(item.get("id"))]
+    found = next((match for name in names for rule in (_PRODUCT, _ELEMENT84) if (match := rule.match(name))), None)
+    if found is None:
+        return None
+    parts = found.groupdict()
+    sensed = parts.get("sensed")
+    time = datetime.strptime(sensed, "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if sensed else time_of(item)
+    if time is None:
+        return None
+    made = str(properties.get("s2:generation_time") or parts.get("made") or "").zfill(8)
+    return _Processed(
+        place=place,
+        item=item,
+        tile=(found[0][:3], str(parts["level"]), str(parts["tile"]).zfill(5)),
+        time=time,
+        rank=(_baseline(item) or 0.0, made, str(item.get("id"))),
+    )
+
+
+def _shows(newer: list[_Processed], one: _Processed) -> bool:
+    """Whether newer products show the ground of one; without outlines, if their baseline is higher or they are the same product."""
+    outline = item_footprint(one.item)
+    outlines = [item_footprint(other.item) for other in newer]
+    if outline is None or not outline.area or None in outlines:
+        return any(other.rank[0] > one.rank[0] for other in newer)
+    return bool(outline.intersection(union_all(outlines)).area >= _COVERED * outline.area)
+
+
+def _baseline(item: ItemDict) -> float | None:
+    """Processing baseline of a Sentinel-2 item: its property, else ``_N0509_`` in the product's name; None for others."""
+    properties = item.get("properties") or {}
+    stated = str(properties.get("s2:processing_baseline", properties.get("sentinel:processing_baseline", "")))
+    if re.fullmatch(r"\d+\.\d+", stated):
+        return float(stated)
+    name = str(properties.get("s2:product_uri", item.get("id")))
+    named = re.match(r"S2[A-D]_MSIL[12][AC]_.*_N(\d{2})(\d{2})_", name)
+    if named:
+        return float(f"{named[1]}.{named[2]}")
+    version = str(properties.get("processing:version", ""))
+    return float(version) if re.match(r"S2[A-D]_", name) and re.fullmatch(r"\d+\.\d+", version) else None
+
+
+def _is_reflectance(item: ItemDict, key: str, band: Band) -> bool:
+    """Whether a band holds reflectance: ``B01`` to ``B12`` by its own name or its asset's, and no picture of them."""
+    if is_picture(item, key) or band.dtype == "uint8":
+        return False
+    return bool(_REFLECTANCE.fullmatch(band.name or "") or _REFLECTANCE.fullmatch(key.split("_")[0]))
+
+
+Signer = Callable[[str], str]
+"""A signing hook: from an href to the href that may be read."""
+
+SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
+"""Signing hooks by name, as ``module:function``."""
+
+SIGNER_GROUP = "rtsx.signers"
+"""Entry points by which other packages add theirs."""
+
+
+def absolute_href(href: str, base: str | None) -> str:
+    """An href that needs no base any more; local ones become paths, and what only GDAL knows is left alone.
+
+    Parameters
+    ----------
+    href
+        As a document states it.
+    base
+        Where the document lies; None: relative hrefs count from the working folder.
+
+    Raises
+    ------
+    CubeError
+        The document lies on a server and names something else than what lies on servers.
+
+    Examples
+    --------
+    >>> absolute_href("./red.tif", "https://example.org/items/a.json")
+    'https://example.org/items/red.tif'
+    >>> absolute_href("../red.tif", "/data/items/a.json")
+    '/data/red.tif'
+    """
+    if base is not None and is_url(base):
+        return _remote_href(href.strip(), base)
+    folder = None if base is None else local_path(base).parent
+    plain = absolute(href, folder=folder)
+    if "%" not in href or is_url(href) or lexists(plain):
+        return plain
+    decoded = absolute(unquote(href), folder=folder)
+    return decoded if lexists(decoded) else plain  # hrefs are URIs, though many documents hold plain names
+
+
+def _remote_href(href: str, base: str) -> str:
+    """The same for a document on a server: it may be a stranger's, so that it never names files of this machine."""
+    own, rest = base.split("://", 1)
+    with suppress(ValueError):  # no address at all, such as http://[
+        if not urlsplit(href).scheme and not href.startswith("/vsi"):
+            # urljoin resolves only schemes that it knows, and s3 is none of them.
+            return urljoin(f"http://{rest}", href).replace("http://", f"{own}://", 1)
+    if not leads_to_server(href, own):
+        raise CubeError(
+            f"{href[:200]!r} is no address on a server, and a document that lies on one, as {base.split('?')[0]} does, may "
+            f"refer to nothing else, lest it reads files of this machine. Addresses begin with {own}:// or one of "
+            f"{', '.join(sorted(REMOTE_SCHEMES))}. Correct the document; or copy it and its files to this machine, where "
+            "an item's self link, if it has one, has to say so."
+        )
+    return href
+
+
+def base_of(item: ItemDict, found: str | None = None) -> str | None:
+    """Where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
+    links = item.get("links") or ()
+    stated = next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
+    return found if stated is None or (found is not None and is_url(found) > is_url(stated)) else stated
+
+
+def asset_href(item: ItemDict, key: str) -> str:
+    """Where the file of an asset lies, as `absolute_href` has it.
+
+    Raises
+    ------
+    CubeError
+        The asset has no href, or one that an item on a server may not have.
+    """
+    name = f"Asset {key!r} of item {item_name(item)}"
+    stated = item["assets"][key].get("href")
+    if not stated:
+        raise CubeError(f"{name} has no href. Correct the item.")
+    try:
+        return absolute_href(str(stated), base_of(item))
+    except CubeError as error:
+        raise CubeError(f"{name}: {error}") from error
+
+
+def located(item: ItemDict, base: str | None) -> ItemDict:
+    """An item whose ``self`` link says where it lies, whatever it said itself, so that its hrefs count from there."""
+    links = [link for link in item.get("links") or () if link.get("rel") != "self"]
+    return {**item, "links": links if base is None else [*links, {"rel": "self", "href": base}]}
+
+
+def beside(href: str, base: str | None) -> str:
+    """The file of an asset's name that lies beside its local item, where there is one; else the href itself."""
+    if base is None or is_url(base):
+        return href
+    file = local_path(base).parent / PurePosixPath(unquote(urlsplit(href).path)).name
+    return str(file.absolute()) if file.is_file() else href
+
+
+def signer_named(sign: str | Signer) -> Signer:
+    """The signing hook of a name; a function of the caller's own is taken as it is.
+
+    Raises
+    ------
+    CubeError
+        There is none of that name (`check_signer`), or the library that has it is not installed.
+    """
+    if callable(sign):
+        return lambda href: str(sign(href))
+    point = check_signer(sign)
+    try:
+        hook = point.load()
+    except (ImportError, AttributeError) as error:
+        raise CubeError(
+            f"Signing hook {sign!r} needs {point.attr!r} in the module {point.module!r}, and there: {error}. "
+            f"Install the package that brings it, e.g. pip install {point.module.split('.')[0].replace('_', '-')}."
+        ) from error
+    if not callable(hook):
+        raise CubeError(
+            f"Signing hook {sign!r} has to be a function from an href to an href; got {type(hook).__name__}."
+        )
+    return lambda href: str(hook(href))
+
+
+def check_signer(name: str) -> EntryPoint:
+    """Where the signing hook of a name is; imports nothing.
+
+    Only installed packages name hooks, because a config that named any function would run any code.
+
+    Raises
+    ------
+    CubeError
+        No installed package has one of that name.
+    """
+    known = {point.name: point for point in entry_points(group=SIGNER_GROUP)}
+    known |= {own: EntryPoint(own, value, SIGNER_GROUP) for own, value in SIGNERS.items()}
+    if name not in known:
+        raise CubeError(
+            f"Known signing hooks are {sorted(known)}; got {name!r}. Name one. A package adds its own by an entry point of the "
+            f"group {SIGNER_GROUP!r}; in Python, a function may be given."
+        )
+    return known[name]

@@ -1,0 +1,399 @@
+"""Access to STAC: documents by path or URL, searches page by page, and query conditions on items."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import fsspec
+import requests
+from pystac import Link
+from pystac.errors import STACError
+from pystac_client import Client
+from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from requests.adapters import HTTPAdapter
+from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
+from urllib3 import Retry
+
+from rtsx.cube.images import Period
+from rtsx.cube.stac.assets import base_of, located
+from rtsx.cube.stac.checking import oddity_of
+from rtsx.cube.stac.images import search_area
+from rtsx.cube.stac.item import ItemDict
+from rtsx.errors import CubeError
+from rtsx.parsing import json_value
+from rtsx.storage import file_problem, is_url, local_path
+
+__all__ = [
+    "OPERATORS",
+    "Access",
+    "HostSession",
+    "SearchRequest",
+    "check_query",
+    "failure",
+    "is_same_host",
+    "meets_query",
+    "read_document",
+    "searched_items",
+]
+
+_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+_LARGEST_DOCUMENT_BYTES = 1 << 29
+"""Bytes of an answer that is held in memory; 10,000 items are about 300 MB."""
+
+_LONGEST_WAIT_S = 120
+"""Seconds after which a server that asks for patience is asked again all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How a server is asked."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    """Names and values that go with each request, such as an API key."""
+    timeout_s: float = 60.0
+    """Seconds without an answer after which a request has failed."""
+    retries: int = 4
+    """Times that a request is sent again after a lost connection, a time-out, an overload (429) or a fault (5xx)."""
+    backoff_s: float = 1.0
+    """Seconds before the second retry; doubled for each further one. The first comes at once."""
+
+    @contextmanager
+    def session(self, *, home: str) -> Iterator[StacApiIO]:
+        """An HTTP session whose headers go to the host of `home` only, closed at the end; not to be shared between threads."""
+        retry = Retry(
+            total=self.retries,
+            backoff_factor=self.backoff_s / 2,
+            status_forcelist=_RETRIED_STATUS,
+            allowed_methods=None,  # POST, too: a search changes nothing
+            raise_on_status=False,
+        )
+        # Set afterwards, because urllib3 before 2.6 does not take it: a server may ask to be left alone for hours.
+        retry.retry_after_max = _LONGEST_WAIT_S
+        io = _SearchingIO(timeout=self.timeout_s)
+        with HostSession(dict(self.headers), home=home) as io.session:
+            for scheme in ("http://", "https://"):
+                io.session.mount(scheme, HTTPAdapter(max_retries=retry))
+            yield io
+
+
+class HostSession(requests.Session):
+    """A session that sends its headers to one host only, because they may hold a key.
+
+    Every redirect counts as a request of its own; see `is_same_host`. An answer that is not streamed has a limit of bytes.
+
+    Parameters
+    ----------
+    headers
+        Names and values.
+    home
+        Address on the host.
+    """
+
+    def __init__(self, headers: Mapping[str, str], *, home: str) -> None:
+        super().__init__()
+        self._bound = dict(headers)
+        self._home = home
+        self.hooks["response"].append(_within_limit)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send one request, with the headers or without."""
+        is_home = is_same_host(self._home, str(request.url))
+        for name, value in self._bound.items():
+            if is_home:
+                request.headers[name] = value
+            elif request.headers.get(name) == value:  # of a request that was redirected
+                del request.headers[name]
+        return super().send(request, **kwargs)
+
+
+def is_same_host(home: str, href: str) -> bool:
+    """Whether what may be sent to the one address may be sent to the other, by the rule that requests has for ``Authorization``.
+
+    Examples
+    --------
+    >>> is_same_host("http://a.org/stac", "https://a.org/1.tif"), is_same_host("https://a.org", "https://a.org:8443")
+    (True, False)
+    """
+    try:
+        return not requests.sessions.SessionRedirectMixin().should_strip_auth(home, href)
+    except ValueError:  # no address, such as one with port 99999
+        return False
+
+
+def _within_limit(response: requests.Response, *_: object, stream: bool = False, **__: object) -> None:
+    """Read an answer up to the limit; a hook, because requests reads whole answers before it follows their redirects."""
+    if stream and not response.is_redirect:
+        return
+    content = bytearray()
+    for piece in response.iter_content(1 << 20):
+        content += piece
+        if len(content) > _LARGEST_DOCUMENT_BYTES:
+            response.close()
+            raise requests.exceptions.ContentDecodingError(
+                f"the answer is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit"
+            )
+    response._content = bytes(content)
+
+
+class _SearchingIO(StacApiIO):
+    """pystac-client's, but for one thing: there, an answer without items ends a search as if nothing had been found."""
+
+    def read_json(self, source: str | Link, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        document = super().read_json(source, *args, **kwargs)
+        is_search = isinstance(source, Link) or kwargs.get("method") == "POST"
+        if is_search and not (isinstance(document, dict) and isinstance(document.get("features"), list)):
+            raise CubeError(
+                f"{source if isinstance(source, str) else source.href} answers a search with {str(document)[:200]!r}, and "
+                "not with a list of items. Check that the address is that of a STAC API, and ask its operator."
+            )
+        return document
+
+
+def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
+    """The JSON object at a path or URL; the headers of `access` go to the host of `home` only.
+
+    Raises
+    ------
+    CubeError
+        It cannot be reached or read, or is no JSON object.
+    """
+    try:
+        document = json_value(_text(href, access, home), what=href, error=CubeError)
+    except APIError as error:
+        raise failure(href, error) from error
+    except (OSError, ImportError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
+        problem = None if is_url(href) else file_problem(local_path(href))
+        what = (
+            "is no JSON"
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
+            else "cannot be read"
+        )
+        raise CubeError(
+            f"The STAC document {href} {what}: {problem or f'{error}. Check the path, and the link that leads there.'}"
+        ) from error
+    if not isinstance(document, dict):
+        raise CubeError(f"{href} holds a JSON {type(document).__name__}; a STAC document is an object.")
+    return document
+
+
+def _text(href: str, access: Access, home: str) -> str:
+    if not is_url(href):
+        return local_path(href).read_text(encoding="utf-8")
+    if href.startswith(("http://", "https://")):
+        with access.session(home=home) as session:
+            return session.read_text(href)
+    with fsspec.open(href, "rb") as file:
+        content: bytes = file.read(_LARGEST_DOCUMENT_BYTES + 1)
+    if len(content) > _LARGEST_DOCUMENT_BYTES:
+        raise OSError(f"it is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit")
+    return content.decode()
+
+
+def failure(url: str, error: Exception) -> CubeError:
+    """What a failed request becomes: the address, what came, and what to do about it."""
+    status = getattr(error, "status_code", None)
+    answer = " ".join(str(error).split())[:300]
+    if status in (401, 403):
+        return CubeError(
+            f"{url} refuses access (HTTP {status}): {answer or 'no reason given'}. Give credentials in headers=, such as "
+            "(('Authorization', 'Bearer ...'),), and check that they have not expired."
+        )
+    if status is not None:
+        advice = "Check the address." if status == 404 else "Check the request." if status < 500 else "Try again later."
+        return CubeError(f"{url} answers HTTP {status}: {answer or 'no reason given'}. {advice}")
+    return CubeError(
+        f"{url} cannot be asked: {answer or type(error).__name__}. Check address and network; a slow server may need a "
+        "longer timeout_s= or more retries=."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What a server is asked for, apart from area and period."""
+
+    url: str
+    """Address of the API's landing page."""
+    collections: tuple[str, ...]
+    """Ids; empty for all."""
+    ids: tuple[str, ...]
+    """Ids of items; empty for all."""
+    query: Mapping[str, Any] | None
+    """Conditions of the query extension."""
+    filter: Mapping[str, Any] | str | None
+    """CQL2, as JSON or text."""
+    max_cloud_cover: float | None
+    """Percent, at most."""
+    page: int
+    """Items in one answer, at most."""
+
+
+def searched_items(
+    request: SearchRequest, access: Access, *, area: BaseGeometry, period: Period | None
+) -> Iterator[object]:
+    """What a server gives for items, each once, as JSON has them.
+
+    The answers are read one after the other. A server that gives an answer without a single new item while it promises
+    more is going round in circles: that is an error, because the items it holds back would be silently missing.
+
+    Raises
+    ------
+    CubeError
+        The server cannot be asked, refuses, answers with something else than items, or pages for ever.
+    """
+    seen: set[str] = set()
+    with access.session(home=request.url) as session:
+        client = _client(request.url, session)
+        for number, page in enumerate(_pages(request, client, area=area, period=period), start=1):
+            fresh = {_key(item): _located(item, request.url) for item in page["features"] if _key(item) not in seen}
+            if not fresh:
+                raise CubeError(
+                    f"{request.url} gives answer {number} with only items that it gave before, so that its paging never "
+                    f"ends ({len(seen)} items so far). Ask its operator, or try another page= than {request.page}."
+                )
+            seen.update(fresh)
+            yield from fresh.values()
+
+
+def _pages(
+    request: SearchRequest, client: Client, *, area: BaseGeometry, period: Period | None
+) -> Iterator[Mapping[str, Any]]:
+    parameters = _parameters(request, client, area=area, period=period)
+    try:
+        with catch_warnings():
+            simplefilter("ignore")  # pystac-client warns of conformance, which has been looked at
+            pages = client.search(method="POST", **parameters).pages_as_dicts()
+        yield from pages
+    except APIError as error:
+        raise failure(request.url, error) from error
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CubeError(
+            f"{request.url} answers the search with something that is no list of STAC items: {error}. Check that this is "
+            "the address of the API's landing page."
+        ) from error
+
+
+def _client(url: str, session: StacApiIO) -> Client:
+    try:
+        with catch_warnings():
+            simplefilter("ignore")
+            client: Client = Client.open(url, stac_io=session, timeout=session.timeout)
+    except APIError as error:
+        raise failure(url, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ClientTypeError, STACError) as error:
+        raise CubeError(
+            f"{url} is not the landing page of a STAC API: {error}. Give the address that ends before /search; a static "
+            "catalog is read with StacCatalog."
+        ) from error
+    if client.get_search_link() is None:
+        raise CubeError(f"{url} offers no search. Read it with StacCatalog, or give the address of a STAC API.")
+    return client
+
+
+def _parameters(request: SearchRequest, client: Client, *, area: BaseGeometry, period: Period | None) -> dict[str, Any]:
+    query = {name: dict(conditions) for name, conditions in (request.query or {}).items()}
+    if request.max_cloud_cover is not None:
+        conditions = query.setdefault("eo:cloud_cover", {})
+        conditions["lte"] = min(conditions.get("lte", 100), request.max_cloud_cover)
+    if request.filter is not None and not client.conforms_to(ConformanceClasses.FILTER):
+        raise CubeError(
+            f"{request.url} does not say that it understands CQL2, so that filter={request.filter!r} might be ignored. Use "
+            "query= or max_cloud_cover=, which are applied again to what it answers."
+        )
+    parameters: dict[str, Any] = {
+        "intersects": mapping(search_area(area)),
+        "limit": request.page,
+        "collections": list(request.collections) or None,
+        "ids": list(request.ids) or None,
+        "query": query if query and client.conforms_to(ConformanceClasses.QUERY) else None,
+        "filter": _cql2_json(request.filter),
+        "datetime": None if period is None else f"{period.start}T00:00:00Z/{period.end}T23:59:59.999999Z",
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
+    """A condition as the JSON that a POST takes."""
+    if not isinstance(filter_, str):
+        return None if filter_ is None else dict(filter_)
+    try:
+        import cql2  # here, because only conditions that are written as text need it
+    except ImportError as error:
+        raise CubeError(
+            f"filter={filter_!r} is CQL2 text, and translating it needs the package cql2. Install it with "
+            "pip install cql2, or give the condition as JSON."
+        ) from error
+    try:
+        condition: Mapping[str, Any] = cql2.parse_text(filter_).to_json()
+    except (ValueError, cql2.ParseError) as error:
+        raise CubeError(f'filter={filter_!r} is no CQL2: {error}. Write it like "eo:cloud_cover < 20".') from error
+    return condition
+
+
+def _located(item: object, url: str) -> object:
+    """An item with hrefs that need no base."""
+    return located(item, base_of(item, url)) if isinstance(item, Mapping) and oddity_of(item) is None else item
+
+
+def _key(item: object) -> str:
+    return str((item.get("collection"), item.get("id"))) if isinstance(item, Mapping) and "id" in item else str(item)
+
+
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
+    {
+        "eq": lambda value, wanted: value == wanted,
+        "neq": lambda value, wanted: value != wanted,
+        "lt": lambda value, wanted: value < wanted,
+        "lte": lambda value, wanted: value <= wanted,
+        "gt": lambda value, wanted: value > wanted,
+        "gte": lambda value, wanted: value >= wanted,
+        "startsWith": lambda value, wanted: value.startswith(wanted),
+        "endsWith": lambda value, wanted: value.endswith(wanted),
+        "contains": lambda value, wanted: wanted in value,
+        "in": lambda value, wanted: value in wanted,
+    }
+)
+"""The operators of the extension; each asks a property's value."""
+
+
+def check_query(query: Mapping[str, Any]) -> None:
+    """Refuse a query with an unknown operator.
+
+    Raises
+    ------
+    CubeError
+        It has one, or is not ``{property: {operator: value}}``.
+    """
+    for name, conditions in query.items():
+        if not isinstance(conditions, Mapping) or not set(conditions) <= set(OPERATORS):
+            raise CubeError(
+                f"A query is {{property: {{operator: value}}}} with the operators {sorted(OPERATORS)}; got "
+                f"{name!r}: {conditions!r}."
+            )
+
+
+def meets_query(item: ItemDict, query: Mapping[str, Any]) -> bool:
+    """Whether an item's properties meet all conditions; a property that it does not state, or of another type, meets none.
+
+    Examples
+    --------
+    >>> meets_query({"properties": {"gsd": 3.0}}, {"gsd": {"lte": 3}, "platform": {"eq": "2442"}})
+    False
+    """
+    properties = item.get("properties") or {}
+    for name, conditions in query.items():
+        value = item.get("id") if name == "id" else properties.get(name.removeprefix("properties."))
+        try:
+            if value is None or not all(OPERATORS[operator](value, wanted) for operator, wanted in conditions.items()):
+                return False
+        except (TypeError, AttributeError):
+            return False
+    return True

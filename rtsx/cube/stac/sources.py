@@ -1,0 +1,407 @@
+"""Sources of STAC items: a search of an API, a static catalog, items at hand, a GeoParquet table."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.images import Image, ImageSource, Period, Wanted
+from rtsx.cube.stac.assets import Signer, absolute_href, base_of, beside, located
+from rtsx.cube.stac.checking import oddity_of, sound_items
+from rtsx.cube.stac.client import Access, SearchRequest, check_query, meets_query, read_document, searched_items
+from rtsx.cube.stac.geoparquet import table_items
+from rtsx.cube.stac.images import search_area, selected_images
+from rtsx.cube.stac.item import ItemDict, extent_of
+from rtsx.errors import CubeError
+from rtsx.parsing import damage_told
+from rtsx.storage import absolute, is_url, local_path
+
+__all__ = ["ItemTable", "StacCatalog", "StacItems", "StacSearch"]
+
+
+@dataclass(frozen=True)
+class StacSearch:
+    """A search of a STAC API: what it finds in an area and a period are the images.
+
+    `max_cloud_cover` and `query` are sent where the server says that it understands them, and always applied again to
+    what comes back, because servers exist that ignore them without a word. `filter` cannot be checked that way: a server
+    that does not say that it understands it is refused.
+
+    Raises
+    ------
+    CubeError
+        A filter or query that no server could understand, or numbers out of range.
+
+    Examples
+    --------
+    >>> search = StacSearch("https://stac.example.org", ("sentinel-2-l2a",), max_cloud_cover=20)
+    >>> search.max_cloud_cover
+    20
+    """
+
+    url: str
+    """Address of the API's landing page."""
+    collections: tuple[str, ...]
+    """Ids of the collections to search; empty for all."""
+    query: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    """Conditions on properties, such as ``{"platform": {"eq": "sentinel-2a"}}``."""
+    filter: Mapping[str, Any] | str | None = field(default=None, kw_only=True)
+    """Condition in CQL2, as JSON or as text; text needs the package ``cql2``."""
+    max_cloud_cover: float | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; None for any."""
+    ids: tuple[str, ...] = field(default=(), kw_only=True)
+    """Ids of the items that count; empty for all."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function; called when images are found."""
+    access: Access = field(default=Access(), kw_only=True)
+    """Headers, time-outs and retries."""
+    page: int = field(default=100, kw_only=True)
+    """Items that one answer of the server holds at most."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the server."""
+        object.__setattr__(self, "collections", _names(self.collections, "collections"))
+        object.__setattr__(self, "ids", _names(self.ids, "ids"))
+        if not self.url.startswith(("http://", "https://")):
+            raise CubeError(f"StacSearch asks a server at http:// or https://; got {self.url!r}. Files: StacCatalog.")
+        if self.max_cloud_cover is not None and not 0 <= self.max_cloud_cover <= 100:
+            raise CubeError(f"max_cloud_cover is in percent, 0 to 100; got {self.max_cloud_cover}.")
+        if self.page < 1:
+            raise CubeError(f"page is a number of items, at least 1; got {self.page}.")
+        if self.query is not None:
+            check_query(self.query)
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by time, then id; see `ImageSource`."""
+        request = SearchRequest(
+            url=self.url,
+            collections=self.collections,
+            ids=self.ids,
+            query=self.query,
+            filter=self.filter,
+            max_cloud_cover=self.max_cloud_cover,
+            page=self.page,
+        )
+        items = [
+            item
+            for item in sound_items(searched_items(request, self.access, area=area, period=period), self.url)
+            if (not self.collections or item.get("collection") in self.collections)
+            and (not self.ids or item.get("id") in self.ids)
+            and meets_query(item, self.query or {})
+        ]
+        return selected_images(
+            items, wanted, area=area, period=period, max_cloud_cover=self.max_cloud_cover, sign=self.sign
+        )
+
+
+def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise CubeError(f"{what} is a list of ids; got the text {names!r}. Write [{names!r}].")
+    return tuple(names)
+
+
+_search_conforms: type[ImageSource] = StacSearch
+
+
+_DOCUMENTS_AT_ONCE = 8
+"""Items that are read at the same time, because each one from a server is a wait."""
+
+
+@dataclass(frozen=True)
+class StacCatalog:
+    """A static catalog, collection, item, item collection, or a folder of items, as an image source.
+
+    Links are followed when `find` is called, and only into collections whose stated extent meets area and period. A
+    folder is read by its ``catalog.json`` or ``collection.json``; where it has neither, by every item in it and below.
+
+    Examples
+    --------
+    >>> StacCatalog("scenes/catalog.json", collections=("planetscope",)).collections
+    ('planetscope',)
+    """
+
+    path: str
+    """Path or URL of the document or the folder."""
+    collections: tuple[str, ...] = field(default=(), kw_only=True)
+    """Ids of the collections whose items count; empty for all."""
+    max_cloud_cover: float | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; None for any."""
+    prefer_local: bool = field(default=False, kw_only=True)
+    """Take the file that lies beside a local item under an asset's name instead of the address that the item states, as
+    after a download."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+    access: Access = field(default=Access(), kw_only=True)
+    """How a server is asked."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by time, then id; see `ImageSource`."""
+        return selected_images(
+            sound_items(_Walk(self, area, period).items(), self.path),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
+        )
+
+
+class _Walk:
+    """One walk through a catalog. Not a value: it remembers where it has been."""
+
+    def __init__(self, catalog: StacCatalog, area: BaseGeometry, period: Period | None) -> None:
+        self.catalog = catalog
+        self.area = search_area(area)
+        self.period = period
+        self.seen: set[str] = set()
+
+    def items(self) -> Iterator[object]:
+        """Items that may count, as they are."""
+        folder = Path() if is_url(self.catalog.path) else local_path(self.catalog.path)
+        if not is_url(self.catalog.path) and folder.is_dir():
+            roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
+            if not roots:
+                yield from self._folder(folder)
+                return
+            yield from self._at(str(roots[0]))
+        else:
+            yield from self._at(self.catalog.path)
+
+    def _folder(self, folder: Path) -> Iterator[object]:
+        """Every item below a folder; other JSON, such as a scene's metadata, is passed over."""
+        found = False
+        for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.geojson")]):
+            try:
+                document = json.loads(file.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(document, dict) and _is_item_or_list(document):
+                found = True
+                yield from self._document(document, str(file))
+        if not found:
+            raise CubeError(
+                f"The folder {folder} holds no STAC item. Give the path of a catalog, or of a folder of items."
+            )
+
+    def _at(self, href: str) -> Iterator[object]:
+        if href not in self.seen:
+            self.seen.add(href)
+            yield from self._document(self._read(href), href)
+
+    def _read(self, href: str) -> dict[str, Any]:
+        return read_document(href, self.catalog.access, home=self.catalog.path)
+
+    def _document(self, document: Mapping[str, Any], href: str) -> Iterator[object]:
+        kind = document.get("type")
+        if kind == "FeatureCollection" and isinstance(document.get("features"), list):
+            for item in document["features"]:
+                yield from self._document(item, href) if isinstance(item, Mapping) else [item]
+        elif kind == "Feature":
+            if not self.catalog.collections or document.get("collection") in self.catalog.collections:
+                yield self._located(document, href) if oddity_of(document) is None else document
+        elif "links" in document and ("id" in document or "stac_version" in document):
+            with damage_told(href, CubeError):
+                yield from self._linked(document, href)
+        else:
+            raise CubeError(
+                f"{href} is no STAC document: its type is {kind!r}. Catalog, Collection, Feature or FeatureCollection "
+                "were expected."
+            )
+
+    def _linked(self, document: Mapping[str, Any], href: str) -> Iterator[object]:
+        """What a catalog or collection links to."""
+        relations = {link.get("rel") for link in document["links"]}
+        if "conformsTo" in document and "search" in relations and not relations & {"child", "item"}:
+            raise CubeError(f"{href} is a STAC API, not a static catalog. Use StacSearch({href!r}, ...).")
+        if not self._may_hold(document):
+            return
+        names = self.catalog.collections
+        # What says that it is a catalog only groups, even where it states an extent, as collections have to.
+        is_collection = "extent" in document and document.get("type") != "Catalog"
+        is_left_out = bool(names) and is_collection and document.get("id") not in names
+        targets = {
+            relation: [absolute_href(link["href"], href) for link in document["links"] if link.get("rel") == relation]
+            for relation in ("item", "child")
+        }
+        # A collection that does not count may still hold collections that do.
+        for target in targets["child"]:
+            yield from self._at(target)
+        if not is_left_out:
+            fresh = [target for target in dict.fromkeys(targets["item"]) if target not in self.seen]
+            self.seen.update(fresh)
+            with ThreadPoolExecutor(_DOCUMENTS_AT_ONCE) as pool:
+                documents = pool.map(self._read, fresh)
+                for target, item in zip(fresh, documents, strict=True):
+                    yield from self._document(item, target)
+
+    def _may_hold(self, document: Mapping[str, Any]) -> bool:
+        """Whether the stated extent of a collection meets area and period; catalogs state none, and what is odd rules out nothing."""
+        extent = document.get("extent") or {}
+        boxes = (extent.get("spatial") or {}).get("bbox") or ()
+        is_plain = all(isinstance(value, int | float) and isfinite(value) for bbox in boxes for value in bbox)
+        if (
+            boxes
+            and is_plain
+            and not any(extent_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6))
+        ):
+            return False
+        intervals = (extent.get("temporal") or {}).get("interval") or ()
+        return not intervals or self.period is None or any(_overlap(interval, self.period) for interval in intervals)
+
+    def _located(self, item: Mapping[str, Any], href: str) -> ItemDict:
+        """The item with hrefs that count from where it was found, instead of from where it says that it lies."""
+        if self.catalog.prefer_local:
+            assets = {
+                key: {**asset, "href": beside(str(asset.get("href") or ""), href)}
+                for key, asset in (item.get("assets") or {}).items()
+            }
+            item = {**item, "assets": assets}
+        return located(item, href)
+
+
+def _is_item_or_list(document: Mapping[str, Any]) -> bool:
+    if document.get("type") == "FeatureCollection":
+        features = document.get("features")
+        return isinstance(features, list) and any(isinstance(one, Mapping) and "assets" in one for one in features)
+    return document.get("type") == "Feature" and "assets" in document
+
+
+def _overlap(interval: Sequence[str | None], period: Period) -> bool:
+    """Whether a stated interval, open where it says null, shares a day with a period."""
+    start, end = (_day(moment) for moment in (*interval, None, None)[:2])
+    return (start is None or start <= period.end) and (end is None or period.start <= end)
+
+
+def _day(moment: str | None) -> date | None:
+    """The day of a stated moment; None where it is open, or no date, since then nothing can be ruled out."""
+    try:
+        found = datetime.fromisoformat(moment) if moment else None
+        return None if found is None else (found.astimezone(UTC) if found.tzinfo else found).date()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+_catalog_conforms: type[ImageSource] = StacCatalog
+
+
+@dataclass(frozen=True)
+class StacItems:
+    """STAC items, given one by one, as an image source.
+
+    Parameters
+    ----------
+    items
+        pystac items, or items as JSON has them.
+
+    Raises
+    ------
+    CubeError
+        There is something else among them.
+
+    Examples
+    --------
+    >>> StacItems([{"type": "Feature", "id": "a", "assets": {}}]).items[0]["id"]
+    'a'
+    """
+
+    items: tuple[ItemDict, ...]
+    """All of them, as JSON has them."""
+    max_cloud_cover: float | None = None
+    """Percent under cloud, at most; None for any."""
+    sign: str | Signer | None = None
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+
+    def __init__(
+        self,
+        items: "Iterable[pystac.Item | dict[str, Any]]",
+        *,
+        max_cloud_cover: float | None = None,
+        sign: str | Signer | None = None,
+    ) -> None:
+        object.__setattr__(self, "items", tuple(_plain(item) for item in items))
+        object.__setattr__(self, "max_cloud_cover", max_cloud_cover)
+        object.__setattr__(self, "sign", sign)
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by time, then id; see `ImageSource`."""
+        return selected_images(
+            sound_items(self.items, "The list of items"),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
+        )
+
+
+def _plain(item: object) -> ItemDict:
+    if isinstance(item, pystac.Item):
+        # As they are, because pystac would rewrite hrefs to be relative to the item.
+        item = item.to_dict(include_self_link=True, transform_hrefs=False)
+    if isinstance(item, dict) and "assets" in item:
+        with suppress(AttributeError, TypeError):  # one that is odd is told of with the others
+            # Made absolute here, because it may be read from another working folder, and by somebody with another home.
+            assets = {
+                key: {**asset, "href": absolute(asset["href"])} if str(asset.get("href")).startswith("~") else asset
+                for key, asset in item["assets"].items()
+            }
+            return located({**item, "assets": assets}, absolute(base_of(item) or "item.json"))
+        return item
+    raise CubeError(
+        f"Items are pystac items or their JSON with 'assets'; got {type(item).__name__} {str(item)[:80]!r}."
+    )
+
+
+_items_conforms: type[ImageSource] = StacItems
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """A GeoParquet table of STAC items (the stac-geoparquet layout) as an image source.
+
+    Box and dates are pushed down: row groups that cannot hold anything are not read.
+
+    Examples
+    --------
+    >>> ItemTable("/data/items.parquet", max_cloud_cover=30).path
+    '/data/items.parquet'
+    """
+
+    path: str
+    """Path or URL of a Parquet file, or of a folder of them."""
+    collections: tuple[str, ...] = field(default=(), kw_only=True)
+    """Ids of the collections whose items count; empty for all."""
+    max_cloud_cover: float | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; None for any."""
+    sign: str | Signer | None = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+        """Images by time, then id; see `ImageSource`."""
+        return selected_images(
+            sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
+        )
+
+
+_table_conforms: type[ImageSource] = ItemTable

@@ -1,0 +1,342 @@
+"""Write a Dataset to sharded Zarr v3 with overviews, in one pass over the data."""
+
+import itertools
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from odc.geo.geobox import GeoBox
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from rtsx.arguments import typed
+from rtsx.cube.conventions import as_cube, layer_names, require_numbers, validate_georeference
+from rtsx.cube.encoding import packing
+from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, with_pixel_centres
+from rtsx.cube.pyramid import halve, halved_geobox, level_count, multiscale_attrs, reduction_of, spatial_attrs
+from rtsx.errors import CubeError
+from rtsx.progress import show_progress
+from rtsx.storage.zarr import LAYERS, staged_store
+
+__all__ = [
+    "Levels",
+    "StoragePlan",
+    "codec_for",
+    "level_below",
+    "levels_of",
+    "plan_storage",
+    "prepare_level",
+    "root_attrs",
+    "write_cube",
+    "write_level",
+]
+
+_LARGEST_AUTO_SHARD = 4096
+"""Pixels per side: 16 Mpx, 16 MB of uint8, so that a shard stays one write and one file of handy size."""
+_LARGEST_AUTO_CUT = 2048
+"""Pixels per side of the shards of a large array that comes in one piece."""
+
+
+@dataclass(frozen=True)
+class StoragePlan:
+    """Chunks and shards of every variable on (y, x)."""
+
+    chunk: tuple[int, int]
+    """Height and width in pixels of a chunk: what a reader decodes at least."""
+    shard: tuple[int, int]
+    """Height and width in pixels of a shard, whole chunks: what a writer writes at once, one file or object."""
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether a shard holds more than one chunk; otherwise chunks are stored plainly."""
+        return self.chunk != self.shard
+
+    def fits(self, lengths: Sequence[Sequence[int]]) -> bool:
+        """Whether dask chunks of these lengths (y, x) are whole shards, the last of an axis excepted.
+
+        Anything else would let two tasks write into one shard, of which one would be lost.
+
+        Examples
+        --------
+        >>> plan = StoragePlan(chunk=(512, 512), shard=(1024, 1024))
+        >>> plan.fits(((2048, 2048, 300), (1024,))), plan.fits(((1536, 1536), (1024,)))
+        (True, False)
+        """
+        return all(length % shard == 0 for axis, shard in zip(lengths, self.shard, strict=True) for length in axis[:-1])
+
+
+def plan_storage(
+    shape: tuple[int, int],
+    lengths: tuple[Sequence[int], Sequence[int]],
+    *,
+    chunk: int,
+    shard: int | Literal["auto"],
+) -> StoragePlan:
+    """Chunks and shards for an array that arrives in dask chunks of the given lengths.
+
+    ``shard="auto"`` makes each dask chunk one shard where it can: where the dask chunks of an axis are equal and have a
+    divisor near `chunk`. Where they have none, the nearest whole number of chunks is taken, and the dask chunks have
+    to follow.
+
+    Parameters
+    ----------
+    shape
+        Height and width, px.
+    lengths
+        Lengths of the dask chunks along y and x, px.
+    chunk
+        Wanted side of a chunk, px.
+    shard
+        Wanted side of a shard, px.
+
+    Raises
+    ------
+    CubeError
+        A size is below 1, or a shard is not a whole number of chunks.
+
+    Examples
+    --------
+    >>> plan_storage((5000, 700), ((1000,) * 5, (700,)), chunk=512, shard="auto")
+    StoragePlan(chunk=(500, 512), shard=(1000, 1024))
+    """
+    if chunk < 1 or (shard != "auto" and shard < 1):
+        raise CubeError(f"Chunks and shards are 1 pixel or more; got chunks={chunk}, shards={shard}.")
+    if shard != "auto":
+        if shard % chunk:
+            raise CubeError(f"A shard is a whole number of chunks; got shards={shard} and chunks={chunk}.")
+        return StoragePlan(chunk=(chunk, chunk), shard=(shard, shard))
+    axes = [_plan_axis(size, axis, chunk) for size, axis in zip(shape, lengths, strict=True)]
+    return StoragePlan(chunk=(axes[0][0], axes[1][0]), shard=(axes[0][1], axes[1][1]))
+
+
+def _plan_axis(size: int, lengths: Sequence[int], chunk: int) -> tuple[int, int]:
+    """Chunk and shard of one axis."""
+    if len(lengths) == 1 and size <= chunk:
+        return size, size
+    if len(lengths) == 1:
+        return chunk, min(math.ceil(size / chunk) * chunk, _LARGEST_AUTO_CUT // chunk * chunk or chunk)
+    length = max(lengths)
+    is_regular = all(one == length for one in lengths[:-1])
+    inner = _divisor(length, chunk)
+    if not is_regular or inner is None:
+        return chunk, min(max(round(length / chunk), 1) * chunk, _LARGEST_AUTO_SHARD // chunk * chunk or chunk)
+    parts = min(
+        (n for n in range(1, length // inner + 1) if length % (n * inner) == 0 and length // n <= _LARGEST_AUTO_SHARD),
+        default=length // inner,
+    )
+    return inner, length // parts
+
+
+def _divisor(length: int, chunk: int) -> int | None:
+    """The largest divisor of `length` that is at most `chunk` and not below a quarter of it; None if there is none."""
+    smallest = min(length, max(chunk // 4, 1))
+    return next((size for size in range(min(chunk, length), smallest - 1, -1) if length % size == 0), None)
+
+
+_WRITING: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False}
+
+Levels = list[tuple[str, GeoBox]]
+"""Group (``"."`` for the root) and geobox of each level, full resolution first."""
+
+
+def levels_of(geobox: GeoBox, *, overviews: bool) -> Levels:
+    """Full resolution, and with `overviews` what lies below it: groups ``2x``, ``4x``, ... until one fits a screen."""
+    levels = [(".", geobox)]
+    for number in range(level_count(geobox.shape.yx) if overviews else 0):
+        levels.append((f"{2 ** (number + 1)}x", halved_geobox(levels[-1][1])))
+    return levels
+
+
+def root_attrs(levels: Levels) -> dict[str, Any]:
+    """GeoZarr attributes of the group that holds all levels."""
+    return multiscale_attrs(levels) if len(levels) > 1 else spatial_attrs(levels[0][1])
+
+
+def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
+    """Write one level: metadata and coordinates at once, then all variables in one computation."""
+    # At once, rather than lazily and then `compute`: that puts one task on top of all, below which dask takes chunks in no
+    # order, and a third of a prediction waits in memory for its neighbours.
+    _described(cube, store, group=group, plan=plan).to_zarr(store, group=group, **_WRITING)
+
+
+def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
+    """Write metadata and coordinates of one level, and none of its variables."""
+    _described(cube, store, group=group, plan=plan).to_zarr(store, group=group, compute=False, **_WRITING)
+
+
+def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> xr.Dataset:
+    """The cube with everything that says how it is stored; its group is there."""
+    # By name, because listing a group gives them sorted, and some models tell their layers by place.
+    attrs: dict[str, Any] = {LAYERS: [str(name) for name in cube.data_vars]}
+    if group is None:
+        # Among them the word that the store is not complete; xarray would put its own in their place.
+        attrs |= zarr.open_group(store, mode="r", use_consolidated=False).attrs.asdict()
+    prepared = cube.drop_encoding().assign_attrs(attrs)
+    for name, variable in prepared.variables.items():
+        variable.attrs.pop("grid_mapping", None)  # as other writers keep it; ours goes through `encoding`
+        # None, instead of xarray's own NaN for floats, so that what had no nodata value gets none by being stored.
+        if variable.dtype.kind == "f" and "_FillValue" not in variable.attrs:
+            variable.encoding["_FillValue"] = None
+        if name in prepared.data_vars and {"y", "x"} <= set(variable.dims):
+            variable.encoding |= GRID_MAPPING | _encoding(prepared[name], plan)
+        elif variable.dtype.kind == "U":
+            # Fixed-width strings have no stable Zarr v3 type yet; variable-length ones do.
+            prepared[name] = prepared[name].astype(object)
+    if group is not None:
+        zarr.create_group(store, path=group, zarr_format=3)
+    return prepared
+
+
+def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
+    """Zarr encoding of one variable; the leading dimensions are stored one by one."""
+    leading = (1,) * (variable.ndim - 2)
+    encoding: dict[str, Any] = {
+        "chunks": (*leading, *plan.chunk),
+        "compressors": (codec_for(str(variable.name), variable.dtype),),
+    }
+    if plan.has_shards:
+        encoding["shards"] = (*leading, *plan.shard)
+    nodata = packing(variable)["nodata"]
+    if nodata is not None:
+        # Chunks without a valid pixel are not stored at all: they are what an absent chunk reads as.
+        encoding["fill_value"] = variable.dtype.type(nodata)
+    return encoding
+
+
+def codec_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
+    """What compresses a variable: Zstandard at level 1, on the bits of masks (1.4 times smaller), the bytes of wider numbers."""
+    if dtype.kind == "b" or name == "binary":
+        return BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle="bitshuffle")
+    if dtype.itemsize > 1:
+        return BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+    return ZstdCodec(level=1)
+
+
+def level_below(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox, plan: StoragePlan) -> xr.Dataset:
+    """The next level, lazily from the stored one above it: nothing of the cube itself is computed again."""
+    group = zarr.open_group(store, mode="r", use_consolidated=False)
+    source = group if above == "." else group[above]
+    if not isinstance(source, zarr.Group):
+        raise TypeError(f"{above} is not a group")  # we wrote it a moment ago
+    variables = {}
+    for name, variable in cube.data_vars.items():
+        if {"y", "x"} <= set(variable.dims):
+            stored = source[str(name)]
+            chunks = (*(1 for _ in variable.dims[:-2]), 2 * plan.shard[0], 2 * plan.shard[1])
+            # Named by chance, because hashing the array would read it, and another run may write other values there.
+            lazy = da.from_array(stored, chunks=chunks, name=f"level-{uuid.uuid4().hex}", inline_array=True)
+            halved = da.map_blocks(
+                halve,
+                lazy,
+                dtype=lazy.dtype,
+                chunks=(*lazy.chunks[:-2], *(tuple(-(-n // 2) for n in axis) for axis in lazy.chunks[-2:])),
+                meta=np.empty((0,) * lazy.ndim, lazy.dtype),
+                reduction=reduction_of(variable),
+                nodata=packing(variable)["nodata"],
+            )
+            variables[str(name)] = xr.Variable(variable.dims, halved, variable.attrs)
+    level = with_georeference(variables, geobox, lattice_origin=(geobox.affine.c, geobox.affine.f))
+    coords = {
+        name: coord for name, coord in cube.coords.items() if not {"y", "x"} & set(coord.dims) and name != "spatial_ref"
+    }
+    return level.assign_coords(coords).drop_attrs(deep=False).assign_attrs(spatial_attrs(geobox))
+
+
+@typed(CubeError, but=("cube",))
+def write_cube(
+    cube: xr.Dataset | xr.DataArray,
+    path: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    shards: int | Literal["auto"] = "auto",
+    chunks: int = 512,
+    overviews: bool = True,
+    progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a cube or a prediction as Zarr v3; everything is computed once, together, and all of it or nothing appears.
+
+    Parameters
+    ----------
+    cube
+        Any georeferenced Dataset: layers, predictions, with or without `time` and `class`; or what `as_cube` makes one.
+    path
+        Local path, or a URL that fsspec knows.
+    overwrite
+        Replace a Zarr store that is there; the old one stays until the new one is complete.
+    shards
+        Side of a shard, px; ``"auto"`` makes every dask chunk a shard where it can.
+    chunks
+        Side of a chunk inside a shard, px.
+    overviews
+        Also write levels at half the resolution each (groups ``2x``, ``4x``, ...), until one fits a screen.
+    progress
+        Show how far it is, as `rtsx.show_progress` does.
+    storage_options
+        For fsspec, where `path` is a URL.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    CubeError
+        The Dataset says not where it lies, or has nothing to write.
+    OutputExistsError
+        Something is there already.
+    OutputNotWritableError
+        Nothing can be written there; found out before anything is computed.
+    """
+    cube = as_cube(cube)
+    validate_georeference(cube)
+    for name in layer_names(cube):
+        require_numbers(cube[name])
+    if not layer_names(cube) and "valid" not in cube:
+        raise CubeError(f"There is nothing on (y, x) to write in {list(cube.data_vars)}.")
+    target = str(path)
+    cube = with_pixel_centres(cube)
+    geobox = geobox_of(cube)
+    plan = plan_storage(geobox.shape.yx, _chunk_lengths(cube), chunk=chunks, shard=shards)
+    levels = levels_of(geobox, overviews=overviews)
+    with (
+        staged_store(target, overwrite=overwrite, options=storage_options or {}) as store,
+        show_progress("writing") if progress else nullcontext(),
+    ):
+        root = cube.assign_attrs(cube.attrs | root_attrs(levels))
+        write_level(_planned(root, plan), store, group=None, plan=plan)
+        for (above, _), (name, level_geobox) in itertools.pairwise(levels):
+            level = level_below(cube, store, above=above, geobox=level_geobox, plan=plan)
+            write_level(level, store, group=name, plan=plan)
+    return target
+
+
+def _chunk_lengths(cube: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Lengths of the dask chunks along y and x of the variable that has the largest ones; in memory, all in one."""
+    found = []
+    names = [*layer_names(cube), *(["valid"] if "valid" in cube else [])]
+    for name in [name for name in names if cube[name].chunks is not None] or names:
+        chunksizes = cube[name].chunksizes
+        found.append(tuple(tuple(chunksizes.get(dim, (cube.sizes[dim],))) for dim in ("y", "x")))
+    rows, columns = max(found, key=lambda lengths: (max(lengths[0]), max(lengths[1])))
+    return rows, columns
+
+
+def _planned(cube: xr.Dataset, plan: StoragePlan) -> xr.Dataset:
+    """The cube with every variable on (y, x) in dask chunks that are whole shards."""
+    planned = {}
+    for name, variable in cube.data_vars.items():
+        if {"y", "x"} <= set(variable.dims):
+            lengths = [variable.chunksizes.get(dim, ()) for dim in ("y", "x")]
+            if not all(lengths) or not plan.fits(lengths):
+                planned[name] = variable.chunk({"y": plan.shard[0], "x": plan.shard[1]})
+    return cube.assign(planned)

@@ -1,0 +1,182 @@
+"""A Zarr store as a lazy cube, whoever wrote it."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from rtsx.cube.conventions import as_cube, layer_names
+from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
+from rtsx.cube.rasters import AUTO_CHUNK, cell_window
+from rtsx.errors import CubeError
+from rtsx.grid import Cell
+from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, store_failure
+
+__all__ = ["open_store", "read_metadata"]
+
+_STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
+"""Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
+
+
+def open_store(
+    path: str, cell: Cell | None, *, layers: Sequence[str] | None, chunk: int | None, options: StorageOptions
+) -> xr.Dataset:
+    """Lazy cube of a Zarr store; reads metadata and coordinates only.
+
+    `chunk` in pixels; None chooses about 1024, in whole shards or chunks of the store.
+    """
+    stored = read_metadata(path, options)
+    try:
+        cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
+        geobox = geobox_of(cube)
+    except CubeError as error:
+        raise CubeError(f"{path}: {error}") from error
+    if layers is not None:
+        missing = [name for name in layers if name not in cube.data_vars]
+        if missing:
+            raise CubeError(f"Layers {missing} are not in {path}, which has {list(layer_names(cube))}.")
+        cube = cube[[*layers, *(["valid"] if "valid" in cube and "valid" not in layers else [])]]
+    origin = tuple(cube.attrs.get("lattice_origin", (geobox.affine.c, geobox.affine.f)))
+    if cell is not None:
+        rows, columns = cell_window(geobox, cell, name=path)
+        cube, geobox, origin = cube.isel(y=rows, x=columns), geobox[rows, columns], cell.grid.origin
+    attrs = {name: value for name, value in cube.attrs.items() if not name.startswith(_STORE_ATTRS)}
+    cube = _chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk, path)
+    if cell is None and "spatial_ref" in cube.coords:
+        return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
+    return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
+
+
+def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
+    """The variables of a Zarr store and their attributes as they are stored; no pixel is read."""
+    group = open_group(path, options)
+    try:
+        stored: xr.Dataset = xr.open_zarr(
+            group.store,
+            group=group.path or None,
+            chunks=None,  # so that cutting out comes before chunking
+            consolidated=group.metadata.consolidated_metadata is not None,
+            decode_coords="all",
+            mask_and_scale=False,
+        )
+    except Exception as error:  # see `store_failure`
+        raise store_failure(path, error) from error
+    return stored
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """A stored variable as an array that dask can wrap; what goes wrong when it is read names the store."""
+
+    variable: xr.Variable
+    """Not read yet."""
+    name: str
+    """Of the variable."""
+    path: str
+    """Of the store."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        return self.variable.shape
+
+    @property
+    def ndim(self) -> int:
+        """As stored."""
+        return self.variable.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        dtype: np.dtype[Any] = np.dtype(self.variable.dtype)
+        return dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        try:
+            pixels: NDArray[Any] = self.variable[key].to_numpy()
+        except Exception as error:  # see `store_failure`
+            place = ", ".join(
+                f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True)
+            )
+            raise store_failure(self.path, error, what=f"{self.name} cannot be read at {place}") from error
+        return pixels
+
+
+def _in_order(stored: xr.Dataset) -> xr.Dataset:
+    """Variables in the order in which they were written, where the store remembers it."""
+    known = [name for name in stored.attrs.get(LAYERS, ()) if name in stored.data_vars]
+    return stored[[*known, *(name for name in stored.data_vars if name not in known)]] if known else stored
+
+
+def _with_plain_strings(stored: xr.Dataset) -> xr.Dataset:
+    """Text coordinates such as `class` in NumPy's fixed-width type, as they were before they were stored."""
+    texts = {
+        name: coord.copy(data=np.array([str(text) for text in coord.values.flat], str).reshape(coord.shape))
+        for name, coord in stored.coords.items()
+        if coord.dtype.kind in "TO"
+    }
+    return stored.assign_coords(texts)
+
+
+def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:
+    """The CRS in a scalar coordinate `spatial_ref`, from wherever this writer put it."""
+    mappings = [
+        name for name, variable in stored.variables.items() if "crs_wkt" in variable.attrs and not variable.dims
+    ]
+    if not mappings:
+        stated = next((stored.attrs[key] for key in ("proj:code", "proj:wkt2", "crs") if key in stored.attrs), None)
+        if stated is None:
+            raise CubeError(
+                f"{path} does not say its CRS: there is no grid mapping variable such as 'spatial_ref'. Give it with "
+                "ds.rio.write_crs('EPSG:...') and write the store again."
+            )
+        return stored.odc.assign_crs(CRS(stated)) if {"y", "x"} <= set(stored.dims) else stored.assign_attrs(crs=stated)
+    cube = stored.set_coords(mappings[0])
+    return cube if mappings[0] == "spatial_ref" else cube.rename({mappings[0]: "spatial_ref"})
+
+
+def _turned(cube: xr.Dataset) -> xr.Dataset:
+    """A Dataset with y falling and x rising; lazily."""
+    for name, sign in (("y", -1), ("x", 1)):
+        axis = cube.coords.get(name)
+        if axis is not None and axis.size > 1 and (float(axis[-1]) - float(axis[0])) * sign < 0:
+            cube = cube.isel({name: slice(None, None, -1)})
+    return cube
+
+
+def _chunked(cube: xr.Dataset, chunk: int | None, path: str) -> xr.Dataset:
+    lengths = {dim: _length(cube, dim, chunk) for dim in cube.dims}
+    lazy = {}
+    for name, variable in cube.data_vars.variables.items():
+        if variable.dims:
+            chunks = tuple(lengths[dim] for dim in variable.dims)
+            # A name of its own, because dask would read the pixels to make one, and a store may be written again.
+            pixels = da.from_array(_Pixels(variable, str(name), path), chunks=chunks, name=False)
+            lazy[name] = variable.copy(data=pixels)
+    with warnings.catch_warnings():
+        # xarray warns where chunks cut through stored ones. `chunk` is the caller's word, and at the edge of a cell the
+        # cut is what was asked for.
+        warnings.filterwarnings(
+            "ignore", message="The specified chunks separate the stored chunks", category=UserWarning
+        )
+        return cube.assign(lazy).chunk(lengths)  # coordinates, too
+
+
+def _length(cube: xr.Dataset, dim: Any, chunk: int | None) -> int:
+    if dim not in ("y", "x"):
+        return 1 if dim == "time" else cube.sizes[dim]
+    if chunk is not None:
+        return chunk
+    units = []
+    for variable in cube.variables.values():
+        stored = variable.encoding.get("shards") or variable.encoding.get("chunks")
+        if dim in variable.dims and stored and len(stored) == variable.ndim and variable.ndim > 1:
+            units.append(stored[variable.dims.index(dim)])
+    unit = max(units, default=AUTO_CHUNK)
+    return max(1, round(AUTO_CHUNK / unit)) * unit

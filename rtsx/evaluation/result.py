@@ -1,0 +1,247 @@
+"""The result of an evaluation: counts, and tables of scores with their intervals."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rtsx.errors import EvaluationError
+from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
+from rtsx.evaluation.settings import JudgingRule
+from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.scores import PixelTally, percentile_interval, resamples
+
+__all__ = ["MEAN", "Evaluation", "pooled_table", "region_table", "scene_table"]
+
+MEAN = "mean"
+"""Name of the row that holds the mean over classes."""
+
+Row = dict[str, object]
+
+
+def scene_table(scenes: Sequence[SceneCounts]) -> pd.DataFrame:
+    """One row per scene and class, and one for the mean over several classes."""
+    rows = []
+    for scene in scenes:
+        for name, counts, scores in _by_class(scene.classes, scene.counts, scene.unit):
+            place = {"scene": scene.name, "region": scene.region, "class": name}
+            rows.append(place | _sizes(counts, scene.unit) | scores)
+    return pd.DataFrame(rows)
+
+
+def region_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFrame:
+    """One row per region and class, in the order in which regions first occur."""
+    regions = dict.fromkeys(scene.region for scene in scenes)
+    tables = [(region, pooled_table([s for s in scenes if s.region == region], rule)) for region in regions]
+    for region, table in tables:
+        table.insert(0, "region", region)
+    return pd.concat([table for _, table in tables], ignore_index=True)
+
+
+def pooled_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFrame:
+    """One row per class: scores of the sum of all counts, and intervals from scenes drawn anew."""
+    unit, classes = scenes[0].unit, scenes[0].classes
+    columns = list(zip(*(scene.counts for scene in scenes), strict=True))
+    once = np.ones((1, len(scenes)), np.int64)
+    whole = _by_class(classes, [next(ClassCounts.weighted(column, once)) for column in columns], unit)
+    rows: list[Row] = [
+        {"class": name, "scenes": len(scenes)} | _sizes(counts, unit) | scores for name, counts, scores in whole
+    ]
+    # A scene alone cannot say how scenes differ, and an interval of width 0 would be read as certainty.
+    draws = rule.bootstrap if len(scenes) > 1 else 0
+    drawn = resamples(len(scenes), draws=draws, seed=rule.seed)
+    again = [
+        [scores for *_, scores in _by_class(classes, several, unit)]
+        for several in zip(*(ClassCounts.weighted(column, drawn) for column in columns), strict=True)
+    ]
+    for number, row in enumerate(rows):
+        for score in SCORES:
+            values = np.array([draw[number][score] for draw in again], np.float64)
+            row[f"{score}_low"], row[f"{score}_high"] = percentile_interval(values)
+    ordered = [name for name in rows[0] if not name.endswith(("_low", "_high")) and name not in SCORES]
+    ordered += [name for score in SCORES for name in (score, f"{score}_low", f"{score}_high")]
+    return pd.DataFrame(rows, columns=ordered)
+
+
+def _by_class(
+    classes: Sequence[str], counts: Sequence[ClassCounts], unit: Unit
+) -> list[tuple[str, ClassCounts | None, dict[str, float]]]:
+    """Scores of each class and, of several, their mean, which has no counts of its own."""
+    rows: list[tuple[str, ClassCounts | None, dict[str, float]]] = [
+        (name, each, each.scores(unit)) for name, each in zip(classes, counts, strict=True)
+    ]
+    if len(rows) > 1:
+        # Without the classes that do not occur, whose scores of 1 would make any mean look good.
+        occurring = [scores for _, each, scores in rows if each is not None and each.occurs]
+        rows.append((MEAN, None, {score: _mean([scores[score] for scores in occurring]) for score in SCORES}))
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _sizes(counts: ClassCounts | None, unit: Unit) -> Row:
+    """What was counted: pixels (or area), those of the target, and objects; nothing for a mean."""
+    names = (f"judged_{unit}", f"target_{unit}", f"found_{unit}", "objects_true", "objects_found", "objects_matched")
+    if counts is None:
+        return dict.fromkeys(names, float("nan"))
+    hits, false_alarms, misses, _ = counts.extent.tolist()
+    matched, found, true = counts.objects.tolist()
+    sizes = (float(counts.extent.sum()), hits + misses, hits + false_alarms, true, found, matched)
+    return dict(zip(names, sizes, strict=True))
+
+
+_SHOWN = ("iou", "precision", "recall", "f1", "average_precision", "boundary_iou", "object_f1")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """How good predictions are: counts per scene, from which every table follows.
+
+    Counts add up, so evaluations of different scenes can be pooled afterwards as if they had been judged together.
+
+    Raises
+    ------
+    EvaluationError
+        Scenes were counted in different units or for different classes, two share a name, or there is none.
+    """
+
+    counts: tuple[SceneCounts, ...] = field(repr=False)
+    """One for each scene."""
+    rule: JudgingRule
+    """By what they were judged."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not add up."""
+        if not self.counts:
+            raise EvaluationError("An evaluation needs at least one scene; got none.")
+        first = self.counts[0]
+        for scene in self.counts:
+            if scene.unit != first.unit:
+                raise EvaluationError(
+                    f"Scene {first.name!r} was judged in {first.unit} and {scene.name!r} in {scene.unit}: pixels and outlines "
+                    "do not add up. Judge them apart."
+                )
+            if scene.classes != first.classes:
+                raise EvaluationError(
+                    f"Scene {first.name!r} was judged for the classes {', '.join(first.classes)}, and {scene.name!r} for "
+                    f"{', '.join(scene.classes)}: name those to judge with classes=..."
+                )
+        names = [scene.name for scene in self.counts]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise EvaluationError(f"A scene is judged once, but {', '.join(repeated)} came more than once.")
+
+    @classmethod
+    def pooled_of(cls, evaluations: Iterable["Evaluation"]) -> "Evaluation":
+        """Scenes of several evaluations as one; they must have been judged by one rule.
+
+        Raises
+        ------
+        EvaluationError
+            They do not add up.
+        """
+        several = list(evaluations)
+        if not several:
+            raise EvaluationError("An evaluation needs at least one scene; got none.")
+        rules = {each.rule for each in several}
+        if len(rules) > 1:
+            raise EvaluationError(f"Evaluations by different rules do not add up: {', '.join(map(repr, rules))}.")
+        return cls(counts=tuple(scene for each in several for scene in each.counts), rule=several[0].rule)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What was judged."""
+        return self.counts[0].classes
+
+    @cached_property
+    def scenes(self) -> pd.DataFrame:
+        """Scores by scene and class: `scene`, `region`, `class`, what was counted, and a column for each score."""
+        return scene_table(self.counts)
+
+    @cached_property
+    def regions(self) -> pd.DataFrame:
+        """Scores by region and class, of all its scenes together, each with a ``_low`` and a ``_high``."""
+        return region_table(self.counts, self.rule)
+
+    @cached_property
+    def pooled(self) -> pd.DataFrame:
+        """Scores by class of all scenes together, each with a ``_low`` and a ``_high``."""
+        return pooled_table(self.counts, self.rule)
+
+    def __str__(self) -> str:
+        """Scores of regions and of the whole, as a short table."""
+        regions = self.regions if self.regions["region"].nunique() > 1 else self.regions.iloc[:0]
+        whole = self.pooled.copy()
+        whole.insert(0, "region", "all")
+        rows = pd.concat([regions, whole], ignore_index=True) if len(regions) else whole
+        interval = rows["iou_low"].notna()
+        shown = rows[["region", "class", "scenes", *_SHOWN]].copy()
+        if interval.any():
+            bounds = [f"{low:.3f}-{high:.3f}" for low, high in zip(rows["iou_low"], rows["iou_high"], strict=True)]
+            shown.insert(4, "95 %", np.where(interval, bounds, "-"))
+        if len(self.classes) == 1:
+            shown = shown.drop(columns="class")
+        table: str = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        return table
+
+    def to_json(self) -> str:
+        """Everything as JSON; `from_json` reads it."""
+        scenes = [
+            {
+                "name": scene.name,
+                "region": scene.region,
+                "unit": scene.unit,
+                "classes": scene.classes,
+                "counts": [_counts_document(each) for each in scene.counts],
+            }
+            for scene in self.counts
+        ]
+        return json.dumps({"rule": asdict(self.rule), "scenes": scenes})
+
+    @classmethod
+    def from_json(cls, document: str) -> "Evaluation":
+        """An evaluation from its JSON.
+
+        Raises
+        ------
+        EvaluationError
+            It is none.
+        """
+        read = json_value(document, what="The evaluation", error=EvaluationError)
+        with damage_told("The evaluation", EvaluationError):
+            counts = tuple(
+                SceneCounts(
+                    name=scene["name"],
+                    region=scene["region"],
+                    unit=scene["unit"],
+                    classes=tuple(scene["classes"]),
+                    counts=tuple(_counts_of(each) for each in scene["counts"]),
+                )
+                for scene in read["scenes"]
+            )
+            rule = parsed_json(json.dumps(read["rule"]), JudgingRule, what="The rule", error=EvaluationError)
+            return cls(counts=counts, rule=rule)
+
+
+def _counts_document(counts: ClassCounts) -> dict[str, Any]:
+    document: dict[str, Any] = {name: getattr(counts, name).tolist() for name in ("extent", "boundary", "objects")}
+    if counts.tally is not None:
+        document["tally"] = {"target": counts.tally.target.tolist(), "other": counts.tally.other.tolist()}
+    return document
+
+
+def _counts_of(document: dict[str, Any]) -> ClassCounts:
+    tally = document.get("tally")
+    return ClassCounts(
+        extent=np.array(document["extent"], np.float64),
+        boundary=np.array(document["boundary"], np.int64),
+        objects=np.array(document["objects"], np.int64),
+        tally=None if tally is None else PixelTally(**{k: np.array(v, np.int64) for k, v in tally.items()}),
+    )

@@ -1,0 +1,215 @@
+"""Read and write footprints and tracks: GeoParquet, GeoPackage and FlatGeobuf."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from pyproj import CRS
+
+from rtsx.errors import FootprintError, LabelError
+from rtsx.footprints.schema import COLUMNS, check_geometry, conform, validate_footprints
+from rtsx.footprints.tracks import check_tracks
+from rtsx.geometry.crs import densified, transformed
+from rtsx.labels.io import format_hint, read_table, without_layer, write_table
+from rtsx.storage import local_path
+
+__all__ = ["as_written", "read_footprints", "read_years", "write_footprints", "write_tracks"]
+
+
+def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write footprints to one file, complete or not at all.
+
+    Parameters
+    ----------
+    footprints : geopandas.GeoDataFrame
+        What `extract_footprints` gives, also without rows.
+    path : str or pathlib.Path
+        The ending chooses the format: `.parquet` (GeoParquet 1.1, zstd, with bounding boxes for spatial filters),
+        `.gpkg` (GeoPackage) or `.fgb` (FlatGeobuf). GeoPackage and FlatGeobuf hold every outline as a MultiPolygon.
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+
+    Returns
+    -------
+    pathlib.Path
+        Where they are.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or `footprints` is not what `validate_footprints` expects.
+    OutputExistsError
+        The path is taken and `overwrite` is False.
+    OutputNotWritableError
+        The folder is missing or cannot be written to.
+    """
+    target = local_path(path)
+    _check_format(target)
+    validate_footprints(footprints)
+    return write_table(footprints, target, overwrite=overwrite, what="footprints")
+
+
+def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write tracks to one file, complete or not at all.
+
+    Parameters
+    ----------
+    tracks : geopandas.GeoDataFrame
+        What `track_footprints` gives.
+    path : str or pathlib.Path
+        As in `write_footprints`.
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+
+    Returns
+    -------
+    pathlib.Path
+        Where they are.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or `tracks` has not the columns of tracks.
+    OutputExistsError
+        The path is taken and `overwrite` is False.
+    OutputNotWritableError
+        The folder is missing or cannot be written to.
+    """
+    target = local_path(path)
+    _check_format(target)
+    check_tracks(tracks)
+    return write_table(tracks, target, overwrite=overwrite, what="tracks")
+
+
+def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
+    """Read footprints that `write_footprints` wrote, with the columns and dtypes they had.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A `.parquet`, `.gpkg` or `.fgb` file; `slumps.gpkg|layername=north` is one layer of several.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Footprints; MultiPolygons of one part are Polygons again.
+
+    Raises
+    ------
+    FootprintError
+        The ending is unknown, or the file holds something else.
+    InputNotFoundError
+        There is no such file.
+    """
+    source, _ = without_layer(path)
+    _check_format(Path(source))
+    try:
+        table = read_table(path, what="footprints")
+    except LabelError as error:
+        raise FootprintError(str(error)) from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise FootprintError(
+            f"{source} holds no footprints of rtsx: the columns {', '.join(missing)} are missing; "
+            "read other outlines with geopandas"
+        )
+    return as_written(table)
+
+
+def as_written(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return footprints as they were before a file made something else of their columns and dtypes."""
+    geometry = table.geometry
+    parts = shapely.get_num_geometries(geometry.array)
+    single = shapely.get_geometry(geometry.array, 0)
+    geometry = geopandas.GeoSeries(
+        [one if count == 1 else whole for one, whole, count in zip(single, geometry, parts, strict=True)],
+        index=table.index,
+        crs=table.crs,
+    )
+    if "flags" in table.columns:
+        table["flags"] = table["flags"].fillna("")  # no format tells empty from missing for certain
+    footprints = conform(dict(table.items()), geometry)
+    extra = [name for name in table.columns if name not in {*footprints.columns, table.geometry.name}]
+    return footprints.join(table[extra]) if extra else footprints
+
+
+def _check_format(path: Path) -> None:
+    hint = format_hint(path, what="footprints")
+    if hint is not None:
+        raise FootprintError(hint)
+
+
+def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFrame]:
+    """Read outlines of several years for `track_footprints`: footprints, labels, or whatever was drawn or published.
+
+    Footprints of rtsx keep all of their columns. Of other files there remain `class_name`, `year` and `footprint_id`: the
+    column of that name, else `label_id`, else the number of the row, from 0.
+
+    Parameters
+    ----------
+    files : mapping of int to str or pathlib.Path
+        A vector file of each year: GeoParquet, or any format that GDAL reads.
+
+    Returns
+    -------
+    dict of int to geopandas.GeoDataFrame
+        In one CRS: that of the first file that is in a projected one, else of the first. Where a file says no class and all
+        others say the same, it is of that class too.
+
+    Raises
+    ------
+    FootprintError
+        There is no file, or one cannot be read, says no CRS, or holds something else than valid polygons; names the file.
+    InputNotFoundError
+        There is no such file.
+    """
+    if not files:
+        raise FootprintError("outlines are read from the file of at least one year, but none came: give {2024: path}")
+    tables = {year: _outlines(Path(path)) for year, path in files.items()}
+    systems = [CRS.from_user_input(table.crs) for table in tables.values()]
+    target = next((crs for crs in systems if crs.is_projected), systems[0])
+    known = {str(name) for table in tables.values() for name in table["class_name"].dropna()}
+    for year, table in tables.items():
+        if len(known) == 1 and table["class_name"].isna().all():
+            table["class_name"] = pd.Series(next(iter(known)), index=table.index, dtype=object)
+        if CRS.from_user_input(table.crs) != target:
+            tables[year] = _moved(table, target, path=files[year])
+    return tables
+
+
+def _outlines(path: Path) -> geopandas.GeoDataFrame:
+    try:
+        table = read_table(path)
+    except LabelError as error:
+        raise FootprintError(f"{path} cannot be tracked: {error}") from error
+    try:
+        check_geometry(table)
+    except FootprintError as error:
+        raise FootprintError(f"{path}: {error}; or make a file of it with: rtsx labels standardise") from error
+    if set(COLUMNS) <= set(table.columns):
+        return as_written(table)
+    given = next((name for name in ("footprint_id", "label_id") if name in table.columns), None)
+    names = pd.Series(range(len(table)), index=table.index) if given is None else table[given]
+    columns = {"footprint_id": _texts(names)}
+    columns["class_name"] = _texts(table.get("class_name", pd.Series(None, index=table.index, dtype=object)))
+    if "year" in table.columns:
+        columns["year"] = table["year"]
+    outlines = shapely.force_2d(np.asarray(table.geometry.array, np.object_))
+    return geopandas.GeoDataFrame(columns, geometry=outlines, crs=table.crs)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    return column.astype(object).map(str, na_action="ignore")
+
+
+def _moved(table: geopandas.GeoDataFrame, target: CRS, *, path: str | Path) -> geopandas.GeoDataFrame:
+    """Return outlines in another CRS, long edges followed."""
+    source, outlines = CRS.from_user_input(table.crs), np.asarray(table.geometry.array, np.object_)
+    try:
+        moved = transformed(densified(outlines, source), source, target)
+    except LabelError as error:
+        raise FootprintError(f"{path} cannot be tracked beside files in {target.name!r}: {error}") from error
+    return table.set_geometry(geopandas.GeoSeries(moved, index=table.index, crs=target))

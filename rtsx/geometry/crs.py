@@ -1,0 +1,172 @@
+"""Coordinate reference systems: comparison, names, transformation of polygons with added vertices."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from pyproj import CRS as PROJ_CRS
+from pyproj import Geod, Transformer
+
+from rtsx.errors import LabelError
+
+__all__ = [
+    "LONGEST_EDGE_M",
+    "areas_m2",
+    "crs_text",
+    "densified",
+    "has_seam",
+    "period_of",
+    "same_crs",
+    "seam_of",
+    "transform",
+    "transformed",
+    "turn_of",
+]
+
+Floats = NDArray[np.float64]
+
+_EPSG_CONFIDENCE = 70
+"""Percent above which two CRS that PROJ takes for the same EPSG code count as one: files write the names of datums and
+ellipsoids in many ways."""
+
+
+def transform(x: Floats, y: Floats, *, source: CRS, target: CRS) -> tuple[Floats, Floats]:
+    """Points of `source` in `target`, x (longitude) first in both; infinite where `target` has no such point."""
+    if same_crs(source, target):
+        return x, y
+    moved = _transformer(str(source), str(target)).transform(x, y)
+    return moved[0], moved[1]
+
+
+def turn_of(crs: CRS) -> float:
+    """Length of once around the earth along x, in CRS units: 360 for degrees; 0 for a projected CRS.
+
+    Examples
+    --------
+    >>> turn_of(CRS("EPSG:4326")), turn_of(CRS("EPSG:3413"))
+    (360.0, 0.0)
+    """
+    if not crs.geographic:
+        return 0.0
+    return round(2 * np.pi / crs.proj.axis_info[0].unit_conversion_factor, 9)
+
+
+def same_crs(one: CRS, other: CRS) -> bool:
+    """Whether two CRS put a pixel on the same ground, however their names are written.
+
+    Examples
+    --------
+    >>> same_crs(CRS("EPSG:3413"), CRS(CRS("EPSG:3413").to_wkt(version="WKT1_ESRI")))
+    True
+    >>> same_crs(CRS("EPSG:32608"), CRS("EPSG:32609"))
+    False
+    """
+    # By their texts, because the hash of a CRS writes its WKT anew each time, which costs more than a small warp.
+    return str(one) == str(other) or _are_same(str(one), str(other))
+
+
+@lru_cache(maxsize=256)
+def _are_same(one: str, other: str) -> bool:
+    crs = [CRS(text).proj for text in (one, other)]
+    if crs[0].equals(crs[1], ignore_axis_order=True):
+        return True
+    codes = [each.to_epsg(min_confidence=_EPSG_CONFIDENCE) for each in crs]
+    return codes[0] is not None and codes[0] == codes[1]
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> Transformer:
+    # One for all threads: pyproj makes the C object behind it once per thread.
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+Geometries = NDArray[np.object_]
+
+LONGEST_EDGE_M = 500.0
+"""An edge that is straight in its own CRS is followed in steps of this length; over 500 m an edge along a parallel at 80
+degrees leaves a straight line by less than 3 cm."""
+
+_GEOD = Geod(ellps="WGS84")
+
+
+def areas_m2(outlines: Geometries) -> Floats:
+    """Areas on the WGS84 ellipsoid of Polygons and MultiPolygons in longitude and latitude, `(n,)` float64, m²."""
+    parts, owner = shapely.get_parts(outlines, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    lon, lat = shapely.get_coordinates(rings).T
+    ends = np.cumsum([0, *shapely.get_num_coordinates(rings)])
+    measured = [abs(_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1])[0]) for i, j in pairwise(ends)]
+    is_shell = np.diff(part, prepend=-1) > 0
+    areas = np.zeros(len(outlines))
+    np.add.at(areas, owner[part], np.where(is_shell, measured, np.negative(measured)))
+    return areas
+
+
+def densified(polygons: Geometries, crs: PROJ_CRS) -> Geometries:
+    """Polygons whose edges are at most `LONGEST_EDGE_M` long; in a geographic CRS as long in degrees of latitude."""
+    factor = crs.axis_info[0].unit_conversion_factor
+    longest = LONGEST_EDGE_M / (factor * 6_371_000.0 if crs.is_geographic else factor)
+    dense: Geometries = shapely.segmentize(polygons, longest)
+    return dense
+
+
+def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
+    """Polygons with each vertex moved from one CRS to another; x is easting or longitude in both.
+
+    Raises
+    ------
+    LabelError
+        A vertex has no place in `target`; names the first.
+    """
+    if source.equals(target, ignore_axis_order=True):
+        return polygons
+    moved: Geometries = shapely.transform(polygons, _mover(source, target))
+    return moved
+
+
+def crs_text(crs: PROJ_CRS) -> str:
+    """``EPSG:CODE`` and the like where there is a code, else the name; for messages."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else repr(crs.name)
+
+
+def period_of(crs: PROJ_CRS) -> float | None:
+    """Full turn in the unit of a geographic CRS; None for any other."""
+    return 2 * np.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else None
+
+
+def seam_of(crs: PROJ_CRS) -> float:
+    """Longitude, degrees, opposite of a projection's central meridian: where its plane can end."""
+    operation = crs.coordinate_operation
+    centres = [one.value for one in operation.params if one.name.startswith("Longitude of")] if operation else []
+    return (float(centres[0]) if centres else 0.0) % 360 - 180
+
+
+def has_seam(crs: PROJ_CRS, latitude: float) -> bool:
+    """Whether a projection tears neighbours across `seam_of` apart, as Mercator does and polar projections do not."""
+    transformer = _transformer(PROJ_CRS.from_epsg(4326).to_wkt(), crs.to_wkt())
+    seam = seam_of(crs)
+    x, y = transformer.transform([seam - 1e-7, seam + 1e-7], [latitude, latitude])
+    apart = float(np.hypot(x[1] - x[0], y[1] - y[0]))
+    return not apart < 1000.0
+
+
+def _mover(source: PROJ_CRS, target: PROJ_CRS) -> Callable[[Floats], Floats]:
+    transformer = _transformer(source.to_wkt(), target.to_wkt())
+
+    def move(coordinates: Floats) -> Floats:
+        moved = np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1]))
+        strange = ~np.isfinite(moved).all(axis=1)
+        if strange.any():
+            x, y = coordinates[np.argmax(strange)]
+            raise LabelError(
+                f"Labels in {crs_text(source)} have a vertex at x = {x}, y = {y}, which has no place in {crs_text(target)}. "
+                "Is the CRS of the labels the right one? If it is, leave out what lies far from the raster."
+            )
+        return np.asarray(moved, np.float64)
+
+    return move

@@ -1,0 +1,146 @@
+"""The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from math import ceil, lcm
+from os import PathLike
+
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube.georeference import crs_name, ground_pixel_m
+from rtsx.errors import BundleError, PixelSizeWarning, PlanError
+from rtsx.inference.plan import Augmentation
+from rtsx.inference.tile_choice import Habits
+from rtsx.model import ModelBundle
+from rtsx.model.backend_choice import fixed_sides, reach_of
+from rtsx.model.network import BACKENDS
+
+__all__ = ["check_runtime", "check_turns", "ensemble", "habits_of", "warn_of_pixel_size"]
+
+BundleGiven = ModelBundle | str | PathLike[str]
+"""A bundle, or the path from which `ModelBundle.open` opens one."""
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+# Random resized crops, as training uses them, go about as far.
+_MOST_DIFFERENT = 1.34
+
+# A turned picture of these is not what they are on turned ground, so a network would be shown something false.
+_DIRECTIONAL = frozenset({"aspect", "hillshade"})
+
+
+def ensemble(bundle: BundleGiven | Sequence[BundleGiven]) -> tuple[ModelBundle, ...]:
+    """The bundles as a tuple, of which every one answers for the same classes in the same way; those at a path are opened.
+
+    Raises
+    ------
+    BundleError
+        There is none, or two differ in classes or activation.
+    """
+    several = bundle if isinstance(bundle, Sequence | Iterator) and not isinstance(bundle, str) else (bundle,)
+    bundles = tuple(ModelBundle.open(one) if isinstance(one, str | PathLike) else one for one in several)
+    wrong = [type(each).__name__ for each in bundles if not isinstance(each, ModelBundle)]
+    if wrong or not bundles:
+        raise BundleError(
+            f"predict_cube takes a ModelBundle or several; got {', '.join(wrong) or 'none'}. "
+            f"Open one with ModelBundle.open(path) or make one with ModelBundle.from_module(module, ...)."
+        )
+    first = bundles[0]
+    for other in bundles[1:]:
+        if other.classes != first.classes or (other.activation == "softmax") != (first.activation == "softmax"):
+            raise BundleError(
+                f"The bundles of an ensemble have to share classes and activation; {first.id!r} has {first.classes} "
+                f"by {first.activation}, {other.id!r} has {other.classes} by {other.activation}. Run them apart."
+            )
+    return bundles
+
+
+def check_runtime(
+    *, device: str, precision: str, backend: str, batch_size: int | None, scales: Sequence[float]
+) -> None:
+    """Refuse words and numbers that mean nothing; whether a device or library is there, only the worker knows."""
+    if not (device in ("auto", "cpu", "cuda") or device.startswith("cuda:")):
+        raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.")
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision has to be 'auto' or one of {', '.join(PRECISIONS[1:])}; got {precision!r}.")
+    if backend not in ("auto", *BACKENDS):
+        raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
+    if not scales or not all(0 < scale <= 4 for scale in scales):
+        raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {tuple(scales)}.")
+    if batch_size is not None and batch_size < 1:
+        raise PlanError(f"batch_size has to be at least 1; got {batch_size}. Leave it out for the device's own choice.")
+
+
+def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales: Sequence[float]) -> None:
+    """Warn of pixels that no member has learnt: objects then look larger or smaller to it than any it was shown.
+
+    Parameters
+    ----------
+    bundles
+        The members; those that do not say what they have learnt are not judged.
+    geobox
+        The cube's; measured on the ground in its middle.
+    scales
+        Sizes at which tiles are shown; one that makes up for the difference is as good as the right pixel.
+    """
+    sides = ground_pixel_m(geobox)
+    for bundle in bundles:
+        if bundle.pixel_m is None:
+            continue
+        ratios = [[side / scale / bundle.pixel_m for side in sides] for scale in scales]
+        if any(min(pair) >= 1 / _MOST_DIFFERENT and max(pair) <= _MOST_DIFFERENT for pair in ratios):
+            continue
+        size = " by ".join(dict.fromkeys(f"{side:.3g}" for side in sides))
+        steps = [
+            abs(step) * bundle.pixel_m / side
+            for step, side in zip((geobox.affine.e, geobox.affine.a), sides, strict=True)
+        ]
+        unit = geobox.crs.units[0] if geobox.crs is not None else "units"
+        resolution = " by ".join(dict.fromkeys(f"{step:.3g}" for step in steps))
+        sizes = [f"{ratio:.2g} times smaller" if ratio > 1 else f"{1 / ratio:.2g} times larger" for ratio in ratios[0]]
+        looks = " and ".join(dict.fromkeys(sizes))
+        warnings.warn(
+            f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {size} m on the "
+            f"ground: objects look {looks} to it than those that it has learnt, and it may miss or invent them. Open the "
+            f"cube at a resolution of {resolution} {unit} of {crs_name(geobox.crs)}.",
+            PixelSizeWarning,
+            stacklevel=3,
+        )
+
+
+def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:
+    """Refuse turns for bundles with layers that have a direction."""
+    turned = [name for name in augment if name != "identity"]
+    directed = sorted({layer for bundle in bundles for layer in bundle.layers} & _DIRECTIONAL)
+    if turned and directed:
+        raise PlanError(
+            f"Turns ({', '.join(turned)}) cannot be used with layers {directed}, which have a direction: "
+            f"a turned aspect is not the aspect of turned ground. Leave augment out."
+        )
+
+
+def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measures: bool) -> Habits:
+    """What the members need of a tiling.
+
+    Parameters
+    ----------
+    bundles
+        The members; tile and overlap are the first one's.
+    scales
+        At half the size a network looks twice as far.
+    measures
+        Whether the reach is wanted; one that is not stored with its bundle is measured then, once per machine.
+    """
+    reaches = [reach_of(bundle) for bundle in bundles] if measures else []
+    # A stored reach may be finite where the file takes one size only; no other tile can then be chosen.
+    fixed = measures and any(any(fixed_sides(bundle.source)) for bundle in bundles)
+    finite = bool(reaches) and not fixed and not any(reach.depends_on_tile for reach in reaches)
+    farthest = max((reach.radius for reach in reaches), default=0) / min(scales, default=1.0)
+    first = bundles[0]
+    return Habits(
+        stride=lcm(*(bundle.stride for bundle in bundles)),
+        tile=first.tile,
+        overlap=first.overlap,
+        trim=first.trim,
+        reach=ceil(farthest) if finite else None,
+    )

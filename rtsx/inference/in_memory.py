@@ -1,0 +1,102 @@
+"""Predictions of NumPy arrays without a scheduler, and time steps of a cube as planes (y, x)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import is_dask_collection
+from numpy.typing import NDArray
+
+from rtsx.inference.blocks import BlockPlan
+from rtsx.inference.dask import predict_lazily
+from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
+from rtsx.inference.runner import Runner
+
+__all__ = ["direct_chunks", "plane_chunks", "predict_arrays", "predict_planes"]
+
+# Pixels along each side of a block: bounds what is prepared at once; larger blocks are no faster.
+_BLOCK = 2048
+
+
+def predict_arrays(
+    layers: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_] | None, *, runner: Runner
+) -> dict[str, NDArray[Any]]:
+    """Answers by name (see `finished`) and `valid`, each over the whole plane (y, x) of the layers."""
+    valid = runner.valid(layers, mask)
+    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
+    waiting: list[Answer] = []
+    rows: list[dict[str, NDArray[Any]]] = []
+    for row in blocks.rows():
+        for block in row:
+            if block.read is None:
+                continue
+            window = Window(
+                region=block.read,
+                stored={name: layer[block.read] for name, layer in layers.items()},
+                packings=runner.packings,
+                valid=valid[block.read],
+            )
+            waiting.append(runner.answer(window, block.tiles))
+        band = (row[0].region[0], slice(0, valid.shape[1]))
+        rows.append(finished(joined(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
+        # What lies wholly above the next band is done with.
+        below = (slice(band[0].stop, valid.shape[0]), band[1])
+        waiting = [cut_out(answer, below) for answer in waiting if answer.region[0].stop > band[0].stop]
+    names = rows[0]
+    return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}
+
+
+def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunks in which a plane of this shape is run."""
+    y, x = ((_BLOCK,) * (length // _BLOCK) + ((rest,) if (rest := length % _BLOCK) else ()) for length in shape)
+    return y, x
+
+
+_Array = NDArray[Any] | da.Array
+_Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def plane_chunks(cube: xr.Dataset, layers: Sequence[str]) -> _Chunks | None:
+    """Chunks (y, x) that a prediction of these layers gets: the first lazy layer's; None where none is lazy."""
+    for name in (*layers, "valid"):
+        if name in cube and is_dask_collection(cube[name].data):
+            y, x = cube[name].data.chunks[-2:]
+            return y, x
+    return None
+
+
+def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
+    """Answers by name, `valid` among them, with a leading time axis where the cube has one.
+
+    Each time is predicted on its own; a layer without time serves them all.
+    """
+    names = [*runner.plan.layers, *(["valid"] if "valid" in cube else [])]
+    chunks = plane_chunks(cube, runner.plan.layers)
+    arrays = {name: _in_chunks(cube[name].data, chunks) for name in names}
+    if "time" not in cube.dims:
+        return _plane(arrays, runner)
+    planes = [
+        _plane({name: array[step] if array.ndim == 3 else array for name, array in arrays.items()}, runner)
+        for step in range(cube.sizes["time"])
+    ]
+    stack = np.stack if chunks is None else da.stack
+    return {name: stack([plane[name] for plane in planes]) for name in planes[0]}
+
+
+def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:
+    if chunks is None:
+        return np.asarray(array)
+    leading = (1,) if array.ndim == 3 else ()
+    lazy = array if isinstance(array, da.Array) else da.from_array(array)
+    rechunked: da.Array = lazy.rechunk((*leading, *chunks))
+    return rechunked
+
+
+def _plane(arrays: dict[str, Any], runner: Runner) -> dict[str, Any]:
+    layers = {name: array for name, array in arrays.items() if name != "valid"}
+    mask = arrays.get("valid")
+    if isinstance(next(iter(layers.values())), da.Array):
+        return dict(predict_lazily(layers, mask, runner=runner))
+    return dict(predict_arrays(layers, mask, runner=runner))

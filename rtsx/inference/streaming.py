@@ -1,0 +1,175 @@
+"""The streaming driver: one region of a raster, band by band, for those who write what is finished and let it go.
+
+Tiles are those of the whole raster, so that a region is answered as it would be within the whole; tiles that answer for
+pixels on both sides of its border are run for each side. Every pixel is read once, by a second thread while the band
+before it is computed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.inference.blocks import Region
+from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
+from rtsx.inference.runner import Runner
+from rtsx.tiling import TileAxis, TilePlan, TileRange
+
+__all__ = ["ReadPixels", "predict_region", "reading_region"]
+
+# Pixels that the windows of one band or block of tiles may span, unless one tile spans more: larger ones are no faster.
+_SPAN = 2048
+
+ReadPixels = Callable[[Region], Mapping[str, NDArray[Any]]]
+"""Gives the stored layers (y, x) of any pixels of the raster by name, and as `valid` those that the runner's plan can
+trust, see `Runner.valid`. Called by one thread at a time, not that of the caller, but in its context."""
+
+
+def reading_region(tiling: TilePlan, region: Region) -> Region:
+    """Pixels of the raster that decide the answer of a region: what the windows of its tiles cover.
+
+    Examples
+    --------
+    >>> tiling = TilePlan(shape=(512, 512), tile=128, overlap=32, trim=16, stride=32, blend="crop")
+    >>> reading_region(tiling, (slice(0, 96), slice(96, 192)))
+    (slice(0, 192, None), slice(64, 288, None))
+    """
+    return tiling.read_region(tiling.answering(region))
+
+
+def predict_region(
+    read: ReadPixels, region: Region, *, runner: Runner
+) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+    """Predict one region of the plan's raster, from the top to the bottom.
+
+    Memory is bounded by a band: the rows that the windows of a row of tiles span, as wide as what is read.
+
+    Parameters
+    ----------
+    read
+        Gives pixels; asked for whole bands of `reading_region`, each pixel once, from the top to the bottom.
+    region
+        Which pixels of the raster.
+    runner
+        What runs, on the tiling of the whole raster.
+
+    Yields
+    ------
+    tuple
+        Rows of the raster, and of these rows and the region's columns the answers by name, see `finished`, and
+        `valid`. The bands follow each other and together are the region.
+    """
+    tiling = runner.plan.tiling
+    tiles = tiling.answering(region)
+    across = reading_region(tiling, region)[1]
+    bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
+    columns = _parts(tiling.x, tiles.x)
+    held = _Held.nothing(bands[0].read.start, across)
+    waiting: list[Answer] = []
+    done = region[0].start
+    with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
+        coming = reader.submit(copy_context().run, read, (bands[0].read, across))
+        for number, band in enumerate(bands):
+            if held.bottom < band.read.stop:  # not where the raster ends within the windows of the band above
+                held = held.followed_by(coming.result())
+            held = held.below(band.read.start)
+            below = bands[number + 1] if number + 1 < len(bands) else None
+            if below is not None and below.read.stop > held.bottom:
+                coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
+            for part in columns:
+                answer = runner.answer(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
+                waiting.append(cut_out(answer, region))
+            # What no tile of the bands below answers for is finished.
+            until = region[0].stop if below is None else min(below.answered.start, region[0].stop)
+            if until > done:
+                rows = slice(done, until)
+                valid = held.valid(rows, region[1])
+                total = joined(waiting, (rows, region[1]), plan=runner.plan)
+                yield rows, finished(total, valid, plan=runner.plan) | {"valid": valid}
+                done = until
+                rest = (slice(done, region[0].stop), region[1])
+                waiting = [cut_out(answer, rest) for answer in waiting if answer.region[0].stop > done]
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Rows of tiles that are run before anything is handed over."""
+
+    tiles: range
+    """Their indices along y."""
+    read: slice
+    """Rows that their windows cover."""
+    answered: slice
+    """Rows that they answer for."""
+
+    @classmethod
+    def of(cls, tiles: range, *, tiling: TilePlan) -> "_Band":
+        axis = tiling.y
+        first, last = tiles[0], tiles[-1]
+        return cls(
+            tiles=tiles,
+            read=slice(axis.window(first)[0], axis.window(last)[1]),
+            answered=slice(axis.support(first)[0], axis.support(last)[1]),
+        )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Pixels of the rows that are in memory, `valid` among the layers."""
+
+    top: int
+    """First row."""
+    columns: slice
+    """Columns of the raster."""
+    pixels: Mapping[str, NDArray[Any]]
+    """Arrays (y, x) by name; empty before anything was read."""
+
+    @classmethod
+    def nothing(cls, top: int, columns: slice) -> "_Held":
+        """No row yet."""
+        return cls(top, columns, {})
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last."""
+        return self.top + (len(self.pixels["valid"]) if self.pixels else 0)
+
+    def followed_by(self, more: Mapping[str, NDArray[Any]]) -> "_Held":
+        """These rows and those that follow them."""
+        if not self.pixels:
+            return _Held(self.top, self.columns, more)
+        joint = {name: np.concatenate([array, more[name]]) for name, array in self.pixels.items()}
+        return _Held(self.top, self.columns, joint)
+
+    def below(self, row: int) -> "_Held":
+        """The rows from this one on; what lies above can be freed when the next ones are put to them."""
+        return _Held(row, self.columns, {name: array[row - self.top :] for name, array in self.pixels.items()})
+
+    def window(self, tiles: TileRange, runner: Runner) -> Window:
+        """What tiles see."""
+        region = runner.plan.tiling.read_region(tiles)
+        place = self._place(*region)
+        return Window(
+            region=region,
+            stored={name: self.pixels[name][place] for name in runner.plan.layers},
+            packings=runner.packings,
+            valid=self.pixels["valid"][place],
+        )
+
+    def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Where pixels can be trusted, as its own memory."""
+        return self.pixels["valid"][self._place(rows, columns)].copy()
+
+    def _place(self, rows: slice, columns: slice) -> Region:
+        left = self.columns.start
+        return slice(rows.start - self.top, rows.stop - self.top), slice(columns.start - left, columns.stop - left)
+
+
+def _parts(axis: TileAxis, tiles: range) -> Sequence[range]:
+    """Tiles along one axis, as many together as their windows span `_SPAN` pixels; one at least."""
+    many = max(1, (_SPAN - axis.overlap) // axis.step)
+    return [tiles[start : start + many] for start in range(0, len(tiles), many)]

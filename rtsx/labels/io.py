@@ -1,0 +1,224 @@
+"""Read and write tables of labels, whatever vector format they are in; written whole or not at all."""
+
+from collections.abc import Callable
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import TypeAlias
+
+import geopandas
+import pyogrio
+import pyogrio.errors
+
+from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError
+from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
+from rtsx.storage import absolute, file_name, file_problem, local_path, staged
+from rtsx.storage.diagnosis import gdal_problem
+
+__all__ = ["LabelInput", "format_hint", "read_table", "without_layer", "write_labels", "write_table"]
+
+LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
+"""A vector file or a table in memory."""
+
+_OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
+# IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
+_UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
+
+
+def read_table(path: str | Path, *, layer: str | None = None, what: str = "labels") -> geopandas.GeoDataFrame:
+    """Read a vector file: GeoParquet, or anything that GDAL reads.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A local file, or what GDAL opens; `slumps.gpkg|layername=north`, as QGIS has it, is one of its layers.
+    layer : str or None
+        Which of several layers; None where there is one, or where the path says it.
+    what : str
+        What the rows are, for messages.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        All columns as they are stored.
+
+    Raises
+    ------
+    LabelError
+        The file cannot be read, has no geometry, or several layers of which none is chosen.
+    InputNotFoundError
+        There is no such file.
+    """
+    source, named = without_layer(path)
+    if not ("://" in source or source.startswith("/vsi") or Path(source).exists()):
+        problem = str(file_problem(source)).removeprefix("There is no such file. ")
+        raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. {problem}")
+    is_parquet = Path(file_name(source)).suffix.lower() in (".parquet", ".geoparquet")
+    try:
+        # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
+        names = [Path(source).stem] if is_parquet else _layers(source)
+        chosen = _layer(source, names, named if layer is None else layer)
+        table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen)
+    except LabelError:
+        raise
+    except _UNREADABLE as error:
+        _refuse_lone_part(source)
+        problem = gdal_problem(source, error, otherwise="Was it copied completely?")
+        raise LabelError(f"{source} cannot be read as {what}: {problem}") from error
+    _refuse_lone_part(source)
+    if not isinstance(table, geopandas.GeoDataFrame):
+        raise LabelError(f"{source} is a table without geometry, and {what} are outlines. Give the file that has them.")
+    return table
+
+
+def without_layer(path: str | Path) -> tuple[str, str | None]:
+    """The absolute path of a file, and the name of a layer that stands behind it.
+
+    Examples
+    --------
+    >>> without_layer("/data/slumps.gpkg|layername=north"), without_layer("/data/slumps.shp")
+    (('/data/slumps.gpkg', 'north'), ('/data/slumps.shp', None))
+    """
+    source, _, layer = str(path).partition("|layername=")
+    return absolute(source), layer or None
+
+
+def _refuse_lone_part(source: str) -> None:
+    """Refuse a shapefile without its index or its columns, which GDAL reads as outlines that say nothing of themselves."""
+    shape = Path(source)
+    if shape.suffix.lower() != ".shp" or not shape.is_file() or file_problem(shape) is not None:
+        return
+    beside = {path.name.lower() for path in shape.parent.glob(f"{escape(shape.stem)}.*")}
+    missing = [end for end in (".shx", ".dbf") if f"{shape.stem}{end}".lower() not in beside]
+    if missing:
+        raise LabelError(
+            f"{source} is one of several files of a shapefile, and {' and '.join(missing)} {'are' if missing[1:] else 'is'} not beside it. Copy all "
+            f"of them: {shape.stem}.shp, .shx (places), .dbf (columns) and .prj (CRS)."
+        )
+
+
+def _layers(source: str) -> list[str]:
+    return [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+
+
+def _layer(source: str, names: list[str], layer: str | None) -> str | None:
+    if layer is not None:
+        if layer not in names:
+            raise LabelError(f"{source} has no layer {layer!r}; there are {', '.join(names) or 'none'}.")
+        return layer
+    if len(names) > 1:
+        raise LabelError(
+            f"{source} has several layers: {', '.join(names)}. Name the file with the one that is meant: "
+            f"'{source}|layername={names[-1]}'."
+        )
+    return names[0] if names else None
+
+
+_Writer = Callable[[geopandas.GeoDataFrame, Path, str], None]
+
+
+def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool, what: str) -> Path:
+    """Write a table that has been checked, by way of a hidden draft beside it.
+
+    Parameters
+    ----------
+    table : geopandas.GeoDataFrame
+        Polygons and MultiPolygons.
+    target : pathlib.Path
+        With an ending that `format_hint` knows.
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+    what : str
+        What the rows are, for messages, such as "footprints".
+
+    Raises
+    ------
+    OutputExistsError
+        The path is taken and `overwrite` is False, or it is a folder.
+    OutputNotWritableError
+        The folder is missing or cannot be written to, or the disk is full.
+    """
+    write = _WRITERS[target.suffix.lower()]
+    if not target.parent.is_dir():
+        raise OutputNotWritableError(
+            f"the folder of {target} must exist and be writable, but there is no such folder: create it, or choose another"
+        )
+    with staged(target, overwrite=overwrite) as draft:
+        try:
+            # GeoPackage takes no layer whose name begins with one of these.
+            write(table, draft, target.stem.lstrip("`~!@#$%^&*()+-={}|[]\\:\";'<>?,./ ") or what)
+        except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
+            raise OutputNotWritableError(
+                f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
+            ) from error
+    return target
+
+
+def format_hint(path: Path, *, what: str) -> str | None:
+    """What is wrong with an ending, and what it could be; None where it is known.
+
+    Examples
+    --------
+    >>> format_hint(Path("a.parquet"), what="labels") is None
+    True
+    """
+    if path.suffix.lower() in _WRITERS:
+        return None
+    return (
+        f"{what} are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
+        f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
+    )
+
+
+def _write_parquet(table: geopandas.GeoDataFrame, path: Path, layer: str) -> None:
+    """Write GeoParquet, which has no layers and therefore no use for `layer`."""
+    table.to_parquet(path, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
+
+
+def _write_ogr(table: geopandas.GeoDataFrame, path: Path, layer: str, *, driver: str) -> None:
+    table.to_file(
+        path, driver=driver, layer=layer, engine="pyogrio", promote_to_multi=True, geometry_type="MultiPolygon"
+    )
+
+
+_WRITERS: dict[str, _Writer] = {
+    ".parquet": _write_parquet,
+    ".gpkg": partial(_write_ogr, driver="GPKG"),
+    ".fgb": partial(_write_ogr, driver="FlatGeobuf"),
+}
+
+
+def write_labels(labels: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write labels to one file, complete or not at all.
+
+    Parameters
+    ----------
+    labels : geopandas.GeoDataFrame
+        In the one schema, as `standardise_labels` gives them; also without rows.
+    path : str or pathlib.Path
+        The ending chooses the format: ``.parquet`` (GeoParquet 1.1, zstd, with bounding boxes for spatial filters), which keeps
+        every dtype, ``.gpkg`` (GeoPackage) or ``.fgb`` (FlatGeobuf).
+    overwrite : bool
+        Replace a file that is there; until the new one is complete, the old one stays.
+
+    Returns
+    -------
+    pathlib.Path
+        Where they are.
+
+    Raises
+    ------
+    LabelError
+        The ending is unknown, or `labels` are not what `validate_labels` expects.
+    OutputExistsError
+        The path is taken and `overwrite` is False.
+    OutputNotWritableError
+        The folder is missing or cannot be written to.
+    """
+    target = local_path(path)
+    hint = format_hint(target, what="labels")
+    if hint is not None:
+        raise LabelError(hint)
+    validate_labels(labels)
+    ordered = labels[[*LABEL_COLUMNS, *(name for name in labels.columns if name not in LABEL_COLUMNS)]]
+    return write_table(ordered, target, overwrite=overwrite, what="labels")

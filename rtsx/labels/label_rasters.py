@@ -1,0 +1,319 @@
+"""Truth from outlines, rasterised window by window, and from a label raster on the cube's own grid."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import geopandas
+import numpy as np
+import shapely
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from rtsx.errors import LabelError
+from rtsx.labels.rasterize import ignore_borders, paint, place
+from rtsx.labels.truth import IGNORED, Truth, TruthWindow
+
+__all__ = ["LabelTruth", "RasterTruth", "check_classes", "check_ignore", "label_truth", "raster_truth"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelTruth:
+    """Outlines on the pixels of a raster; made by `label_truth`."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, counted from 1."""
+    shape: tuple[int, int]
+    """Height and width of the raster, px."""
+    ignore: int
+    """Pixels on both sides of each class border that become `IGNORED`."""
+    outlines: NDArray[np.object_] = field(repr=False)
+    """Polygons or MultiPolygons in pixel coordinates, `(label,)`, in the order in which they are painted: those that meet
+    the raster or lie within `ignore` px of it."""
+    numbers: NDArray[np.uint8] = field(repr=False)
+    """Class of each outline, `(label,)`, counted from 1."""
+    ids: tuple[str, ...] = field(default=(), repr=False)
+    """`label_id` of each outline; empty where the table had none."""
+
+    @cached_property
+    def label_ids(self) -> frozenset[str]:
+        """Ids of the labels that cover ground of the raster: scenes that share one must not judge each other."""
+        height, width = self.shape
+        inside = shapely.area(shapely.intersection(self.outlines, shapely.box(0, 0, width, height))) > 0
+        return frozenset(name for name, is_inside in zip(self.ids, inside, strict=False) if is_inside)
+
+    @cached_property
+    def count(self) -> int:
+        """How many labels meet the raster; 0 where all of them lie elsewhere."""
+        height, width = self.shape
+        return int(shapely.intersects(self.outlines, shapely.box(0, 0, width, height)).sum())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, as hex, over size, classes, band and the outlines in pixels, in order."""
+        digest = hashlib.sha256(repr((self.classes, self.shape, self.ignore)).encode())
+        digest.update(self.numbers.tobytes())
+        for outline in shapely.to_wkb(self.outlines, byte_order=1):
+            digest.update(outline)
+        return digest.hexdigest()
+
+    def read(self, window: TruthWindow) -> NDArray[np.uint8]:
+        """Values (y, x) of a window.
+
+        Labels beyond the raster's edge count in the band of `ignore` px, so that a cut-out of a raster has the same truth.
+        """
+        rows, columns = window
+        band = self.ignore
+        row, column = rows.start - band, columns.start - band
+        values = np.zeros((rows.stop + band - row, columns.stop + band - column), np.uint8)
+        height, width = values.shape
+        for index in np.sort(self._tree.query(shapely.box(column, row, column + width, row + height))):
+            paint(values, self.outlines[index], number=int(self.numbers[index]), origin=(row, column))
+        banded = ignore_borders(values, ignore=band)
+        return banded[band : height - band, band : width - band].copy()
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.outlines)
+
+
+def label_truth(
+    labels: geopandas.GeoDataFrame, geobox: GeoBox, *, classes: Sequence[str], ignore: int = 0
+) -> LabelTruth:
+    """Truth of label polygons on the pixels of a raster.
+
+    A pixel is the class of the last label, in the order of rows, that its centre lies in. Nothing is painted before a
+    window is read; memory grows with windows and labels, never with the raster.
+
+    Parameters
+    ----------
+    labels : geopandas.GeoDataFrame
+        Valid Polygons or MultiPolygons in any CRS, with a column `class_name`; as `read_labels` gives them. Those that lie
+        elsewhere are passed over: `LabelTruth.count` says how many meet the raster.
+    geobox : odc.geo.geobox.GeoBox
+        The raster, as `rtsx.cube.geobox_of(cube)` gives it.
+    classes : sequence of str
+        Names of the classes, at most 254: the k-th, counted from 1, becomes the value k.
+    ignore : int
+        Pixels on both sides of each class border that become 255, where distance is Euclidean between pixel centres.
+
+    Returns
+    -------
+    LabelTruth
+        Can be pickled.
+
+    Raises
+    ------
+    LabelError
+        A label has a class that is not among `classes`, no class, no outline, an invalid outline, or no place in the
+        raster's CRS; or there is no CRS.
+
+    Examples
+    --------
+    >>> table = {"class_name": ["slump"], "geometry": [shapely.box(600, -90, 660, -30)]}
+    >>> labels = geopandas.GeoDataFrame(table, crs="EPSG:3413")
+    >>> from affine import Affine
+    >>> raster = GeoBox((4, 4), Affine(30, 0, 600, 0, -30, 0), "EPSG:3413")
+    >>> truth = label_truth(labels, raster, classes=["slump"])
+    >>> truth.count, truth.read((slice(0, 2), slice(0, 4))).tolist()
+    (1, [[0, 0, 0, 0], [1, 1, 0, 0]])
+    """
+    names = check_classes(classes)
+    band = check_ignore(ignore)
+    numbers = _numbers(labels, names)
+    outlines = _outlines(labels)
+    placed, which = place(outlines, CRS.from_user_input(labels.crs), geobox, margin=band)
+    return LabelTruth(
+        classes=names,
+        shape=(int(geobox.shape.y), int(geobox.shape.x)),
+        ignore=band,
+        outlines=placed,
+        numbers=numbers[which],
+        ids=tuple(labels["label_id"].iloc[which].astype(str)) if "label_id" in labels.columns else (),
+    )
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes, once it is known that values can stand for them."""
+    names = (classes,) if isinstance(classes, str) else tuple(classes)
+    if not names or len(set(names)) < len(names) or len(names) >= IGNORED or not all(names):
+        raise LabelError(
+            f"A truth has 1 to {IGNORED - 1} classes with names of their own, but classes is {list(classes)}. "
+            "Name each class once."
+        )
+    return names
+
+
+def check_ignore(ignore: int) -> int:
+    """Return the width of a band, once it is known to be one."""
+    if isinstance(ignore, bool) or int(ignore) != ignore or ignore < 0:
+        raise LabelError(f"ignore is a whole number of pixels, at least 0; got {ignore!r}. 0 ignores nothing.")
+    return int(ignore)
+
+
+def _numbers(labels: geopandas.GeoDataFrame, classes: tuple[str, ...]) -> NDArray[np.uint8]:
+    if "class_name" not in labels.columns:
+        raise LabelError(
+            f"Labels have a column 'class_name', but there are {', '.join(map(str, labels.columns))}. "
+            "Bring them into the schema with rtsx.standardise_labels(labels, class_name=...)."
+        )
+    known = {name: number for number, name in enumerate(classes, 1)}
+    found = labels["class_name"]
+    is_unknown = ~found.isin(classes)
+    if is_unknown.any():
+        row = int(np.argmax(is_unknown.to_numpy()))
+        name = found.iloc[row]
+        near = difflib.get_close_matches(str(name), classes, n=1)
+        raise LabelError(
+            f"{int(is_unknown.sum())} of {len(labels)} labels have none of the classes {', '.join(classes)}; the first is "
+            f"row {row} with {name!r}. " + (f"Is {near[0]!r} meant? " if near else "")
+            + "Add the class, or leave its labels out with labels[labels['class_name'].isin(classes)]."
+        )  # fmt: skip
+    return np.asarray(found.map(known), np.uint8)
+
+
+def _outlines(labels: geopandas.GeoDataFrame) -> NDArray[np.object_]:
+    if labels.crs is None:
+        raise LabelError("Labels have a CRS, but it is None. Say what it is with labels.set_crs(...).")
+    outlines = np.asarray(labels.geometry.array, np.object_)
+    is_outline = np.isin(shapely.get_type_id(outlines), (3, 6)) & ~shapely.is_empty(outlines)
+    good = is_outline & shapely.is_valid(outlines)
+    if not good.all():
+        row = int(np.argmin(good))
+        found = outlines[row]
+        what = "nothing" if found is None else shapely.is_valid_reason(found) if is_outline[row] else found.geom_type
+        raise LabelError(
+            f"Labels are valid Polygons or MultiPolygons, but {int((~good).sum())} of {len(labels)} are not; the first is "
+            f"row {row}: {what}. Repair them with rtsx.standardise_labels(labels)."
+        )
+    return outlines
+
+
+def _label_truth_conforms(truth: LabelTruth) -> Truth:
+    return truth
+
+
+_ROWS_AT_ONCE = 1024
+"""Rows of the raster that are in memory together while its digest is made."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RasterTruth:
+    """A raster of codes, recoded window by window; made by `raster_truth`."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, counted from 1."""
+    raster: xr.DataArray = field(repr=False)
+    """Codes, (y, x), integers, lazy or not."""
+    codes: tuple[tuple[int, ...], ...]
+    """Codes of each class."""
+    ignored: tuple[int, ...]
+    """Codes that become `IGNORED`."""
+    ignore: int
+    """Pixels on both sides of each class border that become `IGNORED`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the raster, px."""
+        height, width = self.raster.shape
+        return height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, as hex, over classes, codes, band and the recoded pixels; reads the whole raster once, rows at a time."""
+        height, width = self.shape
+        digest = hashlib.sha256(repr((self.classes, self.shape, self.ignore)).encode())
+        for start in range(0, height, _ROWS_AT_ONCE):
+            digest.update(self._recoded(slice(start, min(start + _ROWS_AT_ONCE, height)), slice(0, width)).tobytes())
+        return digest.hexdigest()
+
+    def read(self, window: TruthWindow) -> NDArray[np.uint8]:
+        """Values (y, x) of a window; reads `ignore` px around it."""
+        (rows, columns), (height, width), band = window, self.shape, self.ignore
+        top, left = max(rows.start - band, 0), max(columns.start - band, 0)
+        values = self._recoded(slice(top, min(rows.stop + band, height)), slice(left, min(columns.stop + band, width)))
+        inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        return ignore_borders(values, ignore=band)[inner].copy()
+
+    def _recoded(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        found = np.asarray(self.raster[rows, columns])
+        values = np.zeros(found.shape, np.uint8)
+        for number, codes in enumerate(self.codes, 1):
+            values[np.isin(found, codes)] = number
+        values[np.isin(found, self.ignored)] = IGNORED
+        return values
+
+
+def raster_truth(
+    raster: xr.DataArray, *, classes: Mapping[str, Sequence[int]], ignored: Sequence[int] = (), ignore: int = 0
+) -> RasterTruth:
+    """Truth of a raster of codes, such as a land cover map, on the pixels of a cube.
+
+    Nothing is read before a window is asked for.
+
+    Parameters
+    ----------
+    raster : xarray.DataArray
+        Codes, (y, x), integers or booleans, lazy or not; on the grid of the cube that it is the truth of.
+    classes : mapping of str to sequence of int
+        Codes of each class; the k-th class, counted from 1, becomes the value k. Any other code becomes 0.
+    ignored : sequence of int
+        Codes of pixels that count neither way. What the attribute `_FillValue` or `nodata` of the raster says is one of
+        them, unless a class names it.
+    ignore : int
+        Pixels on both sides of each class border that become 255, where distance is Euclidean between pixel centres.
+        Ignored pixels and the raster's edge are no border.
+
+    Returns
+    -------
+    RasterTruth
+        Can be pickled, if the raster can.
+
+    Raises
+    ------
+    LabelError
+        The raster is not (y, x) or not of integers; a class has no code, or two have the same.
+
+    Examples
+    --------
+    >>> cover = xr.DataArray(np.array([[1, 2, 3], [0, 3, 3]], np.uint8), dims=("y", "x"))
+    >>> raster_truth(cover, classes={"low": [3], "water": [1]}, ignored=[0]).read((slice(0, 2), slice(0, 3)))
+    array([[  2,   0,   1],
+           [255,   1,   1]], dtype=uint8)
+    """
+    if raster.dims != ("y", "x"):
+        raise LabelError(
+            f"A label raster has the dimensions (y, x), but this has {tuple(map(str, raster.dims))}. "
+            "Select one band and one time, or transpose it."
+        )
+    if raster.dtype.kind not in "iub":
+        raise LabelError(
+            f"A label raster holds codes, which are integers, but this holds {raster.dtype}. Convert it with "
+            "raster.astype('uint8'), after missing pixels have got a code of their own: raster.fillna(255)."
+        )
+    names = check_classes(tuple(classes))
+    codes = tuple(tuple(int(code) for code in classes[name]) for name in names)
+    missing = raster.attrs.get("_FillValue", raster.attrs.get("nodata"))
+    flat = [code for some in codes for code in some]
+    if missing is not None and float(missing).is_integer() and int(missing) not in flat:
+        ignored = (*ignored, int(missing))
+    if not all(codes) or len({*flat, *ignored}) < len(flat) + len(set(ignored)):
+        raise LabelError(
+            f"Each class has codes of its own, but classes are {dict(zip(names, codes, strict=True))} and ignored are "
+            f"{[int(code) for code in ignored]}. Give each code to one of them."
+        )
+    return RasterTruth(
+        classes=names,
+        raster=raster,
+        codes=codes,
+        ignored=tuple(sorted({int(code) for code in ignored})),
+        ignore=check_ignore(ignore),
+    )
+
+
+def _raster_truth_conforms(truth: RasterTruth) -> Truth:
+    return truth

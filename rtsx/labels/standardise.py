@@ -1,0 +1,293 @@
+"""Bring one inventory into the one schema, step by step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from rtsx.errors import LabelError
+from rtsx.geometry.crs import areas_m2, crs_text
+from rtsx.labels.io import LabelInput, read_table
+from rtsx.labels.repair import Hemisphere, axis_order, from_geocentric, on_earth, only_polygons, repaired, to_geographic
+from rtsx.labels.report import Finding
+from rtsx.labels.schema import CENTROID_COLUMNS, LABEL_COLUMNS, Days, conform, find_column, match_columns, read_days
+
+__all__ = ["DEFAULT_CLASS", "NEGATIVE", "Facts", "LabelSource", "Standardised", "standardise"]
+
+NEGATIVE = "negative"
+"""Class of outlines of what the target is not, as ARTS has them."""
+
+_PRESENT = ("", "1", "true", "yes", "positive")
+_ABSENT = ("0", "false", "no", "negative")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelSource:
+    """A table with columns of any name, its CRS, and what holds for all of its rows."""
+
+    name: str
+    """File name, or what a table in memory is called."""
+    table: geopandas.GeoDataFrame
+    """Rows numbered from 0."""
+    crs: CRS
+    """Horizontal part of its CRS."""
+    columns: Mapping[str, str]
+    """Which of its columns is which of ours (ours: theirs)."""
+
+    @classmethod
+    def of(
+        cls, name: str, table: geopandas.GeoDataFrame, *, columns: Mapping[str, str | None], crs: str | None
+    ) -> "LabelSource":
+        """Look at a table.
+
+        Raises
+        ------
+        LabelError
+            It has no geometry, no CRS or one that is no place on Earth, or `columns` names what is not there.
+        """
+        try:
+            geometry = table.geometry
+        except AttributeError as error:
+            raise LabelError(f"{name} has no geometry column. Set it with set_geometry(...).") from error
+        names = [str(column) for column in table.columns if column != geometry.name]
+        plain = table.rename(columns=str).reset_index(drop=True)
+        return cls(name=name, table=plain, crs=_crs(name, table, crs), columns=match_columns(names, columns))
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns that have no place in the schema."""
+        used = {*self.columns.values(), self.table.geometry.name, *self._centroids, *LABEL_COLUMNS}
+        return tuple(name for name in self.table.columns if name not in used)
+
+    def texts(self, ours: str) -> list[str | None]:
+        """One of our columns as strings; None where a row says nothing."""
+        theirs = self.columns.get(ours)
+        return [None] * len(self.table) if theirs is None else [_text(value) for value in self.table[theirs]]
+
+    def numbers(self, ours: str) -> NDArray[np.float64]:
+        """One of our columns as numbers; NaN where a row says nothing or no number."""
+        return self._floats(self.columns.get(ours))
+
+    def told_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Latitudes and longitudes that rows say they lie at; NaN where they do not."""
+        lat, lon = (
+            find_column(map(str, self.table.columns), (one, f"{one[:8]}_{one[8:]}")) for one in CENTROID_COLUMNS
+        )
+        return self._floats(lat), self._floats(lon)
+
+    def days(self, *, today: date) -> Days:
+        """Days of the imagery."""
+        theirs, ends = self.columns.get("image_date"), self.columns.get("image_date_end")
+        values = [None] * len(self.table) if theirs is None else list(self.table[theirs])
+        return read_days(values, None if ends is None else list(self.table[ends]), today=today)
+
+    def classes(self, class_name: str | Mapping[Any, str] | None, *, default: str) -> list[str]:
+        """Class of each row.
+
+        Raises
+        ------
+        LabelError
+            `class_name` is a mapping that lacks a value of the column.
+        """
+        found = self.texts("class_name")
+        if isinstance(class_name, Mapping):
+            named = {_text(value) or "": name for value, name in class_name.items()}
+            unknown = sorted({text or "" for text in found} - set(named))
+            if unknown:
+                raise LabelError(
+                    f"{self.name} has the class {unknown[0]!r}, which class_name does not name; it names "
+                    f"{', '.join(map(repr, named))}. Add it."
+                )
+            return [named[text or ""] for text in found]
+        target = default if class_name is None else class_name
+        plain = [(text or "").strip().lower() for text in found]
+        return [
+            target if one in _PRESENT else NEGATIVE if one in _ABSENT else str(text)
+            for one, text in zip(plain, found, strict=True)
+        ]
+
+    @property
+    def _centroids(self) -> set[str | None]:
+        return {find_column(map(str, self.table.columns), (one,)) for one in CENTROID_COLUMNS}
+
+    def _floats(self, theirs: str | None) -> NDArray[np.float64]:
+        if theirs is None:
+            return np.full(len(self.table), np.nan)
+        return np.asarray(pd.to_numeric(self.table[theirs], errors="coerce"), np.float64)
+
+
+def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
+    if table.crs is None and given is None:
+        west, south, east, north = table.total_bounds if len(table) else (np.nan,) * 4
+        is_degrees = max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 360
+        hint = " They look like degrees: perhaps EPSG:4326." if is_degrees else ""
+        raise LabelError(
+            f"{name} does not say in which CRS its coordinates are (x from {west:.6g} to {east:.6g}, y from {south:.6g} to "
+            f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...' (--crs)."
+        )
+    if table.crs is not None and given is not None and not CRS.from_user_input(given).equals(CRS(table.crs)):
+        raise LabelError(
+            f"{name} says that it is in {crs_text(CRS(table.crs))}, and crs= says {given}. crs= is for sources that do not "
+            "say. If the source is wrong, read it with geopandas and correct it: table.set_crs(..., allow_override=True)."
+        )
+    try:
+        crs = CRS.from_user_input(table.crs if given is None else given)
+    except Exception as error:  # pyproj has several, of no common kind
+        raise LabelError(f"crs={given!r} is no CRS that pyproj knows ({error}). Write it like 'EPSG:32608'.") from error
+    while crs.is_bound or crs.is_compound:
+        inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
+        assert inner is not None  # a bound CRS is one that is bound
+        crs = inner
+    if not (crs.is_geographic or crs.is_projected or crs.is_geocentric):
+        raise LabelError(
+            f"{name} lies in {crs_text(crs)}, a {crs.type_name}, which has no longitude and latitude. Ask who made it for a "
+            "file with a CRS."
+        )
+    return crs
+
+
+def _text(value: object) -> str | None:
+    """A value as text; None where it says nothing, whole numbers without a point."""
+    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+        return None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip() or None
+
+
+DEFAULT_CLASS = "rts"
+"""Class of labels whose source does not say what they are: retrogressive thaw slumps."""
+
+_LONLAT = CRS.from_epsg(4326)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Facts:
+    """What the caller says of all sources."""
+
+    columns: Mapping[str, str | None]
+    """Ours to theirs, where names are not enough."""
+    class_name: str | Mapping[Any, str] | None
+    """Class of the target, or a class for each value."""
+    fill: Mapping[str, str]
+    """By our columns: what holds for rows that say nothing."""
+    days: tuple[np.datetime64, np.datetime64] | None
+    """First and last day of the imagery of rows that say nothing."""
+    crs: str | None
+    """CRS of sources that say none."""
+    hemisphere: Hemisphere | None
+    """Where geocentric outlines without Z lie."""
+    layer: str | None
+    """Layer of files that have several."""
+    today: date
+    """No image is younger."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Standardised:
+    """One source in the schema."""
+
+    source: LabelSource
+    """As it came."""
+    labels: geopandas.GeoDataFrame
+    """In EPSG:4326; a source that is in the schema already keeps its ids and where they are from."""
+    rows: NDArray[np.int64]
+    """Number of the row in the source that each label is, `(label,)`."""
+    findings: list[Finding]
+    """By row."""
+    notes: list[str]
+    """Doubts about the source."""
+
+
+def standardise(given: LabelInput, facts: Facts, *, number: int, is_alone: bool) -> Standardised:
+    """Bring one source into the schema.
+
+    Parameters
+    ----------
+    given : str, pathlib.Path or geopandas.GeoDataFrame
+        The source.
+    facts : Facts
+        What holds for it.
+    number : int
+        Tells tables in memory, which have no name, apart.
+    is_alone : bool
+        Whether there is no other source, which could have the columns that this one lacks.
+
+    Raises
+    ------
+    LabelError
+        It cannot be read, or no row of it could be a label.
+    """
+    name = f"table {number}" if isinstance(given, geopandas.GeoDataFrame) else Path(given).name
+    table = given if isinstance(given, geopandas.GeoDataFrame) else read_table(given, layer=facts.layer)
+    wanted = {ours: one for ours, one in facts.columns.items() if is_alone or one is None or one in table.columns}
+    source = LabelSource.of(name, table, columns=wanted, crs=facts.crs)
+    outlines, findings, notes = _outlines(source, facts)
+    days = source.days(today=facts.today)
+    kept = np.flatnonzero(shapely.is_geometry(outlines)).tolist()
+    columns: dict[str, object] = {
+        name: [values[row] for row in kept] for name, values in _attributes(source, days, facts).items()
+    }
+    columns["area_m2"] = areas_m2(outlines[kept])
+    columns["centroid_lon"], columns["centroid_lat"] = shapely.get_coordinates(shapely.centroid(outlines[kept])).T
+    columns |= {
+        "label_id": [f"{Path(name).stem}/{row}" for row in kept],
+        "source_file": [name] * len(kept),
+        "source_row": kept,
+    }
+    if set(LABEL_COLUMNS) <= set(source.table.columns):
+        columns |= {ours: source.table[ours].to_numpy()[kept] for ours in ("label_id", "source_file", "source_row")}
+    labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=_LONLAT))
+    findings += [one for one in days.findings if outlines[one.row] is not None]
+    ids = source.texts("source_id")
+    named = [replace(one, source=name, source_id=ids[one.row]) for one in sorted(findings, key=lambda one: one.row)]
+    return Standardised(source=source, labels=labels, rows=np.array(kept, np.int64), findings=named, notes=notes)
+
+
+def _outlines(source: LabelSource, facts: Facts) -> tuple[NDArray[np.object_], list[Finding], list[str]]:
+    """Outlines in EPSG:4326, `(row,)`, None where there is none; and what was found on the way."""
+    outlines, findings = only_polygons(np.array(source.table.geometry.array, np.object_))
+    if len(outlines) and not shapely.is_geometry(outlines).any():
+        raise LabelError(
+            f"None of the {len(outlines)} rows of {source.name} can be a label; the first {findings[0].detail}. Labels are "
+            "polygons: give the file that has them."
+        )
+    crs = source.crs
+    if crs.is_geocentric:
+        outlines, more = from_geocentric(outlines, crs, hemisphere=facts.hemisphere)
+        findings, crs = [*findings, *more], _LONLAT
+    order = axis_order(shapely.force_2d(outlines), crs, told=source.told_centroids())
+    outlines, placed = on_earth(order.outlines, crs)
+    if len(outlines) and not shapely.is_geometry(outlines).any():
+        raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*findings, *placed][0].detail}")
+    outlines, mended = repaired(outlines, crs)
+    outlines, moved = to_geographic(outlines, crs)
+    outlines, mended_again = repaired(outlines, _LONLAT)
+    notes = [] if order.doubt is None else [f"{source.name}: {order.doubt}"]
+    return outlines, [*findings, *order.findings, *placed, *mended, *moved, *mended_again], notes
+
+
+def _attributes(source: LabelSource, days: Days, facts: Facts) -> dict[str, Sequence[Any]]:
+    """Columns of the schema that do not depend on outlines, `(row,)` each."""
+    columns: dict[str, Sequence[Any]] = {
+        name: [facts.fill.get(name) if value is None else value for value in source.texts(name)]
+        for name in ("region", "site", "image_ids", "image_source", "creator", "source_id")
+    }
+    first, last = days.first.copy(), days.last.copy()
+    if facts.days is not None:
+        silent = np.isnat(first)
+        silent[[one.row for one in days.findings]] = False  # their date was wrong, not missing
+        first[silent], last[silent] = facts.days
+    numbers = {"image_resolution_m": source.numbers("image_resolution_m"), "image_date": first, "image_date_end": last}
+    return columns | {
+        **{name: list(values) for name, values in numbers.items()},
+        "class_name": source.classes(facts.class_name, default=DEFAULT_CLASS),
+    }

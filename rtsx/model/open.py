@@ -1,0 +1,522 @@
+"""Open whatever holds a network, at a local path or any fsspec URL; formats are told apart by content and tried on small tiles."""
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+
+from rtsx.errors import BundleError
+from rtsx.model.backends import Forward, exported_shape, open_eager
+from rtsx.model.bundle_io import ITEM_NAME, Item, read_item
+from rtsx.model.checkpoints import read_checkpoint
+from rtsx.model.digest import digest_of_bytes
+from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
+from rtsx.model.inputs import InputLayer
+from rtsx.model.metadata import Metadata
+from rtsx.model.network import on_torch_thread
+from rtsx.model.onnx import OnnxSource, open_onnx
+from rtsx.model.receptive_field import Scenery, plausible_ranges
+from rtsx.model.smp import SmpSource
+from rtsx.model.source import NetworkSource
+from rtsx.storage import absolute, file_options, start_problem, without_query
+
+__all__ = ["DEMO", "Opened", "check_network", "check_output", "open_source", "try_network"]
+
+_SIDE = 128
+"""Side of the trial tile in px, where the stride allows."""
+
+
+def try_network(
+    module: torch.nn.Module, *, n_layers: int, classes: tuple[str, ...], tile: int, stride: int
+) -> torch.Tensor:
+    """Run a torch network once on noise, and refuse it when it does not fit its description; return its raw answer.
+
+    Raises
+    ------
+    BundleError
+        The network takes another number of layers, or returns another number of classes or another size.
+
+    Examples
+    --------
+    >>> network = torch.nn.Conv2d(3, 1, 1)
+    >>> try_network(network, n_layers=3, classes=("target",), tile=256, stride=1).shape
+    torch.Size([1, 1, 128, 128])
+    """
+    small = min(tile, max(stride, _SIDE // stride * stride))
+    answer, failure = _answer(module, n_layers=n_layers, side=small)
+    if failure is not None and small != tile:
+        # A network that was traced or exported for one size takes its own tile only.
+        small = tile
+        answer, failure = _answer(module, n_layers=n_layers, side=tile)
+    if failure is not None:
+        raise BundleError(
+            f"The network cannot run on {n_layers} layers and a tile of {small} px: {_first_line(failure)}. Check that "
+            "the layers are as many as its input channels, and that the tile is a multiple of its stride."
+        ) from failure
+    batch = _batch_of(module)
+    expected = (batch, len(classes), small, small)
+    if not isinstance(answer, torch.Tensor):
+        raise BundleError(
+            f"The network has to return one tensor (tile, class, y, x); it returned a {type(answer).__name__}. Wrap it "
+            "in a module whose forward returns the segmentation alone."
+        )
+    if tuple(answer.shape) != expected:
+        raise BundleError(
+            f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {small}, {small}) into "
+            f"{expected}; it returned {tuple(answer.shape)}. Name as many classes as it has output channels, and let it "
+            "answer at the resolution of its input."
+        )
+    return answer
+
+
+def check_output(
+    forward: Forward, *, inputs: Sequence[InputLayer], side: int, activation: str | None, described: str
+) -> None:
+    """Refuse a network whose output the activation would squeeze a second time, or that returns class numbers.
+
+    The network runs on a plausible scene and on noise of many amplitudes. Scores (logits) grow with the amplitude, so
+    an output that stays within 0..1, -1..1, 0..100 or 0..255, or whose classes always have one sum, is no score.
+
+    Parameters
+    ----------
+    forward
+        The network without the bundle's activation.
+    inputs
+        Its channels, for the plausible scene.
+    side
+        Side in px of a tile that it takes.
+    activation
+        "none" where the caller says that it returns probabilities.
+    described
+        What the network is, for messages.
+
+    Raises
+    ------
+    BundleError
+        The message says what was returned, and what to pass instead.
+
+    Examples
+    --------
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Sigmoid())
+    >>> check_output(network, inputs=[InputLayer(name="red")], side=32, activation="none", described="The module")
+    """
+    answers = []
+    for tile in _probes(inputs, side):
+        try:
+            with torch.no_grad():
+                answer = forward(tile)
+        except (RuntimeError, BundleError):  # beyond what its arithmetic holds; the other amplitudes remain
+            continue
+        if answer.dtype.is_floating_point and not bool(answer.isfinite().all()):
+            continue
+        answers.append(answer.detach().cpu())
+    if not answers:
+        return
+    numbers = torch.cat([answer.double() for answer in answers])
+    if not answers[0].dtype.is_floating_point or _are_class_numbers(numbers, activation=activation):
+        some = ", ".join(f"{value:g}" for value in numbers.unique()[:5])
+        raise BundleError(
+            f"{described} returns whole numbers ({some}; {answers[0].dtype}), which are class numbers or a finished "
+            "mask, not scores. Take the argmax, threshold or cast off its end, so that it returns one score or "
+            "probability per class as float."
+        )
+    if activation == "none":
+        return
+    squeezed = _squeezed(numbers, activation=activation)
+    if squeezed is not None:
+        raise BundleError(
+            f"{described} returns {squeezed[0]} already, whatever it is shown ({numbers.min():.3g} to "
+            f"{numbers.max():.3g}); a {activation or 'sigmoid or softmax'} over them would make nearly equal numbers of "
+            f"them. {squeezed[1]}"
+        )
+
+
+_AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+"""Of the noise that is shown, in channel units; networks are trained on amplitudes about 1."""
+
+
+def _probes(inputs: Sequence[InputLayer], side: int) -> Iterator[torch.Tensor]:
+    yield Scenery(ranges=plausible_ranges(inputs), seed=0).field(side, number=0).contiguous()
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, len(inputs), side, side)
+    for amplitude in _AMPLITUDES:
+        for _ in range(2):
+            # Each layer has a level of its own besides, because networks that average see nothing in noise.
+            level = 2 * torch.randn((*shape[:2], 1, 1), generator=generator)
+            yield amplitude * (level + torch.randn(shape, generator=generator))
+
+
+def _are_class_numbers(numbers: torch.Tensor, *, activation: str | None) -> bool:
+    low, high = numbers.min(), numbers.max()
+    # Zeros and ones of a network that is said to return probabilities are probabilities, if coarse ones.
+    is_mask = activation == "none" and 0 <= low <= high <= 1
+    return not is_mask and bool((low >= 0) & (low < high) & (high < _MOST_CLASSES) & (numbers == numbers.round()).all())
+
+
+_MOST_CLASSES = 256
+"""Whole numbers above are the scores of strong noise."""
+
+
+def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, str] | None:
+    """What the numbers (tile, class, y, x) are instead of scores, and the cure; None for scores, and where they do not tell."""
+    low, high = float(numbers.min()), float(numbers.max())
+    if low == high:
+        return None
+    if numbers.shape[1] > 1:
+        if low >= 0 and _have_sum(numbers, 1):
+            return "probabilities that sum to 1 over the classes", _NONE
+        if low >= 0 and _have_sum(numbers, 100):
+            return "percentages", _SCALED.format(wrong="(x / 100)")
+        # A softmax takes the logarithm back: the answer is right.
+        if high <= 0 and activation == "sigmoid" and _have_sum(numbers.exp(), 1):
+            return "logarithms of probabilities", "Pass activation='softmax', which takes the logarithm back."
+    if high - low < _FLAT and not (low >= 0 and (high < _FLAT or low > 1 - _FLAT)):
+        return None  # a network without weights yet: nothing is known about it
+    if low >= 0 and high <= 1:
+        return "probabilities", _NONE
+    if low >= -1 and high <= 1 and _reach(numbers, -1, 1):
+        return "numbers of a tanh", _SCALED.format(wrong="((x + 1) / 2)")
+    for most, scale in ((100, "(x / 100)"), (255, "(x / 255)")):
+        if low >= 0 and high <= most and _reach(numbers, 0, most):
+            return f"probabilities times {most}", _SCALED.format(wrong=scale)
+    return None
+
+
+_NONE = "Pass activation='none' if they are probabilities; else take what bounds them off the network's end."
+_SCALED = "Wrap the network in a module that returns probabilities, {wrong}, and pass activation='none'."
+_FLAT = 1e-3
+"""Numbers of less spread say nothing about where they end, unless they crowd at 0 or 1."""
+
+
+def _have_sum(numbers: torch.Tensor, total: float) -> bool:
+    # Half precision inside a network rounds to three digits.
+    return bool((numbers.sum(dim=1) / total - 1).abs().max() < 5e-3)
+
+
+def _reach(numbers: torch.Tensor, low: float, high: float) -> bool:
+    """Whether many numbers crowd at both bounds, as those of no score do."""
+    near = 1e-3 * (high - low)
+    return all(int(((numbers - bound).abs() <= near).sum()) >= _CROWD for bound in (low, high))
+
+
+_CROWD = 16
+
+
+def _answer(module: torch.nn.Module, *, n_layers: int, side: int) -> tuple[object, Exception | None]:
+    noise = torch.randn((_batch_of(module), n_layers, side, side), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            return module(noise), None
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+        return None, error
+
+
+def _batch_of(module: torch.nn.Module) -> int:
+    """Tiles in a pass: one, unless the module is a program that was exported for another number."""
+    shape = exported_shape(module)
+    return 1 if shape is None or shape[0] is None else shape[0]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+DEMO = "demo"
+"""Name of the small bundle that ships with rtsx."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A network and everything known about it."""
+
+    source: NetworkSource
+    """The network."""
+    metadata: Metadata
+    """The caller's word over the file's."""
+
+
+@dataclass(frozen=True)
+class _Location:
+    """A file or folder in a file system."""
+
+    fs: Any
+    """The fsspec file system."""
+    path: str
+    """Path in the file system, without a slash at its end."""
+
+    def __truediv__(self, name: str) -> "_Location":
+        bare = without_query(self.path)
+        return _Location(
+            self.fs, f"{bare}/{name}{self.path.removeprefix(bare)}"
+        )  # signed for the whole folder, if at all
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return without_query(self.path).rpartition("/")[2]
+
+    @property
+    def parent(self) -> "_Location":
+        """The folder that this is in."""
+        bare = without_query(self.path)
+        return _Location(self.fs, bare.rpartition("/")[0] + self.path.removeprefix(bare))
+
+    def read(self) -> bytes:
+        """Content of the file."""
+        try:
+            content: bytes = self.fs.cat_file(self.path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise BundleError(
+                f"There is no file {self.path}. Check the path; bundles have to be copied whole."
+            ) from error
+        except PermissionError as error:
+            raise BundleError(f"{self.path} may not be read by this user. Ask its owner for access.") from error
+        return content
+
+    def read_if_exists(self) -> bytes | None:
+        """Content of the file, None where there is none."""
+        return self.read() if self.fs.isfile(self.path) else None
+
+
+def open_source(
+    path: str, *, said: Metadata, trust: bool, network: Mapping[str, str], storage_options: Mapping[str, Any]
+) -> Opened:
+    """Open a network and complete what is known about it.
+
+    Parameters
+    ----------
+    path
+        Local path or fsspec URL of a bundle's folder, or of a file of weights; `DEMO`, unless something is called so.
+    said
+        What the caller says; counts more than what the file says.
+    trust
+        Whether the caller vouches for the author of a file that can run code when it is read.
+    network
+        `architecture` and `encoder` of a checkpoint, where the caller says them; refused for anything else.
+    storage_options
+        Arguments of the URL's file system, such as credentials.
+
+    Raises
+    ------
+    BundleError
+        Nothing is there, or it is no model, or something about it is missing; `UntrustedModelError` for files that can
+        run code.
+    """
+    if path == DEMO and not Path(path).exists():
+        path = str(Path(str(resources.files("rtsx"))) / "synthetic" / "bundle")
+    location = _locate(path, storage_options)
+    folder = _bundle_folder(location)
+    if folder is not None:
+        _refuse_network(network, what=path)
+        return _open_bundle(folder, said=said, trust=trust)
+    if location.fs.isdir(location.path):
+        raise BundleError(
+            f"The folder {path} is no bundle: it has no {ITEM_NAME}. Open one of its files: "
+            f"{sorted(name.rpartition('/')[2] for name in location.fs.ls(location.path, detail=False))[:8]}."
+        )
+    data = location.read()
+    problem = start_problem(data)
+    if problem is not None:
+        raise BundleError(f"{path} cannot be opened: {problem}")
+    _refuse_inflating(data, path)
+    opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
+    metadata = opened.metadata
+    provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
+    return replace(opened, metadata=replace(metadata, provenance=provenance, id=metadata.id or _stem(location)))
+
+
+def _locate(path: str, storage_options: Mapping[str, Any]) -> _Location:
+    try:
+        fs, inside = fsspec.core.url_to_fs(absolute(path), **file_options(path, storage_options))
+    except (ValueError, ImportError) as error:
+        raise BundleError(f"{path!r} cannot be opened: {error}. Check the URL, or install its file system.") from error
+    location = _Location(fs, inside.rstrip("/") or "/")
+    if not fs.exists(location.path):
+        raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")
+    return location
+
+
+def _bundle_folder(location: _Location) -> _Location | None:
+    if location.name in {ITEM_NAME, "weights.safetensors"} and location.fs.isfile((location.parent / ITEM_NAME).path):
+        return location.parent
+    return location if location.fs.isfile((location / ITEM_NAME).path) else None
+
+
+def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
+    where = (folder / ITEM_NAME).path
+    item = read_item((folder / ITEM_NAME).read(), where=where)
+    data = (folder / item.filename).read()
+    if digest_of_bytes(data) != item.checksum:
+        raise BundleError(
+            f"{(folder / item.filename).path} is not the file that {ITEM_NAME} describes: its sha256 does not begin with "
+            f"{item.checksum[:12]}. It is truncated or was exchanged; copy the bundle again."
+        )
+    _refuse_inflating(data, (folder / item.filename).path)
+    source = on_torch_thread(lambda: _source_of(item, data, trust=trust))
+    metadata = said.over(item.metadata).scaled()
+    metadata.require(described=folder.path)
+    on_torch_thread(lambda: check_network(source, metadata, described=folder.path))
+    return Opened(source=source, metadata=metadata)
+
+
+def _refuse_network(network: Mapping[str, str], *, what: str) -> None:
+    if network:
+        raise BundleError(
+            f"{what} holds its network whole, so architecture= and encoder= cannot change it; got {dict(network)}. Leave "
+            "them out; they are for checkpoints."
+        )
+
+
+def _refuse_inflating(data: bytes, what: str) -> None:
+    """Refuse an archive that unpacks to far more than itself; torch stores numbers as they are."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > 4 * len(data) + _SMALL_BYTES:
+        raise BundleError(
+            f"{what} has {len(data):,} bytes and would unpack to {unpacked:,}; four times its size and {_SMALL_BYTES:,} bytes are "
+            "the limit. Save it anew with torch.save, which compresses nothing."
+        )
+
+
+_SMALL_BYTES = 16_000_000
+"""What code and names may take besides, which torch does compress."""
+
+
+def _source_of(item: Item, data: bytes, *, trust: bool) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:
+    options = {name: value for name, value in item.options.items() if name != "digest"}
+    if item.kind == "smp":
+        return SmpSource.from_bytes(data, options)
+    if item.kind == "torchscript":
+        return TorchScriptSource.from_bytes(data, trust=trust)
+    if item.kind == "export":
+        return ExportSource.from_bytes(data, item.options, trust=trust)
+    if item.kind == "onnx":
+        return OnnxSource.from_bytes(data)
+    raise BundleError(f"Unknown kind of network {item.kind!r} in {ITEM_NAME}. Update rtsx, or copy the bundle again.")
+
+
+def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]) -> Opened:
+    suffix = location.name.rpartition(".")[2].lower()
+    if suffix == "onnx":
+        _refuse_network(network, what=location.path)
+        return _open_onnx(location, data, said=said)
+    if suffix == "safetensors":
+        raise BundleError(
+            f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
+            "bundle's whole folder, or the checkpoint that they were taken from."
+        )
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if is_exported(archive):
+                _refuse_network(network, what=location.path)
+                return _described(ExportSource.from_bytes(data, {}, trust=trust), said=said, what=location.path)
+            if is_torchscript(archive):
+                _refuse_network(network, what=location.path)
+                return _described(TorchScriptSource.from_bytes(data, trust=trust), said=said, what=location.path)
+    checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)
+    metadata = said.over(checkpoint.metadata).scaled()
+    metadata.require(described=location.path)
+    check_network(checkpoint.source, metadata, described=location.path)
+    return Opened(source=checkpoint.source, metadata=metadata)
+
+
+def _run_config(location: _Location) -> bytes | None:
+    beside = location.parent / "config.yml"
+    above = location.parent.parent / "config.yml"
+    return beside.read_if_exists() or above.read_if_exists()
+
+
+def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> Opened:
+    source = OnnxSource.from_bytes(data, read_sibling=lambda name: (location.parent / name).read())
+    shapes = source.shapes
+    found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
+    metadata = said.over(found).scaled()
+    metadata.require(described=location.path)
+    check_network(source, metadata, described=location.path)
+    return Opened(source=source, metadata=metadata)
+
+
+def check_network(source: NetworkSource, metadata: Metadata, *, described: str) -> None:
+    """Refuse a network that does not fit a complete description; it is run on small tiles where that is needed to know.
+
+    Raises
+    ------
+    BundleError
+        It takes other layers or tiles, returns other classes, or returns no scores; see `check_output`.
+    """
+    inputs = metadata.inputs or ()
+    tile = metadata.tile or 0
+    stride = metadata.stride or min(32, tile or 32)
+    cpu = torch.device("cpu")
+    if isinstance(source, SmpSource):
+        _check_channels(metadata, n_channels=source.n_channels, n_classes=source.n_classes)
+        if source.options.get("activation") in (None, "identity"):
+            return  # it returns scores by its build
+    if isinstance(source, OnnxSource):
+        _check_onnx(source, metadata, described=described)
+        side, forward = source.shapes.height or tile, open_onnx(source.onnx_path(), device=cpu)
+    else:
+        module = source.load_module()
+        answer = try_network(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
+        side, forward = answer.shape[-1], open_eager(module, device=cpu, dtype=torch.float32)
+    check_output(forward, inputs=inputs, side=side, activation=metadata.activation, described=described)
+
+
+def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> None:
+    shapes = source.shapes
+    _check_channels(metadata, n_channels=shapes.n_channels, n_classes=shapes.n_classes)
+    fixed = {side for side in (shapes.height, shapes.width) if side is not None}
+    if fixed - {metadata.tile}:
+        cure = f"Pass tile={min(fixed)}, or export" if len(fixed) == 1 else "Tiles are square: export"
+        raise BundleError(
+            f"{described} takes tiles of {shapes.height or 'any'} x {shapes.width or 'any'} px only; got "
+            f"tile={metadata.tile}. {cure} the network with free height and width."
+        )
+
+
+def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> Opened:
+    metadata = said.scaled()
+    metadata.require(described=what)
+    check_network(source, metadata, described=what)
+    return Opened(source=source, metadata=metadata)
+
+
+def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:
+    layers = [layer.name for layer in metadata.inputs or ()]
+    classes = list(metadata.classes or ())
+    if n_channels not in {None, len(layers)}:
+        raise BundleError(
+            f"The network takes {n_channels} channels, but {len(layers)} layers are named: {layers}. Pass layers= (with "
+            "mean= and std=, or preset=) in the order of the network's channels."
+        )
+    if n_classes not in {None, len(classes)}:
+        raise BundleError(
+            f"The network answers with {n_classes} channels, but {len(classes)} classes are named: {classes}. Pass "
+            "classes= in the order of the network's output."
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("rtsx", "torch", "segmentation-models-pytorch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # rtsx itself, run from a checkout that is not installed
+            found[package] = "unknown"
+    return found
+
+
+def _stem(location: _Location) -> str:
+    stem = location.name.rpartition(".")[0] or location.name
+    # TSS numbers its checkpoints by epoch, so the run's name has to come with it.
+    return f"{location.parent.parent.name}-{stem}" if location.parent.name == "checkpoints" else stem

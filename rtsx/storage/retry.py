@@ -1,0 +1,238 @@
+"""Errors classified by whether trying again helps, and pauses between tries.
+
+Errors of libraries are known by their names, because most of these libraries are optional and none is needed to judge.
+"""
+
+import errno
+import random
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from rtsx.errors import (
+    BundleError,
+    ConfigError,
+    CubeError,
+    MemoryPlanError,
+    MissingExtraError,
+    OutputNotWritableError,
+    PlanError,
+)
+
+__all__ = ["PAUSES_S", "FailureKind", "kind_of", "service_code", "spread"]
+
+FailureKind = Literal["passing", "lasting", "halting"]
+"""Passing: may be gone next time (network, lost worker, memory), so it is tried again. Lasting: this cell will never do (bad
+data), so it is set aside at once. Halting: no cell can do (full disk, no right to write, wrong versions), so the run stops."""
+
+_Verdict = Literal["passing", "halting", "denied"]
+_HALTING_TYPES = (
+    BundleError,
+    ConfigError,
+    ImportError,
+    MemoryPlanError,
+    MissingExtraError,
+    OutputNotWritableError,
+    PlanError,
+)
+"""Errors of ours and of Python after which no cell can do."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""The disk takes no more bytes, whoever asks."""
+_DENIED = {errno.EACCES, errno.EPERM}
+"""Rights are missing."""
+_PASSING = {
+    *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPIPE),
+    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT),
+    *(errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH),
+    *(errno.EREMOTEIO, errno.ESTALE),
+}
+"""Networks, servers of files, and processes that have too much open."""
+_PASSING_CODES = {
+    *("ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout"),
+    *("ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "XAmzContentSHA256Mismatch", "BadDigest"),
+}
+"""Words of object stores; numbers are judged as those of HTTP."""
+_HALTING_CODES = {
+    *("NoSuchBucket", "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "RequestTimeTooSkewed"),
+}
+_DENIED_CODES = {
+    *("AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"),
+    *("SignatureDoesNotMatch", "AccountProblem", "NotSignedUp", "AuthorizationHeaderMalformed"),
+}
+_PASSING_NAMES = {
+    "aiohttp.client_exceptions.ClientConnectionError",
+    "aiohttp.client_exceptions.ClientPayloadError",
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.parsers.ResponseParserError",
+    "distributed.comm.core.CommClosedError",
+    "distributed.nanny.WorkerProcessError",
+    "distributed.scheduler.KilledWorker",
+    "http.client.HTTPException",
+    "httpx.TransportError",
+    "requests.exceptions.ChunkedEncodingError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.RetryError",
+    "requests.exceptions.Timeout",
+    "torch.AcceleratorError",
+    "torch.OutOfMemoryError",
+    "torch.cuda.OutOfMemoryError",
+    "urllib3.exceptions.HTTPError",
+}
+_DENIED_NAMES = {"botocore.exceptions.NoCredentialsError", "botocore.exceptions.PartialCredentialsError"}
+_PASSING_TEXT = re.compile(
+    r"HTTP (?:response code|error code)\s*:?\s*(?:0\b|408|429|5\d\d)|CURL error|timed? ?out|could not resolve host|"
+    r"connection (?:reset|refused|was reset|timed out|died)|recv failure|empty reply from server|CUDA error|"
+    r"'/vsicurl/[^']*' does not exist in the file system",
+    re.IGNORECASE,
+)
+"""What GDAL and CUDA say; their errors carry no numbers. The last is a server that gave no answer: a file that is not there is
+answered with 404, and GDAL then says so."""
+_SHORT = re.compile(r"IReadBlock failed|TIFFRead\w*\(\) failed|Read failed\. See|got \d+ bytes, expected")
+"""What GDAL says when bytes are missing: from a file because it is cut, from a server because the transfer was; it keeps what
+the server said to itself."""
+_GARBLED = re.compile(
+    r"\w*(?:Decode|Decompress)\w*:|JPEGLib:|Using code not yet in table|Corrupted LZW|Decoding error|_decompress\w*\(\)"
+)
+"""What the decoders of a TIFF say. They are asked once all bytes of a block have come, so that other bytes would not come
+another time."""
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|\b(https?|ftp|s3a?|gs|gcs|az|abfss?|hdfs)://")
+"""Names of what lies behind a network, in the message of whoever tried to read it."""
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """What is to be done about an error.
+
+    The error itself is asked first, then what it came from, and the first that says something counts. What says nothing
+    is lasting: bad data is the usual reason, and a defect of ours is not cured by repetition.
+
+    A block from a server that came whole and cannot be decoded is bad data; one that came in part may come whole next time.
+
+    Missing rights end the run, unless it was a source that could not be read: a single image may be closed to us. A disk
+    that is full ends it in any case.
+
+    Examples
+    --------
+    >>> kind_of(ConnectionResetError()), kind_of(ValueError()), kind_of(OSError(errno.ENOSPC, "No space left on device"))
+    ('passing', 'lasting', 'halting')
+    """
+    from_source = is_remote = is_short = is_garbled = False
+    for one in _chain(error):
+        word, text = _judged(one), _text(one)
+        if word == "denied":
+            return "lasting" if from_source else "halting"
+        if word is not None:
+            return word
+        from_source = from_source or isinstance(one, CubeError)
+        is_remote = is_remote or _REMOTE.search(text) is not None
+        is_short = is_short or (isinstance(one, OSError) and _SHORT.search(text) is not None)
+        is_garbled = is_garbled or _GARBLED.search(text) is not None
+    return "passing" if is_remote and is_short and not is_garbled else "lasting"
+
+
+def service_code(error: BaseException) -> str | None:
+    """What an object store called an error, such as ``NoSuchBucket``; None where it did not say."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict) and isinstance(response.get("Error"), dict):
+            code = response["Error"].get("Code")
+            return None if code is None else str(code)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came from, as a traceback shows them; the members of a group after the group."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting.append(one.__cause__ if one.__cause__ is not None or one.__suppress_context__ else one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(one.exceptions)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; nothing where it cannot, as KilledWorker without a worker."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _judged(error: BaseException) -> _Verdict | None:
+    """What one error says by itself; None where that is nothing."""
+    if isinstance(error, _HALTING_TYPES):
+        return "halting"
+    names = {f"{one.__module__}.{one.__qualname__}" for one in type(error).__mro__}
+    if names & _DENIED_NAMES:
+        return "denied"
+    code = service_code(error) if isinstance(error, OSError) or hasattr(error, "response") else None
+    for said in (_by_code(code), _by_status(_status(error))):
+        if said is not None:
+            return said
+    if isinstance(error, MemoryError | ConnectionError | TimeoutError) or names & _PASSING_NAMES:
+        return "passing"
+    if isinstance(error, OSError) and (said := _by_number(error)) is not None:
+        return said
+    if isinstance(error, OSError | RuntimeError) or "rasterio._err.CPLE_BaseError" in names:
+        return "passing" if _PASSING_TEXT.search(_text(error)) else None
+    return None
+
+
+def _by_number(error: OSError) -> _Verdict | None:
+    if error.errno in _FULL:
+        return "halting"
+    if error.errno in _DENIED or isinstance(error, PermissionError):
+        return "denied"
+    return "passing" if error.errno in _PASSING else None
+
+
+def _by_code(code: str | None) -> _Verdict | None:
+    if code is None:
+        return None
+    if code.isdecimal():
+        return _by_status(int(code))
+    if code in _PASSING_CODES:
+        return "passing"
+    if code in _HALTING_CODES:
+        return "halting"
+    return "denied" if code in _DENIED_CODES else None
+
+
+def _by_status(status: int | None) -> _Verdict | None:
+    """What an answer of HTTP says."""
+    if status in (408, 425, 429) or (status is not None and 500 <= status < 600 and status not in (501, 505, 507)):
+        return "passing"
+    if status == 507:
+        return "halting"
+    return "denied" if status in (401, 403) else None
+
+
+def _status(error: BaseException) -> int | None:
+    """The number of an answer of HTTP, wherever a library keeps it."""
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "status", "code"):
+            value = getattr(holder, name, None)
+            if isinstance(value, int) and 100 <= value < 600:
+                return value
+    return None
+
+
+PAUSES_S = (0.1, 0.3, 1.0, 3.0, 9.0)
+"""Seconds before the second, third ... attempt of one call. What lasts longer fails the cell, whose own pauses are longer."""
+
+
+def spread(pauses_s: tuple[float, ...]) -> Iterator[float]:
+    """Pauses moved at random by up to a half, so that workers that failed together do not come back together.
+
+    Examples
+    --------
+    >>> all(0.5 <= pause <= 1.5 for pause in spread((1.0, 1.0, 1.0)))
+    True
+    """
+    for pause in pauses_s:
+        yield pause * random.uniform(0.5, 1.5)

@@ -1,0 +1,486 @@
+"""Zarr stores: opened, written whole or not at all, fenced from a writer that lost its lease, and retried.
+
+A local store is made in a hidden sibling and renamed when it is complete. An object store cannot rename, so there a
+store says of itself whether it is complete (`COMPLETE`), and only an overwrite is made beside the old one first.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+import uuid
+import warnings
+import zipfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+import zarr
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
+from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
+
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.storage.atomic import MEDIUM_ERRORS, refuse_other_format, staged
+from rtsx.storage.diagnosis import file_problem, instead
+from rtsx.storage.paths import absolute, file_options, is_url, local_path
+from rtsx.storage.retry import PAUSES_S, kind_of, spread
+
+__all__ = [
+    "BUILD",
+    "COMPLETE",
+    "LAYERS",
+    "RetryingStore",
+    "RevocableStore",
+    "consolidate",
+    "file_system",
+    "finish_store",
+    "is_zipped",
+    "open_group",
+    "refuse_what_is_no_store",
+    "staged_store",
+    "store_failure",
+    "store_of",
+]
+
+COMPLETE = "rtsx:complete"
+"""Root attribute of the stores that we write: False from the first byte, True with the last one."""
+BUILD = "rtsx:build"
+"""Root attribute of the stores that are built part by part: how far that is."""
+LAYERS = "rtsx:layers"
+"""Attribute of the groups that we write: names of the variables in their order."""
+
+_ROOTS = ("zarr.json", ".zgroup")
+"""What makes a folder a group of Zarr, v3 and v2."""
+
+StorageOptions = Mapping[str, Any]
+_LEVEL = re.compile(r"\d+x")
+"""Names of the groups of overviews."""
+
+
+def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
+    """The Zarr store of a local path or URL; touches nothing."""
+    if not is_url(path):
+        local = local_path(path)
+        return (
+            ZipStore(local, read_only=True)
+            if read_only and is_zipped(local)
+            else LocalStore(local, read_only=read_only)
+        )
+    file_system(path, options)
+    return FsspecStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
+
+
+def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises
+    ------
+    CubeError
+        fsspec does not know the protocol, or its package is not installed.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(absolute(url), **file_options(url, options))
+    except (ImportError, ValueError) as error:
+        raise CubeError(
+            f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
+        ) from error
+    return system, path
+
+
+def open_group(path: str, options: StorageOptions) -> zarr.Group:
+    """The root group of a store, for reading.
+
+    Raises
+    ------
+    CubeError
+        There is no Zarr group, or it was never finished.
+    """
+    try:
+        with _silent_about_consolidation():
+            store = store_of(path, options, read_only=True)
+            group = zarr.open_group(
+                store, mode="r", path=_root_in_zip(store.path) if isinstance(store, ZipStore) else None
+            )
+    except ContainsArrayError as error:
+        raise CubeError(
+            f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
+        ) from error
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+        raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
+    except CubeError:
+        raise
+    except Exception as error:  # of zarr, of fsspec's file systems, of JSON: whatever stands in other people's metadata
+        raise store_failure(path, error) from error
+    if group.attrs.get(COMPLETE) is False and BUILD in group.attrs:
+        raise CubeError(
+            f"{path} is not built to its end yet: run the same rtsx cube build, or build_cube, again, and it goes on where "
+            "it stopped."
+        )
+    if group.attrs.get(COMPLETE) is False:
+        raise CubeError(
+            f"{path} was never finished: the run that wrote it stopped half way. Write it again with overwrite=True, or "
+            "remove it."
+        )
+    return group
+
+
+def store_failure(path: str, error: Exception, *, what: str = "metadata cannot be read") -> CubeError:
+    """What a failure to read from a store becomes; it may come from any library that has to do with it.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    error
+        The failure.
+    what
+        Cannot be read.
+    """
+    reason = f"{type(error).__name__}: {error}".rstrip(".")
+    if isinstance(error, PermissionError) or re.search(r"[Cc]redential|AccessDenied|Forbidden|\b40[13]\b", reason):
+        cure = "Give credentials: storage_options= or AWS_* variables, anon=True where it is public; or the right to read it."
+    elif is_url(path) and isinstance(error, OSError | TimeoutError):
+        cure = "Check address and network, and try again."
+    elif isinstance(error, KeyError) and "dimension" in reason:
+        cure = (
+            "Its arrays do not name their dimensions, as xarray's do. Write it again with xarray, by ds.to_zarr(...)."
+        )
+    elif re.search(r"codec|data type|zarr_format", reason):
+        cure = "It is of a kind that the zarr installed here does not know. Update zarr and numcodecs, or write the store again."
+    else:
+        bad = next(_damaged_metadata(path), None)
+        cure = f"{bad or 'The store'} is truncated or damaged. Copy or write it again."
+    return CubeError(f"{path}: {what}: {reason}. {cure}")
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a local file is a zip archive with a Zarr store in it."""
+    return zipfile.is_zipfile(path) and _root_in_zip(path) is not None
+
+
+def consolidate(store: Store) -> None:
+    """Write the metadata of every node into the root, so that opening is one request, and those of overviews into theirs.
+
+    Overviews are named by the attribute `multiscales`, and not part of what is written into the root: `xarray.open_datatree`
+    follows that, and takes no group whose `y` and `x` have other lengths than those of the group above.
+    """
+    with _silent_about_consolidation():
+        for name, _ in zarr.open_group(store, mode="r", use_consolidated=False).groups():
+            if _LEVEL.fullmatch(name):
+                zarr.consolidate_metadata(store, path=name)
+        zarr.consolidate_metadata(_WithoutLevels(store))
+
+
+class _WithoutLevels(WrapperStore[Store]):
+    """A store that lists no overviews."""
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        async for name in super().list_dir(prefix):
+            if prefix or not _LEVEL.fullmatch(name):
+                yield name
+
+
+@contextmanager
+def _silent_about_consolidation() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The Zarr v3 specification does not have consolidated metadata yet; readers that do not know it ignore it, and
+        # for an object store it is the difference between one request and dozens.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently", category=ZarrUserWarning)
+        yield
+
+
+def _root_in_zip(path: Path) -> str | None:
+    """Path of the store in a zip archive: its root, or the folder that was packed; None where there is no store."""
+    with zipfile.ZipFile(path) as archive:
+        roots = [PurePosixPath(name).parent for name in archive.namelist() if PurePosixPath(name).name in _ROOTS]
+    shallowest = min(roots, key=lambda root: len(root.parts), default=None)
+    return None if shallowest is None else "/".join(shallowest.parts)
+
+
+def _damaged_metadata(path: str) -> Iterator[Path]:
+    """Files of metadata of a local store that hold no JSON object."""
+    for file in [] if is_url(path) else sorted(local_path(path).rglob("*")):
+        if file.name in (*_ROOTS, ".zarray", ".zattrs", ".zmetadata"):
+            try:
+                if isinstance(json.loads(file.read_bytes()), dict):
+                    continue
+            except (OSError, ValueError, RecursionError):
+                pass
+            yield file
+
+
+def _diagnosis(path: str, options: StorageOptions) -> str:
+    if is_url(path):
+        system, root = file_system(path, options)
+        if not system.exists(root):
+            return "there is nothing. Check the address and the credentials."
+        if system.isfile(root):
+            return "it is a file. A cube is a Zarr folder, or a raster file such as .tif."
+    local = local_path(path)
+    if not is_url(path) and not local.exists():
+        return "there is no such file or folder. Check the path."
+    if not is_url(path):
+        told = file_problem(local) if local.is_file() else None
+        return (
+            told
+            or instead(str(local))
+            or "it is a file, not a Zarr folder. Raster files are known by a suffix such as .tif or .vrt."
+        )
+    return "it is a folder, but no Zarr store (no zarr.json or .zgroup in it). Give the folder that holds one."
+
+
+_PATIENCE_S = 30.0
+"""Seconds that `revoke` waits for writes that have begun."""
+
+
+class RevocableStore(WrapperStore[Store]):
+    """A Zarr store that takes no more writes after `revoke`.
+
+    When a task of a dask graph fails, dask raises at once and lets the tasks that are running in its threads finish. What
+    they write then would appear again after the clean-up; with this store it fails instead.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._lock = threading.Lock()
+        self._is_revoked = False
+        self._writing = 0
+
+    def __reduce__(self) -> tuple[type["RevocableStore"], tuple[Store]]:
+        return type(self), (self._store,)  # a worker's copy: locks do not travel
+
+    def revoke(self) -> None:
+        """Refuse all writes from now on, and return when those that had begun are over."""
+        with self._lock:
+            self._is_revoked = True
+        limit = time.monotonic() + _PATIENCE_S
+        while self._writing and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a value, unless revoked."""
+        with self._lock:
+            if self._is_revoked:
+                raise PermissionError("This output was given up after an error; it takes no more writes.")
+            self._writing += 1
+        try:
+            await super().set(key, value)
+        finally:
+            with self._lock:
+                self._writing -= 1
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a value where there is none, unless revoked."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def _set_many(self, values: Iterable[tuple[str, Any]]) -> None:
+        for key, value in values:  # instead of the wrapped store's own, which would go past `set`
+            await self.set(key, value)
+
+
+_ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
+"""Files of which one lies in the root of every Zarr store."""
+
+
+@contextmanager
+def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
+    """A store to write a group into; at `path`, complete, after the block, and gone if the block raises.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, or appears during the block, and `overwrite` is False or it is no Zarr store.
+    OutputNotWritableError
+        Nothing can be written there, or its ending is that of another format; found out before the block runs. Or the
+        disk was full during the block.
+    """
+    refuse_other_format(path, what="a Zarr store", suffixes=(".zarr",))
+    if is_url(path):
+        with _staged_remote(path, overwrite=overwrite, options=options) as store:
+            yield store
+        return
+    with staged(path, overwrite=overwrite, replaceable=refuse_what_is_no_store) as draft:
+        store = RevocableStore(store_of(str(draft), options, read_only=False))
+        zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
+        try:
+            yield store
+            finish_store(store)
+        except BaseException:
+            store.revoke()
+            raise
+
+
+@contextmanager
+def _failures_told(target: str) -> Iterator[None]:
+    """Turn failures of the disk or the service into `OutputNotWritableError`; outside of it is the clean-up."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in MEDIUM_ERRORS:
+            raise
+        raise OutputNotWritableError(
+            f"{target} was not written: {error}. Free space or check the disk, then run again; nothing is left "
+            "half-written."
+        ) from error
+
+
+def refuse_what_is_no_store(target: Path) -> None:
+    """Raise unless what is there is a Zarr store, which may be replaced."""
+    if not any((target / name).is_file() for name in _ROOT_NAMES):
+        raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten. Choose another path.")
+
+
+@contextmanager
+def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
+    root_url = url.rstrip("/")
+    system, root = file_system(root_url, options)
+    exists = system.exists(root)
+    if exists and not overwrite:
+        raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
+    if exists and not any(system.isfile(f"{root}/{name}") for name in _ROOT_NAMES):
+        raise OutputExistsError(
+            f"{url} exists and is no Zarr store, so it is not overwritten. Choose another address, or remove it yourself."
+        )
+    suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
+    store = RevocableStore(store_of(root_url + suffix, options, read_only=False))
+    try:
+        zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
+    except OSError as error:  # fsspec turns the refusals of every service into one of these
+        raise OutputNotWritableError(
+            f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
+        ) from error
+    try:
+        with _failures_told(url):
+            yield store
+            finish_store(store)
+    except BaseException:
+        store.revoke()
+        with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
+            system.rm(root + suffix, recursive=True)
+        raise
+    if exists:
+        _move_remote(system, root + suffix, root)
+
+
+def _move_remote(system: Any, source: str, target: str) -> None:
+    """Replace one prefix by another, the root metadata with its mark last."""
+    names = sorted(system.find(source), key=lambda name: name.removeprefix(source) == "/zarr.json")
+    system.rm(target, recursive=True)
+    for name in names:  # copied by the service itself; nothing passes through here
+        system.copy(name, target + name.removeprefix(source))
+    system.rm(source, recursive=True)
+
+
+def finish_store(store: Store) -> None:
+    """Say that the store is complete, last of all, and gather its metadata in the root."""
+    zarr.open_group(store, mode="r+", use_consolidated=False).attrs[COMPLETE] = True
+    consolidate(store)
+
+
+T = TypeVar("T")
+
+
+class RetryingStore(WrapperStore[Store]):
+    """The same store; what fails by what can pass is repeated with growing pauses, and its last error raised as it is.
+
+    Every operation of a Zarr store can be repeated: a key is written whole, and deleting what is gone is nothing.
+    """
+
+    def __init__(self, store: Store, *, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
+        super().__init__(store)
+        self.pauses_s = pauses_s
+
+    def __reduce__(self) -> tuple[Callable[..., "RetryingStore"], tuple[Store, tuple[float, ...]]]:
+        return _rebuilt, (self._store, self.pauses_s)
+
+    def _with_store(self, store: Store) -> "RetryingStore":
+        return type(self)(store, pauses_s=self.pauses_s)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Value of a key; None where there is none."""
+        return await self._tried(lambda: self._store.get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Parts of values."""
+        ranges = list(key_ranges)
+        return await self._tried(lambda: self._store.get_partial_values(prototype, ranges))
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, byte_range in requests:  # instead of the wrapped store's own, which would go past `get`
+            yield key, await self.get(key, prototype, byte_range)
+
+    async def is_empty(self, prefix: str) -> bool:
+        """Whether there is nothing below a prefix."""
+        return await self._tried(lambda: self._store.is_empty(prefix))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a value."""
+        return await self._tried(lambda: self._store.exists(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a value."""
+        await self._tried(lambda: self._store.set(key, value))
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a value where there is none."""
+        await self._tried(lambda: self._store.set_if_not_exists(key, value))
+
+    async def _set_many(self, values: Iterable[tuple[str, Any]]) -> None:
+        for key, value in values:  # instead of the wrapped store's own, which would go past `set`
+            await self.set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove a value."""
+        await self._tried(lambda: self._store.delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all values below a prefix."""
+        await self._tried(lambda: self._store.delete_dir(prefix))
+
+    async def getsize(self, key: str) -> int:
+        """Bytes of a value."""
+        return await self._tried(lambda: self._store.getsize(key))
+
+    async def list(self) -> AsyncIterator[str]:
+        """All keys."""
+        for key in await self._tried(lambda: _gathered(self._store.list)):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Keys that begin with a prefix."""
+        for key in await self._tried(lambda: _gathered(lambda: self._store.list_prefix(prefix))):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names directly below a prefix."""
+        for name in await self._tried(lambda: _gathered(lambda: self._store.list_dir(prefix))):
+            yield name
+
+    async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        for pause in spread(self.pauses_s):
+            try:
+                return await call()
+            except Exception as error:
+                if kind_of(error) != "passing":
+                    raise
+            await asyncio.sleep(pause)
+        return await call()
+
+
+async def _gathered(listing: Callable[[], AsyncIterator[str]]) -> "list[str]":
+    """All of a listing, because half of one cannot be repeated."""
+    return [name async for name in listing()]
+
+
+def _rebuilt(store: Store, pauses_s: tuple[float, ...]) -> RetryingStore:
+    return RetryingStore(store, pauses_s=pauses_s)

@@ -1,0 +1,292 @@
+"""Tiles flipped, turned and cropped, warped so that invalid pixels never leak into valid ones, with directions turned along."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from rtsx.errors import MissingExtraError, TrainingError
+from rtsx.labels import IGNORED
+from rtsx.training.augment.augmentation import Chance, check_number, check_pair
+from rtsx.training.dataset import Batch
+
+__all__ = [
+    "ANGLES",
+    "HorizontalFlip",
+    "RandomResizedCrop",
+    "RandomRotate90",
+    "Rotate",
+    "VerticalFlip",
+    "blurred",
+    "check_directions",
+    "rotation",
+    "turned_aspect",
+    "warped",
+    "zoom",
+]
+
+ANGLES = frozenset({"aspect"})
+"""Layers in degrees clockwise from north, of which 0 is level ground."""
+
+_FIXED = frozenset({"eastness", "hillshade", "illumination", "northness"})
+"""Layers that depend on a direction outside the picture, in a way that no formula turns."""
+
+
+def check_directions(augmentation: str, layers: Sequence[str]) -> None:
+    """Refuse to turn pictures with layers that cannot be turned.
+
+    Raises
+    ------
+    TrainingError
+        There is one.
+    """
+    fixed = sorted(_FIXED & set(layers))
+    if fixed:
+        raise TrainingError(
+            f"{augmentation} turns the picture, but {fixed} would still be lit or measured from the same side: no ground looks "
+            "like that. Leave the augmentation out, or train without these layers; aspect and slope say the same and turn."
+        )
+
+
+def turned_aspect(batch: Batch, *, sign: int, degrees: torch.Tensor | float) -> Batch:
+    """The batch with every aspect `a` replaced by ``sign * a + degrees``, modulo 360.
+
+    An aspect is an azimuth, clockwise from the top of the picture (Horn 1981, Proc. IEEE 69(1), p. 22). A picture turned
+    counter-clockwise by t therefore has a - t; mirrored left to right -a, because east and west change places; mirrored
+    top to bottom 180 - a. Where north is not at the top, as rtsx measures aspect from true north, a mirrored picture is
+    one of ground whose meridian leans to the other side; that ground exists too.
+
+    Level ground, which rtsx writes as exactly 0, stays 0, and so does the rare slope that faces north to the last bit, which
+    cannot be told from it. Sloping ground that comes to face north is 360, to stay apart.
+
+    Parameters
+    ----------
+    batch
+        Tiles, already turned.
+    sign
+        -1 where the picture was mirrored, else 1.
+    degrees
+        What is added, one number or one per tile (tile,).
+    """
+    places = [place for place, name in enumerate(batch.layers) if name in ANGLES]
+    if not places:
+        return batch
+    stored = batch.stored.clone()
+    shift = degrees.to(stored)[:, None, None] if isinstance(degrees, torch.Tensor) else degrees
+    for place in places:
+        packing = batch.packings[batch.layers[place]]
+        aspect = stored[:, place] * packing.scale_factor + packing.add_offset
+        turned = torch.remainder(sign * aspect + shift, 360.0)
+        turned = torch.where(turned == 0, 360.0, turned)
+        turned = torch.where(aspect == 0, 0.0, turned)
+        stored[:, place] = torch.where(batch.valid, (turned - packing.add_offset) / packing.scale_factor, 0.0)
+    return replace(batch, stored=stored)
+
+
+def _flipped(batch: Batch, axis: int) -> Batch:
+    return replace(batch, stored=batch.stored.flip(axis), valid=batch.valid.flip(axis), truth=batch.truth.flip(axis))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HorizontalFlip:
+    """Left and right change places."""
+
+    turns: ClassVar[bool] = True
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers with a fixed direction."""
+        check_directions(type(self).__name__, layers)
+
+    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+        """Every tile mirrored."""
+        return turned_aspect(_flipped(batch, -1), sign=-1, degrees=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerticalFlip:
+    """Top and bottom change places."""
+
+    turns: ClassVar[bool] = True
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers with a fixed direction."""
+        check_directions(type(self).__name__, layers)
+
+    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+        """Every tile mirrored."""
+        return turned_aspect(_flipped(batch, -2), sign=-1, degrees=180.0)
+
+
+_EXTRA = "Training needs the train extra: pip install 'rtsx[train]'."
+
+
+def rotation(degrees: torch.Tensor, *, size: int) -> torch.Tensor:
+    """Matrices (tile, 2, 3) that turn tiles about their middle, counter-clockwise by these angles (tile,)."""
+    try:
+        from kornia.geometry import get_rotation_matrix2d  # heavy, and part of an extra
+    except ImportError as error:
+        raise MissingExtraError(_EXTRA) from error
+    middle = torch.full((len(degrees), 2), (size - 1) / 2)
+    matrices: torch.Tensor = get_rotation_matrix2d(middle, degrees, torch.ones(len(degrees), 2))
+    return matrices
+
+
+def zoom(sides: torch.Tensor, corners: torch.Tensor, *, size: int) -> torch.Tensor:
+    """Matrices (tile, 2, 3) that enlarge a square of each tile to the whole tile.
+
+    Parameters
+    ----------
+    sides
+        Side of each square, px, (tile,).
+    corners
+        Upper left corner of each square (tile, 2) as y, x: 0 is the outer edge of the first pixel.
+    size
+        Side of a tile, px.
+    """
+    factor = size / sides
+    matrices = torch.zeros(len(sides), 2, 3)
+    for row, axis in ((0, 1), (1, 0)):  # x comes first in a matrix
+        matrices[:, row, row] = factor
+        # A pixel's centre lies half a pixel from its edge, before and after.
+        matrices[:, row, 2] = (0.5 - corners[:, axis]) * factor - 0.5
+    return matrices
+
+
+def warped(batch: Batch, matrices: torch.Tensor) -> Batch:
+    """Tiles moved by matrices (tile, 2, 3) from old to new pixels, x first.
+
+    Layers are bilinear over the valid ones of the four pixels around; `valid`, truth and angles, which have no mean, are
+    those of the nearest pixel. What was not in the picture is invalid and ignored.
+    """
+    try:
+        from kornia.geometry import warp_affine
+    except ImportError as error:
+        raise MissingExtraError(_EXTRA) from error
+    size = (batch.valid.shape[-2], batch.valid.shape[-1])
+    moves = matrices.to(batch.stored)
+    is_angle = [name in ANGLES for name in batch.layers]
+    weight = batch.valid[:, None].to(batch.stored)
+    values = batch.stored.masked_fill(~batch.valid[:, None], 0)
+    smooth = warp_affine(torch.cat([values, weight], 1), moves, size, mode="bilinear", padding_mode="zeros")
+    # Truth is turned over, because what comes from outside is 0 and has to be IGNORED.
+    turned_over = IGNORED - batch.truth[:, None].to(batch.stored)
+    sharp = torch.cat([weight, turned_over, values[:, is_angle]], 1)
+    nearest = warp_affine(sharp, moves, size, mode="nearest", padding_mode="zeros")
+    valid = nearest[:, 0] > 0.5
+    # The nearest pixel has a quarter of the weight or more, so that no valid pixel is divided by 0.
+    stored = smooth[:, :-1] / smooth[:, -1:].clamp_min(0.1)
+    stored[:, is_angle] = nearest[:, 2:]
+    truth = (IGNORED - nearest[:, 1]).round().to(torch.uint8)
+    return Batch(
+        stored=stored.masked_fill_(~valid[:, None], 0),
+        layers=batch.layers,
+        packings=batch.packings,
+        valid=valid,
+        truth=truth,
+    )
+
+
+def blurred(values: torch.Tensor, valid: torch.Tensor, *, sigmas: torch.Tensor, widest: float) -> torch.Tensor:
+    """Layers (tile, layer, y, x) smoothed by a Gaussian over valid pixels (tile, y, x) alone; invalid ones become 0.
+
+    Parameters
+    ----------
+    values, valid
+        What is smoothed.
+    sigmas
+        Standard deviation of each tile's Gaussian, px, (tile,).
+    widest
+        Greatest of them that could have been drawn: it gives the size of the kernel, so that no tile changes with those
+        beside it.
+    """
+    try:
+        from kornia.filters import gaussian_blur2d
+    except ImportError as error:
+        raise MissingExtraError(_EXTRA) from error
+    side = 2 * math.ceil(3 * widest) + 1
+    weight = valid[:, None].to(values)
+    weighted = torch.cat([values.masked_fill(~valid[:, None], 0), weight], 1)
+    both = sigmas.to(values)[:, None].expand(-1, 2)
+    # A border of zeros has no weight, so what lies beyond the tile counts as little as what is invalid.
+    smooth = gaussian_blur2d(weighted, side, both, border_type="constant")
+    mean = smooth[:, :-1] / smooth[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
+    return mean.masked_fill_(~valid[:, None], 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomRotate90:
+    """A quarter, half or three quarters of a turn, equally often; pixels stay as they are.
+
+    Never none, so that `probability` is what it says: at 0.75 all four positions are equally likely.
+    """
+
+    turns: ClassVar[bool] = True
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers with a fixed direction."""
+        check_directions(type(self).__name__, layers)
+
+    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+        """Every tile turned, counter-clockwise."""
+        quarters = chance.integers(len(batch.valid), low=1, high=3)
+        stored, valid, truth = (
+            torch.stack([torch.rot90(tile, int(k), dims=(-2, -1)) for tile, k in zip(whole, quarters, strict=True)])
+            for whole in (batch.stored, batch.valid, batch.truth)
+        )
+        turned = replace(batch, stored=stored, valid=valid, truth=truth)
+        return turned_aspect(turned, sign=1, degrees=-90.0 * quarters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotate:
+    """Turned about the middle by any angle; the corners that come in are invalid and ignored."""
+
+    turns: ClassVar[bool] = True
+
+    limit: float = 90.0
+    """Greatest angle, degrees, above 0 to 180; either way, all equally likely."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no angle."""
+        check_number("limit of Rotate, in degrees,", self.limit, low=1e-3, high=180)
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers with a fixed direction."""
+        check_directions(type(self).__name__, layers)
+
+    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+        """Every tile turned, counter-clockwise for angles above 0."""
+        degrees = chance.uniform((len(batch.valid),), low=-self.limit, high=self.limit)
+        turned = warped(batch, rotation(degrees, size=batch.valid.shape[-1]))
+        return turned_aspect(turned, sign=1, degrees=-degrees)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop:
+    """A square of the tile, at random, seen from closer.
+
+    The picture gets a finer resolution than the ground has, while values stay physical: a slope is that of the real ground,
+    relative elevation is against 100 m of it. Proportions are kept, because ground that is stretched in one direction has
+    other slopes and aspects.
+    """
+
+    turns: ClassVar[bool] = False
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Least and greatest part of the tile's area, above 0 to 1; all equally likely."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part; a list, as YAML has it, becomes a pair."""
+        object.__setattr__(self, "scale", check_pair("scale of RandomResizedCrop", self.scale, low=0.01, high=1))
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Every layer can be enlarged."""
+
+    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+        """Every tile cut and enlarged."""
+        count, size = len(batch.valid), batch.valid.shape[-1]
+        sides = chance.uniform((count,), low=self.scale[0], high=self.scale[1]).sqrt() * size
+        corners = chance.uniform((count, 2), low=0, high=1) * (size - sides)[:, None]
+        return warped(batch, zoom(sides, corners, size=size))

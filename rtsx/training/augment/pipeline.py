@@ -1,0 +1,174 @@
+"""Augmentations by name, checked for the layers that they change, and applied to a batch by key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+
+import torch
+
+from rtsx.errors import TrainingError
+from rtsx.suggest import nearest
+from rtsx.training.augment.augmentation import Augmentation, Chance, check_number
+from rtsx.training.augment.geometric import HorizontalFlip, RandomResizedCrop, RandomRotate90, Rotate, VerticalFlip
+from rtsx.training.augment.radiometric import Blur, ChannelDropout, MultiplicativeNoise, RandomBrightnessContrast
+from rtsx.training.dataset import Batch
+from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
+
+__all__ = ["AUGMENTATIONS", "augment", "built", "check_augmentations", "check_dropped", "drop_channels"]
+
+_KNOWN: tuple[type[Augmentation], ...] = (
+    HorizontalFlip,
+    VerticalFlip,
+    RandomRotate90,
+    Rotate,
+    Blur,
+    RandomBrightnessContrast,
+    MultiplicativeNoise,
+    RandomResizedCrop,
+    ChannelDropout,
+)
+
+AUGMENTATIONS: Mapping[str, type[Augmentation]] = {known.__name__: known for known in _KNOWN}
+"""Every augmentation by the name that a recipe calls it; the fields of each are its parameters."""
+
+
+def built(spec: AugmentationSpec) -> Augmentation:
+    """The augmentation that a recipe asks for.
+
+    Raises
+    ------
+    TrainingError
+        The name or a parameter is unknown, or a value is not possible.
+
+    Examples
+    --------
+    >>> built(AugmentationSpec(name="Rotate", options={"limit": 30}))
+    Rotate(limit=30)
+    """
+    check_augmentation_name(spec)
+    known = AUGMENTATIONS[spec.name]
+    names = [field.name for field in fields(known)]  # type: ignore[arg-type]  # all are dataclasses
+    for name in spec.options:
+        if name not in names:
+            raise TrainingError(f"{spec.name} has no parameter {name!r}.{nearest(name, names)}")
+    return known(**spec.options)
+
+
+def check_augmentations(steps: Sequence[AugmentationSpec], *, layers: Sequence[str]) -> None:
+    """Refuse augmentations before anything is read.
+
+    Parameters
+    ----------
+    steps
+        As in a recipe.
+    layers
+        Names of the stored layers that are read.
+
+    Raises
+    ------
+    TrainingError
+        A name or parameter is unknown (the nearest is named), a value is not possible, or the physics of a layer does not
+        allow the change.
+
+    Examples
+    --------
+    >>> check_augmentations([AugmentationSpec(name="Rotate")], layers=["red", "aspect"])
+    >>> check_augmentations([AugmentationSpec(name="Rotate")], layers=["red", "hillshade"])
+    Traceback (most recent call last):
+    ...
+    rtsx.errors.TrainingError: Rotate turns the picture, but ['hillshade'] would still be lit ...
+    """
+    for step in steps:
+        augmentation = built(step)
+        check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
+        augmentation.check_layers(layers)
+
+
+def check_dropped(steps: Sequence[AugmentationSpec], *, channels: int) -> None:
+    """Refuse to drop all of so many channels of the network's input.
+
+    Raises
+    ------
+    TrainingError
+        A step would.
+    """
+    for step in steps:
+        augmentation = built(step)
+        if isinstance(augmentation, ChannelDropout):
+            augmentation.check_rest(channels)
+
+
+@torch.no_grad()
+def augment(batch: Batch, steps: Sequence[AugmentationSpec], *, key: tuple[int, ...]) -> Batch:
+    """Change a batch by the steps, in their order; each tile by itself, with each step's probability.
+
+    Parameters
+    ----------
+    batch
+        Tiles, on any device; it stays as it is.
+    steps
+        What happens. ``ChannelDropout`` is left to `drop_channels`.
+    key
+        Seed, epoch, place in the epoch: whatever makes this batch another than the others. Equal keys, equal changes.
+
+    Raises
+    ------
+    TrainingError
+        As `check_augmentations`.
+    """
+    check_augmentations(steps, layers=batch.layers)
+    for number, step in enumerate(steps):
+        augmentation = built(step)
+        if isinstance(augmentation, ChannelDropout):
+            continue
+        chance = Chance("augment", *key, number)
+        chosen = chance.chosen(len(batch.valid), probability=step.probability).to(batch.valid.device)
+        if chosen.any():
+            batch = _merged(batch, chosen, augmentation.apply(_part(batch, chosen), chance=chance))
+    return batch
+
+
+@torch.no_grad()
+def drop_channels(
+    channels: torch.Tensor, steps: Sequence[AugmentationSpec], *, fill: float, key: tuple[int, ...]
+) -> torch.Tensor:
+    """What ``ChannelDropout`` among the steps makes of the network's input (tile, channel, y, x), which stays as it is.
+
+    Parameters
+    ----------
+    channels
+        As `Batch.channels` gives them.
+    steps
+        All steps; only this one is applied.
+    fill
+        Value of a channel that is missing: the bundle's fill.
+    key
+        As for `augment`.
+
+    Raises
+    ------
+    TrainingError
+        It would leave no channel.
+    """
+    for number, step in enumerate(steps):
+        augmentation = built(step)
+        if not isinstance(augmentation, ChannelDropout):
+            continue
+        check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
+        chance = Chance("channels", *key, number)
+        chosen = chance.chosen(len(channels), probability=step.probability).to(channels.device)
+        if chosen.any():
+            changed = channels.clone()
+            changed[chosen] = augmentation.dropped(channels[chosen], fill=fill, chance=chance)
+            channels = changed
+    return channels
+
+
+def _part(batch: Batch, chosen: torch.Tensor) -> Batch:
+    return replace(batch, stored=batch.stored[chosen], valid=batch.valid[chosen], truth=batch.truth[chosen])
+
+
+def _merged(batch: Batch, chosen: torch.Tensor, changed: Batch) -> Batch:
+    """The batch with the chosen tiles replaced."""
+    stored, valid, truth = batch.stored.clone(), batch.valid.clone(), batch.truth.clone()
+    stored[chosen], valid[chosen], truth[chosen] = changed.stored, changed.valid, changed.truth
+    return replace(batch, stored=stored, valid=valid, truth=truth)

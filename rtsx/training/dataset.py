@@ -1,0 +1,241 @@
+"""Tiles by address as batches: stored pixels under one packing, what of them is valid, and their truth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtsx.errors import BundleError, TrainingError
+from rtsx.labels import IGNORED, TruthWindow
+from rtsx.model import InputLayer, Packing, prepare
+from rtsx.model.values import check_units
+from rtsx.tiling import reflected
+from rtsx.training.recipe import TrainingScene
+from rtsx.training.sampler import TileAddress
+from rtsx.training.scene_arrays import ChunkCache, StoredPixels, StoredScene
+
+__all__ = ["Batch", "TileReader", "common_packings", "repacked"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Tiles before any scaling: augmentation changes these, and the network's input is made by inference's own `prepare`.
+
+    Values under an invalid pixel mean nothing, here as everywhere.
+    """
+
+    stored: torch.Tensor
+    """Layers as stored, (tile, layer, y, x) float32."""
+    layers: tuple[str, ...]
+    """Names of the stored layers, in their order; those that the bundle's channels are made of."""
+    packings: Mapping[str, Packing]
+    """How each layer is stored; the same for all tiles."""
+    valid: torch.Tensor
+    """True (tile, y, x) where inference would trust a pixel."""
+    truth: torch.Tensor
+    """Coded as by `Truth`, (tile, y, x) uint8; `IGNORED` where a label is not to be learnt from."""
+
+    def channels(self, inputs: Sequence[InputLayer], *, fill: float) -> torch.Tensor:
+        """Network input (tile, layer, y, x) float32, by the function that inference uses."""
+        stored = dict(zip(self.layers, self.stored.unbind(1), strict=True))
+        prepared = prepare(stored, self.valid, inputs=inputs, packings=self.packings, fill=fill)
+        return prepared.transpose(0, 1)
+
+    def target(self) -> torch.Tensor:
+        """Truth (tile, y, x) with every invalid pixel ignored too: what losses and scores go by."""
+        return self.truth.masked_fill(~self.valid, IGNORED)
+
+    def to(self, device: torch.device) -> Self:
+        """Move everything to a device."""
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in ("stored", "valid", "truth")}
+        return replace(self, **moved)
+
+
+def common_packings(scenes: Sequence[StoredScene], *, inputs: Sequence[InputLayer]) -> dict[str, Packing]:
+    """How each layer is stored in a batch: as in the first scene; nodata is left out, because `valid` has it already.
+
+    Raises
+    ------
+    TrainingError
+        Scenes store different layers; or one declares a scale where another holds integers of unknown scale; or the network
+        wants reflectance of integers of unknown scale, or another unit.
+    """
+    first = scenes[0]
+    for scene in scenes:
+        if scene.layers != first.layers:
+            raise TrainingError(
+                f"All scenes have to store the same layers; {first.name!r} has {list(first.layers)} and {scene.name!r} has "
+                f"{list(scene.layers)}. Add the derived ones to all of them or to none."
+            )
+        for name in scene.layers:
+            _check_scale(name, scene, first=first)
+        try:
+            check_units(inputs, scene.packings, dtypes=scene.dtypes, units=scene.units)
+        except BundleError as error:
+            raise TrainingError(f"Scene {scene.name!r} cannot be learnt from. {error}") from error
+    return {name: replace(packing, nodata=None) for name, packing in first.packings.items()}
+
+
+def _check_scale(name: str, scene: StoredScene, *, first: StoredScene) -> None:
+    """Two scenes with different scales are fine as long as both mean them."""
+    both = {each.name: each for each in (first, scene)}
+    scales = {(each.packings[name].scale_factor, each.packings[name].add_offset) for each in both.values()}
+    unsure = [
+        each.name for each in both.values() if not each.packings[name].is_declared and each.dtypes[name].kind in "ui"
+    ]
+    if len(scales) > 1 and unsure:
+        raise TrainingError(
+            f"Layer {name!r} is stored as {first.dtypes[name]} with scale {first.packings[name].scale_factor:g} in scene "
+            f"{first.name!r} and as {scene.dtypes[name]} with scale {scene.packings[name].scale_factor:g} in {scene.name!r}; "
+            f"{unsure} do not say their scale. Set cube[{name!r}].attrs['scale_factor'] there."
+        )
+
+
+def repacked(
+    stored: Mapping[str, NDArray[np.generic]], *, packings: Mapping[str, Packing], common: Mapping[str, Packing]
+) -> NDArray[np.float32]:
+    """Stored layers (layer, y, x) float32 in the common packing; bit for bit as stored where it is the scene's own.
+
+    Examples
+    --------
+    >>> reflectance = {"red": np.array([[0.25]], np.float32)}
+    >>> repacked(reflectance, packings={"red": Packing()}, common={"red": Packing(scale_factor=1e-4)})
+    array([[[2500.]]], dtype=float32)
+    """
+    layers = list(stored.values())
+    out = np.empty((len(layers), *layers[0].shape), np.float32)
+    # Silent, because a nodata value of float64 may be beyond float32; what is invalid means nothing anyway.
+    with np.errstate(over="ignore"):
+        for place, (name, layer) in zip(out, stored.items(), strict=True):
+            own, wanted = packings[name], common[name]
+            if (own.scale_factor, own.add_offset) == (wanted.scale_factor, wanted.add_offset):
+                place[...] = layer
+                continue
+            # In double precision: one rounding, to float32, is all that a converted value may differ by.
+            factor = own.scale_factor / wanted.scale_factor
+            place[...] = layer.astype(np.float64) * factor + (own.add_offset - wanted.add_offset) / wanted.scale_factor
+    return out
+
+
+_Arrays = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint8]]
+
+
+class TileReader:
+    """Reads tiles of scenes.
+
+    Lazy scenes are computed chunk by chunk, in the calling thread, and chunks are kept within `cache_bytes`; scenes in memory
+    are sliced. Nothing is read before `read`. It can be pickled, without its chunks, but is for one thread.
+
+    Parameters
+    ----------
+    scenes
+        What addresses refer to by number.
+    inputs
+        Channels of the network; they say which layers are read, and what a valid pixel is.
+    tile
+        Side of a tile, px.
+    cache_bytes
+        Memory for computed chunks, of all scenes together. It pays where it holds the chunks of as many scenes as an epoch
+        draws from at a time; at least one chunk of all layers should fit.
+
+    Raises
+    ------
+    TrainingError
+        A scene lacks a layer, or stores one in a way that cannot be told from another scene's.
+    """
+
+    def __init__(
+        self, scenes: Sequence[TrainingScene], *, inputs: Sequence[InputLayer], tile: int, cache_bytes: int
+    ) -> None:
+        if not scenes:
+            raise TrainingError("Tiles need at least one scene to be read from; got none.")
+        self.tile = tile
+        self._scenes = tuple(StoredScene(scene, inputs=inputs) for scene in scenes)
+        self.packings = common_packings(self._scenes, inputs=inputs)
+        self.layers = self._scenes[0].layers
+        self._cache = ChunkCache(cache_bytes)
+
+    def read(self, addresses: Sequence[TileAddress]) -> Batch:
+        """The tiles at some addresses, in their order.
+
+        A tile may reach beyond its scene: what lies within is mirrored there, as inference does, and the truth of mirrored
+        pixels is ignored, because each pixel counts once. Stored values of invalid pixels are 0.
+
+        Parameters
+        ----------
+        addresses
+            At least one.
+
+        Raises
+        ------
+        TrainingError
+            A chunk cannot be read, or a tile lies wholly beyond its scene.
+        """
+        tiles = [self._tile(address) for address in addresses]
+        stored, valid, truth = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*tiles, strict=True))
+        return Batch(stored=stored, layers=self.layers, packings=self.packings, valid=valid, truth=truth)
+
+    def _tile(self, address: TileAddress) -> _Arrays:
+        scene = self._scenes[address.scene]
+        inside = [
+            slice(max(first, 0), min(first + self.tile, length))
+            for first, length in zip(address.start, scene.shape, strict=True)
+        ]
+        window: TruthWindow = (inside[0], inside[1])
+        if any(part.start >= part.stop for part in window):
+            raise TrainingError(
+                f"A tile at {address.start} lies beyond scene {scene.name!r} of {scene.shape} px; addresses and scenes do not "
+                "belong together."
+            )
+        pixels = self._pixels(address.scene, window)
+        truth = pixels.truth.copy()
+        truth[: address.skipped[0]] = IGNORED
+        truth[:, : address.skipped[1]] = IGNORED
+        stored = repacked(pixels.stored, packings=scene.packings, common=self.packings)
+        stored[:, ~pixels.valid] = 0
+        if truth.shape == (self.tile, self.tile):
+            return stored, pixels.valid.copy(), truth
+        return self._mirrored((stored, pixels.valid, truth), window, start=address.start)
+
+    def _pixels(self, number: int, window: TruthWindow) -> StoredPixels:
+        """A window of one scene, put together from its chunks."""
+        scene = self._scenes[number]
+        if not scene.is_lazy:
+            return scene.window(window)
+        parts: list[tuple[StoredPixels, TruthWindow]] = []
+        for index, region in scene.chunks_of(window):
+            chunk = self._cache.get((number, index), lambda index=index: scene.chunk(index))  # type: ignore[misc]  # a default argument binds the loop's value
+            both = [slice(max(w.start, r.start), min(w.stop, r.stop)) for w, r in zip(window, region, strict=True)]
+            of_chunk, of_window = (
+                tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(both, origin, strict=True))
+                for origin in (region, window)
+            )
+            parts.append((chunk[of_chunk], of_window))  # type: ignore[index, arg-type]  # two axes give pairs
+        return _joined(parts, shape=(window[0].stop - window[0].start, window[1].stop - window[1].start))
+
+    def _mirrored(self, arrays: _Arrays, window: TruthWindow, *, start: tuple[int, int]) -> _Arrays:
+        """What lies within a tile, mirrored to its full size as inference's kernel does; mirrored truth is ignored."""
+        stored, valid, truth = arrays
+        y, x = (
+            reflected(first - part.start, first - part.start + self.tile, length=part.stop - part.start)
+            for first, part in zip(start, window, strict=True)
+        )
+        whole = np.full((self.tile, self.tile), IGNORED, np.uint8)
+        whole[tuple(slice(p.start - s, p.stop - s) for p, s in zip(window, start, strict=True))] = truth
+        return stored[:, y[:, None], x], valid[y[:, None], x], whole
+
+
+def _joined(parts: Sequence[tuple[StoredPixels, TruthWindow]], *, shape: tuple[int, int]) -> StoredPixels:
+    first = parts[0][0]
+    if len(parts) == 1:
+        return first
+    stored = {name: np.empty(shape, layer.dtype) for name, layer in first.stored.items()}
+    valid, truth = np.empty(shape, bool), np.empty(shape, np.uint8)
+    for pixels, place in parts:
+        for name, layer in pixels.stored.items():
+            stored[name][place] = layer
+        valid[place], truth[place] = pixels.valid, pixels.truth
+    return StoredPixels(stored=stored, valid=valid, truth=truth)

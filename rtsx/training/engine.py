@@ -1,0 +1,255 @@
+"""Devices, processes and precision by Lightning.
+
+Fabric, instead of its Trainer, because a resumed training has to equal an uninterrupted one bit by bit: the loop, the seeds and
+the checkpoints are ours, and Fabric says where a step runs and how processes share it.
+"""
+
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
+from torch.multiprocessing.spawn import ProcessException
+
+from rtsx.errors import RtsxError, TrainingError
+from rtsx.training.loader import carried, unpacked
+from rtsx.training.run_log import Progress, ShowProgress
+
+__all__ = ["Engine", "launch"]
+
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+_Plan = TypeVar("_Plan")
+_Plan_contra = TypeVar("_Plan_contra", contravariant=True)
+
+
+class Work(Protocol[_Plan_contra]):
+    """What runs in every process; a function of a module, so that other processes find it."""
+
+    def __call__(self, engine: "Engine", plan: _Plan_contra, show: ShowProgress | None) -> None:
+        """Run with a share of the plan."""
+        ...
+
+
+class Engine:
+    """One process of a training, and what it can do with the others."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return self._fabric.global_rank
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of processes."""
+        return self._fabric.world_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches belong."""
+        return self._fabric.device
+
+    def take(
+        self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.optim.Optimizer]:
+        """Move a network to the device and share it with the other processes.
+
+        Returns
+        -------
+        tuple
+            Its forward pass, in the precision asked for and with float32 answers, and the optimiser to step with.
+        """
+        forward, stepper = self._fabric.setup(network, optimiser)
+        return forward, stepper
+
+    def learn(
+        self,
+        loss: torch.Tensor,
+        *,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+        stepper: torch.optim.Optimizer,
+        clip: float | None,
+    ) -> None:
+        """Gradients of a loss, clipped to a norm, and one step of the optimiser."""
+        self._fabric.backward(loss)
+        if clip is not None:
+            # Gradients that are not finite are the scaler's business in float16, and the next loss's otherwise.
+            self._fabric.clip_gradients(forward, stepper, max_norm=clip, error_if_nonfinite=False)  # type: ignore[arg-type]  # what `take` gave
+        stepper.step()
+        stepper.zero_grad(set_to_none=True)
+
+    def add_up(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, on the CPU."""
+        if self.n_ranks == 1:
+            return numbers.cpu()
+        return cast("torch.Tensor", self._fabric.all_reduce(numbers.to(self.device), reduce_op="sum")).cpu()
+
+    def agree(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The first process's tensors, in every process."""
+        if self.n_ranks == 1:
+            return state
+        return cast("Mapping[str, torch.Tensor]", self._fabric.broadcast(dict(state)))
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        self._fabric.barrier()
+
+    def scaler_state(self) -> Mapping[str, Any]:
+        """State of float16's gradient scaler; empty in other precisions."""
+        return self._fabric.strategy.precision.state_dict()
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `scaler_state` gave."""
+        self._fabric.strategy.precision.load_state_dict(dict(state))
+
+
+def launch(
+    work: Work[_Plan], plan: _Plan, *, device: torch.device, devices: int, precision: str, show: ShowProgress | None
+) -> None:
+    """Run some work on one device in this process, or on several in a process each.
+
+    Several processes are started anew, so they import the main module: a script has to keep what it does behind
+    ``if __name__ == "__main__"``.
+
+    Raises
+    ------
+    RtsxError
+        What the work raised.
+    TrainingError
+        A process died.
+    """
+    with _quiet(), _same_environment():
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
+            strategy=_QuietDDP(start_method="spawn", static_graph=True) if devices > 1 else "auto",
+            precision=cast("Any", _PRECISIONS[precision]),
+            # Said, because a guess from variables of SLURM and others would start what was not asked for.
+            plugins=[LightningEnvironment()],
+        )
+        if devices == 1:
+            fabric.launch(lambda alone: work(Engine(alone), plan, show))
+        else:
+            with carried((work, plan)) as parcel:
+                _launch_several(fabric, parcel, show=show)
+
+
+def _launch_several(fabric: Fabric, parcel: str, *, show: ShowProgress | None) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    shown, is_enough = context.SimpleQueue(), context.Event()
+    listener = _Listener(shown, is_enough, show)
+    try:
+        fabric.launch(cast("Any", _in_new_process), parcel, (shown, is_enough) if show else None)
+    except ProcessException as error:
+        listener.close()
+        listener.raise_failure()
+        failure = _failure_file(parcel, error.error_index)
+        if failure.is_file():
+            raise pickle.loads(failure.read_bytes()) from error
+        raise TrainingError(f"A process of the training ended early: {error}") from error
+    finally:
+        listener.close()
+    listener.raise_failure()
+
+
+def _in_new_process(fabric: Fabric, parcel: str, listener: tuple[Any, Any] | None) -> None:
+    work, plan = unpacked(parcel)
+
+    def show(moment: Progress) -> None:
+        assert listener is not None, "or it would not be called"
+        shown, is_enough = listener
+        if is_enough.is_set():
+            raise TrainingError("The training was stopped by whoever is shown its progress.")
+        shown.put(moment)
+
+    try:
+        work(Engine(fabric), plan, show if listener is not None and fabric.is_global_zero else None)
+    except RtsxError as error:
+        # Through a file, because processes pass no exceptions on, but texts of theirs.
+        _failure_file(parcel, fabric.global_rank).write_bytes(pickle.dumps(error))
+        raise
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _failure_file(parcel: str, rank: int) -> Path:
+    return Path(f"{parcel}-failure-{rank}")
+
+
+class _Listener:
+    """Shows in this process what another one reports; `is_enough` is set when that has failed."""
+
+    def __init__(self, queue: Any, is_enough: Any, show: ShowProgress | None) -> None:
+        self._queue = queue
+        self._is_enough = is_enough
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._listen, args=(show,), daemon=True) if show else None
+        if self._thread:
+            self._thread.start()
+
+    def _listen(self, show: ShowProgress) -> None:
+        while (progress := cast("Progress | None", self._queue.get())) is not None:
+            try:
+                if self._failure is None:
+                    show(progress)
+            except BaseException as error:  # raised in the caller's thread
+                self._failure = error
+                self._is_enough.set()
+
+    def close(self) -> None:
+        """Wait until everything was shown; the second time nothing."""
+        if self._thread:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class _QuietDDP(DDPStrategy):
+    """Processes that do not announce themselves."""
+
+    def setup_environment(self) -> None:
+        with _quiet():
+            super().setup_environment()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's tips and announcements off, its warnings on."""
+    # Both, because whichever was imported last speaks for the other.
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Take back the address at which processes met, which a later training would meet at too."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)

@@ -1,0 +1,343 @@
+"""The epochs of a training in one process: train, evaluate, store; and one step of it."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import torch
+
+from rtsx.errors import TrainingError
+from rtsx.storage import staged
+from rtsx.training.augment import augment, drop_channels
+from rtsx.training.checkpoint import Best, Checkpoint
+from rtsx.training.dataset import Batch, TileReader
+from rtsx.training.loader import ReadAhead
+from rtsx.training.losses import build_loss
+from rtsx.training.metrics import Judgement, chunked, judge, probability_of
+from rtsx.training.networks import new_network, output_classes
+from rtsx.training.optimiser import build_optimiser, learning_rate
+from rtsx.training.plan import TrainingPlan
+from rtsx.training.run_log import LogRow, Progress, ShowProgress, write_log
+from rtsx.training.sampler import TileAddress, seed_of
+
+if TYPE_CHECKING:
+    from rtsx.training.engine import Engine
+
+__all__ = ["CACHE_BYTES", "Learner", "MovingAverage", "fit", "on_cpu"]
+
+
+class MovingAverage:
+    """Exponential moving average of all floating numbers of a network, running statistics included; counters are copied.
+
+    The decay starts low and rises to its value, ``min(decay, (1 + n) / (10 + n))`` after n updates, because at a decay
+    of 0.999 a training of some hundred steps would otherwise end near the random weights that it began with.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(layer.weight)
+    >>> average = MovingAverage(layer.state_dict(), decay=0.5)
+    >>> _ = torch.nn.init.zeros_(layer.weight)
+    >>> average.update(layer.state_dict())
+    >>> round(average.state["weight"].item(), 2), average.n_updates
+    (0.1, 1)
+    """
+
+    def __init__(self, state: Mapping[str, torch.Tensor], *, decay: float) -> None:
+        self.state = {name: tensor.detach().clone() for name, tensor in state.items()}
+        """The averages, by the names of the network's state."""
+        self.n_updates = 0
+        """Updates so far."""
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take in the weights after one more step."""
+        kept = min(self._decay, (1 + self.n_updates) / (10 + self.n_updates))
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1 - kept)
+            else:
+                self.state[name].copy_(tensor)
+        self.n_updates += 1
+
+    def restore(self, state: Mapping[str, torch.Tensor], *, n_updates: int) -> None:
+        """Take back earlier averages, into the memory there is: its layout decides how the last bit is rounded."""
+        for name, tensor in state.items():
+            self.state[name].copy_(tensor)
+        self.n_updates = n_updates
+
+
+class Learner:
+    """Network, averages and optimiser of one process.
+
+    Every random number of a step follows from the recipe's seed and the place of the step, so nothing of it is remembered. The
+    caller keeps torch's global generator: a step seeds it.
+    """
+
+    def __init__(self, plan: TrainingPlan, engine: "Engine") -> None:
+        self._plan = plan
+        self._engine = engine
+        recipe = plan.recipe
+        self.channels = len(output_classes(recipe.classes))
+        network = new_network(recipe.network, layers=len(plan.inputs), classes=self.channels, seed=recipe.seed)
+        # 1.3 times as fast on a CPU, and more on a GPU.
+        self.network = network.to(engine.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's own stub lacks it
+        self._judged = copy.deepcopy(self.network).eval()
+        self._optimiser = build_optimiser(recipe.optimisation, self.network.parameters())
+        self._forward, self._stepper = engine.take(self.network, self._optimiser)
+        self._loss = build_loss(recipe.losses, classes=self.channels)
+        decay = recipe.optimisation.ema
+        self._average = None if decay is None else MovingAverage(self.network.state_dict(), decay=decay)
+
+    def loss(self, batch: Batch, *, epoch: int, place: int) -> tuple[torch.Tensor, Batch]:
+        """Loss of a batch, with its graph, and the batch as augmentation has left it.
+
+        Parameters
+        ----------
+        batch
+            Tiles as read.
+        epoch, place
+            The epoch, and the place of the step in it, both from 0.
+        """
+        recipe = self._plan.recipe
+        key = (recipe.seed, epoch, place, self._engine.rank)
+        torch.manual_seed(seed_of("step", *key))  # what is left to torch: dropout
+        shown = augment(batch.to(self._engine.device), recipe.augmentations, key=key)
+        channels = shown.channels(self._plan.inputs, fill=recipe.fill)
+        channels = drop_channels(channels, recipe.augmentations, fill=recipe.fill, key=key)
+        logits = self._forward(channels.contiguous(memory_format=torch.channels_last))
+        return self._loss(logits.float(), shown.target()), shown
+
+    def learn(self, loss: torch.Tensor, *, learning_rate: float) -> None:
+        """Change the weights by a loss's gradients."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate
+        clip = self._plan.recipe.optimisation.gradient_clip
+        self._engine.learn(loss, forward=self._forward, stepper=self._stepper, clip=clip)
+        if self._average is not None:
+            self._average.update(self.network.state_dict())
+
+    def answer(self, channels: torch.Tensor) -> torch.Tensor:
+        """Probabilities by the weights that `judge_from` took."""
+        with torch.no_grad(), torch.autocast(channels.device.type, enabled=False):
+            return probability_of(self._judged(channels.contiguous(memory_format=torch.channels_last)))
+
+    def judge_from(self) -> Mapping[str, torch.Tensor]:
+        """Take the weights that are judged, in every process those of the first: the averages where there are some."""
+        state = self.network.state_dict() if self._average is None else self._average.state
+        shared = self._engine.agree(state)
+        self._judged.load_state_dict(dict(shared))
+        return shared
+
+    def checkpoint(self, *, epoch: int, is_done: bool, best: Best, log: Sequence[LogRow]) -> Checkpoint:
+        """All that goes on from here, after so many epochs."""
+        average = self._average
+        return Checkpoint(
+            recipe=self._plan.digest,
+            epoch=epoch,
+            step=self._plan.first_step[epoch],
+            is_done=is_done,
+            network=on_cpu(self.network.state_dict()),
+            average=None if average is None else on_cpu(average.state),
+            n_averaged=0 if average is None else average.n_updates,
+            optimiser=self._optimiser.state_dict(),
+            scaler=self._engine.scaler_state(),
+            best=best,
+            log=tuple(log),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        self.network.load_state_dict(dict(checkpoint.network))
+        self._optimiser.load_state_dict(dict(checkpoint.optimiser))
+        self._engine.load_scaler_state(checkpoint.scaler)
+        if checkpoint.average is not None and self._average is not None:
+            self._average.restore(checkpoint.average, n_updates=checkpoint.n_averaged)
+
+
+def on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A copy of a state in memory of its own, in the usual order of numbers."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+
+
+CACHE_BYTES = min(max(psutil.virtual_memory().total // 8, 2**30), 2**34)
+"""Chunks of training scenes that are kept, an eighth of the machine's memory; as much again for validation. Results never depend on it,
+but a training whose scenes do not fit decodes whole chunks for single tiles, or asks for `blocks_at_once`."""
+
+
+def fit(engine: "Engine", plan: TrainingPlan, show: ShowProgress | None) -> None:
+    """Train until no epoch is left or patience has run out, from the last checkpoint on where there is one.
+
+    What comes out is the checkpoint on disk; the first process writes it, at the end of every epoch.
+
+    Raises
+    ------
+    TrainingError
+        A loss is NaN or infinite; tiles cannot be read; the checkpoint cannot.
+    """
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), ReadAhead(_readers(plan), num_workers=plan.num_workers) as reader:
+        epochs = _Epochs(engine, plan, show=show)
+        while not epochs.is_done:
+            epochs.run(reader)
+
+
+def _readers(plan: TrainingPlan) -> dict[str, TileReader]:
+    roles = {"training": plan.recipe.training, "validation": plan.recipe.validation}
+    share = CACHE_BYTES // max(plan.num_workers, 1)  # each process has its own
+    return {
+        role: TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=share)
+        for role, scenes in roles.items()
+        if scenes
+    }
+
+
+class _Epochs:
+    """One epoch after the other, and what is known after each."""
+
+    def __init__(self, engine: "Engine", plan: TrainingPlan, *, show: ShowProgress | None) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._show = show
+        self._learner = Learner(plan, engine)
+        self._epoch = 0
+        self._best: Best | None = None
+        self._log: list[LogRow] = []
+        self.is_done = False
+        if plan.folder.checkpoint.exists():
+            self._go_on(Checkpoint.open(plan.folder.checkpoint))
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.recipe != self._plan.digest:
+            raise TrainingError(
+                f"The checkpoint {self._plan.folder.checkpoint} belongs to another recipe. Train into another folder, or with "
+                "overwrite=True."
+            )
+        self.is_done = checkpoint.is_done
+        self._learner.restore(checkpoint)
+        self._epoch, self._best, self._log = checkpoint.epoch, checkpoint.best, list(checkpoint.log)
+
+    def run(self, reader: ReadAhead) -> None:
+        """Run the next epoch, up to its checkpoint."""
+        loss, rate = self._learn(reader)
+        state = self._learner.judge_from()
+        judgement = self._judge(reader) if self._plan.validation else None
+        self._epoch += 1
+        row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
+        self._log.append(row)
+        if self._best is None or row.iou is None or (self._best.iou is not None and row.iou > self._best.iou):
+            self._best = Best(epoch=self._epoch, iou=row.iou, state=on_cpu(state))
+        recipe = self._plan.recipe
+        waited = self._epoch - self._best.epoch
+        self.is_done = self._epoch == recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
+        if self._engine.rank == 0:
+            done = self._learner.checkpoint(epoch=self._epoch, is_done=self.is_done, best=self._best, log=self._log)
+            done.save(self._plan.folder.checkpoint)
+            write_log(self._plan.folder.log, self._log)
+        self._engine.wait()
+        self._report(epoch=self._epoch - 1, step=row.step, loss=loss, rate=rate, row=row)
+
+    def _learn(self, reader: ReadAhead) -> tuple[float, float]:
+        """Mean loss and last learning rate of the epoch."""
+        plan, epoch = self._plan, self._epoch
+        first = plan.first_step[epoch]
+        shares = [tiles[self._engine.rank :: self._engine.n_ranks] for tiles in plan.batches(epoch)]
+        total, rate = 0.0, 0.0
+        for place, batch in enumerate(reader.batches("training", shares)):
+            rate = learning_rate(plan.recipe.optimisation, step=first + place, steps=plan.steps, epoch=epoch)
+            loss, shown = self._learner.loss(batch, epoch=epoch, place=place)
+            total += self._checked(loss, shown, shares[place], place=place)
+            self._learner.learn(loss, learning_rate=rate)
+            mean = total / (place + 1)
+            self._report(epoch=epoch, step=first + place + 1, loss=mean, rate=rate, row=None)
+        return total / len(shares), rate
+
+    def _checked(self, loss: torch.Tensor, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
+        """The loss as a number, averaged over the processes; before the weights have seen it."""
+        engine = self._engine
+        each = torch.zeros(engine.n_ranks, dtype=torch.float64)
+        each[engine.rank] = float(loss.detach())
+        each = engine.add_up(each)
+        lost = torch.nonzero(~each.isfinite())
+        if not len(lost):
+            return float(each.mean())
+        value = float(each[lost[0]])
+        # The first process that has one, because the others would write into the same file; they wait until it is there.
+        if engine.rank == int(lost[0]):
+            self._keep(batch, tiles, place=place, loss=value)
+        engine.wait()
+        names = [scene.name for scene in self._plan.recipe.training]
+        places = ", ".join(f"{names[tile.scene]} at {tile.start}" for tile in self._plan.batches(self._epoch)[place])
+        raise TrainingError(
+            f"The loss is {value} in epoch {self._epoch + 1}, step {place + 1}, on tiles of {places}. The batch is kept in "
+            f"{self._plan.folder.failed_batch}. Look there for extreme values; a lower learning rate, gradient_clip=1, a warm-up, or "
+            "precision='float32' helps where the values are fine."
+        )
+
+    def _keep(self, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
+        here = batch.to(torch.device("cpu"))
+        with staged(self._plan.folder.failed_batch, overwrite=True) as draft:
+            np.savez_compressed(
+                draft,
+                stored=here.stored.numpy(),
+                valid=here.valid.numpy(),
+                truth=here.truth.numpy(),
+                layers=np.array(here.layers),
+                scenes=np.array([self._plan.recipe.training[tile.scene].name for tile in tiles]),
+                starts=np.array([tile.start for tile in tiles]),
+                epoch=self._epoch + 1,
+                step=place + 1,
+                loss=loss,
+            )
+
+    def _judge(self, reader: ReadAhead) -> Judgement:
+        plan, engine = self._plan, self._engine
+        share = plan.validation[engine.rank :: engine.n_ranks]
+        size = max(plan.recipe.batch_size // engine.n_ranks, 1)
+        own = judge(
+            self._learner.answer,
+            reader.batches("validation", chunked(share, size)),
+            inputs=plan.inputs,
+            fill=plan.recipe.fill,
+            channels=self._learner.channels,
+            device=engine.device,
+        )
+        return own.with_counts(engine.add_up(own.to_counts()))
+
+    def _report(self, *, epoch: int, step: int, loss: float, rate: float, row: LogRow | None) -> None:
+        if self._show is not None:
+            self._show(
+                Progress(
+                    epoch=epoch + 1,
+                    epochs=self._plan.recipe.epochs,
+                    step=step,
+                    steps=self._plan.steps,
+                    loss=loss,
+                    learning_rate=rate,
+                    row=row,
+                )
+            )
+
+
+def _row(judgement: Judgement | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
+    if judgement is None:
+        return LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
+    threshold = judgement.best_threshold
+    each = judgement.by_class(threshold)
+    average_precision = judgement.mean_average_precision()
+    return LogRow(
+        epoch=epoch,
+        step=step,
+        loss=loss,
+        learning_rate=rate,
+        threshold=threshold,
+        iou=judgement.mean_iou(threshold),
+        precision=float(np.mean([scores.precision for scores in each])),
+        recall=float(np.mean([scores.recall for scores in each])),
+        f1=float(np.mean([scores.f1 for scores in each])),
+        average_precision=None if math.isnan(average_precision) else average_precision,
+    )

@@ -1,0 +1,170 @@
+"""Output of a network counted against the truth by class, probability and decision; in training and at its end."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
+
+import numpy as np
+import torch
+
+from rtsx.labels import IGNORED
+from rtsx.model import InputLayer
+from rtsx.scores import LEVELS_OF_FLOAT, PixelScores, PixelTally, average_precision, best_threshold
+from rtsx.training.dataset import Batch
+from rtsx.training.sampler import TileAddress
+
+__all__ = ["Judgement", "chunked", "judge", "probability_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Counts of pixels; those of parts add up to those of the whole.
+
+    A single class is found where its probability reaches a threshold; of exclusive classes the greatest is found, and
+    the background has no scores of its own.
+    """
+
+    probabilities: tuple[PixelTally, ...]
+    """Counts by probability, one for each class that is learnt."""
+    decisions: tuple[PixelTally, ...]
+    """Counts by whether the class was the greatest, in two levels; empty with a single class."""
+
+    @classmethod
+    def empty(cls, *, channels: int) -> Self:
+        """No pixel yet, for a network with this many output channels."""
+        several = channels > 1
+        n = channels - 1 if several else 1
+        return cls(
+            probabilities=(PixelTally.empty(levels=LEVELS_OF_FLOAT),) * n,
+            decisions=(PixelTally.empty(levels=1),) * (n if several else 0),
+        )
+
+    @classmethod
+    def of(cls, probability: torch.Tensor, target: torch.Tensor) -> Self:
+        """Count the pixels of a batch.
+
+        Parameters
+        ----------
+        probability
+            (tile, class, y, x) float32, 0-1.
+        target
+            (tile, y, x) uint8; ignored pixels are left out.
+        """
+        counts = target != IGNORED
+        chosen = probability.movedim(1, -1)[counts].cpu().numpy()
+        truth = target[counts].cpu().numpy()
+        if chosen.shape[1] == 1:
+            return cls(probabilities=(PixelTally.of(chosen[:, 0], truth == 1, levels=LEVELS_OF_FLOAT),), decisions=())
+        greatest = chosen.argmax(1)
+        classes = range(1, chosen.shape[1])
+        return cls(
+            probabilities=tuple(PixelTally.of(chosen[:, k], truth == k, levels=LEVELS_OF_FLOAT) for k in classes),
+            decisions=tuple(PixelTally.of((greatest == k).astype(np.uint8), truth == k, levels=1) for k in classes),
+        )
+
+    def __add__(self, more: Self) -> Self:
+        return type(self)(
+            probabilities=tuple(a + b for a, b in zip(self.probabilities, more.probabilities, strict=True)),
+            decisions=tuple(a + b for a, b in zip(self.decisions, more.decisions, strict=True)),
+        )
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels that were counted."""
+        return self.probabilities[0].n_target + self.probabilities[0].n_other
+
+    @property
+    def has_target(self) -> bool:
+        """Whether any pixel is of a class that is learnt."""
+        return any(tally.n_target for tally in self.probabilities)
+
+    @property
+    def best_threshold(self) -> float:
+        """Threshold with the greatest IoU of a single class; 0.5 with several, which need none."""
+        return 0.5 if self.decisions else best_threshold(self.probabilities[0])[0]
+
+    def by_class(self, threshold: float) -> tuple[PixelScores, ...]:
+        """Scores of each class; the threshold is that of a single one."""
+        if self.decisions:
+            return tuple(PixelScores.at(tally, 1.0) for tally in self.decisions)
+        return (PixelScores.at(self.probabilities[0], threshold),)
+
+    def scores(self, threshold: float) -> PixelScores:
+        """Scores of all classes together: their pixels added up."""
+        return reduce(_pooled, self.by_class(threshold))
+
+    def mean_iou(self, threshold: float) -> float:
+        """IoU, averaged over the classes."""
+        return float(np.mean([scores.iou for scores in self.by_class(threshold)]))
+
+    def mean_average_precision(self) -> float:
+        """Average precision, averaged over the classes that are there; NaN where none is."""
+        found = [average_precision(tally) for tally in self.probabilities if tally.n_target]
+        return float(np.mean(found)) if found else float("nan")
+
+    def to_counts(self) -> torch.Tensor:
+        """All counts as one int64 tensor, which processes can add up; `with_counts` takes it back."""
+        tallies = (*self.probabilities, *self.decisions)
+        return torch.from_numpy(np.concatenate([part for tally in tallies for part in (tally.target, tally.other)]))
+
+    def with_counts(self, counts: torch.Tensor) -> Self:
+        """The judgement of these counts, in the shape of this one."""
+        tallies = []
+        rest = counts.cpu().numpy()
+        for tally in (*self.probabilities, *self.decisions):
+            n = tally.levels + 1
+            tallies.append(PixelTally(target=rest[:n].copy(), other=rest[n : 2 * n].copy()))
+            rest = rest[2 * n :]
+        n_classes = len(self.probabilities)
+        return type(self)(probabilities=tuple(tallies[:n_classes]), decisions=tuple(tallies[n_classes:]))
+
+
+def _pooled(one: PixelScores, other: PixelScores) -> PixelScores:
+    return PixelScores(
+        hits=one.hits + other.hits,
+        false_alarms=one.false_alarms + other.false_alarms,
+        misses=one.misses + other.misses,
+        rejections=one.rejections + other.rejections,
+    )
+
+
+def judge(
+    answer: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterable[Batch],
+    *,
+    inputs: Sequence[InputLayer],
+    fill: float,
+    channels: int,
+    device: torch.device,
+) -> Judgement:
+    """Count the answers for some batches.
+
+    Parameters
+    ----------
+    answer
+        Network input (tile, layer, y, x) to probabilities (tile, class, y, x), both on the device.
+    batches
+        Tiles that count each pixel once.
+    inputs, fill
+        How the input is made: as in inference.
+    channels
+        Classes of the answer.
+    device
+        Where the network is.
+    """
+    total = Judgement.empty(channels=channels)
+    for batch in batches:
+        there = batch.to(device)
+        total += Judgement.of(answer(there.channels(inputs, fill=fill)), there.target())
+    return total
+
+
+def probability_of(logits: torch.Tensor) -> torch.Tensor:
+    """Sigmoid of a single class, softmax of several; (tile, class, y, x) float32."""
+    return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(dim=1)
+
+
+def chunked(tiles: Sequence[TileAddress], size: int) -> list[Sequence[TileAddress]]:
+    """Tiles in batches of a size, the last one as it comes: a network that does not learn takes any number."""
+    return [tiles[start : start + size] for start in range(0, len(tiles), size)]

@@ -1,0 +1,284 @@
+"""Which tiles an epoch shows, in which order: a pure function of the index, the seed and the epoch."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.errors import TrainingError
+from rtsx.training.recipe import SamplingSpec
+from rtsx.training.tile_index import LABELLED, LEARNABLE, VALID, PixelCounts, SceneTiles, TileIndex, windows_of
+
+__all__ = [
+    "BLOCK",
+    "TileAddress",
+    "blocks_of",
+    "draw_epoch",
+    "mixed_by_blocks",
+    "negatives_per_positive",
+    "seed_of",
+    "tiles_of_epoch",
+    "validation_tiles",
+]
+
+_Places = NDArray[np.int64]
+
+BLOCK = 8
+"""Tiles along each side of a block: ground that is read together."""
+
+
+def blocks_of(scenes: _Places, starts: _Places, *, tile: int) -> _Places:
+    """Block of each tile (tile, 3): scene, row and column of blocks.
+
+    Examples
+    --------
+    >>> blocks_of(np.array([0, 1]), np.array([[0, 300], [256, 0]]), tile=32).tolist()
+    [[0, 0, 1], [1, 1, 0]]
+    """
+    return np.column_stack([scenes, starts // (BLOCK * tile)])
+
+
+def mixed_by_blocks(
+    blocks: _Places, is_positive: NDArray[np.bool_], *, at_once: int, random: np.random.Generator
+) -> _Places:
+    """Order (tile,) in which tiles of so many blocks at a time are shown, mixed.
+
+    Blocks come at random, those with a label and those without taking turns by their numbers, so that no part of an epoch is
+    without labels as long as there are enough blocks that have some.
+
+    Parameters
+    ----------
+    blocks
+        Block of each tile, as `blocks_of` gives it.
+    is_positive
+        Which tiles have a label.
+    at_once
+        Blocks of which tiles are mixed, at least 1.
+    random
+        Where chance comes from.
+    """
+    _, numbers = np.unique(blocks, axis=0, return_inverse=True)
+    numbers = numbers.reshape(-1)
+    has_label = np.zeros(numbers.max(initial=-1) + 1, bool)
+    has_label[numbers[is_positive]] = True
+    # Where each kind of block stands in the epoch, from 0 to 1: in equal steps, so that the two take turns.
+    turn = np.empty(len(has_label))
+    for kind in (True, False):
+        of_kind = random.permutation(np.flatnonzero(has_label == kind))
+        turn[of_kind] = (np.arange(len(of_kind)) + 0.5) / max(len(of_kind), 1)
+    rank = np.argsort(np.argsort(turn, kind="stable"), kind="stable")
+    return np.lexsort([random.random(len(numbers)), rank[numbers] // at_once])
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed of 64 bits for numbers and words that say what is drawn; others for any other parts.
+
+    A digest, instead of adding the parts up: epoch 1 of seed 0 must not repeat epoch 0 of seed 1.
+
+    Examples
+    --------
+    >>> seed_of("draw", 0, 1) == seed_of("draw", 1, 0)
+    False
+    """
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+
+
+# Shifts that are tried for a tile before it stays where it is.
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class TileAddress:
+    """Where a tile lies."""
+
+    scene: int
+    """Number of the scene, from 0."""
+    start: tuple[int, int]
+    """Its first row and column, px."""
+    skipped: tuple[int, int] = (0, 0)
+    """Rows at its upper and columns at its left edge that another tile counts; they are shown, but their truth is ignored."""
+
+
+def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -> float:
+    """Tiles without a label per tile with one: geometric from the first epoch's to the last one's.
+
+    Examples
+    --------
+    >>> spec = SamplingSpec(negatives=1, final_negatives=16)
+    >>> [negatives_per_positive(spec, epoch=epoch, epochs=5) for epoch in range(5)]
+    [1.0, 2.0, 4.0, 8.0, 16.0]
+    """
+    if sampling.final_negatives is None or epochs < 2:
+        return float(sampling.negatives)
+    passed = min(epoch / (epochs - 1), 1.0)
+    return float(sampling.negatives * (sampling.final_negatives / sampling.negatives) ** passed)
+
+
+def tiles_of_epoch(
+    there: tuple[int, int], *, sampling: SamplingSpec, epoch: int, epochs: int, count: int | None
+) -> tuple[int, int]:
+    """How many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `draw_epoch`.
+
+    Examples
+    --------
+    >>> tiles_of_epoch((10, 90), sampling=SamplingSpec(negatives=2), epoch=0, epochs=1, count=None)
+    (10, 20)
+    """
+    positives, negatives = there
+    ratio = negatives_per_positive(sampling, epoch=epoch, epochs=epochs)
+    if count is None:
+        return positives, round(positives * ratio) if negatives else 0
+    shown = max(round(count / (1 + ratio)), 1) if negatives else count
+    return shown, count - shown
+
+
+def draw_epoch(
+    index: TileIndex, *, sampling: SamplingSpec, epoch: int, epochs: int, seed: int, count: int | None = None
+) -> tuple[TileAddress, ...]:
+    """Draw the tiles of one epoch, shuffled.
+
+    Each tile of a kind is shown once before any is shown again, so an epoch of fewer tiles than there are shows different
+    ones each time; drawn by pixel, tiles with a label come as often as they have labelled pixels. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
+    but batches of one place are poor gradients.
+
+    With jitter each tile is moved by up to half its side within the scene, to where it is certain that it is still what it
+    was drawn as: with a labelled pixel or without any, and with enough valid ones. Counts of cells tell; a tile of which
+    they could not tell after some tries stays where it is.
+
+    Parameters
+    ----------
+    index
+        What there is.
+    sampling
+        Ratio of negatives to positives, now and at the end, whether tiles are moved, and how far they are mixed.
+    epoch, epochs
+        Which epoch, from 0, of how many.
+    seed
+        Seed of the training.
+    count
+        Tiles of the epoch; None: as many as show each positive once. Where a kind of tile is missing, the other fills up
+        what was asked for.
+
+    Returns
+    -------
+    tuple of TileAddress
+        Equal for equal arguments.
+
+    Raises
+    ------
+    TrainingError
+        The index holds no tile with a label.
+    """
+    random = np.random.default_rng(seed_of("tiles", seed, epoch))
+    scenes = np.concatenate([np.full(len(scene.starts), n) for n, scene in enumerate(index.scenes)])
+    starts = np.concatenate([scene.starts for scene in index.scenes])
+    labelled = np.concatenate([scene.labelled for scene in index.scenes])
+    is_positive = labelled > 0
+    positives, negatives = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
+    if not len(positives):
+        raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
+    n_positive, n_negative = tiles_of_epoch(
+        (len(positives), len(negatives)), sampling=sampling, epoch=epoch, epochs=epochs, count=count
+    )
+    if sampling.drawn_by == "pixel":
+        shown = random.choice(positives, n_positive, p=labelled[positives] / labelled[positives].sum())
+    else:
+        shown = _cycled(positives, n_positive, random=random)
+    drawn = np.concatenate([shown, _cycled(negatives, n_negative, random=random)])
+    if sampling.blocks_at_once is None:
+        random.shuffle(drawn)
+    else:
+        blocks = blocks_of(scenes[drawn], starts[drawn], tile=index.tile)
+        order = mixed_by_blocks(blocks, is_positive[drawn], at_once=sampling.blocks_at_once, random=random)
+        drawn = drawn[order]
+    places = starts[drawn]
+    if sampling.jitter:
+        for number, scene in enumerate(index.scenes):
+            of_scene = np.flatnonzero(scenes[drawn] == number)
+            # Seeds of their own, so that tiles of one scene do not move with the number of tiles of another.
+            moving = np.random.default_rng(seed_of("jitter", seed, epoch, number))
+            places[of_scene] = _moved(
+                places[of_scene], is_positive[drawn[of_scene]], index=index, scene=scene, random=moving
+            )
+    return tuple(TileAddress(int(scene), (int(y), int(x))) for scene, (y, x) in zip(scenes[drawn], places, strict=True))
+
+
+def _cycled(tiles: NDArray[np.int64], count: int, *, random: np.random.Generator) -> NDArray[np.int64]:
+    """So many of the tiles, each as often as any other or once more."""
+    if not count:
+        return tiles[:0]
+    rounds = -(-count // len(tiles))
+    return np.concatenate([random.permutation(tiles) for _ in range(rounds)])[:count]
+
+
+def _moved(
+    starts: NDArray[np.int64],
+    is_positive: NDArray[np.bool_],
+    *,
+    index: TileIndex,
+    scene: SceneTiles,
+    random: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Starts (tile, 2) shifted at random, each to the first of some places where it stays what it is."""
+    half = index.tile // 2
+    last = np.maximum(np.array(scene.shape) - index.tile, 0)
+    shifts = random.integers(-half, half, (_TRIES, *starts.shape), endpoint=True)
+    moved = starts.copy()
+    is_settled = np.zeros(len(starts), bool)
+    for shift in shifts:
+        left = np.flatnonzero(~is_settled)
+        tried = np.clip(starts[left] + shift[left], 0, last)
+        fits = _stays(tried, is_positive[left], index=index, scene=scene)
+        moved[left[fits]] = tried[fits]
+        is_settled[left[fits]] = True
+    return moved
+
+
+def _stays(
+    starts: NDArray[np.int64], is_positive: NDArray[np.bool_], *, index: TileIndex, scene: SceneTiles
+) -> NDArray[np.bool_]:
+    """Whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
+    windows = windows_of(starts, tile=index.tile, shape=scene.shape)
+    counts: PixelCounts = scene.counts
+    certain, possible = counts.at_least(windows), counts.at_most(windows)
+    area = min(index.tile, scene.shape[0]) * min(index.tile, scene.shape[1])
+    is_enough = (certain[VALID] >= index.min_valid * area) & (certain[LEARNABLE] > 0)
+    stays: NDArray[np.bool_] = np.where(is_positive, certain[LABELLED] > 0, possible[LABELLED] == 0) & is_enough
+    return stays
+
+
+def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
+    """Tiles that show every pixel of the scenes and count each valid one exactly once, block by block.
+
+    They lie side by side from the upper left; the last ones lie flush with the lower and right edge and skip what their
+    neighbours count, instead of reaching beyond the scene, where there would be nothing to see. Blocks instead of rows,
+    because a row of tiles crosses more chunks than a cache may hold.
+    """
+    addresses = [
+        TileAddress(number, (start_y, start_x), (skipped_y, skipped_x))
+        for number, scene in enumerate(index.scenes)
+        for (start_y, skipped_y) in _side_by_side(scene.shape[0], index.tile)
+        for (start_x, skipped_x) in _side_by_side(scene.shape[1], index.tile)
+        if _has_valid(scene, (start_y + skipped_y, start_x + skipped_x), (start_y + index.tile, start_x + index.tile))
+    ]
+    block = BLOCK * index.tile
+    return tuple(sorted(addresses, key=lambda one: (one.scene, one.start[0] // block, one.start[1] // block)))
+
+
+def _side_by_side(length: int, tile: int) -> Sequence[tuple[int, int]]:
+    """Start of each tile along an axis, and how much of it the one before has counted.
+
+    Examples
+    --------
+    >>> _side_by_side(100, 32)
+    [(0, 0), (32, 0), (64, 0), (68, 28)]
+    """
+    last = max(length - tile, 0)
+    return [(min(start, last), max(start - last, 0)) for start in range(0, length, tile)]
+
+
+def _has_valid(scene: SceneTiles, start: tuple[int, int], stop: tuple[int, int]) -> bool:
+    window = np.array([[*start, *np.minimum(stop, scene.shape)]])
+    return bool(scene.counts.at_most(window)[VALID, 0])

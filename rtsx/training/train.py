@@ -1,0 +1,267 @@
+"""Train a bundle from a recipe, with logs that other programs show."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import rtsx
+from rtsx.errors import BundleError, MissingExtraError, TrainingError
+from rtsx.model import InputLayer, ModelBundle
+from rtsx.model.network import resolve_device
+from rtsx.training.checkpoint import Checkpoint
+from rtsx.training.checks import check_devices, check_recipe
+from rtsx.training.dataset import TileReader
+from rtsx.training.finish import Finished, finish
+from rtsx.training.loggers import LoggerName, RowLogger, check_loggers, open_loggers
+from rtsx.training.loop import CACHE_BYTES, fit
+from rtsx.training.plan import TrainingPlan, plan_training
+from rtsx.training.recipe import TrainingRecipe, TrainingScene
+from rtsx.training.record import recipe_record
+from rtsx.training.report import write_report
+from rtsx.training.run_folder import RunFolder
+from rtsx.training.run_log import LogRow, Progress, ShowProgress, write_log
+from rtsx.training.scene_arrays import every_layer
+from rtsx.training.statistics import measured_inputs, measured_tiles
+from rtsx.training.tile_index import TileIndex, index_tiles
+from rtsx.training.trained_run import TrainedRun, result_of
+
+__all__ = ["git_revision", "library_versions", "machine", "train"]
+
+_LIBRARIES = ("kornia", "lightning", "numpy", "scipy", "segmentation-models-pytorch", "timm", "torch", "xarray")
+"""Libraries whose versions the weights may depend on."""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions by name, Python's and our own among them."""
+    found = {"python": platform.python_version(), "rtsx": rtsx.__version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # an optional one
+            continue
+    return found
+
+
+def git_revision(folder: Path) -> str | None:
+    """Commit that a working directory is at, with ``+changes`` where files differ from it; None where there is no git."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(folder), *command], check=True, capture_output=True, text=True, timeout=30
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+changes" if changes else commit
+
+
+def machine(device: torch.device, *, devices: int) -> dict[str, object]:
+    """What a training ran on: sums are rounded as the device and the number of threads have it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": device.type, "name": name, "devices": devices, "threads": torch.get_num_threads()}
+
+
+def train(
+    recipe: TrainingRecipe,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    num_workers: int = 0,
+    loggers: Sequence[LoggerName] = (),
+    progress: ShowProgress | None = None,
+) -> TrainedRun:
+    """Train a network and make a bundle of it.
+
+    Everything is kept in one folder: `bundle/`, `log.csv` (one row an epoch), `report.html`, `checkpoints/`. A training that
+    was stopped, however, goes on from its last epoch when it is called again, and gives what it would have given; on a CPU
+    with as many threads, bit for bit.
+
+    With validation scenes the epoch with the best IoU is kept (averaged over classes; of a single class, at its best
+    threshold), probabilities are calibrated by a temperature, and the threshold with the best IoU is stored. Without, the
+    last epoch is kept with threshold 0.5 and temperature 1.
+
+    Parameters
+    ----------
+    recipe
+        What is learnt from, how, and what the bundle says about itself.
+    out
+        Local folder that does not exist, is empty, or holds an unfinished training of the same recipe.
+    overwrite
+        Replace the training that is there, finished or not, once the new one has done an epoch; a folder that holds
+        anything else is kept.
+    device
+        "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
+    devices
+        How many of them; above 1 by processes that share each batch (DDP), started anew, so a script has to keep what it
+        does behind ``if __name__ == "__main__"``.
+    num_workers
+        Processes that read tiles; 0 reads in a thread beside the network. The result never depends on it.
+    loggers
+        "tensorboard", "wandb", or both, beside the CSV file; what is not installed is refused.
+    progress
+        Called after every step and every epoch.
+
+    Returns
+    -------
+    TrainedRun
+        The bundle, its scores and its folder.
+
+    Raises
+    ------
+    TrainingError
+        The recipe cannot be trained, found before anything is read; there is nothing to learn from; a loss is NaN or
+        infinite; the folder holds an unfinished training of another recipe.
+    OutputExistsError
+        The folder holds a finished training, or something else.
+    OutputNotWritableError
+        It cannot be written.
+    MissingExtraError
+        Lightning, or a logger that was asked for, is not installed.
+    """
+    where = _resolved(device)
+    check_recipe(recipe)
+    check_devices(recipe, device=where.type, devices=devices, num_workers=num_workers)
+    check_loggers(loggers)
+    launch = _launcher()
+    folder = RunFolder.at(out)
+    folder.require_free(overwrite=overwrite)
+    scenery = _look_at(recipe)
+    record = recipe_record(recipe)
+    with folder.claimed(record, overwrite=overwrite) as digest:
+        plan = plan_training(
+            recipe,
+            digest=digest,
+            inputs=scenery.inputs,
+            index=scenery.training,
+            validation=scenery.validation,
+            folder=folder,
+            num_workers=num_workers,
+        )
+        logs = open_loggers(loggers, folder.path, id=recipe.id, record=record, digest=digest)
+        try:
+            show = partial(_shown, logs=logs, progress=progress)
+            launch(fit, plan, device=where, devices=devices, precision=recipe.optimisation.precision, show=show)
+        finally:
+            for log in logs:
+                log.close()
+        checkpoint = Checkpoint.open(folder.checkpoint)
+        write_log(folder.log, checkpoint.log)
+        finished = finish(plan, checkpoint, test=scenery.test, device=where)
+        provenance = {
+            "recipe": record,
+            "recipe_digest": digest,
+            "best_epoch": checkpoint.best.epoch,
+            "epochs": checkpoint.epoch,
+            "versions": library_versions(),
+            "git_revision": git_revision(Path.cwd()),
+            "machine": machine(where, devices=devices),
+            **recipe.provenance,
+        }
+        return _keep(
+            plan,
+            finished,
+            log=checkpoint.log,
+            best_epoch=checkpoint.best.epoch,
+            provenance=provenance,
+            judging=scenery.validation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scenery:
+    """What has been found out about the scenes of a recipe."""
+
+    inputs: tuple[InputLayer, ...]
+    training: TileIndex
+    validation: TileIndex | None
+    test: TileIndex | None
+
+
+def _look_at(recipe: TrainingRecipe) -> _Scenery:
+    """Find tiles, and the scaling where nobody has said it."""
+    wanted = every_layer(recipe.training[0]) if recipe.inputs is None else recipe.inputs
+    readers = {
+        role: TileReader(scenes, inputs=wanted, tile=recipe.tile, cache_bytes=CACHE_BYTES)
+        for role, scenes in (("training", recipe.training), ("validation", recipe.validation), ("test", recipe.test))
+        if scenes  # made for all of them first, because a reader refuses what does not go together before it reads
+    }
+    index = partial(index_tiles, inputs=wanted, tile=recipe.tile, min_valid=recipe.sampling.min_valid)
+    training = index(recipe.training)
+    inputs = recipe.inputs
+    if inputs is None:
+        inputs = measured_inputs(readers["training"], measured_tiles(training), names=[layer.name for layer in wanted])
+    return _Scenery(
+        inputs=inputs,
+        training=training,
+        validation=_judging(recipe.validation, index, role="validation"),
+        test=_judging(recipe.test, index, role="test"),
+    )
+
+
+def _judging(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role: str) -> TileIndex | None:
+    if not scenes:
+        return None
+    try:
+        return index(scenes)
+    except TrainingError as error:
+        raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
+
+
+def _launcher() -> Callable[..., None]:
+    """What starts a training; asked for first, so that nobody waits for scenes only to hear that it is missing."""
+    try:
+        from rtsx.training.engine import launch  # of the extra `train`
+    except ImportError as error:
+        raise MissingExtraError(f"Training needs the train extra: pip install 'rtsx[train]' ({error}).") from error
+    return launch
+
+
+def _shown(moment: Progress, *, logs: Sequence[RowLogger], progress: ShowProgress | None) -> None:
+    if moment.row is not None:
+        for log in logs:
+            log.log(moment.row)
+    if progress is not None:
+        progress(moment)
+
+
+def _resolved(device: str) -> torch.device:
+    try:
+        return resolve_device(device)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _keep(
+    plan: TrainingPlan,
+    finished: Finished,
+    *,
+    log: Sequence[LogRow],
+    best_epoch: int,
+    provenance: Mapping[str, object],
+    judging: TileIndex | None,
+) -> TrainedRun:
+    """Write bundle, report and, last of all, the result."""
+    threshold = finished.bundle.threshold
+    validation = finished.validation
+    bundle: ModelBundle = replace(finished.bundle, provenance=provenance)
+    run = TrainedRun(
+        folder=plan.folder.path,
+        bundle=bundle,
+        epochs=log[-1].epoch,
+        best_epoch=best_epoch,
+        validation=None if validation is None else validation.scores(threshold),
+        test={name: judgement.scores(threshold) for name, judgement in finished.test.items()},
+    )
+    bundle.save(plan.folder.bundle, overwrite=True)
+    write_report(plan, finished, log=log, run=run, judging=judging)
+    plan.folder.finish(result_of(run))
+    return run
