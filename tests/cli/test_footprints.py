@@ -1,7 +1,10 @@
+""""""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -9,8 +12,16 @@ import pytest
 import rasterio
 
 import rtsx
-from rtsx.footprints import clean_footprints, read_footprints, simplify_footprints
+from rtsx.footprints import (
+    clean_footprints,
+    level2_footprints,
+    merge_footprints,
+    read_footprints,
+    simplify_footprints,
+    track_summary,
+)
 from rtsx.synthetic import SceneFiles
+from tests.footprints.conftest import make_prediction
 
 Command = Callable[..., Any]
 
@@ -160,3 +171,165 @@ def test_refuses_polygons_that_cannot_be_read(rtsx_command: Command, stored: Pat
     outcome = rtsx_command("footprints", stored, "--out", tmp_path / "slumps.parquet", *line)
     assert outcome.status == 2
     assert "cannot be read as polygons of water" in outcome.err
+
+
+@pytest.fixture
+def years(tmp_path: Path) -> dict[int, str]:
+    """Files of two years: one object that grows, one that goes, one that comes."""
+    files = {}
+    for year, blocks in {2023: ((10, 20), (40, 50)), 2024: ((8, 22), (60, 70))}.items():
+        level = np.full((80, 80), 10)
+        for first, last in blocks:
+            level[first:last, first:last] = 80
+        footprints = rtsx.extract_footprints(make_prediction(level))
+        files[year] = str(rtsx.write_footprints(footprints, tmp_path / f"{year}.parquet"))
+    return files
+
+
+def test_tracks_and_summary_are_those_of_the_library(
+    rtsx_command: Command, years: dict[int, str], tmp_path: Path
+) -> None:
+    out, summary = tmp_path / "new" / "tracks.parquet", tmp_path / "tracks.csv"
+    words = [f"{year}={file}" for year, file in years.items()]
+    outcome = rtsx_command("track", *words, "--out", out, "--summary", summary)
+    assert outcome.status == 0, outcome.err
+    expected = rtsx.track_footprints({year: geopandas.read_parquet(file) for year, file in years.items()})
+    found = geopandas.read_parquet(out)
+    assert found["track_id"].tolist() == expected["track_id"].tolist()
+    table = pd.read_csv(summary, keep_default_na=False, na_values={"growth_m2": ""})
+    assert table["status"].tolist() == track_summary(expected)["status"].tolist()
+    assert set(table["status"]) == {"gone", "growing", "new"}
+    for line in ("outlines", "tracks", "growing", "gone", "new"):
+        assert line in outcome.out
+
+
+def test_options_reach_the_tracking(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    words = [f"{year}={file}" for year, file in years.items()]
+    line = ("--min-overlap", "1", "--max-gap", "0", "--stable-within", "5", "--summary", tmp_path / "t.parquet")
+    assert rtsx_command("track", *words, "--out", tmp_path / "t.gpkg", *line).status == 0
+    assert set(pd.read_parquet(tmp_path / "t.parquet")["status"]) == {"gone", "stable", "new"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("2023",), "expected YEAR=FILE, such as 2024=slumps.parquet; got '2023'"),
+        (("last=a.parquet",), "got 'last=a.parquet'"),
+        (("2023={2023}", "2023={2023}"), "2023 is given twice"),
+        (("2023=nowhere.parquet",), "nowhere.parquet is no file"),
+        (("2023={2023}", "--out", "tracks.shp"), ".parquet, .gpkg, .fgb"),
+        (("2023={2023}", "--summary", "tracks.xls"), ".csv, .parquet"),
+        (("2023={2023}", "--min-overlap", "20"), "min_overlap is a part of the smaller outline"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    rtsx_command: Command, years: dict[int, str], tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    line = [word.replace("{2023}", years[2023]) for word in words]
+    outcome = rtsx_command("track", *line, *([] if "--out" in line else ["--out", tmp_path / "tracks.parquet"]))
+    assert outcome.status == 2
+    assert message in " ".join(outcome.err.split()).replace("│ ", "").replace(" │", "")
+    assert not (tmp_path / "tracks.parquet").exists()
+
+
+def test_tracks_that_exist_are_kept(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    out = tmp_path / "tracks.parquet"
+    out.write_text("mine")
+    words = [f"{year}={file}" for year, file in years.items()]
+    assert rtsx_command("track", *words, "--out", out).status == 2
+    assert out.read_text() == "mine"
+    assert rtsx_command("track", *words, "--out", out, "--overwrite").status == 0
+
+
+def test_outlines_of_any_kind_are_tracked(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    drawn = geopandas.read_parquet(years[2023])[["geometry"]].to_crs(4326)
+    drawn.to_file(tmp_path / "drawn.geojson")
+    line = (f"2010={tmp_path / 'drawn.geojson'}", f"2024={years[2024]}", "--out", tmp_path / "tracks.parquet")
+    outcome = rtsx_command("track", *line)
+    assert outcome.status == 0, outcome.err
+    assert outcome.err == ""
+    new = f"2024_{geopandas.read_parquet(years[2024])['footprint_id'].iloc[-1]}"
+    assert set(geopandas.read_parquet(tmp_path / "tracks.parquet")["track_id"]) == {"2010_0", "2010_1", new}
+
+
+def test_classes_that_cannot_meet_are_told(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
+    drawn = geopandas.read_parquet(years[2023])[["geometry"]].assign(class_name="rts")
+    drawn.to_file(tmp_path / "drawn.gpkg")
+    line = (f"2010={tmp_path / 'drawn.gpkg'}", f"2024={years[2024]}", "--out", tmp_path / "tracks.parquet")
+    outcome = rtsx_command("track", *line)
+    assert outcome.status == 0, outcome.err
+    assert "no class occurs in two years" in outcome.err
+    assert "2010 rts; 2024 slump" in outcome.err
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[str]:
+    """Two halves of a map, with an object across their border, outlined one by one."""
+    level = np.full((80, 80), 10)
+    level[30:50, 30:50], level[60:70, 60:70] = 80, 70
+    pred = make_prediction(level).assign_coords(time=np.datetime64("2024-07-01", "ns"))
+    files = []
+    for name, part in {"west": slice(0, 40), "east": slice(40, 80)}.items():
+        footprints = rtsx.extract_footprints(pred.isel(x=part)).assign(scene_id=name)
+        files.append(str(rtsx.write_footprints(footprints, tmp_path / f"{name}.parquet")))
+    return files
+
+
+def test_cells_become_one_map(rtsx_command: Command, cells: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "slumps.parquet"
+    outcome = rtsx_command("merge", *cells, "--out", out)
+    assert outcome.status == 0, outcome.err
+    expected = merge_footprints([read_footprints(file) for file in cells])
+    pd.testing.assert_frame_equal(pd.DataFrame(read_footprints(out)), pd.DataFrame(expected))
+    assert expected["n_pixels"].tolist() == [400, 100]
+    assert rtsx_command("merge", *cells, "--out", out).status == 2
+    line = ("--min-area-m2", "1000", "--overwrite")
+    assert rtsx_command("merge", *cells, "--out", out, *line).status == 0
+    assert len(read_footprints(out)) == 1
+
+
+def test_scenes_become_sets_of_years(rtsx_command: Command, cells: list[str], tmp_path: Path) -> None:
+    before = read_footprints(cells[0]).assign(date=pd.Timestamp("2023-08-01"), year=2023)
+    files = [*cells, str(rtsx.write_footprints(before, tmp_path / "before.parquet"))]
+    ground = geopandas.GeoDataFrame(
+        {"year": [2023, 2024, 2024]}, geometry=[before.union_all().buffer(500)] * 3, crs=before.crs
+    )
+    ground.to_file(tmp_path / "ground.gpkg")
+    out = tmp_path / "yearly" / "{year}.gpkg"
+    outcome = rtsx_command("merge", *files, "--out", out, "--images", tmp_path / "ground.gpkg")
+    assert outcome.status == 0, outcome.err
+    expected = level2_footprints([read_footprints(file) for file in files], images=ground)
+    assert list(expected) == [2023, 2024]
+    for year, table in expected.items():
+        found = read_footprints(tmp_path / "yearly" / f"{year}.gpkg")
+        assert found["footprint_id"].tolist() == table["footprint_id"].tolist()
+        assert found["n_images_possible"].tolist() == table["n_images_possible"].tolist()
+    assert "2023.gpkg" in outcome.out
+    again = rtsx_command("merge", *files, "--out", out)
+    assert again.status == 2
+    assert "exists already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--out", "a.shp"), ".parquet, .gpkg, .fgb"),
+        (("--out", "a.parquet", "--images", "b.gpkg"), "images are counted by year: put {year} into --out"),
+        (("--out", "{year}.parquet", "--min-area-m2", "9"), "it is for outlines of a day"),
+        (("nowhere.parquet", "--out", "a.parquet"), "nowhere.parquet is none"),
+    ],
+)
+def test_merge_what_cannot_be_is_refused(
+    rtsx_command: Command,
+    cells: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    outcome = rtsx_command("merge", *cells, *line)
+    assert outcome.status == 2
+    assert message in " ".join(outcome.err.replace("│", " ").split())
+    assert set(tmp_path.iterdir()) == before

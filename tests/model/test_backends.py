@@ -8,7 +8,16 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle
-from rtsx.model.backends import can_compile, open_compiled
+from rtsx.model.backends import (
+    can_compile,
+    exported_shape,
+    in_batches_of,
+    in_largest_batches,
+    only_tensor,
+    open_compiled,
+    open_eager,
+    uses_batch_statistics,
+)
 from rtsx.model.network import BACKENDS
 
 NEEDS = {"onnx": "onnxscript", "openvino": "openvino"}
@@ -136,3 +145,122 @@ def test_a_missing_library_names_its_extra(bundle: ModelBundle, monkeypatch: pyt
     fresh = ModelBundle.from_module(Small(), layers=LAYERS, tile=64, overlap=8, stride=2)
     with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[openvino\]'"):
         fresh.network(device="cpu", precision="auto", backend="openvino")
+
+
+CPU = torch.device("cpu")
+
+
+def normalised():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 1, 3, padding=1), torch.nn.BatchNorm2d(1))
+
+
+def tiles(n, size=16):
+    # A gradient over the batch, so that batch statistics of several tiles differ from those of one.
+    return torch.rand(n, 2, size, size, generator=torch.Generator().manual_seed(1)) + torch.arange(n).view(n, 1, 1, 1)
+
+
+def test_answers_equal_the_module_and_need_no_gradient():
+    module = normalised().eval()
+    expected = module(tiles(2)).detach()
+    raw = open_eager(module, device=CPU, dtype=torch.float32)(tiles(2))
+    torch.testing.assert_close(raw, expected)
+    assert not raw.requires_grad
+
+
+def test_batch_statistics_never_mix_tiles():
+    module = normalised().train()
+    assert uses_batch_statistics(module)
+    forward = open_eager(module, device=CPU, dtype=torch.float32)
+    together, batch = forward(tiles(3)), tiles(3)
+    for index in range(3):
+        torch.testing.assert_close(together[index : index + 1], forward(batch[index : index + 1]))
+    assert (module(batch) - together).abs().max() > 0.1  # the module by itself does mix them
+
+
+def test_normalisation_without_stored_averages_uses_batch_statistics():
+    assert uses_batch_statistics(torch.nn.Sequential(torch.nn.BatchNorm2d(1, track_running_stats=False)).eval())
+    assert not uses_batch_statistics(normalised().eval())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")  # files of this kind outlive their writer
+def test_torchscript_runs_and_shows_its_batch_statistics():
+    module = normalised().eval()
+    expected = module(tiles(2)).detach()
+    scripted = torch.jit.trace(module, tiles(1))
+    torch.testing.assert_close(open_eager(scripted, device=CPU, dtype=torch.float32)(tiles(2)), expected)
+    assert not uses_batch_statistics(scripted)
+    assert uses_batch_statistics(scripted.train())
+
+
+def test_an_exported_program_of_fixed_shape_takes_any_number_of_tiles():
+    module = normalised().eval()
+    program = torch.export.export(module, (tiles(2),)).module()
+    assert exported_shape(program) == (2, 16, 16)
+    forward = open_eager(program, device=CPU, dtype=torch.float32)
+    torch.testing.assert_close(forward(tiles(3)), module(tiles(3)).detach())
+    with pytest.raises(BundleError, match="exported for tiles of 16 x 16 px; it got 32 x 32"):
+        forward(tiles(1, 32))
+
+
+def test_an_exported_program_of_free_shape_takes_any_tile():
+    module = normalised().eval()
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(module, (tiles(2),), dynamic_shapes=({0: free, 2: free, 3: free},)).module()
+    assert exported_shape(program) == (None, None, None)
+    forward = open_eager(program, device=CPU, dtype=torch.float32)
+    torch.testing.assert_close(forward(tiles(3, 32)), module(tiles(3, 32)).detach())
+
+
+def test_other_modules_are_bound_to_no_shape():
+    assert exported_shape(normalised()) is None
+
+
+@pytest.mark.parametrize("n_tiles", [1, 3, 4, 9])
+def test_fixed_batches_answer_like_one_large_batch(n_tiles):
+    sizes = []
+    buffer = torch.empty(4, 2, 8, 8)
+
+    def of_four(batch):
+        sizes.append(len(batch))
+        return torch.mul(batch, 3, out=buffer)  # a backend that hands out the same buffer every time
+
+    tiles = torch.rand(n_tiles, 2, 8, 8)
+    assert torch.equal(in_batches_of(of_four, 4)(tiles), tiles * 3)
+    assert set(sizes) == {4}
+    assert len(sizes) == -(-n_tiles // 4)
+
+
+def test_short_batches_are_filled_up_to_the_largest_of_their_tile_size():
+    sizes = []
+
+    def forward(batch):
+        sizes.append((len(batch), batch.shape[-1]))
+        return batch * 3
+
+    filled = in_largest_batches(forward)
+    for n_tiles, side in ((4, 8), (3, 8), (1, 16), (4, 8)):
+        tiles = torch.rand(n_tiles, 2, side, side)
+        assert torch.equal(filled(tiles), tiles * 3)
+    assert sizes == [(4, 8), (4, 8), (1, 16), (4, 8)]
+
+
+def test_a_size_that_ran_out_of_memory_is_not_filled_up_to_again():
+    sizes = []
+
+    def forward(batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return batch
+
+    filled = in_largest_batches(forward)
+    with pytest.raises(torch.OutOfMemoryError):
+        filled(torch.rand(4, 1, 8, 8))
+    assert len(filled(torch.rand(2, 1, 8, 8))) == 2
+    assert sizes == [4, 2]
+
+
+def test_several_tensors_are_refused():
+    with pytest.raises(BundleError, match=r"has to return one tensor .* it returned a tuple. Wrap it"):
+        only_tensor((torch.ones(1), torch.ones(1)))

@@ -1,8 +1,10 @@
+""""""
+
 import pytest
 
 from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer
-from rtsx.model.metadata import Metadata
+from rtsx.model.metadata import Metadata, check_channels, check_tiles
 
 
 def test_the_caller_overrides_what_the_file_says():
@@ -47,3 +49,46 @@ def test_everything_missing_is_named_at_once_with_an_example():
 def test_lengths_have_to_agree():
     with pytest.raises(BundleError, match=r"layers, mean and std have to be of one length; got 2, 1 and 2"):
         Metadata(layers=("red", "nir"), mean=(1.0,), std=(1.0, 1.0)).scaled()
+
+
+CHANNELS = {"layers": ("red",), "classes": ("lake",), "activation": "sigmoid", "threshold": 0.5}
+TILES = {"tile": 64, "overlap": 32, "stride": 16, "trim": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": ()}, r"at least one input layer, and each once; got \[\]"),
+        ({"layers": ("red", "red")}, r"each once; got \['red', 'red'\]"),
+        ({"classes": ()}, r"at least one class"),
+        ({"classes": ("a", "a")}, r"each with its own name"),
+        ({"activation": "relu"}, r"activation has to be 'sigmoid', 'softmax' or 'none'; got 'relu'"),
+        ({"activation": "softmax"}, r"softmax over the single class 'lake' is 1 everywhere"),
+        ({"threshold": 50}, r"threshold has to be a probability in 0..1; got 50"),
+    ],
+)
+def test_channels_that_cannot_be_are_refused(changes, message):
+    check_channels(**CHANNELS)
+    with pytest.raises(BundleError, match=message):
+        check_channels(**{**CHANNELS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stride": 0}, r"stride has to be at least 1 px; got 0"),
+        (
+            {"tile": 100, "stride": 32},
+            r"multiple of the network's stride of 32 px; got 100. Pass tile=96, or the stride=",
+        ),
+        ({"tile": 0}, r"stride of 16 px; got 0. Pass tile=16"),
+        ({"overlap": 64}, r"overlap has to be at least 0 and below the tile of 64 px; got 64"),
+        ({"overlap": 20}, r"overlap has to be a multiple of the network's stride of 16 px, .* got 20. Pass overlap=32"),
+        ({"trim": 17}, r"trim has to be between 0 and half the overlap of 32 px; got 17"),
+        ({"trim": -1}, r"got -1"),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused(changes, message):
+    check_tiles(**TILES)
+    with pytest.raises(BundleError, match=message):
+        check_tiles(**{**TILES, **changes})

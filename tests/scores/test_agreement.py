@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtsx.scores import AgreementCounts
+from rtsx.scores import AgreementCounts, percentile_interval, resamples
 
 
 def naive_iou(one, other):
@@ -45,3 +45,18 @@ def test_other_masks_do_not_add_up():
     one, other = (AgreementCounts.of(mask, counted, annotators=n) for n in (1, 2))
     with pytest.raises(ValueError, match="of the same masks"):
         one + other
+
+
+def test_draws_are_seeded_and_complete():
+    drawn = resamples(7, draws=200, seed=3)
+    assert (drawn.sum(axis=1) == 7).all()
+    np.testing.assert_array_equal(drawn, resamples(7, draws=200, seed=3))
+    assert not np.array_equal(drawn, resamples(7, draws=200, seed=4))
+    assert abs(drawn.mean() - 1) < 1e-12
+
+
+def test_the_interval_leaves_missing_scores_out():
+    values = np.append(np.linspace(0, 1, 201), [np.nan, np.nan])
+    assert np.allclose(percentile_interval(values), (0.025, 0.975))
+    assert np.isnan(percentile_interval(np.array([np.nan]))).all()
+    assert np.isnan(percentile_interval(np.empty(0))).all()

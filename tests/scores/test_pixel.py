@@ -6,7 +6,7 @@ import sklearn.metrics
 import torch
 import torchmetrics.functional.classification as tm
 
-from rtsx.scores import PixelScores, PixelTally, average_precision, best_threshold, calibration_error
+from rtsx.scores import AreaScores, PixelScores, PixelTally, average_precision, best_threshold, calibration_error
 
 
 def random_map(seed, *, levels, share=0.3, size=(64, 50)):
@@ -91,3 +91,8 @@ def test_nothing_to_find_is_told_apart():
 def test_tallies_of_other_levels_do_not_add_up():
     with pytest.raises(ValueError, match="have the same levels"):
         PixelTally.empty(levels=100) + PixelTally.empty(levels=10)
+
+
+def test_nothing_to_find_and_nothing_found():
+    nothing = AreaScores(shared_m2=0.0, false_m2=0.0, missed_m2=0.0)
+    assert (nothing.iou, nothing.precision, nothing.recall, nothing.f1) == (1.0, 1.0, 1.0, 1.0)

@@ -1,0 +1,243 @@
+"""Mask expressions: against a plain Python reading of the same text, and everything that they refuse."""
+
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtsx.cube import apply_mask
+from rtsx.cube.mask_rules import (
+    MASK_RULES,
+    VOCABULARIES,
+    MaskRule,
+    Term,
+    mask_rule,
+    parse_condition,
+    quality_level,
+    vocabulary_of,
+)
+from rtsx.errors import CubeError
+
+UDM2 = vocabulary_of("udm2")
+QA = vocabulary_of("qa_pixel")
+NAMES = list(UDM2.terms)
+
+
+def atoms() -> st.SearchStrategy[str]:
+    name = st.sampled_from(NAMES)
+    number = st.integers(-2, 300)
+    sign = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
+    return st.one_of(
+        name,
+        st.builds("bit({}, {})".format, name, st.integers(0, 7)),
+        st.builds("{} {} {}".format, name, sign, number),
+        st.builds("{} {} {}".format, number, sign, name),
+        st.builds("{} {} {}".format, name, sign, name),
+        st.builds("{} <= {} < {}".format, number, name, number),
+        st.builds("{} {} {}".format, name, st.sampled_from(["in", "not in"]), st.lists(number, max_size=3)),
+    )
+
+
+def expressions() -> st.SearchStrategy[str]:
+    return st.recursive(
+        atoms(),
+        lambda inner: st.one_of(
+            st.builds("not {}".format, inner.map("({})".format)),
+            st.builds("({}) and ({})".format, inner, inner),
+            st.builds("({}) or ({})".format, inner, inner),
+            st.builds("{} or {} and not {}".format, atoms(), atoms(), atoms()),
+        ),
+        max_leaves=8,
+    )
+
+
+@given(expressions(), st.integers(0, 2**32 - 1))
+def test_an_expression_means_what_python_would_read(text: str, seed: int) -> None:
+    data = np.random.default_rng(seed).choice(np.array([0, 1, 2, 80, 255], np.uint8), (8, 3, 4))
+    got = parse_condition(text, UDM2).of(data)
+    assert got.dtype == bool
+    for row, column in np.ndindex(3, 4):
+        pixel = dict(zip(NAMES, map(int, data[:, row, column]), strict=True))
+        meant = eval(text, {"bit": lambda value, n: value >> n & 1}, pixel)
+        assert got[row, column] == bool(meant)
+
+
+def test_names_of_classes_bits_and_confidences() -> None:
+    scl = np.arange(12, dtype=np.uint8).reshape(1, 1, 12)
+    text = "cloud_shadow or scl in (8, 9) or snow == 1"
+    assert np.flatnonzero(parse_condition(text, vocabulary_of("scl")).of(scl)).tolist() == [3, 8, 9, 11]
+    qa = np.array([1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 2 << 8, 3 << 8, 1 << 14], np.uint16)
+    for bit, name in enumerate(["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water"]):
+        for text in (name, f"bit({bit})", f"bit(qa_pixel, {bit})"):
+            assert np.flatnonzero(parse_condition(text, QA).of(qa[None, None])).tolist() == [bit]
+    assert np.flatnonzero(parse_condition("cloud_confidence >= 2", QA).of(qa[None, None])).tolist() == [8, 9]
+    assert np.flatnonzero(parse_condition("cirrus_confidence", QA).of(qa[None, None])).tolist() == [10]
+
+
+def test_bits_of_signed_numbers_and_of_none() -> None:
+    data = np.array([[[-32768, 1]]], np.int16)
+    assert parse_condition("bit(15)", QA).of(data).tolist() == [[True, False]]
+    with pytest.raises(CubeError, match="uint8 has bits 0 to 7; a rule reads bit 9"):
+        parse_condition("cloud_confidence == 3", QA).of(np.zeros((1, 2, 2), np.uint8))
+    with pytest.raises(CubeError, match="Bits are read from whole numbers; this quality data is float32"):
+        parse_condition("bit(1)", QA).of(np.zeros((1, 2, 2), np.float32))
+
+
+def test_bands_that_the_caller_names() -> None:
+    vocabulary = vocabulary_of(["haze", "ice"])
+    data = np.array([[[0.2, 0.9]], [[0, 1]]], np.float32)
+    assert parse_condition("haze < 0.5 and not ice", vocabulary).of(data).tolist() == [[True, False]]
+    with pytest.raises(CubeError, match=r"Known quality data are \['qa_pixel', 'scl', 'udm2'\]; got 'udm3'"):
+        vocabulary_of("udm3")
+    for names in ([], ["a", "a"], ["two words"], ["not"]):
+        with pytest.raises(CubeError, match="one different name each"):
+            vocabulary_of(names)
+
+
+def test_text_may_have_lines_and_spaces() -> None:
+    assert parse_condition("  cloud\n  or\n  shadow\n", UDM2) == parse_condition("cloud or shadow", UDM2)
+
+
+def test_a_condition_is_a_value() -> None:
+    condition = parse_condition("not (bit(unusable, 2) or 20 < confidence < 80 or cloud in [1])", UDM2)
+    assert pickle.loads(pickle.dumps(condition)) == condition
+    assert hash(condition) == hash(parse_condition("not (bit(unusable,2) or 20<confidence<80 or cloud in (1,))", UDM2))
+    assert {len(vocabulary.terms) for vocabulary in VOCABULARIES.values()} == {8, 13}
+    assert UDM2.terms["cloud"] == Term(5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cloud or shdow", r"column 10: unknown name 'shdow', did you mean 'shadow'\?.*\['clear', 'snow', 'shadow'"),
+        ("cloud | shadow", r"column 1: 'cloud \| shadow' is no condition.*and, or, not"),
+        ("cloud & shadow", "no condition"),
+        ("cloud + 1 > 2", r"'cloud \+ 1' is no number"),
+        ("1", "column 1: '1' is no condition"),
+        ("cloud or True", "column 10: 'True' is no condition"),
+        ("cloud == True", "'True' is no number"),
+        ("cloud == 'yes'", "is no number"),
+        ("1 < 2", "compares no data"),
+        ("cloud is 1", "write =="),
+        ("cloud in 3", "'in' is followed by a list of numbers, got '3'"),
+        ("cloud in [snow]", "'snow' is no number"),
+        ("(cloud or snow) == 1", "is no number"),
+        ("bit(3)", r"8 bands, so write bit\(name, number\)"),
+        ("bit(cloud, 64)", "column 12: bits are numbered from 0 to 63, got 64"),
+        ("bit(cloud, -1)", "got -1"),
+        ("bit(cloud, 1.5)", r"got 1\.5"),
+        ("bit(cloud, n=1)", r"none of bit\(number\)"),
+        ("bit()", r"none of bit\(number\)"),
+        ("__import__('os')", r"none of bit\(number\)"),
+        ("cloud.__class__", "is no condition"),
+        ("cloud[0]", "is no condition"),
+        ("lambda: cloud", "is no condition"),
+        ("[cloud for cloud in snow]", "is no condition"),
+        ("(cloud := 1)", "is no condition"),
+        ("f'{cloud}'", "is no condition"),
+        ("cloud if snow else clear", "is no condition"),
+        ("cloud or", "column 9: "),
+        ("cloud and and snow", "column 11: invalid syntax"),
+        ("wölke or clöud", "column 1: unknown name 'wölke'"),
+        ("cloud or clöud", "column 10: unknown name 'clöud', did you mean 'cloud'"),
+        ("not snow or (not wölke and clöud)", "column 18: unknown name 'wölke'"),
+        ("", "1 to 1000 characters; got 0"),
+        ("cloud or " * 200 + "cloud", "1 to 1000 characters; got 1805"),
+        ("(" * 300 + "cloud" + ")" * 300, "Mask expression"),
+        ("cloud\0", "Mask expression"),
+        ("cloud; snow", "Mask expression"),
+    ],
+)
+def test_anything_else_is_refused_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(CubeError, match=said):
+        parse_condition(text, UDM2)
+
+
+def test_the_column_counts_characters() -> None:
+    with pytest.raises(CubeError, match="column 9: unknown name 'shdow'"):
+        parse_condition("haÿe or shdow", vocabulary_of(["haÿe"]))
+
+
+def test_deep_nesting_parses_or_is_refused_but_never_crashes() -> None:
+    data = np.ones((8, 1, 1), np.uint8)
+    assert parse_condition("not " * 200 + "cloud", UDM2).of(data).item()
+    with pytest.raises(CubeError, match="no band"):
+        parse_condition("bit(cloud, 3)", vocabulary_of("qa_pixel"))
+
+
+@given(st.integers(0, 2**16 - 1))
+def test_landsat_bits_pixel_by_pixel(qa: int) -> None:
+    low = any(qa >> bit & 1 for bit in (1, 2, 3, 4, 5))
+    expected = 0 if qa & 1 else 1 if low else 2
+    assert quality_level(np.array([[[qa]]], np.uint16), "landsat-qa-pixel").item() == expected
+
+
+@given(st.lists(st.sampled_from([0, 1, 40, 97]), min_size=8, max_size=8))
+def test_the_lowest_level_wins_and_the_rest_is_what_the_rule_leaves(bands: list[int]) -> None:
+    clear, snow, shadow, _light, _heavy, cloud, confidence, unusable = bands
+    udm2 = np.array(bands, np.uint8).reshape(8, 1, 1)
+    invalid, low, good = {"invalid": "unusable"}, {"low": "cloud or shadow or snow"}, {"good": "clear"}
+
+    def level(rule: str | dict[str, str]) -> int:
+        return int(mask_rule(rule, data="udm2").quality(udm2).item())
+
+    is_low = cloud or shadow or snow
+    assert level(invalid | low | good) == (0 if unusable else 1 if is_low else 2 if clear else 0)
+    assert level(invalid | low) == (0 if unusable else 1 if is_low else 2)
+    assert level(low) == (1 if is_low else 2)
+    assert level(invalid) == (0 if unusable else 2)
+    assert level("clear and confidence >= 80") == (2 if clear and confidence >= 80 else 0)
+    assert level({"low": "clear", "good": "cloud"}) == (1 if clear else 2 if cloud else 0)
+
+
+def test_rules_are_values() -> None:
+    for rule in (*MASK_RULES.values(), mask_rule({"low": "cloud"}, data="udm2")):
+        assert isinstance(rule, MaskRule)
+        assert pickle.loads(pickle.dumps(rule)) == rule
+        assert hash(rule)
+    assert mask_rule("darts-v2", data=None) is mask_rule("darts-v2", data="udm2") is MASK_RULES["darts-v2"]
+    rule = mask_rule({"good": "clear", "invalid": "unusable\n  or cloud"}, data="udm2")
+    assert (rule.name, rule.bands) == ("invalid: unusable or cloud; good: clear", 8)
+
+
+def test_levels_come_as_one_byte_in_an_array_of_their_own() -> None:
+    scl = np.full((1, 3, 4), 5, np.uint8)
+    for rule in ("sentinel2-scl", mask_rule("vegetation or not_vegetated", data="scl")):
+        levels = quality_level(scl, rule)
+        assert levels.dtype == np.uint8
+        assert (levels == 2).all()
+        levels[:] = 0
+        assert (scl == 5).all()
+
+
+def test_a_rule_of_expressions_masks_a_cube(random_cube: Callable[..., xr.Dataset]) -> None:
+    cube = random_cube().drop_vars("valid")
+    qa = np.random.default_rng(3).integers(0, 2**16, (230, 301)).astype(np.uint16)
+    data = xr.DataArray(qa, dims=("y", "x"))
+    rule = mask_rule({"invalid": "fill", "low": "bit(3) or snow_confidence == 3"}, data="qa_pixel")
+    low = (qa & 8 != 0) | (qa >> 12 & 3 == 3)
+    masked = apply_mask(cube, data, rule=rule)["valid"]
+    np.testing.assert_array_equal(masked.values, (qa & 1 == 0) & ~low)
+    np.testing.assert_array_equal(apply_mask(cube, data, rule=rule, keep_low=True)["valid"].values, qa & 1 == 0)
+    assert masked.attrs["mask_rule"] == "invalid: fill; low: bit(3) or snow_confidence == 3"
+
+
+def test_what_is_no_rule_is_told() -> None:
+    with pytest.raises(
+        CubeError, match=r"Known mask rules are \['darts-v2', .*got 'darts-v1'. Did you mean 'darts-v2'"
+    ):
+        mask_rule("darts-v1", data=None)
+    with pytest.raises(CubeError, match=r"expressions for some of \['invalid', 'low', 'good'\]; got \['bad'\]"):
+        mask_rule({"bad": "cloud"}, data="udm2")
+    with pytest.raises(CubeError, match=r"for some of .* got \[\]"):
+        mask_rule({}, data="udm2")
+    with pytest.raises(CubeError, match=r"'low' is 1\. Put it into quotes"):
+        mask_rule({"low": 1}, data="udm2")  # type: ignore[dict-item]
+    with pytest.raises(CubeError, match="column 1: unknown name 'clod', did you mean 'cloud'"):
+        mask_rule("clod", data="udm2")
+    with pytest.raises(CubeError, match=r"'good: clear' reads data \(band, y, x\) with 8 bands; got shape \(1, 2, 2\)"):
+        quality_level(np.zeros((1, 2, 2), np.uint8), mask_rule("clear", data="udm2"))

@@ -1,0 +1,354 @@
+"""Scores of whole scenes agree with torchmetrics and with searching for objects one by one; what cannot be judged is refused."""
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.ndimage
+import scipy.optimize
+import shapely
+import torch
+import torchmetrics.functional.classification as tm
+import xarray as xr
+from pyproj import Geod
+
+import rtsx
+from rtsx.errors import EvaluationError
+from rtsx.evaluation import Evaluation, JudgedScene
+from rtsx.labels import StubTruth, label_truth
+from tests.evaluation.scenes import make_prediction, make_scene, random_case
+
+
+def target_of(truth, valid, number=1):
+    counted = valid & (truth != 255)
+    return torch.where(torch.as_tensor(counted), torch.as_tensor(truth == number).long(), -1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("seed", range(3))
+def test_pixel_scores_are_those_of_torchmetrics(seed, dtype):
+    level, truth, valid = random_case(seed)
+    row = rtsx.evaluate(make_prediction(level, valid=valid, dtype=dtype), StubTruth(truth)).pooled.iloc[0]
+    found, target = torch.as_tensor(level / 100), target_of(truth, valid)
+    hard = (found >= 0.5).long()
+    assert row["iou"] == pytest.approx(float(tm.binary_jaccard_index(hard, target, ignore_index=-1)), abs=1e-6)
+    assert row["precision"] == pytest.approx(float(tm.binary_precision(hard, target, ignore_index=-1)), abs=1e-6)
+    assert row["recall"] == pytest.approx(float(tm.binary_recall(hard, target, ignore_index=-1)), abs=1e-6)
+    assert row["f1"] == pytest.approx(float(tm.binary_f1_score(hard, target, ignore_index=-1)), abs=1e-6)
+    expected = float(tm.binary_average_precision(found, target, ignore_index=-1))
+    assert row["average_precision"] == pytest.approx(expected, abs=1e-6)
+    counted = valid & (truth != 255)
+    assert row["judged_px"] == counted.sum()
+    assert row["target_px"] == (truth == 1)[counted].sum()
+
+
+def test_several_classes_have_scores_each_and_a_mean():
+    level, truth, valid = random_case(7, classes=3)
+    names = ("background", "slump", "pond", "scar")
+    pred = make_prediction(np.concatenate([100 - level.max(0, keepdims=True), level]), valid=valid, classes=names)
+    table = rtsx.evaluate(pred, StubTruth(truth, classes=names[1:]), threshold=0.5).pooled.set_index("class")
+    assert table.index.tolist() == ["slump", "pond", "scar", "mean"]
+    for number, name in enumerate(names[1:], 1):
+        hard = torch.as_tensor(level[number - 1] >= 50).long()
+        expected = float(tm.binary_jaccard_index(hard, target_of(truth, valid, number), ignore_index=-1))
+        assert table.loc[name, "iou"] == pytest.approx(expected, abs=1e-6)
+    assert table.loc["mean", "iou"] == pytest.approx(table["iou"].iloc[:3].mean())
+    only = rtsx.evaluate(pred, StubTruth(truth, classes=names[1:]), threshold=0.5, classes=["pond"]).pooled
+    assert only["class"].tolist() == ["pond"]
+    assert only["iou"].iloc[0] == table.loc["pond", "iou"]
+
+
+def test_a_class_that_does_not_occur_is_not_in_the_mean():
+    level = np.zeros((2, 4, 4), int)
+    level[0, :2] = 90
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:3] = 1
+    table = rtsx.evaluate(make_prediction(level, classes=("a", "b")), StubTruth(truth, classes=("a", "b"))).pooled
+    assert table["iou"].round(4).tolist() == [0.6667, 1.0, 0.6667]
+
+
+def test_the_prediction_decides_unless_there_is_a_threshold():
+    level, truth, valid = random_case(3)
+    pred = make_prediction(level, valid=valid)
+    other = pred.assign(binary=(("y", "x"), np.where(valid, level >= 70, 255).astype("uint8")))
+    at_70 = rtsx.evaluate(pred, StubTruth(truth), threshold=0.7).pooled
+    assert rtsx.evaluate(other, StubTruth(truth)).pooled.equals(at_70)
+    assert not rtsx.evaluate(pred, StubTruth(truth)).pooled.equals(at_70)
+
+
+def test_a_mask_alone_has_no_scores_of_probability():
+    level, truth, valid = random_case(3)
+    pred = make_prediction(level, valid=valid)
+    row = rtsx.evaluate(pred.drop_vars("probability"), StubTruth(truth)).pooled.iloc[0]
+    assert np.isnan(row["average_precision"])
+    assert np.isnan(row["calibration_error"])
+    assert row["iou"] == rtsx.evaluate(pred, StubTruth(truth)).pooled.iloc[0]["iou"]
+
+
+def naive_objects(level, truth, valid, *, threshold, least=1):
+    counted = valid & (truth != 255)
+    masks = [scipy.ndimage.label(mask & counted, np.ones((3, 3)))[0] for mask in (level >= 50, truth == 1)]
+    sets = [
+        [set(np.flatnonzero(labels == n)) for n in range(1, labels.max() + 1) if (labels == n).sum() >= least]
+        for labels in masks
+    ]
+    iou = np.array([[len(f & t) / len(f | t) for t in sets[1]] for f in sets[0]]).reshape(len(sets[0]), len(sets[1]))
+    rows, columns = scipy.optimize.linear_sum_assignment(-(iou >= threshold).astype(int))
+    return int((iou[rows, columns] >= threshold).sum()), len(sets[0]), len(sets[1])
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.75])
+@pytest.mark.parametrize("seed", range(4))
+def test_objects_are_those_of_a_search(seed, threshold):
+    level, truth, valid = random_case(seed)
+    row = rtsx.evaluate(make_prediction(level, valid=valid), StubTruth(truth), object_iou=threshold).pooled.iloc[0]
+    matched, found, true = naive_objects(level, truth, valid, threshold=threshold)
+    assert (row["objects_matched"], row["objects_found"], row["objects_true"]) == (matched, found, true)
+    assert row["object_f1"] == pytest.approx(2 * matched / (found + true))
+
+
+def test_small_objects_are_left_out_by_their_ground_area():
+    level, truth, valid = random_case(5)
+    pred = make_prediction(level, valid=valid)
+    # 3 m pixels at 80 degrees north in EPSG:3413 are 9 m² within a few per cent.
+    row = rtsx.evaluate(pred, StubTruth(truth), min_object_area_m2=9.0 * 9.5).pooled.iloc[0]
+    assert (row["objects_found"], row["objects_true"]) == naive_objects(level, truth, valid, threshold=0.5, least=10)[
+        1:
+    ]
+
+
+def test_polygons_are_a_truth_of_pixels():
+    pred = make_prediction(random_case(6)[0])
+    outline = shapely.box(600_030, -900_090, 600_090, -900_030)
+    labels = gpd.GeoDataFrame({"class_name": ["slump"]}, geometry=[outline], crs="EPSG:3413").to_crs("EPSG:4326")
+    truth = label_truth(labels, pred.odc.geobox, classes=["slump"])
+    assert rtsx.evaluate(pred, labels).pooled["target_px"].iloc[0] == 400
+    by_truth = rtsx.evaluate(pred, truth).pooled.drop(columns="class")
+    assert rtsx.evaluate(pred, labels).pooled.drop(columns="class").equals(by_truth)
+
+
+def test_a_raster_that_is_the_truth_is_read_once():
+    reads = []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    level, truth, valid = random_case(3)
+    pred = make_prediction(level, valid=valid).chunk(y=20, x=25)
+    chunks = da.from_array(truth, chunks=(20, 25)).map_blocks(read, dtype="uint8", meta=np.empty((0, 0), "uint8"))
+    lazy = pred["binary"].copy(data=chunks)
+    found = rtsx.evaluate(pred, lazy, boundary=1, bootstrap=0)
+    assert found.to_json() == rtsx.evaluate(pred, StubTruth(truth), boundary=1, bootstrap=0).to_json()
+    # Each block of the map reads its own chunk and those that its halo of a pixel meets.
+    assert len(reads) == 4 * 4
+
+
+def test_a_raster_is_a_truth_too():
+    level, truth, valid = random_case(6)
+    pred = make_prediction(level, valid=valid)
+    raster = pred["binary"].copy(data=truth)
+    assert rtsx.evaluate(pred, raster).pooled.equals(rtsx.evaluate(pred, StubTruth(truth)).pooled)
+    shifted = raster.assign_coords(x=raster.x + 3)
+    with pytest.raises(EvaluationError, match="lie on different grids: EPSG:3413, transform"):
+        rtsx.evaluate(pred, shifted)
+
+
+def test_regions_and_the_whole_are_sums_of_scenes():
+    scenes = [make_scene(seed, region="east" if seed < 2 else "west") for seed in range(5)]
+    evaluation = rtsx.evaluate(scenes, bootstrap=200)
+    assert evaluation.scenes["scene"].tolist() == [scene.name for scene in scenes]
+    assert evaluation.regions["region"].tolist() == ["east", "west"]
+    assert evaluation.regions["scenes"].tolist() == [2, 3]
+    for name in ("judged_px", "target_px", "found_px", "objects_true", "objects_found", "objects_matched"):
+        by_region = evaluation.scenes.groupby("region")[name].sum()
+        assert evaluation.regions.set_index("region")[name].to_dict() == by_region.to_dict()
+        assert evaluation.pooled[name].iloc[0] == evaluation.scenes[name].sum()
+    row = evaluation.pooled.iloc[0]
+    assert row["iou_low"] < row["iou"] < row["iou_high"]
+    assert "95 %" in str(evaluation)
+    assert "west" in str(evaluation)
+
+
+def test_intervals_are_percentiles_over_scenes_drawn_anew():
+    evaluation = rtsx.evaluate([make_scene(seed) for seed in range(6)], bootstrap=300, seed=5)
+    counts = evaluation.scenes[["objects_true", "objects_found", "objects_matched"]].to_numpy()
+    drawn = np.random.default_rng(5).multinomial(6, [1 / 6] * 6, size=300) @ counts
+    f1 = 2 * drawn[:, 2] / (drawn[:, 0] + drawn[:, 1])
+    row = evaluation.pooled.iloc[0]
+    np.testing.assert_allclose([row["object_f1_low"], row["object_f1_high"]], np.percentile(f1, [2.5, 97.5]))
+
+
+def test_a_scene_alone_has_no_interval():
+    evaluation = rtsx.evaluate(make_scene(1))
+    assert evaluation.pooled[["iou_low", "iou_high"]].isna().all(axis=None)
+    assert "95 %" not in str(evaluation)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_prediction_from_a_store_is_judged_alike(tmp_path, dtype):
+    level, truth, valid = random_case(2, size=(60, 60))
+    pred = make_prediction(level, valid=valid, dtype=dtype).chunk(y=20, x=30)
+    expected = rtsx.evaluate(pred, StubTruth(truth)).to_json()
+    rtsx.write_cube(pred, tmp_path / "pred.zarr")
+    assert rtsx.evaluate(rtsx.open_cube(tmp_path / "pred.zarr"), StubTruth(truth)).to_json() == expected
+    decoded = xr.open_zarr(tmp_path / "pred.zarr", consolidated=False)
+    again = rtsx.evaluate(decoded, StubTruth(truth)).pooled
+    assert again["iou"].iloc[0] == rtsx.evaluate(pred, StubTruth(truth)).pooled["iou"].iloc[0]
+
+
+def square(west, side=30.0, crs="EPSG:3413", **columns):
+    geometry = [shapely.box(600_000 + west, -900_000, 600_000 + west + side, -900_000 + side)]
+    return gpd.GeoDataFrame(columns, geometry=geometry, crs=crs)
+
+
+def bad_inputs():
+    level, truth, valid = random_case(1)
+    pred, good = make_prediction(level, valid=valid), StubTruth(truth)
+    two = make_prediction(np.stack([level, level]), valid=valid, classes=("slump", "pond"))
+    line = gpd.GeoDataFrame(geometry=[shapely.LineString([(0, 0), (1, 1)])], crs="EPSG:3413")
+    bowtie = gpd.GeoDataFrame(geometry=[shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)])], crs="EPSG:3413")
+    mixed = gpd.GeoDataFrame(
+        {"class_name": ["slump", "pond"]},
+        geometry=[shapely.box(0, 0, 9, 9), shapely.box(9, 9, 12, 12)],
+        crs="EPSG:3413",
+    )
+    several = StubTruth(truth, classes=("slump", "pond", "scar"))
+    return {
+        "no scene": (([],), {}, "There is no scene to judge"),
+        "no truth": ((pred,), {}, "give it as the second argument"),
+        "two truths": (([make_scene(1)], good), {}, "Scenes hold their own truth"),
+        "same name": (([make_scene(1), make_scene(1)],), {}, "scene 1 occurs more than once"),
+        "sizes": ((pred, StubTruth(truth[:-1])), {}, r"differ in size: \(40, 50\) and \(39, 50\) px"),
+        "unknown class": ((two, several), {"classes": ["pont"]}, "Class 'pont' is not among .* did you mean 'pond'"),
+        "other classes": ((two, several), {}, "is predicted for the classes slump, pond, and its truth knows slump, pond, sc"),
+        "no class": ((pred, good), {"classes": []}, "classes is empty"),
+        "nothing valid": ((pred, StubTruth(np.full_like(truth, 255))), {}, "No pixel of scene 'scene' counts"),
+        "polygons of one class": ((two, square(0)), {}, "classes slump, pond, but its truth is polygons of one"),
+        "polygons of several": ((pred, mixed), {}, "are of several classes, slump, pond: judge one at a time"),
+        "no CRS of polygons": ((pred, square(0, crs=None)), {}, "need a CRS, but it is None"),
+        "no CRS": ((make_prediction(level, crs=None), square(0)), {}, "A cube needs a CRS"),
+        "no place": ((make_prediction(level, crs=None), good), {"min_object_area_m2": 9}, "no place there: A cube needs a"),
+        "lines": ((pred, line), {}, "are Polygons or MultiPolygons, but there are LineString"),
+        "broken": ((pred, bowtie), {}, "1 of 1 outlines of the truth of scene 'scene' are not valid; the first is row 0"),
+        "raster for outlines": ((square(0), good), {}, "Footprints are judged by polygons, but .* is StubTruth"),
+        "array": (([JudgedScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to judge is a JudgedScene, not int"),
+        "no variables": ((pred[["valid"]], good), {}, "has probability or binary, or both, but there are valid"),
+        "times": ((pred.expand_dims(time=2), good), {}, r"one ground at one time, select one with pred.isel\(time"),
+        "no binary": ((pred.drop_vars("binary"), good), {}, "has no binary: give a threshold"),
+        "no probability": ((pred.drop_vars("probability"), good), {"threshold": 0.5}, "no probability: judge it without"),
+        "integers": ((pred.assign(probability=pred["probability"].astype("int16")), good), {}, "came as int16"),
+        "beyond 1": ((make_prediction(level * 3, dtype="float32"), good), {}, "runs from 0 to 1, but a pixel in rows 0-39"),
+        "threshold": ((pred, good), {"threshold": 50}, "a probability from 0 to 1, not 50"),
+        "object_iou": ((pred, good), {"object_iou": 0}, "above 0 to 1, not 0"),
+        "boundary": ((pred, good), {"boundary": 0}, "a whole number of pixels from 1, not 0"),
+        "area": ((pred, good), {"min_object_area_m2": -1}, "finite area of at least 0 m², not -1"),
+        "threshold of outlines": ((square(0), square(0)), {"threshold": 0.5}, "is outlines, which are found already: leave"),
+        "bootstrap": ((pred, good), {"bootstrap": -1}, "a whole number of draws from 0, not -1"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", bad_inputs())
+def test_what_cannot_be_judged_is_refused(case):
+    arguments, keywords, message = bad_inputs()[case]
+    with pytest.raises(EvaluationError, match=message):
+        rtsx.evaluate(*arguments, **keywords)
+
+
+def test_outlines_of_another_place_are_no_truth_of_a_single_prediction():
+    pred = make_prediction(np.full((8, 8), 20))
+    elsewhere = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 90, 90)], crs="EPSG:3413")
+    with pytest.raises(EvaluationError, match="No outline of the truth lies on the prediction"):
+        rtsx.evaluate(pred, elsewhere)
+    assert rtsx.evaluate(pred, elsewhere.iloc[:0]).pooled["iou"].item() == 1
+    scenes = [JudgedScene(name="here", prediction=pred, truth=elsewhere)]
+    assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
+
+
+def boxes(*corners, crs="EPSG:32652"):
+    """Rectangles of (west, south, east, north) in m from a place on the Bykovsky Peninsula."""
+    x, y = (510_000, 7_975_000) if crs == "EPSG:32652" else (0, 0)
+    return gpd.GeoDataFrame(geometry=[shapely.box(w + x, s + y, e + x, n + y) for w, s, e, n in corners], crs=crs)
+
+
+def test_areas_are_those_of_the_ground_and_rows_are_objects():
+    found = boxes((0, 0, 100, 100), (500, 0, 600, 100))
+    true = boxes((0, 0, 100, 80), (520, 0, 600, 100), (900, 0, 950, 50))
+    row = rtsx.evaluate(found, true.to_crs("EPSG:4326")).pooled.iloc[0]
+    assert row["iou"] == pytest.approx(16_000 / 22_500, abs=1e-6)
+    assert row["precision"] == pytest.approx(16_000 / 20_000, abs=1e-6)
+    assert row["recall"] == pytest.approx(16_000 / 18_500, abs=1e-6)
+    # UTM shrinks lengths by 0.9996 near its middle, so the ground is larger than the plane.
+    assert row["found_m2"] == pytest.approx(20_000 / 0.9996**2, rel=1e-5)
+    assert (row["objects_matched"], row["objects_found"], row["objects_true"]) == (2, 2, 3)
+    assert np.isnan(row["average_precision"])
+    assert np.isnan(row["boundary_iou"])
+
+
+def test_ground_counts_once_but_outlines_are_objects_each():
+    found = boxes((0, 0, 100, 100), (50, 0, 150, 100))
+    row = rtsx.evaluate(found, boxes((0, 0, 150, 100))).pooled.iloc[0]
+    assert row["iou"] == pytest.approx(1.0)
+    assert (row["objects_matched"], row["objects_found"], row["objects_true"]) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shapely_objects_are_those_of_a_search(seed):
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 400, (2, 7, 2))
+    tables = [boxes(*[(x, y, x + 90, y + 70) for x, y in some]) for some in corners]
+    found, true = (list(table.geometry) for table in tables)
+    iou = np.array([[f.intersection(t).area / f.union(t).area for t in true] for f in found])
+    for threshold in (0.1, 0.3):
+        row = rtsx.evaluate(*tables, object_iou=threshold).pooled.iloc[0]
+        rows, columns = scipy.optimize.linear_sum_assignment(-(iou >= threshold).astype(int))
+        assert row["objects_matched"] == (iou[rows, columns] >= threshold).sum()
+
+
+@pytest.mark.parametrize("lon", [179.999, 15.0])
+def test_the_antimeridian_is_no_border(lon):
+    ring = np.array([(lon, 70.0), (lon + 0.01, 70.0), (lon + 0.01, 70.005), (lon, 70.005)])
+    half = ring + np.array([0.005, 0.0])
+    found, true = (
+        gpd.GeoDataFrame(geometry=[shapely.Polygon(r)], crs="EPSG:4326").to_crs("EPSG:3995") for r in (ring, half)
+    )
+    row = rtsx.evaluate(found, true).pooled.iloc[0]
+    area = abs(Geod(ellps="WGS84").polygon_area_perimeter(*ring.T)[0])
+    assert row["found_m2"] == pytest.approx(area, rel=1e-4)
+    assert row["iou"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_small_outlines_are_left_out_of_the_objects():
+    row = rtsx.evaluate(
+        boxes((0, 0, 10, 10), (50, 0, 90, 40)), boxes((50, 0, 90, 40)), min_object_area_m2=288
+    ).pooled.iloc[0]
+    assert (row["objects_found"], row["objects_true"], row["object_f1"]) == (1, 1, 1.0)
+
+
+def test_nothing_found():
+    row = rtsx.evaluate(boxes(), boxes((0, 0, 10, 10))).pooled.iloc[0]
+    assert (row["iou"], row["precision"], row["recall"], row["object_recall"]) == (0.0, 1.0, 0.0, 0.0)
+    with pytest.raises(EvaluationError, match="neither found nor true outlines"):
+        rtsx.evaluate(boxes(), boxes())
+
+
+def test_pixels_and_outlines_do_not_add_up():
+    outlines = JudgedScene(name="outlines", prediction=boxes((0, 0, 9, 9)), truth=boxes((0, 0, 9, 9)))
+    with pytest.raises(EvaluationError, match=r"judged in px and 'outlines' in m2: pixels and outlines do not add up"):
+        rtsx.evaluate([make_scene(1), outlines])
+
+
+def test_classes_of_outlines_are_one():
+    named = boxes((0, 0, 9, 9)).assign(class_name="slump")
+    assert rtsx.evaluate(named, named).pooled["class"].tolist() == ["slump"]
+    with pytest.raises(EvaluationError, match="are of slump, and pond is to be judged"):
+        rtsx.evaluate(named, named, classes=["pond"])
+    both = gpd.GeoDataFrame(pd.concat([named, boxes((20, 0, 30, 9)).assign(class_name="pond")]), crs=named.crs)
+    with pytest.raises(EvaluationError, match="of the prediction of scene 'scene' are of several classes, slump, pond"):
+        rtsx.evaluate(both, named)
+
+
+def test_outlines_come_back_from_json():
+    evaluation = rtsx.evaluate(boxes((0, 0, 9, 9)), boxes((3, 0, 9, 9)))
+    assert Evaluation.from_json(evaluation.to_json()).pooled.equals(evaluation.pooled)
