@@ -1,6 +1,6 @@
 """What a campaign's driver costs per cell, whether it stays small, and how it scales; and one large graph over the same cells.
 
-The kernel does nothing, so all that is measured is the driver: `rtsx.campaign.dask_runner.fly`. Scheduler and driver are one
+The kernel does nothing, so all that is measured is the driver: `rtsx.campaign.dask_runner.run_on_cluster`. Scheduler and driver are one
 process here, which is the worse case for both. Simulated workers are threads of this process whose kernel sleeps.
 """
 
@@ -17,11 +17,11 @@ import psutil
 from distributed import Client, LocalCluster
 
 from rtsx.campaign.cells import CellTable
-from rtsx.campaign.clusters import opened
-from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.clusters import connect_cluster
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.run_log import FlightSummary
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.task_queue import CellResult, NoOp
 
 MIB = 2**20
 
@@ -74,7 +74,7 @@ def overhead(cells: int, *, workers: int) -> Overhead:
     process, seen, early = psutil.Process(), 0, math.nan
     first = math.inf
 
-    def landed(outcome: Outcome) -> None:
+    def landed(outcome: CellResult) -> None:
         nonlocal seen, early, first
         first = min(first, time.perf_counter())
         seen += 1
@@ -82,10 +82,10 @@ def overhead(cells: int, *, workers: int) -> Overhead:
             early = process.memory_info().rss / MIB
 
     table = cells_of(cells)
-    with opened(ClusterSpec(workers=workers)) as client:
+    with connect_cluster(ClusterSpec(workers=workers)) as client:
         client.wait_for_workers(workers)
         begin, busy = time.perf_counter(), time.process_time()
-        summary = fly(client, NoJob(), table, run="benchmark", retry=RetrySpec(), on_outcome=landed)
+        summary = run_on_cluster(client, NoOp(), table, run="benchmark", retry=RetrySpec(), on_outcome=landed)
         clock, busy = time.perf_counter() - begin, time.process_time() - busy
         late = process.memory_info().rss / MIB
     assert summary.complete
@@ -103,7 +103,7 @@ def efficiency(workers: int, *, seconds: float, rounds: int) -> float:
         cluster.scale(workers)
         client.wait_for_workers(workers)
         begin = time.perf_counter()
-        summary: FlightSummary = fly(client, NoJob(seconds), cells, run="benchmark", retry=RetrySpec())
+        summary: FlightSummary = run_on_cluster(client, NoOp(seconds), cells, run="benchmark", retry=RetrySpec())
         clock = time.perf_counter() - begin
     assert summary.complete
     return seconds * rounds / clock

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import rtsx
 from rtsx.model.inputs import Packing, prepare
-from rtsx.tiling import TilePlan, reflected
+from rtsx.tiling import TilePlan, reflect_pad
 
 Answer = NDArray[np.float32] | None
 
@@ -58,7 +58,7 @@ def bare_tiles(work: Work, *, tile: int, overlap: int) -> None:
                 if 0 <= first <= length - tile:
                     batch = batch.narrow(axis, first, tile)
                 else:
-                    batch = batch.index_select(axis, torch.from_numpy(reflected(first, first + tile, length=length)))
+                    batch = batch.index_select(axis, torch.from_numpy(reflect_pad(first, first + tile, length=length)))
             torch.sigmoid(work.module(batch.contiguous(memory_format=torch.channels_last)))
 
 

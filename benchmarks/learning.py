@@ -19,8 +19,8 @@ from odc.geo.xr import xr_coords
 
 import rtsx
 from rtsx.cube import geobox_of
-from rtsx.evaluation import JudgedScene, annotator_agreement
-from rtsx.labels import Truth, label_truth, raster_truth
+from rtsx.evaluation import EvaluationScene, annotator_agreement
+from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.scores import majority
 from rtsx.training import (
     AugmentationSpec,
@@ -61,7 +61,7 @@ def land_cover(folder: Path, *, epochs: int) -> None:
         started = time.perf_counter()
         bundle = trained(name, kept, tile=128, epochs=epochs)
         judged = [
-            JudgedScene(name=scenes[number].name, prediction=predicted(scenes[number].cube, bundle), truth=truth)
+            EvaluationScene(name=scenes[number].name, prediction=predicted(scenes[number].cube, bundle), truth=truth)
             for number in LEFT_OUT
             for truth in [scenes[number].truth]
         ]
@@ -101,20 +101,20 @@ def patch(folder: Path, number: int, channels: Sequence[int]) -> TrainingScene:
     coords = xr_coords(geobox, always_yx=True)
     cube = xr.Dataset({f"band_{channel}": (("y", "x"), values[channel]) for channel in channels}, coords=coords)
     cover = xr.DataArray(values[8].astype(np.uint8), dims=("y", "x"), coords=coords)
-    truth = raster_truth(cover, classes={"target": [3]})
+    truth = open_label_raster(cover, classes={"target": [3]})
     return TrainingScene(name=f"patch {number}", cube=cube, truth=truth)
 
 
-def agreed(drawn: dict[str, gpd.GeoDataFrame], cube: xr.Dataset) -> Truth:
+def agreed(drawn: dict[str, gpd.GeoDataFrame], cube: xr.Dataset) -> LabelRaster:
     """Where at least half of the experts see a slump."""
     whole = (slice(0, cube.sizes["y"]), slice(0, cube.sizes["x"]))
     truths = [
-        label_truth(one.assign(class_name="target"), geobox_of(cube), classes=["target"]) for one in drawn.values()
+        rasterize_labels(one.assign(class_name="target"), geobox_of(cube), classes=["target"]) for one in drawn.values()
     ]
     votes = np.sum([truth.read(whole) == 1 for truth in truths], axis=0)
     seen = majority(votes, voters=len(drawn)).astype(np.uint8)
     coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
-    return raster_truth(xr.DataArray(seen, dims=("y", "x"), coords=coords), classes={"target": [1]})
+    return open_label_raster(xr.DataArray(seen, dims=("y", "x"), coords=coords), classes={"target": [1]})
 
 
 def trained(name: str, scenes: Sequence[TrainingScene], *, tile: int, epochs: int) -> rtsx.ModelBundle:

@@ -10,7 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from rtsx.campaign.clusters import opened
+from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.recipe import ClusterSpec
 
 SIDE = 4
@@ -29,7 +29,7 @@ def main(chunks: int, workers: int) -> None:
     # Every chunk is stored, also those of nothing but the fill value, as a map would be.
     with (
         tempfile.TemporaryDirectory() as folder,
-        opened(ClusterSpec(workers=workers)) as client,
+        connect_cluster(ClusterSpec(workers=workers)) as client,
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}),
     ):
         client.wait_for_workers(workers)

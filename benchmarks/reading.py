@@ -30,12 +30,12 @@ from rasterio.vrt import WarpedVRT
 
 import rtsx
 from benchmarks.peak import peak_mib
-from rtsx.cube.derived import derived_named
+from rtsx.cube.derived import get_derived
 from rtsx.cube.file_images import FileImages
-from rtsx.cube.images import Wanted
+from rtsx.cube.images import BandRequest
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
-from rtsx.cube.terrain import Ground, terrain_block, terrain_halo, terrain_named
+from rtsx.cube.terrain import TerrainGrid, get_terrain, terrain_block, terrain_halo
 from rtsx.synthetic import SceneFiles, SceneSpec, write_scene
 
 BANDS = ("blue", "green", "red", "nir")
@@ -93,26 +93,26 @@ def with_rtsx(work: Work) -> None:
     optical = SourceRecipe(
         name="planetscope",
         images=FileImages(assets={"image": (str(files.image),), "udm2": (str(files.udm2),)}),
-        layers=tuple(LayerRecipe(wanted=Wanted(name=name, asset="image", bands=(name,))) for name in BANDS),
-        quality=QualityRecipe(wanted=Wanted(name="udm2", asset="udm2"), rule=mask_rule("tss-v1", data=None)),
+        layers=tuple(LayerRecipe(wanted=BandRequest(name=name, asset="image", bands=(name,))) for name in BANDS),
+        quality=QualityRecipe(wanted=BandRequest(name="udm2", asset="udm2"), rule=mask_rule("tss-v1", data=None)),
     )
     elevation = SourceRecipe(
         name="arcticdem",
         images=FileImages(assets={"dem": (str(files.dem),)}),
-        layers=(LayerRecipe(wanted=Wanted(name="dem"), resampling="bilinear"),),
-        terrain=tuple(terrain_named(name) for name in TERRAIN),
+        layers=(LayerRecipe(wanted=BandRequest(name="dem"), resampling="bilinear"),),
+        terrain=tuple(get_terrain(name) for name in TERRAIN),
         terrain_grid="cube",
     )
     trends = SourceRecipe(
         name="tcvis",
         images=FileImages(assets={"trends": (str(files.tcvis),)}),
         layers=tuple(
-            LayerRecipe(wanted=Wanted(name=name, asset="trends", bands=(name,)), resampling="nearest")
+            LayerRecipe(wanted=BandRequest(name=name, asset="trends", bands=(name,)), resampling="nearest")
             for name in TRENDS
         ),
     )
     recipe = CubeRecipe(
-        grid=GRID, sources=(optical, elevation, trends), derived=(derived_named("ndvi"),), chunk=work.chunk
+        grid=GRID, sources=(optical, elevation, trends), derived=(get_derived("ndvi"),), chunk=work.chunk
     )
     cube = rtsx.open_cube(recipe, work.geobox)
     names = [*BANDS, "ndvi", *TERRAIN, *TRENDS, "valid"]
@@ -131,7 +131,7 @@ def with_stackstac(work: Work) -> None:
     layers = [scene[band] for band in range(4)]
     valid = da.map_blocks(_good, udm2.rechunk({0: -1}), drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
     ndvi = da.map_blocks(_ndvi, layers[2], layers[3], dtype="float32")
-    ground = Ground.from_geobox(work.geobox)
+    ground = TerrainGrid.from_geobox(work.geobox)
     depth = terrain_halo(TERRAIN, ground)
     terrain = [
         da.map_overlap(
@@ -163,7 +163,7 @@ def _gdal_chunk(work: Work, rows: tuple[int, int], columns: tuple[int, int]) -> 
     scene = _warped(work, files.image, (rows, columns), halo=0, nodata=0, resampling=GdalResampling.bilinear)
     udm2 = _warped(work, files.udm2, (rows, columns), halo=0, nodata=None, resampling=GdalResampling.nearest)
     trends = _warped(work, files.tcvis, (rows, columns), halo=0, nodata=0, resampling=GdalResampling.nearest)
-    ground = Ground.from_geobox(work.geobox)
+    ground = TerrainGrid.from_geobox(work.geobox)
     halo = terrain_halo(TERRAIN, ground)
     dem = _warped(work, files.dem, (rows, columns), halo=halo, nodata=-9999, resampling=GdalResampling.bilinear)[0]
     window = ground.window(slice(rows[0] - halo, rows[1] + halo), slice(columns[0] - halo, columns[1] + halo))
@@ -227,7 +227,7 @@ def _ndvi(red: NDArray[Any], nir: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _terrain(dem: NDArray[np.float32], *, layer: str, halo: int) -> NDArray[np.float32]:
-    ground = Ground.from_geobox(GRID.window((0, dem.shape[0]), (0, dem.shape[1])))
+    ground = TerrainGrid.from_geobox(GRID.window((0, dem.shape[0]), (0, dem.shape[1])))
     return terrain_block(dem, dem != -9999, ground=ground, layers=[layer], halo=halo)[0]
 
 

@@ -28,9 +28,9 @@ from benchmarks.contenders import (
     rtsx_zarr_to_zarr,
 )
 from benchmarks.scene import make_bundle, make_unet, write_scene
-from rtsx.model.allocator import keep_freed_memory
-from rtsx.model.backend_choice import reach_of
-from rtsx.model.network import on_torch_thread
+from rtsx.model.allocator import configure_malloc
+from rtsx.model.backend_choice import receptive_field_of
+from rtsx.model.network import run_in_torch_thread
 
 NARROW = 64
 """Pixels: an assumed reach, shown beside the measured one of these random weights, in which every stage counts alike."""
@@ -54,7 +54,7 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
         found[f"c  MONAI in memory    {shape}"] = _in_torch_thread(
             partial(monai_in_memory, work, tile=tile, overlap=overlap)
         )
-    measured = reach_of(work.bundle)
+    measured = receptive_field_of(work.bundle)
     narrow = replace(work, bundle=work.bundle.with_reach(replace(measured, radius=NARROW)))
     for backend in backends:
         found[f"b  rtsx auto, {backend}, reach {NARROW}"] = partial(rtsx_zarr_to_zarr, narrow, backend=backend)
@@ -67,7 +67,7 @@ def contenders(work: Work, *, tiles: tuple[tuple[int, int], ...], backends: tupl
 
 
 def _in_torch_thread(run: Contender) -> Contender:
-    return partial(on_torch_thread, run)
+    return partial(run_in_torch_thread, run)
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ def run(
     *, size: int, rounds: int, tiles: tuple[tuple[int, int], ...] = TILES, backends: tuple[str, ...] = ("eager",)
 ) -> None:
     """Measure and print the table."""
-    keep_freed_memory()  # for everyone alike
+    configure_malloc()  # for everyone alike
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        module = on_torch_thread(make_unet)
+        module = run_in_torch_thread(make_unet)
         bundle = make_bundle(module)
         store = write_scene(folder, size)
-        work = on_torch_thread(lambda: prepare_work(store, bundle, module=module, out=folder))
+        work = run_in_torch_thread(lambda: prepare_work(store, bundle, module=module, out=folder))
         print(
             f"Unet/resnet18, 10 layers, {size} x {size} px, torch {torch.__version__}, {torch.get_num_threads()} threads; "
-            f"{reach_of(bundle)}"
+            f"{receptive_field_of(bundle)}"
         )
         found = contenders(work, tiles=tiles, backends=backends)
         found[next(iter(found))]()  # the first pass pays for setting up

@@ -22,8 +22,8 @@ __all__ = [
     "LabelError",
     "LayerValuesWarning",
     "MemoryPlanError",
+    "MissingCoverageWarning",
     "MissingExtraError",
-    "MissingGroundWarning",
     "NoImageError",
     "OrderError",
     "OutputExistsError",
@@ -172,7 +172,7 @@ class MissingExtraError(RtsxError, ImportError):
     """An optional library that is not installed; the message names the extra that brings it."""
 
 
-class MissingGroundWarning(UserWarning):
+class MissingCoverageWarning(UserWarning):
     """An image that could not be read and was left out, because the caller asked for gaps instead of errors."""
 
 

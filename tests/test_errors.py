@@ -8,7 +8,7 @@ from dask.delayed import delayed
 from rasterio._err import CPLE_AppDefinedError
 
 import rtsx.errors
-from rtsx.campaign.lease import LeasedElsewhere
+from rtsx.campaign.lease import LeaseTaken
 from rtsx.errors import RtsxError
 
 KINDS = [one for one in map(vars(rtsx.errors).get, rtsx.errors.__all__) if issubclass(one, RtsxError)]
@@ -42,7 +42,7 @@ def test_every_error_survives_the_way(kind: type[RtsxError]) -> None:
 
 
 def test_one_with_arguments_of_its_own() -> None:
-    there = pickle.loads(pickle.dumps(LeasedElsewhere("wait", free_after_s=3.0)))
+    there = pickle.loads(pickle.dumps(LeaseTaken("wait", free_after_s=3.0)))
     assert (str(there), there.free_after_s) == ("wait", 3.0)
 
 

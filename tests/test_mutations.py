@@ -19,8 +19,8 @@ from rtsx.campaign.ledger import Ledger as OfYear
 from rtsx.campaign.ledger import read_prices, write_prices
 from rtsx.campaign.plan import read_plan, require_same_map, write_plan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitMark, Failure
-from rtsx.campaign.report import gathered_marks
+from rtsx.campaign.records import CommitRecord, Failure
+from rtsx.campaign.report import collect_records
 from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import campaign_status, status_of
 from rtsx.config import (
@@ -30,16 +30,16 @@ from rtsx.config import (
     load_train_config,
 )
 from rtsx.config.order import load_order_config
-from rtsx.cube.build_state import Mark
-from rtsx.cube.chunk_loader import Gap
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.build_state import PartRecord
+from rtsx.cube.chunk_loader import MissingImage
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.native import NativeImages
 from rtsx.cube.stac import StacCatalog
-from rtsx.errors import CubeError, MissingGroundWarning, RtsxError
+from rtsx.errors import CubeError, MissingCoverageWarning, RtsxError
 from rtsx.evaluation.folds import Fold, FoldPlan
 from rtsx.model.bundle_io import read_item
 from rtsx.ordering.catalog import StaticCatalog
-from rtsx.ordering.ledger import Entry, Ledger
+from rtsx.ordering.ledger import Ledger, OrderEntry
 from rtsx.ordering.stac import scene_of
 from rtsx.storage.object_store import MemoryObjects
 from rtsx.storage.zarr import BUILD, COMPLETE
@@ -104,8 +104,8 @@ def of_status(**records: Any) -> str:
 
 
 def of_mark(content: bytes) -> None:
-    mark = CommitMark.from_json(content)
-    gathered_marks([mark, a_mark((0, 1))])
+    mark = CommitRecord.from_json(content)
+    collect_records([mark, a_mark((0, 1))])
     for key in mark.objects:
         with suppress(OSError):
             Path(key)
@@ -120,7 +120,7 @@ def of_catalog(folder: Path, item: bytes, collection: bytes) -> None:
     (folder / "a.json").write_bytes(item)
     (folder / "collection.json").write_bytes(collection)
     period = Period(datetime(2024, 1, 1).date(), datetime(2024, 12, 31).date())
-    StacCatalog(str(folder / "collection.json")).find(AREA, period, [Wanted(name="red")])
+    StacCatalog(str(folder / "collection.json")).find(AREA, period, [BandRequest(name="red")])
 
 
 def of_order(folder: Path, item: bytes, collection: bytes) -> None:
@@ -151,7 +151,7 @@ def of_index(folder: Path, content: bytes) -> None:
         index = content.decode(errors="replace")
     with suppress(ValueError):  # zarr itself refuses what is no JSON
         path = of_store(folder, {"index": index})
-        NativeImages(path, "s").find(AREA, None, [Wanted(name="red")])
+        NativeImages(path, "s").find(AREA, None, [BandRequest(name="red")])
 
 
 def folds() -> str:
@@ -159,7 +159,10 @@ def folds() -> str:
 
 
 def ledger() -> Any:
-    return {"version": 1, "orders": [vars(Entry(name="a", scenes={"s": 1.0}, submitted="2024-07-01T00:00:00+00:00"))]}
+    return {
+        "version": 1,
+        "orders": [vars(OrderEntry(name="a", scenes={"s": 1.0}, submitted="2024-07-01T00:00:00+00:00"))],
+    }
 
 
 Reader = Callable[[Path, bytes], object]
@@ -182,8 +185,8 @@ JSON: dict[str, tuple[Any, Reader]] = {
         lambda _, raw: read_item(raw, where="item.json"),
     ),
     "part": (
-        json.loads(Mark({"a": "b"}, (Gap("s", "i"),)).to_json()),
-        lambda _, raw: Mark.from_json(raw.decode(errors="replace")),
+        json.loads(PartRecord({"a": "b"}, (MissingImage("s", "i"),)).to_json()),
+        lambda _, raw: PartRecord.from_json(raw.decode(errors="replace")),
     ),
     "folds": (json.loads(folds()), lambda _, raw: FoldPlan.from_json(raw.decode(errors="replace"))),
     "orders": (ledger(), of_ledger),
@@ -250,14 +253,14 @@ def test_an_index_names_nothing_outside_its_store(group: str, tmp_path: Path) ->
     entry = {**INDEX["s"][0], "bands": {"red": {**BANDS, "group": group}}}
     path = of_store(tmp_path, {"index": {"s": [entry]}})
     with pytest.raises(CubeError, match=r"its index.*is no group of this store"):
-        NativeImages(path, "s").find(AREA, None, [Wanted(name="red")])
+        NativeImages(path, "s").find(AREA, None, [BandRequest(name="red")])
 
 
 def test_one_odd_item_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     odd = {**ITEM, "id": "odd", "assets": [1]}
     (tmp_path / "collection.json").write_text(json.dumps({"type": "FeatureCollection", "features": [odd, ITEM, "x"]}))
-    with pytest.warns(MissingGroundWarning) as told:
-        found = StacCatalog(str(tmp_path / "collection.json")).find(AREA, None, [Wanted(name="red")])
+    with pytest.warns(MissingCoverageWarning) as told:
+        found = StacCatalog(str(tmp_path / "collection.json")).find(AREA, None, [BandRequest(name="red")])
     assert [image.id for image in found] == ["a"]
     assert [str(one.message).split(": ")[1] for one in told] == [
         "Item odd of c has assets that are no names and values. It is left out.",
@@ -275,5 +278,5 @@ def test_a_damaged_record_is_named_by_the_status_and_stops_nothing() -> None:
     assert len(status.damaged) == 3
     assert all(name in str(status) for name in ("r000c000.json", "r000c001.000001.json", "runs/a.json"))
     damaged: list[str] = []
-    assert gathered_marks(OfYear(objects, LAYOUT).marks(damaged=damaged)).n_valid == a_mark((0, 0)).n_valid
+    assert collect_records(OfYear(objects, LAYOUT).marks(damaged=damaged)).n_valid == a_mark((0, 0)).n_valid
     assert "r000c001" in damaged[0]

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.task_queue import Flight
-from rtsx.campaign.worker import failure_of
+from rtsx.campaign.task_queue import TaskQueue
+from rtsx.campaign.worker import record_failure
 from rtsx.config import load_campaign_config, load_cube_config
-from rtsx.config.cube import stored_config
+from rtsx.config.cube import config_of_built_cube
 from rtsx.cube.build_state import describe_recipe
-from rtsx.cube.chunk_loader import Gap, report_gap
+from rtsx.cube.chunk_loader import MissingImage, warn_missing
 from rtsx.errors import ConfigError, CubeError, InputNotFoundError
 from rtsx.redaction import redacted
 from rtsx.storage.zarr import BUILD, COMPLETE
@@ -139,18 +139,20 @@ def test_a_complaint_does_not_print_what_is_a_secret(tmp_path: Path) -> None:
 
 def test_failures_and_warnings_have_none() -> None:
     error = ValueError(f"url: /red.tif?sig={SECRET} (Caused by ...)")
-    failure = failure_of(error, cell=(0, 0), attempt=1, run="a")
+    failure = record_failure(error, cell=(0, 0), attempt=1, run="a")
     assert SECRET not in failure.to_json()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        report_gap(Gap("s", "a"), reason=f"https://me:{SECRET}@example.org is damaged.", error=CubeError("damaged"))
+        warn_missing(
+            MissingImage("s", "a"), reason=f"https://me:{SECRET}@example.org is damaged.", error=CubeError("damaged")
+        )
     assert SECRET not in str(told[0].message)
 
 
 def test_what_a_worker_says_of_a_path_is_redacted_by_who_has_read_the_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failure = failure_of(
+    failure = record_failure(
         ValueError("https://example.org/only-the-driver-knows-7/a.tif"), cell=(0, 0), attempt=1, run="a"
     )
     monkeypatch.setenv("PATH_TOKEN", "only-the-driver-knows-7")
@@ -158,7 +160,7 @@ def test_what_a_worker_says_of_a_path_is_redacted_by_who_has_read_the_config(
     sources = {"s": {"files": "https://example.org/${PATH_TOKEN}/a.tif", "layers": ["red"]}}
     path.write_text(yaml.safe_dump({**CUBE, "sources": sources}))
     load_cube_config(path)
-    flight = Flight([(0, 0)], retry=RetrySpec(attempts=1))
+    flight = TaskQueue([(0, 0)], retry=RetrySpec(attempts=1))
     flight.take(1, 0.0)
     assert "only-the-driver" not in str(flight.lost(failure, 0.0))
 
@@ -170,6 +172,6 @@ def test_a_stored_config_of_another_author_gets_no_variable(tmp_path: Path, monk
     sources = {"s": {"files": "https://example.org/${READERS_TOKEN}/a.tif", "layers": ["red"]}}
     root = zarr.create_group(tmp_path / "a.zarr", attributes={COMPLETE: True, BUILD: {"state": "complete"}})
     root.create_group("build", attributes={"index": {}, "config": yaml.safe_dump({**CUBE, "sources": sources})})
-    config = stored_config(str(tmp_path / "a.zarr"), {})
+    config = config_of_built_cube(str(tmp_path / "a.zarr"), {})
     assert config is not None
     assert "${READERS_TOKEN}" in str(config.sources)

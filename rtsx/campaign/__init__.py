@@ -9,7 +9,7 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
-    from rtsx.campaign.clusters import opened
+    from rtsx.campaign.clusters import connect_cluster
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.plan import CampaignPlan
     from rtsx.campaign.planning import plan_campaign
@@ -33,7 +33,7 @@ __all__ = [
     "Prices",
     "RetrySpec",
     "Verification",
-    "opened",
+    "connect_cluster",
     "plan_campaign",
 ]
 

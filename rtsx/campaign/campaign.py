@@ -16,7 +16,7 @@ from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_price
 from rtsx.campaign.map import create_map, open_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
 from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.preflight import probe_store, require_sources, require_space
+from rtsx.campaign.preflight import check_object_store, require_sources, require_space
 from rtsx.campaign.products import Collected, collect_year
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.report import write_report
@@ -28,18 +28,18 @@ from rtsx.cube import open_cube
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import refuse_other_format
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Campaign", "settled_plan"]
+__all__ = ["Campaign", "create_plan"]
 
 _BLOCK_BYTES = 4096
 """Of a disk that every mark takes. What maps take nobody knows beforehand: they compress to anything, and sea to nothing."""
 
 
-def settled_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
+def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     """The plan of a recipe, stored beside its output with the room for its map; the stored one where it is the same.
 
     Parameters
@@ -57,8 +57,8 @@ def settled_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
         The output cannot be written, or has no room.
     """
     refuse_other_format(recipe.output, what="the folder of a campaign")
-    objects = objects_of(recipe.output, recipe.storage_options)
-    probe_store(objects, lease_s=recipe.retry.lease_s)
+    objects = open_object_store(recipe.output, recipe.storage_options)
+    check_object_store(objects, lease_s=recipe.retry.lease_s)
     stored = read_plan(objects, recipe.year)
     plan = plan_campaign(recipe, like=stored or _newest(objects))
     if stored is not None:
@@ -140,7 +140,7 @@ class Campaign:
         BundleError, PlanError, CubeError
             Bundles, tiles and layers do not go together, or a source cannot be asked.
         """
-        plan = settled_plan(recipe, config=config)
+        plan = create_plan(recipe, config=config)
         return cls(
             plan=plan,
             output=recipe.output,
@@ -170,7 +170,7 @@ class Campaign:
         CampaignError
             There is no plan of that year, or it cannot be read.
         """
-        objects = objects_of(str(output), storage_options or {})
+        objects = open_object_store(str(output), storage_options or {})
         years = planned_years(objects) if year is None else [year]
         if not years:
             raise CampaignError(f"{output} holds no campaign. Check the path, or plan the campaign first.")
@@ -188,7 +188,7 @@ class Campaign:
     @cached_property
     def objects(self) -> ObjectStore:
         """Objects of the output."""
-        return objects_of(self.output, self.storage_options)
+        return open_object_store(self.output, self.storage_options)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -15,26 +15,26 @@ from odc.geo.geobox import GeoBox
 from rtsx.campaign.cells import Address
 from rtsx.campaign.plan import CampaignPlan, Region
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.records import InputStamp
+from rtsx.campaign.records import InputVersion
 from rtsx.cube import CubeRecipe
-from rtsx.cube.chunk_loader import Gap, note_gaps
-from rtsx.cube.load import open_recipe
-from rtsx.cube.pinning import PinnedImages, image_stamp, pinned
+from rtsx.cube.chunk_loader import MissingImage, collect_missing
+from rtsx.cube.load import load_recipe
+from rtsx.cube.pinning import ResolvedImages, image_stamp, resolve_images
 from rtsx.errors import CubeError
 from rtsx.inference.runner import Runner, runner_of
-from rtsx.inference.streaming import reading_region
-from rtsx.storage.retry import kind_of
+from rtsx.inference.streaming import input_window
+from rtsx.storage.retry import classify_error
 
-__all__ = ["CellGround", "CellReader", "cell_geobox", "input_stamps", "stamps_of"]
+__all__ = ["CellReader", "CellWindow", "cell_geobox", "input_stamps", "stamps_of"]
 
 
 def cell_geobox(plan: CampaignPlan, cell: Address) -> GeoBox:
     """Raster of all that a cell looks at: images that meet it are the cell's inputs."""
-    return CellGround.of(plan, cell).geobox
+    return CellWindow.of(plan, cell).geobox
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellGround:
+class CellWindow:
     """Pixels of the map around one cell."""
 
     plan: CampaignPlan
@@ -49,7 +49,7 @@ class CellGround:
     """The cell and the halo that its outlines look at, as far as the map goes."""
 
     @classmethod
-    def of(cls, plan: CampaignPlan, cell: Address) -> "CellGround":
+    def of(cls, plan: CampaignPlan, cell: Address) -> "CellWindow":
         """The ground of a cell of a plan.
 
         Raises
@@ -63,7 +63,7 @@ class CellGround:
             slice(max(part.start - halo, 0), min(part.stop + halo, length))
             for part, length in zip(region, plan.shape, strict=True)
         )
-        read = reading_region(plan.prediction.tiling, region)
+        read = input_window(plan.prediction.tiling, region)
         return cls(plan=plan, cell=cell, region=region, read=read, haloed=(y, x))
 
     @property
@@ -124,7 +124,7 @@ _READERS = 4
 class CellReader:
     """The pixels of one cell's ground; what `predict_region` reads by. Used by one thread at a time."""
 
-    def __init__(self, ground: CellGround, cube: CubeRecipe, *, runner: Runner, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, ground: CellWindow, cube: CubeRecipe, *, runner: Runner, pool: ThreadPoolExecutor) -> None:
         self._ground = ground
         self._cube = cube
         self._pool = pool
@@ -136,7 +136,7 @@ class CellReader:
     @classmethod
     @contextmanager
     def opened(
-        cls, ground: CellGround, cube: CubeRecipe, *, recipe: CampaignRecipe, gaps: list[Gap]
+        cls, ground: CellWindow, cube: CubeRecipe, *, recipe: CampaignRecipe, gaps: list[MissingImage]
     ) -> Iterator["CellReader"]:
         """A reader that reads during the block.
 
@@ -170,7 +170,7 @@ class CellReader:
             backend=spec.backend,
             batch_size=spec.batch_size,
         )
-        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=note_gaps, initargs=(gaps, _is_gap)) as pool:
+        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=(gaps, _is_gap)) as pool:
             yield cls(ground, cube, runner=runner, pool=pool)
 
     def __call__(self, window: Region) -> Mapping[str, NDArray[Any]]:
@@ -228,16 +228,16 @@ class CellReader:
 
 def _is_gap(error: CubeError) -> bool:
     """Whether an image will never do; a gap in a marked cell would stay, although the image may be there in a minute."""
-    return kind_of(error) == "lasting"
+    return classify_error(error) == "lasting"
 
 
-def _opened(cube: CubeRecipe, ground: CellGround, window: Region | None) -> xr.Dataset:
+def _opened(cube: CubeRecipe, ground: CellWindow, window: Region | None) -> xr.Dataset:
     """The lazy cube of a window; pixels are the grid's own wherever it is cut."""
     geobox = ground.geobox if window is None else ground.window(window)
-    return open_recipe(cube, geobox, anchor=cube.grid.origin)
+    return load_recipe(cube, geobox, anchor=cube.grid.origin)
 
 
-def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputStamp, ...]:
+def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputVersion, ...]:
     """Images that a recipe finds on a ground, as they are now.
 
     Parameters
@@ -259,16 +259,16 @@ def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputStamp, ...]:
     CubeError
         A source cannot be asked.
     """
-    return stamps_of(pinned(recipe, geobox, ids=None))
+    return stamps_of(resolve_images(recipe, geobox, ids=None))
 
 
-def stamps_of(recipe: CubeRecipe) -> tuple[InputStamp, ...]:
+def stamps_of(recipe: CubeRecipe) -> tuple[InputVersion, ...]:
     """Stamps of the images of a pinned recipe, sorted."""
     return tuple(
         sorted(
-            InputStamp(source=source.name, image=image.id, stamp=image_stamp(image))
+            InputVersion(source=source.name, image=image.id, stamp=image_stamp(image))
             for source in recipe.sources
-            if isinstance(source.images, PinnedImages)
+            if isinstance(source.images, ResolvedImages)
             for image in source.images.images
         )
     )

@@ -28,11 +28,11 @@ from rtsx.campaign.map import ANSWERS, ShardEncoder, map_year
 from rtsx.campaign.plan import CampaignPlan, Region
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import export_cog
-from rtsx.cube.build_state import HashingStore
+from rtsx.cube.build_state import DigestStore
 from rtsx.cube.georeference import with_georeference
 from rtsx.footprints import extract_footprints
 from rtsx.grid.grid import cell_id
-from rtsx.inference.predict import answer_attributes
+from rtsx.inference.predict import variable_attrs
 from rtsx.model import ModelBundle
 
 __all__ = ["CellShards", "cell_cog", "cell_dataset", "cell_outlines", "parquet_bytes"]
@@ -42,7 +42,7 @@ class CellShards:
     """The place of one cell in the map of one year, and its pixels on their way there."""
 
     def __init__(self, store: Store, plan: CampaignPlan, cell: Address) -> None:
-        self._store = HashingStore(store)
+        self._store = DigestStore(store)
         self._encoder = ShardEncoder(store, ANSWERS)
         self._arrays = self._encoder.arrays
         self._year = map_year(zarr.open_group(store, mode="r", use_consolidated=False), plan.year)
@@ -168,7 +168,7 @@ def cell_dataset(
     variables = {}
     for name, array in pixels.items():
         dims = ("class", "y", "x") if several and name != "valid" else ("y", "x")
-        variables[name] = xr.Variable(dims, array, answer_attributes(name, array.dtype.name))
+        variables[name] = xr.Variable(dims, array, variable_attrs(name, array.dtype.name))
     pred = with_georeference(variables, geobox, lattice_origin=plan.grid.origin)
     if several:
         pred = pred.assign_coords({"class": list(plan.prediction.classes)})

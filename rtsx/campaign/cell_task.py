@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
-from rtsx.campaign.cell_input import CellGround, CellReader, stamps_of
+from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
 from rtsx.campaign.cell_output import CellShards, cell_cog, cell_dataset, cell_outlines, parquet_bytes
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import LeasedElsewhere, held
+from rtsx.campaign.lease import LeaseTaken, held
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.records import CommitMark, InputStamp
-from rtsx.campaign.task_queue import Job, Outcome
-from rtsx.campaign.worker import PeakMemory, failure_of, worker_name
+from rtsx.campaign.records import CommitRecord, InputVersion
+from rtsx.campaign.task_queue import CellResult, CellTask
+from rtsx.campaign.worker import PeakMemory, record_failure, worker_name
 from rtsx.campaign.workers import versions_here
-from rtsx.cube.chunk_loader import Gap
-from rtsx.cube.pinning import pinned
+from rtsx.cube.chunk_loader import MissingImage
+from rtsx.cube.pinning import resolve_images
 from rtsx.errors import NoImageError
 from rtsx.inference.streaming import predict_region
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 
 __all__ = ["CellJob", "cell_job"]
 
@@ -54,17 +54,19 @@ class CellJob:
     plan_digest: str
     """Its digest, for the marks."""
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
-        """Run a cell, unless it has a mark or another run is at it; see `Job`."""
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
+        """Run a cell, unless it has a mark or another run is at it; see `CellTask`."""
         began = perf_counter()
         try:
             state = self._run(cell, run)
-            return Outcome(cell=cell, state=state, seconds=perf_counter() - began)
-        except LeasedElsewhere as leased:
-            return Outcome(cell=cell, state="leased", seconds=perf_counter() - began, free_after_s=leased.free_after_s)
+            return CellResult(cell=cell, state=state, seconds=perf_counter() - began)
+        except LeaseTaken as leased:
+            return CellResult(
+                cell=cell, state="leased", seconds=perf_counter() - began, free_after_s=leased.free_after_s
+            )
         except Exception as error:
-            failure = failure_of(error, cell=cell, attempt=attempt, run=run)
-            return Outcome(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
+            failure = record_failure(error, cell=cell, attempt=attempt, run=run)
+            return CellResult(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone, because open stores do not travel."""
@@ -90,7 +92,7 @@ class CellJob:
 
     @cached_property
     def _objects(self) -> ObjectStore:
-        return objects_of(self.recipe.output, self.recipe.storage_options)
+        return open_object_store(self.recipe.output, self.recipe.storage_options)
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -114,7 +116,7 @@ class CellJob:
         return bool(self._planned[cell[0] - self.plan.rows[0], cell[1] - self.plan.columns[0]])
 
 
-_conforms: type[Job] = CellJob
+_conforms: type[CellTask] = CellJob
 
 
 class _Making:
@@ -122,7 +124,7 @@ class _Making:
 
     def __init__(self, job: CellJob, cell: Address, run: str) -> None:
         self._job, self._cell, self._run = job, cell, run
-        self._ground = CellGround.of(job.plan, cell)
+        self._ground = CellWindow.of(job.plan, cell)
         self._shards = CellShards(job._map, job.plan, cell)
         self._memory = PeakMemory()
         self._began, self._started = perf_counter(), _now()
@@ -153,12 +155,12 @@ class _Making:
             self._shards.restore(mark.objects)
         return mark is not None
 
-    def _made(self) -> CommitMark:
+    def _made(self) -> CommitRecord:
         """Make it, and say what was written; `valid` is written last, so that readers see all of the cell or nothing."""
         job = self._job
-        cube = pinned(job.recipe.cube, self._ground.geobox, ids=None)
+        cube = resolve_images(job.recipe.cube, self._ground.geobox, ids=None)
         inputs = stamps_of(cube)
-        gaps: list[Gap] = []
+        gaps: list[MissingImage] = []
         try:
             with CellReader.opened(self._ground, cube, recipe=job.recipe, gaps=gaps) as reader:
                 self._predict(reader)
@@ -209,9 +211,9 @@ class _Making:
             if key not in self._objects:
                 self._job._objects.delete(key)
 
-    def _told(self, inputs: tuple[InputStamp, ...], gaps: list[Gap]) -> CommitMark:
+    def _told(self, inputs: tuple[InputVersion, ...], gaps: list[MissingImage]) -> CommitRecord:
         objects = {**self._shards.digests(), **self._objects}
-        return CommitMark(
+        return CommitRecord(
             cell=self._cell,
             plan_digest=self._job.plan_digest,
             state="mapped" if self._n_valid else "empty",

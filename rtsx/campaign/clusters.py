@@ -17,11 +17,11 @@ from distributed.comm.registry import get_backend
 from rtsx.campaign.recipe import ClusterSpec
 from rtsx.errors import ClusterError, MissingExtraError
 
-__all__ = ["local_client", "opened", "scheduler_client"]
+__all__ = ["connect_cluster", "local_client", "scheduler_client"]
 
 
 @contextmanager
-def opened(spec: ClusterSpec) -> "Iterator[Client]":
+def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
     """A client of the cluster; what was started for it is shut down at the end, after an error and Ctrl-C as well.
 
     Raises

@@ -23,15 +23,15 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import FlightSummary
-from rtsx.campaign.task_queue import Flight, Job, Outcome, Start
-from rtsx.campaign.workers import refusals_topic, refuse_if_unfit, release_environment
+from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
+from rtsx.campaign.workers import refusals_topic, release_environment, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
 
-__all__ = ["CarriedJob", "CellTasks", "Crew", "Lost", "NotBegun", "ProcessTurn", "fly"]
+__all__ = ["CellTasks", "NotStarted", "ReadWriteLock", "SerializedJob", "WorkerLost", "WorkerSet", "run_on_cluster"]
 
 
-class ProcessTurn:
+class ReadWriteLock:
     """Lets any number of threads in together, or one alone; who wants to be alone waits only for those that are in.
 
     Examples
@@ -69,14 +69,14 @@ class ProcessTurn:
                 self._free.notify_all()
 
 
-_TURN = ProcessTurn()
+_TURN = ReadWriteLock()
 _OPENING = Lock()
-_OPENED: dict[str, Job] = {}
+_OPENED: dict[str, CellTask] = {}
 """The job that this process ran last, by its digest; one, because models are large."""
 
 
 @dataclass(frozen=True)
-class CarriedJob:
+class SerializedJob:
     """Bytes, instead of the job itself, because schedulers would unpickle it, and threads of a worker share one model."""
 
     digest: str
@@ -85,12 +85,12 @@ class CarriedJob:
     """The job, pickled."""
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: CellTask) -> Self:
         """The bytes of a job."""
         content = cloudpickle.dumps(job)
         return cls(hashlib.sha256(content).hexdigest(), content)
 
-    def __call__(self, start: Start, run: str) -> Outcome:
+    def __call__(self, start: Submission, run: str) -> CellResult:
         """Run one cell in this process.
 
         Raises
@@ -100,12 +100,12 @@ class CarriedJob:
         Reschedule
             This process is one that the cluster should not have; the scheduler hands the cell to another.
         """
-        refuse_if_unfit()
+        require_workers()
         job = self._opened()
         with _TURN.taken(alone=start.alone):
             return job(start.cell, start.attempt, run)
 
-    def _opened(self) -> Job:
+    def _opened(self) -> CellTask:
         with _OPENING:
             job = _OPENED.get(self.digest)
             if job is None:
@@ -131,7 +131,7 @@ TOGETHER_S = 0.01
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerSet:
     """What a cluster has at the moment."""
 
     workers: int
@@ -143,7 +143,7 @@ class Crew:
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerLost:
     """A task whose worker was lost."""
 
     failure: Failure
@@ -153,7 +153,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class NotBegun:
+class NotStarted:
     """A task that never ran, or whose outcome was lost after it: its cell is to be run as if nothing had been."""
 
     cell: Address
@@ -163,18 +163,18 @@ class NotBegun:
 class CellTasks:
     """The tasks of one run that are under way; one thread uses it."""
 
-    def __init__(self, client: Client, job: Job, *, run: str) -> None:
+    def __init__(self, client: Client, job: CellTask, *, run: str) -> None:
         self._client = client
         self._run = run
         self._names = f"{run}-{uuid4().hex[:8]}"  # so that no task is taken for one of an earlier call
-        self._carried = CarriedJob.of(job)
+        self._carried = SerializedJob.of(job)
         self._job: Future[Any] | None = None
         self._equipped: dict[str, tuple[Future[Any], float]] = {}
-        self._flying: dict[Any, tuple[Future[Any], Start]] = {}
-        self._back: SimpleQueue[Future[Any] | dict[Any, Outcome | None]] = SimpleQueue()
+        self._flying: dict[Any, tuple[Future[Any], Submission]] = {}
+        self._back: SimpleQueue[Future[Any] | dict[Any, CellResult | None]] = SimpleQueue()
         self._number = itertools.count()
 
-    def crew(self) -> Crew:
+    def crew(self) -> WorkerSet:
         """What the cluster has now; workers that have come since the last call are sent the job."""
         # A scheduler in this process would remember the names of its last 100,000 tasks, which are 40 MB.
         key_split.cache_clear()
@@ -182,14 +182,14 @@ class CellTasks:
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
             self._equip(workers)
         gpus = sum(int(worker["resources"].get("GPU", 0)) for worker in workers.values())
-        return Crew(len(workers), gpus or sum(worker["nthreads"] for worker in workers.values()), gpus > 0)
+        return WorkerSet(len(workers), gpus or sum(worker["nthreads"] for worker in workers.values()), gpus > 0)
 
     def equipping(self) -> bool:
         """Whether the job is still on its way to some worker, for no longer than is worth waiting for."""
         late = time.monotonic() - EQUIP_S
         return any(future.status == "pending" and began > late for future, began in self._equipped.values())
 
-    def start(self, starts: Sequence[Start], *, gpus: bool) -> None:
+    def start(self, starts: Sequence[Submission], *, gpus: bool) -> None:
         """Start tasks; each holds a GPU while it runs, if asked."""
         with self._reached():
             keys = [(f"rtsx-cell-{self._names}", cell_id(*start.cell), next(self._number)) for start in starts]
@@ -206,14 +206,14 @@ class CellTasks:
             self._flying[future.key] = (future, start)
             future.add_done_callback(self._back.put)
 
-    def landed(self, within_s: float) -> Iterator[Outcome | Lost | NotBegun]:
+    def landed(self, within_s: float) -> Iterator[CellResult | WorkerLost | NotStarted]:
         """Tasks that have come back since the last call; waits for the first of them, at most so long."""
         finished = []
         for back in self._waited(within_s):
             if isinstance(back, dict):
                 for key, outcome in back.items():
                     if flown := self._flying.pop(key, None):
-                        yield NotBegun(flown[1].cell) if outcome is None else outcome
+                        yield NotStarted(flown[1].cell) if outcome is None else outcome
             elif back.key in self._flying:
                 if back.status == "finished":
                     finished.append(back)
@@ -293,7 +293,7 @@ class CellTasks:
         for future in held:
             future.release()
 
-    def _waited(self, within_s: float) -> list[Future[Any] | dict[Any, Outcome | None]]:
+    def _waited(self, within_s: float) -> list[Future[Any] | dict[Any, CellResult | None]]:
         try:
             back = [self._back.get(timeout=within_s)]
         except Empty:
@@ -318,7 +318,7 @@ class CellTasks:
             found = {}
         self._back.put({future.key: found.get(number) for number, future in numbered.items()})
 
-    def _fallen(self, future: Future[Any]) -> Outcome | Lost | NotBegun:
+    def _fallen(self, future: Future[Any]) -> CellResult | WorkerLost | NotStarted:
         """What a task is that came back without an outcome."""
         if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
             raise self._scheduler_lost()
@@ -330,13 +330,13 @@ class CellTasks:
         if isinstance(error, KilledWorker):
             if error.task != future.key:  # the worker that held the job was lost before it could hand it on
                 self._forget_job()
-                return NotBegun(start.cell)
+                return NotStarted(start.cell)
             message = f"its worker was lost {error.allowed_failures + 1} times: killed, out of memory or cut off"
-            return Lost(self._failure(start, error, message), error.allowed_failures + 1)
+            return WorkerLost(self._failure(start, error, message), error.allowed_failures + 1)
         failure = self._failure(start, error, str(error))
-        return Outcome(cell=start.cell, state="failed", failure=failure)
+        return CellResult(cell=start.cell, state="failed", failure=failure)
 
-    def _failure(self, start: Start, error: BaseException, message: str) -> Failure:
+    def _failure(self, start: Submission, error: BaseException, message: str) -> Failure:
         """A failure that may pass, since the task could not say itself what it was."""
         return Failure(
             cell=start.cell,
@@ -369,15 +369,15 @@ class CellTasks:
         )
 
 
-def _call(start: Start, *, job: CarriedJob, run: str) -> Outcome:
+def _call(start: Submission, *, job: SerializedJob, run: str) -> CellResult:
     return job(start, run)
 
 
-def _same(job: CarriedJob) -> CarriedJob:
+def _same(job: SerializedJob) -> SerializedJob:
     return job
 
 
-def _nothing(job: CarriedJob) -> None:
+def _nothing(job: SerializedJob) -> None:
     pass
 
 
@@ -394,14 +394,14 @@ _WORKERS_PER_LANE = 16
 """Workers for each task that may fly alone, so that two such tasks seldom meet on one worker."""
 
 
-def fly(
+def run_on_cluster(
     client: Client,
-    job: Job,
+    job: CellTask,
     cells: Collection[Address],
     *,
     run: str,
     retry: RetrySpec,
-    on_outcome: Callable[[Outcome], None] | None = None,
+    on_outcome: Callable[[CellResult], None] | None = None,
     on_set_aside: Callable[[Failure], None] | None = None,
     on_tick: Callable[[FlightSummary], None] | None = None,
     in_flight: int | None = None,
@@ -447,7 +447,7 @@ def fly(
     ClusterError
         The scheduler was lost, its workers cannot read the job, or none came in time. What is done stays done.
     """
-    flight = Flight(cells, retry=retry)
+    flight = TaskQueue(cells, retry=retry)
     log = _Log(run=run, flight=flight, started=datetime.now(UTC), began=time.monotonic())
     tasks = CellTasks(client, job, run=run)
     driver = _Driver(tasks, flight, log, in_flight=in_flight, workers_within_s=workers_within_s)
@@ -458,8 +458,8 @@ def fly(
             driver.launch()
             for back in tasks.landed(driver.patience_s()):
                 failure = driver.take_in(back)
-                if on_outcome is not None and not isinstance(back, NotBegun):
-                    on_outcome(back if isinstance(back, Outcome) else _failed(back.failure))
+                if on_outcome is not None and not isinstance(back, NotStarted):
+                    on_outcome(back if isinstance(back, CellResult) else _failed(back.failure))
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
     except KeyboardInterrupt:
@@ -478,10 +478,10 @@ class _Log:
     """What a run took so far."""
 
     run: str
-    flight: Flight
+    flight: TaskQueue
     started: datetime
     began: float
-    crew: Crew = field(default_factory=lambda: Crew(workers=0, slots=0, gpus=False))
+    crew: WorkerSet = field(default_factory=lambda: WorkerSet(workers=0, slots=0, gpus=False))
     worker_seconds: float = 0.0
 
     def summary(self) -> FlightSummary:
@@ -509,7 +509,7 @@ class _Driver:
     """Keeps the cluster in work: looks at it now and then, launches what it has room for, and takes in what comes back."""
 
     def __init__(
-        self, tasks: CellTasks, flight: Flight, log: _Log, *, in_flight: int | None, workers_within_s: float
+        self, tasks: CellTasks, flight: TaskQueue, log: _Log, *, in_flight: int | None, workers_within_s: float
     ) -> None:
         self._tasks = tasks
         self._flight = flight
@@ -574,15 +574,15 @@ class _Driver:
         due = self._flight.due()
         return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
 
-    def take_in(self, back: Outcome | Lost | NotBegun) -> Failure | None:
+    def take_in(self, back: CellResult | WorkerLost | NotStarted) -> Failure | None:
         """Take in a task that came back; returns the failure where its cell is set aside by it."""
-        if isinstance(back, NotBegun):
+        if isinstance(back, NotStarted):
             self._flight.returned(back.cell)
             return None
-        if isinstance(back, Lost):
+        if isinstance(back, WorkerLost):
             return self._flight.lost(back.failure, time.monotonic(), times=back.times)
         return self._flight.landed(back, time.monotonic())
 
 
-def _failed(failure: Failure) -> Outcome:
-    return Outcome(cell=failure.cell, state="failed", failure=failure)
+def _failed(failure: Failure) -> CellResult:
+    return CellResult(cell=failure.cell, state="failed", failure=failure)

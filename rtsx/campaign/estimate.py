@@ -13,7 +13,7 @@ from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import default_batch_size
-from rtsx.inference.ensemble import habits_of
+from rtsx.inference.ensemble import tiling_needs_of
 from rtsx.inference.kernel import Window
 from rtsx.inference.memory import available_bytes, largest_tile
 from rtsx.inference.runner import Runner
@@ -160,7 +160,9 @@ def _tiling_told(plan: CampaignPlan) -> str:
 def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -> Iterator[tuple[int, float]]:
     """Over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
     spec = recipe.prediction
-    habits = habits_of(recipe.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend))
+    habits = tiling_needs_of(
+        recipe.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)
+    )
     available = spec.memory_bytes or available_bytes()
     for factor in _LARGER:
         larger = replace(memory, side=factor * memory.side)

@@ -22,7 +22,7 @@ from rtsx.grid.grid import cell_id
 from rtsx.parsing import AwareDatetime, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["Lease", "LeasedElsewhere", "held", "renewed", "taken"]
+__all__ = ["Lease", "LeaseTaken", "acquire", "held", "renew"]
 
 _PATIENCE_S = 5.0
 """Seconds that the end of a cell waits for a renewal that is under way."""
@@ -30,7 +30,7 @@ _PAUSE_S = 0.05
 """Seconds before a lease that has just been given back is asked for again."""
 
 
-class LeasedElsewhere(CampaignError):  # noqa: N818 - not a fault: somebody else is doing the work
+class LeaseTaken(CampaignError):  # noqa: N818 - not a fault: somebody else is doing the work
     """Another run is at work on a cell."""
 
     def __init__(self, message: str, *, free_after_s: float) -> None:
@@ -114,20 +114,20 @@ def held(
 
     Raises
     ------
-    LeasedElsewhere
+    LeaseTaken
         Another run holds it.
     """
-    lease = taken(objects, layout, cell, run=run, lease_s=lease_s, clock=clock)
+    lease = acquire(objects, layout, cell, run=run, lease_s=lease_s, clock=clock)
     over = threading.Event()
 
-    def renew() -> None:
+    def keep_renewing() -> None:
         mine: Lease | None = lease
         while mine is not None and not over.wait(lease_s / 3):
             # Whatever fails, because a lease that is not renewed only ends, and the next third may do better.
             with suppress(Exception):
-                mine = renewed(objects, layout, mine, lease_s=lease_s, clock=clock)
+                mine = renew(objects, layout, mine, lease_s=lease_s, clock=clock)
 
-    thread = threading.Thread(target=renew, name=f"rtsx-lease-{cell_id(*cell)}", daemon=True)
+    thread = threading.Thread(target=keep_renewing, name=f"rtsx-lease-{cell_id(*cell)}", daemon=True)
     thread.start()
     try:
         yield lease
@@ -138,7 +138,7 @@ def held(
             _give_back(objects, layout, lease)
 
 
-def taken(
+def acquire(
     objects: ObjectStore, layout: YearLayout, cell: Address, *, run: str, lease_s: float, clock: Clock = utc_now
 ) -> Lease:
     """Take a cell: its first lease, or the one after those that have ended or belong to the same run.
@@ -148,7 +148,7 @@ def taken(
 
     Raises
     ------
-    LeasedElsewhere
+    LeaseTaken
         Another run holds it.
     """
     holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -172,7 +172,7 @@ def taken(
             continue
         other = _lease_or_none(content)
         if other is not None and other.run != run and other.expires > now:
-            raise LeasedElsewhere(
+            raise LeaseTaken(
                 f"Cell {cell_id(*cell)} is being run by {other.holder} in run {other.run} until {other.expires:%H:%M:%S} UTC. "
                 "Wait for it; if that run is dead, the cell is free then.",
                 free_after_s=(other.expires - now).total_seconds(),
@@ -180,7 +180,7 @@ def taken(
         generation += 1
 
 
-def renewed(
+def renew(
     objects: ObjectStore, layout: YearLayout, lease: Lease, *, lease_s: float, clock: Clock = utc_now
 ) -> Lease | None:
     """The lease with a later end; None where it is not this holder's any more, and nothing is written then."""

@@ -13,7 +13,7 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.errors import CampaignError, GridError
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
@@ -53,7 +53,7 @@ class Ledger:
         """When each cell with a mark was marked, by the store's own clock; lists them likewise."""
         return {cell: found.changed for cell, found in self._found(self.layout.marks)}
 
-    def mark(self, cell: Address) -> CommitMark | None:
+    def mark(self, cell: Address) -> CommitRecord | None:
         """The mark of a cell; None where it has none.
 
         Raises
@@ -65,7 +65,7 @@ class Ledger:
         content = self.objects.get(key)
         if content is None:
             return None
-        mark = _parsed(key, content, CommitMark.from_json)
+        mark = _parsed(key, content, CommitRecord.from_json)
         if mark.cell != cell:
             raise CampaignError(
                 f"{self.objects}/{key} is the mark of cell {mark.cell}, not of {cell}: somebody has moved it. Remove it, "
@@ -75,7 +75,7 @@ class Ledger:
 
     def marks(
         self, cells: Iterable[Address] | None = None, *, damaged: list[str] | None = None
-    ) -> Iterator[CommitMark]:
+    ) -> Iterator[CommitRecord]:
         """Marks in no order; many are read at a time, and few held.
 
         Parameters
@@ -93,7 +93,7 @@ class Ledger:
         wanted = self._cells(self.layout.marks) if cells is None else cells
         return (mark for mark in _read_many(_sparing(self.mark, damaged), wanted) if mark is not None)
 
-    def commit(self, mark: CommitMark) -> bool:
+    def commit(self, mark: CommitRecord) -> bool:
         """Say that a cell is done, after all that its mark names is written; False where it was done already."""
         return self.objects.create(self.layout.mark(mark.cell), mark.to_json().encode())
 

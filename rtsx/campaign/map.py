@@ -27,14 +27,14 @@ from zarr.storage import LocalStore, MemoryStore
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.cube import open_cube
-from rtsx.cube.build_state import difference
+from rtsx.cube.build_state import first_difference
 from rtsx.cube.pyramid import spatial_attrs
-from rtsx.cube.write import codec_for
+from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.inference.kernel import NODATA
-from rtsx.inference.predict import answer_attributes
+from rtsx.inference.predict import variable_attrs
 from rtsx.storage import is_url, local_path, write_object
-from rtsx.storage.object_store import ObjectStore, is_s3, objects_of, single_attempts
+from rtsx.storage.object_store import ObjectStore, is_s3, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
 __all__ = ["ANSWERS", "ShardEncoder", "create_map", "map_path", "map_store", "map_year", "open_map"]
@@ -106,7 +106,11 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             "A campaign stores probability in per cent (dtype='uint8') and no single members; the plan has "
             f"dtype={plan.prediction.dtype!r} and keep_members={plan.prediction.keep_members}."
         )
-    store, objects, path = map_store(output, storage_options), objects_of(output, storage_options), map_path(output)
+    store, objects, path = (
+        map_store(output, storage_options),
+        open_object_store(output, storage_options),
+        map_path(output),
+    )
     group = _opened(store, path)
     is_new = group is None or _IDENTITY not in group.attrs
     while group is None or _IDENTITY not in group.attrs:
@@ -114,7 +118,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             group = _created(store, plan, path=path)
         except (ContainsArrayError, ContainsGroupError):  # another year is creating the same map, and was faster here
             group = _opened(store, path)
-    found = difference(group.attrs[_IDENTITY], _identity(plan), name="")
+    found = first_difference(group.attrs[_IDENTITY], _identity(plan), name="")
     if found is not None:
         raise CampaignError(
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
@@ -247,8 +251,8 @@ def _create_answer(group: zarr.Group, name: str, plan: CampaignPlan) -> None:
         shards=(*ones, shard, shard),
         dtype=dtype,
         fill_value=False if name == "valid" else NODATA,
-        compressors=(codec_for(name, dtype),),
-        attributes={**answer_attributes(name, dtype.name), "grid_mapping": "spatial_ref"},
+        compressors=(compressor_for(name, dtype),),
+        attributes={**variable_attrs(name, dtype.name), "grid_mapping": "spatial_ref"},
         dimension_names=("time", *(("class",) if several else ()), "y", "x"),
     )
 

@@ -18,7 +18,7 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.campaign.tiling import CellWork, cell_work
-from rtsx.cube.build_state import difference
+from rtsx.cube.build_state import first_difference
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
@@ -260,7 +260,7 @@ def require_same_map(objects: ObjectStore, plan: CampaignPlan) -> None:
         raise CampaignError(
             f"{CAMPAIGN} in this output is no campaign's: it lacks {', '.join(missing)}. Take another output."
         )
-    found = difference({name: theirs[name] for name in mine}, mine)
+    found = first_difference({name: theirs[name] for name in mine}, mine)
     if found is not None:
         raise CampaignError(
             f"The years of one output share one array, and {plan.year} does not fit those before it: {found}. Take the same "
@@ -298,13 +298,13 @@ def _differences(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:
         )
     if before.members != after.members:
         yield f"the bundles changed: their digests are {_short(before.members)} there and {_short(after.members)} here"
-    layers = difference(dict(stored.layers), dict(plan.layers), name="layers")
+    layers = first_difference(dict(stored.layers), dict(plan.layers), name="layers")
     if layers is not None:
         yield f"the layers changed: {layers}"
     yield from _of_cells(stored, plan)
     there, here = (_rest(one.to_document()) for one in (stored, plan))
     for name in there:
-        found = difference(there[name], here[name], name=name)
+        found = first_difference(there[name], here[name], name=name)
         if found is not None:
             yield found
 

@@ -13,7 +13,7 @@ from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import CampaignError
-from rtsx.inference.ensemble import check_runtime, ensemble, habits_of, warn_of_pixel_size
+from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
 from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile
 from rtsx.inference.runner import needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle
@@ -195,7 +195,7 @@ def _tiling(
         rows=choice.rows,
         columns=choice.columns,
         side=grid.cell_size,
-        habits=habits_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
+        habits=tiling_needs_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
         spec=spec,
         largest=largest_tile(bundles, device=spec.device, available=available),
         fits=lambda tiling: memory.reckoned(tiling).total_bytes <= available,

@@ -19,11 +19,11 @@ from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, Rts
 from rtsx.inference.runner import packings_of
 from rtsx.storage import is_url, local_path
 from rtsx.storage.object_store import ObjectStore
-from rtsx.storage.retry import kind_of, service_code
+from rtsx.storage.retry import classify_error, service_code
 
 __all__ = [
+    "check_object_store",
     "opened_sample",
-    "probe_store",
     "require_fixed_sun",
     "require_sources",
     "require_space",
@@ -49,7 +49,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def probe_store(objects: ObjectStore, *, lease_s: float, clock: Clock = _utc_now) -> None:
+def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = _utc_now) -> None:
     """Write, read, create, list and remove some small objects, and compare clocks.
 
     Parameters
@@ -164,7 +164,7 @@ def _meaning(name: str, error: Exception) -> RtsxError:
             f"{name} knows no hard links ({said}), so no commit mark could be written by exactly one. Use a disk, NFS, "
             "Lustre or an object store."
         )
-    if kind_of(error) == "passing":
+    if classify_error(error) == "passing":
         return CampaignError(f"{name} cannot be reached ({said}). Check the address, the network and the service.")
     return OutputNotWritableError(f"{name} cannot be written ({said}). Check the path and the rights to write there.")
 

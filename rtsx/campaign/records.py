@@ -10,11 +10,11 @@ from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, parsed_json
 from rtsx.storage.retry import FailureKind
 
-__all__ = ["CommitMark", "Failure", "InputStamp"]
+__all__ = ["CommitRecord", "Failure", "InputVersion"]
 
 
 @dataclass(frozen=True, order=True)
-class InputStamp:
+class InputVersion:
     """One image that a cell was made of, so that a later run sees whether it is another one now."""
 
     source: str
@@ -26,7 +26,7 @@ class InputStamp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommitMark:
+class CommitRecord:
     """What a cell has written, from what, by whom and at which cost."""
 
     cell: Address
@@ -37,7 +37,7 @@ class CommitMark:
     """Mapped, or without any image or valid pixel, so that nothing was written."""
     objects: Mapping[str, str]
     """SHA-256 of every object by its key, relative to the output. Shards of nothing but nodata are not stored."""
-    inputs: tuple[InputStamp, ...]
+    inputs: tuple[InputVersion, ...]
     """Images that were there, sorted."""
     bundles: tuple[str, ...]
     """Digests of the bundles."""
@@ -67,7 +67,7 @@ class CommitMark:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "CommitMark":
+    def from_json(cls, text: str | bytes) -> "CommitRecord":
         """The mark of such a line.
 
         Raises

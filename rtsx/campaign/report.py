@@ -20,7 +20,7 @@ from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.campaign.run_log import RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.grid.grid import cell_id
@@ -30,11 +30,11 @@ from rtsx.storage.object_store import ObjectStore
 __all__ = [
     "COLOURS",
     "CellState",
+    "CellStatistics",
     "MapSquare",
-    "MarkFacts",
     "Throughput",
     "cell_map",
-    "gathered_marks",
+    "collect_records",
     "map_squares",
     "report_page",
     "states_of",
@@ -246,7 +246,7 @@ _SLOWEST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkFacts:
+class CellStatistics:
     """What all marks say together."""
 
     states: Mapping[Address, CellState] = field(repr=False)
@@ -273,7 +273,7 @@ class MarkFacts:
     """Versions of each library that cells were made with; more than one where it was updated between runs."""
 
 
-def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
+def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
     """Walk marks once.
 
     Parameters
@@ -302,7 +302,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
         totals.update(n_valid=mark.n_valid, n_outlines=mark.n_outlines)
         gaps.update(mark.gaps)
         peak = max(peak, mark.peak_memory_bytes)
-    return MarkFacts(
+    return CellStatistics(
         states=states,
         throughput=throughput(finished),
         n_valid=totals["n_valid"],
@@ -317,7 +317,7 @@ def gathered_marks(marks: Iterable[CommitMark]) -> MarkFacts:
     )
 
 
-def states_of(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> dict[Address, CellState]:
+def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -> dict[Address, CellState]:
     """State of every cell of a plan, in its order."""
 
     def state(cell: Address) -> CellState:
@@ -365,7 +365,7 @@ def write_report(
         refuse_other_format(path, what="a page", suffixes=(".html",))
     layout = YearLayout(plan.year)
     damaged: list[str] = []
-    marks = gathered_marks(mark for mark in Ledger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells)
+    marks = collect_records(mark for mark in Ledger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells)
     status = campaign_status(objects, plan, prices=prices)
     page = report_page(
         plan,
@@ -404,7 +404,7 @@ def stored_bytes(
 def report_page(
     plan: CampaignPlan,
     status: CampaignStatus,
-    marks: MarkFacts,
+    marks: CellStatistics,
     *,
     runs: Sequence[RunRecord],
     stored: Mapping[str, int],
@@ -463,7 +463,7 @@ def _verdict(status: CampaignStatus) -> str:
     )
 
 
-def _result(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> list[tuple[str, object]]:
+def _result(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -> list[tuple[str, object]]:
     mapped = sum(state == "mapped" for state in marks.states.values())
     rows: list[tuple[str, object]] = [
         ("Cells done", status.done),
@@ -483,7 +483,7 @@ def _result(plan: CampaignPlan, status: CampaignStatus, marks: MarkFacts) -> lis
     return rows
 
 
-def _throughput(marks: MarkFacts) -> str:
+def _throughput(marks: CellStatistics) -> str:
     if marks.throughput is None:
         return "<p>No cell is done.</p>"
     slowest = _table(((cell_id(*cell), seconds) for cell, seconds in marks.slowest), head=("Slowest cells", "Seconds"))
@@ -522,7 +522,7 @@ def _failures(failed: Mapping[tuple[int, int], Failure]) -> str:
     return _table(rows, head=("Cell", "Error", "Message", "Attempts", "When", "Worker")) + _more(failed, shown) + traces
 
 
-def _gaps(marks: MarkFacts) -> str:
+def _gaps(marks: CellStatistics) -> str:
     if not marks.gaps:
         return "<p>None.</p>"
     shown = sorted(marks.gaps.items(), key=lambda gap: (-gap[1], gap[0]))[:_MOST_ROWS]
@@ -563,7 +563,7 @@ def _runs(runs: Sequence[RunRecord]) -> str:
     return _table(rows, head=head) + _more(runs, shown)
 
 
-def _workers(marks: MarkFacts) -> str:
+def _workers(marks: CellStatistics) -> str:
     if not marks.workers:
         return "<p>No cell is done.</p>"
     shown = sorted(marks.workers.items(), key=lambda one: one[1], reverse=True)[:_MOST_ROWS]
@@ -571,7 +571,7 @@ def _workers(marks: MarkFacts) -> str:
     return _table(rows, head=("Worker", "Cells", "Hours of cells")) + _more(marks.workers, shown)
 
 
-def _plan(plan: CampaignPlan, marks: MarkFacts) -> str:
+def _plan(plan: CampaignPlan, marks: CellStatistics) -> str:
     rows: list[tuple[str, object]] = [
         ("Digest", plan.digest),
         ("Grid", str(plan.grid)),

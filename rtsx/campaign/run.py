@@ -15,30 +15,30 @@ import numpy as np
 from rtsx.campaign.cell_input import cell_geobox, input_stamps
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import LeasedElsewhere, held
+from rtsx.campaign.lease import LeaseTaken, held
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
-from rtsx.campaign.preflight import probe_store
+from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import FlightSummary, RunRecord, write_run
-from rtsx.campaign.task_queue import Job, Outcome
-from rtsx.campaign.worker import failure_of
+from rtsx.campaign.task_queue import CellResult, CellTask
+from rtsx.campaign.worker import record_failure
 from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import CampaignError, RtsxError
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
     "CampaignUpdate",
+    "CellUpdate",
     "Progress",
-    "UpdateJob",
     "cells_among",
     "fly_recorded",
     "require_ready",
@@ -97,7 +97,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     ClusterError
         The workers are not of one kind with this process, or have too little memory.
     """
-    probe_store(objects, lease_s=recipe.retry.lease_s)
+    check_object_store(objects, lease_s=recipe.retry.lease_s)
     stored = read_plan(objects, plan.year)
     if stored is None:
         raise CampaignError(f"{recipe.output} holds no plan of {plan.year} any more. Create the campaign again.")
@@ -106,7 +106,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
 
 
 def fly_recorded(
-    job: Job,
+    job: CellTask,
     cells: Collection[Address],
     *,
     plan: CampaignPlan,
@@ -145,7 +145,7 @@ def fly_recorded(
             progress(summary)
 
     try:
-        return fly(client, job, cells, run=new_run(), retry=retry, on_set_aside=on_set_aside, on_tick=tick)
+        return run_on_cluster(client, job, cells, run=new_run(), retry=retry, on_set_aside=on_set_aside, on_tick=tick)
     finally:
         log.end()
 
@@ -260,7 +260,7 @@ def update_campaign(
     require_ready(plan, recipe, objects=objects, client=client)
     done = Ledger(objects, YearLayout(plan.year)).done()
     search = fly_recorded(
-        UpdateJob(recipe=recipe, plan=plan),
+        CellUpdate(recipe=recipe, plan=plan),
         cells_among(plan.cells, done.__contains__),
         plan=plan,
         objects=objects,
@@ -282,7 +282,7 @@ def update_campaign(
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateJob:
+class CellUpdate:
     """Takes the mark from a cell whose inputs changed: such an outcome is *done*, and *skipped* where they are the same."""
 
     recipe: CampaignRecipe = field(repr=False)
@@ -290,21 +290,21 @@ class UpdateJob:
     plan: CampaignPlan = field(repr=False)
     """What cells were made by."""
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
-        """Look at one cell; see `Job`."""
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
+        """Look at one cell; see `CellTask`."""
         began = perf_counter()
         try:
             state: Literal["done", "skipped"] = "done" if self._retired(cell, run) else "skipped"
-            return Outcome(cell=cell, state=state, seconds=perf_counter() - began)
-        except LeasedElsewhere as error:
-            return Outcome(cell=cell, state="leased", free_after_s=error.free_after_s)
+            return CellResult(cell=cell, state=state, seconds=perf_counter() - began)
+        except LeaseTaken as error:
+            return CellResult(cell=cell, state="leased", free_after_s=error.free_after_s)
         except Exception as error:  # whatever it is, it is an outcome, as everywhere in a campaign
-            failure = failure_of(error, cell=cell, attempt=attempt, run=run)
-            return Outcome(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
+            failure = record_failure(error, cell=cell, attempt=attempt, run=run)
+            return CellResult(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
 
     def _retired(self, cell: Address, run: str) -> bool:
         """Take the mark away if it does not tell the inputs of today."""
-        objects = objects_of(self.recipe.output, self.recipe.storage_options)
+        objects = open_object_store(self.recipe.output, self.recipe.storage_options)
         ledger = Ledger(objects, YearLayout(self.plan.year))
         mark = ledger.mark(cell)
         if mark is None or mark.inputs == input_stamps(self.recipe.cube, cell_geobox(self.plan, cell)):
@@ -316,4 +316,4 @@ class UpdateJob:
         return True
 
 
-_conforms: type[Job] = UpdateJob
+_conforms: type[CellTask] = CellUpdate

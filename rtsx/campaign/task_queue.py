@@ -12,11 +12,11 @@ from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.redaction import redacted
 
-__all__ = ["Flight", "Job", "NoJob", "Outcome", "Start"]
+__all__ = ["CellResult", "CellTask", "NoOp", "Submission", "TaskQueue"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class CellResult:
     """What became of one cell in one task; small, because it travels."""
 
     cell: Address
@@ -31,14 +31,14 @@ class Outcome:
     """Seconds after which a lease of another run can be looked at again."""
 
 
-class Job(Protocol):
+class CellTask(Protocol):
     """Runs one cell, on a worker.
 
     A value that pickles; one is sent to each worker, and several threads may call it at a time. It raises nothing but what
     ends the process: failures are outcomes.
     """
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Run a cell.
 
         Parameters
@@ -53,26 +53,26 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class NoJob:
+class NoOp:
     """A job that does nothing, for tests of the driver and for measuring what it costs."""
 
     seconds: float = 0.0
     """How long it does nothing, s."""
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Say that it is done."""
         if self.seconds:
             from time import sleep
 
             sleep(self.seconds)
-        return Outcome(cell=cell, state="done", seconds=self.seconds)
+        return CellResult(cell=cell, state="done", seconds=self.seconds)
 
 
-_conforms: type[Job] = NoJob
+_conforms: type[CellTask] = NoOp
 
 
 @dataclass(frozen=True)
-class Start:
+class Submission:
     """One task to be started."""
 
     cell: Address
@@ -83,7 +83,7 @@ class Start:
     """Whether nothing else may run in its process, because the cell was lost with a worker and may have been the reason."""
 
 
-class Flight:
+class TaskQueue:
     """The cells of a run, each in one state at a time: to come, in flight, waiting for its next attempt, or ended.
 
     A cell ends once: done, skipped, set aside, or left when the run stops. The caller says what time it is, in seconds of
@@ -124,7 +124,7 @@ class Flight:
         self._again: deque[Address] = deque()
         self._waiting: list[tuple[float, int, Address]] = []
         self._suspects: deque[Address] = deque()
-        self._flying: dict[Address, Start] = {}
+        self._flying: dict[Address, Submission] = {}
         self._used: dict[Address, int] = {}
         self._lost_once: set[Address] = set()
         self._turn = 0
@@ -152,9 +152,9 @@ class Flight:
         """When the next waiting cell may be tried again; None where none waits or the run has stopped."""
         return self._waiting[0][0] if self._waiting and self.stopped is None else None
 
-    def take(self, room: int, now: float, *, lanes: int = 1) -> list[Start]:
+    def take(self, room: int, now: float, *, lanes: int = 1) -> list[Submission]:
         """Tasks to be started now, at most `room`; at most `lanes` of all in flight are those that fly alone."""
-        starts: list[Start] = []
+        starts: list[Submission] = []
         while len(starts) < room and self.stopped is None:
             start = self._next(now, lanes)
             if start is None:
@@ -163,7 +163,7 @@ class Flight:
             starts.append(start)
         return starts
 
-    def landed(self, outcome: Outcome, now: float) -> Failure | None:
+    def landed(self, outcome: CellResult, now: float) -> Failure | None:
         """Take in what became of a task; returns the failure where its cell is set aside by it."""
         start = self._flying.pop(outcome.cell)
         if outcome.state == "leased":
@@ -200,7 +200,7 @@ class Flight:
         """Start nothing more. What is in flight may still land; the first reason stays."""
         self.stopped = self.stopped or redacted(reason)
 
-    def _next(self, now: float, lanes: int) -> Start | None:
+    def _next(self, now: float, lanes: int) -> Submission | None:
         """The next task: suspects, then what has flown before, then what has not."""
         while self._waiting and self._waiting[0][0] <= now:
             self._ready(heapq.heappop(self._waiting)[2])
@@ -213,8 +213,8 @@ class Flight:
         """Line up a cell that may fly again."""
         (self._suspects if cell in self._lost_once else self._again).append(cell)
 
-    def _start(self, cell: Address, *, alone: bool) -> Start:
-        return Start(cell, self._used.get(cell, 0) + 1, alone)
+    def _start(self, cell: Address, *, alone: bool) -> Submission:
+        return Submission(cell, self._used.get(cell, 0) + 1, alone)
 
     def _alone(self) -> int:
         return sum(start.alone for start in self._flying.values()) if self._lost_once else 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.cells import CellTable
 from rtsx.campaign.recipe import PredictionSpec
-from rtsx.inference.tile_choice import Habits, chosen_tiling
+from rtsx.inference.tile_choice import TilingNeeds, choose_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
 __all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells", "widest_read"]
@@ -98,7 +98,7 @@ def campaign_tiling(
     rows: tuple[int, int],
     columns: tuple[int, int],
     side: int,
-    habits: Habits,
+    habits: TilingNeeds,
     spec: PredictionSpec,
     largest: int,
     fits: Callable[[TilePlan], bool],
@@ -143,7 +143,7 @@ def campaign_tiling(
     def tiling_by(choice: PredictionSpec) -> TilePlan:
         assert choice.blend != "auto"
         most = settled or largest
-        chosen = chosen_tiling(
+        chosen = choose_tiling(
             shape,
             (rows[0] * side, columns[0] * side),
             habits=habits,
@@ -168,7 +168,7 @@ def campaign_tiling(
 
 
 def over_compute_of_cells(
-    side: int, *, habits: Habits, spec: PredictionSpec, largest: int, fits: Callable[[TilePlan], bool]
+    side: int, *, habits: TilingNeeds, spec: PredictionSpec, largest: int, fits: Callable[[TilePlan], bool]
 ) -> float:
     """Over-compute of a large map of cells of `side` px, by the tiling that is chosen for them.
 

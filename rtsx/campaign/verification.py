@@ -10,10 +10,10 @@ from typing import Any
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.records import CommitMark
+from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 
 __all__ = ["Verification", "verify_year"]
 
@@ -115,7 +115,7 @@ def verify_year(
     cells
         Which cells; None for all with a mark.
     """
-    objects = objects_of(output, storage_options or {})
+    objects = open_object_store(output, storage_options or {})
     ledger = Ledger(objects, layout)
     wanted = ledger.done() if cells is None else cells
     n_cells = n_objects = n_bytes = 0
@@ -154,7 +154,7 @@ def _findings(objects: ObjectStore, ledger: Ledger, cells: Iterable[Address]) ->
             yield from (found for found in threads.map(look, batch) if found is not None)
 
 
-def _look(objects: ObjectStore, mark: CommitMark) -> _Finding:
+def _look(objects: ObjectStore, mark: CommitRecord) -> _Finding:
     missing, damaged, n_bytes = [], [], 0
     for key, digest in sorted(mark.objects.items()):
         content = objects.get(key)

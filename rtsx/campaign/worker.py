@@ -12,9 +12,9 @@ import psutil
 from rtsx.campaign.cells import Address
 from rtsx.campaign.records import Failure
 from rtsx.redaction import redacted
-from rtsx.storage.retry import kind_of
+from rtsx.storage.retry import classify_error
 
-__all__ = ["PeakMemory", "failure_of", "worker_name"]
+__all__ = ["PeakMemory", "record_failure", "worker_name"]
 
 
 def worker_name() -> str:
@@ -60,7 +60,7 @@ _TRACEBACK = 20_000
 """Characters of a traceback that are kept, the last ones, because outcomes travel."""
 
 
-def failure_of(error: Exception, *, cell: Address, attempt: int, run: str) -> Failure:
+def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -> Failure:
     """What an error in a task of a cell says, with its traceback.
 
     Parameters
@@ -82,7 +82,7 @@ def failure_of(error: Exception, *, cell: Address, attempt: int, run: str) -> Fa
     """
     return Failure(
         cell=cell,
-        kind=kind_of(error),
+        kind=classify_error(error),
         error=type(error).__name__,
         message=redacted(str(error)),
         traceback=redacted("".join(traceback.format_exception(error)))[-_TRACEBACK:],

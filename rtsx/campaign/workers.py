@@ -14,13 +14,13 @@ from distributed import Client, Reschedule, Worker, WorkerPlugin
 from rtsx.errors import ClusterError
 
 __all__ = [
-    "Guard",
-    "Needs",
-    "Offer",
-    "offers_of",
-    "refuse_if_unfit",
+    "MemoryMonitorPlugin",
+    "WorkerRequirements",
+    "WorkerResources",
     "release_environment",
     "require_environment",
+    "require_workers",
+    "resources_of",
     "scheduler_versions",
     "versions_here",
 ]
@@ -45,7 +45,7 @@ def versions_here() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Offer:
+class WorkerResources:
     """What a worker has."""
 
     versions: Mapping[str, str]
@@ -57,7 +57,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Needs:
+class WorkerRequirements:
     """What a worker has to have."""
 
     versions: Mapping[str, str]
@@ -65,7 +65,7 @@ class Needs:
     memory_bytes: int
     """Memory of one cell, bytes."""
 
-    def lacking(self, offer: Offer) -> str:
+    def lacking(self, offer: WorkerResources) -> str:
         """What is wrong with a worker, in words; empty where nothing is.
 
         Examples
@@ -112,9 +112,9 @@ def require_environment(client: "Client", *, versions: Mapping[str, str], memory
     ClusterError
         The scheduler or a worker has other versions or too little memory; names all that differ.
     """
-    needs = Needs(versions, memory_bytes)
+    needs = WorkerRequirements(versions, memory_bytes)
     wrong = _wrong("the scheduler", "; ".join(needs.differing(scheduler_versions(client))))
-    for address, offer in sorted(offers_of(client).items()):
+    for address, offer in sorted(resources_of(client).items()):
         wrong += _wrong(f"worker {address}", needs.lacking(offer))
     if wrong:
         told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
@@ -122,7 +122,7 @@ def require_environment(client: "Client", *, versions: Mapping[str, str], memory
             f"The cluster is not fit to run what this machine planned:\n{told}\nGive all machines one environment, such as one "
             "container image, and workers enough memory or fewer threads."
         )
-    client.register_plugin(Guard(needs, topic=refusals_topic(client)), name=GUARD)
+    client.register_plugin(MemoryMonitorPlugin(needs, topic=refusals_topic(client)), name=GUARD)
     _guarded.add(client)
 
 
@@ -160,10 +160,10 @@ _unfit: list[str] = []
 """What is wrong with this process, where a guard has found something."""
 
 
-class Guard(WorkerPlugin):
+class MemoryMonitorPlugin(WorkerPlugin):
     """Sends away workers that do not fit, as they come."""
 
-    def __init__(self, needs: Needs, *, topic: str) -> None:
+    def __init__(self, needs: WorkerRequirements, *, topic: str) -> None:
         self._needs = needs
         self._topic = topic
 
@@ -183,7 +183,7 @@ class Guard(WorkerPlugin):
         _unfit.clear()
 
 
-def refuse_if_unfit() -> None:
+def require_workers() -> None:
     """Hand the task that calls this to another worker, where this one was found unfit and is on its way out.
 
     Raises
@@ -210,7 +210,7 @@ def scheduler_versions(client: Client) -> Mapping[str, str]:
     return found
 
 
-def offers_of(client: Client) -> dict[str, Offer]:
+def resources_of(client: Client) -> dict[str, WorkerResources]:
     """What each worker that is there has, by its address.
 
     Raises
@@ -232,10 +232,10 @@ def _no_answer(who: str, error: BaseException) -> ClusterError:
     )
 
 
-def _offer_here(dask_worker: Worker) -> Offer:
+def _offer_here(dask_worker: Worker) -> WorkerResources:
     return _offer(dask_worker)
 
 
-def _offer(worker: Worker) -> Offer:
+def _offer(worker: Worker) -> WorkerResources:
     slots = int(worker.state.total_resources.get("GPU", 0)) or worker.state.nthreads
-    return Offer(versions_here(), int(worker.memory_manager.memory_limit or 0), slots)
+    return WorkerResources(versions_here(), int(worker.memory_manager.memory_limit or 0), slots)

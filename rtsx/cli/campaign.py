@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import campaign_progress, notice, show, show_line
+from rtsx.cli.console import campaign_progress, print_info, show, show_line
 from rtsx.cli.options import require_models, require_there
 from rtsx.errors import CampaignError, ClusterError, GridError
 
@@ -81,7 +81,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
 
         opened = Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
     if year is None:
-        notice(f"Year {opened.plan.year}, as no --year was given")
+        print_info(f"Year {opened.plan.year}, as no --year was given")
     return opened
 
 
@@ -221,16 +221,16 @@ def plan(
     """
     measure = measure and seconds_per_tile is None
     if measure:
-        from rtsx.model.allocator import keep_freed_memory
+        from rtsx.model.allocator import configure_malloc
 
-        keep_freed_memory()  # as workers do, because the hours are theirs
+        configure_malloc()  # as workers do, because the hours are theirs
     said = loaded(config, year=year)
     campaign = created(said)
     recipe = campaign.recipe
     if measure and recipe is not None:
         from rtsx.campaign.estimate import seconds_per_tile as measured  # here, because it loads torch
 
-        notice("measuring the model on this machine ...")
+        print_info("measuring the model on this machine ...")
         spec = recipe.prediction
         seconds_per_tile = measured(recipe.bundles, campaign.plan, device=spec.device, batch_size=spec.batch_size)
     show_line(str(campaign.estimate(seconds_per_tile=seconds_per_tile)))
@@ -270,15 +270,15 @@ def run(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
-    notice("planning, or opening the plan that is there ...")
-    from rtsx.campaign.clusters import opened  # here, because it is heavy
+    print_info("planning, or opening the plan that is there ...")
+    from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
     campaign = created(said)
     if retry:
         campaign.retry()
-    notice("opening the cluster ...")
+    print_info("opening the cluster ...")
     with ExitStack() as stack:
-        client = stack.enter_context(opened(spec))
+        client = stack.enter_context(connect_cluster(spec))
         progress = stack.enter_context(campaign_progress("mapping"))
         summary = campaign.run(client, progress=progress)
     show_line(str(summary))
@@ -310,11 +310,11 @@ def update(
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
 
-    from rtsx.campaign.clusters import opened  # likewise
+    from rtsx.campaign.clusters import connect_cluster  # likewise
 
     campaign = created(said)
     with ExitStack() as stack:
-        client = stack.enter_context(opened(spec))
+        client = stack.enter_context(connect_cluster(spec))
         progress = stack.enter_context(campaign_progress("checking and updating"))
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
@@ -342,7 +342,7 @@ def status(
     show_line(str(found), asked=True)
     others = [str(one) for one in planned_years(opened.objects) if one != opened.plan.year]
     if others and year is None:
-        notice(f"other years, with --year: {', '.join(others)}")
+        print_info(f"other years, with --year: {', '.join(others)}")
     if check and not found.is_complete:
         raise typer.Exit(FAULTY)
 
@@ -373,7 +373,7 @@ def verify(campaign: _CampaignArgument, *, year: _YearOption = None, cell: _Cell
     if not found.is_sound:
         from rtsx.grid.grid import cell_id
 
-        notice(
+        print_info(
             f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
             f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."
         )

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import notice, show, show_line
+from rtsx.cli.console import print_info, show, show_line
 from rtsx.cli.options import require_there
-from rtsx.cli.outputs import require_free
+from rtsx.cli.outputs import require_absent
 from rtsx.storage import refuse_other_format, write_whole
 
 __all__ = ["app", "schema_of"]
@@ -59,7 +59,7 @@ def schema(
         show_line(text, asked=True)
         return
     refuse_other_format(out, what="a JSON schema", suffixes=(".json",))
-    require_free([str(out)], overwrite=overwrite)
+    require_absent([str(out)], overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())
 
 
@@ -91,9 +91,9 @@ def import_config(
     from rtsx.config.legacy import import_training
 
     refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
-    require_free([str(out)], overwrite=overwrite)
+    require_absent([str(out)], overwrite=overwrite)
     imported = import_training(old, cubes=cubes, labels=labels)
     write_whole(out, imported.text.encode())
     for note in imported.notes:
-        notice(note)
+        print_info(note)
     show("Imported", [("config", out), ("notes", len(imported.notes))])

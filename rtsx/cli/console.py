@@ -25,9 +25,9 @@ __all__ = [
     "Show",
     "Stream",
     "campaign_progress",
-    "complain",
     "counting",
-    "notice",
+    "print_error",
+    "print_info",
     "progress",
     "show",
     "show_line",
@@ -141,12 +141,12 @@ def _require_printed(asked: bool) -> None:
         raise OutputNotWritableError(f"Standard output cannot be written: {failure}. Print to another place.")
 
 
-def notice(message: str) -> None:
+def print_info(message: str) -> None:
     """Print one line to standard error: what a command has decided for the user."""
     _ERR.print(Text(redacted(message), style="dim"), soft_wrap=True)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print why a command failed to standard error, unwrapped, so that it can be copied and searched for."""
     _ERR.print(Text.assemble(("Error: ", "bold red"), redacted(message)), soft_wrap=True)
 
@@ -226,7 +226,7 @@ def training_progress() -> "Iterator[Callable[[Moment], None]]":
             if row is not None:
                 iou = "" if row.iou is None else f", validation IoU {row.iou:.3f}"
                 if not status().is_terminal:
-                    notice(f"epoch {moment.epoch} of {moment.epochs}: loss {moment.loss:.4f}{iou}")
+                    print_info(f"epoch {moment.epoch} of {moment.epochs}: loss {moment.loss:.4f}{iou}")
             show(moment.step, moment.steps, f", epoch {moment.epoch}/{moment.epochs}, loss {moment.loss:.4f}{iou}")
 
         yield moved
@@ -256,7 +256,7 @@ def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]"
             show(over, cells, "".join(notes))
             reached = 10 * over // cells if cells else -1
             if reached > tenths and not status().is_terminal:
-                notice(f"{label}: {over:,} of {cells:,} cells{''.join(notes)}")
+                print_info(f"{label}: {over:,} of {cells:,} cells{''.join(notes)}")
             tenths = max(reached, tenths)
 
         yield moved

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import complain, progress, show
+from rtsx.cli.console import print_error, progress, show
 from rtsx.cli.options import require_there
-from rtsx.cli.outputs import require_free
+from rtsx.cli.outputs import require_absent
 
 __all__ = ["app"]
 
@@ -102,7 +102,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
         found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
     show(cube, check_rows(found), asked=True)
     for problem in found.problems:
-        complain(problem)
+        print_error(problem)
     if found.problems:
         raise typer.Exit(FAULTY)
 
@@ -124,7 +124,7 @@ def plot(
     """Draw a cube: true colour, and every layer with its values."""
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
-    require_free([str(out)], overwrite=overwrite)
+    require_absent([str(out)], overwrite=overwrite)
     require_there([cube])
     from rtsx.cli.cube_summary import small
     from rtsx.cli.picture import draw_cube  # here, because they are heavy

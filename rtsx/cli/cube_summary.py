@@ -9,7 +9,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cli.summary import cube_rows
 from rtsx.config import load_cube_config, open_cube
-from rtsx.config.cube import is_config, stored_config
+from rtsx.config.cube import config_of_built_cube, is_config
 from rtsx.cube.check import BuildState, CubeCheck, build_state
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.native import with_native_images
@@ -98,14 +98,14 @@ def _recipe(cube: str) -> tuple[CubeRecipe, Cell | GeoBox | None] | None:
     if is_config(cube):
         config = load_cube_config(cube)
         return config.recipe(), config.cell
-    stored = stored_config(cube, {})
+    stored = config_of_built_cube(cube, {})
     return None if stored is None else (with_native_images(stored.recipe(), cube), stored.cell)
 
 
 def _cell(cube: str, name: str) -> Cell:
     if is_config(cube):
         return load_cube_config(cube).grid.grid().cell(name)
-    stored = stored_config(cube, {})
+    stored = config_of_built_cube(cube, {})
     if stored is None:
         raise CubeError(f"Cells are of the grid of a YAML file; {cube} is a store. Leave --cell out.")
     return stored.grid.grid().cell(name)

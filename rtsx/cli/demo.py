@@ -12,9 +12,9 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import notice, progress, show
+from rtsx.cli.console import print_info, progress, show
 from rtsx.cli.options import open_prediction
-from rtsx.cli.outputs import require_free
+from rtsx.cli.outputs import require_absent
 from rtsx.cli.products import write_cogs, write_outlines
 from rtsx.cli.summary import tiling_line
 from rtsx.errors import MissingExtraError
@@ -49,7 +49,7 @@ class _Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        notice(f"{name} ...")
+        print_info(f"{name} ...")
         started = time.perf_counter()
         yield
         self.rows.append((name, f"{time.perf_counter() - started:.1f} s"))
@@ -75,14 +75,14 @@ def demo(
             "The demo draws a picture with matplotlib, which is not installed: pip install 'rtsx[view]'"
         )
     refuse_other_format(out, what="a folder")
-    require_free([str(out)], overwrite=overwrite)
+    require_absent([str(out)], overwrite=overwrite)
     import geopandas as gpd  # here, because neither `--help` nor a refusal waits for them
 
     from rtsx.config.yaml import dump_yaml
-    from rtsx.model.allocator import keep_freed_memory
+    from rtsx.model.allocator import configure_malloc
     from rtsx.synthetic import demo_bundle_path, demo_spec, remove_demo_scenes, write_demo_scene
 
-    keep_freed_memory()
+    configure_malloc()
     clock = _Clock()
     started = time.perf_counter()
     with clock.step("scene"):

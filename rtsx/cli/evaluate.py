@@ -9,7 +9,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, show_line
 from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
-from rtsx.cli.outputs import require_free
+from rtsx.cli.outputs import require_absent
 from rtsx.storage import refuse_other_format, write_whole
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def evaluate(
     started = time.perf_counter()
     if out is not None:
         refuse_other_format(out, what="a folder of tables")
-        require_free([str(out)], overwrite=overwrite)
+        require_absent([str(out)], overwrite=overwrite)
     options_given = {
         "threshold": threshold,
         "object_iou": object_iou,
@@ -145,9 +145,9 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
     require_there([path])
     require_models(models)
     from rtsx.config.evaluate import load_evaluate_config  # here, because refusals do not wait for it
-    from rtsx.model.allocator import keep_freed_memory
+    from rtsx.model.allocator import configure_malloc
 
-    keep_freed_memory()
+    configure_malloc()
     config = load_evaluate_config(path).changed(**rule)
     config.resolved()
     require_device(device)
@@ -162,7 +162,7 @@ def _of_one(
     require_there([judged, truth])
     from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import evaluate as score
-    from rtsx.labels import label_truth, read_labels
+    from rtsx.labels import rasterize_labels, read_labels
     from rtsx.labels.io import read_table
     from rtsx.labels.standardise import NEGATIVE
 
@@ -173,7 +173,7 @@ def _of_one(
         return score(read_table(judged, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
     prediction = open_prediction(judged)
     targets = [name for name in class_names(prediction) if name != "background"]
-    known = labels if len(targets) < 2 else label_truth(labels, geobox_of(prediction), classes=targets)
+    known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
     with progress("judging"):
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
 
@@ -261,9 +261,9 @@ def cross_validate(
         load_train_config,
         training_recipes,
     )
-    from rtsx.model.allocator import keep_freed_memory
+    from rtsx.model.allocator import configure_malloc
 
-    keep_freed_memory()
+    configure_malloc()
     started = time.perf_counter()
     glance_at_training(config)
     require_device(device)

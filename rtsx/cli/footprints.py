@@ -10,7 +10,7 @@ import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, warn
 from rtsx.cli.options import open_prediction
-from rtsx.cli.outputs import require_free, require_suffix
+from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES, MAX_WATER, CleanUp, write_outlines
 from rtsx.storage import local_path, write_whole
 
@@ -102,7 +102,7 @@ def footprints(
         simplify_m=simplify_m,
     )
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
-    require_free([out], overwrite=overwrite)
+    require_absent([out], overwrite=overwrite)
     count = write_outlines(
         open_prediction(prediction),
         out,
@@ -170,7 +170,7 @@ def merge(
     if not is_yearly and images is not None:
         raise typer.BadParameter(f"images are counted by year: put {_YEAR} into --out.", param_hint="--images")
     if not is_yearly:
-        require_free([out], overwrite=overwrite)
+        require_absent([out], overwrite=overwrite)
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import level2_footprints, merge_footprints, read_footprints, write_footprints
 
@@ -184,7 +184,7 @@ def merge(
             if is_yearly
             else {out: merge_footprints(tables, min_area_m2=min_area_m2 or 0.0)}
         )
-    require_free(sets, overwrite=overwrite)
+    require_absent(sets, overwrite=overwrite)
     for path, table in sets.items():
         Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
         write_footprints(table, path, overwrite=overwrite)
@@ -252,7 +252,7 @@ def track(
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     if summary is not None:
         require_suffix(summary, (".csv", ".parquet"), option="--summary")
-    require_free([out] if summary is None else [out, summary], overwrite=overwrite)
+    require_absent([out] if summary is None else [out, summary], overwrite=overwrite)
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import read_years, track_summary, write_tracks
 

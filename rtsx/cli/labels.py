@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import complain, show, show_line
-from rtsx.cli.outputs import require_free, require_suffix
+from rtsx.cli.console import print_error, show, show_line
+from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def validate(
     )
     _tell(inventory, report, overwrite=overwrite)
     if not inventory.report.is_clean:
-        complain(
+        print_error(
             f"{len(inventory.report.findings)} findings in {sum(inventory.report.rows.values())} rows; "
             "rtsx labels standardise repairs what can be repaired."
         )
@@ -132,7 +132,7 @@ def standardise(
 
     require_suffix(out, (".parquet", ".gpkg", ".fgb"), option="--out")
     _require_report(report, overwrite=overwrite)
-    require_free([out], overwrite=overwrite)
+    require_absent([out], overwrite=overwrite)
     inventory = standardise_labels(
         files,
         columns=_columns(column),
@@ -165,7 +165,7 @@ def _columns(pairs: list[str] | None) -> dict[str, str | None]:
 def _require_report(report: str | None, *, overwrite: bool) -> None:
     if report is not None:
         require_suffix(report, _REPORT_SUFFIXES, option="--report")
-        require_free([report], overwrite=overwrite)
+        require_absent([report], overwrite=overwrite)
 
 
 def _tell(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from rtsx.cli.advice import typed
 from rtsx.cli.app import COMMANDS, app
-from rtsx.cli.console import Stream, complain, streams, warn
+from rtsx.cli.console import Stream, print_error, streams, warn
 from rtsx.errors import RtsxError
 from rtsx.progress import Line
 from rtsx.redaction import redacted
@@ -69,7 +69,7 @@ def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> No
             _leave(DEFECT, _defect(behind), debug=debug)
         if leaving.code == STOPPED:
             with suppress(OSError):  # the terminal may be gone
-                complain(f"Stopped. {stopped(given)}")
+                print_error(f"Stopped. {stopped(given)}")
             leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
@@ -136,5 +136,5 @@ def _named(word: str) -> str:
 def _leave(status: int, message: str, *, debug: bool) -> None:
     if debug:
         sys.stderr.write(redacted(traceback.format_exc()))
-    complain(message)
+    print_error(message)
     sys.exit(status)

@@ -7,9 +7,9 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import notice, show
+from rtsx.cli.console import print_info, show
 from rtsx.cli.options import open_models, require_models
-from rtsx.cli.outputs import require_free, require_local
+from rtsx.cli.outputs import require_absent, require_local
 from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
 from rtsx.storage import refuse_other_format, write_whole
@@ -97,10 +97,12 @@ def probe(
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
     (bundle,) = open_models([model], trust=trust)
-    from rtsx.model.backend_choice import reach_of  # here, because it loads torch, which `--help` should not wait for
+    from rtsx.model.backend_choice import (
+        receptive_field_of,  # here, because it loads torch, which `--help` should not wait for
+    )
 
-    notice("measuring ...")
-    reach = reach_of(bundle)
+    print_info("measuring ...")
+    reach = receptive_field_of(bundle)
     if save:
         bundle.with_reach(reach).save(model, overwrite=True)
     rows = [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")]
@@ -127,7 +129,7 @@ def export(
     The two files hold the network alone: they take scaled channels and give what the activation is applied to.
     """
     refuse_other_format(out, what="the folder of a bundle", suffixes=(".onnx", ".pt2"))
-    require_free([out], overwrite=overwrite)
+    require_absent([out], overwrite=overwrite)
     (bundle,) = open_models([model], trust=trust)
     if not out.endswith((".onnx", ".pt2")):
         bundle.save(out, overwrite=overwrite)
@@ -186,7 +188,7 @@ def import_model(
     --std or --preset, --classes, --tile and --overlap. What is given here counts more than what the file says.
     """
     refuse_other_format(out, what="the folder of a bundle")
-    require_free([out], overwrite=overwrite)
+    require_absent([out], overwrite=overwrite)
     require_models([model])
     bundle = rtsx.ModelBundle.open(
         model,

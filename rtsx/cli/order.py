@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtsx.cli.console import counting, notice, show
+from rtsx.cli.console import counting, print_info, show
 from rtsx.cli.options import require_there
 from rtsx.errors import OrderError
 from rtsx.storage import write_whole
@@ -84,7 +84,7 @@ def submit(
     scenes = sum(len(costs) for _, costs in batches)
     if not batches:
         lost = f"; {len(ledger.lost)} scenes are lost, --retry orders them again" if ledger.lost else ""
-        notice(f"Everything planned has been ordered{lost}.")
+        print_info(f"Everything planned has been ordered{lost}.")
         return
     show(
         f"To order: {config.name}",

@@ -9,10 +9,10 @@ import fsspec.core
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 from rtsx.storage import absolute
 
-__all__ = ["require_free", "require_local", "require_suffix"]
+__all__ = ["require_absent", "require_local", "require_suffix"]
 
 
-def require_free(outputs: Iterable[str], *, overwrite: bool) -> None:
+def require_absent(outputs: Iterable[str], *, overwrite: bool) -> None:
     """Refuse unless every output can be written; the folders that are missing are made when it is.
 
     Raises

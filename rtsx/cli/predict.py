@@ -20,7 +20,7 @@ from rtsx.cli.options import (
     require_tiling,
     require_valid_pixel,
 )
-from rtsx.cli.outputs import require_free, require_local
+from rtsx.cli.outputs import require_absent, require_local
 from rtsx.cli.products import COG_NAMES, Products, write_cogs
 from rtsx.cli.summary import prediction_rows
 from rtsx.storage import refuse_other_format
@@ -80,16 +80,16 @@ def predict(
     refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
     sides = options.tile_size(tile, option="--tile"), options.tile_size(overlap, option="--overlap")
     turns, sizes = options.augmentations(augment), options.numbers(scales, option="--scales")
-    require_free([out, *products.paths()], overwrite=overwrite)
+    require_absent([out, *products.paths()], overwrite=overwrite)
     require_there(images)
     require_models(model)
     described = described_models(model)
     require_tiling(described, tile=sides[0], overlap=sides[1])
     from rtsx.model.allocator import (
-        keep_freed_memory,  # here and below, because refusals do not wait for heavy libraries
+        configure_malloc,  # here and below, because refusals do not wait for heavy libraries
     )
 
-    keep_freed_memory()
+    configure_malloc()
     cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale)
     from rtsx.cube import layer_names
     from rtsx.model.inputs import required_layers
@@ -135,6 +135,6 @@ def cog(
     """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""
     require_local(out, option="--out")
     refuse_other_format(out, what="a folder of GeoTIFFs")
-    require_free([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)
+    require_absent([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)
     files = write_cogs(open_prediction(prediction), out, overwrite=overwrite)
     show("Written", [(file.name, f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in files])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import notice, show, training_progress
+from rtsx.cli.console import print_info, show, training_progress
 from rtsx.cli.options import require_device, require_there
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def train(
     """
     require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
-    from rtsx.model.allocator import keep_freed_memory
+    from rtsx.model.allocator import configure_malloc
     from rtsx.training.loggers import check_loggers
     from rtsx.training.run_folder import RunFolder
 
-    keep_freed_memory()
+    configure_malloc()
     loggers: Any = options.words(log) or ()  # unknown ones are refused
     check_loggers(loggers)
     glanced = glance_at_training(config)
@@ -87,7 +87,9 @@ def train(
         show(run.bundle.id, _rows(run))
     show("Trained", [("config", out / "config.yaml"), ("time", f"{time.perf_counter() - started:.1f} s")])
     if not any(run.validation for run in runs):
-        notice("Nothing was validated: the last epoch is kept, with threshold 0.5. Name validation scenes, or a split.")
+        print_info(
+            "Nothing was validated: the last epoch is kept, with threshold 0.5. Name validation scenes, or a split."
+        )
 
 
 def _rows(run: "TrainedRun") -> list[tuple[str, object]]:

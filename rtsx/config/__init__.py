@@ -10,7 +10,7 @@ from rtsx.lazy import lazy
 if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig, campaign_schema, load_campaign, load_campaign_config
     from rtsx.config.cube import (
-        Build,
+        BuildResult,
         CubeConfig,
         build_cube,
         cube_schema,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
 
 __all__ = [
-    "Build",
+    "BuildResult",
     "CampaignConfig",
     "CubeConfig",
     "EvaluateConfig",

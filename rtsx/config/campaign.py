@@ -11,9 +11,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from rtsx.arguments import typed
 from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
 from rtsx.config.cube import CubeConfig
-from rtsx.config.place import Ground, GroundConfig
-from rtsx.config.validate import YEAR, FilePath, Memory, Names, Strict, from_folder, memory_bytes, validated, with_year
-from rtsx.config.yaml import Complaint, dump_yaml, read_yaml
+from rtsx.config.place import Ground, NoDataAreaConfig
+from rtsx.config.validate import (
+    YEAR,
+    ConfigModel,
+    FilePath,
+    Memory,
+    Names,
+    from_folder,
+    memory_bytes,
+    substitute_year,
+    validate_config,
+)
+from rtsx.config.yaml import ConfigIssue, dump_yaml, read_yaml
 from rtsx.errors import CampaignError, ClusterError, ConfigError, CubeError, GridError
 from rtsx.inference.plan import Augmentation, Merge
 from rtsx.tiling import Blend
@@ -44,7 +54,7 @@ _Turns = Annotated[
 ]
 
 
-class PredictionConfig(Strict):
+class PredictionConfig(ConfigModel):
     """How cells are predicted; the words are those of `rtsx.predict_cube`."""
 
     tile: Annotated[int, Field(gt=0)] | Literal["auto", "bundle"] = PredictionSpec.tile
@@ -78,7 +88,7 @@ class PredictionConfig(Strict):
         return PredictionSpec(**said, memory_bytes=None if self.memory is None else memory_bytes(self.memory))
 
 
-class OutlineConfig(Strict):
+class OutlineConfig(ConfigModel):
     """How objects are outlined; the words are those of `rtsx.extract_footprints`."""
 
     min_area_m2: float = Field(default=OutlineSpec.min_area_m2, ge=0)
@@ -103,7 +113,7 @@ Outlines = Annotated[
 """How objects are outlined, or whether at all."""
 
 
-class RetryConfig(Strict):
+class RetryConfig(ConfigModel):
     """What is done about cells that fail."""
 
     attempts: int = Field(default=RetrySpec.attempts, ge=1)
@@ -122,7 +132,7 @@ class RetryConfig(Strict):
         return RetrySpec(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class PricesConfig(Strict):
+class PricesConfig(ConfigModel):
     """What plan and report reckon costs with; what is left out costs nothing."""
 
     device_hour: float | None = Field(default=None, ge=0)
@@ -139,7 +149,7 @@ class PricesConfig(Strict):
         return Prices(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class ClusterConfig(Strict):
+class ClusterConfig(ConfigModel):
     """Workers on this machine, a scheduler that runs already, or a dask-gateway.
 
     Examples
@@ -206,9 +216,9 @@ def _cube_of_year(given: object, info: ValidationInfo) -> object:
     if isinstance(given, CubeConfig) or not isinstance(year, int):
         return given
     if not isinstance(given, str):
-        return with_year(given, year)
-    document = read_yaml(from_folder(str(with_year(given, year)), info))
-    return validated(CubeConfig, replace(document, values=with_year(document.values, year)))
+        return substitute_year(given, year)
+    document = read_yaml(from_folder(str(substitute_year(given, year)), info))
+    return validate_config(CubeConfig, replace(document, values=substitute_year(document.values, year)))
 
 
 def _models(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -219,7 +229,7 @@ def _models(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     return tuple(path if path == DEMO else from_folder(path, info) for path in paths)
 
 
-class CampaignConfig(Strict):
+class CampaignConfig(ConfigModel):
     """A campaign: a region of any size, mapped cell by cell."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
@@ -290,7 +300,7 @@ class CampaignConfig(Strict):
         shard, chunk = self.layout
         region = self.region
         if region is None and self.cube.region is not None:
-            region = GroundConfig.model_validate(self.cube.region.model_dump(exclude_none=True))
+            region = NoDataAreaConfig.model_validate(self.cube.region.model_dump(exclude_none=True))
         cube = self.cube.resolved().changed(region=None)
         return self.changed(region=region, cube=cube, shard=shard, chunk=chunk)
 
@@ -375,11 +385,13 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
         if year is not None:
             document = replace(document, values={**document.values, "year": year})
         elif "year" not in document.values:
-            missing = Complaint(("year",), "the year of the map is missing; say it here, or to the command with --year")
+            missing = ConfigIssue(
+                ("year",), "the year of the map is missing; say it here, or to the command with --year"
+            )
             # With a year that stands in for it, so that nothing else is said to be wrong only for want of one.
             values = {**document.values, "year": 2000}
             document = replace(document, values=values, complaints=(*document.complaints, missing))
-    config = validated(CampaignConfig, document)
+    config = validate_config(CampaignConfig, document)
     try:
         # So that whatever can be known without reading more is told now, and by the file's name.
         config.resolved().cube.recipe()

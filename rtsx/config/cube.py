@@ -15,11 +15,11 @@ from pydantic import Field
 from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
 from rtsx.config.source import PRESETS, Preset, PresetName, SourceConfig, tcvis_window
-from rtsx.config.validate import Names, Strict, validated
+from rtsx.config.validate import ConfigModel, Names, validate_config
 from rtsx.config.yaml import parse_yaml, read_yaml
-from rtsx.cube.build import Build
+from rtsx.cube.build import BuildResult
 from rtsx.cube.build import build_cube as build_store
-from rtsx.cube.derived import derived_named
+from rtsx.cube.derived import get_derived
 from rtsx.cube.native import with_native_images
 from rtsx.cube.open import is_store
 from rtsx.cube.open import open_cube as open_source
@@ -32,22 +32,22 @@ from rtsx.storage import is_url, local_path, staged
 from rtsx.storage.zarr import BUILD, file_system, open_group, store_of
 
 __all__ = [
-    "Build",
+    "BuildResult",
     "CubeConfig",
     "build_cube",
+    "config_of_built_cube",
     "cube_schema",
     "is_config",
     "load_cube_config",
     "load_cube_recipe",
     "open_cube",
-    "stored_config",
 ]
 
 _WINDOW = "{tcvis_window}"
 """Stands in addresses for the window of the trends, such as 2000-2019."""
 
 
-class CubeConfig(Strict):
+class CubeConfig(ConfigModel):
     """A cube: grid, ground, days and sources.
 
     Examples
@@ -112,7 +112,7 @@ class CubeConfig(Strict):
             grid=config.grid.grid(),
             sources=tuple(source.recipe(name) for name, source in config.sources.items()),
             region=None if config.region is None else config.region.geometry(),
-            derived=tuple(derived_named(name) for name in config.derived or ()),
+            derived=tuple(get_derived(name) for name in config.derived or ()),
             layers=config.layers,
             chunk=config.chunk,
         )
@@ -189,7 +189,7 @@ class CubeConfig(Strict):
         for source in sources.values():
             names |= {*source.terrain} if source.terrain and not source.keep_dem else {*(source.layers or ())}
             names |= {*source.terrain}
-        usual = () if preset is None else tuple(one for one in preset.derived if set(derived_named(one).needs) <= names)
+        usual = () if preset is None else tuple(one for one in preset.derived if set(get_derived(one).needs) <= names)
         derived = usual if self.derived is None else self.derived
         layers = self.layers
         if layers is None and preset is not None and preset.order is not None:
@@ -227,7 +227,7 @@ def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validated(CubeConfig, read_yaml(path))
+    config = validate_config(CubeConfig, read_yaml(path))
     try:
         _ = config.recipe(), config.cell
     except (ConfigError, CubeError, GridError) as error:
@@ -253,7 +253,7 @@ def cube_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
 
 
-def stored_config(path: str, options: Mapping[str, Any]) -> CubeConfig | None:
+def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | None:
     """The config of a store that holds images on their own grids; None for anything else.
 
     Raises
@@ -277,7 +277,9 @@ def stored_config(path: str, options: Mapping[str, Any]) -> CubeConfig | None:
             f"{path} was built from a recipe, not from a config, so that it does not know how to be aligned. Open it with "
             "with_native_images(recipe, path)."
         )
-    config = validated(CubeConfig, parse_yaml(str(details["config"]), name=f"{path} (its config)", environment=None))
+    config = validate_config(
+        CubeConfig, parse_yaml(str(details["config"]), name=f"{path} (its config)", environment=None)
+    )
     if config.region is not None and config.region.file is not None:
         raise ConfigError(
             f"{path} (its config): region.file is {config.region.file}, and a store may not make its reader open other "
@@ -355,7 +357,7 @@ def open_cube(
         config = load_cube_config(str(source))
         given, ground = config.recipe(), cell or config.cell
     elif isinstance(source, str | PathLike) and mask is None and sensor is None:
-        stored = stored_config(str(source), storage_options or {})
+        stored = config_of_built_cube(str(source), storage_options or {})
         if stored is not None:
             given, ground = with_native_images(stored.recipe(), str(source)), cell or stored.cell
             storage_options = None
@@ -375,7 +377,7 @@ def build_cube(
     overviews: bool = True,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-) -> Build:
+) -> BuildResult:
     """Build a Zarr store from a config, part by part, on the dask scheduler of the caller.
 
     A part is one shard of every variable. It is read, warped and written by one task, which last of all writes the part's
@@ -407,7 +409,7 @@ def build_cube(
 
     Returns
     -------
-    Build
+    BuildResult
         Path, number of parts, how many of them this call has built, and the images that were left out.
 
     Raises

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
-from rtsx.config.scenes import ClassValues, LabelReader, Labels, Scenes, expanded, opened
-from rtsx.config.validate import Strict, validated
+from rtsx.config.scenes import ClassValues, LabelReader, Labels, Scenes, expand_scenes, open_scene
+from rtsx.config.validate import ConfigModel, validate_config
 from rtsx.config.yaml import read_yaml
 
 if TYPE_CHECKING:
-    from rtsx.evaluation import Evaluation, JudgedScene
+    from rtsx.evaluation import Evaluation, EvaluationScene
     from rtsx.model import ModelBundle
 
 __all__ = ["EvaluateConfig", "evaluation_schema", "load_evaluate_config"]
 
 
-class EvaluateConfig(Strict):
+class EvaluateConfig(ConfigModel):
     """An evaluation of a model: every scene is predicted and compared with its labels, chunk by chunk.
 
     Examples
@@ -57,9 +57,9 @@ class EvaluateConfig(Strict):
         ConfigError
             Scenes are missing or have no labels.
         """
-        return self.changed(scenes=expanded(self.scenes, labels=self.labels, place="scenes"), labels=None)
+        return self.changed(scenes=expand_scenes(self.scenes, labels=self.labels, place="scenes"), labels=None)
 
-    def judged(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Iterator[JudgedScene]":
+    def judged(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Iterator[EvaluationScene]":
         """The scenes with their lazy predictions.
 
         Raises
@@ -67,17 +67,17 @@ class EvaluateConfig(Strict):
         ConfigError, CubeError, LabelError, BundleError
             Something is missing or does not fit; the scene is named.
         """
-        from rtsx.evaluation import JudgedScene  # here, because they load torch
+        from rtsx.evaluation import EvaluationScene  # here, because they load torch
         from rtsx.inference import predict_cube
 
         reader = LabelReader(classes=self.classes, ignore=self.ignore)
-        scenes = [(scene, *opened(scene, reader)) for scene in self.resolved().scenes]
+        scenes = [(scene, *open_scene(scene, reader)) for scene in self.resolved().scenes]
         reader.refuse_labels_elsewhere()
         for scene, cube, truth in scenes:
             # A scene that is its own group is no region: its scores stand in the table of scenes.
             region = "" if scene.group == scene.name else str(scene.group)
             prediction = predict_cube(cube, bundle, device=device)
-            yield JudgedScene(name=str(scene.name), region=region, prediction=prediction, truth=truth)
+            yield EvaluationScene(name=str(scene.name), region=region, prediction=prediction, truth=truth)
 
     def evaluate(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Evaluation":
         """Predict and judge every scene, on the dask scheduler in force.
@@ -108,7 +108,7 @@ def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    return validated(EvaluateConfig, read_yaml(path))
+    return validate_config(EvaluateConfig, read_yaml(path))
 
 
 def evaluation_schema() -> dict[str, Any]:

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rtsx.config.source import PRESETS, PresetName
-from rtsx.config.validate import Strict, from_folder, is_glance
+from rtsx.config.validate import ConfigModel, from_folder, is_glance
 from rtsx.errors import ConfigError, TrainingError
 from rtsx.model import InputLayer, preset_named
 from rtsx.training.recipe import NetworkSpec
 
-__all__ = ["InputConfig", "Inputs", "InputsConfig", "ModelConfig", "SplitConfig", "divided"]
+__all__ = ["InputConfig", "Inputs", "InputsConfig", "ModelConfig", "SplitConfig", "split_scenes"]
 
 
-class InputConfig(Strict):
+class InputConfig(ConfigModel):
     """How one layer becomes a channel: by its range, by mean and deviation, or by what the training scenes measure."""
 
     range: tuple[float, float] | None = None
@@ -70,7 +70,7 @@ def _alone(given: object) -> object:
     return {"layers": given} if isinstance(given, list | tuple) else given
 
 
-class InputsConfig(Strict):
+class InputsConfig(ConfigModel):
     """Layers in the order of the channels, with their scaling."""
 
     preset: PresetName | None = None
@@ -137,7 +137,7 @@ def _name_or_path(given: str, info: ValidationInfo) -> str:
     return from_folder(given, info) if given.endswith(_FILES) else given
 
 
-class ModelConfig(Strict):
+class ModelConfig(ConfigModel):
     """The network.
 
     Examples
@@ -181,7 +181,7 @@ class ModelConfig(Strict):
         )
 
 
-class SplitConfig(Strict):
+class SplitConfig(ConfigModel):
     """Parts of the training scenes that are held out; a group is never divided."""
 
     validation: float = Field(default=0.2, gt=0, lt=1)
@@ -201,7 +201,7 @@ class SplitConfig(Strict):
         return self
 
 
-def divided(groups: Sequence[str], split: SplitConfig) -> tuple[list[int], list[int], list[int]]:
+def split_scenes(groups: Sequence[str], split: SplitConfig) -> tuple[list[int], list[int], list[int]]:
     """Places of the scenes for training, validation and test, each ascending; a pure function of its arguments.
 
     Groups are shuffled, and given to validation, then to test, until each has its part of the scenes.

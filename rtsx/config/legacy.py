@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsx.config.training import TrainConfig
-from rtsx.config.validate import validated
+from rtsx.config.validate import validate_config
 from rtsx.config.yaml import Document, dump_yaml, parse_yaml, read_yaml
 from rtsx.errors import BundleError, ConfigError
 from rtsx.model import ARCHITECTURES, PRESETS, canonical_layers
@@ -95,7 +95,7 @@ def import_training(
     notes += [f"{key}: {_LEFT.get(key, unknown)}" for key in given]
     text = _commented(notes, source=Path(path).name) + dump_yaml(values)
     # Read as everybody will read it, so that nothing is written that cannot be loaded.
-    validated(TrainConfig, parse_yaml(text, name=f"{path} (translated)"))
+    validate_config(TrainConfig, parse_yaml(text, name=f"{path} (translated)"))
     return ImportedTraining(text=text, notes=tuple(notes))
 
 

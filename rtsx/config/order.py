@@ -13,15 +13,15 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.place import PeriodConfig, RegionConfig
 from rtsx.config.source import AccessConfig, SignerName
-from rtsx.config.validate import FilePath, Names, Strict, validated
+from rtsx.config.validate import ConfigModel, FilePath, Names, validate_config
 from rtsx.config.yaml import read_yaml
 from rtsx.errors import ConfigError, MissingExtraError, OrderError
-from rtsx.ordering import Limits, Provider, StacApi, StacProvider, StaticCatalog, Wishes
+from rtsx.ordering import OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
 
 __all__ = ["OrderConfig", "load_order_config", "order_schema"]
 
 
-class PlanetConfig(Strict):
+class PlanetConfig(ConfigModel):
     """Planet's Orders API; the key is in the environment, as PL_API_KEY, or stored by ``planet auth login``."""
 
     item_type: str = "PSScene"
@@ -58,7 +58,7 @@ class PlanetConfig(Strict):
         return PlanetProvider(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class StacOrderConfig(Strict):
+class StacOrderConfig(ConfigModel):
     """A STAC API, from which ordering is downloading."""
 
     url: str
@@ -78,7 +78,7 @@ class StacOrderConfig(Strict):
         return StacProvider(api, assets=self.assets, sign=self.sign)
 
 
-class CatalogOrderConfig(Strict):
+class CatalogOrderConfig(ConfigModel):
     """A static STAC catalog, from which ordering is downloading."""
 
     path: FilePath
@@ -95,7 +95,7 @@ class CatalogOrderConfig(Strict):
         return StacProvider(StaticCatalog(self.path, access=self.access.access()), assets=self.assets, sign=self.sign)
 
 
-class LimitsConfig(Strict):
+class LimitsConfig(ConfigModel):
     """Where an order stops."""
 
     max_cloud: float = Field(default=100.0, ge=0, le=100)
@@ -112,7 +112,7 @@ class LimitsConfig(Strict):
     """Ground that a scene has to add, km²."""
 
 
-class WishesConfig(Strict):
+class WishesConfig(ConfigModel):
     """Which scenes are better; weights of 0 switch a term off."""
 
     around: date | None = None
@@ -133,7 +133,7 @@ class WishesConfig(Strict):
     """What a scene costs beyond its area, km²."""
 
 
-class OrderConfig(Strict):
+class OrderConfig(ConfigModel):
     """An order."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
@@ -192,13 +192,13 @@ class OrderConfig(Strict):
         assert given is not None  # checked above
         return given.provider()
 
-    def limits_value(self) -> Limits:
+    def limits_value(self) -> OrderLimits:
         """The limits."""
-        return Limits(**self.limits.model_dump())
+        return OrderLimits(**self.limits.model_dump())
 
-    def wishes_value(self) -> Wishes:
+    def wishes_value(self) -> OrderCriteria:
         """The weights."""
-        return Wishes(**self.wishes.model_dump())
+        return OrderCriteria(**self.wishes.model_dump())
 
     def digest(self) -> str:
         """Changes with whatever changes the plan; not with the budget, which may be raised after planning."""
@@ -219,7 +219,7 @@ def load_order_config(path: str | PathLike[str]) -> OrderConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validated(OrderConfig, read_yaml(path))
+    config = validate_config(OrderConfig, read_yaml(path))
     try:
         _ = config.limits_value(), config.wishes_value()
     except OrderError as error:

@@ -10,16 +10,24 @@ import shapely
 from pydantic import BeforeValidator, Field, model_validator
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.config.validate import FilePath, Names, Strict
+from rtsx.config.validate import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region
 from rtsx.labels.io import read_table
 
-__all__ = ["GridConfig", "Ground", "GroundConfig", "PeriodConfig", "RegionConfig", "arcticdem_ground", "arcticdem_tile"]
+__all__ = [
+    "GridConfig",
+    "Ground",
+    "NoDataAreaConfig",
+    "PeriodConfig",
+    "RegionConfig",
+    "arcticdem_ground",
+    "arcticdem_tile",
+]
 
 
-class GridConfig(Strict):
+class GridConfig(ConfigModel):
     """The pixel lattice of the cube."""
 
     crs: str = "EPSG:3413"
@@ -46,7 +54,7 @@ class GridConfig(Strict):
         return cls(crs=grid.crs, resolution=grid.resolution, cell_size=grid.cell_size, origin=grid.origin)
 
 
-class RegionConfig(Strict):
+class RegionConfig(ConfigModel):
     """Ground of the cube, given in one way."""
 
     bbox: tuple[float, float, float, float] | None = None
@@ -106,7 +114,7 @@ class RegionConfig(Strict):
         return cls(wkt=shapely.to_wkt(region, rounding_precision=-1))
 
 
-class PeriodConfig(Strict):
+class PeriodConfig(ConfigModel):
     """Days that count: from `start` to `end`, or whole `years`; of them, the `months` named."""
 
     start: date | None = None
@@ -244,7 +252,7 @@ ARCTIC = 60.0
 Greenland and Kamchatka, a vector file has to say which parts are meant."""
 
 
-class GroundConfig(Strict):
+class NoDataAreaConfig(ConfigModel):
     """Ground, given in one way.
 
     Examples
@@ -312,7 +320,7 @@ def _spelt(given: object) -> object:
         return {"file": given}
     if isinstance(given, list | tuple):
         return {"arcticdem" if all(isinstance(one, str) for one in given) else "bbox": given}
-    if isinstance(given, Mapping | GroundConfig):
+    if isinstance(given, Mapping | NoDataAreaConfig):
         return given
     raise ValueError(
         f"expected arctic, a vector file, [west, south, east, north] or names of ArcticDEM tiles; got {given!r}"
@@ -320,7 +328,9 @@ def _spelt(given: object) -> object:
 
 
 Ground = Annotated[
-    GroundConfig,
-    BeforeValidator(_spelt, json_schema_input_type=GroundConfig | tuple[float, float, float, float] | list[str] | str),
+    NoDataAreaConfig,
+    BeforeValidator(
+        _spelt, json_schema_input_type=NoDataAreaConfig | tuple[float, float, float, float] | list[str] | str
+    ),
 ]
 """Ground; `arctic`, the path of a vector file, a box or a list of tiles alone will do."""

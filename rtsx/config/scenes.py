@@ -15,13 +15,13 @@ from odc.geo.geobox import GeoBox
 from pydantic import BeforeValidator, Field, model_validator
 
 from rtsx.config.cube import is_config, open_cube
-from rtsx.config.inputs import SplitConfig, divided
-from rtsx.config.validate import FilePath, Names, Strict, filled, matches, placeholders
+from rtsx.config.inputs import SplitConfig, split_scenes
+from rtsx.config.validate import ConfigModel, FilePath, Names, format_path, glob_paths, placeholders
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
 from rtsx.cube.open import open_cube as open_source
 from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
-from rtsx.labels import Truth, label_truth, raster_truth, read_labels
+from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
 from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.standardise import NEGATIVE
@@ -36,8 +36,8 @@ __all__ = [
     "Scenes",
     "ScenesConfig",
     "Values",
-    "expanded",
-    "opened",
+    "expand_scenes",
+    "open_scene",
 ]
 
 _UNSAID = "unsaid"
@@ -76,7 +76,7 @@ ClassValues = Annotated[
 """Classes, or what labels call them by class."""
 
 
-class LabelsConfig(Strict):
+class LabelsConfig(ConfigModel):
     """Outlines from vector files, or a raster."""
 
     files: Paths = ()
@@ -147,7 +147,7 @@ class LabelReader:
     _tables: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
     _met: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
-    def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> Truth:
+    def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> LabelRaster:
         """What labels say of the pixels of a cube."""
         meant = {name: (labels.classes or self.classes).get(name, ()) for name in self.classes}
         if labels.raster is not None:
@@ -156,7 +156,7 @@ class LabelReader:
         if key not in self._tables:
             self._tables[key] = _table(labels, meant)
         table = self._tables[key]
-        truth = label_truth(table, geobox_of(cube), classes=tuple(self.classes), ignore=self.ignore)
+        truth = rasterize_labels(table, geobox_of(cube), classes=tuple(self.classes), ignore=self.ignore)
         # Files without a row are how scenes with nothing on them are said; with rows that do not count, it may be a mistake.
         if len(table) or labels.where:
             self._met.setdefault(labels.source, []).append((scene, truth.count))
@@ -175,7 +175,9 @@ class LabelReader:
                     "none of them: no pixel is met. Check the CRS of the labels, which scenes they belong to, and where."
                 )
 
-    def _raster_truth(self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[Value]]) -> Truth:
+    def _raster_truth(
+        self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[Value]]
+    ) -> LabelRaster:
         assert labels.raster is not None  # the caller has looked
         codes = {name: tuple(value for value in values if isinstance(value, int)) for name, values in meant.items()}
         unsaid = [name for name, values in meant.items() if len(codes[name]) < max(len(values), 1)]
@@ -194,7 +196,9 @@ class LabelReader:
                 f"A label raster lies on the pixels of the cube: {labels.raster} has {describe_geobox(theirs)}, the cube "
                 f"{describe_geobox(ours)}. Warp it with gdalwarp -r near."
             )
-        return raster_truth(opened[names[labels.band - 1]], classes=codes, ignored=labels.ignored, ignore=self.ignore)
+        return open_label_raster(
+            opened[names[labels.band - 1]], classes=codes, ignored=labels.ignored, ignore=self.ignore
+        )
 
 
 def _same_pixels(ours: GeoBox, theirs: GeoBox) -> bool:
@@ -277,7 +281,7 @@ def _paths(given: object) -> object:
     return (given,) if isinstance(given, str) else given
 
 
-class SceneConfig(Strict):
+class SceneConfig(ConfigModel):
     """A scene, or with ``{scene}`` in its paths every scene that is there.
 
     Examples
@@ -336,7 +340,7 @@ class SceneConfig(Strict):
         if not placeholders(self.first):
             return (self._filled({}),)
         values: tuple[Mapping[str, str], ...] = tuple({SCENE: name} for name in self.names)
-        return tuple(self._filled(one) for one in values or matches(self.first))
+        return tuple(self._filled(one) for one in values or glob_paths(self.first))
 
     def _filled(self, values: Mapping[str, str]) -> Self:
         told: dict[str, Any] = self.model_dump(exclude={"names"}, exclude_unset=True)
@@ -385,7 +389,9 @@ Scenes = Annotated[
 """Scenes, or one entry alone."""
 
 
-def expanded(entries: tuple[SceneConfig, ...], *, labels: LabelsConfig | None, place: str) -> tuple[SceneConfig, ...]:
+def expand_scenes(
+    entries: tuple[SceneConfig, ...], *, labels: LabelsConfig | None, place: str
+) -> tuple[SceneConfig, ...]:
     """All scenes of a list, each with its own labels or those given; looks for paths, and opens none.
 
     Parameters
@@ -414,7 +420,7 @@ def expanded(entries: tuple[SceneConfig, ...], *, labels: LabelsConfig | None, p
     return scenes
 
 
-def opened(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, Truth]:
+def open_scene(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, LabelRaster]:
     """Cube and truth of a scene; reads labels and metadata, no pixel.
 
     Raises
@@ -422,7 +428,7 @@ def opened(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, Truth]:
     ConfigError, CubeError, LabelError
         Something cannot be opened; the scene is named.
     """
-    assert scene.labels is not None  # `expanded` has looked
+    assert scene.labels is not None  # `expand_scenes` has looked
     try:
         cube = scene.open()
         return cube, reader.truth(scene.labels, cube, scene=str(scene.name))
@@ -466,13 +472,13 @@ def _stem(path: str) -> str:
 
 def _mapped(values: Any, names: Mapping[str, str]) -> Any:
     if isinstance(values, str):
-        return filled(values, names)
+        return format_path(values, names)
     if isinstance(values, Mapping):
         return {key: _mapped(value, names) for key, value in values.items()}
     return [_mapped(value, names) for value in values] if isinstance(values, list | tuple) else values
 
 
-class ScenesConfig(Strict):
+class ScenesConfig(ConfigModel):
     """What is learnt from, chosen by and judged on."""
 
     training: Scenes
@@ -501,11 +507,11 @@ class ScenesConfig(Strict):
             Scenes are missing or have no labels, two have one name, or a group stands in two sets.
         """
         training, validation, test = (
-            expanded(listed, labels=labels, place=f"scenes.{name}")
+            expand_scenes(listed, labels=labels, place=f"scenes.{name}")
             for name, listed in (("training", self.training), ("validation", self.validation), ("test", self.test))
         )
         if self.split is not None:
-            parts = divided([str(scene.group) for scene in training], self.split)
+            parts = split_scenes([str(scene.group) for scene in training], self.split)
             training, validation, test = (tuple(training[place] for place in part) for part in parts)
         _refuse_doubles({"training": training, "validation": validation, "test": test})
         return self.changed(training=training, validation=validation, test=test, split=None)

@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rtsx.config.place import PeriodConfig
-from rtsx.config.validate import FilePath, Names, Strict
+from rtsx.config.validate import ConfigModel, FilePath, Names
 from rtsx.cube.file_images import FileImages, StoreImages
-from rtsx.cube.images import ImageSource, Wanted
+from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
 from rtsx.cube.recipe import Composite, Grouping, LayerRecipe, QualityRecipe, ReaderName, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.sensors import SENSORS, sensor_named
-from rtsx.cube.stac import Access, ItemTable, StacCatalog, StacSearch
+from rtsx.cube.sensors import SENSORS, get_sensor
+from rtsx.cube.stac import HttpAccess, ItemTable, StacCatalog, StacSearch
 from rtsx.cube.stac.assets import SIGNER_GROUP, Signer, check_signer
-from rtsx.cube.terrain import terrain_named
+from rtsx.cube.terrain import get_terrain
 from rtsx.errors import ConfigError, CubeError
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-class LayerConfig(Strict):
+class LayerConfig(ConfigModel):
     """One layer: where it lies in an image, and how it comes onto the grid."""
 
     asset: str | None = None
@@ -66,7 +66,7 @@ class LayerConfig(Strict):
     def recipe(self, name: str) -> LayerRecipe:
         """The recipe of a layer of that name."""
         return LayerRecipe(
-            wanted=Wanted(
+            wanted=BandRequest(
                 name=name,
                 asset=self.asset,
                 bands=() if self.band is None else (self.band,),
@@ -126,7 +126,7 @@ Layers = Annotated[
 """Layers by name, a list of names, or bands by name."""
 
 
-class QualityConfig(Strict):
+class QualityConfig(ConfigModel):
     """Which pixels of a source can be trusted."""
 
     asset: str | None = None
@@ -154,7 +154,7 @@ class QualityConfig(Strict):
     def recipe(self) -> QualityRecipe:
         """The recipe; `rule` has to be given by now."""
         return QualityRecipe(
-            wanted=Wanted(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands),
+            wanted=BandRequest(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands),
             rule=self._rule(),
             keep_low=self.keep_low,
             erode_m=self.erode_m,
@@ -206,7 +206,7 @@ SignerName = Annotated[str, AfterValidator(lambda name: check_signer(name).name)
 """Name of a signing hook: ``planetary-computer``, or that of an installed package."""
 
 
-class AccessConfig(Strict):
+class AccessConfig(ConfigModel):
     """How a server is asked."""
 
     headers: dict[str, str] = Field(default_factory=dict)
@@ -218,9 +218,9 @@ class AccessConfig(Strict):
     backoff_s: float = Field(default=1.0, ge=0)
     """Seconds before the second retry; doubled for each further one."""
 
-    def access(self) -> Access:
+    def access(self) -> HttpAccess:
         """The access."""
-        return Access(
+        return HttpAccess(
             headers=tuple(self.headers.items()),
             timeout_s=self.timeout_s,
             retries=self.retries,
@@ -228,7 +228,7 @@ class AccessConfig(Strict):
         )
 
     @classmethod
-    def from_access(cls, access: Access) -> Self:
+    def from_access(cls, access: HttpAccess) -> Self:
         """The config of an access."""
         return cls(
             headers=dict(access.headers),
@@ -238,7 +238,7 @@ class AccessConfig(Strict):
         )
 
 
-class StacConfig(Strict):
+class StacConfig(ConfigModel):
     """A STAC API."""
 
     url: str
@@ -303,7 +303,7 @@ def _as_path(given: object) -> object:
     return {"path": given} if isinstance(given, str) else given
 
 
-class CatalogConfig(Strict):
+class CatalogConfig(ConfigModel):
     """A static STAC catalog, collection, item, or folder of items."""
 
     path: FilePath
@@ -343,7 +343,7 @@ class CatalogConfig(Strict):
         )
 
 
-class ItemsConfig(Strict):
+class ItemsConfig(ConfigModel):
     """A GeoParquet table of STAC items."""
 
     path: FilePath
@@ -370,7 +370,7 @@ class ItemsConfig(Strict):
         )
 
 
-class StoreConfig(Strict):
+class StoreConfig(ConfigModel):
     """A Zarr store as one image."""
 
     path: FilePath
@@ -397,7 +397,7 @@ def _as_assets(given: object) -> object:
     return given
 
 
-class FilesConfig(Strict):
+class FilesConfig(ConfigModel):
     """Raster files by what they are."""
 
     assets: dict[str, Annotated[tuple[FilePath, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]]
@@ -492,7 +492,7 @@ def tcvis_window(preset: Preset, year: int) -> str:
 _KINDS = ("stac", "catalog", "items", "files", "zarr")
 
 
-class SensorConfig(Strict):
+class SensorConfig(ConfigModel):
     """A well-known product: names, packing and units of its bands."""
 
     name: str
@@ -502,7 +502,7 @@ class SensorConfig(Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        sensor = sensor_named(self.name)
+        sensor = get_sensor(self.name)
         if self.bands is not None:
             sensor.names(self.bands)
         return self
@@ -515,7 +515,7 @@ class SensorConfig(Strict):
         ConfigError
             It has several kinds of files, and neither the number of bands is given nor a file that says it.
         """
-        sensor = sensor_named(self.name)
+        sensor = get_sensor(self.name)
         if self.bands is None and len(sensor.bands) > 1:
             problem = ""
             try:
@@ -532,7 +532,7 @@ class SensorConfig(Strict):
 
     def described(self, name: str, layer: LayerConfig) -> LayerConfig:
         """A layer with what the product says about it, where it says nothing itself."""
-        sensor = sensor_named(self.name)
+        sensor = get_sensor(self.name)
         if name not in {known for names in sensor.bands for known in names}:
             return layer
         known: dict[str, object] = {
@@ -546,7 +546,7 @@ class SensorConfig(Strict):
         return layer.changed(**{key: value for key, value in known.items() if getattr(layer, key) is None})
 
 
-class SourceConfig(Strict):
+class SourceConfig(ConfigModel):
     """One catalog, folder or table, and what its images become."""
 
     stac: StacConfig | None = None
@@ -606,7 +606,7 @@ class SourceConfig(Strict):
         if self.layers is None and self.sensor is None and not self.terrain:
             raise ValueError("a source needs layers, or a sensor that knows them; add layers: [...]")
         for name in self.terrain:
-            terrain_named(name)
+            get_terrain(name)
         return self
 
     def resolved(self, preset: Preset | None, period: PeriodConfig | None) -> Self:
@@ -661,7 +661,7 @@ class SourceConfig(Strict):
             period=self.period.period() if isinstance(self.period, PeriodConfig) else None,
             group=self.group,
             composite=self.composite,
-            terrain=tuple(terrain_named(one) for one in self.terrain),
+            terrain=tuple(get_terrain(one) for one in self.terrain),
             terrain_grid=self.terrain_grid or "source",
             terrain_resampling=self.terrain_resampling or "cubic",
             keep_dem=self.keep_dem,
@@ -700,7 +700,7 @@ class SourceConfig(Strict):
         )
 
 
-def _images(images: ImageSource, name: str) -> dict[str, Strict]:
+def _images(images: ImageSource, name: str) -> dict[str, ConfigModel]:
     match images:
         case StacSearch():
             return {"stac": StacConfig.from_source(images)}

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
 from rtsx.config.inputs import Inputs, ModelConfig
-from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, opened
-from rtsx.config.validate import Augmentations, Losses, NamedOne, Strict, is_glance, validated
+from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
+from rtsx.config.validate import Augmentations, ConfigModel, Losses, NamedOne, is_glance, validate_config
 from rtsx.config.yaml import read_yaml
 from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-class SamplingConfig(Strict):
+class SamplingConfig(ConfigModel):
     """Which tiles the network sees."""
 
     negatives: float = Field(default=SamplingSpec.negatives, ge=0)
@@ -97,7 +97,7 @@ _USUAL_OPTIMISER: dict[str, dict[str, Any]] = {OptimisationSpec.optimiser: {}}
 _USUAL_SCHEDULE: dict[str, dict[str, Any]] = {OptimisationSpec.schedule: {}}
 
 
-class TrainConfig(Strict):
+class TrainConfig(ConfigModel):
     """A training: what is learnt, from which scenes, and how.
 
     Examples
@@ -197,10 +197,10 @@ class TrainConfig(Strict):
         if is_glance(info):
             return augment
         from rtsx.training.augment import check_augmentations  # here, because they load torch
-        from rtsx.training.augment.pipeline import built
+        from rtsx.training.augment.pipeline import build_augmentations
 
         for step in steps:
-            _checked(built, step)
+            _checked(build_augmentations, step)
         # Not with ndvi, which may be stored or follow from other layers that are: the cube says which, and is asked later.
         if inputs is not None and "ndvi" not in inputs.names:
             _checked(check_augmentations, steps, layers=inputs.names)
@@ -308,7 +308,7 @@ class TrainConfig(Strict):
         )
 
     def _scene(self, scene: SceneConfig, reader: LabelReader) -> TrainingScene:
-        cube, truth = opened(scene, reader)
+        cube, truth = open_scene(scene, reader)
         if self.inputs is not None and self.inputs.channels() is None:
             missing = [name for name in self.inputs.names if name not in layer_names(cube)]
             if missing:
@@ -364,7 +364,7 @@ def load_train_config(path: str | PathLike[str]) -> TrainConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    return validated(TrainConfig, read_yaml(path))
+    return validate_config(TrainConfig, read_yaml(path))
 
 
 def glance_at_training(path: str | PathLike[str]) -> TrainConfig:
@@ -375,7 +375,7 @@ def glance_at_training(path: str | PathLike[str]) -> TrainConfig:
     ConfigError
         It cannot be read, or something in it is wrong that can be known so early.
     """
-    config = validated(TrainConfig, read_yaml(path), glance=True)
+    config = validate_config(TrainConfig, read_yaml(path), glance=True)
     config.scenes.resolved(labels=config.labels)
     return config
 

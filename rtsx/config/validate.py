@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 from dask.utils import parse_bytes
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
-from rtsx.config.yaml import Complaint, Document, KeyPath, dump_yaml, refuse
+from rtsx.config.yaml import ConfigIssue, Document, KeyPath, dump_yaml, raise_issues
 from rtsx.errors import ConfigError
 from rtsx.redaction import is_secret_name
 from rtsx.storage import absolute
@@ -20,27 +20,27 @@ __all__ = [
     "PLACEHOLDER",
     "YEAR",
     "Augmentations",
+    "ConfigModel",
     "FilePath",
     "Losses",
     "Memory",
     "Named",
     "NamedOne",
     "Names",
-    "Strict",
-    "filled",
+    "format_path",
     "from_folder",
+    "glob_paths",
     "is_glance",
-    "matches",
     "memory_bytes",
     "placeholders",
-    "validated",
-    "with_year",
+    "substitute_year",
+    "validate_config",
 ]
 
-_Model = TypeVar("_Model", bound="Strict")
+_Model = TypeVar("_Model", bound="ConfigModel")
 
 
-class Strict(BaseModel):
+class ConfigModel(BaseModel):
     """A frozen part of a config; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -55,11 +55,11 @@ class Strict(BaseModel):
 
 
 def is_glance(info: ValidationInfo) -> bool:
-    """Whether a check that loads torch is left out for now; see `validated`."""
+    """Whether a check that loads torch is left out for now; see `validate_config`."""
     return isinstance(info.context, Mapping) and bool(info.context.get("glance"))
 
 
-def validated(model: type[_Model], document: Document, *, glance: bool = False) -> _Model:
+def validate_config(model: type[_Model], document: Document, *, glance: bool = False) -> _Model:
     """The config of a document.
 
     Parameters
@@ -86,24 +86,24 @@ def validated(model: type[_Model], document: Document, *, glance: bool = False) 
         cause = error
         complaints += _told(error, model)
     if complaints:
-        refuse(document.name, complaints, lines=document.lines, cause=cause)
+        raise_issues(document.name, complaints, lines=document.lines, cause=cause)
     return config
 
 
-def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
+def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[ConfigIssue]:
     for one in error.errors():
         path: KeyPath = one["loc"]
         match one["type"]:
             case "extra_forbidden":
-                yield Complaint(path, _unknown(str(path[-1]), sorted(_keys(model, path[:-1]))))
+                yield ConfigIssue(path, _unknown(str(path[-1]), sorted(_keys(model, path[:-1]))))
             case "missing":
-                yield Complaint(path, "this key has to be given")
+                yield ConfigIssue(path, "this key has to be given")
             case "value_error":
-                yield Complaint(path, str(one["ctx"]["error"]).rstrip("."))
+                yield ConfigIssue(path, str(one["ctx"]["error"]).rstrip("."))
             case _:
                 text = one["msg"][0].lower() + one["msg"][1:]
                 got = "" if any(is_secret_name(str(part)) for part in path) else f"; got {str(one['input'])[:80]!r}"
-                yield Complaint(path, f"{text}{got}")
+                yield ConfigIssue(path, f"{text}{got}")
 
 
 def _unknown(key: str, known: list[str]) -> str:
@@ -236,7 +236,7 @@ YEAR = "{year}"
 """Stands for the year of the map."""
 
 
-def with_year(values: Any, year: int) -> Any:
+def substitute_year(values: Any, year: int) -> Any:
     """Plain values with the year in place of ``{year}``; a text that is nothing else becomes a number.
 
     Raises
@@ -254,8 +254,8 @@ def with_year(values: Any, year: int) -> Any:
     if isinstance(values, Mapping):
         if list(values.items()) == [("year", None)]:
             raise ConfigError('{year} stands in quotes, "{year}", because braces alone are a mapping in YAML')
-        return {key: with_year(value, year) for key, value in values.items()}
-    return [with_year(value, year) for value in values] if isinstance(values, list | tuple) else values
+        return {key: substitute_year(value, year) for key, value in values.items()}
+    return [substitute_year(value, year) for value in values] if isinstance(values, list | tuple) else values
 
 
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -273,7 +273,7 @@ def placeholders(pattern: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(PLACEHOLDER.findall(pattern)))
 
 
-def matches(pattern: str) -> tuple[Mapping[str, str], ...]:
+def glob_paths(pattern: str) -> tuple[Mapping[str, str], ...]:
     """What the names stand for in each path that is there, sorted by path.
 
     Raises
@@ -300,7 +300,7 @@ def matches(pattern: str) -> tuple[Mapping[str, str], ...]:
     return values
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
+def format_path(text: str, values: Mapping[str, str]) -> str:
     """Text with its placeholders replaced.
 
     Raises

@@ -15,14 +15,14 @@ from rtsx.parsing import LimitedLoader, error_place
 from rtsx.redaction import is_secret_name, redacted, withhold
 from rtsx.storage import file_problem, local_path
 
-__all__ = ["Complaint", "Document", "KeyPath", "dump_yaml", "parse_yaml", "read_yaml", "refuse"]
+__all__ = ["ConfigIssue", "Document", "KeyPath", "dump_yaml", "parse_yaml", "raise_issues", "read_yaml"]
 
 KeyPath = tuple[str | int, ...]
 """Keys and list places from the root of a document."""
 
 
 @dataclass(frozen=True)
-class Complaint:
+class ConfigIssue:
     """One thing that is wrong."""
 
     path: KeyPath
@@ -31,8 +31,8 @@ class Complaint:
     """What was expected, what came, what to do."""
 
 
-def refuse(
-    name: str, complaints: Iterable[Complaint], *, lines: Mapping[KeyPath, int], cause: BaseException | None = None
+def raise_issues(
+    name: str, complaints: Iterable[ConfigIssue], *, lines: Mapping[KeyPath, int], cause: BaseException | None = None
 ) -> NoReturn:
     """Raise one error that lists all complaints by line.
 
@@ -97,7 +97,7 @@ class Document:
     """Plain mappings, lists, strings, numbers and dates."""
     lines: Mapping[KeyPath, int]
     """Line (from 1) of every key and list entry."""
-    complaints: tuple[Complaint, ...]
+    complaints: tuple[ConfigIssue, ...]
     """What is wrong already: variables that are not set, keys that stand twice."""
 
 
@@ -164,7 +164,7 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = 
         hint = '. Within brackets and braces, a variable stands in quotes: "${NAME}"' if "${" in line else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         at = "" if place is None else f"line {place[0]}, column {place[1]}: "
-        refuse(name, [Complaint((), f"{at}{problem}{hint}")], lines={}, cause=error)
+        raise_issues(name, [ConfigIssue((), f"{at}{problem}{hint}")], lines={}, cause=error)
     finally:
         if loader is not None:
             loader.dispose()
@@ -223,7 +223,7 @@ _Dumper.add_representer(list, _represent_list)
 _Dumper.add_implicit_resolver(_REAL, _POINT_OR_POWER, _NUMBER_STARTS)
 
 
-def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator[Complaint]:
+def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator[ConfigIssue]:
     """Note the line of every key, and complain of keys that stand twice, of which YAML silently takes the last."""
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -233,7 +233,7 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator
                 continue
             inner = (*path, str(key.value))
             if str(key.value) in seen:
-                yield Complaint(inner, f"the key stands twice, first in line {seen[str(key.value)]}; keep one")
+                yield ConfigIssue(inner, f"the key stands twice, first in line {seen[str(key.value)]}; keep one")
             seen[str(key.value)] = line
             lines[inner] = line
             yield from _walk(value, inner, lines)
@@ -246,7 +246,7 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator
 class _Expansion:
     """Fills variables in, and complains of those that are not set."""
 
-    def __init__(self, environment: Mapping[str, str] | None, complaints: list[Complaint]) -> None:
+    def __init__(self, environment: Mapping[str, str] | None, complaints: list[ConfigIssue]) -> None:
         self.environment = environment
         self.complaints = complaints
 
@@ -264,7 +264,7 @@ class _Expansion:
                 return self.environment[name]
             if match["default"] is None:
                 self.complaints.append(
-                    Complaint(
+                    ConfigIssue(
                         path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
                     )
                 )
@@ -277,7 +277,7 @@ class _Expansion:
         is_bare = "://" in filled and ("://***" in filled or "=***" in filled)
         if self.environment is not None and is_bare:
             self.complaints.append(
-                Complaint(path, "a secret was left out here when this was stored; write it as ${NAME} of a variable")
+                ConfigIssue(path, "a secret was left out here when this was stored; write it as ${NAME} of a variable")
             )
         return filled
 

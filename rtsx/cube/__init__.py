@@ -2,19 +2,19 @@
 
 from rtsx.cube.cog import export_cog
 from rtsx.cube.conventions import as_cube, as_stored, class_names, layer_names, validate_cube
-from rtsx.cube.derived import DerivedLayer, add_derived, add_ndvi, derived_layer, derived_named
+from rtsx.cube.derived import DerivedLayer, add_derived, add_ndvi, derived_layer, get_derived
 from rtsx.cube.encoding import packing
 from rtsx.cube.erosion import erode_quality
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import GRID_MAPPING, geobox_of, lattice_origin, pixel_m
-from rtsx.cube.images import AssetBands, GivenImages, Image, ImageSource, Period, Wanted
+from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
 from rtsx.cube.mask_rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.cube.masks import apply_mask
 from rtsx.cube.open import open_cube
 from rtsx.cube.rasters import Layer
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
 from rtsx.cube.sensors import SENSORS, Sensor
-from rtsx.cube.terrain import TERRAIN, TerrainLayer, terrain_layer, terrain_named
+from rtsx.cube.terrain import TERRAIN, TerrainLayer, get_terrain, terrain_layer
 from rtsx.cube.write import write_cube
 
 __all__ = [
@@ -22,7 +22,8 @@ __all__ = [
     "MASK_RULES",
     "SENSORS",
     "TERRAIN",
-    "AssetBands",
+    "BandRequest",
+    "BandSource",
     "CubeRecipe",
     "DerivedLayer",
     "FileImages",
@@ -38,7 +39,6 @@ __all__ = [
     "SourceRecipe",
     "StoreImages",
     "TerrainLayer",
-    "Wanted",
     "add_derived",
     "add_ndvi",
     "apply_mask",
@@ -46,10 +46,11 @@ __all__ = [
     "as_stored",
     "class_names",
     "derived_layer",
-    "derived_named",
     "erode_quality",
     "export_cog",
     "geobox_of",
+    "get_derived",
+    "get_terrain",
     "lattice_origin",
     "layer_names",
     "mask_rule",
@@ -58,7 +59,6 @@ __all__ = [
     "pixel_m",
     "quality_level",
     "terrain_layer",
-    "terrain_named",
     "validate_cube",
     "write_cube",
 ]

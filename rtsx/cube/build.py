@@ -20,36 +20,44 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from rtsx.cube.build_state import (
-    HashingStore,
-    Mark,
+    DigestStore,
     PartPlan,
+    PartRecord,
     PartSource,
-    Written,
-    alone,
-    begin,
-    begun_store,
+    RegionWrite,
     describe_recipe,
     done_parts,
-    failures_told,
+    exclusive_lock,
+    init_store,
     read_marks,
-    remove_leavings,
+    read_status,
+    remove_partial_files,
     remove_store,
-    say,
+    set_state,
+    wrap_os_errors,
     write_mark,
 )
-from rtsx.cube.chunk_loader import noted_gaps
+from rtsx.cube.chunk_loader import collected_missing
 from rtsx.cube.georeference import with_georeference
-from rtsx.cube.load import open_recipe, recipe_geobox
+from rtsx.cube.load import load_recipe, recipe_geobox
 from rtsx.cube.native import NativeParts
-from rtsx.cube.pinning import image_ids, image_stamps, pinned, require_unchanged
+from rtsx.cube.pinning import image_ids, image_stamps, require_unchanged, resolve_images
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.write import StoragePlan, level_below, levels_of, plan_storage, prepare_level, root_attrs, write_level
+from rtsx.cube.write import (
+    StoragePlan,
+    next_overview,
+    overviews_of,
+    plan_storage,
+    prepare_level,
+    root_attrs,
+    write_level,
+)
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
 from rtsx.storage.zarr import LAYERS, finish_store, store_of
 
-__all__ = ["AlignedParts", "Build", "build_cube"]
+__all__ = ["BuildResult", "CubeBuilder", "build_cube"]
 
 _STEP_BYTES = 256 * 2**20
 """Memory that the variables of some time steps may take together."""
@@ -58,7 +66,7 @@ _CHUNK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignedParts:
+class CubeBuilder:
     """The parts of one group with all variables of a recipe."""
 
     recipe: CubeRecipe
@@ -91,7 +99,7 @@ class AlignedParts:
     def open(self, number: int) -> xr.Dataset:
         """The lazy cube of a part."""
         part = self.plan.part(number)
-        return open_recipe(self.recipe, self.geobox[part.window], anchor=self.recipe.grid.origin)
+        return load_recipe(self.recipe, self.geobox[part.window], anchor=self.recipe.grid.origin)
 
     def prepare(self, root: zarr.Group) -> None:
         """Create all arrays and coordinates."""
@@ -111,7 +119,7 @@ class AlignedParts:
         template = template.assign_coords(others).assign_attrs(first.attrs)
         prepare_level(template, root.store, group=None, plan=self.storage)
 
-    def pieces(self, number: int) -> Iterator[Written]:
+    def pieces(self, number: int) -> Iterator[RegionWrite]:
         """Pixels of a part, variable by variable; computed in this thread."""
         window = self.plan.part(number).window
         cube = self.open(number)
@@ -125,14 +133,14 @@ class AlignedParts:
 
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
         """Write the overviews, again where a run was stopped among them."""
-        levels = levels_of(self.geobox, overviews=self.overviews)
+        levels = overviews_of(self.geobox, overviews=self.overviews)
         root.attrs.update(root_attrs(levels))
         store = root.store
         stored = xr.open_zarr(store, consolidated=False, chunks=None, mask_and_scale=False, decode_coords="all")
         cube = stored[list(stored.attrs[LAYERS])]  # in order, because a folder is listed in any
         for (above, _), (name, geobox) in pairwise(levels):
             sync(store.delete_dir(name))
-            level = level_below(cube, store, above=above, geobox=geobox, plan=self.storage)
+            level = next_overview(cube, store, above=above, geobox=geobox, plan=self.storage)
             write_level(level, store, group=name, plan=self.storage)
 
     @staticmethod
@@ -140,21 +148,21 @@ class AlignedParts:
         return max(1, int(_STEP_BYTES // max(1, cube.nbytes // cube.sizes["time"])))
 
 
-def _computed(cube: xr.Dataset, leading: tuple[slice, ...], window: tuple[slice, slice]) -> Iterator[Written]:
+def _computed(cube: xr.Dataset, leading: tuple[slice, ...], window: tuple[slice, slice]) -> Iterator[RegionWrite]:
     """Compute variables together, because they share what is read; in this thread, because parts run in parallel."""
     (arrays,) = compute({str(name): one.data for name, one in cube.data_vars.items()}, scheduler="synchronous")
     for name, pixels in arrays.items():
-        yield Written(name, (*leading, *window), np.asarray(pixels))
+        yield RegionWrite(name, (*leading, *window), np.asarray(pixels))
 
 
-_conforms: type[PartSource] = AlignedParts
+_conforms: type[PartSource] = CubeBuilder
 
 
 Layout = Literal["aligned", "native"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
+class BuildResult:
     """What a call of `build_cube` did."""
 
     path: str
@@ -178,7 +186,7 @@ def build_cube(
     overwrite: bool = False,
     config: str = "",
     storage_options: Mapping[str, Any] | None = None,
-) -> Build:
+) -> BuildResult:
     """Build a store from a recipe, part by part, on the dask scheduler of the caller.
 
     A part is one shard of every variable. It is read, warped and written by one task, which last of all writes the part's
@@ -210,7 +218,7 @@ def build_cube(
 
     Returns
     -------
-    Build
+    BuildResult
         What was done.
 
     Raises
@@ -237,35 +245,35 @@ def build_cube(
         "overviews": overviews,
         "raster": [list(geobox.shape.yx), [float(value) for value in tuple(geobox.affine)[:6]]],
     }
-    with alone(target, options):
+    with exclusive_lock(target, options):
         if overwrite:
             remove_store(target, options)
-        stored = begun_store(target, options, described)
+        stored = read_status(target, options, described)
         if stored is not None and stored.is_complete:
             marks = read_marks(stored.group)
-            return Build(path=str(path), parts=len(marks), built=0, gaps=_gaps(marks))
-        ready = pinned(recipe, geobox, ids=None if stored is None else stored.images)
+            return BuildResult(path=str(path), parts=len(marks), built=0, gaps=_gaps(marks))
+        ready = resolve_images(recipe, geobox, ids=None if stored is None else stored.images)
         parts: PartSource
         if layout == "aligned":
-            parts = AlignedParts(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)
+            parts = CubeBuilder(recipe=ready, geobox=geobox, shard=shard, overviews=overviews)
         else:
             parts = NativeParts(recipe=ready, geobox=geobox, shard=shard)
         if stored is None:
             stamps = image_stamps(ready)
             record = {"recipe": described, "images": image_ids(ready), "stamps": stamps, "parts": parts.count}
             remove_store(target, options)  # one that was being prepared when its process ended
-            begin(target, options, parts, record=record, config=config)
+            init_store(target, options, parts, record=record, config=config)
         else:
             stamps = stored.stamps
             require_unchanged(ready, stamps, target=target)
-            remove_leavings(target)
+            remove_partial_files(target)
         store = store_of(target, options, read_only=False)
         left = sorted(set(range(parts.count)) - done_parts(store))
         _build_parts(parts, store, left, target=target)
         require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
         _finish(parts, store, target=target)
     marks = read_marks(zarr.open_group(store, mode="r"))
-    return Build(path=str(path), parts=parts.count, built=len(left), gaps=_gaps(marks))
+    return BuildResult(path=str(path), parts=parts.count, built=len(left), gaps=_gaps(marks))
 
 
 def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:
@@ -275,7 +283,7 @@ def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: st
     shared = delayed(_PartBuilder(parts, store, target), traverse=False, pure=False)
     name = f"part-{uuid.uuid4().hex}"
     tasks = [delayed(_call)(shared, number, dask_key_name=(name, number)) for number in left]
-    with failures_told(target):
+    with wrap_os_errors(target):
         compute(*tasks)
 
 
@@ -296,9 +304,9 @@ class _PartBuilder:
 
     def __call__(self, number: int) -> None:
         """Build one part, and mark it last of all."""
-        store = HashingStore(self.store)
+        store = DigestStore(self.store)
         root = zarr.open_group(store, mode="r+", use_consolidated=False)
-        with noted_gaps() as gaps:
+        with collected_missing() as gaps:
             try:
                 for piece in self.parts.pieces(number):
                     _write(root, piece)
@@ -306,10 +314,10 @@ class _PartBuilder:
                 raise CubeError(
                     f"Part {number} of {self.target} was not built: {error} What is done stays done: cure it and run again."
                 ) from error
-        write_mark(root, number, Mark(store.digests, tuple(sorted(set(gaps)))))
+        write_mark(root, number, PartRecord(store.digests, tuple(sorted(set(gaps)))))
 
 
-def _write(root: zarr.Group, piece: Written) -> None:
+def _write(root: zarr.Group, piece: RegionWrite) -> None:
     array = root[piece.array]
     assert isinstance(array, zarr.Array)
     array[piece.window] = piece.pixels
@@ -319,11 +327,11 @@ def _finish(parts: PartSource, store: Store, *, target: str) -> None:
     """Write what follows from all parts, the gaps, and the word that all of it is there."""
     root = zarr.open_group(store, mode="r+", use_consolidated=False)
     gaps = _gaps(read_marks(root))
-    with failures_told(target):
+    with wrap_os_errors(target):
         parts.finish(root, gaps)
-        say(store, {"state": "built", "gaps": list(gaps)})
+        set_state(store, {"state": "built", "gaps": list(gaps)})
         finish_store(store)
 
 
-def _gaps(marks: Mapping[int, Mark]) -> tuple[str, ...]:
+def _gaps(marks: Mapping[int, PartRecord]) -> tuple[str, ...]:
     return tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps}))

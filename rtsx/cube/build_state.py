@@ -28,7 +28,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import WrapperStore
 
-from rtsx.cube.chunk_loader import Gap
+from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import StoragePlan
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
@@ -38,26 +38,26 @@ from rtsx.storage import is_url, local_path, remove
 from rtsx.storage.zarr import BUILD, COMPLETE, file_system, refuse_what_is_no_store, store_of
 
 __all__ = [
-    "Begun",
-    "HashingStore",
-    "Mark",
+    "BuildStatus",
+    "DigestStore",
     "Part",
     "PartPlan",
+    "PartRecord",
     "PartSource",
-    "Written",
-    "alone",
-    "begin",
-    "begun_store",
+    "RegionWrite",
+    "corrupt_keys",
     "create_marks",
     "describe_recipe",
-    "difference",
-    "differing_keys",
     "done_parts",
-    "failures_told",
+    "exclusive_lock",
+    "first_difference",
+    "init_store",
     "read_marks",
-    "remove_leavings",
+    "read_status",
+    "remove_partial_files",
     "remove_store",
-    "say",
+    "set_state",
+    "wrap_os_errors",
     "write_mark",
 ]
 
@@ -65,12 +65,12 @@ _MARKS = "build/marks"
 
 
 @dataclass(frozen=True)
-class Mark:
+class PartRecord:
     """What one part has written."""
 
     digests: Mapping[str, str]
     """SHA-256 of every file or object, by its key; a shard of nothing but nodata has none."""
-    gaps: tuple[Gap, ...]
+    gaps: tuple[MissingImage, ...]
     """Images that were left out."""
 
     def to_json(self) -> str:
@@ -79,7 +79,7 @@ class Mark:
         return json.dumps({"sha256": dict(self.digests), "gaps": gaps}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Mark":
+    def from_json(cls, text: str) -> "PartRecord":
         """The mark of such a line.
 
         Raises
@@ -92,7 +92,7 @@ class Mark:
         with damage_told(what, CubeError):
             digests = parsed_json(json.dumps(stored["sha256"]), dict[str, str], what=what, error=CubeError)
             gaps = parsed_json(json.dumps(stored["gaps"]), list[tuple[str, str]], what=what, error=CubeError)
-        return cls(digests, tuple(Gap(*gap) for gap in gaps))
+        return cls(digests, tuple(MissingImage(*gap) for gap in gaps))
 
 
 def create_marks(root: zarr.Group, count: int) -> None:
@@ -118,18 +118,18 @@ def done_parts(store: Store) -> set[int]:
     return {int(name) for name in sync(listed()) if name.isdecimal()}
 
 
-def read_marks(root: zarr.Group) -> dict[int, Mark]:
+def read_marks(root: zarr.Group) -> dict[int, PartRecord]:
     """All marks by the number of their part."""
     texts = _array(root)[:]
-    return {number: Mark.from_json(str(text)) for number, text in enumerate(texts) if text}  # type: ignore[arg-type]
+    return {number: PartRecord.from_json(str(text)) for number, text in enumerate(texts) if text}  # type: ignore[arg-type]
 
 
-def write_mark(root: zarr.Group, number: int, mark: Mark) -> None:
+def write_mark(root: zarr.Group, number: int, mark: PartRecord) -> None:
     """Write the mark of a part, atomically."""
     _array(root)[number] = mark.to_json()
 
 
-def differing_keys(store: Store, marks: Iterable[Mark]) -> list[str]:
+def corrupt_keys(store: Store, marks: Iterable[PartRecord]) -> list[str]:
     """Keys of marks whose bytes are missing or not those that were written; reads every byte."""
     differing = []
     for mark in marks:
@@ -146,7 +146,7 @@ def _array(root: zarr.Group) -> "zarr.Array[Any]":
     return array
 
 
-class HashingStore(WrapperStore[Store]):
+class DigestStore(WrapperStore[Store]):
     """A Zarr store that remembers a digest of everything that is written through it."""
 
     def __init__(self, store: Store) -> None:
@@ -175,7 +175,7 @@ def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
     return described
 
 
-def difference(one: Any, other: Any, *, name: str = "") -> str | None:
+def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
     """Where two descriptions differ first, and how; None where they are equal.
 
     Examples
@@ -185,11 +185,11 @@ def difference(one: Any, other: Any, *, name: str = "") -> str | None:
     """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = [*one, *(key for key in other if key not in one)]
-        found = (difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
+        found = (first_difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
         return next((text for text in found if text is not None), None)
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         found = (
-            difference(left, right, name=f"{name}[{place}]")
+            first_difference(left, right, name=f"{name}[{place}]")
             for place, (left, right) in enumerate(zip(one, other, strict=True))
         )
         return next((text for text in found if text is not None), None)
@@ -281,7 +281,7 @@ class PartPlan:
 
 
 @dataclass(frozen=True)
-class Written:
+class RegionWrite:
     """Pixels for one place of a store."""
 
     array: str
@@ -305,7 +305,7 @@ class PartSource(Protocol):
     def prepare(self, root: zarr.Group) -> None:
         """Create everything but pixels in an empty group."""
 
-    def pieces(self, number: int) -> Iterator[Written]:
+    def pieces(self, number: int) -> Iterator[RegionWrite]:
         """Compute a part, piece by piece, in the thread that asks."""
 
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
@@ -318,7 +318,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
-class Begun:
+class BuildStatus:
     """A store that was begun."""
 
     group: zarr.Group
@@ -331,7 +331,7 @@ class Begun:
     """What told then that they are the same, as `image_stamps` gives it; empty in stores of earlier versions."""
 
 
-def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str, Any]) -> Begun | None:
+def read_status(target: str, options: Mapping[str, Any], described: Mapping[str, Any]) -> BuildStatus | None:
     """The store that is there and was begun from this very recipe; None where nothing is, or no part could be built yet.
 
     Raises
@@ -357,13 +357,13 @@ def begun_store(target: str, options: Mapping[str, Any], described: Mapping[str,
     if record["state"] == "preparing":  # stopped before there was a place for any part
         return None
     details: Any = group["build"].attrs.asdict()
-    found = difference(details["recipe"], described)
+    found = first_difference(details["recipe"], described)
     if found is not None:
         raise CubeError(
             f"{target} was begun from another recipe: {found}. Build into another path, or start again with "
             "overwrite=True."
         )
-    return Begun(group, group.attrs.get(COMPLETE) is True, details["images"], details.get("stamps", {}))
+    return BuildStatus(group, group.attrs.get(COMPLETE) is True, details["images"], details.get("stamps", {}))
 
 
 def remove_store(target: str, options: Mapping[str, Any]) -> None:
@@ -382,7 +382,7 @@ def remove_store(target: str, options: Mapping[str, Any]) -> None:
         system.rm(root, recursive=True)
 
 
-def begin(
+def init_store(
     target: str, options: Mapping[str, Any], parts: PartSource, *, record: Mapping[str, Any], config: str
 ) -> None:
     """Create everything but pixels; that it is there is said last.
@@ -399,20 +399,20 @@ def begin(
         raise OutputNotWritableError(
             f"{target} cannot be written: {error}. Choose a place that you may write to."
         ) from error
-    with failures_told(target):
+    with wrap_os_errors(target):
         parts.prepare(root)
         root.create_group("build", attributes={**record, "config": config})
         create_marks(root, parts.count)
-        say(store, {"state": "begun"})
+        set_state(store, {"state": "begun"})
 
 
-def say(store: Store, state: Mapping[str, Any]) -> None:
+def set_state(store: Store, state: Mapping[str, Any]) -> None:
     """Write down how far a build is; through a fresh group, because an older one would restore its own attributes."""
     zarr.open_group(store, mode="r+", use_consolidated=False).attrs[BUILD] = state
 
 
 @contextmanager
-def alone(target: str, options: Mapping[str, Any]) -> Iterator[None]:
+def exclusive_lock(target: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Keep others from building or replacing the same store: look at it, and change it, only within.
 
     A local store has a lock beside it that ends with its process; one behind a URL has objects beside it that are renewed,
@@ -512,7 +512,7 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
                 system.rm_file(f"{root}.lock/{number:06d}")
 
 
-def remove_leavings(target: str) -> None:
+def remove_partial_files(target: str) -> None:
     """Remove what a process that was killed while it wrote has left beside the file that it meant."""
     if not is_url(target):
         for file in local_path(target).rglob("*.partial"):
@@ -520,7 +520,7 @@ def remove_leavings(target: str) -> None:
 
 
 @contextmanager
-def failures_told(target: str) -> Iterator[None]:
+def wrap_os_errors(target: str) -> Iterator[None]:
     """Turn a full disk into `OutputNotWritableError`."""
     try:
         yield

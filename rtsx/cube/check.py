@@ -13,7 +13,7 @@ from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from rtsx.cube.build_state import differing_keys, read_marks
+from rtsx.cube.build_state import corrupt_keys, read_marks
 from rtsx.cube.conventions import layer_names
 from rtsx.cube.encoding import packing
 from rtsx.errors import CubeError
@@ -220,7 +220,7 @@ def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[st
         build = build_state(path, options or {})
         if build is not None:
             store = store_of(path, options or {}, read_only=True)
-            damaged = tuple(differing_keys(store, read_marks(zarr.open_group(store, mode="r")).values()))
+            damaged = tuple(corrupt_keys(store, read_marks(zarr.open_group(store, mode="r")).values()))
     return CubeCheck(layers=cube_statistics(cube), build=build, damaged=damaged)
 
 

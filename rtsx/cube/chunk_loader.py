@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.composite import Piece, Stack, best, first, fused_mean, fused_median
+from rtsx.cube.composite import ImageStack, Observation, best_quality, first_valid, mean_composite, median_composite
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import pixel_m, window_of
 from rtsx.cube.images import Image
@@ -21,15 +21,15 @@ from rtsx.cube.mask_rules import GOOD, LOW
 from rtsx.cube.recipe import Composite, QualityRecipe
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.source_plan import StoredLayer
-from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.cube.source_plan import LayerEncoding
+from rtsx.errors import CubeError, MissingCoverageWarning
 from rtsx.redaction import redacted
 
-__all__ = ["BlockReader", "Gap", "note_gaps", "noted_gaps", "report_gap"]
+__all__ = ["ChunkLoader", "MissingImage", "collect_missing", "collected_missing", "warn_missing"]
 
 
 @dataclass(frozen=True, order=True)
-class Gap:
+class MissingImage:
     """One image that was left out."""
 
     source: str
@@ -39,11 +39,11 @@ class Gap:
 
 
 # Variables of the context, instead of recorded warnings, because recording those is not safe among threads.
-_NOTED: ContextVar[list[Gap] | None] = ContextVar("noted gaps", default=None)
+_NOTED: ContextVar[list[MissingImage] | None] = ContextVar("noted gaps", default=None)
 _IS_GAP: ContextVar[Callable[[CubeError], bool] | None] = ContextVar("errors that are gaps", default=None)
 
 
-def report_gap(gap: Gap, *, reason: str, error: CubeError) -> None:
+def warn_missing(gap: MissingImage, *, reason: str, error: CubeError) -> None:
     """Warn of an image that is left out, and note it where this thread keeps a list.
 
     Raises
@@ -57,10 +57,10 @@ def report_gap(gap: Gap, *, reason: str, error: CubeError) -> None:
     noted = _NOTED.get()
     if noted is not None:
         noted.append(gap)
-    warnings.warn(f"{redacted(reason)} It is left out.", MissingGroundWarning, stacklevel=3)
+    warnings.warn(f"{redacted(reason)} It is left out.", MissingCoverageWarning, stacklevel=3)
 
 
-def note_gaps(gaps: list[Gap], is_gap: Callable[[CubeError], bool]) -> None:
+def collect_missing(gaps: list[MissingImage], is_gap: Callable[[CubeError], bool]) -> None:
     """Add all gaps that this thread reports from now on to a list; for threads of a pool, which never leave a block.
 
     Parameters
@@ -75,7 +75,7 @@ def note_gaps(gaps: list[Gap], is_gap: Callable[[CubeError], bool]) -> None:
 
 
 @contextmanager
-def noted_gaps() -> Iterator[list[Gap]]:
+def collected_missing() -> Iterator[list[MissingImage]]:
     """List that all gaps reported by this thread within the block are added to.
 
     Examples
@@ -86,7 +86,7 @@ def noted_gaps() -> Iterator[list[Gap]]:
     >>> gaps
     [Gap(source='planetscope', image='scene')]
     """
-    gaps: list[Gap] = []
+    gaps: list[MissingImage] = []
     token = _NOTED.set(gaps)
     try:
         yield gaps
@@ -99,14 +99,14 @@ _STACK_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockReader:
+class ChunkLoader:
     """Everything that the tasks of one source share; pickled once for all of them."""
 
     source: str
     """Name of the source, for messages."""
     images: tuple[Image, ...]
     """All images; a task names those that it reads by index."""
-    layers: tuple[StoredLayer, ...]
+    layers: tuple[LayerEncoding, ...]
     """Variables, in order."""
     quality: QualityRecipe | None
     """How pixels are judged; None where those that hold data count."""
@@ -166,39 +166,41 @@ class BlockReader:
         stack = _Chunk(reader=self, images=images, rows=rows, columns=columns)
         return self.fused(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
-    def fused(self, stack: Stack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+    def fused(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
         """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
         empty = self._empty(shape)
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
         everything = slice(0, shape[0])
         if self.composite == "first":
-            made = first(stack.pieces(everything), empty=empty, least=least)
+            made = first_valid(stack.pieces(everything), empty=empty, least=least)
         elif self.composite == "best":
-            made = best(stack.pieces(everything), empty=empty)
+            made = best_quality(stack.pieces(everything), empty=empty)
         elif self.composite == "mean":
-            made = fused_mean(stack.pieces(everything), empty=empty, least=least)
+            made = mean_composite(stack.pieces(everything), empty=empty, least=least)
         else:
             rows_at_once = self._rows_at_once(count, width=shape[1])
-            made = fused_median(stack, empty=empty, least=least, rows_at_once=rows_at_once)
+            made = median_composite(stack, empty=empty, least=least, rows_at_once=rows_at_once)
         if self.composite in ("mean", "median"):
             self._keep_off_nodata(made)
         return (*made.layers, made.quality)
 
-    def _keep_off_nodata(self, made: Piece) -> None:
+    def _keep_off_nodata(self, made: Observation) -> None:
         """Move means that land on nodata by one unit: a mean of -1 and 1 is a value, not missing ground."""
         for layer, pixels in zip(self.layers, made.layers, strict=True):
             if layer.dtype.kind in "iu" and layer.nodata is not None:
                 beside = layer.nodata - 1 if layer.nodata == np.iinfo(layer.dtype).max else layer.nodata + 1
                 pixels[(pixels == layer.nodata) & (made.quality > 0)] = beside
 
-    def judged(self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None) -> Piece:
+    def judged(
+        self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None
+    ) -> Observation:
         """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
         quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
         if self.quality is not None and data is not None:
             quality = np.minimum(quality, self.quality.rule.quality(data))
-        return Piece(tuple(layers), quality)
+        return Observation(tuple(layers), quality)
 
-    def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Piece:
+    def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Observation:
         """One image on a window of the cube: its layers, and the level of every pixel."""
         halo = self.halo
         window = window_of(self.geobox, rows, columns, halo=halo)
@@ -214,7 +216,7 @@ class BlockReader:
         if self.quality is not None and self.quality.erode_m:
             quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
         inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
-        return Piece(tuple(layer[inner] for layer in piece.layers), quality[inner])
+        return Observation(tuple(layer[inner] for layer in piece.layers), quality[inner])
 
     def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
         """Layers of one image, bands of one file read together, and where all of them hold data."""
@@ -232,9 +234,9 @@ class BlockReader:
                 valid &= seen
         return [layers[one.recipe.name] for one in self.layers], valid
 
-    def _groups(self, image: Image) -> list[list[StoredLayer]]:
+    def _groups(self, image: Image) -> list[list[LayerEncoding]]:
         """Layers that one read gives: same file, grid and resampling."""
-        groups: dict[object, list[StoredLayer]] = {}
+        groups: dict[object, list[LayerEncoding]] = {}
         for layer in self.layers:
             bands = image.bands[layer.recipe.name]
             key = (
@@ -252,9 +254,9 @@ class BlockReader:
             groups.setdefault(key, []).append(layer)
         return list(groups.values())
 
-    def _empty(self, shape: tuple[int, int]) -> Piece:
+    def _empty(self, shape: tuple[int, int]) -> Observation:
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
-        return Piece(layers, np.zeros(shape, np.uint8))
+        return Observation(layers, np.zeros(shape, np.uint8))
 
     def _rows_at_once(self, count: int, *, width: int) -> int:
         """Rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
@@ -266,7 +268,7 @@ class BlockReader:
 class _Chunk:
     """The images of one chunk, read when they are asked for."""
 
-    reader: BlockReader
+    reader: ChunkLoader
     """What reads."""
     images: tuple[Image, ...]
     """Images that meet the chunk, best first."""
@@ -275,8 +277,8 @@ class _Chunk:
     columns: tuple[int, int]
     """Half-open range of the cube's columns."""
 
-    def pieces(self, rows: slice) -> Iterator[Piece]:
-        """Images one by one, for some rows of the chunk; see `Stack`."""
+    def pieces(self, rows: slice) -> Iterator[Observation]:
+        """Images one by one, for some rows of the chunk; see `ImageStack`."""
         span = (self.rows[0] + rows.start, self.rows[0] + rows.stop)
         for image in self.images:
             try:
@@ -287,4 +289,4 @@ class _Chunk:
                     raise CubeError(
                         f"{message} To leave unreadable images out, say unreadable='gap' in the source."
                     ) from error
-                report_gap(Gap(self.reader.source, image.id), reason=message, error=error)
+                warn_missing(MissingImage(self.reader.source, image.id), reason=message, error=error)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from rtsx.cube.mask_rules import GOOD
 
-__all__ = ["Piece", "Stack", "best", "first", "fused_mean", "fused_median"]
+__all__ = ["ImageStack", "Observation", "best_quality", "first_valid", "mean_composite", "median_composite"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Observation:
     """One image, or what became of several, on the pixels of a block."""
 
     layers: tuple[NDArray[Any], ...]
@@ -22,14 +22,14 @@ class Piece:
     """Level of each pixel (y, x): 0 invalid, 1 low quality, 2 good; 0 where a layer has no data."""
 
 
-class Stack(Protocol):
+class ImageStack(Protocol):
     """Images of one time step, in order, that can be read again for any rows of the block."""
 
-    def pieces(self, rows: slice) -> Iterator[Piece]:
+    def pieces(self, rows: slice) -> Iterator[Observation]:
         """Read the images one by one, for some rows of the block."""
 
 
-def first(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
+def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
     """Per pixel the first image whose level is at least `least`; where none is, the first of any level above 0.
 
     Stops reading as soon as every pixel has found an image to trust.
@@ -40,24 +40,24 @@ def first(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
         trusted = open_pixels & (piece.quality >= least)
         # What is not to be trusted is kept as long as nothing better comes, so that `quality` tells low from missing.
         low = open_pixels & (quality == 0) & (piece.quality > 0)
-        _take(Piece(tuple(layers), quality), piece, trusted | low)
+        _take(Observation(tuple(layers), quality), piece, trusted | low)
         open_pixels &= ~trusted
         if not open_pixels.any():
             break
-    return Piece(tuple(layers), quality)
+    return Observation(tuple(layers), quality)
 
 
-def best(pieces: Iterable[Piece], *, empty: Piece) -> Piece:
+def best_quality(pieces: Iterable[Observation], *, empty: Observation) -> Observation:
     """Per pixel the image of the highest level; of equals the first that came. Level 0 gives nothing."""
     layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
     for piece in pieces:
-        _take(Piece(tuple(layers), quality), piece, piece.quality > quality)
+        _take(Observation(tuple(layers), quality), piece, piece.quality > quality)
         if (quality == GOOD).all():
             break
-    return Piece(tuple(layers), quality)
+    return Observation(tuple(layers), quality)
 
 
-def fused_mean(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
+def mean_composite(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
     """Per pixel the mean of all images whose level is at least `least`; the level is the lowest among them.
 
     Whole numbers are summed exactly and rounded half up once; others are summed in float64.
@@ -77,10 +77,10 @@ def fused_mean(pieces: Iterable[Piece], *, empty: Piece, least: int) -> Piece:
         _stored(np.where(seen, total / divisor, 0), template, seen)
         for total, template in zip(sums, empty.layers, strict=True)
     )
-    return Piece(layers, np.where(seen, quality, empty.quality))
+    return Observation(layers, np.where(seen, quality, empty.quality))
 
 
-def fused_median(stack: Stack, *, empty: Piece, least: int, rows_at_once: int) -> Piece:
+def median_composite(stack: ImageStack, *, empty: Observation, least: int, rows_at_once: int) -> Observation:
     """Per pixel the median of all images whose level is at least `least`; the level is the lowest among them.
 
     Of an even number the mean of the two in the middle. A median needs all images of a pixel side by side, so the block
@@ -92,10 +92,10 @@ def fused_median(stack: Stack, *, empty: Piece, least: int, rows_at_once: int) -
         for rows in (slice(start, min(start + rows_at_once, height)) for start in range(0, height, rows_at_once))
     ]
     layers = tuple(np.concatenate(arrays) for arrays in zip(*(part.layers for part in parts), strict=True))
-    return Piece(layers, np.concatenate([part.quality for part in parts]))
+    return Observation(layers, np.concatenate([part.quality for part in parts]))
 
 
-def _median_of(pieces: list[Piece], empty: Piece, least: int) -> Piece:
+def _median_of(pieces: list[Observation], empty: Observation, least: int) -> Observation:
     if not pieces:
         return empty
     use = np.stack([piece.quality >= least for piece in pieces])
@@ -113,7 +113,7 @@ def _median_of(pieces: list[Piece], empty: Piece, least: int) -> Piece:
         low[~seen] = high[~seen] = 0
         layers.append(_stored((low + high) / 2, template, seen))
     quality = np.where(use, np.stack([piece.quality for piece in pieces]), GOOD).min(axis=0)
-    return Piece(tuple(layers), np.where(seen, quality, empty.quality).astype(np.uint8))
+    return Observation(tuple(layers), np.where(seen, quality, empty.quality).astype(np.uint8))
 
 
 def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
@@ -124,10 +124,10 @@ def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[n
     return out
 
 
-def _take(into: Piece, piece: Piece, take: NDArray[np.bool_]) -> None:
+def _take(into: Observation, piece: Observation, take: NDArray[np.bool_]) -> None:
     for out, layer in zip((*into.layers, into.quality), (*piece.layers, piece.quality), strict=True):
         np.copyto(out, layer, where=take)
 
 
-def _rows_of(piece: Piece, rows: slice) -> Piece:
-    return Piece(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])
+def _rows_of(piece: Observation, rows: slice) -> Observation:
+    return Observation(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])

@@ -13,7 +13,7 @@ from rtsx.cube.encoding import packing
 from rtsx.cube.georeference import GRID_MAPPING
 from rtsx.errors import CubeError
 
-__all__ = ["DerivedLayer", "add_derived", "add_ndvi", "derived_layer", "derived_named"]
+__all__ = ["DerivedLayer", "add_derived", "add_ndvi", "derived_layer", "get_derived"]
 
 
 def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
@@ -152,7 +152,7 @@ def _place(kernel: Kernel | None) -> str:
     return "rtsx" if kernel is None else f"{kernel.__module__}.{kernel.__qualname__}"
 
 
-def derived_named(name: str) -> DerivedLayer:
+def get_derived(name: str) -> DerivedLayer:
     """The layer that was registered under a name.
 
     Raises

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["compiled", "erode_quality", "erosion_halo", "half_widths", "near"]
+__all__ = ["compiled", "disk_half_widths", "erode_quality", "erosion_halo", "near"]
 
 _TIE = 1e-9
 """Pixels by which a centre may lie outside and still belong, so that 60-80-100 is inside a circle of 100 m."""
 
 
-def half_widths(radius_m: float, *, heights_m: NDArray[np.float64], widths_m: NDArray[np.float64]) -> NDArray[np.int32]:
+def disk_half_widths(
+    radius_m: float, *, heights_m: NDArray[np.float64], widths_m: NDArray[np.float64]
+) -> NDArray[np.int32]:
     """How far a circle reaches to either side, for each row of the raster and each row of the circle.
 
     Parameters
@@ -145,7 +147,7 @@ def erode_quality(
     invalid = np.pad(quality == _INVALID, edge, constant_values=True)
     eroded = quality.copy()
     if distance_m and invalid.any():
-        circle = half_widths(distance_m, heights_m=np.array([height_m]), widths_m=np.array([width_m]))[0]
+        circle = disk_half_widths(distance_m, heights_m=np.array([height_m]), widths_m=np.array([width_m]))[0]
         eroded[near(invalid, circle)[edge : edge + quality.shape[0], edge : edge + quality.shape[1]]] = _INVALID
     return eroded
 

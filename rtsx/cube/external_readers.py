@@ -18,14 +18,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as RasterioResampling
 from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 
-from rtsx.cube.chunk_loader import BlockReader
-from rtsx.cube.composite import Piece
-from rtsx.cube.graph import picked
-from rtsx.cube.images import AssetBands, Image
+from rtsx.cube.chunk_loader import ChunkLoader
+from rtsx.cube.composite import Observation
+from rtsx.cube.graph import split_outputs
+from rtsx.cube.images import BandSource, Image
 from rtsx.cube.rasterio import read_header
-from rtsx.cube.resample.dtype import Resampling, is_stored
+from rtsx.cube.resample.dtype import Resampling, is_representable
 from rtsx.cube.resample.readers import FileReader, WindowReader, open_reader
-from rtsx.cube.source_plan import Step, StoredLayer
+from rtsx.cube.source_plan import LayerEncoding, TimeGroup
 from rtsx.errors import CubeError
 
 __all__ = ["BandTable", "SingleBand", "band_table", "lazy_stacks", "read_stackstac"]
@@ -39,7 +39,7 @@ class SingleBand:
     """Name that is unique within the image and the same in all images."""
     href: str
     """What GDAL opens to see this band alone, with the nodata value that counts."""
-    file: AssetBands
+    file: BandSource
     """The file with all its bands."""
     geobox: GeoBox
     """Grid of the file."""
@@ -104,7 +104,7 @@ def band_table(images: Sequence[Image], names: Sequence[str]) -> BandTable:
     return BandTable(rows=tuple(rows), dtype=np.dtype(files[0].dtype), nodata=files[0].nodata)
 
 
-def _single_bands(name: str, file: AssetBands, image: str) -> list[SingleBand]:
+def _single_bands(name: str, file: BandSource, image: str) -> list[SingleBand]:
     if file.opener != "gdal" or "?" in file.href:
         raise CubeError(
             f"Bands {name!r} of image {image!r} are in {file.href}: Zarr and addresses with a query string, such as signed "
@@ -269,8 +269,8 @@ def _completed(stack: Any, table: BandTable, *, shape: tuple[int, int], chunk: t
 
 
 def lazy_stacks(
-    blocks: BlockReader,
-    steps: Sequence[Step],
+    blocks: ChunkLoader,
+    steps: Sequence[TimeGroup],
     *,
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     has_time: bool,
@@ -320,12 +320,12 @@ def lazy_stacks(
             key = (f"block-{token}", *((place,) if has_time else ()), iy, ix)
             graph[key] = (task, f"fuses-{token}", [(array.name, 0, 0, iy, ix) for array in arrays])
     fused = HighLevelGraph.from_collections(f"blocks-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
-    return picked(fused, blocks, token=token, chunks=chunks, steps=len(steps) if has_time else None)
+    return split_outputs(fused, blocks, token=token, chunks=chunks, steps=len(steps) if has_time else None)
 
 
-def _groups(blocks: BlockReader) -> list[tuple[Any, list[StoredLayer]]]:
+def _groups(blocks: ChunkLoader) -> list[tuple[Any, list[LayerEncoding]]]:
     """Layers that one call reads: one resampling each, and one dtype."""
-    groups: dict[object, list[StoredLayer]] = {}
+    groups: dict[object, list[LayerEncoding]] = {}
     for layer in blocks.layers:
         bands = blocks.images[0].bands[layer.recipe.name]
         groups.setdefault((layer.recipe.resampling, bands.dtype, str(bands.nodata)), []).append(layer)
@@ -338,12 +338,12 @@ class _FuseTask:
 
     images: tuple[Image, ...]
     """Images, best first."""
-    groups: tuple[tuple[StoredLayer, ...], ...]
+    groups: tuple[tuple[LayerEncoding, ...], ...]
     """Layers of each array but the last, which is quality data if there are any."""
     has_time: bool
     """Whether the arrays have a time dimension."""
 
-    def __call__(self, blocks: BlockReader, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def __call__(self, blocks: ChunkLoader, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Fuse arrays (image, band, y, x) of one chunk."""
         made = blocks.fused(_Arrays(self, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:])
         return tuple(array[None] for array in made) if self.has_time else made
@@ -355,12 +355,12 @@ class _Arrays:
 
     task: _FuseTask
     """What they are."""
-    blocks: BlockReader
+    blocks: ChunkLoader
     """How they are judged."""
     arrays: list[NDArray[Any]]
     """Stored pixels (image, band, y, x)."""
 
-    def pieces(self, rows: slice) -> Iterator[Piece]:
+    def pieces(self, rows: slice) -> Iterator[Observation]:
         """Images one by one, for some rows of the chunk."""
         for place, image in enumerate(self.task.images):
             layers: dict[str, NDArray[Any]] = {}
@@ -368,7 +368,7 @@ class _Arrays:
             for group, array in zip(self.task.groups, self.arrays, strict=False):
                 for layer, pixels in zip(group, array[place, :, rows], strict=True):
                     bands = image.bands[layer.recipe.name]
-                    seen = is_stored(pixels, bands.nodata)
+                    seen = is_representable(pixels, bands.nodata)
                     layers[layer.recipe.name] = layer.repacked(pixels, seen, bands)
                     valid &= seen
             data = self.arrays[-1][place, :, rows] if self.blocks.quality is not None else None

@@ -13,11 +13,11 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.encoding import missing_values, packing
 from rtsx.cube.georeference import geobox_of
-from rtsx.cube.images import AssetBands, Image, ImageSource, Period, Wanted, settled_by
+from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period, settled_by
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.rasters import sensor_names
-from rtsx.cube.sensors import sensor_named
-from rtsx.cube.zarr_cube import open_store, read_metadata
+from rtsx.cube.sensors import get_sensor
+from rtsx.cube.zarr_cube import open_zarr_cube, read_metadata
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
 from rtsx.storage import absolute, is_url, without_query
@@ -54,7 +54,7 @@ class FileImages:
     def __hash__(self) -> int:
         return hash(tuple(self.assets.items()))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
 
         With a period, a file without a date in its name is an error rather than silently in or out.
@@ -106,7 +106,7 @@ class FileImages:
         """The header with its bands named by the sensor."""
         if self.sensor is None:
             return header
-        return replace(header, descriptions=sensor_names(header, sensor_named(self.sensor)))
+        return replace(header, descriptions=sensor_names(header, get_sensor(self.sensor)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +122,13 @@ class StoreImages:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """The one image, where it meets area and period; see `ImageSource`."""
         if period is not None and self.time is not None and self.time not in period:
             return ()
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
         raw = read_metadata(self.path, {})
-        stored = open_store(self.path, None, layers=names, chunk=None, options={})
+        stored = open_zarr_cube(self.path, None, layers=names, chunk=None, options={})
         geobox = geobox_of(stored)
         if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
             return ()
@@ -147,7 +147,7 @@ class StoreImages:
                     f"aligned can have one. Store it with one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
                 )
             packed = packing(stored[name])
-            bands[one.name] = AssetBands(
+            bands[one.name] = BandSource(
                 href=self.path,
                 bands=(name,),
                 geobox=geobox,
@@ -201,7 +201,7 @@ def _time_in(name: str) -> datetime | None:
         return None
 
 
-def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBands:
+def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> BandSource:
     asset = next(iter(headers)) if wanted.asset is None else wanted.asset
     if asset not in headers:
         raise CubeError(
@@ -210,7 +210,7 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBa
     header = headers[asset]
     numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
     places = [number - 1 for number in numbers]
-    return AssetBands(
+    return BandSource(
         href=header.path,
         bands=numbers,
         geobox=header.geobox,
@@ -225,7 +225,7 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: Wanted) -> AssetBa
     )
 
 
-def _bands(header: RasterHeader, wanted: Wanted) -> tuple[int | str, ...]:
+def _bands(header: RasterHeader, wanted: BandRequest) -> tuple[int | str, ...]:
     if wanted.bands:
         return wanted.bands
     if wanted.name in header.descriptions:

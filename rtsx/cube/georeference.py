@@ -47,7 +47,7 @@ _TRANSFORMS = {"transform": (0, 1, 2, 3, 4, 5), "GeoTransform": (1, 2, 0, 4, 5, 
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
-    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates; see `stated_geobox`.
+    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates; see `proj_geobox`.
 
     Raises
     ------

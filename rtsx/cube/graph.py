@@ -23,7 +23,15 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import Image
 from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
 
-__all__ = ["Blocks", "chunk_lengths", "lazy_bands", "lazy_blocks", "lazy_valid", "meeting", "picked"]
+__all__ = [
+    "ChunkReader",
+    "chunk_lengths",
+    "images_per_chunk",
+    "lazy_bands",
+    "lazy_blocks",
+    "lazy_valid",
+    "split_outputs",
+]
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -127,7 +135,7 @@ def _part(window: tuple[slice, slice], index: tuple[int, int], chunk: tuple[int,
     return rows, columns
 
 
-class Blocks(Protocol):
+class ChunkReader(Protocol):
     """Reads one chunk of several arrays at once; a value that pickles, and that all tasks of a graph share."""
 
     @property
@@ -145,7 +153,7 @@ class Blocks(Protocol):
 
 
 def lazy_blocks(
-    blocks: Blocks,
+    blocks: ChunkReader,
     meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]],
     *,
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
@@ -178,12 +186,12 @@ def lazy_blocks(
             task = _BlockTask(tuple(images.get((iy, ix), ())), spans[0][iy], spans[1][ix], has_time)
             read[(f"block-{token}", *step, iy, ix)] = (task, shared)
     graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
-    return picked(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
+    return split_outputs(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
 
 
-def picked(
+def split_outputs(
     graph: HighLevelGraph,
-    blocks: Blocks,
+    blocks: ChunkReader,
     *,
     token: str,
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
@@ -230,7 +238,7 @@ class _BlockTask:
     has_time: bool
     """Whether the arrays have a time dimension."""
 
-    def __call__(self, blocks: Blocks) -> tuple[NDArray[Any], ...]:
+    def __call__(self, blocks: ChunkReader) -> tuple[NDArray[Any], ...]:
         arrays = blocks(self.places, self.rows, self.columns)
         return tuple(array[None] for array in arrays) if self.has_time else arrays
 
@@ -258,7 +266,7 @@ Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 """Lengths of the chunks of a raster along y and x."""
 
 
-def meeting(
+def images_per_chunk(
     images: Sequence[Image], geobox: GeoBox, chunks: Chunks, *, halo: int
 ) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Per image the indices (iy, ix) of the chunks that it may hold ground of, row by row.

@@ -11,11 +11,11 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
 
-__all__ = ["AssetBands", "GivenImages", "Image", "ImageSource", "Period", "Wanted", "settled_by"]
+__all__ = ["BandRequest", "BandSource", "GivenImages", "Image", "ImageSource", "Period", "settled_by"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class BandRequest:
     """What a source is asked for under one name: a layer, or quality data."""
 
     name: str
@@ -32,13 +32,13 @@ class Wanted:
     """Physical value of stored 0; None takes what item or file declares."""
 
 
-def settled_by(wanted: Wanted) -> frozenset[str]:
+def settled_by(wanted: BandRequest) -> frozenset[str]:
     """Which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
     return frozenset(name for name in ("nodata", "scale_factor", "add_offset") if getattr(wanted, name) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssetBands:
+class BandSource:
     """Bands of one file on its own grid; everything about them but the pixels."""
 
     href: str
@@ -77,8 +77,8 @@ class Image:
 
     id: str
     """Id of the item, or name of the file; goes into a cube's coordinates and every error."""
-    bands: Mapping[str, AssetBands]
-    """File bands by the name that was `Wanted`."""
+    bands: Mapping[str, BandSource]
+    """File bands by the name that was `BandRequest`."""
     time: datetime | None = None
     """When it was taken, in UTC, aware; None for what has no date, such as a terrain mosaic."""
     footprint: BaseGeometry | None = None
@@ -154,7 +154,7 @@ class ImageSource(Protocol):
     Frozen values that pickle; `find` may go to the network, but reads no pixel.
     """
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images that meet an area within a period, in a fixed order.
 
         Parameters
@@ -188,7 +188,7 @@ class GivenImages:
     def __init__(self, images: Iterable[Image]) -> None:
         object.__setattr__(self, "images", tuple(images))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images in their given order; see `ImageSource`."""
         found = []
         for image in self.images:

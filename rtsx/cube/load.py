@@ -16,21 +16,21 @@ from pyproj import Transformer
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.chunk_loader import BlockReader
+from rtsx.cube.chunk_loader import ChunkLoader
 from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, pixel_m, window_of, with_georeference
-from rtsx.cube.graph import chunk_lengths, lazy_blocks, meeting
+from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD, LOW
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.source_plan import Step, mean_sun, stored_layers, time_steps
+from rtsx.cube.source_plan import TimeGroup, group_images, mean_sun, plan_encodings
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
-from rtsx.cube.terrain_blocks import TerrainBlocks
+from rtsx.cube.terrain_blocks import TerrainChunkReader
 from rtsx.errors import CubeError, NoImageError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 
-__all__ = ["longitude_of", "open_recipe", "recipe_geobox", "region_geobox", "search_area"]
+__all__ = ["load_recipe", "longitude_of", "recipe_geobox", "region_geobox", "search_area"]
 
 _NOISE = 1e-6
 """Pixels by which the corner of a region may be off through rounding."""
@@ -150,7 +150,7 @@ def longitude_of(geobox: GeoBox) -> float:
 _QUALITY = {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"}
 
 
-def open_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
+def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
     """Lazy cube of a recipe on a raster; asks the sources and reads no pixel.
 
     Parameters
@@ -197,7 +197,7 @@ class _Planned:
 
     source: SourceRecipe
     """Its recipe."""
-    steps: tuple[Step, ...]
+    steps: tuple[TimeGroup, ...]
     """Its time steps; one, without a time, for a source that has none."""
     variables: dict[str, xr.Variable]
     """Its layers, and `quality`."""
@@ -235,7 +235,7 @@ def _planned(
 ) -> _Planned:
     if not found[source.name]:
         return _nothing(source, geobox, chunk=chunk)
-    steps = time_steps(
+    steps = group_images(
         found[source.name],
         group=source.group,
         order="newest" if source.composite == "best" else "cloud",
@@ -243,22 +243,22 @@ def _planned(
         source=source.name,
     )
     images = tuple(image for step in steps for image in step.images)
-    blocks: BlockReader | TerrainBlocks
+    blocks: ChunkLoader | TerrainChunkReader
     if source.terrain:
         sun = (SUN_AZIMUTH, SUN_ELEVATION) if source.sun_of is None else mean_sun(found[source.sun_of], source.sun_of)
-        blocks = TerrainBlocks(
+        blocks = TerrainChunkReader(
             source=source,
             images=images,
-            elevation=stored_layers(source, images)[0],
+            elevation=plan_encodings(source, images)[0],
             sun=sun,
             geobox=geobox,
             anchor=anchor,
         )
     else:
-        blocks = BlockReader(
+        blocks = ChunkLoader(
             source=source.name,
             images=images,
-            layers=stored_layers(source, images),
+            layers=plan_encodings(source, images),
             quality=source.quality,
             composite=source.composite,
             geobox=geobox,
@@ -267,7 +267,7 @@ def _planned(
         )
     chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
     has_time = source.group != "all"
-    if source.reader != "rtsx" and isinstance(blocks, BlockReader):
+    if source.reader != "rtsx" and isinstance(blocks, ChunkLoader):
         boundless = [layer.recipe.name for layer in blocks.layers if layer.nodata is None and layer.dtype.kind != "f"]
         if boundless:
             raise CubeError(
@@ -276,7 +276,7 @@ def _planned(
             )
         arrays = lazy_stacks(blocks, steps, chunks=chunks, has_time=has_time)
     else:
-        hits = meeting(images, geobox, chunks, halo=blocks.halo)
+        hits = images_per_chunk(images, geobox, chunks, halo=blocks.halo)
         arrays = lazy_blocks(blocks, _by_chunk(steps, hits), chunks=chunks, has_time=has_time)
     dims = ("time", "y", "x") if has_time else ("y", "x")
     variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
@@ -298,7 +298,7 @@ def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
 
 
 def _by_chunk(
-    steps: Sequence[Step], hits: Sequence[Sequence[tuple[int, int]]]
+    steps: Sequence[TimeGroup], hits: Sequence[Sequence[tuple[int, int]]]
 ) -> list[dict[tuple[int, int], list[int]]]:
     """Per step the images of each chunk, from the chunks of each image."""
     per_step: list[dict[tuple[int, int], list[int]]] = []

@@ -21,22 +21,22 @@ __all__ = [
     "LOW",
     "MASK_RULES",
     "VOCABULARIES",
-    "AllOf",
-    "AnyOf",
-    "Compared",
+    "And",
+    "BandNames",
+    "BandTerm",
+    "Comparison",
     "Condition",
-    "Holds",
+    "IsIn",
     "MaskRule",
+    "NonZero",
     "Not",
     "Number",
-    "OneOf",
-    "Term",
+    "Or",
     "Value",
-    "Vocabulary",
+    "band_names",
     "mask_rule",
     "parse_condition",
     "quality_level",
-    "vocabulary_of",
 ]
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -76,7 +76,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Term:
+class BandTerm:
     """What a name of an expression stands for: a band, some of its bits, or one of its classes.
 
     Examples
@@ -114,7 +114,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Holds:
+class NonZero:
     """True where a number is not 0."""
 
     value: Value
@@ -127,7 +127,7 @@ class Holds:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """True where two numbers stand in a relation."""
 
     left: Value
@@ -143,7 +143,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class IsIn:
     """True where a number is one of several."""
 
     value: Value
@@ -173,7 +173,7 @@ class Not:
 
 
 @dataclass(frozen=True)
-class AllOf:
+class And:
     """True where all conditions are."""
 
     conditions: tuple[Condition, ...]
@@ -185,7 +185,7 @@ class AllOf:
 
 
 @dataclass(frozen=True)
-class AnyOf:
+class Or:
     """True where at least one condition is."""
 
     conditions: tuple[Condition, ...]
@@ -197,20 +197,20 @@ class AnyOf:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class BandNames:
     """What can be said about one kind of quality data."""
 
     name: str
     """Kind of data, such as ``udm2``."""
     bands: int
     """Number of its bands."""
-    terms: Mapping[str, Term]
+    terms: Mapping[str, BandTerm]
     """What each name stands for."""
 
 
-def _vocabulary(name: str, bands: Iterable[str], terms: Mapping[str, Term] | None = None) -> Vocabulary:
-    named = {band: Term(index) for index, band in enumerate(bands)}
-    return Vocabulary(name, len(named), MappingProxyType({**named, **(terms or {})}))
+def _vocabulary(name: str, bands: Iterable[str], terms: Mapping[str, BandTerm] | None = None) -> BandNames:
+    named = {band: BandTerm(index) for index, band in enumerate(bands)}
+    return BandNames(name, len(named), MappingProxyType({**named, **(terms or {})}))
 
 
 _SCL_CLASSES = (
@@ -237,12 +237,12 @@ VOCABULARIES = {
             "udm2",
             ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable"),
         ),
-        _vocabulary("scl", ("scl",), {name: Term(0, equals=number) for number, name in enumerate(_SCL_CLASSES)}),
+        _vocabulary("scl", ("scl",), {name: BandTerm(0, equals=number) for number, name in enumerate(_SCL_CLASSES)}),
         _vocabulary(
             "qa_pixel",
             ("qa_pixel",),
-            {name: Term(0, first_bit=bit, bits=1) for bit, name in enumerate(_QA_PIXEL_FLAGS)}
-            | {name: Term(0, first_bit=8 + 2 * i, bits=2) for i, name in enumerate(_QA_PIXEL_CONFIDENCES)},
+            {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_QA_PIXEL_FLAGS)}
+            | {name: BandTerm(0, first_bit=8 + 2 * i, bits=2) for i, name in enumerate(_QA_PIXEL_CONFIDENCES)},
         ),
     )
 }
@@ -250,7 +250,7 @@ VOCABULARIES = {
 Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the number)."""
 
 
-def vocabulary_of(data: str | Iterable[str]) -> Vocabulary:
+def band_names(data: str | Iterable[str]) -> BandNames:
     """The names of a known kind of quality data, or of data whose bands the caller names.
 
     Raises
@@ -299,7 +299,7 @@ _GRAMMAR = (
 )
 
 
-def parse_condition(text: str, vocabulary: Vocabulary) -> Condition:
+def parse_condition(text: str, vocabulary: BandNames) -> Condition:
     """The condition that an expression states.
 
     Parameters
@@ -341,7 +341,7 @@ def parse_condition(text: str, vocabulary: Vocabulary) -> Condition:
 class _Parser:
     """Walks one expression; holds what its errors need."""
 
-    def __init__(self, line: str, vocabulary: Vocabulary) -> None:
+    def __init__(self, line: str, vocabulary: BandNames) -> None:
         self.line = line
         self.vocabulary = vocabulary
 
@@ -349,15 +349,15 @@ class _Parser:
         """What is true or false."""
         match node:
             case ast.BoolOp(op=ast.And(), values=parts):
-                return AllOf(tuple(self.condition(part) for part in parts))
+                return And(tuple(self.condition(part) for part in parts))
             case ast.BoolOp(op=ast.Or(), values=parts):
-                return AnyOf(tuple(self.condition(part) for part in parts))
+                return Or(tuple(self.condition(part) for part in parts))
             case ast.UnaryOp(op=ast.Not(), operand=part):
                 return Not(self.condition(part))
             case ast.Compare():
                 return self.comparison(node)
             case ast.Name() | ast.Call():
-                return Holds(self.term(node))
+                return NonZero(self.term(node))
         raise self.error(node, f"{self.source(node)} is no condition")
 
     def comparison(self, node: ast.Compare) -> Condition:
@@ -366,21 +366,21 @@ class _Parser:
         relations: list[Condition] = []
         for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
             if type(sign) in _SIGNS:
-                relations.append(Compared(self.value(left), _SIGNS[type(sign)], self.value(right)))
+                relations.append(Comparison(self.value(left), _SIGNS[type(sign)], self.value(right)))
             elif isinstance(sign, ast.In | ast.NotIn):
-                found = OneOf(self.value(left), self.numbers(right))
+                found = IsIn(self.value(left), self.numbers(right))
                 relations.append(found if isinstance(sign, ast.In) else Not(found))
             else:
                 raise self.error(node, "'is' does not compare numbers, write ==")
         if not any(isinstance(side, ast.Name | ast.Call) for side in sides):
             raise self.error(node, f"{self.source(node)} compares no data")
-        return relations[0] if len(relations) == 1 else AllOf(tuple(relations))
+        return relations[0] if len(relations) == 1 else And(tuple(relations))
 
     def value(self, node: ast.expr) -> Value:
         """A side of a comparison."""
         return self.term(node) if isinstance(node, ast.Name | ast.Call) else Number(self.number(node))
 
-    def term(self, node: ast.Name | ast.Call) -> Term:
+    def term(self, node: ast.Name | ast.Call) -> BandTerm:
         """A name or a bit."""
         if isinstance(node, ast.Name):
             if node.id not in self.vocabulary.terms:
@@ -392,12 +392,12 @@ class _Parser:
             case ast.Call(func=ast.Name(id="bit"), args=[place], keywords=[]):
                 if self.vocabulary.bands > 1:
                     raise self.error(node, f"this data has {self.vocabulary.bands} bands, so write bit(name, number)")
-                return Term(0, first_bit=self.bit(place), bits=1)
+                return BandTerm(0, first_bit=self.bit(place), bits=1)
             case ast.Call(func=ast.Name(id="bit"), args=[ast.Name() as name, place], keywords=[]):
                 band = self.term(name)
-                if band != Term(band.band):
+                if band != BandTerm(band.band):
                     raise self.error(name, f"{name.id!r} is no band")
-                return Term(band.band, first_bit=self.bit(place), bits=1)
+                return BandTerm(band.band, first_bit=self.bit(place), bits=1)
         raise self.error(node, f"{self.source(node)} is none of bit(number) and bit(name, number)")
 
     def bit(self, node: ast.expr) -> int:
@@ -511,7 +511,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
             f"Known mask rules are {sorted(MASK_RULES)}; got {rule!r}. {hint}An expression needs the kind of quality data "
             "that it reads, such as 'udm2'."
         )
-    vocabulary = vocabulary_of(data)
+    vocabulary = band_names(data)
     texts = {"good": rule} if isinstance(rule, str) else dict(rule)
     unknown = sorted(set(texts) - set(_LEVELS))
     if unknown or not texts:
@@ -559,7 +559,7 @@ def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]
     return found.quality(data)
 
 
-def _stated(texts: Mapping[str, str], vocabulary: Vocabulary, *, name: str) -> MaskRule:
+def _stated(texts: Mapping[str, str], vocabulary: BandNames, *, name: str) -> MaskRule:
     conditions = {level: parse_condition(texts[level], vocabulary) if level in texts else None for level in _LEVELS}
     return MaskRule(name, vocabulary.bands, _Stated(**conditions))
 
@@ -574,6 +574,6 @@ _NAMED: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
-MASK_RULES = {name: _stated(texts, vocabulary_of(data), name=name) for name, (data, texts) in _NAMED.items()}
+MASK_RULES = {name: _stated(texts, band_names(data), name=name) for name, (data, texts) in _NAMED.items()}
 """Rules by name: two for the eight bands of PlanetScope's UDM2, one for the scene classification of Sentinel-2, one for
 QA_PIXEL of Landsat Collection 2."""

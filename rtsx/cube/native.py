@@ -22,20 +22,20 @@ from pyproj.exceptions import CRSError
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.build_state import PartPlan, PartSource, Written
-from rtsx.cube.chunk_loader import Gap, report_gap
+from rtsx.cube.build_state import PartPlan, PartSource, RegionWrite
+from rtsx.cube.chunk_loader import MissingImage, warn_missing
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import pixel_m, with_georeference
-from rtsx.cube.images import AssetBands, GivenImages, Image, ImageSource, Period, Wanted
-from rtsx.cube.pinning import PinnedImages
+from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
+from rtsx.cube.pinning import ResolvedImages
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import without_mask
 from rtsx.cube.resample.readers import open_reader
-from rtsx.cube.terrain import Ground, terrain_halo
+from rtsx.cube.terrain import TerrainGrid, terrain_halo
 from rtsx.cube.write import plan_storage, prepare_level
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import transform, turn_of
+from rtsx.geometry.crs import longitude_period, transform
 from rtsx.parsing import parsed_json
 from rtsx.storage import absolute
 from rtsx.storage.zarr import StorageOptions, open_group
@@ -56,7 +56,7 @@ class NativeImages:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images in the order in which they were copied; see `ImageSource`."""
         index = native_index(self.path, {})
         if self.source not in index:
@@ -158,7 +158,7 @@ def _stored(image: Image) -> _StoredImage:
     )
 
 
-def _stored_bands(bands: AssetBands) -> _StoredBands:
+def _stored_bands(bands: BandSource) -> _StoredBands:
     a, b, c, d, e, f = (float(value) for value in tuple(bands.geobox.affine)[:6])
     return _StoredBands(
         group=bands.href,
@@ -176,7 +176,7 @@ def _stored_bands(bands: AssetBands) -> _StoredBands:
 
 def _image(stored: _StoredImage, path: str) -> Image:
     bands = {
-        name: AssetBands(
+        name: BandSource(
             href=f"{path.rstrip('/')}/{one.group}",
             bands=one.arrays,
             geobox=GeoBox(one.shape, Affine(*one.transform), one.crs),
@@ -263,7 +263,7 @@ class NativeParts:
         """All groups, by source and image."""
         groups: list[NativeGroup] = []
         for source in self.recipe.sources:
-            images = source.images.images if isinstance(source.images, PinnedImages) else ()
+            images = source.images.images if isinstance(source.images, ResolvedImages) else ()
             taken: set[str] = set()
             for image in images:
                 path = _free(f"{source.name}/{re.sub(r'[^A-Za-z0-9._-]', '_', image.id)}", taken)
@@ -311,7 +311,7 @@ class NativeParts:
             template = template.assign_attrs(image_id=group.image.id)
             prepare_level(template, root.store, group=group.path, plan=plan.storage)
 
-    def pieces(self, number: int) -> Iterator[Written]:
+    def pieces(self, number: int) -> Iterator[RegionWrite]:
         """Pixels of a part; nothing where the image cannot be read and that is a gap."""
         place = bisect_right([plan.first for plan in self.plans], number) - 1
         group, part = self.groups[place], self.plans[place].part(number)
@@ -334,11 +334,11 @@ class NativeParts:
                 reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
                 if source.unreadable == "error":
                     raise CubeError(reason) from error
-                report_gap(Gap(group.source, group.image.id), reason=reason, error=error)
+                warn_missing(MissingImage(group.source, group.image.id), reason=reason, error=error)
                 return
             arrays = [array for name in names for array in group.arrays(name)]
             for array, band in zip(arrays, stored, strict=True):
-                yield Written(f"{group.path}/{array}", part.window, band)
+                yield RegionWrite(f"{group.path}/{array}", part.window, band)
 
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
         """Write the index of all images but those with a gap, which would be taken for whole."""
@@ -352,7 +352,7 @@ class NativeParts:
         root["build"].attrs["index"] = index_of(images)
 
 
-def _no_value(bands: AssetBands, names: Sequence[str]) -> str:
+def _no_value(bands: BandSource, names: Sequence[str]) -> str:
     return (
         f"{bands.href} says by a mask what is missing, and {bands.dtype} without nodata has no value for it in a store. "
         f"Write nodata: with a spare value in the layers {list(names)}."
@@ -386,7 +386,7 @@ def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[t
     row = inverse.d * x + inverse.e * y + inverse.f
     if not (np.isfinite(column).all() and np.isfinite(row).all()):
         return (0, raster.shape[0]), (0, raster.shape[1])
-    turn = turn_of(theirs) / abs(raster.affine.a)
+    turn = longitude_period(theirs) / abs(raster.affine.a)
     if turn:
         # Around the earth to where the raster is; where the cube lies on the seam or on a pole, all columns count.
         column = column - np.floor((column + max(0.0, (turn - raster.shape[1]) / 2)) / turn) * turn
@@ -424,7 +424,7 @@ def _groups_of(image: Image, source: SourceRecipe, *, path: str, raster: GeoBox)
 def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
     """Ground that erosion and terrain look at around a pixel, m."""
     eroded = 0.0 if source.quality is None else source.quality.erode_m
-    halo = terrain_halo(source.terrain, Ground.from_geobox(geobox)) * pixel_m(geobox) if source.terrain else 0.0
+    halo = terrain_halo(source.terrain, TerrainGrid.from_geobox(geobox)) * pixel_m(geobox) if source.terrain else 0.0
     return max(eroded, halo)
 
 
@@ -438,7 +438,7 @@ def _read_together(group: NativeGroup) -> list[list[str]]:
     return list(together.values())
 
 
-def _band_source(group: NativeGroup, name: str) -> AssetBands:
+def _band_source(group: NativeGroup, name: str) -> BandSource:
     bands = group.image.bands[name]
     return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr")
 

@@ -15,8 +15,8 @@ from rtsx.cube.load import recipe_geobox
 from rtsx.cube.masks import apply_mask
 from rtsx.cube.rasters import RasterSource, open_rasters
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.sensors import Sensor, sensor_named
-from rtsx.cube.zarr_cube import open_store
+from rtsx.cube.sensors import Sensor, get_sensor
+from rtsx.cube.zarr_cube import open_zarr_cube
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_name, is_url, local_path
@@ -87,11 +87,11 @@ def open_cube(
                 "A recipe says itself what its bands, masks and stores are; leave mask=, sensor= and "
                 "storage_options= out."
             )
-        from rtsx.cube.load import open_recipe  # compiles the warp, which files that share a grid do not need
+        from rtsx.cube.load import load_recipe  # compiles the warp, which files that share a grid do not need
 
         recipe = replace(source if layers is None else source.only(tuple(layers)), chunk=chunk or source.chunk)
         geobox = recipe_geobox(recipe, cell)
-        cube = open_recipe(recipe, geobox, anchor=recipe.grid.origin)
+        cube = load_recipe(recipe, geobox, anchor=recipe.grid.origin)
         validate_cube(cube)
         return cube
     if isinstance(cell, GeoBox):
@@ -99,7 +99,7 @@ def open_cube(
     if isinstance(source, str | PathLike) and is_store(str(source)):
         if sensor is not None:
             raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
-        cube = open_store(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
+        cube = open_zarr_cube(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
         validate_georeference(cube)  # not as a cube, because a stored prediction may have a dimension `class`
     else:
         if storage_options:
@@ -108,7 +108,7 @@ def open_cube(
                 "GDAL reads. Leave it out, and give GDAL its settings as environment variables or in rasterio.Env(...)."
             )
         cube = open_rasters(
-            source, cell, layers=layers, sensor=None if sensor is None else sensor_named(sensor), chunk=chunk
+            source, cell, layers=layers, sensor=None if sensor is None else get_sensor(sensor), chunk=chunk
         )
         validate_cube(cube)
     return cube if mask is None else apply_mask(cube, mask[0], rule=mask[1])

@@ -14,21 +14,21 @@ import requests
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.images import AssetBands, Image, ImageSource, Period, Wanted
+from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
 from rtsx.cube.load import search_area
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.storage import is_url, local_path
 
 __all__ = [
-    "PinnedImages",
+    "ResolvedImages",
     "address_of",
     "image_ids",
     "image_stamp",
     "image_stamps",
-    "pinned",
     "remote_state",
     "require_unchanged",
+    "resolve_images",
 ]
 
 _ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
@@ -54,7 +54,7 @@ def image_stamp(image: Image) -> str:
     return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _told(bands: AssetBands) -> Mapping[str, Any]:
+def _told(bands: BandSource) -> Mapping[str, Any]:
     return {
         "href": _bare(bands.href),
         "bands": list(bands.bands),
@@ -76,7 +76,7 @@ def _is_checksum(stamp: str) -> bool:
     return bool(stamp) and not stamp.startswith("updated=")
 
 
-def _state(bands: AssetBands) -> str:
+def _state(bands: BandSource) -> str:
     """What the file itself tells without being read."""
     return _root_digest(bands.href) if bands.opener == "zarr" else _file_state(bands.href)
 
@@ -142,7 +142,7 @@ Stamps = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class PinnedImages:
+class ResolvedImages:
     """Images that all count, wherever one looks.
 
     A part of a cube sees the images of the whole, because dtype, packing, time steps and the sun follow from all of them;
@@ -152,15 +152,15 @@ class PinnedImages:
     images: tuple[Image, ...]
     """All of them, in order."""
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """All images; see `ImageSource`."""
         return self.images
 
 
-_conforms: type[ImageSource] = PinnedImages
+_conforms: type[ImageSource] = ResolvedImages
 
 
-def pinned(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
+def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
     """The recipe with the images that its sources find now, or found when a build began.
 
     Parameters
@@ -191,7 +191,7 @@ def pinned(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequence[str
                     "any more. Bring them back, or start again with overwrite."
                 )
             images = tuple(image for image in images if image.id in set(known))
-        sources.append(replace(source, images=PinnedImages(images)))
+        sources.append(replace(source, images=ResolvedImages(images)))
     return replace(recipe, sources=tuple(sources))
 
 
@@ -200,7 +200,7 @@ def image_ids(recipe: CubeRecipe) -> dict[str, list[str]]:
     return {
         source.name: [image.id for image in source.images.images]
         for source in recipe.sources
-        if isinstance(source.images, PinnedImages)
+        if isinstance(source.images, ResolvedImages)
     }
 
 
@@ -217,7 +217,7 @@ def image_stamps(recipe: CubeRecipe) -> dict[str, dict[str, list[str]]]:
                 )
             }
             for source in recipe.sources
-            if isinstance(source.images, PinnedImages)
+            if isinstance(source.images, ResolvedImages)
         }
 
 

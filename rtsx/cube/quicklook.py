@@ -9,8 +9,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.zarr_cube import open_store
-from rtsx.grid import Grid, lattice_offset
+from rtsx.cube.zarr_cube import open_zarr_cube
+from rtsx.grid import Grid, grid_offset
 from rtsx.storage.zarr import open_group
 
 __all__ = ["coarse_recipe", "small_store", "thinned"]
@@ -24,7 +24,7 @@ def small_store(path: str, *, side: int, options: Mapping[str, Any]) -> xr.Datas
     for entry in multiscales["layout"]:
         if max(entry["spatial:shape"]) >= side and entry["asset"] != ".":
             level = f"{path.rstrip('/')}/{entry['asset']}"
-    return thinned(open_store(level, None, layers=None, chunk=None, options=options), side=side)
+    return thinned(open_zarr_cube(level, None, layers=None, chunk=None, options=options), side=side)
 
 
 def thinned(cube: xr.Dataset, *, side: int) -> xr.Dataset:
@@ -52,7 +52,7 @@ def coarse_recipe(recipe: CubeRecipe, raster: GeoBox, *, side: int) -> tuple[Cub
 def coarse_window(grid: Grid, raster: GeoBox, *, side: int) -> tuple[Grid, GeoBox]:
     """The coarser grid, and the window of it that holds a raster of the finer one."""
     factor = max(1, max(raster.shape) // side)
-    row, column = lattice_offset(raster, grid.origin)
+    row, column = grid_offset(raster, grid.origin)
     coarse = Grid(grid.crs, grid.resolution * factor, cell_size=grid.cell_size, origin=grid.origin)
     rows, columns = (
         (math.floor(start / factor), math.ceil((start + size) / factor))

@@ -29,7 +29,7 @@ __all__ = [
     "AUTO_CHUNK",
     "Layer",
     "RasterSource",
-    "Selected",
+    "Selection",
     "cell_window",
     "open_rasters",
     "require_layer_names",
@@ -132,7 +132,7 @@ _ALPHA = "alpha"
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selection:
     """One band that will be read."""
 
     header: RasterHeader
@@ -145,7 +145,7 @@ class Selected:
 
 def select_bands(
     headers: Sequence[RasterHeader], *, layers: Sequence[str] | None, sensor: Sensor | None
-) -> tuple[Selected, ...]:
+) -> tuple[Selection, ...]:
     """Every band of some files as a layer, or those that `layers` names.
 
     Names come from the sensor, else from the bands' descriptions, else from the file's name (one band) or from the
@@ -183,7 +183,7 @@ def select_bands(
 
 def select_layers(
     headers: Mapping[str, RasterHeader], named: Mapping[str, Layer | str | PathLike[str]]
-) -> tuple[Selected, ...]:
+) -> tuple[Selection, ...]:
     """The bands that a mapping from layer name to `Layer` or to the path of a one-band file asks for.
 
     Parameters
@@ -221,7 +221,7 @@ def select_layers(
             units=own.units if wanted.units is None else wanted.units,
             long_name=wanted.long_name,
         )
-        found.append(Selected(header, band, layer))
+        found.append(Selection(header, band, layer))
     return _unique(found)
 
 
@@ -255,7 +255,7 @@ def validate_same_grid(headers: Sequence[RasterHeader]) -> None:
                 )
 
 
-def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Selected:
+def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Selection:
     """One band with the name and packing that the sensor, else the file, gives it."""
     place = number - 1
     if sensor is not None:
@@ -268,7 +268,7 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
             nodata=header.nodata[place] if sensor.nodata is None else sensor.nodata,
             units=sensor.units,
         )
-        return Selected(header, number, layer)
+        return Selection(header, number, layer)
     stem = PurePosixPath(file_name(header.path)).stem
     scale, offset = header.scales[place], header.offsets[place]
     declares = (scale, offset) != (1.0, 0.0)  # GDAL gives 1 and 0 where the file is silent
@@ -283,7 +283,7 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
         nodata=header.nodata[place],
         units=header.units[place],
     )
-    return Selected(header, number, layer)
+    return Selection(header, number, layer)
 
 
 def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
@@ -320,8 +320,8 @@ def _band_number(header: RasterHeader, layer: Layer) -> int:
     )
 
 
-def _unique(found: Sequence[Selected]) -> tuple[Selected, ...]:
-    seen: dict[str, Selected] = {}
+def _unique(found: Sequence[Selection]) -> tuple[Selection, ...]:
+    seen: dict[str, Selection] = {}
     for selected in found:
         name = selected.layer.name
         if name in seen:
@@ -451,7 +451,7 @@ def open_rasters(
     return with_georeference(ordered, geobox, lattice_origin=origin)
 
 
-def _select(source: RasterSource, *, layers: Sequence[str] | None, sensor: Sensor | None) -> tuple[Selected, ...]:
+def _select(source: RasterSource, *, layers: Sequence[str] | None, sensor: Sensor | None) -> tuple[Selection, ...]:
     if isinstance(source, Mapping):
         if sensor is not None:
             raise CubeError("A mapping from names to files says itself what each band is; leave sensor= out.")
@@ -478,7 +478,7 @@ def _auto_chunk(headers: Sequence[RasterHeader]) -> tuple[int, int]:
     return tuple(max(1, round(AUTO_CHUNK / block)) * block for block in (rows, columns))  # type: ignore[return-value]
 
 
-def _attrs(one: Selected) -> dict[str, object]:
+def _attrs(one: Selection) -> dict[str, object]:
     layer = one.layer
     dtype: np.dtype[np.generic] = stored_dtype(one.header, one.band)
     return dict(

@@ -7,7 +7,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.derived import DerivedLayer
-from rtsx.cube.images import ImageSource, Period, Wanted
+from rtsx.cube.images import BandRequest, ImageSource, Period
 from rtsx.cube.mask_rules import MaskRule
 from rtsx.cube.rasters import require_layer_names
 from rtsx.cube.resample.dtype import Resampling
@@ -37,7 +37,7 @@ _RESERVED = frozenset({"item_ids", "quality"})
 class LayerRecipe:
     """One layer that a source's images hold."""
 
-    wanted: Wanted
+    wanted: BandRequest
     """Its name, where it lies in an image, and its packing."""
     resampling: Resampling = "bilinear"
     """How it comes onto the grid; ``nearest`` for classes."""
@@ -58,7 +58,7 @@ class LayerRecipe:
 class QualityRecipe:
     """How a source tells pixels to trust."""
 
-    wanted: Wanted
+    wanted: BandRequest
     """Quality data, such as all bands of ``udm2``."""
     rule: MaskRule
     """Reads it to three levels: 0 invalid, 1 low, 2 good."""
@@ -159,7 +159,7 @@ class SourceRecipe:
         return max(layer.halo_m for layer in self.terrain) + _PIXELS_M if self.terrain else 0.0
 
     @property
-    def wanted(self) -> tuple[Wanted, ...]:
+    def wanted(self) -> tuple[BandRequest, ...]:
         """What each of its images has to hold."""
         layers = tuple(layer.wanted for layer in self.layers)
         return layers if self.quality is None else (*layers, self.quality.wanted)

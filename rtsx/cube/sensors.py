@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rtsx.errors import CubeError
 
-__all__ = ["SENSORS", "Sensor", "sensor_named"]
+__all__ = ["SENSORS", "Sensor", "get_sensor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ SENSORS = {
 has already harmonised."""
 
 
-def sensor_named(sensor: "str | Sensor") -> Sensor:
+def get_sensor(sensor: "str | Sensor") -> Sensor:
     """The sensor of that name; a `Sensor` of the caller's own passes through.
 
     Raises

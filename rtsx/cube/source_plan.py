@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.cube.encoding import packing_attrs
-from rtsx.cube.images import AssetBands, Image
+from rtsx.cube.images import BandSource, Image
 from rtsx.cube.recipe import LayerRecipe, SourceRecipe
 from rtsx.errors import CubeError
 
-__all__ = ["Step", "StoredLayer", "mean_sun", "stored_layers", "time_steps"]
+__all__ = ["LayerEncoding", "TimeGroup", "group_images", "mean_sun", "plan_encodings"]
 
 
 @dataclass(frozen=True)
-class StoredLayer:
+class LayerEncoding:
     """How one variable of a cube is stored, whatever its images say one by one."""
 
     recipe: LayerRecipe
@@ -52,7 +52,7 @@ class StoredLayer:
             )
         )
 
-    def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: AssetBands) -> NDArray[Any]:
+    def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: BandSource) -> NDArray[Any]:
         """Stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
         if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
             return pixels.astype(self.dtype, copy=False)
@@ -67,7 +67,7 @@ class StoredLayer:
         return np.where(valid, stored, self.fill).astype(self.dtype)
 
 
-def stored_layers(source: SourceRecipe, images: Sequence[Image]) -> tuple[StoredLayer, ...]:
+def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[LayerEncoding, ...]:
     """Dtype and packing of every layer of a source.
 
     The images of a layer share a dtype. Where their offsets differ, as Sentinel-2's do from 2022, the lowest is the
@@ -107,13 +107,13 @@ def stored_layers(source: SourceRecipe, images: Sequence[Image]) -> tuple[Stored
             nodata = None  # no stored pixel can have it
         offset = min(each.add_offset for _, each in bands)
         layers.append(
-            StoredLayer(recipe=recipe, dtype=dtype, nodata=nodata, scale_factor=one.scale_factor, add_offset=offset)
+            LayerEncoding(recipe=recipe, dtype=dtype, nodata=nodata, scale_factor=one.scale_factor, add_offset=offset)
         )
     return tuple(layers)
 
 
 @dataclass(frozen=True)
-class Step:
+class TimeGroup:
     """Images that become one step, best first."""
 
     images: tuple[Image, ...]
@@ -128,14 +128,14 @@ class Step:
         return ",".join(sorted(image.id for image in self.images))
 
 
-def time_steps(
+def group_images(
     images: Sequence[Image],
     *,
     group: Literal["all", "item", "day", "year"],
     order: Literal["cloud", "newest"],
     longitude: float,
     source: str,
-) -> tuple[Step, ...]:
+) -> tuple[TimeGroup, ...]:
     """Group images into steps, by rising time.
 
     A day is a solar day: the day in UTC of the time plus four minutes for every degree of longitude, so that a strip
@@ -162,7 +162,7 @@ def time_steps(
         Time steps are wanted, and an image has no time.
     """
     if group == "all":
-        return (Step(_ordered(images, order), None),) if images else ()
+        return (TimeGroup(_ordered(images, order), None),) if images else ()
     groups: dict[tuple[datetime, str], list[Image]] = {}
     for image in images:
         if image.time is None:
@@ -172,7 +172,7 @@ def time_steps(
             )
         groups.setdefault(_label(image, image.time, group=group, longitude=longitude), []).append(image)
     labels = sorted(groups)
-    return tuple(Step(_ordered(groups[label], order), label[0]) for label in labels)
+    return tuple(TimeGroup(_ordered(groups[label], order), label[0]) for label in labels)
 
 
 def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tuple[datetime, str]:

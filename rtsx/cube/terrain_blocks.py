@@ -17,25 +17,25 @@ from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.resample.mosaic import mosaics
+from rtsx.cube.resample.mosaic import group_by_grid
 from rtsx.cube.resample.readers import WindowReader, open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.source_plan import StoredLayer
-from rtsx.cube.terrain import Ground, TerrainReader, terrain_block, terrain_halo
+from rtsx.cube.source_plan import LayerEncoding
+from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 
-__all__ = ["TerrainBlocks"]
+__all__ = ["TerrainChunkReader"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TerrainBlocks:
+class TerrainChunkReader:
     """Everything that the tasks of a terrain source share; pickled once for all of them."""
 
     source: SourceRecipe
     """Its recipe."""
     images: tuple[Image, ...]
     """Pieces of the elevation mosaic; a task names those that it reads by index."""
-    elevation: StoredLayer
+    elevation: LayerEncoding
     """How heights are stored."""
     sun: tuple[float, float]
     """Azimuth and elevation of the sun, degrees."""
@@ -131,7 +131,7 @@ class TerrainBlocks:
         All, rather than those that meet a chunk, so that positions are counted from one corner and every chunk gets the
         same bits; a window reads only the pieces that it touches.
         """
-        return mosaics(open_reader(image.bands["dem"]) for image in self.images)
+        return group_by_grid(open_reader(image.bands["dem"]) for image in self.images)
 
     def _from_own_grid(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
         out = np.full((len(self.source.terrain), *window.shape), np.nan, np.float32)
@@ -166,7 +166,7 @@ class TerrainBlocks:
         halo = self._cube_halo
         wide = window_of(self.geobox, rows, columns, halo=halo)
         heights = self._heights(rasters, wide)
-        ground = Ground.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
+        ground = TerrainGrid.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
         layers = terrain_block(heights, np.isfinite(heights), ground=ground, layers=self.source.terrain, halo=halo)
         height, width = wide.shape
         return layers, heights[halo : height - halo, halo : width - halo]
@@ -174,7 +174,7 @@ class TerrainBlocks:
     @property
     def _cube_halo(self) -> int:
         # Of the whole cube, not of a chunk, because in degrees a row's halo depends on its latitude.
-        return terrain_halo(self.source.terrain, Ground.from_geobox(self.geobox))
+        return terrain_halo(self.source.terrain, TerrainGrid.from_geobox(self.geobox))
 
     def _heights(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
         """Heights (y, x) in m on a window of the cube's grid, NaN where there are none."""

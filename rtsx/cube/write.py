@@ -24,14 +24,14 @@ from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, w
 from rtsx.cube.pyramid import halve, halved_geobox, level_count, multiscale_attrs, reduction_of, spatial_attrs
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
-from rtsx.storage.zarr import LAYERS, staged_store
+from rtsx.storage.zarr import LAYERS, atomic_store
 
 __all__ = [
     "Levels",
     "StoragePlan",
-    "codec_for",
-    "level_below",
-    "levels_of",
+    "compressor_for",
+    "next_overview",
+    "overviews_of",
     "plan_storage",
     "prepare_level",
     "root_attrs",
@@ -147,7 +147,7 @@ Levels = list[tuple[str, GeoBox]]
 """Group (``"."`` for the root) and geobox of each level, full resolution first."""
 
 
-def levels_of(geobox: GeoBox, *, overviews: bool) -> Levels:
+def overviews_of(geobox: GeoBox, *, overviews: bool) -> Levels:
     """Full resolution, and with `overviews` what lies below it: groups ``2x``, ``4x``, ... until one fits a screen."""
     levels = [(".", geobox)]
     for number in range(level_count(geobox.shape.yx) if overviews else 0):
@@ -200,7 +200,7 @@ def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
     leading = (1,) * (variable.ndim - 2)
     encoding: dict[str, Any] = {
         "chunks": (*leading, *plan.chunk),
-        "compressors": (codec_for(str(variable.name), variable.dtype),),
+        "compressors": (compressor_for(str(variable.name), variable.dtype),),
     }
     if plan.has_shards:
         encoding["shards"] = (*leading, *plan.shard)
@@ -211,7 +211,7 @@ def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
     return encoding
 
 
-def codec_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
+def compressor_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
     """What compresses a variable: Zstandard at level 1, on the bits of masks (1.4 times smaller), the bytes of wider numbers."""
     if dtype.kind == "b" or name == "binary":
         return BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle="bitshuffle")
@@ -220,7 +220,7 @@ def codec_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
     return ZstdCodec(level=1)
 
 
-def level_below(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox, plan: StoragePlan) -> xr.Dataset:
+def next_overview(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox, plan: StoragePlan) -> xr.Dataset:
     """The next level, lazily from the stored one above it: nothing of the cube itself is computed again."""
     group = zarr.open_group(store, mode="r", use_consolidated=False)
     source = group if above == "." else group[above]
@@ -307,15 +307,15 @@ def write_cube(
     cube = with_pixel_centres(cube)
     geobox = geobox_of(cube)
     plan = plan_storage(geobox.shape.yx, _chunk_lengths(cube), chunk=chunks, shard=shards)
-    levels = levels_of(geobox, overviews=overviews)
+    levels = overviews_of(geobox, overviews=overviews)
     with (
-        staged_store(target, overwrite=overwrite, options=storage_options or {}) as store,
+        atomic_store(target, overwrite=overwrite, options=storage_options or {}) as store,
         show_progress("writing") if progress else nullcontext(),
     ):
         root = cube.assign_attrs(cube.attrs | root_attrs(levels))
         write_level(_planned(root, plan), store, group=None, plan=plan)
         for (above, _), (name, level_geobox) in itertools.pairwise(levels):
-            level = level_below(cube, store, above=above, geobox=level_geobox, plan=plan)
+            level = next_overview(cube, store, above=above, geobox=level_geobox, plan=plan)
             write_level(level, store, group=name, plan=plan)
     return target
 

@@ -18,13 +18,13 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, store_failure
 
-__all__ = ["open_store", "read_metadata"]
+__all__ = ["open_zarr_cube", "read_metadata"]
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
 
 
-def open_store(
+def open_zarr_cube(
     path: str, cell: Cell | None, *, layers: Sequence[str] | None, chunk: int | None, options: StorageOptions
 ) -> xr.Dataset:
     """Lazy cube of a Zarr store; reads metadata and coordinates only.

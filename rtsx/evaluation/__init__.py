@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from rtsx.evaluation.folds import Fold, FoldPlan
     from rtsx.evaluation.result import Evaluation
     from rtsx.evaluation.scoring import evaluate
-    from rtsx.evaluation.settings import JudgedScene, JudgingRule
+    from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 
 __all__ = [
     "Agreement",
     "CrossValidation",
     "Evaluation",
+    "EvaluationScene",
+    "EvaluationSettings",
     "Fold",
     "FoldPlan",
     "FoldResult",
-    "JudgedScene",
-    "JudgingRule",
     "annotator_agreement",
     "cross_validate",
     "evaluate",

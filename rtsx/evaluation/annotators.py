@@ -16,8 +16,8 @@ from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.evaluation.cases import UNCOUNTED, RasterCase, case_of
 from rtsx.evaluation.dask import reduce_blocks
-from rtsx.evaluation.settings import JudgedScene
-from rtsx.labels import IGNORED, Truth, TruthWindow
+from rtsx.evaluation.settings import EvaluationScene
+from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.parsing import damage_told, json_value
 from rtsx.scores import AgreementCounts, PixelScores
 
@@ -125,7 +125,7 @@ class Agreement:
 
 
 def annotator_agreement(
-    annotators: Mapping[str, Truth | xr.DataArray | gpd.GeoDataFrame],
+    annotators: Mapping[str, LabelRaster | xr.DataArray | gpd.GeoDataFrame],
     like: xr.Dataset,
     *,
     models: Mapping[str, xr.Dataset] | None = None,
@@ -142,7 +142,7 @@ def annotator_agreement(
     ----------
     annotators
         At least two, by name: polygons in any CRS, an integer raster (y, x) with its CRS, coded 0, 1 and 255 for unknown, or
-        a `Truth`.
+        a `LabelRaster`.
     like
         What lies on the pixels that are compared: a cube or a prediction, with a CRS.
     models
@@ -196,7 +196,9 @@ def annotator_agreement(
     return Agreement(annotators=tuple(annotators), models=tuple(given), counts=counts)
 
 
-def _check_class(annotators: Mapping[str, Truth | xr.DataArray | gpd.GeoDataFrame], class_name: str | None) -> None:
+def _check_class(
+    annotators: Mapping[str, LabelRaster | xr.DataArray | gpd.GeoDataFrame], class_name: str | None
+) -> None:
     tables = [one for one in annotators.values() if isinstance(one, gpd.GeoDataFrame) and "class_name" in one.columns]
     known = sorted({str(name) for table in tables for name in table["class_name"].dropna()})
     if class_name is not None and known and class_name not in known:
@@ -204,8 +206,8 @@ def _check_class(annotators: Mapping[str, Truth | xr.DataArray | gpd.GeoDataFram
 
 
 def _of_class(
-    labels: Truth | xr.DataArray | gpd.GeoDataFrame, class_name: str | None
-) -> Truth | xr.DataArray | gpd.GeoDataFrame:
+    labels: LabelRaster | xr.DataArray | gpd.GeoDataFrame, class_name: str | None
+) -> LabelRaster | xr.DataArray | gpd.GeoDataFrame:
     """Polygons of the class alone, where they say of which they are; anything else as it is."""
     if class_name is None or not isinstance(labels, gpd.GeoDataFrame) or "class_name" not in labels.columns:
         return labels
@@ -231,12 +233,12 @@ def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:
 def _case(
     name: str,
     pred: xr.Dataset,
-    truth: Truth | xr.DataArray | gpd.GeoDataFrame,
+    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame,
     *,
     classes: Sequence[str] | None,
     threshold: float | None,
 ) -> RasterCase:
-    case = case_of(JudgedScene(name=name, prediction=pred, truth=truth), classes=classes, threshold=threshold)
+    case = case_of(EvaluationScene(name=name, prediction=pred, truth=truth), classes=classes, threshold=threshold)
     assert isinstance(case, RasterCase), "the prediction is a raster"
     return case
 
@@ -257,7 +259,7 @@ def _check_grids(like: xr.Dataset, models: Mapping[str, xr.Dataset]) -> None:
 class _Kernel:
     """Counts one block."""
 
-    truths: tuple[Truth, ...]
+    truths: tuple[LabelRaster, ...]
     """One for each annotator."""
     numbers: tuple[int, ...]
     """Value of the class in each of them."""

@@ -12,8 +12,8 @@ from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, LabelError
 from rtsx.evaluation.counts import Unit
-from rtsx.evaluation.settings import JudgedScene
-from rtsx.labels import Truth, label_truth, raster_truth
+from rtsx.evaluation.settings import EvaluationScene
+from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.scores import LEVELS_OF_FLOAT
 
 __all__ = ["UNCOUNTED", "OutlineCase", "RasterCase", "case_of"]
@@ -42,7 +42,7 @@ class RasterCase:
     """(class, y, x) uint8 levels or float 0-1; None where the prediction has none."""
     levels: int
     """Steps between probability 0 and 1."""
-    truth: Truth = field(repr=False)
+    truth: LabelRaster = field(repr=False)
     """What is where."""
     prediction: xr.Dataset = field(repr=False)
     """Where it all came from, for its place on the ground."""
@@ -68,7 +68,9 @@ class OutlineCase:
     """What is counted."""
 
 
-def case_of(scene: JudgedScene, *, classes: Sequence[str] | None, threshold: float | None) -> RasterCase | OutlineCase:
+def case_of(
+    scene: EvaluationScene, *, classes: Sequence[str] | None, threshold: float | None
+) -> RasterCase | OutlineCase:
     """What is compared in a scene.
 
     Raises
@@ -87,7 +89,7 @@ def case_of(scene: JudgedScene, *, classes: Sequence[str] | None, threshold: flo
 
 
 def _raster_case(
-    scene: JudgedScene, pred: xr.Dataset, *, classes: Sequence[str] | None, threshold: float | None
+    scene: EvaluationScene, pred: xr.Dataset, *, classes: Sequence[str] | None, threshold: float | None
 ) -> RasterCase:
     _check_shape(scene, pred)
     names = _class_names(pred)
@@ -120,7 +122,7 @@ def _raster_case(
     )
 
 
-def _check_shape(scene: JudgedScene, pred: xr.Dataset) -> None:
+def _check_shape(scene: EvaluationScene, pred: xr.Dataset) -> None:
     if not {"probability", "binary"} & set(pred.data_vars):
         raise EvaluationError(
             f"The prediction of scene {scene.name!r} has probability or binary, or both, but there are "
@@ -143,7 +145,7 @@ def _class_names(pred: xr.Dataset) -> list[str | None]:
     return [None] if count == 1 else [f"class_{number}" for number in range(count)]
 
 
-def _truth_of(scene: JudgedScene, pred: xr.Dataset, names: Sequence[str | None]) -> Truth:
+def _truth_of(scene: EvaluationScene, pred: xr.Dataset, names: Sequence[str | None]) -> LabelRaster:
     targets = [name or _TARGET for name in names if name != _BACKGROUND]
     try:
         if isinstance(scene.truth, gpd.GeoDataFrame):
@@ -153,10 +155,10 @@ def _truth_of(scene: JudgedScene, pred: xr.Dataset, names: Sequence[str | None])
                     "of one: bring them onto the grid with label_truth(labels, geobox_of(prediction), classes=[...])"
                 )
             outlines = _checked_outlines(scene, scene.truth, what="truth")
-            return label_truth(outlines.assign(class_name=targets[0]), geobox_of(pred), classes=targets)
+            return rasterize_labels(outlines.assign(class_name=targets[0]), geobox_of(pred), classes=targets)
         if isinstance(scene.truth, xr.DataArray):
             _check_grids(scene, pred, scene.truth)
-            return raster_truth(
+            return open_label_raster(
                 scene.truth, classes={name: [number] for number, name in enumerate(targets, 1)}, ignored=[UNCOUNTED]
             )
     except (CubeError, LabelError) as error:
@@ -166,7 +168,7 @@ def _truth_of(scene: JudgedScene, pred: xr.Dataset, names: Sequence[str | None])
     return scene.truth
 
 
-def _check_grids(scene: JudgedScene, pred: xr.Dataset, truth: xr.DataArray) -> None:
+def _check_grids(scene: EvaluationScene, pred: xr.Dataset, truth: xr.DataArray) -> None:
     grids = [geobox_of(pred), geobox_of(truth)]
     if grids[0] != grids[1]:
         raise EvaluationError(
@@ -177,7 +179,7 @@ def _check_grids(scene: JudgedScene, pred: xr.Dataset, truth: xr.DataArray) -> N
 
 
 def _judged_classes(
-    scene: JudgedScene, predicted: Sequence[str | None], true: Sequence[str], *, wanted: Sequence[str] | None
+    scene: EvaluationScene, predicted: Sequence[str | None], true: Sequence[str], *, wanted: Sequence[str] | None
 ) -> list[tuple[int, int]]:
     """Place in the prediction and value in the truth of each class to judge."""
     targets = [name for name in predicted if name != _BACKGROUND]
@@ -210,7 +212,7 @@ def _by_class(answers: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
     return picked.drop_vars([name for name in picked.coords if name not in ("y", "x")])
 
 
-def _levels_of(scene: JudgedScene, probability: xr.DataArray) -> int:
+def _levels_of(scene: EvaluationScene, probability: xr.DataArray) -> int:
     if probability.dtype.kind == "f":
         return LEVELS_OF_FLOAT
     scale = float(probability.attrs.get("scale_factor", 0.01))
@@ -229,7 +231,7 @@ def _valid(pred: xr.Dataset) -> xr.DataArray | None:
 
 
 def _decided(
-    scene: JudgedScene,
+    scene: EvaluationScene,
     answers: Mapping[str, xr.DataArray],
     valid: xr.DataArray | None,
     *,
@@ -264,7 +266,7 @@ def _missing(answers: xr.DataArray) -> xr.DataArray:
     return answers.isnull() if answers.dtype.kind == "f" else answers == answers.attrs.get("_FillValue", UNCOUNTED)
 
 
-def _outline_case(scene: JudgedScene, classes: Sequence[str] | None) -> OutlineCase:
+def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> OutlineCase:
     assert isinstance(scene.prediction, gpd.GeoDataFrame), "checked by the caller"
     assert isinstance(scene.truth, gpd.GeoDataFrame), "checked by the scene"
     found = _checked_outlines(scene, scene.prediction, what="prediction")
@@ -283,7 +285,7 @@ def _named(table: gpd.GeoDataFrame) -> list[str]:
     return list(table["class_name"].dropna().unique()) if "class_name" in table.columns else []
 
 
-def _checked_outlines(scene: JudgedScene, table: gpd.GeoDataFrame, *, what: str) -> gpd.GeoDataFrame:
+def _checked_outlines(scene: EvaluationScene, table: gpd.GeoDataFrame, *, what: str) -> gpd.GeoDataFrame:
     where = f"of the {what} of scene {scene.name!r}"
     if table.crs is None:
         raise EvaluationError(f"The outlines {where} need a CRS, but it is None: set it with outlines.set_crs(...).")

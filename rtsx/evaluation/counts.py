@@ -16,7 +16,7 @@ from pyproj import CRS, Geod
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
-from rtsx.footprints.blocks import Block
+from rtsx.footprints.blocks import ExtractionBlock
 from rtsx.geometry.crs import densified, transformed
 from rtsx.scores import (
     AreaScores,
@@ -198,7 +198,7 @@ class ObjectPieces:
         return cls(found=sides[0], true=sides[1], pairs=np.concatenate(pairs), shared=shared)
 
 
-def pieces_of(found: NDArray[np.bool_], true: NDArray[np.bool_], *, block: Block) -> ObjectPieces:
+def pieces_of(found: NDArray[np.bool_], true: NDArray[np.bool_], *, block: ExtractionBlock) -> ObjectPieces:
     """Pieces of one block; its pixels (y, x) that do not count are False in both masks."""
     labels, masks = [], []
     for mask in (found, true):
@@ -230,7 +230,7 @@ def _sums(values: Numbers, group: Numbers, *, count: int) -> NDArray[np.float64]
     return np.asarray(np.bincount(group, weights=values.astype(np.float64), minlength=count), np.float64)
 
 
-def _mask_pieces(labels: NDArray[np.int32], count: int, *, block: Block) -> MaskPieces:
+def _mask_pieces(labels: NDArray[np.int32], count: int, *, block: ExtractionBlock) -> MaskPieces:
     height, width = labels.shape
     across, down = np.arange(width), np.arange(height) * width
     sides = (across, across + (height - 1) * width, down, down + width - 1)

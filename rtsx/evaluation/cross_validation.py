@@ -18,14 +18,14 @@ from rtsx.evaluation.folds import (
     ALL_REGIONS,
     Fold,
     FoldPlan,
-    PlannedUnit,
-    ground_of,
+    FoldUnit,
+    overlap_of,
     planned_units,
     transfer_plan,
 )
 from rtsx.evaluation.plots import check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.result import Evaluation
-from rtsx.evaluation.settings import JudgingRule
+from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import damage_told, json_value
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training import TrainingRecipe, TrainingScene
@@ -33,7 +33,7 @@ from rtsx.training import TrainingRecipe, TrainingScene
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["CrossValidation", "FoldResult", "cross_validate", "run_plan", "transfer_matrix"]
+__all__ = ["CrossValidation", "FoldResult", "cross_validate", "run_folds", "transfer_matrix"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,7 +247,7 @@ def cross_validate(
         raise EvaluationError(
             f"Folds are made by 'group', not by {by!r}: set the group of each scene, and folds=... for k."
         )
-    rule = JudgingRule(
+    rule = EvaluationSettings(
         threshold=threshold,
         object_iou=object_iou,
         boundary=boundary,
@@ -260,7 +260,7 @@ def cross_validate(
         plan = FoldPlan.leave_one_out(units, validation=validation, seed=seed)
     else:
         plan = FoldPlan.k_fold(units, folds=folds, validation=validation, seed=seed)
-    return run_plan(
+    return run_folds(
         plan,
         recipe,
         units=units,
@@ -317,7 +317,7 @@ def transfer_matrix(
     EvaluationError, OutputExistsError, MissingExtraError
         As for `cross_validate`.
     """
-    rule = JudgingRule(
+    rule = EvaluationSettings(
         threshold=threshold,
         object_iou=object_iou,
         boundary=boundary,
@@ -326,7 +326,7 @@ def transfer_matrix(
         seed=seed,
     )
     units = _units(recipe, overlapping)
-    return run_plan(
+    return run_folds(
         transfer_plan(units, held_out=held_out, validation=validation, seed=seed),
         recipe,
         units=units,
@@ -340,13 +340,13 @@ def transfer_matrix(
     )
 
 
-def run_plan(
+def run_folds(
     plan: FoldPlan,
     recipe: TrainingRecipe,
     *,
-    units: Sequence[PlannedUnit],
+    units: Sequence[FoldUnit],
     out: Path,
-    rule: JudgingRule,
+    rule: EvaluationSettings,
     seeds: Sequence[int] | None,
     trainer: Trainer,
     device: str,
@@ -401,10 +401,10 @@ def _folder(out: str | Path) -> Path:
     return local_path(out)
 
 
-def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[PlannedUnit, ...]:
+def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[FoldUnit, ...]:
     if overlapping not in ("refuse", "merge"):
         raise EvaluationError(f"overlapping is 'refuse' or 'merge', not {overlapping!r}.")
-    grounds = [ground_of(scene) for scene in _scenes(recipe)]
+    grounds = [overlap_of(scene) for scene in _scenes(recipe)]
     return planned_units(grounds, merge=overlapping == "merge")
 
 
@@ -412,7 +412,7 @@ def _scenes(recipe: TrainingRecipe) -> tuple[TrainingScene, ...]:
     return (*recipe.training, *recipe.validation, *recipe.test)
 
 
-def _grouped(scenes: Iterable[TrainingScene], units: Sequence[PlannedUnit]) -> Mapping[str, TrainingScene]:
+def _grouped(scenes: Iterable[TrainingScene], units: Sequence[FoldUnit]) -> Mapping[str, TrainingScene]:
     """Scenes by name, in the groups of the plan, which may have grown together."""
     group_of = {name: unit.group for unit in units for name in unit.scenes}
     return {scene.name: replace(scene, group=group_of[scene.name]) for scene in scenes}

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.cases import UNCOUNTED, RasterCase
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
-from rtsx.evaluation.settings import JudgingRule
-from rtsx.footprints.blocks import Block, BlockPlan
-from rtsx.labels import IGNORED, Truth, TruthWindow
-from rtsx.scores import PixelTally, boundary_band
+from rtsx.evaluation.settings import EvaluationSettings
+from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
+from rtsx.labels import IGNORED, LabelRaster, TruthWindow
+from rtsx.scores import PixelTally, boundary_buffer
 
-__all__ = ["BlockCounts", "judge_block", "judge_rasters", "reduce_blocks"]
+__all__ = ["BlockCounts", "count_block", "evaluate_rasters", "reduce_blocks"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +42,12 @@ class BlockCounts:
         )
 
 
-def judge_block(
+def count_block(
     decided: NDArray[np.uint8],
     probability: NDArray[Any] | None,
     truth: NDArray[np.uint8],
     *,
-    block: Block,
+    block: ExtractionBlock,
     numbers: tuple[int, ...],
     levels: int,
     boundary: int,
@@ -61,7 +61,7 @@ def judge_block(
     probability
         (class, y, x) of the block alone, uint8 in `levels` steps or float 0-1; None for none.
     truth
-        (y, x) of the block with the same halo, coded as by `Truth`.
+        (y, x) of the block with the same halo, coded as by `LabelRaster`.
     block
         Where it lies.
     numbers
@@ -77,7 +77,7 @@ def judge_block(
     for place, number in enumerate(numbers):
         counted = (decided[place] != UNCOUNTED) & (truth != IGNORED)
         found, true = counted & (decided[place] == 1), counted & (truth == number)
-        bands = [boundary_band(mask, counted, distance=boundary)[core] for mask in (found, true)]
+        bands = [boundary_buffer(mask, counted, distance=boundary)[core] for mask in (found, true)]
         inner_counted, inner_found, inner_true = counted[core], found[core], true[core]
         n_hits, n_found, n_true = (
             int(np.count_nonzero(mask)) for mask in (inner_found & inner_true, inner_found, inner_true)
@@ -100,7 +100,7 @@ def judge_block(
     return BlockCounts(counts=tuple(counts), pieces=tuple(pieces))
 
 
-def _check_range(values: NDArray[Any], *, levels: int, block: Block) -> None:
+def _check_range(values: NDArray[Any], *, levels: int, block: ExtractionBlock) -> None:
     greatest = 1.0 if values.dtype.kind == "f" else levels
     if values.size and not 0 <= values.min() <= values.max() <= greatest:
         raise EvaluationError(
@@ -116,7 +116,7 @@ _FAN_IN = 16
 """Results that one task adds up."""
 
 
-def judge_rasters(cases: Sequence[RasterCase], *, rule: JudgingRule) -> list[tuple[ClassCounts, ...]]:
+def evaluate_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -> list[tuple[ClassCounts, ...]]:
     """Counts of each scene by class.
 
     All scenes are computed in one go on the scheduler that is in force. What a block leaves behind are counts and the
@@ -145,17 +145,19 @@ def reduce_blocks(stacked: xr.DataArray, kernel: Callable[[NDArray[Any], TruthWi
     """The sum of what a kernel returns for each block of an array (layer, y, x) and its window; each chunk computed once."""
     height, width = stacked.shape[1:]
     if stacked.chunks is None:
-        blocks = BlockPlan.regular((height, width), size=BLOCK_SIZE).blocks
+        blocks = ExtractionPlan.regular((height, width), size=BLOCK_SIZE).blocks
         return reduce(add, [kernel(stacked.values[:, *block.window], block.window) for block in blocks])
     whole = da.asarray(stacked.data).rechunk({0: -1})
-    plan = BlockPlan(rows=whole.chunks[1], columns=whole.chunks[2])
+    plan = ExtractionPlan(rows=whole.chunks[1], columns=whole.chunks[2])
     boxes = da.map_blocks(
         _Reduced(kernel, plan), whole, dtype=object, chunks=((1,), *((1,) * n for n in whole.numblocks[1:]))
     )
     return reduce(add, cast("list[Sum]", boxes.compute().ravel().tolist()))
 
 
-def _finished(case: RasterCase, counted: BlockCounts, *, rule: JudgingRule, least: int) -> tuple[ClassCounts, ...]:
+def _finished(
+    case: RasterCase, counted: BlockCounts, *, rule: EvaluationSettings, least: int
+) -> tuple[ClassCounts, ...]:
     if not any(each.extent.any() for each in counted.counts):
         raise EvaluationError(
             f"No pixel of scene {case.name!r} counts: nowhere is the prediction valid where the truth is known. Is this the "
@@ -172,7 +174,7 @@ def _finished(case: RasterCase, counted: BlockCounts, *, rule: JudgingRule, leas
     return tuple(finished)
 
 
-def _least_pixels(case: RasterCase, rule: JudgingRule) -> int:
+def _least_pixels(case: RasterCase, rule: EvaluationSettings) -> int:
     if rule.min_object_area_m2 == 0:
         return 1
     # Less a billionth, because 288 m² are 32 pixels of 9 m² and not 33 of a little less.
@@ -183,10 +185,10 @@ def _is_lazy(case: RasterCase) -> bool:
     return any(array is not None and array.chunks is not None for array in (case.decided, case.probability))
 
 
-def _direct(case: RasterCase, *, rule: JudgingRule) -> BlockCounts:
+def _direct(case: RasterCase, *, rule: EvaluationSettings) -> BlockCounts:
     height, width = case.truth.shape
     counted = []
-    for block in BlockPlan.regular((height, width), size=BLOCK_SIZE).blocks:
+    for block in ExtractionPlan.regular((height, width), size=BLOCK_SIZE).blocks:
         halo = block.halo(rule.boundary)
         task = _task(case, block, rule=rule)
         probability = None if case.probability is None else case.probability.values[:, *block.window]
@@ -194,7 +196,7 @@ def _direct(case: RasterCase, *, rule: JudgingRule) -> BlockCounts:
     return reduce(add, counted)
 
 
-def _lazy(case: RasterCase, *, rule: JudgingRule) -> da.Array:
+def _lazy(case: RasterCase, *, rule: EvaluationSettings) -> da.Array:
     """Counts of a scene as an array of one object, because dask arrays are made of arrays.
 
     A graph of our own, instead of `map_overlap`, because that gives a halo to every array, also to the probabilities,
@@ -202,7 +204,7 @@ def _lazy(case: RasterCase, *, rule: JudgingRule) -> da.Array:
     """
     decided, probability = _whole_classes(case.decided), _whole_classes(case.probability)
     assert decided is not None, "every case has a decision"
-    plan = BlockPlan(rows=decided.chunks[1], columns=decided.chunks[2])
+    plan = ExtractionPlan(rows=decided.chunks[1], columns=decided.chunks[2])
     if probability is not None:
         probability = probability.rechunk({1: plan.rows, 2: plan.columns})
     # A name of its own, instead of one by the digest of the truth, because that would read a raster one time more.
@@ -238,7 +240,7 @@ def _whole_classes(array: xr.DataArray | None) -> da.Array | None:
     return None if array is None else da.asarray(array.data).rechunk({0: -1})
 
 
-def _task(case: RasterCase, block: Block, *, rule: JudgingRule) -> "_JudgeTask":
+def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings) -> "_JudgeTask":
     return _JudgeTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
 
 
@@ -262,7 +264,7 @@ class _JudgeTask:
 
     scene: str
     """For messages."""
-    block: Block
+    block: ExtractionBlock
     """What is judged."""
     numbers: tuple[int, ...]
     """Values of the classes in the truth."""
@@ -272,15 +274,15 @@ class _JudgeTask:
     """Width of the bands, px."""
 
     def __call__(
-        self, truth: Truth, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
+        self, truth: LabelRaster, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
     ) -> BlockCounts:
         """Judge the block from the parts of chunks that make up its halo."""
         return self.judge(truth, np.block(halo), probability)
 
-    def judge(self, truth: Truth, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
+    def judge(self, truth: LabelRaster, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
         """Judge the block."""
         try:
-            return judge_block(
+            return count_block(
                 decided,
                 probability,
                 truth.read(self.block.halo(self.boundary)),
@@ -299,7 +301,7 @@ class _Reduced:
 
     kernel: Callable[[NDArray[Any], TruthWindow], Any]
     """Counts a block."""
-    plan: BlockPlan
+    plan: ExtractionPlan
     """Where the blocks lie."""
 
     def __call__(self, chunk: NDArray[Any], block_id: tuple[int, int, int]) -> NDArray[np.object_]:

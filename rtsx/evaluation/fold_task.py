@@ -18,7 +18,7 @@ from rtsx.errors import EvaluationError, OutputExistsError, RtsxError
 from rtsx.evaluation.folds import Fold, FoldPlan
 from rtsx.evaluation.result import Evaluation
 from rtsx.evaluation.scoring import evaluate
-from rtsx.evaluation.settings import JudgedScene, JudgingRule
+from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.inference import predict_cube
 from rtsx.model import ModelBundle
 from rtsx.parsing import json_value
@@ -38,7 +38,7 @@ FOLDS = "folds"
 
 
 @contextmanager
-def claimed(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: JudgingRule) -> Iterator[None]:
+def claimed(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: EvaluationSettings) -> Iterator[None]:
     """Make `out` the folder of these folds for the block, or find that it is already; reads one tile of each scene.
 
     Where the block fails before an epoch of any fold is done, the folder is free again.
@@ -68,7 +68,7 @@ def _kept(folder: Path) -> Iterator[Path]:
     return (path for path in files if not any(part.endswith(".partial") for part in path.relative_to(folder).parts))
 
 
-def _claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: JudgingRule) -> None:
+def _claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: EvaluationSettings) -> None:
     document = {"plan": asdict(plan), "rule": asdict(rule), "recipe": recipe_record(recipe)}
     text = json.dumps(document, indent=1)
     there = out / PLAN
@@ -132,7 +132,7 @@ class FoldJob:
     """How; its own scenes and seed are replaced."""
     scenes: Mapping[str, TrainingScene] = field(repr=False)
     """Scenes of the fold, by name."""
-    rule: JudgingRule
+    rule: EvaluationSettings
     """By what it is judged."""
     trainer: Trainer
     """What trains."""
@@ -183,7 +183,7 @@ class FoldJob:
             scene = self.scenes[name]
             # The bundle's own tiles, instead of the largest that fit, because scores must not depend on a machine's memory.
             pred = predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=self.device)
-            judged.append(JudgedScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
+            judged.append(EvaluationScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
         rule = self.rule
         return evaluate(
             judged,

@@ -27,9 +27,9 @@ __all__ = [
     "RESERVED",
     "Fold",
     "FoldPlan",
-    "PlannedUnit",
-    "SceneGround",
-    "ground_of",
+    "FoldUnit",
+    "SceneExtent",
+    "overlap_of",
     "planned_units",
     "transfer_plan",
 ]
@@ -45,7 +45,7 @@ RESERVED = (ALL_OTHERS, POOLED, ALL_REGIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedUnit:
+class FoldUnit:
     """Scenes that are never divided between learning and testing, because they show the same ground or the same labels."""
 
     group: str
@@ -88,7 +88,7 @@ class FoldPlan:
     """At least one."""
 
     @classmethod
-    def leave_one_out(cls, units: Sequence[PlannedUnit], *, validation: float, seed: int) -> Self:
+    def leave_one_out(cls, units: Sequence[FoldUnit], *, validation: float, seed: int) -> Self:
         """Each group is tested by what was learnt from all others.
 
         Raises
@@ -100,7 +100,7 @@ class FoldPlan:
         return cls(folds=_folds(units, {group: (group,) for group in groups}, validation=validation, seed=seed))
 
     @classmethod
-    def k_fold(cls, units: Sequence[PlannedUnit], *, folds: int, validation: float, seed: int) -> Self:
+    def k_fold(cls, units: Sequence[FoldUnit], *, folds: int, validation: float, seed: int) -> Self:
         """Groups are dealt to `folds` parts of about as many scenes, and each part is tested by what the others taught.
 
         Raises
@@ -139,7 +139,7 @@ class FoldPlan:
         return parsed_json(document, cls, what="The plan of folds", error=EvaluationError)
 
 
-def transfer_plan(units: Sequence[PlannedUnit], *, held_out: float, validation: float, seed: int) -> FoldPlan:
+def transfer_plan(units: Sequence[FoldUnit], *, held_out: float, validation: float, seed: int) -> FoldPlan:
     """The plan of a transfer matrix: learnt from each group alone, from all others, and from all together.
 
     Every row is tested on the same ground: of each group a part, about `held_out` of its scenes, that nothing is learnt
@@ -185,7 +185,7 @@ def transfer_plan(units: Sequence[PlannedUnit], *, held_out: float, validation: 
     return FoldPlan(folds=tuple(folds))
 
 
-def _checked_groups(units: Sequence[PlannedUnit], validation: float) -> list[str]:
+def _checked_groups(units: Sequence[FoldUnit], validation: float) -> list[str]:
     """The groups, in the order in which they first occur."""
     if not 0 <= validation < 1:
         raise EvaluationError(f"validation is a part of the training scenes, from 0 to below 1; got {validation}.")
@@ -211,7 +211,7 @@ def _checked_groups(units: Sequence[PlannedUnit], validation: float) -> list[str
 
 
 def _folds(
-    units: Sequence[PlannedUnit], parts: Mapping[str, tuple[str, ...]], *, validation: float, seed: int
+    units: Sequence[FoldUnit], parts: Mapping[str, tuple[str, ...]], *, validation: float, seed: int
 ) -> tuple[Fold, ...]:
     folds = []
     for number, (name, groups) in enumerate(parts.items()):
@@ -229,7 +229,7 @@ def _folds(
     return tuple(folds)
 
 
-def _drawn(units: Sequence[PlannedUnit], *, share: float, key: Sequence[int]) -> list[PlannedUnit]:
+def _drawn(units: Sequence[FoldUnit], *, share: float, key: Sequence[int]) -> list[FoldUnit]:
     """Units with about a share of all scenes, one with labels among them; none where the rest would have no label."""
     order = [units[number] for number in np.random.default_rng(list(key)).permutation(len(units))]
     labelled = [unit for unit in order if unit.positives]
@@ -244,7 +244,7 @@ def _drawn(units: Sequence[PlannedUnit], *, share: float, key: Sequence[int]) ->
     return drawn
 
 
-def _names(units: Sequence[PlannedUnit]) -> tuple[str, ...]:
+def _names(units: Sequence[FoldUnit]) -> tuple[str, ...]:
     return tuple(scene for unit in units for scene in unit.scenes)
 
 
@@ -255,7 +255,7 @@ _LONGEST_LABEL_M = 100_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneGround:
+class SceneExtent:
     """What a scene shows, as far as the division into folds goes by it."""
 
     name: str
@@ -274,7 +274,7 @@ class SceneGround:
     """Ids of its labels, where the truth tells them."""
 
 
-def ground_of(scene: TrainingScene) -> SceneGround:
+def overlap_of(scene: TrainingScene) -> SceneExtent:
     """What a scene shows; reads its truth once, rows at a time, and nothing of its cube."""
     geobox = geobox_of(scene.cube)
     height, width = scene.truth.shape
@@ -282,7 +282,7 @@ def ground_of(scene: TrainingScene) -> SceneGround:
     for start in range(0, height, _ROWS_AT_ONCE):
         values = scene.truth.read((slice(start, min(start + _ROWS_AT_ONCE, height)), slice(0, width)))
         positives += int(np.count_nonzero((values != 0) & (values != IGNORED)))
-    return SceneGround(
+    return SceneExtent(
         name=scene.name,
         group=scene.group,
         outline=geobox.extent.geom,
@@ -293,7 +293,7 @@ def ground_of(scene: TrainingScene) -> SceneGround:
     )
 
 
-def planned_units(grounds: Sequence[SceneGround], *, merge: bool) -> tuple[PlannedUnit, ...]:
+def planned_units(grounds: Sequence[SceneExtent], *, merge: bool) -> tuple[FoldUnit, ...]:
     """Units that may be divided: scenes that overlap on the ground by more than a pixel, or share a label, are one.
 
     Scenes that only touch are not, nor are those over 100 km apart whose labels are called alike. Where a unit belongs to several groups, these become one if `merge`.
@@ -321,7 +321,7 @@ def planned_units(grounds: Sequence[SceneGround], *, merge: bool) -> tuple[Plann
         group: "+".join(map(str, some)) for some in _named(groups, _components(len(groups), same)) for group in some
     }
     return tuple(
-        PlannedUnit(
+        FoldUnit(
             group=merged[grounds[members[0]].group],
             scenes=tuple(grounds[member].name for member in members),
             positives=sum(grounds[member].positives for member in members),
@@ -334,7 +334,7 @@ def _named(groups: Sequence[str], members: Sequence[Sequence[int]]) -> list[list
     return [[groups[number] for number in some] for some in members]
 
 
-def _check_one_group(one: SceneGround, other: SceneGround) -> None:
+def _check_one_group(one: SceneExtent, other: SceneExtent) -> None:
     if one.group != other.group:
         shared = sorted(one.labels & other.labels)
         why = f"share the label {shared[0]!r}" if shared else "show the same ground"
@@ -345,7 +345,7 @@ def _check_one_group(one: SceneGround, other: SceneGround) -> None:
         )
 
 
-def _apart_m(grounds: Sequence[SceneGround]) -> NDArray[np.float64]:
+def _apart_m(grounds: Sequence[SceneExtent]) -> NDArray[np.float64]:
     """How far scenes are apart at least, (scene, scene) m; 0 or less where they may meet."""
     if not grounds:
         return np.empty((0, 0))
@@ -355,7 +355,7 @@ def _apart_m(grounds: Sequence[SceneGround]) -> NDArray[np.float64]:
     return np.asarray(_EARTH_M * (angles - np.add.outer(radii, radii)))
 
 
-def _overlapping(grounds: Sequence[SceneGround], apart: NDArray[np.float64]) -> list[tuple[int, int]]:
+def _overlapping(grounds: Sequence[SceneExtent], apart: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pairs of scenes that share more ground than a pixel of either."""
     pairs = []
     for i, j in zip(*np.nonzero(np.triu(apart <= 0, 1)), strict=True):
@@ -365,7 +365,7 @@ def _overlapping(grounds: Sequence[SceneGround], apart: NDArray[np.float64]) -> 
     return pairs
 
 
-def _shared(one: SceneGround, other: SceneGround) -> float:
+def _shared(one: SceneExtent, other: SceneExtent) -> float:
     """Ground that two scenes share, in pixels of the coarser one."""
     first, second = (np.array([ground.outline], np.object_) for ground in (one, other))
     plane = equal_area(first, one.crs)

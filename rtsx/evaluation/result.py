@@ -11,9 +11,9 @@ import pandas as pd
 
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
-from rtsx.evaluation.settings import JudgingRule
+from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import damage_told, json_value, parsed_json
-from rtsx.scores import PixelTally, percentile_interval, resamples
+from rtsx.scores import PixelTally, bootstrap_indices, percentile_interval
 
 __all__ = ["MEAN", "Evaluation", "pooled_table", "region_table", "scene_table"]
 
@@ -33,7 +33,7 @@ def scene_table(scenes: Sequence[SceneCounts]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def region_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFrame:
+def region_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
     """One row per region and class, in the order in which regions first occur."""
     regions = dict.fromkeys(scene.region for scene in scenes)
     tables = [(region, pooled_table([s for s in scenes if s.region == region], rule)) for region in regions]
@@ -42,7 +42,7 @@ def region_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFra
     return pd.concat([table for _, table in tables], ignore_index=True)
 
 
-def pooled_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFrame:
+def pooled_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
     """One row per class: scores of the sum of all counts, and intervals from scenes drawn anew."""
     unit, classes = scenes[0].unit, scenes[0].classes
     columns = list(zip(*(scene.counts for scene in scenes), strict=True))
@@ -53,7 +53,7 @@ def pooled_table(scenes: Sequence[SceneCounts], rule: JudgingRule) -> pd.DataFra
     ]
     # A scene alone cannot say how scenes differ, and an interval of width 0 would be read as certainty.
     draws = rule.bootstrap if len(scenes) > 1 else 0
-    drawn = resamples(len(scenes), draws=draws, seed=rule.seed)
+    drawn = bootstrap_indices(len(scenes), draws=draws, seed=rule.seed)
     again = [
         [scores for *_, scores in _by_class(classes, several, unit)]
         for several in zip(*(ClassCounts.weighted(column, drawn) for column in columns), strict=True)
@@ -114,7 +114,7 @@ class Evaluation:
 
     counts: tuple[SceneCounts, ...] = field(repr=False)
     """One for each scene."""
-    rule: JudgingRule
+    rule: EvaluationSettings
     """By what they were judged."""
 
     def __post_init__(self) -> None:
@@ -226,7 +226,7 @@ class Evaluation:
                 )
                 for scene in read["scenes"]
             )
-            rule = parsed_json(json.dumps(read["rule"]), JudgingRule, what="The rule", error=EvaluationError)
+            rule = parsed_json(json.dumps(read["rule"]), EvaluationSettings, what="The rule", error=EvaluationError)
             return cls(counts=counts, rule=rule)
 
 

@@ -14,16 +14,16 @@ from rtsx.arguments import typed
 from rtsx.errors import EvaluationError, LabelError
 from rtsx.evaluation.cases import OutlineCase, RasterCase, case_of
 from rtsx.evaluation.counts import ClassCounts, SceneCounts, equal_area, to_plane
-from rtsx.evaluation.dask import judge_rasters
+from rtsx.evaluation.dask import evaluate_rasters
 from rtsx.evaluation.result import Evaluation
-from rtsx.evaluation.settings import JudgedScene, JudgingRule
-from rtsx.labels import LabelTruth, Truth, read_labels
+from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
+from rtsx.labels import LabelRaster, RasterizedLabels, read_labels
 from rtsx.scores import ObjectOverlaps
 
-__all__ = ["evaluate", "judge_outlines"]
+__all__ = ["evaluate", "match_outlines"]
 
 
-def judge_outlines(case: OutlineCase, *, rule: JudgingRule) -> tuple[ClassCounts]:
+def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[ClassCounts]:
     """Counts of one scene: shared and unshared ground in m², each point once, and objects, each row one.
 
     Everything is compared in Lambert's azimuthal equal-area projection about the middle of all outlines, where areas are
@@ -70,8 +70,8 @@ def _overlaps(found: NDArray[np.object_], true: NDArray[np.object_]) -> ObjectOv
 
 @typed(EvaluationError)
 def evaluate(
-    scenes: JudgedScene | Iterable[JudgedScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: Truth | xr.DataArray | gpd.GeoDataFrame | str | PathLike[str] | None = None,
+    scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
+    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | str | PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
     threshold: float | None = None,
@@ -92,7 +92,7 @@ def evaluate(
     scenes
         What to judge: scenes, or one prediction, whose `truth` then follows.
     truth
-        Truth of the one prediction; as in `JudgedScene`, or the path of its labels, which `read_labels` reads.
+        Truth of the one prediction; as in `EvaluationScene`, or the path of its labels, which `read_labels` reads.
     classes
         Which classes to judge. None: all; prediction and truth must then know the same ones, besides ``background``. Where
         both know one class they are compared whatever it is called.
@@ -103,7 +103,7 @@ def evaluate(
         (8 neighbours) among the pixels that count: one that is cut by ground that does not count is judged by what is left.
         As many as can be are matched one to one.
     boundary
-        Width in pixels of the band for the boundary IoU; see `rtsx.scores.boundary_band`.
+        Width in pixels of the band for the boundary IoU; see `rtsx.scores.boundary_buffer`.
     min_object_area_m2
         Objects smaller than this, found or true, are left out of the object scores; by the ground area of the pixel in the
         middle of the raster.
@@ -133,7 +133,7 @@ def evaluate(
     >>> evaluation.pooled[["iou", "precision", "recall"]].round(3).to_dict("records")
     [{'iou': 0.667, 'precision': 0.667, 'recall': 1.0}]
     """
-    rule = JudgingRule(
+    rule = EvaluationSettings(
         threshold=threshold,
         object_iou=object_iou,
         boundary=boundary,
@@ -148,10 +148,10 @@ def evaluate(
         raise EvaluationError("There is no scene to judge: give at least one.")
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
-    rasters = iter(judge_rasters([case for case in cases if not isinstance(case, OutlineCase)], rule=rule))
+    rasters = iter(evaluate_rasters([case for case in cases if not isinstance(case, OutlineCase)], rule=rule))
     counted = []
     for case in cases:
-        counts = judge_outlines(case, rule=rule) if isinstance(case, OutlineCase) else next(rasters)
+        counts = match_outlines(case, rule=rule) if isinstance(case, OutlineCase) else next(rasters)
         counted.append(
             SceneCounts(name=case.name, region=case.region, unit=case.unit, classes=case.classes, counts=counts)
         )
@@ -163,7 +163,7 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
     Not so for several scenes, of which some may well have no slump.
     """
-    if isinstance(case, RasterCase) and isinstance(case.truth, LabelTruth) and not case.truth.count:
+    if isinstance(case, RasterCase) and isinstance(case.truth, RasterizedLabels) and not case.truth.count:
         raise EvaluationError(
             "No outline of the truth lies on the prediction. Is it the truth of another place, or in another CRS than it says? "
             "A place that is known to have none is judged by a table without rows."
@@ -171,18 +171,18 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
 
 def _listed(
-    scenes: JudgedScene | Iterable[JudgedScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: Truth | xr.DataArray | gpd.GeoDataFrame | None,
-) -> list[JudgedScene]:
+    scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
+    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | None,
+) -> list[EvaluationScene]:
     if isinstance(scenes, xr.Dataset | gpd.GeoDataFrame):
         if truth is None:
             raise EvaluationError("A prediction is judged by a truth: give it as the second argument.")
-        return [JudgedScene(name="scene", prediction=scenes, truth=truth)]
+        return [EvaluationScene(name="scene", prediction=scenes, truth=truth)]
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
-    listed = [scenes] if isinstance(scenes, JudgedScene) else list(scenes)
+    listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)
     for scene in listed:
-        if not isinstance(scene, JudgedScene):
+        if not isinstance(scene, EvaluationScene):
             raise EvaluationError(f"A scene to judge is a JudgedScene, not {type(scene).__name__}.")
     names = [scene.name for scene in listed]
     repeated = sorted({name for name in names if names.count(name) > 1})

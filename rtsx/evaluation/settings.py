@@ -7,13 +7,13 @@ import geopandas as gpd
 import xarray as xr
 
 from rtsx.errors import EvaluationError
-from rtsx.labels import Truth
+from rtsx.labels import LabelRaster
 
-__all__ = ["JudgedScene", "JudgingRule"]
+__all__ = ["EvaluationScene", "EvaluationSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingRule:
+class EvaluationSettings:
     """Everything that scores depend on besides predictions and truth.
 
     Raises
@@ -56,7 +56,7 @@ class JudgingRule:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class JudgedScene:
+class EvaluationScene:
     """One ground at one time, twice: as predicted and in truth. Nothing is read before it is judged.
 
     Raises
@@ -71,8 +71,8 @@ class JudgedScene:
     """What scores are summed over beside the whole."""
     prediction: xr.Dataset | gpd.GeoDataFrame
     """What `predict_cube` returns, or what is opened from where it was written; or footprints."""
-    truth: Truth | xr.DataArray | gpd.GeoDataFrame
-    """On the pixels of the prediction: a `Truth`, or an integer raster (y, x) with its CRS, coded like one: 0 nothing, k the
+    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame
+    """On the pixels of the prediction: a `LabelRaster`, or an integer raster (y, x) with its CRS, coded like one: 0 nothing, k the
     k-th class of the prediction, 255 where nobody can tell. Or polygons in any CRS, which every pixel whose centre they
     hold belongs to; polygons are the only truth of footprints."""
 

@@ -16,13 +16,13 @@ from rtsx.footprints.pieces import Outlines, Pieces
 __all__ = [
     "CONNECTIVITY",
     "NO_MARGINS",
-    "Block",
-    "BlockOutlines",
-    "BlockPlan",
+    "BlockFootprints",
+    "ExtractionBlock",
+    "ExtractionPlan",
+    "ExtractionRule",
     "Margins",
-    "OutlineRule",
-    "outline_block",
-    "trace",
+    "polygonize",
+    "polygonize_block",
 ]
 
 Margins = tuple[int, int, int, int]
@@ -34,7 +34,7 @@ Part = tuple[tuple[int, int], tuple[slice, slice]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutlineRule:
+class ExtractionRule:
     """What counts as an object, in units that need no geography."""
 
     threshold: float | None
@@ -48,7 +48,7 @@ class OutlineRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class ExtractionBlock:
     """A rectangle of the raster, read and outlined at once; half-open intervals of pixels."""
 
     y: tuple[int, int]
@@ -111,7 +111,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockPlan:
+class ExtractionPlan:
     """The division of one raster into blocks, which together cover each pixel once.
 
     Examples
@@ -131,7 +131,7 @@ class BlockPlan:
     """Pixels at the top, bottom, left and right of the raster that belong to neighbouring rasters."""
 
     @classmethod
-    def regular(cls, shape: tuple[int, int], *, size: int, margins: Margins = NO_MARGINS) -> "BlockPlan":
+    def regular(cls, shape: tuple[int, int], *, size: int, margins: Margins = NO_MARGINS) -> "ExtractionPlan":
         """Return square blocks of `size` pixels, smaller at the lower and right border."""
         rows, columns = (
             tuple(min(size, length - start) for start in range(0, max(length, 1), size)) for length in shape
@@ -144,10 +144,10 @@ class BlockPlan:
         return sum(self.rows), sum(self.columns)
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[ExtractionBlock, ...]:
         """All blocks, row by row."""
         return tuple(
-            Block(y=y, x=x, shape=self.shape, margins=self.margins)
+            ExtractionBlock(y=y, x=x, shape=self.shape, margins=self.margins)
             for y in _intervals(self.rows)
             for x in _intervals(self.columns)
         )
@@ -180,7 +180,7 @@ def _intervals(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
 _ONE_AT_A_TIME = Lock()
 
 
-def trace(labels: NDArray[np.int32], count: int, *, origin: tuple[int, int]) -> NDArray[np.object_]:
+def polygonize(labels: NDArray[np.int32], count: int, *, origin: tuple[int, int]) -> NDArray[np.object_]:
     """Outline labelled objects along their pixel borders.
 
     Parameters
@@ -243,7 +243,7 @@ Answers = NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockOutlines:
+class BlockFootprints:
     """What remains of a block when its pixels are forgotten."""
 
     closed: Outlines
@@ -254,9 +254,12 @@ class BlockOutlines:
     """First row, last row, first column and last column: 1 + the open piece at each pixel, 0 for none."""
 
 
-def outline_block(
-    answers: tuple[Answers, Answers | None, NDArray[np.bool_], Answers | None], *, block: Block, rule: OutlineRule
-) -> BlockOutlines:
+def polygonize_block(
+    answers: tuple[Answers, Answers | None, NDArray[np.bool_], Answers | None],
+    *,
+    block: ExtractionBlock,
+    rule: ExtractionRule,
+) -> BlockFootprints:
     """Outline the objects of one block.
 
     Parameters
@@ -273,7 +276,7 @@ def outline_block(
 
     Returns
     -------
-    BlockOutlines
+    BlockFootprints
         Complete objects of at least `rule.min_pixels`, those that may go on in a neighbouring raster, and all pieces
         that reach a seam; invalid pixels and margins are in none.
     """
@@ -297,19 +300,19 @@ def outline_block(
     if water is not None:
         pieces.n_water[:] = np.bincount(owner[water.ravel()[flat] == 1], minlength=len(is_open))
     if len(flat):
-        near = near_invalid(invalid, block=block, reach=rule.edge_distance).ravel()[flat]
+        near = touches_nodata(invalid, block=block, reach=rule.edge_distance).ravel()[flat]
         pieces.touches_edge[owner[near]] = True
-        pieces.geometry[:] = trace(labels, len(is_open), origin=(block.y[0], block.x[0]))
+        pieces.geometry[:] = polygonize(labels, len(is_open), origin=(block.y[0], block.x[0]))
     renumbered = np.concatenate(([0], np.where(is_open, np.cumsum(is_open), 0))).astype(np.int32)
     top, bottom, left, right = (renumbered[border] for border in _borders(labels))
-    return BlockOutlines(
+    return BlockFootprints(
         closed=pieces.take(~is_open).finish(rule.levels),
         open=pieces.take(is_open),
         borders=(top, bottom, left, right),
     )
 
 
-def near_invalid(invalid: NDArray[np.bool_], *, block: Block, reach: int) -> NDArray[np.bool_]:
+def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:
     """Return, for each pixel of the block, whether an invalid one is at most `reach` king's moves away.
 
     `invalid` has a halo of `reach` pixels, cut to the raster; what lies beyond the raster counts as invalid.
@@ -326,7 +329,7 @@ def near_invalid(invalid: NDArray[np.bool_], *, block: Block, reach: int) -> NDA
     return near
 
 
-def _is_object(probability: Answers, binary: Answers | None, *, rule: OutlineRule) -> NDArray[np.bool_]:
+def _is_object(probability: Answers, binary: Answers | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:
     if rule.threshold is None:
         assert binary is not None, "without a threshold the binary map decides"
         return np.asarray(binary == 1)
@@ -336,7 +339,7 @@ def _is_object(probability: Answers, binary: Answers | None, *, rule: OutlineRul
     return np.asarray(probability >= np.ceil(rule.threshold * rule.levels - 1e-6))
 
 
-def _inner(haloed: NDArray[np.bool_], *, block: Block, reach: int) -> NDArray[np.bool_]:
+def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:
     (y, x), (rows, columns) = block.halo(reach), block.window
     return haloed[rows.start - y.start : rows.stop - y.start, columns.start - x.start : columns.stop - x.start]
 
@@ -345,7 +348,7 @@ def _borders(labels: Labels) -> tuple[Labels, Labels, Labels, Labels]:
     return labels[0], labels[-1], labels[:, 0], labels[:, -1]
 
 
-def _reaches_seam(labels: Labels, *, block: Block, count: int) -> NDArray[np.bool_]:
+def _reaches_seam(labels: Labels, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
     reaches = np.zeros(count + 1, bool)
     for border, is_seam in zip(_borders(labels), block.seams, strict=True):
         if is_seam:
@@ -353,7 +356,7 @@ def _reaches_seam(labels: Labels, *, block: Block, count: int) -> NDArray[np.boo
     return reaches[1:]
 
 
-def _is_cut(labels: Labels, *, block: Block, count: int) -> NDArray[np.bool_]:
+def _is_cut(labels: Labels, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
     is_cut = np.zeros(count + 1, bool)
     for line in block.cuts:
         is_cut[labels[line]] = True
@@ -361,7 +364,11 @@ def _is_cut(labels: Labels, *, block: Block, count: int) -> NDArray[np.bool_]:
 
 
 def _describe(
-    pixels: tuple[Answers, NDArray[np.intp], NDArray[np.int32]], *, count: int, block: Block, rule: OutlineRule
+    pixels: tuple[Answers, NDArray[np.intp], NDArray[np.int32]],
+    *,
+    count: int,
+    block: ExtractionBlock,
+    rule: ExtractionRule,
 ) -> Pieces:
     """Return pieces with first pixel and histogram; geometry, edge, cut and water are still to be filled in."""
     probability, flat, owner = pixels

@@ -10,7 +10,7 @@ import xarray as xr
 from rtsx.cube import class_names
 from rtsx.errors import FootprintError
 
-__all__ = ["ClassMap", "levels_of", "separate"]
+__all__ = ["ClassMap", "split_classes", "thresholds_of"]
 
 NODATA = 255
 _SCENE_NAMES = ("scene_id", "item_id", "scene_ids", "item_ids", "id")
@@ -40,7 +40,7 @@ class ClassMap:
     """`(y, x)` uint8, 1 on water; None where nothing is known of it."""
 
 
-def separate(
+def split_classes(
     pred: xr.Dataset, *, threshold: float | None, class_name: str | None, water: xr.DataArray | None
 ) -> tuple[ClassMap, ...]:
     """Take a prediction apart into its maps, computing nothing.
@@ -83,7 +83,7 @@ def separate(
     )
 
 
-def levels_of(probability: xr.DataArray) -> int:
+def thresholds_of(probability: xr.DataArray) -> int:
     """Return the number of steps between probability 0 and 1: of the stored integers, or 10000 for float.
 
     Raises

@@ -16,9 +16,9 @@ from pyproj import CRS, Transformer
 from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import centroids, measure
 from rtsx.footprints.geometry import Placement
-from rtsx.footprints.schema import FLAGS, arranged, validate_footprints
+from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 
-__all__ = ["clean_footprints", "covered_fraction", "simplify_footprints", "water_on"]
+__all__ = ["clean_footprints", "overlap_fraction", "simplify_footprints", "water_in"]
 
 
 def clean_footprints(
@@ -96,7 +96,7 @@ def clean_footprints(
     }
     applies = np.column_stack([rules[flag].to_numpy(bool) for flag in FLAGS])
     flags = [",".join(np.array(FLAGS)[row]) for row in applies]
-    flagged = arranged(footprints.assign(flags=pd.Series(flags, index=footprints.index, dtype=object)))
+    flagged = reorder(footprints.assign(flags=pd.Series(flags, index=footprints.index, dtype=object)))
     if keep is None:
         return flagged
     forbidden = [flag not in keep for flag in FLAGS]
@@ -117,7 +117,7 @@ def _check(*, min_area_m2: float, min_pixels: int, keep: Sequence[str] | None) -
         )
 
 
-def water_on(placement: Placement, water: xr.DataArray) -> xr.DataArray:
+def water_in(placement: Placement, water: xr.DataArray) -> xr.DataArray:
     """Bring a map of water onto the pixels of a prediction, computing nothing.
 
     Each pixel takes the value of the water pixel that its centre lies in.
@@ -171,7 +171,7 @@ def water_on(placement: Placement, water: xr.DataArray) -> xr.DataArray:
     return ((bare == 1) & is_in).astype(np.uint8)
 
 
-def covered_fraction(
+def overlap_fraction(
     outlines: NDArray[np.object_], polygons: geopandas.GeoDataFrame | geopandas.GeoSeries, *, crs: CRS
 ) -> NDArray[np.float64]:
     """Return the part of each outline that polygons cover, 0-1.
@@ -295,7 +295,7 @@ def simplify_footprints(footprints: geopandas.GeoDataFrame, *, tolerance_m: floa
     if "area_outlined_m2" in footprints.columns:
         before = footprints["area_outlined_m2"].to_numpy(float)  # simplified once more
     geometry = geopandas.GeoSeries(simple, index=footprints.index, crs=footprints.crs)
-    return arranged(
+    return reorder(
         footprints.set_geometry(geometry).assign(
             area_m2=area, perimeter_m=perimeter, centroid_lat=lat, centroid_lon=lon, area_outlined_m2=before
         )

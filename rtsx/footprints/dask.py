@@ -15,9 +15,16 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.typing import DaskCollection, Key
 from numpy.typing import NDArray
 
-from rtsx.footprints.blocks import Block, BlockOutlines, BlockPlan, Margins, OutlineRule, outline_block
+from rtsx.footprints.blocks import (
+    BlockFootprints,
+    ExtractionBlock,
+    ExtractionPlan,
+    ExtractionRule,
+    Margins,
+    polygonize_block,
+)
 from rtsx.footprints.class_maps import ClassMap
-from rtsx.footprints.geometry import unite
+from rtsx.footprints.geometry import union
 from rtsx.footprints.pieces import Outlines, Pieces
 
 __all__ = ["merge_blocks", "outline_maps", "plan_blocks"]
@@ -25,7 +32,7 @@ __all__ = ["merge_blocks", "outline_maps", "plan_blocks"]
 Numbers = NDArray[np.int64]
 
 
-def merge_blocks(found: Sequence[BlockOutlines], plan: BlockPlan, *, rule: OutlineRule) -> Outlines:
+def merge_blocks(found: Sequence[BlockFootprints], plan: ExtractionPlan, *, rule: ExtractionRule) -> Outlines:
     """Merge the outlines of all blocks into those of the undivided raster.
 
     Parameters
@@ -47,7 +54,7 @@ def merge_blocks(found: Sequence[BlockOutlines], plan: BlockPlan, *, rule: Outli
     return Outlines.concatenate([pieces.finish(rule.levels), *(block.closed for block in found)])
 
 
-def _objects(found: Sequence[BlockOutlines], plan: BlockPlan) -> Numbers:
+def _objects(found: Sequence[BlockFootprints], plan: ExtractionPlan) -> Numbers:
     """Return the number of the object that each open piece belongs to."""
     counts = np.array([len(block.open) for block in found], np.int64)
     before = np.cumsum(counts) - counts
@@ -76,7 +83,7 @@ def _neighbours(one: Numbers, other: Numbers) -> Numbers:
     return np.unique(facing[:, (facing > 0).all(axis=0)] - 1, axis=1)
 
 
-def _group(parts: Sequence[Pieces], group: Numbers, *, rule: OutlineRule) -> Pieces:
+def _group(parts: Sequence[Pieces], group: Numbers, *, rule: ExtractionRule) -> Pieces:
     """Return one piece per group: united outlines, added histograms; those that are too small left out."""
     offsets = np.cumsum([0, *(len(part) for part in parts)])
     objects = int(group.max(initial=-1)) + 1
@@ -97,7 +104,7 @@ def _group(parts: Sequence[Pieces], group: Numbers, *, rule: OutlineRule) -> Pie
     first = np.full(int(kept.sum()), np.iinfo(np.int64).max)
     np.minimum.at(first, number[group[chosen]], np.concatenate([part.first for part in parts])[chosen])
     return Pieces(
-        geometry=unite(np.concatenate([part.geometry for part in parts])[chosen], number[group[chosen]]),
+        geometry=union(np.concatenate([part.geometry for part in parts])[chosen], number[group[chosen]]),
         first=first,
         touches_edge=_any(np.concatenate([part.touches_edge for part in parts]), group, count=objects)[kept],
         cut=is_cut[kept],
@@ -118,15 +125,15 @@ BLOCK_SIZE = 4096
 """Side of the blocks, in pixels, in which an array in memory is worked through."""
 
 
-def plan_blocks(probability: xr.DataArray, *, margins: Margins) -> BlockPlan:
+def plan_blocks(probability: xr.DataArray, *, margins: Margins) -> ExtractionPlan:
     """Return the blocks of a map: its dask chunks, or squares of `BLOCK_SIZE` where it lies in memory."""
     if probability.chunks is None:
         rows, columns = probability.shape
-        return BlockPlan.regular((rows, columns), size=BLOCK_SIZE, margins=margins)
-    return BlockPlan(rows=probability.chunks[0], columns=probability.chunks[1], margins=margins)
+        return ExtractionPlan.regular((rows, columns), size=BLOCK_SIZE, margins=margins)
+    return ExtractionPlan(rows=probability.chunks[0], columns=probability.chunks[1], margins=margins)
 
 
-def outline_maps(maps: Sequence[ClassMap], *, rule: OutlineRule, margins: Margins) -> list[Outlines]:
+def outline_maps(maps: Sequence[ClassMap], *, rule: ExtractionRule, margins: Margins) -> list[Outlines]:
     """Outline the objects of every map inside its margins.
 
     All maps are computed in one go on the scheduler that is in force, because maps of several classes come from the
@@ -152,17 +159,19 @@ def _arrays(one: ClassMap) -> list[xr.DataArray]:
     return [array for array in (one.probability, one.invalid, one.binary, one.water) if array is not None]
 
 
-def _outline(one: ClassMap, block: Block, *, rule: OutlineRule) -> BlockOutlines:
+def _outline(one: ClassMap, block: ExtractionBlock, *, rule: ExtractionRule) -> BlockFootprints:
     answers = (
         one.probability.values[block.window],
         None if one.binary is None else one.binary.values[block.window],
         one.invalid.values[block.halo(rule.edge_distance)],
         None if one.water is None else one.water.values[block.window],
     )
-    return outline_block(answers, block=block, rule=rule)
+    return polygonize_block(answers, block=block, rule=rule)
 
 
-def _outline_lazy(maps: Sequence[ClassMap], plans: Sequence[BlockPlan], *, rule: OutlineRule) -> list[BlockOutlines]:
+def _outline_lazy(
+    maps: Sequence[ClassMap], plans: Sequence[ExtractionPlan], *, rule: ExtractionRule
+) -> list[BlockFootprints]:
     """Compute all blocks of all maps as one array of results.
 
     A graph of our own, instead of `map_overlap`, because that cannot reach beyond the next chunk and gives every
@@ -200,12 +209,12 @@ def _outline_chunk(
     halo: list[list[NDArray[np.bool_]]],
     *,
     is_there: tuple[bool, bool],
-    block: Block,
-    rule: OutlineRule,
+    block: ExtractionBlock,
+    rule: ExtractionRule,
 ) -> NDArray[np.object_]:
     """Return the outlines as an array of one object, because dask arrays are made of arrays."""
     probability, *others = answers
     binary, water = (others.pop(0) if there else None for there in is_there)
     outlines = np.empty(1, np.object_)
-    outlines[0] = outline_block((probability, binary, np.block(halo), water), block=block, rule=rule)
+    outlines[0] = polygonize_block((probability, binary, np.block(halo), water), block=block, rule=rule)
     return outlines

@@ -11,14 +11,14 @@ import xarray as xr
 
 from rtsx.cube import open_cube
 from rtsx.errors import FootprintError
-from rtsx.footprints.blocks import OutlineRule
-from rtsx.footprints.class_maps import ClassMap, levels_of, separate
-from rtsx.footprints.clean import covered_fraction, water_on
+from rtsx.footprints.blocks import ExtractionRule
+from rtsx.footprints.class_maps import ClassMap, split_classes, thresholds_of
+from rtsx.footprints.clean import overlap_fraction, water_in
 from rtsx.footprints.dask import outline_maps
 from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure, to_geographic
-from rtsx.footprints.geometry import Placement, place
+from rtsx.footprints.geometry import Placement, to_map_crs
 from rtsx.footprints.pieces import Outlines
-from rtsx.footprints.schema import COLUMNS, arranged, conform
+from rtsx.footprints.schema import COLUMNS, coerce, reorder
 
 __all__ = ["extract_footprints"]
 
@@ -123,11 +123,11 @@ def extract_footprints(
             "drop_edge is for whole outlines, but with a halo some are cut: merge them with merge_footprints, then "
             "leave out what is flagged with clean_footprints(..., keep=())"
         )
-    on_water = water_on(placement, water) if isinstance(water, xr.DataArray) else None
-    maps = separate(pred, threshold=threshold, class_name=class_name, water=on_water)
-    rule = OutlineRule(
+    on_water = water_in(placement, water) if isinstance(water, xr.DataArray) else None
+    maps = split_classes(pred, threshold=threshold, class_name=class_name, water=on_water)
+    rule = ExtractionRule(
         threshold=threshold,
-        levels=levels_of(pred["probability"]),
+        levels=thresholds_of(pred["probability"]),
         edge_distance=edge_distance,
         min_pixels=max(1, math.ceil(min_area_m2 / largest_pixel_m2(placement))),
     )
@@ -144,8 +144,8 @@ def extract_footprints(
         footprints = footprints.drop(columns="water_fraction")
     elif on_water is None:
         geometry = np.asarray(footprints.geometry.array, np.object_)
-        footprints["water_fraction"] = covered_fraction(geometry, water, crs=placement.crs)
-    footprints = arranged(footprints)
+        footprints["water_fraction"] = overlap_fraction(geometry, water, crs=placement.crs)
+    footprints = reorder(footprints)
     return to_geographic(footprints) if geographic else footprints
 
 
@@ -184,7 +184,7 @@ def _margins(
 def _tabulate(
     outlines: Outlines, one: ClassMap, *, placement: Placement, provenance: dict[str, Any]
 ) -> geopandas.GeoDataFrame:
-    geometry = place(outlines.geometry, placement.transform)
+    geometry = to_map_crs(outlines.geometry, placement.transform)
     area, perimeter = measure(geometry, placement.crs)
     lat, lon = centroids(geometry, placement.crs)
     prefix = f"{one.name}_" if one.name else ""
@@ -205,7 +205,7 @@ def _tabulate(
         "bundle_id": provenance.get("bundle_id"),
         "bundle_digest": provenance.get("bundle_digest"),
     }
-    return conform(table, geopandas.GeoSeries(geometry, crs=placement.crs))
+    return coerce(table, geopandas.GeoSeries(geometry, crs=placement.crs))
 
 
 def _check_ids(footprints: geopandas.GeoDataFrame) -> None:

@@ -13,12 +13,12 @@ from pyproj import CRS
 from rtsx.cube.georeference import require_ground, stated_geobox
 from rtsx.errors import CubeError, FootprintError
 
-__all__ = ["Placement", "meeting", "place", "unite", "unite_on_ground"]
+__all__ = ["Placement", "dissolve", "intersecting", "to_map_crs", "union"]
 
 Geometries = NDArray[np.object_]
 
 
-def unite(pieces: Geometries, groups: NDArray[np.int64]) -> Geometries:
+def union(pieces: Geometries, groups: NDArray[np.int64]) -> Geometries:
     """Unite the pieces of each group into the outline that an undivided raster gives.
 
     Parameters
@@ -44,7 +44,7 @@ def unite(pieces: Geometries, groups: NDArray[np.int64]) -> Geometries:
     return united
 
 
-def place(outlines: Geometries, transform: Affine) -> Geometries:
+def to_map_crs(outlines: Geometries, transform: Affine) -> Geometries:
     """Move outlines from pixel to ground coordinates; rings, parts and starts in shapely's normal order."""
     scale, shift = (transform.a, transform.e), (transform.c, transform.f)
     moved: Geometries = shapely.transform(outlines, lambda pixel: pixel * scale + shift)
@@ -84,7 +84,7 @@ def _corners_only(outlines: Geometries) -> Geometries:
     return np.asarray(cleaned, np.object_)
 
 
-def meeting(outlines: Geometries, *, distance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def intersecting(outlines: Geometries, *, distance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of outlines that overlap or are at most `distance` apart; the first number is the smaller."""
     if len(outlines) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -93,7 +93,7 @@ def meeting(outlines: Geometries, *, distance: float) -> tuple[NDArray[np.int64]
     return one[ordered].astype(np.int64), other[ordered].astype(np.int64)
 
 
-def unite_on_ground(pieces: Geometries, *, tolerance: float) -> shapely.Geometry:
+def dissolve(pieces: Geometries, *, tolerance: float) -> shapely.Geometry:
     """Unite outlines in ground coordinates that touch or overlap.
 
     Coordinates that differ by `tolerance` or less along an axis become one, the smallest of them: instead of snapping

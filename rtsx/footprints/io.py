@@ -10,13 +10,13 @@ import shapely
 from pyproj import CRS
 
 from rtsx.errors import FootprintError, LabelError
-from rtsx.footprints.schema import COLUMNS, check_geometry, conform, validate_footprints
+from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import format_hint, read_table, without_layer, write_table
 from rtsx.storage import local_path
 
-__all__ = ["as_written", "read_footprints", "read_years", "write_footprints", "write_tracks"]
+__all__ = ["read_footprints", "read_years", "to_serialisable", "write_footprints", "write_tracks"]
 
 
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -116,10 +116,10 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
             f"{source} holds no footprints of rtsx: the columns {', '.join(missing)} are missing; "
             "read other outlines with geopandas"
         )
-    return as_written(table)
+    return to_serialisable(table)
 
 
-def as_written(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def to_serialisable(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Return footprints as they were before a file made something else of their columns and dtypes."""
     geometry = table.geometry
     parts = shapely.get_num_geometries(geometry.array)
@@ -131,7 +131,7 @@ def as_written(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     )
     if "flags" in table.columns:
         table["flags"] = table["flags"].fillna("")  # no format tells empty from missing for certain
-    footprints = conform(dict(table.items()), geometry)
+    footprints = coerce(dict(table.items()), geometry)
     extra = [name for name in table.columns if name not in {*footprints.columns, table.geometry.name}]
     return footprints.join(table[extra]) if extra else footprints
 
@@ -190,7 +190,7 @@ def _outlines(path: Path) -> geopandas.GeoDataFrame:
     except FootprintError as error:
         raise FootprintError(f"{path}: {error}; or make a file of it with: rtsx labels standardise") from error
     if set(COLUMNS) <= set(table.columns):
-        return as_written(table)
+        return to_serialisable(table)
     given = next((name for name in ("footprint_id", "label_id") if name in table.columns), None)
     names = pd.Series(range(len(table)), index=table.index) if given is None else table[given]
     columns = {"footprint_id": _texts(names)}

@@ -15,11 +15,11 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import centroids, longest_edge, measure
-from rtsx.footprints.geometry import meeting, unite_on_ground
+from rtsx.footprints.geometry import dissolve, intersecting
 from rtsx.footprints.pieces import Pieces, format_counts, parse_counts
 from rtsx.footprints.schema import COLUMNS, OPTIONAL, validate_footprints
 
-__all__ = ["in_order", "merge_footprints", "pool", "stack", "unite_rows"]
+__all__ = ["aggregate_counts", "concat", "merge_footprints", "sort", "union_rows"]
 
 _LISTED = ("scene_id", "bundle_id", "bundle_digest", "images")
 """Columns whose entries are put together as a list separated by commas, where they differ."""
@@ -30,7 +30,7 @@ Columns = dict[str, NDArray[Any]]
 Members = NDArray[np.int64]
 
 
-def pool(
+def aggregate_counts(
     rows: geopandas.GeoDataFrame, groups: Sequence[Members], *, first: Sequence[int], tolerance: float
 ) -> geopandas.GeoDataFrame:
     """Return one row per group: the union of its outlines, and their attributes put together.
@@ -48,7 +48,7 @@ def pool(
     """
     outlines = np.asarray(rows.geometry.array, np.object_)
     geometry = np.empty(len(groups), np.object_)
-    geometry[:] = [unite_on_ground(outlines[members], tolerance=tolerance) for members in groups]
+    geometry[:] = [dissolve(outlines[members], tolerance=tolerance) for members in groups]
     crs = CRS.from_user_input(rows.crs)
     area, perimeter = measure(geometry, crs)
     lat, lon = centroids(geometry, crs)
@@ -239,13 +239,13 @@ def merge_footprints(
     """
     if not (np.isfinite(min_area_m2) and min_area_m2 >= 0):
         raise FootprintError(f"min_area_m2 is a finite area of at least 0 m², not {min_area_m2}: 0 keeps everything")
-    rows = stack(footprints)
-    united = unite_rows(rows, period="day")
+    rows = concat(footprints)
+    united = union_rows(rows, period="day")
     is_cut = united["cut"].astype(bool) if "cut" in united.columns and not complete else False
     kept = united[(united["area_m2"] >= min_area_m2) | is_cut]
     if complete:
         kept = kept.drop(columns=[name for name in ("cut", "prob_counts") if name in kept.columns])
-    merged = in_order(kept)
+    merged = sort(kept)
     repeated = merged["footprint_id"].duplicated()
     if repeated.any():
         raise FootprintError(
@@ -255,7 +255,7 @@ def merge_footprints(
     return merged
 
 
-def stack(footprints: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+def concat(footprints: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
     """Return the rows of all tables in one order, each once, without flags.
 
     Raises
@@ -290,13 +290,13 @@ def stack(footprints: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFram
     return rows.drop(columns="_shape").reset_index(drop=True)
 
 
-def unite_rows(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) -> geopandas.GeoDataFrame:
+def union_rows(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) -> geopandas.GeoDataFrame:
     """Unite rows of one class and period that meet; those that meet no other stay as they are.
 
     Parameters
     ----------
     rows : geopandas.GeoDataFrame
-        As `stack` gives them.
+        As `concat` gives them.
     period : {"day", "year"}
         What one time is. Rows without a date are of one time if their year is the same, or missing likewise.
     """
@@ -309,7 +309,7 @@ def unite_rows(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) 
     if not several:
         return rows
     first = [min(member, key=lambda row: _place_of(str(rows["footprint_id"].iat[row]))) for member in several]
-    united = pool(rows, several, first=first, tolerance=_seam(rows))
+    united = aggregate_counts(rows, several, first=first, tolerance=_seam(rows))
     return pd.concat([rows[alone], united], ignore_index=True)
 
 
@@ -334,7 +334,7 @@ def _times(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) -> N
 
 
 def _groups(rows: geopandas.GeoDataFrame, times: NDArray[np.int64]) -> NDArray[np.int64]:
-    one, other = meeting(np.asarray(rows.geometry.array, np.object_), distance=_seam(rows))
+    one, other = intersecting(np.asarray(rows.geometry.array, np.object_), distance=_seam(rows))
     same = times[one] == times[other]
     count = len(rows)
     graph = scipy.sparse.coo_array((np.ones(int(same.sum()), bool), (one[same], other[same])), shape=(count, count))
@@ -351,7 +351,7 @@ def _filled(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return rows
 
 
-def in_order(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def sort(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Return rows by time, class and first pixel."""
     row, column, name = zip(*map(_place_of, rows["footprint_id"]), strict=True) if len(rows) else ((), (), ())
     key = pd.DataFrame(

@@ -9,8 +9,8 @@ import shapely
 from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.merge import in_order, stack, unite_rows
-from rtsx.footprints.schema import arranged, validate_footprints
+from rtsx.footprints.merge import concat, sort, union_rows
+from rtsx.footprints.schema import reorder, validate_footprints
 
 __all__ = ["level1_footprints", "level2_footprints"]
 
@@ -82,7 +82,7 @@ def level2_footprints(
     FootprintError
         A row has neither date nor year, tables are in several CRS, or `images` lacks a year, CRS or ground.
     """
-    rows = stack(list(level1.values()) if isinstance(level1, Mapping) else level1)
+    rows = concat(list(level1.values()) if isinstance(level1, Mapping) else level1)
     year = rows["year"].astype("Int32").fillna(rows["date"].dt.year.astype("Int32"))
     if year.isna().any():
         raise FootprintError(
@@ -97,14 +97,14 @@ def level2_footprints(
         # A row that names no scene stands for one image all the same: that of its date.
         images=rows["scene_id"].where(rows["scene_id"].notna(), rows["date"].astype(str)),
     )
-    united = unite_rows(rows, period="year")
+    united = union_rows(rows, period="year")
     seen = united.pop("images").str.split(",").map(lambda listed: len(set(listed))).astype("Int32")
     united["n_images"] = seen
     united["n_images_possible"] = pd.array([pd.NA] * len(united), dtype="Int32")
     if images is not None:
         possible = pd.Series(_possible(united, images), index=united.index, dtype="Int32")
         united["n_images_possible"] = possible.where(possible >= seen, seen)
-    united = arranged(in_order(united.drop(columns=["cut", "prob_counts"], errors="ignore")))
+    united = reorder(sort(united.drop(columns=["cut", "prob_counts"], errors="ignore")))
     repeated = united.duplicated(["year", "footprint_id"])
     if repeated.any():
         raise FootprintError(

@@ -7,7 +7,7 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 
-__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "arranged", "check_geometry", "conform", "validate_footprints"]
+__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "check_geometry", "coerce", "reorder", "validate_footprints"]
 
 COLUMNS = {
     "footprint_id": "object",
@@ -50,7 +50,7 @@ FLAGS = ("small", "edge", "water", "weak")
 """What can speak against an outline; `clean_footprints` says when."""
 
 
-def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
+def coerce(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
     """Return footprints of columns by name; dtypes are set, also where there is no row."""
     dtypes = COLUMNS | {name: dtype for name, dtype in OPTIONAL.items() if name in table}
     columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in dtypes.items()}
@@ -60,7 +60,7 @@ def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopanda
     return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
 
 
-def arranged(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def reorder(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Return footprints with known columns in their order, then further ones, then the geometry."""
     known = [name for name in (*COLUMNS, *OPTIONAL) if name in footprints.columns]
     geometry = footprints.geometry.name

@@ -10,7 +10,15 @@ from shapely.affinity import translate
 from rtsx.errors import LabelError
 from rtsx.geometry.crs import densified, has_seam, period_of, transformed
 
-__all__ = ["check_latitudes", "cut", "jumping", "lonlat_polygon", "lonlat_region", "to_lonlat", "unwrapped"]
+__all__ = [
+    "check_latitudes",
+    "crosses_antimeridian",
+    "lonlat_polygon",
+    "lonlat_region",
+    "split_at_antimeridian",
+    "to_lonlat",
+    "unwrap",
+]
 
 _POLE_TOLERANCE = 1e-9
 """Degrees from a pole within which a vertex has no longitude of its own."""
@@ -133,21 +141,23 @@ def to_lonlat(polygons: Geometries, crs: CRS) -> tuple[Geometries, NDArray[np.bo
         A vertex has no longitude and latitude, or a latitude beyond the poles.
     """
     if (period := period_of(crs)) is not None:
-        across = jumping(polygons, period)
-        polygons = unwrapped(polygons, period)
-        lonlat = unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+        across = crosses_antimeridian(polygons, period)
+        polygons = unwrap(polygons, period)
+        lonlat = unwrap(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
         check_latitudes(shapely.bounds(lonlat).reshape(-1, 4))
         return lonlat, across
-    lonlat = unwrapped(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+    lonlat = unwrap(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
     bounds = shapely.bounds(lonlat).reshape(-1, 4)
     check_latitudes(bounds)
     west, south, east, north = bounds.T
     across = np.zeros(len(polygons), bool)
     for index in np.flatnonzero(east - west > 180):  # followed around the world, unless it goes around a pole
         vertices = transformed(polygons[[index]], crs, _LONLAT)
-        across[index] = jumping(vertices, 360.0)[0] and has_seam(crs, float(south[index] + north[index]) / 2)
+        across[index] = crosses_antimeridian(vertices, 360.0)[0] and has_seam(
+            crs, float(south[index] + north[index]) / 2
+        )
         if across[index]:
-            lonlat[index] = unwrapped(vertices, 360.0)[0]
+            lonlat[index] = unwrap(vertices, 360.0)[0]
     return lonlat, across
 
 
@@ -163,7 +173,7 @@ def check_latitudes(bounds: NDArray[np.float64]) -> None:
         )
 
 
-def jumping(polygons: Geometries, period: float) -> NDArray[np.bool_]:
+def crosses_antimeridian(polygons: Geometries, period: float) -> NDArray[np.bool_]:
     """Whether a Polygon has an edge that is wider than half a turn, `(n,)` bool: so it was drawn across the antimeridian."""
     rings, owner = shapely.get_rings(polygons, return_index=True)
     vertices, ring = shapely.get_coordinates(rings, return_index=True)
@@ -173,7 +183,7 @@ def jumping(polygons: Geometries, period: float) -> NDArray[np.bool_]:
     return jumps
 
 
-def unwrapped(polygons: Geometries, period: float) -> Geometries:
+def unwrap(polygons: Geometries, period: float) -> Geometries:
     """Polygons whose longitudes, in units of which `period` are a full turn, run on across the antimeridian.
 
     One that goes around a pole, with an edge along it, stays as it is.
@@ -184,7 +194,7 @@ def unwrapped(polygons: Geometries, period: float) -> Geometries:
     >>> unwrapped(np.array([polygon]), 360.0)[0].bounds
     (179.0, 70.0, 181.0, 71.0)
     """
-    jumps = jumping(polygons, period)
+    jumps = crosses_antimeridian(polygons, period)
     if not jumps.any():
         return polygons
     continuous = polygons.copy()
@@ -193,7 +203,7 @@ def unwrapped(polygons: Geometries, period: float) -> Geometries:
     return continuous
 
 
-def cut(polygon: shapely.Polygon, *, west: float, inset: float) -> Geometries:
+def split_at_antimeridian(polygon: shapely.Polygon, *, west: float, inset: float) -> Geometries:
     """Pieces of a Polygon whose longitudes run on, cut at a meridian and moved into the turn that begins there.
 
     Parameters

@@ -19,12 +19,12 @@ __all__ = [
     "crs_text",
     "densified",
     "has_seam",
+    "longitude_period",
     "period_of",
     "same_crs",
     "seam_of",
     "transform",
     "transformed",
-    "turn_of",
 ]
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def transform(x: Floats, y: Floats, *, source: CRS, target: CRS) -> tuple[Floats
     return moved[0], moved[1]
 
 
-def turn_of(crs: CRS) -> float:
+def longitude_period(crs: CRS) -> float:
     """Length of once around the earth along x, in CRS units: 360 for degrees; 0 for a projected CRS.
 
     Examples

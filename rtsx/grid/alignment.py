@@ -7,7 +7,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.errors import GridError
 
-__all__ = ["lattice_offset"]
+__all__ = ["grid_offset"]
 
 _ROUNDING = 0.25
 """Pixels added before rounding down. Rasters of one lattice share a sub-pixel phase, which in the field is 0 (corner on
@@ -15,7 +15,7 @@ the lattice) or 0.5 (corner on a pixel centre); 0.25 keeps both a quarter pixel 
 point noise would decide the answer, instead of the 0.5 of plain rounding, which sits on one of them."""
 
 
-def lattice_offset(raster: GeoBox | Affine, lattice_origin: tuple[float, float]) -> tuple[int, int]:
+def grid_offset(raster: GeoBox | Affine, lattice_origin: tuple[float, float]) -> tuple[int, int]:
     """Global pixel index (row, column) of a raster's upper-left corner, counted from `lattice_origin`.
 
     Parameters

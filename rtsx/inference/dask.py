@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import window_slot
-from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
+from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
-__all__ = ["ladder", "predict_lazily", "rung"]
+__all__ = ["barrier", "ordering_barriers", "predict_lazily"]
 
 # What two blocks depend on may differ by up to 2 ** this before the rungs between them.
 _LOWEST = 30
@@ -41,7 +41,7 @@ _LOWEST = 30
 _Graph = dict[Any, Any]
 
 
-def ladder(name: str, rows: int) -> _Graph:
+def ordering_barriers(name: str, rows: int) -> _Graph:
     """Tasks that return None, two for each of `rows` rungs and for what lies below the lowest.
 
     Examples
@@ -57,7 +57,7 @@ def ladder(name: str, rows: int) -> _Graph:
     return tasks
 
 
-def rung(name: str, row: int, *, rows: int) -> tuple[str, int, int]:
+def barrier(name: str, row: int, *, rows: int) -> tuple[str, int, int]:
     """Key of the task on which the blocks of a row hang; the first row hangs highest, and is begun with."""
     return name, _LOWEST + rows - 1 - row, 0
 
@@ -89,7 +89,7 @@ def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
     """What `finished` gives for a single pixel: names, dtypes and leading axes of the answers."""
     plan = runner.plan
     total = np.zeros((plan.kept, len(plan.classes), 1, 1), np.int32)
-    return finished(total, np.ones((1, 1), bool), plan=plan)
+    return quantise(total, np.ones((1, 1), bool), plan=plan)
 
 
 def _array(
@@ -150,10 +150,10 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
     across = int(len(blocks.chunks[1]) > len(blocks.chunks[0]))  # rows or columns, whichever are shorter
     rows = len(blocks.chunks[across])
     for index, strips in receiving.items():
-        hold = rung(rungs, index[across], rows=rows)
+        hold = barrier(rungs, index[across], rows=rows)
         task_key = (f"finished-{token}", *index)
         graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index), hold)
-    return graph | ladder(rungs, rows)
+    return graph | ordering_barriers(rungs, rows)
 
 
 # Tasks are objects that carry their constants, because dask would take a tuple in a graph for a task or a key.
@@ -172,7 +172,7 @@ class _AnswerTask:
     origins: list[Region]
     """Pixels of each chunk that is handed over, the same for every layer."""
 
-    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> Answer:
+    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> TileSums:
         """Answer from the chunks of every layer and, last, of the validity."""
         with window_slot():
             *layers, valid = (self._assembled(chunks) for chunks in parts)
@@ -197,8 +197,8 @@ class _StripTask:
     region: Region
     """Pixels of the block that needs it."""
 
-    def __call__(self, answer: Answer) -> Answer:
-        return cut_out(answer, self.region)
+    def __call__(self, answer: TileSums) -> TileSums:
+        return crop(answer, self.region)
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,6 @@ class _FinishTask:
     """Pixels of the block."""
 
     def __call__(
-        self, runner: Runner, strips: list[Answer], valid: NDArray[np.bool_], _rung: None
+        self, runner: Runner, strips: list[TileSums], valid: NDArray[np.bool_], _rung: None
     ) -> dict[str, NDArray[Any]]:
-        return finished(joined(strips, self.region, plan=runner.plan), valid, plan=runner.plan)
+        return quantise(merge_strips(strips, self.region, plan=runner.plan), valid, plan=runner.plan)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
-from rtsx.model.network import on_torch_thread
+from rtsx.model.network import run_in_torch_thread
 
 __all__ = ["BatchSize", "default_batch_size", "from_device", "on_device", "to_device", "window_slot"]
 
@@ -38,7 +38,7 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
 def on_device(device: torch.device, work: Callable[[], _T]) -> _T:
     """Do the work of one block: on a CPU in the torch thread, on a GPU in one of its places, in a stream of its own."""
     if device.type == "cpu":
-        return on_torch_thread(work)
+        return run_in_torch_thread(work)
     with _SLOTS_LOCK:
         slots = _SLOTS.setdefault(str(device), threading.BoundedSemaphore(2))
     with slots, torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):

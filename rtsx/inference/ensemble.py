@@ -10,12 +10,12 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.georeference import crs_name, ground_pixel_m
 from rtsx.errors import BundleError, PixelSizeWarning, PlanError
 from rtsx.inference.plan import Augmentation
-from rtsx.inference.tile_choice import Habits
+from rtsx.inference.tile_choice import TilingNeeds
 from rtsx.model import ModelBundle
-from rtsx.model.backend_choice import fixed_sides, reach_of
+from rtsx.model.backend_choice import fixed_sides, receptive_field_of
 from rtsx.model.network import BACKENDS
 
-__all__ = ["check_runtime", "check_turns", "ensemble", "habits_of", "warn_of_pixel_size"]
+__all__ = ["check_augmentations", "check_runtime", "ensemble", "tiling_needs_of", "warn_of_pixel_size"]
 
 BundleGiven = ModelBundle | str | PathLike[str]
 """A bundle, or the path from which `ModelBundle.open` opens one."""
@@ -108,7 +108,7 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
         )
 
 
-def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:
+def check_augmentations(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:
     """Refuse turns for bundles with layers that have a direction."""
     turned = [name for name in augment if name != "identity"]
     directed = sorted({layer for bundle in bundles for layer in bundle.layers} & _DIRECTIONAL)
@@ -119,7 +119,7 @@ def check_turns(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation])
         )
 
 
-def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measures: bool) -> Habits:
+def tiling_needs_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measures: bool) -> TilingNeeds:
     """What the members need of a tiling.
 
     Parameters
@@ -131,13 +131,13 @@ def habits_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measur
     measures
         Whether the reach is wanted; one that is not stored with its bundle is measured then, once per machine.
     """
-    reaches = [reach_of(bundle) for bundle in bundles] if measures else []
+    reaches = [receptive_field_of(bundle) for bundle in bundles] if measures else []
     # A stored reach may be finite where the file takes one size only; no other tile can then be chosen.
     fixed = measures and any(any(fixed_sides(bundle.source)) for bundle in bundles)
     finite = bool(reaches) and not fixed and not any(reach.depends_on_tile for reach in reaches)
     farthest = max((reach.radius for reach in reaches), default=0) / min(scales, default=1.0)
     first = bundles[0]
-    return Habits(
+    return TilingNeeds(
         stride=lcm(*(bundle.stride for bundle in bundles)),
         tile=first.tile,
         overlap=first.overlap,

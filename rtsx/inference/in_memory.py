@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
-from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
+from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 
 __all__ = ["direct_chunks", "plane_chunks", "predict_arrays", "predict_planes"]
@@ -26,7 +26,7 @@ def predict_arrays(
     """Answers by name (see `finished`) and `valid`, each over the whole plane (y, x) of the layers."""
     valid = runner.valid(layers, mask)
     blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
-    waiting: list[Answer] = []
+    waiting: list[TileSums] = []
     rows: list[dict[str, NDArray[Any]]] = []
     for row in blocks.rows():
         for block in row:
@@ -40,10 +40,10 @@ def predict_arrays(
             )
             waiting.append(runner.answer(window, block.tiles))
         band = (row[0].region[0], slice(0, valid.shape[1]))
-        rows.append(finished(joined(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
+        rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
         # What lies wholly above the next band is done with.
         below = (slice(band[0].stop, valid.shape[0]), band[1])
-        waiting = [cut_out(answer, below) for answer in waiting if answer.region[0].stop > band[0].stop]
+        waiting = [crop(answer, below) for answer in waiting if answer.region[0].stop > band[0].stop]
     names = rows[0]
     return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}
 

@@ -19,23 +19,23 @@ from torch.nn.functional import interpolate
 from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region, regions_meet
 from rtsx.inference.device import BatchSize, from_device, to_device
-from rtsx.inference.plan import PredictionPlan, turned, turned_back
+from rtsx.inference.plan import PredictionPlan, apply_dihedral, invert_dihedral
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
-from rtsx.tiling import Tile, TilePlan, TileRange, reflected
+from rtsx.tiling import Tile, TilePlan, TileRange, reflect_pad
 
 __all__ = [
     "NODATA",
     "ONE",
-    "Answer",
+    "EnsembleMember",
     "Forward",
-    "Member",
+    "TileSums",
     "Window",
-    "answer_tiles",
-    "cut_out",
-    "finished",
-    "joined",
-    "member_answer",
+    "crop",
+    "forward_tiles",
+    "merge_strips",
+    "quantise",
+    "run_tiles",
     "tiles_to_run",
 ]
 
@@ -43,7 +43,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 """A network: batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
 
 
-def member_answer(batch: torch.Tensor, network: Forward, *, plan: PredictionPlan) -> torch.Tensor:
+def forward_tiles(batch: torch.Tensor, network: Forward, *, plan: PredictionPlan) -> torch.Tensor:
     """Probabilities (tile, class, y, x) of one member: turns averaged, scales fused by `plan.merge`."""
     if plan.augment == ("identity",) and plan.scales == (1.0,):
         return network(batch)
@@ -53,7 +53,7 @@ def member_answer(batch: torch.Tensor, network: Forward, *, plan: PredictionPlan
 def _at_scale(batch: torch.Tensor, network: Forward, *, scale: float, plan: PredictionPlan) -> list[torch.Tensor]:
     size = batch.shape[-1]
     seen = batch if scale == 1 else _resized(batch, round(size * scale))
-    answers = (turned_back(network(turned(seen, name).contiguous()), name) for name in plan.augment)
+    answers = (invert_dihedral(network(apply_dihedral(seen, name).contiguous()), name) for name in plan.augment)
     return [answer if scale == 1 else _resized(answer, size) for answer in answers]
 
 
@@ -79,7 +79,7 @@ ONE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class EnsembleMember:
     """One network of an ensemble and what it wants to see."""
 
     network: Network
@@ -105,7 +105,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TileSums:
     """Blended answers of a block's tiles; to be added to its neighbours' where they overlap."""
 
     region: Region
@@ -119,15 +119,15 @@ def tiles_to_run(window: Window, tiles: TileRange, *, tiling: TilePlan) -> Itera
     return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
 
 
-def answer_tiles(
-    window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[Member], batch_size: BatchSize
-) -> Answer:
+def run_tiles(
+    window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[EnsembleMember], batch_size: BatchSize
+) -> TileSums:
     """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
     tiling = plan.tiling
     region = tiling.answered_region(tiles)
     waiting = list(tiles_to_run(window, tiles, tiling=tiling))
     if not waiting:
-        return Answer(region=region, values=None)
+        return TileSums(region=region, values=None)
     device = members[0].network.device
     with torch.inference_mode():
         channels = _prepared(window, members, device)
@@ -153,11 +153,11 @@ def answer_tiles(
                 f"The network answered NaN or infinity for a tile in pixels {region}. Run it with precision='float32'; "
                 f"if that is what it ran with, look for values in the layers that it was not trained with."
             )
-        return Answer(region=region, values=from_device(total))
+        return TileSums(region=region, values=from_device(total))
 
 
 def _prepared(
-    window: Window, members: Sequence[Member], device: torch.device
+    window: Window, members: Sequence[EnsembleMember], device: torch.device
 ) -> dict[tuple[tuple[InputLayer, ...], float], torch.Tensor]:
     """Network input (layer, y, x) of the whole window, once for all members that want the same."""
     stored = {name: to_device(layer, device) for name, layer in window.stored.items()}
@@ -172,13 +172,13 @@ def _answers(
     tiles: Sequence[Tile],
     channels: Mapping[tuple[tuple[InputLayer, ...], float], torch.Tensor],
     *,
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     region: Region,
     plan: PredictionPlan,
 ) -> torch.Tensor:
     """Probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
     batches = {key: _batch(tiles, prepared, region=region, tiling=plan.tiling) for key, prepared in channels.items()}
-    answers = [member_answer(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
+    answers = [forward_tiles(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
     if len(answers) == 1:
         return answers[0][None]
     stacked = torch.stack(answers)
@@ -212,7 +212,7 @@ def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
     within = place.narrow(axis, inside.start, inside.stop - inside.start)
     for start, stop in ((0, inside.start), (inside.stop, place.shape[axis])):
         if start < stop:
-            mirror = reflected(start - inside.start, stop - inside.start, length=inside.stop - inside.start)
+            mirror = reflect_pad(start - inside.start, stop - inside.start, length=inside.stop - inside.start)
             margin = within.index_select(axis, torch.from_numpy(mirror).to(place.device))
             place.narrow(axis, start, stop - start).copy_(margin)
 
@@ -249,22 +249,22 @@ NODATA = 255
 _SLACK = 8
 
 
-def cut_out(answer: Answer, region: Region) -> Answer:
+def crop(answer: TileSums, region: Region) -> TileSums:
     """The strip of an answer that lies in a region, as its own memory, so that the rest can be freed."""
     both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(answer.region, region, strict=True))
     y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(answer.region, both, strict=True))
     values = None if answer.values is None else np.ascontiguousarray(answer.values[..., y, x])
-    return Answer(region=(both[0], both[1]), values=values)
+    return TileSums(region=(both[0], both[1]), values=values)
 
 
-def joined(answers: Sequence[Answer], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
+def merge_strips(answers: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
     """Total (member, class, y, x) of all answers over a region; `"max"` takes the greatest instead of the sum."""
     total = np.zeros((plan.kept, len(plan.classes), *(part.stop - part.start for part in region)), np.int32)
     add = np.maximum if plan.tiling.blend == "max" else np.add
     for answer in answers:
         if not regions_meet(answer.region, region):
             continue
-        strip = cut_out(answer, region)
+        strip = crop(answer, region)
         if strip.values is None:
             continue
         y, x = (slice(s.start - r.start, s.stop - r.start) for s, r in zip(strip.region, region, strict=True))
@@ -272,7 +272,7 @@ def joined(answers: Sequence[Answer], region: Region, *, plan: PredictionPlan) -
     return total
 
 
-def finished(total: NDArray[np.int32], valid: NDArray[np.bool_], *, plan: PredictionPlan) -> dict[str, NDArray[Any]]:
+def quantise(total: NDArray[np.int32], valid: NDArray[np.bool_], *, plan: PredictionPlan) -> dict[str, NDArray[Any]]:
     """Stored answers by name, from the total (member, class, y, x) and validity (y, x) of one region.
 
     Returns

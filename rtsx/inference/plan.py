@@ -16,7 +16,15 @@ from rtsx.tiling import TilePlan
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AUGMENTATIONS", "AnswerType", "Augmentation", "Merge", "PredictionPlan", "turned", "turned_back"]
+__all__ = [
+    "AUGMENTATIONS",
+    "AnswerType",
+    "Augmentation",
+    "Merge",
+    "PredictionPlan",
+    "apply_dihedral",
+    "invert_dihedral",
+]
 
 Augmentation = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """A turn by name; rotations are counter-clockwise, `transpose` mirrors at the main diagonal."""
@@ -27,7 +35,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 _BACK: dict[Augmentation, Augmentation] = {"rot90": "rot270", "rot270": "rot90"}
 
 
-def turned(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
+def apply_dihedral(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
     """The batch as a view turned by `augmentation`; shape (..., y, x) with y equal to x."""
     match augmentation:
         case "identity":
@@ -42,8 +50,8 @@ def turned(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
             return batch.rot90(int(augmentation.removeprefix("rot")) // 90, dims=(-2, -1))
 
 
-def turned_back(answer: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
-    """Undo `turned`: ``turned_back(turned(batch, a), a)`` is the batch.
+def invert_dihedral(answer: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
+    """Undo `apply_dihedral`: ``invert_dihedral(apply_dihedral(batch, a), a)`` is the batch.
 
     Examples
     --------
@@ -52,7 +60,7 @@ def turned_back(answer: "torch.Tensor", augmentation: Augmentation) -> "torch.Te
     >>> all(torch.equal(turned_back(turned(batch, a), a), batch) for a in AUGMENTATIONS)
     True
     """
-    return turned(answer, _BACK.get(augmentation, augmentation))
+    return apply_dihedral(answer, _BACK.get(augmentation, augmentation))
 
 
 Merge = Literal["mean", "max"]

@@ -11,17 +11,24 @@ from rtsx.arguments import typed
 from rtsx.cube import GRID_MAPPING, as_cube, as_stored, geobox_of, lattice_origin, layer_names, validate_cube
 from rtsx.cube.georeference import with_pixel_centres
 from rtsx.errors import PlanError
-from rtsx.grid import lattice_offset
-from rtsx.inference.ensemble import BundleGiven, check_runtime, check_turns, ensemble, habits_of, warn_of_pixel_size
+from rtsx.grid import grid_offset
+from rtsx.inference.ensemble import (
+    BundleGiven,
+    check_augmentations,
+    check_runtime,
+    ensemble,
+    tiling_needs_of,
+    warn_of_pixel_size,
+)
 from rtsx.inference.in_memory import predict_planes
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
 from rtsx.inference.plan import AnswerType, Augmentation, Merge
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
-from rtsx.inference.tile_choice import TileChoice, chosen_tiling
+from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
 
-__all__ = ["answer_attributes", "predict_cube", "prediction_dataset"]
+__all__ = ["predict_cube", "prediction_dataset", "variable_attrs"]
 
 _LONG_NAMES = {
     "probability": "probability of the target",
@@ -51,7 +58,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     result = xr.Dataset(coords={name: cube.coords[name] for name in cube.coords if _is_kept(cube.coords[name])})
     for name, array in answers.items():
         dims = _dims(name, several=len(plan.classes) > 1, timed=timed)
-        result[name] = (dims, array, answer_attributes(name, array.dtype.name))
+        result[name] = (dims, array, variable_attrs(name, array.dtype.name))
         result[name].encoding |= GRID_MAPPING
     if len(plan.classes) > 1:
         result = result.assign_coords({"class": list(plan.classes)})
@@ -83,7 +90,7 @@ def _dims(name: str, *, several: bool, timed: bool) -> Sequence[str]:
     return [*leading, "y", "x"]
 
 
-def answer_attributes(name: str, dtype: str) -> dict[str, Any]:
+def variable_attrs(name: str, dtype: str) -> dict[str, Any]:
     """CF attributes of one variable of a prediction, such as `probability`, that is stored as `dtype`."""
     attributes: dict[str, Any] = {"long_name": _LONG_NAMES[name]}
     if dtype == "uint8":
@@ -198,13 +205,13 @@ def predict_cube(
     needed = needed_layers(bundles, layer_names(cube))
     cube = as_stored(cube, needed)
     packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
-    check_turns(bundles, augment)
+    check_augmentations(bundles, augment)
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
-    tiling = chosen_tiling(
+    tiling = choose_tiling(
         (cube.sizes["y"], cube.sizes["x"]),
-        lattice_offset(geobox_of(cube), lattice_origin(cube)),
-        habits=habits_of(bundles, scales=scales, measures="auto" in (tile, overlap)),
+        grid_offset(geobox_of(cube), lattice_origin(cube)),
+        habits=tiling_needs_of(bundles, scales=scales, measures="auto" in (tile, overlap)),
         tile=tile,
         overlap=overlap,
         trim=trim,

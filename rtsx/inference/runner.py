@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, LayerValuesWarning, PlanError
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
-from rtsx.inference.ensemble import check_turns
-from rtsx.inference.kernel import Answer, Member, Window, answer_tiles, tiles_to_run
+from rtsx.inference.ensemble import check_augmentations
+from rtsx.inference.kernel import EnsembleMember, TileSums, Window, run_tiles, tiles_to_run
 from rtsx.inference.plan import AnswerType, Augmentation, Merge, PredictionPlan
 from rtsx.model import ModelBundle
-from rtsx.model.backend_choice import check_fixed_tile, chosen_backend, require_agreement
+from rtsx.model.backend_choice import check_fixed_tile, choose_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
 from rtsx.model.network import resolve_device
 from rtsx.model.values import check_units, check_values
@@ -93,18 +93,18 @@ class Runner:
         if is_new:
             warn(message, LayerValuesWarning, stacklevel=4)
 
-    def answer(self, window: Window, tiles: TileRange) -> Answer:
+    def answer(self, window: Window, tiles: TileRange) -> TileSums:
         """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
-            return Answer(region=tiling.answered_region(tiles), values=None)
+            return TileSums(region=tiling.answered_region(tiles), values=None)
         device = resolve_device(self.device)
         return on_device(device, lambda: self._answer(window, tiles, device))
 
-    def _answer(self, window: Window, tiles: TileRange, device: torch.device) -> Answer:
+    def _answer(self, window: Window, tiles: TileRange, device: torch.device) -> TileSums:
         tile = self.plan.tiling.tile
         members = tuple(
-            Member(
+            EnsembleMember(
                 network=bundle.network(
                     device=str(device), precision=self.precision, backend=self._backend(bundle, device)
                 ),
@@ -116,16 +116,16 @@ class Runner:
         with _LOCK:
             key = (str(device), tile, self.batch_size, self.plan.members)
             size = _BATCH_SIZES.setdefault(key, BatchSize(self.batch_size or default_batch_size(device, tile=tile)))
-        return answer_tiles(window, tiles, plan=self.plan, members=members, batch_size=size)
+        return run_tiles(window, tiles, plan=self.plan, members=members, batch_size=size)
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """On a CPU in float32 the fastest one is found out; elsewhere `"auto"` is plain eager torch."""
         tile = self.plan.tiling.tile
-        require_agreement(bundle, backend=self.backend, device=str(device), precision=self.precision, tile=tile)
+        require_backends_equal(bundle, backend=self.backend, device=str(device), precision=self.precision, tile=tile)
         if self.backend != "auto" or device.type != "cpu" or self.precision not in ("auto", "float32"):
             return self.backend
         passes = len(self.plan.tiling) * self.plan.passes_per_tile // len(self.bundles)
-        return chosen_backend(bundle, tile=tile, passes=passes)
+        return choose_backend(bundle, tile=tile, passes=passes)
 
 
 def needed_layers(bundles: Sequence[ModelBundle], available: Sequence[str]) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ def prediction_plan(
     PlanError
         A network takes tiles of another size only, or turns would turn layers that have a direction.
     """
-    check_turns(bundles, augment)
+    check_augmentations(bundles, augment)
     for each in bundles:
         check_fixed_tile(each, sizes=tuple(round(tiling.tile * scale) for scale in scales))
     first = bundles[0]

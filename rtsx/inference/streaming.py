@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.inference.blocks import Region
-from rtsx.inference.kernel import Answer, Window, cut_out, finished, joined
+from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
 
-__all__ = ["ReadPixels", "predict_region", "reading_region"]
+__all__ = ["ReadPixels", "input_window", "predict_region"]
 
 # Pixels that the windows of one band or block of tiles may span, unless one tile spans more: larger ones are no faster.
 _SPAN = 2048
@@ -29,7 +29,7 @@ ReadPixels = Callable[[Region], Mapping[str, NDArray[Any]]]
 trust, see `Runner.valid`. Called by one thread at a time, not that of the caller, but in its context."""
 
 
-def reading_region(tiling: TilePlan, region: Region) -> Region:
+def input_window(tiling: TilePlan, region: Region) -> Region:
     """Pixels of the raster that decide the answer of a region: what the windows of its tiles cover.
 
     Examples
@@ -51,7 +51,7 @@ def predict_region(
     Parameters
     ----------
     read
-        Gives pixels; asked for whole bands of `reading_region`, each pixel once, from the top to the bottom.
+        Gives pixels; asked for whole bands of `input_window`, each pixel once, from the top to the bottom.
     region
         Which pixels of the raster.
     runner
@@ -65,11 +65,11 @@ def predict_region(
     """
     tiling = runner.plan.tiling
     tiles = tiling.answering(region)
-    across = reading_region(tiling, region)[1]
+    across = input_window(tiling, region)[1]
     bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
     columns = _parts(tiling.x, tiles.x)
     held = _Held.nothing(bands[0].read.start, across)
-    waiting: list[Answer] = []
+    waiting: list[TileSums] = []
     done = region[0].start
     with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
         coming = reader.submit(copy_context().run, read, (bands[0].read, across))
@@ -82,17 +82,17 @@ def predict_region(
                 coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
             for part in columns:
                 answer = runner.answer(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
-                waiting.append(cut_out(answer, region))
+                waiting.append(crop(answer, region))
             # What no tile of the bands below answers for is finished.
             until = region[0].stop if below is None else min(below.answered.start, region[0].stop)
             if until > done:
                 rows = slice(done, until)
                 valid = held.valid(rows, region[1])
-                total = joined(waiting, (rows, region[1]), plan=runner.plan)
-                yield rows, finished(total, valid, plan=runner.plan) | {"valid": valid}
+                total = merge_strips(waiting, (rows, region[1]), plan=runner.plan)
+                yield rows, quantise(total, valid, plan=runner.plan) | {"valid": valid}
                 done = until
                 rest = (slice(done, region[0].stop), region[1])
-                waiting = [cut_out(answer, rest) for answer in waiting if answer.region[0].stop > done]
+                waiting = [crop(answer, rest) for answer in waiting if answer.region[0].stop > done]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Literal
 from rtsx.errors import PlanError
 from rtsx.tiling import Blend, TilePlan
 
-__all__ = ["Habits", "TileChoice", "chosen_tiling"]
+__all__ = ["TileChoice", "TilingNeeds", "choose_tiling"]
 
 # Candidates for a tile are this far apart, in pixels: finer steps change the cost by less than a per cent.
 _GRAIN = 32
@@ -22,7 +22,7 @@ TileChoice = int | Literal["auto", "bundle"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Habits:
+class TilingNeeds:
     """What the members of an ensemble need, taken together."""
 
     stride: int
@@ -37,11 +37,11 @@ class Habits:
     """How far away a changed pixel moves the answer, the most of any; None where one looks at the whole tile."""
 
 
-def chosen_tiling(
+def choose_tiling(
     shape: tuple[int, int],
     offset: tuple[int, int],
     *,
-    habits: Habits,
+    habits: TilingNeeds,
     tile: TileChoice,
     overlap: TileChoice,
     trim: int | None,
@@ -103,7 +103,7 @@ def _over_compute(plan: TilePlan) -> float:
     return plan.over_compute
 
 
-def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, habits: Habits) -> int:
+def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, habits: TilingNeeds) -> int:
     if isinstance(overlap, int):
         return overlap
     if overlap == "bundle" or habits.reach is None:
@@ -116,7 +116,7 @@ def _below_half(tile: int, stride: int) -> int:
     return tile // 2 // stride * stride
 
 
-def _trim(overlap: int, trim: int | None, *, blend: Blend, habits: Habits, by_reach: bool) -> int:
+def _trim(overlap: int, trim: int | None, *, blend: Blend, habits: TilingNeeds, by_reach: bool) -> int:
     if blend == "crop":
         return overlap // 2
     if trim is not None:

@@ -2,24 +2,24 @@
 
 from rtsx.labels.inventory import Inventory, read_labels, standardise_labels
 from rtsx.labels.io import write_labels
-from rtsx.labels.label_rasters import LabelTruth, RasterTruth, label_truth, raster_truth
-from rtsx.labels.report import Finding, LabelReport
+from rtsx.labels.label_rasters import RasterizedLabels, RasterLabels, open_label_raster, rasterize_labels
+from rtsx.labels.report import Issue, LabelReport
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
-from rtsx.labels.truth import IGNORED, StubTruth, Truth, TruthWindow, truth_array
+from rtsx.labels.truth import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
 
 __all__ = [
     "IGNORED",
     "LABEL_COLUMNS",
-    "Finding",
     "Inventory",
+    "Issue",
+    "LabelRaster",
     "LabelReport",
-    "LabelTruth",
-    "RasterTruth",
-    "StubTruth",
-    "Truth",
+    "RasterLabels",
+    "RasterizedLabels",
+    "StubLabelRaster",
     "TruthWindow",
-    "label_truth",
-    "raster_truth",
+    "open_label_raster",
+    "rasterize_labels",
     "read_labels",
     "standardise_labels",
     "truth_array",

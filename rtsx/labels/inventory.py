@@ -16,9 +16,9 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import Hemisphere
-from rtsx.labels.report import Finding, LabelReport
+from rtsx.labels.report import Issue, LabelReport
 from rtsx.labels.schema import LABEL_COLUMNS, conform, read_days, validate_labels
-from rtsx.labels.standardise import Facts, Standardised, standardise
+from rtsx.labels.standardise import InventoryInfo, Standardised, standardise
 
 __all__ = ["NEARLY_SAME", "Inventory", "duplicates", "read_labels", "standardise_labels"]
 
@@ -28,7 +28,7 @@ NEARLY_SAME = 0.95
 _SAME = 1 - 1e-9
 
 
-def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names: Sequence[str]) -> list[Finding]:
+def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names: Sequence[str]) -> list[Issue]:
     """Find outlines that repeat an earlier one of the same key, exactly or nearly.
 
     Parameters
@@ -55,7 +55,7 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
     shared = shapely.area(shapely.intersection(outlines[later], outlines[earlier]))
     overlap = shared / (area[later] + area[earlier] - shared)
     order = np.lexsort((earlier, later))
-    dropped: dict[int, Finding] = {}
+    dropped: dict[int, Issue] = {}
     for row, first, iou in zip(later[order].tolist(), earlier[order].tolist(), overlap[order].tolist(), strict=True):
         if iou > NEARLY_SAME and row not in dropped and first not in dropped and keys[row] == keys[first]:
             problem, how = (
@@ -64,7 +64,7 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
                 else ("near duplicate", f"IoU {np.floor(1000 * iou) / 1000:.3f} with")
             )
             detail = f"{how} {names[first]}: same class, image and creator"
-            dropped[row] = Finding(row=row, problem=problem, action="dropped", detail=detail)
+            dropped[row] = Issue(row=row, problem=problem, action="dropped", detail=detail)
     return list(dropped.values())
 
 
@@ -155,7 +155,7 @@ def standardise_labels(
         raise LabelError("standardise_labels needs at least one source, a file or a table; got none.")
     youngest = today or datetime.now(UTC).date()
     named = {"creator": creator, "region": region, "site": site, "image_ids": image_ids}
-    facts = Facts(
+    facts = InventoryInfo(
         columns=columns or {},
         class_name=class_name,
         fill={name: value for name, value in named.items() if value is not None},

@@ -15,15 +15,15 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.labels.rasterize import ignore_borders, paint, place
-from rtsx.labels.truth import IGNORED, Truth, TruthWindow
+from rtsx.labels.rasterize import ignore_borders, rasterize, to_pixels
+from rtsx.labels.truth import IGNORED, LabelRaster, TruthWindow
 
-__all__ = ["LabelTruth", "RasterTruth", "check_classes", "check_ignore", "label_truth", "raster_truth"]
+__all__ = ["RasterLabels", "RasterizedLabels", "check_classes", "check_ignore", "open_label_raster", "rasterize_labels"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelTruth:
-    """Outlines on the pixels of a raster; made by `label_truth`."""
+class RasterizedLabels:
+    """Outlines on the pixels of a raster; made by `rasterize_labels`."""
 
     classes: tuple[str, ...]
     """Names of the classes, counted from 1."""
@@ -72,7 +72,7 @@ class LabelTruth:
         values = np.zeros((rows.stop + band - row, columns.stop + band - column), np.uint8)
         height, width = values.shape
         for index in np.sort(self._tree.query(shapely.box(column, row, column + width, row + height))):
-            paint(values, self.outlines[index], number=int(self.numbers[index]), origin=(row, column))
+            rasterize(values, self.outlines[index], number=int(self.numbers[index]), origin=(row, column))
         banded = ignore_borders(values, ignore=band)
         return banded[band : height - band, band : width - band].copy()
 
@@ -81,9 +81,9 @@ class LabelTruth:
         return shapely.STRtree(self.outlines)
 
 
-def label_truth(
+def rasterize_labels(
     labels: geopandas.GeoDataFrame, geobox: GeoBox, *, classes: Sequence[str], ignore: int = 0
-) -> LabelTruth:
+) -> RasterizedLabels:
     """Truth of label polygons on the pixels of a raster.
 
     A pixel is the class of the last label, in the order of rows, that its centre lies in. Nothing is painted before a
@@ -103,7 +103,7 @@ def label_truth(
 
     Returns
     -------
-    LabelTruth
+    RasterizedLabels
         Can be pickled.
 
     Raises
@@ -126,8 +126,8 @@ def label_truth(
     band = check_ignore(ignore)
     numbers = _numbers(labels, names)
     outlines = _outlines(labels)
-    placed, which = place(outlines, CRS.from_user_input(labels.crs), geobox, margin=band)
-    return LabelTruth(
+    placed, which = to_pixels(outlines, CRS.from_user_input(labels.crs), geobox, margin=band)
+    return RasterizedLabels(
         classes=names,
         shape=(int(geobox.shape.y), int(geobox.shape.x)),
         ignore=band,
@@ -193,7 +193,7 @@ def _outlines(labels: geopandas.GeoDataFrame) -> NDArray[np.object_]:
     return outlines
 
 
-def _label_truth_conforms(truth: LabelTruth) -> Truth:
+def _label_truth_conforms(truth: RasterizedLabels) -> LabelRaster:
     return truth
 
 
@@ -202,8 +202,8 @@ _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RasterTruth:
-    """A raster of codes, recoded window by window; made by `raster_truth`."""
+class RasterLabels:
+    """A raster of codes, recoded window by window; made by `open_label_raster`."""
 
     classes: tuple[str, ...]
     """Names of the classes, counted from 1."""
@@ -248,9 +248,9 @@ class RasterTruth:
         return values
 
 
-def raster_truth(
+def open_label_raster(
     raster: xr.DataArray, *, classes: Mapping[str, Sequence[int]], ignored: Sequence[int] = (), ignore: int = 0
-) -> RasterTruth:
+) -> RasterLabels:
     """Truth of a raster of codes, such as a land cover map, on the pixels of a cube.
 
     Nothing is read before a window is asked for.
@@ -270,7 +270,7 @@ def raster_truth(
 
     Returns
     -------
-    RasterTruth
+    RasterLabels
         Can be pickled, if the raster can.
 
     Raises
@@ -306,7 +306,7 @@ def raster_truth(
             f"Each class has codes of its own, but classes are {dict(zip(names, codes, strict=True))} and ignored are "
             f"{[int(code) for code in ignored]}. Give each code to one of them."
         )
-    return RasterTruth(
+    return RasterLabels(
         classes=names,
         raster=raster,
         codes=codes,
@@ -315,5 +315,5 @@ def raster_truth(
     )
 
 
-def _raster_truth_conforms(truth: RasterTruth) -> Truth:
+def _raster_truth_conforms(truth: RasterLabels) -> LabelRaster:
     return truth

@@ -11,11 +11,18 @@ from pyproj import CRS
 from scipy.ndimage import distance_transform_edt
 
 from rtsx.errors import LabelError
-from rtsx.geometry.antimeridian import check_latitudes, cut, jumping, lonlat_polygon, to_lonlat, unwrapped
+from rtsx.geometry.antimeridian import (
+    check_latitudes,
+    crosses_antimeridian,
+    lonlat_polygon,
+    split_at_antimeridian,
+    to_lonlat,
+    unwrap,
+)
 from rtsx.geometry.crs import crs_text, densified, has_seam, period_of, seam_of, transformed
 from rtsx.labels.truth import IGNORED
 
-__all__ = ["PIXEL_PARTS", "ignore_borders", "paint", "place"]
+__all__ = ["PIXEL_PARTS", "ignore_borders", "rasterize", "to_pixels"]
 
 Geometries = NDArray[np.object_]
 
@@ -28,7 +35,7 @@ _DATUMS = 0.02
 _LONLAT = CRS.from_epsg(4326)
 
 
-def place(outlines: Geometries, crs: CRS, geobox: GeoBox, *, margin: int) -> tuple[Geometries, NDArray[np.int64]]:
+def to_pixels(outlines: Geometries, crs: CRS, geobox: GeoBox, *, margin: int) -> tuple[Geometries, NDArray[np.int64]]:
     """Bring outlines onto the pixels of a raster; what lies elsewhere is left out.
 
     Edges are straight in the CRS of the labels: long ones get further vertices before they are moved. Outlines across the
@@ -71,14 +78,14 @@ def place(outlines: Geometries, crs: CRS, geobox: GeoBox, *, margin: int) -> tup
         parts, owner = parts[near], owner[near]
     lonlat, across = to_lonlat(parts, crs)
     if (period := period_of(crs)) is not None:
-        parts = unwrapped(parts, period)
+        parts = unwrap(parts, period)
         across[:] = False
     # The rest is left out before it is projected, because a projection says anything of places it is not made for.
     near = _nearby(lonlat, padded)
     parts, owner, lonlat, across = parts[near], owner[near], lonlat[near], across[near]
     moved = _moved(parts, lonlat, across, crs=crs, target=target)
     if (period := period_of(target)) is not None:
-        moved, owner = _repeated(unwrapped(moved, period), owner, period=period, box=padded.extent.geom)
+        moved, owner = _repeated(unwrap(moved, period), owner, period=period, box=padded.extent.geom)
     return _gathered(_in_pixels(moved, geobox.affine), owner, margin=margin, shape=(geobox.shape.y, geobox.shape.x))
 
 
@@ -92,7 +99,7 @@ def _raster_crs(geobox: GeoBox) -> CRS:
 
 def _nearby(lonlat: Geometries, geobox: GeoBox) -> NDArray[np.bool_]:
     """Whether polygons in longitude and latitude may meet a raster."""
-    polar = jumping(lonlat, 360.0)
+    polar = crosses_antimeridian(lonlat, 360.0)
     return np.asarray(polar | _meets_raster(shapely.bounds(lonlat).reshape(-1, 4), geobox), bool)
 
 
@@ -132,7 +139,9 @@ def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, 
     is_same = crs.equals(target, ignore_axis_order=True)
     moved[~torn] = parts[~torn] if is_same else transformed(densified(parts[~torn], crs), crs, target)
     for index in np.flatnonzero(torn):
-        pieces = cut(lonlat[index], west=seam_of(target), inset=1e-9)  # 0.1 mm, so that rounding tells sides apart
+        pieces = split_at_antimeridian(
+            lonlat[index], west=seam_of(target), inset=1e-9
+        )  # 0.1 mm, so that rounding tells sides apart
         moved[index] = shapely.multipolygons(transformed(pieces, _LONLAT, target))
     return moved
 
@@ -178,7 +187,7 @@ def _gathered(
     return outlines, labels.astype(np.int64)
 
 
-def paint(values: NDArray[np.uint8], outline: shapely.Geometry, *, number: int, origin: tuple[int, int]) -> None:
+def rasterize(values: NDArray[np.uint8], outline: shapely.Geometry, *, number: int, origin: tuple[int, int]) -> None:
     """Set the pixels whose centre lies in an outline to a number, in place.
 
     Written out, instead of GDAL's rasterisation, because that computes with coordinates relative to the window: where a
@@ -262,7 +271,7 @@ def ignore_borders(values: NDArray[np.uint8], *, ignore: int) -> NDArray[np.uint
     Parameters
     ----------
     values : numpy.ndarray
-        `(y, x)` uint8, coded as in `Truth`.
+        `(y, x)` uint8, coded as in `LabelRaster`.
     ignore : int
         Width, px; 0 changes nothing.
 

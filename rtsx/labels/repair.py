@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rtsx.errors import LabelError
-from rtsx.geometry.antimeridian import cut, jumping, to_lonlat
+from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridian, to_lonlat
 from rtsx.geometry.crs import areas_m2, crs_text, transformed
-from rtsx.labels.report import Finding
+from rtsx.labels.report import Issue
 
 __all__ = [
     "AxisOrder",
@@ -20,10 +20,10 @@ __all__ = [
     "axis_order",
     "from_geocentric",
     "in_area",
-    "on_earth",
     "only_polygons",
     "repaired",
     "to_geographic",
+    "valid_lonlat",
 ]
 
 Geometries = NDArray[np.object_]
@@ -43,7 +43,7 @@ class AxisOrder:
 
     outlines: Geometries
     """`(row,)`; those that had y first are swapped."""
-    findings: tuple[Finding, ...]
+    findings: tuple[Issue, ...]
     """One for each row that was swapped, or that cannot be told."""
     doubt: str | None
     """What speaks for an order that nothing proves; None where nothing does."""
@@ -108,14 +108,14 @@ def in_area(lon: Floats, lat: Floats, crs: CRS, *, margin: float) -> NDArray[np.
         )
 
 
-def _findings(swap: NDArray[np.bool_], unclear: NDArray[np.bool_], why: str) -> tuple[Finding, ...]:
+def _findings(swap: NDArray[np.bool_], unclear: NDArray[np.bool_], why: str) -> tuple[Issue, ...]:
     swapped = [
-        Finding(row=int(row), problem="wrong axis order", action="repaired", detail=f"x and y swapped: {why}")
+        Issue(row=int(row), problem="wrong axis order", action="repaired", detail=f"x and y swapped: {why}")
         for row in np.flatnonzero(swap)
     ]
     detail = "other rows have latitude first, this one may have either: left as it is"
     doubtful = [
-        Finding(row=int(row), problem="doubtful axis order", action="kept", detail=detail)
+        Issue(row=int(row), problem="doubtful axis order", action="kept", detail=detail)
         for row in np.flatnonzero(unclear)
     ]
     return (*swapped, *doubtful)
@@ -156,9 +156,7 @@ _HIGHEST_M = 20_000.0
 """Metres off the ellipsoid beyond which nothing lies on the ground."""
 
 
-def from_geocentric(
-    outlines: Geometries, crs: CRS, *, hemisphere: Hemisphere | None
-) -> tuple[Geometries, list[Finding]]:
+def from_geocentric(outlines: Geometries, crs: CRS, *, hemisphere: Hemisphere | None) -> tuple[Geometries, list[Issue]]:
     """Bring outlines in metres from the Earth's centre to longitude and latitude.
 
     Geocentric coordinates are three: with X, Y and Z they are exact. Software that writes plane polygons loses Z. Then X and
@@ -204,13 +202,13 @@ def from_geocentric(
         lon, lat, height = transformer.transform(x, y, z)
         if not np.isfinite(lat).all() or np.abs(height).max() > _HIGHEST_M:
             detail = f"X = {x[0]:.0f} m, Y = {y[0]:.0f} m is no place on the ground in {crs_text(crs)}"
-            findings.append(Finding(row=int(row), problem="no place on Earth", action="dropped", detail=detail))
+            findings.append(Issue(row=int(row), problem="no place on Earth", action="dropped", detail=detail))
             continue
         lonlat = np.column_stack((lon, lat))
         moved[row] = shapely.transform(shapely.force_2d(outlines[row]), lambda _, lonlat=lonlat: lonlat)
         if flat[row]:
             detail = f"geocentric without Z: taken to lie on the ellipsoid, in the {hemisphere}"
-            findings.append(Finding(row=int(row), problem="height missing", action="repaired", detail=detail))
+            findings.append(Issue(row=int(row), problem="height missing", action="repaired", detail=detail))
     return moved, findings
 
 
@@ -228,7 +226,7 @@ _WARNING_MARGIN = 10.0
 """Degrees around the area that a CRS is made for within which nothing is said."""
 
 
-def on_earth(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]:
+def valid_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
     """Drop outlines whose CRS gives them no longitude and latitude, and tell of those far from where it is made for.
 
     A vertex has a place when it comes back to within 1 m from longitude and latitude: projections answer something for
@@ -255,34 +253,34 @@ def on_earth(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]
         if placeless[mine].any():
             kept[row] = None
             detail = f"x = {x:.6g}, y = {y:.6g} has no longitude and latitude in {crs_text(crs)}: is that its CRS?"
-            findings.append(Finding(row=row, problem="no place on Earth", action="dropped", detail=detail))
+            findings.append(Issue(row=row, problem="no place on Earth", action="dropped", detail=detail))
         else:
             area = crs.area_of_use
             made_for = shorten(area.name, width=80, placeholder=" ...") if area else "elsewhere"
             detail = f"{crs_text(crs)} is made for {made_for}: is that its CRS?"
-            findings.append(Finding(row=row, problem="far from the area of its CRS", action="kept", detail=detail))
+            findings.append(Issue(row=row, problem="far from the area of its CRS", action="kept", detail=detail))
     return kept, findings
 
 
-def to_geographic(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]:
+def to_geographic(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
     """Convert outlines to EPSG:4326, long edges followed, longitudes from -180 to 180, cut at the antimeridian.
 
     Parameters
     ----------
     outlines : numpy.ndarray
-        `(row,)` valid Polygons, MultiPolygons or None, which `on_earth` has passed.
+        `(row,)` valid Polygons, MultiPolygons or None, which `valid_lonlat` has passed.
     crs : pyproj.CRS
         Geographic or projected.
     """
     there = np.flatnonzero(shapely.is_geometry(outlines))
     parts, owner = shapely.get_parts(outlines[there], return_index=True)
     lonlat, across = to_lonlat(parts, crs)
-    polar = jumping(lonlat, 360.0) if len(lonlat) else np.zeros(0, bool)
+    polar = crosses_antimeridian(lonlat, 360.0) if len(lonlat) else np.zeros(0, bool)
     west, _, east, _ = shapely.bounds(lonlat).reshape(-1, 4).T
     pieces: list[list[shapely.Polygon]] = [[] for _ in there]
     for position, part in enumerate(lonlat):
         inside = west[position] >= -180 and east[position] <= 180
-        pieces[owner[position]] += [part] if inside else cut(part, west=-180.0, inset=0.0).tolist()
+        pieces[owner[position]] += [part] if inside else split_at_antimeridian(part, west=-180.0, inset=0.0).tolist()
     moved = np.full(len(outlines), None, np.object_)
     findings = []
     for place, mine in zip(there, pieces, strict=True):
@@ -291,11 +289,11 @@ def to_geographic(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Find
         moved[there[position]] = None
         detail = "goes around a pole, where longitude and latitude enclose nothing"
         row = int(there[position])
-        findings.append(Finding(row=row, problem="around a pole", action="dropped", detail=detail))
+        findings.append(Issue(row=row, problem="around a pole", action="dropped", detail=detail))
     for position in np.setdiff1d(owner[across], owner[polar]):
         detail = "had an edge from 180 to -180 degrees, around the world: cut at the antimeridian"
         row = int(there[position])
-        findings.append(Finding(row=row, problem="drawn around the world", action="repaired", detail=detail))
+        findings.append(Issue(row=row, problem="drawn around the world", action="repaired", detail=detail))
     return moved, findings
 
 
@@ -318,7 +316,7 @@ def _strange(vertices: NDArray[np.float64], crs: CRS) -> tuple[NDArray[np.bool_]
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 
 
-def only_polygons(outlines: Geometries) -> tuple[Geometries, list[Finding]]:
+def only_polygons(outlines: Geometries) -> tuple[Geometries, list[Issue]]:
     """Keep Polygons and MultiPolygons, and the polygons of collections.
 
     Returns
@@ -341,14 +339,14 @@ def only_polygons(outlines: Geometries) -> tuple[Geometries, list[Finding]]:
             kept[row] = shapely.multipolygons(polygons)
             others = len(_flat(outline)) - len(polygons)
             detail = f"is a GeometryCollection: {len(polygons)} polygons kept, {others} lines or points left out"
-            findings.append(Finding(row=row, problem="not a polygon", action="repaired", detail=detail))
+            findings.append(Issue(row=row, problem="not a polygon", action="repaired", detail=detail))
         else:
             detail = f"is a {outline.geom_type}, which encloses nothing"
             findings.append(_dropped(row, "not a polygon", detail))
     return _simple(kept), findings
 
 
-def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]:
+def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
     """Make outlines valid, and tell by how much their area changed.
 
     What an outline encloses, once or several times, stays enclosed; spikes and lines go. By `make_valid` with the method
@@ -379,7 +377,7 @@ def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Finding]]
         valid[row] = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
         before, after = areas_m2(transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326)))
         detail = f"{reason}; area {before:.1f} m², now {after:.1f} m² ({after - before:+.1f} m²)"
-        findings.append(Finding(row=row, problem="invalid geometry", action="repaired", detail=detail))
+        findings.append(Issue(row=row, problem="invalid geometry", action="repaired", detail=detail))
     return valid, findings
 
 
@@ -400,5 +398,5 @@ def _polygons_of(geometry: shapely.Geometry) -> list[shapely.Polygon]:
     return [one for one in _flat(geometry) if one.geom_type == "Polygon" and one.area > 0]
 
 
-def _dropped(row: int, problem: str, detail: str) -> Finding:
-    return Finding(row=row, problem=problem, action="dropped", detail=detail)
+def _dropped(row: int, problem: str, detail: str) -> Issue:
+    return Issue(row=row, problem=problem, action="dropped", detail=detail)

@@ -12,7 +12,7 @@ import pandas as pd
 from rtsx.errors import LabelError, OutputNotWritableError
 from rtsx.storage import local_path, staged
 
-__all__ = ["Action", "Finding", "LabelReport"]
+__all__ = ["Action", "Issue", "LabelReport"]
 
 Action = Literal["repaired", "dropped", "kept"]
 
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Issue:
     """One thing that is wrong with one row."""
 
     row: int
@@ -46,7 +46,7 @@ class LabelReport:
     """Rows of each source, by its name."""
     written: int
     """Rows of the table: all rows less those that were dropped."""
-    findings: tuple[Finding, ...] = field(default=(), repr=False)
+    findings: tuple[Issue, ...] = field(default=(), repr=False)
     """In the order of sources and rows."""
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """By source: which of its columns became which of ours (ours: theirs)."""
@@ -66,7 +66,7 @@ class LabelReport:
         return dict(Counter((one.problem, one.action) for one in self.findings).most_common())
 
     @property
-    def dropped(self) -> tuple[Finding, ...]:
+    def dropped(self) -> tuple[Issue, ...]:
         """The rows that are not in the table."""
         return tuple(one for one in self.findings if one.action == "dropped")
 

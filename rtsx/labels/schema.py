@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.labels.report import Finding
+from rtsx.labels.report import Issue
 
 __all__ = [
     "CENTROID_COLUMNS",
@@ -270,7 +270,7 @@ class Days:
     """`(row,)` in ms; NaT where it is not known."""
     last: NDArray[np.datetime64]
     """`(row,)` in ms; equal to `first` where it is one day."""
-    findings: tuple[Finding, ...]
+    findings: tuple[Issue, ...]
     """Dates that cannot be; those labels have none."""
 
 
@@ -311,7 +311,7 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
         except ValueError as error:
             told = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
             findings.append(
-                Finding(row=row, problem=_PROBLEM, action="repaired", detail=f"{told} {error}: left without a date")
+                Issue(row=row, problem=_PROBLEM, action="repaired", detail=f"{told} {error}: left without a date")
             )
     return Days(first=first, last=last, findings=tuple(findings))
 

@@ -16,11 +16,19 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.geometry.crs import areas_m2, crs_text
 from rtsx.labels.io import LabelInput, read_table
-from rtsx.labels.repair import Hemisphere, axis_order, from_geocentric, on_earth, only_polygons, repaired, to_geographic
-from rtsx.labels.report import Finding
+from rtsx.labels.repair import (
+    Hemisphere,
+    axis_order,
+    from_geocentric,
+    only_polygons,
+    repaired,
+    to_geographic,
+    valid_lonlat,
+)
+from rtsx.labels.report import Issue
 from rtsx.labels.schema import CENTROID_COLUMNS, LABEL_COLUMNS, Days, conform, find_column, match_columns, read_days
 
-__all__ = ["DEFAULT_CLASS", "NEGATIVE", "Facts", "LabelSource", "Standardised", "standardise"]
+__all__ = ["DEFAULT_CLASS", "NEGATIVE", "InventoryInfo", "LabelSource", "Standardised", "standardise"]
 
 NEGATIVE = "negative"
 """Class of outlines of what the target is not, as ARTS has them."""
@@ -170,7 +178,7 @@ _LONLAT = CRS.from_epsg(4326)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Facts:
+class InventoryInfo:
     """What the caller says of all sources."""
 
     columns: Mapping[str, str | None]
@@ -201,13 +209,13 @@ class Standardised:
     """In EPSG:4326; a source that is in the schema already keeps its ids and where they are from."""
     rows: NDArray[np.int64]
     """Number of the row in the source that each label is, `(label,)`."""
-    findings: list[Finding]
+    findings: list[Issue]
     """By row."""
     notes: list[str]
     """Doubts about the source."""
 
 
-def standardise(given: LabelInput, facts: Facts, *, number: int, is_alone: bool) -> Standardised:
+def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alone: bool) -> Standardised:
     """Bring one source into the schema.
 
     Parameters
@@ -252,7 +260,7 @@ def standardise(given: LabelInput, facts: Facts, *, number: int, is_alone: bool)
     return Standardised(source=source, labels=labels, rows=np.array(kept, np.int64), findings=named, notes=notes)
 
 
-def _outlines(source: LabelSource, facts: Facts) -> tuple[NDArray[np.object_], list[Finding], list[str]]:
+def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.object_], list[Issue], list[str]]:
     """Outlines in EPSG:4326, `(row,)`, None where there is none; and what was found on the way."""
     outlines, findings = only_polygons(np.array(source.table.geometry.array, np.object_))
     if len(outlines) and not shapely.is_geometry(outlines).any():
@@ -265,7 +273,7 @@ def _outlines(source: LabelSource, facts: Facts) -> tuple[NDArray[np.object_], l
         outlines, more = from_geocentric(outlines, crs, hemisphere=facts.hemisphere)
         findings, crs = [*findings, *more], _LONLAT
     order = axis_order(shapely.force_2d(outlines), crs, told=source.told_centroids())
-    outlines, placed = on_earth(order.outlines, crs)
+    outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
         raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*findings, *placed][0].detail}")
     outlines, mended = repaired(outlines, crs)
@@ -275,7 +283,7 @@ def _outlines(source: LabelSource, facts: Facts) -> tuple[NDArray[np.object_], l
     return outlines, [*findings, *order.findings, *placed, *mended, *moved, *mended_again], notes
 
 
-def _attributes(source: LabelSource, days: Days, facts: Facts) -> dict[str, Sequence[Any]]:
+def _attributes(source: LabelSource, days: Days, facts: InventoryInfo) -> dict[str, Sequence[Any]]:
     """Columns of the schema that do not depend on outlines, `(row,)` each."""
     columns: dict[str, Sequence[Any]] = {
         name: [facts.fill.get(name) if value is None else value for value in source.texts(name)]

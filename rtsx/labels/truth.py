@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rtsx.cube import GRID_MAPPING
 from rtsx.errors import LabelError
 
-__all__ = ["IGNORED", "StubTruth", "Truth", "TruthWindow", "truth_array"]
+__all__ = ["IGNORED", "LabelRaster", "StubLabelRaster", "TruthWindow", "truth_array"]
 
 IGNORED = 255
 """Value of a pixel that counts neither way: it is left out of losses and scores."""
@@ -20,7 +20,7 @@ TruthWindow = tuple[slice, slice]
 """Rows and columns of a raster, with start and stop given, within the raster."""
 
 
-class Truth(Protocol):
+class LabelRaster(Protocol):
     """The truth of one raster.
 
     Values are 0 where no label lies, k for the k-th of `classes`, counted from 1, and `IGNORED`. A pixel is the class of
@@ -48,7 +48,7 @@ class Truth(Protocol):
         ...
 
 
-class StubTruth:
+class StubLabelRaster:
     """A truth of an array in memory; for tests of whatever reads truths.
 
     Examples
@@ -79,11 +79,11 @@ class StubTruth:
         return self._values[window].copy()
 
 
-def _conforms(stub: StubTruth) -> Truth:
+def _conforms(stub: StubLabelRaster) -> LabelRaster:
     return stub  # a typed line that fails the type check when the stub stops being a Truth
 
 
-def truth_array(truth: Truth, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
+def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
     """Lazy array of a truth, on the grid of a cube and in its chunks.
 
     Parameters
@@ -96,7 +96,7 @@ def truth_array(truth: Truth, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        (y, x) uint8, coded as in `Truth`, computed when it is asked for; attributes name the classes.
+        (y, x) uint8, coded as in `LabelRaster`, computed when it is asked for; attributes name the classes.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def truth_array(truth: Truth, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
 
 
 def _block(
-    truth: Truth, starts: tuple[tuple[int, ...], tuple[int, ...]], block_id: tuple[int, int]
+    truth: LabelRaster, starts: tuple[tuple[int, ...], tuple[int, ...]], block_id: tuple[int, int]
 ) -> NDArray[np.uint8]:
     rows, columns = (slice(axis[index], axis[index + 1]) for axis, index in zip(starts, block_id, strict=True))
     return truth.read((rows, columns))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from rtsx.model.metadata import Reach
     from rtsx.model.network import Network, StubNetwork
-    from rtsx.model.receptive_field import measure_reach
+    from rtsx.model.receptive_field import measure_receptive_field
     from rtsx.model.smp import ARCHITECTURES, build_network
     from rtsx.model.source import NetworkSource
 
@@ -38,7 +38,7 @@ __all__ = [
     "StubNetwork",
     "build_network",
     "canonical_layers",
-    "measure_reach",
+    "measure_receptive_field",
     "prepare",
     "preset_named",
     "required_layers",

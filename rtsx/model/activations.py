@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtsx.model.network import on_torch_thread
+from rtsx.model.network import run_in_torch_thread
 
 if TYPE_CHECKING:
     from rtsx.model.bundle import ModelBundle
@@ -70,7 +70,7 @@ def activation_bytes(module: torch.nn.Module, *, layers: int, tile: int, batch: 
 def network_bytes_per_pixel(bundle: "ModelBundle") -> int:
     """Bytes per pixel of a tile that one forward pass of a bundle takes; walked once per process and digest."""
     if bundle.digest not in _BY_DIGEST:
-        _BY_DIGEST[bundle.digest] = on_torch_thread(lambda: _walked(bundle)) + 1
+        _BY_DIGEST[bundle.digest] = run_in_torch_thread(lambda: _walked(bundle)) + 1
     return _BY_DIGEST[bundle.digest]
 
 

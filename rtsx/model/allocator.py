@@ -3,10 +3,10 @@
 import ctypes
 import os
 
-__all__ = ["KEEPING", "keep_freed_memory"]
+__all__ = ["KEEPING", "configure_malloc"]
 
 KEEPING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""Variables of the environment that do to a process that is started what `keep_freed_memory` does to this one. For workers, which
+"""Variables of the environment that do to a process that is started what `configure_malloc` does to this one. For workers, which
 have threads, and with them heaps, before anything of ours runs."""
 
 # Numbers of glibc's malloc.h.
@@ -18,7 +18,7 @@ _M_ARENA_MAX = -8
 _NEVER_TRIM = -1
 
 
-def keep_freed_memory() -> bool:
+def configure_malloc() -> bool:
     """Make this process keep freed memory instead of handing it back to the system; returns whether it can.
 
     A network on a CPU allocates and frees the same large tensors at every pass, and by default glibc asks the system

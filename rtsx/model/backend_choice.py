@@ -24,24 +24,24 @@ from rtsx.model.backends import exported_shape
 from rtsx.model.bundle import ModelBundle
 from rtsx.model.exported import ExportSource
 from rtsx.model.metadata import Reach
-from rtsx.model.network import Network, on_torch_thread, resolve_device, resolve_dtype
+from rtsx.model.network import Network, resolve_device, resolve_dtype, run_in_torch_thread
 from rtsx.model.onnx import OnnxSource
-from rtsx.model.receptive_field import Scenery, measure_reach, plausible_ranges
+from rtsx.model.receptive_field import SyntheticInputs, input_ranges, measure_receptive_field
 from rtsx.model.source import NetworkSource
 from rtsx.storage import write_object
 
 __all__ = [
     "AGREEMENT",
     "check_fixed_tile",
-    "chosen_backend",
-    "difference",
+    "choose_backend",
     "fastest_backend",
     "fixed_sides",
-    "reach_of",
-    "recall",
+    "load_cached",
+    "max_abs_difference",
+    "receptive_field_of",
     "reference_backend",
-    "remember",
-    "require_agreement",
+    "require_backends_equal",
+    "save_cached",
 ]
 
 AGREEMENT = 1e-4
@@ -59,7 +59,7 @@ def reference_backend(bundle: ModelBundle) -> str:
     return "onnx" if bundle.source.framework == "onnx" else "eager"
 
 
-def require_agreement(bundle: ModelBundle, *, backend: str, device: str, precision: str, tile: int) -> None:
+def require_backends_equal(bundle: ModelBundle, *, backend: str, device: str, precision: str, tile: int) -> None:
     """Refuse a backend whose probabilities differ from the reference's by more than 1e-4.
 
     Two forward passes, the first time that a process meets a network and a backend; nothing for the reference itself,
@@ -90,11 +90,11 @@ def require_agreement(bundle: ModelBundle, *, backend: str, device: str, precisi
     with _AGREEMENT_LOCK:
         if key in _AGREED:
             return
-        batch = Scenery(ranges=plausible_ranges(bundle.inputs), seed=0).field(side, number=0).contiguous().to(where)
+        batch = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(side, number=0).contiguous().to(where)
         expected, found = (
             bundle.network(device=str(where), precision="float32", backend=name)(batch) for name in (reference, backend)
         )
-        apart = difference(found, expected)
+        apart = max_abs_difference(found, expected)
         if not apart <= AGREEMENT:
             raise BundleError(
                 f"backend={backend!r} answers up to {apart:.2g} away from {reference!r} for bundle {bundle.id!r}; at most "
@@ -103,7 +103,7 @@ def require_agreement(bundle: ModelBundle, *, backend: str, device: str, precisi
         _AGREED.add(key)
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+def max_abs_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference of two answers; infinite where one is NaN or they differ in shape.
 
     Examples
@@ -119,7 +119,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float("inf") if apart != apart else apart
 
 
-def recall(kind: str, conditions: Mapping[str, object]) -> dict[str, object] | None:
+def load_cached(kind: str, conditions: Mapping[str, object]) -> dict[str, object] | None:
     """What was remembered under these conditions, or None.
 
     Parameters
@@ -136,7 +136,7 @@ def recall(kind: str, conditions: Mapping[str, object]) -> dict[str, object] | N
     return kept["found"] if isinstance(kept, dict) and kept.get("conditions") == dict(conditions) else None
 
 
-def remember(kind: str, conditions: Mapping[str, object], *, found: Mapping[str, object]) -> dict[str, object]:
+def save_cached(kind: str, conditions: Mapping[str, object], *, found: Mapping[str, object]) -> dict[str, object]:
     """Keep a measurement, whole or not at all, and return the one to go by: this, or what somebody else kept first.
 
     The first wins, instead of the last, because whoever read it already works with it: of several processes that
@@ -145,12 +145,12 @@ def remember(kind: str, conditions: Mapping[str, object], *, found: Mapping[str,
     path = _path(kind, conditions)
     content = json.dumps({"conditions": dict(conditions), "found": dict(found)}, indent=1, sort_keys=True).encode()
     try:
-        is_damaged = path.exists() and recall(kind, conditions) is None
+        is_damaged = path.exists() and load_cached(kind, conditions) is None
         write_object(path, content, replace=is_damaged)
     except OSError:
         with suppress(OSError):  # measured again next time
             write_object(path, content, replace=True)  # a file system without links: the last wins
-    return recall(kind, conditions) or dict(found)
+    return load_cached(kind, conditions) or dict(found)
 
 
 def _path(kind: str, conditions: Mapping[str, object]) -> Path:
@@ -173,25 +173,25 @@ _REACHES: dict[str, Reach] = {}
 _BACKENDS: dict[tuple[str, int], str] = {}
 
 
-def reach_of(bundle: ModelBundle) -> Reach:
+def receptive_field_of(bundle: ModelBundle) -> Reach:
     """Stored reach of a bundle, or the measured one: some seconds, once per bundle and machine."""
     if bundle.reach is not None:
         return bundle.reach
-    return on_torch_thread(lambda: _reach_of(bundle))
+    return run_in_torch_thread(lambda: _reach_of(bundle))
 
 
 def _reach_of(bundle: ModelBundle) -> Reach:
     with _LOCK:
         if bundle.digest not in _REACHES:
             conditions = {"digest": bundle.digest, "rtsx": version("rtsx")}
-            kept = recall("reach", conditions)
+            kept = load_cached("reach", conditions)
             if kept is None:
-                kept = remember("reach", conditions, found=asdict(_measured(bundle)))
+                kept = save_cached("reach", conditions, found=asdict(_measured(bundle)))
             _REACHES[bundle.digest] = Reach(**kept)  # type: ignore[arg-type]
         return _REACHES[bundle.digest]
 
 
-def chosen_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
+def choose_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
     """The backend for `passes` forward passes over tiles of `tile` px on this machine's CPU.
 
     A job of a few tiles, or that the reference finishes within a minute, is left to it. For a longer one, every installed backend is timed
@@ -227,7 +227,7 @@ def fastest_backend(
                 raise  # the reference itself
             continue
         expected = answer if expected is None else expected
-        if difference(answer, expected) <= AGREEMENT:
+        if max_abs_difference(answer, expected) <= AGREEMENT:
             networks[name] = network
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(_PASSES):  # interleaved, so that noise meets all alike
@@ -247,13 +247,13 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime")},
     }
-    kept = recall("backend", conditions)
+    kept = load_cached("backend", conditions)
     if kept is not None and kept["backend"] in candidates:
         return str(kept["backend"]), True
     if len(candidates) == 1 or passes * tile**2 < _FEWEST_PIXELS:
         return reference, False
     timed = bundle.tile if bundle.source.framework != "torch" else min(tile, _TIMED_TILE)
-    batch = Scenery(ranges=plausible_ranges(bundle.inputs), seed=0).field(timed, number=0)
+    batch = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(timed, number=0)
     network = bundle.network(device="cpu", precision="float32", backend=reference)
     network(batch)
     if _seconds(network, batch) * passes * (tile / timed) ** 2 < _WORTHWHILE_S:
@@ -261,7 +261,7 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
     backend, seconds = fastest_backend(
         lambda name: bundle.network(device="cpu", precision="float32", backend=name), candidates, batch=batch
     )
-    kept = remember("backend", conditions, found={"backend": backend, "seconds": seconds})
+    kept = save_cached("backend", conditions, found={"backend": backend, "seconds": seconds})
     return str(kept["backend"]), True
 
 
@@ -271,12 +271,12 @@ def _installed(reference: str) -> list[str]:
 
 
 def _measured(bundle: ModelBundle) -> Reach:
-    return measure_reach(
+    return measure_receptive_field(
         bundle.network(device="cpu", precision="float32", backend=reference_backend(bundle)),
         n_layers=len(bundle.inputs),
         stride=bundle.stride,
         tile=bundle.tile,
-        ranges=plausible_ranges(bundle.inputs),
+        ranges=input_ranges(bundle.inputs),
     )
 
 

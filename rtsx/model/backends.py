@@ -17,12 +17,12 @@ __all__ = [
     "can_compile",
     "cast_forward",
     "exported_shape",
-    "in_batches_of",
-    "in_largest_batches",
-    "only_tensor",
+    "fixed_batches",
+    "largest_batches",
     "open_compiled",
     "open_eager",
     "open_openvino",
+    "single_output",
     "uses_batch_statistics",
 ]
 
@@ -30,7 +30,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 """A network without its activation: (tile, layer, y, x) float32 to (tile, class, y, x) of any floating dtype."""
 
 
-def in_batches_of(forward: Forward, size: int) -> Forward:
+def fixed_batches(forward: Forward, size: int) -> Forward:
     """Make a forward pass that only takes `size` tiles at once take any number of them.
 
     The last batch is filled up with copies of its last tile, whose answers are dropped.
@@ -59,7 +59,7 @@ def in_batches_of(forward: Forward, size: int) -> Forward:
     return forward_any
 
 
-def in_largest_batches(forward: Forward) -> Forward:
+def largest_batches(forward: Forward) -> Forward:
     """Fill every batch up to the largest that came so far with such tiles, for a pass that is slow to meet a new size.
 
     When the device runs out of memory the largest is forgotten: the caller comes again with fewer tiles, and filling
@@ -71,7 +71,7 @@ def in_largest_batches(forward: Forward) -> Forward:
         tile = batch.shape[1:]
         size = largest[tile] = max(largest.get(tile, 0), len(batch))
         try:
-            return in_batches_of(forward, size)(batch)
+            return fixed_batches(forward, size)(batch)
         except torch.OutOfMemoryError:
             largest.pop(tile, None)
             raise
@@ -79,7 +79,7 @@ def in_largest_batches(forward: Forward) -> Forward:
     return forward_filled
 
 
-def only_tensor(raw: object) -> torch.Tensor:
+def single_output(raw: object) -> torch.Tensor:
     """Take the network's output as it is when it is one tensor, and refuse it otherwise.
 
     Raises
@@ -113,7 +113,7 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
     forward = cast_forward(module, device=device, dtype=dtype)
     if uses_batch_statistics(module):
         # One by one, because batch statistics would otherwise mix tiles, and a tile's answer depend on its neighbours.
-        return in_batches_of(forward, 1)
+        return fixed_batches(forward, 1)
     if shape is None:
         return forward
     return _of_exported_shape(forward, shape)
@@ -125,7 +125,7 @@ def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.
     # no_grad instead of inference_mode, because callers blend answers in place and an inference tensor refuses that.
     def forward(batch: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return only_tensor(module(batch.contiguous(memory_format=torch.channels_last)))
+            return single_output(module(batch.contiguous(memory_format=torch.channels_last)))
 
     return forward
 
@@ -158,7 +158,7 @@ def exported_shape(module: torch.nn.Module) -> tuple[int | None, ...] | None:
 
 def _of_exported_shape(forward: Forward, shape: tuple[int | None, ...]) -> Forward:
     """Hold an exported program to the tile it was exported for, and feed it the batches it was exported for."""
-    batched = forward if shape[0] is None else in_batches_of(forward, shape[0])
+    batched = forward if shape[0] is None else fixed_batches(forward, shape[0])
 
     def forward_checked(batch: torch.Tensor) -> torch.Tensor:
         if any(bound not in {None, length} for bound, length in zip(shape[1:], batch.shape[2:], strict=True)):
@@ -200,7 +200,7 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
     compiled = torch.compile(
         cast_forward(module, device=device, dtype=dtype), dynamic=False, options={"freezing": True}
     )
-    return in_largest_batches(compiled)
+    return largest_batches(compiled)
 
 
 def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) -> Forward:

@@ -19,12 +19,12 @@ from rtsx.model.digest import digest_of_json
 from rtsx.model.exported import ModuleSource, TorchScriptSource
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Activation, Metadata, Reach, check_channels, check_temperature, check_tiles
-from rtsx.model.network import Network, OpenedNetworks, on_torch_thread, open_network
+from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_torch_thread
 from rtsx.model.open import check_network, open_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource
 
-__all__ = ["UNSAID_STRIDE", "BundleDoors", "ModelBundle"]
+__all__ = ["UNSAID_STRIDE", "BundleConstructors", "ModelBundle"]
 
 UNSAID_STRIDE = 32
 """Stride of a network that does not say: five halvings, which every smaller power of two divides."""
@@ -32,7 +32,7 @@ UNSAID_STRIDE = 32
 _Value = TypeVar("_Value")
 
 
-class BundleDoors:
+class BundleConstructors:
     """The ways to get a bundle; `ModelBundle` is what they lead to."""
 
     @classmethod
@@ -218,7 +218,7 @@ class BundleDoors:
         BundleError
             The network does not run on such tiles, or its answer does not fit the classes.
         """
-        source = on_torch_thread(lambda: _source_of(module))
+        source = run_in_torch_thread(lambda: _source_of(module))
         if isinstance(source, SmpSource):
             stride = source.stride if stride is None else stride
         stride = UNSAID_STRIDE if stride is None else stride
@@ -243,7 +243,7 @@ class BundleDoors:
         )
         said.require(described=f"The module {type(module).__name__}")
         bundle = cls._from_metadata(said, source=source)
-        on_torch_thread(lambda: check_network(source, said, described=f"The module {type(module).__name__}"))
+        run_in_torch_thread(lambda: check_network(source, said, described=f"The module {type(module).__name__}"))
         return bundle
 
 
@@ -261,7 +261,7 @@ _networks = OpenedNetworks(limit=8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelBundle(BundleDoors):
+class ModelBundle(BundleConstructors):
     """A network with its input scaling, classes, tile plan and provenance.
 
     Frozen, safe to share between threads, and can be pickled: it carries its weights, so hand it to many tasks as one

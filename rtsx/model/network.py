@@ -29,10 +29,10 @@ __all__ = [
     "OpenedNetworks",
     "ProbabilityNetwork",
     "StubNetwork",
-    "on_torch_thread",
     "open_network",
     "resolve_device",
     "resolve_dtype",
+    "run_in_torch_thread",
 ]
 
 Activation = Literal["sigmoid", "softmax", "none"]
@@ -260,7 +260,7 @@ def open_network(
         "auto", "float32", "bfloat16" or "float16".
     backend
         "eager", "compile", "onnx" or "openvino"; "auto" is what needs nothing else: eager torch, or ONNX Runtime for
-        an ONNX file. Which one is fastest, `chosen_backend` finds out.
+        an ONNX file. Which one is fastest, `choose_backend` finds out.
 
     Raises
     ------
@@ -364,7 +364,7 @@ _HERE = threading.local()
 """Has `is_torch_thread` in that thread alone."""
 
 
-def on_torch_thread(work: Callable[[], _T]) -> _T:
+def run_in_torch_thread(work: Callable[[], _T]) -> _T:
     """Call `work` in the torch thread, after what others asked of it; returns or raises what it does.
 
     What `work` calls may ask again. Never ask while holding a lock that work for this thread takes. What has begun is

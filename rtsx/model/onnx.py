@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rtsx.errors import BundleError, MissingExtraError
-from rtsx.model.backends import Forward, in_batches_of
+from rtsx.model.backends import Forward, fixed_batches
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_module
 from rtsx.storage import write_object
@@ -315,7 +315,7 @@ def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
             ) from error
         return torch.from_numpy(answer).to(device)
 
-    return in_batches_of(forward, batch) if isinstance(batch, int) else forward
+    return fixed_batches(forward, batch) if isinstance(batch, int) else forward
 
 
 def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes:

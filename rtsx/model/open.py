@@ -20,20 +20,20 @@ from rtsx.model.digest import digest_of_bytes
 from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
-from rtsx.model.network import on_torch_thread
+from rtsx.model.network import run_in_torch_thread
 from rtsx.model.onnx import OnnxSource, open_onnx
-from rtsx.model.receptive_field import Scenery, plausible_ranges
+from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.storage import absolute, file_options, start_problem, without_query
 
-__all__ = ["DEMO", "Opened", "check_network", "check_output", "open_source", "try_network"]
+__all__ = ["DEMO", "LoadedModel", "check_network", "check_output", "open_source", "smoke_test"]
 
 _SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
 
 
-def try_network(
+def smoke_test(
     module: torch.nn.Module, *, n_layers: int, classes: tuple[str, ...], tile: int, stride: int
 ) -> torch.Tensor:
     """Run a torch network once on noise, and refuse it when it does not fit its description; return its raw answer.
@@ -143,7 +143,7 @@ _AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def _probes(inputs: Sequence[InputLayer], side: int) -> Iterator[torch.Tensor]:
-    yield Scenery(ranges=plausible_ranges(inputs), seed=0).field(side, number=0).contiguous()
+    yield SyntheticInputs(ranges=input_ranges(inputs), seed=0).field(side, number=0).contiguous()
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(inputs), side, side)
     for amplitude in _AMPLITUDES:
@@ -234,7 +234,7 @@ DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class LoadedModel:
     """A network and everything known about it."""
 
     source: NetworkSource
@@ -288,7 +288,7 @@ class _Location:
 
 def open_source(
     path: str, *, said: Metadata, trust: bool, network: Mapping[str, str], storage_options: Mapping[str, Any]
-) -> Opened:
+) -> LoadedModel:
     """Open a network and complete what is known about it.
 
     Parameters
@@ -327,7 +327,7 @@ def open_source(
     if problem is not None:
         raise BundleError(f"{path} cannot be opened: {problem}")
     _refuse_inflating(data, path)
-    opened = on_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
+    opened = run_in_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
     provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
     return replace(opened, metadata=replace(metadata, provenance=provenance, id=metadata.id or _stem(location)))
@@ -350,7 +350,7 @@ def _bundle_folder(location: _Location) -> _Location | None:
     return location if location.fs.isfile((location / ITEM_NAME).path) else None
 
 
-def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
+def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> LoadedModel:
     where = (folder / ITEM_NAME).path
     item = read_item((folder / ITEM_NAME).read(), where=where)
     data = (folder / item.filename).read()
@@ -360,11 +360,11 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> Opened:
             f"{item.checksum[:12]}. It is truncated or was exchanged; copy the bundle again."
         )
     _refuse_inflating(data, (folder / item.filename).path)
-    source = on_torch_thread(lambda: _source_of(item, data, trust=trust))
+    source = run_in_torch_thread(lambda: _source_of(item, data, trust=trust))
     metadata = said.over(item.metadata).scaled()
     metadata.require(described=folder.path)
-    on_torch_thread(lambda: check_network(source, metadata, described=folder.path))
-    return Opened(source=source, metadata=metadata)
+    run_in_torch_thread(lambda: check_network(source, metadata, described=folder.path))
+    return LoadedModel(source=source, metadata=metadata)
 
 
 def _refuse_network(network: Mapping[str, str], *, what: str) -> None:
@@ -405,7 +405,9 @@ def _source_of(item: Item, data: bytes, *, trust: bool) -> SmpSource | TorchScri
     raise BundleError(f"Unknown kind of network {item.kind!r} in {ITEM_NAME}. Update rtsx, or copy the bundle again.")
 
 
-def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]) -> Opened:
+def _open_file(
+    location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]
+) -> LoadedModel:
     suffix = location.name.rpartition(".")[2].lower()
     if suffix == "onnx":
         _refuse_network(network, what=location.path)
@@ -427,7 +429,7 @@ def _open_file(location: _Location, data: bytes, *, said: Metadata, trust: bool,
     metadata = said.over(checkpoint.metadata).scaled()
     metadata.require(described=location.path)
     check_network(checkpoint.source, metadata, described=location.path)
-    return Opened(source=checkpoint.source, metadata=metadata)
+    return LoadedModel(source=checkpoint.source, metadata=metadata)
 
 
 def _run_config(location: _Location) -> bytes | None:
@@ -436,14 +438,14 @@ def _run_config(location: _Location) -> bytes | None:
     return beside.read_if_exists() or above.read_if_exists()
 
 
-def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> Opened:
+def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> LoadedModel:
     source = OnnxSource.from_bytes(data, read_sibling=lambda name: (location.parent / name).read())
     shapes = source.shapes
     found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
     metadata = said.over(found).scaled()
     metadata.require(described=location.path)
     check_network(source, metadata, described=location.path)
-    return Opened(source=source, metadata=metadata)
+    return LoadedModel(source=source, metadata=metadata)
 
 
 def check_network(source: NetworkSource, metadata: Metadata, *, described: str) -> None:
@@ -467,7 +469,7 @@ def check_network(source: NetworkSource, metadata: Metadata, *, described: str) 
         side, forward = source.shapes.height or tile, open_onnx(source.onnx_path(), device=cpu)
     else:
         module = source.load_module()
-        answer = try_network(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
+        answer = smoke_test(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
         side, forward = answer.shape[-1], open_eager(module, device=cpu, dtype=torch.float32)
     check_output(forward, inputs=inputs, side=side, activation=metadata.activation, described=described)
 
@@ -484,11 +486,11 @@ def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> No
         )
 
 
-def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> Opened:
+def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> LoadedModel:
     metadata = said.scaled()
     metadata.require(described=what)
     check_network(source, metadata, described=what)
-    return Opened(source=source, metadata=metadata)
+    return LoadedModel(source=source, metadata=metadata)
 
 
 def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:

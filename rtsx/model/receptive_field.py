@@ -19,14 +19,14 @@ from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
 
-__all__ = ["Scenery", "measure_reach", "plausible_ranges"]
+__all__ = ["SyntheticInputs", "input_ranges", "measure_receptive_field"]
 
 _GRAINS = (64, 16, 4, 1)
 """Sizes of the features in px; all count the same, as in ground that is rough at every scale."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scenery:
+class SyntheticInputs:
     """A supply of square scenes in channel units, the same for the same seed."""
 
     ranges: tuple[tuple[float, float], ...]
@@ -68,7 +68,7 @@ class Scenery:
         return low, high
 
 
-def plausible_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...]:
+def input_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...]:
     """Channel values that each input is likely to take, as (low, high).
 
     Its clip where it has one; two standard deviations where physical 0 lies below the channel's 0, as it does after
@@ -103,7 +103,7 @@ _UNDECIDED = 1e-4
 """Nearer than this to 0 or 1, float32 probabilities are too coarse to tell what moved them."""
 
 
-def measure_reach(
+def measure_receptive_field(
     network: Network,
     *,
     n_layers: int,
@@ -131,7 +131,7 @@ def measure_reach(
     tile
         The tile in px that it is meant for: the only one it may take.
     ranges
-        Likely channel values (low, high) of each layer, see `plausible_ranges`; None: 0 to 1.
+        Likely channel values (low, high) of each layer, see `input_ranges`; None: 0 to 1.
     sample
         Channels (layer, y, x) float32 of a real scene to use instead of random fields.
     quantum
@@ -157,7 +157,7 @@ def measure_reach(
     >>> measure_reach(stub, n_layers=1, stride=1, tile=64)
     Reach(stride=1, radius=3, depends_on_tile=False)
     """
-    scenery = Scenery(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers), sample=sample, seed=seed)
+    scenery = SyntheticInputs(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers), sample=sample, seed=seed)
     probe = _Probe(network=network, scenery=scenery, stride=stride, least=quantum / 2)
     margins = tuple(_margins(stride, watched=probe.watched))
     smallest = probe.watched + 2 * margins[0]
@@ -197,7 +197,7 @@ class _Probe:
 
     network: Network
     """Batch to probabilities."""
-    scenery: Scenery
+    scenery: SyntheticInputs
     """Where scenes come from."""
     stride: int
     """Declared stride in px."""

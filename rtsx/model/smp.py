@@ -21,7 +21,7 @@ from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
 
-__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "network_stride", "skeleton"]
+__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "meta_network", "network_stride"]
 
 ARCHITECTURES = (
     "DPT",
@@ -163,7 +163,7 @@ class SmpSource:
         BundleError
             The architecture is unknown or the weights do not fit it.
         """
-        network = skeleton(architecture, options)
+        network = meta_network(architecture, options)
         _refuse_repetitions(state)
         fitting = _fitting_state(network, state, architecture=architecture)
         return cls(architecture_name=_spelling(architecture), options=_config_of(network), state=fitting)
@@ -177,7 +177,7 @@ class SmpSource:
             return None
         options = _config_of(network)
         try:
-            rebuilt = skeleton(name, options)
+            rebuilt = meta_network(name, options)
         except BundleError:
             return None
         # Text and shapes, because a head that was exchanged by hand leaves the recorded arguments as they were.
@@ -226,12 +226,12 @@ class SmpSource:
     @cached_property
     def stride(self) -> int:
         """Total down-sampling, in px."""
-        return network_stride(skeleton(self.architecture_name, self.options))
+        return network_stride(meta_network(self.architecture_name, self.options))
 
     @cached_property
     def n_parameters(self) -> int:
         """Trainable numbers; running averages are not counted, as is usual."""
-        return sum(part.numel() for part in skeleton(self.architecture_name, self.options).parameters())
+        return sum(part.numel() for part in meta_network(self.architecture_name, self.options).parameters())
 
     @cached_property
     def digest(self) -> str:
@@ -263,7 +263,7 @@ class SmpSource:
         )
 
 
-def skeleton(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
+def meta_network(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
     """A network without numbers, to look at; copy it before anything of it is changed, because it is kept.
 
     Parameters
@@ -300,7 +300,7 @@ _PLAIN = "resnet18"
 
 
 def _bare(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
-    """Build it, without storage where its encoder allows that; see `skeleton`."""
+    """Build it, without storage where its encoder allows that; see `meta_network`."""
     # Random numbers are drawn even without storage.
     with torch.random.fork_rng(devices=[]):
         try:

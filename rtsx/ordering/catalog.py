@@ -14,7 +14,7 @@ from rtsx.cube.images import Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.assets import absolute_href, located
 from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import Access, SearchRequest, is_same_host, read_document, searched_items
+from rtsx.cube.stac.client import HttpAccess, SearchRequest, is_same_host, read_document, searched_items
 from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.provider import RemoteFile, checksum_of
@@ -29,7 +29,7 @@ __all__ = [
     "is_raster",
     "register_collection",
     "register_item",
-    "registered",
+    "registered_items",
     "require_collection",
 ]
 
@@ -52,7 +52,7 @@ def is_raster(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in _RASTERS
 
 
-def registered(folder: Path) -> dict[str, Path]:
+def registered_items(folder: Path) -> dict[str, Path]:
     """Items that lie in a folder, by id."""
     return {path.stem: path for path in sorted(folder.glob("*/*.json")) if path.stem == path.parent.name}
 
@@ -129,12 +129,12 @@ def register_collection(folder: Path, collection: str, *, description: str) -> P
     """
     path = folder / COLLECTION
     while True:
-        known = registered(folder)
+        known = registered_items(folder)
         items = [json.loads(item.read_text()) for item in known.values()]
         if not items:
             raise OrderError(f"{folder} holds no items to make a collection of. Fetch first.")
         _write(path, _collection(items, collection, description))
-        if registered(folder) == known:  # else another order has put items there meanwhile
+        if registered_items(folder) == known:  # else another order has put items there meanwhile
             return path
 
 
@@ -278,10 +278,10 @@ class StacApi:
         Headers, time-outs and retries.
     """
 
-    def __init__(self, url: str, collections: Sequence[str], *, access: Access | None = None) -> None:
+    def __init__(self, url: str, collections: Sequence[str], *, access: HttpAccess | None = None) -> None:
         self._url = url
         self._collections = tuple(collections)
-        self._access = access or Access()
+        self._access = access or HttpAccess()
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
         """Items of the collections that the server finds."""
@@ -322,9 +322,9 @@ class StaticCatalog:
         Headers, time-outs and retries.
     """
 
-    def __init__(self, href: str, *, access: Access | None = None) -> None:
+    def __init__(self, href: str, *, access: HttpAccess | None = None) -> None:
         self._href = absolute(href)
-        self._access = access or Access()
+        self._access = access or HttpAccess()
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
         """Items whose outline meets the region."""

@@ -10,7 +10,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 
-__all__ = ["Limits", "Scene", "Wishes"]
+__all__ = ["OrderCriteria", "OrderLimits", "Scene"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ _UNKNOWN_PERCENT = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class OrderCriteria:
     """Weights of the objective; 0 switches a term off.
 
     A scene's *price* is fixed::
@@ -168,7 +168,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class OrderLimits:
     """What an order must not exceed.
 
     Raises

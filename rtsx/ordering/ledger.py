@@ -13,7 +13,7 @@ from rtsx.ordering.provider import State
 from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.storage import staged
 
-__all__ = ["Entry", "Ledger", "locked"]
+__all__ = ["Ledger", "OrderEntry", "locked"]
 
 _VERSION = 1
 _OVER = ("failed", "cancelled")
@@ -21,7 +21,7 @@ _OVER = ("failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class OrderEntry:
     """One order."""
 
     name: str
@@ -65,7 +65,7 @@ class Ledger:
     ({'s1'}, 10.0)
     """
 
-    entries: tuple[Entry, ...] = field(default=())
+    entries: tuple[OrderEntry, ...] = field(default=())
     """The orders."""
 
     @property
@@ -84,7 +84,7 @@ class Ledger:
         """What has been ordered and is not lost, in km²."""
         return sum(cost for entry in self.entries for scene, cost in entry.scenes.items() if scene not in entry.lost)
 
-    def with_entry(self, entry: Entry) -> "Ledger":
+    def with_entry(self, entry: OrderEntry) -> "Ledger":
         """The ledger with one more order, or with another state of one of that name."""
         if any(one.name == entry.name for one in self.entries):
             return replace(self, entries=tuple(entry if one.name == entry.name else one for one in self.entries))
@@ -92,7 +92,7 @@ class Ledger:
 
     def save(self, path: Path) -> None:
         """Write it: all of it or nothing."""
-        orders = [{name: getattr(entry, name) for name in Entry.__dataclass_fields__} for entry in self.entries]
+        orders = [{name: getattr(entry, name) for name in OrderEntry.__dataclass_fields__} for entry in self.entries]
         with staged(path, overwrite=True) as stage:
             stage.write_text(json.dumps({"version": _VERSION, "orders": orders}, indent=1) + "\n")
 
@@ -119,8 +119,10 @@ class Ledger:
             orders = content["orders"]
             # Without halves of surrogates, which ids of scenes may have, and which no strict reader of JSON takes.
             plain = re.sub(r"\\ud[89a-f]..", "?", json.dumps(orders))
-            parsed_json(plain, tuple[Entry, ...], what=what, error=OrderError)
-            return cls(tuple(Entry(**{**order, "delivered": tuple(order.get("delivered", ()))}) for order in orders))
+            parsed_json(plain, tuple[OrderEntry, ...], what=what, error=OrderError)
+            return cls(
+                tuple(OrderEntry(**{**order, "delivered": tuple(order.get("delivered", ()))}) for order in orders)
+            )
 
 
 @contextmanager

@@ -14,20 +14,20 @@ from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
-from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered, require_collection
+from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered_items, require_collection
 from rtsx.ordering.download import Advance, fetch_files
-from rtsx.ordering.ledger import Entry, Ledger, locked
-from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Provider, RemoteFile
+from rtsx.ordering.ledger import Ledger, OrderEntry, locked
+from rtsx.ordering.provider import OF_ONE_ITEM, Batch, OrderStatus, Provider, RemoteFile
 from rtsx.ordering.select import OrderPlan
 
-__all__ = ["Fetched", "fetch_order", "order_status", "planned_batches", "submit_order"]
+__all__ = ["FetchResult", "fetch_order", "order_status", "planned_batches", "submit_order"]
 
 _LONGEST_NAME_BYTES = 220
 """Bytes of a name at most: file systems take 255, and what is not yet complete has a longer one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetched:
+class FetchResult:
     """What a fetch has done."""
 
     scenes: tuple[str, ...]
@@ -100,7 +100,7 @@ def submit_order(
         for batch, costs in batches:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             entry = next((e for e in ledger.entries if e.name == batch.name), None)
-            entry = entry or Entry(name=batch.name, scenes=costs, submitted=now)
+            entry = entry or OrderEntry(name=batch.name, scenes=costs, submitted=now)
             ledger = ledger.with_entry(entry)
             ledger.save(ledger_path)
             ledger = ledger.with_entry(_answered(entry, provider.submit(batch)))
@@ -130,7 +130,7 @@ def fetch_order(
     advance: Advance = lambda file, count: None,
     starting: Callable[[Sequence[RemoteFile]], None] = lambda files: None,
     pause: Callable[[float], None] = time.sleep,
-) -> Fetched:
+) -> FetchResult:
     """Fetch what is ready and register it as STAC items; what is in the folder already is left as it is.
 
     Parameters
@@ -181,13 +181,13 @@ def fetch_order(
                 wrong |= unregistered
                 failures |= wrong
                 arrived += new
-                complete = set(registered(folder)) & set(entry.scenes)
+                complete = set(registered_items(folder)) & set(entry.scenes)
                 entry = replace(entry, delivered=tuple(sorted(complete)), fetched=not wrong)
             ledger = ledger.with_entry(entry)
             ledger.save(ledger_path)
-        if registered(folder):
+        if registered_items(folder):
             register_collection(folder, collection, description=f"Scenes ordered with rtsx: {collection}")
-    return Fetched(
+    return FetchResult(
         scenes=tuple(arrived),
         failures=failures,
         waiting=sum(entry.waiting for entry in ledger.entries),
@@ -195,9 +195,9 @@ def fetch_order(
     )
 
 
-def _missing(answer: Answer, folder: Path) -> tuple[list[RemoteFile], dict[str, OrderError]]:
+def _missing(answer: OrderStatus, folder: Path) -> tuple[list[RemoteFile], dict[str, OrderError]]:
     """Files of scenes that are not registered yet, and what keeps other scenes from being fetched."""
-    known = registered(folder)
+    known = registered_items(folder)
     files, faults = [], dict(answer.faults)
     for file in answer.files:
         wrong = _no_name(file.scene_id) or _no_name(file.name)
@@ -253,11 +253,11 @@ def _registered(
     return done, faults
 
 
-def _answered(entry: Entry, answer: Answer) -> Entry:
+def _answered(entry: OrderEntry, answer: OrderStatus) -> OrderEntry:
     return replace(entry, order_id=answer.order_id, state=answer.state, message=answer.message)
 
 
-def _batch(entry: Entry, clip: BaseGeometry | None) -> Batch:
+def _batch(entry: OrderEntry, clip: BaseGeometry | None) -> Batch:
     return Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip)
 
 

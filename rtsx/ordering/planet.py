@@ -38,9 +38,17 @@ from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
-from rtsx.ordering.provider import Answer, Batch, Checksum, Provider, RemoteFile
+from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
 
-__all__ = ["ITEM_MANIFEST", "PASSING", "PlanetProvider", "credentials", "described_item", "remote_files", "told"]
+__all__ = [
+    "ITEM_MANIFEST",
+    "PASSING",
+    "PlanetProvider",
+    "credentials",
+    "describe_error",
+    "described_item",
+    "remote_files",
+]
 
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
@@ -67,7 +75,7 @@ def credentials() -> planet.Auth:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def describe_error(what: str) -> Iterator[None]:
     """Turn what the SDK and HTTP raise into one error that says what to do.
 
     Raises
@@ -324,7 +332,7 @@ class PlanetProvider:
         scenes = {item["id"]: _scene(item) for item in found}  # by id, because pages shift while images are published
         return tuple(scene for scene in scenes.values() if scene.time in period)
 
-    def submit(self, batch: Batch) -> Answer:
+    def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once; see `Provider`.
 
         Raises
@@ -332,14 +340,14 @@ class PlanetProvider:
         OrderError
             Planet refuses it, or does not answer; then asking again orders nothing twice.
         """
-        with told("prepare an order"):
+        with describe_error("prepare an order"):
             request = self._request(batch)
         for attempt in range(1, _ATTEMPTS + 1):
             order = self._named(batch.name)  # first, because an earlier answer may have been lost
             if order is not None:
                 return self._answer(order)
             try:
-                with told(f"place order {batch.name}"):
+                with describe_error(f"place order {batch.name}"):
                     order = self._run(lambda session: self._client(session, "orders").create_order(request))
                 return self._answer(order)
             except OrderError as error:
@@ -348,7 +356,7 @@ class PlanetProvider:
                 self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
         raise AssertionError("the last attempt returns or raises")
 
-    def look(self, batch: Batch, order_id: str) -> Answer:
+    def look(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with links that are fresh; see `Provider`."""
         order = self._asked(
             lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {batch.name}"
@@ -396,7 +404,7 @@ class PlanetProvider:
         own = [order for order in orders if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
-    def _answer(self, order: Mapping[str, Any]) -> Answer:
+    def _answer(self, order: Mapping[str, Any]) -> OrderStatus:
         results = [
             {**result, "location": absolute_href(str(result["location"]), self._base_url)}
             for result in order.get("_links", {}).get("results") or ()
@@ -407,7 +415,7 @@ class PlanetProvider:
         files: tuple[RemoteFile, ...] = ()
         if order["state"] in ("success", "partial"):
             files = remote_files(results, self._manifest(results), scenes=_ids(order), headers=self._headers)
-        return Answer(order_id=str(order["id"]), state=order["state"], message=message, files=files)
+        return OrderStatus(order_id=str(order["id"]), state=order["state"], message=message, files=files)
 
     def _manifest(self, results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """What the order's manifest says of each file; empty where there is none."""
@@ -438,7 +446,7 @@ class PlanetProvider:
         """The answer to a question that changes nothing, asked again where that may help."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with told(what):
+                with describe_error(what):
                     return self._run(call)
             except OrderError as error:
                 if attempt == _ATTEMPTS or not isinstance(error.__cause__, PASSING):

@@ -14,7 +14,7 @@ from rtsx.cube.images import Period
 from rtsx.errors import OrderError, RtsxError
 from rtsx.ordering.criteria import Scene
 
-__all__ = ["OF_ONE_ITEM", "Answer", "Batch", "Checksum", "Provider", "RemoteFile", "State", "checksum_of"]
+__all__ = ["OF_ONE_ITEM", "Batch", "Checksum", "OrderStatus", "Provider", "RemoteFile", "State", "checksum_of"]
 
 _CODES = {"11": "sha1", "12": "sha256", "13": "sha512", "d501": "md5"}
 """Multihash codes of the algorithms that hashlib has everywhere."""
@@ -129,7 +129,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class OrderStatus:
     """What a provider says about an order."""
 
     order_id: str
@@ -158,10 +158,10 @@ class Provider(Protocol):
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
         """Scenes that meet a region (longitude and latitude) within a period; nothing is paid."""
 
-    def submit(self, batch: Batch) -> Answer:
+    def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once: where the provider has an order of that name, this answers for it and orders nothing."""
 
-    def look(self, batch: Batch, order_id: str) -> Answer:
+    def look(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with fresh links to its files when there are any."""
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:

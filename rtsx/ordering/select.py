@@ -31,11 +31,11 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.geometry.antimeridian import lonlat_polygon
-from rtsx.ordering.criteria import Limits, Scene, Wishes
+from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
 from rtsx.parsing import damage_told
 from rtsx.storage import staged
 
-__all__ = ["ChosenScene", "EqualAreaPlane", "OrderPlan", "Stop", "select_scenes"]
+__all__ = ["ChosenScene", "EqualAreaProjection", "OrderPlan", "Stop", "select_scenes"]
 
 Stop = Literal["complete", "coverage", "scenes", "budget"]
 """Why no more was chosen: the candidates hold no more ground, or the limit of that name was reached."""
@@ -179,7 +179,7 @@ _PRECISION_M = 0.01
 
 
 @dataclass(frozen=True)
-class EqualAreaPlane:
+class EqualAreaProjection:
     """A Lambert azimuthal equal-area projection (WGS 84) whose centre is the middle of a region.
 
     Areas on it are true at any distance from the centre, and neither the antimeridian nor a pole is an edge of it.
@@ -200,7 +200,7 @@ class EqualAreaPlane:
     """Latitude of the centre in degrees."""
 
     @classmethod
-    def around(cls, region: BaseGeometry) -> "EqualAreaPlane":
+    def around(cls, region: BaseGeometry) -> "EqualAreaProjection":
         """The plane around a region given in longitude and latitude.
 
         Raises
@@ -301,8 +301,8 @@ def select_scenes(
     candidates: Iterable[Scene],
     region: BaseGeometry,
     *,
-    wishes: Wishes | None = None,
-    limits: Limits | None = None,
+    wishes: OrderCriteria | None = None,
+    limits: OrderLimits | None = None,
     clip: bool = False,
 ) -> OrderPlan:
     """Choose a small set of scenes that covers a region.
@@ -344,12 +344,12 @@ def select_scenes(
     >>> [one.scene.id for one in plan.chosen], round(plan.coverage, 6)
     (['east', 'west'], 1.0)
     """
-    wishes, limits = wishes or Wishes(), limits or Limits()
+    wishes, limits = wishes or OrderCriteria(), limits or OrderLimits()
     given = sorted(candidates, key=lambda scene: scene.id)
     twice = [name for name, count in Counter(scene.id for scene in given).items() if count > 1]
     if twice:
         raise OrderError(f"Every candidate has an id of its own; {twice[:5]} came more than once. Drop the repeats.")
-    plane = EqualAreaPlane.around(region)
+    plane = EqualAreaProjection.around(region)
     ground = plane.place(region)
     if not ground.area:
         raise OrderError("A region has to be a polygon with an area; got one without. Check the file.")
@@ -392,7 +392,7 @@ class _Field:
     costs: NDArray[np.float64]
     """km² that each costs."""
     prices: NDArray[np.float64]
-    """See `Wishes`."""
+    """See `OrderCriteria`."""
     neighbours: tuple[NDArray[np.intp], ...]
     """Others whose ground meets each one's."""
     region_m2: float
@@ -400,7 +400,7 @@ class _Field:
 
     @classmethod
     def of(
-        cls, scenes: list[Scene], ground: BaseGeometry, *, plane: EqualAreaPlane, wishes: Wishes, clip: bool
+        cls, scenes: list[Scene], ground: BaseGeometry, *, plane: EqualAreaProjection, wishes: OrderCriteria, clip: bool
     ) -> "_Field":
         prepare(ground)
         whole = [plane.place_footprint(scene.footprint) for scene in scenes]
@@ -442,13 +442,13 @@ class _Field:
         one, two = self.scenes[index], self.scenes[other]
         return (one.strip != "" and one.strip == two.strip) or one.day == two.day
 
-    def wanted_m2(self, limits: Limits) -> float:
+    def wanted_m2(self, limits: OrderLimits) -> float:
         """Ground after which no more is ordered."""
         # All that there is for a coverage of 1, because rounding must not make it one scene less.
         return self.region_m2 if limits.coverage == 1 else limits.coverage * self.region_m2
 
 
-def _greedy(field: _Field, start: list[int], *, wishes: Wishes, limits: Limits) -> tuple[list[int], Stop]:
+def _greedy(field: _Field, start: list[int], *, wishes: OrderCriteria, limits: OrderLimits) -> tuple[list[int], Stop]:
     """The picks of a start and further ones, in the order of their worth, and why they end."""
     left = field.parts.copy()  # what of each candidate is not covered yet
     new = np.array([part.area for part in left], float)
@@ -491,7 +491,7 @@ def _greedy(field: _Field, start: list[int], *, wishes: Wishes, limits: Limits) 
         pick(int(np.argmax(np.where(fits, worth, -1.0))))  # the first of equals, hence the smallest id
 
 
-def _thinned(field: _Field, picks: list[int], *, limits: Limits) -> list[int]:
+def _thinned(field: _Field, picks: list[int], *, limits: OrderLimits) -> list[int]:
     """The picks without those that the others make redundant, the dearest looked at first."""
     kept = list(picks)
     covered = union_all([field.parts[index] for index in kept]).area if kept else 0.0

@@ -10,12 +10,12 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import Period
 from rtsx.cube.pinning import address_of
-from rtsx.cube.stac.assets import Signer, asset_href, newest_processing, signer_named
+from rtsx.cube.stac.assets import Signer, asset_href, get_signer, newest_processing
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_footprint, item_name, time_of
 from rtsx.errors import OrderError
 from rtsx.ordering.catalog import StacDocuments
 from rtsx.ordering.criteria import Scene
-from rtsx.ordering.provider import OF_ONE_ITEM, Answer, Batch, Checksum, Provider, RemoteFile
+from rtsx.ordering.provider import OF_ONE_ITEM, Batch, Checksum, OrderStatus, Provider, RemoteFile
 
 __all__ = ["StacProvider"]
 
@@ -44,7 +44,7 @@ class StacProvider:
         self, documents: StacDocuments, *, assets: Sequence[str] = (), sign: str | Signer | None = None
     ) -> None:
         self._documents = documents
-        self._signed = (lambda href: href) if sign is None else signer_named(sign)
+        self._signed = (lambda href: href) if sign is None else get_signer(sign)
         self._assets = tuple(assets)
         self._items: dict[str, ItemDict] = {}
 
@@ -52,11 +52,11 @@ class StacProvider:
         """Scenes of the catalog, what Sentinel-2 processed anew once; see `Provider`."""
         return tuple(scene_of(item) for item in newest_processing(self._documents.search(region, period)))
 
-    def submit(self, batch: Batch) -> Answer:
+    def submit(self, batch: Batch) -> OrderStatus:
         """Nothing is bought: the answer is at once that of `look`."""
         return self.look(batch, batch.name)
 
-    def look(self, batch: Batch, order_id: str) -> Answer:
+    def look(self, batch: Batch, order_id: str) -> OrderStatus:
         """The files of the batch's items, with links as fresh as the catalog gives them."""
         items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
         self._items |= items
@@ -76,7 +76,7 @@ class StacProvider:
                 faults[scene].__cause__ = error
         gone = [scene for scene in batch.scene_ids if scene not in items]
         message = f"no longer in the catalog: {', '.join(gone[:5])}" if gone else ""
-        return Answer(
+        return OrderStatus(
             order_id=order_id,
             state="partial" if gone else "success",
             message=message,

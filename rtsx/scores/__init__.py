@@ -1,7 +1,7 @@
 """How an answer compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
 
-from rtsx.scores.agreement import AgreementCounts, majority, percentile_interval, resamples
-from rtsx.scores.objects import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_band
+from rtsx.scores.agreement import AgreementCounts, bootstrap_indices, majority, percentile_interval
+from rtsx.scores.objects import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_buffer
 from rtsx.scores.pixel import (
     LEVELS_OF_FLOAT,
     LEVELS_OF_UINT8,
@@ -25,9 +25,9 @@ __all__ = [
     "PixelTally",
     "average_precision",
     "best_threshold",
-    "boundary_band",
+    "bootstrap_indices",
+    "boundary_buffer",
     "calibration_error",
     "majority",
     "percentile_interval",
-    "resamples",
 ]

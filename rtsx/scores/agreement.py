@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AgreementCounts", "majority", "percentile_interval", "resamples"]
+__all__ = ["AgreementCounts", "bootstrap_indices", "majority", "percentile_interval"]
 
 Counts = NDArray[np.int64]
 
@@ -92,7 +92,7 @@ class AgreementCounts:
         return np.asarray(np.divide(self.shared, union, out=np.ones(union.shape), where=union > 0), np.float64)
 
 
-def resamples(count: int, *, draws: int, seed: int) -> NDArray[np.int64]:
+def bootstrap_indices(count: int, *, draws: int, seed: int) -> NDArray[np.int64]:
     """How often each of `count` things is drawn, (draws, count), when as many are drawn with replacement.
 
     Examples

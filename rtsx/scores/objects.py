@@ -7,7 +7,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
-__all__ = ["BoundaryScores", "ObjectOverlaps", "ObjectScores", "boundary_band"]
+__all__ = ["BoundaryScores", "ObjectOverlaps", "ObjectScores", "boundary_buffer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class BoundaryScores:
         return self.shared / self.either if self.either else float("nan")
 
 
-def boundary_band(mask: Mask, counts: Mask, *, distance: int) -> Mask:
+def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
     """Pixels of a mask that lie within `distance` of its outline.
 
     The band of Cheng et al. 2021 (CVPR), "Boundary IoU: Improving object-centric image segmentation evaluation": the mask

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from rtsx.storage.atomic import remove_abandoned, write_object
 from rtsx.storage.paths import is_url, local_path
-from rtsx.storage.retry import PAUSES_S, kind_of, service_code, spread
+from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error, service_code
 from rtsx.storage.zarr import file_system
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "S3Objects",
     "StoredObject",
     "is_s3",
-    "objects_of",
+    "open_object_store",
     "single_attempts",
 ]
 
@@ -168,7 +168,7 @@ _local_objects_conforms: type[ObjectStore] = LocalObjects
 
 @dataclass(frozen=True)
 class FsspecObjects:
-    """One object per key below a URL. Whether `create` keeps its word is up to the service: `probe_store` asks it."""
+    """One object per key below a URL. Whether `create` keeps its word is up to the service: `check_object_store` asks it."""
 
     url: str
     """Address that keys are relative to, without a slash at its end."""
@@ -393,7 +393,7 @@ class RetryingObjects:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix."""
         given: set[str] = set()
-        pauses = spread(self.pauses_s)
+        pauses = backoff_with_jitter(self.pauses_s)
         while True:
             try:
                 for found in self.store.list(prefix):
@@ -401,7 +401,7 @@ class RetryingObjects:
                         given.add(found.key)
                         yield found
             except Exception as error:
-                pause = next(pauses, None) if kind_of(error) == "passing" else None
+                pause = next(pauses, None) if classify_error(error) == "passing" else None
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -409,11 +409,11 @@ class RetryingObjects:
                 return
 
     def _tried(self, call: Callable[[], T]) -> T:
-        for pause in spread(self.pauses_s):
+        for pause in backoff_with_jitter(self.pauses_s):
             try:
                 return call()
             except Exception as error:
-                if kind_of(error) != "passing":
+                if classify_error(error) != "passing":
                     raise
             time.sleep(pause)
         return call()
@@ -422,7 +422,7 @@ class RetryingObjects:
 _retrying_objects_conforms: type[ObjectStore] = RetryingObjects
 
 
-def objects_of(output: str, options: Mapping[str, Any]) -> ObjectStore:
+def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
     """The objects below a folder or URL; every call is tried again with growing pauses while its errors can pass.
 
     Touches nothing.

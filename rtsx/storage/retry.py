@@ -19,7 +19,7 @@ from rtsx.errors import (
     PlanError,
 )
 
-__all__ = ["PAUSES_S", "FailureKind", "kind_of", "service_code", "spread"]
+__all__ = ["PAUSES_S", "FailureKind", "backoff_with_jitter", "classify_error", "service_code"]
 
 FailureKind = Literal["passing", "lasting", "halting"]
 """Passing: may be gone next time (network, lost worker, memory), so it is tried again. Lasting: this cell will never do (bad
@@ -100,7 +100,7 @@ _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|\b(https?
 """Names of what lies behind a network, in the message of whoever tried to read it."""
 
 
-def kind_of(error: BaseException) -> FailureKind:
+def classify_error(error: BaseException) -> FailureKind:
     """What is to be done about an error.
 
     The error itself is asked first, then what it came from, and the first that says something counts. What says nothing
@@ -226,7 +226,7 @@ PAUSES_S = (0.1, 0.3, 1.0, 3.0, 9.0)
 """Seconds before the second, third ... attempt of one call. What lasts longer fails the cell, whose own pauses are longer."""
 
 
-def spread(pauses_s: tuple[float, ...]) -> Iterator[float]:
+def backoff_with_jitter(pauses_s: tuple[float, ...]) -> Iterator[float]:
     """Pauses moved at random by up to a half, so that workers that failed together do not come back together.
 
     Examples

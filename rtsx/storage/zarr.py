@@ -28,21 +28,21 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.storage.atomic import MEDIUM_ERRORS, refuse_other_format, staged
 from rtsx.storage.diagnosis import file_problem, instead
 from rtsx.storage.paths import absolute, file_options, is_url, local_path
-from rtsx.storage.retry import PAUSES_S, kind_of, spread
+from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
 
 __all__ = [
     "BUILD",
     "COMPLETE",
     "LAYERS",
+    "FencedStore",
     "RetryingStore",
-    "RevocableStore",
+    "atomic_store",
     "consolidate",
     "file_system",
     "finish_store",
     "is_zipped",
     "open_group",
     "refuse_what_is_no_store",
-    "staged_store",
     "store_failure",
     "store_of",
 ]
@@ -238,7 +238,7 @@ _PATIENCE_S = 30.0
 """Seconds that `revoke` waits for writes that have begun."""
 
 
-class RevocableStore(WrapperStore[Store]):
+class FencedStore(WrapperStore[Store]):
     """A Zarr store that takes no more writes after `revoke`.
 
     When a task of a dask graph fails, dask raises at once and lets the tasks that are running in its threads finish. What
@@ -251,7 +251,7 @@ class RevocableStore(WrapperStore[Store]):
         self._is_revoked = False
         self._writing = 0
 
-    def __reduce__(self) -> tuple[type["RevocableStore"], tuple[Store]]:
+    def __reduce__(self) -> tuple[type["FencedStore"], tuple[Store]]:
         return type(self), (self._store,)  # a worker's copy: locks do not travel
 
     def revoke(self) -> None:
@@ -289,7 +289,7 @@ _ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
 
 
 @contextmanager
-def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
+def atomic_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
     """A store to write a group into; at `path`, complete, after the block, and gone if the block raises.
 
     Raises
@@ -306,7 +306,7 @@ def staged_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
             yield store
         return
     with staged(path, overwrite=overwrite, replaceable=refuse_what_is_no_store) as draft:
-        store = RevocableStore(store_of(str(draft), options, read_only=False))
+        store = FencedStore(store_of(str(draft), options, read_only=False))
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
         try:
             yield store
@@ -348,7 +348,7 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
             f"{url} exists and is no Zarr store, so it is not overwritten. Choose another address, or remove it yourself."
         )
     suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
-    store = RevocableStore(store_of(root_url + suffix, options, read_only=False))
+    store = FencedStore(store_of(root_url + suffix, options, read_only=False))
     try:
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
     except OSError as error:  # fsspec turns the refusals of every service into one of these
@@ -467,11 +467,11 @@ class RetryingStore(WrapperStore[Store]):
             yield name
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
-        for pause in spread(self.pauses_s):
+        for pause in backoff_with_jitter(self.pauses_s):
             try:
                 return await call()
             except Exception as error:
-                if kind_of(error) != "passing":
+                if classify_error(error) != "passing":
                     raise
             await asyncio.sleep(pause)
         return await call()

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from rtsx.synthetic.ground import Ground, make_ground
     from rtsx.synthetic.region import DemTile, RegionFiles, RegionSpec, region_collections, region_items, write_region
     from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
-    from rtsx.synthetic.spec import DEMO_SEED, LANDSCAPES, GroundSpec, Landscape, SceneSpec, placed_apart, varied_spec
+    from rtsx.synthetic.spec import (
+        DEMO_SEED,
+        LANDSCAPES,
+        Landscape,
+        LandscapeSpec,
+        SceneSpec,
+        placed_apart,
+        varied_spec,
+    )
 
 __all__ = [
     "DEMO_SEED",
@@ -30,8 +38,8 @@ __all__ = [
     "DemTile",
     "DemoFiles",
     "Ground",
-    "GroundSpec",
     "Landscape",
+    "LandscapeSpec",
     "RegionFiles",
     "RegionSpec",
     "Scene",

@@ -13,7 +13,7 @@ from scipy import ndimage
 from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample, value_noise
 from rtsx.synthetic.outline import AREA_LARGEST_M2, blob, draw_areas
 from rtsx.synthetic.scar import Patch, Scar, carve, cut_patch, paint_patch, place_scars
-from rtsx.synthetic.spec import PIXEL_M, GroundSpec, Landscape, landscape_named
+from rtsx.synthetic.spec import PIXEL_M, Landscape, LandscapeSpec, landscape_named
 from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, SEA, Terrain, make_terrain
 
 __all__ = ["Ground", "make_ground", "paint_bare_ground", "paint_shores", "paint_tundra", "paint_water"]
@@ -150,7 +150,7 @@ BARE_PER_ACTIVE = 1.5
 class Ground:
     """A square of tundra; every array starts at the upper left corner of `spec`."""
 
-    spec: GroundSpec
+    spec: LandscapeSpec
     """Where it lies and the seed that it follows from."""
     elevation: NDArray[np.float32]
     """Height (y, x) at 3 m, m, scars carved in."""
@@ -227,7 +227,7 @@ def silt_plume(terrain: Terrain, *, scars: tuple[Scar, ...], rng: np.random.Gene
     return upsample(wet, factor=COARSE, shape=terrain.water.shape) * (terrain.water >= LAKE)
 
 
-def sites(spec: GroundSpec, *, terrain: Terrain, rng: np.random.Generator) -> tuple[Scar, ...]:
+def sites(spec: LandscapeSpec, *, terrain: Terrain, rng: np.random.Generator) -> tuple[Scar, ...]:
     """Draw how many slumps and old scars there are, how large, and where."""
     largest_m2 = min(AREA_LARGEST_M2, LARGEST_PART * spec.area_km2 * 1e6)
     active = rng.poisson(spec.slumps_per_km2 * spec.area_km2)
@@ -237,7 +237,7 @@ def sites(spec: GroundSpec, *, terrain: Terrain, rng: np.random.Generator) -> tu
     return place_scars(areas_m2, terrain=terrain, clusters=clusters, is_active=np.arange(count) < active, rng=rng)
 
 
-def make_ground(spec: GroundSpec) -> Ground:
+def make_ground(spec: LandscapeSpec) -> Ground:
     """Make a ground; the same spec gives the same arrays.
 
     Examples

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 from scipy import ndimage, sparse
 
-from rtsx.synthetic.spec import PIXEL_M, GroundSpec
+from rtsx.synthetic.spec import PIXEL_M, LandscapeSpec
 
 __all__ = [
     "block_mean",
@@ -123,7 +123,9 @@ def linear_matrix(length: int) -> NDArray[np.float64]:
     return np.asarray(np.clip(1 - np.abs(at[:, None] - np.arange(knots)), 0, 1), np.float64)
 
 
-def ground_positions(spec: GroundSpec, *, crs: str, transform: Affine, shape: tuple[int, int]) -> NDArray[np.float32]:
+def ground_positions(
+    spec: LandscapeSpec, *, crs: str, transform: Affine, shape: tuple[int, int]
+) -> NDArray[np.float32]:
     """Row and column (2, y, x) on the ground's lattice of every pixel centre of a north-up grid; 0, 0 is the first's centre.
 
     Examples

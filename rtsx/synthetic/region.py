@@ -28,7 +28,7 @@ from rtsx.synthetic.scene import (
     write_images,
     write_tcvis,
 )
-from rtsx.synthetic.spec import BLOCK, MARGIN, PIXEL_M, GroundSpec, SceneSpec
+from rtsx.synthetic.spec import BLOCK, MARGIN, PIXEL_M, LandscapeSpec, SceneSpec
 from rtsx.synthetic.stac import (
     catalog_collections,
     catalog_items,
@@ -141,13 +141,13 @@ class RegionSpec:
         return tuple(scene.on_ground(self.ground_spec) for scene in self._scenes)
 
     @cached_property
-    def ground_spec(self) -> GroundSpec:
+    def ground_spec(self) -> LandscapeSpec:
         """The ground: a square on the lattice of `crs` that no scene reaches beyond."""
         bounds = [scene_bounds(scene, crs=self.crs) for scene in self._scenes]
         left, bottom = np.floor(np.min(bounds, axis=0)[:2] / PIXEL_M) - MARGIN
         right, top = np.ceil(np.max(bounds, axis=0)[2:] / PIXEL_M) + MARGIN
         side = -(-int(max(right - left, top - bottom)) // BLOCK) * BLOCK
-        return GroundSpec(
+        return LandscapeSpec(
             seed=self.seed,
             crs=self.crs,
             left=float(left * PIXEL_M),
@@ -247,7 +247,7 @@ def scene_bounds(spec: SceneSpec, *, crs: str) -> tuple[float, float, float, flo
     return bounds
 
 
-def ground_outline(spec: GroundSpec, *, crs: str) -> shapely.Polygon:
+def ground_outline(spec: LandscapeSpec, *, crs: str) -> shapely.Polygon:
     """Outline of a ground in a CRS."""
     side = spec.size * PIXEL_M
     box = shapely.box(spec.left, spec.top - side, spec.left + side, spec.top).segmentize(side / 20)

@@ -19,7 +19,7 @@ from rtsx.storage import local_path, write_whole
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.noise import covering_grid, grid_north_deg, ground_positions, sample, upsample
 from rtsx.synthetic.rasterio import write_cog
-from rtsx.synthetic.sky import UDM2_BANDS, Sky, Sun, make_sky, see_through, sun_over, usable_data_mask
+from rtsx.synthetic.sky import UDM2_BANDS, Sky, Sun, make_sky, sun_over, through_atmosphere, usable_data_mask
 from rtsx.synthetic.spec import PIXEL_M, SceneSpec
 from rtsx.synthetic.terrain import COARSE
 
@@ -114,7 +114,7 @@ def quantise(
     reflectance: NDArray[np.float32], *, sky: Sky, footprint: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """DN (band, y, x) = 10000 x reflectance as the sensor records it, at least 1; 0 outside of the footprint and the ground."""
-    see_through(reflectance, sky=sky)
+    through_atmosphere(reflectance, sky=sky)
     covered = footprint & np.isfinite(reflectance[0])
     dn = np.zeros(reflectance.shape, np.uint16)
     for band, out in zip(reflectance, dn, strict=True):

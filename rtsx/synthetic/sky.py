@@ -127,7 +127,7 @@ def usable_data_mask(sky: Sky, *, snow: NDArray[np.bool_], footprint: NDArray[np
     return bands
 
 
-def see_through(reflectance: NDArray[np.float32], *, sky: Sky) -> None:
+def through_atmosphere(reflectance: NDArray[np.float32], *, sky: Sky) -> None:
     """Darken `reflectance` (band, y, x) under cloud shadow and veil it with haze and cloud, in place."""
     wide = ndimage.gaussian_filter(sky.cloud, 3)
     for band, scatter, gleam, sunlit in zip(

@@ -11,8 +11,8 @@ from rtsx.errors import CubeError
 __all__ = [
     "DEMO_SEED",
     "LANDSCAPES",
-    "GroundSpec",
     "Landscape",
+    "LandscapeSpec",
     "SceneSpec",
     "landscape_named",
     "placed_apart",
@@ -135,7 +135,7 @@ DEM_RESOLUTIONS_M = (2, 10, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundSpec:
+class LandscapeSpec:
     """A square of tundra on a lattice of 3 m in a projected CRS; everything on it follows from `seed`."""
 
     seed: int
@@ -204,7 +204,7 @@ class SceneSpec:
     """Kind of that ground, one of `LANDSCAPES`."""
     dem_resolution_m: int = 10
     """Pixel of the ArcticDEM-like layer, m: 2, 10 or 32."""
-    ground: GroundSpec | None = None
+    ground: LandscapeSpec | None = None
     """Ground that the scene looks at, for several scenes of one ground; None makes one around the scene."""
     region: str = "Synthetic"
     """Value of the truth's field `region`."""
@@ -235,12 +235,12 @@ class SceneSpec:
         return f"{self.region}_{self.ground_spec.seed:04d}"
 
     @property
-    def ground_spec(self) -> GroundSpec:
+    def ground_spec(self) -> LandscapeSpec:
         """The ground of the scene: `ground`, or a square around it."""
         if self.ground is not None:
             return self.ground
         side = -(-(self.size + 2 * MARGIN) // BLOCK) * BLOCK
-        return GroundSpec(
+        return LandscapeSpec(
             seed=self.seed,
             crs=self.crs,
             left=self.left - MARGIN * PIXEL_M,
@@ -250,7 +250,7 @@ class SceneSpec:
             landscape=self.landscape,
         )
 
-    def on_ground(self, ground: GroundSpec) -> "SceneSpec":
+    def on_ground(self, ground: LandscapeSpec) -> "SceneSpec":
         """Return the same scene over another ground."""
         return replace(self, ground=ground)
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLENDS", "Blend", "reflected", "window_shape"]
+__all__ = ["BLENDS", "Blend", "reflect_pad", "window_shape"]
 
 Blend = Literal["linear", "hann", "gaussian", "crop", "max"]
 """How neighbouring tiles are joined; see `window_shape`."""
@@ -52,7 +52,7 @@ def window_shape(blend: Blend, *, length: int, ramp: int) -> NDArray[np.float64]
     return np.sin(0.5 * np.pi * rise) ** 2 if blend == "hann" else rise
 
 
-def reflected(start: int, stop: int, *, length: int) -> NDArray[np.intp]:
+def reflect_pad(start: int, stop: int, *, length: int) -> NDArray[np.intp]:
     """Indices (stop - start,) into an axis of `length` pixels for the pixels `start` to `stop`, mirrored at both ends.
 
     The edge pixel itself is not repeated, and a short axis is mirrored as often as it takes, as `numpy.pad` does with

@@ -12,13 +12,13 @@ from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.run_log import LogRow
 
-__all__ = ["Best", "Checkpoint"]
+__all__ = ["BestWeights", "Checkpoint"]
 
 State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Best:
+class BestWeights:
     """The weights that validation likes best so far."""
 
     epoch: int
@@ -51,7 +51,7 @@ class Checkpoint:
     """State of the optimiser, as torch gives it."""
     scaler: Mapping[str, Any]
     """State of the gradient scaler of float16; empty otherwise."""
-    best: Best
+    best: BestWeights
     """What will be kept, unless a later epoch is better."""
     log: tuple[LogRow, ...]
     """A row for every epoch done."""
@@ -59,7 +59,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write it, replacing the one before at once."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
-        content["best"] = {field.name: getattr(self.best, field.name) for field in fields(Best)}
+        content["best"] = {field.name: getattr(self.best, field.name) for field in fields(BestWeights)}
         content["log"] = [asdict(row) for row in self.log]
         with staged(path, overwrite=True) as draft:
             torch.save(content, draft)
@@ -76,7 +76,7 @@ class Checkpoint:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             log = tuple(LogRow(**row) for row in content.pop("log"))
-            return cls(best=Best(**content.pop("best")), log=log, **content)
+            return cls(best=BestWeights(**content.pop("best")), log=log, **content)
         except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"The checkpoint {path} cannot be read ({type(error).__name__}). It is damaged, or was written by another "

@@ -12,10 +12,10 @@ from rtsx.errors import BundleError, TrainingError
 from rtsx.labels import IGNORED, TruthWindow
 from rtsx.model import InputLayer, Packing, prepare
 from rtsx.model.values import check_units
-from rtsx.tiling import reflected
+from rtsx.tiling import reflect_pad
 from rtsx.training.recipe import TrainingScene
 from rtsx.training.sampler import TileAddress
-from rtsx.training.scene_arrays import ChunkCache, StoredPixels, StoredScene
+from rtsx.training.scene_arrays import ChunkCache, PixelArrays, SceneArrays
 
 __all__ = ["Batch", "TileReader", "common_packings", "repacked"]
 
@@ -36,7 +36,7 @@ class Batch:
     valid: torch.Tensor
     """True (tile, y, x) where inference would trust a pixel."""
     truth: torch.Tensor
-    """Coded as by `Truth`, (tile, y, x) uint8; `IGNORED` where a label is not to be learnt from."""
+    """Coded as by `LabelRaster`, (tile, y, x) uint8; `IGNORED` where a label is not to be learnt from."""
 
     def channels(self, inputs: Sequence[InputLayer], *, fill: float) -> torch.Tensor:
         """Network input (tile, layer, y, x) float32, by the function that inference uses."""
@@ -54,7 +54,7 @@ class Batch:
         return replace(self, **moved)
 
 
-def common_packings(scenes: Sequence[StoredScene], *, inputs: Sequence[InputLayer]) -> dict[str, Packing]:
+def common_packings(scenes: Sequence[SceneArrays], *, inputs: Sequence[InputLayer]) -> dict[str, Packing]:
     """How each layer is stored in a batch: as in the first scene; nodata is left out, because `valid` has it already.
 
     Raises
@@ -79,7 +79,7 @@ def common_packings(scenes: Sequence[StoredScene], *, inputs: Sequence[InputLaye
     return {name: replace(packing, nodata=None) for name, packing in first.packings.items()}
 
 
-def _check_scale(name: str, scene: StoredScene, *, first: StoredScene) -> None:
+def _check_scale(name: str, scene: SceneArrays, *, first: SceneArrays) -> None:
     """Two scenes with different scales are fine as long as both mean them."""
     both = {each.name: each for each in (first, scene)}
     scales = {(each.packings[name].scale_factor, each.packings[name].add_offset) for each in both.values()}
@@ -153,7 +153,7 @@ class TileReader:
         if not scenes:
             raise TrainingError("Tiles need at least one scene to be read from; got none.")
         self.tile = tile
-        self._scenes = tuple(StoredScene(scene, inputs=inputs) for scene in scenes)
+        self._scenes = tuple(SceneArrays(scene, inputs=inputs) for scene in scenes)
         self.packings = common_packings(self._scenes, inputs=inputs)
         self.layers = self._scenes[0].layers
         self._cache = ChunkCache(cache_bytes)
@@ -200,12 +200,12 @@ class TileReader:
             return stored, pixels.valid.copy(), truth
         return self._mirrored((stored, pixels.valid, truth), window, start=address.start)
 
-    def _pixels(self, number: int, window: TruthWindow) -> StoredPixels:
+    def _pixels(self, number: int, window: TruthWindow) -> PixelArrays:
         """A window of one scene, put together from its chunks."""
         scene = self._scenes[number]
         if not scene.is_lazy:
             return scene.window(window)
-        parts: list[tuple[StoredPixels, TruthWindow]] = []
+        parts: list[tuple[PixelArrays, TruthWindow]] = []
         for index, region in scene.chunks_of(window):
             chunk = self._cache.get((number, index), lambda index=index: scene.chunk(index))  # type: ignore[misc]  # a default argument binds the loop's value
             both = [slice(max(w.start, r.start), min(w.stop, r.stop)) for w, r in zip(window, region, strict=True)]
@@ -220,7 +220,7 @@ class TileReader:
         """What lies within a tile, mirrored to its full size as inference's kernel does; mirrored truth is ignored."""
         stored, valid, truth = arrays
         y, x = (
-            reflected(first - part.start, first - part.start + self.tile, length=part.stop - part.start)
+            reflect_pad(first - part.start, first - part.start + self.tile, length=part.stop - part.start)
             for first, part in zip(start, window, strict=True)
         )
         whole = np.full((self.tile, self.tile), IGNORED, np.uint8)
@@ -228,7 +228,7 @@ class TileReader:
         return stored[:, y[:, None], x], valid[y[:, None], x], whole
 
 
-def _joined(parts: Sequence[tuple[StoredPixels, TruthWindow]], *, shape: tuple[int, int]) -> StoredPixels:
+def _joined(parts: Sequence[tuple[PixelArrays, TruthWindow]], *, shape: tuple[int, int]) -> PixelArrays:
     first = parts[0][0]
     if len(parts) == 1:
         return first
@@ -238,4 +238,4 @@ def _joined(parts: Sequence[tuple[StoredPixels, TruthWindow]], *, shape: tuple[i
         for name, layer in pixels.stored.items():
             stored[name][place] = layer
         valid[place], truth[place] = pixels.valid, pixels.truth
-    return StoredPixels(stored=stored, valid=valid, truth=truth)
+    return PixelArrays(stored=stored, valid=valid, truth=truth)

@@ -20,7 +20,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
 from rtsx.errors import RtsxError, TrainingError
-from rtsx.training.loader import carried, unpacked
+from rtsx.training.loader import from_shared, to_shared
 from rtsx.training.run_log import Progress, ShowProgress
 
 __all__ = ["Engine", "launch"]
@@ -141,7 +141,7 @@ def launch(
         if devices == 1:
             fabric.launch(lambda alone: work(Engine(alone), plan, show))
         else:
-            with carried((work, plan)) as parcel:
+            with to_shared((work, plan)) as parcel:
                 _launch_several(fabric, parcel, show=show)
 
 
@@ -164,7 +164,7 @@ def _launch_several(fabric: Fabric, parcel: str, *, show: ShowProgress | None) -
 
 
 def _in_new_process(fabric: Fabric, parcel: str, listener: tuple[Any, Any] | None) -> None:
-    work, plan = unpacked(parcel)
+    work, plan = from_shared(parcel)
 
     def show(moment: Progress) -> None:
         assert listener is not None, "or it would not be called"

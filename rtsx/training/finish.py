@@ -22,14 +22,21 @@ from rtsx.training.checkpoint import Checkpoint
 from rtsx.training.dataset import Batch, TileReader
 from rtsx.training.loader import ReadAhead
 from rtsx.training.loop import CACHE_BYTES
-from rtsx.training.metrics import Judgement, chunked, judge
+from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
 from rtsx.training.networks import new_network, output_classes
 from rtsx.training.plan import TrainingPlan
 from rtsx.training.recipe import TrainingScene
 from rtsx.training.sampler import TileAddress, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
-__all__ = ["SAMPLED_PIXELS", "Finished", "best_temperature", "counted_logits", "finish", "negative_log_likelihood"]
+__all__ = [
+    "SAMPLED_PIXELS",
+    "TrainedModel",
+    "best_temperature",
+    "counted_logits",
+    "finalise",
+    "negative_log_likelihood",
+]
 
 SAMPLED_PIXELS = 2**20
 """Pixels that calibration looks at, at most about: more would not move one number."""
@@ -103,18 +110,20 @@ def best_temperature(logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class TrainedModel:
     """A bundle and how good it is."""
 
     bundle: ModelBundle
     """Without provenance as yet."""
-    validation: Judgement | None
+    validation: EpochMetrics | None
     """Of the validation scenes, by calibrated probabilities; None without any."""
-    test: Mapping[str, Judgement]
+    test: Mapping[str, EpochMetrics]
     """Of each test scene by name."""
 
 
-def finish(plan: TrainingPlan, checkpoint: Checkpoint, *, test: TileIndex | None, device: torch.device) -> Finished:
+def finalise(
+    plan: TrainingPlan, checkpoint: Checkpoint, *, test: TileIndex | None, device: torch.device
+) -> TrainedModel:
     """Make the bundle of a training whose epochs are done.
 
     Parameters
@@ -157,7 +166,7 @@ def finish(plan: TrainingPlan, checkpoint: Checkpoint, *, test: TileIndex | None
     for number, scene in enumerate(recipe.test):
         own = [tile for tile in tiles if tile.scene == number]
         tested[scene.name] = _judged(bundle, plan, scenes=recipe.test, tiles=own, device=device)
-    return Finished(bundle=bundle, validation=validation, test=tested)
+    return TrainedModel(bundle=bundle, validation=validation, test=tested)
 
 
 def _temperature(network: torch.nn.Module, plan: TrainingPlan, *, device: torch.device) -> float:
@@ -183,11 +192,11 @@ def _judged(
     scenes: Sequence[TrainingScene],
     tiles: Sequence[TileAddress],
     device: torch.device,
-) -> Judgement:
+) -> EpochMetrics:
     """How good a bundle is on some tiles, by the network as it will answer for maps."""
     network = bundle.network(device=str(device), precision="float32", backend="eager")
     with _batches(plan, scenes, tiles) as batches:
-        return judge(
+        return evaluate_epoch(
             network,
             batches,
             inputs=bundle.inputs,

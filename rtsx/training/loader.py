@@ -17,11 +17,11 @@ import torch
 from rtsx.training.dataset import Batch
 from rtsx.training.sampler import TileAddress
 
-__all__ = ["BatchReader", "ReadAhead", "carried", "unpacked"]
+__all__ = ["BatchReader", "ReadAhead", "from_shared", "to_shared"]
 
 
 @contextmanager
-def carried(value: object) -> Iterator[str]:
+def to_shared(value: object) -> Iterator[str]:
     """Path of a file that holds a value for as long as the block runs.
 
     A file, instead of an argument of the process: multiprocessing writes arguments into a pipe and waits for ever where
@@ -39,8 +39,8 @@ def carried(value: object) -> Iterator[str]:
         yield str(path)
 
 
-def unpacked(parcel: str) -> Any:
-    """The value in a file of `carried`."""
+def from_shared(parcel: str) -> Any:
+    """The value in a file of `to_shared`."""
     return cloudpickle.loads(Path(parcel).read_bytes())
 
 
@@ -87,7 +87,7 @@ class ReadAhead:
                 # Not forked, because a copy of this process would have torch's threads locked in the midst of their work.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_take_readers,
-                initargs=(self._open.enter_context(carried(dict(readers))),),
+                initargs=(self._open.enter_context(to_shared(dict(readers))),),
             )
         else:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="rtsx-read")
@@ -127,7 +127,7 @@ _readers: dict[str, BatchReader] = {}
 
 
 def _take_readers(parcel: str) -> None:
-    _readers.update(unpacked(parcel))
+    _readers.update(from_shared(parcel))
     torch.set_num_threads(1)
 
 

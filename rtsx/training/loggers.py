@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rtsx.errors import MissingExtraError, TrainingError
-from rtsx.suggest import nearest
+from rtsx.suggest import suggest
 from rtsx.training.run_log import LogRow
 
 __all__ = ["LoggerName", "RowLogger", "TensorBoardLogger", "WandbLogger", "check_loggers", "open_loggers", "values_of"]
@@ -116,7 +116,7 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
     """
     for name in names:
         if name not in _LOGGERS:
-            raise TrainingError(f"There is no logger {name!r}.{nearest(name, _LOGGERS)}")
+            raise TrainingError(f"There is no logger {name!r}.{suggest(name, _LOGGERS)}")
         _LOGGERS[name].library()
 
 

@@ -12,11 +12,11 @@ import torch
 from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.augment import augment, drop_channels
-from rtsx.training.checkpoint import Best, Checkpoint
+from rtsx.training.checkpoint import BestWeights, Checkpoint
 from rtsx.training.dataset import Batch, TileReader
 from rtsx.training.loader import ReadAhead
 from rtsx.training.losses import build_loss
-from rtsx.training.metrics import Judgement, chunked, judge, probability_of
+from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch, probability_of
 from rtsx.training.networks import new_network, output_classes
 from rtsx.training.optimiser import build_optimiser, learning_rate
 from rtsx.training.plan import TrainingPlan
@@ -26,7 +26,7 @@ from rtsx.training.sampler import TileAddress, seed_of
 if TYPE_CHECKING:
     from rtsx.training.engine import Engine
 
-__all__ = ["CACHE_BYTES", "Learner", "MovingAverage", "fit", "on_cpu"]
+__all__ = ["CACHE_BYTES", "MovingAverage", "TrainingModule", "fit", "on_cpu"]
 
 
 class MovingAverage:
@@ -71,7 +71,7 @@ class MovingAverage:
         self.n_updates = n_updates
 
 
-class Learner:
+class TrainingModule:
     """Network, averages and optimiser of one process.
 
     Every random number of a step follows from the recipe's seed and the place of the step, so nothing of it is remembered. The
@@ -133,7 +133,7 @@ class Learner:
         self._judged.load_state_dict(dict(shared))
         return shared
 
-    def checkpoint(self, *, epoch: int, is_done: bool, best: Best, log: Sequence[LogRow]) -> Checkpoint:
+    def checkpoint(self, *, epoch: int, is_done: bool, best: BestWeights, log: Sequence[LogRow]) -> Checkpoint:
         """All that goes on from here, after so many epochs."""
         average = self._average
         return Checkpoint(
@@ -203,9 +203,9 @@ class _Epochs:
         self._engine = engine
         self._plan = plan
         self._show = show
-        self._learner = Learner(plan, engine)
+        self._learner = TrainingModule(plan, engine)
         self._epoch = 0
-        self._best: Best | None = None
+        self._best: BestWeights | None = None
         self._log: list[LogRow] = []
         self.is_done = False
         if plan.folder.checkpoint.exists():
@@ -230,7 +230,7 @@ class _Epochs:
         row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
         self._log.append(row)
         if self._best is None or row.iou is None or (self._best.iou is not None and row.iou > self._best.iou):
-            self._best = Best(epoch=self._epoch, iou=row.iou, state=on_cpu(state))
+            self._best = BestWeights(epoch=self._epoch, iou=row.iou, state=on_cpu(state))
         recipe = self._plan.recipe
         waited = self._epoch - self._best.epoch
         self.is_done = self._epoch == recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
@@ -294,11 +294,11 @@ class _Epochs:
                 loss=loss,
             )
 
-    def _judge(self, reader: ReadAhead) -> Judgement:
+    def _judge(self, reader: ReadAhead) -> EpochMetrics:
         plan, engine = self._plan, self._engine
         share = plan.validation[engine.rank :: engine.n_ranks]
         size = max(plan.recipe.batch_size // engine.n_ranks, 1)
-        own = judge(
+        own = evaluate_epoch(
             self._learner.answer,
             reader.batches("validation", chunked(share, size)),
             inputs=plan.inputs,
@@ -323,7 +323,7 @@ class _Epochs:
             )
 
 
-def _row(judgement: Judgement | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
+def _row(judgement: EpochMetrics | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
     if judgement is None:
         return LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
     threshold = judgement.best_threshold

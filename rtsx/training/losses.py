@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED
-from rtsx.suggest import nearest
+from rtsx.suggest import suggest
 from rtsx.training.recipe import LossTerm
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_losses(terms: Sequence[LossTerm]) -> None:
         raise TrainingError(f"A training needs at least one loss; got none. Known are {', '.join(LOSSES)}.")
     for term in terms:
         if term.name not in LOSSES:
-            raise TrainingError(f"There is no loss {term.name!r}.{nearest(term.name, LOSSES)}")
+            raise TrainingError(f"There is no loss {term.name!r}.{suggest(term.name, LOSSES)}")
         if not (term.weight > 0 and math.isfinite(term.weight)):
             raise TrainingError(f"The weight of {term.name} has to be above 0; got {term.weight}. Leave the loss out.")
         for name, value in term.options.items():
@@ -58,7 +58,7 @@ def check_losses(terms: Sequence[LossTerm]) -> None:
 def _check_option(loss: str, name: str, value: float | bool) -> None:
     known = LOSSES[loss]
     if name not in known:
-        raise TrainingError(f"{loss} has no option {name!r}.{nearest(name, known)}")
+        raise TrainingError(f"{loss} has no option {name!r}.{suggest(name, known)}")
     low, high = known[name]
     if isinstance(low, bool) != isinstance(value, bool) or not isinstance(value, int | float):
         expected = "true or false" if isinstance(low, bool) else "a number"

@@ -14,11 +14,11 @@ from rtsx.scores import LEVELS_OF_FLOAT, PixelScores, PixelTally, average_precis
 from rtsx.training.dataset import Batch
 from rtsx.training.sampler import TileAddress
 
-__all__ = ["Judgement", "chunked", "judge", "probability_of"]
+__all__ = ["EpochMetrics", "chunked", "evaluate_epoch", "probability_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class EpochMetrics:
     """Counts of pixels; those of parts add up to those of the whole.
 
     A single class is found where its probability reaches a threshold; of exclusive classes the greatest is found, and
@@ -129,7 +129,7 @@ def _pooled(one: PixelScores, other: PixelScores) -> PixelScores:
     )
 
 
-def judge(
+def evaluate_epoch(
     answer: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterable[Batch],
     *,
@@ -137,7 +137,7 @@ def judge(
     fill: float,
     channels: int,
     device: torch.device,
-) -> Judgement:
+) -> EpochMetrics:
     """Count the answers for some batches.
 
     Parameters
@@ -153,10 +153,10 @@ def judge(
     device
         Where the network is.
     """
-    total = Judgement.empty(channels=channels)
+    total = EpochMetrics.empty(channels=channels)
     for batch in batches:
         there = batch.to(device)
-        total += Judgement.of(answer(there.channels(inputs, fill=fill)), there.target())
+        total += EpochMetrics.of(answer(there.channels(inputs, fill=fill)), there.target())
     return total
 
 

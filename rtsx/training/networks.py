@@ -13,8 +13,8 @@ import torch
 
 from rtsx.errors import BundleError, TrainingError
 from rtsx.model import ARCHITECTURES, build_network
-from rtsx.model.smp import network_stride, skeleton
-from rtsx.suggest import nearest
+from rtsx.model.smp import meta_network, network_stride
+from rtsx.suggest import suggest
 from rtsx.training.recipe import NetworkSpec
 
 __all__ = [
@@ -62,7 +62,7 @@ def check_encoder_weights(spec: NetworkSpec) -> None:
     known = ["imagenet"] if settings is None else list(settings["pretrained_settings"])
     if weights not in known:
         raise TrainingError(
-            f"Weights {weights!r} of the encoder {spec.encoder!r} cannot be had: nobody offers them.{nearest(weights, known)} Or "
+            f"Weights {weights!r} of the encoder {spec.encoder!r} cannot be had: nobody offers them.{suggest(weights, known)} Or "
             "give a file that ends in .pth, .pt or .safetensors, or no encoder weights."
         )
 
@@ -264,7 +264,7 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
 def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
     """The network to look at; it is kept, and so not to be changed."""
     with _told(spec):
-        return skeleton(spec.architecture, _options(spec, layers=3, classes=1))
+        return meta_network(spec.architecture, _options(spec, layers=3, classes=1))
 
 
 def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:

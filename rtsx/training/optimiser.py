@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from rtsx.errors import TrainingError
-from rtsx.suggest import nearest
+from rtsx.suggest import suggest
 from rtsx.training.recipe import OptimisationSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_schedule(spec: OptimisationSpec) -> None:
         The message says which, and what there is.
     """
     if spec.schedule not in _REQUIRED:
-        raise TrainingError(f"There is no schedule {spec.schedule!r}.{nearest(spec.schedule, _REQUIRED)}")
+        raise TrainingError(f"There is no schedule {spec.schedule!r}.{suggest(spec.schedule, _REQUIRED)}")
     required, optional = _REQUIRED[spec.schedule], tuple(_OPTIONAL.get(spec.schedule, {}))
     unknown = sorted(set(spec.schedule_options) - {*required, *optional})
     missing = sorted(set(required) - set(spec.schedule_options))
@@ -102,7 +102,7 @@ def build_optimiser(spec: OptimisationSpec, parameters: "Iterable[torch.nn.Param
     for name in spec.optimiser_options:
         if name not in known:
             raise TrainingError(
-                f"{spec.optimiser} has no option {name!r}; the learning rate has a field of its own.{nearest(name, known)}"
+                f"{spec.optimiser} has no option {name!r}; the learning rate has a field of its own.{suggest(name, known)}"
             )
     try:
         made = kind(parameters, lr=spec.learning_rate, **spec.optimiser_options)
@@ -139,7 +139,7 @@ def check_optimisation(spec: OptimisationSpec, *, loads_torch: bool = True) -> N
     if spec.precision not in _PRECISIONS:
         raise TrainingError(f"precision has to be one of {', '.join(_PRECISIONS)}; got {spec.precision!r}.")
     if spec.optimiser not in _OPTIMISERS:
-        raise TrainingError(f"There is no optimiser {spec.optimiser!r} here.{nearest(spec.optimiser, _OPTIMISERS)}")
+        raise TrainingError(f"There is no optimiser {spec.optimiser!r} here.{suggest(spec.optimiser, _OPTIMISERS)}")
     check_schedule(spec)
     if loads_torch:
         import torch

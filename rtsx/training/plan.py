@@ -8,7 +8,7 @@ from itertools import accumulate
 from rtsx.model import InputLayer
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.sampler import TileAddress, draw_epoch, tiles_of_epoch, validation_tiles
+from rtsx.training.sampler import TileAddress, sample_epoch, tiles_of_epoch, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
 __all__ = ["TrainingPlan", "plan_training"]
@@ -49,7 +49,7 @@ class TrainingPlan:
         """Tiles of each batch of an epoch, from 0. Every batch is full."""
         size = self.recipe.batch_size
         recipe, count = self.recipe, self.steps_of_epoch[epoch] * size
-        tiles = draw_epoch(
+        tiles = sample_epoch(
             self.index, sampling=recipe.sampling, epoch=epoch, epochs=recipe.epochs, seed=recipe.seed, count=count
         )
         return [tiles[start : start + size] for start in range(0, len(tiles), size)]

@@ -8,9 +8,9 @@ import xarray as xr
 
 from rtsx.cube import as_cube, validate_cube
 from rtsx.errors import TrainingError
-from rtsx.labels import Truth
+from rtsx.labels import LabelRaster
 from rtsx.model.inputs import InputLayer
-from rtsx.suggest import nearest
+from rtsx.suggest import suggest
 
 __all__ = [
     "AUGMENTATION_NAMES",
@@ -123,7 +123,7 @@ class TrainingScene:
     """Tells the scene from the others, in logs and reports."""
     cube: xr.Dataset
     """Layers on (y, x), lazy or not, as `open_cube` gives them, perhaps with `valid`."""
-    truth: Truth
+    truth: LabelRaster
     """What is where, on the pixels of the cube."""
     group: str = ""
     """Region, or whatever else must not be divided between training and test."""
@@ -186,7 +186,7 @@ class AugmentationSpec:
 def check_augmentation_name(spec: AugmentationSpec) -> None:
     """Raise `TrainingError` where there is no augmentation of that name; the nearest is offered."""
     if spec.name not in AUGMENTATION_NAMES:
-        raise TrainingError(f"There is no augmentation {spec.name!r}.{nearest(spec.name, AUGMENTATION_NAMES)}")
+        raise TrainingError(f"There is no augmentation {spec.name!r}.{suggest(spec.name, AUGMENTATION_NAMES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from rtsx.model import InputLayer
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
 from rtsx.training.dataset import TileReader
-from rtsx.training.finish import Finished
+from rtsx.training.finish import TrainedModel
 from rtsx.training.loader import BatchReader
 from rtsx.training.loop import CACHE_BYTES
-from rtsx.training.metrics import Judgement
+from rtsx.training.metrics import EpochMetrics
 from rtsx.training.plan import TrainingPlan
 from rtsx.training.run_log import LogRow
 from rtsx.training.sampler import TileAddress
@@ -265,7 +265,7 @@ figcaption { color: #555; font-size: 12px } pre { background: #f6f6f6; padding: 
 
 
 def write_report(
-    plan: TrainingPlan, finished: Finished, *, log: Sequence[LogRow], run: TrainedRun, judging: TileIndex | None
+    plan: TrainingPlan, finished: TrainedModel, *, log: Sequence[LogRow], run: TrainedRun, judging: TileIndex | None
 ) -> None:
     """Write the page beside the bundle.
 
@@ -343,9 +343,9 @@ def _result(run: TrainedRun) -> list[tuple[str, object]]:
     ]
 
 
-def _scores(plan: TrainingPlan, finished: Finished, *, threshold: float) -> str:
+def _scores(plan: TrainingPlan, finished: TrainedModel, *, threshold: float) -> str:
     head = ("Scenes", "Class", "IoU", "Precision", "Recall", "F1", "Average precision", "Calibration error", "Pixels")
-    judged: dict[str, Judgement] = {} if finished.validation is None else {"validation": finished.validation}
+    judged: dict[str, EpochMetrics] = {} if finished.validation is None else {"validation": finished.validation}
     judged |= {f"test: {name}": judgement for name, judgement in finished.test.items()}
     if not judged:
         return "<p>Neither validation nor test scenes were given.</p>"
@@ -356,9 +356,9 @@ def _scores(plan: TrainingPlan, finished: Finished, *, threshold: float) -> str:
     return _table(rows, head=head)
 
 
-def _numbers(scores: PixelScores, judgement: Judgement, *, number: int) -> tuple[float, ...]:
+def _numbers(scores: PixelScores, judgement: EpochMetrics, *, number: int) -> tuple[float, ...]:
     tally = judgement.probabilities[number]
-    alone = Judgement(probabilities=(tally,), decisions=())
+    alone = EpochMetrics(probabilities=(tally,), decisions=())
     return (
         scores.iou,
         scores.precision,

@@ -123,7 +123,7 @@ class RunFolder:
         TrainingError
             Another recipe's training is there; the message names what differs.
         OutputExistsError
-            As `require_free`, or another process is training there.
+            As `require_absent`, or another process is training there.
         OutputNotWritableError
             The place cannot be written.
         """

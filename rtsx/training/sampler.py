@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from rtsx.errors import TrainingError
 from rtsx.training.recipe import SamplingSpec
-from rtsx.training.tile_index import LABELLED, LEARNABLE, VALID, PixelCounts, SceneTiles, TileIndex, windows_of
+from rtsx.training.tile_index import LABELLED, LEARNABLE, VALID, IntegralImage, SceneTiles, TileIndex, windows_of
 
 __all__ = [
     "BLOCK",
     "TileAddress",
     "blocks_of",
-    "draw_epoch",
-    "mixed_by_blocks",
     "negatives_per_positive",
+    "sample_epoch",
     "seed_of",
+    "shuffle_by_blocks",
     "tiles_of_epoch",
     "validation_tiles",
 ]
@@ -40,7 +40,7 @@ def blocks_of(scenes: _Places, starts: _Places, *, tile: int) -> _Places:
     return np.column_stack([scenes, starts // (BLOCK * tile)])
 
 
-def mixed_by_blocks(
+def shuffle_by_blocks(
     blocks: _Places, is_positive: NDArray[np.bool_], *, at_once: int, random: np.random.Generator
 ) -> _Places:
     """Order (tile,) in which tiles of so many blocks at a time are shown, mixed.
@@ -119,7 +119,7 @@ def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -
 def tiles_of_epoch(
     there: tuple[int, int], *, sampling: SamplingSpec, epoch: int, epochs: int, count: int | None
 ) -> tuple[int, int]:
-    """How many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `draw_epoch`.
+    """How many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `sample_epoch`.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def tiles_of_epoch(
     return shown, count - shown
 
 
-def draw_epoch(
+def sample_epoch(
     index: TileIndex, *, sampling: SamplingSpec, epoch: int, epochs: int, seed: int, count: int | None = None
 ) -> tuple[TileAddress, ...]:
     """Draw the tiles of one epoch, shuffled.
@@ -191,7 +191,7 @@ def draw_epoch(
         random.shuffle(drawn)
     else:
         blocks = blocks_of(scenes[drawn], starts[drawn], tile=index.tile)
-        order = mixed_by_blocks(blocks, is_positive[drawn], at_once=sampling.blocks_at_once, random=random)
+        order = shuffle_by_blocks(blocks, is_positive[drawn], at_once=sampling.blocks_at_once, random=random)
         drawn = drawn[order]
     places = starts[drawn]
     if sampling.jitter:
@@ -241,7 +241,7 @@ def _stays(
 ) -> NDArray[np.bool_]:
     """Whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
     windows = windows_of(starts, tile=index.tile, shape=scene.shape)
-    counts: PixelCounts = scene.counts
+    counts: IntegralImage = scene.counts
     certain, possible = counts.at_least(windows), counts.at_most(windows)
     area = min(index.tile, scene.shape[0]) * min(index.tile, scene.shape[1])
     is_enough = (certain[VALID] >= index.min_valid * area) & (certain[LEARNABLE] > 0)

@@ -23,8 +23,8 @@ from rtsx.training.recipe import TrainingScene
 __all__ = [
     "ChunkCache",
     "Layer",
-    "StoredPixels",
-    "StoredScene",
+    "PixelArrays",
+    "SceneArrays",
     "chunk_edges",
     "computed_chunk",
     "every_layer",
@@ -76,7 +76,7 @@ def every_layer(scene: TrainingScene) -> tuple[InputLayer, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPixels:
+class PixelArrays:
     """Part of a scene, in memory."""
 
     stored: Mapping[str, NDArray[Any]]
@@ -84,7 +84,7 @@ class StoredPixels:
     valid: NDArray[np.bool_]
     """True (y, x) where inference would trust a pixel."""
     truth: NDArray[np.uint8]
-    """What is where (y, x), coded as by `Truth`."""
+    """What is where (y, x), coded as by `LabelRaster`."""
 
     @property
     def nbytes(self) -> int:
@@ -96,7 +96,7 @@ class StoredPixels:
         return type(self)(stored=stored, valid=self.valid[part], truth=self.truth[part])
 
 
-class StoredScene:
+class SceneArrays:
     """The layers that a network needs of one scene and their truth, read chunk by chunk.
 
     Lazy layers are brought into the chunks of the first of them, as inference does, so that whatever tasks they share run
@@ -145,7 +145,7 @@ class StoredScene:
         )
         return [(index, self._region(index)) for index in product(*along)]  # type: ignore[arg-type, misc]  # as above
 
-    def chunk(self, index: tuple[int, int]) -> StoredPixels:
+    def chunk(self, index: tuple[int, int]) -> PixelArrays:
         """One chunk, computed.
 
         Raises
@@ -167,14 +167,14 @@ class StoredScene:
             warnings.warn(f"Scene {self.name!r}: {doubts[doubt]}", LayerValuesWarning, stacklevel=2)
         return pixels
 
-    def window(self, window: TruthWindow) -> StoredPixels:
+    def window(self, window: TruthWindow) -> PixelArrays:
         """Pixels of a window of a scene that lies in memory, without a copy of its layers."""
         return self._pixels({name: np.asarray(array[window]) for name, array in self._arrays.items()}, window)
 
-    def _pixels(self, arrays: Mapping[str, NDArray[Any]], region: TruthWindow) -> StoredPixels:
+    def _pixels(self, arrays: Mapping[str, NDArray[Any]], region: TruthWindow) -> PixelArrays:
         stored = {name: arrays[name] for name in self.layers}
         valid = trusted_pixels(stored, inputs=self._inputs, packings=self.packings, mask=arrays.get("valid"))
-        return StoredPixels(stored=stored, valid=valid, truth=self._truth.read(region))
+        return PixelArrays(stored=stored, valid=valid, truth=self._truth.read(region))
 
     def _region(self, index: tuple[int, int]) -> TruthWindow:
         y, x = (slice(edges[place], edges[place + 1]) for edges, place in zip(self._edges, index, strict=True))
@@ -200,9 +200,9 @@ class ChunkCache:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
         self.n_computed = 0
-        self._kept: OrderedDict[Hashable, StoredPixels] = OrderedDict()
+        self._kept: OrderedDict[Hashable, PixelArrays] = OrderedDict()
 
-    def get(self, key: Hashable, compute: Callable[[], StoredPixels]) -> StoredPixels:
+    def get(self, key: Hashable, compute: Callable[[], PixelArrays]) -> PixelArrays:
         """The chunk of a key, computed where it is not kept."""
         if key in self._kept:
             self._kept.move_to_end(key)

@@ -11,15 +11,15 @@ from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, TruthWindow
 from rtsx.model import InputLayer
 from rtsx.training.recipe import TrainingScene
-from rtsx.training.scene_arrays import StoredScene, every_layer
+from rtsx.training.scene_arrays import SceneArrays, every_layer
 
-__all__ = ["PixelCounts", "SceneTiles", "TileIndex", "index_tiles"]
+__all__ = ["IntegralImage", "SceneTiles", "TileIndex", "index_tiles"]
 
 _Windows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PixelCounts:
+class IntegralImage:
     """Sums over cells of a raster: exact for windows whose sides lie on cuts, bounds for all others.
 
     Cells lie between the cuts of both axes, so where a tile begins and ends is a cut, whatever its size.
@@ -119,7 +119,7 @@ class SceneTiles:
     """Pixels (tile,) that inference would trust."""
     labelled: NDArray[np.int64]
     """Pixels (tile,) of them that have a class and are not ignored."""
-    counts: PixelCounts
+    counts: IntegralImage
     """The same three kinds (valid, learnable, labelled) for any other window, exactly or within bounds."""
 
 
@@ -194,7 +194,7 @@ def index_tiles(
         raise TrainingError(f"The side of a tile is at least 1 px; got {tile}.")
     _check_classes(scenes)
     wanted = every_layer(scenes[0]) if inputs is None else inputs
-    counted = [_counted(scene, StoredScene(scene, inputs=wanted), tile=tile) for scene in scenes]
+    counted = [_counted(scene, SceneArrays(scene, inputs=wanted), tile=tile) for scene in scenes]
     index = TileIndex(
         tile=tile,
         min_valid=min_valid,
@@ -217,14 +217,14 @@ def _check_classes(scenes: Sequence[TrainingScene]) -> None:
             )
 
 
-def _counted(scene: TrainingScene, stored: StoredScene, *, tile: int) -> tuple[PixelCounts, int]:
+def _counted(scene: TrainingScene, stored: SceneArrays, *, tile: int) -> tuple[IntegralImage, int]:
     """Counts of a scene, and how many of its pixels have a class at all, valid or not."""
     cell = max(tile // _CELLS_PER_TILE, _LEAST_CELL)
     cuts = [
         {*starts, *(start + tile for start in starts), *range(0, length, cell)}
         for length, starts in ((length, tile_starts(length, tile)) for length in stored.shape)
     ]
-    counts = PixelCounts.over(stored.shape, rows=cuts[0], columns=cuts[1], kinds=3)
+    counts = IntegralImage.over(stored.shape, rows=cuts[0], columns=cuts[1], kinds=3)
     with_class = 0
     for index, window in stored.chunks():
         pixels = stored.chunk(index)
@@ -242,7 +242,7 @@ def _counted(scene: TrainingScene, stored: StoredScene, *, tile: int) -> tuple[P
     return counts.summed(), with_class
 
 
-def _scene_tiles(scene: TrainingScene, counts: PixelCounts, *, tile: int, min_valid: float) -> SceneTiles:
+def _scene_tiles(scene: TrainingScene, counts: IntegralImage, *, tile: int, min_valid: float) -> SceneTiles:
     shape = scene.truth.shape
     y, x = (tile_starts(length, tile) for length in shape)
     starts = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)

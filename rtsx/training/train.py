@@ -17,7 +17,7 @@ from rtsx.model.network import resolve_device
 from rtsx.training.checkpoint import Checkpoint
 from rtsx.training.checks import check_devices, check_recipe
 from rtsx.training.dataset import TileReader
-from rtsx.training.finish import Finished, finish
+from rtsx.training.finish import TrainedModel, finalise
 from rtsx.training.loggers import LoggerName, RowLogger, check_loggers, open_loggers
 from rtsx.training.loop import CACHE_BYTES, fit
 from rtsx.training.plan import TrainingPlan, plan_training
@@ -155,7 +155,7 @@ def train(
                 log.close()
         checkpoint = Checkpoint.open(folder.checkpoint)
         write_log(folder.log, checkpoint.log)
-        finished = finish(plan, checkpoint, test=scenery.test, device=where)
+        finished = finalise(plan, checkpoint, test=scenery.test, device=where)
         provenance = {
             "recipe": record,
             "recipe_digest": digest,
@@ -242,7 +242,7 @@ def _resolved(device: str) -> torch.device:
 
 def _keep(
     plan: TrainingPlan,
-    finished: Finished,
+    finished: TrainedModel,
     *,
     log: Sequence[LogRow],
     best_epoch: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.records import Failure
-from rtsx.campaign.task_queue import Outcome
+from rtsx.campaign.task_queue import CellResult
 from rtsx.storage.retry import FailureKind
 
 
@@ -69,25 +69,25 @@ class TroubledJob:
     waits_for: Path | None = None
     """A file without which no cell is done."""
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Meet the trouble of a cell."""
         number = self.diary.note(cell, "start")
         if cell in self.kills or (cell in self.kills_once and number == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         if cell in self.fails_once and number == 1:
-            return Outcome(cell=cell, state="failed", failure=failure(cell, "passing", attempt, run))
+            return CellResult(cell=cell, state="failed", failure=failure(cell, "passing", attempt, run))
         if cell in self.lasting:
-            return Outcome(cell=cell, state="failed", failure=failure(cell, "lasting", attempt, run))
+            return CellResult(cell=cell, state="failed", failure=failure(cell, "lasting", attempt, run))
         if cell in self.halting:
-            return Outcome(cell=cell, state="failed", failure=failure(cell, "halting", attempt, run))
+            return CellResult(cell=cell, state="failed", failure=failure(cell, "halting", attempt, run))
         if cell in self.leased_once and number == 1:
-            return Outcome(cell=cell, state="leased", free_after_s=0.05)
+            return CellResult(cell=cell, state="leased", free_after_s=0.05)
         if cell in self.raises:
             raise ZeroDivisionError("a defect")
         while self.waits_for is not None and not self.waits_for.exists():
             time.sleep(0.01)
         self.diary.note(cell, "done")
-        return Outcome(cell=cell, state="done")
+        return CellResult(cell=cell, state="done")
 
 
 _INSIDE = threading.Lock()
@@ -100,14 +100,14 @@ class CrowdedJob:
     diary: Diary
     """Where it says so."""
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Hold the process for a moment."""
         free = _INSIDE.acquire(blocking=False)
         self.diary.note(cell, "free" if free else "crowded")
         time.sleep(0.05)
         if free:
             _INSIDE.release()
-        return Outcome(cell=cell, state="done")
+        return CellResult(cell=cell, state="done")
 
 
 class UnreadableJob:
@@ -117,6 +117,6 @@ class UnreadableJob:
         """Import what is not there."""
         return __import__, ("a_library_that_is_not_there",)
 
-    def __call__(self, cell: Address, attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Never reached."""
         raise AssertionError

@@ -17,7 +17,7 @@ from rtsx import ModelBundle
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
-from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
+from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model.metadata import Reach
@@ -75,7 +75,7 @@ def make_bundle(reach: int | None = 8, *, layers: Sequence[str] = LAYERS, **chan
 def make_source(*paths: Path, **changes: Any) -> SourceRecipe:
     """A source of some files."""
     layers = tuple(
-        LayerRecipe(wanted=Wanted(name=name, bands=(number + 1,), scale_factor=1e-4))
+        LayerRecipe(wanted=BandRequest(name=name, bands=(number + 1,), scale_factor=1e-4))
         for number, name in enumerate(LAYERS)
     )
     images = FileImages(assets={"image": tuple(map(str, paths))})

@@ -18,7 +18,7 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
-from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
+from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe
 from rtsx.grid import Grid
 from rtsx.inference.runner import prediction_plan
 from rtsx.tiling import TilePlan
@@ -92,7 +92,7 @@ def _write(path: Path, random: np.random.Generator, *, place: tuple[int, int, in
 
 def make_recipe(files: tuple[Path, ...], output: Path | str, *, cell: int = 64, **changes: Any) -> CampaignRecipe:
     """A recipe whose region nobody asks for."""
-    layers = tuple(LayerRecipe(wanted=Wanted(name=name, scale_factor=1e-4)) for name in LAYERS)
+    layers = tuple(LayerRecipe(wanted=BandRequest(name=name, scale_factor=1e-4)) for name in LAYERS)
     source = SourceRecipe(name="scenes", images=FileImages(assets={"image": tuple(map(str, files))}), layers=layers)
     grid = Grid("EPSG:3413", PIXEL, cell_size=cell)
     values: dict[str, Any] = {

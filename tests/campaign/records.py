@@ -9,7 +9,7 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.campaign.records import CommitMark, Failure
+from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.campaign.run_log import RunRecord
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
@@ -61,7 +61,7 @@ def a_plan(*, rows: int, columns: int, cells: list[Address] | None = None, name:
     )
 
 
-def a_mark(cell: Address, **changes: Any) -> CommitMark:
+def a_mark(cell: Address, **changes: Any) -> CommitRecord:
     """The mark of a cell that took a minute, and ended now."""
     facts: dict[str, Any] = {
         "cell": cell,
@@ -80,7 +80,7 @@ def a_mark(cell: Address, **changes: Any) -> CommitMark:
         "run": "run-1",
         "worker": "tcp://node-1:4000",
     }
-    return CommitMark(**(facts | changes))
+    return CommitRecord(**(facts | changes))
 
 
 def a_failure(cell: Address, **changes: Any) -> Failure:

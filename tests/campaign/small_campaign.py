@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec, RetrySpec
-from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, Wanted
+from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe
 from rtsx.grid import Grid
 from rtsx.model import ModelBundle
 
@@ -124,7 +124,7 @@ def make_recipe(files: tuple[Path, ...], output: str, **changes: Any) -> Campaig
     source = SourceRecipe(
         name="images",
         images=FileImages(assets={"image": tuple(map(str, files))}),
-        layers=tuple(LayerRecipe(wanted=Wanted(name=name)) for name in LAYERS),
+        layers=tuple(LayerRecipe(wanted=BandRequest(name=name)) for name in LAYERS),
     )
     recipe = CampaignRecipe(
         name="small",

@@ -16,16 +16,16 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx.campaign.cell_input import cell_geobox, input_stamps
-from rtsx.campaign.records import InputStamp
+from rtsx.campaign.records import InputVersion
 from rtsx.cube import (
-    AssetBands,
+    BandRequest,
+    BandSource,
     CubeRecipe,
     GivenImages,
     Image,
     LayerRecipe,
     SourceRecipe,
     StoreImages,
-    Wanted,
     write_cube,
 )
 from rtsx.cube.build_state import describe_recipe
@@ -36,9 +36,9 @@ GRID = Grid("EPSG:3413", 10.0, cell_size=64)
 BOX = GRID.window((0, 64), (0, 64))
 
 
-def bands(href: str = "scenes/a.tif", **changes: object) -> AssetBands:
+def bands(href: str = "scenes/a.tif", **changes: object) -> BandSource:
     values = {"bands": (1,), "geobox": BOX, "dtype": "uint16", "nodata": 0.0, "scale_factor": 1e-4}
-    return AssetBands(href=href, **(values | changes))  # type: ignore[arg-type]
+    return BandSource(href=href, **(values | changes))  # type: ignore[arg-type]
 
 
 def image(**changes: object) -> Image:
@@ -47,11 +47,11 @@ def image(**changes: object) -> Image:
 
 
 def recipe_of(*images: Image) -> CubeRecipe:
-    layer = LayerRecipe(wanted=Wanted(name="red"))
+    layer = LayerRecipe(wanted=BandRequest(name="red"))
     return CubeRecipe(grid=GRID, sources=(SourceRecipe(name="scenes", images=GivenImages(images), layers=(layer,)),))
 
 
-def stamp_of(one: Image) -> InputStamp:
+def stamp_of(one: Image) -> InputVersion:
     (stamp,) = input_stamps(recipe_of(one), BOX)
     return stamp
 
@@ -133,7 +133,7 @@ def test_a_zarr_store_is_stamped_by_the_metadata_of_its_root(tmp_path: Path) -> 
     red = (("y", "x"), np.ones((64, 64), np.uint16), {"_FillValue": 0})
     cube = xr.Dataset({"red": red}).assign_coords(xr_coords(geobox, always_yx=True))
     path = write_cube(cube, tmp_path / "cube.zarr", overviews=False)
-    layer = LayerRecipe(wanted=Wanted(name="red"))
+    layer = LayerRecipe(wanted=BandRequest(name="red"))
     source = SourceRecipe(name="store", images=StoreImages(path=path), layers=(layer,))
     recipe = CubeRecipe(grid=GRID, sources=(source,))
     before = input_stamps(recipe, BOX)

@@ -16,7 +16,7 @@ import xarray as xr
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from rtsx.campaign.cell_input import CellGround
+from rtsx.campaign.cell_input import CellWindow
 from rtsx.campaign.cell_task import CellJob, cell_job
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
@@ -24,12 +24,12 @@ from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.map import map_path, open_map
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
-from rtsx.campaign.records import CommitMark
+from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.verification import verify_year
 from rtsx.cube import GivenImages, Period
 from rtsx.cube.load import search_area
 from rtsx.footprints import extract_footprints, merge_footprints
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests.campaign.random_campaign import LEFT, TOP, make_bundle, make_job, make_plan, make_recipe, whole, write_files
 from tests.servers import free_port
 
@@ -56,10 +56,10 @@ def beside(iy: int, ix: int) -> Address:
 
 
 def objects_in(recipe: CampaignRecipe) -> ObjectStore:
-    return objects_of(recipe.output, recipe.storage_options)
+    return open_object_store(recipe.output, recipe.storage_options)
 
 
-def mark_of(recipe: CampaignRecipe, cell: Address) -> CommitMark:
+def mark_of(recipe: CampaignRecipe, cell: Address) -> CommitRecord:
     mark = Ledger(objects_in(recipe), LAYOUT).mark(cell)
     assert mark is not None
     return mark
@@ -362,7 +362,7 @@ def test_outlines_beside_ground_that_is_not_in_the_plan_are_cut(scenes: tuple[Pa
 
 def test_the_halo_is_read_where_tiles_do_not_see_it(scenes: tuple[Path, ...], tmp_path: Path) -> None:
     recipe = make_recipe(scenes, tmp_path / "out", outlines=OutlineSpec(edge_distance=20))
-    ground = CellGround.of(make_plan(recipe), beside(1, 1))
+    ground = CellWindow.of(make_plan(recipe), beside(1, 1))
     count = np.zeros((192, 192), int)
     count[ground.read] += 1
     for part in ground.unread:
@@ -453,7 +453,7 @@ def test_a_bundle_that_is_not_the_plans_halts(recipe: CampaignRecipe) -> None:
     assert (outcome.failure.kind, outcome.failure.error) == ("halting", "PlanError")
 
 
-@pytest.mark.filterwarnings("ignore::rtsx.errors.MissingGroundWarning")
+@pytest.mark.filterwarnings("ignore::rtsx.errors.MissingCoverageWarning")
 def test_images_that_were_left_out_are_in_the_mark(tmp_path: Path) -> None:
     files = write_files(tmp_path, seed=3)
     with rasterio.open(files[0]) as file:

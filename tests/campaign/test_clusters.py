@@ -14,11 +14,11 @@ import pytest
 from dask.system import CPU_COUNT
 from distributed import Worker
 
-from rtsx.campaign.clusters import opened
-from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.clusters import connect_cluster
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.run_log import FlightSummary
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import ClusterError
 from rtsx.model.allocator import KEEPING
@@ -56,18 +56,20 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
     seen: list[dict[str, Any]] = []
     kept: list[dict[str, str | None]] = []
 
-    def landed(outcome: Outcome) -> None:
+    def landed(outcome: CellResult) -> None:
         if not seen:  # while it works, because it may leave as soon as it does not
             seen.extend(client.scheduler_info(n_workers=-1)["workers"].values())
             kept.extend(
                 client.run(lambda names: {name: os.environ.get(name) for name in names}, list(KEEPING)).values()
             )
 
-    with opened(spec) as client:
+    with connect_cluster(spec) as client:
         assert len(clusters_of(gateway)) == 1
         require_environment(client, versions=versions_here(), memory_bytes=2**30)
         cells = [(0, x) for x in range(40)]
-        summary = fly(client, NoJob(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append, on_outcome=landed)
+        summary = run_on_cluster(
+            client, NoOp(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append, on_outcome=landed
+        )
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
     assert summary.complete
     assert ticks[0].workers == 0
@@ -89,7 +91,10 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
 def test_what_the_gateway_has_not_is_told_before_a_cluster_starts(
     gateway: GatewayServer, spec: dict[str, str], told: str
 ) -> None:
-    with pytest.raises(ClusterError, match=told), opened(ClusterSpec(gateway=gateway.url, adapt=(0, 1), **spec)):  # type: ignore[arg-type]
+    with (
+        pytest.raises(ClusterError, match=told),
+        connect_cluster(ClusterSpec(gateway=gateway.url, adapt=(0, 1), **spec)),
+    ):  # type: ignore[arg-type]
         raise AssertionError
     assert clusters_of(gateway) == []
 
@@ -98,7 +103,7 @@ def test_a_wrong_password_is_told(gateway: GatewayServer, monkeypatch: pytest.Mo
     monkeypatch.setenv("DASK_GATEWAY_PASSWORD", "wrong")
     with (
         pytest.raises(ClusterError, match=r"does not let us in \(HTTP 401\).*DASK_GATEWAY_PASSWORD"),
-        opened(ClusterSpec(gateway=gateway.url, adapt=(0, 1))),
+        connect_cluster(ClusterSpec(gateway=gateway.url, adapt=(0, 1))),
     ):
         raise AssertionError
 
@@ -106,7 +111,7 @@ def test_a_wrong_password_is_told(gateway: GatewayServer, monkeypatch: pytest.Mo
 def test_a_gateway_that_is_not_there_is_told() -> None:
     with (
         pytest.raises(ClusterError, match=r"http://127.0.0.1:1 cannot be reached"),
-        opened(ClusterSpec(gateway="http://127.0.0.1:1", adapt=(0, 1))),
+        connect_cluster(ClusterSpec(gateway="http://127.0.0.1:1", adapt=(0, 1))),
     ):
         raise AssertionError
 
@@ -115,7 +120,7 @@ def test_a_token_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
     with (
         pytest.raises(ClusterError, match="JUPYTERHUB_API_TOKEN, which is not set"),
-        opened(ClusterSpec(gateway="http://127.0.0.1:1", auth="jupyterhub", adapt=(0, 1))),
+        connect_cluster(ClusterSpec(gateway="http://127.0.0.1:1", auth="jupyterhub", adapt=(0, 1))),
     ):
         raise AssertionError
 
@@ -171,7 +176,7 @@ def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatc
 
     for name in (*KEEPING, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)  # what is set outside counts more
-    with opened(ClusterSpec(workers=1)) as client:
+    with connect_cluster(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
         ((kept, pause, threads),) = client.run(said).values()
         # Scheduler, workers, nannies, and the dashboards of all: nobody outside this machine reaches them.
@@ -187,7 +192,7 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
         return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources, pause
 
     monkeypatch.setattr("rtsx.campaign.clusters._gpus", lambda: ["4", "7"])
-    with opened(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
+    with connect_cluster(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
         client.wait_for_workers(2)
         answers = client.run(seen).values()
         assert heard() == {"127.0.0.1"}
@@ -204,7 +209,7 @@ def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixtu
         return str(dask_worker.local_directory)
 
     environment = dict(os.environ)
-    with opened(ClusterSpec(workers=1)) as client:
+    with connect_cluster(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
         (folder,) = client.run(local_folder).values()
         assert Path(folder).exists()

@@ -14,12 +14,12 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.client import _get_global_client
 
-from rtsx.campaign.clusters import opened
-from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.clusters import connect_cluster
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import FlightSummary
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import ClusterError
 from tests.campaign.flights import CrowdedJob, Diary, TroubledJob, UnreadableJob
 
@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
 def client() -> Iterator[Client]:
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
-        opened(ClusterSpec(workers=2, memory_bytes=2**31)) as client,
+        connect_cluster(ClusterSpec(workers=2, memory_bytes=2**31)) as client,
     ):
         yield client
 
@@ -54,9 +54,9 @@ def diary(tmp_path: Path) -> Diary:
 
 
 def test_every_cell_is_run_once_and_counted_once(client: Client, diary: Diary) -> None:
-    seen: list[Outcome] = []
+    seen: list[CellResult] = []
     ticks: list[FlightSummary] = []
-    summary = fly(
+    summary = run_on_cluster(
         client,
         TroubledJob(diary),
         CELLS,
@@ -76,7 +76,7 @@ def test_every_cell_is_run_once_and_counted_once(client: Client, diary: Diary) -
 
 
 def test_no_cells_is_a_run_that_ends_at_once(client: Client) -> None:
-    summary = fly(client, NoJob(), [], run="r", retry=SOON)
+    summary = run_on_cluster(client, NoOp(), [], run="r", retry=SOON)
     assert summary.complete
     assert summary.cells == 0
 
@@ -93,7 +93,7 @@ def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_s
         raises=frozenset([CELLS[6]]),
     )
     aside: list[Failure] = []
-    summary = fly(client, job, CELLS, run="r", retry=SOON, on_set_aside=aside.append)
+    summary = run_on_cluster(client, job, CELLS, run="r", retry=SOON, on_set_aside=aside.append)
     assert (summary.done, summary.left, summary.stopped) == (22, 0, None)
     assert {gone.cell: (gone.kind, gone.error, gone.attempts) for gone in aside} == {
         CELLS[5]: ("lasting", "ValueError", 1),
@@ -108,7 +108,7 @@ def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_s
 def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Client, diary: Diary) -> None:
     poisoned = CELLS[7]
     twice = replace(SOON, attempts=2)
-    summary = fly(client, TroubledJob(diary, kills=frozenset([poisoned])), CELLS, run="r", retry=twice)
+    summary = run_on_cluster(client, TroubledJob(diary, kills=frozenset([poisoned])), CELLS, run="r", retry=twice)
     (gone,) = summary.set_aside
     assert (gone.cell, gone.error, gone.kind) == (poisoned, "KilledWorker", "passing")
     assert "worker was lost" in gone.message
@@ -119,19 +119,23 @@ def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Clie
 
 def test_what_no_cell_can_do_stops_the_run_and_the_next_run_goes_on(client: Client, diary: Diary) -> None:
     cells = [(0, x) for x in range(400)]
-    summary = fly(client, TroubledJob(diary, halting=frozenset([(0, 3)])), cells, run="r", retry=SOON, in_flight=8)
+    summary = run_on_cluster(
+        client, TroubledJob(diary, halting=frozenset([(0, 3)])), cells, run="r", retry=SOON, in_flight=8
+    )
     assert summary.stopped == "cell (0, 3) failed as every other would: ValueError: bad data"
     assert summary.set_aside == ()
     assert summary.done + summary.left == 400
     assert summary.left > 200  # the rest was not run first
     assert summary.in_flight == 0
-    assert fly(client, TroubledJob(diary), cells, run="s", retry=SOON).complete
+    assert run_on_cluster(client, TroubledJob(diary), cells, run="s", retry=SOON).complete
 
 
 def test_too_many_failures_stop_the_run(client: Client, diary: Diary) -> None:
     cells = [(0, x) for x in range(400)]
     few = RetrySpec(most_failures=2)
-    summary = fly(client, TroubledJob(diary, lasting=frozenset(cells)), cells, run="r", retry=few, in_flight=8)
+    summary = run_on_cluster(
+        client, TroubledJob(diary, lasting=frozenset(cells)), cells, run="r", retry=few, in_flight=8
+    )
     assert len(summary.set_aside) >= 2
     assert summary.left > 200
     assert summary.stopped is not None
@@ -140,20 +144,20 @@ def test_too_many_failures_stop_the_run(client: Client, diary: Diary) -> None:
 
 def test_a_job_that_workers_cannot_read_is_told_at_once(client: Client) -> None:
     with pytest.raises(ClusterError, match=r"cannot read what it is asked to run .*a_library_that_is_not_there"):
-        fly(client, UnreadableJob(), CELLS, run="r", retry=SOON)
+        run_on_cluster(client, UnreadableJob(), CELLS, run="r", retry=SOON)
 
 
 def test_an_error_of_the_caller_leaves_nothing_on_the_cluster(client: Client, diary: Diary) -> None:
-    def full(outcome: Outcome) -> None:
+    def full(outcome: CellResult) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        fly(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_outcome=full)
+        run_on_cluster(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_outcome=full)
     _until_empty(client)
 
 
 def test_nothing_is_left_on_the_cluster_at_the_end(client: Client) -> None:
-    fly(client, NoJob(), CELLS, run="r", retry=SOON)
+    run_on_cluster(client, NoOp(), CELLS, run="r", retry=SOON)
     _until_empty(client)
 
 
@@ -172,7 +176,7 @@ def test_workers_with_a_gpu_run_one_cell_for_each_and_the_others_none(diary: Dia
             cluster.worker_spec[f"gpu{number}"] = spec | {"options": spec["options"] | {"resources": {"GPU": 1}}}
         cluster.sync(cluster._correct_state)
         client.wait_for_workers(3)
-        assert fly(client, CrowdedJob(diary), CELLS, run="r", retry=SOON).complete
+        assert run_on_cluster(client, CrowdedJob(diary), CELLS, run="r", retry=SOON).complete
     used = {process for cell in CELLS for process in diary.read(cell, "free")}
     assert len(used) == 2
     assert not used & plain
@@ -191,7 +195,7 @@ def test_workers_may_come_while_cells_wait_for_them(diary: Diary) -> None:
             if not adapted:
                 adapted.append(cluster.adapt(minimum=0, maximum=2, interval="50ms"))
 
-        summary = fly(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_tick=tick)
+        summary = run_on_cluster(client, TroubledJob(diary), CELLS, run="r", retry=SOON, on_tick=tick)
         assert summary.complete
         adapted[0].stop()
 
@@ -202,7 +206,7 @@ def test_a_cluster_that_gets_no_worker_is_told() -> None:
         Client(cluster) as client,
         pytest.raises(ClusterError, match="no worker for 0 s"),
     ):
-        fly(client, NoJob(), CELLS, run="r", retry=SOON, workers_within_s=0.0)
+        run_on_cluster(client, NoOp(), CELLS, run="r", retry=SOON, workers_within_s=0.0)
 
 
 @pytest.fixture
@@ -228,14 +232,14 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
     scheduler: tuple["subprocess.Popen[str]", str], diary: Diary
 ) -> None:
     process, address = scheduler
-    with opened(ClusterSpec(scheduler=address)) as client:
+    with connect_cluster(ClusterSpec(scheduler=address)) as client:
         ticks: list[FlightSummary] = []
 
-        def kill(outcome: Outcome) -> None:
+        def kill(outcome: CellResult) -> None:
             process.send_signal(signal.SIGKILL)
 
         with pytest.raises(ClusterError, match=r"The scheduler tcp://.* was lost.*run the campaign again"):
-            fly(
+            run_on_cluster(
                 client,
                 TroubledJob(diary),
                 CELLS,
@@ -257,7 +261,7 @@ def test_an_address_without_a_scheduler_is_told_and_leaves_computing_as_it_was(
     with dask.config.set(scheduler="synchronous"):
         with (
             pytest.raises(ClusterError, match=f"No scheduler answers at '{address}'"),
-            opened(ClusterSpec(scheduler=address)),
+            connect_cluster(ClusterSpec(scheduler=address)),
         ):
             raise AssertionError
         assert dask.config.get("scheduler") == "synchronous"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.task_queue import CellResult, NoOp
 
 YEAR = YearLayout(2024)
 cells = st.tuples(st.integers(-(10**5), 10**5), st.integers(-(10**5), 10**5))
@@ -44,5 +44,5 @@ def test_folders_hold_what_they_name() -> None:
 
 
 def test_a_job_that_does_nothing_says_so() -> None:
-    assert NoJob()((1, 2), 1, "run") == Outcome(cell=(1, 2), state="done")
-    assert NoJob(0.001)((1, 2), 1, "run").seconds == 0.001
+    assert NoOp()((1, 2), 1, "run") == CellResult(cell=(1, 2), state="done")
+    assert NoOp(0.001)((1, 2), 1, "run").seconds == 0.001

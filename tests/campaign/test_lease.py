@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import Lease, LeasedElsewhere, held, renewed, taken
+from rtsx.campaign.lease import Lease, LeaseTaken, acquire, held, renew
 from rtsx.campaign.ledger import Ledger
 from rtsx.errors import CampaignError
-from rtsx.storage.object_store import MemoryObjects, ObjectStore, objects_of
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
 from tests.campaign.conftest import S3
 
 YEAR = YearLayout(2024)
@@ -61,7 +61,7 @@ def test_another_run_is_told_when_to_come_back(clock: Hands) -> None:
     with held(objects, YEAR, CELL, run="a", lease_s=60, clock=clock):
         clock.wait(20)
         with (
-            pytest.raises(LeasedElsewhere, match=r"r003c-005 is being run .* in run a until 00:01:00 UTC") as error,
+            pytest.raises(LeaseTaken, match=r"r003c-005 is being run .* in run a until 00:01:00 UTC") as error,
             held(objects, YEAR, CELL, run="b", lease_s=60, clock=clock),
         ):
             pass
@@ -73,20 +73,20 @@ def test_another_run_is_told_when_to_come_back(clock: Hands) -> None:
 
 def test_a_lease_that_has_ended_is_taken_over_once(clock: Hands) -> None:
     objects = MemoryObjects()
-    dead = taken(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
+    dead = acquire(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
     clock.wait(60)
     with held(objects, YEAR, CELL, run="b", lease_s=60, clock=clock) as lease:
         assert lease.generation == 2
-        with pytest.raises(LeasedElsewhere):
-            taken(objects, YEAR, CELL, run="c", lease_s=60, clock=clock)
+        with pytest.raises(LeaseTaken):
+            acquire(objects, YEAR, CELL, run="c", lease_s=60, clock=clock)
         assert Ledger(objects, YEAR).leases()[CELL].run == "b"
-        assert renewed(objects, YEAR, dead, lease_s=60, clock=clock) is not None  # its own file; the other one counts
+        assert renew(objects, YEAR, dead, lease_s=60, clock=clock) is not None  # its own file; the other one counts
     assert _keys(objects) == []
 
 
 def test_the_same_run_takes_over_at_once(clock: Hands) -> None:
     objects = MemoryObjects()
-    lost = taken(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
+    lost = acquire(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
     with held(objects, YEAR, CELL, run="a", lease_s=60, clock=clock) as lease:
         assert (lost.generation, lease.generation) == (1, 2)
     assert _keys(objects) == []
@@ -94,12 +94,12 @@ def test_the_same_run_takes_over_at_once(clock: Hands) -> None:
 
 def test_a_renewal_moves_the_end(clock: Hands) -> None:
     objects = MemoryObjects()
-    lease = taken(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
+    lease = acquire(objects, YEAR, CELL, run="a", lease_s=60, clock=clock)
     clock.wait(40)
-    assert renewed(objects, YEAR, lease, lease_s=60, clock=clock)
+    assert renew(objects, YEAR, lease, lease_s=60, clock=clock)
     clock.wait(40)
-    with pytest.raises(LeasedElsewhere) as error:
-        taken(objects, YEAR, CELL, run="b", lease_s=60, clock=clock)
+    with pytest.raises(LeaseTaken) as error:
+        acquire(objects, YEAR, CELL, run="b", lease_s=60, clock=clock)
     assert error.value.free_after_s == 20
 
 
@@ -107,9 +107,9 @@ def test_a_lease_that_is_another_s_is_neither_renewed_nor_given_back(clock: Hand
     objects = MemoryObjects()
     with held(objects, YEAR, CELL, run="a", lease_s=60, clock=clock) as lease:
         objects.delete(YEAR.lease(CELL, 1))
-        assert renewed(objects, YEAR, lease, lease_s=60, clock=clock) is None
-        theirs = taken(objects, YEAR, CELL, run="b", lease_s=60, clock=clock)
-        assert renewed(objects, YEAR, lease, lease_s=60, clock=clock) is None
+        assert renew(objects, YEAR, lease, lease_s=60, clock=clock) is None
+        theirs = acquire(objects, YEAR, CELL, run="b", lease_s=60, clock=clock)
+        assert renew(objects, YEAR, lease, lease_s=60, clock=clock) is None
     assert Ledger(objects, YEAR).leases() == {CELL: theirs}
 
 
@@ -147,22 +147,22 @@ def test_a_renewal_that_fails_does_not_end_the_block() -> None:
 def test_what_is_no_lease_holds_nothing(clock: Hands) -> None:
     objects = MemoryObjects()
     objects.put(YEAR.lease(CELL, 1), b"half of a le")
-    assert taken(objects, YEAR, CELL, run="a", lease_s=60, clock=clock).generation == 2
+    assert acquire(objects, YEAR, CELL, run="a", lease_s=60, clock=clock).generation == 2
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
 def test_one_of_many_runs_holds_a_cell(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    objects = objects_of(str(tmp_path), {})
+    objects = open_object_store(str(tmp_path), {})
     if where == "s3":
         s3: S3 = request.getfixturevalue("s3")
-        objects = objects_of(s3.url, s3.options)
+        objects = open_object_store(s3.url, s3.options)
     ready = threading.Barrier(8)
 
     def contend(number: int) -> bool:
         ready.wait()
         try:
-            taken(objects, YEAR, CELL, run=f"run {number}", lease_s=600)
-        except LeasedElsewhere:
+            acquire(objects, YEAR, CELL, run=f"run {number}", lease_s=600)
+        except LeaseTaken:
             return False
         return True
 

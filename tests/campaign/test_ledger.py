@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import taken
+from rtsx.campaign.lease import acquire
 from rtsx.campaign.ledger import Ledger
-from rtsx.campaign.records import CommitMark, Failure, InputStamp
+from rtsx.campaign.records import CommitRecord, Failure, InputVersion
 from rtsx.errors import CampaignError
-from rtsx.storage.object_store import MemoryObjects, ObjectStore, objects_of
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
 from tests.campaign.conftest import S3
 
 YEAR = YearLayout(2024)
 
-MARK = CommitMark(
+MARK = CommitRecord(
     cell=(0, -1),
     plan_digest="p",
     state="mapped",
     objects={"map.zarr/valid/c/0/0/0": "00"},
-    inputs=(InputStamp("dem", "tile-1", "etag"),),
+    inputs=(InputVersion("dem", "tile-1", "etag"),),
     bundles=("b",),
     versions={"rtsx": "0.1"},
     n_valid=10,
@@ -50,8 +50,8 @@ FAILURE = Failure(
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "s3":
         s3: S3 = request.getfixturevalue("s3")
-        return objects_of(s3.url, s3.options)
-    return objects_of(str(tmp_path), {}) if request.param == "disk" else MemoryObjects()
+        return open_object_store(s3.url, s3.options)
+    return open_object_store(str(tmp_path), {}) if request.param == "disk" else MemoryObjects()
 
 
 def test_marks_come_back_equal(objects: ObjectStore) -> None:
@@ -73,7 +73,7 @@ def test_the_first_mark_stays(objects: ObjectStore) -> None:
 
 
 def test_what_a_mark_names_is_on_the_disk_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = objects_of(str(tmp_path), {})
+    objects = open_object_store(str(tmp_path), {})
     (key,) = MARK.objects
     shard, mark = tmp_path / key, tmp_path / YEAR.mark(MARK.cell)
     synced, fsync = [], os.fsync
@@ -104,7 +104,7 @@ def test_a_retired_mark_is_kept_and_its_cell_is_free(objects: ObjectStore) -> No
     ledger.retire(MARK.cell)
     assert ledger.done() == set()
     kept = [objects.get(found.key) for found in objects.list(YEAR.retired)]
-    assert {CommitMark.from_json(text.decode()).run for text in kept if text is not None} == {"one", "two"}
+    assert {CommitRecord.from_json(text.decode()).run for text in kept if text is not None} == {"one", "two"}
     assert {YEAR.address_of(found.key) for found in objects.list(YEAR.retired)} == {MARK.cell}
 
 
@@ -126,9 +126,9 @@ def test_failures_are_set_aside_and_forgiven(objects: ObjectStore) -> None:
 def test_the_newest_lease_of_a_cell_counts(objects: ObjectStore) -> None:
     ledger = Ledger(objects, YEAR)
     for run in ("a", "a"):
-        taken(objects, YEAR, (0, 0), run=run, lease_s=60)
-    lease = taken(objects, YEAR, (0, 0), run="a", lease_s=60)
-    other = taken(objects, YEAR, (-3, 1), run="b", lease_s=60)
+        acquire(objects, YEAR, (0, 0), run=run, lease_s=60)
+    lease = acquire(objects, YEAR, (0, 0), run="a", lease_s=60)
+    other = acquire(objects, YEAR, (-3, 1), run="b", lease_s=60)
     assert ledger.leases() == {(0, 0): lease, (-3, 1): other}
 
 

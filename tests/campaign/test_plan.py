@@ -15,7 +15,7 @@ from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
-from rtsx.grid import Grid, lattice_offset
+from rtsx.grid import Grid, grid_offset
 from rtsx.inference.plan import PredictionPlan
 from rtsx.storage.object_store import MemoryObjects
 from rtsx.tiling import TilePlan
@@ -106,7 +106,7 @@ def test_regions_of_cells_are_their_pixels(plan: CampaignPlan) -> None:
         assert (y.stop - y.start, x.stop - x.start) == (side, side)
         here, there = plan.grid[cell].geobox, plan.geobox[y, x]
         assert tuple(here.affine) == pytest.approx(tuple(there.affine), abs=1e-6)
-    assert lattice_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
+    assert grid_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
     assert plan.geobox.shape.yx == plan.shape
 
 

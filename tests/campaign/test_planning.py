@@ -15,7 +15,7 @@ from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
 from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
-from rtsx.grid import Grid, lattice_offset
+from rtsx.grid import Grid, grid_offset
 from rtsx.inference.plan import PredictionPlan
 from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
@@ -40,7 +40,7 @@ def test_a_plan_has_the_cells_of_the_region_and_all_that_bytes_depend_on(tmp_pat
 
 def test_tiles_are_anchored_where_predict_cube_finds_them(tmp_path: Path) -> None:
     plan = plan_campaign(make_recipe(tmp_path))
-    assert lattice_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
+    assert grid_offset(plan.geobox, plan.lattice_origin) == plan.prediction.tiling.offset
     assert plan.prediction.tiling.trim >= 8
     assert 64 % plan.prediction.tiling.step == 0
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.preflight import opened_sample, probe_store, require_sources, require_space, sampled
-from rtsx.cube import CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe, Wanted
-from rtsx.cube.terrain import terrain_named
+from rtsx.campaign.preflight import check_object_store, opened_sample, require_sources, require_space, sampled
+from rtsx.cube import BandRequest, CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe
+from rtsx.cube.terrain import get_terrain
 from rtsx.errors import BundleError, CampaignError, CubeError, OutputNotWritableError
-from rtsx.storage.object_store import MemoryObjects, ObjectStore, RetryingObjects, StoredObject, objects_of
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, RetryingObjects, StoredObject, open_object_store
 from tests.campaign.conftest import S3, Keys
 from tests.campaign.plans import FIRST, GRID, beside, make_bundle, make_plan, make_recipe, make_source
 from tests.faults import FaultyProxy
@@ -28,29 +28,33 @@ def _hasty(objects: ObjectStore) -> ObjectStore:
 
 
 def test_good_stores_pass_and_keep_nothing(s3: S3, tmp_path: Path) -> None:
-    for objects in (objects_of(str(tmp_path / "new" / "folder"), {}), objects_of(s3.url, s3.options), MemoryObjects()):
-        probe_store(objects, lease_s=60)
+    for objects in (
+        open_object_store(str(tmp_path / "new" / "folder"), {}),
+        open_object_store(s3.url, s3.options),
+        MemoryObjects(),
+    ):
+        check_object_store(objects, lease_s=60)
         assert list(objects.list("probes")) == []
 
 
 def test_what_a_killed_probe_left_is_removed_and_a_living_one_is_not(tmp_path: Path) -> None:
-    objects = objects_of(str(tmp_path), {})
+    objects = open_object_store(str(tmp_path), {})
     for name in ("killed", "living"):
         objects.put(f"probes/{name}-write", b"")
     os.utime(tmp_path / "probes" / "killed-write", (0, 0))
-    probe_store(objects, lease_s=60)
+    check_object_store(objects, lease_s=60)
     assert [found.key for found in objects.list("probes")] == ["probes/living-write"]
 
 
 def test_a_store_that_falters_passes(s3: S3) -> None:
     with FaultyProxy(s3.endpoint, rate=0.1, faults=("503", "cut", "cut after"), seed=1) as proxy:
-        probe_store(RetryingObjects(objects_of(s3.url, s3.through(proxy.url)), (0.001,) * 8), lease_s=60)
+        check_object_store(RetryingObjects(open_object_store(s3.url, s3.through(proxy.url)), (0.001,) * 8), lease_s=60)
         assert proxy.failed > 0
 
 
 def test_a_store_that_ignores_conditions_is_refused(deaf_s3: S3) -> None:
     with pytest.raises(CampaignError, match=r"does not keep conditional writes: 16 of 16 writers .*If-None-Match"):
-        probe_store(objects_of(deaf_s3.url, deaf_s3.options), lease_s=60)
+        check_object_store(open_object_store(deaf_s3.url, deaf_s3.options), lease_s=60)
 
 
 def test_a_store_that_looks_first_and_writes_then_is_refused() -> None:
@@ -61,36 +65,36 @@ def test_a_store_that_looks_first_and_writes_then_is_refused() -> None:
             return won
 
     with pytest.raises(CampaignError, match="conditional writes"):
-        probe_store(Racing(), lease_s=60)
+        check_object_store(Racing(), lease_s=60)
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: S3) -> None:
     with pytest.raises(OutputNotWritableError, match=r"s3://nowhere-at-all/maps: there is no such bucket.*Create it"):
-        probe_store(objects_of("s3://nowhere-at-all/maps", s3.options), lease_s=60)
+        check_object_store(open_object_store("s3://nowhere-at-all/maps", s3.options), lease_s=60)
 
 
 def test_a_service_that_is_not_there_is_told(s3: S3) -> None:
-    objects = objects_of(s3.url, s3.through(f"http://127.0.0.1:{free_port()}"))
+    objects = open_object_store(s3.url, s3.through(f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(CampaignError, match=r"cannot be reached \(EndpointConnectionError.*Check the address"):
-        probe_store(_hasty(objects), lease_s=60)
+        check_object_store(_hasty(objects), lease_s=60)
 
 
 def test_credentials_that_nobody_knows_are_told(s3: S3, guarded: Keys) -> None:
     with pytest.raises(OutputNotWritableError, match=r"does not know these credentials.*AWS_ACCESS_KEY_ID"):
-        probe_store(objects_of(s3.url, s3.options), lease_s=60)
+        check_object_store(open_object_store(s3.url, s3.options), lease_s=60)
 
 
 def test_a_wrong_secret_is_told(s3: S3, guarded: Keys) -> None:
     options = s3.options | {"key": guarded.writer["AWS_ACCESS_KEY_ID"], "secret": "wrong"}
     with pytest.raises(OutputNotWritableError, match="does not know these credentials"):
-        probe_store(objects_of(s3.url, options), lease_s=60)
+        check_object_store(open_object_store(s3.url, options), lease_s=60)
 
 
 def test_credentials_that_may_only_read_are_told(s3: S3, guarded: Keys) -> None:
     keys = guarded.reader
     options = s3.options | {"key": keys["AWS_ACCESS_KEY_ID"], "secret": keys["AWS_SECRET_ACCESS_KEY"]}
     with pytest.raises(OutputNotWritableError, match=r"cannot be written \(PermissionError.*rights"):
-        probe_store(objects_of(s3.url, options), lease_s=60)
+        check_object_store(open_object_store(s3.url, options), lease_s=60)
 
 
 def test_missing_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -101,18 +105,18 @@ def test_missing_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     options = {"endpoint_url": s3.endpoint, "client_kwargs": {"region_name": "eu-central-1"}}
     with pytest.raises(OutputNotWritableError, match=r"needs credentials, and there are none.*AWS_ACCESS_KEY_ID"):
-        probe_store(objects_of(s3.url, options), lease_s=60)
+        check_object_store(open_object_store(s3.url, options), lease_s=60)
 
 
 def test_a_folder_without_rights_is_told(without_rights: Path) -> None:
     with pytest.raises(OutputNotWritableError, match=r"closed cannot be written \(PermissionError.*rights"):
-        probe_store(objects_of(str(without_rights), {}), lease_s=60)
+        check_object_store(open_object_store(str(without_rights), {}), lease_s=60)
 
 
 def test_a_file_instead_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "map").write_bytes(b"")
     with pytest.raises(OutputNotWritableError, match="cannot be written"):
-        probe_store(objects_of(str(tmp_path / "map"), {}), lease_s=60)
+        check_object_store(open_object_store(str(tmp_path / "map"), {}), lease_s=60)
 
 
 def test_a_full_disk_is_told(small_disk: Callable[[int], Path]) -> None:
@@ -120,7 +124,7 @@ def test_a_full_disk_is_told(small_disk: Callable[[int], Path]) -> None:
     with (folder / "everything").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, 16 * 4096)
     with pytest.raises(OutputNotWritableError, match=r"is full .*Free space"):
-        probe_store(objects_of(str(folder), {}), lease_s=60)
+        check_object_store(open_object_store(str(folder), {}), lease_s=60)
 
 
 @pytest.mark.parametrize("minutes", [-3, 3])
@@ -128,11 +132,11 @@ def test_a_clock_that_is_off_is_refused(minutes: int, s3: S3, tmp_path: Path) ->
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(minutes=minutes)
 
-    for objects in (objects_of(str(tmp_path), {}), objects_of(s3.url, s3.options)):
+    for objects in (open_object_store(str(tmp_path), {}), open_object_store(s3.url, s3.options)):
         word = "ahead of" if minutes > 0 else "behind"
         with pytest.raises(CampaignError, match=rf"1[78]\d s {word} that of .*leases of 120 s bear 30 s.*chrony"):
-            probe_store(objects, lease_s=120, clock=clock)
-        probe_store(objects, lease_s=1200, clock=clock)
+            check_object_store(objects, lease_s=120, clock=clock)
+        check_object_store(objects, lease_s=1200, clock=clock)
 
 
 class _Forgetful(MemoryObjects):
@@ -156,7 +160,7 @@ class _Undying(MemoryObjects):
 )
 def test_a_store_that_is_behind_itself_is_refused(store: type[MemoryObjects], words: str) -> None:
     with pytest.raises(CampaignError, match=words):
-        probe_store(store(), lease_s=60)
+        check_object_store(store(), lease_s=60)
 
 
 def test_cells_are_looked_at_far_and_wide() -> None:
@@ -207,8 +211,8 @@ def test_a_sun_that_moves_from_cell_to_cell_is_refused(tmp_path: Path) -> None:
     heights = SourceRecipe(
         name="heights",
         images=FileImages(assets={"dem": (str(tmp_path / "scene.tif"),)}),
-        layers=(LayerRecipe(wanted=Wanted(name="dem", bands=(1,))),),
-        terrain=(terrain_named("hillshade"),),
+        layers=(LayerRecipe(wanted=BandRequest(name="dem", bands=(1,))),),
+        terrain=(get_terrain("hillshade"),),
         sun_of="scenes",
     )
     moving = replace(recipe, cube=CubeRecipe(grid=GRID, sources=(*recipe.cube.sources, heights)))

@@ -2,11 +2,11 @@
 
 import threading
 
-from rtsx.campaign.dask_runner import ProcessTurn
+from rtsx.campaign.dask_runner import ReadWriteLock
 
 
 def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:
-    turn, told = ProcessTurn(), list[str]()
+    turn, told = ReadWriteLock(), list[str]()
     inside, leave = threading.Event(), threading.Event()
 
     def shared() -> None:
@@ -41,7 +41,7 @@ def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:
 
 
 def test_an_error_inside_gives_the_turn_back() -> None:
-    turn = ProcessTurn()
+    turn = ReadWriteLock()
     for alone in (True, False, True):
         try:
             with turn.taken(alone=alone):

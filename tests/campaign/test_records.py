@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.records import CommitMark, Failure, InputStamp
+from rtsx.campaign.records import CommitRecord, Failure, InputVersion
 from rtsx.errors import CampaignError
 
 words = st.text(max_size=12)
 cells = st.tuples(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)
 marks = st.builds(
-    CommitMark,
+    CommitRecord,
     cell=cells,
     plan_digest=words,
     state=st.sampled_from(["mapped", "empty"]),
     objects=st.dictionaries(words, words, max_size=4),
-    inputs=st.lists(st.builds(InputStamp, words, words, words), max_size=4).map(tuple),
+    inputs=st.lists(st.builds(InputVersion, words, words, words), max_size=4).map(tuple),
     bundles=st.lists(words, max_size=3).map(tuple),
     versions=st.dictionaries(words, words, max_size=3),
     n_valid=st.integers(0, 10**9),
@@ -47,9 +47,9 @@ failures = st.builds(
 
 
 @given(marks)
-def test_law_7_a_mark_comes_back_equal(mark: CommitMark) -> None:
+def test_law_7_a_mark_comes_back_equal(mark: CommitRecord) -> None:
     text = mark.to_json()
-    again = CommitMark.from_json(text)
+    again = CommitRecord.from_json(text)
     assert again == mark
     assert again.to_json() == text
     assert "\n" not in text
@@ -62,8 +62,8 @@ def test_law_7_a_failure_comes_back_equal(failure: Failure) -> None:
     assert "\n" not in text
 
 
-MARK = CommitMark(
-    cell=(3, -4), plan_digest="d", state="mapped", objects={"a": "b"}, inputs=(InputStamp("s", "i", "t"),),
+MARK = CommitRecord(
+    cell=(3, -4), plan_digest="d", state="mapped", objects={"a": "b"}, inputs=(InputVersion("s", "i", "t"),),
     bundles=("b",), versions={"rtsx": "1"}, n_valid=9, n_outlines=1, seconds=1.5, peak_memory_bytes=10,
     started="2024-07-01T00:00:00+00:00", finished="2024-07-01T00:00:00+00:00", run="r", worker="w",
 )  # fmt: skip
@@ -93,13 +93,13 @@ def damaged(text: str) -> list[str]:
 @pytest.mark.parametrize("text", damaged(MARK.to_json()))
 def test_what_is_no_mark_is_refused(text: str) -> None:
     with pytest.raises(CampaignError, match="This is no commit mark"):
-        CommitMark.from_json(text)
+        CommitRecord.from_json(text)
 
 
 @pytest.mark.parametrize("changes", [{"inputs": [1]}, {"inputs": None}, {"inputs": [{"source": "s"}]}, {"bundles": 3}])
 def test_a_mark_with_other_inputs_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(CampaignError, match="This is no commit mark"):
-        CommitMark.from_json(json.dumps(json.loads(MARK.to_json()) | changes))
+        CommitRecord.from_json(json.dumps(json.loads(MARK.to_json()) | changes))
 
 
 @pytest.mark.parametrize("text", damaged(FAILURE.to_json()))
@@ -110,9 +110,9 @@ def test_what_is_no_failure_is_refused(text: str) -> None:
 
 def test_stamps_are_sorted_by_source_and_image() -> None:
     stamps = [
-        InputStamp("b", "1", "x"),
-        InputStamp("a", "2", "x"),
-        InputStamp("a", "1", "y"),
-        InputStamp("a", "1", "x"),
+        InputVersion("b", "1", "x"),
+        InputVersion("a", "2", "x"),
+        InputVersion("a", "1", "y"),
+        InputVersion("a", "1", "x"),
     ]
     assert sorted(stamps) == [stamps[3], stamps[2], stamps[1], stamps[0]]

@@ -11,7 +11,7 @@ from rtsx.campaign.recipe import Prices
 from rtsx.campaign.report import (
     CellState,
     cell_map,
-    gathered_marks,
+    collect_records,
     map_squares,
     report_page,
     states_of,
@@ -67,7 +67,7 @@ def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> 
     text = report_page(
         plan,
         status,
-        gathered_marks(marks),
+        collect_records(marks),
         runs=facts["runs"],
         stored={"probability": 2_500_000_000, "marks": 4096},
         prices=prices,
@@ -125,7 +125,7 @@ def test_nothing_in_it_is_read_as_markup() -> None:
 def test_a_campaign_that_has_not_begun_has_a_page() -> None:
     plan = a_plan(rows=1, columns=1)
     status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
-    text = report_page(plan, status, gathered_marks([]), runs=(), stored={}, prices=Prices(), now=NOW)
+    text = report_page(plan, status, collect_records([]), runs=(), stored={}, prices=Prices(), now=NOW)
     assert "0 of 1 cells are done; none was set aside" in Page(text).text
 
 
@@ -140,7 +140,7 @@ def test_every_cell_has_the_state_that_counts() -> None:
         prices=Prices(),
         now=NOW,
     )
-    marks = gathered_marks([a_mark((0, 0)), a_mark((0, 1), state="empty")])
+    marks = collect_records([a_mark((0, 0)), a_mark((0, 1), state="empty")])
     assert list(states_of(plan, status, marks).values()) == ["mapped", "empty", "running", "failed", "left"]
 
 
@@ -176,7 +176,7 @@ def test_slowest_cells_workers_and_versions_are_gathered() -> None:
         a_mark((0, n), seconds=float(n), worker=f"w{n % 2}", versions={"torch": "2" if n < 12 else "3"})
         for n in range(13)
     ]
-    facts = gathered_marks(iter(marks))
+    facts = collect_records(iter(marks))
     assert facts.slowest[0] == ((0, 12), 12.0)
     assert len(facts.slowest) == 10
     assert facts.workers == {"w0": (7, 42.0), "w1": (6, 36.0)}

@@ -12,7 +12,7 @@ from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_price
 from rtsx.campaign.recipe import Prices, RetrySpec
 from rtsx.campaign.run import cells_among, fly_recorded, with_set_aside
 from rtsx.campaign.run_log import FlightSummary, read_runs
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.records import a_failure, a_plan
@@ -31,10 +31,10 @@ def client() -> Iterator[Client]:
 class Poisoned:
     """Fails in one cell."""
 
-    def __call__(self, cell: tuple[int, int], attempt: int, run: str) -> Outcome:
+    def __call__(self, cell: tuple[int, int], attempt: int, run: str) -> CellResult:
         if cell == (1, 1):
-            return Outcome(cell=cell, state="failed", failure=a_failure(cell))
-        return Outcome(cell=cell, state="done")
+            return CellResult(cell=cell, state="failed", failure=a_failure(cell))
+        return CellResult(cell=cell, state="done")
 
 
 def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
@@ -68,7 +68,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
 
     with pytest.raises(KeyboardInterrupt):
         fly_recorded(
-            NoJob(0.01),
+            NoOp(0.01),
             PLAN.cells,
             plan=PLAN,
             objects=objects,
@@ -88,7 +88,7 @@ def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:
             raise OutputNotWritableError("the disk is full")
 
     summary = fly_recorded(
-        NoJob(),
+        NoOp(),
         PLAN.cells,
         plan=PLAN,
         objects=Full(),
@@ -102,7 +102,7 @@ def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:
 
 def test_cells_that_were_set_aside_before_keep_a_summary_from_being_complete(client: Client) -> None:
     summary = fly_recorded(
-        NoJob(),
+        NoOp(),
         cells_among(PLAN.cells, lambda cell: cell != (0, 0)),
         plan=PLAN,
         objects=MemoryObjects(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.task_queue import Flight, Outcome, Start
+from rtsx.campaign.task_queue import CellResult, Submission, TaskQueue
 from rtsx.storage.retry import FailureKind
 
 CELL = (3, -4)
@@ -23,21 +23,21 @@ def failure(cell: Address, kind: FailureKind, *, attempts: int = 1) -> Failure:
     )
 
 
-def failed(start: Start, kind: FailureKind) -> Outcome:
-    return Outcome(cell=start.cell, state="failed", failure=failure(start.cell, kind, attempts=start.attempt))
+def failed(start: Submission, kind: FailureKind) -> CellResult:
+    return CellResult(cell=start.cell, state="failed", failure=failure(start.cell, kind, attempts=start.attempt))
 
 
-def only(flight: Flight, now: float) -> Start:
+def only(flight: TaskQueue, now: float) -> Submission:
     (start,) = flight.take(9, now)
     return start
 
 
 def test_what_passes_is_tried_again_after_a_pause_that_doubles_and_is_bounded() -> None:
-    flight = Flight([CELL], retry=RetrySpec(attempts=6, backoff_s=10, longest_backoff_s=50))
+    flight = TaskQueue([CELL], retry=RetrySpec(attempts=6, backoff_s=10, longest_backoff_s=50))
     now, pauses = 0.0, []
     for attempt in range(1, 6):
         start = only(flight, now)
-        assert start == Start(CELL, attempt, alone=False)
+        assert start == Submission(CELL, attempt, alone=False)
         assert flight.landed(failed(start, "passing"), now) is None
         due = flight.due()
         assert due is not None
@@ -52,14 +52,14 @@ def test_what_passes_is_tried_again_after_a_pause_that_doubles_and_is_bounded() 
 
 
 def test_pauses_are_spread_so_that_what_failed_together_comes_back_apart() -> None:
-    flight = Flight([(0, x) for x in range(20)], retry=RetrySpec(backoff_s=10))
+    flight = TaskQueue([(0, x) for x in range(20)], retry=RetrySpec(backoff_s=10))
     for start in flight.take(20, 0.0):
         flight.landed(failed(start, "passing"), 0.0)
     assert len(flight.take(20, 7.5)) not in (0, 20)
 
 
 def test_what_lasts_is_set_aside_at_once() -> None:
-    flight = Flight([CELL], retry=RetrySpec())
+    flight = TaskQueue([CELL], retry=RetrySpec())
     given_up = flight.landed(failed(only(flight, 0.0), "lasting"), 0.0)
     assert given_up == flight.set_aside[0]
     assert flight.ended
@@ -67,18 +67,18 @@ def test_what_lasts_is_set_aside_at_once() -> None:
 
 
 def test_what_halts_stops_the_run_and_leaves_its_cell() -> None:
-    flight = Flight([(0, 0), (0, 1), (0, 2)], retry=RetrySpec())
+    flight = TaskQueue([(0, 0), (0, 1), (0, 2)], retry=RetrySpec())
     first, second = flight.take(2, 0.0)
     assert flight.landed(failed(first, "halting"), 0.0) is None
     assert flight.stopped == "cell (0, 0) failed as every other would: E: m"
     assert not flight.ended  # one is still out
     assert flight.take(9, 0.0) == []
-    flight.landed(Outcome(cell=second.cell, state="done"), 0.0)
+    flight.landed(CellResult(cell=second.cell, state="done"), 0.0)
     assert (flight.ended, flight.done, flight.left, flight.set_aside) == (True, 1, 2, [])
 
 
 def test_a_run_bears_so_many_failures_and_no_more() -> None:
-    flight = Flight([(0, x) for x in range(9)], retry=RetrySpec(most_failures=3))
+    flight = TaskQueue([(0, x) for x in range(9)], retry=RetrySpec(most_failures=3))
     while starts := flight.take(1, 0.0):
         flight.landed(failed(starts[0], "lasting"), 0.0)
     assert len(flight.set_aside) == 3
@@ -89,30 +89,30 @@ def test_a_run_bears_so_many_failures_and_no_more() -> None:
 
 
 def test_a_leased_cell_comes_back_when_the_lease_ends_and_loses_no_attempt() -> None:
-    flight = Flight([CELL], retry=RetrySpec(attempts=1))
+    flight = TaskQueue([CELL], retry=RetrySpec(attempts=1))
     for now in (0.0, 30.0, 60.0):
         start = only(flight, now)
         assert start.attempt == 1
-        flight.landed(Outcome(cell=CELL, state="leased", free_after_s=30.0), now)
+        flight.landed(CellResult(cell=CELL, state="leased", free_after_s=30.0), now)
         assert flight.due() == now + 30
         assert flight.take(9, now + 29) == []
-    flight.landed(Outcome(cell=only(flight, 90.0).cell, state="skipped"), 99.0)
+    flight.landed(CellResult(cell=only(flight, 90.0).cell, state="skipped"), 99.0)
     assert (flight.skipped, flight.ended) == (1, True)
 
 
 def test_the_first_loss_costs_no_attempt_and_what_is_lost_alone_does() -> None:
-    flight = Flight([CELL], retry=RetrySpec(attempts=2, backoff_s=0))
+    flight = TaskQueue([CELL], retry=RetrySpec(attempts=2, backoff_s=0))
     only(flight, 0.0)
     assert flight.lost(failure(CELL, "passing"), 0.0) is None
     for attempt in (1, 2):
-        assert only(flight, 0.0) == Start(CELL, attempt, alone=True)
+        assert only(flight, 0.0) == Submission(CELL, attempt, alone=True)
         given_up = flight.lost(failure(CELL, "passing"), 0.0)
     assert given_up is not None
     assert given_up.attempts == 2
 
 
 def test_a_scheduler_that_tried_again_by_itself_has_used_these_attempts() -> None:
-    flight = Flight([CELL], retry=RetrySpec(attempts=4, backoff_s=0))
+    flight = TaskQueue([CELL], retry=RetrySpec(attempts=4, backoff_s=0))
     only(flight, 0.0)
     flight.lost(failure(CELL, "passing"), 0.0, times=4)
     only(flight, 0.0)
@@ -122,26 +122,26 @@ def test_a_scheduler_that_tried_again_by_itself_has_used_these_attempts() -> Non
 
 
 def test_few_cells_fly_alone_at_a_time_and_the_others_go_on() -> None:
-    flight = Flight([(0, x) for x in range(6)], retry=RetrySpec())
+    flight = TaskQueue([(0, x) for x in range(6)], retry=RetrySpec())
     for start in flight.take(3, 0.0):
         flight.lost(failure(start.cell, "passing"), 0.0)
     starts = flight.take(9, 0.0, lanes=2)
     assert [start.cell for start in starts if start.alone] == [(0, 0), (0, 1)]
     assert [start.cell for start in starts if not start.alone] == [(0, 3), (0, 4), (0, 5)]
-    flight.landed(Outcome(cell=(0, 0), state="done"), 0.0)
-    assert flight.take(9, 0.0, lanes=2) == [Start((0, 2), 1, alone=True)]
+    flight.landed(CellResult(cell=(0, 0), state="done"), 0.0)
+    assert flight.take(9, 0.0, lanes=2) == [Submission((0, 2), 1, alone=True)]
 
 
 def test_a_task_that_never_began_is_started_as_if_nothing_had_been() -> None:
-    flight = Flight([CELL], retry=RetrySpec(attempts=1))
+    flight = TaskQueue([CELL], retry=RetrySpec(attempts=1))
     for _ in range(3):
-        assert only(flight, 0.0) == Start(CELL, 1, alone=False)
+        assert only(flight, 0.0) == Submission(CELL, 1, alone=False)
         flight.returned(CELL)
     assert (flight.left, flight.in_flight, flight.retried) == (1, 0, 0)
 
 
 def test_no_more_is_taken_than_there_is_room_for() -> None:
-    flight = Flight([(0, x) for x in range(100)], retry=RetrySpec())
+    flight = TaskQueue([(0, x) for x in range(100)], retry=RetrySpec())
     assert [start.cell[1] for start in flight.take(3, 0.0)] == [0, 1, 2]
     assert flight.take(0, 0.0) == []
     assert flight.take(-5, 0.0) == []
@@ -149,7 +149,7 @@ def test_no_more_is_taken_than_there_is_room_for() -> None:
 
 
 def test_no_cells_is_a_run_that_has_ended() -> None:
-    assert Flight([], retry=RetrySpec()).ended
+    assert TaskQueue([], retry=RetrySpec()).ended
 
 
 @dataclass
@@ -164,15 +164,15 @@ class World:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
 
-    def meet(self, flight: Flight, start: Start, now: float) -> None:
+    def meet(self, flight: TaskQueue, start: Submission, now: float) -> None:
         fates = ("done", "skipped", "passing", "lasting", "halting", "leased", "lost", "returned")
         (fate,) = self.random.choices(fates, weights=self.weights)
         given_up = None
         if fate in ("done", "skipped"):
-            flight.landed(Outcome(cell=start.cell, state=fate), now)  # type: ignore[arg-type]
+            flight.landed(CellResult(cell=start.cell, state=fate), now)  # type: ignore[arg-type]
             self.ends[start.cell] += 1
         elif fate == "leased":
-            flight.landed(Outcome(cell=start.cell, state="leased", free_after_s=self.random.random() * 9), now)
+            flight.landed(CellResult(cell=start.cell, state="leased", free_after_s=self.random.random() * 9), now)
         elif fate == "lost":
             self.starts[start.cell] += 1
             given_up = flight.lost(failure(start.cell, "passing"), now, times=self.random.choice((1, 4)))
@@ -197,7 +197,7 @@ def test_every_cell_ends_once_whatever_happens(
     seed: int, n: int, attempts: int, most: int, weights: list[int], room: int
 ) -> None:
     retry = RetrySpec(attempts=attempts, most_failures=most, backoff_s=1, longest_backoff_s=9)
-    flight = Flight([(0, x) for x in range(n)], retry=retry, seed=seed)
+    flight = TaskQueue([(0, x) for x in range(n)], retry=retry, seed=seed)
     world, flying, now = World(seed, [1, *weights]), [], 0.0
     for _ in range(200_000):
         if flight.ended:
@@ -228,5 +228,5 @@ def test_every_cell_ends_once_whatever_happens(
 
 @pytest.mark.parametrize("used", [1, 2, 50, 5000])
 def test_pauses_stay_bounded_after_any_number_of_attempts(used: int) -> None:
-    flight = Flight([], retry=RetrySpec(backoff_s=5, longest_backoff_s=300))
+    flight = TaskQueue([], retry=RetrySpec(backoff_s=5, longest_backoff_s=300))
     assert 2.5 <= flight.pause_s(used) <= 300

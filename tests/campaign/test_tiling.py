@@ -9,11 +9,11 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.recipe import PredictionSpec
 from rtsx.campaign.tiling import campaign_tiling, cell_work, over_compute_of_cells, widest_read
 from rtsx.errors import PlanError
-from rtsx.inference.tile_choice import Habits
+from rtsx.inference.tile_choice import TilingNeeds
 from rtsx.tiling import TilePlan
 
-FINITE = Habits(stride=16, tile=256, overlap=64, trim=None, reach=96)
-WHOLE = Habits(stride=16, tile=256, overlap=64, trim=8, reach=None)
+FINITE = TilingNeeds(stride=16, tile=256, overlap=64, trim=None, reach=96)
+WHOLE = TilingNeeds(stride=16, tile=256, overlap=64, trim=8, reach=None)
 
 
 def table(*cells: tuple[int, int]) -> CellTable:
@@ -24,7 +24,9 @@ def square(count: int) -> CellTable:
     return table(*((y, x) for y in range(count) for x in range(count)))
 
 
-def tiling_of(habits: Habits, *, side: int = 12288, first: int = 0, largest: int = 4096, **choices: object) -> TilePlan:
+def tiling_of(
+    habits: TilingNeeds, *, side: int = 12288, first: int = 0, largest: int = 4096, **choices: object
+) -> TilePlan:
     window = (first, first + 3)
     return campaign_tiling(
         rows=window,
@@ -125,7 +127,7 @@ def test_memory_bounds_the_tile() -> None:
 
 @pytest.mark.parametrize(("stride", "reach", "side"), [(4, 8, 64), (8, 100, 12288), (32, 250, 6144), (2, 3, 100)])
 def test_seams_lie_on_borders_whatever_the_reach(stride: int, reach: int, side: int) -> None:
-    tiling = tiling_of(Habits(stride=stride, tile=64, overlap=16, trim=None, reach=reach), side=side)
+    tiling = tiling_of(TilingNeeds(stride=stride, tile=64, overlap=16, trim=None, reach=reach), side=side)
     assert side % tiling.step == 0
     assert tiling.trim >= reach
     work = cell_work(tiling, square(3), rows=(0, 3), columns=(0, 3), side=side)
@@ -133,7 +135,7 @@ def test_seams_lie_on_borders_whatever_the_reach(stride: int, reach: int, side: 
 
 
 def test_a_tile_can_be_shown_at_every_scale() -> None:
-    tiling = tiling_of(Habits(stride=32, tile=256, overlap=64, trim=None, reach=96), scales=(1.0, 0.5))
+    tiling = tiling_of(TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=96), scales=(1.0, 0.5))
     assert tiling.tile % 64 == 0
 
 

@@ -9,8 +9,8 @@ from distributed import Client
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.records import CommitMark
-from rtsx.campaign.run import UpdateJob
+from rtsx.campaign.records import CommitRecord
+from rtsx.campaign.run import CellUpdate
 from tests.campaign.small_campaign import (
     CELLS,
     damage,
@@ -35,7 +35,7 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def marks(campaign: Campaign) -> dict[Address, CommitMark]:
+def marks(campaign: Campaign) -> dict[Address, CommitRecord]:
     return {mark.cell: mark for mark in campaign.ledger.marks()}
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_looked_at_keeps_its_mark(tmp_path: Path, client: Client)
     content = files[1].read_bytes()
     files[1].write_bytes(b"no raster")
     assert campaign.recipe is not None
-    job = UpdateJob(recipe=campaign.recipe, plan=campaign.plan)
+    job = CellUpdate(recipe=campaign.recipe, plan=campaign.plan)
     outcome = job(CELLS[0], 1, "run")
     assert outcome.state == "failed"
     assert outcome.failure is not None

@@ -9,7 +9,7 @@ import pytest
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger
 from rtsx.campaign.verification import Verification, verify_year
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests.campaign.conftest import S3
 from tests.campaign.test_ledger import MARK
 
@@ -26,7 +26,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Output:
     if request.param == "s3":
         s3: S3 = request.getfixturevalue("s3")
         where = (s3.url, s3.options)
-    objects = objects_of(*where)
+    objects = open_object_store(*where)
     ledger = Ledger(objects, YEAR)
     for iy, ix in CELLS:
         written = {f"map.zarr/{name}/c/0/{iy}/{ix}": f"{name} {iy} {ix}".encode() for name in ("binary", "valid")}

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from rtsx.campaign.dask_runner import fly
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.run_log import FlightSummary
-from rtsx.campaign.task_queue import NoJob
-from rtsx.campaign.workers import Needs, Offer, release_environment, require_environment, versions_here
+from rtsx.campaign.task_queue import NoOp
+from rtsx.campaign.workers import (
+    WorkerRequirements,
+    WorkerResources,
+    release_environment,
+    require_environment,
+    versions_here,
+)
 from rtsx.errors import ClusterError
 from tests.campaign.flights import Diary, TroubledJob
 
@@ -33,7 +39,7 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
 
 def test_a_fit_cluster_passes_and_may_run_afterwards(client: Client) -> None:
     require_environment(client, versions=versions_here(), memory_bytes=GIB)
-    assert fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec()).complete
+    assert run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec()).complete
     release_environment(client)  # once more than needed, which is no error
 
 
@@ -72,7 +78,9 @@ def test_a_worker_that_comes_later_and_does_not_fit_runs_nothing_and_leaves(
             go.touch()
 
     cells = [(0, x) for x in range(12)]
-    assert fly(client, TroubledJob(diary, waits_for=go), cells, run="r", retry=RetrySpec(), on_tick=tick).complete
+    assert run_on_cluster(
+        client, TroubledJob(diary, waits_for=go), cells, run="r", retry=RetrySpec(), on_tick=tick
+    ).complete
     assert {process for cell in cells for process in diary.read(cell, "done")} <= fit
     (event,) = client.get_events(f"rtsx-environment-{client.id}")
     assert "has 512.00 MiB for 2 cells at a time, which need 2.00 GiB" in event[1]
@@ -89,12 +97,15 @@ def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
         require_environment(client, versions=versions_here(), memory_bytes=2**50)
         cluster.adapt(minimum=0, maximum=1, interval="100ms")
         with pytest.raises(ClusterError, match=r"those that came were sent away, the last since worker .*2.00 PiB"):
-            fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec())
+            run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec())
 
 
 def test_a_worker_without_a_bound_has_memory_enough() -> None:
-    assert Needs({}, 2**60).lacking(Offer({}, 0, slots=4)) == ""
+    assert WorkerRequirements({}, 2**60).lacking(WorkerResources({}, 0, slots=4)) == ""
 
 
 def test_what_is_missing_is_named() -> None:
-    assert Needs({"torch": "2.6"}, 0).lacking(Offer({}, 0, slots=1)) == "has torch missing instead of 2.6"
+    assert (
+        WorkerRequirements({"torch": "2.6"}, 0).lacking(WorkerResources({}, 0, slots=1))
+        == "has torch missing instead of 2.6"
+    )

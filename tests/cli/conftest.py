@@ -42,7 +42,7 @@ def rtsx_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 def kept_memory(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A word for every time that a command asked to keep freed memory, which would hold for all later tests."""
     asked: list[str] = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: asked.append("kept"))
+    monkeypatch.setattr(allocator, "configure_malloc", lambda: asked.append("kept"))
     return asked
 
 

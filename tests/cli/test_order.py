@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from rtsx.cube.images import Wanted
+from rtsx.cube.images import BandRequest
 from rtsx.cube.stac import StacCatalog
 from rtsx.ordering import Ledger, OrderPlan
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
@@ -57,7 +57,7 @@ def test_plan_submit_status_fetch(order, rtsx_command, tmp_path):
 
     fetched = rtsx_command("order", "fetch", config)
     assert fetched.status == 0, fetched.err
-    images = StacCatalog(str(tmp_path / "scenes")).find(plan.region, None, [Wanted(name="red")])
+    images = StacCatalog(str(tmp_path / "scenes")).find(plan.region, None, [BandRequest(name="red")])
     assert {image.id for image in images} == {one.scene.id for one in plan.chosen}
     assert rtsx_command("order", "fetch", config).status == 0
     assert "Everything planned has been ordered" in rtsx_command("order", "submit", config).err

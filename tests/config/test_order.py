@@ -4,7 +4,7 @@ import pytest
 
 from rtsx.config.order import OrderConfig, load_order_config
 from rtsx.errors import ConfigError, MissingExtraError
-from rtsx.ordering import Limits, StacProvider, Wishes
+from rtsx.ordering import OrderCriteria, OrderLimits, StacProvider
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ORDER = """name: a
@@ -30,7 +30,7 @@ def test_the_examples_load_and_come_back_equal(name, tmp_path):
 
 def test_values_are_those_of_the_library_where_nothing_is_said(tmp_path):
     config = load_order_config(write(tmp_path, ORDER))
-    assert (config.limits_value(), config.wishes_value()) == (Limits(), Wishes())
+    assert (config.limits_value(), config.wishes_value()) == (OrderLimits(), OrderCriteria())
     assert config.folder == tmp_path / "scenes"
     assert config.collection_id == "a"
     assert isinstance(config.provider(), StacProvider)

@@ -11,7 +11,7 @@ import shapely
 import xarray as xr
 
 from rtsx.config import CubeConfig
-from rtsx.config.scenes import LabelReader, SceneConfig, expanded, opened
+from rtsx.config.scenes import LabelReader, SceneConfig, expand_scenes, open_scene
 from rtsx.cube import write_cube
 from rtsx.errors import ConfigError, CubeError, LabelError
 from rtsx.labels import IGNORED, standardise_labels, write_labels
@@ -29,12 +29,12 @@ def config(folder: Path, **fields: Any) -> SceneConfig:
 
 
 def scenes(*entries: SceneConfig) -> tuple[SceneConfig, ...]:
-    return expanded(entries, labels=None, place="scenes.training")
+    return expand_scenes(entries, labels=None, place="scenes.training")
 
 
 def values(scene: SceneConfig, *, classes: dict[str, tuple[int | str, ...]] | None = None, ignore: int = 0) -> Any:
     reader = LabelReader(classes=classes or {"slump": ("slump",)}, ignore=ignore)
-    cube, truth = opened(scene, reader)
+    cube, truth = open_scene(scene, reader)
     reader.refuse_labels_elsewhere()
     height, width = truth.shape
     return cube, truth.read((slice(0, height), slice(0, width)))
@@ -220,7 +220,7 @@ def test_a_raster_of_codes_is_a_truth(archive: Path, cover: Path, scene_files: t
     assert (truth[30:] == 0).all()
     other = scenes(config(archive))[1].name
     size = {"labels": labels, "files": str(scene_files[1].image), "mask": None, "name": other}
-    assert opened(
+    assert open_scene(
         *scenes(config(archive, **size)), LabelReader(classes={"slump": (3,)}, ignore=0)
     )  # one grid, another day
 
@@ -283,7 +283,7 @@ def test_labels_are_told_apart_by_file_and_row(
     archive: Path, tmp_path: Path, scene_files: tuple[SceneFiles, ...]
 ) -> None:
     def ids(scene: SceneConfig) -> frozenset[str]:
-        found: frozenset[str] = opened(scene, LabelReader(classes={"slump": ("slump",)}, ignore=0))[1].label_ids  # type: ignore[attr-defined]
+        found: frozenset[str] = open_scene(scene, LabelReader(classes={"slump": ("slump",)}, ignore=0))[1].label_ids  # type: ignore[attr-defined]
         return found
 
     first, second = scenes(config(archive))[:2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import dask
 import xarray as xr
 
-from rtsx.cube.derived import derived_named
+from rtsx.cube.derived import get_derived
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.images import Image
 from rtsx.cube.recipe import CubeRecipe
@@ -31,7 +31,7 @@ def make_mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
         optical(scenes, erode_m=25.0),
         elevation(tiles),
         trend([ground.trends("t")]),
-        derived=(derived_named("ndvi"),),
+        derived=(get_derived("ndvi"),),
         region=REGION,
     )
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.images import AssetBands, GivenImages, Image, Wanted
+from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.terrain import terrain_named
+from rtsx.cube.terrain import get_terrain
 from rtsx.grid import Grid
 
 GRID = Grid.arctic(resolution=10)
@@ -44,7 +44,7 @@ class Ground:
         pixel: float,
         nodata: float | None,
         shift: tuple[float, float] = (0.0, 0.0),
-    ) -> AssetBands:
+    ) -> BandSource:
         """Write (band, y, x), its middle moved by `shift` (x, y) metres of the grid from the ground's."""
         count, height, width = pixels.shape
         move = Transformer.from_crs(GRID.crs, crs, always_xy=True)
@@ -56,7 +56,7 @@ class Ground:
             path, "w", **profile, crs=crs, transform=affine, nodata=nodata, tiled=True, blockxsize=64, blockysize=64
         ) as file:
             file.write(pixels)
-        return AssetBands(
+        return BandSource(
             href=str(path),
             bands=tuple(range(1, count + 1)),
             geobox=GeoBox((height, width), affine, crs),
@@ -84,7 +84,7 @@ class Ground:
         udm2[0], udm2[5] = ~bad, bad
         bands = self.raster(f"{name}_sr", stored, crs=crs, pixel=9.0, nodata=0, shift=shift)
         parts = {
-            layer: AssetBands(
+            layer: BandSource(
                 **{key: getattr(bands, key) for key in ("href", "geobox", "dtype", "nodata", "asset")},
                 bands=(number,),
                 scale_factor=1e-4,
@@ -119,7 +119,7 @@ class Ground:
         return Image(
             id=name,
             bands={
-                layer: AssetBands(
+                layer: BandSource(
                     **{key: getattr(bands, key) for key in ("href", "geobox", "dtype", "nodata", "asset")},
                     bands=(number,),
                 )
@@ -131,14 +131,15 @@ class Ground:
 def optical(images: Sequence[Image], **fields: Any) -> SourceRecipe:
     """Source of `Ground.scene`s, judged by rule *tss-v1*."""
     quality = QualityRecipe(
-        wanted=Wanted(name="udm2", bands=tuple(range(1, 9))),
+        wanted=BandRequest(name="udm2", bands=tuple(range(1, 9))),
         rule=mask_rule("tss-v1", data=None),
         erode_m=fields.pop("erode_m", 0.0),
     )
     given: Mapping[str, Any] = {"quality": quality, **fields}
     resampling: Resampling = given.get("resampling", "bilinear")
     layers = tuple(
-        LayerRecipe(wanted=Wanted(name=name), resampling=resampling, units="reflectance") for name in ("red", "nir")
+        LayerRecipe(wanted=BandRequest(name=name), resampling=resampling, units="reflectance")
+        for name in ("red", "nir")
     )
     kept = {key: value for key, value in given.items() if key != "resampling"}
     return SourceRecipe(name="planetscope", images=GivenImages(images), layers=layers, **kept)
@@ -146,15 +147,15 @@ def optical(images: Sequence[Image], **fields: Any) -> SourceRecipe:
 
 def elevation(images: Sequence[Image], **fields: Any) -> SourceRecipe:
     """Source of `Ground.heights`, with relative elevation and slope."""
-    terrain = tuple(terrain_named(name) for name in fields.pop("terrain", ("relative_elevation", "slope")))
-    layer = LayerRecipe(wanted=Wanted(name="dem"), resampling="cubic")
+    terrain = tuple(get_terrain(name) for name in fields.pop("terrain", ("relative_elevation", "slope")))
+    layer = LayerRecipe(wanted=BandRequest(name="dem"), resampling="cubic")
     return SourceRecipe(name="arcticdem", images=GivenImages(images), layers=(layer,), terrain=terrain, **fields)
 
 
 def trend(images: Sequence[Image]) -> SourceRecipe:
     """Source of `Ground.trends`, nearest."""
     layers = tuple(
-        LayerRecipe(wanted=Wanted(name=name), resampling="nearest") for name in ("tc_brightness", "tc_greenness")
+        LayerRecipe(wanted=BandRequest(name=name), resampling="nearest") for name in ("tc_brightness", "tc_greenness")
     )
     return SourceRecipe(name="tcvis", images=GivenImages(images), layers=layers)
 

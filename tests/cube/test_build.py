@@ -19,8 +19,8 @@ import zarr
 
 from rtsx.cube import build
 from rtsx.cube import build_state as records
-from rtsx.cube.build import AlignedParts, build_cube
-from rtsx.cube.build_state import alone
+from rtsx.cube.build import CubeBuilder, build_cube
+from rtsx.cube.build_state import exclusive_lock
 from rtsx.cube.check import build_state, check_cube
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.images import GivenImages, Image
@@ -28,8 +28,8 @@ from rtsx.cube.load import region_geobox
 from rtsx.cube.native import NativeImages, with_native_images
 from rtsx.cube.open import open_cube
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.terrain import terrain_named
-from rtsx.errors import CubeError, MissingGroundWarning, OutputExistsError
+from rtsx.cube.terrain import get_terrain
+from rtsx.errors import CubeError, MissingCoverageWarning, OutputExistsError
 from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make_scenes
 from tests.cube.scenes import CUBE, GRID, Ground, at, optical, recipe, trend
 
@@ -105,7 +105,7 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
     raster = region_geobox(GRID, REGION)
     sizes = {}
     for chunk, shard in ((1024, None), (1024, 2048), (40, None), (300, None)):
-        parts = AlignedParts(
+        parts = CubeBuilder(
             recipe=replace(mixed, chunk=chunk), geobox=raster.zoom_to((5000, 5000)), shard=shard, overviews=False
         )
         sizes[chunk, shard] = (parts.storage.chunk, parts.storage.shard)
@@ -143,9 +143,13 @@ def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> N
 def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
     (tmp_path / "cube.zarr").mkdir()
     store = str(tmp_path / "cube.zarr")
-    with alone(store, {}), pytest.raises(OutputExistsError, match="built by another process"), alone(store, {}):
+    with (
+        exclusive_lock(store, {}),
+        pytest.raises(OutputExistsError, match="built by another process"),
+        exclusive_lock(store, {}),
+    ):
         pass
-    with alone(store, {}):
+    with exclusive_lock(store, {}):
         pass
 
 
@@ -221,7 +225,7 @@ def test_images_that_cannot_be_read_are_recorded(
     with pytest.raises(CubeError, match=r"Part \d of .*image 'b'"), dask.config.set(scheduler="synchronous"):
         build_cube(strict, tmp_path / "strict.zarr", layout=layout)
     lenient = recipe(optical(scenes, unreadable="gap"), region=REGION)
-    with pytest.warns(MissingGroundWarning, match="image 'b'"):
+    with pytest.warns(MissingCoverageWarning, match="image 'b'"):
         made = build_cube(lenient, tmp_path / "cube.zarr", layout=layout)
     assert made.gaps == ("planetscope/b",)
     state = build_state(str(tmp_path / "cube.zarr"), {})
@@ -245,7 +249,7 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
     shard.write_bytes(stored)
     gone = sorted(file for file in (store / "valid" / "c").rglob("*") if file.is_file())[0]
     gone.unlink()
-    found_keys = records.differing_keys(
+    found_keys = records.corrupt_keys(
         zarr.storage.LocalStore(store), records.read_marks(zarr.open_group(store, mode="r")).values()
     )
     assert found_keys == sorted(str(file.relative_to(store)) for file in (shard, gone))
@@ -441,15 +445,15 @@ def test_only_what_has_no_mark_is_built(
     mixed_of_building_again: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    pieces = AlignedParts.pieces
+    pieces = CubeBuilder.pieces
 
-    def failing(self: AlignedParts, number: int) -> Any:
+    def failing(self: CubeBuilder, number: int) -> Any:
         seen.append(number)
         if number == 4 and len(seen) < 9:
             raise CubeError("The disk has a headache.")
         return pieces(self, number)
 
-    monkeypatch.setattr(AlignedParts, "pieces", failing)
+    monkeypatch.setattr(CubeBuilder, "pieces", failing)
     with dask.config.set(scheduler="synchronous"):
         with pytest.raises(CubeError, match=r"Part 4 of .*: The disk has a headache\. What is done stays done"):
             build_cube(mixed_of_building_again, tmp_path / "cube.zarr")
@@ -465,7 +469,7 @@ def test_only_what_has_no_mark_is_built(
 
 def test_another_recipe_is_refused(mixed_of_building_again: CubeRecipe, tmp_path: Path) -> None:
     build_cube(mixed_of_building_again, tmp_path / "cube.zarr")
-    source = replace(mixed_of_building_again.sources[1], terrain=(terrain_named("slope"),))
+    source = replace(mixed_of_building_again.sources[1], terrain=(get_terrain("slope"),))
     for other, message in (
         (replace(mixed_of_building_again, chunk=50), r"chunk is 40 there and 50 here"),
         (
@@ -522,7 +526,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C after some marks."""
     written: list[int] = []
 
-    def write(root: zarr.Group, number: int, mark: records.Mark) -> None:
+    def write(root: zarr.Group, number: int, mark: records.PartRecord) -> None:
         records.write_mark(root, number, mark)
         written.append(number)
         if len(written) == count:

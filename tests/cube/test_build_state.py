@@ -7,15 +7,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.build_state import PartPlan, describe_recipe, difference
-from rtsx.cube.images import Wanted
+from rtsx.cube.build_state import PartPlan, describe_recipe, first_difference
+from rtsx.cube.images import BandRequest
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
-from rtsx.cube.stac import Access, StacSearch
+from rtsx.cube.stac import HttpAccess, StacSearch
 from rtsx.cube.write import StoragePlan
 from rtsx.grid import Grid
 
-SEARCH = StacSearch("https://stac.example.org", ("PSScene",), access=Access(headers=(("Authorization", "secret"),)))
-LAYER = LayerRecipe(wanted=Wanted(name="red", nodata=float("nan")))
+SEARCH = StacSearch("https://stac.example.org", ("PSScene",), access=HttpAccess(headers=(("Authorization", "secret"),)))
+LAYER = LayerRecipe(wanted=BandRequest(name="red", nodata=float("nan")))
 RECIPE = CubeRecipe(grid=Grid.arctic(), sources=(SourceRecipe(name="planetscope", images=SEARCH, layers=(LAYER,)),))
 
 
@@ -27,11 +27,14 @@ def test_a_description_is_json_without_keys_of_servers() -> None:
 
 
 def test_equal_recipes_do_not_differ_and_others_say_where() -> None:
-    assert difference(describe_recipe(RECIPE), describe_recipe(replace(RECIPE))) is None
+    assert first_difference(describe_recipe(RECIPE), describe_recipe(replace(RECIPE))) is None
     other = replace(RECIPE, sources=(replace(RECIPE.sources[0], group="day"),))
-    assert difference(describe_recipe(RECIPE), describe_recipe(other)) == "sources[0].group is all there and day here"
-    assert difference({"a": [1]}, {"a": [1, 2]}) == "a is [1] there and [1, 2] here"
-    assert difference({"a": 1}, {"b": 1}) == "a is 1 there and None here"
+    assert (
+        first_difference(describe_recipe(RECIPE), describe_recipe(other))
+        == "sources[0].group is all there and day here"
+    )
+    assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a is [1] there and [1, 2] here"
+    assert first_difference({"a": 1}, {"b": 1}) == "a is 1 there and None here"
 
 
 SIZES = st.integers(1, 300)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rtsx.cube.composite import Piece, best, first, fused_mean, fused_median
+from rtsx.cube.composite import Observation, best_quality, first_valid, mean_composite, median_composite
 
 SHAPE = (13, 9)
 
 
-def make_pieces(count: int, *, dtype: str, seed: int) -> list[Piece]:
+def make_pieces(count: int, *, dtype: str, seed: int) -> list[Observation]:
     rng = np.random.default_rng(seed)
     pieces = []
     for _ in range(count):
@@ -19,24 +19,24 @@ def make_pieces(count: int, *, dtype: str, seed: int) -> list[Piece]:
         layers = [rng.integers(1, 9000, SHAPE).astype(dtype) for _ in range(2)]
         for layer in layers:  # what hides under level 0 must not matter
             layer[quality == 0] = rng.integers(0, 9000, int((quality == 0).sum()))
-        pieces.append(Piece(tuple(layers), quality))
+        pieces.append(Observation(tuple(layers), quality))
     return pieces
 
 
-def empty(dtype: str) -> Piece:
-    return Piece((np.zeros(SHAPE, dtype), np.zeros(SHAPE, dtype)), np.zeros(SHAPE, np.uint8))
+def empty(dtype: str) -> Observation:
+    return Observation((np.zeros(SHAPE, dtype), np.zeros(SHAPE, dtype)), np.zeros(SHAPE, np.uint8))
 
 
 @dataclass
 class Listed:
-    listed: list[Piece]
+    listed: list[Observation]
 
-    def pieces(self, rows: slice) -> Iterator[Piece]:
+    def pieces(self, rows: slice) -> Iterator[Observation]:
         for piece in self.listed:
-            yield Piece(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])
+            yield Observation(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])
 
 
-def counting(pieces: list[Piece], seen: list[int]) -> Iterator[Piece]:
+def counting(pieces: list[Observation], seen: list[int]) -> Iterator[Observation]:
     for place, piece in enumerate(pieces):
         seen.append(place)
         yield piece
@@ -49,10 +49,10 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
     pieces = make_pieces(count, dtype=dtype, seed=count + least)
     nothing = empty(dtype)
     made = {
-        "first": first(pieces, empty=nothing, least=least),
-        "best": best(pieces, empty=nothing),
-        "mean": fused_mean(pieces, empty=nothing, least=least),
-        "median": fused_median(Listed(pieces), empty=nothing, least=least, rows_at_once=4),
+        "first": first_valid(pieces, empty=nothing, least=least),
+        "best": best_quality(pieces, empty=nothing),
+        "mean": mean_composite(pieces, empty=nothing, least=least),
+        "median": median_composite(Listed(pieces), empty=nothing, least=least, rows_at_once=4),
     }
     for y, x in np.ndindex(*SHAPE):
         use = [piece for piece in pieces if piece.quality[y, x] >= least]
@@ -79,27 +79,30 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_a_median_does_not_depend_on_rows_at_once(rows: int) -> None:
     pieces = make_pieces(6, dtype="uint16", seed=3)
-    whole = fused_median(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=1000)
-    parts = fused_median(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=rows)
+    whole = median_composite(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=1000)
+    parts = median_composite(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=rows)
     for one, other in zip((*whole.layers, whole.quality), (*parts.layers, parts.quality), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_first_stops_reading_when_nothing_is_open() -> None:
-    good = Piece((np.ones(SHAPE, np.uint8),), np.full(SHAPE, 2, np.uint8))
-    nothing = Piece((np.zeros(SHAPE, np.uint8),), np.zeros(SHAPE, np.uint8))
-    for composite in (lambda pieces: first(pieces, empty=nothing, least=2), lambda pieces: best(pieces, empty=nothing)):
+    good = Observation((np.ones(SHAPE, np.uint8),), np.full(SHAPE, 2, np.uint8))
+    nothing = Observation((np.zeros(SHAPE, np.uint8),), np.zeros(SHAPE, np.uint8))
+    for composite in (
+        lambda pieces: first_valid(pieces, empty=nothing, least=2),
+        lambda pieces: best_quality(pieces, empty=nothing),
+    ):
         seen: list[int] = []
         composite(counting([nothing, good, good, good], seen))
         assert seen == [0, 1]
 
 
 def test_nan_under_level_0_stays_out() -> None:
-    hidden = Piece((np.full(SHAPE, np.nan, np.float32),), np.zeros(SHAPE, np.uint8))
-    seen = Piece((np.full(SHAPE, 4, np.float32),), np.full(SHAPE, 2, np.uint8))
-    nothing = Piece((np.full(SHAPE, np.nan, np.float32),), np.zeros(SHAPE, np.uint8))
+    hidden = Observation((np.full(SHAPE, np.nan, np.float32),), np.zeros(SHAPE, np.uint8))
+    seen = Observation((np.full(SHAPE, 4, np.float32),), np.full(SHAPE, 2, np.uint8))
+    nothing = Observation((np.full(SHAPE, np.nan, np.float32),), np.zeros(SHAPE, np.uint8))
     for fused in (
-        fused_mean([hidden, seen], empty=nothing, least=1),
-        fused_median(Listed([hidden, seen]), empty=nothing, least=1, rows_at_once=5),
+        mean_composite([hidden, seen], empty=nothing, least=1),
+        median_composite(Listed([hidden, seen]), empty=nothing, least=1, rows_at_once=5),
     ):
         assert (fused.layers[0] == 4).all()

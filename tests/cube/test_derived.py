@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from rtsx.cube import add_ndvi
-from rtsx.cube.derived import add_derived, derived_layer, derived_named
+from rtsx.cube.derived import add_derived, derived_layer, get_derived
 from rtsx.errors import CubeError
 
 
@@ -30,7 +30,7 @@ def test_a_registered_layer_gets_physical_values_and_nan_where_invalid(lazy: boo
         return (green - nir) / (green + nir)
 
     given = cube(lazy=lazy)
-    made = add_derived(given, derived_named("test_ndwi"))["test_ndwi"]
+    made = add_derived(given, get_derived("test_ndwi"))["test_ndwi"]
     assert (made.chunks is not None) == lazy
     assert (made.dtype, made.attrs["units"], made.attrs["long_name"]) == (np.float32, "index", "water")
     green, nir = (
@@ -45,7 +45,7 @@ def test_a_registered_layer_gets_physical_values_and_nan_where_invalid(lazy: boo
 
 def test_an_unknown_layer_is_told_with_those_that_there_are() -> None:
     with pytest.raises(CubeError, match=r"Known derived layers are \[.*'ndvi'.*\]; got 'nvdi'"):
-        derived_named("nvdi")
+        get_derived("nvdi")
 
 
 def test_nobodys_layer_is_replaced_but_by_itself() -> None:

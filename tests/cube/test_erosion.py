@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rtsx.cube.erosion import compiled, erode_quality, erosion_halo, half_widths
+from rtsx.cube.erosion import compiled, disk_half_widths, erode_quality, erosion_halo
 from rtsx.errors import CubeError
 
 
@@ -123,7 +123,7 @@ kernel = compiled(_kernel)
     st.sampled_from([1.0, 2.0, 0.1, 12.5, 300.0]),
 )
 def test_a_pixel_belongs_where_its_centre_is_near_enough(radius: float, height: float, width: float) -> None:
-    circle = half_widths(radius, heights_m=np.array([height]), widths_m=np.array([width]))[0]
+    circle = disk_half_widths(radius, heights_m=np.array([height]), widths_m=np.array([width]))[0]
     reach = len(circle) // 2
     down, across = np.mgrid[-reach - 1 : reach + 2, 0 : int(radius / width) + 2]
     belongs = np.hypot(down * height, across * width) <= radius * (1 + 1e-12)
@@ -131,5 +131,5 @@ def test_a_pixel_belongs_where_its_centre_is_near_enough(radius: float, height: 
 
 
 def test_each_row_has_a_circle_of_its_own() -> None:
-    circles = half_widths(100, heights_m=np.array([50.0, 30.0]), widths_m=np.array([20.0, 10.0]))
+    circles = disk_half_widths(100, heights_m=np.array([50.0, 30.0]), widths_m=np.array([20.0, 10.0]))
     assert circles.tolist() == [[-1, 0, 4, 5, 4, 0, -1], [4, 8, 9, 10, 9, 8, 4]]

@@ -17,7 +17,7 @@ from pyproj import Transformer
 from rasterio.env import get_gdal_config
 
 from rtsx.cube.external_readers import band_table, read_stackstac
-from rtsx.cube.images import AssetBands, Image
+from rtsx.cube.images import BandSource, Image
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import CubeError
 
@@ -45,7 +45,7 @@ def scenes(write_tif: Callable[..., Path]) -> list[Image]:
         )
         box = read_header(path).geobox
         common: dict[str, Any] = {"href": str(path), "geobox": box, "dtype": "uint16", "nodata": 0}
-        bands = {"pair": AssetBands(bands=(4, 2), **common), "one": AssetBands(bands=(3,), **common)}
+        bands = {"pair": BandSource(bands=(4, 2), **common), "one": BandSource(bands=(3,), **common)}
         found.append(Image(id=f"scene{number}", bands=bands))
     return found
 
@@ -94,7 +94,7 @@ def test_nearest_on_another_grid(scenes: list[Image]) -> None:
             np.testing.assert_array_equal(found[is_clear], expected[is_clear])
 
 
-def sampled(bands: AssetBands, box: GeoBox) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def sampled(bands: BandSource, box: GeoBox) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Source pixels under the middles of the target's, and where they are a tenth of a pixel away from the next one."""
     rows, columns = np.indices(box.shape)
     x, y = box.affine * (columns + 0.5, rows + 0.5)
@@ -130,14 +130,14 @@ def test_images_beside_the_grid_are_nodata(scenes: list[Image]) -> None:
 
 def test_what_cannot_be_read_together_is_refused(scenes: list[Image]) -> None:
     first = scenes[0]
-    other = AssetBands(**{**vars(first.bands["one"]), "dtype": "uint8"})
+    other = BandSource(**{**vars(first.bands["one"]), "dtype": "uint8"})
     with pytest.raises(CubeError, match=r"share number, dtype and nodata; \['one'\] have"):
         band_table([first, Image(id="b", bands={"one": other})], ["one"])
     with pytest.raises(CubeError, match=r"Image 'scene0' has \['one', 'pair'\]; \['nir'\] are wanted too"):
         band_table([first], ["nir"])
     with pytest.raises(CubeError, match=r"At least one image and one band"):
         band_table([], ["one"])
-    zarr = AssetBands(**{**vars(first.bands["one"]), "opener": "zarr"})
+    zarr = BandSource(**{**vars(first.bands["one"]), "opener": "zarr"})
     with pytest.raises(CubeError, match=r"for the reader 'rtsx' only"):
         band_table([Image(id="b", bands={"one": zarr})], ["one"])
 
@@ -164,7 +164,7 @@ def test_masks_that_stackstac_loses_are_refused(tmp_path: Path, kind: str) -> No
         if kind != "alpha":
             file.write_mask(pixels[0] > 0)
     box = GeoBox((64, 64), TARGET.affine, "EPSG:32608")
-    bands = AssetBands(href=str(tmp_path / "a.tif"), bands=(1,), geobox=box, dtype="uint8", nodata=0)
+    bands = BandSource(href=str(tmp_path / "a.tif"), bands=(1,), geobox=box, dtype="uint8", nodata=0)
     stack = read([Image(id="a", bands={"one": bands})], ["one"], TARGET, resampling="nearest", chunk=(70, 90))
     with pytest.raises(CubeError, match=r"a\.tif are marked by a mask or an alpha band.*remove `reader: stackstac`"):
         stack.compute(scheduler="sync")

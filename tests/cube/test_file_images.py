@@ -13,7 +13,7 @@ from affine import Affine
 from rtsx.cube import open_cube
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.write import write_cube
 from rtsx.errors import CubeError
 from tests.ordering.file_server import FileServer
@@ -41,7 +41,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_of_one_name_belong_together_and_are_dated_by_it(folder: Path) -> None:
     source = FileImages(assets={"image": (f"{folder}/*_SR.tif",), "udm2": (f"{folder}/*_udm2.tif",)})
-    wanted = [Wanted(name="red"), Wanted(name="udm2", asset="udm2"), Wanted(name="fourth", asset="image", bands=(4,))]
+    wanted = [
+        BandRequest(name="red"),
+        BandRequest(name="udm2", asset="udm2"),
+        BandRequest(name="fourth", asset="image", bands=(4,)),
+    ]
     images = source.find(EVERYWHERE, Period(date(2023, 1, 1), date(2024, 12, 31), months=(6, 7)), wanted)
     assert [image.id for image in images] == ["20230630_195501_1a_SR", "20240721_200707_1a_SR"]
     assert images[1].time == datetime(2024, 7, 21, 20, 7, 7, tzinfo=UTC)
@@ -54,11 +58,11 @@ def test_files_of_one_name_belong_together_and_are_dated_by_it(folder: Path) -> 
 
 def test_images_that_do_not_meet_the_area_are_left_out(folder: Path) -> None:
     source = FileImages(assets={"image": (f"{folder}/*_SR.tif",)})
-    everything = source.find(EVERYWHERE, None, [Wanted(name="red")])
+    everything = source.find(EVERYWHERE, None, [BandRequest(name="red")])
     assert len(everything) == 3
     east = everything[1].footprint
     assert east is not None
-    found = source.find(everything[0].footprint, None, [Wanted(name="red")])
+    found = source.find(everything[0].footprint, None, [BandRequest(name="red")])
     assert [image.id for image in found] == ["20230630_195501_1a_SR", "20240721_200707_1a_SR"]
 
 
@@ -78,15 +82,15 @@ def test_images_that_do_not_meet_the_area_are_left_out(folder: Path) -> None:
 def test_what_is_missing_is_named(folder: Path, assets: dict[str, tuple[str, ...]], wanted: str, message: str) -> None:
     given = {name: tuple(path.format(folder) for path in paths) for name, paths in assets.items()}
     with pytest.raises(CubeError, match=message):
-        FileImages(assets=given).find(EVERYWHERE, None, [Wanted(name=wanted)])
+        FileImages(assets=given).find(EVERYWHERE, None, [BandRequest(name=wanted)])
 
 
 def test_a_file_without_a_date_is_neither_in_nor_out_of_a_period(tmp_path: Path) -> None:
     write(tmp_path / "scene.tif", bands=1)
     source = FileImages(assets={"image": (str(tmp_path / "scene.tif"),)})
-    assert source.find(EVERYWHERE, None, [Wanted(name="red")])[0].time is None
+    assert source.find(EVERYWHERE, None, [BandRequest(name="red")])[0].time is None
     with pytest.raises(CubeError, match=r"no date such as 20240721 in its name"):
-        source.find(EVERYWHERE, Period(date(2024, 1, 1), date(2024, 12, 31)), [Wanted(name="red")])
+        source.find(EVERYWHERE, Period(date(2024, 1, 1), date(2024, 12, 31)), [BandRequest(name="red")])
 
 
 def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
     stored = xr.Variable(("y", "x"), np.ones((64, 64), np.int16), attrs)
     write_cube(with_georeference({"dem": stored}, box, lattice_origin=(0, 0)), str(tmp_path / "dem.zarr"))
     source = StoreImages(path=str(tmp_path / "dem.zarr"))
-    (image,) = source.find(EVERYWHERE, None, [Wanted(name="heights", bands=("dem",))])
+    (image,) = source.find(EVERYWHERE, None, [BandRequest(name="heights", bands=("dem",))])
     bands = image.bands["heights"]
     assert (bands.opener, bands.bands, bands.dtype, bands.nodata, bands.scale_factor) == (
         "zarr",
@@ -107,7 +111,7 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
         0.5,
     )
     assert bands.geobox == box
-    assert source.find(shapely.box(0, 0, 1, 1), None, [Wanted(name="dem")]) == ()
+    assert source.find(shapely.box(0, 0, 1, 1), None, [BandRequest(name="dem")]) == ()
 
 
 def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
     cube = with_georeference({"dem": xr.Variable(("y", "x"), pixels)}, box, lattice_origin=(0, 0))
     cube["dem"].attrs["missing_value"] = [-5, -6]
     cube.to_zarr(tmp_path / "several.zarr", zarr_format=2)
-    wanted = [Wanted(name="dem")]
+    wanted = [BandRequest(name="dem")]
     with pytest.raises(CubeError, match=r"several values of missing pixels, \[-5.0, -6.0\]"):
         StoreImages(path=str(tmp_path / "several.zarr")).find(EVERYWHERE, None, wanted)
     write_cube(open_cube(str(tmp_path / "several.zarr")), str(tmp_path / "one.zarr"))
@@ -134,7 +138,7 @@ def test_a_signed_address_is_known_by_its_name(folder: Path, query: str) -> None
     try:
         address = f"{server.url}/20240721_200707_1a_SR.tif{query}"
         summer = Period(date(2024, 7, 1), date(2024, 7, 31))
-        (image,) = FileImages(assets={"image": (address,)}).find(EVERYWHERE, summer, [Wanted(name="red")])
+        (image,) = FileImages(assets={"image": (address,)}).find(EVERYWHERE, summer, [BandRequest(name="red")])
         assert (image.id, image.bands["red"].href) == ("20240721_200707_1a_SR", address)
         assert list(open_cube(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
     finally:

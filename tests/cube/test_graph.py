@@ -7,15 +7,15 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.graph import meeting
-from rtsx.cube.images import AssetBands, Image
+from rtsx.cube.graph import images_per_chunk
+from rtsx.cube.images import BandSource, Image
 
 CUBE = GeoBox((300, 400), Affine(30, 0, -1_000_000, 0, -30, 500_000), "EPSG:3413")
 CHUNKS = ((100, 100, 100), (150, 150, 100))
 
 
 def image(geobox: GeoBox, footprint: shapely.Geometry | None = None) -> Image:
-    bands = AssetBands(href="x.tif", bands=(1,), geobox=geobox, dtype="uint8", nodata=None)
+    bands = BandSource(href="x.tif", bands=(1,), geobox=geobox, dtype="uint8", nodata=None)
     return Image(id="x", bands={"red": bands}, footprint=footprint)
 
 
@@ -49,7 +49,7 @@ def test_no_chunk_that_holds_a_pixel_is_missed(seed: int, halo: int) -> None:
         u, v = Transformer.from_crs(str(CUBE.crs), crs, always_xy=True).transform(x, y)
         shape = (int(rng.integers(20, 500)), int(rng.integers(20, 500)))
         rasters.append(GeoBox(shape, Affine(pixel, 0, u, 0, -pixel, v), crs))
-    found = meeting([image(raster) for raster in rasters], CUBE, CHUNKS, halo=halo)
+    found = images_per_chunk([image(raster) for raster in rasters], CUBE, CHUNKS, halo=halo)
     for raster, chunks in zip(rasters, found, strict=True):
         assert chunks_with_pixels(raster, halo) <= set(chunks)
 
@@ -57,7 +57,7 @@ def test_no_chunk_that_holds_a_pixel_is_missed(seed: int, halo: int) -> None:
 def test_far_rasters_meet_nothing_and_global_ones_everything() -> None:
     far = GeoBox((100, 100), Affine(10, 0, 1_500_000, 0, -10, -2_000_000), "EPSG:3413")
     whole = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
-    none, every = meeting([image(far), image(whole)], CUBE, CHUNKS, halo=0)
+    none, every = images_per_chunk([image(far), image(whole)], CUBE, CHUNKS, halo=0)
     assert none == ()
     assert len(every) == 9
 
@@ -67,5 +67,5 @@ def test_a_footprint_keeps_a_slanted_scene_out_of_its_empty_corners() -> None:
     to_degrees = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True)
     corner = shapely.Polygon([CUBE.affine * (0, 0), CUBE.affine * (130, 0), CUBE.affine * (0, 80)])
     lonlat = shapely.transform(shapely.segmentize(corner, 300), to_degrees.transform, interleaved=False)
-    (found,) = meeting([image(raster, lonlat)], CUBE, CHUNKS, halo=0)
+    (found,) = images_per_chunk([image(raster, lonlat)], CUBE, CHUNKS, halo=0)
     assert found == ((0, 0),)

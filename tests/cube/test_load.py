@@ -11,8 +11,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 import rtsx
-from rtsx.cube.composite import Piece, best, first, fused_mean
-from rtsx.cube.derived import derived_named
+from rtsx.cube.composite import Observation, best_quality, first_valid, mean_composite
+from rtsx.cube.derived import get_derived
 from rtsx.cube.encoding import packing
 from rtsx.cube.erosion import erode_quality
 from rtsx.cube.images import GivenImages, Image
@@ -20,7 +20,7 @@ from rtsx.cube.load import search_area
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.errors import CubeError, MissingGroundWarning, NoImageError
+from rtsx.errors import CubeError, MissingCoverageWarning, NoImageError
 from rtsx.grid import lonlat_polygon
 from tests.cube.scenes import COLUMNS, CUBE, GRID, ROWS, Ground, at, elevation, optical, recipe, trend
 
@@ -30,7 +30,7 @@ def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
-def whole_piece(image, *, resampling: str = "bilinear", erode_m: float = 0.0) -> Piece:
+def whole_piece(image, *, resampling: str = "bilinear", erode_m: float = 0.0) -> Observation:
     """One image on all pixels of the cube at once, and 20 pixels around."""
     wide = GRID.window((40_000 - 60, 40_000 + 75), (-210_000 - 80, -210_000 + 70))
     layers, valid = [], np.ones(wide.shape, bool)
@@ -44,15 +44,15 @@ def whole_piece(image, *, resampling: str = "bilinear", erode_m: float = 0.0) ->
     if erode_m:
         quality = erode_quality(quality, distance_m=erode_m, resolution_m=10)
     inner = slice(20, -20), slice(20, -20)
-    return Piece(tuple(layer[inner] for layer in layers), quality[inner])
+    return Observation(tuple(layer[inner] for layer in layers), quality[inner])
 
 
-def nothing() -> Piece:
+def nothing() -> Observation:
     zeros = np.zeros(CUBE.shape, np.uint16)
-    return Piece((zeros, zeros), zeros.astype(np.uint8))
+    return Observation((zeros, zeros), zeros.astype(np.uint8))
 
 
-def assert_piece(cube: xr.Dataset, piece: Piece) -> None:
+def assert_piece(cube: xr.Dataset, piece: Observation) -> None:
     for name, wanted in zip(("red", "nir"), piece.layers, strict=True):
         np.testing.assert_array_equal(cube[name].values, wanted)
     np.testing.assert_array_equal(cube["quality_planetscope"].values, piece.quality)
@@ -71,11 +71,11 @@ def test_a_composite_of_scenes_in_two_zones(ground: Ground, composite: str, erod
     pieces = {image.id: whole_piece(image, erode_m=erode_m) for image in images}
     ordered = [pieces[name] for name in ("bac" if composite != "best" else "cba")]
     if composite == "first":
-        assert_piece(cube, first(ordered, empty=nothing(), least=2))
+        assert_piece(cube, first_valid(ordered, empty=nothing(), least=2))
     elif composite == "best":
-        assert_piece(cube, best(ordered, empty=nothing()))
+        assert_piece(cube, best_quality(ordered, empty=nothing()))
     else:
-        assert_piece(cube, fused_mean(ordered, empty=nothing(), least=2))
+        assert_piece(cube, mean_composite(ordered, empty=nothing(), least=2))
     assert cube.attrs["images_planetscope"] == "a,b,c"
     assert 0.05 < float(cube["valid"].mean()) < 0.999
 
@@ -104,14 +104,14 @@ def test_scenes_with_another_offset_are_brought_to_the_lowest(ground: Ground) ->
 def test_per_scene_cubes_have_times_and_item_ids(ground: Ground) -> None:
     images = [ground.scene("b", time=at("2024-07-02")), ground.scene("a", time=at("2023-07-01"), crs="EPSG:32608")]
     cube = rtsx.open_cube(
-        recipe(optical(images, group="item"), trend([ground.trends("t")]), derived=(derived_named("ndvi"),)), CUBE
+        recipe(optical(images, group="item"), trend([ground.trends("t")]), derived=(get_derived("ndvi"),)), CUBE
     )
     assert cube["red"].dims == ("time", "y", "x")
     assert cube["tc_greenness"].dims == ("y", "x")
     assert cube["item_ids"].values.tolist() == ["a", "b"]
     assert cube["time"].values.astype("datetime64[D]").astype(str).tolist() == ["2023-07-01", "2024-07-02"]
     for step, image in enumerate(images[::-1]):
-        assert_piece(cube.isel(time=step), first([whole_piece(image)], empty=nothing(), least=2))
+        assert_piece(cube.isel(time=step), first_valid([whole_piece(image)], empty=nothing(), least=2))
     assert cube["ndvi"].dims == ("time", "y", "x")
     assert cube["red"].chunksizes["time"] == (1, 1)
 
@@ -159,7 +159,7 @@ def test_a_pixel_is_valid_where_every_required_source_is(ground: Ground) -> None
 
 
 def test_layers_are_given_in_the_order_asked_for(ground: Ground) -> None:
-    given = recipe(optical([ground.scene("a")]), trend([ground.trends("t")]), derived=(derived_named("ndvi"),))
+    given = recipe(optical([ground.scene("a")]), trend([ground.trends("t")]), derived=(get_derived("ndvi"),))
     assert list(rtsx.open_cube(given, CUBE).data_vars)[:5] == ["red", "nir", "tc_brightness", "tc_greenness", "ndvi"]
     cube = rtsx.open_cube(given, CUBE, layers=["ndvi", "tc_greenness", "red"])
     assert list(cube.data_vars) == ["ndvi", "tc_greenness", "red", "quality_planetscope", "valid"]
@@ -185,9 +185,9 @@ def test_a_truncated_scene_is_named_or_left_out_on_request(ground: Ground) -> No
     with pytest.raises(CubeError, match=r"Source 'planetscope', image 'bad': .*bad_sr\.tif.*unreadable='gap'"):
         cube["red"].compute()
     filled = rtsx.open_cube(recipe(optical([good, bad], unreadable="gap")), CUBE)
-    with pytest.warns(MissingGroundWarning, match=r"image 'bad'.*left out"):
+    with pytest.warns(MissingCoverageWarning, match=r"image 'bad'.*left out"):
         red = filled["red"].compute()
-    np.testing.assert_array_equal(red.values, first([whole_piece(good)], empty=nothing(), least=2).layers[0])
+    np.testing.assert_array_equal(red.values, first_valid([whole_piece(good)], empty=nothing(), least=2).layers[0])
 
 
 def test_nothing_found_and_mixed_dtypes_are_told_before_anything_is_read(ground: Ground) -> None:
@@ -296,7 +296,7 @@ def test_without_a_required_source_any_will_do(ground: Ground) -> None:
 
 
 def test_sources_that_no_asked_layer_needs_are_not_asked(ground: Ground) -> None:
-    given = recipe(optical([ground.scene("a")]), trend([]), derived=(derived_named("ndvi"),))
+    given = recipe(optical([ground.scene("a")]), trend([]), derived=(get_derived("ndvi"),))
     with pytest.raises(CubeError, match="'tcvis' has no image"):
         rtsx.open_cube(given, CUBE)
     cube = rtsx.open_cube(given, CUBE, layers=["ndvi"])
@@ -323,7 +323,7 @@ def test_an_index_of_static_bands_stays_static_beside_time_steps(ground: Ground)
             for layer, name in zip(static.layers, bands, strict=True)
         ),
     )
-    cube = rtsx.open_cube(recipe(moved, static, derived=(derived_named("ndvi"),)), CUBE)
+    cube = rtsx.open_cube(recipe(moved, static, derived=(get_derived("ndvi"),)), CUBE)
     assert cube["ndvi"].dims == ("y", "x")
     assert cube["green"].dims == ("time", "y", "x")
 

@@ -13,17 +13,17 @@ from rtsx.cube import apply_mask
 from rtsx.cube.mask_rules import (
     MASK_RULES,
     VOCABULARIES,
+    BandTerm,
     MaskRule,
-    Term,
+    band_names,
     mask_rule,
     parse_condition,
     quality_level,
-    vocabulary_of,
 )
 from rtsx.errors import CubeError
 
-UDM2 = vocabulary_of("udm2")
-QA = vocabulary_of("qa_pixel")
+UDM2 = band_names("udm2")
+QA = band_names("qa_pixel")
 NAMES = list(UDM2.terms)
 
 
@@ -69,7 +69,7 @@ def test_an_expression_means_what_python_would_read(text: str, seed: int) -> Non
 def test_names_of_classes_bits_and_confidences() -> None:
     scl = np.arange(12, dtype=np.uint8).reshape(1, 1, 12)
     text = "cloud_shadow or scl in (8, 9) or snow == 1"
-    assert np.flatnonzero(parse_condition(text, vocabulary_of("scl")).of(scl)).tolist() == [3, 8, 9, 11]
+    assert np.flatnonzero(parse_condition(text, band_names("scl")).of(scl)).tolist() == [3, 8, 9, 11]
     qa = np.array([1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 2 << 8, 3 << 8, 1 << 14], np.uint16)
     for bit, name in enumerate(["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water"]):
         for text in (name, f"bit({bit})", f"bit(qa_pixel, {bit})"):
@@ -88,14 +88,14 @@ def test_bits_of_signed_numbers_and_of_none() -> None:
 
 
 def test_bands_that_the_caller_names() -> None:
-    vocabulary = vocabulary_of(["haze", "ice"])
+    vocabulary = band_names(["haze", "ice"])
     data = np.array([[[0.2, 0.9]], [[0, 1]]], np.float32)
     assert parse_condition("haze < 0.5 and not ice", vocabulary).of(data).tolist() == [[True, False]]
     with pytest.raises(CubeError, match=r"Known quality data are \['qa_pixel', 'scl', 'udm2'\]; got 'udm3'"):
-        vocabulary_of("udm3")
+        band_names("udm3")
     for names in ([], ["a", "a"], ["two words"], ["not"]):
         with pytest.raises(CubeError, match="one different name each"):
-            vocabulary_of(names)
+            band_names(names)
 
 
 def test_text_may_have_lines_and_spaces() -> None:
@@ -107,7 +107,7 @@ def test_a_condition_is_a_value() -> None:
     assert pickle.loads(pickle.dumps(condition)) == condition
     assert hash(condition) == hash(parse_condition("not (bit(unusable,2) or 20<confidence<80 or cloud in (1,))", UDM2))
     assert {len(vocabulary.terms) for vocabulary in VOCABULARIES.values()} == {8, 13}
-    assert UDM2.terms["cloud"] == Term(5)
+    assert UDM2.terms["cloud"] == BandTerm(5)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_anything_else_is_refused_with_its_place(text: str, said: str) -> None:
 
 def test_the_column_counts_characters() -> None:
     with pytest.raises(CubeError, match="column 9: unknown name 'shdow'"):
-        parse_condition("haÿe or shdow", vocabulary_of(["haÿe"]))
+        parse_condition("haÿe or shdow", band_names(["haÿe"]))
 
 
 def test_deep_nesting_parses_or_is_refused_but_never_crashes() -> None:
     data = np.ones((8, 1, 1), np.uint8)
     assert parse_condition("not " * 200 + "cloud", UDM2).of(data).item()
     with pytest.raises(CubeError, match="no band"):
-        parse_condition("bit(cloud, 3)", vocabulary_of("qa_pixel"))
+        parse_condition("bit(cloud, 3)", band_names("qa_pixel"))
 
 
 @given(st.integers(0, 2**16 - 1))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import rtsx.cube.graph
 from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_cube, packing, write_cube
 from rtsx.errors import CubeError
-from rtsx.grid import Grid, lattice_offset
+from rtsx.grid import Grid, grid_offset
 
 WriteTif = Callable[..., Path]
 Make = Callable[..., xr.Dataset]
@@ -178,7 +178,7 @@ def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
             expected = whole.isel(y=slice(*rows), x=slice(*columns))
             xr.testing.assert_equal(part.load(), expected.load())
             assert lattice_origin(part) == grid.origin
-            offset = lattice_offset(geobox_of(part), grid.origin)
+            offset = grid_offset(geobox_of(part), grid.origin)
             assert (offset[0] // 100, offset[1] // 100) == (iy, ix)
         with pytest.raises(CubeError, match="does not meet cell r009c009"):
             open_cube(source, grid[9, 9], **options)

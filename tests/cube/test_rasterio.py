@@ -21,10 +21,10 @@ from rtsx.cube import Layer, open_cube
 from rtsx.cube.build import build_cube
 from rtsx.cube.encoding import packing
 from rtsx.cube.file_images import FileImages
-from rtsx.cube.images import Wanted
+from rtsx.cube.images import BandRequest
 from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
-from rtsx.cube.resample.dtype import Resampling, is_stored
+from rtsx.cube.resample.dtype import Resampling, is_representable
 from rtsx.cube.resample.mosaic import MosaicReader
 from rtsx.cube.resample.readers import FileReader
 from rtsx.cube.resample.warp import warp
@@ -370,7 +370,7 @@ def test_validity_is_what_gdal_says(kind: str, tmp_path: Path) -> None:
     valid = cube["valid"].values if "valid" in cube else np.ones((SIZE, SIZE), bool)
     for name, layer in cube.data_vars.items():
         if name != "valid":
-            valid = valid & is_stored(layer.values, packing(layer)["nodata"])
+            valid = valid & is_representable(layer.values, packing(layer)["nodata"])
     np.testing.assert_array_equal(valid, expected)
 
 
@@ -388,7 +388,7 @@ def test_warped_validity_is_what_gdal_says(kind: str, resampling: Resampling, tm
     ground = box(-180, -90, 180, 90)
     with rasterio.open(path) as file:
         names = [f"b{n}" for n in file.indexes if file.colorinterp[n - 1].name != "alpha"]
-    wanted = [Wanted(name=name, bands=(int(name[1:]),)) for name in names]
+    wanted = [BandRequest(name=name, bands=(int(name[1:]),)) for name in names]
     (image,) = FileImages(assets={"image": (str(path),)}).find(ground, None, wanted)
     from rtsx.cube.resample.readers import open_reader
 
@@ -454,7 +454,7 @@ def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> N
     np.testing.assert_array_equal(stored[0] == 999, HOLE)
     for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
         wide, nodata = without_mask(np.ma.MaskedArray(np.array([1, 0], dtype), [False, True]), None)
-        np.testing.assert_array_equal(is_stored(wide, nodata), [True, False])
+        np.testing.assert_array_equal(is_representable(wide, nodata), [True, False])
 
 
 @pytest.mark.parametrize("nodata", [None, 999.0])
@@ -463,7 +463,7 @@ def test_a_native_store_without_that_value_is_refused_before_it_is_begun(tmp_pat
     source = SourceRecipe(
         name="files",
         images=FileImages(assets={"image": (str(tmp_path / "a.tif"),)}),
-        layers=(LayerRecipe(wanted=Wanted(name="red", bands=(1,), nodata=nodata)),),
+        layers=(LayerRecipe(wanted=BandRequest(name="red", bands=(1,), nodata=nodata)),),
     )
     grid = Grid("EPSG:32608", 3, cell_size=SIZE, origin=(AFFINE.c, AFFINE.f))
     recipe = CubeRecipe(grid=grid, sources=(source,), chunk=32)

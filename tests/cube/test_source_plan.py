@@ -8,12 +8,12 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.images import AssetBands, Image
-from rtsx.cube.source_plan import time_steps
+from rtsx.cube.images import BandSource, Image
+from rtsx.cube.source_plan import group_images
 from rtsx.errors import CubeError
 
 BANDS = {
-    "red": AssetBands(
+    "red": BandSource(
         href="x.tif",
         bands=(1,),
         geobox=GeoBox((4, 4), Affine(3, 0, 0, 0, -3, 0), "EPSG:32608"),
@@ -37,9 +37,9 @@ def test_least_cloudy_first_then_newest_then_id_whatever_the_order() -> None:
         image("e", "2024-08-01"),
     ]
     for shuffled in itertools.permutations(images):
-        (step,) = time_steps(shuffled, group="all", order="cloud", longitude=-150, source="s")
+        (step,) = group_images(shuffled, group="all", order="cloud", longitude=-150, source="s")
         assert [one.id for one in step.images] == ["c", "a", "b", "d", "e"]
-        (step,) = time_steps(shuffled, group="all", order="newest", longitude=-150, source="s")
+        (step,) = group_images(shuffled, group="all", order="newest", longitude=-150, source="s")
         assert [one.id for one in step.images] == ["e", "a", "b", "d", "c"]
     assert step.time is None
     assert step.item_ids == "a,b,c,d,e"
@@ -52,7 +52,7 @@ def test_a_solar_day_is_not_cut_at_midnight_in_greenwich() -> None:
         image("b", "2024-07-02T00:01:00", lon=-150),
         image("c", "2024-07-03T21:00:00", lon=-150),
     ]
-    steps = time_steps(images, group="day", order="cloud", longitude=-150, source="s")
+    steps = group_images(images, group="day", order="cloud", longitude=-150, source="s")
     assert [step.item_ids for step in steps] == ["a,b", "c"]
     assert [step.time for step in steps] == [datetime(2024, 7, 1, tzinfo=UTC), datetime(2024, 7, 3, tzinfo=UTC)]
 
@@ -60,20 +60,20 @@ def test_a_solar_day_is_not_cut_at_midnight_in_greenwich() -> None:
 @pytest.mark.parametrize(("longitude", "day"), [(179.0, 26), (-179.0, 25)])
 def test_scenes_on_both_sides_of_the_antimeridian_share_their_day(longitude: float, day: int) -> None:
     images = [image("a", "2023-06-25T23:46:00", lon=-178), image("b", "2023-06-25T23:46:10", lon=178)]
-    steps = time_steps(images, group="day", order="cloud", longitude=longitude, source="s")
+    steps = group_images(images, group="day", order="cloud", longitude=longitude, source="s")
     assert [step.item_ids for step in steps] == ["a,b"]
     assert steps[0].time == datetime(2023, 6, day, tzinfo=UTC)
 
 
 def test_years_items_and_images_without_a_time() -> None:
     images = [image("b", "2023-07-01"), image("a", "2024-07-01"), image("c", "2023-08-01")]
-    years = time_steps(images, group="year", order="cloud", longitude=-150, source="s")
+    years = group_images(images, group="year", order="cloud", longitude=-150, source="s")
     assert [(step.time, step.item_ids) for step in years] == [
         (datetime(2023, 1, 1, tzinfo=UTC), "b,c"),
         (datetime(2024, 1, 1, tzinfo=UTC), "a"),
     ]
-    items = time_steps(images, group="item", order="cloud", longitude=-150, source="s")
+    items = group_images(images, group="item", order="cloud", longitude=-150, source="s")
     assert [step.item_ids for step in items] == ["b", "c", "a"]
     with pytest.raises(CubeError, match=r"Source 'ps' is grouped by year, but image 'x' has no time"):
-        time_steps([image("x", None)], group="year", order="cloud", longitude=0, source="ps")
-    assert time_steps([], group="all", order="cloud", longitude=-150, source="s") == ()
+        group_images([image("x", None)], group="year", order="cloud", longitude=0, source="ps")
+    assert group_images([], group="all", order="cloud", longitude=-150, source="s") == ()

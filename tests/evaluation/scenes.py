@@ -4,8 +4,8 @@ import numpy as np
 import rioxarray  # noqa: F401  registers the accessor .rio
 import xarray as xr
 
-from rtsx.evaluation import JudgedScene
-from rtsx.labels import StubTruth
+from rtsx.evaluation import EvaluationScene
+from rtsx.labels import StubLabelRaster
 
 THRESHOLD = 0.5
 
@@ -53,4 +53,4 @@ def random_case(seed, *, size=(40, 50), classes=1, dtype="uint8"):
 def make_scene(seed, *, name=None, region="", dtype="uint8"):
     level, truth, valid = random_case(seed)
     pred = make_prediction(level, valid=valid, dtype=dtype)
-    return JudgedScene(name=name or f"scene {seed}", region=region, prediction=pred, truth=StubTruth(truth))
+    return EvaluationScene(name=name or f"scene {seed}", region=region, prediction=pred, truth=StubLabelRaster(truth))

@@ -7,7 +7,7 @@ import shapely
 
 from rtsx.errors import EvaluationError
 from rtsx.evaluation import Agreement, annotator_agreement
-from rtsx.labels import StubTruth
+from rtsx.labels import StubLabelRaster
 from tests.evaluation.scenes import make_prediction, random_case
 
 
@@ -25,7 +25,11 @@ def test_masks_polygons_and_truths_agree(like):
     polygon = gpd.GeoDataFrame(geometry=[outline], crs="EPSG:3413")
     mask = np.zeros((40, 50), np.uint8)
     mask[10:30, 10:30] = 1
-    given = {"polygon": polygon.to_crs("EPSG:4326"), "truth": StubTruth(mask), "raster": like["binary"].copy(data=mask)}
+    given = {
+        "polygon": polygon.to_crs("EPSG:4326"),
+        "truth": StubLabelRaster(mask),
+        "raster": like["binary"].copy(data=mask),
+    }
     agreement = annotator_agreement(given, like)
     assert agreement.mean_pairwise_iou == 1.0
     assert agreement.majority_px == 400
@@ -33,7 +37,7 @@ def test_masks_polygons_and_truths_agree(like):
 
 
 def test_models_stand_among_the_annotators(like):
-    truths = {f"expert {seed}": StubTruth(drawn(like, seed)) for seed in range(3)}
+    truths = {f"expert {seed}": StubLabelRaster(drawn(like, seed)) for seed in range(3)}
     values = np.stack([truth.read((slice(0, 40), slice(0, 50))) for truth in truths.values()])
     counted = (values != 255).all(axis=0)
     majority = ((values == 1).mean(axis=0) >= 0.5) & counted
@@ -53,7 +57,7 @@ def test_models_stand_among_the_annotators(like):
 
 
 def test_chunks_change_nothing(like):
-    truths = {f"expert {seed}": StubTruth(drawn(like, seed)) for seed in range(3)}
+    truths = {f"expert {seed}": StubLabelRaster(drawn(like, seed)) for seed in range(3)}
     level, _, valid = random_case(9)
     model = make_prediction(level, valid=valid)
     whole = annotator_agreement(truths, like, models={"model": model})
@@ -66,19 +70,21 @@ def test_chunks_change_nothing(like):
 def test_pixels_count_where_all_know_and_all_models_are_valid():
     level, truth, valid = random_case(4)
     like = make_prediction(level, valid=valid)
-    agreement = annotator_agreement({"a": StubTruth(truth), "b": StubTruth(truth)}, like)
+    agreement = annotator_agreement({"a": StubLabelRaster(truth), "b": StubLabelRaster(truth)}, like)
     assert agreement.counts.judged == (valid & (truth != 255)).sum()
     half = np.zeros_like(valid)
     half[:20] = True
     model = make_prediction(level, valid=half)
-    with_model = annotator_agreement({"a": StubTruth(truth), "b": StubTruth(truth)}, like, models={"model": model})
+    with_model = annotator_agreement(
+        {"a": StubLabelRaster(truth), "b": StubLabelRaster(truth)}, like, models={"model": model}
+    )
     assert with_model.counts.judged == (valid & half & (truth != 255)).sum()
 
 
 def test_one_class_of_several(like):
     truth = np.zeros((40, 50), np.uint8)
     truth[:10], truth[10:30] = 1, 2
-    given = {name: StubTruth(truth, classes=("pond", "slump")) for name in "ab"}
+    given = {name: StubLabelRaster(truth, classes=("pond", "slump")) for name in "ab"}
     assert annotator_agreement(given, like, class_name="slump").majority_px == 1000
     with pytest.raises(EvaluationError, match="name those to judge with classes="):
         annotator_agreement(given, like)
@@ -95,7 +101,7 @@ def test_one_class_of_outlines(like):
 
 
 def test_what_cannot_be_compared_is_refused(like):
-    one = StubTruth(np.ones((40, 50), np.uint8))
+    one = StubLabelRaster(np.ones((40, 50), np.uint8))
     with pytest.raises(EvaluationError, match="between two annotators at least; got 1"):
         annotator_agreement({"a": one}, like)
     with pytest.raises(EvaluationError, match="but a is both"):
@@ -105,7 +111,7 @@ def test_what_cannot_be_compared_is_refused(like):
     with pytest.raises(EvaluationError, match="Model 'm' lies on another grid"):
         annotator_agreement({"a": one, "b": one}, like, models={"m": like.assign_coords(x=like.x + 3)})
     with pytest.raises(EvaluationError, match=r"of scene 'b' differ in size"):
-        annotator_agreement({"a": one, "b": StubTruth(np.ones((4, 5), np.uint8))}, like)
-    ignored = StubTruth(np.full((40, 50), 255, np.uint8))
+        annotator_agreement({"a": one, "b": StubLabelRaster(np.ones((4, 5), np.uint8))}, like)
+    ignored = StubLabelRaster(np.full((40, 50), 255, np.uint8))
     with pytest.raises(EvaluationError, match="No pixel counts"):
         annotator_agreement({"a": one, "b": ignored}, like)

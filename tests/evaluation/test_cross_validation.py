@@ -15,16 +15,16 @@ import shapely
 import rtsx
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError, TrainingError
-from rtsx.evaluation import CrossValidation, JudgedScene, cross_validate, transfer_matrix
-from rtsx.evaluation.cross_validation import run_plan
+from rtsx.evaluation import CrossValidation, EvaluationScene, cross_validate, transfer_matrix
+from rtsx.evaluation.cross_validation import run_folds
 from rtsx.evaluation.fold_task import FoldJob
-from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, ground_of, planned_units, transfer_plan
-from rtsx.evaluation.settings import JudgingRule
-from rtsx.labels import label_truth
+from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, overlap_of, planned_units, transfer_plan
+from rtsx.evaluation.settings import EvaluationSettings
+from rtsx.labels import rasterize_labels
 from tests.evaluation.trainers import WritingTrainer, brightness_bundle
 from tests.training.little import make_recipe, make_scene
 
-RULE = JudgingRule(threshold=None, object_iou=0.5, boundary=2, min_object_area_m2=0.0, bootstrap=20, seed=0)
+RULE = EvaluationSettings(threshold=None, object_iou=0.5, boundary=2, min_object_area_m2=0.0, bootstrap=20, seed=0)
 
 
 def moved(scene, number):
@@ -47,10 +47,10 @@ def recipe():
 
 
 def run(plan, recipe, out, trainer, *, merge=False, **keywords):
-    units = planned_units([ground_of(scene) for scene in recipe.training], merge=merge)
+    units = planned_units([overlap_of(scene) for scene in recipe.training], merge=merge)
     made = plan(units)
     keywords = {"rule": RULE, "seeds": None, "device": "cpu", "client": None, "plot": False} | keywords
-    return run_plan(made, recipe, units=units, out=out, trainer=trainer, **keywords)
+    return run_folds(made, recipe, units=units, out=out, trainer=trainer, **keywords)
 
 
 def leave_one_out(units):
@@ -73,7 +73,7 @@ def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
         assert test == ""
     # Whoever trains the stub, its scores are those of judging all scenes at once.
     judged = [
-        JudgedScene(
+        EvaluationScene(
             name=s.name,
             region=s.group,
             prediction=rtsx.predict_cube(s.cube, brightness_bundle(), tile="bundle", overlap="bundle"),
@@ -250,7 +250,7 @@ def test_a_job_travels_to_a_worker(recipe, tmp_path):
     """Scenes whose truth is outlines and whose cube is lazy go along, and nothing is computed on the way."""
     scene = recipe.training[0]
     outline = gpd.GeoDataFrame({"class_name": ["target"], "geometry": [shapely.box(0, 0, 60, 60)]}, crs="EPSG:3413")
-    truth = label_truth(outline, geobox_of(scene.cube), classes=["target"])
+    truth = rasterize_labels(outline, geobox_of(scene.cube), classes=["target"])
     fold = Fold(name="one", trained_on=ALL_OTHERS, training=(scene.name,), validation=(), test=(scene.name,))
     lazy = replace(scene, truth=truth, cube=scene.cube.chunk(y=16, x=16))
     job = FoldJob(

@@ -11,15 +11,15 @@ import xarray as xr
 
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.folds import ALL_OTHERS, POOLED, FoldPlan, PlannedUnit, ground_of, planned_units, transfer_plan
-from rtsx.labels import StubTruth, label_truth
+from rtsx.evaluation.folds import ALL_OTHERS, POOLED, FoldPlan, FoldUnit, overlap_of, planned_units, transfer_plan
+from rtsx.labels import StubLabelRaster, rasterize_labels
 from rtsx.training import TrainingScene
 
 
 def units(**scenes):
     """Units of one scene each; a group's value says how many."""
     return [
-        PlannedUnit(group=group, scenes=(f"{group}{number}",), positives=5)
+        FoldUnit(group=group, scenes=(f"{group}{number}",), positives=5)
         for group, count in scenes.items()
         for number in range(count)
     ]
@@ -65,8 +65,8 @@ def test_plans_are_seeded():
 
 def test_scenes_of_a_unit_stay_together():
     some = [
-        PlannedUnit(group="a", scenes=("a0", "a1", "a2"), positives=5),
-        PlannedUnit(group="a", scenes=("a3",), positives=5),
+        FoldUnit(group="a", scenes=("a0", "a1", "a2"), positives=5),
+        FoldUnit(group="a", scenes=("a3",), positives=5),
         *units(b=1, c=3),
     ]
     for seed, share in itertools.product(range(10), (0.1, 0.5, 0.9)):
@@ -77,7 +77,7 @@ def test_scenes_of_a_unit_stay_together():
 
 
 def test_validation_has_labels_and_leaves_some():
-    some = [PlannedUnit(group=g, scenes=(f"{g}{n}",), positives=int(n == 0)) for g in "abc" for n in range(4)]
+    some = [FoldUnit(group=g, scenes=(f"{g}{n}",), positives=int(n == 0)) for g in "abc" for n in range(4)]
     for seed in range(10):
         for fold in FoldPlan.leave_one_out(some, validation=0.4, seed=seed).folds:
             assert any(scene.endswith("0") for scene in fold.validation)
@@ -115,7 +115,7 @@ def test_what_cannot_be_planned_is_refused():
         FoldPlan.leave_one_out(units(a=3), validation=0.2, seed=0)
     for plan in (FoldPlan.leave_one_out, transfer_plan):
         for name in ("all", "pooled", "all others"):
-            taken = [*units(a=2), PlannedUnit(group=name, scenes=("b",), positives=5)]
+            taken = [*units(a=2), FoldUnit(group=name, scenes=("b",), positives=5)]
             with pytest.raises(EvaluationError, match=f"'{name}' is a row or column of the results and no name of a"):
                 plan(taken, validation=0.2, seed=0, **({"held_out": 0.5} if plan is transfer_plan else {}))
     with pytest.raises(EvaluationError, match="there is no scene"):
@@ -124,7 +124,7 @@ def test_what_cannot_be_planned_is_refused():
         FoldPlan.k_fold(units(a=1, b=1, c=1), folds=4, validation=0.2, seed=0)
     with pytest.raises(EvaluationError, match=r"with folds=1 nothing would be left to learn from"):
         FoldPlan.k_fold(units(a=1, b=1, c=1), folds=1, validation=0.2, seed=0)
-    bare = [*units(a=1, c=1), PlannedUnit(group="b", scenes=("b0",), positives=0)]
+    bare = [*units(a=1, c=1), FoldUnit(group="b", scenes=("b0",), positives=0)]
     with pytest.raises(EvaluationError, match="needs a labelled pixel to be tested by, but 'b' has none"):
         FoldPlan.leave_one_out(bare, validation=0.2, seed=0)
     with pytest.raises(EvaluationError, match=r"from 0 to below 1; got 1\.0"):
@@ -140,18 +140,18 @@ def scene(name, *, x=500_000.0, y=7_800_000.0, group="a", crs="EPSG:32608", size
     ).rio.write_crs(crs)
     values = np.zeros((size, size), np.uint8)
     values[:2, :3], values[5] = 1, 255
-    truth = StubTruth(values)
+    truth = StubLabelRaster(values)
     if labels:
         truth.label_ids = tuple(labels)
     return TrainingScene(name=name, cube=cube, truth=truth, group=group)
 
 
 def plan(*scenes, merge=False):
-    return planned_units([ground_of(each) for each in scenes], merge=merge)
+    return planned_units([overlap_of(each) for each in scenes], merge=merge)
 
 
 def test_positives_are_counted_without_what_is_ignored():
-    assert ground_of(scene("one")).positives == 6
+    assert overlap_of(scene("one")).positives == 6
 
 
 def test_scenes_that_overlap_are_one_unit_and_those_that_touch_are_not():
@@ -211,8 +211,8 @@ def test_labels_know_which_of_them_lie_on_a_scene():
     boxes = [shapely.box(500_010, 7_799_900, 500_050, 7_799_950), shapely.box(500_550, 7_799_500, 590_050, 7_799_600)]
     table = {"class_name": ["target"] * 2, "label_id": ["a", "b"], "geometry": boxes}
     labels = gpd.GeoDataFrame(table, crs="EPSG:32608")
-    scenes = [replace(s, truth=label_truth(labels, geobox_of(s.cube), classes=["target"])) for s in (one, far)]
-    assert [ground_of(each).labels for each in scenes] == [{"a", "b"}, {"b"}]
+    scenes = [replace(s, truth=rasterize_labels(labels, geobox_of(s.cube), classes=["target"])) for s in (one, far)]
+    assert [overlap_of(each).labels for each in scenes] == [{"a", "b"}, {"b"}]
     assert [unit.scenes for unit in plan(*scenes)] == [("one", "far")]
     touching = scene("touching", x=500_550.0, y=7_799_660.0, size=6)
-    assert label_truth(labels.iloc[1:], geobox_of(touching.cube), classes=["target"]).label_ids == frozenset()
+    assert rasterize_labels(labels.iloc[1:], geobox_of(touching.cube), classes=["target"]).label_ids == frozenset()

@@ -15,8 +15,8 @@ from pyproj import Geod
 
 import rtsx
 from rtsx.errors import EvaluationError
-from rtsx.evaluation import Evaluation, JudgedScene
-from rtsx.labels import StubTruth, label_truth
+from rtsx.evaluation import Evaluation, EvaluationScene
+from rtsx.labels import StubLabelRaster, rasterize_labels
 from tests.evaluation.scenes import make_prediction, make_scene, random_case
 
 
@@ -29,7 +29,7 @@ def target_of(truth, valid, number=1):
 @pytest.mark.parametrize("seed", range(3))
 def test_pixel_scores_are_those_of_torchmetrics(seed, dtype):
     level, truth, valid = random_case(seed)
-    row = rtsx.evaluate(make_prediction(level, valid=valid, dtype=dtype), StubTruth(truth)).pooled.iloc[0]
+    row = rtsx.evaluate(make_prediction(level, valid=valid, dtype=dtype), StubLabelRaster(truth)).pooled.iloc[0]
     found, target = torch.as_tensor(level / 100), target_of(truth, valid)
     hard = (found >= 0.5).long()
     assert row["iou"] == pytest.approx(float(tm.binary_jaccard_index(hard, target, ignore_index=-1)), abs=1e-6)
@@ -47,14 +47,14 @@ def test_several_classes_have_scores_each_and_a_mean():
     level, truth, valid = random_case(7, classes=3)
     names = ("background", "slump", "pond", "scar")
     pred = make_prediction(np.concatenate([100 - level.max(0, keepdims=True), level]), valid=valid, classes=names)
-    table = rtsx.evaluate(pred, StubTruth(truth, classes=names[1:]), threshold=0.5).pooled.set_index("class")
+    table = rtsx.evaluate(pred, StubLabelRaster(truth, classes=names[1:]), threshold=0.5).pooled.set_index("class")
     assert table.index.tolist() == ["slump", "pond", "scar", "mean"]
     for number, name in enumerate(names[1:], 1):
         hard = torch.as_tensor(level[number - 1] >= 50).long()
         expected = float(tm.binary_jaccard_index(hard, target_of(truth, valid, number), ignore_index=-1))
         assert table.loc[name, "iou"] == pytest.approx(expected, abs=1e-6)
     assert table.loc["mean", "iou"] == pytest.approx(table["iou"].iloc[:3].mean())
-    only = rtsx.evaluate(pred, StubTruth(truth, classes=names[1:]), threshold=0.5, classes=["pond"]).pooled
+    only = rtsx.evaluate(pred, StubLabelRaster(truth, classes=names[1:]), threshold=0.5, classes=["pond"]).pooled
     assert only["class"].tolist() == ["pond"]
     assert only["iou"].iloc[0] == table.loc["pond", "iou"]
 
@@ -64,7 +64,7 @@ def test_a_class_that_does_not_occur_is_not_in_the_mean():
     level[0, :2] = 90
     truth = np.zeros((4, 4), np.uint8)
     truth[:3] = 1
-    table = rtsx.evaluate(make_prediction(level, classes=("a", "b")), StubTruth(truth, classes=("a", "b"))).pooled
+    table = rtsx.evaluate(make_prediction(level, classes=("a", "b")), StubLabelRaster(truth, classes=("a", "b"))).pooled
     assert table["iou"].round(4).tolist() == [0.6667, 1.0, 0.6667]
 
 
@@ -72,18 +72,18 @@ def test_the_prediction_decides_unless_there_is_a_threshold():
     level, truth, valid = random_case(3)
     pred = make_prediction(level, valid=valid)
     other = pred.assign(binary=(("y", "x"), np.where(valid, level >= 70, 255).astype("uint8")))
-    at_70 = rtsx.evaluate(pred, StubTruth(truth), threshold=0.7).pooled
-    assert rtsx.evaluate(other, StubTruth(truth)).pooled.equals(at_70)
-    assert not rtsx.evaluate(pred, StubTruth(truth)).pooled.equals(at_70)
+    at_70 = rtsx.evaluate(pred, StubLabelRaster(truth), threshold=0.7).pooled
+    assert rtsx.evaluate(other, StubLabelRaster(truth)).pooled.equals(at_70)
+    assert not rtsx.evaluate(pred, StubLabelRaster(truth)).pooled.equals(at_70)
 
 
 def test_a_mask_alone_has_no_scores_of_probability():
     level, truth, valid = random_case(3)
     pred = make_prediction(level, valid=valid)
-    row = rtsx.evaluate(pred.drop_vars("probability"), StubTruth(truth)).pooled.iloc[0]
+    row = rtsx.evaluate(pred.drop_vars("probability"), StubLabelRaster(truth)).pooled.iloc[0]
     assert np.isnan(row["average_precision"])
     assert np.isnan(row["calibration_error"])
-    assert row["iou"] == rtsx.evaluate(pred, StubTruth(truth)).pooled.iloc[0]["iou"]
+    assert row["iou"] == rtsx.evaluate(pred, StubLabelRaster(truth)).pooled.iloc[0]["iou"]
 
 
 def naive_objects(level, truth, valid, *, threshold, least=1):
@@ -102,7 +102,9 @@ def naive_objects(level, truth, valid, *, threshold, least=1):
 @pytest.mark.parametrize("seed", range(4))
 def test_objects_are_those_of_a_search(seed, threshold):
     level, truth, valid = random_case(seed)
-    row = rtsx.evaluate(make_prediction(level, valid=valid), StubTruth(truth), object_iou=threshold).pooled.iloc[0]
+    row = rtsx.evaluate(make_prediction(level, valid=valid), StubLabelRaster(truth), object_iou=threshold).pooled.iloc[
+        0
+    ]
     matched, found, true = naive_objects(level, truth, valid, threshold=threshold)
     assert (row["objects_matched"], row["objects_found"], row["objects_true"]) == (matched, found, true)
     assert row["object_f1"] == pytest.approx(2 * matched / (found + true))
@@ -112,7 +114,7 @@ def test_small_objects_are_left_out_by_their_ground_area():
     level, truth, valid = random_case(5)
     pred = make_prediction(level, valid=valid)
     # 3 m pixels at 80 degrees north in EPSG:3413 are 9 m² within a few per cent.
-    row = rtsx.evaluate(pred, StubTruth(truth), min_object_area_m2=9.0 * 9.5).pooled.iloc[0]
+    row = rtsx.evaluate(pred, StubLabelRaster(truth), min_object_area_m2=9.0 * 9.5).pooled.iloc[0]
     assert (row["objects_found"], row["objects_true"]) == naive_objects(level, truth, valid, threshold=0.5, least=10)[
         1:
     ]
@@ -122,7 +124,7 @@ def test_polygons_are_a_truth_of_pixels():
     pred = make_prediction(random_case(6)[0])
     outline = shapely.box(600_030, -900_090, 600_090, -900_030)
     labels = gpd.GeoDataFrame({"class_name": ["slump"]}, geometry=[outline], crs="EPSG:3413").to_crs("EPSG:4326")
-    truth = label_truth(labels, pred.odc.geobox, classes=["slump"])
+    truth = rasterize_labels(labels, pred.odc.geobox, classes=["slump"])
     assert rtsx.evaluate(pred, labels).pooled["target_px"].iloc[0] == 400
     by_truth = rtsx.evaluate(pred, truth).pooled.drop(columns="class")
     assert rtsx.evaluate(pred, labels).pooled.drop(columns="class").equals(by_truth)
@@ -140,7 +142,7 @@ def test_a_raster_that_is_the_truth_is_read_once():
     chunks = da.from_array(truth, chunks=(20, 25)).map_blocks(read, dtype="uint8", meta=np.empty((0, 0), "uint8"))
     lazy = pred["binary"].copy(data=chunks)
     found = rtsx.evaluate(pred, lazy, boundary=1, bootstrap=0)
-    assert found.to_json() == rtsx.evaluate(pred, StubTruth(truth), boundary=1, bootstrap=0).to_json()
+    assert found.to_json() == rtsx.evaluate(pred, StubLabelRaster(truth), boundary=1, bootstrap=0).to_json()
     # Each block of the map reads its own chunk and those that its halo of a pixel meets.
     assert len(reads) == 4 * 4
 
@@ -149,7 +151,7 @@ def test_a_raster_is_a_truth_too():
     level, truth, valid = random_case(6)
     pred = make_prediction(level, valid=valid)
     raster = pred["binary"].copy(data=truth)
-    assert rtsx.evaluate(pred, raster).pooled.equals(rtsx.evaluate(pred, StubTruth(truth)).pooled)
+    assert rtsx.evaluate(pred, raster).pooled.equals(rtsx.evaluate(pred, StubLabelRaster(truth)).pooled)
     shifted = raster.assign_coords(x=raster.x + 3)
     with pytest.raises(EvaluationError, match="lie on different grids: EPSG:3413, transform"):
         rtsx.evaluate(pred, shifted)
@@ -190,12 +192,12 @@ def test_a_scene_alone_has_no_interval():
 def test_a_prediction_from_a_store_is_judged_alike(tmp_path, dtype):
     level, truth, valid = random_case(2, size=(60, 60))
     pred = make_prediction(level, valid=valid, dtype=dtype).chunk(y=20, x=30)
-    expected = rtsx.evaluate(pred, StubTruth(truth)).to_json()
+    expected = rtsx.evaluate(pred, StubLabelRaster(truth)).to_json()
     rtsx.write_cube(pred, tmp_path / "pred.zarr")
-    assert rtsx.evaluate(rtsx.open_cube(tmp_path / "pred.zarr"), StubTruth(truth)).to_json() == expected
+    assert rtsx.evaluate(rtsx.open_cube(tmp_path / "pred.zarr"), StubLabelRaster(truth)).to_json() == expected
     decoded = xr.open_zarr(tmp_path / "pred.zarr", consolidated=False)
-    again = rtsx.evaluate(decoded, StubTruth(truth)).pooled
-    assert again["iou"].iloc[0] == rtsx.evaluate(pred, StubTruth(truth)).pooled["iou"].iloc[0]
+    again = rtsx.evaluate(decoded, StubLabelRaster(truth)).pooled
+    assert again["iou"].iloc[0] == rtsx.evaluate(pred, StubLabelRaster(truth)).pooled["iou"].iloc[0]
 
 
 def square(west, side=30.0, crs="EPSG:3413", **columns):
@@ -205,7 +207,7 @@ def square(west, side=30.0, crs="EPSG:3413", **columns):
 
 def bad_inputs():
     level, truth, valid = random_case(1)
-    pred, good = make_prediction(level, valid=valid), StubTruth(truth)
+    pred, good = make_prediction(level, valid=valid), StubLabelRaster(truth)
     two = make_prediction(np.stack([level, level]), valid=valid, classes=("slump", "pond"))
     line = gpd.GeoDataFrame(geometry=[shapely.LineString([(0, 0), (1, 1)])], crs="EPSG:3413")
     bowtie = gpd.GeoDataFrame(geometry=[shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)])], crs="EPSG:3413")
@@ -214,17 +216,17 @@ def bad_inputs():
         geometry=[shapely.box(0, 0, 9, 9), shapely.box(9, 9, 12, 12)],
         crs="EPSG:3413",
     )
-    several = StubTruth(truth, classes=("slump", "pond", "scar"))
+    several = StubLabelRaster(truth, classes=("slump", "pond", "scar"))
     return {
         "no scene": (([],), {}, "There is no scene to judge"),
         "no truth": ((pred,), {}, "give it as the second argument"),
         "two truths": (([make_scene(1)], good), {}, "Scenes hold their own truth"),
         "same name": (([make_scene(1), make_scene(1)],), {}, "scene 1 occurs more than once"),
-        "sizes": ((pred, StubTruth(truth[:-1])), {}, r"differ in size: \(40, 50\) and \(39, 50\) px"),
+        "sizes": ((pred, StubLabelRaster(truth[:-1])), {}, r"differ in size: \(40, 50\) and \(39, 50\) px"),
         "unknown class": ((two, several), {"classes": ["pont"]}, "Class 'pont' is not among .* did you mean 'pond'"),
         "other classes": ((two, several), {}, "is predicted for the classes slump, pond, and its truth knows slump, pond, sc"),
         "no class": ((pred, good), {"classes": []}, "classes is empty"),
-        "nothing valid": ((pred, StubTruth(np.full_like(truth, 255))), {}, "No pixel of scene 'scene' counts"),
+        "nothing valid": ((pred, StubLabelRaster(np.full_like(truth, 255))), {}, "No pixel of scene 'scene' counts"),
         "polygons of one class": ((two, square(0)), {}, "classes slump, pond, but its truth is polygons of one"),
         "polygons of several": ((pred, mixed), {}, "are of several classes, slump, pond: judge one at a time"),
         "no CRS of polygons": ((pred, square(0, crs=None)), {}, "need a CRS, but it is None"),
@@ -233,7 +235,7 @@ def bad_inputs():
         "lines": ((pred, line), {}, "are Polygons or MultiPolygons, but there are LineString"),
         "broken": ((pred, bowtie), {}, "1 of 1 outlines of the truth of scene 'scene' are not valid; the first is row 0"),
         "raster for outlines": ((square(0), good), {}, "Footprints are judged by polygons, but .* is StubTruth"),
-        "array": (([JudgedScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to judge is a JudgedScene, not int"),
+        "array": (([EvaluationScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to judge is a JudgedScene, not int"),
         "no variables": ((pred[["valid"]], good), {}, "has probability or binary, or both, but there are valid"),
         "times": ((pred.expand_dims(time=2), good), {}, r"one ground at one time, select one with pred.isel\(time"),
         "no binary": ((pred.drop_vars("binary"), good), {}, "has no binary: give a threshold"),
@@ -262,7 +264,7 @@ def test_outlines_of_another_place_are_no_truth_of_a_single_prediction():
     with pytest.raises(EvaluationError, match="No outline of the truth lies on the prediction"):
         rtsx.evaluate(pred, elsewhere)
     assert rtsx.evaluate(pred, elsewhere.iloc[:0]).pooled["iou"].item() == 1
-    scenes = [JudgedScene(name="here", prediction=pred, truth=elsewhere)]
+    scenes = [EvaluationScene(name="here", prediction=pred, truth=elsewhere)]
     assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
 
 
@@ -334,7 +336,7 @@ def test_nothing_found():
 
 
 def test_pixels_and_outlines_do_not_add_up():
-    outlines = JudgedScene(name="outlines", prediction=boxes((0, 0, 9, 9)), truth=boxes((0, 0, 9, 9)))
+    outlines = EvaluationScene(name="outlines", prediction=boxes((0, 0, 9, 9)), truth=boxes((0, 0, 9, 9)))
     with pytest.raises(EvaluationError, match=r"judged in px and 'outlines' in m2: pixels and outlines do not add up"):
         rtsx.evaluate([make_scene(1), outlines])
 

@@ -6,18 +6,25 @@ import scipy.ndimage
 import shapely
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.blocks import Block, BlockPlan, OutlineRule, near_invalid, outline_block, trace
+from rtsx.footprints.blocks import (
+    ExtractionBlock,
+    ExtractionPlan,
+    ExtractionRule,
+    polygonize,
+    polygonize_block,
+    touches_nodata,
+)
 
-RULE = OutlineRule(threshold=None, levels=100, edge_distance=1, min_pixels=1)
+RULE = ExtractionRule(threshold=None, levels=100, edge_distance=1, min_pixels=1)
 SHAPE = (20, 20)
 
 
 def outline(mask, *, y=(0, 20), x=(0, 20), rule=RULE, level=70):
-    block = Block(y=y, x=x, shape=SHAPE)
+    block = ExtractionBlock(y=y, x=x, shape=SHAPE)
     rows, columns = block.window
     probability = np.full(SHAPE, level, "uint8")[rows, columns]
     invalid = np.zeros(SHAPE, bool)[block.halo(rule.edge_distance)]
-    return outline_block((probability, mask[rows, columns], invalid, None), block=block, rule=rule)
+    return polygonize_block((probability, mask[rows, columns], invalid, None), block=block, rule=rule)
 
 
 def two_squares():
@@ -52,7 +59,7 @@ def test_the_border_of_the_raster_is_no_seam():
 
 
 def test_small_objects_are_dropped_only_where_they_are_complete():
-    rule = OutlineRule(threshold=None, levels=100, edge_distance=1, min_pixels=9)
+    rule = ExtractionRule(threshold=None, levels=100, edge_distance=1, min_pixels=9)
     assert len(outline(two_squares(), rule=rule).closed) == 0
     assert len(outline(two_squares(), y=(0, 7), rule=rule).open) == 1
 
@@ -60,7 +67,7 @@ def test_small_objects_are_dropped_only_where_they_are_complete():
 def test_near_counts_kings_moves_and_the_outside():
     invalid = np.zeros((12, 12), bool)
     invalid[6, 6] = True
-    near = near_invalid(invalid, block=Block(y=(0, 12), x=(0, 12), shape=(12, 12)), reach=2)
+    near = touches_nodata(invalid, block=ExtractionBlock(y=(0, 12), x=(0, 12), shape=(12, 12)), reach=2)
     expected = np.ones((12, 12), bool)
     expected[2:10, 2:10] = False
     expected[4:9, 4:9] = True
@@ -69,16 +76,16 @@ def test_near_counts_kings_moves_and_the_outside():
 
 def test_a_reach_of_nothing_finds_invalid_pixels_alone():
     invalid = np.eye(5, dtype=bool)
-    assert (near_invalid(invalid, block=Block(y=(0, 5), x=(0, 5), shape=(5, 5)), reach=0) == invalid).all()
+    assert (touches_nodata(invalid, block=ExtractionBlock(y=(0, 5), x=(0, 5), shape=(5, 5)), reach=0) == invalid).all()
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(0.29, True), (0.3, False), (0.295, False)])
 def test_a_threshold_between_levels_takes_the_next_one(threshold, found):
-    rule = OutlineRule(threshold=threshold, levels=100, edge_distance=1, min_pixels=1)
+    rule = ExtractionRule(threshold=threshold, levels=100, edge_distance=1, min_pixels=1)
     mask = two_squares()
-    block = Block(y=(0, 20), x=(0, 20), shape=SHAPE)
+    block = ExtractionBlock(y=(0, 20), x=(0, 20), shape=SHAPE)
     probability = np.where(mask, 29, 0).astype("uint8")
-    outlines = outline_block((probability, None, np.zeros(SHAPE, bool), None), block=block, rule=rule)
+    outlines = polygonize_block((probability, None, np.zeros(SHAPE, bool), None), block=block, rule=rule)
     assert len(outlines.closed) == found
 
 
@@ -88,7 +95,7 @@ def test_a_probability_above_one_is_refused():
 
 
 def test_blocks_cover_each_pixel_once():
-    plan = BlockPlan(rows=(2, 1, 4), columns=(3, 3))
+    plan = ExtractionPlan(rows=(2, 1, 4), columns=(3, 3))
     pixels = [
         (y, x)
         for block in plan.blocks
@@ -99,7 +106,7 @@ def test_blocks_cover_each_pixel_once():
 
 
 def test_regular_blocks_end_with_the_raster():
-    assert BlockPlan.regular((5, 4), size=4) == BlockPlan(rows=(4, 1), columns=(4,))
+    assert ExtractionPlan.regular((5, 4), size=4) == ExtractionPlan(rows=(4, 1), columns=(4,))
 
 
 @pytest.mark.parametrize(
@@ -107,17 +114,17 @@ def test_regular_blocks_end_with_the_raster():
     [((0, 2), (0, 2), (False, True, False, True)), ((2, 5), (2, 5), (True, False, True, False))],
 )
 def test_a_seam_is_where_another_block_lies(y, x, seams):
-    assert Block(y=y, x=x, shape=(5, 5)).seams == seams
+    assert ExtractionBlock(y=y, x=x, shape=(5, 5)).seams == seams
 
 
 def test_the_halo_is_cut_to_the_raster_and_says_by_how_much():
-    block = Block(y=(2, 5), x=(0, 2), shape=(9, 3))
+    block = ExtractionBlock(y=(2, 5), x=(0, 2), shape=(9, 3))
     assert block.halo(3) == (slice(0, 8), slice(0, 3))
     assert block.beyond(3) == ((1, 0), (3, 2))
 
 
 def test_parts_of_a_window_add_up_to_it():
-    plan = BlockPlan(rows=(1, 1, 1, 4), columns=(2, 5))
+    plan = ExtractionPlan(rows=(1, 1, 1, 4), columns=(2, 5))
     window = (slice(1, 5), slice(1, 4))
     rows = plan.parts(window)
     assert [row[0][0][0] for row in rows] == [1, 2, 3]
@@ -130,7 +137,7 @@ def test_outlines_are_valid_and_cover_their_pixels():
     for _ in range(50):
         mask = rng.random((9, 9)) < rng.choice([0.3, 0.5, 0.7])
         labels, count = scipy.ndimage.label(mask, np.ones((3, 3)), output=np.int32)
-        outlines = trace(labels, count, origin=(0, 0))
+        outlines = polygonize(labels, count, origin=(0, 0))
         assert shapely.is_valid(outlines).all()
         assert shapely.area(outlines).tolist() == np.bincount(labels.ravel())[1:].tolist()
 
@@ -138,10 +145,10 @@ def test_outlines_are_valid_and_cover_their_pixels():
 def test_a_hole_stays_a_hole_and_the_origin_is_added():
     labels = np.ones((3, 3), np.int32)
     labels[1, 1] = 0
-    (outline,) = trace(labels, 1, origin=(100, 7))
+    (outline,) = polygonize(labels, 1, origin=(100, 7))
     assert outline.bounds == (7, 100, 10, 103)
     assert [ring.bounds for ring in outline.interiors] == [(8, 101, 9, 102)]
 
 
 def test_no_objects_no_outlines():
-    assert trace(np.zeros((3, 3), np.int32), 0, origin=(0, 0)).tolist() == []
+    assert polygonize(np.zeros((3, 3), np.int32), 0, origin=(0, 0)).tolist() == []

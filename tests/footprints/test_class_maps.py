@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.class_maps import levels_of, separate
+from rtsx.footprints.class_maps import split_classes, thresholds_of
 
 
 def test_nothing_is_computed(pred):
@@ -11,7 +11,7 @@ def test_nothing_is_computed(pred):
 
     lazy = pred.chunk(y=20).map_blocks(lambda block: block, template=pred.chunk(y=20))
     lazy["probability"].data = lazy["probability"].data.map_blocks(fail, dtype="uint8", meta=np.empty((0, 0), "uint8"))
-    (one,) = separate(lazy, threshold=None, class_name=None, water=None)
+    (one,) = split_classes(lazy, threshold=None, class_name=None, water=None)
     assert one.invalid.chunks is not None
     with pytest.raises(AssertionError, match="was computed"):
         one.probability.compute()
@@ -21,20 +21,20 @@ def test_invalid_is_what_any_variable_says(pred):
     pred["probability"][0, 0] = 255
     pred["binary"][0, 1] = 255
     pred["valid"][0, 2] = False
-    (one,) = separate(pred, threshold=None, class_name=None, water=None)
+    (one,) = split_classes(pred, threshold=None, class_name=None, water=None)
     assert np.flatnonzero(one.invalid.values).tolist() == [0, 1, 2]
 
 
 def test_valid_may_be_left_out_or_come_as_numbers(pred):
     pred["valid"][0, 2] = False
-    (one,) = separate(pred.assign(valid=pred["valid"].astype("int8")), threshold=None, class_name=None, water=None)
+    (one,) = split_classes(pred.assign(valid=pred["valid"].astype("int8")), threshold=None, class_name=None, water=None)
     assert np.flatnonzero(one.invalid.values).tolist() == [2]
-    (one,) = separate(pred.drop_vars("valid"), threshold=None, class_name=None, water=None)
+    (one,) = split_classes(pred.drop_vars("valid"), threshold=None, class_name=None, water=None)
     assert not one.invalid.any()
 
 
 def test_dimensions_may_come_in_any_order(pred):
-    (one,) = separate(pred.transpose("x", "y"), threshold=None, class_name=None, water=None)
+    (one,) = split_classes(pred.transpose("x", "y"), threshold=None, class_name=None, water=None)
     assert one.probability.dims == one.binary.dims == one.invalid.dims == ("y", "x")
 
 
@@ -48,30 +48,30 @@ def test_dimensions_may_come_in_any_order(pred):
 )
 def test_a_missing_variable_is_named(pred, names, threshold, message):
     with pytest.raises(FootprintError, match=message):
-        separate(pred.drop_vars(names), threshold=threshold, class_name=None, water=None)
+        split_classes(pred.drop_vars(names), threshold=threshold, class_name=None, water=None)
 
 
 def test_a_strange_dimension_is_named(pred):
     with pytest.raises(FootprintError, match=r"came with member: select one entry"):
-        separate(pred.expand_dims(member=2), threshold=None, class_name=None, water=None)
+        split_classes(pred.expand_dims(member=2), threshold=None, class_name=None, water=None)
 
 
 def test_a_strange_time_is_shown(pred):
     with pytest.raises(FootprintError, match=r"datetime64 or a whole year, but came as .*'summer'"):
-        separate(pred.assign_coords(time="summer"), threshold=None, class_name=None, water=None)
+        split_classes(pred.assign_coords(time="summer"), threshold=None, class_name=None, water=None)
 
 
 def test_levels_follow_the_scale_factor(pred):
     probability = pred["probability"]
-    assert levels_of(probability) == 100
-    assert levels_of(probability.assign_attrs(scale_factor=1 / 250)) == 250
-    assert levels_of(probability.astype("float32")) == 10_000
+    assert thresholds_of(probability) == 100
+    assert thresholds_of(probability.assign_attrs(scale_factor=1 / 250)) == 250
+    assert thresholds_of(probability.astype("float32")) == 10_000
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [("int16", 0.01), ("uint8", 0.3), ("uint8", 0.001), ("uint8", -1.0)])
 def test_other_encodings_are_refused(pred, dtype, scale):
     with pytest.raises(FootprintError, match=rf"but came as {dtype} with scale_factor {scale}"):
-        levels_of(pred["probability"].astype(dtype).assign_attrs(scale_factor=scale))
+        thresholds_of(pred["probability"].astype(dtype).assign_attrs(scale_factor=scale))
 
 
 def test_classes_are_named_by_coordinate_then_bundle_then_number(pred):
@@ -81,10 +81,12 @@ def test_classes_are_named_by_coordinate_then_bundle_then_number(pred):
         ('["slump", "rest"]', ["slump", "rest"]),
         (["slump"], ["class_0", "class_1"]),
     ]:
-        maps = separate(several.assign_attrs(bundle_classes=classes), threshold=None, class_name=None, water=None)
+        maps = split_classes(several.assign_attrs(bundle_classes=classes), threshold=None, class_name=None, water=None)
         assert [one.class_name for one in maps] == [one.name for one in maps] == expected
-    (one,) = separate(pred.assign_attrs(bundle_classes=["slump", "rest"]), threshold=None, class_name=None, water=None)
+    (one,) = split_classes(
+        pred.assign_attrs(bundle_classes=["slump", "rest"]), threshold=None, class_name=None, water=None
+    )
     assert one.class_name is None
-    (one,) = separate(pred.assign_coords({"class": "rest"}), threshold=None, class_name="rest", water=None)
+    (one,) = split_classes(pred.assign_coords({"class": "rest"}), threshold=None, class_name="rest", water=None)
     assert one.class_name == "rest"
     assert one.name == ""

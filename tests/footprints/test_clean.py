@@ -17,7 +17,7 @@ from rtsx.footprints import (
     validate_footprints,
     write_footprints,
 )
-from rtsx.footprints.clean import covered_fraction
+from rtsx.footprints.clean import overlap_fraction
 from tests.footprints.conftest import make_prediction
 
 
@@ -222,7 +222,7 @@ def test_water_that_has_no_place_is_refused():
     lost = np.array([shapely.box(1e9, 1e9, 1e9 + 1, 1e9 + 1)])
     equator = geopandas.GeoSeries(shapely.box(np.arange(-180, 180), 0, np.arange(-179, 181), 1), crs=4326)
     with pytest.raises(FootprintError, match=r"no place: cut them to the surroundings of the map"):
-        covered_fraction(lost, equator, crs=CRS.from_epsg(32608))
+        overlap_fraction(lost, equator, crs=CRS.from_epsg(32608))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtsx.footprints import extract_footprints
-from rtsx.footprints.blocks import NO_MARGINS, BlockPlan
+from rtsx.footprints.blocks import NO_MARGINS, ExtractionPlan
 from rtsx.footprints.dask import plan_blocks
 
 LOCK = threading.Lock()
@@ -72,8 +72,8 @@ def test_every_scheduler_gives_the_same(pred, scheduler):
 
 
 def test_arrays_in_memory_are_worked_through_in_blocks(pred):
-    assert plan_blocks(pred["probability"], margins=NO_MARGINS) == BlockPlan(rows=(60,), columns=(80,))
-    assert plan_blocks(pred["probability"].chunk(y=50, x=40), margins=NO_MARGINS) == BlockPlan(
+    assert plan_blocks(pred["probability"], margins=NO_MARGINS) == ExtractionPlan(rows=(60,), columns=(80,))
+    assert plan_blocks(pred["probability"].chunk(y=50, x=40), margins=NO_MARGINS) == ExtractionPlan(
         rows=(50, 10), columns=(40, 40)
     )
 

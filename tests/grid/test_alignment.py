@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from rtsx.errors import GridError
-from rtsx.grid import lattice_offset
+from rtsx.grid import grid_offset
 
 
 @given(
@@ -21,23 +21,23 @@ def test_a_cut_out_moves_by_as_many_pixels_as_it_was_cut(
     res: float, phase: float, start: tuple[int, int], step: tuple[int, int], origin: tuple[float, float]
 ) -> None:
     x, y = origin[0] + (start[1] + phase) * res, origin[1] - (start[0] + phase) * res
-    whole = lattice_offset(Affine(res, 0, x, 0, -res, y), origin)
-    cut = lattice_offset(Affine(res, 0, x + step[1] * res, 0, -res, y - step[0] * res), origin)
+    whole = grid_offset(Affine(res, 0, x, 0, -res, y), origin)
+    cut = grid_offset(Affine(res, 0, x + step[1] * res, 0, -res, y - step[0] * res), origin)
     assert whole == start
     assert (cut[0] - whole[0], cut[1] - whole[1]) == step
 
 
 def test_pixels_need_not_be_square() -> None:
     geobox = GeoBox((4, 4), Affine(23.5, 0, 235.0, 0, -29.5, -59.0), "EPSG:26917")
-    assert lattice_offset(geobox, (0.0, 0.0)) == (2, 10)
+    assert grid_offset(geobox, (0.0, 0.0)) == (2, 10)
 
 
 @pytest.mark.parametrize("affine", [Affine(3, 1, 0, 0, -3, 0), Affine(3, 0, 0, 0, 3, 0), Affine(-3, 0, 0, 0, -3, 0)])
 def test_rotated_and_south_up_rasters_have_no_place(affine: Affine) -> None:
     with pytest.raises(GridError, match="north-up and not rotated"):
-        lattice_offset(affine, (0.0, 0.0))
+        grid_offset(affine, (0.0, 0.0))
 
 
 def test_numbers_have_to_be_finite() -> None:
     with pytest.raises(GridError, match="finite"):
-        lattice_offset(Affine(3, 0, 0, 0, -3, 0), (float("nan"), 0.0))
+        grid_offset(Affine(3, 0, 0, 0, -3, 0), (float("nan"), 0.0))

@@ -10,11 +10,11 @@ import torch
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
-from rtsx.inference.kernel import Member, Window, answer_tiles
+from rtsx.inference.kernel import EnsembleMember, Window, run_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model.inputs import InputLayer, Packing
-from rtsx.model.network import StubNetwork, on_torch_thread
+from rtsx.model.network import StubNetwork, run_in_torch_thread
 from rtsx.tiling import TilePlan
 
 TILING = TilePlan(shape=(64, 64), tile=16, overlap=8, trim=0, stride=4)
@@ -55,8 +55,8 @@ class SmallDevice(StubNetwork):
 
 
 def answer(network: StubNetwork, size: BatchSize) -> np.ndarray:
-    member = Member(network=network, inputs=(InputLayer(name="red"),), fill=0.0)
-    values = answer_tiles(window(), TILING.all, plan=PLAN, members=[member], batch_size=size).values
+    member = EnsembleMember(network=network, inputs=(InputLayer(name="red"),), fill=0.0)
+    values = run_tiles(window(), TILING.all, plan=PLAN, members=[member], batch_size=size).values
     assert values is not None
     return values
 
@@ -89,7 +89,7 @@ def test_two_threads_at_one_wall_halve_once() -> None:
 
 def test_a_cpu_runs_blocks_in_the_torch_thread() -> None:
     ran = on_device(torch.device("cpu"), threading.get_ident)
-    assert ran == on_torch_thread(threading.get_ident) != threading.get_ident()
+    assert ran == run_in_torch_thread(threading.get_ident) != threading.get_ident()
 
 
 def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
@@ -105,7 +105,7 @@ def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
         return go_on.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
-        other = pool.submit(on_torch_thread, busy)
+        other = pool.submit(run_in_torch_thread, busy)
         begun.wait(60)
         try:
             assert pool.submit(runner.answer, empty, TILING.all).result(timeout=30).values is None

@@ -20,7 +20,7 @@ from rtsx.inference import streaming as region_module
 from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner, needed_layers, prediction_plan, runner_of
-from rtsx.inference.streaming import predict_region, reading_region
+from rtsx.inference.streaming import input_window, predict_region
 
 SHAPE = (120, 97)
 
@@ -104,7 +104,7 @@ def test_bands_are_the_answer_of_the_whole_and_every_pixel_is_read_once(
             found = np.concatenate([answers[name] for _, answers in bands])
             np.testing.assert_array_equal(found, whole[name].values[region], err_msg=name)
         expected = np.zeros(SHAPE, int)
-        expected[reading_region(runner.plan.tiling, region)] = 1
+        expected[input_window(runner.plan.tiling, region)] = 1
         np.testing.assert_array_equal(read.times, expected)
 
 

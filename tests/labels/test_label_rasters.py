@@ -11,7 +11,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from rtsx.errors import LabelError
-from rtsx.labels import LabelTruth, label_truth, raster_truth
+from rtsx.labels import RasterizedLabels, open_label_raster, rasterize_labels
 
 RASTER = GeoBox((40, 50), Affine(30, 0, 600, 0, -30, -300), "EPSG:3413")
 
@@ -27,32 +27,32 @@ def everything(truth):
 
 def test_the_last_label_wins():
     below, above = shapely.box(700, -900, 1200, -500), shapely.box(900, -1000, 1500, -600)
-    both = label_truth(labels_of(below, above, names=["a", "b"]), RASTER, classes=["a", "b"])
+    both = rasterize_labels(labels_of(below, above, names=["a", "b"]), RASTER, classes=["a", "b"])
     assert everything(both)[15, 15] == 2
-    turned = label_truth(labels_of(above, below, names=["b", "a"]), RASTER, classes=["a", "b"])
+    turned = rasterize_labels(labels_of(above, below, names=["b", "a"]), RASTER, classes=["a", "b"])
     assert everything(turned)[15, 15] == 1
 
 
 def test_says_how_many_labels_meet_the_raster():
     inside, beside = shapely.box(700, -900, 800, -500), shapely.box(570, -900, 590, -800)
     far = shapely.box(90_000, -900, 90_100, -800)
-    truth = label_truth(labels_of(inside, beside, far), RASTER, classes=["slump"], ignore=3)
+    truth = rasterize_labels(labels_of(inside, beside, far), RASTER, classes=["slump"], ignore=3)
     assert truth.count == 1
     assert len(truth.outlines) == 2  # what lies beside it may have a band in it
-    elsewhere = label_truth(labels_of(far), RASTER, classes=["slump"])
+    elsewhere = rasterize_labels(labels_of(far), RASTER, classes=["slump"])
     assert elsewhere.count == 0
     assert not everything(elsewhere).any()
 
 
 def test_no_labels_are_no_error():
-    truth = label_truth(labels_of(), RASTER, classes=["slump"], ignore=2)
+    truth = rasterize_labels(labels_of(), RASTER, classes=["slump"], ignore=2)
     assert truth.count == 0
     assert not everything(truth).any()
 
 
 def test_is_a_value():
-    truth = label_truth(labels_of(shapely.box(700, -900, 1200, -500)), RASTER, classes=["slump"], ignore=1)
-    assert isinstance(truth, LabelTruth)
+    truth = rasterize_labels(labels_of(shapely.box(700, -900, 1200, -500)), RASTER, classes=["slump"], ignore=1)
+    assert isinstance(truth, RasterizedLabels)
     whole = everything(truth)
     again = pickle.loads(pickle.dumps(truth))
     np.testing.assert_array_equal(everything(again), whole)
@@ -73,7 +73,7 @@ def test_is_a_value():
 def test_the_digest_tells_truths_apart(other):
     given = {"outline": shapely.box(700, -900, 1200, -500), "raster": RASTER, "classes": ["slump"], "ignore": 1}
     digests = {
-        label_truth(labels_of(one["outline"]), one["raster"], classes=one["classes"], ignore=one["ignore"]).digest
+        rasterize_labels(labels_of(one["outline"]), one["raster"], classes=one["classes"], ignore=one["ignore"]).digest
         for one in (given, given | other)
     }
     assert len(digests) == 2
@@ -81,7 +81,7 @@ def test_the_digest_tells_truths_apart(other):
 
 def test_the_digest_does_not_know_labels_elsewhere():
     here, far = shapely.box(700, -900, 1200, -500), shapely.box(90_000, -900, 90_100, -800)
-    one, two = (label_truth(labels_of(*some), RASTER, classes=["slump"]) for some in ((here,), (here, far)))
+    one, two = (rasterize_labels(labels_of(*some), RASTER, classes=["slump"]) for some in ((here,), (here, far)))
     assert one.digest == two.digest
 
 
@@ -117,7 +117,7 @@ def rasters_across():
 @pytest.mark.parametrize("style", ["split", "jumping", "beyond 180", "below -180"])
 @pytest.mark.parametrize("raster", list(rasters_across()))
 def test_labels_across_the_antimeridian(raster, style):
-    truth = label_truth(labels_of(square_across(style), crs="EPSG:4326"), raster, classes=["slump"])
+    truth = rasterize_labels(labels_of(square_across(style), crs="EPSG:4326"), raster, classes=["slump"])
     values = everything(truth)
     height, width = raster.shape.yx
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
@@ -136,7 +136,7 @@ def test_a_projection_that_ends_there_gets_both_halves():
     for name, left in (("west", 20_037_508.34 - 1500), ("east", -20_037_508.34)):
         raster = GeoBox((60, 50), Affine(30, 0, left, 0, -30, 9_609_500), "EPSG:3857")
         values = [
-            everything(label_truth(labels_of(square_across(style), crs="EPSG:4326"), raster, classes=["slump"]))
+            everything(rasterize_labels(labels_of(square_across(style), crs="EPSG:4326"), raster, classes=["slump"]))
             for style in ("split", "jumping", "beyond 180", "below -180")
         ]
         for other in values[1:]:
@@ -154,8 +154,8 @@ def test_labels_that_a_projection_tore_apart_are_put_together():
     assert np.ptp(torn.total_bounds[[0, 2]]) > 4e7
     centre = geopandas.GeoSeries([shapely.Point(180, 65.005)], crs="EPSG:4326").to_crs("EPSG:3413").iloc[0]
     raster = GeoBox((90, 90), Affine(30, 0, centre.x - 1350, 0, -30, centre.y + 1350), "EPSG:3413")
-    expected = everything(label_truth(whole, raster, classes=["slump"]))
-    found = everything(label_truth(labels_of(*torn, crs="EPSG:3857"), raster, classes=["slump"]))
+    expected = everything(rasterize_labels(whole, raster, classes=["slump"]))
+    found = everything(rasterize_labels(labels_of(*torn, crs="EPSG:3857"), raster, classes=["slump"]))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -164,7 +164,7 @@ def test_long_edges_stay_where_they_are_on_the_ground():
     label = shapely.box(-137, 70, -133, 70.5)
     centre = geopandas.GeoSeries([shapely.Point(-135, 70)], crs="EPSG:4326").to_crs("EPSG:3413").iloc[0]
     raster = GeoBox((100, 100), Affine(30, 0, centre.x - 1500, 0, -30, centre.y + 1500), "EPSG:3413")
-    values = everything(label_truth(labels_of(label, crs="EPSG:4326"), raster, classes=["slump"]))
+    values = everything(rasterize_labels(labels_of(label, crs="EPSG:4326"), raster, classes=["slump"]))
     rows, columns = np.mgrid[0:100, 0:100] + 0.5
     x, y = centre.x - 1500 + 30 * columns, centre.y + 1500 - 30 * rows
     latitude = geopandas.GeoSeries.from_xy(x.ravel(), y.ravel(), crs="EPSG:3413").to_crs("EPSG:4326").y.to_numpy()
@@ -175,7 +175,7 @@ def test_long_edges_stay_where_they_are_on_the_ground():
 def test_a_raster_around_the_pole():
     raster = GeoBox((80, 80), Affine(1000, 0, -40_000, 0, -1000, 40_000), "EPSG:3413")
     cap = shapely.Polygon([*((lon, 89.8) for lon in range(-180, 181, 5)), (180, 90), (-180, 90)])
-    values = everything(label_truth(labels_of(cap, crs="EPSG:4326"), raster, classes=["slump"]))
+    values = everything(rasterize_labels(labels_of(cap, crs="EPSG:4326"), raster, classes=["slump"]))
     assert values[30:50, 30:50].all()
     assert not values[:5].any()
 
@@ -185,15 +185,15 @@ def test_labels_of_any_crs_lie_in_the_same_pixels(crs):
     centre = geopandas.GeoSeries([shapely.Point(-138.9, 69.6)], crs="EPSG:4326").to_crs("EPSG:3413").iloc[0]
     raster = GeoBox((60, 60), Affine(3, 0, centre.x - 90, 0, -3, centre.y + 90), "EPSG:3413")
     ring = centre.buffer(60, quad_segs=32).difference(centre.buffer(20))
-    expected = everything(label_truth(labels_of(ring), raster, classes=["slump"]))
-    found = everything(label_truth(labels_of(ring).to_crs(crs), raster, classes=["slump"]))
+    expected = everything(rasterize_labels(labels_of(ring), raster, classes=["slump"]))
+    found = everything(rasterize_labels(labels_of(ring).to_crs(crs), raster, classes=["slump"]))
     assert expected.sum() > 1000
     assert (found != expected).sum() <= 2
 
 
 def test_a_turned_raster():
     turned = GeoBox((40, 40), Affine(0, 30, 600, 30, 0, -1500), "EPSG:3413")
-    values = everything(label_truth(labels_of(shapely.box(600, -1500, 660, -900)), turned, classes=["slump"]))
+    values = everything(rasterize_labels(labels_of(shapely.box(600, -1500, 660, -900)), turned, classes=["slump"]))
     assert values[:2, :20].all()
     assert values.sum() == 40
 
@@ -218,12 +218,12 @@ def test_a_turned_raster():
 )  # fmt: skip
 def test_refuses(labels, options, message):
     with pytest.raises(LabelError, match=message):
-        label_truth(labels, RASTER, **{"classes": ["slump"]} | options)
+        rasterize_labels(labels, RASTER, **{"classes": ["slump"]} | options)
 
 
 def test_refuses_a_raster_without_crs():
     with pytest.raises(LabelError, match=r"rasters that have a CRS.*write_crs"):
-        label_truth(
+        rasterize_labels(
             labels_of(shapely.box(0, 0, 1, 1)), GeoBox((2, 2), Affine(3, 0, 0, 0, -3, 0), None), classes=["slump"]
         )
 
@@ -233,7 +233,7 @@ WHOLE = (slice(0, 2), slice(0, 4))
 
 
 def test_codes_become_classes():
-    truth = raster_truth(COVER, classes={"low": [3], "wet": [1, 9]}, ignored=[0])
+    truth = open_label_raster(COVER, classes={"low": [3], "wet": [1, 9]}, ignored=[0])
     assert truth.read(WHOLE).tolist() == [[2, 0, 1, 1], [255, 1, 2, 1]]
     assert truth.shape == (2, 4)
     assert truth.classes == ("low", "wet")
@@ -241,13 +241,13 @@ def test_codes_become_classes():
 
 def test_what_the_raster_calls_missing_is_ignored_unless_it_is_a_class():
     told = COVER.assign_attrs(_FillValue=9)
-    assert raster_truth(told, classes={"low": [3]}).read(WHOLE)[1, 2] == 255
-    assert raster_truth(told, classes={"low": [9]}).read(WHOLE)[1, 2] == 1
+    assert open_label_raster(told, classes={"low": [3]}).read(WHOLE)[1, 2] == 255
+    assert open_label_raster(told, classes={"low": [9]}).read(WHOLE)[1, 2] == 1
 
 
 def test_ignored_pixels_are_no_border():
     row = xr.DataArray(np.array([[0, 0, 9, 1, 1, 0, 0]], np.uint8), dims=("y", "x"))
-    truth = raster_truth(row, classes={"a": [1]}, ignored=[9], ignore=1)
+    truth = open_label_raster(row, classes={"a": [1]}, ignored=[9], ignore=1)
     assert truth.read((slice(0, 1), slice(0, 7))).tolist() == [[0, 0, 255, 1, 255, 255, 0]]
 
 
@@ -258,22 +258,22 @@ def test_nothing_is_read_before_a_window_is(monkeypatch):
         raise AssertionError("computed")
 
     with dask.config.set(scheduler=refuse):
-        truth = raster_truth(COVER.chunk(x=2), classes={"low": [3]}, ignore=2)
+        truth = open_label_raster(COVER.chunk(x=2), classes={"low": [3]}, ignore=2)
         with pytest.raises(AssertionError, match="computed"):
             truth.read(WHOLE)
 
 
 def test_raster_truth_is_a_value():
-    truth = raster_truth(COVER, classes={"low": [3]})
+    truth = open_label_raster(COVER, classes={"low": [3]})
     again = pickle.loads(pickle.dumps(truth))
-    assert again.digest == truth.digest == raster_truth(COVER.chunk(y=1), classes={"low": [3]}).digest
-    assert raster_truth(COVER, classes={"low": [2]}).digest != truth.digest
-    assert raster_truth(COVER, classes={"low": [3]}, ignore=1).digest != truth.digest
-    assert raster_truth(COVER + 1, classes={"low": [3]}).digest != truth.digest
+    assert again.digest == truth.digest == open_label_raster(COVER.chunk(y=1), classes={"low": [3]}).digest
+    assert open_label_raster(COVER, classes={"low": [2]}).digest != truth.digest
+    assert open_label_raster(COVER, classes={"low": [3]}, ignore=1).digest != truth.digest
+    assert open_label_raster(COVER + 1, classes={"low": [3]}).digest != truth.digest
 
 
 def test_masks_of_booleans():
-    assert raster_truth(COVER == 3, classes={"low": [1]}).read(WHOLE).sum() == 4
+    assert open_label_raster(COVER == 3, classes={"low": [1]}).read(WHOLE).sum() == 4
 
 
 @pytest.mark.parametrize(
@@ -290,4 +290,4 @@ def test_masks_of_booleans():
 )
 def test_raster_truth_refuses(raster, options, message):
     with pytest.raises(LabelError, match=message):
-        raster_truth(raster, **{"classes": {"low": [3]}} | options)
+        open_label_raster(raster, **{"classes": {"low": [3]}} | options)

@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from rtsx.errors import LabelError
-from rtsx.labels import StubTruth, truth_array
+from rtsx.labels import StubLabelRaster, truth_array
 
 VALUES = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -16,7 +16,7 @@ def test_is_lazy_and_says_where_and_what_it_is():
         raise AssertionError("computed")
 
     with dask.config.set(scheduler=refuse):
-        array = truth_array(StubTruth(VALUES, classes=("thaw slump",)), cube.chunk(x=3))
+        array = truth_array(StubLabelRaster(VALUES, classes=("thaw slump",)), cube.chunk(x=3))
     assert array.chunks == ((3,), (3, 1))
     assert array.dtype == np.uint8
     assert list(array.coords) == ["x"]
@@ -26,9 +26,9 @@ def test_is_lazy_and_says_where_and_what_it_is():
 
 def test_a_cube_in_memory_gives_one_chunk():
     cube = xr.DataArray(np.zeros((3, 4)), dims=("y", "x"))
-    assert truth_array(StubTruth(VALUES), cube).chunks == ((3,), (4,))
+    assert truth_array(StubLabelRaster(VALUES), cube).chunks == ((3,), (4,))
 
 
 def test_refuses_another_size():
     with pytest.raises(LabelError, match=r"\(3, 4\) px does not fit a cube of \(3, 5\)"):
-        truth_array(StubTruth(VALUES), xr.DataArray(np.zeros((3, 5)), dims=("y", "x")))
+        truth_array(StubLabelRaster(VALUES), xr.DataArray(np.zeros((3, 5)), dims=("y", "x")))

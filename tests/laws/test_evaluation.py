@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rtsx
-from rtsx.evaluation import Evaluation, JudgedScene
-from rtsx.labels import StubTruth
+from rtsx.evaluation import Evaluation, EvaluationScene
+from rtsx.labels import StubLabelRaster
 from tests.evaluation.scenes import make_prediction
 
 BOUNDARY = 2
@@ -60,8 +60,8 @@ def judge(pred, truth, **keywords):
 def test_chunks_change_nothing(case, threshold):
     level, truth, valid, (rows, columns), dtype = case
     pred = make_prediction(level, valid=valid, dtype=dtype)
-    whole = judge(pred, StubTruth(truth), threshold=threshold).to_json()
-    assert judge(pred.chunk(y=rows, x=columns), StubTruth(truth), threshold=threshold).to_json() == whole
+    whole = judge(pred, StubLabelRaster(truth), threshold=threshold).to_json()
+    assert judge(pred.chunk(y=rows, x=columns), StubLabelRaster(truth), threshold=threshold).to_json() == whole
 
 
 @settings(max_examples=15, deadline=None)
@@ -69,7 +69,7 @@ def test_chunks_change_nothing(case, threshold):
 def test_what_does_not_count_never_matters(case, seed):
     level, truth, valid, (rows, columns), dtype = case
     random = np.random.default_rng(seed)
-    shown = judge(make_prediction(level, valid=valid, dtype=dtype), StubTruth(truth)).to_json()
+    shown = judge(make_prediction(level, valid=valid, dtype=dtype), StubLabelRaster(truth)).to_json()
     other = np.where(valid & (truth != 255), level, random.integers(0, 101, level.shape))
     hidden = make_prediction(other, valid=valid, dtype=dtype)
     if dtype == "uint8":
@@ -77,7 +77,7 @@ def test_what_does_not_count_never_matters(case, seed):
         hidden["probability"] = hidden["probability"].copy(data=other.astype("uint8"))
         hidden["binary"] = hidden["binary"].copy(data=(other >= 50).astype("uint8"))
     below = np.where(valid, truth, random.choice([0, 1, 255], truth.shape)).astype(np.uint8)
-    assert judge(hidden.chunk(y=rows, x=columns), StubTruth(below)).to_json() == shown
+    assert judge(hidden.chunk(y=rows, x=columns), StubLabelRaster(below)).to_json() == shown
 
 
 @settings(max_examples=25, deadline=None)
@@ -86,7 +86,7 @@ def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixels compared one by one, bands by looking around each pixel, objects by labelling the whole."""
     level, truth, valid = case
     pred = make_prediction(level, valid=valid).chunk(y=3, x=4)
-    row = judge(pred, StubTruth(truth)).pooled.iloc[0]
+    row = judge(pred, StubLabelRaster(truth)).pooled.iloc[0]
     counted = valid & (truth != 255)
     found, true = counted & (level >= 50), counted & (truth == 1)
     union = (found | true).sum()
@@ -109,7 +109,7 @@ def test_the_answer_is_that_of_the_naive_reference(case):
 def test_scenes_pooled_are_their_concatenation(cases):
     """For pixel scores; the scenes lie apart, so that no object and no band reaches from one into the other."""
     scenes = [
-        JudgedScene(name=str(n), prediction=make_prediction(level, valid=valid), truth=StubTruth(truth))
+        EvaluationScene(name=str(n), prediction=make_prediction(level, valid=valid), truth=StubLabelRaster(truth))
         for n, (level, truth, valid) in enumerate(cases)
     ]
     pooled = rtsx.evaluate(scenes, boundary=BOUNDARY, bootstrap=0)
@@ -121,7 +121,7 @@ def test_scenes_pooled_are_their_concatenation(cases):
         return np.concatenate([np.pad(p, ((0, gap), (0, width - p.shape[1])), constant_values=fill) for p in parts])
 
     pred = make_prediction(stacked(0, 0), valid=stacked(2, False))
-    together = rtsx.evaluate(pred, StubTruth(stacked(1, 255)), boundary=BOUNDARY, bootstrap=0)
+    together = rtsx.evaluate(pred, StubLabelRaster(stacked(1, 255)), boundary=BOUNDARY, bootstrap=0)
     assert pooled.pooled.drop(columns="scenes").equals(together.pooled.drop(columns="scenes"))
     apart = Evaluation.pooled_of(rtsx.evaluate(scene, boundary=BOUNDARY, bootstrap=0) for scene in scenes)
     assert apart.pooled.equals(pooled.pooled)
@@ -131,7 +131,7 @@ def test_scenes_pooled_are_their_concatenation(cases):
 @given(rasters())
 def test_an_evaluation_comes_back_from_json_equal(case):
     level, truth, valid = case
-    evaluation = judge(make_prediction(level, valid=valid), StubTruth(truth))
+    evaluation = judge(make_prediction(level, valid=valid), StubLabelRaster(truth))
     again = Evaluation.from_json(evaluation.to_json())
     assert again.to_json() == evaluation.to_json()
     assert again.scenes.equals(evaluation.scenes)
@@ -152,8 +152,8 @@ def test_every_chunk_is_computed_once():
     )
     pred = xr.Dataset({"probability": (("class", "y", "x"), level, {"scale_factor": 0.01})})
     pred = pred.assign_coords({"class": ["slump", "pond"]})
-    truth = StubTruth(np.ones(shape[1:], np.uint8), classes=("slump", "pond"))
-    scenes = [JudgedScene(name=name, prediction=pred, truth=truth) for name in ("one", "other")]
+    truth = StubLabelRaster(np.ones(shape[1:], np.uint8), classes=("slump", "pond"))
+    scenes = [EvaluationScene(name=name, prediction=pred, truth=truth) for name in ("one", "other")]
     with dask.config.set(scheduler="synchronous"):
         evaluation = rtsx.evaluate(scenes, threshold=0.5, bootstrap=0)
     assert evaluation.scenes["iou"].tolist()[:2] == [1.0, 0.0]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from rtsx.labels import IGNORED, label_truth, raster_truth, standardise_labels, truth_array, validate_labels
+from rtsx.labels import IGNORED, open_label_raster, rasterize_labels, standardise_labels, truth_array, validate_labels
 from rtsx.labels.rasterize import PIXEL_PARTS, ignore_borders
 
 CLASSES = ("slump", "pond", "scar")
@@ -71,7 +71,7 @@ def naive_band(values, width):
 @settings(max_examples=25)
 def test_pixels_are_the_last_label_that_their_centre_lies_in(seed):
     labels = random_labels(seed)
-    values, expected = everything(label_truth(labels, RASTER, classes=CLASSES)), naive(labels, RASTER)
+    values, expected = everything(rasterize_labels(labels, RASTER, classes=CLASSES)), naive(labels, RASTER)
     # Vertices are rounded to a fraction of a pixel, so a centre that a border passes nearer than that may fall to either side.
     rows, columns = np.argwhere(values != expected).T + 0.5
     x, y = RASTER.affine.c + 3 * columns, RASTER.affine.f - 3 * rows
@@ -83,16 +83,16 @@ def test_agrees_with_gdal():
     labels = random_labels(7, count=40)
     shapes = [(one, 1 + CLASSES.index(name)) for one, name in zip(labels.geometry, labels["class_name"], strict=True)]
     expected = rasterio.features.rasterize(shapes, SHAPE, transform=RASTER.affine, dtype="uint8")
-    np.testing.assert_array_equal(everything(label_truth(labels, RASTER, classes=CLASSES)), expected)
+    np.testing.assert_array_equal(everything(rasterize_labels(labels, RASTER, classes=CLASSES)), expected)
 
 
 @given(seed=st.integers(0, 10**6), ignore=st.integers(0, 4), on_corners=st.booleans(), data=st.data())
 @settings(max_examples=25)
 def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
-    truth = label_truth(random_labels(seed, on_corners=on_corners), RASTER, classes=CLASSES, ignore=ignore)
+    truth = rasterize_labels(random_labels(seed, on_corners=on_corners), RASTER, classes=CLASSES, ignore=ignore)
     whole = everything(truth)
     cover = xr.DataArray(np.random.default_rng(seed).integers(0, 3, SHAPE).astype(np.uint8), dims=("y", "x"))
-    rasters = raster_truth(cover.chunk(y=7, x=9), classes={"a": [1], "b": [2]}, ignore=ignore)
+    rasters = open_label_raster(cover.chunk(y=7, x=9), classes={"a": [1], "b": [2]}, ignore=ignore)
     all_codes = everything(rasters)
     for _ in range(4):
         top, bottom = sorted(data.draw(st.tuples(st.integers(0, SHAPE[0]), st.integers(0, SHAPE[0]))))
@@ -114,7 +114,7 @@ def test_the_band_is_what_lies_near_another_class(seed, width):
 @pytest.mark.parametrize("ignore", [1, 3])
 def test_the_band_lies_on_both_sides_of_outlines_and_looks_beyond_the_edge(ignore):
     labels = random_labels(3)
-    truth = label_truth(labels, RASTER, classes=CLASSES, ignore=ignore)
+    truth = rasterize_labels(labels, RASTER, classes=CLASSES, ignore=ignore)
     expected = naive_band(naive(labels, RASTER, pad=ignore), ignore)[ignore:-ignore, ignore:-ignore]
     np.testing.assert_array_equal(everything(truth), expected)
 
@@ -123,7 +123,7 @@ def test_a_straight_border_loses_so_many_pixels_on_each_side():
     labels = geopandas.GeoDataFrame(
         {"class_name": ["slump"]}, geometry=[shapely.box(600, -400, 630, -200)], crs="EPSG:3413"
     )
-    row = label_truth(labels, RASTER, classes=CLASSES, ignore=3).read((slice(5, 6), slice(0, 20)))[0]
+    row = rasterize_labels(labels, RASTER, classes=CLASSES, ignore=3).read((slice(5, 6), slice(0, 20)))[0]
     # Columns 0 to 9 are the label, which begins at the raster's edge: there is a border there too.
     assert row.tolist() == [255] * 3 + [1] * 4 + [255] * 6 + [0] * 7
 
@@ -132,8 +132,8 @@ def test_a_straight_border_loses_so_many_pixels_on_each_side():
 @settings(max_examples=15)
 def test_a_part_of_the_raster_has_its_part_of_the_truth(seed, ignore):
     labels = random_labels(seed)
-    whole = everything(label_truth(labels, RASTER, classes=CLASSES, ignore=ignore))
-    part = label_truth(labels, RASTER[5:25, 8:31], classes=CLASSES, ignore=ignore)
+    whole = everything(rasterize_labels(labels, RASTER, classes=CLASSES, ignore=ignore))
+    part = rasterize_labels(labels, RASTER[5:25, 8:31], classes=CLASSES, ignore=ignore)
     np.testing.assert_array_equal(everything(part), whole[5:25, 8:31])
 
 
@@ -147,13 +147,13 @@ def test_neighbours_that_share_a_border_leave_no_gap_and_no_overlap(seed):
     sums = np.zeros(SHAPE, int)
     for cell in on_ground:
         one = geopandas.GeoDataFrame({"class_name": ["slump"]}, geometry=[cell], crs="EPSG:3413")
-        sums += everything(label_truth(one, RASTER, classes=CLASSES))
+        sums += everything(rasterize_labels(one, RASTER, classes=CLASSES))
     assert (sums == 1).all()
 
 
 @pytest.mark.parametrize("chunks", [(5, 41), (37, 8), (11, 13)])
 def test_a_lazy_array_does_not_depend_on_chunks(chunks):
-    truth = label_truth(random_labels(5), RASTER, classes=CLASSES, ignore=2)
+    truth = rasterize_labels(random_labels(5), RASTER, classes=CLASSES, ignore=2)
     cube = xr.Dataset({"red": (("y", "x"), np.zeros(SHAPE))}).chunk(y=chunks[0], x=chunks[1])
     array = truth_array(truth, cube)
     assert array.chunks == cube["red"].chunks

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from shapely import box, contains_xy, difference, transform, union_all
 from shapely.affinity import translate
 
-from rtsx.ordering import Limits, OrderPlan, Scene, Wishes, select_scenes
-from rtsx.ordering.select import EqualAreaPlane
+from rtsx.ordering import OrderCriteria, OrderLimits, OrderPlan, Scene, select_scenes
+from rtsx.ordering.select import EqualAreaProjection
 from tests.ordering.scenes import random_scenes
 
 REGION = box(149.2, 69.7, 150.8, 70.3)
 SLIVER_KM2 = 0.01
-PLAIN = Wishes(overlap=0, same_day=0)
+PLAIN = OrderCriteria(overlap=0, same_day=0)
 
 
 class Ground:
     """The same question asked naively."""
 
     def __init__(self, scenes, region=REGION):
-        self.plane = EqualAreaPlane.around(region)
+        self.plane = EqualAreaProjection.around(region)
         self.region = self.plane.place(region)
         self.parts = {s.id: self.plane.place_footprint(s.footprint) & self.region for s in scenes}
 
@@ -44,7 +44,7 @@ def ids(plan: OrderPlan) -> list[str]:
 def test_it_covers_what_can_be_covered_and_nothing_chosen_is_redundant(seed, count, coverage, clip):
     scenes = random_scenes(count, seed=seed)
     ground = Ground(scenes)
-    plan = select_scenes(scenes, REGION, limits=Limits(coverage=coverage), clip=clip)
+    plan = select_scenes(scenes, REGION, limits=OrderLimits(coverage=coverage), clip=clip)
     wanted = min(coverage * ground.region.area / 1e6, ground.covered(ground.parts))
     assert plan.covered_km2 >= wanted - SLIVER_KM2 * count
     assert plan.covered_km2 == pytest.approx(ground.covered(ids(plan)), abs=1e-3)
@@ -77,7 +77,7 @@ def cheapest(ground: Ground, price: dict[str, float], *, coverage: float) -> flo
     return best
 
 
-def prices(ground: Ground, scenes, wishes: Wishes) -> dict[str, float]:
+def prices(ground: Ground, scenes, wishes: OrderCriteria) -> dict[str, float]:
     return {
         s.id: wishes.price(s, ground.plane.place_footprint(s.footprint).area / 1e6)
         for s in scenes
@@ -85,12 +85,12 @@ def prices(ground: Ground, scenes, wishes: Wishes) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("wishes", [PLAIN, Wishes()])
+@pytest.mark.parametrize("wishes", [PLAIN, OrderCriteria()])
 @pytest.mark.parametrize("seed", range(8))
 def test_its_price_is_within_the_greedy_bound_of_exhaustive_search(seed, wishes):
     scenes = random_scenes(9, seed=seed, size=1.3)
     ground = Ground(scenes)
-    plan = select_scenes(scenes, REGION, wishes=wishes, limits=Limits(coverage=0.6))
+    plan = select_scenes(scenes, REGION, wishes=wishes, limits=OrderLimits(coverage=0.6))
     price = prices(ground, scenes, wishes)
     best = cheapest(ground, price, coverage=0.6)
     ours = sum(price[name] for name in ids(plan))
@@ -109,7 +109,7 @@ def test_on_small_cases_it_is_close_to_the_best():
         scenes = random_scenes(8, seed=seed, size=1.3)
         ground = Ground(scenes)
         price = prices(ground, scenes, PLAIN)
-        plan = select_scenes(scenes, REGION, wishes=PLAIN, limits=Limits(coverage=0.9))
+        plan = select_scenes(scenes, REGION, wishes=PLAIN, limits=OrderLimits(coverage=0.9))
         ratios.append(sum(price[name] for name in ids(plan)) / cheapest(ground, price, coverage=0.9))
     assert np.mean(ratios) < 1.2
 
@@ -133,13 +133,13 @@ def test_a_plan_comes_back_from_json_equal(seed, clip):
 @given(seed=st.integers(0, 10_000), budget=st.floats(1, 6000), most=st.integers(1, 5))
 def test_limits_hold(seed, budget, most):
     scenes = random_scenes(20, seed=seed)
-    limits = Limits(budget_km2=budget, max_scenes=most, max_cloud=30, min_clear=50)
+    limits = OrderLimits(budget_km2=budget, max_scenes=most, max_cloud=30, min_clear=50)
     plan = select_scenes(scenes, REGION, limits=limits)
     assert plan.cost_km2 <= budget + 1e-6
     assert len(plan.chosen) <= most
     assert all((one.scene.cloud_cover or 0) <= 30 for one in plan.chosen)
     assert all(one.scene.clear_percent is None or one.scene.clear_percent >= 50 for one in plan.chosen)
-    free = select_scenes(scenes, REGION, limits=Limits(max_cloud=30, min_clear=50))
+    free = select_scenes(scenes, REGION, limits=OrderLimits(max_cloud=30, min_clear=50))
     assert (plan.stop in {"scenes", "budget"}) or plan.chosen == free.chosen
 
 

@@ -12,11 +12,11 @@ import pytest
 from shapely import MultiPolygon, box
 from shapely.geometry import mapping
 
-from rtsx.cube.images import ImageSource, Period, Wanted
+from rtsx.cube.images import BandRequest, ImageSource, Period
 from rtsx.cube.stac import ItemTable, StacCatalog, StacItems, StacSearch
 from tests.servers import collection_of, rustac_server
 
-RED = [Wanted(name="red")]
+RED = [BandRequest(name="red")]
 BEGIN = date(2021, 1, 1)
 
 

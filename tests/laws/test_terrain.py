@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.resample.readers import ArrayReader
-from rtsx.cube.terrain import TERRAIN, Ground, TerrainReader, terrain_block, terrain_halo
+from rtsx.cube.terrain import TERRAIN, TerrainGrid, TerrainReader, terrain_block, terrain_halo
 
 SHAPE = (70, 83)
 GRIDS = {
@@ -58,8 +58,8 @@ def test_terrain_on_its_own_grid_is_the_same_however_it_is_cut(name: str, data: 
 def test_terrain_of_a_block_with_its_halo_is_that_of_the_whole(name: str, data: st.DataObject) -> None:
     dem = ground_with_holes(data.draw(st.integers(0, 2**32 - 1)))
     geobox = GRIDS[name]
-    whole = terrain_block(dem, np.isfinite(dem), ground=Ground.from_geobox(geobox), layers=list(TERRAIN), halo=0)
-    halo = terrain_halo(TERRAIN, Ground.from_geobox(geobox)) + data.draw(st.integers(0, 2))
+    whole = terrain_block(dem, np.isfinite(dem), ground=TerrainGrid.from_geobox(geobox), layers=list(TERRAIN), halo=0)
+    halo = terrain_halo(TERRAIN, TerrainGrid.from_geobox(geobox)) + data.draw(st.integers(0, 2))
     rows, columns = (
         slice(start, data.draw(st.integers(start + 1, size)))
         for size in SHAPE
@@ -70,7 +70,7 @@ def test_terrain_of_a_block_with_its_halo_is_that_of_the_whole(name: str, data: 
     block = wide[rows.start : rows.stop + 2 * halo, columns.start : columns.stop + 2 * halo]
     # A geobox of its own, as a task makes it from the grid, with whatever its corner was rounded to.
     moved = geobox.affine @ Affine.translation(columns.start - halo, rows.start - halo)
-    ground = Ground.from_geobox(GeoBox(block.shape, moved, geobox.crs))
+    ground = TerrainGrid.from_geobox(GeoBox(block.shape, moved, geobox.crs))
     middle = terrain_block(block, np.isfinite(block), ground=ground, layers=list(TERRAIN), halo=halo)
     np.testing.assert_array_equal(middle, whole[:, rows, columns])
 

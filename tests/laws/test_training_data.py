@@ -11,13 +11,13 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtsx.labels import IGNORED, StubTruth
-from rtsx.tiling import reflected
+from rtsx.labels import IGNORED, StubLabelRaster
+from rtsx.tiling import reflect_pad
 from rtsx.training import AugmentationSpec, LossTerm, SamplingSpec, TrainingScene
 from rtsx.training.augment import augment
 from rtsx.training.dataset import TileReader
 from rtsx.training.losses import build_loss
-from rtsx.training.sampler import TileAddress, draw_epoch, validation_tiles
+from rtsx.training.sampler import TileAddress, sample_epoch, validation_tiles
 from rtsx.training.tile_index import index_tiles
 from tests.training.scenes import INPUTS, make_scene, trusted, truth_of
 
@@ -51,7 +51,7 @@ def test_a_tile_is_a_slice_of_the_whole_whatever_the_chunks(laid_out, seed, tile
     for number, start in enumerate(starts):
         inside = [slice(max(first, 0), min(first + tile, length)) for first, length in zip(start, shape, strict=True)]
         y, x = (
-            part.start + reflected(first - part.start, first - part.start + tile, length=part.stop - part.start)
+            part.start + reflect_pad(first - part.start, first - part.start + tile, length=part.stop - part.start)
             for first, part in zip(start, inside, strict=True)
         )
         np.testing.assert_array_equal(batch.stored[number].numpy(), whole[:, y[:, None], x])
@@ -71,12 +71,12 @@ def test_chunks_change_no_draw(laid_out, seed, tile) -> None:
     cubes = [make_scene(shape=shape, seed=seed, chunks=each, with_mask=False).cube for each in (None, chunks)]
     for cube in cubes:
         cube["nir"] = xr.full_like(cube["nir"], 7)
-    scenes = [TrainingScene(name="a", cube=cube[["nir"]], truth=StubTruth(truth)) for cube in cubes]
+    scenes = [TrainingScene(name="a", cube=cube[["nir"]], truth=StubLabelRaster(truth)) for cube in cubes]
     whole, lazy = (index_tiles([scene], inputs=None, tile=tile, min_valid=0.1) for scene in scenes)
     for name in ("starts", "valid", "labelled"):
         np.testing.assert_array_equal(getattr(whole.scenes[0], name), getattr(lazy.scenes[0], name))
     spec = SamplingSpec()
-    assert draw_epoch(whole, sampling=spec, epoch=1, epochs=3, seed=seed) == draw_epoch(
+    assert sample_epoch(whole, sampling=spec, epoch=1, epochs=3, seed=seed) == sample_epoch(
         lazy, sampling=spec, epoch=1, epochs=3, seed=seed
     )
     assert validation_tiles(whole) == validation_tiles(lazy)
@@ -100,12 +100,15 @@ def test_law_4_what_hides_under_the_mask_reaches_no_network_and_no_loss(seed, ch
     other = scene.cube.assign(changed)
     truth = truth_of(scene)
     relabelled = np.where(valid, truth, random.integers(0, 2, truth.shape)).astype(np.uint8)
-    scenes = [scene, TrainingScene(name="b", cube=other, truth=StubTruth(relabelled, classes=scene.truth.classes))]
+    scenes = [
+        scene,
+        TrainingScene(name="b", cube=other, truth=StubLabelRaster(relabelled, classes=scene.truth.classes)),
+    ]
     if chunks:
         scenes = [replace(each, cube=each.cube.chunk({"y": chunks, "x": chunks})) for each in scenes]
     indices = [index_tiles([each], inputs=INPUTS, tile=32, min_valid=0.1) for each in scenes]
     spec = SamplingSpec()
-    drawn = [draw_epoch(index, sampling=spec, epoch=0, epochs=1, seed=seed, count=4) for index in indices]
+    drawn = [sample_epoch(index, sampling=spec, epoch=0, epochs=1, seed=seed, count=4) for index in indices]
     assert drawn[0] == drawn[1]
     steps = [AugmentationSpec(name=name) for name in ("HorizontalFlip", "Rotate", "Blur", "MultiplicativeNoise")]
     batches = [

@@ -5,7 +5,7 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model import ModelBundle, StubNetwork
-from rtsx.model.backend_choice import require_agreement
+from rtsx.model.backend_choice import require_backends_equal
 
 OPTIONS = {"device": "cpu", "precision": "auto", "tile": 64}
 
@@ -31,25 +31,25 @@ def test_a_wrong_backend_is_refused_with_how_wrong_it_is(monkeypatch: pytest.Mon
     answering(monkeypatch, openvino=0.25)
     message = r"backend='openvino' answers up to 0.25 away from 'eager' for bundle 'tiny'; at most 0.0001 is allowed"
     with pytest.raises(BundleError, match=message):
-        require_agreement(make_bundle(0.4), backend="openvino", **OPTIONS)
+        require_backends_equal(make_bundle(0.4), backend="openvino", **OPTIONS)
 
 
 def test_nan_agrees_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, onnx=float("nan"))
     with pytest.raises(BundleError, match="answers up to inf away"):
-        require_agreement(make_bundle(0.4), backend="onnx", **OPTIONS)
+        require_backends_equal(make_bundle(0.4), backend="onnx", **OPTIONS)
 
 
 def test_a_right_one_is_tried_once_per_network(monkeypatch: pytest.MonkeyPatch) -> None:
     networks = answering(monkeypatch, openvino=5e-5)
     for _ in range(3):
-        require_agreement(make_bundle(0.5), backend="openvino", **OPTIONS)
+        require_backends_equal(make_bundle(0.5), backend="openvino", **OPTIONS)
     assert networks["openvino"].n_calls == networks["eager"].n_calls == 1
-    require_agreement(make_bundle(0.6), backend="openvino", **OPTIONS)
+    require_backends_equal(make_bundle(0.6), backend="openvino", **OPTIONS)
     assert networks["openvino"].n_calls == 2
 
 
 def test_the_reference_auto_and_half_precision_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelBundle, "network", None)
     for options in ({"backend": "eager"}, {"backend": "auto"}, {"backend": "compile", "precision": "bfloat16"}):
-        require_agreement(make_bundle(0.7), **(OPTIONS | options))
+        require_backends_equal(make_bundle(0.7), **(OPTIONS | options))

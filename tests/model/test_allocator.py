@@ -51,4 +51,4 @@ def test_memory_that_is_freed_in_a_thread_is_kept():
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_is_glibc", lambda: False)
-    assert allocator.keep_freed_memory() is False
+    assert allocator.configure_malloc() is False

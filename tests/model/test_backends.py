@@ -11,11 +11,11 @@ from rtsx.model import ModelBundle
 from rtsx.model.backends import (
     can_compile,
     exported_shape,
-    in_batches_of,
-    in_largest_batches,
-    only_tensor,
+    fixed_batches,
+    largest_batches,
     open_compiled,
     open_eager,
+    single_output,
     uses_batch_statistics,
 )
 from rtsx.model.network import BACKENDS
@@ -226,7 +226,7 @@ def test_fixed_batches_answer_like_one_large_batch(n_tiles):
         return torch.mul(batch, 3, out=buffer)  # a backend that hands out the same buffer every time
 
     tiles = torch.rand(n_tiles, 2, 8, 8)
-    assert torch.equal(in_batches_of(of_four, 4)(tiles), tiles * 3)
+    assert torch.equal(fixed_batches(of_four, 4)(tiles), tiles * 3)
     assert set(sizes) == {4}
     assert len(sizes) == -(-n_tiles // 4)
 
@@ -238,7 +238,7 @@ def test_short_batches_are_filled_up_to_the_largest_of_their_tile_size():
         sizes.append((len(batch), batch.shape[-1]))
         return batch * 3
 
-    filled = in_largest_batches(forward)
+    filled = largest_batches(forward)
     for n_tiles, side in ((4, 8), (3, 8), (1, 16), (4, 8)):
         tiles = torch.rand(n_tiles, 2, side, side)
         assert torch.equal(filled(tiles), tiles * 3)
@@ -254,7 +254,7 @@ def test_a_size_that_ran_out_of_memory_is_not_filled_up_to_again():
             raise torch.OutOfMemoryError("no room")
         return batch
 
-    filled = in_largest_batches(forward)
+    filled = largest_batches(forward)
     with pytest.raises(torch.OutOfMemoryError):
         filled(torch.rand(4, 1, 8, 8))
     assert len(filled(torch.rand(2, 1, 8, 8))) == 2
@@ -263,4 +263,4 @@ def test_a_size_that_ran_out_of_memory_is_not_filled_up_to_again():
 
 def test_several_tensors_are_refused():
     with pytest.raises(BundleError, match=r"has to return one tensor .* it returned a tuple. Wrap it"):
-        only_tensor((torch.ones(1), torch.ones(1)))
+        single_output((torch.ones(1), torch.ones(1)))

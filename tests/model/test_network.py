@@ -18,10 +18,10 @@ from rtsx.model.network import (
     OpenedNetworks,
     ProbabilityNetwork,
     StubNetwork,
-    on_torch_thread,
     open_network,
     resolve_device,
     resolve_dtype,
+    run_in_torch_thread,
 )
 
 
@@ -245,7 +245,7 @@ def test_everyone_is_served_by_one_thread() -> None:
 
     def ask(_: int) -> set[int]:
         barrier.wait()
-        return {on_torch_thread(threading.get_ident) for _ in range(50)}
+        return {run_in_torch_thread(threading.get_ident) for _ in range(50)}
 
     with ThreadPoolExecutor(4) as askers:
         assert len(set.union(*askers.map(ask, range(4)))) == 1
@@ -266,15 +266,15 @@ def test_what_has_not_begun_is_dropped_with_its_asker(monkeypatch: pytest.Monkey
         return result(future, *given)
 
     with ThreadPoolExecutor(1) as asker:
-        first = asker.submit(on_torch_thread, busy)
+        first = asker.submit(run_in_torch_thread, busy)
         begun.wait(60)
         with monkeypatch.context() as patched:
             patched.setattr(Future, "result", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                on_torch_thread(lambda: done.append("too late"))
+                run_in_torch_thread(lambda: done.append("too late"))
         go_on.set()
         first.result()
-    on_torch_thread(int)
+    run_in_torch_thread(int)
     assert done == []
 
 
@@ -290,18 +290,20 @@ def test_an_error_lets_go_of_what_was_asked() -> None:
     gc.disable()
     try:
         with pytest.raises(ValueError, match="no"):
-            on_torch_thread(partial(fail, large))
+            run_in_torch_thread(partial(fail, large))
         del large
-        on_torch_thread(int)  # the thread has let go of the work before
+        run_in_torch_thread(int)  # the thread has let go of the work before
         assert gone() is None
     finally:
         gc.enable()
 
 
 def test_work_may_ask_again_and_errors_arrive() -> None:
-    assert on_torch_thread(lambda: on_torch_thread(threading.get_ident)) == on_torch_thread(threading.get_ident)
+    assert run_in_torch_thread(lambda: run_in_torch_thread(threading.get_ident)) == run_in_torch_thread(
+        threading.get_ident
+    )
     with pytest.raises(ZeroDivisionError):
-        on_torch_thread(lambda: 1 // 0)
+        run_in_torch_thread(lambda: 1 // 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -15,7 +15,7 @@ import yaml
 
 from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model import InputLayer, ModelBundle, build_network
-from rtsx.model.open import check_output, try_network
+from rtsx.model.open import check_output, smoke_test
 from rtsx.synthetic import demo_bundle_path
 from tests.ordering.file_server import FileServer
 
@@ -372,14 +372,14 @@ class Answering(torch.nn.Module):
 
 
 def test_a_small_tile_is_tried_first_and_the_own_one_next():
-    assert try_network(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=1024, stride=32).shape[-1] == 128
-    assert try_network(OfOneSize(), n_layers=2, classes=CLASSES, tile=256, stride=1).shape[-1] == 256
-    assert try_network(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=16, stride=1).shape[-1] == 16
+    assert smoke_test(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=1024, stride=32).shape[-1] == 128
+    assert smoke_test(OfOneSize(), n_layers=2, classes=CLASSES, tile=256, stride=1).shape[-1] == 256
+    assert smoke_test(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=16, stride=1).shape[-1] == 16
 
 
 def test_a_wrong_number_of_layers_is_refused():
     with pytest.raises(BundleError, match=r"cannot run on 4 layers and a tile of 64 px: .*Check that the layers"):
-        try_network(torch.nn.Conv2d(3, 1, 1), n_layers=4, classes=CLASSES, tile=64, stride=1)
+        smoke_test(torch.nn.Conv2d(3, 1, 1), n_layers=4, classes=CLASSES, tile=64, stride=1)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_wrong_number_of_layers_is_refused():
 )
 def test_an_answer_that_does_not_fit_is_refused(answer, message):
     with pytest.raises(BundleError, match=message):
-        try_network(Answering(answer), n_layers=3, classes=CLASSES, tile=64, stride=1)
+        smoke_test(Answering(answer), n_layers=3, classes=CLASSES, tile=64, stride=1)
 
 
 INPUTS = tuple(InputLayer.from_statistics(name, mean=0.1, std=0.05) for name in ("red", "green", "nir"))
@@ -487,4 +487,4 @@ def test_untrained_networks_of_the_library_return_scores(architecture):
 
 def test_a_program_exported_for_a_number_of_tiles_gets_that_number():
     program = torch.export.export(torch.nn.Conv2d(2, 1, 1), (torch.rand(3, 2, 64, 64),)).module()
-    assert try_network(program, n_layers=2, classes=CLASSES, tile=64, stride=1).shape == (3, 1, 64, 64)
+    assert smoke_test(program, n_layers=2, classes=CLASSES, tile=64, stride=1).shape == (3, 1, 64, 64)

@@ -7,7 +7,7 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle, StubNetwork
-from rtsx.model.backend_choice import chosen_backend, fastest_backend, reach_of, recall, remember
+from rtsx.model.backend_choice import choose_backend, fastest_backend, load_cached, receptive_field_of, save_cached
 from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
 
@@ -69,7 +69,7 @@ def make_bundle(bias: float) -> ModelBundle:
 
 
 def test_a_short_job_is_left_to_the_reference() -> None:
-    assert chosen_backend(make_bundle(0.1), tile=32, passes=100_000) == "eager"  # the test's clock stands still
+    assert choose_backend(make_bundle(0.1), tile=32, passes=100_000) == "eager"  # the test's clock stands still
 
 
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,54 +77,54 @@ def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(0.2)
     monkeypatch.setattr("rtsx.model.backend_choice._WORTHWHILE_S", -1.0)
     monkeypatch.setattr("rtsx.model.backend_choice.fastest_backend", lambda *a, **k: ("openvino", {"openvino": 1.0}))
-    assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
+    assert choose_backend(bundle, tile=32, passes=10_000) == "openvino"
     monkeypatch.setattr("rtsx.model.backend_choice._BACKENDS", {})
     monkeypatch.setattr("rtsx.model.backend_choice.fastest_backend", None)  # asking again would fail
-    assert chosen_backend(bundle, tile=32, passes=10_000) == "openvino"
+    assert choose_backend(bundle, tile=32, passes=10_000) == "openvino"
 
 
 def test_a_stored_reach_is_believed_and_a_measured_one_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(0.3)
     stored = Reach(stride=1, radius=77, depends_on_tile=False)
-    assert reach_of(bundle.with_reach(stored)) == stored
-    measured = reach_of(bundle)
+    assert receptive_field_of(bundle.with_reach(stored)) == stored
+    measured = receptive_field_of(bundle)
     assert measured.radius == 1
     monkeypatch.setattr("rtsx.model.backend_choice._REACHES", {})
-    monkeypatch.setattr("rtsx.model.backend_choice.measure_reach", None)
-    assert reach_of(bundle) == measured
+    monkeypatch.setattr("rtsx.model.backend_choice.measure_receptive_field", None)
+    assert receptive_field_of(bundle) == measured
 
 
 def test_measurements_come_back_only_under_their_own_conditions() -> None:
-    remember("speed", {"tile": 256}, found={"backend": "eager"})
-    assert recall("speed", {"tile": 256}) == {"backend": "eager"}
-    assert recall("speed", {"tile": 512}) is None
-    assert recall("reach", {"tile": 256}) is None
+    save_cached("speed", {"tile": 256}, found={"backend": "eager"})
+    assert load_cached("speed", {"tile": 256}) == {"backend": "eager"}
+    assert load_cached("speed", {"tile": 512}) is None
+    assert load_cached("reach", {"tile": 256}) is None
 
 
 def test_of_two_who_measure_at_once_both_go_by_the_first() -> None:
-    assert remember("speed", {"tile": 256}, found={"backend": "eager"}) == {"backend": "eager"}
-    assert remember("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "eager"}
-    assert recall("speed", {"tile": 256}) == {"backend": "eager"}
+    assert save_cached("speed", {"tile": 256}, found={"backend": "eager"}) == {"backend": "eager"}
+    assert save_cached("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "eager"}
+    assert load_cached("speed", {"tile": 256}) == {"backend": "eager"}
 
 
 def test_a_damaged_measurement_is_replaced(tmp_path: Path) -> None:
-    remember("speed", {"tile": 256}, found={"backend": "eager"})
+    save_cached("speed", {"tile": 256}, found={"backend": "eager"})
     (file,) = (tmp_path / "cache").iterdir()
     file.write_text("{")
-    assert remember("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "onnx"}
-    assert recall("speed", {"tile": 256}) == {"backend": "onnx"}
+    assert save_cached("speed", {"tile": 256}, found={"backend": "onnx"}) == {"backend": "onnx"}
+    assert load_cached("speed", {"tile": 256}) == {"backend": "onnx"}
     assert list((tmp_path / "cache").iterdir()) == [file]
 
 
 def test_a_damaged_or_unwritable_cache_costs_time_not_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember("speed", {"tile": 256}, found={"backend": "eager"})
+    save_cached("speed", {"tile": 256}, found={"backend": "eager"})
     for file in (tmp_path / "cache").iterdir():
         file.write_text("{")
-    assert recall("speed", {"tile": 256}) is None
+    assert load_cached("speed", {"tile": 256}) is None
     occupied = tmp_path / "a-file"
     occupied.write_text("")
     monkeypatch.setenv("RTSX_CACHE_DIR", str(occupied))
-    remember("speed", {"tile": 256}, found={"backend": "eager"})
-    assert recall("speed", {"tile": 256}) is None
+    save_cached("speed", {"tile": 256}, found={"backend": "eager"})
+    assert load_cached("speed", {"tile": 256}) is None

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model import Reach, measure_reach
+from rtsx.model import Reach, measure_receptive_field
 from rtsx.model.network import ProbabilityNetwork, StubNetwork
-from rtsx.model.receptive_field import Scenery
+from rtsx.model.receptive_field import SyntheticInputs
 
 
 def network(module, *, n_layers=1, classes=("slump",), activation="sigmoid"):
@@ -53,7 +53,9 @@ class WholeTile(torch.nn.Module):
 
 
 def measured(module, *, stride=1, tile=64, n_layers=1, **given):
-    return measure_reach(network(module, n_layers=n_layers), n_layers=n_layers, stride=stride, tile=tile, **given)
+    return measure_receptive_field(
+        network(module, n_layers=n_layers), n_layers=n_layers, stride=stride, tile=tile, **given
+    )
 
 
 @pytest.mark.parametrize("radii", [(0,), (1,), (2, 3), (4, 1, 2)])
@@ -153,7 +155,9 @@ def test_a_sample_is_shown_instead_of_random_fields():
         return chain(1)(batch)
 
     sample = torch.linspace(0.2, 0.4, 40 * 50).view(1, 40, 50)
-    found = measure_reach(StubNetwork(function), n_layers=1, stride=1, tile=64, ranges=[(0.0, 1.0)], sample=sample)
+    found = measure_receptive_field(
+        StubNetwork(function), n_layers=1, stride=1, tile=64, ranges=[(0.0, 1.0)], sample=sample
+    )
     assert found.radius == 1
     shown = [batch for batch in seen if 0.2 <= batch.min() < batch.max() <= 0.4]
     assert len(shown) > len(seen) / 3  # the others have something flat far away
@@ -165,7 +169,7 @@ def test_several_classes_count_together():
     with torch.no_grad():
         module.weight[2] = 1.0
     softmax = network(module, classes=("a", "b", "c"), activation="softmax")
-    assert measure_reach(softmax, n_layers=1, stride=1, tile=64).radius == 2
+    assert measure_receptive_field(softmax, n_layers=1, stride=1, tile=64).radius == 2
 
 
 def test_the_same_seed_gives_the_same_reach():
@@ -175,35 +179,35 @@ def test_the_same_seed_gives_the_same_reach():
 
 
 def test_fields_lie_within_their_layers_ranges_and_use_them():
-    field = Scenery(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).field(128, number=0)
+    field = SyntheticInputs(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).field(128, number=0)
     for channel, (low, high) in zip(field[0], ((0.0, 1.0), (-2.0, 2.0)), strict=True):
         assert low <= channel.min() <= low + 0.2 * (high - low)
         assert high >= channel.max() >= high - 0.2 * (high - low)
 
 
 def test_fields_are_smooth_and_rough():
-    field = Scenery(ranges=((0.0, 1.0),), seed=0).field(128, number=0)[0, 0]
+    field = SyntheticInputs(ranges=((0.0, 1.0),), seed=0).field(128, number=0)[0, 0]
     neighbours = (field[:, 1:] - field[:, :-1]).abs().mean()
     strangers = (field[:, 64:] - field[:, :64]).abs().mean()
     assert 0.02 < neighbours < 0.8 * strangers
 
 
 def test_seed_and_number_tell_fields_apart():
-    first = Scenery(ranges=((0.0, 1.0),), seed=0)
-    assert torch.equal(first.field(32, number=1), Scenery(ranges=((0.0, 1.0),), seed=0).field(32, number=1))
+    first = SyntheticInputs(ranges=((0.0, 1.0),), seed=0)
+    assert torch.equal(first.field(32, number=1), SyntheticInputs(ranges=((0.0, 1.0),), seed=0).field(32, number=1))
     assert not torch.equal(first.field(32, number=1), first.field(32, number=2))
-    assert not torch.equal(first.field(32, number=1), Scenery(ranges=((0.0, 1.0),), seed=1).field(32, number=1))
+    assert not torch.equal(first.field(32, number=1), SyntheticInputs(ranges=((0.0, 1.0),), seed=1).field(32, number=1))
 
 
 def test_flat_scenes_have_each_layers_own_value():
-    flat = Scenery(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).flat(4, at=1)
+    flat = SyntheticInputs(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).flat(4, at=1)
     assert flat.shape == (1, 2, 4, 4)
     assert flat[0, :, 0, 0].tolist() == [1.0, 2.0]
 
 
 def test_a_sample_is_mirrored_in_place_and_turned_by_number():
     sample = torch.arange(12.0).view(1, 3, 4)
-    scenery = Scenery(ranges=((0.0, 1.0),), seed=0, sample=sample)
+    scenery = SyntheticInputs(ranges=((0.0, 1.0),), seed=0, sample=sample)
     shown = scenery.field(2, number=0)
     assert torch.equal(shown, sample[None, :, 0:2, 1:3])
     larger = scenery.field(16, number=0)[0, 0]

@@ -5,7 +5,7 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, network_stride, skeleton
+from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, meta_network, network_stride
 
 OPTIONS = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
 
@@ -35,12 +35,12 @@ def test_the_stride_follows_depth_and_dilation(architecture, stride):
 
 
 def test_a_skeleton_is_made_once_and_tells_networks_apart():
-    one = skeleton("Unet", OPTIONS)
-    assert skeleton("Unet", dict(reversed(OPTIONS.items()))) is one
+    one = meta_network("Unet", OPTIONS)
+    assert meta_network("Unet", dict(reversed(OPTIONS.items()))) is one
     assert all(part.is_meta for part in one.parameters())
     assert repr(one) == repr(build_network("Unet", OPTIONS))
     for other in ({**OPTIONS, "classes": 2}, {**OPTIONS, "decoder_channels": [64, 32, 16, 16, 8]}):
-        assert repr(skeleton("Unet", other)) == repr(build_network("Unet", other)) != repr(one)
+        assert repr(meta_network("Unet", other)) == repr(build_network("Unet", other)) != repr(one)
 
 
 def test_names_are_understood_in_any_spelling():
@@ -80,7 +80,7 @@ def test_an_encoder_comes_from_the_installed_libraries_only(encoder, monkeypatch
 
 def test_encoders_of_timm_are_known_by_name_and_tag():
     for name in ("tu-resnet18", "tu-resnet18.a1_in1k"):
-        assert skeleton("Unet", {**OPTIONS, "encoder_name": name}).encoder.name == name.removeprefix("tu-")
+        assert meta_network("Unet", {**OPTIONS, "encoder_name": name}).encoder.name == name.removeprefix("tu-")
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_channels_have_a_measure(option, number):
 def test_a_network_too_large_is_refused_before_it_is_built(encoder):
     wide = {**OPTIONS, "encoder_name": encoder, "decoder_channels": [10**5] * 5}
     with pytest.raises(BundleError, match=r"would have [\d,]+ parameters; 2,000,000,000 are the limit"):
-        skeleton("Unet", wide)
+        meta_network("Unet", wide)
 
 
 def test_a_few_stored_numbers_do_not_become_gigabytes():
     wide = {**OPTIONS, "decoder_channels": [4096, 2048, 1024, 512, 256]}
     few = {
         name: torch.zeros((), dtype=one.dtype).expand(one.shape)
-        for name, one in skeleton("Unet", wide).state_dict().items()
+        for name, one in meta_network("Unet", wide).state_dict().items()
     }
     with pytest.raises(BundleError, match=r"weights take [\d,]{11,} bytes, of which [\d,]+ are stored; four times"):
         SmpSource.from_state("Unet", wide, state=few)

@@ -7,13 +7,13 @@ from datetime import date
 import pytest
 from shapely import box
 
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.stac import StacCatalog
 from rtsx.errors import OrderError
 from rtsx.ordering import (
-    Answer,
-    Entry,
     Ledger,
+    OrderEntry,
+    OrderStatus,
     RemoteFile,
     StacApi,
     StacProvider,
@@ -55,7 +55,7 @@ def test_what_is_fetched_is_read_as_a_cube_reads(make_catalog, ledger, tmp_path)
     plan = ordered(provider, ledger)
     done = fetched(provider, ledger, tmp_path / "out")
     assert set(done.scenes) == {one.scene.id for one in plan.chosen}
-    images = StacCatalog(str(tmp_path / "out")).find(WORLD, JULY, [Wanted(name="nir")])
+    images = StacCatalog(str(tmp_path / "out")).find(WORLD, JULY, [BandRequest(name="nir")])
     assert {image.id for image in images} == set(done.scenes)
     nir = images[0].bands["nir"]
     assert (nir.bands, nir.dtype, nir.nodata) == ((2,), "uint16", 0)
@@ -187,7 +187,7 @@ class Odd:
         return ()
 
     def submit(self, batch):
-        return Answer(order_id="1", state="success", files=self.files)
+        return OrderStatus(order_id="1", state="success", files=self.files)
 
     def look(self, batch, order_id):
         return self.submit(batch)
@@ -247,7 +247,7 @@ def test_a_login_page_concerns_one_scene_until_the_file_comes(make_catalog, ledg
 
 
 def _ledger_of(path, *scenes):
-    entry = Entry(name="n", scenes=dict.fromkeys(scenes, 1.0), submitted="", state="queued", order_id="1")
+    entry = OrderEntry(name="n", scenes=dict.fromkeys(scenes, 1.0), submitted="", state="queued", order_id="1")
     Ledger((entry,)).save(path)
 
 
@@ -305,7 +305,7 @@ def test_an_item_that_cannot_be_written_stops_nothing_else(ledger, tmp_path, ite
 def test_a_ledger_comes_back_equal_and_a_damaged_one_is_no_empty_one(ledger):
     full = Ledger(
         (
-            Entry(
+            OrderEntry(
                 name="n",
                 scenes={"s": 1.5},
                 submitted="t",

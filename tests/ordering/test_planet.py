@@ -13,7 +13,7 @@ pytest.importorskip("planet", reason="needs the extra order")
 import planet.specs
 from planet_auth import AuthException  # noqa: F401 - part of the extra
 
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.stac import StacCatalog
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering import Batch, select_scenes
@@ -126,7 +126,7 @@ def test_from_plan_to_a_catalog_that_cubes_read(provider, server, plan, ledger, 
     assert set(done.scenes) == {one.scene.id for one in plan.chosen}
     assert (done.failures, done.waiting, done.lost) == ({}, 0, ())
     images = StacCatalog(str(folder)).find(
-        box(-180, 0, 180, 90), JULY, [Wanted(name="nir"), Wanted(name="udm2", asset="udm2")]
+        box(-180, 0, 180, 90), JULY, [BandRequest(name="nir"), BandRequest(name="udm2", asset="udm2")]
     )
     assert [image.id for image in images] == [one.scene.id for one in plan.chosen]
     nir, udm2 = images[0].bands["nir"], images[0].bands["udm2"]

@@ -9,8 +9,8 @@ from shapely import MultiPolygon, Polygon, box
 from shapely.affinity import translate
 
 from rtsx.errors import OrderError
-from rtsx.ordering import Limits, Scene, Wishes, select_scenes
-from rtsx.ordering.select import EqualAreaPlane
+from rtsx.ordering import OrderCriteria, OrderLimits, Scene, select_scenes
+from rtsx.ordering.select import EqualAreaProjection
 
 DAY = datetime(2024, 7, 10, 20, tzinfo=UTC)
 REGION = box(0, 60, 2, 61)
@@ -36,7 +36,7 @@ def test_equals_go_to_the_smaller_id():
 def test_the_wished_date_decides():
     near, far = scene("near", 0, 2, time=DAY + timedelta(days=2)), scene("a-far", 0, 2, time=DAY + timedelta(days=20))
     assert ids(select_scenes([near, far], REGION)) == {"a-far"}
-    assert ids(select_scenes([near, far], REGION, wishes=Wishes(around=date(2024, 7, 10)))) == {"near"}
+    assert ids(select_scenes([near, far], REGION, wishes=OrderCriteria(around=date(2024, 7, 10)))) == {"near"}
 
 
 def test_neighbours_of_one_day_are_preferred_and_only_where_wished():
@@ -44,7 +44,10 @@ def test_neighbours_of_one_day_are_preferred_and_only_where_wished():
     other = scene("a-other-day", 0.9, 2, time=DAY + timedelta(days=3))
     same = scene("same-day", 0.9, 2, time=DAY + timedelta(seconds=4))
     assert ids(select_scenes([first, other, same], REGION)) == {"first", "same-day"}
-    assert ids(select_scenes([first, other, same], REGION, wishes=Wishes(same_day=0))) == {"a-other-day", "first"}
+    assert ids(select_scenes([first, other, same], REGION, wishes=OrderCriteria(same_day=0))) == {
+        "a-other-day",
+        "first",
+    }
 
 
 def test_strips_join_across_midnight():
@@ -71,10 +74,10 @@ def test_clipping_pays_for_the_region_only():
 def test_the_reason_for_the_end_is_told():
     scenes = [scene("west", 0, 1), scene("east", 1, 2)]
     assert select_scenes(scenes, REGION).stop == "complete"
-    assert select_scenes(scenes, REGION, limits=Limits(max_scenes=1)).stop == "scenes"
-    assert select_scenes(scenes, REGION, limits=Limits(coverage=0.4)).stop == "coverage"
-    cost = select_scenes(scenes, REGION, limits=Limits(max_scenes=1)).cost_km2
-    cut = select_scenes(scenes, REGION, limits=Limits(budget_km2=1.5 * cost))
+    assert select_scenes(scenes, REGION, limits=OrderLimits(max_scenes=1)).stop == "scenes"
+    assert select_scenes(scenes, REGION, limits=OrderLimits(coverage=0.4)).stop == "coverage"
+    cost = select_scenes(scenes, REGION, limits=OrderLimits(max_scenes=1)).cost_km2
+    cut = select_scenes(scenes, REGION, limits=OrderLimits(budget_km2=1.5 * cost))
     assert (cut.stop, len(cut.chosen)) == ("budget", 1)
 
 
@@ -110,9 +113,9 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(OrderError, match="cloud_cover is a percentage"):
         scene("a", 0, 1, cloud_cover=-1)
     with pytest.raises(OrderError, match="coverage is a share"):
-        Limits(coverage=90)
+        OrderLimits(coverage=90)
     with pytest.raises(OrderError, match="Weight overlap"):
-        Wishes(overlap=-1)
+        OrderCriteria(overlap=-1)
 
 
 def test_ground_bought_twice_counts_against_a_scene():
@@ -120,9 +123,9 @@ def test_ground_bought_twice_counts_against_a_scene():
     first = scene("first", 0, 1.0, cloud_cover=0)
     inside = scene("inside", 0.5, 2, cloud_cover=0)
     beside = scene("beside", 1.0, 2, cloud_cover=14)
-    plain = Wishes(same_day=0, scene_km2=0, overlap=0)
+    plain = OrderCriteria(same_day=0, scene_km2=0, overlap=0)
     assert ids(select_scenes([first, inside, beside], REGION, wishes=plain, clip=True)) == {"first", "inside"}
-    strict = Wishes(same_day=0, scene_km2=0, overlap=1)
+    strict = OrderCriteria(same_day=0, scene_km2=0, overlap=1)
     assert ids(select_scenes([first, inside, beside], REGION, wishes=strict, clip=True)) == {"first", "beside"}
 
 
@@ -130,7 +133,7 @@ def test_room_that_thinning_makes_is_used():
     # The middle is taken first and made redundant by the halves; without a second round two scenes would be left of three.
     scenes = [scene("middle", 0.5, 1.5), scene("west", 0, 1.0, cloud_cover=1), scene("east", 1.0, 1.9, cloud_cover=1)]
     scenes.append(scene("rest", 1.9, 2, cloud_cover=50))
-    assert ids(select_scenes(scenes, REGION, limits=Limits(max_scenes=3))) == {"west", "east", "rest"}
+    assert ids(select_scenes(scenes, REGION, limits=OrderLimits(max_scenes=3))) == {"west", "east", "rest"}
 
 
 def geodesic(geometry) -> float:
@@ -139,7 +142,7 @@ def geodesic(geometry) -> float:
 
 @pytest.mark.parametrize("lat", [-40, 0, 57, 72, 84])
 def test_areas_are_true_far_from_the_centre(lat):
-    plane = EqualAreaPlane.around(box(100, 60, 102, 61))
+    plane = EqualAreaProjection.around(box(100, 60, 102, 61))
     cell = box(80, lat, 83, lat + 1)
     # A straight edge in degrees is the one a GeoJSON says, so the reference follows it too.
     assert plane.place(cell).area == pytest.approx(geodesic(cell), rel=2e-5)
@@ -147,15 +150,15 @@ def test_areas_are_true_far_from_the_centre(lat):
 
 @pytest.mark.parametrize("west", [-181.0, -180.0, 179.0])
 def test_the_antimeridian_is_no_edge(west):
-    inland = EqualAreaPlane.around(box(20, 70, 22, 71)).place(box(20, 70, 22, 71)).area
+    inland = EqualAreaProjection.around(box(20, 70, 22, 71)).place(box(20, 70, 22, 71)).area
     crossing = box(west, 70, west + 2, 71)
     split = MultiPolygon([box(179, 70, 180, 71), box(-180, 70, -179, 71)])
-    assert EqualAreaPlane.around(crossing).place(crossing).area == pytest.approx(inland, rel=1e-7)
-    assert EqualAreaPlane.around(split).place(split).area == pytest.approx(inland, rel=1e-7)
+    assert EqualAreaProjection.around(crossing).place(crossing).area == pytest.approx(inland, rel=1e-7)
+    assert EqualAreaProjection.around(split).place(split).area == pytest.approx(inland, rel=1e-7)
 
 
 def test_a_footprint_that_was_not_split_is_the_split_one():
-    plane = EqualAreaPlane.around(box(178, 69, 182, 72))
+    plane = EqualAreaProjection.around(box(178, 69, 182, 72))
     naive = Polygon([(179, 70), (-179, 70), (-179, 71), (179, 71)])
     split = MultiPolygon([box(179, 70, 180, 71), box(-180, 70, -179, 71)])
     difference = plane.place_footprint(naive).symmetric_difference(plane.place_footprint(split)).area
@@ -165,13 +168,13 @@ def test_a_footprint_that_was_not_split_is_the_split_one():
 def test_a_ring_around_the_pole_covers_it():
     ring = Polygon([(lon, 85) for lon in range(-180, 180, 30)])
     cap = box(-180, 85, 180, 90)
-    plane = EqualAreaPlane.around(cap)
+    plane = EqualAreaProjection.around(cap)
     assert plane.place_footprint(ring).area == pytest.approx(plane.place(cap).area, rel=1e-7)
 
 
 def test_ground_comes_back_with_its_holes_and_split():
     ground = box(178, 70, 184, 73).difference(box(179, 71, 181, 72))
-    plane = EqualAreaPlane.around(ground)
+    plane = EqualAreaProjection.around(ground)
     back = plane.lonlat(plane.place(ground))
     assert back.bounds[0] == pytest.approx(-180)
     assert back.bounds[2] == pytest.approx(180)
@@ -186,10 +189,10 @@ def _parts(geometry):
 
 
 def test_the_centre_of_the_whole_arctic_is_the_pole():
-    assert EqualAreaPlane.around(box(-180, 60, 180, 90)).lat == 90
-    assert np.isclose(EqualAreaPlane.around(box(179, 60, 181, 62)).lon % 360, 180, atol=0.5)
+    assert EqualAreaProjection.around(box(-180, 60, 180, 90)).lat == 90
+    assert np.isclose(EqualAreaProjection.around(box(179, 60, 181, 62)).lon % 360, 180, atol=0.5)
 
 
 def test_no_ground_is_an_error():
     with pytest.raises(OrderError, match="has to be a polygon with an area"):
-        EqualAreaPlane.around(box(0, 0, 1, 1).boundary)
+        EqualAreaProjection.around(box(0, 0, 1, 1).boundary)

@@ -11,7 +11,7 @@ from affine import Affine
 from pyproj import Transformer
 
 import rtsx
-from rtsx.cube import CubeRecipe, LayerRecipe, Period, QualityRecipe, SourceRecipe, Wanted, mask_rule
+from rtsx.cube import BandRequest, CubeRecipe, LayerRecipe, Period, QualityRecipe, SourceRecipe, mask_rule
 from rtsx.cube.stac import StacCatalog, StacItems
 
 OUTLINES = "S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022157.json"
@@ -23,9 +23,11 @@ def test_landsat_of_greenland_comes_onto_the_polar_grid(real_data: Path) -> None
     source = SourceRecipe(
         name="landsat",
         images=StacCatalog(str(next(folder.glob("*_stac.json"))), prefer_local=True),
-        layers=tuple(LayerRecipe(wanted=Wanted(name=name, asset=asset, nodata=0)) for name, asset in bands.items()),
+        layers=tuple(
+            LayerRecipe(wanted=BandRequest(name=name, asset=asset, nodata=0)) for name, asset in bands.items()
+        ),
         quality=QualityRecipe(
-            wanted=Wanted(name="qa_pixel", asset="QA_PIXEL.TIF", bands=(1,)),
+            wanted=BandRequest(name="qa_pixel", asset="QA_PIXEL.TIF", bands=(1,)),
             rule=mask_rule("landsat-qa-pixel", data=None),
             keep_low=True,
         ),
@@ -92,7 +94,7 @@ def test_sentinel2_across_the_antimeridian_is_one_contiguous_cube(real_data: Pat
     source = SourceRecipe(
         name="sentinel2",
         images=StacItems([item, neighbour]),
-        layers=(LayerRecipe(wanted=Wanted(name="red", asset="red_60m", scale_factor=1e-4, add_offset=0.0)),),
+        layers=(LayerRecipe(wanted=BandRequest(name="red", asset="red_60m", scale_factor=1e-4, add_offset=0.0)),),
         group="day",
     )
     grid = rtsx.Grid.arctic(resolution=60)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from rtsx.cube import add_ndvi, export_cog, geobox_of, lattice_origin, open_cube, packing, validate_cube, write_cube
 from rtsx.errors import CubeError
-from rtsx.grid import Grid, lattice_offset
+from rtsx.grid import Grid, grid_offset
 
 PLANETSCOPE = "planetscope_samples/tmask_apache/20170915_020728_103d_3B_AnalyticMS.tif"
 PLANETSCOPE_DEGREES = "planetscope_samples/tmask_apache/633841_1932520_2017-07-19_1004_subarea.tif"
@@ -72,7 +72,7 @@ def test_any_cut_out_lies_on_the_lattice_of_the_whole(real_data: Path, name: str
         rows, columns = (sorted(rng.choice(cube.sizes[dim], 2, replace=False)) for dim in ("y", "x"))
         part = cube.isel(y=slice(*rows), x=slice(*columns))
         validate_cube(part)
-        assert lattice_offset(geobox_of(part), lattice_origin(part)) == (rows[0], columns[0])
+        assert grid_offset(geobox_of(part), lattice_origin(part)) == (rows[0], columns[0])
 
 
 def test_cells_of_the_scenes_own_grid_make_up_the_scene(real_data: Path) -> None:

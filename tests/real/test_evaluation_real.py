@@ -8,7 +8,7 @@ import xarray as xr
 import rtsx
 from rtsx.cube import geobox_of
 from rtsx.evaluation import annotator_agreement
-from rtsx.labels import label_truth, truth_array
+from rtsx.labels import rasterize_labels, truth_array
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def experts(real_data):
 def votes(chip, experts):
     """How many experts see a slump (y, x)."""
     geobox = geobox_of(chip)
-    truths = [label_truth(table.assign(class_name="slump"), geobox, classes=["slump"]) for table in experts.values()]
+    truths = [
+        rasterize_labels(table.assign(class_name="slump"), geobox, classes=["slump"]) for table in experts.values()
+    ]
     return np.sum([np.asarray(truth_array(truth, chip)) == 1 for truth in truths], axis=0)
 
 

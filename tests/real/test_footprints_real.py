@@ -20,7 +20,7 @@ from rtsx.footprints import (
     write_footprints,
 )
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.schema import COLUMNS, conform
+from rtsx.footprints.schema import COLUMNS, coerce
 
 RESOLUTION = 3.0
 
@@ -111,7 +111,7 @@ def level1(real_data):
         "touches_edge": False,
     }
     table |= {name: 1.0 for name in COLUMNS if name.startswith("prob_")} | {"prob_std": 0.0}
-    return conform(table, geometry)
+    return coerce(table, geometry)
 
 
 def test_published_outlines_of_many_images_become_yearly_sets(level1):

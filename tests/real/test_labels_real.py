@@ -11,7 +11,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from rtsx.errors import LabelError
-from rtsx.labels import label_truth, read_labels, standardise_labels, validate_labels, write_labels
+from rtsx.labels import rasterize_labels, read_labels, standardise_labels, validate_labels, write_labels
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -145,7 +145,7 @@ def test_experts_on_the_chip_are_as_gdal_draws_them(real_data):
         raster = GeoBox(chip.shape, chip.transform, chip.crs.to_wkt())
     votes = np.zeros(raster.shape.yx, int)
     for path in sorted(folder.glob("experts/*.shp")):
-        truth = label_truth(read_labels(path), raster, classes=["rts"])
+        truth = rasterize_labels(read_labels(path), raster, classes=["rts"])
         found = truth.read((slice(0, truth.shape[0]), slice(0, truth.shape[1])))
         shapes = geopandas.read_file(path).to_crs(raster.crs.to_wkt()).geometry
         drawn = rasterio.features.rasterize(shapes, raster.shape.yx, transform=raster.affine, dtype="uint8")
@@ -167,7 +167,7 @@ def test_nitze_on_the_arctic_grid_is_as_gdal_draws_it(real_data):
         Affine(3, 0, west - 30, 0, -3, north + 30),
         "EPSG:3413",
     )
-    truth = label_truth(lena, raster, classes=["rts"])
+    truth = rasterize_labels(lena, raster, classes=["rts"])
     assert truth.count == len(lena)
     for geometry in projected.geometry:
         left, bottom, right, top = geometry.bounds

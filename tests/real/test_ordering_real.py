@@ -9,8 +9,8 @@ from shapely import box, union_all
 from shapely.affinity import translate
 
 from rtsx.cube.images import Period
-from rtsx.ordering import Limits, Scene, StacProvider, StaticCatalog, Wishes, select_scenes
-from rtsx.ordering.select import EqualAreaPlane
+from rtsx.ordering import OrderCriteria, OrderLimits, Scene, StacProvider, StaticCatalog, select_scenes
+from rtsx.ordering.select import EqualAreaProjection
 
 YEARS = Period(date(2022, 1, 1), date(2025, 12, 31))
 WORLD = box(-180, -90, 180, 90)
@@ -46,19 +46,19 @@ def test_one_strip_covers_what_one_strip_can(scenes):
 def test_all_ground_needs_several_dates_and_no_scene_too_many(scenes):
     ground = union_all([scene.footprint for scene in scenes])
     plan = select_scenes(scenes, ground)
-    plane = EqualAreaPlane.around(ground)
+    plane = EqualAreaProjection.around(ground)
     assert plan.covered_km2 == pytest.approx(area_km2(plane, [s.footprint for s in scenes]), rel=1e-4)
     for one in plan.chosen:
         rest = [other.scene.footprint for other in plan.chosen if other is not one]
         assert area_km2(plane, rest) < plan.covered_km2 - 0.009
-    thrifty = select_scenes(scenes, ground, limits=Limits(coverage=0.9))
+    thrifty = select_scenes(scenes, ground, limits=OrderLimits(coverage=0.9))
     assert thrifty.cost_km2 < plan.cost_km2
     assert thrifty.coverage >= 0.9
 
 
 def test_the_wished_date_is_kept_to_where_it_suffices(scenes):
     ground = union_all([s.footprint for s in scenes if s.day == "2022-08-12"]).buffer(-0.02)
-    plan = select_scenes(scenes, ground, wishes=Wishes(around=date(2022, 8, 12), days=10))
+    plan = select_scenes(scenes, ground, wishes=OrderCriteria(around=date(2022, 8, 12), days=10))
     assert set(plan.days) == {"2022-08-12"}
 
 
@@ -66,10 +66,10 @@ def test_every_study_site_is_covered_by_passes_of_real_footprints(scenes, real_d
     """The footprints as they are on the ground, moved over each site in three passes of five scenes."""
     sites = geopandas.read_file(real_data / "rts_nitze2021" / "study_sites.geojson")
     assert len(sites) == 9
-    home = EqualAreaPlane.around(scenes[0].footprint)
+    home = EqualAreaProjection.around(scenes[0].footprint)
     outline = home.place_footprint(scenes[0].footprint)
     for site in sites.geometry:
-        plane = EqualAreaPlane.around(site)
+        plane = EqualAreaProjection.around(site)
         moved = []
         for track in range(3):
             for along in range(5):

@@ -14,7 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely import box
 
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.rasterio import RasterHeader, read_header, read_window
 from rtsx.cube.stac import StacCatalog, StacItems, images_of
 from rtsx.errors import CubeError
@@ -59,7 +59,7 @@ def test_sentinel2(documents: Path, name: str, offline: Callable[[str], RasterHe
     epsg, baseline, offset = SENTINEL2[name]
     stated = item(documents / "sentinel2_arctic" / name)
     assert float(stated["properties"]["s2:processing_baseline"]) == baseline
-    wanted = [Wanted(name=band) for band in ("blue", "green", "red", "nir", "B8A", "scl")]
+    wanted = [BandRequest(name=band) for band in ("blue", "green", "red", "nir", "B8A", "scl")]
     (image,) = images_of([stated], wanted, read_header=offline)
     sizes = {name: bands.geobox.shape[0] for name, bands in image.bands.items()}
     assert sizes == {"blue": 10980, "green": 10980, "red": 10980, "nir": 10980, "B8A": 5490, "scl": 5490}
@@ -82,7 +82,7 @@ def test_sentinel2(documents: Path, name: str, offline: Callable[[str], RasterHe
 def test_a_folder_of_sentinel2_at_the_antimeridian(documents: Path) -> None:
     scenes = [item(file) for file in sorted((documents / "sentinel2_arctic").glob("S2*.json"))]
     source = StacItems(scenes)
-    red = [Wanted(name="red")]
+    red = [BandRequest(name="red")]
     for area in (box(179.8, 66, 179.9, 66.1), box(-179.9, 66, -179.8, 66.1)):
         (image,) = source.find(area, None, red)  # two files describe one scene
         assert image.id.startswith("S2A_T01WCP")
@@ -94,8 +94,8 @@ def test_a_folder_of_sentinel2_at_the_antimeridian(documents: Path) -> None:
 def test_planetscope_with_all_metadata(documents: Path, real_data: Path) -> None:
     catalog = StacCatalog(str(documents / "planet_open_stac/stac/education/bloom/collection.json"))
     layers = ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir")
-    wanted = [Wanted(name=name, asset="ortho_analytic_8b_sr", bands=(name,)) for name in layers[1:]]
-    wanted += [Wanted(name="coastal", asset="analytic_8b_sr"), Wanted(name="udm2")]
+    wanted = [BandRequest(name=name, asset="ortho_analytic_8b_sr", bands=(name,)) for name in layers[1:]]
+    wanted += [BandRequest(name="coastal", asset="analytic_8b_sr"), BandRequest(name="udm2")]
     first, second = catalog.find(WORLD, None, [wish for wish in wanted if wish.name != "nir"])
     assert (first.id, second.id) == ("20220221_145102_07_2457", "20220310_154305_84_2402")
     assert [first.bands[name].bands for name in layers[1:-1]] == [(number,) for number in range(2, 8)]
@@ -106,7 +106,7 @@ def test_planetscope_with_all_metadata(documents: Path, real_data: Path) -> None
     assert second.bands["red"].geobox.shape == (8994, 12706)
     # Planet calls it Near-Infrared, with nir as the common name: both find band 8, also without the asset's name.
     for name in ("nir", "Near-Infrared"):
-        (image, _) = catalog.find(WORLD, None, [Wanted(name=name)])
+        (image, _) = catalog.find(WORLD, None, [BandRequest(name=name)])
         assert image.bands[name].bands == (8,)
 
 
@@ -116,7 +116,7 @@ def test_planetscope_without_metadata_needs_its_files(documents: Path, offline: 
     with pytest.raises(
         CubeError, match=r"has no band 'red'\. Its assets and bands are: metadata; sr; udm; xml-metadata"
     ):
-        images_of([stated], [Wanted(name="red")], read_header=offline)
+        images_of([stated], [BandRequest(name="red")], read_header=offline)
     asked: list[str] = []
 
     def header(path: str) -> RasterHeader:
@@ -127,7 +127,7 @@ def test_planetscope_without_metadata_needs_its_files(documents: Path, offline: 
         return replace(offline(path), geobox=grid, dtypes=("uint16",) * 8, nodata=(0,) * 8, descriptions=names, **eight)
 
     (image,) = images_of(
-        [stated], [Wanted(name="red", asset="sr"), Wanted(name="udm2", asset="udm")], read_header=header
+        [stated], [BandRequest(name="red", asset="sr"), BandRequest(name="udm2", asset="udm")], read_header=header
     )
     assert image.bands["red"].bands == (6,)
     assert image.bands["udm2"].bands == tuple(range(1, 9))
@@ -152,7 +152,7 @@ def test_every_item_of_planets_catalog_that_states_its_grid(
                 described.append((stated, key))
     assert len(described) >= 10
     for stated, key in described:
-        (image,) = images_of([stated], [Wanted(name="x", asset=key, bands=(1,))], read_header=header)
+        (image,) = images_of([stated], [BandRequest(name="x", asset=key, bands=(1,))], read_header=header)
         assert image.footprint is not None
     assert {Path(path).name for path in opened} == {"2024-08-13_analysis_ready_ps_sr.tiff"}
 
@@ -160,7 +160,12 @@ def test_every_item_of_planets_catalog_that_states_its_grid(
 def test_landsat_of_2020_with_its_files(documents: Path) -> None:
     folder = documents / "landsat_greenland"
     source = StacCatalog(str(folder), prefer_local=True)
-    wanted = [Wanted(name="red"), Wanted(name="nir08"), Wanted(name="qa", asset="QA_PIXEL.TIF"), Wanted(name="SR_B2")]
+    wanted = [
+        BandRequest(name="red"),
+        BandRequest(name="nir08"),
+        BandRequest(name="qa", asset="QA_PIXEL.TIF"),
+        BandRequest(name="SR_B2"),
+    ]
     (image,) = source.find(box(-39.5, 72, -39, 72.3), Period(date(2015, 7, 10), date(2015, 7, 10)), wanted)
     assert image.id == "LC08_L2SP_005009_20150710_20200908_02_T2"
     assert image.time == datetime(2015, 7, 10, tzinfo=UTC)
@@ -178,4 +183,4 @@ def test_landsat_of_2020_with_its_files(documents: Path) -> None:
     assert np.count_nonzero(pixels) > 100_000
     assert source.find(box(0, 0, 1, 1), None, wanted) == ()
     with pytest.raises(CubeError, match=r"no band 'nir'\. Its assets and bands are: .*SR_B5\.TIF \(SR_B5 nir08\)"):
-        source.find(WORLD, None, [Wanted(name="nir")])
+        source.find(WORLD, None, [BandRequest(name="nir")])

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.images import AssetBands
+from rtsx.cube.images import BandSource
 from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.resample.mosaic import MosaicReader
 from rtsx.cube.resample.readers import ArrayReader, FileReader, open_reader
@@ -74,7 +74,7 @@ def test_real_rasters_on_the_arctic_grid(real_data: Path, name: str, size: float
 def test_stored_numbers_of_sentinel2(real_data: Path) -> None:
     path = str(real_data / SENTINEL2)
     file = FileReader.open(path)
-    bands = AssetBands(href=path, bands=(3, 7), geobox=file.geobox, dtype="uint16", nodata=0)
+    bands = BandSource(href=path, bands=(3, 7), geobox=file.geobox, dtype="uint16", nodata=0)
     target = arctic_window(file.geobox, 10.0)
     warped = warp(open_reader(bands), target, resampling="bilinear", anchor=ARCTIC)
     value, valid = exact_warp(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtsx.scores import AgreementCounts, percentile_interval, resamples
+from rtsx.scores import AgreementCounts, bootstrap_indices, percentile_interval
 
 
 def naive_iou(one, other):
@@ -48,10 +48,10 @@ def test_other_masks_do_not_add_up():
 
 
 def test_draws_are_seeded_and_complete():
-    drawn = resamples(7, draws=200, seed=3)
+    drawn = bootstrap_indices(7, draws=200, seed=3)
     assert (drawn.sum(axis=1) == 7).all()
-    np.testing.assert_array_equal(drawn, resamples(7, draws=200, seed=3))
-    assert not np.array_equal(drawn, resamples(7, draws=200, seed=4))
+    np.testing.assert_array_equal(drawn, bootstrap_indices(7, draws=200, seed=3))
+    assert not np.array_equal(drawn, bootstrap_indices(7, draws=200, seed=4))
     assert abs(drawn.mean() - 1) < 1e-12
 
 

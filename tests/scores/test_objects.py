@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from rtsx.scores import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_band
+from rtsx.scores import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_buffer
 
 
 def most_pairs(allowed):
@@ -81,19 +81,21 @@ def naive(mask, counts, distance):
 def test_the_band_of_the_paper(distance):
     random = np.random.default_rng(distance)
     mask = np.pad(scipy.ndimage.gaussian_filter(random.random((60, 70)), 2) > 0.5, 6)
-    np.testing.assert_array_equal(boundary_band(mask, np.ones_like(mask), distance=distance), published(mask, distance))
+    np.testing.assert_array_equal(
+        boundary_buffer(mask, np.ones_like(mask), distance=distance), published(mask, distance)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ground_that_does_not_count_is_no_outline(seed):
     random = np.random.default_rng(seed)
     mask, counts = random.random((20, 24)) < 0.8, random.random((20, 24)) < 0.7
-    band = boundary_band(mask, counts, distance=2)
+    band = boundary_buffer(mask, counts, distance=2)
     np.testing.assert_array_equal(band, naive(mask, counts, 2))
     hidden = np.where(counts, mask, ~mask)
-    np.testing.assert_array_equal(band, boundary_band(hidden, counts, distance=2))
+    np.testing.assert_array_equal(band, boundary_buffer(hidden, counts, distance=2))
 
 
 def test_without_an_outline_there_is_no_score():
     assert np.isnan(BoundaryScores(shared=0, either=0).iou)
-    assert not boundary_band(np.ones((5, 5), bool), np.ones((5, 5), bool), distance=3).any()
+    assert not boundary_buffer(np.ones((5, 5), bool), np.ones((5, 5), bool), distance=3).any()

@@ -16,7 +16,7 @@ import zarr
 
 from rtsx.cube import open_cube, write_cube
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
-from rtsx.storage.zarr import staged_store
+from rtsx.storage.zarr import atomic_store
 
 Make = Callable[..., xr.Dataset]
 
@@ -91,7 +91,7 @@ def test_a_bucket_that_is_not_there_is_told(s3: dict[str, Any], random_cube: Mak
 
 def test_a_failure_leaves_no_object(memory: Any) -> None:
     def write_half() -> None:
-        with staged_store("memory://maps/a.zarr", overwrite=False, options={}) as store:
+        with atomic_store("memory://maps/a.zarr", overwrite=False, options={}) as store:
             zarr.create_array(store, name="red", shape=(2,), dtype="uint8")[:] = 1
             raise RuntimeError("half way")
 
@@ -101,18 +101,18 @@ def test_a_failure_leaves_no_object(memory: Any) -> None:
 
 
 def test_what_a_killed_run_left_is_refused(memory: Any) -> None:
-    staging = staged_store("memory://maps/a.zarr", overwrite=False, options={})
+    staging = atomic_store("memory://maps/a.zarr", overwrite=False, options={})
     staging.__enter__()  # and the process is gone
     with pytest.raises(CubeError, match=r"never finished.*overwrite=True"):
         open_cube("memory://maps/a.zarr")
-    with pytest.raises(OutputExistsError), staged_store("memory://maps/a.zarr", overwrite=False, options={}):
+    with pytest.raises(OutputExistsError), atomic_store("memory://maps/a.zarr", overwrite=False, options={}):
         pass
 
 
 def test_the_old_objects_stay_until_the_new_ones_are_complete(memory: Any, random_cube: Make) -> None:
     old = random_cube(seed=1)
     write_cube(old, "memory://maps/a.zarr")
-    with pytest.raises(RuntimeError), staged_store("memory://maps/a.zarr", overwrite=True, options={}):
+    with pytest.raises(RuntimeError), atomic_store("memory://maps/a.zarr", overwrite=True, options={}):
         raise RuntimeError
     xr.testing.assert_identical(open_cube("memory://maps/a.zarr").load(), old.load())
     stored = open_cube("memory://maps/a.zarr")
@@ -136,7 +136,7 @@ def test_late_writers_find_the_store_closed(tmp_path: Path) -> None:
     kept: list[zarr.Array[Any]] = []
 
     def write_half() -> None:
-        with staged_store(str(tmp_path / "a.zarr"), overwrite=False, options={}) as store:
+        with atomic_store(str(tmp_path / "a.zarr"), overwrite=False, options={}) as store:
             kept.append(zarr.create_array(store, name="red", shape=(2,), dtype="uint8"))
             raise RuntimeError("half way")
 
@@ -156,7 +156,7 @@ def test_a_prefix_that_is_no_store_is_never_overwritten(memory: Any, random_cube
 
 def test_what_appears_during_the_run_is_kept(tmp_path: Path) -> None:
     def write_store() -> None:
-        with staged_store(str(tmp_path / "a.zarr"), overwrite=False, options={}):
+        with atomic_store(str(tmp_path / "a.zarr"), overwrite=False, options={}):
             zarr.create_group(str(tmp_path / "a.zarr"), attributes={"by": "another"}, zarr_format=3)
 
     with pytest.raises(OutputExistsError, match="appeared while it was being made"):
@@ -171,7 +171,7 @@ def test_a_full_disk_is_told(memory: Any, tmp_path: Path, place: str) -> None:
     full = OSError(28, "No space left on device")
     with (
         pytest.raises(OutputNotWritableError, match=r"a.zarr was not written: .*No space left.*Free space") as caught,
-        staged_store(target, overwrite=False, options={}),
+        atomic_store(target, overwrite=False, options={}),
     ):
         raise full
     assert caught.value.__cause__ is full

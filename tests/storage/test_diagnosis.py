@@ -23,7 +23,7 @@ import rtsx
 from rtsx.config.cube import load_cube_config
 from rtsx.cube.open import is_store
 from rtsx.cube.rasterio import read_header, read_window
-from rtsx.cube.stac.client import Access, read_document
+from rtsx.cube.stac.client import HttpAccess, read_document
 from rtsx.errors import CubeError, RtsxError
 from rtsx.labels.io import read_table
 from rtsx.storage import file_problem
@@ -86,7 +86,7 @@ DOORS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "GeoJSON": (".geojson", read_table),
     "GeoParquet": (".parquet", read_table),
     "YAML": (".yaml", load_cube_config),
-    "STAC": (".json", lambda path: read_document(str(path), Access(retries=0), home=None)),
+    "STAC": (".json", lambda path: read_document(str(path), HttpAccess(retries=0), home=None)),
     "checkpoint": (".pt", rtsx.ModelBundle.open),
     "ONNX": (".onnx", rtsx.ModelBundle.open),
 }

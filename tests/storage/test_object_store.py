@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from rtsx.campaign.plan import write_plan
-from rtsx.cube.build_state import alone
+from rtsx.cube.build_state import exclusive_lock
 from rtsx.errors import OutputExistsError
 from rtsx.storage import stage
 from rtsx.storage.object_store import (
@@ -26,9 +26,9 @@ from rtsx.storage.object_store import (
     RetryingObjects,
     S3Objects,
     StoredObject,
-    objects_of,
+    open_object_store,
 )
-from rtsx.storage.retry import kind_of
+from rtsx.storage.retry import classify_error
 from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import Fault, FaultyProxy
@@ -61,10 +61,10 @@ def test_a_creation_that_was_lost_to_another_has_not_won(s3: S3) -> None:
 
 
 def test_a_bucket_that_is_gone_is_no_empty_one(s3: S3) -> None:
-    store = objects_of("s3://nowhere-at-all/campaign", s3.options)
+    store = open_object_store("s3://nowhere-at-all/campaign", s3.options)
     with pytest.raises(FileNotFoundError, match="bucket") as error:
         store.get("a")
-    assert kind_of(error.value) == "halting"
+    assert classify_error(error.value) == "halting"
 
 
 def test_more_than_a_page_is_listed(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,28 +79,28 @@ def test_credentials_come_from_the_environment(s3: S3, guarded: Keys, monkeypatc
     anywhere = {"client_kwargs": {"region_name": "eu-central-1"}}
     for name, value in (guarded.writer | {"AWS_ENDPOINT_URL": s3.endpoint}).items():
         monkeypatch.setenv(name, value)
-    store = objects_of(s3.url, anywhere)
+    store = open_object_store(s3.url, anywhere)
     assert store.create("a", b"x")
     assert store.get("a") == b"x"
     for name, value in guarded.reader.items():
         monkeypatch.setenv(name, value)
-    other = objects_of(s3.url, anywhere | {"max_concurrency": 9})  # another client, because s3fs keeps the first
+    other = open_object_store(s3.url, anywhere | {"max_concurrency": 9})  # another client, because s3fs keeps the first
     assert other.get("a") == b"x"
     with pytest.raises(PermissionError) as error:
         other.put("a", b"y")
-    assert kind_of(error.value) == "halting"
+    assert classify_error(error.value) == "halting"
 
 
 def test_anybody_reads_what_is_public(s3: S3) -> None:
-    mine = objects_of(s3.url, s3.options)
+    mine = open_object_store(s3.url, s3.options)
     mine.put("public", b"x")
     mine.put("private", b"y")
     _let_read(s3, "public")
-    anybody = objects_of(s3.url, {"anon": True, "endpoint_url": s3.endpoint})
+    anybody = open_object_store(s3.url, {"anon": True, "endpoint_url": s3.endpoint})
     assert anybody.get("public") == b"x"
     with pytest.raises(PermissionError) as error:
         anybody.get("private")
-    assert kind_of(error.value) == "halting"
+    assert classify_error(error.value) == "halting"
 
 
 def test_an_answer_that_never_stops_failing_is_raised_as_it_is(s3: S3) -> None:
@@ -108,7 +108,7 @@ def test_an_answer_that_never_stops_failing_is_raised_as_it_is(s3: S3) -> None:
         store = RetryingObjects(S3Objects(s3.url, s3.through(proxy.url)), (0.001, 0.001))
         with pytest.raises(OSError, match="Service Unavailable") as error:
             store.put("a", b"x")
-        assert kind_of(error.value) == "passing"
+        assert classify_error(error.value) == "passing"
         assert proxy.failed == 3
 
 
@@ -119,7 +119,7 @@ def _let_read(s3: S3, key: str) -> None:
 
 def test_a_campaign_is_looked_at_by_its_url_alone(s3: S3) -> None:
     plan = plan_of(2, 2)
-    write_plan(objects_of(s3.url, s3.options), plan)
+    write_plan(open_object_store(s3.url, s3.options), plan)
     output = Output(plan, s3.url, s3.options)
     output.finish(make_pixels(plan, seed=1), list(plan.cells)[:3])
     # A process of its own, because s3fs keeps the first client that was made without options.
@@ -140,7 +140,7 @@ def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
 
     def build(_: int) -> bool:
         try:
-            with alone(target, s3.options):
+            with exclusive_lock(target, s3.options):
                 entered.wait(30)
         except OutputExistsError:
             refused.append(1)
@@ -153,7 +153,7 @@ def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
     refused: list[int] = []
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(build, range(4))) == 1
-    with alone(target, s3.options):
+    with exclusive_lock(target, s3.options):
         pass
 
 
@@ -161,12 +161,12 @@ def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store."""
     if request.param == "disk":
-        yield objects_of(str(tmp_path / "campaign"), {})
+        yield open_object_store(str(tmp_path / "campaign"), {})
     elif request.param == "s3":
         s3 = request.getfixturevalue("s3")
-        yield objects_of(s3.url, s3.options)
+        yield open_object_store(s3.url, s3.options)
     elif request.param == "fsspec":
-        yield objects_of(f"memory://{uuid.uuid4().hex}/campaign", {})
+        yield open_object_store(f"memory://{uuid.uuid4().hex}/campaign", {})
         fsspec.filesystem("memory").store.clear()
     else:
         yield MemoryObjects()
@@ -368,7 +368,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half(small_disk: Callable[[
     for write in (store.put, store.create):
         with pytest.raises(OSError, match="No space") as error:
             write("a" if write == store.put else "b", bytes(100_000))
-        assert kind_of(error.value) == "halting"
+        assert classify_error(error.value) == "halting"
     assert store.get("a") == b"old"
     assert [file.name for file in folder.iterdir()] == ["a"]
 
@@ -379,4 +379,4 @@ def test_missing_rights_end_the_run(without_rights: Path) -> None:
     for write in (store.put, store.create):
         with pytest.raises(PermissionError) as error:
             write("a", b"x")
-        assert kind_of(error.value) == "halting"
+        assert classify_error(error.value) == "halting"

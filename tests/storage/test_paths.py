@@ -17,7 +17,7 @@ from shapely.geometry import mapping
 
 import rtsx
 from rtsx.cube import CubeRecipe, FileImages, LayerRecipe, SourceRecipe, StoreImages, geobox_of
-from rtsx.cube.images import ImageSource, Wanted
+from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.stac import StacCatalog, StacItems
 from rtsx.errors import PathError, RtsxError
 from rtsx.footprints import read_footprints
@@ -123,7 +123,8 @@ FORMS = ("{name}", "elsewhere/../{name}", "~/{name}", "file://{folder}/{name}", 
 def recipe(images: ImageSource) -> CubeRecipe:
     grid = rtsx.Grid(crs="EPSG:3413", resolution=3, origin=(0, 0), cell_size=64)
     return CubeRecipe(
-        grid=grid, sources=(SourceRecipe(name="a", images=images, layers=(LayerRecipe(wanted=Wanted(name="red")),)),)
+        grid=grid,
+        sources=(SourceRecipe(name="a", images=images, layers=(LayerRecipe(wanted=BandRequest(name="red")),)),),
     )
 
 

@@ -29,7 +29,7 @@ from rtsx.errors import (
     NoImageError,
     OutputNotWritableError,
 )
-from rtsx.storage.retry import FailureKind, kind_of, service_code
+from rtsx.storage.retry import FailureKind, classify_error, service_code
 from tests.campaign.conftest import S3
 from tests.faults import Fault, FaultyProxy
 from tests.servers import free_port
@@ -108,7 +108,7 @@ def _api(status: int) -> pystac_client.exceptions.APIError:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_an_error_is_judged(error: BaseException, kind: FailureKind) -> None:
-    assert kind_of(error) == kind
+    assert classify_error(error) == kind
 
 
 def _from(outer: BaseException, inner: BaseException) -> BaseException:
@@ -117,18 +117,21 @@ def _from(outer: BaseException, inner: BaseException) -> BaseException:
 
 
 def test_what_an_error_came_from_is_judged_too() -> None:
-    assert kind_of(_from(CubeError("cannot be read"), ConnectionResetError())) == "passing"
-    assert kind_of(_from(RuntimeError("block 3"), _from(CubeError("a"), OSError(errno.ENOSPC, "full")))) == "halting"
-    assert kind_of(ExceptionGroup("two", [ValueError(), TimeoutError()])) == "passing"
+    assert classify_error(_from(CubeError("cannot be read"), ConnectionResetError())) == "passing"
+    assert (
+        classify_error(_from(RuntimeError("block 3"), _from(CubeError("a"), OSError(errno.ENOSPC, "full"))))
+        == "halting"
+    )
+    assert classify_error(ExceptionGroup("two", [ValueError(), TimeoutError()])) == "passing"
 
 
 def test_the_error_itself_comes_before_what_it_came_from() -> None:
-    assert kind_of(_from(OutputNotWritableError("no"), TimeoutError())) == "halting"
+    assert classify_error(_from(OutputNotWritableError("no"), TimeoutError())) == "halting"
 
 
 def test_a_source_that_is_closed_to_us_costs_its_cells_and_not_the_run() -> None:
-    assert kind_of(_from(CubeError("cannot be read"), PermissionError("Forbidden"))) == "lasting"
-    assert kind_of(PermissionError("Forbidden")) == "halting"
+    assert classify_error(_from(CubeError("cannot be read"), PermissionError("Forbidden"))) == "lasting"
+    assert classify_error(PermissionError("Forbidden")) == "halting"
 
 
 @pytest.mark.parametrize("fault", ["503", "cut"])
@@ -148,10 +151,10 @@ def test_a_transfer_that_broke_off_is_told_from_a_file_that_is_cut(fault: Fault,
         proxy.rate = 1.0
         with pytest.raises(CubeError, match=r"http://.*cannot be read in rows 300-500") as error:
             read_window(url, window, bands=[1])
-    assert kind_of(error.value) == "passing"
+    assert classify_error(error.value) == "passing"
     with pytest.raises(CubeError, match="cannot be read in rows 300-500") as error:
         read_window(str(half), window, bands=[1])
-    assert kind_of(error.value) == "lasting"
+    assert classify_error(error.value) == "lasting"
 
 
 @pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "jpeg", "lzma", "lerc", "webp"])
@@ -172,32 +175,32 @@ def test_a_block_that_came_whole_and_cannot_be_decoded_is_bad_data(compress: str
     fsspec.filesystem("s3", **s3.options).pipe_file(f"{s3.bucket}/bad.tif", bytes(content), ACL="public-read")
     with pytest.raises(CubeError, match=r"http://.*cannot be read in rows 0-128") as error:
         read_window(f"{s3.endpoint}/{s3.bucket}/bad.tif", (slice(0, 128), slice(0, 128)), bands=[1])
-    assert kind_of(error.value) == "lasting"
+    assert classify_error(error.value) == "lasting"
 
 
 def test_a_server_that_does_not_answer_is_told_from_a_file_that_is_not_there(s3: S3) -> None:
     with rasterio.Env(GDAL_HTTP_MAX_RETRY="0"):
         with pytest.raises(CubeError) as error:
             read_header(f"http://127.0.0.1:{free_port()}/away.tif")
-        assert kind_of(error.value) == "passing"
+        assert classify_error(error.value) == "passing"
         for _ in range(2):  # the second answer comes from GDAL's cache
             with pytest.raises(CubeError) as error:
                 read_header(f"{s3.endpoint}/{s3.bucket}/missing.tif")
-            assert kind_of(error.value) == "lasting"
+            assert classify_error(error.value) == "lasting"
 
 
 def test_what_was_handled_without_being_named_counts_until_it_is_suppressed() -> None:
     error = ValueError("a")
     error.__context__ = TimeoutError()
-    assert kind_of(error) == "passing"
+    assert classify_error(error) == "passing"
     error.__suppress_context__ = True
-    assert kind_of(error) == "lasting"
+    assert classify_error(error) == "lasting"
 
 
 def test_a_circle_of_causes_ends() -> None:
     error = ValueError("a")
     error.__context__ = _from(ValueError("b"), error)
-    assert kind_of(error) == "lasting"
+    assert classify_error(error) == "lasting"
 
 
 def test_the_word_of_a_service_is_found_below() -> None:

@@ -5,14 +5,16 @@ import pytest
 import shapely
 from scipy import stats
 
-from rtsx.synthetic import Ground, GroundSpec, make_ground
+from rtsx.synthetic import Ground, LandscapeSpec, make_ground
 from rtsx.synthetic.outline import draw_areas
 from rtsx.synthetic.scar import cut_patch, place_scars
 from rtsx.synthetic.terrain import make_terrain
 
 
-def spec(seed: int, **changes) -> GroundSpec:
-    return GroundSpec(**{"seed": seed, "crs": "EPSG:32608", "left": 520_200, "top": 7_482_600, "size": 768, **changes})
+def spec(seed: int, **changes) -> LandscapeSpec:
+    return LandscapeSpec(
+        **{"seed": seed, "crs": "EPSG:32608", "left": 520_200, "top": 7_482_600, "size": 768, **changes}
+    )
 
 
 @pytest.fixture(scope="module")

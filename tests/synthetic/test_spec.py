@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import CubeError
-from rtsx.synthetic import LANDSCAPES, GroundSpec, SceneSpec, make_ground, placed_apart, varied_spec
+from rtsx.synthetic import LANDSCAPES, LandscapeSpec, SceneSpec, make_ground, placed_apart, varied_spec
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_scene_that_no_sensor_could_see_is_refused(change, message):
 @pytest.mark.parametrize("size", [248, 260])
 def test_a_ground_off_the_drainage_lattice_is_refused(size):
     with pytest.raises(CubeError, match=f"multiple of 8 px of at least 256; got {size}"):
-        GroundSpec(seed=1, crs="EPSG:32608", left=0, top=0, size=size)
+        LandscapeSpec(seed=1, crs="EPSG:32608", left=0, top=0, size=size)
 
 
 def test_the_ground_surrounds_its_scene():
@@ -41,7 +41,7 @@ def test_the_ground_surrounds_its_scene():
     assert spec.on_ground(ground).ground_spec == ground
 
 
-GROUND = GroundSpec(seed=3, crs="EPSG:32608", left=520_200, top=7_482_600, size=512, slumps_per_km2=4.0)
+GROUND = LandscapeSpec(seed=3, crs="EPSG:32608", left=520_200, top=7_482_600, size=512, slumps_per_km2=4.0)
 
 
 def inside_and_around(landscape: str) -> tuple[float, float, float]:

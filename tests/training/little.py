@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from rtsx.labels import StubTruth
+from rtsx.labels import StubLabelRaster
 from rtsx.model import InputLayer
 from rtsx.training import LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe, TrainingScene
 
@@ -39,7 +39,7 @@ def make_scene(
         {layer: (("y", "x"), array, attributes) for layer, array in zip(("red", "nir"), stored, strict=True)},
         coords=coords,
     ).rio.write_crs("EPSG:3413")
-    return TrainingScene(name=name, cube=cube, truth=StubTruth(truth, classes=classes), group=group)
+    return TrainingScene(name=name, cube=cube, truth=StubLabelRaster(truth, classes=classes), group=group)
 
 
 def make_recipe(**changes: Any) -> TrainingRecipe:

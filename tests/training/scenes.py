@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from rtsx.labels import IGNORED, StubTruth
+from rtsx.labels import IGNORED, StubLabelRaster
 from rtsx.model import InputLayer
 from rtsx.training import TrainingScene
 
@@ -83,7 +83,7 @@ def make_scene(
 ) -> TrainingScene:
     truth = make_truth(shape, seed=seed, classes=classes, blobs=blobs, ignored=ignored)
     return TrainingScene(
-        name=name, cube=make_cube(shape, seed=seed, **cube), truth=StubTruth(truth, classes=classes), group=name
+        name=name, cube=make_cube(shape, seed=seed, **cube), truth=StubLabelRaster(truth, classes=classes), group=name
     )
 
 

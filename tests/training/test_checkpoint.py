@@ -5,7 +5,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training import LogRow
-from rtsx.training.checkpoint import Best, Checkpoint
+from rtsx.training.checkpoint import BestWeights, Checkpoint
 
 
 def make_checkpoint() -> Checkpoint:
@@ -24,7 +24,7 @@ def make_checkpoint() -> Checkpoint:
         n_averaged=0,
         optimiser=optimiser.state_dict(),
         scaler={},
-        best=Best(epoch=1, iou=0.5, state=weights),
+        best=BestWeights(epoch=1, iou=0.5, state=weights),
         log=(
             LogRow(epoch=1, step=4, loss=0.5, learning_rate=0.1),
             LogRow(epoch=2, step=8, loss=0.4, learning_rate=0.1),

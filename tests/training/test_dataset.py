@@ -14,11 +14,11 @@ from rtsx.errors import TrainingError
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import IGNORED
 from rtsx.model import InputLayer, Packing
-from rtsx.tiling import reflected
+from rtsx.tiling import reflect_pad
 from rtsx.training import TrainingScene
 from rtsx.training.dataset import TileReader
 from rtsx.training.sampler import TileAddress
-from rtsx.training.scene_arrays import ChunkCache, StoredPixels
+from rtsx.training.scene_arrays import ChunkCache, PixelArrays
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 TILE = 32
@@ -64,7 +64,7 @@ def test_beyond_the_scene_it_is_mirrored_and_no_pixel_counts_twice(shape, start)
     batch = reader_of(scene).read([TileAddress(0, start)])
     parts = [slice(max(first, 0), min(first + TILE, length)) for first, length in zip(start, shape, strict=True)]
     y, x = (
-        part.start + reflected(first - part.start, first - part.start + TILE, length=part.stop - part.start)
+        part.start + reflect_pad(first - part.start, first - part.start + TILE, length=part.stop - part.start)
         for first, part in zip(start, parts, strict=True)
     )
     valid = trusted(scene.cube)
@@ -120,7 +120,7 @@ def test_the_cache_never_holds_more_than_it_may():
 
 def test_what_was_used_last_is_kept():
     cache = ChunkCache(20)
-    pixels = StoredPixels(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
+    pixels = PixelArrays(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
     for key in "abab":
         cache.get(key, lambda: pixels)
     cache.get("c", lambda: pixels)
@@ -138,7 +138,7 @@ def test_a_chunk_larger_than_the_cache_is_read_all_the_same():
 
 
 def test_a_chunk_larger_than_the_cache_stays_until_another_is_wanted():
-    pixels = StoredPixels(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
+    pixels = PixelArrays(stored={}, valid=np.ones((1, 5), bool), truth=np.zeros((1, 5), np.uint8))
     cache = ChunkCache(4)
 
     def compute():

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score, jaccard_score, precision_score, recall_score
 
 from rtsx.scores import PixelScores
-from rtsx.training.metrics import Judgement
+from rtsx.training.metrics import EpochMetrics
 
 
 def make_answers(channels: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +19,7 @@ def make_answers(channels: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.T
 
 def test_a_single_class_is_judged_like_scikit_learn_does() -> None:
     probability, target = make_answers(1)
-    judged = Judgement.of(probability, target)
+    judged = EpochMetrics.of(probability, target)
     counts = target != 255
     truth, found = target[counts].numpy() == 1, probability[:, 0][counts].numpy()
     scores = judged.scores(0.4)
@@ -33,7 +33,7 @@ def test_a_single_class_is_judged_like_scikit_learn_does() -> None:
 
 def test_of_several_classes_the_greatest_is_found() -> None:
     probability, target = make_answers(4)
-    judged = Judgement.of(probability, target)
+    judged = EpochMetrics.of(probability, target)
     counts = target != 255
     truth = target[counts].numpy()
     greatest = probability.argmax(1)[counts].numpy()
@@ -48,16 +48,16 @@ def test_of_several_classes_the_greatest_is_found() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_parts_add_up_to_the_whole(channels: int) -> None:
     probability, target = make_answers(channels, seed=3)
-    whole = Judgement.of(probability, target)
-    parts = Judgement.empty(channels=channels)
+    whole = EpochMetrics.of(probability, target)
+    parts = EpochMetrics.empty(channels=channels)
     for number in range(3):
-        parts += Judgement.of(probability[number : number + 1], target[number : number + 1])
+        parts += EpochMetrics.of(probability[number : number + 1], target[number : number + 1])
     assert parts == whole
-    assert Judgement.empty(channels=channels).with_counts(whole.to_counts()) == whole
+    assert EpochMetrics.empty(channels=channels).with_counts(whole.to_counts()) == whole
 
 
 def test_nothing_to_judge_is_no_error() -> None:
-    judged = Judgement.of(torch.rand(1, 1, 2, 2), torch.full((1, 2, 2), 255, dtype=torch.uint8))
+    judged = EpochMetrics.of(torch.rand(1, 1, 2, 2), torch.full((1, 2, 2), 255, dtype=torch.uint8))
     assert (judged.n_pixels, judged.has_target, judged.best_threshold) == (0, False, 0.5)
     assert np.isnan(judged.mean_average_precision())
     assert judged.scores(0.5) == PixelScores(hits=0, false_alarms=0, misses=0, rejections=0)

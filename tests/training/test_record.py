@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rtsx.errors import TrainingError
-from rtsx.labels import StubTruth
+from rtsx.labels import StubLabelRaster
 from rtsx.training import OptimisationSpec
 from rtsx.training.record import differences, recipe_record
 from tests.training.little import make_recipe, make_scene
@@ -45,7 +45,7 @@ def test_other_imagery_and_other_truth_are_told_apart() -> None:
     assert [line.split(":")[0] for line in changed(training=others)] == ["training[one].middle"]
     values = scene.truth.read((slice(0, 96), slice(0, 96)))
     values[0, 0] = 1 - values[0, 0]
-    others = (replace(scene, truth=StubTruth(np.asarray(values))), make_scene("two", seed=2))
+    others = (replace(scene, truth=StubLabelRaster(np.asarray(values))), make_scene("two", seed=2))
     assert [line.split(":")[0] for line in changed(training=others)] == ["training[one].truth"]
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from rtsx.errors import TrainingError
-from rtsx.labels import IGNORED, StubTruth
+from rtsx.labels import IGNORED, StubLabelRaster
 from rtsx.training import SamplingSpec, TrainingScene
 from rtsx.training.plan import plan_training
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.sampler import TileAddress, draw_epoch, negatives_per_positive, tiles_of_epoch, validation_tiles
+from rtsx.training.sampler import TileAddress, negatives_per_positive, sample_epoch, tiles_of_epoch, validation_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles
 from tests.training.little import make_recipe
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
@@ -32,7 +32,7 @@ def labelled(address: TileAddress) -> int:
 
 def draw(**changes):
     arguments = {"sampling": PLAIN, "epoch": 0, "epochs": 3, "seed": 0} | changes
-    return draw_epoch(INDEX, **arguments)
+    return sample_epoch(INDEX, **arguments)
 
 
 def test_an_epoch_shows_each_positive_once_and_negatives_by_their_ratio():
@@ -94,20 +94,20 @@ def test_positives_are_mixed_with_negatives_and_scenes_with_each_other():
 def test_scenes_without_negatives_are_drawn_from_all_the_same():
     index = index_tiles([make_scene(shape=(32, 32), blobs=20)], inputs=INPUTS, tile=32, min_valid=0.05)
     assert index.n_negative == 0
-    assert len(draw_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0)) == 1
-    assert len(draw_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0, count=8)) == 8
+    assert len(sample_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0)) == 1
+    assert len(sample_epoch(index, sampling=PLAIN, epoch=0, epochs=1, seed=0, count=8)) == 8
 
 
 def test_an_index_without_positives_is_refused():
     scene = replace(INDEX.scenes[0], labelled=np.zeros_like(INDEX.scenes[0].labelled))
     nothing = TileIndex(tile=32, min_valid=0.05, scenes=(scene,))
     with pytest.raises(TrainingError, match="No tile with a label is left to draw"):
-        draw_epoch(nothing, sampling=PLAIN, epoch=0, epochs=1, seed=0)
+        sample_epoch(nothing, sampling=PLAIN, epoch=0, epochs=1, seed=0)
 
 
 def test_a_scene_smaller_than_a_tile_has_one():
     index = index_tiles([make_scene(shape=(20, 50), blobs=20)], inputs=INPUTS, tile=32, min_valid=0.05)
-    drawn = draw_epoch(index, sampling=SamplingSpec(negatives=0), epoch=0, epochs=1, seed=0)
+    drawn = sample_epoch(index, sampling=SamplingSpec(negatives=0), epoch=0, epochs=1, seed=0)
     assert {address.start[0] for address in drawn} == {0}
     assert {address.start[1] for address in drawn} <= set(range(19))
 
@@ -133,10 +133,10 @@ def far(count, **changes):
     truth = np.zeros((1280, 1280), np.uint8)
     truth[:, 8::256] = 1
     cube = make_cube((1280, 1280), with_mask=False, layers=("nir",))
-    scenes = [TrainingScene(name=name, cube=cube, truth=StubTruth(truth)) for name in "ab"]
+    scenes = [TrainingScene(name=name, cube=cube, truth=StubLabelRaster(truth)) for name in "ab"]
     index = index_tiles(scenes, inputs=None, tile=8, min_valid=0.05)
     spec = SamplingSpec(jitter=False, **changes)
-    drawn = draw_epoch(index, sampling=spec, epoch=0, epochs=1, seed=0, count=count)
+    drawn = sample_epoch(index, sampling=spec, epoch=0, epochs=1, seed=0, count=count)
     blocks = [(address.scene, address.start[0] // 64, address.start[1] // 64) for address in drawn]
     has_label = [truth[y : y + 8, x : x + 8].any() for y, x in (address.start for address in drawn)]
     return drawn, blocks, np.array(has_label)
@@ -194,7 +194,7 @@ def test_an_epoch_has_as_many_tiles_as_are_counted_beforehand(negatives: float, 
 
 
 def test_planning_draws_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr("rtsx.training.plan.draw_epoch", None)
+    monkeypatch.setattr("rtsx.training.plan.sample_epoch", None)
     recipe = make_recipe(steps_per_epoch=None, epochs=3, sampling=SamplingSpec(negatives=1, final_negatives=4))
     plan = plan_training(
         recipe,

@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 
 from rtsx.errors import TrainingError
-from rtsx.labels import IGNORED, StubTruth
+from rtsx.labels import IGNORED, StubLabelRaster
 from rtsx.training import TrainingScene
-from rtsx.training.tile_index import PixelCounts, index_tiles, tile_starts
+from rtsx.training.tile_index import IntegralImage, index_tiles, tile_starts
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 
@@ -79,7 +79,7 @@ def test_all_layers_count_where_nobody_has_said_which_are_wanted():
 def test_bounds_hold_for_any_window():
     random = np.random.default_rng(3)
     kinds = random.random((2, 50, 70)) < 0.2
-    counts = PixelCounts.over((50, 70), rows=[13, 30, 41], columns=[20, 21, 60], kinds=2)
+    counts = IntegralImage.over((50, 70), rows=[13, 30, 41], columns=[20, 21, 60], kinds=2)
     for window in (np.s_[0:17, 0:70], np.s_[17:50, 0:33], np.s_[17:50, 33:70]):
         counts.add(kinds[:, window[0], window[1]], window)
     summed = counts.summed()
@@ -98,7 +98,7 @@ def scene_with(truth, *, name="a", valid=None, classes=("slump",)):
     cube = make_cube(truth.shape, with_mask=False)
     if valid is not None:
         cube["valid"] = (("y", "x"), valid)
-    return TrainingScene(name=name, cube=cube, truth=StubTruth(truth, classes=classes))
+    return TrainingScene(name=name, cube=cube, truth=StubLabelRaster(truth, classes=classes))
 
 
 def test_a_scene_without_labels_is_fine_beside_one_with_labels():
@@ -161,7 +161,7 @@ def test_a_chunk_that_cannot_be_read_is_named():
 
 def test_counting_takes_about_as_much_memory_as_the_chunk():
     kinds = np.ones((3, 512, 512), bool)
-    counts = PixelCounts.over((512, 512), rows=range(0, 512, 32), columns=range(0, 512, 32), kinds=3)
+    counts = IntegralImage.over((512, 512), rows=range(0, 512, 32), columns=range(0, 512, 32), kinds=3)
     tracemalloc.start()
     counts.add(kinds, np.s_[0:512, 0:512])
     _, peak = tracemalloc.get_traced_memory()

@@ -14,9 +14,9 @@ from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, coll
 from rtsx.campaign.products.tables import CellStates, PartTable, Records, Refreshed, cell_states, digest_of
 from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
-from rtsx.cube.write import levels_of
+from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.storage.object_store import ObjectStore, open_object_store
 
 __all__ = ["Collected", "collect_files", "collect_year", "export_key", "formats_named"]
 
@@ -175,7 +175,7 @@ def collect_year(
             f"There are no footprints to be written as {', '.join(formats)}: {plan.name} was planned without outlines. Leave "
             "the formats out, or plan a campaign with outlines."
         )
-    objects = objects_of(output, storage_options or {})
+    objects = open_object_store(output, storage_options or {})
     layout = YearLayout(plan.year)
     states = cell_states(Ledger(objects, layout).marks(), layout)
     vectors = _Vectors.of(objects, plan, states, forms=forms, levels=levels, tracks=tracks)
@@ -196,7 +196,7 @@ def collect_year(
         tracks=vectors.key(TRACKS, layout),
         n_tracked=vectors.rows(TRACKS),
         files=vectors.files,
-        overview_levels=len(levels_of(plan.geobox, overviews=overviews)) - 1,
+        overview_levels=len(overviews_of(plan.geobox, overviews=overviews)) - 1,
         overview_shards=shards,
         stac=None if documents is None else collection_key(layout),
         n_items=0 if documents is None else documents.n_items,

@@ -25,12 +25,12 @@ from rtsx.campaign.products.tables import (
     PartTable,
     Record,
     Refreshed,
-    by_partition,
     digest_of,
     empty_outlines,
+    group_by_partition,
     joined_outlines,
+    parse_partition,
     partition_name,
-    partition_named,
     partition_of,
 )
 from rtsx.campaign.recipe import OutlineSpec
@@ -44,12 +44,12 @@ __all__ = [
     "FOOTPRINTS",
     "LEVEL2",
     "CellRows",
-    "Gathered",
-    "cells_around",
+    "CollectedTables",
     "collect_footprints",
     "collect_level2",
-    "gather",
-    "with_edges",
+    "collect_tables",
+    "neighbour_cells",
+    "seam_outlines",
 ]
 
 Geometries = NDArray[np.object_]
@@ -84,7 +84,7 @@ ReadCells = Callable[[Sequence[Address]], CellRows]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class CollectedTables:
     """Outlines that make up all objects of some cells."""
 
     rows: CellRows
@@ -94,7 +94,7 @@ class Gathered:
     """Other cells that were looked at, sorted; they may turn out to have nothing."""
 
 
-def gather(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> Gathered:
+def collect_tables(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> CollectedTables:
     """Walk from some cells to all that their objects reach into.
 
     Parameters
@@ -126,7 +126,7 @@ def gather(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> Gathered
         meets[tree.query(front.outlines, predicate="dwithin", distance=grid.resolution / 2)[1]] = True
         front, waiting = candidates.take(meets), [candidates.take(~meets)]
         parts.append(front)
-    return Gathered(rows=_joined(parts), visited=tuple(sorted(visited)))
+    return CollectedTables(rows=_joined(parts), visited=tuple(sorted(visited)))
 
 
 def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
@@ -152,7 +152,7 @@ def _joined(parts: Sequence[CellRows]) -> CellRows:
     return CellRows(table=table, cells=np.concatenate([part.cells for part in some]))
 
 
-def cells_around(cells: Iterable[Address], *, reach: int) -> set[Address]:
+def neighbour_cells(cells: Iterable[Address], *, reach: int) -> set[Address]:
     """Cells that lie at most `reach` rows and columns from one of those given, and are none of them.
 
     Examples
@@ -165,7 +165,7 @@ def cells_around(cells: Iterable[Address], *, reach: int) -> set[Address]:
     return {(iy + dy, ix + dx) for iy, ix in given for dy in steps for dx in steps} - given
 
 
-def with_edges(
+def seam_outlines(
     footprints: geopandas.GeoDataFrame, missing: Collection[Address], *, grid: Grid, edge_distance: int
 ) -> geopandas.GeoDataFrame:
     """Flag outlines near missing cells, as `extract_footprints` does on a map on which these cells are invalid.
@@ -230,23 +230,23 @@ class _Parts:
     @cached_property
     def cells(self) -> dict[Address, list[Address]]:
         """Finished cells of each partition that has one."""
-        return by_partition(self.states)
+        return group_by_partition(self.states)
 
     def is_current(self, name: str, record: Record) -> bool:
         """Whether nothing that the partition was made of has changed."""
         visited = [parse_cell_id(cell) for cell in record["visited"]]
-        return bool(record["cells"] == self._digest([*self.cells[partition_named(name)], *visited]))
+        return bool(record["cells"] == self._digest([*self.cells[parse_partition(name)], *visited]))
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Footprints whose first pixel lies in the partition."""
-        partition = partition_named(name)
-        found = gather(self.cells[partition], self._read, grid=self.plan.grid)
+        partition = parse_partition(name)
+        found = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
         cells = [*self.cells[partition], *found.visited]
         record: Record = {"cells": self._digest(cells), "visited": [cell_id(*cell) for cell in found.visited]}
         merged = merge_footprints([found.rows.table], min_area_m2=self.spec.min_area_m2)
         owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
         is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
-        footprints = with_edges(
+        footprints = seam_outlines(
             merged[is_own].reset_index(drop=True),
             self._missing(cells),
             grid=self.plan.grid,
@@ -265,7 +265,7 @@ class _Parts:
         """Planned cells beside these that are not finished. Those that are not planned were flagged when cells ran."""
         given = list(cells)
         reach = -(-self.spec.edge_distance // self.plan.grid.cell_size)
-        near = cells_around(given, reach=reach) | set(given)
+        near = neighbour_cells(given, reach=reach) | set(given)
         return {cell for cell in near if cell not in self.states and cell in self.plan.cells}
 
     def _read(self, cells: Sequence[Address]) -> CellRows:

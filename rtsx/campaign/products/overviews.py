@@ -18,10 +18,10 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.map import ANSWERS, map_store, map_year, open_map
 from rtsx.campaign.plan import CampaignPlan, Region
-from rtsx.campaign.products.tables import CellStates, Records, by_partition, partition_name
+from rtsx.campaign.products.tables import CellStates, Records, group_by_partition, partition_name
 from rtsx.cube.encoding import packing
 from rtsx.cube.pyramid import Reduction, halve, reduction_of, spatial_attrs
-from rtsx.cube.write import Levels, codec_for, levels_of, root_attrs
+from rtsx.cube.write import Levels, compressor_for, overviews_of, root_attrs
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.zarr import LAYERS, consolidate
@@ -187,7 +187,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
             shards=None if is_time else (*ones, plan.shard, plan.shard),
             dtype=full.dtype,
             fill_value=full.fill_value,
-            compressors="auto" if is_time else (codec_for(part, np.dtype(full.dtype)),),
+            compressors="auto" if is_time else (compressor_for(part, np.dtype(full.dtype)),),
             attributes=full.attrs.asdict(),
             dimension_names=full.metadata.dimension_names,
         )
@@ -212,7 +212,7 @@ def collect_overviews(
     Ground of cells without a mark is left out, whatever has been written there. All levels are those that `write_cube`
     makes of the map.
     """
-    levels = levels_of(plan.geobox, overviews=True)
+    levels = overviews_of(plan.geobox, overviews=True)
     if len(levels) == 1:
         return 0
     store = map_store(output, options)
@@ -304,8 +304,8 @@ def _changes(records: Records, now: Mapping[Address, str]) -> set[Address]:
 
 def _write(records: Records, digests: Mapping[Address, str], changed: set[Address]) -> None:
     """Write down the partitions that changed cells are in."""
-    parts = by_partition(digests)
-    for partition in by_partition(changed):
+    parts = group_by_partition(digests)
+    for partition in group_by_partition(changed):
         cells = {cell_id(*cell): digests[cell] for cell in parts.get(partition, ())}
         if cells:
             records.put(partition_name(partition), {"cells": cells})

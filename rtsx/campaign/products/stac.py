@@ -14,12 +14,12 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import (
-    CellState,
     CellStates,
+    FinishedCell,
     Record,
     Records,
-    by_partition,
     digest_of,
+    group_by_partition,
     in_threads,
     partition_name,
 )
@@ -73,7 +73,7 @@ def item_id(plan: CampaignPlan, cell: Address) -> str:
     return f"{collection_id(plan)}-{cell_id(*cell)}"
 
 
-def item_document(plan: CampaignPlan, cell: Address, state: CellState, *, key: str) -> Document:
+def item_document(plan: CampaignPlan, cell: Address, state: FinishedCell, *, key: str) -> Document:
     """The item of a finished cell that lies at `key`."""
     geobox, ground = plan.grid[cell].geobox, plan.grid[cell].lonlat
     layout = YearLayout(plan.year)
@@ -273,7 +273,7 @@ def collect_stac(
     """
     writer = _Writer(objects=objects, plan=plan, states=states)
     before = writer.records.read()
-    parts = {partition_name(partition): cells for partition, cells in by_partition(writer.mapped).items()}
+    parts = {partition_name(partition): cells for partition, cells in group_by_partition(writer.mapped).items()}
     done = in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts))
     boxes = [record["bbox"] for record, _ in done]
     keys = [key for _, written in done for key in written]

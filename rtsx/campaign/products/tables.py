@@ -24,30 +24,30 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.records import CommitMark
+from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
-from rtsx.footprints.io import as_written
-from rtsx.footprints.schema import COLUMNS, OPTIONAL, conform
+from rtsx.footprints.io import to_serialisable
+from rtsx.footprints.schema import COLUMNS, OPTIONAL, coerce
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
 
 __all__ = [
     "SIDE",
-    "CellState",
     "CellStates",
+    "FinishedCell",
     "PartTable",
     "Record",
     "Records",
     "Refreshed",
-    "by_partition",
     "cell_states",
     "digest_of",
     "empty_outlines",
+    "group_by_partition",
     "in_threads",
     "joined_outlines",
     "parquet_bytes",
+    "parse_partition",
     "partition_name",
-    "partition_named",
     "partition_of",
     "plainly_typed",
     "read_outlines",
@@ -103,7 +103,7 @@ def _parsed(content: bytes | None) -> Record | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellState:
+class FinishedCell:
     """A finished cell."""
 
     is_empty: bool
@@ -124,11 +124,11 @@ class CellState:
     """Digest of the whole mark."""
 
 
-CellStates = dict[Address, CellState]
+CellStates = dict[Address, FinishedCell]
 """Finished cells by address."""
 
 
-def cell_states(marks: Iterable[CommitMark], layout: YearLayout) -> CellStates:
+def cell_states(marks: Iterable[CommitRecord], layout: YearLayout) -> CellStates:
     """States of all cells that have a mark; the marks themselves are let go one by one."""
     return {mark.cell: _state(mark, layout) for mark in marks}
 
@@ -138,10 +138,10 @@ def digest_of(content: object) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _state(mark: CommitMark, layout: YearLayout) -> CellState:
+def _state(mark: CommitRecord, layout: YearLayout) -> FinishedCell:
     mapped = {key: digest for key, digest in mark.objects.items() if key.startswith(f"{MAP}/")}
     cogs = (key for key in mark.objects if key.startswith(f"{layout.cogs}/"))
-    return CellState(
+    return FinishedCell(
         is_empty=mark.state == "empty",
         outlines=mark.objects.get(layout.outline(mark.cell), ""),
         map=digest_of(mapped) if mapped else "",
@@ -181,12 +181,12 @@ def partition_name(partition: Address) -> str:
     return cell_id(*partition)
 
 
-def partition_named(name: str) -> Address:
+def parse_partition(name: str) -> Address:
     """The partition of such a name."""
     return parse_cell_id(name)
 
 
-def by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
+def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
     """Cells of each partition; partitions and cells in reading order.
 
     Examples
@@ -242,7 +242,7 @@ def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
         They are none; names where they come from.
     """
     try:
-        return as_written(read_parquet_bytes(content))
+        return to_serialisable(read_parquet_bytes(content))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
 
@@ -278,7 +278,7 @@ def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopand
     joined = pa.concat_tables(tables, promote_options="permissive")
     outlines = shapely.from_wkb(joined["geometry"].to_numpy())
     rows = joined.drop_columns(["geometry"]).to_pandas()
-    return as_written(geopandas.GeoDataFrame(rows, geometry=outlines, crs=crs)), numbers
+    return to_serialisable(geopandas.GeoDataFrame(rows, geometry=outlines, crs=crs)), numbers
 
 
 def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -294,7 +294,7 @@ def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 def empty_outlines(crs: str, *further: str) -> geopandas.GeoDataFrame:
     """Footprints without a row, with some of the optional columns."""
     columns: dict[str, object] = {name: [] for name in (*COLUMNS, *(name for name in OPTIONAL if name in further))}
-    return conform(columns, geopandas.GeoSeries([], crs=crs))
+    return coerce(columns, geopandas.GeoSeries([], crs=crs))
 
 
 def _unreadable(name: str, error: Exception) -> CampaignError:

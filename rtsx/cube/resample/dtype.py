@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["Resampling", "Storing", "is_stored", "stored_nodata", "without_mask"]
+__all__ = ["OutputDtype", "Resampling", "is_representable", "output_nodata", "without_mask"]
 
 _WIDER = {1: np.dtype(np.int16), 2: np.dtype(np.int32), 4: np.dtype(np.int64), 8: np.dtype(np.float64)}
 """Signed dtype by bytes of an integer, that holds all its values and one more."""
 
 
-def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+def output_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """The nodata value as it can be stored in `dtype`; None where no pixel of that dtype can have it.
 
     Examples
@@ -38,7 +38,7 @@ def stored_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     )
 
 
-def is_stored(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+def is_representable(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """True where a stored pixel is neither masked nor nodata nor NaN nor infinite.
 
     Examples
@@ -48,7 +48,7 @@ def is_stored(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """
     stored = np.ma.getdata(pixels)
     valid: NDArray[np.bool_] = np.isfinite(stored)
-    value = stored_nodata(nodata, stored.dtype)
+    value = output_nodata(nodata, stored.dtype)
     if value is not None:
         valid &= stored != stored.dtype.type(value)
     if np.ma.isMaskedArray(pixels):
@@ -67,16 +67,16 @@ def without_mask(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[An
     if not np.ma.isMaskedArray(pixels):
         return pixels, nodata
     stored: Any = np.ma.getdata(pixels)
-    if stored_nodata(nodata, stored.dtype) is None and stored.dtype.kind != "f":
+    if output_nodata(nodata, stored.dtype) is None and stored.dtype.kind != "f":
         stored = stored.astype(_WIDER[stored.dtype.itemsize])
         nodata = None if stored.dtype.kind == "f" else float(np.iinfo(stored.dtype).min)
     filled = np.array(stored)
-    filled[np.ma.getmaskarray(pixels)] = Storing(stored.dtype, nodata).fill
+    filled[np.ma.getmaskarray(pixels)] = OutputDtype(stored.dtype, nodata).fill
     return filled, nodata
 
 
 @dataclass(frozen=True)
-class Storing:
+class OutputDtype:
     """How values go into an array of one dtype.
 
     Integers are rounded to the nearest and clipped; a valid value that would become the nodata value becomes the next
@@ -109,12 +109,12 @@ class Storing:
     @property
     def has_fill(self) -> bool:
         """Whether missing pixels have a stored value of their own; NaN cannot be met by rounding."""
-        return stored_nodata(self.nodata, self.dtype) is not None
+        return output_nodata(self.nodata, self.dtype) is not None
 
     @property
     def fill(self) -> float:
         """Value of missing pixels: nodata, else NaN for floats and 0 for integers."""
-        value = stored_nodata(self.nodata, self.dtype)
+        value = output_nodata(self.nodata, self.dtype)
         return value if value is not None else math.nan if self.dtype.kind == "f" else 0.0
 
     @property

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import describe_geobox
-from rtsx.cube.resample.dtype import Storing, is_stored
+from rtsx.cube.resample.dtype import OutputDtype, is_representable
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 
-__all__ = ["MosaicReader", "mosaics"]
+__all__ = ["MosaicReader", "group_by_grid"]
 
 _OFF_LATTICE = 0.01
 """Pixels that a tile may lie off the lattice of the first one, anywhere on the tile."""
@@ -103,7 +103,7 @@ class MosaicReader:
             A tile cannot be read.
         """
         shape = self.count, rows.stop - rows.start, columns.stop - columns.start
-        pixels = np.full(shape, Storing(self.dtype, self.nodata).fill, self.dtype)
+        pixels = np.full(shape, OutputDtype(self.dtype, self.nodata).fill, self.dtype)
         missing = np.ones(shape, bool)
         top, bottom, left, right = self._spans.T
         meets = (top < rows.stop) & (bottom > rows.start) & (left < columns.stop) & (right > columns.start)
@@ -115,13 +115,13 @@ class MosaicReader:
             if missing[part].any():
                 tile = self.readers[place]
                 stored = tile.read(slice(y0 - first_row, y1 - first_row), slice(x0 - first_column, x1 - first_column))
-                taken = missing[part] & is_stored(stored, tile.nodata)
+                taken = missing[part] & is_representable(stored, tile.nodata)
                 np.copyto(pixels[part], np.ma.getdata(stored), where=taken)
                 missing[part] &= ~taken
         # Without a value that says so, what no tile has is masked.
         return (
             pixels
-            if Storing(self.dtype, self.nodata).has_fill or self.dtype.kind == "f" or not missing.any()
+            if OutputDtype(self.dtype, self.nodata).has_fill or self.dtype.kind == "f" or not missing.any()
             else np.ma.MaskedArray(pixels, missing)
         )
 
@@ -191,7 +191,7 @@ _PHASE_STEPS = 64
 """Parts of a pixel that two corners are told apart by: tiles of one mosaic carry the rounding errors of their writers."""
 
 
-def mosaics(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
+def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
     """One raster for each lattice among some rasters, in the order in which the lattices first appear.
 
     A raster that is alone on its lattice is a mosaic, too: the next cell of a campaign may find two tiles there, and both

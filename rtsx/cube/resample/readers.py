@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name
-from rtsx.cube.images import AssetBands
+from rtsx.cube.images import BandSource
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, read_window
-from rtsx.cube.resample.dtype import stored_nodata
+from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 from rtsx.storage.zarr import open_group, store_failure
@@ -248,7 +248,7 @@ class FileReader:
             stated: float | None = getattr(self, field)
             declared = [values[band - 1] for band in self.bands]
             if field == "nodata":  # only what a stored pixel can be; NaN is missing anyway
-                stated, *declared = (stored_nodata(value, self.dtype) for value in (stated, *declared))
+                stated, *declared = (output_nodata(value, self.dtype) for value in (stated, *declared))
             told = [value for value in declared if value is not None and value != silent]
             others = sorted(
                 {value for value in told if stated is None or not math.isclose(value, stated, rel_tol=1e-6)}
@@ -366,7 +366,7 @@ def _is_plane(shape: Sequence[int]) -> bool:
 _zarr_reader_conforms: type[WindowReader] = ZarrReader
 
 
-def open_reader(bands: AssetBands, *, any_value: bool = False) -> WindowReader:
+def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     """The reader of bands of a file or Zarr group; opens nothing, and compares with the file when that is read.
 
     Parameters

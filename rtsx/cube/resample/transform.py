@@ -11,9 +11,9 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import same_crs, transform, turn_of
+from rtsx.geometry.crs import longitude_period, same_crs, transform
 
-__all__ = ["CELL", "Coordinates", "Placement", "Reach", "coordinates_of", "lattice_index"]
+__all__ = ["CELL", "GridTransform", "SourceExtent", "TransformGrid", "pixel_index", "transform_grid"]
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ _PIXEL_EQUAL = 1e-3
 """Pixels that two grids of one CRS may differ by anywhere on the source and still count as the same."""
 
 
-def lattice_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
+def pixel_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
     """Global row and column of a target's first pixel, counted from `anchor`; negative above or left of it.
 
     Raises
@@ -51,7 +51,7 @@ def lattice_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int
 
 
 @dataclass(frozen=True)
-class Placement:
+class GridTransform:
     """A lattice of target pixels over one source raster.
 
     Positions in the source are in pixels from its first corner, (row, column), so that the middle of the first pixel is
@@ -74,7 +74,7 @@ class Placement:
     """Width and height of a target pixel in CRS units; the height is negative."""
 
     @classmethod
-    def of(cls, source: GeoBox, target: GeoBox, *, anchor: tuple[float, float]) -> "Placement":
+    def of(cls, source: GeoBox, target: GeoBox, *, anchor: tuple[float, float]) -> "GridTransform":
         """The placement of the lattice that `target` is a window of.
 
         Raises
@@ -98,7 +98,7 @@ class Placement:
     def turn(self) -> float:
         """Columns of the source once around the earth; 0 where it is not in longitude and latitude, or rotated."""
         affine = self.source.affine
-        return 0.0 if affine.b or affine.d else turn_of(self.source_crs) / abs(affine.a)
+        return 0.0 if affine.b or affine.d else longitude_period(self.source_crs) / abs(affine.a)
 
     @property
     def period(self) -> int:
@@ -211,7 +211,7 @@ _OVERSHOOT = 2
 """Pixels by which positions inside a cell can leave the range of its nodes: a quarter of `_BEND` along each axis."""
 
 
-class Reach(NamedTuple):
+class SourceExtent(NamedTuple):
     """Positions that a block needs, each as (lowest, highest)."""
 
     rows: tuple[float, float]
@@ -221,14 +221,14 @@ class Reach(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Coordinates:
+class TransformGrid:
     """Source positions of a block of target pixels.
 
     A cell that the quadratic misses by more than `_TOLERANCE`, or that is bent by a jump, has exact positions for each
     pixel instead. That decision, like everything here, depends on global pixel indices alone.
     """
 
-    placement: Placement
+    placement: GridTransform
     """Whose positions these are."""
     rows: slice
     """Global rows of the block."""
@@ -264,7 +264,7 @@ class Coordinates:
             beside = np.stack([right[i : -2 + i or None : 2, j::2] for i in (0, 1, 2) for j in (0, 1)]).max(axis=0)
         return np.stack([below, beside], axis=-1)
 
-    def reach(self) -> Reach | None:
+    def reach(self) -> SourceExtent | None:
         """Lowest and highest positions of the pixels, up to the overshoot of the quadratic; None where there is none."""
         rows, columns = (_probes(span) for span in (self.rows, self.columns))
         probed = self._interpolated(rows, columns)
@@ -282,7 +282,7 @@ class Coordinates:
         if not ranges:
             return None
         lowest, highest = np.min(ranges, axis=0)[:, 0], np.max(ranges, axis=0)[:, 1]
-        return Reach(*((float(low), float(high)) for low, high in zip(lowest, highest, strict=True)))
+        return SourceExtent(*((float(low), float(high)) for low, high in zip(lowest, highest, strict=True)))
 
     def _exact_extents(self) -> list[tuple[Floats, Floats]]:
         """Rows and columns of the middle and of the corners of each pixel of an exact cell.
@@ -303,9 +303,9 @@ class Coordinates:
         return _quadratic(self.node_rows, self.node_columns, at=(rows, columns), first=self.first_cell)
 
 
-def coordinates_of(
-    placement: Placement, rows: slice, columns: slice, *, corners: bool, limit: int
-) -> Coordinates | None:
+def transform_grid(
+    placement: GridTransform, rows: slice, columns: slice, *, corners: bool, limit: int
+) -> TransformGrid | None:
     """Positions of a block of global rows and columns.
 
     Parameters
@@ -345,7 +345,7 @@ def coordinates_of(
             corner_rows, corner_columns = _exact_points(
                 placement, touched, start=(rows.start - 0.5, columns.start - 0.5)
             )
-    return Coordinates(
+    return TransformGrid(
         placement,
         rows,
         columns,
@@ -359,7 +359,7 @@ def coordinates_of(
     )
 
 
-def _exact_grid(placement: Placement, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _exact_grid(placement: GridTransform, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Exact positions of the grid of global rows and columns."""
     shape = len(rows), len(columns)
     points: Floats = np.empty((2, *shape))
@@ -369,7 +369,7 @@ def _exact_grid(placement: Placement, rows: NDArray[np.int64], columns: NDArray[
 
 
 def _exact_points(
-    placement: Placement, wanted: NDArray[np.bool_], *, start: tuple[float, float]
+    placement: GridTransform, wanted: NDArray[np.bool_], *, start: tuple[float, float]
 ) -> tuple[Floats, Floats]:
     """Exact positions where wanted, NaN elsewhere."""
     rows, columns = np.nonzero(wanted)

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.resample.dtype import Resampling, Storing, is_stored, stored_nodata, without_mask
+from rtsx.cube.resample.dtype import OutputDtype, Resampling, is_representable, output_nodata, without_mask
 from rtsx.cube.resample.kernels import average, bilinear, cubic, nearest
 from rtsx.cube.resample.readers import WindowReader
-from rtsx.cube.resample.transform import CELL, Coordinates, Placement, coordinates_of, lattice_index
+from rtsx.cube.resample.transform import CELL, GridTransform, TransformGrid, pixel_index, transform_grid
 
 __all__ = [
     "SAMPLE_LIMIT",
-    "Block",
-    "Frame",
     "Positions",
     "Rule",
     "Samples",
+    "SourceFrame",
+    "TargetBlock",
     "Warped",
     "Window",
     "read_window",
@@ -50,7 +50,7 @@ class Window:
         return self.height * self.width
 
 
-def window_of(coordinates: Coordinates, *, margin: int) -> Window | None:
+def window_of(coordinates: TransformGrid, *, margin: int) -> Window | None:
     """The smallest window that holds all positions and `margin` pixels around; None where it misses the raster."""
     reach = coordinates.reach()
     if reach is None:
@@ -99,7 +99,7 @@ SAMPLE_LIMIT = 64
 """Rows or columns of samples in one target pixel: more differ by less than a hundredth from these."""
 
 
-class Block(NamedTuple):
+class TargetBlock(NamedTuple):
     """A block of target pixels."""
 
     row: int
@@ -116,7 +116,7 @@ class Block(NamedTuple):
     """Column in the arrays of the answer of the first pixel."""
 
     @classmethod
-    def of(cls, coordinates: Coordinates, *, within: tuple[slice, slice]) -> Self:
+    def of(cls, coordinates: TransformGrid, *, within: tuple[slice, slice]) -> Self:
         """The block of some coordinates, a part of the global rows and columns of the answer."""
         rows, columns = coordinates.rows, coordinates.columns
         size = rows.stop - rows.start, columns.stop - columns.start
@@ -124,7 +124,7 @@ class Block(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """Source positions of a block of target pixels, as `Coordinates` has them."""
+    """Source positions of a block of target pixels, as `TransformGrid` has them."""
 
     node_rows: Floats
     node_columns: Floats
@@ -133,7 +133,7 @@ class Positions(NamedTuple):
     exact_columns: Floats
 
     @classmethod
-    def of(cls, coordinates: Coordinates) -> Self:
+    def of(cls, coordinates: TransformGrid) -> Self:
         """The arrays of some coordinates."""
         return cls(
             coordinates.node_rows,
@@ -144,7 +144,7 @@ class Positions(NamedTuple):
         )
 
 
-class Frame(NamedTuple):
+class SourceFrame(NamedTuple):
     """Where a window of stored pixels lies, and which of them count."""
 
     top: int
@@ -165,13 +165,13 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, window: Window, dtype: np.dtype[Any], *, nodata: float | None) -> Self:
         """The frame of a window of pixels of that dtype."""
-        value = stored_nodata(nodata, dtype)
+        value = output_nodata(nodata, dtype)
         place = window.top, window.left, window.height, window.width
         return cls(*place, window.period, value is not None, dtype.type(value or 0))
 
 
 class Rule(NamedTuple):
-    """How values are stored, as `Storing` has it."""
+    """How values are stored, as `OutputDtype` has it."""
 
     is_integer: bool
     """Whether to round to the nearest."""
@@ -189,7 +189,7 @@ class Rule(NamedTuple):
     """What a valid pixel gets instead, from below."""
 
     @classmethod
-    def of(cls, storing: Storing) -> Self:
+    def of(cls, storing: OutputDtype) -> Self:
         """The rule of an array."""
         kind = storing.dtype.type
         fill, above, below = (storing.fill, storing.above, storing.below) if storing.has_fill else (0, 0, 0)
@@ -211,7 +211,7 @@ class Samples(NamedTuple):
     """Columns once around the earth; 0 for none."""
 
     @classmethod
-    def of(cls, coordinates: Coordinates) -> Self:
+    def of(cls, coordinates: TransformGrid) -> Self:
         """Two for each source pixel along a target pixel, so that half a pixel counts half."""
         steps = np.nan_to_num(coordinates.steps(), nan=0.0, posinf=0.0)  # only exact cells are not finite
         # One thousandth less, so that 2.0001 source pixels are 2.
@@ -297,22 +297,24 @@ def warp(
     >>> warp(coarse, fine, resampling="bilinear", anchor=(0.0, 4.0)).pixels
     array([[[10, 15, 25, 30]]], dtype=uint8)
     """
-    row, column = lattice_index(target, anchor)
-    placement = Placement.of(reader.geobox, target, anchor=anchor)
+    row, column = pixel_index(target, anchor)
+    placement = GridTransform.of(reader.geobox, target, anchor=anchor)
     offset = placement.offset()
     if offset is not None:
         resampling = "nearest"
     elif resampling != "nearest" and (scale := placement.scale() * _OVERVIEW_SLACK) > 1:
         reader = reader.coarser(scale)
-        placement = Placement.of(reader.geobox, target, anchor=anchor)
-    storing = Storing(np.dtype(reader.dtype if dtype is None else dtype).newbyteorder("="), reader.nodata)
+        placement = GridTransform.of(reader.geobox, target, anchor=anchor)
+    storing = OutputDtype(np.dtype(reader.dtype if dtype is None else dtype).newbyteorder("="), reader.nodata)
     rows, columns = slice(row, row + target.shape[0]), slice(column, column + target.shape[1])
     if offset is not None and not placement.turn:
         return _sliced(reader, rows, columns, offset=offset, storing=storing)
     return _gathered(reader, rows, columns, placement=placement, resampling=resampling, storing=storing)
 
 
-def _sliced(reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[int, int], storing: Storing) -> Warped:
+def _sliced(
+    reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[int, int], storing: OutputDtype
+) -> Warped:
     """Stored pixels of a raster on the same lattice."""
     inside, outside = [], []
     for span, shift, size in zip((rows, columns), offset, reader.geobox.shape, strict=True):
@@ -323,7 +325,7 @@ def _sliced(reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[
     if all(span.start < span.stop for span in inside):
         part = (slice(None), *outside)
         stored = reader.read(inside[0], inside[1])
-        warped.valid[part] = is_stored(stored, reader.nodata)
+        warped.valid[part] = is_representable(stored, reader.nodata)
         warped.pixels[part] = storing.stored(np.ma.getdata(stored), valid=warped.valid[part])
     return warped
 
@@ -333,13 +335,13 @@ def _gathered(
     rows: slice,
     columns: slice,
     *,
-    placement: Placement,
+    placement: GridTransform,
     resampling: Resampling,
-    storing: Storing,
+    storing: OutputDtype,
 ) -> Warped:
     """Pixels put together from those around their positions."""
     # Nearest copies, so that it needs no signature of its own for each pair of dtypes, and keeps 64-bit integers exact.
-    gathered = Storing(_gathered_dtype(reader.dtype if resampling == "nearest" else storing.dtype), reader.nodata)
+    gathered = OutputDtype(_gathered_dtype(reader.dtype if resampling == "nearest" else storing.dtype), reader.nodata)
     out = _empty(reader, rows, columns, storing=gathered)
     pieces = _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered)
     for coordinates, window in pieces:
@@ -348,10 +350,10 @@ def _gathered(
         # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
         # class of ours changed its name.
         given = (
-            tuple(Block.of(coordinates, within=(rows, columns))),
+            tuple(TargetBlock.of(coordinates, within=(rows, columns))),
             tuple(Positions.of(coordinates)),
             pixels,
-            tuple(Frame.of(window, pixels.dtype, nodata=nodata)),
+            tuple(SourceFrame.of(window, pixels.dtype, nodata=nodata)),
             out.pixels,
             out.valid,
             tuple(Rule.of(gathered)),
@@ -370,16 +372,16 @@ def _pieces(
     rows: slice,
     columns: slice,
     *,
-    placement: Placement,
+    placement: GridTransform,
     resampling: Resampling,
-    storing: Storing,
-) -> Iterator[tuple[Coordinates, Window]]:
+    storing: OutputDtype,
+) -> Iterator[tuple[TransformGrid, Window]]:
     """The block as a whole, or cut along the lattice until each piece needs memory in proportion; what meets the raster."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not height or not width:
         return
     is_pixel = height == width == 1
-    coordinates = coordinates_of(
+    coordinates = transform_grid(
         placement, rows, columns, corners=resampling == "average", limit=1 if is_pixel else _EXACT_PIXELS
     )
     if coordinates is not None:
@@ -406,14 +408,14 @@ def _halves(span: slice) -> tuple[slice, slice]:
     return slice(span.start, cut), slice(cut, span.stop)
 
 
-def _window(coordinates: Coordinates, resampling: Resampling) -> Window | None:
+def _window(coordinates: TransformGrid, resampling: Resampling) -> Window | None:
     if resampling != "average":
         return window_of(coordinates, margin=_MARGINS[resampling])
     steps = coordinates.steps()[~coordinates.is_exact]
     return window_of(coordinates, margin=1 + (math.ceil(steps.sum(axis=1).max() / 2) if len(steps) else 0))
 
 
-def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: Storing) -> Warped:
+def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: OutputDtype) -> Warped:
     shape = (reader.count, rows.stop - rows.start, columns.stop - columns.start)
     return Warped(np.full(shape, storing.fill, storing.dtype), np.zeros(shape, bool))
 

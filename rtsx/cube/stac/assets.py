@@ -15,28 +15,28 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from shapely import union_all
 
-from rtsx.cube.images import Wanted
-from rtsx.cube.stac.bands import Band, bands_of, called_alike, folded
+from rtsx.cube.images import BandRequest
+from rtsx.cube.stac.bands import Band, bands_of, normalise_name, same_band_name
 from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError
 from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
 
 __all__ = [
     "SIGNERS",
-    "Choice",
+    "AssetSelection",
     "Packing",
     "Signer",
     "absolute_href",
     "asset_href",
-    "base_of",
-    "beside",
     "check_signer",
-    "choose",
-    "is_picture",
+    "get_signer",
+    "is_thumbnail",
     "located",
     "newest_processing",
     "packing_of",
-    "signer_named",
+    "select_asset",
+    "self_href",
+    "sibling_href",
 ]
 
 _SHOWN_ASSETS = 40
@@ -49,7 +49,7 @@ _NO_RASTER_ENDINGS = {".json", ".geojson", ".xml", ".txt", ".html", ".pdf", ".cs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class AssetSelection:
     """An asset of an item, and the bands of it that are wanted."""
 
     asset: str
@@ -58,7 +58,7 @@ class Choice:
     """The bands; None where the item does not list them, so that the file's header has to tell."""
 
 
-def choose(item: ItemDict, wanted: Wanted) -> Choice:
+def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """The asset and the bands that answer a wish.
 
     - With `Wanted.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
@@ -90,10 +90,10 @@ def choose(item: ItemDict, wanted: Wanted) -> Choice:
     return _by_band(item, wanted)
 
 
-def is_picture(item: ItemDict, key: str) -> bool:
+def is_thumbnail(item: ItemDict, key: str) -> bool:
     """Whether an asset is made for people to look at: its numbers are no measurements."""
     roles = set(item["assets"][key].get("roles") or ())
-    return bool(roles & _PICTURE_ROLES) or folded(key).startswith(_PICTURE_KEYS)
+    return bool(roles & _PICTURE_ROLES) or normalise_name(key).startswith(_PICTURE_KEYS)
 
 
 def is_raster(asset: Mapping[str, Any]) -> bool:
@@ -110,10 +110,12 @@ def _called(item: ItemDict, name: str) -> list[str]:
     assets = item.get("assets") or {}
     if name in assets:
         return [name]
-    plain = folded(name)
+    plain = normalise_name(name)
     names = {plain, f"ortho{plain}"}
-    by_key = [key for key in assets if folded(key) in names]
-    return by_key or [key for key, asset in assets.items() if folded(str(asset.get("pl:asset_type", ""))) in names]
+    by_key = [key for key in assets if normalise_name(key) in names]
+    return by_key or [
+        key for key, asset in assets.items() if normalise_name(str(asset.get("pl:asset_type", ""))) in names
+    ]
 
 
 def _only(item: ItemDict, name: str, keys: Sequence[str]) -> str:
@@ -124,18 +126,20 @@ def _only(item: ItemDict, name: str, keys: Sequence[str]) -> str:
     return keys[0]
 
 
-def _bands_in(item: ItemDict, key: str, wanted: Wanted) -> Choice:
+def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
     """The wanted bands of a given asset."""
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
     if not bands or (
         len(bands) > 1 and not any(band.name or band.common_name for band in bands) and not asks_by_number
     ):
-        return Choice(asset=key, bands=None)
+        return AssetSelection(asset=key, bands=None)
     if not wanted.bands:
         named = _matching(bands, wanted.name)
-        return Choice(asset=key, bands=(_only_band(item, key, name=wanted.name, found=named),) if named else bands)
-    return Choice(asset=key, bands=tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands))
+        return AssetSelection(
+            asset=key, bands=(_only_band(item, key, name=wanted.name, found=named),) if named else bands
+        )
+    return AssetSelection(asset=key, bands=tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands))
 
 
 def _band_in(item: ItemDict, key: str, *, bands: tuple[Band, ...], wish: int | str) -> Band:
@@ -170,12 +174,12 @@ def _level(band: Band, name: str) -> int | None:
         return 0
     if band.common_name == name:
         return 1
-    if folded(name) in {folded(band.name or ""), folded(band.common_name or "")}:
+    if normalise_name(name) in {normalise_name(band.name or ""), normalise_name(band.common_name or "")}:
         return 2
-    return 3 if called_alike(name, band.name) or called_alike(name, band.common_name) else None
+    return 3 if same_band_name(name, band.name) or same_band_name(name, band.common_name) else None
 
 
-def _by_band(item: ItemDict, wanted: Wanted) -> Choice:
+def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """The asset that has all wanted bands by name."""
     names = [str(band) for band in wanted.bands] or [wanted.name]
     if any(isinstance(band, int) for band in wanted.bands):
@@ -183,7 +187,7 @@ def _by_band(item: ItemDict, wanted: Wanted) -> Choice:
     fits: dict[str, int] = {}
     for key, asset in (item.get("assets") or {}).items():
         bands = bands_of(item, key)
-        if is_raster(asset) and not is_picture(item, key) and all(_matching(bands, name) for name in names):
+        if is_raster(asset) and not is_thumbnail(item, key) and all(_matching(bands, name) for name in names):
             fits[key] = max(_level(_matching(bands, name)[0], name) or 0 for name in names)
     if not fits:
         raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}"))
@@ -390,7 +394,7 @@ def _baseline(item: ItemDict) -> float | None:
 
 def _is_reflectance(item: ItemDict, key: str, band: Band) -> bool:
     """Whether a band holds reflectance: ``B01`` to ``B12`` by its own name or its asset's, and no picture of them."""
-    if is_picture(item, key) or band.dtype == "uint8":
+    if is_thumbnail(item, key) or band.dtype == "uint8":
         return False
     return bool(_REFLECTANCE.fullmatch(band.name or "") or _REFLECTANCE.fullmatch(key.split("_")[0]))
 
@@ -454,7 +458,7 @@ def _remote_href(href: str, base: str) -> str:
     return href
 
 
-def base_of(item: ItemDict, found: str | None = None) -> str | None:
+def self_href(item: ItemDict, found: str | None = None) -> str | None:
     """Where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
     links = item.get("links") or ()
     stated = next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
@@ -474,7 +478,7 @@ def asset_href(item: ItemDict, key: str) -> str:
     if not stated:
         raise CubeError(f"{name} has no href. Correct the item.")
     try:
-        return absolute_href(str(stated), base_of(item))
+        return absolute_href(str(stated), self_href(item))
     except CubeError as error:
         raise CubeError(f"{name}: {error}") from error
 
@@ -485,7 +489,7 @@ def located(item: ItemDict, base: str | None) -> ItemDict:
     return {**item, "links": links if base is None else [*links, {"rel": "self", "href": base}]}
 
 
-def beside(href: str, base: str | None) -> str:
+def sibling_href(href: str, base: str | None) -> str:
     """The file of an asset's name that lies beside its local item, where there is one; else the href itself."""
     if base is None or is_url(base):
         return href
@@ -493,7 +497,7 @@ def beside(href: str, base: str | None) -> str:
     return str(file.absolute()) if file.is_file() else href
 
 
-def signer_named(sign: str | Signer) -> Signer:
+def get_signer(sign: str | Signer) -> Signer:
     """The signing hook of a name; a function of the caller's own is taken as it is.
 
     Raises

@@ -9,7 +9,7 @@ import numpy as np
 
 from rtsx.cube.stac.item import ItemDict
 
-__all__ = ["Band", "bands_of", "called_alike", "folded"]
+__all__ = ["Band", "bands_of", "normalise_name", "same_band_name"]
 
 _COMMON_NAMES = {
     "nearinfrared": "nir",
@@ -40,7 +40,7 @@ class Band:
     """Physical value of stored 0."""
 
 
-def folded(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A name without case, spaces and punctuation, so that ``Green I`` and ``green_i`` are one.
 
     Examples
@@ -51,7 +51,7 @@ def folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def called_alike(name: str, other: str | None) -> bool:
+def same_band_name(name: str, other: str | None) -> bool:
     """Whether two names mean one band: they differ in case, spaces and punctuation, or one is written out.
 
     Examples
@@ -59,7 +59,7 @@ def called_alike(name: str, other: str | None) -> bool:
     >>> called_alike("Near Infrared", "near_infrared"), called_alike("near_infrared", "nir"), called_alike("nir", "nir08")
     (True, True, False)
     """
-    mine, theirs = (_COMMON_NAMES.get(plain, plain) for plain in (folded(name), folded(other or "")))
+    mine, theirs = (_COMMON_NAMES.get(plain, plain) for plain in (normalise_name(name), normalise_name(other or "")))
     return mine == theirs != ""
 
 

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
-from rtsx.errors import CubeError, MissingGroundWarning
+from rtsx.errors import CubeError, MissingCoverageWarning
 from rtsx.redaction import redacted
 
 __all__ = ["oddity_of", "sound_items"]
@@ -60,7 +60,7 @@ def sound_items(items: Iterable[object], where: str) -> Iterator[ItemDict]:
     if odd and not any_sound:
         raise CubeError(f"{where} has no item that can be used. {odd[0]} Correct it, or ask whoever keeps the catalog.")
     for oddity in odd:
-        warnings.warn(redacted(f"{where}: {oddity} It is left out."), MissingGroundWarning, stacklevel=2)
+        warnings.warn(redacted(f"{where}: {oddity} It is left out."), MissingCoverageWarning, stacklevel=2)
 
 
 def oddity_of(item: object) -> str | None:

@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
 
 from rtsx.cube.images import Period
-from rtsx.cube.stac.assets import base_of, located
+from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.images import search_area
 from rtsx.cube.stac.item import ItemDict
@@ -33,11 +33,11 @@ from rtsx.storage import file_problem, is_url, local_path
 
 __all__ = [
     "OPERATORS",
-    "Access",
     "HostSession",
+    "HttpAccess",
     "SearchRequest",
     "check_query",
-    "failure",
+    "http_error",
     "is_same_host",
     "meets_query",
     "read_document",
@@ -54,7 +54,7 @@ _LONGEST_WAIT_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class HttpAccess:
     """How a server is asked."""
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -158,7 +158,7 @@ class _SearchingIO(StacApiIO):
         return document
 
 
-def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
+def read_document(href: str, access: HttpAccess, *, home: str) -> dict[str, Any]:
     """The JSON object at a path or URL; the headers of `access` go to the host of `home` only.
 
     Raises
@@ -169,7 +169,7 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
     try:
         document = json_value(_text(href, access, home), what=href, error=CubeError)
     except APIError as error:
-        raise failure(href, error) from error
+        raise http_error(href, error) from error
     except (OSError, ImportError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
         problem = None if is_url(href) else file_problem(local_path(href))
         what = (
@@ -185,7 +185,7 @@ def read_document(href: str, access: Access, *, home: str) -> dict[str, Any]:
     return document
 
 
-def _text(href: str, access: Access, home: str) -> str:
+def _text(href: str, access: HttpAccess, home: str) -> str:
     if not is_url(href):
         return local_path(href).read_text(encoding="utf-8")
     if href.startswith(("http://", "https://")):
@@ -198,7 +198,7 @@ def _text(href: str, access: Access, home: str) -> str:
     return content.decode()
 
 
-def failure(url: str, error: Exception) -> CubeError:
+def http_error(url: str, error: Exception) -> CubeError:
     """What a failed request becomes: the address, what came, and what to do about it."""
     status = getattr(error, "status_code", None)
     answer = " ".join(str(error).split())[:300]
@@ -237,7 +237,7 @@ class SearchRequest:
 
 
 def searched_items(
-    request: SearchRequest, access: Access, *, area: BaseGeometry, period: Period | None
+    request: SearchRequest, access: HttpAccess, *, area: BaseGeometry, period: Period | None
 ) -> Iterator[object]:
     """What a server gives for items, each once, as JSON has them.
 
@@ -273,7 +273,7 @@ def _pages(
             pages = client.search(method="POST", **parameters).pages_as_dicts()
         yield from pages
     except APIError as error:
-        raise failure(request.url, error) from error
+        raise http_error(request.url, error) from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CubeError(
             f"{request.url} answers the search with something that is no list of STAC items: {error}. Check that this is "
@@ -287,7 +287,7 @@ def _client(url: str, session: StacApiIO) -> Client:
             simplefilter("ignore")
             client: Client = Client.open(url, stac_io=session, timeout=session.timeout)
     except APIError as error:
-        raise failure(url, error) from error
+        raise http_error(url, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, ClientTypeError, STACError) as error:
         raise CubeError(
             f"{url} is not the landing page of a STAC API: {error}. Give the address that ends before /search; a static "
@@ -340,7 +340,7 @@ def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | N
 
 def _located(item: object, url: str) -> object:
     """An item with hrefs that need no base."""
-    return located(item, base_of(item, url)) if isinstance(item, Mapping) and oddity_of(item) is None else item
+    return located(item, self_href(item, url)) if isinstance(item, Mapping) and oddity_of(item) is None else item
 
 
 def _key(item: object) -> str:

@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import Period
-from rtsx.cube.stac.assets import base_of, located
+from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.images import search_area
 from rtsx.cube.stac.item import ItemDict
@@ -98,7 +98,7 @@ def _item(row: Mapping[str, Any], location: str) -> ItemDict:
     if oddity_of(item) is not None:
         return item
     item["assets"] = {key: asset for key, asset in assets.items() if "href" in asset}
-    return located(item, base_of(item, location))
+    return located(item, self_href(item, location))
 
 
 def _without_none(value: Any) -> Any:

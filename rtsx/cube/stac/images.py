@@ -11,23 +11,31 @@ from odc.geo.geobox import GeoBox
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.images import AssetBands, Image, Period, Wanted, settled_by
+from rtsx.cube.images import BandRequest, BandSource, Image, Period, settled_by
 from rtsx.cube.rasterio import RasterHeader, read_header
-from rtsx.cube.stac.assets import Choice, Signer, asset_href, choose, newest_processing, packing_of, signer_named
-from rtsx.cube.stac.bands import Band, called_alike
+from rtsx.cube.stac.assets import (
+    AssetSelection,
+    Signer,
+    asset_href,
+    get_signer,
+    newest_processing,
+    packing_of,
+    select_asset,
+)
+from rtsx.cube.stac.bands import Band, same_band_name
 from rtsx.cube.stac.item import (
     ItemDict,
+    bounds_of,
     cloud_cover_of,
-    extent_of,
+    densify_in_source_crs,
+    etag_of,
     item_footprint,
     item_name,
-    lies_on,
+    overlaps,
+    proj_geobox,
     raster_footprint,
-    stamp_of,
-    stated_geobox,
     sun_of,
     time_of,
-    with_native_edges,
 )
 from rtsx.errors import CubeError
 from rtsx.storage import without_query
@@ -42,7 +50,7 @@ _HEADERS_AT_ONCE = 8
 
 def images_of(
     items: Iterable[ItemDict],
-    wanted: Sequence[Wanted],
+    wanted: Sequence[BandRequest],
     *,
     sign: str | Signer | None = None,
     read_header: Callable[[str], RasterHeader] = read_header,
@@ -51,7 +59,7 @@ def images_of(
 
     What the item states is taken at its word. A file's header is read only where the item leaves something open:
 
-    - the grid (`stated_geobox`), or one that lies elsewhere than the item's own outline: the header of that very file;
+    - the grid (`proj_geobox`), or one that lies elsewhere than the item's own outline: the header of that very file;
     - the dtype, and with it nodata, scale and offset, or which bands there are: the header of the first item's asset
       answers for that asset in all items of its collection. Items without a collection answer for themselves.
 
@@ -62,7 +70,7 @@ def images_of(
     wanted
         What each image has to hold.
     sign
-        Signing hook for the hrefs (`signer_named`). It is called here, once per file: what it returns is stored in the
+        Signing hook for the hrefs (`get_signer`). It is called here, once per file: what it returns is stored in the
         image, so that images have to be found again when its tokens expire.
     read_header
         Reads a header; called from several threads.
@@ -72,7 +80,7 @@ def images_of(
     CubeError
         An item lacks what is wanted, or an asset cannot be used; item and asset are named.
     """
-    hook = cache(signer_named(sign)) if sign is not None else str
+    hook = cache(get_signer(sign)) if sign is not None else str
     drafts = [_drafts(item, wanted, hook) for item in items]
     headers = _headers([draft for row in drafts for draft in row], read_header)
     return tuple(_image(row, headers) for row in drafts if row)
@@ -84,8 +92,8 @@ class _Draft:
 
     item: ItemDict
     outline: BaseGeometry | None
-    wanted: Wanted
-    choice: Choice
+    wanted: BandRequest
+    choice: AssetSelection
     href: str
     geobox: GeoBox | None
     """None where the file's own header has to tell."""
@@ -107,13 +115,13 @@ class _Draft:
         return f"asset {self.choice.asset!r} of item {item_name(self.item)}"
 
 
-def _drafts(item: ItemDict, wanted: Sequence[Wanted], sign: Callable[[str], str]) -> list[_Draft]:
+def _drafts(item: ItemDict, wanted: Sequence[BandRequest], sign: Callable[[str], str]) -> list[_Draft]:
     outline = item_footprint(item)
     drafts = []
     for wish in wanted:
-        choice = choose(item, wish)
-        geobox = stated_geobox(item, choice.asset)
-        if geobox is not None and outline is not None and not lies_on(outline, geobox):
+        choice = select_asset(item, wish)
+        geobox = proj_geobox(item, choice.asset)
+        if geobox is not None and outline is not None and not overlaps(outline, geobox):
             geobox = None  # a wrong zone, as some published items have it
         href = sign(asset_href(item, choice.asset))
         drafts.append(_Draft(item=item, outline=outline, wanted=wish, choice=choice, href=href, geobox=geobox))
@@ -164,14 +172,14 @@ def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHea
         id=str(item.get("id", "")),
         bands=bands,
         time=time_of(item),
-        footprint=None if outline is None else with_native_edges(outline, next(iter(bands.values())).geobox),
+        footprint=None if outline is None else densify_in_source_crs(outline, next(iter(bands.values())).geobox),
         cloud_cover=cloud_cover_of(item),
         sun_azimuth=azimuth,
         sun_elevation=elevation,
     )
 
 
-def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeader]) -> AssetBands:
+def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeader]) -> BandSource:
     wanted, own = draft.wanted, headers.get(draft.href)
     bands = draft.choice.bands
     if not draft.is_described:
@@ -183,7 +191,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
     )
     offset = wanted.add_offset if wanted.add_offset is not None else _one(draft, "offset", [p.offset for p in packings])
     geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox
-    return AssetBands(
+    return BandSource(
         href=draft.href,
         bands=tuple(band.name or band.number for band in bands) if _is_zarr(draft) else tuple(b.number for b in bands),
         geobox=geobox,
@@ -194,7 +202,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         asset=draft.choice.asset,
         opener="zarr" if _is_zarr(draft) else "gdal",
         settled=settled_by(wanted),
-        stamp=stamp_of(draft.item, draft.choice.asset),
+        stamp=etag_of(draft.item, draft.choice.asset),
     )
 
 
@@ -245,7 +253,7 @@ def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
 
 def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ...]:
     """The band that a file calls by a name; empty where there is none."""
-    numbers = [number for number, told in enumerate(header.descriptions, start=1) if called_alike(name, told)]
+    numbers = [number for number, told in enumerate(header.descriptions, start=1) if same_band_name(name, told)]
     if len(numbers) > 1:
         raise CubeError(f"Bands {numbers} of {header.path} ({draft.label}) are called {name!r}; give a number.")
     return tuple(Band(number=number, name=header.descriptions[number - 1]) for number in numbers)
@@ -278,7 +286,7 @@ def search_area(area: BaseGeometry) -> BaseGeometry:
 
 def selected_images(
     items: Iterable[ItemDict],
-    wanted: Sequence[Wanted],
+    wanted: Sequence[BandRequest],
     *,
     area: BaseGeometry,
     period: Period | None,
@@ -326,7 +334,7 @@ def _widened(bounds: tuple[float, float, float, float]) -> BaseGeometry:
     """A box that also holds edges that are straight on a projected grid, which lie outside the box of their corners."""
     west, south, east, north = bounds
     margin = max(east - west, north - south) / 8
-    return extent_of((west - margin, max(south - margin, -90), east + margin, min(north + margin, 90)))
+    return bounds_of((west - margin, max(south - margin, -90), east + margin, min(north + margin, 90)))
 
 
 def _meets(image: Image, area: BaseGeometry) -> bool:

@@ -22,17 +22,17 @@ from rtsx.geometry.antimeridian import lonlat_polygon
 
 __all__ = [
     "ItemDict",
+    "bounds_of",
     "cloud_cover_of",
-    "extent_of",
+    "densify_in_source_crs",
+    "etag_of",
     "item_footprint",
     "item_name",
-    "lies_on",
+    "overlaps",
+    "proj_geobox",
     "raster_footprint",
-    "stamp_of",
-    "stated_geobox",
     "sun_of",
     "time_of",
-    "with_native_edges",
 ]
 
 ItemDict = Mapping[str, Any]
@@ -83,7 +83,7 @@ def time_of(item: ItemDict) -> datetime | None:
     return None
 
 
-def stamp_of(item: ItemDict, asset: str) -> str:
+def etag_of(item: ItemDict, asset: str) -> str:
     """What an item says of the content of an asset's file: its checksum or ETag, else when asset or item were changed.
 
     Examples
@@ -149,7 +149,7 @@ _TOLERANCE = 0.5
 """Pixels by which ``proj:bbox`` may differ from transform and shape; beyond, one of them is wrong."""
 
 
-def stated_geobox(item: ItemDict, key: str) -> GeoBox | None:
+def proj_geobox(item: ItemDict, key: str) -> GeoBox | None:
     """CRS, transform and shape of an asset from the projection extension, of any version.
 
     What the asset states goes before what the item states. Transform, shape and bbox are taken from one of the two, never
@@ -291,7 +291,7 @@ def item_footprint(item: ItemDict) -> BaseGeometry | None:
     return footprint if footprint.area > 0 else None
 
 
-def extent_of(bbox: Sequence[float]) -> BaseGeometry:
+def bounds_of(bbox: Sequence[float]) -> BaseGeometry:
     """A STAC bbox of 4 or 6 numbers as polygon; one whose west is east of its east crosses the antimeridian.
 
     Examples
@@ -310,7 +310,7 @@ def raster_footprint(geobox: GeoBox) -> BaseGeometry:
     return lonlat_polygon(geobox.extent.geom, _wkt(geobox))
 
 
-def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
+def densify_in_source_crs(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     """A footprint widened so that it also holds its outline with edges that are straight on the raster's grid.
 
     Items give the corners of a scene, and its edges run straight in the scene's projection: between the corners of a
@@ -332,7 +332,7 @@ def with_native_edges(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     return union_all([make_valid(piece) for piece in (footprint, *widened)])
 
 
-def lies_on(footprint: BaseGeometry, geobox: GeoBox) -> bool:
+def overlaps(footprint: BaseGeometry, geobox: GeoBox) -> bool:
     """Whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
     bounds = geobox.boundingbox
     for native in _native_rings(footprint, geobox):

@@ -13,13 +13,13 @@ from typing import Any
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.images import Image, ImageSource, Period, Wanted
-from rtsx.cube.stac.assets import Signer, absolute_href, base_of, beside, located
+from rtsx.cube.images import BandRequest, Image, ImageSource, Period
+from rtsx.cube.stac.assets import Signer, absolute_href, located, self_href, sibling_href
 from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import Access, SearchRequest, check_query, meets_query, read_document, searched_items
+from rtsx.cube.stac.client import HttpAccess, SearchRequest, check_query, meets_query, read_document, searched_items
 from rtsx.cube.stac.geoparquet import table_items
 from rtsx.cube.stac.images import search_area, selected_images
-from rtsx.cube.stac.item import ItemDict, extent_of
+from rtsx.cube.stac.item import ItemDict, bounds_of
 from rtsx.errors import CubeError
 from rtsx.parsing import damage_told
 from rtsx.storage import absolute, is_url, local_path
@@ -61,7 +61,7 @@ class StacSearch:
     """Ids of the items that count; empty for all."""
     sign: str | Signer | None = field(default=None, kw_only=True)
     """Signing hook for the hrefs: its name, see `check_signer`, or a function; called when images are found."""
-    access: Access = field(default=Access(), kw_only=True)
+    access: HttpAccess = field(default=HttpAccess(), kw_only=True)
     """Headers, time-outs and retries."""
     page: int = field(default=100, kw_only=True)
     """Items that one answer of the server holds at most."""
@@ -79,7 +79,7 @@ class StacSearch:
         if self.query is not None:
             check_query(self.query)
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         request = SearchRequest(
             url=self.url,
@@ -139,14 +139,14 @@ class StacCatalog:
     after a download."""
     sign: str | Signer | None = field(default=None, kw_only=True)
     """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
-    access: Access = field(default=Access(), kw_only=True)
+    access: HttpAccess = field(default=HttpAccess(), kw_only=True)
     """How a server is asked."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(_Walk(self, area, period).items(), self.path),
@@ -254,7 +254,7 @@ class _Walk:
         if (
             boxes
             and is_plain
-            and not any(extent_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6))
+            and not any(bounds_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6))
         ):
             return False
         intervals = (extent.get("temporal") or {}).get("interval") or ()
@@ -264,7 +264,7 @@ class _Walk:
         """The item with hrefs that count from where it was found, instead of from where it says that it lies."""
         if self.catalog.prefer_local:
             assets = {
-                key: {**asset, "href": beside(str(asset.get("href") or ""), href)}
+                key: {**asset, "href": sibling_href(str(asset.get("href") or ""), href)}
                 for key, asset in (item.get("assets") or {}).items()
             }
             item = {**item, "assets": assets}
@@ -334,7 +334,7 @@ class StacItems:
         object.__setattr__(self, "max_cloud_cover", max_cloud_cover)
         object.__setattr__(self, "sign", sign)
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(self.items, "The list of items"),
@@ -357,7 +357,7 @@ def _plain(item: object) -> ItemDict:
                 key: {**asset, "href": absolute(asset["href"])} if str(asset.get("href")).startswith("~") else asset
                 for key, asset in item["assets"].items()
             }
-            return located({**item, "assets": assets}, absolute(base_of(item) or "item.json"))
+            return located({**item, "assets": assets}, absolute(self_href(item) or "item.json"))
         return item
     raise CubeError(
         f"Items are pystac items or their JSON with 'assets'; got {type(item).__name__} {str(item)[:80]!r}."
@@ -392,7 +392,7 @@ class ItemTable:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[Wanted]) -> tuple[Image, ...]:
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path),

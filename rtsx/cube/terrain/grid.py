@@ -11,7 +11,15 @@ from pyproj import CRS, Transformer
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError
 
-__all__ = ["SUN_AZIMUTH", "SUN_ELEVATION", "Ground", "is_north_up", "metres_per_unit", "pixel_lengths", "towards_north"]
+__all__ = [
+    "SUN_AZIMUTH",
+    "SUN_ELEVATION",
+    "TerrainGrid",
+    "is_north_up",
+    "metres_per_unit",
+    "north_vector",
+    "pixel_lengths",
+]
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +76,7 @@ def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats
     return np.maximum(heights, _THINNEST_M), np.maximum(widths, _THINNEST_M)
 
 
-def towards_north(crs: str, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def north_vector(crs: str, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Unit vector (x, y) of true north at points of a projected CRS, in the plane of its map."""
     system = CRS.from_user_input(crs)
     to_lonlat = _to_lonlat(system)
@@ -97,7 +105,7 @@ _LATTICE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class TerrainGrid:
     """Everything about a window that a terrain kernel needs besides the heights.
 
     Pixels are known by whole numbers, counted from the origin of the CRS: however a raster is cut into windows or tiles,
@@ -219,7 +227,7 @@ class Ground:
         y = (rows * _LATTICE + 0.5 + self.phase[0]) * self.pixel[0]
         x = (columns * _LATTICE + 0.5 + self.phase[1]) * self.pixel[1]
         grid_x, grid_y = np.meshgrid(x, y)
-        nodes = np.stack(towards_north(self.crs, grid_x, grid_y))
+        nodes = np.stack(north_vector(self.crs, grid_x, grid_y))
         return _between(_between(nodes, self.corner[1], self.shape[1], axis=2), self.corner[0], self.shape[0], axis=1)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.cube.erosion import half_widths
+from rtsx.cube.erosion import disk_half_widths
 from rtsx.cube.terrain import kernels as compiled
-from rtsx.cube.terrain.grid import Ground
+from rtsx.cube.terrain.grid import TerrainGrid
 from rtsx.errors import CubeError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "aspect",
     "curvature",
     "dem",
+    "get_terrain",
     "hillshade",
     "plan_curvature",
     "profile_curvature",
@@ -29,10 +30,9 @@ __all__ = [
     "terrain_block",
     "terrain_halo",
     "terrain_layer",
-    "terrain_named",
 ]
 
-TerrainKernel = Callable[[NDArray[np.float32], Ground], NDArray[np.float32]]
+TerrainKernel = Callable[[NDArray[np.float32], TerrainGrid], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class TerrainLayer:
                 f"and {self.halo_px}."
             )
 
-    def halo(self, ground: Ground) -> tuple[int, int]:
+    def halo(self, ground: TerrainGrid) -> tuple[int, int]:
         """Pixels (y, x) around a window on `ground` that the kernel looks at."""
         if not self.halo_m:
             return self.halo_px, self.halo_px
@@ -146,7 +146,7 @@ def terrain_layer(
     return register
 
 
-def terrain_named(layer: str | TerrainLayer) -> TerrainLayer:
+def get_terrain(layer: str | TerrainLayer) -> TerrainLayer:
     """The terrain layer of a name; a layer itself passes.
 
     Raises
@@ -166,7 +166,7 @@ def terrain_named(layer: str | TerrainLayer) -> TerrainLayer:
     return TERRAIN[layer]
 
 
-def terrain_halo(layers: Iterable[str | TerrainLayer], ground: Ground) -> int:
+def terrain_halo(layers: Iterable[str | TerrainLayer], ground: TerrainGrid) -> int:
     """Pixels on each side of a window that its terrain layers look at.
 
     Examples
@@ -177,7 +177,7 @@ def terrain_halo(layers: Iterable[str | TerrainLayer], ground: Ground) -> int:
     >>> terrain_halo(["slope"], ground), terrain_halo(["slope", "relative_elevation"], ground)
     (1, 50)
     """
-    return max((max(terrain_named(layer).halo(ground)) for layer in layers), default=0)
+    return max((max(get_terrain(layer).halo(ground)) for layer in layers), default=0)
 
 
 def _place(kernel: TerrainKernel) -> tuple[str, str]:
@@ -191,29 +191,29 @@ _CIRCLE_M = 100.0
 
 
 @terrain_layer("dem", units="m", long_name="elevation")
-def dem(heights: Heights, ground: Ground) -> Heights:
+def dem(heights: Heights, ground: TerrainGrid) -> Heights:
     """The heights as they are."""
     return heights
 
 
 @terrain_layer("relative_elevation", units="m", long_name="elevation above the mean within 100 m", halo_m=_CIRCLE_M)
-def relative_elevation(heights: Heights, ground: Ground) -> Heights:
+def relative_elevation(heights: Heights, ground: TerrainGrid) -> Heights:
     """Height minus the mean of the valid heights in a circle of radius 100 m, the middle included.
 
     A pixel belongs to the circle where its centre is at most 100 m away. Missing pixels are left out of the mean.
     """
-    circle = half_widths(_CIRCLE_M, heights_m=ground.heights_m(), widths_m=ground.widths_m())
+    circle = disk_half_widths(_CIRCLE_M, heights_m=ground.heights_m(), widths_m=ground.widths_m())
     return compiled.minus_circle_mean(heights, circle)
 
 
 @terrain_layer("slope", units="degree", long_name="slope", halo_px=1, limits=(0, 90))
-def slope(heights: Heights, ground: Ground) -> Heights:
+def slope(heights: Heights, ground: TerrainGrid) -> Heights:
     """Angle to the horizontal in degrees, 0-90, after Horn (1981)."""
     return compiled.slope(heights, *_steps(ground))
 
 
 @terrain_layer("aspect", units="degree", long_name="aspect, clockwise from true north", halo_px=1, is_angle=True)
-def aspect(heights: Heights, ground: Ground) -> Heights:
+def aspect(heights: Heights, ground: TerrainGrid) -> Heights:
     """Downhill direction in degrees clockwise from true north, 0 up to 360; 0 where the ground is level.
 
     Level ground is 0 instead of NaN, because NaN is invalid, and lakes are not.
@@ -222,14 +222,14 @@ def aspect(heights: Heights, ground: Ground) -> Heights:
 
 
 @terrain_layer("hillshade", units="1", long_name="hillshade", halo_px=1, limits=(0, 1))
-def hillshade(heights: Heights, ground: Ground) -> Heights:
+def hillshade(heights: Heights, ground: TerrainGrid) -> Heights:
     """Cosine of the angle between the sun and the ground's normal, 0-1; 0 on slopes turned away. No cast shadows."""
     sun = (float(ground.sun_azimuth), float(ground.sun_elevation))
     return compiled.hillshade(heights, *_steps(ground), ground.true_north(), sun)
 
 
 @terrain_layer("curvature", units="0.01 m-1", long_name="total curvature, above 0 where convex", halo_px=1)
-def curvature(heights: Heights, ground: Ground) -> Heights:
+def curvature(heights: Heights, ground: TerrainGrid) -> Heights:
     """Total curvature, -2 (D + E) of Zevenbergen & Thorne (1987), in hundredths of 1/m; above 0 where convex.
 
     It is what ArcGIS and xarray-spatial call curvature, and has their unit. Flat beside a missing neighbour.
@@ -238,7 +238,7 @@ def curvature(heights: Heights, ground: Ground) -> Heights:
 
 
 @terrain_layer("profile_curvature", units="0.01 m-1", long_name="curvature along the slope", halo_px=1)
-def profile_curvature(heights: Heights, ground: Ground) -> Heights:
+def profile_curvature(heights: Heights, ground: TerrainGrid) -> Heights:
     """Curvature along the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground.
 
     Total curvature is profile minus plan curvature.
@@ -247,12 +247,12 @@ def profile_curvature(heights: Heights, ground: Ground) -> Heights:
 
 
 @terrain_layer("plan_curvature", units="0.01 m-1", long_name="curvature across the slope", halo_px=1)
-def plan_curvature(heights: Heights, ground: Ground) -> Heights:
+def plan_curvature(heights: Heights, ground: TerrainGrid) -> Heights:
     """Curvature across the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground."""
     return compiled.curvatures(heights, *_steps(ground), 2)
 
 
-def _steps(ground: Ground) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _steps(ground: TerrainGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Metres from row to row and column to column, each row, signed like the axes of the CRS."""
     return np.copysign(ground.heights_m(), ground.pixel[0]), np.copysign(ground.widths_m(), ground.pixel[1])
 
@@ -261,7 +261,7 @@ def terrain_block(
     dem: NDArray[Any],
     valid: NDArray[np.bool_],
     *,
-    ground: Ground,
+    ground: TerrainGrid,
     layers: Sequence[str | TerrainLayer],
     halo: int,
 ) -> NDArray[np.float32]:
@@ -307,7 +307,7 @@ def terrain_block(
     heights = np.where(valid & np.isfinite(dem), dem, np.nan).astype(np.float32)
     out = np.empty((len(layers), max(height - 2 * halo, 0), max(width - 2 * halo, 0)), np.float32)
     for index, named in enumerate(layers):
-        layer = terrain_named(named)
+        layer = get_terrain(named)
         made = layer.kernel(heights, ground)
         if made.shape != heights.shape:
             raise CubeError(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.resample.readers import WindowReader
-from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, Ground
-from rtsx.cube.terrain.layers import TerrainLayer, terrain_block, terrain_named
+from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid
+from rtsx.cube.terrain.layers import TerrainLayer, get_terrain, terrain_block
 from rtsx.errors import CubeError
 
 __all__ = ["TerrainReader"]
@@ -57,7 +57,7 @@ class TerrainReader:
         scale_factor: float = 1.0,
         add_offset: float = 0.0,
     ) -> None:
-        named = tuple(terrain_named(layer) for layer in layers)
+        named = tuple(get_terrain(layer) for layer in layers)
         if not named:
             raise CubeError("A terrain reader has at least one layer; got none.")
         for field, value in {
@@ -117,8 +117,8 @@ class TerrainReader:
         """Itself: the slope of coarse heights is another layer than the slope, coarse."""
         return self
 
-    def _ground(self) -> Ground:
-        return Ground.from_geobox(self.geobox, sun_azimuth=self.sun_azimuth, sun_elevation=self.sun_elevation)
+    def _ground(self) -> TerrainGrid:
+        return TerrainGrid.from_geobox(self.geobox, sun_azimuth=self.sun_azimuth, sun_elevation=self.sun_elevation)
 
 
 def _conforms(reader: TerrainReader) -> WindowReader:

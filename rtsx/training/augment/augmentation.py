@@ -10,10 +10,10 @@ from rtsx.errors import TrainingError
 from rtsx.training.dataset import Batch
 from rtsx.training.sampler import seed_of
 
-__all__ = ["Augmentation", "Chance", "StubAugmentation", "check_flag", "check_number", "check_pair"]
+__all__ = ["Augmentation", "KeyedRandom", "StubAugmentation", "check_flag", "check_number", "check_pair"]
 
 
-class Chance:
+class KeyedRandom:
     """Numbers that depend on a key alone; drawn on the CPU, whatever device the batch is on.
 
     Examples
@@ -56,7 +56,7 @@ class Augmentation(Protocol):
         """Raise `TrainingError` where the stored layers (their names) do not allow it."""
         ...
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """A batch in which every tile was changed; layers, packings and shape stay.
 
         What stands under an invalid pixel changes nothing that can be seen, and `IGNORED` is the truth of whatever was
@@ -73,7 +73,7 @@ class StubAugmentation:
     def check_layers(self, layers: Sequence[str]) -> None:
         """Every layer will do."""
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """The batch itself."""
         return batch
 

@@ -9,7 +9,7 @@ import torch
 
 from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.labels import IGNORED
-from rtsx.training.augment.augmentation import Chance, check_number, check_pair
+from rtsx.training.augment.augmentation import KeyedRandom, check_number, check_pair
 from rtsx.training.dataset import Batch
 
 __all__ = [
@@ -99,7 +99,7 @@ class HorizontalFlip:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile mirrored."""
         return turned_aspect(_flipped(batch, -1), sign=-1, degrees=0.0)
 
@@ -114,7 +114,7 @@ class VerticalFlip:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile mirrored."""
         return turned_aspect(_flipped(batch, -2), sign=-1, degrees=180.0)
 
@@ -228,7 +228,7 @@ class RandomRotate90:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile turned, counter-clockwise."""
         quarters = chance.integers(len(batch.valid), low=1, high=3)
         stored, valid, truth = (
@@ -256,7 +256,7 @@ class Rotate:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile turned, counter-clockwise for angles above 0."""
         degrees = chance.uniform((len(batch.valid),), low=-self.limit, high=self.limit)
         turned = warped(batch, rotation(degrees, size=batch.valid.shape[-1]))
@@ -284,7 +284,7 @@ class RandomResizedCrop:
     def check_layers(self, layers: Sequence[str]) -> None:
         """Every layer can be enlarged."""
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile cut and enlarged."""
         count, size = len(batch.valid), batch.valid.shape[-1]
         sides = chance.uniform((count,), low=self.scale[0], high=self.scale[1]).sqrt() * size

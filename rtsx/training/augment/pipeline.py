@@ -6,14 +6,14 @@ from dataclasses import fields, replace
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.suggest import nearest
-from rtsx.training.augment.augmentation import Augmentation, Chance, check_number
+from rtsx.suggest import suggest
+from rtsx.training.augment.augmentation import Augmentation, KeyedRandom, check_number
 from rtsx.training.augment.geometric import HorizontalFlip, RandomResizedCrop, RandomRotate90, Rotate, VerticalFlip
 from rtsx.training.augment.radiometric import Blur, ChannelDropout, MultiplicativeNoise, RandomBrightnessContrast
 from rtsx.training.dataset import Batch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 
-__all__ = ["AUGMENTATIONS", "augment", "built", "check_augmentations", "check_dropped", "drop_channels"]
+__all__ = ["AUGMENTATIONS", "augment", "build_augmentations", "check_augmentations", "check_dropped", "drop_channels"]
 
 _KNOWN: tuple[type[Augmentation], ...] = (
     HorizontalFlip,
@@ -31,7 +31,7 @@ AUGMENTATIONS: Mapping[str, type[Augmentation]] = {known.__name__: known for kno
 """Every augmentation by the name that a recipe calls it; the fields of each are its parameters."""
 
 
-def built(spec: AugmentationSpec) -> Augmentation:
+def build_augmentations(spec: AugmentationSpec) -> Augmentation:
     """The augmentation that a recipe asks for.
 
     Raises
@@ -49,7 +49,7 @@ def built(spec: AugmentationSpec) -> Augmentation:
     names = [field.name for field in fields(known)]  # type: ignore[arg-type]  # all are dataclasses
     for name in spec.options:
         if name not in names:
-            raise TrainingError(f"{spec.name} has no parameter {name!r}.{nearest(name, names)}")
+            raise TrainingError(f"{spec.name} has no parameter {name!r}.{suggest(name, names)}")
     return known(**spec.options)
 
 
@@ -78,7 +78,7 @@ def check_augmentations(steps: Sequence[AugmentationSpec], *, layers: Sequence[s
     rtsx.errors.TrainingError: Rotate turns the picture, but ['hillshade'] would still be lit ...
     """
     for step in steps:
-        augmentation = built(step)
+        augmentation = build_augmentations(step)
         check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
         augmentation.check_layers(layers)
 
@@ -92,7 +92,7 @@ def check_dropped(steps: Sequence[AugmentationSpec], *, channels: int) -> None:
         A step would.
     """
     for step in steps:
-        augmentation = built(step)
+        augmentation = build_augmentations(step)
         if isinstance(augmentation, ChannelDropout):
             augmentation.check_rest(channels)
 
@@ -117,10 +117,10 @@ def augment(batch: Batch, steps: Sequence[AugmentationSpec], *, key: tuple[int, 
     """
     check_augmentations(steps, layers=batch.layers)
     for number, step in enumerate(steps):
-        augmentation = built(step)
+        augmentation = build_augmentations(step)
         if isinstance(augmentation, ChannelDropout):
             continue
-        chance = Chance("augment", *key, number)
+        chance = KeyedRandom("augment", *key, number)
         chosen = chance.chosen(len(batch.valid), probability=step.probability).to(batch.valid.device)
         if chosen.any():
             batch = _merged(batch, chosen, augmentation.apply(_part(batch, chosen), chance=chance))
@@ -150,11 +150,11 @@ def drop_channels(
         It would leave no channel.
     """
     for number, step in enumerate(steps):
-        augmentation = built(step)
+        augmentation = build_augmentations(step)
         if not isinstance(augmentation, ChannelDropout):
             continue
         check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
-        chance = Chance("channels", *key, number)
+        chance = KeyedRandom("channels", *key, number)
         chosen = chance.chosen(len(channels), probability=step.probability).to(channels.device)
         if chosen.any():
             changed = channels.clone()

@@ -8,8 +8,8 @@ import torch
 
 from rtsx.cube.sensors import SENSORS
 from rtsx.errors import TrainingError
-from rtsx.suggest import nearest
-from rtsx.training.augment.augmentation import Chance, check_flag, check_number, check_pair
+from rtsx.suggest import suggest
+from rtsx.training.augment.augmentation import KeyedRandom, check_flag, check_number, check_pair
 from rtsx.training.augment.geometric import ANGLES, blurred
 from rtsx.training.dataset import Batch
 
@@ -48,11 +48,11 @@ class ChannelDropout:
         """Leave at least one; ndvi may be a channel more than what is read."""
         self.check_rest(len(layers) + 1)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """The batch as it is: channels do not exist before `prepare`."""
         return batch
 
-    def dropped(self, channels: torch.Tensor, *, fill: float, chance: Chance) -> torch.Tensor:
+    def dropped(self, channels: torch.Tensor, *, fill: float, chance: KeyedRandom) -> torch.Tensor:
         """Channels (tile, channel, y, x) of which each tile has some that hold `fill` everywhere."""
         tiles, count = channels.shape[:2]
         self.check_rest(count)
@@ -109,7 +109,7 @@ def check_changed_layers(augmentation: str, layers: Sequence[str], *, wanted: tu
     for name in wanted or ():
         if name not in layers:
             raise TrainingError(
-                f"{augmentation} is to change layer {name!r}, which is not read.{nearest(name, layers)}"
+                f"{augmentation} is to change layer {name!r}, which is not read.{suggest(name, layers)}"
             )
         if name in ANGLES:
             raise TrainingError(
@@ -192,7 +192,7 @@ class Blur:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("Blur", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile blurred, each by its own Gaussian."""
         low, high = self.sigma
         sigmas = chance.uniform((len(batch.valid),), low=low, high=high)
@@ -231,7 +231,7 @@ class RandomBrightnessContrast:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("RandomBrightnessContrast", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile changed, each by its own numbers."""
         shape = (len(batch.valid), 1, 1, 1)
         contrast = 1 + chance.uniform(shape, low=-self.contrast, high=self.contrast).to(batch.stored)
@@ -272,7 +272,7 @@ class MultiplicativeNoise:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("MultiplicativeNoise", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: Chance) -> Batch:
+    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
         """Every tile changed, each by its own numbers."""
         names = chosen_layers(batch.layers, self.layers)
         height, width = batch.valid.shape[1:] if self.per_pixel else (1, 1)

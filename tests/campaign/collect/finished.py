@@ -21,14 +21,14 @@ from rtsx.campaign.ledger import Ledger, write_prices
 from rtsx.campaign.map import create_map, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec, Prices
-from rtsx.campaign.records import CommitMark
+from rtsx.campaign.records import CommitRecord
 from rtsx.cube import export_cog
-from rtsx.cube.build_state import HashingStore
+from rtsx.cube.build_state import DigestStore
 from rtsx.cube.georeference import with_georeference
 from rtsx.footprints import extract_footprints
 from rtsx.grid import Grid
-from rtsx.inference.predict import answer_attributes
-from rtsx.storage.object_store import ObjectStore, objects_of
+from rtsx.inference.predict import variable_attrs
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests.campaign.plans import make_plan
 
 TOP, LEFT = 300, -210
@@ -102,7 +102,7 @@ def dataset(pixels: Pixels, plan: CampaignPlan, geobox: GeoBox) -> xr.Dataset:
     """A prediction of the year."""
     classes = plan.prediction.classes
     variables = {
-        name: xr.Variable(("class", "y", "x")[-array.ndim :], array, answer_attributes(name, array.dtype.name))
+        name: xr.Variable(("class", "y", "x")[-array.ndim :], array, variable_attrs(name, array.dtype.name))
         for name, array in pixels.items()
     }
     pred = with_georeference(variables, geobox, lattice_origin=plan.grid.origin)
@@ -139,7 +139,7 @@ class Output:
     ) -> None:
         self.plan, self.path, self.options = plan, str(path), options or {}
         self.has_map = store is None
-        self.objects = store or objects_of(self.path, self.options)
+        self.objects = store or open_object_store(self.path, self.options)
         self.layout = YearLayout(plan.year)
         self.ledger = Ledger(self.objects, self.layout)
         if self.has_map:
@@ -169,7 +169,7 @@ class Output:
                 objects |= self._put(layout.outline(cell), buffer.getvalue())
             if plan.cogs:
                 objects |= self._write_cogs(dataset(own, plan, plan.grid[cell].geobox), cell)
-        mark = CommitMark(
+        mark = CommitRecord(
             cell=cell,
             plan_digest=plan.digest,
             state="empty" if is_empty else "mapped",
@@ -211,7 +211,7 @@ class Output:
         )
 
     def _write_map(self, own: Pixels, cell: Address) -> dict[str, str]:
-        store = HashingStore(map_store(self.path, self.options))
+        store = DigestStore(map_store(self.path, self.options))
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
         place = (map_year(group, self.plan.year), ..., *self.plan.region(cell))
         for name, pixels in own.items():

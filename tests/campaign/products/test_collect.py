@@ -18,11 +18,11 @@ from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.map import open_map
 from rtsx.campaign.products import collect_year, tables
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.cube import Wanted, pyramid
+from rtsx.cube import BandRequest, pyramid
 from rtsx.cube.images import Period
 from rtsx.cube.stac.sources import StacCatalog
 from rtsx.errors import CampaignError, MissingExtraError
-from rtsx.storage.object_store import LocalObjects, objects_of
+from rtsx.storage.object_store import LocalObjects, open_object_store
 from tests.campaign.collect.finished import LEFT, TOP, Output, make_pixels, masked, plan_of, whole, whole_footprints
 
 DONE = [(TOP + j, LEFT + i) for j, i in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (7, 8))]
@@ -313,7 +313,7 @@ def test_stac_opens_through_our_own_sources(plan, pixels, finished, tmp_path, sm
     area = plan.grid[cell].polygon.buffer(-100)
     lonlat = geopandas.GeoSeries([area], crs=plan.grid.crs).to_crs(4326).iloc[0]
     source = StacCatalog(str(tmp_path / "catalog.json"), collections=("small-2024",))
-    wanted = [Wanted(name="probability", asset="probability"), Wanted(name="binary", asset="binary")]
+    wanted = [BandRequest(name="probability", asset="probability"), BandRequest(name="binary", asset="binary")]
     (image,) = source.find(lonlat, Period(date(2024, 1, 1), date(2024, 12, 31)), wanted)
     assert image.id == "small-2024-r302c-208"
     assert image.bands["probability"].scale_factor == 0.01
@@ -334,7 +334,7 @@ def test_a_catalog_that_states_an_extent_is_passed_over_elsewhere(plan, finished
     far = tmp_path / "years/2024/products/stac/r153c-101/r307c-202.json"
     far.write_text("no JSON")
     lonlat = plan.grid[DONE[0]].lonlat.centroid.buffer(1e-4)
-    wanted = [Wanted(name="binary", asset="binary")]
+    wanted = [BandRequest(name="binary", asset="binary")]
     for names in ((), ("small-2024",)):
         source = StacCatalog(str(tmp_path / "catalog.json"), collections=names)
         assert [image.id for image in source.find(lonlat, None, wanted)] == ["small-2024-r300c-210"]
@@ -462,7 +462,7 @@ def test_an_object_store_gets_the_same(s3, tmp_path, small_partitions):
         output.finish(pixels, DONE[3:4])
         collected = collect_year(output.path, plan, storage_options=output.options, formats=["gpkg"])
     assert collected.overview_shards > 0
-    store = objects_of(s3.url, s3.options)
+    store = open_object_store(s3.url, s3.options)
     for key, content in files(tmp_path).items():
         if key != f"{MAP}/zarr.json" and not key.endswith("spatial_ref/zarr.json"):
             assert store.get(key) == content, key

@@ -14,7 +14,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products import overviews
 from rtsx.campaign.products.overviews import prepare_levels
 from rtsx.cube import pyramid
-from rtsx.cube.write import Levels, levels_of
+from rtsx.cube.write import Levels, overviews_of
 from tests.campaign.collect.finished import plan_of
 
 
@@ -31,7 +31,7 @@ def plan() -> CampaignPlan:
 
 @pytest.fixture
 def levels(plan: CampaignPlan) -> Levels:
-    return levels_of(plan.geobox, overviews=True)
+    return overviews_of(plan.geobox, overviews=True)
 
 
 @pytest.fixture

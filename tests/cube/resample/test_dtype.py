@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.resample.dtype import Storing, is_stored, stored_nodata
+from rtsx.cube.resample.dtype import OutputDtype, is_representable, output_nodata
 
 DTYPES = [np.dtype(kind) for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f4", "f8")]
 
@@ -21,12 +21,12 @@ DTYPES = [np.dtype(kind) for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "i8", 
 def test_valid_values_never_become_nodata_and_stay_near(
     dtype: np.dtype[Any], nodata: float | None, values: list[float]
 ) -> None:
-    storing = Storing(dtype, nodata)
+    storing = OutputDtype(dtype, nodata)
     # A multiple of ninths, so that none is nodata itself, as a stored value could not be.
     given_values = np.round(np.array(values)) + 1 / 9
     out = storing.stored(given_values, valid=np.ones(len(values), bool))
     assert out.dtype == dtype
-    assert is_stored(out, nodata).all()
+    assert is_representable(out, nodata).all()
     low, high = storing.limits
     assert (np.abs(out.astype(float) - np.clip(given_values, low, high)) <= 1.2).all()
 
@@ -47,7 +47,7 @@ def test_valid_values_never_become_nodata_and_stay_near(
     ],
 )
 def test_the_neighbours_of_nodata(dtype: str, nodata: float, fill: float, above: float, below: float) -> None:
-    storing = Storing(np.dtype(dtype), nodata)
+    storing = OutputDtype(np.dtype(dtype), nodata)
     assert (storing.has_fill, storing.fill, storing.above, storing.below) == (True, fill, above, below)
 
 
@@ -55,19 +55,19 @@ def test_the_neighbours_of_nodata(dtype: str, nodata: float, fill: float, above:
     ("dtype", "nodata"), [("u1", -9999), ("u1", 256), ("u2", 0.5), ("u1", math.nan), ("i4", math.inf), ("f8", None)]
 )
 def test_values_that_no_pixel_can_have_are_no_nodata(dtype: str, nodata: float | None) -> None:
-    storing = Storing(np.dtype(dtype), nodata)
-    assert stored_nodata(nodata, np.dtype(dtype)) is None
+    storing = OutputDtype(np.dtype(dtype), nodata)
+    assert output_nodata(nodata, np.dtype(dtype)) is None
     assert not storing.has_fill
     assert math.isnan(storing.fill) if dtype == "f8" else storing.fill == 0
 
 
 def test_infinity_can_be_nodata() -> None:
-    assert stored_nodata(-math.inf, np.dtype("f4")) == -math.inf
-    assert Storing(np.dtype("f4"), -math.inf).fill == -math.inf
+    assert output_nodata(-math.inf, np.dtype("f4")) == -math.inf
+    assert OutputDtype(np.dtype("f4"), -math.inf).fill == -math.inf
 
 
 def test_invalid_pixels_hold_the_fill() -> None:
     values = np.array([np.nan, 3.0, 1e9])
-    out = Storing(np.dtype("u2"), 7).stored(values, valid=np.array([False, True, True]))
+    out = OutputDtype(np.dtype("u2"), 7).stored(values, valid=np.array([False, True, True]))
     assert out.tolist() == [7, 3, 65535]
-    assert Storing(np.dtype("i8"), None).stored(np.array([1e19]), valid=np.array([True]))[0] > 9e18
+    assert OutputDtype(np.dtype("i8"), None).stored(np.array([1e19]), valid=np.array([True]))[0] > 9e18

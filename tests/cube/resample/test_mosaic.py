@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.resample.mosaic import MosaicReader, mosaics
+from rtsx.cube.resample.mosaic import MosaicReader, group_by_grid
 from rtsx.cube.resample.readers import ArrayReader, FileReader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
@@ -139,7 +139,7 @@ def test_coarse_targets_read_all_pixels_a_bounded_window_at_a_time(
     monkeypatch: pytest.MonkeyPatch, resampling: Resampling, tiles: list[tuple[slice, slice]]
 ) -> None:
     pixels = heights()
-    (mosaic,) = mosaics(Remembering(pixels[:, *part], BOX[part], nodata=-9999) for part in tiles)
+    (mosaic,) = group_by_grid(Remembering(pixels[:, *part], BOX[part], nodata=-9999) for part in tiles)
     target = GeoBox((25, 32), Affine(16, 0, -5008, 0, -16, 7008), "EPSG:3413")
     whole = warp(mosaic, target, resampling=resampling, anchor=(0, 0))
     monkeypatch.setattr("rtsx.cube.resample.warp._WINDOW_BYTES", 2**12)
@@ -170,7 +170,7 @@ def tile(affine: Affine, value: int = 1) -> ArrayReader:
 def test_tiles_turned_alike_are_one_raster_where_they_are_whole_pixels_apart(turn: float) -> None:
     lattice = UPRIGHT @ Affine.rotation(turn)
     tiles = [tile(lattice @ Affine.translation(*by)) for by in ((0, 0), (10, 0), (30, -7), (3.5, 0))]
-    beside, apart = mosaics(tiles)
+    beside, apart = group_by_grid(tiles)
     assert beside.readers == tuple(tiles[:3])
     assert beside.geobox.shape == (17, 40)
     assert apart.readers == (tiles[3],)
@@ -179,12 +179,12 @@ def test_tiles_turned_alike_are_one_raster_where_they_are_whole_pixels_apart(tur
 
 def test_tiles_turned_otherwise_are_kept_apart() -> None:
     tiles = [tile(UPRIGHT @ Affine.rotation(turn)) for turn in (0, 90, 180, 270, 37)]
-    assert [one.readers for one in mosaics(tiles)] == [(one,) for one in tiles]
+    assert [one.readers for one in group_by_grid(tiles)] == [(one,) for one in tiles]
 
 
 def test_a_mirrored_tile_is_not_taken_for_one_of_the_lattice() -> None:
     # Along its diagonal it lies in place.
     mirrored = Affine(0, 2, UPRIGHT.c, -2, 0, UPRIGHT.f)
-    assert len(mosaics([tile(UPRIGHT), tile(mirrored)])) == 2
+    assert len(group_by_grid([tile(UPRIGHT), tile(mirrored)])) == 2
     with pytest.raises(CubeError, match=r"share one lattice to 0.01 px; one is 10 px off"):
         MosaicReader([tile(UPRIGHT), tile(mirrored)])

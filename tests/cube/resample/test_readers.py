@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as GdalResampling
 
 from rtsx.cube import geobox_of, write_cube
-from rtsx.cube.images import AssetBands
+from rtsx.cube.images import BandSource
 from rtsx.cube.resample.readers import ArrayReader, FileReader, ZarrReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
@@ -241,7 +241,7 @@ def test_damage_names_the_window(tmp_path: Path, random_cube: RandomCube) -> Non
         reader_of(path, cube, "red").read(slice(3, 9), slice(2, 6))
 
 
-BANDS = AssetBands(
+BANDS = BandSource(
     href="/nowhere/scene.tif",
     bands=(2, 1),
     geobox=GeoBox((40, 50), Affine(3.0, 0.0, 711576.0, 0.0, -3.0, 94749.0), "EPSG:32649"),

@@ -9,16 +9,16 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.resample.transform import CELL, Coordinates, Placement, coordinates_of, lattice_index
+from rtsx.cube.resample.transform import CELL, GridTransform, TransformGrid, pixel_index, transform_grid
 from rtsx.errors import CubeError
 
 FAR = 10**9
 
 
-def coordinates(source: GeoBox, *, size: float, rows: slice, columns: slice, **options: Any) -> Coordinates:
+def coordinates(source: GeoBox, *, size: float, rows: slice, columns: slice, **options: Any) -> TransformGrid:
     target = GeoBox((1, 1), Affine(size, 0, 0, 0, -size, 0), "EPSG:3413")
-    placement = Placement.of(source, target, anchor=(0.0, 0.0))
-    found = coordinates_of(placement, rows, columns, **{"corners": False, "limit": FAR} | options)
+    placement = GridTransform.of(source, target, anchor=(0.0, 0.0))
+    found = transform_grid(placement, rows, columns, **{"corners": False, "limit": FAR} | options)
     assert found is not None
     return found
 
@@ -100,9 +100,9 @@ def test_blocks_with_exact_cells_have_a_limit() -> None:
     world = GeoBox((1800, 21600), Affine(1 / 60, 0, -180, 0, -1 / 60, 90), "EPSG:4326")
     rows, columns = lattice_of(0, 90, size=300.0, count=128)
     target = GeoBox((1, 1), Affine(300, 0, 0, 0, -300, 0), "EPSG:3413")
-    placement = Placement.of(world, target, anchor=(0.0, 0.0))
-    assert coordinates_of(placement, rows, columns, corners=False, limit=128 * 128 - 1) is None
-    assert coordinates_of(placement, rows, columns, corners=False, limit=128 * 128) is not None
+    placement = GridTransform.of(world, target, anchor=(0.0, 0.0))
+    assert transform_grid(placement, rows, columns, corners=False, limit=128 * 128 - 1) is None
+    assert transform_grid(placement, rows, columns, corners=False, limit=128 * 128) is not None
 
 
 def test_steps_are_source_pixels_along_a_target_pixel() -> None:
@@ -114,19 +114,19 @@ def test_steps_are_source_pixels_along_a_target_pixel() -> None:
 TARGET = GeoBox((10, 10), Affine(3, 0, 30, 0, -3, -60), "EPSG:3413")
 
 
-def place(source: GeoBox, target: GeoBox = TARGET, anchor: tuple[float, float] = (0.0, 0.0)) -> Placement:
-    return Placement.of(source, target, anchor=anchor)
+def place(source: GeoBox, target: GeoBox = TARGET, anchor: tuple[float, float] = (0.0, 0.0)) -> GridTransform:
+    return GridTransform.of(source, target, anchor=anchor)
 
 
 def test_the_first_pixel_is_counted_from_the_anchor() -> None:
-    assert lattice_index(TARGET, (0.0, 0.0)) == (20, 10)
-    assert lattice_index(TARGET, (60.0, -90.0)) == (-10, -10)
+    assert pixel_index(TARGET, (0.0, 0.0)) == (20, 10)
+    assert pixel_index(TARGET, (60.0, -90.0)) == (-10, -10)
     noisy = GeoBox((1, 1), Affine(0.1, 0, 0.1 * 12345, 0, -0.1, -0.1 * 54321), "EPSG:4326")
-    assert lattice_index(noisy, (0.0, 0.0)) == (54321, 12345)
+    assert pixel_index(noisy, (0.0, 0.0)) == (54321, 12345)
     with pytest.raises(CubeError, match="whole pixels of the lattice"):
-        lattice_index(TARGET, (1.0, 0.0))
+        pixel_index(TARGET, (1.0, 0.0))
     with pytest.raises(CubeError, match="whole pixels of the lattice"):
-        lattice_index(TARGET, (float("nan"), 0.0))
+        pixel_index(TARGET, (float("nan"), 0.0))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_once_around_the_earth() -> None:
 def test_longitudes_are_those_nearest_to_the_raster() -> None:
     east = GeoBox((10, 40), Affine(0.25, 0, 175, 0, -0.25, 80), "EPSG:4326")
     lattice = GeoBox((1, 1), Affine(0.25, 0, 0, 0, -0.25, 0), "EPSG:4326")
-    found = Placement.of(east, lattice, anchor=(0.0, 80.0))
+    found = GridTransform.of(east, lattice, anchor=(0.0, 80.0))
     _, columns = found.positions(np.zeros(4), np.array([-180, 179, -179.75, 10]) / 0.25 - 0.5)
     np.testing.assert_allclose(columns, [20, 16, 21, -660])
     _, columns = found.positions(np.zeros(1), np.array([-10.0]) / 0.25 - 0.5)  # the far side of the earth: left of it

@@ -18,19 +18,19 @@ from shapely.geometry import mapping
 import rtsx
 from rtsx.config.order import load_order_config
 from rtsx.config.source import ItemsConfig
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.open import open_cube
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.stac import ItemTable, StacItems
 from rtsx.cube.stac.assets import (
     absolute_href,
-    base_of,
-    beside,
-    choose,
+    get_signer,
     located,
     newest_processing,
     packing_of,
-    signer_named,
+    select_asset,
+    self_href,
+    sibling_href,
 )
 from rtsx.cube.stac.bands import bands_of
 from rtsx.errors import ConfigError, CubeError
@@ -108,19 +108,19 @@ def test_whatever_it_says_leads_to_a_server(href: str, base: str) -> None:
 
 def test_the_base_is_the_self_link() -> None:
     item = {"links": [{"rel": "root", "href": "r"}, {"rel": "self", "href": "s"}]}
-    assert base_of(item) == base_of(item, "/data/a.json") == "s"
-    assert base_of(item, "https://e.org/search") == "https://e.org/search"  # which cannot lie on a disk
-    assert base_of({}, "f") == "f"
-    assert base_of({}) is None
-    assert base_of(located(item, "https://e.org/a.json")) == "https://e.org/a.json"
+    assert self_href(item) == self_href(item, "/data/a.json") == "s"
+    assert self_href(item, "https://e.org/search") == "https://e.org/search"  # which cannot lie on a disk
+    assert self_href({}, "f") == "f"
+    assert self_href({}) is None
+    assert self_href(located(item, "https://e.org/a.json")) == "https://e.org/a.json"
 
 
 def test_a_file_beside_its_item(tmp_path: Path) -> None:
     (tmp_path / "red band.tif").touch()
     here = str(tmp_path / "item.json")
-    assert beside("https://e.org/far/red%20band.tif?sig=1", here) == str(tmp_path / "red band.tif")
-    assert beside("https://e.org/far/nir.tif", here) == "https://e.org/far/nir.tif"
-    assert beside("https://e.org/red.tif", "https://e.org/item.json") == "https://e.org/red.tif"
+    assert sibling_href("https://e.org/far/red%20band.tif?sig=1", here) == str(tmp_path / "red band.tif")
+    assert sibling_href("https://e.org/far/nir.tif", here) == "https://e.org/far/nir.tif"
+    assert sibling_href("https://e.org/red.tif", "https://e.org/item.json") == "https://e.org/red.tif"
 
 
 def test_signing_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,20 +136,20 @@ def test_signing_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = "".join(f"{name} = {value}\n" for name, value in names.items())
     (tmp_path / "my_archive-1.0.dist-info" / "entry_points.txt").write_text(f"[rtsx.signers]\n{points}")
     (tmp_path / "my_archive-1.0.dist-info" / "METADATA").write_text("Name: my-archive\nVersion: 1.0\n")
-    assert signer_named("mine")("a.tif") == signer_named(lambda href: f"{href}?token=1")("a.tif") == "a.tif?token=1"
+    assert get_signer("mine")("a.tif") == get_signer(lambda href: f"{href}?token=1")("a.tif") == "a.tif?token=1"
     with pytest.raises(CubeError, match=r"needs 'nothing' in the module 'my_archive'"):
-        signer_named("gone")
+        get_signer("gone")
     with pytest.raises(CubeError, match=r"pip install no-such-archive"):
-        signer_named("far")
+        get_signer("far")
     with pytest.raises(CubeError, match=r"has to be a function from an href to an href; got int"):
-        signer_named("one")
+        get_signer("one")
 
 
 @pytest.mark.parametrize("name", ["theirs", "os:system", "my_archive:sign", "builtins:eval", ""])
 def test_a_config_names_no_function(tmp_path: Path, name: str) -> None:
     """Which would run any code as soon as a cube is opened."""
     with pytest.raises(CubeError, match=r"Known signing hooks are \['planetary-computer'.*; got '"):
-        signer_named(name)
+        get_signer(name)
     cube = "grid: {crs: EPSG:32607, resolution: 100}\nregion: {bbox: [-141,69.5,-140.9,69.55]}\nsources:\n  s:\n"
     order = "name: x\nregion: {bbox: [-141,69.5,-140.9,69.55]}\nperiod: {years: 2024}\nout: out\n"
     (tmp_path / "order.yaml").write_text(f"{order}catalog: {{path: i.json, sign: '{name}'}}\n")
@@ -207,25 +207,28 @@ def eo(*names: str, common: tuple[str | None, ...] = ()) -> dict[str, Any]:
     }
 
 
-def numbers(assets: dict[str, Any], wanted: Wanted) -> tuple[str, tuple[int, ...] | None]:
-    choice = choose({"id": "a", "assets": assets}, wanted)
+def numbers(assets: dict[str, Any], wanted: BandRequest) -> tuple[str, tuple[int, ...] | None]:
+    choice = select_asset({"id": "a", "assets": assets}, wanted)
     return choice.asset, None if choice.bands is None else tuple(band.number for band in choice.bands)
 
 
 def test_the_asset_by_its_key_in_any_spelling() -> None:
     assets = {"SCL": eo("SCL"), "ortho_udm2": eo(*(f"B{n}" for n in range(1, 9)))}
-    assert numbers(assets, Wanted(name="scl", asset="SCL")) == ("SCL", (1,))
-    assert numbers(assets, Wanted(name="scl", asset="scl")) == ("SCL", (1,))
-    assert numbers(assets, Wanted(name="udm2")) == ("ortho_udm2", tuple(range(1, 9)))
-    assert numbers(assets, Wanted(name="x", asset="udm2", bands=(1, 8))) == ("ortho_udm2", (1, 8))
+    assert numbers(assets, BandRequest(name="scl", asset="SCL")) == ("SCL", (1,))
+    assert numbers(assets, BandRequest(name="scl", asset="scl")) == ("SCL", (1,))
+    assert numbers(assets, BandRequest(name="udm2")) == ("ortho_udm2", tuple(range(1, 9)))
+    assert numbers(assets, BandRequest(name="x", asset="udm2", bands=(1, 8))) == ("ortho_udm2", (1, 8))
 
 
 def test_the_asset_by_its_planet_type() -> None:
     assets = {"2022_3B_SR_tif": eo(*EIGHT) | {"pl:asset_type": "ortho_analytic_8b_sr"}}
     for name in ("ortho_analytic_8b_sr", "analytic_8b_sr"):
-        assert numbers(assets, Wanted(name="nir", asset=name, bands=("Near-Infrared",))) == ("2022_3B_SR_tif", (8,))
-    assert numbers(assets, Wanted(name="green_i")) == ("2022_3B_SR_tif", (3,))
-    assert numbers(assets, Wanted(name="rgb", bands=("Red", "Green", "Blue"))) == ("2022_3B_SR_tif", (6, 4, 2))
+        assert numbers(assets, BandRequest(name="nir", asset=name, bands=("Near-Infrared",))) == (
+            "2022_3B_SR_tif",
+            (8,),
+        )
+    assert numbers(assets, BandRequest(name="green_i")) == ("2022_3B_SR_tif", (3,))
+    assert numbers(assets, BandRequest(name="rgb", bands=("Red", "Green", "Blue"))) == ("2022_3B_SR_tif", (6, 4, 2))
 
 
 def test_an_exact_name_goes_before_a_common_name_and_that_before_another_spelling() -> None:
@@ -234,11 +237,11 @@ def test_an_exact_name_goes_before_a_common_name_and_that_before_another_spellin
         "common": eo("B4", common=("red",)),
         "exact": eo("red"),
     }
-    assert numbers(assets, Wanted(name="red"))[0] == "exact"
+    assert numbers(assets, BandRequest(name="red"))[0] == "exact"
     del assets["exact"]
-    assert numbers(assets, Wanted(name="red"))[0] == "common"
+    assert numbers(assets, BandRequest(name="red"))[0] == "common"
     del assets["common"]
-    assert numbers(assets, Wanted(name="red"))[0] == "spelled"
+    assert numbers(assets, BandRequest(name="red"))[0] == "spelled"
 
 
 @pytest.mark.parametrize(
@@ -254,15 +257,19 @@ def test_an_exact_name_goes_before_a_common_name_and_that_before_another_spellin
 )
 def test_names_in_any_spelling(band: tuple[str, str | None], wish: str) -> None:
     assets = {"all": eo("B8A", band[0], "Green I", common=("nir08", band[1], None))}
-    for wanted in (Wanted(name=wish), Wanted(name=wish, asset="all"), Wanted(name="x", asset="all", bands=(wish,))):
+    for wanted in (
+        BandRequest(name=wish),
+        BandRequest(name=wish, asset="all"),
+        BandRequest(name="x", asset="all", bands=(wish,)),
+    ):
         assert numbers(assets, wanted) == ("all", (2,))
 
 
 def test_all_bands_only_where_none_has_the_name() -> None:
     assets = {"all": eo("B05", "B06", "SCL", common=("rededge", "rededge", None))}
-    assert numbers(assets, Wanted(name="scl", asset="all")) == ("all", (3,))
-    assert numbers(assets, Wanted(name="clouds", asset="all")) == ("all", (1, 2, 3))
-    for wanted in (Wanted(name="rededge", asset="all"), Wanted(name="rededge")):
+    assert numbers(assets, BandRequest(name="scl", asset="all")) == ("all", (3,))
+    assert numbers(assets, BandRequest(name="clouds", asset="all")) == ("all", (1, 2, 3))
+    for wanted in (BandRequest(name="rededge", asset="all"), BandRequest(name="rededge")):
         with pytest.raises(CubeError, match=r"has bands \[1, 2\] called 'rededge'; give a number"):
             numbers(assets, wanted)
 
@@ -272,55 +279,55 @@ def test_pictures_never_answer_for_a_band() -> None:
     with pytest.raises(
         CubeError, match=r"Item a has no band 'red'\. Its assets and bands are: visual \(B04 red, B03 green\)"
     ):
-        numbers(assets, Wanted(name="red"))
-    assert numbers(assets, Wanted(name="red", asset="visual")) == ("visual", (1,))
+        numbers(assets, BandRequest(name="red"))
+    assert numbers(assets, BandRequest(name="red", asset="visual")) == ("visual", (1,))
 
 
 def test_metadata_never_answers_for_a_band() -> None:
     assets = {"red": {"href": "red.json"}, "B4": eo("B4", common=("red",))}
-    assert numbers(assets, Wanted(name="red"))[0] == "B4"
+    assert numbers(assets, BandRequest(name="red"))[0] == "B4"
 
 
 def test_the_finest_pixels_then_the_cloud_optimised_file() -> None:
     coarse, fine = eo("B02") | {"proj:transform": [20, 0, 0, 0, -20, 0]}, eo("B02") | {"gsd": 10}
-    assert numbers({"blue_20m": coarse, "blue_10m": fine}, Wanted(name="B02"))[0] == "blue_10m"
+    assert numbers({"blue_20m": coarse, "blue_10m": fine}, BandRequest(name="B02"))[0] == "blue_10m"
     cog = fine | {"type": "image/tiff; application=geotiff; profile=cloud-optimized"}
-    assert numbers({"jp2": fine | {"type": "image/jp2"}, "cog": cog}, Wanted(name="B02"))[0] == "cog"
+    assert numbers({"jp2": fine | {"type": "image/jp2"}, "cog": cog}, BandRequest(name="B02"))[0] == "cog"
 
 
 def test_two_products_are_an_error_instead_of_a_guess() -> None:
     assets = {"analytic": eo("Red"), "analytic_sr": eo("Red")}
     with pytest.raises(CubeError, match=r"in several assets: \['analytic', 'analytic_sr'\].*name one with asset="):
-        numbers(assets, Wanted(name="red"))
+        numbers(assets, BandRequest(name="red"))
 
 
 def test_what_is_missing_is_named_with_what_is_there() -> None:
     assets = {"sr": eo("Red", "Green")}
     with pytest.raises(CubeError, match=r"no asset 'analytic'\. Its assets and bands are: sr \(Red, Green\)"):
-        numbers(assets, Wanted(name="red", asset="analytic"))
+        numbers(assets, BandRequest(name="red", asset="analytic"))
     with pytest.raises(CubeError, match=r"no band 3 in asset 'sr', which has 2"):
-        numbers(assets, Wanted(name="red", asset="sr", bands=(3,)))
+        numbers(assets, BandRequest(name="red", asset="sr", bands=(3,)))
     with pytest.raises(CubeError, match=r"no band 'nir' in asset 'sr'"):
-        numbers(assets, Wanted(name="nir", asset="sr", bands=("nir",)))
+        numbers(assets, BandRequest(name="nir", asset="sr", bands=("nir",)))
     with pytest.raises(CubeError, match=r"no asset 'thing' to take bands \[1\] of"):
-        numbers(assets, Wanted(name="thing", bands=(1,)))
+        numbers(assets, BandRequest(name="thing", bands=(1,)))
     with pytest.raises(CubeError, match=r"Its assets and bands are: none"):
-        numbers({}, Wanted(name="red"))
+        numbers({}, BandRequest(name="red"))
 
 
 def test_names_that_fit_twice_are_an_error() -> None:
     edges = eo("B05", "B06", common=("rededge", "rededge"))
     with pytest.raises(CubeError, match=r"has bands \[1, 2\] called 'rededge'; give a number"):
-        numbers({"all": edges}, Wanted(name="edge", asset="all", bands=("rededge",)))
+        numbers({"all": edges}, BandRequest(name="edge", asset="all", bands=("rededge",)))
     with pytest.raises(CubeError, match=r"several assets that go by 'scl': \['SCL', 'Scl'\]"):
-        numbers({"SCL": eo("a"), "Scl": eo("b")}, Wanted(name="scl"))
+        numbers({"SCL": eo("a"), "Scl": eo("b")}, BandRequest(name="scl"))
 
 
 def test_what_an_item_does_not_list_is_left_to_the_file() -> None:
     bare, unnamed = {"href": "sr.tif"}, {"href": "sr.tif", "raster:bands": [{}, {}]}
-    assert numbers({"sr": bare}, Wanted(name="red", asset="sr", bands=("red",))) == ("sr", None)
-    assert numbers({"sr": unnamed}, Wanted(name="red", asset="sr")) == ("sr", None)
-    assert numbers({"sr": unnamed}, Wanted(name="red", asset="sr", bands=(2,))) == ("sr", (2,))
+    assert numbers({"sr": bare}, BandRequest(name="red", asset="sr", bands=("red",))) == ("sr", None)
+    assert numbers({"sr": unnamed}, BandRequest(name="red", asset="sr")) == ("sr", None)
+    assert numbers({"sr": unnamed}, BandRequest(name="red", asset="sr", bands=(2,))) == ("sr", (2,))
 
 
 OLD = "S2B_MSIL2A_20210721T212529_N0301_R043_T07WFT_20210722T003344"
@@ -397,7 +404,7 @@ def _cube(tmp_path: Path, **source: Any) -> Any:
             item(name, **{"eo:cloud_cover": cloud_cover})
             | {"assets": {"B04": {"href": str(path), "eo:bands": [{"name": "B04"}]}}}
         )
-    layers = (LayerRecipe(wanted=Wanted(name="red", asset="B04")),)
+    layers = (LayerRecipe(wanted=BandRequest(name="red", asset="B04")),)
     recipe = SourceRecipe(name="s2", images=StacItems(items), layers=layers, **source)
     return open_cube(CubeRecipe(grid=grid, sources=(recipe,)), grid[0, 0]).compute()
 

@@ -10,8 +10,8 @@ import pytest
 import zarr
 from shapely import MultiPolygon, box
 
-from rtsx.cube.images import Period, Wanted
-from rtsx.cube.stac import Access, StacCatalog, StacSearch, client
+from rtsx.cube.images import BandRequest, Period
+from rtsx.cube.stac import HttpAccess, StacCatalog, StacSearch, client
 from rtsx.cube.stac.client import (
     HostSession,
     SearchRequest,
@@ -29,9 +29,9 @@ from tests.servers import ScriptedServer, pgstac_server
 
 Make = Callable[..., dict[str, Any]]
 WORLD = box(-180, -90, 180, 90)
-RED = [Wanted(name="red")]
+RED = [BandRequest(name="red")]
 KEYS = (("X-Api-Key", "secret"), ("Authorization", "Bearer secret"), ("Cookie", "session=secret"))
-ACCESS = Access(headers=KEYS, retries=0)
+ACCESS = HttpAccess(headers=KEYS, retries=0)
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_it_is_the_server_that_applies_them(url: str) -> None:
         max_cloud_cover=40,
         page=2,
     )
-    items = searched_items(request, Access(), area=box(-180, 50, 180, 70), period=None)
+    items = searched_items(request, HttpAccess(), area=box(-180, 50, 180, 70), period=None)
     assert sorted(item["id"] for item in items) == ["00", "02", "04"]
 
 

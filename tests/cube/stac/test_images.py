@@ -12,14 +12,14 @@ import pytest
 from affine import Affine
 from shapely import box
 
-from rtsx.cube.images import Period, Wanted
+from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac import StacItems, images_of
 from rtsx.cube.stac.images import search_area
 from rtsx.errors import CubeError
 
 Make = Callable[..., dict[str, Any]]
-RED = [Wanted(name="red")]
+RED = [BandRequest(name="red")]
 HERE = Affine(0.01, 0, 10, 0, -0.01, 61)
 
 
@@ -37,7 +37,7 @@ def test_a_described_item_needs_no_header(make_item: Make, no_header: Callable[[
 
 
 def test_what_is_wanted_goes_before_what_is_declared(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:
-    wanted = [Wanted(name="red", nodata=7, scale_factor=1e-4, add_offset=-0.1)]
+    wanted = [BandRequest(name="red", nodata=7, scale_factor=1e-4, add_offset=-0.1)]
     (image,) = images_of([make_item()], wanted, read_header=no_header)
     red = image.bands["red"]
     assert (red.nodata, red.scale_factor, red.add_offset) == (7, 1e-4, -0.1)
@@ -52,30 +52,30 @@ def bare(item: dict[str, Any], path: Path | str, *, keep_grid: bool = False, **a
 def test_the_header_fills_what_the_item_leaves_open(make_item: Make, write_tif: Callable[..., Path]) -> None:
     pixels = np.ones((2, 50, 60), np.int16)
     path = write_tif("b.tif", pixels, descriptions=("blue", "red"), crs="EPSG:4326", transform=HERE, nodata=-1)
-    (image,) = images_of([bare(make_item(), path)], [Wanted(name="red"), Wanted(name="all", asset="red")])
+    (image,) = images_of([bare(make_item(), path)], [BandRequest(name="red"), BandRequest(name="all", asset="red")])
     assert image.bands["red"].bands == (2,)
     assert image.bands["all"].bands == (1, 2)
     assert (image.bands["red"].dtype, image.bands["red"].nodata) == ("int16", -1)
     assert image.bands["red"].geobox == read_header(path).geobox
     with pytest.raises(CubeError, match=r"Band 'nir' is wanted of asset 'red' of item a of scenes.*\['blue', 'red'\]"):
-        images_of([bare(make_item(), path)], [Wanted(name="nir", asset="red", bands=("nir",))])
+        images_of([bare(make_item(), path)], [BandRequest(name="nir", asset="red", bands=("nir",))])
     with pytest.raises(CubeError, match=r"Band 3 of asset 'red' of item a of scenes is wanted; .* has 2"):
-        images_of([bare(make_item(), path)], [Wanted(name="nir", asset="red", bands=(3,))])
+        images_of([bare(make_item(), path)], [BandRequest(name="nir", asset="red", bands=(3,))])
 
 
 def test_bands_by_what_the_file_calls_them(make_item: Make, write_tif: Callable[..., Path]) -> None:
     names = ("Blue", "Near Infrared", "Red Edge", "red_edge")
     path = write_tif("b.tif", np.ones((4, 50, 60), np.int16), descriptions=names, crs="EPSG:4326", transform=HERE)
 
-    def bands(wanted: Wanted) -> tuple[int | str, ...]:
+    def bands(wanted: BandRequest) -> tuple[int | str, ...]:
         return images_of([bare(make_item(), path)], [wanted])[0].bands[wanted.name].bands
 
     for wish, number in (("blue", 1), ("near_infrared", 2), ("nir", 2)):
-        assert bands(Wanted(name=wish, asset="red")) == (number,)
-        assert bands(Wanted(name="x", asset="red", bands=(wish,))) == (number,)
-    assert bands(Wanted(name="x", asset="red")) == (1, 2, 3, 4)
+        assert bands(BandRequest(name=wish, asset="red")) == (number,)
+        assert bands(BandRequest(name="x", asset="red", bands=(wish,))) == (number,)
+    assert bands(BandRequest(name="x", asset="red")) == (1, 2, 3, 4)
     with pytest.raises(CubeError, match=r"Bands \[3, 4\] of .*b.tif .* are called 'rededge'; give a number"):
-        bands(Wanted(name="rededge", asset="red"))
+        bands(BandRequest(name="rededge", asset="red"))
 
 
 def test_one_header_answers_for_a_collection_and_each_item_for_its_grid(
@@ -121,7 +121,7 @@ def test_bands_that_differ_cannot_be_one(make_item: Make, no_header: Callable[[s
     item["assets"]["red"]["raster:bands"] = [{"data_type": "uint16"}, {"data_type": "uint8"}]
     item["assets"]["red"]["eo:bands"] = [{"name": "a"}, {"name": "b"}]
     with pytest.raises(CubeError, match=r"share their data_type; those of asset 'red' of item a of scenes have"):
-        images_of([item], [Wanted(name="both", asset="red")], read_header=no_header)
+        images_of([item], [BandRequest(name="both", asset="red")], read_header=no_header)
 
 
 def test_an_asset_without_an_address_and_an_item_without_the_band(make_item: Make) -> None:
@@ -132,7 +132,7 @@ def test_an_asset_without_an_address_and_an_item_without_the_band(make_item: Mak
     with pytest.raises(
         CubeError, match=r"Item a of scenes has no band 'nir'\. Its assets and bands are: red \(B1 red\)"
     ):
-        images_of([make_item()], [Wanted(name="nir")])
+        images_of([make_item()], [BandRequest(name="nir")])
 
 
 def test_relative_hrefs_count_from_the_self_link(make_item: Make, no_header: Callable[[str], RasterHeader]) -> None:

@@ -16,17 +16,17 @@ from shapely import MultiPolygon, box
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ReadTimeoutError
 
-from rtsx.cube.images import Period, Wanted
-from rtsx.cube.stac import Access, ItemTable, StacCatalog, StacItems, StacSearch
+from rtsx.cube.images import BandRequest, Period
+from rtsx.cube.stac import HttpAccess, ItemTable, StacCatalog, StacItems, StacSearch
 from rtsx.cube.stac.geoparquet import table_items
 from rtsx.errors import CubeError
 from tests.servers import ScriptedServer, collection_of
 
 Make = Callable[..., dict[str, Any]]
-RED = [Wanted(name="red")]
+RED = [BandRequest(name="red")]
 AREA = box(10.2, 60.2, 10.4, 60.4)
 ALL = box(-180, -89, 180, 89)
-ONCE = Access(retries=0, timeout_s=10)
+ONCE = HttpAccess(retries=0, timeout_s=10)
 
 
 def ids(search: StacSearch, area: Any = AREA, period: Period | None = None) -> list[str]:
@@ -146,7 +146,7 @@ def test_what_is_sent(scripted: ScriptedServer, make_item: Make) -> None:
         filter=condition,
         max_cloud_cover=20,
         page=7,
-        access=Access(headers=(("Authorization", "Bearer x"),)),
+        access=HttpAccess(headers=(("Authorization", "Bearer x"),)),
     )
     assert ids(search, period=Period(date(2023, 7, 1), date(2023, 7, 31))) == ["a"]
     method, path, headers, body = scripted.asked[-1]
@@ -190,7 +190,7 @@ def test_an_item_that_moves_to_the_next_answer_counts_once(scripted: ScriptedSer
 def test_a_passing_fault_is_retried(scripted: ScriptedServer, make_item: Make, fault: int) -> None:
     scripted.landing_page()
     scripted.searches((fault, b"busy"), page_of(make_item()))
-    assert ids(StacSearch(scripted.url, (), access=Access(retries=1))) == ["a"]
+    assert ids(StacSearch(scripted.url, (), access=HttpAccess(retries=1))) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_server_that_never_answers(scripted: ScriptedServer) -> None:
     scripted.landing_page()
     scripted.searches(None)
     with pytest.raises(CubeError, match=r"cannot be asked: .*[Tt]imed? ?out.*longer timeout_s="):
-        ids(StacSearch(scripted.url, (), access=Access(retries=0, timeout_s=0.2)))
+        ids(StacSearch(scripted.url, (), access=HttpAccess(retries=0, timeout_s=0.2)))
 
 
 def test_nobody_there() -> None:
@@ -248,7 +248,7 @@ def test_addresses_of_something_else(scripted: ScriptedServer, page: bytes, text
 
 
 def test_a_server_that_asks_for_an_hour_gets_two_minutes() -> None:
-    with Access().session(home="https://e.org") as session:
+    with HttpAccess().session(home="https://e.org") as session:
         retry = session.session.get_adapter("https://stac.example.org").max_retries
         assert retry.get_retry_after(HTTPResponse(headers={"Retry-After": "3600"})) == 120
         assert retry.increment("POST", "/search", error=ReadTimeoutError(None, "", "")).total == 3  # type: ignore[arg-type]
@@ -396,7 +396,7 @@ def test_over_http_with_a_key_for_the_own_host_only(scripted: ScriptedServer, ma
     ]
     scripted.answers["/a.json"] = [(500, b"busy"), (200, json.dumps(item).encode())]
     scripted.answers["/b.json"] = [(200, json.dumps(make_item("b")).encode())]
-    source = StacCatalog(f"{scripted.url}/catalog.json", access=Access(headers=(("X-Key", "secret"),)))
+    source = StacCatalog(f"{scripted.url}/catalog.json", access=HttpAccess(headers=(("X-Key", "secret"),)))
     first, second = source.find(AREA, None, RED)
     assert first.bands["red"].href == f"{scripted.url}/red.tif"
     assert second.id == "b"

@@ -8,7 +8,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 
-from rtsx.cube.terrain import Ground
+from rtsx.cube.terrain import TerrainGrid
 from rtsx.errors import CubeError
 
 DEGREES = GeoBox((200, 90), Affine(1 / 3600, 0, -149.29, 0, -1 / 3600, 63.92), "EPSG:4326")
@@ -19,9 +19,9 @@ GEOD = Geod(ellps="WGS84")
 
 @pytest.mark.parametrize("geobox", [DEGREES, POLAR, UTM], ids=lambda box: str(box.crs))
 def test_a_window_of_the_ground_is_the_ground_of_the_window(geobox: GeoBox) -> None:
-    whole = Ground.from_geobox(geobox)
+    whole = TerrainGrid.from_geobox(geobox)
     for rows, columns in ((slice(0, 7), slice(80, 90)), (slice(31, 130), slice(5, 64)), (slice(199, 200), slice(0, 1))):
-        part = Ground.from_geobox(geobox[rows, columns])
+        part = TerrainGrid.from_geobox(geobox[rows, columns])
         assert part == whole.window(rows, columns)
         np.testing.assert_array_equal(part.heights_m(), whole.heights_m()[rows])
         np.testing.assert_array_equal(part.widths_m(), whole.widths_m()[rows])
@@ -29,7 +29,7 @@ def test_a_window_of_the_ground_is_the_ground_of_the_window(geobox: GeoBox) -> N
 
 
 def test_pixels_in_degrees_have_their_geodesic_size() -> None:
-    ground = Ground.from_geobox(DEGREES)
+    ground = TerrainGrid.from_geobox(DEGREES)
     for row in (0, 77, 199):
         top = DEGREES.affine.f + row * DEGREES.affine.e
         north, south = top, top + DEGREES.affine.e
@@ -39,10 +39,10 @@ def test_pixels_in_degrees_have_their_geodesic_size() -> None:
 
 
 def test_mercator_is_measured_on_the_ground_and_others_as_the_map_says() -> None:
-    mercator = Ground.from_geobox(GeoBox((4, 4), Affine(30, 0, -15e6, 0, -30, 11e6), "EPSG:3857"))
+    mercator = TerrainGrid.from_geobox(GeoBox((4, 4), Affine(30, 0, -15e6, 0, -30, 11e6), "EPSG:3857"))
     assert mercator.widths_m() == pytest.approx(30 * np.cos(np.radians(69.86)), rel=0.01)
-    np.testing.assert_array_equal(Ground.from_geobox(POLAR).widths_m(), np.full(200, 3.0))
-    feet = Ground.from_geobox(GeoBox((2, 2), Affine(10, 0, 0, 0, -5, 0), "EPSG:2225"))
+    np.testing.assert_array_equal(TerrainGrid.from_geobox(POLAR).widths_m(), np.full(200, 3.0))
+    feet = TerrainGrid.from_geobox(GeoBox((2, 2), Affine(10, 0, 0, 0, -5, 0), "EPSG:2225"))
     assert feet.widths_m() == pytest.approx(10 * 1200 / 3937)
     assert feet.heights_m() == pytest.approx(5 * 1200 / 3937)
 
@@ -50,7 +50,7 @@ def test_mercator_is_measured_on_the_ground_and_others_as_the_map_says() -> None
 @pytest.mark.parametrize("corner", [(-2_100_000, -400_000), (1_234_567, 890_123), (-9_000, 6_000)])
 def test_true_north_points_along_the_meridian(corner: tuple[float, float]) -> None:
     geobox = GeoBox((90, 110), Affine(3, 0, corner[0], 0, -3, corner[1]), "EPSG:3413")
-    north = Ground.from_geobox(geobox).true_north()
+    north = TerrainGrid.from_geobox(geobox).true_north()
     np.testing.assert_allclose(np.hypot(*north), 1, atol=5e-5)
     crs = CRS("EPSG:3413")
     to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
@@ -64,34 +64,34 @@ def test_true_north_points_along_the_meridian(corner: tuple[float, float]) -> No
 
 
 def test_north_is_up_where_the_grid_is_geographic() -> None:
-    north = Ground.from_geobox(DEGREES).true_north()
+    north = TerrainGrid.from_geobox(DEGREES).true_north()
     assert north.shape == (2, 200, 90)
     assert (north[0] == 0).all()
     assert (north[1] == 1).all()
 
 
 def test_tiles_of_one_lattice_agree_whatever_their_writers_rounded() -> None:
-    whole = Ground.from_geobox(DEGREES)
+    whole = TerrainGrid.from_geobox(DEGREES)
     tile = GeoBox((50, 40), Affine(1 / 3600, 0, -149.29 + 20 / 3600 + 3e-14, 0, -1 / 3600, 63.92 - 1e-13), "EPSG:4326")
-    assert Ground.from_geobox(tile) == whole.window(slice(0, 50), slice(20, 60))
+    assert TerrainGrid.from_geobox(tile) == whole.window(slice(0, 50), slice(20, 60))
 
 
 def test_a_row_may_lie_on_the_pole() -> None:
-    ground = Ground.from_geobox(GeoBox((2, 3), Affine(0.5, 0, 0, 0, -0.5, 90.25), "EPSG:4326"))
+    ground = TerrainGrid.from_geobox(GeoBox((2, 3), Affine(0.5, 0, 0, 0, -0.5, 90.25), "EPSG:4326"))
     assert np.isfinite(ground.heights_m()).all()
     assert ground.widths_m()[0] == pytest.approx(0, abs=2e-6)
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(CubeError, match=r"whose rows run along its x; got EPSG:3413.*gdalwarp"):
-        Ground.from_geobox(GeoBox((2, 2), Affine(3, 1, 0, 0, -3, 0), "EPSG:3413"))
+        TerrainGrid.from_geobox(GeoBox((2, 2), Affine(3, 1, 0, 0, -3, 0), "EPSG:3413"))
     with pytest.raises(CubeError, match="whose rows run along its x"):
-        Ground.from_geobox(GeoBox((2, 2), Affine(3, 0, 0, 0, -3, 0), None))
+        TerrainGrid.from_geobox(GeoBox((2, 2), Affine(3, 0, 0, 0, -3, 0), None))
     with pytest.raises(CubeError, match=r"elevation of 0-90 degrees; got 225\.0 and -3"):
-        Ground.from_geobox(POLAR, sun_elevation=-3)
+        TerrainGrid.from_geobox(POLAR, sun_elevation=-3)
 
 
 def test_it_is_a_value() -> None:
-    ground = Ground.from_geobox(POLAR, sun_azimuth=170.0)
+    ground = TerrainGrid.from_geobox(POLAR, sun_azimuth=170.0)
     assert pickle.loads(pickle.dumps(ground)) == ground
-    assert hash(ground) != hash(Ground.from_geobox(POLAR))
+    assert hash(ground) != hash(TerrainGrid.from_geobox(POLAR))

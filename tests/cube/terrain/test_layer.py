@@ -11,16 +11,16 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.terrain import (
     TERRAIN,
-    Ground,
+    TerrainGrid,
     TerrainLayer,
+    get_terrain,
     terrain_block,
     terrain_halo,
     terrain_layer,
-    terrain_named,
 )
 from rtsx.errors import CubeError
 
-GROUND = Ground.from_geobox(GeoBox((9, 8), Affine(2, 0, 1000, 0, -5, 5000), "EPSG:3413"))
+GROUND = TerrainGrid.from_geobox(GeoBox((9, 8), Affine(2, 0, 1000, 0, -5, 5000), "EPSG:3413"))
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def registry() -> Iterator[None]:
     TERRAIN.update(before)
 
 
-def spread(dem: NDArray[np.float32], ground: Ground) -> NDArray[np.float32]:
+def spread(dem: NDArray[np.float32], ground: TerrainGrid) -> NDArray[np.float32]:
     return (dem - np.roll(dem, 1, axis=1)) / np.float32(ground.widths_m()[0])
 
 
@@ -46,7 +46,7 @@ def test_the_layers_of_the_field_are_there() -> None:
 
 def test_a_user_adds_a_layer() -> None:
     assert terrain_layer("spread", units="1", halo_m=30)(spread) is spread
-    layer = terrain_named("spread")
+    layer = get_terrain("spread")
     assert layer == TerrainLayer(name="spread", units="1", kernel=spread, long_name="spread", halo_m=30)
     assert pickle.loads(pickle.dumps(layer)) == layer
     assert layer.halo(GROUND) == (6, 15)
@@ -63,7 +63,7 @@ def test_a_user_adds_a_layer() -> None:
 def test_a_name_belongs_to_one_function() -> None:
     terrain_layer("spread", units="1")(spread)
     terrain_layer("spread", units="m")(spread)
-    assert terrain_named("spread").units == "m"
+    assert get_terrain("spread").units == "m"
     with pytest.raises(
         CubeError, match=r"'slope' is taken by rtsx\.cube\.terrain\.layers\.slope; .*spread needs another"
     ):
@@ -72,7 +72,7 @@ def test_a_name_belongs_to_one_function() -> None:
 
 def test_what_is_unknown_or_cannot_be_is_told() -> None:
     with pytest.raises(CubeError, match=r"Known terrain layers are \['aspect', .*got 'slop'. Did you mean 'slope'\?"):
-        terrain_named("slop")
+        get_terrain("slop")
     with pytest.raises(CubeError, match="halo_m and halo_px of 0 or more"):
         TerrainLayer(name="x", units="m", kernel=spread, halo_m=-1)
     with pytest.raises(CubeError, match=r"one shape \(y, x\); got \(9, 8\), \(9, 8\) and \(9, 7\)"):

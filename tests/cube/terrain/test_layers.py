@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 
-from rtsx.cube.terrain import TERRAIN, Ground, terrain_block
+from rtsx.cube.terrain import TERRAIN, TerrainGrid, terrain_block
 from tests.cube.terrain import naive
 
 POLAR = GeoBox((37, 41), Affine(2, 0, -2_100_006, 0, -2, -400_002), "EPSG:3413")
@@ -32,18 +32,18 @@ def rough(shape: tuple[int, int], *, seed: int = 0, holes: float = 0.15) -> NDAr
 
 
 def layer(name: str, dem: NDArray[Any], geobox: GeoBox, **sun: float) -> NDArray[np.float32]:
-    ground = Ground.from_geobox(geobox, **sun)
+    ground = TerrainGrid.from_geobox(geobox, **sun)
     return terrain_block(dem, np.isfinite(dem), ground=ground, layers=[name], halo=0)[0]
 
 
-def signed(ground: Ground) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def signed(ground: TerrainGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.copysign(ground.heights_m(), ground.pixel[0]), np.copysign(ground.widths_m(), ground.pixel[1])
 
 
 @GRIDS
 def test_relative_elevation_is_the_height_above_the_mean_of_the_circle(geobox: GeoBox) -> None:
     dem = rough(geobox.shape.yx)
-    ground = Ground.from_geobox(geobox)
+    ground = TerrainGrid.from_geobox(geobox)
     expected = naive.relative_elevation(dem.astype(float), ground.heights_m(), ground.widths_m())
     np.testing.assert_allclose(layer("relative_elevation", dem, geobox), expected, atol=5e-5)
 
@@ -51,7 +51,7 @@ def test_relative_elevation_is_the_height_above_the_mean_of_the_circle(geobox: G
 @GRIDS
 def test_slope_aspect_and_hillshade_follow_horn(geobox: GeoBox) -> None:
     dem = rough(geobox.shape.yx, seed=1)
-    ground = Ground.from_geobox(geobox)
+    ground = TerrainGrid.from_geobox(geobox)
     expected = naive.horn(dem.astype(float), *signed(ground), north=ground.true_north().astype(float), sun=(225, 25))
     np.testing.assert_allclose(layer("slope", dem, geobox), expected["slope"], atol=1e-4)
     np.testing.assert_allclose(layer("hillshade", dem, geobox), expected["hillshade"], atol=1e-6)
@@ -62,7 +62,7 @@ def test_slope_aspect_and_hillshade_follow_horn(geobox: GeoBox) -> None:
 @GRIDS
 def test_curvatures_follow_zevenbergen_and_thorne(geobox: GeoBox) -> None:
     dem = rough(geobox.shape.yx, seed=2)
-    ground = Ground.from_geobox(geobox)
+    ground = TerrainGrid.from_geobox(geobox)
     north_up = dem if ground.pixel[0] < 0 else dem[::-1]
     heights, widths = ground.heights_m(), ground.widths_m()
     for name, expected in naive.curvatures(north_up.astype(float), heights, widths).items():
@@ -86,7 +86,7 @@ def test_every_layer_is_invalid_where_the_height_is_and_finite_where_it_can_be(g
 def test_what_lies_under_the_mask_never_matters() -> None:
     dem = rough(POLAR.shape.yx)
     valid = np.isfinite(dem)
-    ground = Ground.from_geobox(POLAR)
+    ground = TerrainGrid.from_geobox(POLAR)
     expected = terrain_block(dem, valid, ground=ground, layers=list(TERRAIN), halo=0)
     for junk in (0.0, -9999.0, 3.4e38, np.inf, np.nan):
         under = np.where(valid, dem, np.float32(junk))

@@ -8,7 +8,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.resample.readers import ArrayReader
-from rtsx.cube.terrain import Ground, TerrainReader, terrain_block
+from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block
 from rtsx.errors import CubeError
 
 BOX = GeoBox((120, 110), Affine(5, 0, -2_100_000, 0, -5, -400_000), "EPSG:3413")
@@ -27,7 +27,7 @@ def test_a_window_is_a_part_of_the_whole() -> None:
     reader = TerrainReader(ArrayReader(dem, BOX, nodata=-9999), LAYERS, sun_azimuth=170, sun_elevation=40)
     assert (reader.dtype, reader.count, reader.geobox) == (np.float32, 6, BOX)
     assert np.isnan(reader.nodata)
-    ground = Ground.from_geobox(BOX, sun_azimuth=170, sun_elevation=40)
+    ground = TerrainGrid.from_geobox(BOX, sun_azimuth=170, sun_elevation=40)
     whole = terrain_block(dem[0], dem[0] != -9999, ground=ground, layers=LAYERS, halo=0)
     rng = np.random.default_rng(1)
     for _ in range(12):
