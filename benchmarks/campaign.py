@@ -20,7 +20,7 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 
 MIB = 2**20
@@ -103,7 +103,7 @@ def efficiency(workers: int, *, seconds: float, rounds: int) -> float:
         cluster.scale(workers)
         client.wait_for_workers(workers)
         begin = time.perf_counter()
-        summary: FlightSummary = run_on_cluster(client, NoOp(seconds), cells, run="benchmark", retry=RetrySpec())
+        summary: RunSummary = run_on_cluster(client, NoOp(seconds), cells, run="benchmark", retry=RetrySpec())
         clock = time.perf_counter() - begin
     assert summary.complete
     return seconds * rounds / clock

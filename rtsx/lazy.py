@@ -1,16 +1,17 @@
-"""Packages whose public names load the module that defines them when they are first used."""
+"""Packages whose public names load the module that defines them when they are first used, and names that have changed."""
 
 import ast
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 __all__ = ["lazy"]
 
 
-def lazy(package: str) -> Callable[[str], object]:
+def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], object]:
     """The `__getattr__` of a package that imports its public names under `if TYPE_CHECKING:` alone.
 
     That block, which type checkers read, is the only list of names and homes, as a stub is for the library lazy_loader. No
@@ -20,6 +21,8 @@ def lazy(package: str) -> Callable[[str], object]:
     ----------
     package
         Its `__name__`.
+    renamed
+        Old names and what is said now; an old one goes on working for a release, with a `FutureWarning`.
     """
     homes: dict[str, str] = {}
 
@@ -27,6 +30,14 @@ def lazy(package: str) -> Callable[[str], object]:
         module = sys.modules[package]
         if not homes:
             homes.update(_homes(module))
+        if name in renamed:
+            new = renamed[name]
+            warnings.warn(
+                f"{package}.{name} is called {package}.{new} now; the old name goes with the next release.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            return getattr(module, new)
         if name not in homes:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}; its public names are {', '.join(module.__all__)}"
@@ -40,13 +51,10 @@ def lazy(package: str) -> Callable[[str], object]:
 
 def _homes(module: ModuleType) -> dict[str, str]:
     loader: Any = module.__spec__.loader if module.__spec__ is not None else None
-    block = next(
-        statement
-        for statement in ast.parse(loader.get_source(module.__name__)).body
-        if isinstance(statement, ast.If) and isinstance(statement.test, ast.Name)
-    )
     return {
         alias.name: str(statement.module)
+        for block in ast.parse(loader.get_source(module.__name__)).body
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name)
         for statement in block.body
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names

@@ -57,3 +57,13 @@ def test_a_name_stands_in_the_documentation(name: str) -> None:
 def test_every_name_that_a_room_lists_exists(room: str) -> None:
     module = import_module(f"rtsx.{room}")
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("room", "old", "new"),
+    [("campaign", "FlightSummary", "RunSummary"), ("labels", "label_truth", "rasterize_labels")],
+)
+def test_a_name_that_has_changed_still_works_with_a_warning(room: str, old: str, new: str) -> None:
+    module = import_module(f"rtsx.{room}")
+    with pytest.warns(FutureWarning, match=f"rtsx.{room}.{old} is called rtsx.{room}.{new} now"):
+        assert getattr(module, old) is getattr(module, new)

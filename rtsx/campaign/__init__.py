@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rtsx.campaign.planning import plan_campaign
     from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
     from rtsx.campaign.run import CampaignUpdate
-    from rtsx.campaign.run_log import FlightSummary
+    from rtsx.campaign.run_log import RunSummary
     from rtsx.campaign.status import CampaignStatus
     from rtsx.campaign.verification import Verification
 
@@ -27,17 +27,17 @@ __all__ = [
     "CampaignStatus",
     "CampaignUpdate",
     "ClusterSpec",
-    "FlightSummary",
     "OutlineSpec",
     "PredictionSpec",
     "Prices",
     "RetrySpec",
+    "RunSummary",
     "Verification",
     "connect_cluster",
     "plan_campaign",
 ]
 
-__getattr__ = lazy(__name__)
+__getattr__ = lazy(__name__, renamed={"FlightSummary": "RunSummary", "opened": "connect_cluster"})
 
 
 def __dir__() -> list[str]:

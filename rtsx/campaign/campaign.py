@@ -21,7 +21,7 @@ from rtsx.campaign.products import Collected, collect_year
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.report import write_report
 from rtsx.campaign.run import CampaignUpdate, Progress, run_campaign, update_campaign
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year
 from rtsx.cube import open_cube
@@ -211,7 +211,7 @@ class Campaign:
         return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
 
     @typed(CampaignError)
-    def run(self, client: "Client", *, progress: Progress | None = None) -> FlightSummary:
+    def run(self, client: "Client", *, progress: Progress | None = None) -> RunSummary:
         """Run every cell that has no mark and was not set aside; stop it and call it again as often as you like.
 
         Parameters
@@ -223,7 +223,7 @@ class Campaign:
 
         Returns
         -------
-        FlightSummary
+        RunSummary
             Of all cells that had no mark when it began; those that earlier runs set aside count as set aside. It is not
             complete while a cell of the campaign has no mark.
 

@@ -22,7 +22,7 @@ from distributed import Client, Future, KilledWorker
 from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
 from rtsx.campaign.workers import refusals_topic, release_environment, require_workers
 from rtsx.errors import ClusterError
@@ -403,10 +403,10 @@ def run_on_cluster(
     retry: RetrySpec,
     on_outcome: Callable[[CellResult], None] | None = None,
     on_set_aside: Callable[[Failure], None] | None = None,
-    on_tick: Callable[[FlightSummary], None] | None = None,
+    on_tick: Callable[[RunSummary], None] | None = None,
     in_flight: int | None = None,
     workers_within_s: float = 3600.0,
-) -> FlightSummary:
+) -> RunSummary:
     """Run a job for every cell.
 
     Each cell is one task that depends on no other. Tasks are run by the workers that offer the resource ``GPU``, one for each
@@ -439,7 +439,7 @@ def run_on_cluster(
 
     Returns
     -------
-    FlightSummary
+    RunSummary
         Every cell, counted once.
 
     Raises
@@ -484,10 +484,10 @@ class _Log:
     crew: WorkerSet = field(default_factory=lambda: WorkerSet(workers=0, slots=0, gpus=False))
     worker_seconds: float = 0.0
 
-    def summary(self) -> FlightSummary:
+    def summary(self) -> RunSummary:
         """How the run stands."""
         flight = self.flight
-        return FlightSummary(
+        return RunSummary(
             run=self.run,
             cells=flight.total,
             done=flight.done,

@@ -25,7 +25,7 @@ from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import FlightSummary, RunRecord, write_run
+from rtsx.campaign.run_log import RunRecord, RunSummary, write_run
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import record_failure
 from rtsx.campaign.workers import require_environment, versions_here
@@ -46,7 +46,7 @@ __all__ = [
     "update_campaign",
 ]
 
-Progress = Callable[[FlightSummary], None]
+Progress = Callable[[RunSummary], None]
 """Called about every second with how a run stands, and at its end, in the thread that drives it."""
 
 _RECORD_S = 30.0
@@ -60,7 +60,7 @@ def run_campaign(
     objects: ObjectStore,
     client: "Client",
     progress: Progress | None,
-) -> FlightSummary:
+) -> RunSummary:
     """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
     require_ready(plan, recipe, objects=objects, client=client)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
@@ -71,7 +71,7 @@ def run_campaign(
     cells = cells_among(plan.cells, lambda cell: cell not in done and cell not in before)
     n_done = len(plan.cells) - len(cells) - len(before)
 
-    def of_campaign(summary: FlightSummary) -> FlightSummary:
+    def of_campaign(summary: RunSummary) -> RunSummary:
         return replace(with_set_aside(summary, before), before=n_done)
 
     summary = fly_recorded(
@@ -115,7 +115,7 @@ def fly_recorded(
     retry: RetrySpec,
     progress: Progress | None,
     on_set_aside: Callable[[Failure], None] | None,
-) -> FlightSummary:
+) -> RunSummary:
     """Fly cells, and keep a record of it beside the output, from the first second to the last.
 
     Parameters
@@ -139,7 +139,7 @@ def fly_recorded(
     """
     log = _RunLog(objects, plan)
 
-    def tick(summary: FlightSummary) -> None:
+    def tick(summary: RunSummary) -> None:
         log.note(summary)
         if progress is not None:
             progress(summary)
@@ -158,10 +158,10 @@ class _RunLog:
         self._layout = YearLayout(plan.year)
         self._digest = plan.digest
         self._versions: Mapping[str, str] = versions_here()
-        self._last: FlightSummary | None = None
+        self._last: RunSummary | None = None
         self._written = -_RECORD_S
 
-    def note(self, summary: FlightSummary) -> None:
+    def note(self, summary: RunSummary) -> None:
         """Take in how the run stands."""
         self._last = summary
         if time.monotonic() - self._written >= _RECORD_S:
@@ -172,7 +172,7 @@ class _RunLog:
         if self._last is not None:
             self._write(self._last, ended=True)
 
-    def _write(self, summary: FlightSummary, *, ended: bool) -> None:
+    def _write(self, summary: RunSummary, *, ended: bool) -> None:
         self._written = time.monotonic()
         record = RunRecord.of(
             summary, plan_digest=self._digest, host=platform.node(), versions=self._versions, ended=ended
@@ -205,7 +205,7 @@ def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellT
     return CellTable(cells.addresses[kept])
 
 
-def with_set_aside(summary: FlightSummary, before: Mapping[Address, Failure]) -> FlightSummary:
+def with_set_aside(summary: RunSummary, before: Mapping[Address, Failure]) -> RunSummary:
     """The summary with cells that earlier runs set aside, so that it is complete only if the campaign is."""
     return replace(
         summary,
@@ -226,7 +226,7 @@ class CampaignUpdate:
     """Cells whose inputs could not be looked at; they keep their mark."""
     stopped: str | None
     """Why the search stopped before its last cell; None where it did not. Nothing is run then."""
-    flight: FlightSummary | None
+    flight: RunSummary | None
     """The run of all cells without a mark; None where the search stopped."""
 
     @property

@@ -11,11 +11,11 @@ from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["FlightSummary", "RunRecord", "read_runs", "write_run"]
+__all__ = ["RunRecord", "RunSummary", "read_runs", "write_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlightSummary:
+class RunSummary:
     """Every cell of a run, counted once."""
 
     run: str
@@ -109,9 +109,7 @@ class RunRecord:
     """Time that workers were there, summed over them, s."""
 
     @classmethod
-    def of(
-        cls, summary: FlightSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool
-    ) -> Self:
+    def of(cls, summary: RunSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool) -> Self:
         """The record of a run that stands as its summary says."""
         return cls(
             run=summary.run,

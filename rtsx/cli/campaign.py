@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rtsx.campaign import Campaign
     from rtsx.campaign.cells import Address
     from rtsx.campaign.recipe import ClusterSpec
-    from rtsx.campaign.run_log import FlightSummary
+    from rtsx.campaign.run_log import RunSummary
     from rtsx.config.campaign import CampaignConfig
 
 __all__ = ["app", "cells_named", "cluster_of", "created", "loaded", "opened_campaign"]
@@ -433,7 +433,7 @@ def _again(config: Path, year: int | None) -> str:
     return str(config) if year is None else f"{config} --year {year}"
 
 
-def _require_complete(summary: "FlightSummary", config: str) -> None:
+def _require_complete(summary: "RunSummary", config: str) -> None:
     if summary.complete:
         return
     told = f"{summary.cells - summary.done - summary.skipped} of {summary.cells} cells are not done"

@@ -18,7 +18,7 @@ from rtsx.progress import Line, watched
 from rtsx.redaction import redacted
 
 if TYPE_CHECKING:
-    from rtsx.campaign.run_log import FlightSummary
+    from rtsx.campaign.run_log import RunSummary
     from rtsx.training.run_log import Progress as Moment
 
 __all__ = [
@@ -233,7 +233,7 @@ def training_progress() -> "Iterator[Callable[[Moment], None]]":
 
 
 @contextmanager
-def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]":
+def campaign_progress(label: str) -> "Iterator[Callable[[RunSummary], None]]":
     """Yield what a campaign calls now and then with how its run stands; without a terminal, a line at each tenth too.
 
     Parameters
@@ -244,7 +244,7 @@ def campaign_progress(label: str) -> "Iterator[Callable[[FlightSummary], None]]"
     with counting(label, unit="cells") as show:
         run, tenths = "", -1
 
-        def moved(summary: "FlightSummary") -> None:
+        def moved(summary: "RunSummary") -> None:
             nonlocal run, tenths
             if summary.run != run:  # an update has two: it looks at cells, and then runs some
                 run, tenths = summary.run, -1

@@ -16,6 +16,7 @@ from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecip
 from rtsx.cube.sensors import SENSORS, Sensor
 from rtsx.cube.terrain import TERRAIN, TerrainLayer, get_terrain, terrain_layer
 from rtsx.cube.write import write_cube
+from rtsx.lazy import lazy
 
 __all__ = [
     "GRID_MAPPING",
@@ -62,3 +63,5 @@ __all__ = [
     "validate_cube",
     "write_cube",
 ]
+
+__getattr__ = lazy(__name__, renamed={"AssetBands": "BandSource", "Wanted": "BandRequest"})

@@ -27,4 +27,4 @@ __all__ = [
     "transfer_matrix",
 ]
 
-__getattr__ = lazy(__name__)
+__getattr__ = lazy(__name__, renamed={"JudgedScene": "EvaluationScene"})

@@ -6,6 +6,7 @@ from rtsx.labels.label_rasters import RasterizedLabels, RasterLabels, open_label
 from rtsx.labels.report import Issue, LabelReport
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.labels.truth import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
+from rtsx.lazy import lazy
 
 __all__ = [
     "IGNORED",
@@ -26,3 +27,15 @@ __all__ = [
     "validate_labels",
     "write_labels",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    renamed={
+        "Finding": "Issue",
+        "LabelTruth": "RasterizedLabels",
+        "RasterTruth": "RasterLabels",
+        "Truth": "LabelRaster",
+        "label_truth": "rasterize_labels",
+        "raster_truth": "open_label_raster",
+    },
+)

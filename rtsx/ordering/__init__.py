@@ -3,6 +3,7 @@
 Planet's provider is in `rtsx.ordering.planet`, which needs the extra ``order``.
 """
 
+from rtsx.lazy import lazy
 from rtsx.ordering.catalog import StacApi, StaticCatalog
 from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
 from rtsx.ordering.ledger import Ledger, OrderEntry
@@ -33,3 +34,14 @@ __all__ = [
     "select_scenes",
     "submit_order",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    renamed={
+        "Answer": "OrderStatus",
+        "Entry": "OrderEntry",
+        "Fetched": "FetchResult",
+        "Limits": "OrderLimits",
+        "Wishes": "OrderCriteria",
+    },
+)

@@ -16,7 +16,7 @@ from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import planned_years
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.errors import CampaignError, OutputNotWritableError
 from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import (
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def done(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, client: Client) -> Campaign:
     """A campaign that ran through; tests only look at it."""
     campaign = Campaign.create(make_recipe(files, str(tmp_path_factory.mktemp("done"))), config="name: small\n")
-    told: list[FlightSummary] = []
+    told: list[RunSummary] = []
     summary = campaign.run(client, progress=told.append)
     assert summary.complete
     assert told[-1].done == summary.done == len(CELLS)
@@ -131,7 +131,7 @@ def test_stopped_and_run_again_it_is_as_if_never_stopped(
 ) -> None:
     campaign = Campaign.create(recipe)
 
-    def stop(summary: FlightSummary) -> None:
+    def stop(summary: RunSummary) -> None:
         if campaign.ledger.done():
             raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from distributed import Worker
 from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import ClusterError
@@ -52,7 +52,7 @@ def clusters_of(server: GatewayServer) -> list[str]:
 
 def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: GatewayServer) -> None:
     spec = ClusterSpec(gateway=gateway.url, profile="gpu", options={"worker_memory": 1.5}, adapt=(0, 1))
-    ticks: list[FlightSummary] = []
+    ticks: list[RunSummary] = []
     seen: list[dict[str, Any]] = []
     kept: list[dict[str, str | None]] = []
 

@@ -18,7 +18,7 @@ from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import ClusterError
 from tests.campaign.flights import CrowdedJob, Diary, TroubledJob, UnreadableJob
@@ -55,7 +55,7 @@ def diary(tmp_path: Path) -> Diary:
 
 def test_every_cell_is_run_once_and_counted_once(client: Client, diary: Diary) -> None:
     seen: list[CellResult] = []
-    ticks: list[FlightSummary] = []
+    ticks: list[RunSummary] = []
     summary = run_on_cluster(
         client,
         TroubledJob(diary),
@@ -191,7 +191,7 @@ def test_workers_may_come_while_cells_wait_for_them(diary: Diary) -> None:
     with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
         adapted = []
 
-        def tick(summary: FlightSummary) -> None:
+        def tick(summary: RunSummary) -> None:
             if not adapted:
                 adapted.append(cluster.adapt(minimum=0, maximum=2, interval="50ms"))
 
@@ -233,7 +233,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
 ) -> None:
     process, address = scheduler
     with connect_cluster(ClusterSpec(scheduler=address)) as client:
-        ticks: list[FlightSummary] = []
+        ticks: list[RunSummary] = []
 
         def kill(outcome: CellResult) -> None:
             process.send_signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_prices
 from rtsx.campaign.recipe import Prices, RetrySpec
 from rtsx.campaign.run import cells_among, fly_recorded, with_set_aside
-from rtsx.campaign.run_log import FlightSummary, read_runs
+from rtsx.campaign.run_log import RunSummary, read_runs
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.storage.object_store import MemoryObjects
@@ -38,7 +38,7 @@ class Poisoned:
 
 
 def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
-    objects, told = MemoryObjects(), list[FlightSummary]()
+    objects, told = MemoryObjects(), list[RunSummary]()
     ledger = Ledger(objects, LAYOUT)
     summary = fly_recorded(
         Poisoned(),
@@ -62,7 +62,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
     objects = MemoryObjects()
     seen = []
 
-    def stop(summary: FlightSummary) -> None:
+    def stop(summary: RunSummary) -> None:
         seen.extend(read_runs(objects, LAYOUT))
         raise KeyboardInterrupt
 

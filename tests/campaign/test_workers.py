@@ -8,7 +8,7 @@ from distributed import Client, LocalCluster
 
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import NoOp
 from rtsx.campaign.workers import (
     WorkerRequirements,
@@ -68,9 +68,9 @@ def test_a_worker_that_comes_later_and_does_not_fit_runs_nothing_and_leaves(
     diary, go = Diary(tmp_path), tmp_path / "go"
     require_environment(client, versions=versions_here(), memory_bytes=GIB)
     fit = set(client.run(_process).values())
-    ticks: list[FlightSummary] = []
+    ticks: list[RunSummary] = []
 
-    def tick(summary: FlightSummary) -> None:
+    def tick(summary: RunSummary) -> None:
         ticks.append(summary)
         if len(ticks) == 1:
             add_worker(cluster, "small", memory_limit=GIB // 2)

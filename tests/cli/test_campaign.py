@@ -16,7 +16,7 @@ from distributed import LocalCluster
 
 import rtsx
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.run_log import FlightSummary
+from rtsx.campaign.run_log import RunSummary
 from rtsx.cli.campaign import cluster_of
 from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
@@ -280,8 +280,8 @@ def test_options_change_the_machines_of_the_file() -> None:
 
 
 def test_progress_without_a_terminal_is_a_line_at_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    def moment(done: int) -> FlightSummary:
-        return FlightSummary(
+    def moment(done: int) -> RunSummary:
+        return RunSummary(
             run="r", cells=40, done=done, skipped=0, set_aside=(), left=0, stopped=None, retried=1, workers=3,
             in_flight=0, started="", finished="", seconds=0.0, worker_seconds=0.0,
         )  # fmt: skip
