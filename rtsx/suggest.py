@@ -11,7 +11,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
     Examples
     --------
-    >>> nearest("horizontalflip", ["HorizontalFlip", "Blur"])
+    >>> suggest("horizontalflip", ["HorizontalFlip", "Blur"])
     " Did you mean 'HorizontalFlip'? Known are Blur, HorizontalFlip."
     """
     by_lower = {each.lower(): each for each in known}

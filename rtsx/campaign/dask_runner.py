@@ -36,7 +36,7 @@ class ReadWriteLock:
 
     Examples
     --------
-    >>> turn = ProcessTurn()
+    >>> turn = ReadWriteLock()
     >>> with turn.taken(alone=False), turn.taken(alone=False):
     ...     "together"
     'together'

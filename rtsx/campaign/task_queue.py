@@ -103,10 +103,10 @@ class TaskQueue:
 
     Examples
     --------
-    >>> flight = Flight([(0, 0), (0, 1)], retry=RetrySpec())
+    >>> flight = TaskQueue([(0, 0), (0, 1)], retry=RetrySpec())
     >>> [start.cell for start in flight.take(8, now=0.0)]
     [(0, 0), (0, 1)]
-    >>> flight.landed(Outcome(cell=(0, 0), state="done"), now=1.0)
+    >>> flight.landed(CellResult(cell=(0, 0), state="done"), now=1.0)
     >>> flight.in_flight, flight.done, flight.left, flight.ended
     (1, 1, 1, False)
     """

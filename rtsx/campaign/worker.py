@@ -76,7 +76,7 @@ def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -
 
     Examples
     --------
-    >>> failure = failure_of(ConnectionResetError("gone"), cell=(0, 1), attempt=2, run="a")
+    >>> failure = record_failure(ConnectionResetError("gone"), cell=(0, 1), attempt=2, run="a")
     >>> failure.kind, failure.error, failure.message, failure.attempts
     ('passing', 'ConnectionResetError', 'gone', 2)
     """

@@ -70,10 +70,10 @@ class WorkerRequirements:
 
         Examples
         --------
-        >>> needs = Needs({"zarr": "3.1.6"}, 4 * 2**30)
-        >>> needs.lacking(Offer({"zarr": "3.1.5"}, 6 * 2**30, slots=2))
+        >>> needs = WorkerRequirements({"zarr": "3.1.6"}, 4 * 2**30)
+        >>> needs.lacking(WorkerResources({"zarr": "3.1.5"}, 6 * 2**30, slots=2))
         'has zarr 3.1.5 instead of 3.1.6; has 6.00 GiB for 2 cells at a time, which need 8.00 GiB'
-        >>> needs.lacking(Offer({"zarr": "3.1.6"}, 6 * 2**30, slots=1))
+        >>> needs.lacking(WorkerResources({"zarr": "3.1.6"}, 6 * 2**30, slots=1))
         ''
         """
         wrong = self.differing(offer.versions)

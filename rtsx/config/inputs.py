@@ -213,7 +213,7 @@ def split_scenes(groups: Sequence[str], split: SplitConfig) -> tuple[list[int], 
 
     Examples
     --------
-    >>> divided(["a", "a", "b", "c", "d"], SplitConfig(validation=0.25))
+    >>> split_scenes(["a", "a", "b", "c", "d"], SplitConfig(validation=0.25))
     ([0, 1, 2, 4], [3], [])
     """
     members: dict[str, list[int]] = {}

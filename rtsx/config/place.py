@@ -257,7 +257,7 @@ class NoDataAreaConfig(ConfigModel):
 
     Examples
     --------
-    >>> GroundConfig(arcticdem=("42_18",)).geometry().geom_type
+    >>> NoDataAreaConfig(arcticdem=("42_18",)).geometry().geom_type
     'Polygon'
     """
 

@@ -246,7 +246,7 @@ def substitute_year(values: Any, year: int) -> Any:
 
     Examples
     --------
-    >>> with_year({"period": {"years": "{year}"}, "files": ["a/{year}/b.tif"]}, 2024)
+    >>> substitute_year({"period": {"years": "{year}"}, "files": ["a/{year}/b.tif"]}, 2024)
     {'period': {'years': 2024}, 'files': ['a/2024/b.tif']}
     """
     if isinstance(values, str):
@@ -310,7 +310,7 @@ def format_path(text: str, values: Mapping[str, str]) -> str:
 
     Examples
     --------
-    >>> filled("{scene}_udm2.tif", {"scene": "20240721_200707"})
+    >>> format_path("{scene}_udm2.tif", {"scene": "20240721_200707"})
     '20240721_200707_udm2.tif'
     """
     unknown = [name for name in placeholders(text) if name not in values]

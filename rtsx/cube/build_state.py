@@ -180,7 +180,7 @@ def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
 
     Examples
     --------
-    >>> difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
+    >>> first_difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
     'grid.resolution is 3.0 there and 10.0 here'
     """
     if isinstance(one, Mapping) and isinstance(other, Mapping):

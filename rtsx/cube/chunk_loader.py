@@ -80,11 +80,11 @@ def collected_missing() -> Iterator[list[MissingImage]]:
 
     Examples
     --------
-    >>> with warnings.catch_warnings(), noted_gaps() as gaps:
+    >>> with warnings.catch_warnings(), collected_missing() as gaps:
     ...     warnings.simplefilter("ignore")
-    ...     report_gap(Gap("planetscope", "scene"), reason="It is damaged.", error=CubeError("damaged"))
+    ...     warn_missing(MissingImage("planetscope", "scene"), reason="It is damaged.", error=CubeError("damaged"))
     >>> gaps
-    [Gap(source='planetscope', image='scene')]
+    [MissingImage(source='planetscope', image='scene')]
     """
     gaps: list[MissingImage] = []
     token = _NOTED.set(gaps)

@@ -130,7 +130,7 @@ def derived_layer(name: str, *, needs: Sequence[str], units: str, long_name: str
     >>> @derived_layer("ndwi", needs=("green", "nir"), units="index")
     ... def ndwi(green, nir):
     ...     return (green - nir) / (green + nir)
-    >>> derived_named("ndwi").needs
+    >>> get_derived("ndwi").needs
     ('green', 'nir')
     """
 

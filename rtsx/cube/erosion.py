@@ -37,7 +37,7 @@ def disk_half_widths(
 
     Examples
     --------
-    >>> half_widths(100.0, heights_m=np.array([50.0]), widths_m=np.array([20.0])).tolist()
+    >>> disk_half_widths(100.0, heights_m=np.array([50.0]), widths_m=np.array([20.0])).tolist()
     [[0, 4, 5, 4, 0]]
     """
     reach = int(np.floor(radius_m / heights_m.min() + _TIE))

@@ -82,7 +82,7 @@ def band_table(images: Sequence[Image], names: Sequence[str]) -> BandTable:
     --------
     >>> from affine import Affine
     >>> box = GeoBox((2, 2), Affine(10, 0, 0, 0, -10, 20), "EPSG:3413")
-    >>> bands = AssetBands(href="a.tif", bands=(4, 3), geobox=box, dtype="uint16", nodata=0)
+    >>> bands = BandSource(href="a.tif", bands=(4, 3), geobox=box, dtype="uint16", nodata=0)
     >>> [band.href for band in band_table([Image(id="a", bands={"rg": bands})], ["rg"]).rows[0]]
     ['vrt://a.tif?bands=4&a_nodata=0', 'vrt://a.tif?bands=3&a_nodata=0']
     """

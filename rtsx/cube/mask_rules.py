@@ -82,7 +82,7 @@ class BandTerm:
     Examples
     --------
     >>> qa = np.array([[[0b1000, 0b0110]]], np.uint16)
-    >>> Term(0, first_bit=1, bits=2).of(qa).tolist(), Term(0, equals=8).of(qa).tolist()
+    >>> BandTerm(0, first_bit=1, bits=2).of(qa).tolist(), BandTerm(0, equals=8).of(qa).tolist()
     ([[0, 3]], [[True, False]])
     """
 
@@ -260,9 +260,9 @@ def band_names(data: str | Iterable[str]) -> BandNames:
 
     Examples
     --------
-    >>> sorted(vocabulary_of("udm2").terms)[:3]
+    >>> sorted(band_names("udm2").terms)[:3]
     ['clear', 'cloud', 'confidence']
-    >>> vocabulary_of(["haze", "water"]).bands
+    >>> band_names(["haze", "water"]).bands
     2
     """
     if isinstance(data, str):
@@ -319,8 +319,8 @@ def parse_condition(text: str, vocabulary: BandNames) -> Condition:
     Examples
     --------
     >>> import numpy as np
-    >>> from rtsx.cube.mask_rules import vocabulary_of
-    >>> condition = parse_condition("cloud_shadow or scl in [8, 9]", vocabulary_of("scl"))
+    >>> from rtsx.cube.mask_rules import band_names
+    >>> condition = parse_condition("cloud_shadow or scl in [8, 9]", band_names("scl"))
     >>> condition.of(np.array([[[3, 4, 9]]], np.uint8))
     array([[ True, False,  True]])
     """

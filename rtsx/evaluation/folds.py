@@ -78,7 +78,7 @@ class FoldPlan:
 
     Examples
     --------
-    >>> units = [PlannedUnit(group=g, scenes=(f"{g}1",), positives=9) for g in ("lena", "yukon", "banks")]
+    >>> units = [FoldUnit(group=g, scenes=(f"{g}1",), positives=9) for g in ("lena", "yukon", "banks")]
     >>> plan = FoldPlan.leave_one_out(units, validation=0.0, seed=0)
     >>> [(fold.name, fold.training, fold.test) for fold in plan.folds][:2]
     [('lena', ('yukon1', 'banks1'), ('lena1',)), ('yukon', ('lena1', 'banks1'), ('yukon1',))]

@@ -126,10 +126,10 @@ def evaluate(
     Examples
     --------
     >>> import numpy as np
-    >>> from rtsx.labels import StubTruth
+    >>> from rtsx.labels import StubLabelRaster
     >>> probability = np.array([[90, 80, 10], [20, 60, 255]], np.uint8)
     >>> pred = xr.Dataset({"probability": (("y", "x"), probability, {"scale_factor": 0.01, "_FillValue": 255})})
-    >>> evaluation = evaluate(pred, StubTruth(np.array([[1, 1, 0], [0, 0, 1]], np.uint8)), threshold=0.5)
+    >>> evaluation = evaluate(pred, StubLabelRaster(np.array([[1, 1, 0], [0, 0, 1]], np.uint8)), threshold=0.5)
     >>> evaluation.pooled[["iou", "precision", "recall"]].round(3).to_dict("records")
     [{'iou': 0.667, 'precision': 0.667, 'recall': 1.0}]
     """

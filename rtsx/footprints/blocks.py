@@ -116,7 +116,7 @@ class ExtractionPlan:
 
     Examples
     --------
-    >>> plan = BlockPlan(rows=(2, 1), columns=(3,))
+    >>> plan = ExtractionPlan(rows=(2, 1), columns=(3,))
     >>> plan.shape
     (3, 3)
     >>> [block.window for block in plan.blocks]
@@ -157,7 +157,7 @@ class ExtractionPlan:
 
         Examples
         --------
-        >>> BlockPlan(rows=(2, 1), columns=(3,)).parts((slice(1, 3), slice(0, 2)))
+        >>> ExtractionPlan(rows=(2, 1), columns=(3,)).parts((slice(1, 3), slice(0, 2)))
         [[((0, 0), (slice(1, 2, None), slice(0, 2, None)))], [((1, 0), (slice(0, 1, None), slice(0, 2, None)))]]
         """
         rows, columns = (
@@ -200,7 +200,7 @@ def polygonize(labels: NDArray[np.int32], count: int, *, origin: tuple[int, int]
 
     Examples
     --------
-    >>> trace(np.array([[1, 0], [0, 1]], np.int32), 1, origin=(0, 0))[0].wkt
+    >>> polygonize(np.array([[1, 0], [0, 1]], np.int32), 1, origin=(0, 0))[0].wkt
     'MULTIPOLYGON (((0 0, 0 1, 1 1, 1 0, 0 0)), ((1 1, 1 2, 2 2, 2 1, 1 1)))'
     """
     if count == 0:

@@ -191,7 +191,7 @@ def unwrap(polygons: Geometries, period: float) -> Geometries:
     Examples
     --------
     >>> polygon = shapely.Polygon([(179, 70), (-179, 70), (-179, 71), (179, 71)])
-    >>> unwrapped(np.array([polygon]), 360.0)[0].bounds
+    >>> unwrap(np.array([polygon]), 360.0)[0].bounds
     (179.0, 70.0, 181.0, 71.0)
     """
     jumps = crosses_antimeridian(polygons, period)
@@ -222,7 +222,7 @@ def split_at_antimeridian(polygon: shapely.Polygon, *, west: float, inset: float
 
     Examples
     --------
-    >>> [piece.bounds for piece in cut(shapely.box(179, 70, 181, 71), west=-180, inset=0)]
+    >>> [piece.bounds for piece in split_at_antimeridian(shapely.box(179, 70, 181, 71), west=-180, inset=0)]
     [(179.0, 70.0, 180.0, 71.0), (-180.0, 70.0, -179.0, 71.0)]
     """
     low, south, high, north = polygon.bounds

@@ -47,7 +47,7 @@ def longitude_period(crs: CRS) -> float:
 
     Examples
     --------
-    >>> turn_of(CRS("EPSG:4326")), turn_of(CRS("EPSG:3413"))
+    >>> longitude_period(CRS("EPSG:4326")), longitude_period(CRS("EPSG:3413"))
     (360.0, 0.0)
     """
     if not crs.geographic:

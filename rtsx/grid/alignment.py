@@ -38,9 +38,9 @@ def grid_offset(raster: GeoBox | Affine, lattice_origin: tuple[float, float]) ->
 
     Examples
     --------
-    >>> lattice_offset(Affine(3, 0, 600, 0, -3, -30), (0.0, 0.0))
+    >>> grid_offset(Affine(3, 0, 600, 0, -3, -30), (0.0, 0.0))
     (10, 200)
-    >>> lattice_offset(Affine(3, 0, 601.5, 0, -3, -30), (0.0, 0.0))  # half a pixel off: the same for every cut-out
+    >>> grid_offset(Affine(3, 0, 601.5, 0, -3, -30), (0.0, 0.0))  # half a pixel off: the same for every cut-out
     (10, 200)
     """
     affine = raster if isinstance(raster, Affine) else raster.affine

@@ -46,8 +46,8 @@ def ordering_barriers(name: str, rows: int) -> _Graph:
 
     Examples
     --------
-    >>> tasks = ladder("rung", 2)
-    >>> tasks[rung("rung", 0, rows=2)][1:] == (("rung", 30, 0), ("rung", 30, 1))
+    >>> tasks = ordering_barriers("rung", 2)
+    >>> tasks[barrier("rung", 0, rows=2)][1:] == (("rung", 30, 0), ("rung", 30, 1))
     True
     """
     tasks: _Graph = {(name, 0, side): (_nothing, side) for side in (0, 1)}

@@ -35,7 +35,7 @@ def input_window(tiling: TilePlan, region: Region) -> Region:
     Examples
     --------
     >>> tiling = TilePlan(shape=(512, 512), tile=128, overlap=32, trim=16, stride=32, blend="crop")
-    >>> reading_region(tiling, (slice(0, 96), slice(96, 192)))
+    >>> input_window(tiling, (slice(0, 96), slice(96, 192)))
     (slice(0, 192, None), slice(64, 288, None))
     """
     return tiling.read_region(tiling.answering(region))

@@ -70,8 +70,8 @@ def choose_tiling(
 
     Examples
     --------
-    >>> habits = Habits(stride=32, tile=256, overlap=64, trim=None, reach=50)
-    >>> print(chosen_tiling((4096, 4096), (0, 0), habits=habits, tile="auto", overlap="auto", trim=None,
+    >>> habits = TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=50)
+    >>> print(choose_tiling((4096, 4096), (0, 0), habits=habits, tile="auto", overlap="auto", trim=None,
     ...                     blend="linear", largest=3000))
     4 tiles of 2176 px, overlap 128, trim 50, linear, over 4096 x 4096 px: over-compute 1.13
     """

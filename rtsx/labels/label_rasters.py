@@ -118,7 +118,7 @@ def rasterize_labels(
     >>> labels = geopandas.GeoDataFrame(table, crs="EPSG:3413")
     >>> from affine import Affine
     >>> raster = GeoBox((4, 4), Affine(30, 0, 600, 0, -30, 0), "EPSG:3413")
-    >>> truth = label_truth(labels, raster, classes=["slump"])
+    >>> truth = rasterize_labels(labels, raster, classes=["slump"])
     >>> truth.count, truth.read((slice(0, 2), slice(0, 4))).tolist()
     (1, [[0, 0, 0, 0], [1, 1, 0, 0]])
     """
@@ -281,7 +281,7 @@ def open_label_raster(
     Examples
     --------
     >>> cover = xr.DataArray(np.array([[1, 2, 3], [0, 3, 3]], np.uint8), dims=("y", "x"))
-    >>> raster_truth(cover, classes={"low": [3], "water": [1]}, ignored=[0]).read((slice(0, 2), slice(0, 3)))
+    >>> open_label_raster(cover, classes={"low": [3], "water": [1]}, ignored=[0]).read((slice(0, 2), slice(0, 3)))
     array([[  2,   0,   1],
            [255,   1,   1]], dtype=uint8)
     """

@@ -213,7 +213,7 @@ def rasterize(values: NDArray[np.uint8], outline: shapely.Geometry, *, number: i
     Examples
     --------
     >>> values = np.zeros((3, 4), np.uint8)
-    >>> paint(values, shapely.box(0.5, 0, 2.5, 2), number=1, origin=(0, 0))
+    >>> rasterize(values, shapely.box(0.5, 0, 2.5, 2), number=1, origin=(0, 0))
     >>> values
     array([[1, 1, 0, 0],
            [1, 1, 0, 0],

@@ -53,7 +53,7 @@ class StubLabelRaster:
 
     Examples
     --------
-    >>> truth = StubTruth(np.eye(3, dtype=np.uint8))
+    >>> truth = StubLabelRaster(np.eye(3, dtype=np.uint8))
     >>> truth.read((slice(0, 2), slice(1, 3)))
     array([[0, 0],
            [1, 0]], dtype=uint8)

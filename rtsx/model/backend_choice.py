@@ -108,9 +108,9 @@ def max_abs_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
     Examples
     --------
-    >>> difference(torch.tensor([0.25]), torch.tensor([0.75]))
+    >>> max_abs_difference(torch.tensor([0.25]), torch.tensor([0.75]))
     0.5
-    >>> difference(torch.tensor([torch.nan]), torch.tensor([0.75]))
+    >>> max_abs_difference(torch.tensor([torch.nan]), torch.tensor([0.75]))
     inf
     """
     if found.shape != expected.shape:

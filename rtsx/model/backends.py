@@ -41,7 +41,7 @@ def fixed_batches(forward: Forward, size: int) -> Forward:
     >>> def pairs(batch):
     ...     seen.append(len(batch))
     ...     return batch * 2
-    >>> in_batches_of(pairs, 2)(torch.ones(3, 1, 4, 4)).shape, seen
+    >>> fixed_batches(pairs, 2)(torch.ones(3, 1, 4, 4)).shape, seen
     (torch.Size([3, 1, 4, 4]), [2, 2])
     """
 

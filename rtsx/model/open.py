@@ -46,7 +46,7 @@ def smoke_test(
     Examples
     --------
     >>> network = torch.nn.Conv2d(3, 1, 1)
-    >>> try_network(network, n_layers=3, classes=("target",), tile=256, stride=1).shape
+    >>> smoke_test(network, n_layers=3, classes=("target",), tile=256, stride=1).shape
     torch.Size([1, 1, 128, 128])
     """
     small = min(tile, max(stride, _SIDE // stride * stride))

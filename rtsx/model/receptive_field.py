@@ -41,7 +41,7 @@ class SyntheticInputs:
 
         Examples
         --------
-        >>> scene = Scenery(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).field(32, number=3)
+        >>> scene = SyntheticInputs(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).field(32, number=3)
         >>> scene.shape, bool(scene[0, 0].min() >= 0), bool(scene[0, 1].min() < -1)
         (torch.Size([1, 2, 32, 32]), True, True)
         """
@@ -76,7 +76,7 @@ def input_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...
 
     Examples
     --------
-    >>> plausible_ranges([InputLayer.from_statistics("red", mean=10, std=4), InputLayer(name="slope", scale=1 / 90)])
+    >>> input_ranges([InputLayer.from_statistics("red", mean=10, std=4), InputLayer(name="slope", scale=1 / 90)])
     ((-2.0, 2.0), (0.0, 1.0))
     """
     return tuple(layer.clip or ((-2.0, 2.0) if layer.offset < 0 else (0.0, 1.0)) for layer in inputs)
@@ -154,7 +154,7 @@ def measure_receptive_field(
     --------
     >>> from rtsx.model.network import StubNetwork
     >>> stub = StubNetwork(torch.nn.AvgPool2d(7, stride=1, padding=3))
-    >>> measure_reach(stub, n_layers=1, stride=1, tile=64)
+    >>> measure_receptive_field(stub, n_layers=1, stride=1, tile=64)
     Reach(stride=1, radius=3, depends_on_tile=False)
     """
     scenery = SyntheticInputs(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers), sample=sample, seed=seed)

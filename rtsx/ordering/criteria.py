@@ -155,7 +155,7 @@ class OrderCriteria:
         >>> from datetime import datetime
         >>> from shapely import box
         >>> scene = Scene(id="a", footprint=box(0, 60, 1, 61), time=datetime(2024, 7, 1, tzinfo=UTC), cloud_cover=50.0)
-        >>> Wishes().price(scene, 190.0)
+        >>> OrderCriteria().price(scene, 190.0)
         600.0
         """
         cloud = _UNKNOWN_PERCENT if scene.cloud_cover is None else scene.cloud_cover

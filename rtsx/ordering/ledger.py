@@ -60,7 +60,7 @@ class Ledger:
 
     Examples
     --------
-    >>> ledger = Ledger().with_entry(Entry(name="a", scenes={"s1": 10.0}, submitted="2024-07-01T00:00:00+00:00"))
+    >>> ledger = Ledger().with_entry(OrderEntry(name="a", scenes={"s1": 10.0}, submitted="2024-07-01T00:00:00+00:00"))
     >>> ledger.ordered, ledger.cost_km2
     ({'s1'}, 10.0)
     """

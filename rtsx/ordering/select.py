@@ -187,7 +187,7 @@ class EqualAreaProjection:
     Examples
     --------
     >>> from shapely import box
-    >>> plane = EqualAreaPlane.around(box(-180, 80, 180, 90))
+    >>> plane = EqualAreaProjection.around(box(-180, 80, 180, 90))
     >>> plane.lat
     90.0
     >>> round(plane.place(box(-180, 80, 180, 90)).area / 1e12, 2)
@@ -238,7 +238,7 @@ class EqualAreaProjection:
         Examples
         --------
         >>> unsplit = Polygon([(179, 70), (-179, 70), (-179, 71), (179, 71)])
-        >>> plane = EqualAreaPlane.around(unsplit)
+        >>> plane = EqualAreaProjection.around(unsplit)
         >>> 8e9 < plane.place_footprint(unsplit).area < 9e9
         True
         """

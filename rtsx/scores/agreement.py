@@ -97,7 +97,7 @@ def bootstrap_indices(count: int, *, draws: int, seed: int) -> NDArray[np.int64]
 
     Examples
     --------
-    >>> drawn = resamples(3, draws=4, seed=0)
+    >>> drawn = bootstrap_indices(3, draws=4, seed=0)
     >>> drawn.shape, drawn.sum(axis=1).tolist()
     ((4, 3), [3, 3, 3, 3])
     """

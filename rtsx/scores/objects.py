@@ -150,7 +150,7 @@ def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
     Examples
     --------
     >>> mask = np.pad(np.ones((5, 5), bool), 1)
-    >>> int(boundary_band(mask, np.ones_like(mask), distance=1).sum())
+    >>> int(boundary_buffer(mask, np.ones_like(mask), distance=1).sum())
     16
     """
     inside = mask & counts

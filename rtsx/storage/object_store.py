@@ -436,7 +436,7 @@ def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
 
     Examples
     --------
-    >>> objects_of("/maps/2024", {})
+    >>> open_object_store("/maps/2024", {})
     RetryingObjects(store=LocalObjects(root='/maps/2024'))
     """
     if not is_url(output):

@@ -113,7 +113,7 @@ def classify_error(error: BaseException) -> FailureKind:
 
     Examples
     --------
-    >>> kind_of(ConnectionResetError()), kind_of(ValueError()), kind_of(OSError(errno.ENOSPC, "No space left on device"))
+    >>> classify_error(ConnectionResetError()), classify_error(ValueError()), classify_error(OSError(errno.ENOSPC, "No space left on device"))
     ('passing', 'lasting', 'halting')
     """
     from_source = is_remote = is_short = is_garbled = False
@@ -231,7 +231,7 @@ def backoff_with_jitter(pauses_s: tuple[float, ...]) -> Iterator[float]:
 
     Examples
     --------
-    >>> all(0.5 <= pause <= 1.5 for pause in spread((1.0, 1.0, 1.0)))
+    >>> all(0.5 <= pause <= 1.5 for pause in backoff_with_jitter((1.0, 1.0, 1.0)))
     True
     """
     for pause in pauses_s:

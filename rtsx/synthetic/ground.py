@@ -242,7 +242,7 @@ def make_ground(spec: LandscapeSpec) -> Ground:
 
     Examples
     --------
-    >>> ground = make_ground(GroundSpec(seed=3, crs="EPSG:32608", left=520_200, top=7_482_600, size=256))
+    >>> ground = make_ground(LandscapeSpec(seed=3, crs="EPSG:32608", left=520_200, top=7_482_600, size=256))
     >>> ground.reflectance.shape, ground.elevation.dtype
     ((4, 256, 256), dtype('float32'))
     """

@@ -130,7 +130,7 @@ def ground_positions(
 
     Examples
     --------
-    >>> spec = GroundSpec(seed=0, crs="EPSG:32608", left=0, top=300, size=256)
+    >>> spec = LandscapeSpec(seed=0, crs="EPSG:32608", left=0, top=300, size=256)
     >>> same = ground_positions(spec, crs="EPSG:32608", transform=Affine(3, 0, 6, 0, -3, 300), shape=(2, 2))
     >>> same[:, 0, 0].tolist()
     [0.0, 2.0]

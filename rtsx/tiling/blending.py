@@ -60,7 +60,7 @@ def reflect_pad(start: int, stop: int, *, length: int) -> NDArray[np.intp]:
 
     Examples
     --------
-    >>> reflected(-2, 5, length=3)
+    >>> reflect_pad(-2, 5, length=3)
     array([2, 1, 0, 1, 2, 1, 0])
     """
     if length == 1:

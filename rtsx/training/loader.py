@@ -29,8 +29,8 @@ def to_shared(value: object) -> Iterator[str]:
 
     Examples
     --------
-    >>> with carried({"seed": 1}) as parcel:
-    ...     unpacked(parcel)
+    >>> with to_shared({"seed": 1}) as parcel:
+    ...     from_shared(parcel)
     {'seed': 1}
     """
     with tempfile.TemporaryDirectory(prefix="rtsx-") as folder:

@@ -191,7 +191,7 @@ class ChunkCache:
     --------
     >>> import numpy as np
     >>> cache = ChunkCache(0)
-    >>> pixels = StoredPixels(stored={}, valid=np.ones((2, 2), bool), truth=np.zeros((2, 2), np.uint8))
+    >>> pixels = PixelArrays(stored={}, valid=np.ones((2, 2), bool), truth=np.zeros((2, 2), np.uint8))
     >>> cache.get("a", lambda: pixels) is pixels, cache.n_bytes
     (True, 8)
     """

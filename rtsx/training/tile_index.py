@@ -26,7 +26,7 @@ class IntegralImage:
 
     Examples
     --------
-    >>> counts = PixelCounts.over((4, 4), rows=[2], columns=[2], kinds=1)
+    >>> counts = IntegralImage.over((4, 4), rows=[2], columns=[2], kinds=1)
     >>> counts.add(np.eye(4, dtype=bool)[None], (slice(0, 4), slice(0, 4)))
     >>> summed = counts.summed()
     >>> windows = np.array([[0, 0, 4, 2], [1, 1, 3, 4]])

@@ -157,7 +157,7 @@ def neighbour_cells(cells: Iterable[Address], *, reach: int) -> set[Address]:
 
     Examples
     --------
-    >>> len(cells_around([(0, 0), (0, 1)], reach=1))
+    >>> len(neighbour_cells([(0, 0), (0, 1)], reach=1))
     10
     """
     given = set(cells)

@@ -191,7 +191,7 @@ def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]
 
     Examples
     --------
-    >>> by_partition([(0, 17), (0, 1), (0, 0)])
+    >>> group_by_partition([(0, 17), (0, 1), (0, 0)])
     {(0, 0): [(0, 0), (0, 1)], (0, 1): [(0, 17)]}
     """
     found: dict[Address, list[Address]] = {}

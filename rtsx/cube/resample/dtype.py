@@ -20,7 +20,7 @@ def output_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
     Examples
     --------
-    >>> stored_nodata(-9999, np.dtype("float32")), stored_nodata(-9999, np.dtype("uint8"))
+    >>> output_nodata(-9999, np.dtype("float32")), output_nodata(-9999, np.dtype("uint8"))
     (-9999.0, None)
     """
     if nodata is None or math.isnan(nodata):
@@ -43,7 +43,7 @@ def is_representable(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.b
 
     Examples
     --------
-    >>> is_stored(np.array([1.0, np.nan, -9999.0]), -9999)
+    >>> is_representable(np.array([1.0, np.nan, -9999.0]), -9999)
     array([ True, False, False])
     """
     stored = np.ma.getdata(pixels)
@@ -89,7 +89,7 @@ class OutputDtype:
 
     Examples
     --------
-    >>> storing = Storing(np.dtype("uint8"), nodata=0)
+    >>> storing = OutputDtype(np.dtype("uint8"), nodata=0)
     >>> storing.fill, storing.above
     (0.0, 1.0)
     >>> storing.stored(np.array([0.2, 99.6, 400.0]), valid=np.array([True, True, False]))

@@ -207,7 +207,7 @@ def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
     ...     ArrayReader(np.ones((1, 2, 2), np.int16), GeoBox((2, 2), Affine(5, 0, x, 0, -5, 10), "EPSG:3413"), nodata=0)
     ...     for x in (0, 2.5, 10)
     ... ]
-    >>> [one.geobox.shape.x for one in mosaics(tiles)]
+    >>> [one.geobox.shape.x for one in group_by_grid(tiles)]
     [4, 2]
     """
     groups: dict[object, list[WindowReader]] = {}

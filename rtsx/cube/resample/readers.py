@@ -386,7 +386,7 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     >>> from affine import Affine
     >>> from odc.geo.geobox import GeoBox
     >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
-    >>> open_reader(AssetBands(href="scene.tif", bands=(1,), geobox=box, dtype="uint16", nodata=0)).nodata
+    >>> open_reader(BandSource(href="scene.tif", bands=(1,), geobox=box, dtype="uint16", nodata=0)).nodata
     0
     """
     numbers = tuple(band for band in bands.bands if isinstance(band, int))

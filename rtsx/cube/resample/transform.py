@@ -34,7 +34,7 @@ def pixel_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
 
     Examples
     --------
-    >>> lattice_index(GeoBox((2, 2), Affine(3, 0, -30, 0, -3, 600), "EPSG:3413"), (0.0, 0.0))
+    >>> pixel_index(GeoBox((2, 2), Affine(3, 0, -30, 0, -3, 600), "EPSG:3413"), (0.0, 0.0))
     (-200, -10)
     """
     affine = target.affine
@@ -60,7 +60,7 @@ class GridTransform:
     Examples
     --------
     >>> source = GeoBox((10, 10), Affine(30, 0, 0, 0, -30, 300), "EPSG:3413")
-    >>> Placement(source, CRS("EPSG:3413"), anchor=(0.0, 300.0), size=(10.0, -10.0)).positions(np.r_[0.0], np.r_[1.0])
+    >>> GridTransform(source, CRS("EPSG:3413"), anchor=(0.0, 300.0), size=(10.0, -10.0)).positions(np.r_[0.0], np.r_[1.0])
     (array([0.16666667]), array([0.5]))
     """
 

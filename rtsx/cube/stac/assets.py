@@ -77,7 +77,7 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     Examples
     --------
     >>> item = {"id": "a", "assets": {"B04": {"href": "b.tif", "eo:bands": [{"name": "B04", "common_name": "red"}]}}}
-    >>> choose(item, Wanted(name="red")).asset
+    >>> select_asset(item, BandRequest(name="red")).asset
     'B04'
     """
     if wanted.asset is not None:

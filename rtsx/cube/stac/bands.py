@@ -45,7 +45,7 @@ def normalise_name(name: str) -> str:
 
     Examples
     --------
-    >>> folded("Green I"), folded("Near-Infrared")
+    >>> normalise_name("Green I"), normalise_name("Near-Infrared")
     ('greeni', 'nearinfrared')
     """
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -56,7 +56,7 @@ def same_band_name(name: str, other: str | None) -> bool:
 
     Examples
     --------
-    >>> called_alike("Near Infrared", "near_infrared"), called_alike("near_infrared", "nir"), called_alike("nir", "nir08")
+    >>> same_band_name("Near Infrared", "near_infrared"), same_band_name("near_infrared", "nir"), same_band_name("nir", "nir08")
     (True, True, False)
     """
     mine, theirs = (_COMMON_NAMES.get(plain, plain) for plain in (normalise_name(name), normalise_name(other or "")))

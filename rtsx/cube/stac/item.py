@@ -89,7 +89,7 @@ def etag_of(item: ItemDict, asset: str) -> str:
     Examples
     --------
     >>> item = {"assets": {"data": {"file:checksum": "1220abcd"}, "udm2": {}}, "properties": {"updated": "2024-08-01"}}
-    >>> stamp_of(item, "data"), stamp_of(item, "udm2"), stamp_of({"assets": {"data": {}}}, "data")
+    >>> etag_of(item, "data"), etag_of(item, "udm2"), etag_of({"assets": {"data": {}}}, "data")
     ('file:checksum=1220abcd', 'updated=2024-08-01', '')
     """
     stated = item["assets"][asset]
@@ -160,7 +160,7 @@ def proj_geobox(item: ItemDict, key: str) -> GeoBox | None:
     Examples
     --------
     >>> asset = {"proj:transform": [10, 0, 300000, 0, -10, 7400040], "proj:shape": [10980, 10980]}
-    >>> box = stated_geobox({"properties": {"proj:code": "EPSG:32601"}, "assets": {"red": asset}}, "red")
+    >>> box = proj_geobox({"properties": {"proj:code": "EPSG:32601"}, "assets": {"red": asset}}, "red")
     >>> box.crs.to_epsg(), tuple(box.shape)
     (32601, (10980, 10980))
     """
@@ -296,7 +296,7 @@ def bounds_of(bbox: Sequence[float]) -> BaseGeometry:
 
     Examples
     --------
-    >>> extent_of([178, 65, -179, 66]).area
+    >>> bounds_of([178, 65, -179, 66]).area
     3.0
     """
     west, south, east, north = [*bbox[:2], *bbox[3:5]] if len(bbox) == 6 else bbox

@@ -154,7 +154,7 @@ class TerrainGrid:
         Examples
         --------
         >>> from affine import Affine
-        >>> ground = Ground.from_geobox(GeoBox((2, 3), Affine(0.25, 0, -150, 0, -0.25, 60), "EPSG:4326"))
+        >>> ground = TerrainGrid.from_geobox(GeoBox((2, 3), Affine(0.25, 0, -150, 0, -0.25, 60), "EPSG:4326"))
         >>> ground.corner, ground.widths_m().round().tolist(), ground.heights_m().round().tolist()
         ((-240, -600), [14003.0, 14108.0], [27853.0, 27851.0])
         """
@@ -185,7 +185,7 @@ class TerrainGrid:
         Examples
         --------
         >>> from affine import Affine
-        >>> ground = Ground.from_geobox(GeoBox((50, 50), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
+        >>> ground = TerrainGrid.from_geobox(GeoBox((50, 50), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
         >>> ground.window(slice(-3, 10), slice(0, 5)).corner
         (-2503, 500)
         """

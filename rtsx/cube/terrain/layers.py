@@ -116,7 +116,7 @@ def terrain_layer(
     >>> @terrain_layer("drop", units="m", halo_px=1)
     ... def drop(dem, ground):
     ...     return dem - np.roll(dem, 1, axis=0)
-    >>> terrain_named("drop").units
+    >>> get_terrain("drop").units
     'm'
     >>> TERRAIN.pop("drop").halo_px  # and it is gone again
     1
@@ -173,7 +173,7 @@ def terrain_halo(layers: Iterable[str | TerrainLayer], ground: TerrainGrid) -> i
     --------
     >>> from affine import Affine
     >>> from odc.geo.geobox import GeoBox
-    >>> ground = Ground.from_geobox(GeoBox((50, 50), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
+    >>> ground = TerrainGrid.from_geobox(GeoBox((50, 50), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
     >>> terrain_halo(["slope"], ground), terrain_halo(["slope", "relative_elevation"], ground)
     (1, 50)
     """
@@ -294,7 +294,7 @@ def terrain_block(
     --------
     >>> from affine import Affine
     >>> from odc.geo.geobox import GeoBox
-    >>> ground = Ground.from_geobox(GeoBox((3, 4), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
+    >>> ground = TerrainGrid.from_geobox(GeoBox((3, 4), Affine(2, 0, 1000, 0, -2, 5000), "EPSG:3413"))
     >>> dem = np.tile(np.arange(4) * 2.0, (3, 1))
     >>> terrain_block(dem, np.ones((3, 4), bool), ground=ground, layers=["slope"], halo=1)
     array([[[45., 45.]]], dtype=float32)

@@ -18,7 +18,7 @@ class KeyedRandom:
 
     Examples
     --------
-    >>> first, second = (Chance(3, 1).uniform((2,), low=0, high=1) for _ in range(2))
+    >>> first, second = (KeyedRandom(3, 1).uniform((2,), low=0, high=1) for _ in range(2))
     >>> torch.equal(first, second)
     True
     """

@@ -41,7 +41,7 @@ def build_augmentations(spec: AugmentationSpec) -> Augmentation:
 
     Examples
     --------
-    >>> built(AugmentationSpec(name="Rotate", options={"limit": 30}))
+    >>> build_augmentations(AugmentationSpec(name="Rotate", options={"limit": 30}))
     Rotate(limit=30)
     """
     check_augmentation_name(spec)
