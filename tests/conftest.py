@@ -15,12 +15,6 @@ settings.register_profile("rtsx", deadline=None)
 settings.load_profile("rtsx")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let a notice pass that libraries of ours cause in each other."""
-    # affine 3 announces that `*` will go; odc-geo 0.5 and rioxarray 0.19 still multiply that way, on every geobox.
-    config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real imagery: `RTSX_REAL_DATA`, else ``../shared/data`` beside the checkout, else a skip."""
