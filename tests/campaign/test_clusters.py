@@ -128,16 +128,16 @@ def test_a_token_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_ctrl_c_ends_the_cluster_of_a_gateway(gateway: GatewayServer) -> None:
     script = f"""
 from rtsx.campaign.recipe import ClusterSpec
-from rtsx.campaign.clusters import opened
-from rtsx.campaign.dask_runner import fly
-from rtsx.campaign.task_queue import NoJob, Outcome
+from rtsx.campaign.clusters import connect_cluster
+from rtsx.campaign.dask_runner import run_on_cluster
+from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.campaign.recipe import RetrySpec
 
-with opened(ClusterSpec(gateway={gateway.url!r}, adapt=(0, 1))) as client:
-    fly(client, NoJob(), [(0, 0)], run="r", retry=RetrySpec(), in_flight=1, on_tick=lambda _: print("flying", flush=True))
+with connect_cluster(ClusterSpec(gateway={gateway.url!r}, adapt=(0, 1))) as client:
+    run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec(), in_flight=1, on_tick=lambda _: print("flying", flush=True))
     raise AssertionError("no worker is wanted")
 """
-    script = script.replace("NoJob()", "NoJob(seconds=30.0)")
+    script = script.replace("NoOp()", "NoOp(seconds=30.0)")
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,

@@ -325,7 +325,7 @@ SCRIPT = """
 import json, os, pickle, signal, sys
 import dask, distributed, scipy.linalg, scipy.special  # what every build would load, once for all that are killed
 from zarr.storage import LocalStore
-from rtsx.cube import aligned, begun, building, overviews
+from rtsx.cube import build, build_state, pyramid
 
 def dying(original, *, before, number):
     seen = 0
@@ -353,18 +353,18 @@ def tear(number):
         return put(path, value, exclusive)
     local._put = torn
 
-def build(recipe, out, place, number, layout):
+def run(recipe, out, place, number, layout):
     if layout == "aligned":
-        overviews._SMALLEST_TOP_LEVEL = 30
+        pyramid._SMALLEST_TOP_LEVEL = 30
     if place == "torn":
         tear(number)
     else:
         room, name, before = {
-            "mark": (building, "write_mark", True),
-            "after mark": (building, "write_mark", False),
-            "prepare": (begun, "create_marks", True),
-            "level": (aligned, "write_level", False),
-            "finish": (building, "finish_store", True),
+            "mark": (build, "write_mark", True),
+            "after mark": (build, "write_mark", False),
+            "prepare": (build_state, "create_marks", True),
+            "level": (build, "write_level", False),
+            "finish": (build, "finish_store", True),
         }[place]
         setattr(room, name, dying(getattr(room, name), before=before, number=number))
     with dask.config.set(scheduler="threads", num_workers=2):
@@ -377,7 +377,7 @@ for case in json.loads(sys.argv[2]):
     child = os.fork()
     if not child:
         try:
-            build(recipe, *case)
+            run(recipe, *case)
         finally:
             os._exit(1)
     ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

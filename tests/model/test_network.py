@@ -310,11 +310,11 @@ def test_work_may_ask_again_and_errors_arrive() -> None:
 def test_a_forked_child_has_a_thread_of_its_own() -> None:
     script = """
 import os
-from rtsx.model.network import on_torch_thread
-on_torch_thread(int)
+from rtsx.model.network import run_in_torch_thread
+run_in_torch_thread(int)
 child = os.fork()
 if child == 0:
-    on_torch_thread(int)
+    run_in_torch_thread(int)
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
