@@ -12,7 +12,7 @@ from rtsx.arguments import typed
 from rtsx.campaign.cells import Address
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_prices
+from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
 from rtsx.campaign.map import create_map, open_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
 from rtsx.campaign.planning import plan_campaign
@@ -20,11 +20,11 @@ from rtsx.campaign.preflight import check_object_store, require_sources, require
 from rtsx.campaign.products import Collected, collect_year
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.report import write_report
-from rtsx.campaign.run import CampaignUpdate, Progress, run_campaign, update_campaign
+from rtsx.campaign.run import CampaignUpdate, ProgressCallback, run_campaign, update_campaign
 from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year
-from rtsx.cube import open_cube
+from rtsx.cube import open_source
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import refuse_other_format
@@ -83,7 +83,7 @@ def _newest(objects: ObjectStore) -> CampaignPlan | None:
 
 def _refuse_foreign_marks(objects: ObjectStore, plan: CampaignPlan) -> None:
     """Raise where cells were done by another plan that is gone: they would pass for cells of this one."""
-    for mark in Ledger(objects, YearLayout(plan.year)).marks():
+    for mark in CampaignLedger(objects, YearLayout(plan.year)).marks():
         if mark.plan_digest != plan.digest:
             raise CampaignError(
                 f"The output holds cells of {plan.year} that were made by a plan that is not there any more "
@@ -191,9 +191,9 @@ class Campaign:
         return open_object_store(self.output, self.storage_options)
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> CampaignLedger:
         """Marks, failures and leases of the year."""
-        return Ledger(self.objects, YearLayout(self.plan.year))
+        return CampaignLedger(self.objects, YearLayout(self.plan.year))
 
     def estimate(self, *, seconds_per_tile: float | None = None) -> CampaignEstimate:
         """What the whole campaign takes: cells, pixels, memory, bytes, hours and money.
@@ -211,7 +211,7 @@ class Campaign:
         return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
 
     @typed(CampaignError)
-    def run(self, client: "Client", *, progress: Progress | None = None) -> RunSummary:
+    def run(self, client: "Client", *, progress: ProgressCallback | None = None) -> RunSummary:
         """Run every cell that has no mark and was not set aside; stop it and call it again as often as you like.
 
         Parameters
@@ -239,7 +239,7 @@ class Campaign:
         return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
 
     @typed(CampaignError)
-    def update(self, client: "Client", *, progress: Progress | None = None) -> CampaignUpdate:
+    def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> CampaignUpdate:
         """Run the cells again whose inputs changed since they were made, came or went, and all that have no mark.
 
         Parameters
@@ -385,7 +385,7 @@ class Campaign:
         CubeError
             A source cannot be asked.
         """
-        cube = open_cube(self._recipe("The cube of its layers").cube, self.plan.geobox)
+        cube = open_source(self._recipe("The cube of its layers").cube, self.plan.geobox)
         return cube.assign_attrs(lattice_origin=list(self.plan.lattice_origin))
 
     def map(self) -> xr.Dataset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cells import Address
-from rtsx.campaign.plan import CampaignPlan, Region
+from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import InputVersion
 from rtsx.cube import CubeRecipe
@@ -21,6 +21,7 @@ from rtsx.cube.chunk_loader import MissingImage, collect_missing
 from rtsx.cube.load import load_recipe
 from rtsx.cube.pinning import ResolvedImages, image_stamp, resolve_images
 from rtsx.errors import CubeError
+from rtsx.inference.blocks import Region
 from rtsx.inference.runner import Runner, runner_of
 from rtsx.inference.streaming import input_window
 from rtsx.storage.retry import classify_error

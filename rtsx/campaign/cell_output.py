@@ -25,17 +25,18 @@ from zarr.core.sync import sync
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.map import ANSWERS, ShardEncoder, map_year
-from rtsx.campaign.plan import CampaignPlan, Region
+from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import export_cog
 from rtsx.cube.build_state import DigestStore
 from rtsx.cube.georeference import with_georeference
 from rtsx.footprints import extract_footprints
 from rtsx.grid.grid import cell_id
+from rtsx.inference.blocks import Region
 from rtsx.inference.predict import variable_attrs
 from rtsx.model import ModelBundle
 
-__all__ = ["CellShards", "cell_cog", "cell_dataset", "cell_outlines", "parquet_bytes"]
+__all__ = ["CellShards", "cell_cog", "cell_dataset", "cell_outlines", "footprints_parquet"]
 
 
 class CellShards:
@@ -199,7 +200,7 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
     )
 
 
-def parquet_bytes(footprints: geopandas.GeoDataFrame) -> bytes:
+def footprints_parquet(footprints: geopandas.GeoDataFrame) -> bytes:
     """GeoParquet 1.1 with bounding boxes, as `write_footprints` writes it."""
     buffer = io.BytesIO()
     footprints.to_parquet(buffer, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
-from rtsx.campaign.cell_output import CellShards, cell_cog, cell_dataset, cell_outlines, parquet_bytes
+from rtsx.campaign.cell_output import CellShards, cell_cog, cell_dataset, cell_outlines, footprints_parquet
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import LeaseTaken, held
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
@@ -95,8 +95,8 @@ class CellJob:
         return open_object_store(self.recipe.output, self.recipe.storage_options)
 
     @cached_property
-    def _ledger(self) -> Ledger:
-        return Ledger(self._objects, self._layout)
+    def _ledger(self) -> CampaignLedger:
+        return CampaignLedger(self._objects, self._layout)
 
     @cached_property
     def _map(self) -> Store:
@@ -193,7 +193,7 @@ class _Making:
             outlines = cell_outlines(cell_dataset(haloed, plan, geobox=geobox, bundles=bundles), rule=plan.outlines)
             self._n_outlines = len(outlines)
             if self._n_outlines:
-                self._put(layout.outline(self._cell), parquet_bytes(outlines))
+                self._put(layout.outline(self._cell), footprints_parquet(outlines))
         if plan.cogs:
             pred = cell_dataset(self._shards.pixels, plan, geobox=plan.grid[self._cell].geobox, bundles=bundles)
             for name in _COGS:

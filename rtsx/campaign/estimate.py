@@ -14,7 +14,7 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import default_batch_size
 from rtsx.inference.ensemble import tiling_needs_of
-from rtsx.inference.kernel import Window
+from rtsx.inference.kernel import BlockInput
 from rtsx.inference.memory import available_bytes, largest_tile
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
@@ -254,7 +254,7 @@ class _Strip:
 
     runner: Runner
     """What runs them."""
-    window: Window
+    window: BlockInput
     """Their pixels."""
     tiles: TileRange
     """All of them."""
@@ -284,7 +284,7 @@ class _Strip:
             backend=plan.runtime["backend"],
             batch_size=batch_size,
         )
-        window = Window(
+        window = BlockInput(
             region=(slice(0, shape[0]), slice(0, shape[1])),
             stored={name: random.random(shape, np.float32) for name in packings},
             packings=packings,

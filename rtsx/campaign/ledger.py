@@ -18,7 +18,7 @@ from rtsx.errors import CampaignError, GridError
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
 
-__all__ = ["Ledger", "planned_years", "read_prices", "write_prices"]
+__all__ = ["CampaignLedger", "planned_years", "read_prices", "write_prices"]
 
 _THREADS = 16
 """Objects that are read at a time: what counts is how long a store takes to answer."""
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ledger:
+class CampaignLedger:
     """Marks, failures and leases of one year. Holds nothing: every question asks the store.
 
     Examples

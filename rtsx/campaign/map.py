@@ -26,7 +26,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.cube import open_cube
+from rtsx.cube import open_source
 from rtsx.cube.build_state import first_difference
 from rtsx.cube.pyramid import spatial_attrs
 from rtsx.cube.write import compressor_for
@@ -168,7 +168,7 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
     path = map_path(output)
     attrs: dict[str, Any] = open_group(path, storage_options).attrs.asdict()
     shard = attrs.get(_IDENTITY, {}).get("shard", "auto")
-    cube = open_cube(path, chunks=shard, storage_options=storage_options or None)
+    cube = open_source(path, chunks=shard, storage_options=storage_options or None)
     if not cube.indexes["time"].is_monotonic_increasing:
         cube = cube.sortby("time")
     facts = list(attrs.get(_YEARS, {}).values())

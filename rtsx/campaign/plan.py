@@ -22,14 +22,12 @@ from rtsx.cube.build_state import first_difference
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
+from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
 from rtsx.parsing import damage_told, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["CampaignPlan", "Region", "read_plan", "require_same", "require_same_map", "write_plan"]
-
-Region = tuple[slice, slice]
-"""Pixels (y, x) of the map."""
+__all__ = ["CampaignPlan", "read_plan", "require_same", "require_same_map", "write_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,17 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 
 import xarray as xr
 
 from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.lease import Clock, utc_now
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.cube import CubeRecipe, open_cube
+from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError
 from rtsx.inference.runner import packings_of
 from rtsx.storage import is_url, local_path
@@ -42,14 +42,8 @@ _GRAIN_S = 1.0
 _TOO_SKEWED = "RequestTimeTooSkewed"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
-Clock = Callable[[], datetime]
 
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = _utc_now) -> None:
+def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = utc_now) -> None:
     """Write, read, create, list and remove some small objects, and compare clocks.
 
     Parameters
@@ -217,7 +211,7 @@ def opened_sample(recipe: CubeRecipe, cells: CellTable, *, most: int = MOST) -> 
     missing: NoImageError | None = None
     for iy, ix in sampled(cells, most=most):
         try:
-            return open_cube(recipe, recipe.grid[iy, ix])
+            return open_source(recipe, recipe.grid[iy, ix])
         except NoImageError as error:
             missing = error
     tried = min(most, len(cells))

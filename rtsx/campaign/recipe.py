@@ -9,7 +9,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError, ClusterError
-from rtsx.inference.plan import Augmentation, Merge
+from rtsx.inference.plan import Merge, TestTimeAugmentation
 from rtsx.inference.tile_choice import TileChoice
 from rtsx.storage import absolute
 from rtsx.tiling import Blend
@@ -41,7 +41,7 @@ class PredictionSpec:
     """Arithmetic of the network."""
     backend: str = "eager"
     """What runs the network. Not `"auto"`: workers that chose differently would not write the same bytes."""
-    augment: tuple[Augmentation, ...] = ()
+    augment: tuple[TestTimeAugmentation, ...] = ()
     """Turns of each tile beside the picture as it is."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which a tile is shown."""

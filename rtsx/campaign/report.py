@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
@@ -365,7 +365,9 @@ def write_report(
         refuse_other_format(path, what="a page", suffixes=(".html",))
     layout = YearLayout(plan.year)
     damaged: list[str] = []
-    marks = collect_records(mark for mark in Ledger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells)
+    marks = collect_records(
+        mark for mark in CampaignLedger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells
+    )
     status = campaign_status(objects, plan, prices=prices)
     page = report_page(
         plan,

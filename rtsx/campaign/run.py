@@ -19,7 +19,7 @@ from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import LeaseTaken, held
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.preflight import check_object_store
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CampaignUpdate",
     "CellUpdate",
-    "Progress",
+    "ProgressCallback",
     "cells_among",
     "fly_recorded",
     "require_ready",
@@ -46,7 +46,7 @@ __all__ = [
     "update_campaign",
 ]
 
-Progress = Callable[[RunSummary], None]
+ProgressCallback = Callable[[RunSummary], None]
 """Called about every second with how a run stands, and at its end, in the thread that drives it."""
 
 _RECORD_S = 30.0
@@ -59,12 +59,12 @@ def run_campaign(
     *,
     objects: ObjectStore,
     client: "Client",
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> RunSummary:
     """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
     require_ready(plan, recipe, objects=objects, client=client)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
-    ledger = Ledger(objects, YearLayout(plan.year))
+    ledger = CampaignLedger(objects, YearLayout(plan.year))
     done = ledger.done()
     # A record that cannot be read keeps no cell from being tried.
     before = {cell: one for cell, one in ledger.failures(damaged=[]).items() if cell in plan.cells and cell not in done}
@@ -113,7 +113,7 @@ def fly_recorded(
     objects: ObjectStore,
     client: "Client",
     retry: RetrySpec,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     on_set_aside: Callable[[Failure], None] | None,
 ) -> RunSummary:
     """Fly cells, and keep a record of it beside the output, from the first second to the last.
@@ -254,11 +254,11 @@ def update_campaign(
     *,
     objects: ObjectStore,
     client: "Client",
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> CampaignUpdate:
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
     require_ready(plan, recipe, objects=objects, client=client)
-    done = Ledger(objects, YearLayout(plan.year)).done()
+    done = CampaignLedger(objects, YearLayout(plan.year)).done()
     search = fly_recorded(
         CellUpdate(recipe=recipe, plan=plan),
         cells_among(plan.cells, done.__contains__),
@@ -305,7 +305,7 @@ class CellUpdate:
     def _retired(self, cell: Address, run: str) -> bool:
         """Take the mark away if it does not tell the inputs of today."""
         objects = open_object_store(self.recipe.output, self.recipe.storage_options)
-        ledger = Ledger(objects, YearLayout(self.plan.year))
+        ledger = CampaignLedger(objects, YearLayout(self.plan.year))
         mark = ledger.mark(cell)
         if mark is None or mark.inputs == input_stamps(self.recipe.cube, cell_geobox(self.plan, cell)):
             return False

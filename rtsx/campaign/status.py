@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import Failure
@@ -98,7 +98,7 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
         What device-hours are reckoned with.
     """
     layout = YearLayout(plan.year)
-    ledger = Ledger(objects, layout)
+    ledger = CampaignLedger(objects, layout)
     damaged: list[str] = []
     status = status_of(
         plan,

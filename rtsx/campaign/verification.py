@@ -9,7 +9,7 @@ from typing import Any
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -116,7 +116,7 @@ def verify_year(
         Which cells; None for all with a mark.
     """
     objects = open_object_store(output, storage_options or {})
-    ledger = Ledger(objects, layout)
+    ledger = CampaignLedger(objects, layout)
     wanted = ledger.done() if cells is None else cells
     n_cells = n_objects = n_bytes = 0
     missing, damaged, unreadable = {}, {}, {}
@@ -138,7 +138,7 @@ def verify_year(
     )
 
 
-def _findings(objects: ObjectStore, ledger: Ledger, cells: Iterable[Address]) -> Iterator[_Finding]:
+def _findings(objects: ObjectStore, ledger: CampaignLedger, cells: Iterable[Address]) -> Iterator[_Finding]:
     """Findings of cells with a mark, several read at a time and few held."""
 
     def look(cell: Address) -> _Finding | None:

@@ -16,7 +16,7 @@ from typer.main import get_command
 from rtsx.cli.app import app
 from rtsx.cli.config import Kind, schema_of
 
-__all__ = ["typed"]
+__all__ = ["in_command_words"]
 
 _OPTIONS = {
     "class_name": "--class",
@@ -77,7 +77,7 @@ _ATTRIBUTES = {"_FillValue": "nodata"}
 _ATTRIBUTE = re.compile(r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\]")
 
 
-def typed(message: str, words: Sequence[str], *, error: BaseException | None = None) -> str:
+def in_command_words(message: str, words: Sequence[str], *, error: BaseException | None = None) -> str:
     """A message in the words of the command that it came from.
 
     Parameters

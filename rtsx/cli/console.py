@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rtsx.training.run_log import Progress as Moment
 
 __all__ = [
+    "ConsoleStream",
     "Show",
-    "Stream",
     "campaign_progress",
     "counting",
     "print_error",
@@ -31,7 +31,7 @@ __all__ = [
     "progress",
     "show",
     "show_line",
-    "status",
+    "status_console",
     "streams",
     "training_progress",
     "warn",
@@ -42,7 +42,7 @@ _UNFOLDED = 240
 """Width of a table that no terminal limits, in characters."""
 
 
-class Stream:
+class ConsoleStream:
     """Standard output or error whose reader may leave and whose disk may be full: that costs words, never the work.
 
     Parameters
@@ -82,7 +82,7 @@ class Stream:
 
 
 @contextmanager
-def streams() -> Iterator[Stream]:
+def streams() -> Iterator[ConsoleStream]:
     """Make the process's standard streams such that printing never fails, and yield that of the output."""
     for number in range(3):
         try:
@@ -93,7 +93,8 @@ def streams() -> Iterator[Stream]:
             os.open(os.devnull, os.O_RDWR)
     with ExitStack() as stack:
         out, err = (
-            Stream(one or stack.enter_context(pathlib.Path(os.devnull).open("w"))) for one in (sys.stdout, sys.stderr)
+            ConsoleStream(one or stack.enter_context(pathlib.Path(os.devnull).open("w")))
+            for one in (sys.stdout, sys.stderr)
         )
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
@@ -156,7 +157,7 @@ def warn(message: str) -> None:
     _ERR.print(Text.assemble(("Warning: ", "bold yellow"), redacted(message)), soft_wrap=True)
 
 
-def status() -> Console:
+def status_console() -> Console:
     """The console of progress bars: standard error, so that output can be piped."""
     return _ERR
 
@@ -185,12 +186,12 @@ def counting(label: str, *, unit: str = "") -> Iterator[Show]:
         What is counted.
     """
     # Also around the bar, because who speaks is one at a time.
-    with Line(label, unit=unit, silent=status().is_terminal) as line:
-        if not status().is_terminal:
+    with Line(label, unit=unit, silent=status_console().is_terminal) as line:
+        if not status_console().is_terminal:
             yield line.update
             return
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(TextColumn("{task.description}"), *columns, console=status()) as bar:
+        with Progress(TextColumn("{task.description}"), *columns, console=status_console()) as bar:
             task = bar.add_task(label, total=None)
 
             def show(done: int, total: int, note: str = "") -> None:
@@ -225,7 +226,7 @@ def training_progress() -> "Iterator[Callable[[Moment], None]]":
             row = moment.row
             if row is not None:
                 iou = "" if row.iou is None else f", validation IoU {row.iou:.3f}"
-                if not status().is_terminal:
+                if not status_console().is_terminal:
                     print_info(f"epoch {moment.epoch} of {moment.epochs}: loss {moment.loss:.4f}{iou}")
             show(moment.step, moment.steps, f", epoch {moment.epoch}/{moment.epochs}, loss {moment.loss:.4f}{iou}")
 
@@ -255,7 +256,7 @@ def campaign_progress(label: str) -> "Iterator[Callable[[RunSummary], None]]":
             notes += [f", {len(summary.set_aside)} set aside"] if summary.set_aside else []
             show(over, cells, "".join(notes))
             reached = 10 * over // cells if cells else -1
-            if reached > tenths and not status().is_terminal:
+            if reached > tenths and not status_console().is_terminal:
                 print_info(f"{label}: {over:,} of {cells:,} cells{''.join(notes)}")
             tenths = max(reached, tenths)
 

@@ -13,8 +13,8 @@ from rtsx.config.cube import config_of_built_cube, is_config
 from rtsx.cube.check import BuildState, CubeCheck, build_state
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.native import with_native_images
-from rtsx.cube.open import open_cube as open_recipe_or_store
-from rtsx.cube.quicklook import coarse_recipe, small_store
+from rtsx.cube.open import coarse_recipe, small_store
+from rtsx.cube.open import open_source as open_source
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
@@ -41,7 +41,7 @@ def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
             return open_cube(cube, ground)
         return small_store(cube, side=side, options={})
     coarse, raster = coarse_recipe(recipe[0], recipe_geobox(recipe[0], ground or recipe[1]), side=side)
-    return open_recipe_or_store(coarse, raster)
+    return open_source(coarse, raster)
 
 
 def info_rows(cube: str, *, cell: str | None) -> Rows:

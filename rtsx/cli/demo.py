@@ -166,7 +166,7 @@ def _score_and_draw(cube: "xr.Dataset", stored: "xr.Dataset", *, files: "SceneFi
     evaluation = rtsx.evaluate(stored, truth, object_iou=OBJECT_IOU, min_object_area_m2=MIN_AREA_M2, bootstrap=0)
     score = evaluation.pooled.iloc[0]
     picture.draw(
-        picture.Scene(cube=cube, pred=stored, outlines=outlines, truth=truth),
+        picture.PictureLayers(cube=cube, pred=stored, outlines=outlines, truth=truth),
         out / "demo.png",
         title=f"A synthetic scene that the model has not seen: IoU {score['iou']:.2f}, "
         f"precision {score['precision']:.2f}, recall {score['recall']:.2f}",

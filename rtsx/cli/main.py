@@ -12,9 +12,9 @@ from io import TextIOWrapper
 
 from typer.main import get_command
 
-from rtsx.cli.advice import typed
+from rtsx.cli.advice import in_command_words
 from rtsx.cli.app import COMMANDS, app
-from rtsx.cli.console import Stream, print_error, streams, warn
+from rtsx.cli.console import ConsoleStream, print_error, streams, warn
 from rtsx.errors import RtsxError
 from rtsx.progress import Line
 from rtsx.redaction import redacted
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("rtsx").setLevel(logging.DEBUG)  # workers on this machine then say what dask does, too
     else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
-        warnings.showwarning = lambda message, *_, **__: warn(typed(str(message), given))
+        warnings.showwarning = lambda message, *_, **__: warn(in_command_words(str(message), given))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(given, out, caught=caught, debug=debug)
 
 
-def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> None:
+def _run(given: list[str], out: ConsoleStream, *, caught: list[int], debug: bool) -> None:
     try:
         with Line(f"{' '.join(['rtsx', *_command(given)])} is running", in_place=False):
             get_command(app).main(args=[_named(word) for word in given if word != "--debug"], prog_name="rtsx")
@@ -73,7 +73,7 @@ def _run(given: list[str], out: Stream, *, caught: list[int], debug: bool) -> No
             leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
-        _leave(USER_ERROR, typed(str(error), given, error=error), debug=debug)
+        _leave(USER_ERROR, in_command_words(str(error), given, error=error), debug=debug)
     except Exception as error:
         _leave(DEFECT, _defect(error), debug=debug)
 

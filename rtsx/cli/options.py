@@ -63,7 +63,7 @@ __all__ = [
     "words",
 ]
 
-Augmentation = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
+AugmentationName = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """Turns that `--augment` takes."""
 
 _INPUT, _TILING, _NETWORK, _OUTPUT = "Input", "Tiling", "Network", "Output"
@@ -242,7 +242,7 @@ def words(given: str | None) -> list[str] | None:
     return None if given is None else [word.strip() for word in given.split(",") if word.strip()]
 
 
-def augmentations(given: str | None) -> list[Augmentation]:
+def augmentations(given: str | None) -> list[AugmentationName]:
     """Split a comma list of turns.
 
     Raises
@@ -256,12 +256,13 @@ def augmentations(given: str | None) -> list[Augmentation]:
     ['hflip', 'vflip']
     """
     named = words(given) or []
-    unknown = [word for word in named if word not in get_args(Augmentation)]
+    unknown = [word for word in named if word not in get_args(AugmentationName)]
     if unknown:
         raise typer.BadParameter(
-            f"expected some of {', '.join(get_args(Augmentation))}; got {', '.join(unknown)}.", param_hint="--augment"
+            f"expected some of {', '.join(get_args(AugmentationName))}; got {', '.join(unknown)}.",
+            param_hint="--augment",
         )
-    return [turn for turn in get_args(Augmentation) if turn in named]
+    return [turn for turn in get_args(AugmentationName) if turn in named]
 
 
 def numbers(given: str, *, option: str) -> list[float]:

@@ -20,7 +20,7 @@ from rtsx.storage import staged
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Scene", "busiest_window", "colour_composite", "draw", "draw_cube", "stretch"]
+__all__ = ["PictureLayers", "busiest_window", "colour_composite", "draw", "draw_cube", "stretch"]
 
 _ZOOM = 512
 """Side of the lower row's window, px."""
@@ -36,7 +36,7 @@ Stretch = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class PictureLayers:
     """What the picture shows, all on one grid."""
 
     cube: xr.Dataset
@@ -49,7 +49,7 @@ class Scene:
     """What is there, in any CRS."""
 
 
-def draw(scene: Scene, path: Path, *, title: str) -> None:
+def draw(scene: PictureLayers, path: Path, *, title: str) -> None:
     """Draw a scene into a PNG file."""
     # Not pyplot, because that opens a window system and keeps every figure alive.
     from matplotlib.figure import Figure  # of the extra `view`, which only the picture needs
@@ -136,7 +136,9 @@ def _step(side: int) -> int:
     return max(1, side // _DRAWN)
 
 
-def _draw_row(axes: "NDArray[np.object_]", scene: Scene, *, window: tuple[slice, slice], limits: Stretch) -> None:
+def _draw_row(
+    axes: "NDArray[np.object_]", scene: PictureLayers, *, window: tuple[slice, slice], limits: Stretch
+) -> None:
     side = max(part.stop - part.start for part in window)
     step = _step(side)
     place = {"y": slice(window[0].start, window[0].stop, step), "x": slice(window[1].start, window[1].stop, step)}

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from rtsx.arguments import typed
 from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
 from rtsx.config.cube import CubeConfig
-from rtsx.config.place import Ground, NoDataAreaConfig
+from rtsx.config.place import Area, AreaConfig
 from rtsx.config.validate import (
     YEAR,
     ConfigModel,
@@ -25,7 +25,7 @@ from rtsx.config.validate import (
 )
 from rtsx.config.yaml import ConfigIssue, dump_yaml, read_yaml
 from rtsx.errors import CampaignError, ClusterError, ConfigError, CubeError, GridError
-from rtsx.inference.plan import Augmentation, Merge
+from rtsx.inference.plan import Merge, TestTimeAugmentation
 from rtsx.tiling import Blend
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = [
     "CampaignConfig",
     "ClusterConfig",
     "OutlineConfig",
-    "Outlines",
+    "OutlineOption",
     "PredictionConfig",
     "PricesConfig",
     "RetryConfig",
@@ -46,10 +46,10 @@ __all__ = [
 
 _Pixels = Annotated[int, Field(ge=0)]
 _Turns = Annotated[
-    tuple[Augmentation, ...],
+    tuple[TestTimeAugmentation, ...],
     BeforeValidator(
         lambda given: (given,) if isinstance(given, str) else given,
-        json_schema_input_type=list[Augmentation] | Augmentation,
+        json_schema_input_type=list[TestTimeAugmentation] | TestTimeAugmentation,
     ),
 ]
 
@@ -103,7 +103,7 @@ class OutlineConfig(ConfigModel):
         return OutlineSpec(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-Outlines = Annotated[
+OutlineOption = Annotated[
     OutlineConfig | None,
     BeforeValidator(
         lambda given: {True: {}, False: None}[given] if isinstance(given, bool) else given,
@@ -236,11 +236,11 @@ class CampaignConfig(ConfigModel):
     """Name for people, reports and the STAC collection."""
     year: int = Field(ge=1900, le=2200)
     """Year of the map; what ``{year}`` in the cube stands for."""
-    region: Ground | None = None
+    region: Area | None = None
     """Ground to map; the cube's own region if left out."""
-    without: Ground | None = None
+    without: Area | None = None
     """Ground to leave out, such as sea and glaciers: cells that lie in it as a whole are not run."""
-    extent: Ground | None = None
+    extent: Area | None = None
     """Ground that the map has room for, so that later years with other regions share it; the region if left out."""
     cube: Annotated[
         CubeConfig,
@@ -253,7 +253,7 @@ class CampaignConfig(ConfigModel):
     """Read model files that can run code of their author when read."""
     prediction: PredictionConfig = PredictionConfig()
     """Tiles, network and runtime."""
-    outlines: Outlines = OutlineConfig()
+    outlines: OutlineOption = OutlineConfig()
     """How objects are outlined; false for a map alone."""
     cogs: bool = CampaignRecipe.cogs
     """Also write each cell as Cloud-Optimized GeoTIFFs."""
@@ -300,7 +300,7 @@ class CampaignConfig(ConfigModel):
         shard, chunk = self.layout
         region = self.region
         if region is None and self.cube.region is not None:
-            region = NoDataAreaConfig.model_validate(self.cube.region.model_dump(exclude_none=True))
+            region = AreaConfig.model_validate(self.cube.region.model_dump(exclude_none=True))
         cube = self.cube.resolved().changed(region=None)
         return self.changed(region=region, cube=cube, shard=shard, chunk=chunk)
 

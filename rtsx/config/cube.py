@@ -14,15 +14,13 @@ from pydantic import Field
 
 from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
-from rtsx.config.source import PRESETS, Preset, PresetName, SourceConfig, tcvis_window
+from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.validate import ConfigModel, Names, validate_config
 from rtsx.config.yaml import parse_yaml, read_yaml
-from rtsx.cube.build import BuildResult
-from rtsx.cube.build import build_cube as build_store
+from rtsx.cube.build import BuildResult, build_store
 from rtsx.cube.derived import get_derived
 from rtsx.cube.native import with_native_images
-from rtsx.cube.open import is_store
-from rtsx.cube.open import open_cube as open_source
+from rtsx.cube.open import is_store, open_source
 from rtsx.cube.rasters import RasterSource
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
@@ -85,7 +83,7 @@ class CubeConfig(ConfigModel):
         ConfigError
             Something is said nowhere, or contradicts.
         """
-        preset = None if self.preset is None else PRESETS[self.preset]
+        preset = None if self.preset is None else CUBE_PRESETS[self.preset]
         sources = {}
         for name, source in self.sources.items():
             try:
@@ -173,7 +171,9 @@ class CubeConfig(ConfigModel):
                 f"{_WINDOW} follows from preset and period; give both, or tcvis_window: 2000-2019 or another"
             )
         period = self.period.period()
-        windows = {tcvis_window(PRESETS[self.preset], year) for year in range(period.start.year, period.end.year + 1)}
+        windows = {
+            tcvis_window(CUBE_PRESETS[self.preset], year) for year in range(period.start.year, period.end.year + 1)
+        }
         if len(windows) > 1:
             raise ConfigError(
                 f"{_WINDOW} goes by the year of the images, and the period {period.start} to {period.end} spans several: "
@@ -182,7 +182,7 @@ class CubeConfig(ConfigModel):
         return windows.pop()
 
     def _named(
-        self, sources: Mapping[str, SourceConfig], preset: Preset | None
+        self, sources: Mapping[str, SourceConfig], preset: CubePreset | None
     ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """Derived layers, and the order of all."""
         names: set[str] = set()

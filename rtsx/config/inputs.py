@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from rtsx.config.source import PRESETS, PresetName
+from rtsx.config.source import CUBE_PRESETS, PresetName
 from rtsx.config.validate import ConfigModel, from_folder, is_glance
 from rtsx.errors import ConfigError, TrainingError
 from rtsx.model import InputLayer, preset_named
@@ -84,7 +84,7 @@ class InputsConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
-        if not self.layers and (self.preset is None or PRESETS[self.preset].order is None):
+        if not self.layers and (self.preset is None or CUBE_PRESETS[self.preset].order is None):
             raise ValueError(
                 "inputs need layers, in the order of the channels; only the preset tss-v1 has some of its own"
             )
@@ -106,7 +106,7 @@ class InputsConfig(ConfigModel):
         if self.layers:
             return tuple(self.layers)
         assert self.preset is not None  # checked above
-        return PRESETS[self.preset].order or ()
+        return CUBE_PRESETS[self.preset].order or ()
 
     def channels(self) -> tuple[InputLayer, ...] | None:
         """The channels; None where they are to be measured."""

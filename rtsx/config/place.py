@@ -17,9 +17,9 @@ from rtsx.grid import Cell, Grid, lonlat_region
 from rtsx.labels.io import read_table
 
 __all__ = [
+    "Area",
+    "AreaConfig",
     "GridConfig",
-    "Ground",
-    "NoDataAreaConfig",
     "PeriodConfig",
     "RegionConfig",
     "arcticdem_ground",
@@ -252,7 +252,7 @@ ARCTIC = 60.0
 Greenland and Kamchatka, a vector file has to say which parts are meant."""
 
 
-class NoDataAreaConfig(ConfigModel):
+class AreaConfig(ConfigModel):
     """Ground, given in one way.
 
     Examples
@@ -320,17 +320,15 @@ def _spelt(given: object) -> object:
         return {"file": given}
     if isinstance(given, list | tuple):
         return {"arcticdem" if all(isinstance(one, str) for one in given) else "bbox": given}
-    if isinstance(given, Mapping | NoDataAreaConfig):
+    if isinstance(given, Mapping | AreaConfig):
         return given
     raise ValueError(
         f"expected arctic, a vector file, [west, south, east, north] or names of ArcticDEM tiles; got {given!r}"
     )
 
 
-Ground = Annotated[
-    NoDataAreaConfig,
-    BeforeValidator(
-        _spelt, json_schema_input_type=NoDataAreaConfig | tuple[float, float, float, float] | list[str] | str
-    ),
+Area = Annotated[
+    AreaConfig,
+    BeforeValidator(_spelt, json_schema_input_type=AreaConfig | tuple[float, float, float, float] | list[str] | str),
 ]
 """Ground; `arctic`, the path of a vector file, a box or a list of tiles alone will do."""

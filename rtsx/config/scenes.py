@@ -19,7 +19,7 @@ from rtsx.config.inputs import SplitConfig, split_scenes
 from rtsx.config.validate import ConfigModel, FilePath, Names, format_path, glob_paths, placeholders
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
-from rtsx.cube.open import open_cube as open_source
+from rtsx.cube.open import open_source
 from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
@@ -35,7 +35,7 @@ __all__ = [
     "SceneConfig",
     "Scenes",
     "ScenesConfig",
-    "Values",
+    "YamlValues",
     "expand_scenes",
     "open_scene",
 ]
@@ -52,8 +52,10 @@ def _several(given: object) -> object:
     return given if given is None else _several([given])
 
 
-Value = str | int
-Values = Annotated[tuple[Value, ...], BeforeValidator(_several, json_schema_input_type=list[Value] | Value)]
+YamlValue = str | int
+YamlValues = Annotated[
+    tuple[YamlValue, ...], BeforeValidator(_several, json_schema_input_type=list[YamlValue] | YamlValue)
+]
 """One value or several."""
 Paths = Annotated[tuple[FilePath, ...], BeforeValidator(_several, json_schema_input_type=list[str] | str)]
 """One path or several."""
@@ -70,8 +72,8 @@ def _by_class(given: object) -> object:
 
 
 ClassValues = Annotated[
-    dict[str, Values],
-    BeforeValidator(_by_class, json_schema_input_type=dict[str, list[Value] | Value | None] | list[str] | str),
+    dict[str, YamlValues],
+    BeforeValidator(_by_class, json_schema_input_type=dict[str, list[YamlValue] | YamlValue | None] | list[str] | str),
 ]
 """Classes, or what labels call them by class."""
 
@@ -81,7 +83,7 @@ class LabelsConfig(ConfigModel):
 
     files: Paths = ()
     """Vector files of any format and CRS; their labels lie on each other in this order."""
-    where: dict[str, Values] = Field(default_factory=dict)
+    where: dict[str, YamlValues] = Field(default_factory=dict)
     """Values of columns that a label needs to count, such as ``{region: Peel}``."""
     class_column: str | None = None
     """Column that says the class; the usual names are tried if left out. Without one, labels are of the only class."""
@@ -140,7 +142,7 @@ class LabelReader:
         A file cannot be read or has no CRS, or outlines that are none.
     """
 
-    classes: Mapping[str, Sequence[Value]]
+    classes: Mapping[str, Sequence[YamlValue]]
     """What labels call each class, where they do not say it themselves."""
     ignore: int
     """Pixels on both sides of class borders that count neither way."""
@@ -176,7 +178,7 @@ class LabelReader:
                 )
 
     def _raster_truth(
-        self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[Value]]
+        self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[YamlValue]]
     ) -> LabelRaster:
         assert labels.raster is not None  # the caller has looked
         codes = {name: tuple(value for value in values if isinstance(value, int)) for name, values in meant.items()}
@@ -208,12 +210,12 @@ def _same_pixels(ours: GeoBox, theirs: GeoBox) -> bool:
     return ours.crs == theirs.crs and ours.shape == theirs.shape and drift < 1e-3
 
 
-def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
+def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValue]]) -> gpd.GeoDataFrame:
     """Labels of all files in the schema, with our classes; those of what no class is are left out."""
     return pd.concat([_part(path, labels, meant) for path in labels.files], ignore_index=True)
 
 
-def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[Value]]) -> gpd.GeoDataFrame:
+def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValue]]) -> gpd.GeoDataFrame:
     stored = read_table(path, layer=labels.layer)
     counts = _counts(stored, labels.where, path)
     table = stored[counts]
@@ -256,7 +258,7 @@ def _standardised(
     return read_labels(table, columns=columns, class_name=named, crs=labels.crs)
 
 
-def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[Value]], path: str) -> "pd.Series[bool]":
+def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[YamlValue]], path: str) -> "pd.Series[bool]":
     """Which rows have the values that are asked for."""
     counts = pd.Series(True, index=table.index)
     for column, wanted in where.items():

@@ -22,14 +22,14 @@ from rtsx.cube.terrain import get_terrain
 from rtsx.errors import ConfigError, CubeError
 
 __all__ = [
-    "PRESETS",
+    "CUBE_PRESETS",
     "AccessConfig",
     "CatalogConfig",
+    "CubePreset",
     "FilesConfig",
     "ItemsConfig",
     "LayerConfig",
     "Layers",
-    "Preset",
     "PresetName",
     "QualityConfig",
     "SensorConfig",
@@ -433,7 +433,7 @@ _TCVIS = ("tc_brightness", "tc_greenness", "tc_wetness")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class CubePreset:
     """Choices that hold where a config says nothing itself."""
 
     mask_rule: str
@@ -453,9 +453,9 @@ class Preset:
 
 
 _LATEST = 9999
-PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
+CUBE_PRESETS: Mapping[PresetName, CubePreset] = MappingProxyType(
     {
-        "tss-v1": Preset(
+        "tss-v1": CubePreset(
             mask_rule="tss-v1",
             terrain_grid="source",
             terrain_resampling="cubic",
@@ -464,7 +464,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
             order=("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope", *_TCVIS),
             windows=((_LATEST, "2000-2019"),),
         ),
-        "darts-v2": Preset(
+        "darts-v2": CubePreset(
             mask_rule="darts-v2",
             terrain_grid="cube",
             terrain_resampling="cubic",
@@ -478,7 +478,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
 """The published models of DARTS v1 (thaw-slump-segmentation), and those of darts-nextgen."""
 
 
-def tcvis_window(preset: Preset, year: int) -> str:
+def tcvis_window(preset: CubePreset, year: int) -> str:
     """Window of the trends that goes with images of a year.
 
     Examples
@@ -609,7 +609,7 @@ class SourceConfig(ConfigModel):
             get_terrain(name)
         return self
 
-    def resolved(self, preset: Preset | None, period: PeriodConfig | None) -> Self:
+    def resolved(self, preset: CubePreset | None, period: PeriodConfig | None) -> Self:
         """The source with everything said that preset, sensor and cube say.
 
         Raises
@@ -643,7 +643,7 @@ class SourceConfig(ConfigModel):
             resampling=None,
         )
 
-    def _resolved_layer(self, name: str, layer: LayerConfig, preset: Preset | None) -> LayerConfig:
+    def _resolved_layer(self, name: str, layer: LayerConfig, preset: CubePreset | None) -> LayerConfig:
         known = layer if self.sensor is None else self.sensor.described(name, layer)
         usual = None if preset is None else preset.resampling.get(name)
         return known.changed(

@@ -10,7 +10,7 @@ from rtsx.cube.georeference import GRID_MAPPING, geobox_of, lattice_origin, pixe
 from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
 from rtsx.cube.mask_rules import MASK_RULES, MaskRule, mask_rule, quality_level
 from rtsx.cube.masks import apply_mask
-from rtsx.cube.open import open_cube
+from rtsx.cube.open import open_source
 from rtsx.cube.rasters import Layer
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
 from rtsx.cube.sensors import SENSORS, Sensor
@@ -55,7 +55,7 @@ __all__ = [
     "lattice_origin",
     "layer_names",
     "mask_rule",
-    "open_cube",
+    "open_source",
     "packing",
     "pixel_m",
     "quality_level",
@@ -64,4 +64,4 @@ __all__ = [
     "write_cube",
 ]
 
-__getattr__ = lazy(__name__, renamed={"AssetBands": "BandSource", "Wanted": "BandRequest"})
+__getattr__ = lazy(__name__, renamed={"AssetBands": "BandSource", "Wanted": "BandRequest", "open_cube": "open_source"})

@@ -57,7 +57,7 @@ from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
 from rtsx.storage.zarr import LAYERS, finish_store, store_of
 
-__all__ = ["BuildResult", "CubeBuilder", "build_cube"]
+__all__ = ["BuildResult", "CubeBuilder", "build_store"]
 
 _STEP_BYTES = 256 * 2**20
 """Memory that the variables of some time steps may take together."""
@@ -175,7 +175,7 @@ class BuildResult:
     """Images that were left out in some part, as ``source/id``."""
 
 
-def build_cube(
+def build_store(
     recipe: CubeRecipe,
     path: str | PathLike[str],
     *,

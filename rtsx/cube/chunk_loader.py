@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.composite import ImageStack, Observation, best_quality, first_valid, mean_composite, median_composite
 from rtsx.cube.erosion import erode_quality, erosion_halo
-from rtsx.cube.georeference import pixel_m, window_of
+from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD, LOW
 from rtsx.cube.recipe import Composite, QualityRecipe
@@ -203,7 +203,7 @@ class ChunkLoader:
     def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Observation:
         """One image on a window of the cube: its layers, and the level of every pixel."""
         halo = self.halo
-        window = window_of(self.geobox, rows, columns, halo=halo)
+        window = geobox_window(self.geobox, rows, columns, halo=halo)
         layers, valid = self._warped_layers(image, window)
         data = None
         if self.quality is not None:

@@ -23,13 +23,13 @@ __all__ = [
     "crs_name",
     "describe_geobox",
     "geobox_of",
+    "geobox_window",
     "ground_pixel_m",
     "is_regular",
     "lattice_origin",
     "pixel_m",
     "require_ground",
     "stated_geobox",
-    "window_of",
     "with_georeference",
     "with_pixel_centres",
 ]
@@ -240,7 +240,7 @@ def describe_geobox(geobox: GeoBox) -> str:
     return f"{crs_name(geobox.crs)}, transform {affine}, shape {geobox.shape.yx}"
 
 
-def window_of(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int], *, halo: int) -> GeoBox:
+def geobox_window(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int], *, halo: int) -> GeoBox:
     """Geobox of half-open ranges of a raster's rows and columns and `halo` pixels around them, which may lie outside.
 
     Examples

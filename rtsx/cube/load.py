@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.chunk_loader import ChunkLoader
 from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
-from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, pixel_m, window_of, with_georeference
+from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
 from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD, LOW
@@ -129,7 +129,7 @@ def search_area(geobox: GeoBox, *, margin_m: float) -> BaseGeometry:
     """
     pixels = math.ceil(margin_m / pixel_m(geobox))
     height, width = geobox.shape
-    wide = window_of(geobox, (0, height), (0, width), halo=pixels)
+    wide = geobox_window(geobox, (0, height), (0, width), halo=pixels)
     return lonlat_polygon(wide.extent.geom, str(wide.crs))
 
 

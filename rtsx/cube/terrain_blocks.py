@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.encoding import packing_attrs
-from rtsx.cube.georeference import pixel_m, window_of
+from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import SourceRecipe
@@ -110,7 +110,7 @@ class TerrainChunkReader:
         CubeError
             A piece cannot be read.
         """
-        window = window_of(self.geobox, rows, columns, halo=0)
+        window = geobox_window(self.geobox, rows, columns, halo=0)
         rasters = self._mosaics if places else ()
         try:
             if self.source.terrain_grid == "source":
@@ -164,7 +164,7 @@ class TerrainChunkReader:
         self, rasters: Sequence[WindowReader], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         halo = self._cube_halo
-        wide = window_of(self.geobox, rows, columns, halo=halo)
+        wide = geobox_window(self.geobox, rows, columns, halo=halo)
         heights = self._heights(rasters, wide)
         ground = TerrainGrid.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
         layers = terrain_block(heights, np.isfinite(heights), ground=ground, layers=self.source.terrain, halo=halo)

@@ -29,7 +29,7 @@ Margins = tuple[int, int, int, int]
 NO_MARGINS: Margins = (0, 0, 0, 0)
 """A raster that has no neighbours: all its borders are ends of the data."""
 
-Part = tuple[tuple[int, int], tuple[slice, slice]]
+BlockWindow = tuple[tuple[int, int], tuple[slice, slice]]
 """A block by its row and column among the blocks, and a window inside it."""
 
 
@@ -152,7 +152,7 @@ class ExtractionPlan:
             for x in _intervals(self.columns)
         )
 
-    def parts(self, window: tuple[slice, slice]) -> list[list[Part]]:
+    def parts(self, window: tuple[slice, slice]) -> list[list[BlockWindow]]:
         """Return the rows of parts of blocks that together make up a window `(y, x)` of the raster.
 
         Examples
@@ -238,7 +238,7 @@ def _gather(parts: NDArray[np.object_], owners: NDArray[np.int64], count: int) -
 CONNECTIVITY = np.ones((3, 3), bool)
 """Eight neighbours, for labelling, size filter and outlines alike."""
 
-Labels = NDArray[np.int32]
+LabelArray = NDArray[np.int32]
 Answers = NDArray[np.generic]
 
 
@@ -250,7 +250,7 @@ class BlockFootprints:
     """Objects that reach no seam and are complete."""
     open: Pieces
     """Pieces that reach a seam and may go on behind it."""
-    borders: tuple[Labels, Labels, Labels, Labels]
+    borders: tuple[LabelArray, LabelArray, LabelArray, LabelArray]
     """First row, last row, first column and last column: 1 + the open piece at each pixel, 0 for none."""
 
 
@@ -344,11 +344,11 @@ def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> 
     return haloed[rows.start - y.start : rows.stop - y.start, columns.start - x.start : columns.stop - x.start]
 
 
-def _borders(labels: Labels) -> tuple[Labels, Labels, Labels, Labels]:
+def _borders(labels: LabelArray) -> tuple[LabelArray, LabelArray, LabelArray, LabelArray]:
     return labels[0], labels[-1], labels[:, 0], labels[:, -1]
 
 
-def _reaches_seam(labels: Labels, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
+def _reaches_seam(labels: LabelArray, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
     reaches = np.zeros(count + 1, bool)
     for border, is_seam in zip(_borders(labels), block.seams, strict=True):
         if is_seam:
@@ -356,7 +356,7 @@ def _reaches_seam(labels: Labels, *, block: ExtractionBlock, count: int) -> NDAr
     return reaches[1:]
 
 
-def _is_cut(labels: Labels, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
+def _is_cut(labels: LabelArray, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
     is_cut = np.zeros(count + 1, bool)
     for line in block.cuts:
         is_cut[labels[line]] = True

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from rtsx.cube import open_cube
+from rtsx.cube import open_source
 from rtsx.errors import FootprintError
 from rtsx.footprints.blocks import ExtractionRule
 from rtsx.footprints.class_maps import ClassMap, split_classes, thresholds_of
@@ -109,7 +109,7 @@ def extract_footprints(
     [{'n_pixels': 100, 'prob_mean': 0.8, 'touches_edge': False}]
     """
     if isinstance(pred, str | PathLike):
-        pred = open_cube(pred)
+        pred = open_source(pred)
     if not isinstance(pred, xr.Dataset):
         raise FootprintError(
             f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "

@@ -14,14 +14,17 @@ from pyproj import CRS, Geod, Transformer
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import Placement
 from rtsx.footprints.schema import validate_footprints
+from rtsx.geometry.crs import longest_edge
 
-__all__ = ["LONGEST_EDGE_M", "centroids", "largest_pixel_m2", "longest_edge", "measure", "to_geographic", "to_lonlat"]
+__all__ = [
+    "centroids",
+    "largest_pixel_m2",
+    "lonlat_converter",
+    "measure",
+    "to_geographic",
+]
 
 Floats = NDArray[np.float64]
-
-LONGEST_EDGE_M = 500.0
-"""An edge that is straight on the grid is followed in steps of this length; over 500 m a straight edge in EPSG:3413
-leaves the geodesic by less than 2 cm."""
 
 _GEOD = Geod(ellps="WGS84")
 
@@ -53,7 +56,7 @@ def measure(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
     parts, owner = shapely.get_parts(dense, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
     coordinates = shapely.get_coordinates(rings)
-    lon, lat = to_lonlat(crs)(coordinates).T
+    lon, lat = lonlat_converter(crs)(coordinates).T
     ends = np.cumsum([0, *shapely.get_num_coordinates(rings)])
     measured = [_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in pairwise(ends)]
     area, perimeter = np.abs(measured).T
@@ -67,7 +70,7 @@ def measure(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
 
 def centroids(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
     """Return latitude and longitude, from -180 to 180 degrees, of the outlines' centres of mass in `crs`."""
-    lon, lat = to_lonlat(crs)(shapely.get_coordinates(shapely.centroid(outlines))).T
+    lon, lat = lonlat_converter(crs)(shapely.get_coordinates(shapely.centroid(outlines))).T
     return lat, np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
 
 
@@ -87,13 +90,7 @@ def largest_pixel_m2(placement: Placement) -> float:
     return float(area.max()) * 1.05
 
 
-def longest_edge(crs: CRS) -> float:
-    """Return `LONGEST_EDGE_M` in the unit of `crs`: for a geographic one, degrees of latitude."""
-    factor = crs.axis_info[0].unit_conversion_factor
-    return LONGEST_EDGE_M / (factor * 6_371_000.0 if crs.is_geographic else factor)
-
-
-def to_lonlat(crs: CRS) -> Callable[[Floats], Floats]:
+def lonlat_converter(crs: CRS) -> Callable[[Floats], Floats]:
     """Return a function from `(n, 2)` x and y in `crs` to `(n, 2)` WGS84 longitude and latitude in degrees."""
     transformer = _transformer(crs.to_wkt())
 
@@ -141,7 +138,7 @@ def to_geographic(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     validate_footprints(footprints)
     crs = CRS.from_user_input(footprints.crs)
     outlines = np.asarray(footprints.geometry.array)
-    convert = to_lonlat(crs)
+    convert = lonlat_converter(crs)
     moved = shapely.transform(shapely.segmentize(outlines, longest_edge(crs)), convert)
     west, south, east, north = shapely.bounds(moved).reshape(-1, 4).T
     # No outline is 90 degrees wide unless it crosses the antimeridian or lies at a pole; a few more do no harm.
@@ -153,7 +150,7 @@ def to_geographic(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 def _cut(outline: shapely.Geometry, crs: CRS) -> shapely.Geometry:
     """Convert one outline that meets the antimeridian or a pole."""
-    convert = to_lonlat(crs)
+    convert = lonlat_converter(crs)
     for pole in _poles(crs):
         # A vertex at the pole, instead of an edge that runs through it and whose longitude jumps by 180 degrees.
         outline = shapely.snap(outline, pole, tolerance=1e-6 * longest_edge(crs))

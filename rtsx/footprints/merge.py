@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.geographic import centroids, longest_edge, measure
+from rtsx.footprints.geographic import centroids, measure
 from rtsx.footprints.geometry import dissolve, intersecting
 from rtsx.footprints.pieces import Pieces, format_counts, parse_counts
 from rtsx.footprints.schema import COLUMNS, OPTIONAL, validate_footprints
+from rtsx.geometry.crs import longest_edge
 
 __all__ = ["aggregate_counts", "concat", "merge_footprints", "sort", "union_rows"]
 

@@ -1,7 +1,6 @@
 """The grid: one CRS, one pixel lattice, and cells with addresses on it."""
 
 from rtsx.geometry.antimeridian import lonlat_polygon, lonlat_region
-from rtsx.grid.alignment import grid_offset
-from rtsx.grid.grid import Cell, Grid
+from rtsx.grid.grid import Cell, Grid, grid_offset
 
 __all__ = ["Cell", "Grid", "grid_offset", "lonlat_polygon", "lonlat_region"]

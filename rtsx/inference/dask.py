@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import window_slot
-from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
+from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
@@ -177,7 +177,7 @@ class _AnswerTask:
         with window_slot():
             *layers, valid = (self._assembled(chunks) for chunks in parts)
             stored = dict(zip(self.names, layers, strict=True))
-            window = Window(region=self.read, stored=stored, packings=runner.packings, valid=valid)
+            window = BlockInput(region=self.read, stored=stored, packings=runner.packings, valid=valid)
             return runner.answer(window, self.tiles)
 
     def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:

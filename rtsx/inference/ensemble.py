@@ -9,13 +9,13 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name, ground_pixel_m
 from rtsx.errors import BundleError, PixelSizeWarning, PlanError
-from rtsx.inference.plan import Augmentation
+from rtsx.inference.plan import TestTimeAugmentation
 from rtsx.inference.tile_choice import TilingNeeds
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides, receptive_field_of
 from rtsx.model.network import BACKENDS
 
-__all__ = ["check_augmentations", "check_runtime", "ensemble", "tiling_needs_of", "warn_of_pixel_size"]
+__all__ = ["check_runtime", "check_test_time_augmentations", "ensemble", "tiling_needs_of", "warn_of_pixel_size"]
 
 BundleGiven = ModelBundle | str | PathLike[str]
 """A bundle, or the path from which `ModelBundle.open` opens one."""
@@ -108,7 +108,7 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
         )
 
 
-def check_augmentations(bundles: Sequence[ModelBundle], augment: Sequence[Augmentation]) -> None:
+def check_test_time_augmentations(bundles: Sequence[ModelBundle], augment: Sequence[TestTimeAugmentation]) -> None:
     """Refuse turns for bundles with layers that have a direction."""
     turned = [name for name in augment if name != "identity"]
     directed = sorted({layer for bundle in bundles for layer in bundle.layers} & _DIRECTIONAL)

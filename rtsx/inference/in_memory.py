@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
-from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
+from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 
 __all__ = ["direct_chunks", "plane_chunks", "predict_arrays", "predict_planes"]
@@ -32,7 +32,7 @@ def predict_arrays(
         for block in row:
             if block.read is None:
                 continue
-            window = Window(
+            window = BlockInput(
                 region=block.read,
                 stored={name: layer[block.read] for name, layer in layers.items()},
                 packings=runner.packings,

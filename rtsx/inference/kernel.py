@@ -27,10 +27,10 @@ from rtsx.tiling import Tile, TilePlan, TileRange, reflect_pad
 __all__ = [
     "NODATA",
     "ONE",
+    "BlockInput",
     "EnsembleMember",
-    "Forward",
+    "ProbabilityForward",
     "TileSums",
-    "Window",
     "crop",
     "forward_tiles",
     "merge_strips",
@@ -39,18 +39,20 @@ __all__ = [
     "tiles_to_run",
 ]
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+ProbabilityForward = Callable[[torch.Tensor], torch.Tensor]
 """A network: batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
 
 
-def forward_tiles(batch: torch.Tensor, network: Forward, *, plan: PredictionPlan) -> torch.Tensor:
+def forward_tiles(batch: torch.Tensor, network: ProbabilityForward, *, plan: PredictionPlan) -> torch.Tensor:
     """Probabilities (tile, class, y, x) of one member: turns averaged, scales fused by `plan.merge`."""
     if plan.augment == ("identity",) and plan.scales == (1.0,):
         return network(batch)
     return _fused([_averaged(_at_scale(batch, network, scale=scale, plan=plan)) for scale in plan.scales], plan.merge)
 
 
-def _at_scale(batch: torch.Tensor, network: Forward, *, scale: float, plan: PredictionPlan) -> list[torch.Tensor]:
+def _at_scale(
+    batch: torch.Tensor, network: ProbabilityForward, *, scale: float, plan: PredictionPlan
+) -> list[torch.Tensor]:
     size = batch.shape[-1]
     seen = batch if scale == 1 else _resized(batch, round(size * scale))
     answers = (invert_dihedral(network(apply_dihedral(seen, name).contiguous()), name) for name in plan.augment)
@@ -91,7 +93,7 @@ class EnsembleMember:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class BlockInput:
     """What one block reads: pixels of every layer, halo included."""
 
     region: Region
@@ -114,13 +116,18 @@ class TileSums:
     """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
 
 
-def tiles_to_run(window: Window, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
+def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
     """Those with a valid pixel in their support; nothing that the others could say would be kept. Asks no device."""
     return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
 
 
 def run_tiles(
-    window: Window, tiles: TileRange, *, plan: PredictionPlan, members: Sequence[EnsembleMember], batch_size: BatchSize
+    window: BlockInput,
+    tiles: TileRange,
+    *,
+    plan: PredictionPlan,
+    members: Sequence[EnsembleMember],
+    batch_size: BatchSize,
 ) -> TileSums:
     """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
     tiling = plan.tiling
@@ -157,7 +164,7 @@ def run_tiles(
 
 
 def _prepared(
-    window: Window, members: Sequence[EnsembleMember], device: torch.device
+    window: BlockInput, members: Sequence[EnsembleMember], device: torch.device
 ) -> dict[tuple[tuple[InputLayer, ...], float], torch.Tensor]:
     """Network input (layer, y, x) of the whole window, once for all members that want the same."""
     stored = {name: to_device(layer, device) for name, layer in window.stored.items()}

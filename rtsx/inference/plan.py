@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "AUGMENTATIONS",
+    "TEST_TIME_AUGMENTATIONS",
     "AnswerType",
-    "Augmentation",
     "Merge",
     "PredictionPlan",
+    "TestTimeAugmentation",
     "apply_dihedral",
     "invert_dihedral",
 ]
 
-Augmentation = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
+TestTimeAugmentation = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """A turn by name; rotations are counter-clockwise, `transpose` mirrors at the main diagonal."""
 
-AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+TEST_TIME_AUGMENTATIONS: tuple[TestTimeAugmentation, ...] = get_args(TestTimeAugmentation)
 """Every augmentation by name."""
 
-_BACK: dict[Augmentation, Augmentation] = {"rot90": "rot270", "rot270": "rot90"}
+_BACK: dict[TestTimeAugmentation, TestTimeAugmentation] = {"rot90": "rot270", "rot270": "rot90"}
 
 
-def apply_dihedral(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
+def apply_dihedral(batch: "torch.Tensor", augmentation: TestTimeAugmentation) -> "torch.Tensor":
     """The batch as a view turned by `augmentation`; shape (..., y, x) with y equal to x."""
     match augmentation:
         case "identity":
@@ -50,7 +50,7 @@ def apply_dihedral(batch: "torch.Tensor", augmentation: Augmentation) -> "torch.
             return batch.rot90(int(augmentation.removeprefix("rot")) // 90, dims=(-2, -1))
 
 
-def invert_dihedral(answer: "torch.Tensor", augmentation: Augmentation) -> "torch.Tensor":
+def invert_dihedral(answer: "torch.Tensor", augmentation: TestTimeAugmentation) -> "torch.Tensor":
     """Undo `apply_dihedral`: ``invert_dihedral(apply_dihedral(batch, a), a)`` is the batch.
 
     Examples
@@ -86,7 +86,7 @@ class PredictionPlan:
     """True where the classes' probabilities sum to one (softmax)."""
     members: tuple[str, ...]
     """Digests of the bundles, whose answers are averaged."""
-    augment: tuple[Augmentation, ...]
+    augment: tuple[TestTimeAugmentation, ...]
     """Turns whose answers are averaged, the identity among them."""
     scales: tuple[float, ...]
     """Sizes at which the network sees a tile, as fractions of its own."""
@@ -99,9 +99,11 @@ class PredictionPlan:
 
     def __post_init__(self) -> None:
         """Refuse what the kernel could not run."""
-        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
+        unknown = [name for name in self.augment if name not in TEST_TIME_AUGMENTATIONS]
         if unknown:
-            raise PlanError(f"augment has to be among {', '.join(AUGMENTATIONS)}; got {', '.join(map(str, unknown))}.")
+            raise PlanError(
+                f"augment has to be among {', '.join(TEST_TIME_AUGMENTATIONS)}; got {', '.join(map(str, unknown))}."
+            )
         if self.merge not in ("mean", "max"):
             raise PlanError(f"merge has to be 'mean' or 'max'; got {self.merge!r}.")
         if self.dtype not in ("uint8", "float32"):

@@ -14,8 +14,8 @@ from rtsx.errors import PlanError
 from rtsx.grid import grid_offset
 from rtsx.inference.ensemble import (
     BundleGiven,
-    check_augmentations,
     check_runtime,
+    check_test_time_augmentations,
     ensemble,
     tiling_needs_of,
     warn_of_pixel_size,
@@ -23,7 +23,7 @@ from rtsx.inference.ensemble import (
 from rtsx.inference.in_memory import predict_planes
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
-from rtsx.inference.plan import AnswerType, Augmentation, Merge
+from rtsx.inference.plan import AnswerType, Merge, TestTimeAugmentation
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
@@ -115,7 +115,7 @@ def predict_cube(
     device: str = "auto",
     precision: str = "auto",
     backend: str = "auto",
-    augment: Sequence[Augmentation] = (),
+    augment: Sequence[TestTimeAugmentation] = (),
     scales: Sequence[float] = (1.0,),
     merge: Merge = "mean",
     keep_members: bool = False,
@@ -205,7 +205,7 @@ def predict_cube(
     needed = needed_layers(bundles, layer_names(cube))
     cube = as_stored(cube, needed)
     packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
-    check_augmentations(bundles, augment)
+    check_test_time_augmentations(bundles, augment)
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
     tiling = choose_tiling(

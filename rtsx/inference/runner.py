@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, LayerValuesWarning, PlanError
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
-from rtsx.inference.ensemble import check_augmentations
-from rtsx.inference.kernel import EnsembleMember, TileSums, Window, run_tiles, tiles_to_run
-from rtsx.inference.plan import AnswerType, Augmentation, Merge, PredictionPlan
+from rtsx.inference.ensemble import check_test_time_augmentations
+from rtsx.inference.kernel import BlockInput, EnsembleMember, TileSums, run_tiles, tiles_to_run
+from rtsx.inference.plan import AnswerType, Merge, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
@@ -93,7 +93,7 @@ class Runner:
         if is_new:
             warn(message, LayerValuesWarning, stacklevel=4)
 
-    def answer(self, window: Window, tiles: TileRange) -> TileSums:
+    def answer(self, window: BlockInput, tiles: TileRange) -> TileSums:
         """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
@@ -101,7 +101,7 @@ class Runner:
         device = resolve_device(self.device)
         return on_device(device, lambda: self._answer(window, tiles, device))
 
-    def _answer(self, window: Window, tiles: TileRange, device: torch.device) -> TileSums:
+    def _answer(self, window: BlockInput, tiles: TileRange, device: torch.device) -> TileSums:
         tile = self.plan.tiling.tile
         members = tuple(
             EnsembleMember(
@@ -168,7 +168,7 @@ def prediction_plan(
     *,
     layers: Sequence[str],
     tiling: TilePlan,
-    augment: Sequence[Augmentation],
+    augment: Sequence[TestTimeAugmentation],
     scales: Sequence[float],
     merge: Merge,
     keep_members: bool,
@@ -194,7 +194,7 @@ def prediction_plan(
     PlanError
         A network takes tiles of another size only, or turns would turn layers that have a direction.
     """
-    check_augmentations(bundles, augment)
+    check_test_time_augmentations(bundles, augment)
     for each in bundles:
         check_fixed_tile(each, sizes=tuple(round(tiling.tile * scale) for scale in scales))
     first = bundles[0]

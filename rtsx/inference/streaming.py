@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.inference.blocks import Region
-from rtsx.inference.kernel import TileSums, Window, crop, merge_strips, quantise
+from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
 
@@ -149,11 +149,11 @@ class _Held:
         """The rows from this one on; what lies above can be freed when the next ones are put to them."""
         return _Held(row, self.columns, {name: array[row - self.top :] for name, array in self.pixels.items()})
 
-    def window(self, tiles: TileRange, runner: Runner) -> Window:
+    def window(self, tiles: TileRange, runner: Runner) -> BlockInput:
         """What tiles see."""
         region = runner.plan.tiling.read_region(tiles)
         place = self._place(*region)
-        return Window(
+        return BlockInput(
             region=region,
             stored={name: self.pixels[name][place] for name in runner.plan.layers},
             packings=runner.packings,

@@ -21,8 +21,8 @@ __all__ = [
     "from_geocentric",
     "in_area",
     "only_polygons",
+    "outlines_to_lonlat",
     "repaired",
-    "to_geographic",
     "valid_lonlat",
 ]
 
@@ -262,7 +262,7 @@ def valid_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue
     return kept, findings
 
 
-def to_geographic(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
+def outlines_to_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
     """Convert outlines to EPSG:4326, long edges followed, longitudes from -180 to 180, cut at the antimeridian.
 
     Parameters

@@ -98,7 +98,7 @@ def validate_labels(labels: geopandas.GeoDataFrame) -> None:
     _check_outlines(labels)
 
 
-def nearest(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: list[str]) -> str:
     """A hint at the name that was meant, with a space before it; nothing where none is near."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" Is {found[0]!r} meant?" if found else ""
@@ -228,12 +228,12 @@ def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> di
         if ours not in _KNOWN:
             raise LabelError(
                 f"columns= says what the source calls one of {', '.join(_KNOWN)}; {ours!r} is none of them."
-                + nearest(ours, list(_KNOWN))
+                + suggestion(ours, list(_KNOWN))
             )
         if given is not None and given not in theirs:
             raise LabelError(
                 f"columns= takes {ours} from the column {given!r}, which is not there; there are "
-                f"{', '.join(theirs) or 'none'}." + nearest(given, theirs)
+                f"{', '.join(theirs) or 'none'}." + suggestion(given, theirs)
             )
     found: dict[str, str] = {}
     for ours, others in _KNOWN.items():

@@ -21,8 +21,8 @@ from rtsx.labels.repair import (
     axis_order,
     from_geocentric,
     only_polygons,
+    outlines_to_lonlat,
     repaired,
-    to_geographic,
     valid_lonlat,
 )
 from rtsx.labels.report import Issue
@@ -277,7 +277,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     if len(outlines) and not shapely.is_geometry(outlines).any():
         raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*findings, *placed][0].detail}")
     outlines, mended = repaired(outlines, crs)
-    outlines, moved = to_geographic(outlines, crs)
+    outlines, moved = outlines_to_lonlat(outlines, crs)
     outlines, mended_again = repaired(outlines, _LONLAT)
     notes = [] if order.doubt is None else [f"{source.name}: {order.doubt}"]
     return outlines, [*findings, *order.findings, *placed, *mended, *moved, *mended_again], notes

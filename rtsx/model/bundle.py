@@ -20,7 +20,7 @@ from rtsx.model.exported import ModuleSource, TorchScriptSource
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Activation, Metadata, Reach, check_channels, check_temperature, check_tiles
 from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_torch_thread
-from rtsx.model.open import check_network, open_source
+from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource
 
@@ -141,7 +141,7 @@ class BundleConstructors:
             bn_mode=bn_mode,
         )
         named = {"architecture": architecture, "encoder": encoder}
-        opened = open_source(
+        opened = open_network_source(
             str(path),
             said=said,
             trust=trust,

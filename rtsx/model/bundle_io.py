@@ -27,7 +27,7 @@ from rtsx.parsing import damage_told, json_value, parsed_json
 from rtsx.redaction import redacted_values
 from rtsx.storage import MEDIUM_ERRORS, absolute, refuse_other_format, settle, staged
 
-__all__ = ["ITEM_NAME", "Item", "read_item", "write_folder", "write_item"]
+__all__ = ["ITEM_NAME", "BundleItem", "read_item", "write_folder", "write_item"]
 
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
@@ -48,7 +48,7 @@ _SAID = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class BundleItem:
     """A metadata file as read."""
 
     metadata: Metadata
@@ -94,7 +94,7 @@ def write_item(metadata: Metadata, *, source: NetworkSource, artifact: Artifact)
     return json.dumps(item.to_dict(include_self_link=False), indent=2, allow_nan=False).encode()
 
 
-def read_item(raw: bytes, *, where: str) -> Item:
+def read_item(raw: bytes, *, where: str) -> BundleItem:
     """Read a metadata file.
 
     Parameters
@@ -134,7 +134,7 @@ def read_item(raw: bytes, *, where: str) -> Item:
             "options": {**network["options"], "digest": network["digest"]},
             "checksum": asset["file:checksum"],
         }
-    item = parsed_json(json.dumps(described), Item, what=where, error=BundleError)
+    item = parsed_json(json.dumps(described), BundleItem, what=where, error=BundleError)
     return replace(item, checksum=item.checksum.removeprefix("1220"))
 
 

@@ -11,12 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, open_compiled, open_eager, open_openvino, uses_batch_statistics
+from rtsx.model.metadata import Activation
 from rtsx.model.onnx import exported_onnx, open_onnx
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS",
-    "Activation",
     "Network",
     "OpenedNetworks",
     "ProbabilityNetwork",
@@ -34,8 +34,6 @@ __all__ = [
     "resolve_dtype",
     "run_in_torch_thread",
 ]
-
-Activation = Literal["sigmoid", "softmax", "none"]
 
 BACKENDS = ("eager", "compile", "onnx", "openvino")
 """Every backend by name."""

@@ -14,7 +14,7 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, exported_shape, open_eager
-from rtsx.model.bundle_io import ITEM_NAME, Item, read_item
+from rtsx.model.bundle_io import ITEM_NAME, BundleItem, read_item
 from rtsx.model.checkpoints import read_checkpoint
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
@@ -27,7 +27,7 @@ from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.storage import absolute, file_options, start_problem, without_query
 
-__all__ = ["DEMO", "LoadedModel", "check_network", "check_output", "open_source", "smoke_test"]
+__all__ = ["DEMO", "LoadedModel", "check_network", "check_output", "open_network_source", "smoke_test"]
 
 _SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
@@ -286,7 +286,7 @@ class _Location:
         return self.read() if self.fs.isfile(self.path) else None
 
 
-def open_source(
+def open_network_source(
     path: str, *, said: Metadata, trust: bool, network: Mapping[str, str], storage_options: Mapping[str, Any]
 ) -> LoadedModel:
     """Open a network and complete what is known about it.
@@ -392,7 +392,9 @@ _SMALL_BYTES = 16_000_000
 """What code and names may take besides, which torch does compress."""
 
 
-def _source_of(item: Item, data: bytes, *, trust: bool) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:
+def _source_of(
+    item: BundleItem, data: bytes, *, trust: bool
+) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:
     options = {name: value for name, value in item.options.items() if name != "digest"}
     if item.kind == "smp":
         return SmpSource.from_bytes(data, options)

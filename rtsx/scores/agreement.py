@@ -6,9 +6,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AgreementCounts", "bootstrap_indices", "majority", "percentile_interval"]
+from rtsx.scores.pixel import Counts
 
-Counts = NDArray[np.int64]
+__all__ = ["AgreementCounts", "bootstrap_indices", "majority", "percentile_interval"]
 
 
 def majority(votes: NDArray[np.integer], *, voters: int) -> NDArray[np.bool_]:

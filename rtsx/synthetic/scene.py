@@ -33,9 +33,9 @@ __all__ = [
     "heights",
     "illuminate",
     "make_scene",
-    "quantise",
     "scene_transform",
     "snow_part",
+    "to_dn",
     "view",
     "write_dem",
     "write_scene",
@@ -110,7 +110,7 @@ def view(ground: Ground, spec: SceneSpec, *, sun: Sun) -> tuple[NDArray[np.float
     return seen, snow
 
 
-def quantise(
+def to_dn(
     reflectance: NDArray[np.float32], *, sky: Sky, footprint: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """DN (band, y, x) = 10000 x reflectance as the sensor records it, at least 1; 0 outside of the footprint and the ground."""
@@ -274,7 +274,7 @@ def make_scene(spec: SceneSpec, *, ground: Ground | None = None) -> Scene:
     footprint = footprint_mask(spec) & np.isfinite(reflectance[0])
     return Scene(
         spec=spec,
-        image=quantise(reflectance, sky=sky, footprint=footprint, rng=rng),
+        image=to_dn(reflectance, sky=sky, footprint=footprint, rng=rng),
         udm2=usable_data_mask(sky, snow=snow, footprint=footprint),
         truth=truth_table(ground, spec),
         transform=scene_transform(spec),

@@ -12,9 +12,9 @@ from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.run_log import LogRow
 
-__all__ = ["BestWeights", "Checkpoint"]
+__all__ = ["BestWeights", "TrainingCheckpoint"]
 
-State = Mapping[str, torch.Tensor]
+StateDict = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,12 +25,12 @@ class BestWeights:
     """The epoch that they are of, from 1."""
     iou: float | None
     """What it scored; None without validation, where the last epoch is the best."""
-    state: State
+    state: StateDict
     """The weights that were judged: the averages where there are some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Checkpoint:
+class TrainingCheckpoint:
     """A training after an epoch. Nothing random is in it: seeds follow from recipe, epoch and step."""
 
     recipe: str
@@ -41,9 +41,9 @@ class Checkpoint:
     """Steps done."""
     is_done: bool
     """Whether no epoch is left, or patience has run out."""
-    network: State
+    network: StateDict
     """Weights and running statistics."""
-    average: State | None
+    average: StateDict | None
     """Moving averages of them, where there are some."""
     n_averaged: int
     """Updates of the averages."""

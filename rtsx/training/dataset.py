@@ -17,11 +17,11 @@ from rtsx.training.recipe import TrainingScene
 from rtsx.training.sampler import TileAddress
 from rtsx.training.scene_arrays import ChunkCache, PixelArrays, SceneArrays
 
-__all__ = ["Batch", "TileReader", "common_packings", "repacked"]
+__all__ = ["TileBatch", "TileReader", "common_packings", "repacked"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
+class TileBatch:
     """Tiles before any scaling: augmentation changes these, and the network's input is made by inference's own `prepare`.
 
     Values under an invalid pixel mean nothing, here as everywhere.
@@ -158,7 +158,7 @@ class TileReader:
         self.layers = self._scenes[0].layers
         self._cache = ChunkCache(cache_bytes)
 
-    def read(self, addresses: Sequence[TileAddress]) -> Batch:
+    def read(self, addresses: Sequence[TileAddress]) -> TileBatch:
         """The tiles at some addresses, in their order.
 
         A tile may reach beyond its scene: what lies within is mirrored there, as inference does, and the truth of mirrored
@@ -176,7 +176,7 @@ class TileReader:
         """
         tiles = [self._tile(address) for address in addresses]
         stored, valid, truth = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*tiles, strict=True))
-        return Batch(stored=stored, layers=self.layers, packings=self.packings, valid=valid, truth=truth)
+        return TileBatch(stored=stored, layers=self.layers, packings=self.packings, valid=valid, truth=truth)
 
     def _tile(self, address: TileAddress) -> _Arrays:
         scene = self._scenes[address.scene]

@@ -18,8 +18,8 @@ from rtsx.cube import geobox_of
 from rtsx.cube.georeference import ground_pixel_m
 from rtsx.labels import IGNORED
 from rtsx.model import ModelBundle
-from rtsx.training.checkpoint import Checkpoint
-from rtsx.training.dataset import Batch, TileReader
+from rtsx.training.checkpoint import TrainingCheckpoint
+from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.loader import ReadAhead
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
@@ -122,7 +122,7 @@ class TrainedModel:
 
 
 def finalise(
-    plan: TrainingPlan, checkpoint: Checkpoint, *, test: TileIndex | None, device: torch.device
+    plan: TrainingPlan, checkpoint: TrainingCheckpoint, *, test: TileIndex | None, device: torch.device
 ) -> TrainedModel:
     """Make the bundle of a training whose epochs are done.
 
@@ -209,7 +209,7 @@ def _judged(
 @contextmanager
 def _batches(
     plan: TrainingPlan, scenes: Sequence[TrainingScene], tiles: Sequence[TileAddress]
-) -> Iterator[Iterator[Batch]]:
+) -> Iterator[Iterator[TileBatch]]:
     reader = TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
     # In a thread, because starting processes takes longer than what they would save here.
     with ReadAhead({"tiles": reader}, num_workers=0) as ahead:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import cloudpickle
 import torch
 
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import TileAddress
 
 __all__ = ["BatchReader", "ReadAhead", "from_shared", "to_shared"]
@@ -50,7 +50,7 @@ class BatchReader(Protocol):
     Threads: one at a time. cloudpickle can carry it to other processes.
     """
 
-    def read(self, addresses: Sequence[TileAddress]) -> Batch:
+    def read(self, addresses: Sequence[TileAddress]) -> TileBatch:
         """Read tiles."""
         ...
 
@@ -92,9 +92,9 @@ class ReadAhead:
         else:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="rtsx-read")
 
-    def batches(self, name: str, addresses: Iterable[Sequence[TileAddress]]) -> Iterator[Batch]:
+    def batches(self, name: str, addresses: Iterable[Sequence[TileAddress]]) -> Iterator[TileBatch]:
         """Read one batch after the other by a reader, some before they are asked for; errors come in their place."""
-        waiting: deque[Future[Batch] | Future[bytes]] = deque()
+        waiting: deque[Future[TileBatch] | Future[bytes]] = deque()
         for each in addresses:
             waiting.append(self._submit(name, each))
             if len(waiting) > self._depth:
@@ -102,7 +102,7 @@ class ReadAhead:
         while waiting:
             yield _result(waiting.popleft())
 
-    def _submit(self, name: str, addresses: Sequence[TileAddress]) -> "Future[Batch] | Future[bytes]":
+    def _submit(self, name: str, addresses: Sequence[TileAddress]) -> "Future[TileBatch] | Future[bytes]":
         if self._readers is None:
             return self._executor.submit(_read_there, name, addresses)
         return self._executor.submit(self._readers[name].read, addresses)
@@ -117,7 +117,7 @@ class ReadAhead:
         self._open.close()
 
 
-def _result(future: "Future[Batch] | Future[bytes]") -> Batch:
+def _result(future: "Future[TileBatch] | Future[bytes]") -> TileBatch:
     found = future.result()
     return pickle.loads(found) if isinstance(found, bytes) else found
 

@@ -12,8 +12,8 @@ import torch
 from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.augment import augment, drop_channels
-from rtsx.training.checkpoint import BestWeights, Checkpoint
-from rtsx.training.dataset import Batch, TileReader
+from rtsx.training.checkpoint import BestWeights, TrainingCheckpoint
+from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.loader import ReadAhead
 from rtsx.training.losses import build_loss
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch, probability_of
@@ -93,7 +93,7 @@ class TrainingModule:
         decay = recipe.optimisation.ema
         self._average = None if decay is None else MovingAverage(self.network.state_dict(), decay=decay)
 
-    def loss(self, batch: Batch, *, epoch: int, place: int) -> tuple[torch.Tensor, Batch]:
+    def loss(self, batch: TileBatch, *, epoch: int, place: int) -> tuple[torch.Tensor, TileBatch]:
         """Loss of a batch, with its graph, and the batch as augmentation has left it.
 
         Parameters
@@ -133,10 +133,10 @@ class TrainingModule:
         self._judged.load_state_dict(dict(shared))
         return shared
 
-    def checkpoint(self, *, epoch: int, is_done: bool, best: BestWeights, log: Sequence[LogRow]) -> Checkpoint:
+    def checkpoint(self, *, epoch: int, is_done: bool, best: BestWeights, log: Sequence[LogRow]) -> TrainingCheckpoint:
         """All that goes on from here, after so many epochs."""
         average = self._average
-        return Checkpoint(
+        return TrainingCheckpoint(
             recipe=self._plan.digest,
             epoch=epoch,
             step=self._plan.first_step[epoch],
@@ -150,7 +150,7 @@ class TrainingModule:
             log=tuple(log),
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: TrainingCheckpoint) -> None:
         """Go on from a checkpoint."""
         self.network.load_state_dict(dict(checkpoint.network))
         self._optimiser.load_state_dict(dict(checkpoint.optimiser))
@@ -209,9 +209,9 @@ class _Epochs:
         self._log: list[LogRow] = []
         self.is_done = False
         if plan.folder.checkpoint.exists():
-            self._go_on(Checkpoint.open(plan.folder.checkpoint))
+            self._go_on(TrainingCheckpoint.open(plan.folder.checkpoint))
 
-    def _go_on(self, checkpoint: Checkpoint) -> None:
+    def _go_on(self, checkpoint: TrainingCheckpoint) -> None:
         if checkpoint.recipe != self._plan.digest:
             raise TrainingError(
                 f"The checkpoint {self._plan.folder.checkpoint} belongs to another recipe. Train into another folder, or with "
@@ -256,7 +256,7 @@ class _Epochs:
             self._report(epoch=epoch, step=first + place + 1, loss=mean, rate=rate, row=None)
         return total / len(shares), rate
 
-    def _checked(self, loss: torch.Tensor, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
+    def _checked(self, loss: torch.Tensor, batch: TileBatch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
         """The loss as a number, averaged over the processes; before the weights have seen it."""
         engine = self._engine
         each = torch.zeros(engine.n_ranks, dtype=torch.float64)
@@ -278,7 +278,7 @@ class _Epochs:
             "precision='float32' helps where the values are fine."
         )
 
-    def _keep(self, batch: Batch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
+    def _keep(self, batch: TileBatch, tiles: tuple[TileAddress, ...], *, place: int, loss: float) -> None:
         here = batch.to(torch.device("cpu"))
         with staged(self._plan.folder.failed_batch, overwrite=True) as draft:
             np.savez_compressed(

@@ -11,7 +11,7 @@ import torch
 from rtsx.labels import IGNORED
 from rtsx.model import InputLayer
 from rtsx.scores import LEVELS_OF_FLOAT, PixelScores, PixelTally, average_precision, best_threshold
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import TileAddress
 
 __all__ = ["EpochMetrics", "chunked", "evaluate_epoch", "probability_of"]
@@ -131,7 +131,7 @@ def _pooled(one: PixelScores, other: PixelScores) -> PixelScores:
 
 def evaluate_epoch(
     answer: Callable[[torch.Tensor], torch.Tensor],
-    batches: Iterable[Batch],
+    batches: Iterable[TileBatch],
     *,
     inputs: Sequence[InputLayer],
     fill: float,

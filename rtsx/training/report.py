@@ -30,7 +30,7 @@ from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
 from rtsx.training.trained_run import TrainedRun
 
-__all__ = ["Sample", "curve", "draw_samples", "png_bytes", "png_link", "sample_tiles", "write_report"]
+__all__ = ["Sample", "curve", "draw_samples", "png_bytes", "png_link", "sample_tiles", "write_training_report"]
 
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 34
@@ -264,7 +264,7 @@ figcaption { color: #555; font-size: 12px } pre { background: #f6f6f6; padding: 
 """
 
 
-def write_report(
+def write_training_report(
     plan: TrainingPlan, finished: TrainedModel, *, log: Sequence[LogRow], run: TrainedRun, judging: TileIndex | None
 ) -> None:
     """Write the page beside the bundle.

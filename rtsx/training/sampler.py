@@ -12,7 +12,7 @@ from rtsx.training.recipe import SamplingSpec
 from rtsx.training.tile_index import LABELLED, LEARNABLE, VALID, IntegralImage, SceneTiles, TileIndex, windows_of
 
 __all__ = [
-    "BLOCK",
+    "BLOCK_TILES",
     "TileAddress",
     "blocks_of",
     "negatives_per_positive",
@@ -25,7 +25,7 @@ __all__ = [
 
 _Places = NDArray[np.int64]
 
-BLOCK = 8
+BLOCK_TILES = 8
 """Tiles along each side of a block: ground that is read together."""
 
 
@@ -37,7 +37,7 @@ def blocks_of(scenes: _Places, starts: _Places, *, tile: int) -> _Places:
     >>> blocks_of(np.array([0, 1]), np.array([[0, 300], [256, 0]]), tile=32).tolist()
     [[0, 0, 1], [1, 1, 0]]
     """
-    return np.column_stack([scenes, starts // (BLOCK * tile)])
+    return np.column_stack([scenes, starts // (BLOCK_TILES * tile)])
 
 
 def shuffle_by_blocks(
@@ -263,7 +263,7 @@ def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
         for (start_x, skipped_x) in _side_by_side(scene.shape[1], index.tile)
         if _has_valid(scene, (start_y + skipped_y, start_x + skipped_x), (start_y + index.tile, start_x + index.tile))
     ]
-    block = BLOCK * index.tile
+    block = BLOCK_TILES * index.tile
     return tuple(sorted(addresses, key=lambda one: (one.scene, one.start[0] // block, one.start[1] // block)))
 
 

@@ -22,7 +22,7 @@ from rtsx.training.recipe import TrainingScene
 
 __all__ = [
     "ChunkCache",
-    "Layer",
+    "LayerArray",
     "PixelArrays",
     "SceneArrays",
     "chunk_edges",
@@ -31,11 +31,11 @@ __all__ = [
     "rechunked",
 ]
 
-Layer = NDArray[Any] | da.Array
+LayerArray = NDArray[Any] | da.Array
 """A layer (y, x), lazy or not."""
 
 
-def chunk_edges(layers: Iterable[Layer]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def chunk_edges(layers: Iterable[LayerArray]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Where chunks begin along y and x, and where the last one ends, of the first lazy layer; None where none is lazy."""
     for layer in layers:
         if is_dask_collection(layer):
@@ -45,7 +45,7 @@ def chunk_edges(layers: Iterable[Layer]) -> tuple[tuple[int, ...], tuple[int, ..
     return None
 
 
-def rechunked(layer: Layer, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> Layer:
+def rechunked(layer: LayerArray, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> LayerArray:
     """A lazy layer in the chunks that all share; one in memory as it is."""
     if not isinstance(layer, da.Array):
         return layer
@@ -55,7 +55,7 @@ def rechunked(layer: Layer, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> L
 
 
 def computed_chunk(
-    layers: Mapping[str, Layer], index: tuple[int, int], *, region: tuple[slice, slice]
+    layers: Mapping[str, LayerArray], index: tuple[int, int], *, region: tuple[slice, slice]
 ) -> dict[str, NDArray[Any]]:
     """One chunk of all layers, by its place and by its pixels; read together, because a task may give several layers.
 
@@ -122,7 +122,7 @@ class SceneArrays:
         self._truth = scene.truth
         self._warned: set[str] = set()
         names = (*self.layers, *(("valid",) if "valid" in scene.cube else ()))
-        arrays: dict[str, Layer] = {name: scene.cube[name].data for name in names}
+        arrays: dict[str, LayerArray] = {name: scene.cube[name].data for name in names}
         edges = chunk_edges(arrays.values())
         self.is_lazy = edges is not None
         if edges is None:

@@ -7,7 +7,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from rtsx.training.loader import BatchReader
 from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
@@ -83,7 +83,7 @@ def measured_inputs(
 def _physical(reader: BatchReader, tiles: Sequence[TileAddress], *, names: Sequence[str]) -> Iterator[torch.Tensor]:
     """Physical values (layer, pixel) of the valid pixels of each tile, float64."""
     for address in tiles:
-        batch: Batch = reader.read([address])
+        batch: TileBatch = reader.read([address])
         valid = batch.valid[0]
         rows = []
         for name in names:

@@ -14,7 +14,7 @@ import rtsx
 from rtsx.errors import BundleError, MissingExtraError, TrainingError
 from rtsx.model import InputLayer, ModelBundle
 from rtsx.model.network import resolve_device
-from rtsx.training.checkpoint import Checkpoint
+from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
 from rtsx.training.dataset import TileReader
 from rtsx.training.finish import TrainedModel, finalise
@@ -23,7 +23,7 @@ from rtsx.training.loop import CACHE_BYTES, fit
 from rtsx.training.plan import TrainingPlan, plan_training
 from rtsx.training.recipe import TrainingRecipe, TrainingScene
 from rtsx.training.record import recipe_record
-from rtsx.training.report import write_report
+from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder
 from rtsx.training.run_log import LogRow, Progress, ShowProgress, write_log
 from rtsx.training.scene_arrays import every_layer
@@ -153,7 +153,7 @@ def train(
         finally:
             for log in logs:
                 log.close()
-        checkpoint = Checkpoint.open(folder.checkpoint)
+        checkpoint = TrainingCheckpoint.open(folder.checkpoint)
         write_log(folder.log, checkpoint.log)
         finished = finalise(plan, checkpoint, test=scenery.test, device=where)
         provenance = {
@@ -262,6 +262,6 @@ def _keep(
         test={name: judgement.scores(threshold) for name, judgement in finished.test.items()},
     )
     bundle.save(plan.folder.bundle, overwrite=True)
-    write_report(plan, finished, log=log, run=run, judging=judging)
+    write_training_report(plan, finished, log=log, run=run, judging=judging)
     plan.folder.finish(result_of(run))
     return run

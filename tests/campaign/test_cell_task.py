@@ -21,7 +21,7 @@ from rtsx.campaign.cell_task import CellJob, cell_job
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import map_path, open_map
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
 from rtsx.campaign.records import CommitRecord
@@ -60,7 +60,7 @@ def objects_in(recipe: CampaignRecipe) -> ObjectStore:
 
 
 def mark_of(recipe: CampaignRecipe, cell: Address) -> CommitRecord:
-    mark = Ledger(objects_in(recipe), LAYOUT).mark(cell)
+    mark = CampaignLedger(objects_in(recipe), LAYOUT).mark(cell)
     assert mark is not None
     return mark
 
@@ -113,9 +113,9 @@ def test_a_cell_that_another_run_holds_comes_back_with_the_time_to_wait(recipe: 
         outcome = job(FIRST, 1, "a-run")
     assert outcome.state == "leased"
     assert 0 < outcome.free_after_s <= 60
-    assert Ledger(objects_in(recipe), LAYOUT).mark(FIRST) is None
+    assert CampaignLedger(objects_in(recipe), LAYOUT).mark(FIRST) is None
     run(job, FIRST)
-    assert not Ledger(objects_in(recipe), LAYOUT).leases()
+    assert not CampaignLedger(objects_in(recipe), LAYOUT).leases()
 
 
 def test_a_job_travels(recipe: CampaignRecipe) -> None:
@@ -175,7 +175,7 @@ def test_shards_are_written_once_and_valid_after_all_else_but_the_mark(recipe: C
 def test_a_reader_sees_a_cell_whole_or_not_at_all_while_it_is_run_again(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
-    ledger = Ledger(objects_in(recipe), LAYOUT)
+    ledger = CampaignLedger(objects_in(recipe), LAYOUT)
     expected = open_map(recipe.output, storage_options={}).isel(time=0).compute()
     ledger.retire(FIRST)
     seen = []
@@ -196,7 +196,7 @@ def test_a_reader_sees_a_cell_whole_or_not_at_all_while_it_is_run_again(recipe: 
 def test_a_run_that_was_overtaken_puts_back_what_it_removed(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
-    ledger = Ledger(objects_in(recipe), LAYOUT)
+    ledger = CampaignLedger(objects_in(recipe), LAYOUT)
     mark = mark_of(recipe, FIRST)
     ledger.retire(FIRST)
 
@@ -214,7 +214,7 @@ def test_a_run_that_was_overtaken_puts_back_what_it_removed(recipe: CampaignReci
 def test_a_run_that_was_overtaken_and_fails_puts_it_back_too(recipe: CampaignRecipe) -> None:
     plan = make_plan(recipe)
     run(make_job(recipe, plan), FIRST)
-    ledger = Ledger(objects_in(recipe), LAYOUT)
+    ledger = CampaignLedger(objects_in(recipe), LAYOUT)
     mark = mark_of(recipe, FIRST)
     ledger.retire(FIRST)
 
@@ -250,7 +250,7 @@ def test_who_marks_a_cell_looks_whether_another_has_removed_it_meanwhile(recipe:
 def test_shards_that_are_there_are_replaced_even_if_they_are_damaged(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
-    ledger = Ledger(objects_in(recipe), LAYOUT)
+    ledger = CampaignLedger(objects_in(recipe), LAYOUT)
     expected = open_map(recipe.output, storage_options={}).compute()
     for shard in Path(map_path(recipe.output)).glob("[bpv]*/c/0/0/0"):
         shard.write_bytes(b"damaged")
@@ -295,7 +295,7 @@ def test_what_a_cell_wrote_before_is_gone_when_its_ground_has_no_image_any_more(
     root = Path(recipe.output)
     assert (root / LAYOUT.outline(FIRST)).exists()
     assert (root / LAYOUT.cog(FIRST, "probability")).exists()
-    Ledger(objects_in(recipe), LAYOUT).retire(FIRST)
+    CampaignLedger(objects_in(recipe), LAYOUT).retire(FIRST)
     later = make_recipe(scenes[2:], tmp_path / "out", cogs=True)
     run(cell_job(later, plan), FIRST)
     assert mark_of(recipe, FIRST).state == "empty"
@@ -397,7 +397,7 @@ def test_bytes_do_not_depend_on_who_ran_first_and_how_often(scenes: tuple[Path, 
         job = make_job(recipe, plan)
         for cell in list(plan.cells)[:2][::order]:
             run(job, cell)
-            Ledger(objects_in(recipe), LAYOUT).retire(cell)
+            CampaignLedger(objects_in(recipe), LAYOUT).retire(cell)
             run(job, cell)
         root = Path(recipe.output)
         kept = [file for file in root.rglob("*") if file.is_file() and not {"marks", "retired"} & set(file.parts)]
@@ -432,7 +432,7 @@ def test_errors_are_outcomes(recipe: CampaignRecipe, error: Callable[[], BaseExc
     assert (outcome.failure.kind, outcome.failure.cell, outcome.failure.attempts) == (kind, FIRST, 3)
     assert outcome.failure.message == str(error())
     assert "in find" in outcome.failure.traceback
-    ledger = Ledger(objects_in(recipe), LAYOUT)
+    ledger = CampaignLedger(objects_in(recipe), LAYOUT)
     assert ledger.mark(FIRST) is None
     assert not ledger.leases(), "others may try"
 
@@ -484,7 +484,7 @@ def test_an_image_that_is_away_for_a_moment_is_no_gap(scenes: tuple[Path, ...], 
         outcome = make_job(recipe, plan)(beside(1, 1), 1, "a-run")
     assert outcome.failure is not None
     assert outcome.failure.kind == "passing"
-    assert Ledger(objects_in(recipe), LAYOUT).done() == set()
+    assert CampaignLedger(objects_in(recipe), LAYOUT).done() == set()
 
 
 def test_in_an_object_store(scenes: tuple[Path, ...], s3: "S3") -> None:

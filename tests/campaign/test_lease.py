@@ -9,7 +9,7 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease, LeaseTaken, acquire, held, renew
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
 from tests.campaign.conftest import S3
@@ -45,7 +45,7 @@ def test_a_lease_lasts_as_long_as_its_block(clock: Hands) -> None:
     with held(objects, YEAR, CELL, run="a", lease_s=60, clock=clock) as lease:
         assert (lease.cell, lease.run, lease.generation) == (CELL, "a", 1)
         assert lease.expires == clock.now + timedelta(seconds=60)
-        assert Ledger(objects, YEAR).leases() == {CELL: lease}
+        assert CampaignLedger(objects, YEAR).leases() == {CELL: lease}
     assert _keys(objects) == []
 
 
@@ -79,7 +79,7 @@ def test_a_lease_that_has_ended_is_taken_over_once(clock: Hands) -> None:
         assert lease.generation == 2
         with pytest.raises(LeaseTaken):
             acquire(objects, YEAR, CELL, run="c", lease_s=60, clock=clock)
-        assert Ledger(objects, YEAR).leases()[CELL].run == "b"
+        assert CampaignLedger(objects, YEAR).leases()[CELL].run == "b"
         assert renew(objects, YEAR, dead, lease_s=60, clock=clock) is not None  # its own file; the other one counts
     assert _keys(objects) == []
 
@@ -110,7 +110,7 @@ def test_a_lease_that_is_another_s_is_neither_renewed_nor_given_back(clock: Hand
         assert renew(objects, YEAR, lease, lease_s=60, clock=clock) is None
         theirs = acquire(objects, YEAR, CELL, run="b", lease_s=60, clock=clock)
         assert renew(objects, YEAR, lease, lease_s=60, clock=clock) is None
-    assert Ledger(objects, YEAR).leases() == {CELL: theirs}
+    assert CampaignLedger(objects, YEAR).leases() == {CELL: theirs}
 
 
 def test_a_lease_is_renewed_while_its_block_runs() -> None:
@@ -125,7 +125,7 @@ def test_a_lease_is_renewed_while_its_block_runs() -> None:
     with held(objects, YEAR, CELL, run="a", lease_s=0.03) as lease:
         for _ in range(3):
             assert renewals.acquire(timeout=30)
-        assert Ledger(objects, YEAR).leases()[CELL].expires > lease.expires
+        assert CampaignLedger(objects, YEAR).leases()[CELL].expires > lease.expires
     assert _keys(objects) == []
 
 

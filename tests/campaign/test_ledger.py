@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import acquire
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.records import CommitRecord, Failure, InputVersion
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
@@ -55,7 +55,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 
 def test_marks_come_back_equal(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     marks = [replace(MARK, cell=(iy, ix), n_valid=iy) for iy in (-1, 0, 12) for ix in (-1000, 7)]
     assert all(ledger.commit(mark) for mark in marks)
     assert ledger.done() == {mark.cell for mark in marks}
@@ -66,7 +66,7 @@ def test_marks_come_back_equal(objects: ObjectStore) -> None:
 
 
 def test_the_first_mark_stays(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     assert ledger.commit(MARK)
     assert not ledger.commit(replace(MARK, run="another"))
     assert ledger.mark(MARK.cell) == MARK
@@ -85,7 +85,7 @@ def test_what_a_mark_names_is_on_the_disk_before_it(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "fsync", watched)
     objects.put(key, b"by Zarr")
-    Ledger(objects, YEAR).commit(MARK)
+    CampaignLedger(objects, YEAR).commit(MARK)
     assert [late for name, late in synced if name.name == "draft"] == [
         False,
         False,
@@ -97,7 +97,7 @@ def test_what_a_mark_names_is_on_the_disk_before_it(tmp_path: Path, monkeypatch:
 
 
 def test_a_retired_mark_is_kept_and_its_cell_is_free(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     for run in ("one", "two"):
         assert ledger.commit(replace(MARK, run=run))
         ledger.retire(MARK.cell)
@@ -109,7 +109,7 @@ def test_a_retired_mark_is_kept_and_its_cell_is_free(objects: ObjectStore) -> No
 
 
 def test_failures_are_set_aside_and_forgiven(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     failures = {(iy, 0): replace(FAILURE, cell=(iy, 0)) for iy in range(4)}
     for failure in failures.values():
         ledger.set_aside(failure)
@@ -124,7 +124,7 @@ def test_failures_are_set_aside_and_forgiven(objects: ObjectStore) -> None:
 
 
 def test_the_newest_lease_of_a_cell_counts(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     for run in ("a", "a"):
         acquire(objects, YEAR, (0, 0), run=run, lease_s=60)
     lease = acquire(objects, YEAR, (0, 0), run="a", lease_s=60)
@@ -133,12 +133,12 @@ def test_the_newest_lease_of_a_cell_counts(objects: ObjectStore) -> None:
 
 
 def test_years_know_nothing_of_each_other(objects: ObjectStore) -> None:
-    assert Ledger(objects, YEAR).commit(MARK)
-    assert Ledger(objects, YearLayout(2025)).done() == set()
+    assert CampaignLedger(objects, YEAR).commit(MARK)
+    assert CampaignLedger(objects, YearLayout(2025)).done() == set()
 
 
 def test_what_is_no_mark_is_told(objects: ObjectStore) -> None:
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     for content in (b"", MARK.to_json().encode()[:40], b"\xff"):
         objects.put(YEAR.mark((0, -1)), content)
         with pytest.raises(CampaignError, match=r"r000c-001\.json cannot be read.*Verify"):
@@ -150,13 +150,13 @@ def test_what_is_no_mark_is_told(objects: ObjectStore) -> None:
 def test_the_mark_of_another_cell_is_told(objects: ObjectStore) -> None:
     objects.put(YEAR.mark((5, 5)), MARK.to_json().encode())
     with pytest.raises(CampaignError, match=r"cell \(0, -1\), not of \(5, 5\)"):
-        Ledger(objects, YEAR).mark((5, 5))
+        CampaignLedger(objects, YEAR).mark((5, 5))
 
 
 def test_what_lies_beside_the_marks_is_nobody_s(objects: ObjectStore) -> None:
     objects.put(f"{YEAR.marks}/README.json", b"")
     objects.put(f"{YEAR.marks}/r000c000.json.bak", b"")
-    assert Ledger(objects, YEAR).done() == set()
+    assert CampaignLedger(objects, YEAR).done() == set()
 
 
 def test_many_marks_are_listed_without_being_read() -> None:
@@ -168,4 +168,4 @@ def test_many_marks_are_listed_without_being_read() -> None:
     cells = {(iy, ix) for iy in range(-70, 70) for ix in range(-1070, -930)}
     for cell in cells:
         objects.put(YEAR.mark(cell), b"")
-    assert Ledger(objects, YEAR).done() == cells
+    assert CampaignLedger(objects, YEAR).done() == cells

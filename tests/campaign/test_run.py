@@ -8,7 +8,7 @@ from distributed import Client
 
 from rtsx.campaign.cells import CellTable
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger, planned_years, read_prices, write_prices
+from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
 from rtsx.campaign.recipe import Prices, RetrySpec
 from rtsx.campaign.run import cells_among, fly_recorded, with_set_aside
 from rtsx.campaign.run_log import RunSummary, read_runs
@@ -39,7 +39,7 @@ class Poisoned:
 
 def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
     objects, told = MemoryObjects(), list[RunSummary]()
-    ledger = Ledger(objects, LAYOUT)
+    ledger = CampaignLedger(objects, LAYOUT)
     summary = fly_recorded(
         Poisoned(),
         PLAN.cells,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.run_log import write_run
 from rtsx.campaign.status import CampaignStatus, campaign_status, status_of
@@ -97,7 +97,7 @@ def test_it_is_read_from_the_output_without_a_mark() -> None:
             return super().get(key)
 
     objects, layout = Closed(), YearLayout(2024)
-    ledger = Ledger(objects, layout)
+    ledger = CampaignLedger(objects, layout)
     for cell in [(0, 0), (0, 1)]:
         ledger.commit(a_mark(cell))
     ledger.set_aside(a_failure((1, 1)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import Ledger
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.verification import Verification, verify_year
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests.campaign.conftest import S3
@@ -27,7 +27,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Output:
         s3: S3 = request.getfixturevalue("s3")
         where = (s3.url, s3.options)
     objects = open_object_store(*where)
-    ledger = Ledger(objects, YEAR)
+    ledger = CampaignLedger(objects, YEAR)
     for iy, ix in CELLS:
         written = {f"map.zarr/{name}/c/0/{iy}/{ix}": f"{name} {iy} {ix}".encode() for name in ("binary", "valid")}
         for key, content in written.items():

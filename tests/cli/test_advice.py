@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import rtsx
-from rtsx.cli.advice import typed
+from rtsx.cli.advice import in_command_words
 
 Command = Any
 
@@ -73,6 +73,6 @@ def test_no_message_of_a_command_advises_in_python() -> None:
         f"{file}:{number} under {line!r}: {said}"
         for part, file, number, text in found
         for line in LINES[part]
-        if PYTHON.search(said := typed(text, line.split()))
+        if PYTHON.search(said := in_command_words(text, line.split()))
     ]
     assert not bad, "\n".join(bad)

@@ -12,7 +12,7 @@ from rtsx.progress import Line
 def test_shows_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal)
-    monkeypatch.setattr(module, "status", lambda: console)
+    monkeypatch.setattr(module, "status_console", lambda: console)
     with counting("reading", unit="tiles") as show:
         show(2, 3, ", slowly")
         line = getattr(show, "__self__", None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import rtsx
-from rtsx.cli.picture import Scene, busiest_window, colour_composite, draw, draw_cube, stretch
+from rtsx.cli.picture import PictureLayers, busiest_window, colour_composite, draw, draw_cube, stretch
 from rtsx.cube import geobox_of
 from rtsx.synthetic import SceneFiles
 
@@ -92,8 +92,16 @@ def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:
     probability[40:60, 40:60] = 90
     pred = xr.Dataset({"probability": (("y", "x"), probability), "valid": (("y", "x"), np.ones((256, 256), bool))})
     truth = squares(cube, (45, 45, 20))
-    draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (40, 40, 20)), truth=truth), tmp_path / "a.png", title="A")
-    draw(Scene(cube=cube, pred=pred, outlines=squares(cube, (80, 40, 20)), truth=truth), tmp_path / "b.png", title="A")
+    draw(
+        PictureLayers(cube=cube, pred=pred, outlines=squares(cube, (40, 40, 20)), truth=truth),
+        tmp_path / "a.png",
+        title="A",
+    )
+    draw(
+        PictureLayers(cube=cube, pred=pred, outlines=squares(cube, (80, 40, 20)), truth=truth),
+        tmp_path / "b.png",
+        title="A",
+    )
     drawn, moved = read_picture(tmp_path / "a.png"), read_picture(tmp_path / "b.png")
     assert drawn.shape[0] > 800
     assert drawn.std() > 20

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.predict import predict
-from rtsx.inference.plan import AUGMENTATIONS
+from rtsx.inference.plan import TEST_TIME_AUGMENTATIONS
 from rtsx.synthetic import SceneFiles
 from rtsx.tiling.blending import BLENDS
 
@@ -110,7 +110,7 @@ def test_defaults_are_those_of_predict_cube() -> None:
 
 def test_choices_are_those_of_the_library() -> None:
     assert get_args(get_args(options.BlendOption)[0]) == tuple(BLENDS)
-    assert {*get_args(options.Augmentation), "identity"} == set(AUGMENTATIONS)
+    assert {*get_args(options.AugmentationName), "identity"} == set(TEST_TIME_AUGMENTATIONS)
 
 
 def test_a_model_named_demo_is_the_shipped_one_unless_a_path_is_called_so(

@@ -17,7 +17,7 @@ from affine import Affine
 import rtsx
 from rtsx.config import CubeConfig, build_cube, load_cube_config, load_cube_recipe, open_cube
 from rtsx.config.yaml import parse_yaml
-from rtsx.cube.build import build_cube as build_recipe
+from rtsx.cube.build import build_store as build_recipe
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import GivenImages, Period
 from rtsx.cube.mask_rules import MASK_RULES

@@ -9,26 +9,26 @@ import shapely
 from pydantic import TypeAdapter, ValidationError
 from pyproj import Transformer
 
-from rtsx.config.place import Ground, NoDataAreaConfig, RegionConfig, arcticdem_ground, arcticdem_tile
+from rtsx.config.place import Area, AreaConfig, RegionConfig, arcticdem_ground, arcticdem_tile
 from rtsx.errors import ConfigError
 from rtsx.grid import Grid
 
-GROUND: TypeAdapter[NoDataAreaConfig] = TypeAdapter(Ground)
+GROUND: TypeAdapter[AreaConfig] = TypeAdapter(Area)
 TO_POLAR = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
 
 
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ("arctic", NoDataAreaConfig(north_of=60)),
-        ("land.gpkg", NoDataAreaConfig(file="land.gpkg")),
-        ([-139.0, 69.5, -138.5, 69.7], NoDataAreaConfig(bbox=(-139.0, 69.5, -138.5, 69.7))),
-        (["42_18", "18_23_2_1"], NoDataAreaConfig(arcticdem=("42_18", "18_23_2_1"))),
-        ({"arcticdem": "42_18"}, NoDataAreaConfig(arcticdem=("42_18",))),
-        ({"north_of": 66.5}, NoDataAreaConfig(north_of=66.5)),
+        ("arctic", AreaConfig(north_of=60)),
+        ("land.gpkg", AreaConfig(file="land.gpkg")),
+        ([-139.0, 69.5, -138.5, 69.7], AreaConfig(bbox=(-139.0, 69.5, -138.5, 69.7))),
+        (["42_18", "18_23_2_1"], AreaConfig(arcticdem=("42_18", "18_23_2_1"))),
+        ({"arcticdem": "42_18"}, AreaConfig(arcticdem=("42_18",))),
+        ({"north_of": 66.5}, AreaConfig(north_of=66.5)),
     ],
 )
-def test_ground_is_spelt_in_many_ways(given: Any, meant: NoDataAreaConfig) -> None:
+def test_ground_is_spelt_in_many_ways(given: Any, meant: AreaConfig) -> None:
     assert GROUND.validate_python(given) == meant
 
 
@@ -56,7 +56,7 @@ def test_what_is_no_ground_is_refused(given: Any, told: str) -> None:
 
 def test_the_arctic_is_the_circle_of_a_parallel() -> None:
     grid = Grid.arctic(cell_size=65536)
-    cells = {(cell.iy, cell.ix) for cell in grid.cells(NoDataAreaConfig(north_of=60).geometry())}
+    cells = {(cell.iy, cell.ix) for cell in grid.cells(AreaConfig(north_of=60).geometry())}
     radius = -TO_POLAR.transform(-45, 60)[1] / (grid.cell_size * grid.resolution)
     # A cell counts when its corner next to the pole lies within.
     nearest = [(max(0, i, -i - 1), max(0, j, -j - 1), (i, j)) for i in range(-20, 20) for j in range(-20, 20)]
@@ -112,9 +112,9 @@ def test_a_projected_file_is_the_same_ground_at_the_antimeridian_and_the_pole(
 def test_points_and_lines_in_degrees_are_ground_too(tmp_path: Path) -> None:
     line = shapely.LineString([(-139, 69), (-138, 69.5)])
     gpd.GeoDataFrame(geometry=[line], crs="EPSG:4326").to_file(tmp_path / "line.gpkg")
-    assert NoDataAreaConfig(file=str(tmp_path / "line.gpkg")).geometry().equals(line)
+    assert AreaConfig(file=str(tmp_path / "line.gpkg")).geometry().equals(line)
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        NoDataAreaConfig(file=str(tmp_path / "absent.gpkg")).geometry()
+        AreaConfig(file=str(tmp_path / "absent.gpkg")).geometry()

@@ -19,14 +19,14 @@ import zarr
 
 from rtsx.cube import build
 from rtsx.cube import build_state as records
-from rtsx.cube.build import CubeBuilder, build_cube
+from rtsx.cube.build import CubeBuilder, build_store
 from rtsx.cube.build_state import exclusive_lock
 from rtsx.cube.check import build_state, check_cube
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.images import GivenImages, Image
 from rtsx.cube.load import region_geobox
 from rtsx.cube.native import NativeImages, with_native_images
-from rtsx.cube.open import open_cube
+from rtsx.cube.open import open_source
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import CubeError, MissingCoverageWarning, OutputExistsError
@@ -52,8 +52,8 @@ def mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
 
 
 def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_path: Path) -> None:
-    made = build_cube(mixed, tmp_path / "cube.zarr")
-    cube, wanted = open_cube(tmp_path / "cube.zarr"), open_cube(mixed)
+    made = build_store(mixed, tmp_path / "cube.zarr")
+    cube, wanted = open_source(tmp_path / "cube.zarr"), open_source(mixed)
     assert made.parts == made.built == 9
     assert made.gaps == ()
     assert_same(cube, wanted)
@@ -67,16 +67,16 @@ def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_
 
 
 def test_a_native_store_opens_to_the_same_cube(mixed: CubeRecipe, tmp_path: Path) -> None:
-    made = build_cube(mixed, tmp_path / "native.zarr", layout="native", shard=64)
+    made = build_store(mixed, tmp_path / "native.zarr", layout="native", shard=64)
     assert made.parts == made.built > 6
     moved = with_native_images(mixed, str(tmp_path / "native.zarr"))
-    wanted = open_cube(mixed).compute(scheduler="synchronous")
+    wanted = open_source(mixed).compute(scheduler="synchronous")
     for file in (tmp_path / "images").iterdir():
         file.unlink()  # the store needs them no more
-    assert_same(open_cube(moved), wanted)
+    assert_same(open_source(moved), wanted)
     group = zarr.open_group(tmp_path / "native.zarr", mode="r")
     assert sorted(name for name in group["planetscope"].group_keys()) == ["a", "b", "c"]  # type: ignore[union-attr]
-    assert open_cube(tmp_path / "native.zarr" / "planetscope" / "b").odc.crs.epsg == 32608
+    assert open_source(tmp_path / "native.zarr" / "planetscope" / "b").odc.crs.epsg == 32608
 
 
 @pytest.mark.parametrize("group", ["item", "day", "year"])
@@ -85,8 +85,8 @@ def test_time_steps_are_built_as_they_open(
 ) -> None:
     monkeypatch.setattr("rtsx.cube.build._STEP_BYTES", 1)  # one step at a time
     made = recipe(optical(scenes, group=group), trend([ground.trends("t")]), region=REGION)
-    build_cube(made, tmp_path / "cube.zarr", shard=80)
-    cube, wanted = open_cube(tmp_path / "cube.zarr"), open_cube(made)
+    build_store(made, tmp_path / "cube.zarr", shard=80)
+    cube, wanted = open_source(tmp_path / "cube.zarr"), open_source(made)
     assert cube["red"].dims == ("time", "y", "x")
     assert cube["tc_brightness"].dims == ("y", "x")
     assert_same(cube, wanted)
@@ -97,8 +97,8 @@ def test_time_steps_are_built_as_they_open(
 def test_a_cell_instead_of_the_region(mixed: CubeRecipe, tmp_path: Path) -> None:
     small = replace(mixed, grid=replace(GRID, cell_size=64))
     cell = small.grid.cell_at(*CUBE.extent.geom.centroid.coords[0])
-    build_cube(small, tmp_path / "cube.zarr", cell=cell)
-    assert geobox_of(open_cube(tmp_path / "cube.zarr")) == cell.geobox
+    build_store(small, tmp_path / "cube.zarr", cell=cell)
+    assert geobox_of(open_source(tmp_path / "cube.zarr")) == cell.geobox
 
 
 def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: Path) -> None:
@@ -118,13 +118,15 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
 def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
     made = recipe(optical([ground.scene("a")]), region=REGION)
-    build_cube(made, tmp_path / "cube.zarr")
-    build_cube(made, tmp_path / "flat.zarr", overviews=False)
+    build_store(made, tmp_path / "cube.zarr")
+    build_store(made, tmp_path / "flat.zarr", overviews=False)
     groups = zarr.open_group(tmp_path / "cube.zarr", mode="r", use_consolidated=False).group_keys()
     assert sorted(groups) == ["2x", "4x", "build"]
     assert xr.open_datatree(tmp_path / "cube.zarr", engine="zarr").to_dataset().rio.crs == 3413
     assert sorted(zarr.open_group(tmp_path / "flat.zarr", mode="r").group_keys()) == ["build"]
-    assert geobox_of(open_cube(tmp_path / "cube.zarr" / "4x")).shape[0] == -(-geobox_of(open_cube(made)).shape[0] // 4)
+    assert geobox_of(open_source(tmp_path / "cube.zarr" / "4x")).shape[0] == -(
+        -geobox_of(open_source(made)).shape[0] // 4
+    )
 
 
 def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> None:
@@ -133,11 +135,11 @@ def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> N
     zarr.create_group(tmp_path / "other.zarr")
     for name, message in (("notes", "is no cube that was built"), ("other.zarr", "was not made by building")):
         with pytest.raises(OutputExistsError, match=message):
-            build_cube(mixed, tmp_path / name)
+            build_store(mixed, tmp_path / name)
     with pytest.raises(OutputExistsError, match="is no Zarr store, so it is not overwritten"):
-        build_cube(mixed, tmp_path / "notes", overwrite=True)
+        build_store(mixed, tmp_path / "notes", overwrite=True)
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
-    build_cube(mixed, tmp_path / "other.zarr", overwrite=True)
+    build_store(mixed, tmp_path / "other.zarr", overwrite=True)
 
 
 def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
@@ -166,24 +168,24 @@ def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
     def between(*given: Any, **named: Any) -> Any:
         for overwrite in (False, True):
             with pytest.raises(OutputExistsError, match="being built by another process"):
-                build_cube(mixed, target, overwrite=overwrite)
+                build_store(mixed, target, overwrite=overwrite)
             refused.append(overwrite)
         return real(*given, **named)
 
     monkeypatch.setattr(f"rtsx.cube.{moment}", between)
-    build_cube(mixed, target)
+    build_store(mixed, target)
     assert refused == [False, True]
-    assert_same(open_cube(target), open_cube(mixed))
-    assert build_cube(mixed, target).built == 0
+    assert_same(open_source(target), open_source(mixed))
+    assert build_store(mixed, target).built == 0
 
 
 def test_the_lock_of_a_build_that_was_killed_holds_nobody_up(mixed: CubeRecipe, tmp_path: Path) -> None:
     (tmp_path / ".cube.zarr.lock").touch()
-    build_cube(mixed, tmp_path / "cube.zarr")
+    build_store(mixed, tmp_path / "cube.zarr")
     assert not (tmp_path / ".cube.zarr.lock").exists()
     system = fsspec.filesystem("memory")
     system.pipe_file("/killed/cube.zarr.lock/000001", b"1.0")
-    build_cube(mixed, "memory://killed/cube.zarr")
+    build_store(mixed, "memory://killed/cube.zarr")
     assert not system.find("/killed/cube.zarr.lock")
 
 
@@ -208,12 +210,12 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
             pytest.raises(CubeError, match=r"1 images have changed since .*planetscope/b.*overwrite"),
             dask.config.set(scheduler="synchronous"),
         ):
-            build_cube(mixed, target, layout=layout)
+            build_store(mixed, target, layout=layout)
     state = build_state(str(target), {})
     assert state is not None
     assert not state.is_complete
-    build_cube(mixed, target, layout=layout, overwrite=True)
-    assert build_cube(mixed, target, layout=layout).built == 0
+    build_store(mixed, target, layout=layout, overwrite=True)
+    assert build_store(mixed, target, layout=layout).built == 0
 
 
 @pytest.mark.parametrize("layout", ["aligned", "native"])
@@ -223,25 +225,25 @@ def test_images_that_cannot_be_read_are_recorded(
     Path(scenes[1].bands["red"].href).write_bytes(b"no picture")
     strict = recipe(optical(scenes), region=REGION)
     with pytest.raises(CubeError, match=r"Part \d of .*image 'b'"), dask.config.set(scheduler="synchronous"):
-        build_cube(strict, tmp_path / "strict.zarr", layout=layout)
+        build_store(strict, tmp_path / "strict.zarr", layout=layout)
     lenient = recipe(optical(scenes, unreadable="gap"), region=REGION)
     with pytest.warns(MissingCoverageWarning, match="image 'b'"):
-        made = build_cube(lenient, tmp_path / "cube.zarr", layout=layout)
+        made = build_store(lenient, tmp_path / "cube.zarr", layout=layout)
     assert made.gaps == ("planetscope/b",)
     state = build_state(str(tmp_path / "cube.zarr"), {})
     assert state is not None
     assert state.gaps == ("planetscope/b",)
     given = with_native_images(lenient, str(tmp_path / "cube.zarr")) if layout == "native" else tmp_path / "cube.zarr"
     without = recipe(optical([scenes[0], scenes[2]]), region=REGION)
-    cube, wanted = open_cube(given), open_cube(without)
+    cube, wanted = open_source(given), open_source(without)
     for name in ("red", "valid"):
         np.testing.assert_array_equal(cube[name].values, wanted[name].values)
 
 
 def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
     store = tmp_path / "cube.zarr"
-    build_cube(mixed, store)
-    found = check_cube(open_cube(store), path=str(store))
+    build_store(mixed, store)
+    found = check_cube(open_source(store), path=str(store))
     assert found.problems == ()
     shard = sorted((store / "red" / "c").rglob("*"))[-1]
     stored = bytearray(shard.read_bytes())
@@ -258,18 +260,18 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
 def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
-    build_cube(mixed, tmp_path / "threads.zarr")
+    build_store(mixed, tmp_path / "threads.zarr")
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     with cluster, Client(cluster):
-        assert build_cube(mixed, tmp_path / "cluster.zarr").built == 9
+        assert build_store(mixed, tmp_path / "cluster.zarr").built == 9
     assert bytes_of(tmp_path / "threads.zarr") == bytes_of(tmp_path / "cluster.zarr")
 
 
 def test_an_object_store_is_built_too(mixed: CubeRecipe, tmp_path: Path) -> None:
-    build_cube(mixed, "memory://cube.zarr")
-    assert_same(open_cube("memory://cube.zarr"), open_cube(mixed))
-    assert build_cube(mixed, "memory://cube.zarr").built == 0
-    build_cube(mixed, "memory://cube.zarr", overwrite=True)
+    build_store(mixed, "memory://cube.zarr")
+    assert_same(open_source("memory://cube.zarr"), open_source(mixed))
+    assert build_store(mixed, "memory://cube.zarr").built == 0
+    build_store(mixed, "memory://cube.zarr", overwrite=True)
 
 
 def test_preparing_asks_every_source_once(mixed: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,12 +283,12 @@ def test_preparing_asks_every_source_once(mixed: CubeRecipe, tmp_path: Path, mon
         return find(self, *args)
 
     monkeypatch.setattr(GivenImages, "find", counted)
-    build_cube(mixed, tmp_path / "cube.zarr")
+    build_store(mixed, tmp_path / "cube.zarr")
     assert len(asked) == 3
 
 
 def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tmp_path: Path) -> None:
-    build_cube(mixed, tmp_path / "cube.zarr", layout="native", config="text of mine")
+    build_store(mixed, tmp_path / "cube.zarr", layout="native", config="text of mine")
     images = NativeImages(str(tmp_path / "cube.zarr"), "planetscope").find(REGION, None, mixed.sources[0].wanted)
     given = mixed.sources[0].images.images  # type: ignore[attr-defined]
     for ours, theirs in zip(images, given, strict=True):
@@ -297,7 +299,7 @@ def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tm
         assert ours.bands["udm2"].bands == tuple(f"udm2_{number}" for number in range(1, 9))
     with pytest.raises(CubeError, match=r"holds images of \['arcticdem', 'planetscope', 'tcvis'\]; 'moon' is not"):
         NativeImages(str(tmp_path / "cube.zarr"), "moon").find(REGION, None, ())
-    build_cube(mixed, tmp_path / "aligned.zarr")
+    build_store(mixed, tmp_path / "aligned.zarr")
     with pytest.raises(CubeError, match="holds no images on their own grids"):
         NativeImages(str(tmp_path / "aligned.zarr"), "planetscope").find(REGION, None, ())
     state = build_state(str(tmp_path / "cube.zarr"), {})
@@ -368,7 +370,7 @@ def run(recipe, out, place, number, layout):
         }[place]
         setattr(room, name, dying(getattr(room, name), before=before, number=number))
     with dask.config.set(scheduler="threads", num_workers=2):
-        build.build_cube(recipe, out, layout=layout)
+        build.build_store(recipe, out, layout=layout)
 
 with open(sys.argv[1], "rb") as file:
     recipe = pickle.load(file)
@@ -412,7 +414,7 @@ def whole(mixed_of_building_again: CubeRecipe, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("whole") / "whole.zarr"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
-        build_cube(mixed_of_building_again, path)
+        build_store(mixed_of_building_again, path)
     return path
 
 
@@ -423,21 +425,21 @@ def test_killed_anywhere_and_started_again_equals_never_stopped(
 ) -> None:
     broken = killed / f"{place}.zarr"
     with pytest.raises(CubeError, match="not built to its end yet: run the same rtsx cube build"):
-        open_cube(broken)
+        open_source(broken)
     done = records.done_parts(zarr.storage.LocalStore(broken)) if place != "prepare" else set()
-    made = build_cube(mixed_of_building_again, broken)
+    made = build_store(mixed_of_building_again, broken)
     assert made.built == 9 - len(done)
     assert left is None or made.built >= left - 1  # the other thread may be ahead by one
     assert bytes_of(broken) == bytes_of(whole)
-    assert build_cube(mixed_of_building_again, broken).built == 0
+    assert build_store(mixed_of_building_again, broken).built == 0
     assert bytes_of(broken) == bytes_of(whole)
 
 
 def test_a_native_build_goes_on_too(mixed_of_building_again: CubeRecipe, killed: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.zarr", killed / "native.zarr"
-    made = build_cube(mixed_of_building_again, broken, layout="native")
+    made = build_store(mixed_of_building_again, broken, layout="native")
     assert 0 < made.built < made.parts
-    build_cube(mixed_of_building_again, whole, layout="native")
+    build_store(mixed_of_building_again, whole, layout="native")
     assert bytes_of(broken) == bytes_of(whole)
 
 
@@ -456,19 +458,19 @@ def test_only_what_has_no_mark_is_built(
     monkeypatch.setattr(CubeBuilder, "pieces", failing)
     with dask.config.set(scheduler="synchronous"):
         with pytest.raises(CubeError, match=r"Part 4 of .*: The disk has a headache\. What is done stays done"):
-            build_cube(mixed_of_building_again, tmp_path / "cube.zarr")
+            build_store(mixed_of_building_again, tmp_path / "cube.zarr")
         before = set(seen)
         state = build_state(str(tmp_path / "cube.zarr"), {})
         assert state is not None
         assert (state.done, state.parts, state.is_complete) == (len(before) - 1, 9, False)
         seen.clear()
         seen.extend([-1] * 9)
-        build_cube(mixed_of_building_again, tmp_path / "cube.zarr")
+        build_store(mixed_of_building_again, tmp_path / "cube.zarr")
     assert sorted(seen[9:]) == sorted(set(range(9)) - (before - {4}))
 
 
 def test_another_recipe_is_refused(mixed_of_building_again: CubeRecipe, tmp_path: Path) -> None:
-    build_cube(mixed_of_building_again, tmp_path / "cube.zarr")
+    build_store(mixed_of_building_again, tmp_path / "cube.zarr")
     source = replace(mixed_of_building_again.sources[1], terrain=(get_terrain("slope"),))
     for other, message in (
         (replace(mixed_of_building_again, chunk=50), r"chunk is 40 there and 50 here"),
@@ -485,8 +487,8 @@ def test_another_recipe_is_refused(mixed_of_building_again: CubeRecipe, tmp_path
         ),
     ):
         with pytest.raises(CubeError, match=f"begun from another recipe: {message}.*overwrite=True"):
-            build_cube(other, tmp_path / "cube.zarr")
-    assert build_cube(replace(mixed_of_building_again, chunk=50), tmp_path / "cube.zarr", overwrite=True).built == 4
+            build_store(other, tmp_path / "cube.zarr")
+    assert build_store(replace(mixed_of_building_again, chunk=50), tmp_path / "cube.zarr", overwrite=True).built == 4
 
 
 def test_going_on_takes_the_images_that_it_began_with(
@@ -509,16 +511,16 @@ def test_going_on_takes_the_images_that_it_began_with(
             region=REGION,
         ),
     )
-    build_cube(few, tmp_path / "whole.zarr")
+    build_store(few, tmp_path / "whole.zarr")
     stop_after(2, monkeypatch)
     with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
-        build_cube(few, tmp_path / "cube.zarr")
+        build_store(few, tmp_path / "cube.zarr")
     monkeypatch.undo()
     monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
     gone = recipe(replace(source, images=GivenImages(scenes_of_building_again[:2])), region=REGION)
     with pytest.raises(CubeError, match=r"'planetscope' had 3 images when this build began; \['c'\] are not found"):
-        build_cube(gone, tmp_path / "cube.zarr")
-    build_cube(more, tmp_path / "cube.zarr")
+        build_store(gone, tmp_path / "cube.zarr")
+    build_store(more, tmp_path / "cube.zarr")
     assert bytes_of(tmp_path / "cube.zarr") == bytes_of(tmp_path / "whole.zarr")
 
 

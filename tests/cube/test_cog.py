@@ -10,7 +10,7 @@ import rasterio
 import xarray as xr
 from rasterio.errors import RasterioIOError
 
-from rtsx.cube import export_cog, open_cube
+from rtsx.cube import export_cog, open_source
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 Make = Callable[..., xr.Dataset]
@@ -54,7 +54,7 @@ def test_times_and_classes_become_named_bands(random_cube: Make, tmp_path: Path,
 def test_any_variable_can_go_and_comes_back_as_a_layer(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube()
     export_cog(cube, tmp_path, variables=["dem", "valid", "red"])
-    again = open_cube([tmp_path / "dem.tif", tmp_path / "red.tif"])
+    again = open_source([tmp_path / "dem.tif", tmp_path / "red.tif"])
     xr.testing.assert_equal(again["dem"].load(), cube["dem"].load())
     assert again["red"].attrs["scale_factor"] == 1e-4
     assert again["dem"].attrs["_FillValue"] == -9999

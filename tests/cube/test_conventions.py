@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from rtsx.cube import Layer, as_cube, geobox_of, lattice_origin, layer_names, open_cube, validate_cube
+from rtsx.cube import Layer, as_cube, geobox_of, lattice_origin, layer_names, open_source, validate_cube
 from rtsx.errors import CubeError
 
 Make = Callable[..., xr.Dataset]
@@ -85,10 +85,10 @@ def test_names_that_would_vanish_are_refused_at_every_door(
     message = r"No layer can be called|have one name, or differ in case and blanks only"
     for source in (path, {"red": Layer("red", path), name: Layer(name, path, band=2)}):
         with pytest.raises(CubeError, match=f"{message}.*layers="):
-            open_cube(source)
-    named = open_cube(path, layers=["first", "second"])
+            open_source(source)
+    named = open_source(path, layers=["first", "second"])
     assert layer_names(named) == ("first", "second")
-    assert name == "RED" or layer_names(open_cube(path, layers=["red"])) == ("red",)
+    assert name == "RED" or layer_names(open_source(path, layers=["red"])) == ("red",)
     array = named.to_dataarray("band").assign_coords(band=["red", name]).assign_attrs(nodata=0)
     with pytest.raises(CubeError, match=f"{message}.*layers="):
         as_cube(array)
@@ -99,7 +99,7 @@ def test_names_that_would_vanish_are_refused_at_every_door(
 
 @pytest.mark.parametrize("name", ["variable", "index", "quality", "class", "lat", "crs", "probability"])
 def test_other_names_are_kept(name: str, write_tif: Callable[..., Path]) -> None:
-    cube = open_cube(write_tif("s.tif", np.ones((3, 8, 8), np.uint8), descriptions=("red ", name, "")))
+    cube = open_source(write_tif("s.tif", np.ones((3, 8, 8), np.uint8), descriptions=("red ", name, "")))
     assert layer_names(as_cube(cube)) == ("red", name, "band_3")
 
 

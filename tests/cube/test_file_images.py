@@ -10,7 +10,7 @@ import shapely
 import xarray as xr
 from affine import Affine
 
-from rtsx.cube import open_cube
+from rtsx.cube import open_source
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.images import BandRequest, Period
@@ -126,7 +126,7 @@ def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
     wanted = [BandRequest(name="dem")]
     with pytest.raises(CubeError, match=r"several values of missing pixels, \[-5.0, -6.0\]"):
         StoreImages(path=str(tmp_path / "several.zarr")).find(EVERYWHERE, None, wanted)
-    write_cube(open_cube(str(tmp_path / "several.zarr")), str(tmp_path / "one.zarr"))
+    write_cube(open_source(str(tmp_path / "several.zarr")), str(tmp_path / "one.zarr"))
     (image,) = StoreImages(path=str(tmp_path / "one.zarr")).find(EVERYWHERE, None, wanted)
     assert image.bands["dem"].nodata == -5
     assert (xr.open_zarr(tmp_path / "one.zarr", mask_and_scale=False)["dem"].values[0, :3] == [-5, -5, 1]).all()
@@ -140,6 +140,6 @@ def test_a_signed_address_is_known_by_its_name(folder: Path, query: str) -> None
         summer = Period(date(2024, 7, 1), date(2024, 7, 31))
         (image,) = FileImages(assets={"image": (address,)}).find(EVERYWHERE, summer, [BandRequest(name="red")])
         assert (image.id, image.bands["red"].href) == ("20240721_200707_1a_SR", address)
-        assert list(open_cube(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
+        assert list(open_source(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
     finally:
         server.close()

@@ -10,7 +10,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube import geobox_of, open_cube, validate_cube, write_cube
+from rtsx.cube import geobox_of, open_source, validate_cube, write_cube
 from rtsx.cube.georeference import ground_pixel_m, with_georeference, with_pixel_centres
 from rtsx.errors import CubeError, GridError
 from rtsx.grid import Grid
@@ -119,13 +119,13 @@ def test_corners_that_stackstac_gives_as_coordinates_are_put_right(tmp_path: Pat
     xr.testing.assert_equal(with_pixel_centres(corners), right)
     assert with_pixel_centres(right) is right
     write_cube(corners.drop_attrs(deep=False).assign_attrs(attrs | {"transform": list(TRUE)[:6]}), tmp_path / "a.zarr")
-    xr.testing.assert_equal(open_cube(tmp_path / "a.zarr").compute(), right)
+    xr.testing.assert_equal(open_source(tmp_path / "a.zarr").compute(), right)
 
 
 def test_a_crs_without_a_place_on_earth_is_refused_at_every_door(write_tif: Any) -> None:
     path = write_tif("local.tif", np.ones((1, 64, 64), np.uint8), crs=LOCAL)
     with pytest.raises(CubeError, match=r"local.tif has the CRS 'Arbitrary'.*'Engineering CRS'.*gdalwarp.*gdal_edit"):
-        open_cube(path)
+        open_source(path)
     for crs in (LOCAL, "EPSG:4978", "EPSG:5773"):
         cube = make_cube().drop_vars("spatial_ref").rio.write_crs(crs)
         with pytest.raises(CubeError, match=r"This cube has the CRS .*cube.rio.write_crs"):

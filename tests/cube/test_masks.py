@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube import apply_mask, open_cube, quality_level
+from rtsx.cube import apply_mask, open_source, quality_level
 from rtsx.errors import CubeError
 
 WriteTif = Callable[..., Path]
@@ -79,6 +79,6 @@ def test_a_mask_follows_a_cut_out_and_has_to_cover_it(write_tif: WriteTif, rando
 
 def test_open_cube_takes_the_mask_along(write_tif: WriteTif) -> None:
     scene = write_tif("scene.tif", np.ones((4, 230, 301), np.uint16))
-    cube = open_cube(scene, sensor="planetscope", chunks=100, mask=(write_tif("udm2.tif", udm2_scene()), "tss-v1"))
+    cube = open_source(scene, sensor="planetscope", chunks=100, mask=(write_tif("udm2.tif", udm2_scene()), "tss-v1"))
     assert cube["valid"].chunks == cube["red"].chunks
     assert cube["valid"].values.sum() == 130 * 251

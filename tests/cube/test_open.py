@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rtsx.cube.graph
-from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_cube, packing, write_cube
+from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_source, packing, write_cube
+from rtsx.cube.open import coarse_window, small_store, thinned
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, grid_offset
 
@@ -44,7 +45,7 @@ def refuse(graph: object, keys: object, **_: object) -> object:
 
 
 def test_a_scene_opens_as_stored(write_tif: WriteTif) -> None:
-    cube = open_cube(write_tif("scene.tif", SCENE), sensor="planetscope")
+    cube = open_source(write_tif("scene.tif", SCENE), sensor="planetscope")
     assert list(cube) == ["blue", "green", "red", "nir"]
     np.testing.assert_array_equal(cube.to_dataarray().values, SCENE)
     assert cube["red"].dtype == np.uint16
@@ -61,7 +62,7 @@ def test_opening_reads_nothing_and_a_chunk_reads_itself_once(
 ) -> None:
     scene, udm2 = write_tif("scene.tif", SCENE), write_tif("udm2.tif", np.ones((8, 200, 170), np.uint8))
     with dask.config.set(scheduler=refuse):
-        cube = open_cube(scene, sensor="planetscope", chunks=64, mask=(udm2, "tss-v1"))
+        cube = open_source(scene, sensor="planetscope", chunks=64, mask=(udm2, "tss-v1"))
     assert not reads
     part = cube.isel(y=slice(64, 128), x=slice(128, 170))
     dask.compute(part["red"], part["nir"], part["blue"])
@@ -75,51 +76,51 @@ def test_opening_reads_nothing_and_a_chunk_reads_itself_once(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(chunk=st.integers(1, 250), rows=st.tuples(st.integers(0, 199), st.integers(1, 200)), layer=st.integers(0, 3))
 def test_chunks_change_no_pixel(write_tif: WriteTif, chunk: int, rows: tuple[int, int], layer: int) -> None:
-    cube = open_cube(write_tif("scene.tif", SCENE), sensor="planetscope", chunks=max(chunk, 17))
+    cube = open_source(write_tif("scene.tif", SCENE), sensor="planetscope", chunks=max(chunk, 17))
     part = cube[SENSORS["planetscope"].names(4)[layer]].isel(y=slice(*sorted(rows)))
     np.testing.assert_array_equal(part.values, SCENE[layer, slice(*sorted(rows))])
 
 
 def test_automatic_chunks_are_whole_blocks(write_tif: WriteTif) -> None:
     pixels = np.zeros((1, 1500, 1300), np.uint8)
-    tiled = open_cube(write_tif("tiled.tif", pixels, blockxsize=192, blockysize=256))
+    tiled = open_source(write_tif("tiled.tif", pixels, blockxsize=192, blockysize=256))
     assert tiled.chunksizes == {"y": (1024, 476), "x": (960, 340)}
-    strips = open_cube(write_tif("strips.tif", pixels, tiled=False, blockxsize=None, blockysize=10))
+    strips = open_source(write_tif("strips.tif", pixels, tiled=False, blockxsize=None, blockysize=10))
     assert strips.chunksizes == {"y": (1020, 480), "x": (1024, 276)}
 
 
 def test_names_come_from_the_caller_the_file_or_the_number(write_tif: WriteTif) -> None:
     plain = write_tif("plain.tif", SCENE)
-    assert list(open_cube(plain)) == ["band_1", "band_2", "band_3", "band_4"]
-    assert list(open_cube(plain, layers=["blue", "green", "red", "nir"])) == ["blue", "green", "red", "nir"]
+    assert list(open_source(plain)) == ["band_1", "band_2", "band_3", "band_4"]
+    assert list(open_source(plain, layers=["blue", "green", "red", "nir"])) == ["blue", "green", "red", "nir"]
     described = write_tif("described.tif", SCENE, descriptions=("blue", "green", "red", "nir"))
-    some = open_cube(described, layers=["nir", "green"])
+    some = open_source(described, layers=["nir", "green"])
     assert list(some) == ["nir", "green"]
     np.testing.assert_array_equal(some["nir"].values, SCENE[3])
     dem = write_tif("dem.tif", SCENE[:1].astype(np.float32), nodata=-9999)
-    both = open_cube([described, dem])
+    both = open_source([described, dem])
     assert list(both) == ["blue", "green", "red", "nir", "dem"]
     assert both["dem"].attrs == {"_FillValue": -9999}
     with pytest.raises(CubeError, match=r"Layers \['dem'\] are not in .*described.tif.*'blue', 'green', 'red', 'nir'"):
-        open_cube(described, layers=["red", "dem"])
+        open_source(described, layers=["red", "dem"])
     with pytest.raises(CubeError, match=r"Two bands are called 'blue': band 1 of .*described.tif and band 1"):
-        open_cube([described, plain], sensor="planetscope")
+        open_source([described, plain], sensor="planetscope")
 
 
 def test_a_mapping_names_bands_and_packing(write_tif: WriteTif) -> None:
     scene, dem = write_tif("scene.tif", SCENE), write_tif("dem.tif", SCENE[:1].astype(np.float32), nodata=-9999)
-    cube = open_cube(
+    cube = open_source(
         {"red": Layer("red", scene, 3, scale_factor=1e-4, add_offset=-0.1, nodata=0, units="reflectance"), "dem": dem}
     )
     np.testing.assert_array_equal(cube["red"].values, SCENE[2])
     assert packing(cube["red"])["add_offset"] == -0.1
     assert packing(cube["dem"]) == {"scale_factor": 1.0, "add_offset": 0.0, "nodata": -9999.0, "is_declared": False}
     with pytest.raises(CubeError, match=r"has 4 bands, and a path stands for a file of one. .*band="):
-        open_cube({"red": scene})
+        open_source({"red": scene})
     with pytest.raises(CubeError, match=r"asks for band 5 of .*scene.tif, which has 4 bands"):
-        open_cube({"red": Layer("red", scene, 5)})
+        open_source({"red": Layer("red", scene, 5)})
     with pytest.raises(CubeError, match=r"Layers \['slope'\] are not among"):
-        open_cube({"dem": dem}, layers=["slope"])
+        open_source({"dem": dem}, layers=["slope"])
 
 
 def test_what_a_file_declares_is_kept(write_tif: WriteTif) -> None:
@@ -128,8 +129,8 @@ def test_what_a_file_declares_is_kept(write_tif: WriteTif) -> None:
     path = write_tif("scaled.tif", SCENE[:1])
     with rasterio.open(path, "r+") as file:
         file.scales, file.offsets, file.units = (0.5,), (10.0,), ("m",)
-    assert packing(open_cube(path)["scaled"])["scale_factor"] == 0.5
-    assert open_cube(path)["scaled"].attrs == {"scale_factor": 0.5, "add_offset": 10.0, "units": "m"}
+    assert packing(open_source(path)["scaled"])["scale_factor"] == 0.5
+    assert open_source(path)["scaled"].attrs == {"scale_factor": 0.5, "add_offset": 10.0, "units": "m"}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_layers_on_different_grids_are_refused(
 ) -> None:
     one, other = write_tif("a.tif", SCENE), write_tif("b.tif", np.zeros(shape, np.uint16), **profile)
     with pytest.raises(CubeError, match=message):
-        open_cube({"a": Layer("a", one), "b": Layer("b", other)})
+        open_source({"a": Layer("a", one), "b": Layer("b", other)})
 
 
 def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
@@ -165,7 +166,7 @@ def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
 ) -> None:
     grid = Grid("EPSG:32649", 3.0, cell_size=100, origin=(711576.0 - 50 * 3, 94749.0 + 120 * 3))
     path = write_tif("scene.tif", SCENE)
-    whole = open_cube(path, sensor="planetscope")
+    whole = open_source(path, sensor="planetscope")
     store = write_cube(whole, tmp_path / "scene.zarr", chunks=64)
     reads.clear()
     for source, options in ((path, {"sensor": "planetscope"}), (store, {})):
@@ -174,31 +175,31 @@ def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
             (2, 1, (80, 180), (50, 150)),
             (3, 2, (180, 200), (150, 170)),
         ):
-            part = open_cube(source, grid[iy, ix], **options)
+            part = open_source(source, grid[iy, ix], **options)
             expected = whole.isel(y=slice(*rows), x=slice(*columns))
             xr.testing.assert_equal(part.load(), expected.load())
             assert lattice_origin(part) == grid.origin
             offset = grid_offset(geobox_of(part), grid.origin)
             assert (offset[0] // 100, offset[1] // 100) == (iy, ix)
         with pytest.raises(CubeError, match="does not meet cell r009c009"):
-            open_cube(source, grid[9, 9], **options)
+            open_source(source, grid[9, 9], **options)
     with pytest.raises(CubeError, match="not on the grid of the cell: upper-left corner"):
-        open_cube(path, Grid("EPSG:32649", 3.0, cell_size=100, origin=(711574.0, 94749.0))[0, 0])
+        open_source(path, Grid("EPSG:32649", 3.0, cell_size=100, origin=(711574.0, 94749.0))[0, 0])
     with pytest.raises(CubeError, match="not on the grid of the cell: pixel size"):
-        open_cube(path, Grid("EPSG:32649", 2.0, cell_size=100, origin=(711576.0, 94749.0))[0, 0])
+        open_source(path, Grid("EPSG:32649", 2.0, cell_size=100, origin=(711576.0, 94749.0))[0, 0])
     with pytest.raises(CubeError, match="not on the grid of the cell: CRS EPSG:32649, expected EPSG:3413"):
-        open_cube(path, Grid.arctic()[0, 0])
+        open_source(path, Grid.arctic()[0, 0])
 
 
 def test_a_store_opens_with_whole_shards_as_chunks(random_cube: Make, tmp_path: Path) -> None:
     write_cube(random_cube((1500, 700), chunk=None, times=2), tmp_path / "cube.zarr", chunks=100, shards=300)
     with dask.config.set(scheduler=refuse):
-        cube = open_cube(tmp_path / "cube.zarr", layers=["red", "probability"])
+        cube = open_source(tmp_path / "cube.zarr", layers=["red", "probability"])
     assert list(cube) == ["red", "probability", "valid"]
     assert cube.chunksizes == {"y": (900, 600), "x": (700,), "time": (1, 1)}
-    assert open_cube(tmp_path / "cube.zarr", chunks=128)["red"].chunksizes["y"][0] == 128
+    assert open_source(tmp_path / "cube.zarr", chunks=128)["red"].chunksizes["y"][0] == 128
     with pytest.raises(CubeError, match=r"Layers \['slope'\] are not in .*cube.zarr, which has \["):
-        open_cube(tmp_path / "cube.zarr", layers=["slope"])
+        open_source(tmp_path / "cube.zarr", layers=["slope"])
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -211,13 +212,13 @@ def test_a_store_of_another_writer_opens(
     physical = xr.decode_cf(stored, decode_coords="all")
     path = tmp_path / "theirs.zarr"
     physical.drop_attrs(deep=False).to_zarr(path, zarr_format=zarr_format, consolidated=consolidated)  # packs again
-    again = open_cube(path)
+    again = open_source(path)
     np.testing.assert_array_equal(again["red"].values, stored["red"].values)
     assert packing(again["red"])["scale_factor"] == 1e-4
     assert lattice_origin(again) == (711576.0, 94749.0)
     decoded = tmp_path / "decoded.zarr"
     physical.drop_encoding().to_zarr(decoded, zarr_format=zarr_format, consolidated=consolidated)
-    floats = open_cube(decoded)
+    floats = open_source(decoded)
     assert floats["red"].dtype.kind == "f"
     assert packing(floats["red"])["scale_factor"] == 1.0
     np.testing.assert_allclose(floats["dem"].values, physical["dem"].values)
@@ -229,7 +230,7 @@ def test_axes_of_other_names_and_directions_are_turned(random_cube: Make, tmp_pa
     for variable in south_up.variables.values():
         variable.encoding.pop("grid_mapping", None)
     south_up.drop_attrs(deep=False).compute().to_zarr(tmp_path / "a.zarr", consolidated=False)
-    again = open_cube(tmp_path / "a.zarr")
+    again = open_source(tmp_path / "a.zarr")
     np.testing.assert_array_equal(again["red"].values, cube["red"].values)
     assert again.rio.crs.to_epsg() == 4326
 
@@ -257,7 +258,7 @@ def test_sources_that_cannot_be_opened_say_why(write_tif: WriteTif, tmp_path: Pa
         ("memory://nothing/at.zarr", "there is nothing. Check the address"),
     ):
         with pytest.raises(CubeError, match=message):
-            open_cube(source)
+            open_source(source)
 
 
 def test_options_that_cannot_be_are_refused(write_tif: WriteTif, random_cube: Make, tmp_path: Path) -> None:
@@ -276,22 +277,52 @@ def test_options_that_cannot_be_are_refused(write_tif: WriteTif, random_cube: Ma
         (scene, {"mask": (scene, "tss-v1")}, "reads 8 bands; .*scene.tif has 4"),
     ):
         with pytest.raises(CubeError, match=message):
-            open_cube(source, **options)
+            open_source(source, **options)
 
 
 def test_sentinel2_offset_is_a_matter_of_the_baseline(write_tif: WriteTif) -> None:
     path = write_tif("s2.tif", np.zeros((12, 20, 20), np.uint16))
-    assert packing(open_cube(path, sensor="sentinel2-l2a")["swir16"])["add_offset"] == 0
-    assert packing(open_cube(path, sensor="sentinel2-l2a-04.00")["swir16"])["add_offset"] == -0.1
+    assert packing(open_source(path, sensor="sentinel2-l2a")["swir16"])["add_offset"] == 0
+    assert packing(open_source(path, sensor="sentinel2-l2a-04.00")["swir16"])["add_offset"] == -0.1
 
 
 def test_a_rewritten_file_is_another_array(write_tif: WriteTif) -> None:
-    one = open_cube(write_tif("scene.tif", SCENE))["band_1"].data.name
-    same = open_cube(write_tif("other.tif", SCENE))["band_1"].data.name
-    other = open_cube(write_tif("scene.tif", SCENE[:, :, :90]))["band_1"].data.name
+    one = open_source(write_tif("scene.tif", SCENE))["band_1"].data.name
+    same = open_source(write_tif("other.tif", SCENE))["band_1"].data.name
+    other = open_source(write_tif("scene.tif", SCENE[:, :, :90]))["band_1"].data.name
     assert len({one, same, other}) == 3
 
 
 def test_storage_options_are_for_stores(write_tif: WriteTif) -> None:
     with pytest.raises(CubeError, match=r"storage_options= is for Zarr stores .*\['key'\].*Leave it out"):
-        open_cube(write_tif("scene.tif", SCENE), storage_options={"key": "a"})
+        open_source(write_tif("scene.tif", SCENE), storage_options={"key": "a"})
+
+
+def test_a_store_gives_its_coarsest_level_that_is_large_enough(
+    random_cube: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+    write_cube(random_cube((230, 301)), tmp_path / "cube.zarr")
+    for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):
+        small = small_store(str(tmp_path / "cube.zarr"), side=side, options={})
+        assert small.sizes["x"] == width, side
+
+
+def test_thinned_pixels_are_those_of_the_cube(random_cube: Callable[..., xr.Dataset]) -> None:
+    cube = random_cube((230, 301))
+    small = thinned(cube, side=100)
+    np.testing.assert_array_equal(small["red"].values, cube["red"].values[1::3, 1::3])
+    assert thinned(cube, side=400).sizes == cube.sizes
+
+
+def test_a_coarse_window_holds_the_fine_one_on_a_lattice_with_the_same_corner() -> None:
+    grid = Grid("EPSG:3413", 3.0, origin=(7.0, 11.0))
+    raster = grid.window((1001, 2113), (-5003, -4100))
+    coarse, window = coarse_window(grid, raster, side=100)
+    assert coarse.resolution == 33
+    assert coarse.origin == grid.origin
+    assert window.boundingbox.left <= raster.boundingbox.left
+    assert window.boundingbox.bottom <= raster.boundingbox.bottom
+    assert window.boundingbox.right >= raster.boundingbox.right
+    assert window.boundingbox.top >= raster.boundingbox.top
+    assert max(window.shape) <= 103

@@ -17,8 +17,8 @@ from rasterio.errors import RasterioIOError
 from shapely import box
 
 import rtsx.cube.rasterio
-from rtsx.cube import Layer, open_cube
-from rtsx.cube.build import build_cube
+from rtsx.cube import Layer, open_source
+from rtsx.cube.build import build_store
 from rtsx.cube.encoding import packing
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest
@@ -83,13 +83,13 @@ def test_a_truncated_file_is_told_at_once_or_at_the_chunk_that_is_missing(write_
     path = write_tif("a.tif", PIXELS, compress=None)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    cube = open_cube(path, layers=["red", "nir"], chunks=64)
+    cube = open_source(path, layers=["red", "nir"], chunks=64)
     np.testing.assert_array_equal(cube["red"].isel(y=slice(64), x=slice(64)).values, PIXELS[0, :64, :64])
     with pytest.raises(CubeError, match=r"a.tif cannot be read in rows 256-300, columns 256-300 .*It is truncated"):
         cube["red"].isel(y=slice(256, 300), x=slice(256, 300)).compute()
     path.write_bytes(whole[:4])
     with pytest.raises(CubeError, match=r"a.tif cannot be opened as a raster"):
-        open_cube(path)
+        open_source(path)
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def _expected(path: Path) -> np.ndarray:
 def test_validity_is_what_gdal_says(kind: str, tmp_path: Path) -> None:
     path = KINDS[kind](tmp_path / "a.tif")
     expected = _expected(path)
-    cube = open_cube(str(path), chunks=32).compute()
+    cube = open_source(str(path), chunks=32).compute()
     valid = cube["valid"].values if "valid" in cube else np.ones((SIZE, SIZE), bool)
     for name, layer in cube.data_vars.items():
         if name != "valid":
@@ -377,7 +377,7 @@ def test_validity_is_what_gdal_says(kind: str, tmp_path: Path) -> None:
 def test_masks_beside_local_files_count_whatever_the_environment_says(tmp_path: Path) -> None:
     path = KINDS["external mask"](tmp_path / "a.tif")
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # usual where files are on servers
-        cube = open_cube(str(path)).compute()
+        cube = open_source(str(path)).compute()
     np.testing.assert_array_equal(cube["valid"], ~HOLE)
 
 
@@ -428,18 +428,24 @@ def test_a_mosaic_takes_what_the_mask_of_its_first_tile_leaves(tmp_path: Path) -
 
 def test_an_alpha_band_is_no_layer(tmp_path: Path) -> None:
     path = str(_rgba(tmp_path / "a.tif", "uint16"))
-    assert list(open_cube(path)) == ["band_1", "band_2", "band_3", "valid"]
-    assert list(open_cube(path, layers=["red", "green", "blue"])) == ["red", "green", "blue", "valid"]
-    assert list(open_cube(path, layers=["red", "green", "blue", "alpha"])) == ["red", "green", "blue", "alpha", "valid"]
-    assert list(open_cube(path, sensor="tcvis")) == ["tc_brightness", "tc_greenness", "tc_wetness", "valid"]
+    assert list(open_source(path)) == ["band_1", "band_2", "band_3", "valid"]
+    assert list(open_source(path, layers=["red", "green", "blue"])) == ["red", "green", "blue", "valid"]
+    assert list(open_source(path, layers=["red", "green", "blue", "alpha"])) == [
+        "red",
+        "green",
+        "blue",
+        "alpha",
+        "valid",
+    ]
+    assert list(open_source(path, sensor="tcvis")) == ["tc_brightness", "tc_greenness", "tc_wetness", "valid"]
     gray = str(_gray_alpha(tmp_path / "g.tif"))
-    assert list(open_cube({"dem": gray, "red": Layer("red", path, band=1)}))[:2] == ["dem", "red"]
+    assert list(open_source({"dem": gray, "red": Layer("red", path, band=1)}))[:2] == ["dem", "red"]
 
 
 def test_data_that_is_marked_as_alpha_is_warned_of(tmp_path: Path) -> None:
     path = str(KINDS["four bands of bytes"](tmp_path / "a.tif"))
     with pytest.warns(UserWarning, match=r"Band 4 of .*a.tif, layer 'nir', is marked as alpha.*ALPHA=NO"):
-        cube = open_cube(path, layers=["blue", "green", "red", "nir"])
+        cube = open_source(path, layers=["blue", "green", "red", "nir"])
     assert list(cube) == ["blue", "green", "red", "nir", "valid"]
 
 
@@ -471,10 +477,10 @@ def test_a_native_store_without_that_value_is_refused_before_it_is_begun(tmp_pat
         with pytest.raises(
             CubeError, match=r"'files', image .*says by a mask what is missing, and uint16 without nodata"
         ):
-            build_cube(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native")
+            build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native")
         assert not (tmp_path / "a.zarr").exists()
     else:
-        assert build_cube(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native").built
+        assert build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native").built
 
 
 @pytest.mark.parametrize("field", ["nodata", "scale_factor", "add_offset"])

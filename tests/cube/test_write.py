@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.crs import CRS
 
-from rtsx.cube import export_cog, geobox_of, open_cube, write_cube
+from rtsx.cube import export_cog, geobox_of, open_source, write_cube
 from rtsx.cube.pyramid import halve
 from rtsx.cube.write import StoragePlan, plan_storage
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
@@ -48,7 +48,7 @@ def test_a_cube_comes_back_identical(
 ) -> None:
     cube = random_cube(**options)
     path = write_cube(cube, tmp_path / "cube.zarr", shards=shards, chunks=128)  # type: ignore[arg-type]
-    again = open_cube(path)
+    again = open_source(path)
     xr.testing.assert_identical(again.load(), cube.load())
     assert geobox_of(again) == geobox_of(cube)
     assert again.rio.transform() == cube.rio.transform()
@@ -59,8 +59,8 @@ def test_a_cube_comes_back_identical(
 def test_a_store_of_ours_can_be_written_again(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube(times=2, classes=2)
     write_cube(cube, tmp_path / "one.zarr")
-    write_cube(open_cube(tmp_path / "one.zarr", chunks=64), tmp_path / "two.zarr")
-    xr.testing.assert_identical(open_cube(tmp_path / "two.zarr").load(), cube.load())
+    write_cube(open_source(tmp_path / "one.zarr", chunks=64), tmp_path / "two.zarr")
+    xr.testing.assert_identical(open_source(tmp_path / "two.zarr").load(), cube.load())
 
 
 def test_everything_is_computed_once(random_cube: Make, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_ground_without_data_takes_no_room(random_cube: Make, tmp_path: Path) ->
     assert [file.name for file in (tmp_path / "cube.zarr" / "probability").rglob("*") if file.is_file()] == [
         "zarr.json"
     ]
-    assert (open_cube(tmp_path / "cube.zarr")["probability"] == 255).all()
+    assert (open_source(tmp_path / "cube.zarr")["probability"] == 255).all()
 
 
 def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_geozarr_metadata_agrees_with_the_coordinates(random_cube: Make, tmp_pat
     assert below["spatial:transform"] == second["spatial:transform"]
     assert (second["asset"], second["derived_from"], second["transform"]["scale"]) == ("2x", ".", [2.0, 2.0])
     assert attrs["rtsx:complete"] is True
-    assert "proj:code" not in open_cube(tmp_path / "cube.zarr").attrs
+    assert "proj:code" not in open_source(tmp_path / "cube.zarr").attrs
 
 
 def test_an_existing_path_is_refused_and_replaced_only_on_request(random_cube: Make, tmp_path: Path) -> None:
@@ -196,16 +196,16 @@ def test_an_existing_path_is_refused_and_replaced_only_on_request(random_cube: M
     with pytest.raises(OutputExistsError, match=r"exists.*overwrite=True"):
         write_cube(new, path)
     write_cube(new, path, overwrite=True)
-    xr.testing.assert_identical(open_cube(path).load(), new.load())
+    xr.testing.assert_identical(open_source(path).load(), new.load())
     assert names_in(tmp_path) == ["cube.zarr"]
 
 
 def test_a_store_can_be_overwritten_by_what_is_read_from_it(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube()
     path = write_cube(cube, tmp_path / "cube.zarr")
-    stored = open_cube(path)
+    stored = open_source(path)
     write_cube(stored.assign(red=stored["red"] + np.uint16(1)), path, overwrite=True)
-    assert (open_cube(path)["red"].values == cube["red"].values + 1).all()
+    assert (open_source(path)["red"].values == cube["red"].values + 1).all()
 
 
 def test_a_folder_that_is_no_store_is_never_overwritten(random_cube: Make, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_failure_half_way_leaves_what_was_there(random_cube: Make, tmp_path: P
     with pytest.raises(type(error)):
         write_cube(failing(random_cube(), error), tmp_path / "deep" / "er" / "new.zarr")
     assert names_in(tmp_path) == ["old.zarr"]
-    xr.testing.assert_identical(open_cube(tmp_path / "old.zarr").load(), old.load())
+    xr.testing.assert_identical(open_source(tmp_path / "old.zarr").load(), old.load())
 
 
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(random_cube: Make, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_the_grid_mapping_attribute_of_other_readers_is_no_obstacle(random_cube:
     for name in cube.data_vars:
         cube[name].attrs["grid_mapping"] = "spatial_ref"
     write_cube(cube, tmp_path / "cube.zarr")
-    assert open_cube(tmp_path / "cube.zarr").rio.crs.to_epsg() == 32649
+    assert open_source(tmp_path / "cube.zarr").rio.crs.to_epsg() == 32649
 
 
 def test_writing_shows_itself(

@@ -7,8 +7,9 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
 from rtsx.footprints import extract_footprints, to_geographic
-from rtsx.footprints.geographic import centroids, largest_pixel_m2, longest_edge, measure
+from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure
 from rtsx.footprints.geometry import Placement
+from rtsx.geometry.crs import longest_edge
 
 WGS84 = CRS.from_epsg(4326)
 

@@ -10,7 +10,7 @@ import torch
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
-from rtsx.inference.kernel import EnsembleMember, Window, run_tiles
+from rtsx.inference.kernel import BlockInput, EnsembleMember, run_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model.inputs import InputLayer, Packing
@@ -33,10 +33,12 @@ PLAN = PredictionPlan(
 )
 
 
-def window() -> Window:
+def window() -> BlockInput:
     red = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     everything = (slice(0, 64), slice(0, 64))
-    return Window(region=everything, stored={"red": red}, packings={"red": Packing()}, valid=np.ones((64, 64), bool))
+    return BlockInput(
+        region=everything, stored={"red": red}, packings={"red": Packing()}, valid=np.ones((64, 64), bool)
+    )
 
 
 class SmallDevice(StubNetwork):

@@ -11,7 +11,7 @@ import shapely
 
 import rtsx
 from rtsx.cli.products import open_water
-from rtsx.config.place import NoDataAreaConfig, RegionConfig
+from rtsx.config.place import AreaConfig, RegionConfig
 from rtsx.config.scenes import LabelReader, LabelsConfig
 from rtsx.errors import RtsxError
 from rtsx.footprints import read_footprints, read_years
@@ -41,7 +41,7 @@ DOORS: dict[str, Callable[..., Any]] = {
     "standardise_labels": lambda file, **layer: rtsx.standardise_labels(file, **layer).labels.total_bounds,
     "labels": bounds_of_config,
     "region": lambda file, **layer: RegionConfig(file=file, **layer).geometry().bounds,
-    "ground": lambda file, **layer: NoDataAreaConfig(file=file, **layer).geometry().bounds,
+    "ground": lambda file, **layer: AreaConfig(file=file, **layer).geometry().bounds,
     "read_years": lambda file: read_years({2024: file})[2024].total_bounds,
     "water": lambda file: open_water(file).total_bounds,
 }
@@ -75,7 +75,7 @@ def test_footprints_of_one_layer(tmp_path: Path) -> None:
 
 
 def test_a_layer_where_no_file_is(two: str) -> None:
-    for config in (RegionConfig, NoDataAreaConfig):
+    for config in (RegionConfig, AreaConfig):
         with pytest.raises(ValueError, match="layer is one of a file"):
             config(bbox=(0, 70, 1, 71), layer="north")
     with pytest.raises(ValueError, match="layer says something about files"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.errors import PlanError
-from rtsx.inference.plan import AUGMENTATIONS, PredictionPlan
+from rtsx.inference.plan import TEST_TIME_AUGMENTATIONS, PredictionPlan
 from rtsx.tiling import BLENDS, TilePlan
 
 names = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5, unique=True).map(tuple)
@@ -35,7 +35,7 @@ def plans(draw: st.DrawFn) -> PredictionPlan:
         threshold=draw(st.floats(0, 1)),
         exclusive=draw(st.booleans()),
         members=draw(names),
-        augment=draw(st.lists(st.sampled_from(AUGMENTATIONS), unique=True).map(tuple)),
+        augment=draw(st.lists(st.sampled_from(TEST_TIME_AUGMENTATIONS), unique=True).map(tuple)),
         scales=draw(st.sampled_from([(1.0,), (1.0, 0.5), (2.0, 1.0, 4.0)])),
         merge=draw(st.sampled_from(["mean", "max"])),
         keep_members=draw(st.booleans()) and blend != "max",

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import xarray as xr
 
-from rtsx.cube import add_ndvi, export_cog, geobox_of, lattice_origin, open_cube, packing, validate_cube, write_cube
+from rtsx.cube import add_ndvi, export_cog, geobox_of, lattice_origin, open_source, packing, validate_cube, write_cube
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, grid_offset
 
@@ -37,7 +37,7 @@ LANDSAT_BANDS = ["coastal", "blue", "green", "red", "nir", "swir16", "swir22"]
 def test_a_real_scene_opens_writes_and_comes_back(
     real_data: Path, tmp_path: Path, name: str, options: dict[str, object], shape: tuple[int, int]
 ) -> None:
-    cube = open_cube(real_data / name, chunks=100, **options)
+    cube = open_source(real_data / name, chunks=100, **options)
     validate_cube(cube)
     with rasterio.open(real_data / name) as file:
         np.testing.assert_array_equal(cube.drop_vars("valid", errors="ignore").to_dataarray().values, file.read())
@@ -49,14 +49,14 @@ def test_a_real_scene_opens_writes_and_comes_back(
         assert cube.rio.crs == file.crs
     assert geobox_of(cube).shape.yx == shape
     write_cube(cube, tmp_path / "cube.zarr")
-    again = open_cube(tmp_path / "cube.zarr")
+    again = open_source(tmp_path / "cube.zarr")
     xr.testing.assert_identical(again.load(), cube.load())
     assert geobox_of(again) == geobox_of(cube)
     assert lattice_origin(again) == lattice_origin(cube)
 
 
 def test_the_slanted_edge_of_planetscope_is_invalid(real_data: Path) -> None:
-    cube = add_ndvi(open_cube(real_data / PLANETSCOPE, sensor="planetscope", chunks=200))
+    cube = add_ndvi(open_source(real_data / PLANETSCOPE, sensor="planetscope", chunks=200))
     valid = np.isfinite(cube["ndvi"].values)
     assert valid.mean() == pytest.approx(0.27, abs=0.01)
     assert (cube["red"].values[~valid] == 0).mean() > 0.99
@@ -66,7 +66,7 @@ def test_the_slanted_edge_of_planetscope_is_invalid(real_data: Path) -> None:
 
 @pytest.mark.parametrize("name", [PLANETSCOPE, PLANETSCOPE_DEGREES, SENTINEL2, NAIP])
 def test_any_cut_out_lies_on_the_lattice_of_the_whole(real_data: Path, name: str) -> None:
-    cube = open_cube(real_data / name)
+    cube = open_source(real_data / name)
     rng = np.random.default_rng(4)
     for _ in range(25):
         rows, columns = (sorted(rng.choice(cube.sizes[dim], 2, replace=False)) for dim in ("y", "x"))
@@ -76,10 +76,10 @@ def test_any_cut_out_lies_on_the_lattice_of_the_whole(real_data: Path, name: str
 
 
 def test_cells_of_the_scenes_own_grid_make_up_the_scene(real_data: Path) -> None:
-    cube = open_cube(real_data / SENTINEL2, sensor="sentinel2-l2a")
+    cube = open_source(real_data / SENTINEL2, sensor="sentinel2-l2a")
     grid = Grid.from_geobox(geobox_of(cube), cell_size=100)
     cells = [grid[iy, ix] for iy in range(3) for ix in range(3)]
-    parts = [open_cube(real_data / SENTINEL2, cell, sensor="sentinel2-l2a")["nir"] for cell in cells]
+    parts = [open_source(real_data / SENTINEL2, cell, sensor="sentinel2-l2a")["nir"] for cell in cells]
     assert sum(part.size for part in parts) == cube["nir"].size
     for part in parts:
         xr.testing.assert_equal(part.load(), cube["nir"].sel(y=part["y"], x=part["x"]).load())
@@ -89,18 +89,18 @@ def test_cells_of_the_scenes_own_grid_make_up_the_scene(real_data: Path) -> None
 def test_two_scenes_on_one_grid_join_and_others_are_refused(real_data: Path) -> None:
     new, old = real_data / NAIP, real_data / NAIP_OLD
     names = [f"{band}_{age}" for age in ("new", "old") for band in ("red", "green", "blue", "nir")]
-    cube = open_cube([new, old], layers=names)
+    cube = open_source([new, old], layers=names)
     assert list(cube) == [*names, "valid"]
     with rasterio.open(old) as file:
         np.testing.assert_array_equal(cube["nir_old"].values, file.read(4))
     with pytest.raises(
         CubeError, match=r"share one grid, but the CRS differs: .*naip-new.tif has EPSG:26917, .*EPSG:32652"
     ):
-        open_cube([new, real_data / SENTINEL2], layers=[f"band{i}" for i in range(14)])
+        open_source([new, real_data / SENTINEL2], layers=[f"band{i}" for i in range(14)])
 
 
 def test_one_band_costs_one_read_of_the_file_per_chunk(real_data: Path) -> None:
-    cube = open_cube(real_data / SENTINEL2, sensor="sentinel2-l2a", chunks=128)
+    cube = open_source(real_data / SENTINEL2, sensor="sentinel2-l2a", chunks=128)
     graph = dask.optimize(cube[["red", "nir", "blue"]])[0].__dask_graph__()
     reads = [key for key in graph if str(key[0]).startswith("raster-")]
     assert len(reads) == 4
@@ -112,11 +112,11 @@ def test_a_truncated_copy_of_a_real_file_is_told(real_data: Path, tmp_path: Path
     for share in (0.6, 0.0001):
         cut.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(CubeError, match=r"cut.tif cannot be (opened|read)"):
-            open_cube(cut, sensor="planetscope").compute()
+            open_source(cut, sensor="planetscope").compute()
 
 
 def test_a_real_layer_leaves_as_a_cog(real_data: Path, tmp_path: Path) -> None:
-    cube = open_cube(real_data / NAIP, layers=["red", "green", "blue", "nir"], chunks=90)
+    cube = open_source(real_data / NAIP, layers=["red", "green", "blue", "nir"], chunks=90)
     (path,) = export_cog(cube, tmp_path, variables=["nir"])
     with rasterio.open(path) as file, rasterio.open(real_data / NAIP) as source:
         np.testing.assert_array_equal(file.read(1), source.read(4))

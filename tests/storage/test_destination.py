@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from rtsx.cube import open_cube, write_cube
+from rtsx.cube import open_source, write_cube
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.storage.zarr import atomic_store
 
@@ -69,18 +69,18 @@ def s3() -> Iterator[dict[str, Any]]:
 def test_a_cube_goes_to_memory_and_back(memory: Any, random_cube: Make) -> None:
     cube = random_cube((1100, 300), chunk=256, times=2, classes=2)
     write_cube(cube, "memory://maps/2024.zarr")
-    xr.testing.assert_identical(open_cube("memory://maps/2024.zarr").load(), cube.load())
+    xr.testing.assert_identical(open_source("memory://maps/2024.zarr").load(), cube.load())
 
 
 def test_a_cube_goes_to_s3_and_back(s3: dict[str, Any], random_cube: Make) -> None:
     first, second = random_cube(seed=1, chunk=128), random_cube(seed=2, chunk=128)
     url = "s3://maps/deep/2024.zarr"
     write_cube(first, url, storage_options=s3)
-    xr.testing.assert_identical(open_cube(url, storage_options=s3).load(), first.load())
+    xr.testing.assert_identical(open_source(url, storage_options=s3).load(), first.load())
     with pytest.raises(OutputExistsError, match="exists"):
         write_cube(second, url, storage_options=s3)
     write_cube(second, url, storage_options=s3, overwrite=True)
-    xr.testing.assert_identical(open_cube(url, storage_options=s3).load(), second.load())
+    xr.testing.assert_identical(open_source(url, storage_options=s3).load(), second.load())
     assert fsspec.filesystem("s3", **s3).ls("maps/deep", refresh=True, detail=False) == ["maps/deep/2024.zarr"]
 
 
@@ -104,7 +104,7 @@ def test_what_a_killed_run_left_is_refused(memory: Any) -> None:
     staging = atomic_store("memory://maps/a.zarr", overwrite=False, options={})
     staging.__enter__()  # and the process is gone
     with pytest.raises(CubeError, match=r"never finished.*overwrite=True"):
-        open_cube("memory://maps/a.zarr")
+        open_source("memory://maps/a.zarr")
     with pytest.raises(OutputExistsError), atomic_store("memory://maps/a.zarr", overwrite=False, options={}):
         pass
 
@@ -114,10 +114,10 @@ def test_the_old_objects_stay_until_the_new_ones_are_complete(memory: Any, rando
     write_cube(old, "memory://maps/a.zarr")
     with pytest.raises(RuntimeError), atomic_store("memory://maps/a.zarr", overwrite=True, options={}):
         raise RuntimeError
-    xr.testing.assert_identical(open_cube("memory://maps/a.zarr").load(), old.load())
-    stored = open_cube("memory://maps/a.zarr")
+    xr.testing.assert_identical(open_source("memory://maps/a.zarr").load(), old.load())
+    stored = open_source("memory://maps/a.zarr")
     write_cube(stored.assign(red=stored["red"] + np.uint16(1)), "memory://maps/a.zarr", overwrite=True)
-    assert (open_cube("memory://maps/a.zarr")["red"].values == old["red"].values + 1).all()
+    assert (open_source("memory://maps/a.zarr")["red"].values == old["red"].values + 1).all()
     assert memory.ls("/maps", detail=False) == ["/maps/a.zarr"]
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_protocol_is_told(random_cube: Make) -> None:
 def test_a_local_store_that_was_never_finished_is_refused(tmp_path: Path) -> None:
     zarr.create_group(str(tmp_path / "a.zarr"), attributes={"rtsx:complete": False}, zarr_format=3)
     with pytest.raises(CubeError, match="never finished"):
-        open_cube(tmp_path / "a.zarr")
+        open_source(tmp_path / "a.zarr")
 
 
 def test_late_writers_find_the_store_closed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from rtsx.labels import IGNORED
 from rtsx.model import Packing
 from rtsx.training import AugmentationSpec
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 
 LAYERS = ("red", "nir", "ndvi", "slope", "aspect")
 PACKINGS = {
@@ -27,7 +27,7 @@ def make_batch(
     layers: Sequence[str] = LAYERS,
     invalid: float = 0.15,
     packings: Mapping[str, Packing] = PACKINGS,
-) -> Batch:
+) -> TileBatch:
     """Random layers with holes, in which NaN stands, and random truth with ignored pixels."""
     random = torch.Generator().manual_seed(seed)
     shape = (tiles, size, size)
@@ -48,10 +48,10 @@ def make_batch(
     truth = (torch.rand(shape, generator=random) < 0.3).to(torch.uint8)
     truth[torch.rand(shape, generator=random) < 0.1] = IGNORED
     stored = stored.masked_fill(~valid[:, None], float("nan"))
-    return Batch(stored=stored, layers=tuple(layers), packings=known, valid=valid, truth=truth)
+    return TileBatch(stored=stored, layers=tuple(layers), packings=known, valid=valid, truth=truth)
 
 
-def layer(batch: Batch, name: str) -> torch.Tensor:
+def layer(batch: TileBatch, name: str) -> torch.Tensor:
     """Physical values (tile, y, x) of a layer."""
     packing = batch.packings[name]
     return batch.stored[:, batch.layers.index(name)] * packing.scale_factor + packing.add_offset
@@ -61,6 +61,6 @@ def always(name: str, **options: object) -> list[AugmentationSpec]:
     return [AugmentationSpec(name=name, probability=1.0, options=options)]
 
 
-def shown(batch: Batch) -> torch.Tensor:
+def shown(batch: TileBatch) -> torch.Tensor:
     """Stored values with 0 under invalid pixels, so that they can be compared."""
     return batch.stored.masked_fill(~batch.valid[:, None], 0)

@@ -5,16 +5,16 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.training import LogRow
-from rtsx.training.checkpoint import BestWeights, Checkpoint
+from rtsx.training.checkpoint import BestWeights, TrainingCheckpoint
 
 
-def make_checkpoint() -> Checkpoint:
+def make_checkpoint() -> TrainingCheckpoint:
     weights = {"a": torch.arange(3.0), "n": torch.tensor(4)}
     parameter = torch.nn.Parameter(torch.ones(2))
     optimiser = torch.optim.AdamW([parameter], lr=0.1)
     parameter.sum().backward()
     optimiser.step()
-    return Checkpoint(
+    return TrainingCheckpoint(
         recipe="abc",
         epoch=2,
         step=8,
@@ -35,7 +35,7 @@ def make_checkpoint() -> Checkpoint:
 def test_a_checkpoint_comes_back_equal(tmp_path: Path) -> None:
     kept = make_checkpoint()
     kept.save(tmp_path / "last.pt")
-    found = Checkpoint.open(tmp_path / "last.pt")
+    found = TrainingCheckpoint.open(tmp_path / "last.pt")
     assert (found.recipe, found.epoch, found.step, found.is_done, found.log) == ("abc", 2, 8, False, kept.log)
     assert (found.best.epoch, found.best.iou) == (1, 0.5)
     torch.testing.assert_close(dict(found.network), dict(kept.network), rtol=0, atol=0)
@@ -54,7 +54,7 @@ def test_the_one_before_stays_until_the_new_one_is_whole(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         kept.save(tmp_path / "last.pt")
-    assert Checkpoint.open(tmp_path / "last.pt").epoch == 2
+    assert TrainingCheckpoint.open(tmp_path / "last.pt").epoch == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", None])
@@ -63,4 +63,4 @@ def test_a_damaged_one_is_named(tmp_path: Path, content: bytes | None) -> None:
     whole = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(TrainingError, match=r"last\.pt cannot be read.*delete it to train from the beginning"):
-        Checkpoint.open(tmp_path / "last.pt")
+        TrainingCheckpoint.open(tmp_path / "last.pt")

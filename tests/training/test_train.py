@@ -152,7 +152,7 @@ def test_a_stop_while_finishing_costs_no_epoch(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr("rtsx.training.train.write_report", fail)
+        patched.setattr("rtsx.training.train.write_training_report", fail)
         with pytest.raises(Stopped):
             train(make_lively_recipe(), tmp_path / "run", device="cpu")
     moments: list[Progress] = []

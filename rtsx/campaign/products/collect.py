@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.ledger import Ledger, planned_years
+from rtsx.campaign.ledger import CampaignLedger, planned_years
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
 from rtsx.campaign.products.overviews import collect_overviews
@@ -177,7 +177,7 @@ def collect_year(
         )
     objects = open_object_store(output, storage_options or {})
     layout = YearLayout(plan.year)
-    states = cell_states(Ledger(objects, layout).marks(), layout)
+    states = cell_states(CampaignLedger(objects, layout).marks(), layout)
     vectors = _Vectors.of(objects, plan, states, forms=forms, levels=levels, tracks=tracks)
     shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
     documents = None

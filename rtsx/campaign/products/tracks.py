@@ -26,7 +26,7 @@ TRACKS = "tracks"
 
 YearRecords = Mapping[int, Mapping[str, Record]]
 """Records of the footprints of each year by the names of partitions."""
-Part = tuple[int, str]
+PartitionKey = tuple[int, str]
 """Year and name of a partition of footprints."""
 Bounds = tuple[float, float, float, float]
 Geometries = NDArray[np.object_]
@@ -78,10 +78,12 @@ class _Parts:
         record = {"years": list(self.records), "reach": reach, "parts": self._digests(name, reach)}
         return tracks[is_own].reset_index(drop=True), record
 
-    def _gathered(self, name: str, own: Mapping[int, geopandas.GeoDataFrame]) -> dict[Part, geopandas.GeoDataFrame]:
+    def _gathered(
+        self, name: str, own: Mapping[int, geopandas.GeoDataFrame]
+    ) -> dict[PartitionKey, geopandas.GeoDataFrame]:
         """Outlines of other partitions that hang together with those of this one."""
-        others: dict[Part, geopandas.GeoDataFrame] = {}
-        taken: dict[Part, NDArray[np.bool_]] = {}
+        others: dict[PartitionKey, geopandas.GeoDataFrame] = {}
+        taken: dict[PartitionKey, NDArray[np.bool_]] = {}
         going_on = [_outlines(table) for table in own.values()]
         while going_on:
             rows = going_on.pop()
@@ -100,7 +102,7 @@ class _Parts:
                     going_on.append(candidates[fresh])
         return {part: table[taken[part]] for part, table in others.items() if taken[part].any()}
 
-    def _near(self, rows: Geometries) -> list[Part]:
+    def _near(self, rows: Geometries) -> list[PartitionKey]:
         """Partitions of all years whose outlines' box meets that of one of the rows."""
         if not len(rows):
             return []
@@ -119,7 +121,7 @@ class _Parts:
             parts |= set(self._near(np.array([shapely.box(*reach)], np.object_)))
         return {f"{year}/{of}": self.records[year][of]["sha256"] for year, of in sorted(parts)}
 
-    def _bounds(self) -> list[tuple[Part, Bounds]]:
+    def _bounds(self) -> list[tuple[PartitionKey, Bounds]]:
         return [
             ((year, name), tuple(record["bounds"]))
             for year, of_year in self.records.items()
@@ -127,7 +129,7 @@ class _Parts:
             if record["bounds"] is not None
         ]
 
-    def _read(self, part: Part) -> geopandas.GeoDataFrame:
+    def _read(self, part: PartitionKey) -> geopandas.GeoDataFrame:
         year, name = part
         return PartTable.of(self.objects, YearLayout(year), FOOTPRINTS).read(name)
 

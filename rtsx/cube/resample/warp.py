@@ -16,14 +16,14 @@ from rtsx.cube.resample.transform import CELL, GridTransform, TransformGrid, pix
 
 __all__ = [
     "SAMPLE_LIMIT",
+    "OutputRule",
     "Positions",
-    "Rule",
     "Samples",
     "SourceFrame",
     "TargetBlock",
     "Warped",
     "Window",
-    "read_window",
+    "read_source_window",
     "warp",
     "window_of",
 ]
@@ -74,7 +74,7 @@ def window_of(coordinates: TransformGrid, *, margin: int) -> Window | None:
     return Window(top, bottom - top, left, right - left, period)
 
 
-def read_window(reader: WindowReader, window: Window) -> NDArray[Any]:
+def read_source_window(reader: WindowReader, window: Window) -> NDArray[Any]:
     """Stored pixels (band, y, x) of a window, masked where the reader's are."""
     rows = slice(window.top, window.top + window.height)
     start = window.left % window.period if window.period else window.left
@@ -170,7 +170,7 @@ class SourceFrame(NamedTuple):
         return cls(*place, window.period, value is not None, dtype.type(value or 0))
 
 
-class Rule(NamedTuple):
+class OutputRule(NamedTuple):
     """How values are stored, as `OutputDtype` has it."""
 
     is_integer: bool
@@ -345,7 +345,7 @@ def _gathered(
     out = _empty(reader, rows, columns, storing=gathered)
     pieces = _pieces(reader, rows, columns, placement=placement, resampling=resampling, storing=gathered)
     for coordinates, window in pieces:
-        pixels, nodata = without_mask(read_window(reader, window), reader.nodata)
+        pixels, nodata = without_mask(read_source_window(reader, window), reader.nodata)
         pixels = np.ascontiguousarray(pixels, _gathered_dtype(pixels.dtype))
         # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
         # class of ours changed its name.
@@ -356,7 +356,7 @@ def _gathered(
             tuple(SourceFrame.of(window, pixels.dtype, nodata=nodata)),
             out.pixels,
             out.valid,
-            tuple(Rule.of(gathered)),
+            tuple(OutputRule.of(gathered)),
         )
         if resampling == "average":
             average(*given, tuple(Samples.of(coordinates)))

@@ -24,7 +24,7 @@ from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, loca
 __all__ = [
     "SIGNERS",
     "AssetSelection",
-    "Packing",
+    "BandEncoding",
     "Signer",
     "absolute_href",
     "asset_href",
@@ -85,7 +85,7 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
         if not keys:
             raise CubeError(_missing(item, f"no asset {wanted.asset!r}"))
         return _bands_in(item, _only(item, wanted.asset, keys), wanted)
-    if keys := [key for key in _called(item, wanted.name) if is_raster(item["assets"][key])]:
+    if keys := [key for key in _called(item, wanted.name) if may_be_raster(item["assets"][key])]:
         return _bands_in(item, _only(item, wanted.name, keys), wanted)
     return _by_band(item, wanted)
 
@@ -96,7 +96,7 @@ def is_thumbnail(item: ItemDict, key: str) -> bool:
     return bool(roles & _PICTURE_ROLES) or normalise_name(key).startswith(_PICTURE_KEYS)
 
 
-def is_raster(asset: Mapping[str, Any]) -> bool:
+def may_be_raster(asset: Mapping[str, Any]) -> bool:
     """Whether an asset may hold pixels with a place, as far as its media type or the name of its file tells."""
     kind = str(asset.get("type") or "").lower()
     if kind.startswith(_NO_RASTER_TYPES) or kind in {"image/png", "image/jpeg"}:
@@ -187,7 +187,7 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     fits: dict[str, int] = {}
     for key, asset in (item.get("assets") or {}).items():
         bands = bands_of(item, key)
-        if is_raster(asset) and not is_thumbnail(item, key) and all(_matching(bands, name) for name in names):
+        if may_be_raster(asset) and not is_thumbnail(item, key) and all(_matching(bands, name) for name in names):
             fits[key] = max(_level(_matching(bands, name)[0], name) or 0 for name in names)
     if not fits:
         raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}"))
@@ -263,7 +263,7 @@ _HARMONISED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packing:
+class BandEncoding:
     """How stored values become physical ones; None where nothing is known about it."""
 
     scale: float | None
@@ -272,7 +272,7 @@ class Packing:
     """Physical value of stored 0."""
 
 
-def packing_of(item: ItemDict, key: str, *, band: Band) -> Packing:
+def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
     """Scale and offset of a band as its item has them, with Sentinel-2's offset settled by one rule.
 
     For reflectance bands of items with a Sentinel-2 processing baseline, the first that holds:
@@ -294,14 +294,14 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> Packing:
     """
     baseline = _baseline(item)
     if baseline is None or not _is_reflectance(item, key, band):
-        return Packing(scale=band.scale, offset=band.offset)
+        return BandEncoding(scale=band.scale, offset=band.offset)
     scale = _SCALE if band.scale is None else band.scale
     properties = item.get("properties") or {}
     if any(properties.get(name) is True for name in _HARMONISED):
-        return Packing(scale=scale, offset=0.0)
+        return BandEncoding(scale=scale, offset=0.0)
     if band.offset is not None:
-        return Packing(scale=scale, offset=band.offset)
-    return Packing(scale=scale, offset=_OFFSET * scale if baseline >= _FIRST_WITH_OFFSET else 0.0)
+        return BandEncoding(scale=scale, offset=band.offset)
+    return BandEncoding(scale=scale, offset=_OFFSET * scale if baseline >= _FIRST_WITH_OFFSET else 0.0)
 
 
 def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:

@@ -25,7 +25,7 @@ from urllib3 import Retry
 from rtsx.cube.images import Period
 from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
-from rtsx.cube.stac.images import search_area
+from rtsx.cube.stac.images import buffered_area
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
 from rtsx.parsing import json_value
@@ -309,7 +309,7 @@ def _parameters(request: SearchRequest, client: Client, *, area: BaseGeometry, p
             "query= or max_cloud_cover=, which are applied again to what it answers."
         )
     parameters: dict[str, Any] = {
-        "intersects": mapping(search_area(area)),
+        "intersects": mapping(buffered_area(area)),
         "limit": request.page,
         "collections": list(request.collections) or None,
         "ids": list(request.ids) or None,

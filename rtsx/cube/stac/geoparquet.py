@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import Period
 from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
-from rtsx.cube.stac.images import search_area
+from rtsx.cube.stac.images import buffered_area
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
 from rtsx.storage import absolute
@@ -67,7 +67,7 @@ def _condition(
     if "bbox" in schema.names and pa.types.is_struct(schema.field("bbox").type):
         xmin, ymin, xmax, ymax = (pc.field("bbox", name) for name in ("xmin", "ymin", "xmax", "ymax"))
         meets = pc.scalar(False)
-        outer = search_area(area)
+        outer = buffered_area(area)
         for west, south, east, north in (part.bounds for part in getattr(outer, "geoms", [outer])):
             # West of its own east is what crosses the antimeridian; compared with 0, because statistics know numbers only.
             crosses = (xmin > 0) & (xmax < 0) & ((xmin <= east) | (xmax >= west))

@@ -40,7 +40,7 @@ from rtsx.cube.stac.item import (
 from rtsx.errors import CubeError
 from rtsx.storage import without_query
 
-__all__ = ["images_of", "search_area", "selected_images"]
+__all__ = ["buffered_area", "images_of", "selected_images"]
 
 _T = TypeVar("_T")
 
@@ -279,7 +279,7 @@ _MARGIN = 0.02
 where the edge of its raster is bent, by some 600 m for a tile of Sentinel-2 at 66° N. What is too much is dropped again."""
 
 
-def search_area(area: BaseGeometry) -> BaseGeometry:
+def buffered_area(area: BaseGeometry) -> BaseGeometry:
     """The area that a catalog is asked for: a little more than the one that images have to meet."""
     return area.buffer(_MARGIN, join_style="mitre") & box(-180, -90, 180, 90)
 

@@ -18,7 +18,7 @@ from rtsx.cube.stac.assets import Signer, absolute_href, located, self_href, sib
 from rtsx.cube.stac.checking import oddity_of, sound_items
 from rtsx.cube.stac.client import HttpAccess, SearchRequest, check_query, meets_query, read_document, searched_items
 from rtsx.cube.stac.geoparquet import table_items
-from rtsx.cube.stac.images import search_area, selected_images
+from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of
 from rtsx.errors import CubeError
 from rtsx.parsing import damage_told
@@ -163,7 +163,7 @@ class _Walk:
 
     def __init__(self, catalog: StacCatalog, area: BaseGeometry, period: Period | None) -> None:
         self.catalog = catalog
-        self.area = search_area(area)
+        self.area = buffered_area(area)
         self.period = period
         self.seen: set[str] = set()
 

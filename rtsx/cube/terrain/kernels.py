@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube.erosion import compiled
 
-__all__ = ["aspect", "curvatures", "hillshade", "minus_circle_mean", "slope"]
+__all__ = ["aspect_kernel", "curvatures", "hillshade_kernel", "minus_circle_mean", "slope_kernel"]
 
 Heights = NDArray[np.float32]
 Lengths = NDArray[np.float64]
@@ -202,9 +202,9 @@ def _curvatures(dem: Heights, heights: Lengths, widths: Lengths, which: int) -> 
 
 
 minus_circle_mean: Callable[[Heights, NDArray[np.int32]], Heights] = compiled(_minus_circle_mean)
-slope: Callable[[Heights, Lengths, Lengths], Heights] = compiled(_slope)
-aspect: Callable[[Heights, Lengths, Lengths, NDArray[np.float32]], Heights] = compiled(_aspect)
-hillshade: Callable[[Heights, Lengths, Lengths, NDArray[np.float32], tuple[float, float]], Heights] = compiled(
+slope_kernel: Callable[[Heights, Lengths, Lengths], Heights] = compiled(_slope)
+aspect_kernel: Callable[[Heights, Lengths, Lengths, NDArray[np.float32]], Heights] = compiled(_aspect)
+hillshade_kernel: Callable[[Heights, Lengths, Lengths, NDArray[np.float32], tuple[float, float]], Heights] = compiled(
     _hillshade
 )
 curvatures: Callable[[Heights, Lengths, Lengths, int], Heights] = compiled(_curvatures)

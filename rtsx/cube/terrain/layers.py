@@ -209,7 +209,7 @@ def relative_elevation(heights: Heights, ground: TerrainGrid) -> Heights:
 @terrain_layer("slope", units="degree", long_name="slope", halo_px=1, limits=(0, 90))
 def slope(heights: Heights, ground: TerrainGrid) -> Heights:
     """Angle to the horizontal in degrees, 0-90, after Horn (1981)."""
-    return compiled.slope(heights, *_steps(ground))
+    return compiled.slope_kernel(heights, *_steps(ground))
 
 
 @terrain_layer("aspect", units="degree", long_name="aspect, clockwise from true north", halo_px=1, is_angle=True)
@@ -218,14 +218,14 @@ def aspect(heights: Heights, ground: TerrainGrid) -> Heights:
 
     Level ground is 0 instead of NaN, because NaN is invalid, and lakes are not.
     """
-    return compiled.aspect(heights, *_steps(ground), ground.true_north())
+    return compiled.aspect_kernel(heights, *_steps(ground), ground.true_north())
 
 
 @terrain_layer("hillshade", units="1", long_name="hillshade", halo_px=1, limits=(0, 1))
 def hillshade(heights: Heights, ground: TerrainGrid) -> Heights:
     """Cosine of the angle between the sun and the ground's normal, 0-1; 0 on slopes turned away. No cast shadows."""
     sun = (float(ground.sun_azimuth), float(ground.sun_elevation))
-    return compiled.hillshade(heights, *_steps(ground), ground.true_north(), sun)
+    return compiled.hillshade_kernel(heights, *_steps(ground), ground.true_north(), sun)
 
 
 @terrain_layer("curvature", units="0.01 m-1", long_name="total curvature, above 0 where convex", halo_px=1)

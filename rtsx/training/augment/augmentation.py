@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import seed_of
 
 __all__ = ["Augmentation", "KeyedRandom", "StubAugmentation", "check_flag", "check_number", "check_pair"]
@@ -56,7 +56,7 @@ class Augmentation(Protocol):
         """Raise `TrainingError` where the stored layers (their names) do not allow it."""
         ...
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """A batch in which every tile was changed; layers, packings and shape stay.
 
         What stands under an invalid pixel changes nothing that can be seen, and `IGNORED` is the truth of whatever was
@@ -73,7 +73,7 @@ class StubAugmentation:
     def check_layers(self, layers: Sequence[str]) -> None:
         """Every layer will do."""
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """The batch itself."""
         return batch
 

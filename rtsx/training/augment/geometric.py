@@ -10,7 +10,7 @@ import torch
 from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.labels import IGNORED
 from rtsx.training.augment.augmentation import KeyedRandom, check_number, check_pair
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 
 __all__ = [
     "ANGLES",
@@ -50,7 +50,7 @@ def check_directions(augmentation: str, layers: Sequence[str]) -> None:
         )
 
 
-def turned_aspect(batch: Batch, *, sign: int, degrees: torch.Tensor | float) -> Batch:
+def turned_aspect(batch: TileBatch, *, sign: int, degrees: torch.Tensor | float) -> TileBatch:
     """The batch with every aspect `a` replaced by ``sign * a + degrees``, modulo 360.
 
     An aspect is an azimuth, clockwise from the top of the picture (Horn 1981, Proc. IEEE 69(1), p. 22). A picture turned
@@ -85,7 +85,7 @@ def turned_aspect(batch: Batch, *, sign: int, degrees: torch.Tensor | float) -> 
     return replace(batch, stored=stored)
 
 
-def _flipped(batch: Batch, axis: int) -> Batch:
+def _flipped(batch: TileBatch, axis: int) -> TileBatch:
     return replace(batch, stored=batch.stored.flip(axis), valid=batch.valid.flip(axis), truth=batch.truth.flip(axis))
 
 
@@ -99,7 +99,7 @@ class HorizontalFlip:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile mirrored."""
         return turned_aspect(_flipped(batch, -1), sign=-1, degrees=0.0)
 
@@ -114,7 +114,7 @@ class VerticalFlip:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile mirrored."""
         return turned_aspect(_flipped(batch, -2), sign=-1, degrees=180.0)
 
@@ -154,7 +154,7 @@ def zoom(sides: torch.Tensor, corners: torch.Tensor, *, size: int) -> torch.Tens
     return matrices
 
 
-def warped(batch: Batch, matrices: torch.Tensor) -> Batch:
+def warped(batch: TileBatch, matrices: torch.Tensor) -> TileBatch:
     """Tiles moved by matrices (tile, 2, 3) from old to new pixels, x first.
 
     Layers are bilinear over the valid ones of the four pixels around; `valid`, truth and angles, which have no mean, are
@@ -179,7 +179,7 @@ def warped(batch: Batch, matrices: torch.Tensor) -> Batch:
     stored = smooth[:, :-1] / smooth[:, -1:].clamp_min(0.1)
     stored[:, is_angle] = nearest[:, 2:]
     truth = (IGNORED - nearest[:, 1]).round().to(torch.uint8)
-    return Batch(
+    return TileBatch(
         stored=stored.masked_fill_(~valid[:, None], 0),
         layers=batch.layers,
         packings=batch.packings,
@@ -228,7 +228,7 @@ class RandomRotate90:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile turned, counter-clockwise."""
         quarters = chance.integers(len(batch.valid), low=1, high=3)
         stored, valid, truth = (
@@ -256,7 +256,7 @@ class Rotate:
         """Refuse layers with a fixed direction."""
         check_directions(type(self).__name__, layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile turned, counter-clockwise for angles above 0."""
         degrees = chance.uniform((len(batch.valid),), low=-self.limit, high=self.limit)
         turned = warped(batch, rotation(degrees, size=batch.valid.shape[-1]))
@@ -284,7 +284,7 @@ class RandomResizedCrop:
     def check_layers(self, layers: Sequence[str]) -> None:
         """Every layer can be enlarged."""
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile cut and enlarged."""
         count, size = len(batch.valid), batch.valid.shape[-1]
         sides = chance.uniform((count,), low=self.scale[0], high=self.scale[1]).sqrt() * size

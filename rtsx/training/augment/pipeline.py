@@ -10,7 +10,7 @@ from rtsx.suggest import suggest
 from rtsx.training.augment.augmentation import Augmentation, KeyedRandom, check_number
 from rtsx.training.augment.geometric import HorizontalFlip, RandomResizedCrop, RandomRotate90, Rotate, VerticalFlip
 from rtsx.training.augment.radiometric import Blur, ChannelDropout, MultiplicativeNoise, RandomBrightnessContrast
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 
 __all__ = ["AUGMENTATIONS", "augment", "build_augmentations", "check_augmentations", "check_dropped", "drop_channels"]
@@ -98,7 +98,7 @@ def check_dropped(steps: Sequence[AugmentationSpec], *, channels: int) -> None:
 
 
 @torch.no_grad()
-def augment(batch: Batch, steps: Sequence[AugmentationSpec], *, key: tuple[int, ...]) -> Batch:
+def augment(batch: TileBatch, steps: Sequence[AugmentationSpec], *, key: tuple[int, ...]) -> TileBatch:
     """Change a batch by the steps, in their order; each tile by itself, with each step's probability.
 
     Parameters
@@ -163,11 +163,11 @@ def drop_channels(
     return channels
 
 
-def _part(batch: Batch, chosen: torch.Tensor) -> Batch:
+def _part(batch: TileBatch, chosen: torch.Tensor) -> TileBatch:
     return replace(batch, stored=batch.stored[chosen], valid=batch.valid[chosen], truth=batch.truth[chosen])
 
 
-def _merged(batch: Batch, chosen: torch.Tensor, changed: Batch) -> Batch:
+def _merged(batch: TileBatch, chosen: torch.Tensor, changed: TileBatch) -> TileBatch:
     """The batch with the chosen tiles replaced."""
     stored, valid, truth = batch.stored.clone(), batch.valid.clone(), batch.truth.clone()
     stored[chosen], valid[chosen], truth[chosen] = changed.stored, changed.valid, changed.truth

@@ -11,7 +11,7 @@ from rtsx.errors import TrainingError
 from rtsx.suggest import suggest
 from rtsx.training.augment.augmentation import KeyedRandom, check_flag, check_number, check_pair
 from rtsx.training.augment.geometric import ANGLES, blurred
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 
 __all__ = [
     "REFLECTANCE",
@@ -48,7 +48,7 @@ class ChannelDropout:
         """Leave at least one; ndvi may be a channel more than what is read."""
         self.check_rest(len(layers) + 1)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """The batch as it is: channels do not exist before `prepare`."""
         return batch
 
@@ -126,7 +126,7 @@ def check_changed_layers(augmentation: str, layers: Sequence[str], *, wanted: tu
         )
 
 
-def changed_layers(batch: Batch, names: Sequence[str], change: Change) -> Batch:
+def changed_layers(batch: TileBatch, names: Sequence[str], change: Change) -> TileBatch:
     """The batch with some layers changed in physical units, and a stored ndvi computed anew from changed bands.
 
     A pixel whose red and nir come to add up to exactly 0, which has no ndvi, becomes invalid.
@@ -143,7 +143,7 @@ def changed_layers(batch: Batch, names: Sequence[str], change: Change) -> Batch:
     return changed
 
 
-def _packing(batch: Batch, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _packing(batch: TileBatch, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale factors and offsets (layer, 1, 1) of some layers."""
     packings = [batch.packings[name] for name in names]
     return (
@@ -152,7 +152,7 @@ def _packing(batch: Batch, names: Sequence[str]) -> tuple[torch.Tensor, torch.Te
     )
 
 
-def _with_ndvi(batch: Batch, *, before: Batch) -> Batch:
+def _with_ndvi(batch: TileBatch, *, before: TileBatch) -> TileBatch:
     red, nir = _bands(batch)
     total = nir + red
     lost = (total == 0) & (sum(_bands(before)) != 0)
@@ -164,7 +164,7 @@ def _with_ndvi(batch: Batch, *, before: Batch) -> Batch:
     return replace(batch, valid=batch.valid & ~lost)
 
 
-def _bands(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _bands(batch: TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Physical red and nir (tile, y, x)."""
     places = [batch.layers.index(name) for name in ("red", "nir")]
     factors, summands = _packing(batch, ("red", "nir"))
@@ -192,7 +192,7 @@ class Blur:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("Blur", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile blurred, each by its own Gaussian."""
         low, high = self.sigma
         sigmas = chance.uniform((len(batch.valid),), low=low, high=high)
@@ -231,7 +231,7 @@ class RandomBrightnessContrast:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("RandomBrightnessContrast", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile changed, each by its own numbers."""
         shape = (len(batch.valid), 1, 1, 1)
         contrast = 1 + chance.uniform(shape, low=-self.contrast, high=self.contrast).to(batch.stored)
@@ -272,7 +272,7 @@ class MultiplicativeNoise:
         """Refuse layers that are not there, and angles."""
         check_changed_layers("MultiplicativeNoise", layers, wanted=self.layers)
 
-    def apply(self, batch: Batch, *, chance: KeyedRandom) -> Batch:
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile changed, each by its own numbers."""
         names = chosen_layers(batch.layers, self.layers)
         height, width = batch.valid.shape[1:] if self.per_pixel else (1, 1)

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import MAP, YearLayout
-from rtsx.campaign.ledger import Ledger, write_prices
+from rtsx.campaign.ledger import CampaignLedger, write_prices
 from rtsx.campaign.map import create_map, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec, Prices
@@ -141,7 +141,7 @@ class Output:
         self.has_map = store is None
         self.objects = store or open_object_store(self.path, self.options)
         self.layout = YearLayout(plan.year)
-        self.ledger = Ledger(self.objects, self.layout)
+        self.ledger = CampaignLedger(self.objects, self.layout)
         if self.has_map:
             create_map(self.path, plan, storage_options=self.options)
         write_prices(self.objects, Prices(), year=plan.year)

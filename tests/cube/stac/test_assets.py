@@ -19,7 +19,7 @@ import rtsx
 from rtsx.config.order import load_order_config
 from rtsx.config.source import ItemsConfig
 from rtsx.cube.images import BandRequest, Period
-from rtsx.cube.open import open_cube
+from rtsx.cube.open import open_source
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.stac import ItemTable, StacItems
 from rtsx.cube.stac.assets import (
@@ -406,7 +406,7 @@ def _cube(tmp_path: Path, **source: Any) -> Any:
         )
     layers = (LayerRecipe(wanted=BandRequest(name="red", asset="B04")),)
     recipe = SourceRecipe(name="s2", images=StacItems(items), layers=layers, **source)
-    return open_cube(CubeRecipe(grid=grid, sources=(recipe,)), grid[0, 0]).compute()
+    return open_source(CubeRecipe(grid=grid, sources=(recipe,)), grid[0, 0]).compute()
 
 
 def _reflectances(layer: Any) -> list[float]:

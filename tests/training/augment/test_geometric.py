@@ -11,7 +11,7 @@ from rtsx.labels import IGNORED
 from rtsx.model import Packing
 from rtsx.training.augment import augment
 from rtsx.training.augment.geometric import rotation, warped, zoom
-from rtsx.training.dataset import Batch
+from rtsx.training.dataset import TileBatch
 from tests.training.pictures import always, layer, make_batch, shown
 
 WITHOUT_ANGLES = ("red", "nir", "ndvi", "slope")
@@ -48,7 +48,7 @@ def aspect_of(heights: np.ndarray) -> np.ndarray:
     north[1] = 1
     rows = np.full(heights.shape[0], -3.0)
     columns = np.full(heights.shape[0], 3.0)
-    return terrain.aspect(heights.astype(np.float32), rows, columns, north)
+    return terrain.aspect_kernel(heights.astype(np.float32), rows, columns, north)
 
 
 def ground(*, size: int = 24, seed: int = 0) -> np.ndarray:
@@ -57,10 +57,10 @@ def ground(*, size: int = 24, seed: int = 0) -> np.ndarray:
     return heights.astype(np.float32)
 
 
-def aspect_batch(aspects: np.ndarray, packing: Packing) -> Batch:
+def aspect_batch(aspects: np.ndarray, packing: Packing) -> TileBatch:
     stored = torch.from_numpy((aspects - packing.add_offset) / packing.scale_factor).float()
     valid = torch.ones(stored.shape, dtype=torch.bool)
-    return Batch(
+    return TileBatch(
         stored=stored[:, None],
         layers=("aspect",),
         packings={"aspect": packing},
@@ -104,7 +104,7 @@ def test_an_aspect_is_turned_by_the_angle_of_a_rotation(direction):
     heights = 2 * (rows * np.cos(falls_to) - columns * np.sin(falls_to))
     batch = aspect_batch(np.stack([aspect_of(heights)] * 5), Packing())
     assert apart(layer(batch, "aspect").numpy(), direction).max() < 1e-3
-    elevation = Batch(
+    elevation = TileBatch(
         stored=torch.from_numpy(np.stack([heights] * 5)).float()[:, None],
         layers=("dem",),
         packings={"dem": Packing()},
@@ -133,7 +133,7 @@ def test_ground_that_comes_to_face_north_is_not_level():
     assert flipped.tolist() == [[[90.0, 135.0], [360.0, 0.0]]]
 
 
-def rotated_by(batch: Batch, degrees: float) -> Batch:
+def rotated_by(batch: TileBatch, degrees: float) -> TileBatch:
     return warped(batch, rotation(torch.full((len(batch.valid),), degrees), size=batch.valid.shape[-1]))
 
 
@@ -156,7 +156,7 @@ def naive_warp(values: np.ndarray, valid: np.ndarray, rows: np.ndarray, columns:
     return out
 
 
-def check_against(batch: Batch, moved: Batch, rows: np.ndarray, columns: np.ndarray) -> None:
+def check_against(batch: TileBatch, moved: TileBatch, rows: np.ndarray, columns: np.ndarray) -> None:
     """Compare with the naive warp that looks at these rows and columns, away from ties between nearest pixels."""
     is_tie = (np.abs(rows % 1 - 0.5) < 1e-3) | (np.abs(columns % 1 - 0.5) < 1e-3)
     near = np.rint(rows).astype(int), np.rint(columns).astype(int)
@@ -213,7 +213,7 @@ def test_corners_that_come_in_are_invalid_and_ignored():
 @pytest.mark.parametrize("name", ["Rotate", "RandomResizedCrop"])
 def test_a_constant_stays_constant_beside_holes(name):
     batch = make_batch(layers=("slope",), invalid=0.4)
-    flat = Batch(
+    flat = TileBatch(
         stored=torch.where(batch.valid[:, None], 7.0, 1e30),
         layers=("slope",),
         packings={"slope": Packing()},
@@ -227,7 +227,7 @@ def test_a_constant_stays_constant_beside_holes(name):
 def test_a_crop_keeps_physical_values_and_looks_closer():
     batch = make_batch(layers=("slope",), invalid=0.0)
     rows = torch.arange(24.0).expand(4, 24, 24).mT
-    ramp = Batch(
+    ramp = TileBatch(
         stored=rows[:, None].clone(),
         layers=("slope",),
         packings={"slope": Packing()},
