@@ -35,7 +35,7 @@ class CampaignLedger:
     Examples
     --------
     >>> from rtsx.storage.object_store import MemoryObjects
-    >>> ledger = Ledger(MemoryObjects(), YearLayout(2024))
+    >>> ledger = CampaignLedger(MemoryObjects(), YearLayout(2024))
     >>> ledger.done(), ledger.failures(), ledger.mark((0, 0))
     (set(), {}, None)
     """

@@ -91,9 +91,9 @@ def in_command_words(message: str, words: Sequence[str], *, error: BaseException
 
     Examples
     --------
-    >>> typed("It exists. Pass overwrite=True.", ["cube", "build", "cube.yaml"])
+    >>> in_command_words("It exists. Pass overwrite=True.", ["cube", "build", "cube.yaml"])
     'It exists. Pass --overwrite.'
-    >>> typed("Run it with precision='float32'.", ["campaign", "run", "campaign.yaml"])
+    >>> in_command_words("Run it with precision='float32'.", ["campaign", "run", "campaign.yaml"])
     'Run it with `prediction: {precision: float32}` in campaign.yaml.'
     """
     if error is not None and _raised_by(error).startswith("rtsx.cli."):

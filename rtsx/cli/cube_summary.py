@@ -13,8 +13,7 @@ from rtsx.config.cube import config_of_built_cube, is_config
 from rtsx.cube.check import BuildState, CubeCheck, build_state
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.native import with_native_images
-from rtsx.cube.open import coarse_recipe, small_store
-from rtsx.cube.open import open_source as open_source
+from rtsx.cube.open import coarse_recipe, open_source, small_store
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell

@@ -257,7 +257,7 @@ class AreaConfig(ConfigModel):
 
     Examples
     --------
-    >>> NoDataAreaConfig(arcticdem=("42_18",)).geometry().geom_type
+    >>> AreaConfig(arcticdem=("42_18",)).geometry().geom_type
     'Polygon'
     """
 

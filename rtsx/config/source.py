@@ -483,7 +483,7 @@ def tcvis_window(preset: CubePreset, year: int) -> str:
 
     Examples
     --------
-    >>> [tcvis_window(PRESETS["darts-v2"], year) for year in (2017, 2019, 2021, 2024)]
+    >>> [tcvis_window(CUBE_PRESETS["darts-v2"], year) for year in (2017, 2019, 2021, 2024)]
     ['2000-2019', '2001-2020', '2003-2022', '2005-2024']
     """
     return next(window for last, window in preset.windows if year <= last)

@@ -246,7 +246,7 @@ def geobox_window(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int
     Examples
     --------
     >>> from affine import Affine
-    >>> window = window_of(GeoBox((9, 9), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"), (0, 4), (2, 5), halo=1)
+    >>> window = geobox_window(GeoBox((9, 9), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"), (0, 4), (2, 5), halo=1)
     >>> window.shape.yx, window.affine.c, window.affine.f
     ((6, 5), 3.0, 3.0)
     """

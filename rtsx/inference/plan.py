@@ -57,7 +57,7 @@ def invert_dihedral(answer: "torch.Tensor", augmentation: TestTimeAugmentation) 
     --------
     >>> import torch
     >>> batch = torch.arange(4).reshape(2, 2)
-    >>> all(torch.equal(invert_dihedral(apply_dihedral(batch, a), a), batch) for a in AUGMENTATIONS)
+    >>> all(torch.equal(invert_dihedral(apply_dihedral(batch, a), a), batch) for a in TEST_TIME_AUGMENTATIONS)
     True
     """
     return apply_dihedral(answer, _BACK.get(augmentation, augmentation))
