@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from time import sleep
 from typing import Literal, Protocol
 
 from rtsx.campaign.cells import Address
@@ -62,7 +63,6 @@ class NoOp:
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Say that it is done."""
         if self.seconds:
-            from time import sleep
 
             sleep(self.seconds)
         return CellResult(cell=cell, state="done", seconds=self.seconds)

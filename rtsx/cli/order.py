@@ -14,6 +14,7 @@ import typer
 from rtsx.cli.console import counting, print_info, show
 from rtsx.cli.options import require_there
 from rtsx.errors import OrderError
+from rtsx.parsing import damage_told, json_value
 from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
@@ -183,7 +184,6 @@ def _ledger_of(order: Path) -> Path:
 def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
     """The plan that was made of this very config."""
     from rtsx.ordering import OrderPlan
-    from rtsx.parsing import damage_told, json_value
 
     path = _beside(order, "plan.json")
     try:

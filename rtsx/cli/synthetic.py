@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -84,8 +85,6 @@ def scenes(
 
     A scene that is there is not made again, so the same command goes on where it was stopped.
     """
-    from dataclasses import replace
-
     from rtsx.synthetic import SceneSpec, placed_apart, varied_spec, write_scenes  # loads what makes them
 
     started = time.perf_counter()

@@ -1,0 +1,142 @@
+"""The house stays one to find one's way in: one name for one thing, no crumbs of modules, imports at the top.
+
+Each rule has a short list of exceptions with a reason; one that is no longer needed fails as well.
+"""
+
+import ast
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+HOUSE = Path(__file__).parent.parent / "rtsx"
+SMALL = 80
+
+NAMES_OF_SEVERAL_THINGS = {
+    "Scene": "users know both: rtsx.ordering.Scene is a candidate for an order, rtsx.synthetic.Scene one that was made",
+    "app": "Typer's word for the commands of a file",
+}
+SMALL_MODULES = {
+    "rtsx.cli.info": "a command that is loaded when it is called",
+    "rtsx.training.smp": "loads segmentation-models-pytorch, which checking a config does not",
+}
+HEAVY = {
+    "aiohttp": "comes with fsspec's http alone",
+    "cql2": "needed for conditions that are written as text",
+    "dask": "0.2 s, which refusals do not wait for",
+    "distributed": "0.5 s, and not every run has a cluster",
+    "geopandas": "0.6 s, which refusals do not wait for",
+    "kornia": "the extra `train`",
+    "matplotlib": "the extra `view`",
+    "onnx": "the extra `onnx`",
+    "onnxruntime": "the extra `onnx`",
+    "onnxscript": "the extra `onnx`",
+    "openvino": "the extra `openvino`",
+    "pydantic": "0.2 s, which commands without a config do not wait for",
+    "segmentation_models_pytorch": "seconds, and networks of other libraries do not need it",
+    "torch": "seconds, which `import rtsx` and refusals do not wait for",
+}
+INNER_IMPORTS = {
+    ("rtsx.campaign.clusters", "rtsx.model.allocator"): "torch, which a client of other machines does not need",
+    ("rtsx.campaign.workers", "rtsx"): "its version as imported, which is not always the one installed",
+    ("rtsx.config.campaign", "rtsx.model"): "torch, when bundles are opened",
+    ("rtsx.config.evaluate", "rtsx.evaluation"): "torch, when scenes are evaluated",
+    ("rtsx.config.evaluate", "rtsx.inference"): "torch, when scenes are evaluated",
+    ("rtsx.config.inputs", "rtsx.training.networks"): "torch, when a network is built",
+    ("rtsx.config.order", "rtsx.ordering.planet"): "the extra `order`",
+    ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",
+    ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",
+    ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",
+    ("rtsx.config.training", "rtsx.training.record"): "torch, when a training is finished",
+    ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
+    ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
+    ("rtsx.training.record", "rtsx.training.networks"): "torch, when a network is described",
+    ("rtsx.training.train", "rtsx.training.engine"): "the extra `train`",
+}
+"""Importing and imported module, beside the commands, which load what they do and nothing else."""
+LIGHT_ROOMS = {"arguments", "errors", "lazy", "parsing", "redaction", "storage", "suggest"}
+"""What even a command imports at its top."""
+
+
+@cache
+def modules() -> dict[str, tuple[str, ast.Module]]:
+    files = {path: path.read_text() for path in sorted(HOUSE.rglob("*.py"))}
+    return {
+        ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__"): (text, ast.parse(text))
+        for path, text in files.items()
+    }
+
+
+def is_package(name: str) -> bool:
+    return (HOUSE.parent / name.replace(".", "/")).is_dir()
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that a module defines at its top and lists in `__all__`."""
+    own: set[str] = set()
+    listed: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own.add(node.target.id)
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if names == ["__all__"]:
+                listed = set(ast.literal_eval(node.value))
+            own.update(names)
+    return own & listed
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Modules that are imported anywhere below a node."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.update(
+                name if (name := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names
+            )
+    return found
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes = defaultdict(set)
+    for module, (_, tree) in modules().items():
+        if not is_package(module):
+            for name in defined(tree):
+                homes[name].add(module)
+    several = {name: sorted(found) for name, found in homes.items() if len(found) > 1}
+    assert {name: found for name, found in several.items() if name not in NAMES_OF_SEVERAL_THINGS} == {}
+    assert set(NAMES_OF_SEVERAL_THINGS) - set(several) == set()
+
+
+def test_a_small_module_has_more_than_one_importer() -> None:
+    importers = defaultdict(set)
+    for module, (_, tree) in modules().items():
+        for name in imported(tree):
+            importers[name].add(module)
+    small = {
+        module
+        for module, (text, _) in modules().items()
+        if text.count("\n") < SMALL and len(importers[module]) < 2 and not is_package(module)
+    }
+    assert small == set(SMALL_MODULES)
+
+
+def test_only_heavy_libraries_are_imported_by_functions() -> None:
+    libraries: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
+    for module, (_, tree) in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for name in imported(node):
+                    top, _, below = name.partition(".")
+                    if top in HEAVY:
+                        libraries.add(top)
+                    elif not (module.startswith("rtsx.cli.") and below and below.split(".")[0] not in LIGHT_ROOMS):
+                        pairs.add((module, name))
+    assert pairs == set(INNER_IMPORTS)
+    assert set(HEAVY) - libraries == set()
+    assert not set(HEAVY) & sys.stdlib_module_names
