@@ -38,7 +38,6 @@ HEAVY = {
 }
 INNER_IMPORTS = {
     ("rtsx.campaign.clusters", "rtsx.model.allocator"): "torch, which a client of other machines does not need",
-    ("rtsx.campaign.workers", "rtsx"): "its version as imported, which is not always the one installed",
     ("rtsx.config.campaign", "rtsx.model"): "torch, when bundles are opened",
     ("rtsx.config.evaluate", "rtsx.evaluation"): "torch, when scenes are evaluated",
     ("rtsx.config.evaluate", "rtsx.inference"): "torch, when scenes are evaluated",
@@ -51,7 +50,7 @@ INNER_IMPORTS = {
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
     ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
     ("rtsx.training.record", "rtsx.training.networks"): "torch, when a network is described",
-    ("rtsx.training.train", "rtsx.training.engine"): "the extra `train`",
+    ("rtsx.training.run", "rtsx.training.engine"): "the extra `train`",
 }
 """Importing and imported module, beside the commands, which load what they do and nothing else."""
 LIGHT_ROOMS = {"arguments", "errors", "lazy", "parsing", "redaction", "storage", "suggest"}
@@ -62,7 +61,10 @@ LIGHT_ROOMS = {"arguments", "errors", "lazy", "parsing", "redaction", "storage",
 def modules() -> dict[str, tuple[str, ast.Module]]:
     files = {path: path.read_text() for path in sorted(HOUSE.rglob("*.py"))}
     return {
-        ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__"): (text, ast.parse(text))
+        ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__"): (
+            text,
+            ast.parse(text),
+        )
         for path, text in files.items()
     }
 
@@ -110,6 +112,19 @@ def test_a_public_name_means_one_thing() -> None:
     several = {name: sorted(found) for name, found in homes.items() if len(found) > 1}
     assert {name: found for name, found in several.items() if name not in NAMES_OF_SEVERAL_THINGS} == {}
     assert set(NAMES_OF_SEVERAL_THINGS) - set(several) == set()
+
+
+def test_no_public_name_of_a_package_is_that_of_a_module() -> None:
+    # A module that is imported takes its name, so the public one would be a module from then on.
+    taken = {
+        f"{package}.{name}"
+        for package, (_, tree) in modules().items()
+        if is_package(package)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in ast.literal_eval(node.value)
+    } & set(modules())
+    assert taken == {"rtsx.cli.main"}  # imported at once, not lazily
 
 
 def test_a_small_module_has_more_than_one_importer() -> None:

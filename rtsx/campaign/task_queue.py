@@ -63,7 +63,6 @@ class NoOp:
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Say that it is done."""
         if self.seconds:
-
             sleep(self.seconds)
         return CellResult(cell=cell, state="done", seconds=self.seconds)
 

@@ -11,6 +11,7 @@ from weakref import WeakSet
 from dask.utils import format_bytes
 from distributed import Client, Reschedule, Worker, WorkerPlugin
 
+from rtsx import __version__
 from rtsx.errors import ClusterError
 
 __all__ = [
@@ -146,9 +147,7 @@ def _wrong(who: str, what: str) -> list[str]:
 
 def _version(name: str) -> str:
     if name == "rtsx":
-        from rtsx import __version__  # instead of what was installed, which an editable checkout has left behind
-
-        return __version__
+        return __version__  # instead of what was installed, which an editable checkout has left behind
     try:
         return version(name)
     except PackageNotFoundError:

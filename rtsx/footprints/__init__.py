@@ -7,7 +7,7 @@ from rtsx.footprints.io import read_footprints, read_years, write_footprints, wr
 from rtsx.footprints.merge import merge_footprints
 from rtsx.footprints.products import level1_footprints, level2_footprints
 from rtsx.footprints.schema import validate_footprints
-from rtsx.footprints.track_summary import track_summary
+from rtsx.footprints.summary import track_summary
 from rtsx.footprints.tracks import track_footprints
 
 __all__ = [

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
         TrainingRecipe,
         TrainingScene,
     )
+    from rtsx.training.run import train
     from rtsx.training.run_log import LogRow, Progress
-    from rtsx.training.train import train
     from rtsx.training.trained_run import TrainedRun, read_run
 
 __all__ = [

@@ -290,7 +290,7 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
     >>> asset = {"eo:bands": [{"name": "B04", "common_name": "red"}]}
     >>> item = {"properties": {"s2:processing_baseline": "04.00"}, "assets": {"B04": asset}}
     >>> packing_of(item, "B04", band=Band(number=1, name="B04"))
-    Packing(scale=0.0001, offset=-0.1)
+    BandEncoding(scale=0.0001, offset=-0.1)
     """
     baseline = _baseline(item)
     if baseline is None or not _is_reflectance(item, key, band):

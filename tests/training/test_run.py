@@ -29,8 +29,8 @@ from rtsx.training import (
     read_run,
     train,
 )
+from rtsx.training.run import git_revision, library_versions, machine
 from rtsx.training.run_log import read_log
-from rtsx.training.train import git_revision, library_versions, machine
 from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_a_stop_while_finishing_costs_no_epoch(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr("rtsx.training.train.write_training_report", fail)
+        patched.setattr("rtsx.training.run.write_training_report", fail)
         with pytest.raises(Stopped):
             train(make_lively_recipe(), tmp_path / "run", device="cpu")
     moments: list[Progress] = []
