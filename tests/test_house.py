@@ -4,7 +4,9 @@ Each rule has a short list of exceptions with a reason; one that is no longer ne
 """
 
 import ast
+import re
 import sys
+import tomllib
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -155,3 +157,46 @@ def test_only_heavy_libraries_are_imported_by_functions() -> None:
     assert pairs == set(INNER_IMPORTS)
     assert set(HEAVY) - libraries == set()
     assert not set(HEAVY) & sys.stdlib_module_names
+
+
+ROOT = HOUSE.parent
+MAP = (ROOT / "docs" / "design" / "000-map.md").read_text()
+
+
+def test_every_room_is_on_the_map_in_its_row() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    rows = [{room.strip() for room in layer.split("|")} for layer in contract["layers"]]
+    shown: dict[int, set[str]] = defaultdict(set)
+    for row, rooms in re.findall(r"^\| (\d+) \| (`rtsx/.*?) \|", MAP, re.MULTILINE):
+        shown[int(row) - 1].update(re.findall(r"`rtsx/(\w+)(?:\.py)?`", rooms))
+    assert [shown[row] for row in range(len(shown))] == rows
+
+
+def test_every_path_and_name_on_the_map_exists() -> None:
+    everything = {name for _, tree in modules().values() for name in named(tree)}
+    for line in MAP.splitlines():
+        here = everything
+        for span in re.findall(r"`([^`]+)`", line):
+            if "/" in span:
+                assert (ROOT / span).exists(), span
+                if span.endswith(".py") and span.startswith("rtsx/"):
+                    here = named(ast.parse((ROOT / span).read_text()))
+            elif span not in {"make contract"}:
+                assert span in (here if line.startswith("|") else everything), f"{span} is not where the map has it"
+    for name in re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", MAP):
+        assert name in everything | {"GeoDataFrame"}, name
+
+
+def named(tree: ast.Module) -> set[str]:
+    """Names of what a module defines at its top, listed or not."""
+    return {
+        name
+        for node in tree.body
+        for name in (
+            [node.name]
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            else [target.id for target in ast.walk(node) if isinstance(target, ast.Name)]
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            else []
+        )
+    }
