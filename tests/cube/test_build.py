@@ -156,7 +156,9 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-@pytest.mark.parametrize("moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"])
+@pytest.mark.parametrize(
+    "moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"]
+)
 def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
     mixed: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
