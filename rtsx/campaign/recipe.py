@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.arguments import typed
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.plan import Merge, TestTimeAugmentation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CampaignRecipe", "ClusterSpec", "OutlineSpec", "PredictionSpec", "Prices", "RetrySpec"]
 
 
+@typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class PredictionSpec:
     """Tile, blend and runtime of a campaign; the words are those of `predict_cube`."""
@@ -51,6 +53,7 @@ class PredictionSpec:
     """Memory of one worker, by which `tile="auto"` is chosen; None: of the smallest worker at hand, else of this machine."""
 
 
+@typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class OutlineSpec:
     """The rule of the outlines; the words are those of `extract_footprints`."""
@@ -106,6 +109,7 @@ class RetrySpec:
             )
 
 
+@typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class Prices:
     """Prices in one currency; None leaves a part out of the sum."""
@@ -188,6 +192,7 @@ class CampaignRecipe:
             )
 
 
+@typed(ClusterError)
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """A local cluster; or the address of a scheduler; or a dask-gateway.

@@ -38,6 +38,7 @@ from rtsx.cube.build_state import (
     write_mark,
 )
 from rtsx.cube.chunk_loader import collected_missing
+from rtsx.cube.encoding import stores_all_chunks
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.load import load_recipe, recipe_geobox
 from rtsx.cube.native import NativeParts
@@ -320,7 +321,9 @@ class _PartBuilder:
 def _write(root: zarr.Group, piece: RegionWrite) -> None:
     array = root[piece.array]
     assert isinstance(array, zarr.Array)
-    array[piece.window] = piece.pixels
+    array.with_config({"write_empty_chunks": stores_all_chunks(array.basename, array.dtype, array.attrs)})[
+        piece.window
+    ] = piece.pixels
 
 
 def _finish(parts: PartSource, store: Store, *, target: str) -> None:

@@ -13,10 +13,12 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rtsx.cube.encoding import MISSING, packing, with_packing
+from rtsx.cube.encoding import MISSING, MISSING_ATTRS, is_sparse, missing_values, packing, with_packing
 from rtsx.cube.georeference import geobox_of, is_regular
+from rtsx.cube.rasterio import read_header
 from rtsx.cube.rasters import require_layer_names
 from rtsx.errors import CubeError
+from rtsx.storage.zarr import refuse_absent_chunks
 
 __all__ = [
     "AXIS_NAMES",
@@ -42,7 +44,7 @@ _PER_BAND = {
     "units": "units",
 }
 """Attributes that may hold one value for each band, and the word for that of one layer."""
-_OF_A_LAYER = frozenset({*_PER_BAND, *MISSING})
+_OF_A_LAYER = frozenset({*_PER_BAND, *MISSING_ATTRS})
 """Attributes of an array or Dataset that describe its layers rather than the whole."""
 _NAMELESS = re.compile(r"band_?\d+|__xarray_dataarray_variable__")
 """Names that a library gives because it knows none."""
@@ -83,6 +85,7 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
     """
     if isinstance(layers, str):
         raise CubeError(f"Layers are a list of names; got the string {layers!r}. Write layers=[{layers!r}].")
+    _refuse_lost_masks(given)
     if isinstance(given, xr.DataArray):
         cube = _split(with_axis_names(given), layers)
     elif isinstance(given, xr.Dataset):
@@ -91,12 +94,17 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         raise CubeError(_no_cube(given))
     layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
     require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
+    if "source" in cube.encoding and {"y", "x"} <= set(cube.coords):  # opened by xarray
+        whole = {str(name): cube[name].shape[:-2] for name in layered if not is_sparse(cube[name])}
+        refuse_absent_chunks(str(cube.encoding["source"]), whole, y=cube["y"].values, x=cube["x"].values)
     _refuse_doubled_axes(cube)
     nested = [name for name, index in cube.indexes.items() if isinstance(index, pd.MultiIndex) and name in cube.dims]
     if nested:
         raise CubeError(
             f"Coordinate {nested[0]!r} is a MultiIndex. Take it apart with cube.reset_index({nested[0]!r})."
         )
+    if any({"y", "x"} <= set(layer.dims) and layer.dims[-2:] != ("y", "x") for layer in cube.data_vars.values()):
+        cube = cube.transpose(..., "y", "x")
     cube = _with_plain_coordinates(_with_crs(cube))
     changed = {
         name: with_packing(_without_empty_chunks(layer)) for name, layer in cube.data_vars.items() if _is_layer(layer)
@@ -129,18 +137,22 @@ def _was_decoded(layer: xr.DataArray) -> bool:
 
 def _encoded(layer: xr.DataArray) -> xr.DataArray:
     packed = {key: float(layer.encoding[key]) for key in ("scale_factor", "add_offset") if key in layer.encoding}
+    dtype = np.dtype(layer.encoding.get("dtype") or "float32")
+    words = {word: layer.encoding[word] for word in MISSING if word in layer.encoding}
+    # xarray leaves values that it was told of in the bits of another integer, such as -1 of unsigned ones.
+    missing = missing_values(xr.DataArray(np.zeros((), dtype), attrs=words, name=layer.name))[:1]
     stored = xr.apply_ufunc(
         _stored_numbers,
         layer,
         kwargs={
             "scale": packed.get("scale_factor", 1.0),
             "offset": packed.get("add_offset", 0.0),
-            "is_whole": np.dtype(layer.encoding.get("dtype", "float32")).kind in "ui",
+            "is_whole": dtype.kind in "ui",
         },
         dask="parallelized",
         output_dtypes=[np.float32],
     )
-    return layer.copy(data=stored.data).assign_attrs(packed)
+    return layer.copy(data=stored.data).assign_attrs(packed | dict(zip(("_FillValue",), missing, strict=False)))
 
 
 def _stored_numbers(values: NDArray[Any], *, scale: float, offset: float, is_whole: bool) -> NDArray[np.float32]:
@@ -162,6 +174,28 @@ def _without_empty_chunks(layer: xr.DataArray) -> xr.DataArray:
 
 def _is_layer(layer: xr.DataArray) -> bool:
     return layer.name != "valid" and {"y", "x"} <= set(layer.dims)
+
+
+def _refuse_lost_masks(given: Any) -> None:
+    """Raise for what rioxarray opened without the mask of its file, of which nothing is in the array."""
+    arrays = given.data_vars.values() if isinstance(given, xr.Dataset) else [given]
+    for array in arrays if isinstance(given, xr.Dataset | xr.DataArray) else ():
+        source = array.encoding.get("source")
+        if "rasterio_dtype" not in array.encoding or "dtype" in array.encoding or not source:
+            continue  # of another library, or opened with masked=True
+        try:
+            header = read_header(source)
+        except CubeError:
+            continue  # no file any more
+        several = {str(value) for value in header.nodata} if "band" in array.dims else set()
+        if header.masked or len(several) > 1:
+            what = (
+                "a mask or an alpha band" if header.masked else f"the nodata values {list(header.nodata)} of its bands"
+            )
+            raise CubeError(
+                f"{source} says by {what} which pixels are missing, and rioxarray left that out. Open it with "
+                f"rioxarray.open_rasterio({source!r}, masked=True), or with rtsx.open_cube({source!r})."
+            )
 
 
 def _no_cube(given: object) -> str:
@@ -188,8 +222,8 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     for number, name in enumerate(names):
         band = array.isel({dim: number}).transpose("time", "y", "x", missing_dims="ignore")
         variables[name] = _variable(band, array.attrs, place=_place(number, coordinate), source=array.attrs)
-    stated = {*array.attrs, *array.encoding, *(word for one in variables.values() for word in one.attrs)}
-    if not is_single and not stated & set(MISSING):
+    stated = {*array.attrs, *(word for one in variables.values() for word in one.attrs)} & set(MISSING_ATTRS)
+    if not is_single and not stated and not set(MISSING) & set(array.encoding):
         _ask_for_nodata(array)
     whole = {key: value for key, value in array.attrs.items() if key not in _OF_A_LAYER}
     coords = array.isel({dim: 0}, drop=True).coords
@@ -260,7 +294,7 @@ def _variable(
 
 def _stated(words: Mapping[Any, Any], *, place: tuple[int, int | None], name: Any) -> dict[str, Any]:
     """What attributes or an encoding of several bands say of one of them, in the words of one layer."""
-    found = {key: words[key] for key in (*MISSING, "dtype", "grid_mapping") if key in words}
+    found = {key: words[key] for key in (*MISSING_ATTRS, "dtype", "grid_mapping") if key in words}
     for key, word in _PER_BAND.items():
         value = _of_band(words.get(key), place)
         if value is not None:
@@ -324,7 +358,11 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
     changed = {}
     for number, (name, layer) in enumerate(found.items()):
         own = layer.attrs | (whole if name in silent else {})
-        if own != layer.attrs or {"scales", "offsets"} & {*own, *layer.encoding} or "raster:bands" in layer.coords:
+        if (
+            own != layer.attrs
+            or {"scales", "offsets", "nodatavals"} & {*own, *layer.encoding}
+            or "raster:bands" in layer.coords
+        ):
             variable = _variable(layer, own, place=_place(number, names), source=cube.attrs)
             variable.attrs = {
                 key: value for key, value in layer.attrs.items() if key not in _OF_A_LAYER

@@ -1,17 +1,29 @@
 """How a variable of a cube is stored: CF packing in its attributes, never applied to the array."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, LayerValuesWarning
 
-__all__ = ["MISSING", "missing_values", "packing", "packing_attrs", "with_packing"]
+__all__ = [
+    "MISSING",
+    "MISSING_ATTRS",
+    "is_sparse",
+    "missing_values",
+    "packing",
+    "packing_attrs",
+    "stores_all_chunks",
+    "with_packing",
+]
 
 MISSING = ("_FillValue", "missing_value", "nodata")
 """Words for stored values of missing pixels: of CF, of CF for several, of odc-stac and GDAL."""
+MISSING_ATTRS = (*MISSING, "fill_value")
+"""The same in attributes, where rioxarray has one more; in `encoding` that is what Zarr fills new chunks with."""
 
 
 def packing(layer: xr.DataArray) -> dict[str, Any]:
@@ -59,29 +71,52 @@ def missing_values(layer: xr.DataArray) -> tuple[float, ...]:
     >>> missing_values(xr.DataArray(np.zeros(2, np.uint8), attrs={"_FillValue": 0, "missing_value": [0, 255]}))
     (0.0, 255.0)
     """
+    found = dict.fromkeys(_stored_value(number, dtype) for _, number, dtype in _stated(layer))
+    return tuple(number for number in found if number is not None)
+
+
+def _stated(layer: xr.DataArray) -> Iterator[tuple[str, float, np.dtype[Any]]]:
+    """Word and number of all that is said of missing pixels, and the dtype that it is said of."""
     decoded = {"scale_factor", "add_offset"} & set(layer.encoding)
-    sources = (layer.attrs,) if decoded and layer.dtype.kind == "f" else (layer.attrs, layer.encoding)
-    found: dict[float, None] = {}
-    for words in sources:
-        for word in MISSING:
+    encoding = {} if decoded and layer.dtype.kind == "f" else layer.encoding
+    stored = np.dtype(encoding.get("dtype") or layer.dtype)
+    for words, known, dtype in ((layer.attrs, MISSING_ATTRS, layer.dtype), (encoding, MISSING, stored)):
+        for word in known:
             for value in np.ravel(np.asarray(words.get(word), object)):
                 try:
-                    number = np.nan if value is None else float(value)
+                    if value is not None:
+                        yield word, float(value), dtype
                 except (TypeError, ValueError) as error:
                     raise CubeError(
                         f"Layer {layer.name!r} has {word} {words[word]!r}, which is no number. Set "
                         f"cube[{layer.name!r}].attrs[{word!r}] to the stored value of missing pixels."
                     ) from error
-                if _can_be_stored(number, layer.dtype):
-                    found[number] = None
-    return tuple(found)
 
 
-def _can_be_stored(number: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a pixel of this dtype can have the value; NaN is left out, because it equals nothing."""
-    if dtype.kind in "iu":
-        return number.is_integer() and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
-    return not np.isnan(number)
+def _stored_value(number: float, dtype: np.dtype[Any]) -> float | None:
+    """What a pixel of a dtype holds that was set to a number; None where none can, or where it equals nothing, as NaN.
+
+    A whole number of the same bits counts: NetCDF writes -1 for 65535, and arrays keep their attributes when they are converted.
+    """
+    if dtype.kind not in "iu":
+        return None if np.isnan(number) else number
+    limits, count = np.iinfo(dtype), 2.0 ** (8 * dtype.itemsize)
+    if not number.is_integer() or not -count / 2 <= number < count:
+        return None
+    return number + count if number < limits.min else number - count if number > limits.max else number
+
+
+def is_sparse(layer: xr.DataArray) -> bool:
+    """Whether what was left out of a Zarr store, because it holds nothing but the fill value, is missing or not valid.
+
+    By the encoding that xarray gives: in format 3 it has the fill value, in format 2 that is `_FillValue`.
+    """
+    fill, words = layer.encoding.get("fill_value"), layer.encoding | layer.attrs
+    if fill is None or layer.name == "valid":
+        return words.get("_FillValue") is not None if fill is None else not fill
+    dtype = np.dtype(layer.encoding.get("dtype") or layer.dtype)
+    stored = xr.DataArray(np.zeros((), dtype), attrs={word: words.get(word) for word in MISSING}, name=layer.name)
+    return bool(np.isnan(fill) or float(fill) in missing_values(stored))
 
 
 def with_packing(layer: xr.DataArray) -> xr.DataArray:
@@ -90,12 +125,16 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     The layer itself where that is so already. A scale of 1 and an offset of 0 are what rioxarray and GDAL give where a file
     is silent, so they declare nothing.
     """
+    layer = _with_sign(layer)
     missing = missing_values(layer)
-    attrs = {key: value for key, value in layer.attrs.items() if key not in MISSING}
-    if "_FillValue" in layer.attrs and (not missing or float(missing[0]) == layer.attrs["_FillValue"]):
+    attrs = {key: value for key, value in layer.attrs.items() if key not in MISSING_ATTRS}
+    if "_FillValue" in layer.attrs and missing and float(missing[0]) == layer.attrs["_FillValue"]:
         attrs["_FillValue"] = layer.attrs["_FillValue"]
     elif missing:
         attrs["_FillValue"] = layer.dtype.type(missing[0])
+    elif "_FillValue" in layer.attrs and layer.dtype.kind == "f":
+        attrs["_FillValue"] = layer.attrs["_FillValue"]  # NaN
+    _warn_of_others(layer)
     if (attrs.get("scale_factor", 1), attrs.get("add_offset", 0)) == (1, 0):
         attrs = {key: value for key, value in attrs.items() if key not in ("scale_factor", "add_offset")}
     several = len(missing) > 1
@@ -104,15 +143,54 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     made = layer
     if several:
         others = np.array(missing[1:], layer.dtype)
-        if (
-            not layer.variable._in_memory and layer.chunks is None
-        ):  # stays where it is stored, instead of being read here
-            layer = layer.chunk(layer.encoding.get("preferred_chunks", {}))
+        layer = _lazy(layer)
         made = layer.where(~layer.isin(others), layer.dtype.type(missing[0]))
     made = made.copy(deep=False)
     made.attrs = attrs
     made.encoding = {key: value for key, value in layer.encoding.items() if key not in MISSING}
     return made
+
+
+def _with_sign(layer: xr.DataArray) -> xr.DataArray:
+    """The layer in the dtype that `_Unsigned` says: NetCDF's classic formats have no unsigned integers."""
+    kind = {"true": "u", "false": "i"}.get(str(layer.attrs.get("_Unsigned")).lower())
+    if kind is None or layer.dtype.kind not in "iu":
+        return layer
+    made = layer if kind == layer.dtype.kind else _lazy(layer).astype(f"{kind}{layer.dtype.itemsize}", keep_attrs=True)
+    return made.drop_attrs().assign_attrs({key: value for key, value in layer.attrs.items() if key != "_Unsigned"})
+
+
+def _lazy(layer: xr.DataArray) -> xr.DataArray:
+    """The layer; where it is stored and was not read yet, in chunks, instead of being read here."""
+    if layer.variable._in_memory or layer.chunks is not None:
+        return layer
+    return layer.chunk(layer.encoding.get("preferred_chunks", {}))
+
+
+def _warn_of_others(layer: xr.DataArray) -> None:
+    """Warn of missing values that the layer cannot hold."""
+    odd = [
+        (word, number)
+        for word, number, dtype in _stated(layer)
+        if dtype == layer.dtype and dtype.kind in "iu" and _stored_value(number, dtype) is None
+    ]
+    if odd:
+        (word, number), name = odd[0], layer.name
+        warnings.warn(
+            f"Layer {name!r} of {layer.dtype} says that its {word} is {number:g}, which it cannot hold, so all of its pixels count. "
+            f"Missing ones became another number when it was converted: set cube[{name!r}].attrs['_FillValue'] to that, or "
+            f"remove the attribute where none is missing.",
+            LayerValuesWarning,
+            stacklevel=2,
+        )
+
+
+def stores_all_chunks(name: str, dtype: np.dtype[Any], attrs: Mapping[str, Any]) -> bool:
+    """Whether no value of a variable is missing, so that every chunk is stored and one that a copy has lost is known.
+
+    Floats have NaN, and `valid` has False.
+    """
+    return dtype.kind != "f" and name != "valid" and "_FillValue" not in attrs
 
 
 def packing_attrs(

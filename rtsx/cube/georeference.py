@@ -42,6 +42,10 @@ _TOLERANCE = 0.05
 """Pixels by which coordinates and a stated transform may differ: files round their numbers."""
 
 
+_FARTHEST_M = 1e8
+"""Metres from the origin of a projection beyond which there is no ground: twice as far as 60 S in a polar one of the north."""
+_FINEST_M = 0.01
+"""Metres below which pixels are none of an image of the ground."""
 _TRANSFORMS = {"transform": (0, 1, 2, 3, 4, 5), "GeoTransform": (1, 2, 0, 4, 5, 3)}
 """Attributes that state a transform, and where in them the numbers a to f of an `Affine` are."""
 
@@ -73,29 +77,53 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
         raise CubeError(
             "A cube needs a CRS in a coordinate 'spatial_ref'. Give it with cube.rio.write_crs('EPSG:...')."
         )
-    require_ground(crs, "This cube", cure="cube.rio.write_crs('EPSG:...')")
     geobox: GeoBox | None = cube.odc.geobox
     if geobox is None:
         raise CubeError(
             f"The transform of this cube cannot be told from its coordinates (shape {dict(cube.sizes)}). "
             "Give it with cube.rio.write_transform(transform)."
         )
+    require_ground(geobox, "This cube", cure="cube.rio.write_crs('EPSG:...')")
     return stated_geobox(cube, geobox)
 
 
-def require_ground(crs: CRS | None, what: str, *, cure: str) -> None:
-    """Raise unless a CRS has longitudes and latitudes: an engineering, vertical or geocentric one has no map.
+def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
+    """Raise unless a raster has a place on Earth: an engineering, vertical or geocentric CRS has no map, and nothing is 1e13 m away.
 
     Raises
     ------
     CubeError
-        Says what kind of CRS it is.
+        Says what kind of CRS it is, or which coordinates cannot be of it.
     """
-    if crs is not None and not (crs.projected or crs.geographic):
+    crs = geobox.crs
+    if crs is None:
+        return
+    if not (crs.projected or crs.geographic):
         raise CubeError(
             f"{what} has the CRS {crs.proj.name!r}, of type {crs.proj.type_name!r}; a projected or geographic one is "
             "needed, because others do not say where on Earth a pixel lies. Bring the image onto the ground with control points (gdal_translate "
             f"-gcp, then gdalwarp -t_srs EPSG:...); where its coordinates are those of a known CRS already, write it with {cure}."
+        )
+    left, bottom, right, top = geobox.boundingbox
+    x, y, unit = max(abs(left), abs(right)), max(abs(bottom), abs(top)), crs.proj.axis_info[0]
+    told = (
+        f"{what} has the CRS {crs_name(crs)}, whose unit is {unit.unit_name}, and lies at x from {left:.10g} to {right:.10g} and y from "
+        f"{bottom:.10g} to {top:.10g}"
+    )
+    if crs.geographic:
+        degrees, margin = np.degrees(unit.unit_conversion_factor), 1 + abs(geobox.affine.e)
+        if not (x * degrees <= 540 + margin and y * degrees <= 90 + margin):
+            raise CubeError(
+                f"{told}, which is nowhere on Earth. If they are metres, write the CRS that they are of, with {cure}."
+            )
+    elif not max(x, y) * unit.unit_conversion_factor <= _FARTHEST_M:
+        raise CubeError(
+            f"{told}, which is nowhere on Earth. Correct the coordinates, or write the CRS that they are of, with {cure}."
+        )
+    elif x <= 360 and y <= 90 and abs(geobox.affine.e) * unit.unit_conversion_factor < _FINEST_M:
+        cure = cure.replace("EPSG:...", "EPSG:4326")
+        raise CubeError(
+            f"{told}, which are degrees by their size. If they are, write the CRS that they are of, with {cure}."
         )
 
 

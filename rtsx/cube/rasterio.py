@@ -135,7 +135,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, file)
             header = _header_of(file, name)
-            require_ground(header.geobox.crs, name, cure="gdal_edit.py -a_srs EPSG:...")
+            require_ground(header.geobox, name, cure="gdal_edit.py -a_srs EPSG:...")
             return header
     except NotGeoreferencedWarning as warning:
         # An error only where the caller made it one. Filtering it here would change the filters of all threads for good,
@@ -346,14 +346,17 @@ def _masked_bands(file: rasterio.DatasetReader) -> tuple[int, ...]:
     return tuple(
         band
         for band, flags in enumerate(file.mask_flag_enums, start=1)
-        if not {MaskFlags.all_valid, MaskFlags.nodata} & set(flags) or alpha not in (None, band)
+        if flags not in ([MaskFlags.all_valid], [MaskFlags.nodata]) or alpha not in (None, band)
     )
 
 
 def _nodata_of(file: rasterio.DatasetReader) -> tuple[float | None, ...]:
-    """Nodata of each band; None where GDAL takes a mask in its place, as its value is data then."""
+    """Nodata of each band; None where GDAL takes a mask in its place, as its value is data then.
+
+    So it does where only pixels count that are nodata in all bands together (NODATA_VALUES).
+    """
     return tuple(
-        value if MaskFlags.nodata in flags else None
+        value if flags == [MaskFlags.nodata] else None
         for value, flags in zip(file.nodatavals, file.mask_flag_enums, strict=True)
     )
 

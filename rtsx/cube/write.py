@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from rtsx.arguments import typed
 from rtsx.cube.conventions import as_cube, layer_names, require_numbers, validate_georeference
-from rtsx.cube.encoding import packing
+from rtsx.cube.encoding import packing, stores_all_chunks
 from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.pyramid import halve, halved_geobox, level_count, multiscale_attrs, reduction_of, spatial_attrs
 from rtsx.errors import CubeError
@@ -208,6 +208,8 @@ def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
     if nodata is not None:
         # Chunks without a valid pixel are not stored at all: they are what an absent chunk reads as.
         encoding["fill_value"] = variable.dtype.type(nodata)
+    if stores_all_chunks(str(variable.name), variable.dtype, variable.attrs):
+        encoding["write_empty_chunks"] = True
     return encoding
 
 

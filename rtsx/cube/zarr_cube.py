@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from rtsx.cube.conventions import as_cube, layer_names
+from rtsx.cube.encoding import is_sparse
 from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, store_failure
+from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
 
 __all__ = ["open_zarr_cube", "read_metadata"]
 
@@ -67,6 +68,10 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
         )
     except Exception as error:  # see `store_failure`
         raise store_failure(path, error) from error
+    for name, layer in stored.data_vars.items():
+        if {"y", "x"} <= set(layer.dims) and not is_sparse(layer):
+            require_chunks(group, str(name))
+    stored.encoding = {}  # so that `as_cube` leaves all chunks to those who read them
     return stored
 
 
@@ -100,6 +105,8 @@ class _Pixels:
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         try:
             pixels: NDArray[Any] = self.variable[key].to_numpy()
+        except CubeError:
+            raise
         except Exception as error:  # see `store_failure`
             place = ", ".join(
                 f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True)

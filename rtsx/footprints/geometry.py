@@ -191,7 +191,7 @@ class Placement:
         if geobox is None or geobox.crs is None:
             raise FootprintError("a prediction has a CRS, but came without: attach one with pred.rio.write_crs(...)")
         try:
-            require_ground(geobox.crs, "the prediction", cure="pred.rio.write_crs('EPSG:...')")
+            require_ground(geobox, "the prediction", cure="pred.rio.write_crs('EPSG:...')")
             crs, geobox = geobox.crs, stated_geobox(pred, geobox)
         except CubeError as error:
             raise FootprintError(str(error)) from error

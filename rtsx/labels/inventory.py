@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from rtsx.arguments import typed
 from rtsx.errors import LabelError
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import Hemisphere
@@ -81,6 +82,7 @@ class Inventory:
     """Every row that is not in `labels` as it came."""
 
 
+@typed(LabelError)
 def standardise_labels(
     source: LabelInput | Sequence[LabelInput],
     *,
@@ -223,6 +225,7 @@ def _joined(made: list[Standardised]) -> Inventory:
     return Inventory(labels=labels, report=report)
 
 
+@typed(LabelError)
 def read_labels(
     source: LabelInput,
     *,

@@ -197,15 +197,20 @@ def resolve_device(device: str) -> torch.device:
     >>> resolve_device("cpu")
     device(type='cpu')
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved = (
+            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+        )
     except RuntimeError as error:
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.") from error
     n_gpus = torch.cuda.device_count() if resolved.type == "cuda" else 0
     if resolved.type == "cuda" and (resolved.index or 0) >= n_gpus:
         raise BundleError(f"device={device!r} was asked for, but torch sees {n_gpus} GPUs here. Use 'auto' or 'cpu'.")
+    if resolved.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise BundleError(
+            "This process was forked from one that uses a GPU already, and CUDA does not survive that. Start it by the method "
+            "'spawn' of multiprocessing, or use device='cpu'."
+        )
     return resolved
 
 

@@ -20,6 +20,8 @@ _SIDE = 64
 """Pixels along each side of the thinned sample, about."""
 _ENOUGH = 100
 """Valid pixels of a sample below which nothing is certain."""
+_MANY = 16
+"""Different numbers in a layer that is no mask and no classes."""
 _RANGES = {"reflectance": (-1.0, 5.0), "index": (-1.5, 1.5), "degree": (-361.0, 361.0), "m": (-12000.0, 9500.0)}
 """Physical values by unit, wide enough for clouds, glint, noise and the deepest sea."""
 _SLOPE = (-0.5, 90.5)
@@ -192,18 +194,23 @@ def check_values(
         if layer.name not in stored or stored[layer.name].dtype.kind == "b":
             continue
         packing = packings[layer.name]
-        raw = _sample(stored[layer.name][thin][trusted])
+        values = stored[layer.name][thin][trusted]
+        raw = _sample(values)
         if raw.size < _ENOUGH:
             continue
         _check_nodata(layer, raw)
         doubts |= _scaled_twice(layer, raw, packing)
         physical = raw * packing.scale_factor + packing.add_offset
         doubts |= _out_of_range(layer, physical) or _far_from_learnt(layer, physical)
+        if packing.nodata is None and not any(key.startswith(f"{layer.name} ") for key in doubts):
+            doubts |= _lonely_number(layer, values)
         if _quantity(layer) == "reflectance":
             reflectances[layer.name] = physical
     # Only stored numbers of 1/10,000 can be those of Sentinel-2; a hazy scene of another sensor may be as bright.
     has_offset = any(packings[name].add_offset or packings[name].scale_factor != 1e-4 for name in reflectances)
-    return doubts | _offset_or_emptiness(reflectances, has_offset=has_offset)
+    optical = {layer.name for layer in inputs if layer.name in stored and _OPTICAL.fullmatch(layer.name)}
+    zeros = [stored[name][thin][trusted] == 0 for name in sorted(optical)]
+    return doubts | _zero_at_once(sorted(optical), zeros) | _offset_or_emptiness(reflectances, has_offset=has_offset)
 
 
 def _sample(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -234,8 +241,43 @@ def _check_nodata(layer: InputLayer, raw: NDArray[np.float64]) -> None:
         if part > 0.01:
             raise BundleError(
                 f"Layer {layer.name!r} holds {value:g} in {part:.1%} of its valid pixels, which marks missing ones in usual "
-                f"files, and does not say so. Set cube[{layer.name!r}].attrs['_FillValue'] = {value:g}."
+                f"files, and does not say so. Set cube[{layer.name!r}].attrs['_FillValue'] = {value:.17g}."
             )
+
+
+def _lonely_number(layer: InputLayer, values: NDArray[Any]) -> dict[str, str]:
+    """Say of a number that many pixels hold, and that lies farther from all others than they do from each other.
+
+    In optical layers a negative one, where all others are not, is farther too.
+    """
+    name = layer.name
+    numbers = values.astype(np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    for lonely in (numbers.min(), numbers.max()):
+        others = numbers[numbers != lonely]
+        part = 1 - others.size / numbers.size
+        if lonely == 0 or part <= 0.01 or others.size < _ENOUGH or np.unique(others).size < _MANY:
+            continue
+        low, high = np.quantile(others, (0.01, 0.99))
+        is_odd = bool(_OPTICAL.fullmatch(name)) and lonely < 0 <= others.min()
+        if is_odd or np.abs(others - lonely).min() > high - low:
+            return {
+                f"{name} lonely": f"Layer {name!r} holds {lonely:.17g} in {part:.1%} of its valid pixels, and from {low:.4g} to "
+                f"{high:.4g} in nearly all others. If that marks missing ones, say so: set cube[{name!r}].attrs['_FillValue'] = "
+                f"{lonely:.17g}."
+            }
+    return {}
+
+
+def _zero_at_once(names: Sequence[str], zeros: Sequence[NDArray[np.bool_]]) -> dict[str, str]:
+    """Say of pixels that are 0 in all optical layers, as usual files have it where nothing was seen."""
+    part = float(np.logical_and.reduce(zeros).mean()) if len(names) > 1 and zeros[0].size >= _ENOUGH else 0.0
+    if part <= 0.01:
+        return {}
+    return {
+        "zero": f"Layers {', '.join(map(repr, names))} are 0 together in {part:.1%} of their valid pixels, as in usual files where "
+        f"nothing was seen. If these are missing, say so: set cube[{names[0]!r}].attrs['_FillValue'] = 0, and so for all of them."
+    }
 
 
 def _scaled_twice(layer: InputLayer, raw: NDArray[np.float64], packing: Packing) -> dict[str, str]:

@@ -220,6 +220,11 @@ def _in_folder(folder: Path) -> str:
     stores = sorted(path.parent for name in ("zarr.json", ".zgroup") for path in folder.glob(f"*/{name}"))
     if stores:
         return f"It is a folder of Zarr stores. Give one: {_listed(stores)}"
+    if (folder / "refs").is_dir() and (folder / "snapshots").is_dir():
+        return (
+            "It is an Icechunk repository. Open a session of it with icechunk, and give predict_cube what "
+            "xarray.open_zarr(session.store, consolidated=False) gives."
+        )
     documents = [path for path in sorted(folder.rglob("*.json")) if _is_stac(_json(path))]
     if documents:
         return _recipe(folder, _json(documents[0]))
@@ -232,6 +237,11 @@ def _of_json(path: Path) -> str:
         return _recipe(path, document)
     if document.get("type") in ("Feature", "FeatureCollection"):
         return "It is GeoJSON, a table of outlines, and no raster. Outlines are labels, regions or footprints."
+    if "refs" in document or ".zgroup" in document:
+        return (
+            "It is a kerchunk index of a Zarr store in other files. In Python, rtsx.open_cube opens it as 'reference://', with the "
+            f"storage_options {{'fo': {str(path)!r}}}."
+        )
     return "It is JSON, and no raster."
 
 

@@ -12,13 +12,16 @@ import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import fsspec
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
@@ -42,7 +45,9 @@ __all__ = [
     "finish_store",
     "is_zipped",
     "open_group",
+    "refuse_absent_chunks",
     "refuse_what_is_no_store",
+    "require_chunks",
     "store_failure",
     "store_of",
 ]
@@ -56,6 +61,8 @@ LAYERS = "rtsx:layers"
 
 _ROOTS = ("zarr.json", ".zgroup")
 """What makes a folder a group of Zarr, v3 and v2."""
+_METADATA = (*_ROOTS, ".zarray", ".zattrs", ".zmetadata")
+"""Keys that hold no pixels."""
 
 StorageOptions = Mapping[str, Any]
 _LEVEL = re.compile(r"\d+x")
@@ -93,7 +100,7 @@ def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
 
 
 def open_group(path: str, options: StorageOptions) -> zarr.Group:
-    """The root group of a store, for reading.
+    """The root group of a store, for reading; see `require_chunks`.
 
     Raises
     ------
@@ -103,9 +110,8 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
     try:
         with _silent_about_consolidation():
             store = store_of(path, options, read_only=True)
-            group = zarr.open_group(
-                store, mode="r", path=_root_in_zip(store.path) if isinstance(store, ZipStore) else None
-            )
+            root = _root_in_zip(store.path) if isinstance(store, ZipStore) else None
+            group = zarr.open_group(_WholeStore(store, path), mode="r", path=root)
     except ContainsArrayError as error:
         raise CubeError(
             f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
@@ -127,6 +133,87 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
             "remove it."
         )
     return group
+
+
+def require_chunks(group: zarr.Group, name: str) -> None:
+    """From now on, refuse to read chunks of an array that are not there, instead of reading them as its fill value.
+
+    For arrays in which that is a value like others: whether a writer left out what holds nothing else, as zarr does by
+    default, or a copy is not complete, nobody can tell.
+
+    Parameters
+    ----------
+    group
+        As `open_group` gives it.
+    name
+        Of the array in it.
+    """
+    assert isinstance(group.store, _WholeStore)
+    group.store.whole.add(f"{group.path}/{name}/".lstrip("/"))
+
+
+def refuse_absent_chunks(path: str, arrays: Mapping[str, Sequence[int]], *, y: NDArray[Any], x: NDArray[Any]) -> None:
+    """Refuse arrays of a local store that another library opened, in which a chunk is not there; see `require_chunks`.
+
+    Parameters
+    ----------
+    path
+        Of the store; of what is none, and of arrays of another shape, nothing is known.
+    arrays
+        Lengths of the leading axes by the names of arrays in which no chunk may be left out.
+    y, x
+        Coordinates that are read.
+    """
+    if is_url(path) or not any((local_path(path) / root).is_file() for root in _ROOTS):
+        return
+    group = zarr.open_group(local_path(path), mode="r")
+    axes = []
+    for name, values in (("y", y), ("x", x)):
+        stored = group.get(name)
+        places = np.flatnonzero(np.isin(stored[:], values)) if isinstance(stored, zarr.Array) else np.empty(0, int)
+        if not 0 < len(places) == len(values):
+            return
+        axes.append((int(places.min()), int(places.max())))
+    for name, leading in arrays.items():
+        array = group.get(name)
+        if not isinstance(array, zarr.Array) or array.shape[:-2] != tuple(leading):
+            continue
+        spans = [*((0, length - 1) for length in leading), *axes]
+        unit = array.shards or array.chunks
+        for place in product(*(range(a // size, b // size + 1) for (a, b), size in zip(spans, unit, strict=True))):
+            key = f"{name}/{array.metadata.encode_chunk_key(place)}"
+            if not (local_path(path) / key).exists():
+                raise _absent(path, key, name)
+
+
+def _absent(path: str, key: str, array: str) -> CubeError:
+    return CubeError(
+        f"{path} has no chunk {key}. If it was copied, the copy is not complete: copy it again. If its writer left out chunks "
+        f"without data, say what marks a missing pixel: set the attribute _FillValue of array {array!r} to the value that they "
+        "are filled with. If that is a value like others, write the store again, all chunks included, with "
+        "ds.to_zarr(path, write_empty_chunks=True)."
+    )
+
+
+class _WholeStore(WrapperStore[Store]):
+    """A store of which some arrays have to be whole."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        super().__init__(store)
+        self.path = path
+        self.whole: set[str] = set()
+
+    def _with_store(self, store: Store) -> Self:
+        made = type(self)(store, self.path)
+        made.whole = self.whole
+        return made
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        name = next((name for name in self.whole if key.startswith(name)), None) if found is None else None
+        if name is not None and PurePosixPath(key).name not in _METADATA:
+            raise _absent(self.path, key, PurePosixPath(name).name)
+        return found
 
 
 def store_failure(path: str, error: Exception, *, what: str = "metadata cannot be read") -> CubeError:
@@ -205,7 +292,7 @@ def _root_in_zip(path: Path) -> str | None:
 def _damaged_metadata(path: str) -> Iterator[Path]:
     """Files of metadata of a local store that hold no JSON object."""
     for file in [] if is_url(path) else sorted(local_path(path).rglob("*")):
-        if file.name in (*_ROOTS, ".zarray", ".zattrs", ".zmetadata"):
+        if file.name in _METADATA:
             try:
                 if isinstance(json.loads(file.read_bytes()), dict):
                     continue

@@ -17,7 +17,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, r
 from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
-from rtsx.storage.zarr import open_group, store_failure
+from rtsx.storage.zarr import open_group, require_chunks, store_failure
 
 __all__ = ["ArrayReader", "FileReader", "WindowReader", "ZarrReader", "open_reader"]
 
@@ -327,6 +327,8 @@ class ZarrReader:
             try:
                 # Leading axes of length one, such as a single time, fall away.
                 pixels[place] = np.asarray(array[..., rows, columns]).reshape(shape)
+            except CubeError:
+                raise
             except Exception as error:  # see `store_failure`
                 where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
                 raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
@@ -356,6 +358,13 @@ class ZarrReader:
         if differs:
             told = "; ".join(f"{what}: expected {wanted}, found {got}" for what, wanted, got in differs)
             raise CubeError(f"{name} of {self._name} is not what its catalog says it is: {told}. Correct its entry.")
+        fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
+        # Format 2 has one word for what is missing and what a chunk that is not there reads as.
+        is_told = fill is not None and (
+            array.metadata.zarr_format == 2 or np.isnan(fill) or fill in (self.nodata, declared)
+        )
+        if not is_told:
+            require_chunks(group, name)
         return array
 
 
