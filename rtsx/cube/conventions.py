@@ -103,8 +103,6 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         raise CubeError(
             f"Coordinate {nested[0]!r} is a MultiIndex. Take it apart with cube.reset_index({nested[0]!r})."
         )
-    if any({"y", "x"} <= set(layer.dims) and layer.dims[-2:] != ("y", "x") for layer in cube.data_vars.values()):
-        cube = cube.transpose(..., "y", "x")
     cube = _with_plain_coordinates(_with_crs(cube))
     changed = {
         name: with_packing(_without_empty_chunks(layer)) for name, layer in cube.data_vars.items() if _is_layer(layer)

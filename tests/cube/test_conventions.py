@@ -6,10 +6,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio.shutil
+import rioxarray
 import xarray as xr
+import zarr
+from shapely import box
 
-from rtsx.cube import Layer, as_cube, geobox_of, lattice_origin, layer_names, open_source, validate_cube
+from rtsx.cube import (
+    Layer,
+    as_cube,
+    geobox_of,
+    lattice_origin,
+    layer_names,
+    open_source,
+    packing,
+    validate_cube,
+    write_cube,
+)
+from rtsx.cube.file_images import StoreImages
+from rtsx.cube.images import BandRequest
+from rtsx.cube.resample.dtype import is_representable
+from rtsx.cube.resample.readers import open_reader
 from rtsx.errors import CubeError
+from tests.cube.test_rasterio import KINDS as MASKS
 
 Make = Callable[..., xr.Dataset]
 
@@ -113,3 +132,124 @@ def test_one_pixel_has_a_geobox(random_cube: Make) -> None:
     cube = random_cube().isel(y=slice(5, 6), x=slice(7, 8))
     validate_cube(cube)
     assert geobox_of(cube).affine.c == 711576.0 + 7 * 3
+
+
+@pytest.mark.parametrize(
+    "kind", ["internal mask uint16", "internal mask float32", "external mask", "rgba", "nodata of all bands together"]
+)
+def test_a_mask_that_rioxarray_left_out_is_refused(kind: str, tmp_path: Path) -> None:
+    path = MASKS[kind](tmp_path / "a.tif")
+    for options in ({}, {"chunks": 32}, {"band_as_variable": True}):
+        with pytest.raises(CubeError, match=r"a.tif says by a mask .*rioxarray.open_rasterio\(.*a.tif', masked=True\)"):
+            as_cube(rioxarray.open_rasterio(path, **options))
+    with rasterio.open(path) as file:
+        names = file.descriptions if all(file.descriptions) else tuple("abcd"[: file.count])
+        colours, valid = [one.name for one in file.colorinterp], file.read_masks(1) > 0
+    cube = as_cube(rioxarray.open_rasterio(path, masked=True), layers=names)
+    first = cube[names[colours.index(next(one for one in colours if one != "alpha"))]]
+    np.testing.assert_array_equal(np.isfinite(first), valid)
+
+
+def test_nodata_that_differs_between_bands_is_refused_where_rioxarray_keeps_one(tmp_path: Path) -> None:
+    tif = MASKS["nodata 0"](tmp_path / "a.tif")
+    rasterio.shutil.copy(tif, tmp_path / "a.vrt", driver="VRT")
+    text = (tmp_path / "a.vrt").read_text()
+    (tmp_path / "a.vrt").write_text(text.replace("<NoDataValue>0<", "<NoDataValue>7<", 1))
+    with pytest.raises(CubeError, match=r"nodata values \[7.0, 0.0, 0.0\] of its bands.*masked=True"):
+        as_cube(rioxarray.open_rasterio(tmp_path / "a.vrt"), layers=["a", "b", "c"])
+    cube = as_cube(rioxarray.open_rasterio(tmp_path / "a.vrt", band_as_variable=True))
+    assert [packing(cube[name])["nodata"] for name in cube.data_vars] == [7, 0, 0]
+
+
+def test_nodatavals_of_a_layer_are_its_own(random_cube: Make) -> None:
+    cube = random_cube()[["red", "binary"]].drop_attrs(deep=True).assign_attrs(random_cube().attrs)
+    for name in ("red", "binary"):
+        cube[name].attrs["nodatavals"] = (7.0, 255.0)
+    cube = as_cube(cube)
+    assert [packing(cube[name])["nodata"] for name in ("red", "binary")] == [7, 255]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("dtype", "words", "is_told"),
+    [
+        ("uint16", {}, False),
+        ("uint16", {"_FillValue": 0}, True),
+        ("uint8", {"missing_value": 0}, None),  # in format 3 it is the fill value too
+        ("uint8", {"_FillValue": 255}, None),  # in format 2 it is the fill value too
+        ("bool", {}, False),
+        ("float32", {}, True),
+        ("float64", {"_FillValue": -9999.0}, True),
+    ],
+)
+def test_a_chunk_that_is_not_there_is_missing_ground_or_refused(
+    tmp_path: Path, zarr_format: int, dtype: str, words: dict[str, float], is_told: bool | None
+) -> None:
+    if is_told is None:
+        is_told = zarr_format == (3 if "missing_value" in words else 2)
+    path = tmp_path / "a.zarr"
+    pixels = np.random.default_rng(0).integers(1, 200, (64, 64)).astype(dtype)
+    cube = xr.Dataset({"red": (("y", "x"), pixels)}, coords={"y": 640 - np.arange(64.0), "x": np.arange(64.0)})
+    cube = cube.rio.write_crs(3413)
+    cube["red"].attrs = {key: value for key, value in words.items() if key != "_FillValue"}
+    fill = {key: value for key, value in words.items() if key == "_FillValue"}
+    cube.to_zarr(path, zarr_format=zarr_format, encoding={"red": {"chunks": (16, 32), **fill}}, consolidated=False)
+    (path / ("red/1.1" if zarr_format == 2 else "red/c/1/1")).unlink()
+    hole = np.zeros((64, 64), bool)
+    hole[16:32, 32:] = True
+
+    def stored(opened: xr.Dataset) -> xr.DataArray:
+        return opened["red"].compute(scheduler="synchronous")
+
+    def warped(_: str) -> xr.DataArray:
+        (image,) = StoreImages(path=str(path)).find(box(-180, -90, 180, 90), None, [BandRequest(name="red")])
+        pixels = open_reader(image.bands["red"]).read(slice(16, 32), slice(30, 40))
+        return xr.DataArray(pixels[0])
+
+    doors: dict[str, Callable[[str], xr.DataArray]] = {
+        "open_cube": lambda path: stored(open_source(path)),
+        "xarray": lambda path: stored(as_cube(xr.open_zarr(path, consolidated=False))),
+        "xarray as stored": lambda path: stored(
+            as_cube(xr.open_zarr(path, consolidated=False, decode_coords="all", mask_and_scale=False))
+        ),
+        "recipe": warped,
+    }
+    for name, door in doors.items():
+        if is_told:
+            layer = door(str(path))
+            if name != "recipe":
+                valid = is_representable(layer.values, packing(layer)["nodata"])
+                np.testing.assert_array_equal(valid, ~hole, err_msg=name)
+        else:
+            with pytest.raises(CubeError, match=r"a.zarr has no chunk red/.*1.1. If it was copied.*_FillValue"):
+                door(str(path))
+    part = as_cube(xr.open_zarr(path, consolidated=False).isel(y=slice(32, None)))
+    assert part["red"].shape == (32, 64), "without the chunk"
+
+
+def test_cures_of_a_missing_chunk_work_when_typed(tmp_path: Path) -> None:
+    cube = xr.Dataset(
+        {"red": (("y", "x"), np.zeros((32, 32), np.uint8))}, coords={"y": 32 - np.arange(32.0), "x": np.arange(32.0)}
+    ).rio.write_crs(3413)
+    cube.to_zarr(tmp_path / "a.zarr", consolidated=False)
+    with pytest.raises(CubeError, match="has no chunk"):
+        open_source(tmp_path / "a.zarr").compute()
+    ds = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    ds.to_zarr(tmp_path / "b.zarr", write_empty_chunks=True, consolidated=False)
+    assert not open_source(tmp_path / "b.zarr")["red"].any()
+    ds["red"].attrs["_FillValue"] = 0
+    assert packing(as_cube(ds)["red"])["nodata"] == 0
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    group["red"].attrs["_FillValue"] = 0
+    assert packing(open_source(tmp_path / "a.zarr").compute()["red"])["nodata"] == 0
+
+
+def test_stores_of_our_own_have_every_chunk_of_layers_without_nodata(tmp_path: Path) -> None:
+    cube = xr.Dataset(
+        {"red": (("y", "x"), np.zeros((64, 64), np.uint8)), "dem": (("y", "x"), np.full((64, 64), np.nan, "f4"))},
+        coords={"y": 64 - np.arange(64.0), "x": np.arange(64.0)},
+    ).rio.write_crs(3413)
+    write_cube(cube.chunk(32), tmp_path / "a.zarr", chunks=16)
+    assert not open_source(tmp_path / "a.zarr").compute()["red"].any()
+    assert len(list((tmp_path / "a.zarr/red/c").rglob("*/*"))) == 4
+    assert not (tmp_path / "a.zarr/dem/c").exists(), "nothing is stored of what is missing"

@@ -1,5 +1,6 @@
 """Packing attributes, written and read."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import xarray as xr
 
 from rtsx.cube import Layer, packing
 from rtsx.cube.encoding import packing_attrs, with_packing
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, LayerValuesWarning
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,40 @@ def test_several_values_of_missing_pixels_become_one_without_a_look_at_the_pixel
     assert layer.chunks == ((1,), (2, 2))
     np.testing.assert_array_equal(layer, [[0, 7, 0, 9]])
     assert with_packing(stored.load()).chunks is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words", "stored", "missing"),
+    [
+        ("uint16", {"_FillValue": -1}, 65535, 65535),  # NetCDF's way
+        ("uint8", {"missing_value": np.int8(-1)}, 255, 255),
+        ("uint16", {"nodata": -9999}, 55537, 55537),  # converted from int16 with its attributes
+        ("int16", {"nodata": 65535}, -1, -1),
+        ("int16", {"_Unsigned": "true", "_FillValue": np.int16(-1)}, -1, 65535),
+        ("uint8", {"_Unsigned": "false", "_FillValue": 255}, 255, -1),
+        ("uint16", {"fill_value": 0}, 0, 0),  # rioxarray's word
+        ("float32", {"_FillValue": np.nan}, np.nan, None),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_is_said_of_missing_pixels_is_what_they_hold(
+    dtype: str, words: dict[str, object], stored: float, missing: float | None, chunked: bool
+) -> None:
+    given = xr.DataArray(np.array([[1, stored]]).astype(dtype), dims=("y", "x"), attrs=words, name="red")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer = with_packing(given.chunk(1) if chunked else given)
+        assert with_packing(layer) is layer
+    assert packing(layer)["nodata"] == missing
+    assert set(layer.attrs) <= {"_FillValue"}
+    assert (layer.values[0, 1] == missing) if missing is not None else np.isnan(layer.values[0, 1])
+
+
+@pytest.mark.parametrize("words", [{"nodata": -9999}, {"_FillValue": np.nan}, {"missing_value": [1e20]}])
+def test_a_missing_value_that_a_layer_cannot_hold_is_told_once(words: dict[str, object]) -> None:
+    given = xr.DataArray(np.zeros((2, 2), np.uint8), dims=("y", "x"), attrs=words, name="red")
+    with pytest.warns(LayerValuesWarning, match=r"'red' of uint8 says that its .*cube\['red'\].attrs\['_FillValue'\]"):
+        layer = with_packing(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert with_packing(layer).attrs == {}

@@ -12,7 +12,8 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube import geobox_of, open_source, validate_cube, write_cube
 from rtsx.cube.georeference import ground_pixel_m, with_georeference, with_pixel_centres
-from rtsx.errors import CubeError, GridError
+from rtsx.errors import CubeError, FootprintError, GridError
+from rtsx.footprints.geometry import Placement
 from rtsx.grid import Grid
 
 LOCAL = 'LOCAL_CS["Arbitrary",UNIT["metre",1]]'
@@ -150,3 +151,40 @@ def test_a_crs_without_a_place_on_earth_is_refused_at_every_door(write_tif: Any)
 )
 def test_pixels_are_measured_on_the_ground(crs: str, affine: Affine, expected: tuple[float, float]) -> None:
     assert ground_pixel_m(GeoBox((4, 4), affine, crs)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "told"),
+    [
+        ("EPSG:32608", Affine(3, 0, 1e13, 0, -3, 1e13), "nowhere on Earth"),
+        ("EPSG:3413", Affine(3000, 0, 5e8, 0, -3000, -2e9), "nowhere on Earth"),  # mm
+        ("EPSG:32608", Affine(3e-5, 0, -135.2, 0, -3e-5, 69.2), "degrees by their size"),
+        ("EPSG:2225", Affine(1e-4, 0, -121, 0, -1e-4, 38), "degrees by their size"),  # US feet
+        ("EPSG:4326", Affine(3, 0, 500_000, 0, -3, 7_700_000), "metres, write the CRS that they are of"),
+    ],
+)
+def test_coordinates_that_cannot_be_of_the_crs_are_refused_at_every_door(
+    write_tif: Any, crs: str, affine: Affine, told: str
+) -> None:
+    path = write_tif("a.tif", np.ones((1, 64, 64), np.uint8), crs=crs, transform=affine)
+    with pytest.raises(CubeError, match=rf"a.tif has the CRS {crs}, .*{told}.*gdal_edit.py -a_srs"):
+        open_source(path)
+    cube = make_cube(affine, (64, 64), crs)
+    with pytest.raises(CubeError, match=rf"This cube has the CRS {crs}, .*{told}.*cube.rio.write_crs"):
+        validate_cube(cube)
+    with pytest.raises(FootprintError, match=rf"{told}.*pred.rio.write_crs"):
+        Placement.of(cube)
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine"),
+    [
+        ("EPSG:4326", Affine(360 / 64, 0, -182.8125, 0, -180 / 63, 91.5)),  # centres on the poles
+        ("EPSG:4326", Affine(0.01, 0, 540 - 0.64, 0, -0.01, 69)),
+        ("EPSG:3413", Affine(3, 0, 0, 0, -3, 192)),  # at the pole
+        ("EPSG:3413", Affine(1e6, 0, -3.2e7, 0, -1e6, 3.2e7)),
+        ("EPSG:32608", Affine(0.05, 0, 12, 0, -0.05, 80)),
+    ],
+)
+def test_all_of_the_earth_is_taken(crs: str, affine: Affine) -> None:
+    validate_cube(make_cube(affine, (64, 64), crs))

@@ -326,6 +326,16 @@ def _with_overviews(path: Path) -> Path:
     return path
 
 
+def _together(path: Path) -> Path:
+    pixels = _pixels(3, "uint8") + np.uint8(1)
+    pixels[:, HOLE] = 0
+    pixels[0, 40:] = 0  # missing in one band is data
+    _write(path, pixels, nodata=0)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(NODATA_VALUES="0 0 0")
+    return path
+
+
 KINDS: dict[str, Make] = {
     "plain": lambda path: _write(path, _pixels(3, "uint16")),
     "nodata 0": lambda path: _write(path, _pixels(3, "uint16", hole=0), nodata=0),
@@ -352,6 +362,7 @@ KINDS: dict[str, Make] = {
     "gray and alpha": _gray_alpha,
     "mask in a VRT": _vrt_mask,
     "mask with overviews": _with_overviews,
+    "nodata of all bands together": _together,
     "four bands of bytes": lambda path: _write(path, _pixels(4, "uint8")),
 }
 

@@ -208,3 +208,30 @@ def test_numbers_are_reflectance_once_they_have_a_scale() -> None:
     with pytest.raises(BundleError, match=r"greatest number of uint8, by scale_factor 0\.0001 .* is 0\.0255"):
         units_of(RED, "", dtype="uint8", packing=PLANET)
     units_of(RED, "", dtype="uint8", packing=Packing(scale_factor=1 / 255, is_declared=True))
+
+
+@pytest.mark.parametrize("number", [65535, -3000, -999, -1])
+def test_a_number_that_is_far_from_all_others_is_told(number: int) -> None:
+    values = np.where(DN < 300, number, DN.astype("int32"))
+    layer = NUMBERS if number < 0 else InputLayer(name="height")
+    (told,) = check(layer, values, Packing()).values()
+    assert f"attrs['_FillValue'] = {number}" in told
+
+
+def test_numbers_that_are_far_from_all_others_for_a_reason_are_taken() -> None:
+    height, numbers = InputLayer(name="height"), DN.astype("int32")
+    assert not check(height, np.where(DN < 110, -999, numbers), Packing()), "in few pixels"
+    assert not check(height, np.where(DN < 300, -999, np.int32(7)), Packing()), "a mask"
+    assert not check(height, np.where(DN < 300, 65535, numbers), Packing(nodata=0)), "saturated, as nodata is known"
+
+
+def test_zero_in_all_optical_layers_at_once_is_told() -> None:
+    layers = [DARTS[name] for name in ("blue", "green", "red")]
+    stored = {layer.name: np.where(DN[::-1] < 300, 0, DN) for layer in layers}
+    packings = dict.fromkeys(stored, Packing(scale_factor=1e-4, is_declared=True))
+    (told,) = check_values(stored, np.ones(DN.shape, bool), inputs=layers, packings=packings).values()
+    assert "'blue', 'green', 'red' are 0 together" in told
+    assert "attrs['_FillValue'] = 0" in told
+    assert not check_values(stored, DN[::-1] >= 300, inputs=layers, packings=packings)
+    stored["red"] = DN
+    assert not check_values(stored, np.ones(DN.shape, bool), inputs=layers, packings=packings), "dark in two"
