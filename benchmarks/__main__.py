@@ -1,14 +1,25 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, and what a campaign's driver costs, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a campaign's driver costs, and how soon commands answer, as tables."""
 
 import argparse
 
-from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, teams, tracks
+from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, start, teams, tracks
 
 
 def main() -> None:
     """Parse the command line and run what it asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    everything = ["speed", "memory", "reading", "alignment", "tracks", "learning", "campaign", "allocator", "teams"]
+    everything = [
+        "speed",
+        "memory",
+        "reading",
+        "alignment",
+        "tracks",
+        "learning",
+        "campaign",
+        "allocator",
+        "teams",
+        "start",
+    ]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
@@ -51,6 +62,8 @@ def main() -> None:
         allocator.run(tuple(given.sides))
     if "teams" in given.what:
         teams.run(tuple(given.tiles))
+    if "start" in given.what:
+        start.run(rounds=given.rounds)
 
 
 if __name__ == "__main__":  # worker processes import this file once more
