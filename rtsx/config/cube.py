@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
-from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
+from rtsx.config.source import CUBE_PRESETS, SOURCE_KINDS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.validate import ConfigModel, Names, validate_config
 from rtsx.config.yaml import parse_yaml, read_yaml
 from rtsx.cube.build import BuildResult, build_store
@@ -262,7 +263,7 @@ def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | 
         The store is not built to its end, or was built without a config.
     ConfigError
         The config is none, or wants a file of this machine: whoever made the store has written it, so that it is given
-        no variable of the environment, and nothing that it names is read.
+        no variable of the environment, and nothing that it names is read, signed or asked.
     """
     if not is_store(path):
         return None
@@ -274,18 +275,35 @@ def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | 
         return None
     if not details["config"]:
         raise CubeError(
-            f"{path} was built from a recipe, not from a config, so that it does not know how to be aligned. Open it with "
-            "with_native_images(recipe, path)."
+            f"{path} was built from a recipe, not from a config, so that it does not know how to be aligned. Build it from a "
+            "YAML file; in Python, with_native_images(recipe, path) opens it."
         )
-    config = validate_config(
-        CubeConfig, parse_yaml(str(details["config"]), name=f"{path} (its config)", environment=None)
-    )
-    if config.region is not None and config.region.file is not None:
+    document = parse_yaml(str(details["config"]), name=f"{path} (its config)", environment=None)
+    return validate_config(CubeConfig, replace(document, values=_of_store_alone(document.values, path)))
+
+
+def _of_store_alone(values: Any, path: str) -> Any:
+    """The values of a stored config with the store itself in place of every source's files, catalogs and servers.
+
+    Its images are in the store. What its author names beside them is neither looked at nor asked, signed for or expanded.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    region, sources = values.get("region"), values.get("sources")
+    if isinstance(region, Mapping) and "file" in region:
         raise ConfigError(
-            f"{path} (its config): region.file is {config.region.file}, and a store may not make its reader open other "
-            "files. Build it again, which stores the region itself, or open it with with_native_images(recipe, path)."
+            f"{path} (its config): region.file is {region['file']}, and a store may not make its reader open other "
+            "files. Build it again, which stores the region itself; in Python, with_native_images(recipe, path) opens it."
         )
-    return config
+    if not isinstance(sources, Mapping):
+        return values
+    own = {
+        name: {key: None if key in SOURCE_KINDS else value for key, value in source.items()} | {"zarr": path}
+        if isinstance(source, Mapping)
+        else source
+        for name, source in sources.items()
+    }
+    return {**values, "sources": own}
 
 
 def is_config(source: object) -> bool:

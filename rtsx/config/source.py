@@ -23,6 +23,7 @@ from rtsx.errors import ConfigError, CubeError
 
 __all__ = [
     "CUBE_PRESETS",
+    "SOURCE_KINDS",
     "AccessConfig",
     "CatalogConfig",
     "CubePreset",
@@ -489,7 +490,8 @@ def tcvis_window(preset: CubePreset, year: int) -> str:
     return next(window for last, window in preset.windows if year <= last)
 
 
-_KINDS = ("stac", "catalog", "items", "files", "zarr")
+SOURCE_KINDS = ("stac", "catalog", "items", "files", "zarr")
+"""Keys of a source that say where its images come from; it has one of them."""
 
 
 class SensorConfig(ConfigModel):
@@ -600,9 +602,9 @@ class SourceConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"a source has one of {', '.join(_KINDS)}; got {' and '.join(given) or 'none'}")
+            raise ValueError(f"a source has one of {', '.join(SOURCE_KINDS)}; got {' and '.join(given) or 'none'}")
         if self.layers is None and self.sensor is None and not self.terrain:
             raise ValueError("a source needs layers, or a sensor that knows them; add layers: [...]")
         for name in self.terrain:
@@ -652,7 +654,7 @@ class SourceConfig(ConfigModel):
 
     def recipe(self, name: str) -> SourceRecipe:
         """The recipe of a resolved source."""
-        (images,) = (getattr(self, kind) for kind in _KINDS if getattr(self, kind) is not None)
+        (images,) = (getattr(self, kind) for kind in SOURCE_KINDS if getattr(self, kind) is not None)
         return SourceRecipe(
             name=name,
             images=images.source(),

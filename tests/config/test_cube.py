@@ -16,6 +16,7 @@ from affine import Affine
 
 import rtsx
 from rtsx.config import CubeConfig, build_cube, load_cube_config, load_cube_recipe, open_cube
+from rtsx.config.source import SOURCE_KINDS
 from rtsx.config.yaml import parse_yaml
 from rtsx.cube.build import build_store as build_recipe
 from rtsx.cube.file_images import FileImages
@@ -25,8 +26,9 @@ from rtsx.cube.sensors import SENSORS
 from rtsx.cube.stac import StacCatalog, StacSearch
 from rtsx.errors import ConfigError, CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Grid
-from rtsx.storage.zarr import BUILD, COMPLETE
+from rtsx.storage.zarr import BUILD, COMPLETE, consolidate
 from rtsx.synthetic import RegionFiles
+from tests.servers import ScriptedServer
 
 FULL = """
 preset: tss-v1
@@ -413,3 +415,43 @@ def test_a_store_neither_opens_what_its_author_names_nor_learns_of_the_environme
         open_cube(tmp_path / "theirs.zarr")
     assert "SECRET" not in str(refused.value)
     assert not asked
+
+
+STRANGE: tuple[dict[str, Any], ...] = (
+    {"files": "URL/x.tif", "sensor": "planetscope", "layers": None},
+    {"files": "~/x.tif", "sensor": {"name": "planetscope"}, "layers": None},
+    {"files": ["URL/x*.tif", "/etc/*"]},
+    {"stac": {"url": "URL", "collections": "c", "sign": "of-a-stranger"}},
+    {"catalog": {"path": "URL/catalog.json", "sign": "planetary-computer", "access": {"headers": {"X-Key": "${KEY}"}}}},
+    {"items": {"path": "URL/items.parquet", "sign": "os:system"}},
+    {"zarr": "URL/other.zarr"},
+    {"zarr": "~/other.zarr"},
+)
+"""What the author of a store may have written in place of a source's images."""
+
+
+def test_images_come_from_a_store_whatever_its_author_names_beside_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_cube(config, tmp_path / "native.zarr", layout="native")
+    wanted = open_cube(tmp_path / "native.zarr").compute()
+    group = zarr.open_group(tmp_path / "native.zarr", mode="r+", use_consolidated=False)["build"]
+    values = yaml.safe_load(str(group.attrs["config"]))
+    (source,) = values["sources"].values()
+    server = ScriptedServer()
+    monkeypatch.setenv("KEY", "SECRET")
+    monkeypatch.setenv("HOME", server.url)
+    try:
+        for strange in STRANGE:
+            own = {key: value for key, value in source.items() if key not in SOURCE_KINDS}
+            text = yaml.safe_dump(values | {"sources": {"trends": own | strange}}).replace("URL", server.url)
+            group.attrs["config"] = text
+            consolidate(group.store)
+            if "layers" not in strange:
+                assert open_cube(tmp_path / "native.zarr").compute().identical(wanted), strange
+            else:
+                with pytest.raises(ConfigError, match=r"planetscope files have 4 or 8 bands. Name the layers"):
+                    open_cube(tmp_path / "native.zarr")
+    finally:
+        server.close()
+    assert not server.asked
