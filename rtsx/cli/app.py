@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from click import UsageError
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import rtsx
@@ -70,9 +69,11 @@ def _once(command: Any) -> Any:
             for option in given:
                 takes_one = isinstance(option, TyperOption) and not (option.multiple or option.count)
                 if takes_one and given.count(option) > 1 and (not option.is_flag or option.secondary_opts):
-                    raise UsageError(
-                        f"{option.opts[-1]} takes one value and was given {given.count(option)} times. Give it once.",
-                        ctx,
+                    # typer's, because it brings a click of its own, which knows no errors of another.
+                    raise typer.BadParameter(
+                        f"it takes one value and was given {given.count(option)} times; give it once.",
+                        ctx=ctx,
+                        param_hint=option.opts[-1],
                     )
         return parse(ctx, args)
 

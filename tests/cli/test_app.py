@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import rasterio
-from click import Context, UsageError
+import typer
 from typer.core import TyperOption
 from typer.main import get_command
 
@@ -151,11 +151,19 @@ def test_no_option_that_takes_one_value_is_given_twice() -> None:
         for option in command.params:
             if isinstance(option, TyperOption) and not (option.multiple or option.count or option.is_flag):
                 one = [option.opts[-1], *["1"] * option.nargs]
-                with pytest.raises(UsageError, match="takes one value and was given 2 times"):
-                    command.parse_args(Context(command, info_name=name), [*one, *one])
+                with pytest.raises(typer.BadParameter, match="takes one value and was given 2 times"):
+                    command.parse_args(typer.Context(command, info_name=name), [*one, *one])
                 seen += 1
 
     group = get_command(app)
     for name in COMMANDS:
         walk(group.load(name), name)  # type: ignore[attr-defined]
     assert seen > 50
+
+
+def test_an_option_that_is_given_twice_is_an_error_of_the_user(rtsx_command) -> None:
+    outcome = rtsx_command("evaluate", "map.zarr", "--truth", "a.gpkg", "--threshold", "0.4", "--threshold", "0.6")
+    assert outcome.status == 2
+    assert "--threshold: it takes one value and was given 2 times; give it once." in " ".join(
+        outcome.err.replace("│", " ").split()
+    )
