@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, TypeAdapter, Val
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from rtsx.errors import RtsxError
 
@@ -20,6 +21,7 @@ __all__ = ["AwareDatetime", "LimitedLoader", "Moment", "damage_told", "error_pla
 
 _DEEPEST = 100
 """Collections within each other, at most; Python's own stack ends at about a thousand calls."""
+_TOO_DEEP = f"lists and mappings lie more than {_DEEPEST} deep in each other"
 _MOST_VALUES = 1_000_000
 """Values of a document with its aliases written out, at most. Nine anchors in 300 bytes can stand for billions."""
 _DEFECTS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
@@ -40,11 +42,17 @@ class LimitedLoader(yaml.SafeLoader):
             node: yaml.Node | None = super().get_single_node()
         return node
 
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Scan a bracket or brace; here already, because PyYAML looks at all that are open for each character."""
+        if self.flow_level == _DEEPEST:
+            raise ScannerError(None, None, _TOO_DEEP, self.get_mark())  # type: ignore[no-untyped-call]
+        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one node, and count what it stands for."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth == _DEEPEST:
-            raise ComposerError(None, None, f"lists and mappings lie more than {_DEEPEST} deep in each other", mark)
+            raise ComposerError(None, None, _TOO_DEEP, mark)
         is_alias = self.check_event(yaml.AliasEvent)
         self._depth += 1
         node = super().compose_node(parent, index)

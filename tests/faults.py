@@ -1,10 +1,12 @@
-"""A proxy on loopback between a client and a server, which fails on purpose."""
+"""Faults on purpose: a proxy on loopback between a client and a server, and a disk that takes no larger files."""
 
 import http.client
 import random
+import resource
 import socket
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -169,3 +171,14 @@ def _cut(request: BaseHTTPRequestHandler) -> None:
     """Close the connection under the client."""
     request.close_connection = True
     request.connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

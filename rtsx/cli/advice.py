@@ -11,10 +11,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from typer.main import get_command
 
 from rtsx.cli.app import app
 from rtsx.cli.config import Kind, schema_of
+from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
 __all__ = ["in_command_words"]
 
@@ -72,9 +74,20 @@ _LIBRARY = re.compile(r",? or with rioxarray's \w+|, as rtsx\.write_cube\(.*?\) 
 _CODE = re.compile(
     r"`[^`]*(?:\bcube[\[.]|\bcube =|\bnp\.|\.attrs|\.astype\()[^`]*`|\bcube(?:\[[^\]]*\])?\.attrs\.\w+\([^)]*\)|\bnp\.\w+\((?:[^()]|\([^()]*\))*\)"
 )
+_PACKING = {"scale_factor": "scale", "nodata": "nodata"}
+"""Keys of a layer in a YAML file by the options that set them."""
 _ATTRIBUTES = {"_FillValue": "nodata"}
 """Keys of YAML files by the attributes of a cube that say the same."""
-_ATTRIBUTE = re.compile(r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\]")
+_ATTRIBUTE = re.compile(
+    r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\](?: = (?P<value>-?\w[\w.+-]*\w|-?\w))?"
+)
+_IN_PYTHON = re.compile(rf"[;.] [Ii]n\s+Python, (?:[^.;()]|\.(?=\S)|\({_WITHIN}\))*(?=[.;]|$)")
+"""What a message says to whoever calls functions; it is always a clause or a sentence of its own."""
+_NAME = re.compile(r"(?<![\w/.\\:'\"`\[{-])[a-z]+(?:_[a-z0-9]+)+(?![\w(\[='\"`:/-]|\.\w)")
+"""An argument in the midst of a sentence."""
+_RESOLUTION = re.compile(
+    r"Open layers (?P<layers>\S+(?:, \S+)*) at a resolution of (?P<size>[\d.e+-]+)(?P<other> by [\d.e+-]+)? \w+ of (?P<crs>EPSG:\d+)\."
+)
 
 
 def in_command_words(message: str, words: Sequence[str], *, error: BaseException | None = None) -> str:
@@ -99,11 +112,13 @@ def in_command_words(message: str, words: Sequence[str], *, error: BaseException
     if error is not None and _raised_by(error).startswith("rtsx.cli."):
         return message
     speech = _speech(tuple(words))
-    message = _LIBRARY.sub("", message)
+    message = _IN_PYTHON.sub("", _LIBRARY.sub("", message))
+    message = _RESOLUTION.sub(lambda found: speech.resolution(found), message)
     message = _CODE.sub("xarray", message)
-    message = _ATTRIBUTE.sub(lambda found: speech.keyword(_ATTRIBUTES.get(found["name"], found["name"]), None), message)
+    message = _ATTRIBUTE.sub(lambda found: speech.attribute(found), message)
     message = _CALL.sub(lambda found: speech.call(found), message)
-    return _KEYWORD.sub(lambda found: speech.keyword(found["name"], found["value"]), message)
+    message = _KEYWORD.sub(lambda found: speech.keyword(found["name"], found["value"]), message)
+    return _NAME.sub(lambda found: speech.name(found[0]), message)
 
 
 @cache
@@ -131,6 +146,22 @@ class _Speech:
         }
         self._flags = {option.opts[-1]: option for option in self._options.values()}
         self._files = [word for word in words if Path(word).suffix.lower() in {".yaml", ".yml"}]
+        self._given, named = self._read(words)
+        self._rasters = [word for word in named if Path(word).suffix.lower() in RASTER_SUFFIXES]
+
+    def _read(self, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """Values of options by their names, and the words that belong to none."""
+        options: dict[str, str] = {}
+        rest: list[str] = []
+        waiting = list(words)
+        while waiting:
+            word, equals, value = waiting.pop(0).partition("=")
+            option = self._options.get(word.lstrip("-").replace("-", "_")) if word.startswith("--") else None
+            if option is not None and not option.is_flag and (equals or waiting):
+                options[str(option.name)] = value if equals else waiting.pop(0)
+            elif option is None and not word.startswith("-"):
+                rest.append(word + equals + value)
+        return options, rest
 
     def keyword(self, name: str, value: str | None) -> str:
         """`name=value` as an option, else as a key of the YAML file, else without what is Python about it."""
@@ -154,6 +185,49 @@ class _Speech:
                 text = f"{key}: {{{text}}}"
             return f"`{text}` in {self._files[0]}"
         return f"{name.replace('_', ' ')} {plain}".rstrip()
+
+    def name(self, name: str) -> str:
+        """An argument as the option that sets it."""
+        option = self._options.get(name)
+        return name if option is None else str(option.opts[-1])
+
+    def attribute(self, found: "re.Match[str]") -> str:
+        """An attribute of a cube's layer, with the value that it is to have."""
+        return self.keyword(_ATTRIBUTES.get(found["name"], found["name"]), found["value"])
+
+    def resolution(self, found: "re.Match[str]") -> str:
+        """Another resolution: a key of the YAML file, or for raster files the lines of one."""
+        size = float(found["size"])
+        if self._files:
+            return f"Set {self.keyword('resolution', f'{size:g}')}."
+        if len(self._rasters) != 1 or found["other"]:
+            return found[0]
+        lines = yaml.safe_dump(self._config(found, size), sort_keys=False, default_flow_style=None, width=200)
+        return (
+            f"Write these lines into a file such as cube.yaml, and give that in place of {self._rasters[0]}:\n{lines}"
+        )
+
+    def _config(self, found: "re.Match[str]", size: float) -> dict[str, Any]:
+        """The config of a cube of the raster files and options of the line."""
+        given = self._given
+        said = {key: float(given[name]) for key, name in _PACKING.items() if name in given}
+        image: dict[str, Any] = {"files": self._rasters[0]}
+        if "sensor" in given:
+            image["sensor"] = given["sensor"]
+        elif "layers" in given:
+            named = given["layers"].split(",")
+            image["layers"] = {name: {"band": place, **said} for place, name in enumerate(named, start=1)}
+        else:
+            named = [name for name in found["layers"].split(", ") if name != "ndvi"]  # computed from two of them
+            image["layers"] = {name: {**said} for name in named} if said else named
+        if {"mask", "mask_rule"} <= set(given):
+            image["files"] = {"image": image["files"], "mask": given["mask"]}
+            image["quality"] = {"asset": "mask", "rule": given["mask_rule"]}
+        return {
+            "grid": {"crs": found["crs"], "resolution": size},
+            "region": {"file": self._rasters[0]},
+            "sources": {"image": image},
+        }
 
     def call(self, found: "re.Match[str]") -> str:
         """A call, or the dotted name of a function, as a command, a tool, or what does it."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from math import lcm
+from math import isnan, lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -36,6 +36,7 @@ __all__ = [
     "MergeOption",
     "MinAreaOption",
     "ModelOption",
+    "NodataOption",
     "OverlapOption",
     "OverwriteOption",
     "PrecisionOption",
@@ -104,8 +105,14 @@ ScaleOption = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="What stored integers times this are, in layers that do not say: 0.0001 for most reflectance.",
+        help="Physical value of stored 1 in layers that do not say; 0.0001 for most reflectance.",
         rich_help_panel=_INPUT,
+    ),
+]
+NodataOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="Stored value of missing pixels in layers that do not say theirs.", rich_help_panel=_INPUT
     ),
 ]
 MaskOption = Annotated[
@@ -417,6 +424,7 @@ def open_image(
     mask_rule: str | None,
     chunks: str,
     scale: float | None,
+    nodata: float | None,
 ) -> "xr.Dataset":
     """Open the cube of a Zarr store or of raster files, by options as they were given.
 
@@ -439,18 +447,35 @@ def open_image(
         mask=None if mask is None or mask_rule is None else (mask, mask_rule),
         chunks=side,
     )
-    return cube if scale is None else _scaled(cube, scale)
+    if scale is not None:
+        # Floats only where all are, because beside integers that are still to be scaled they are physical.
+        silent = _silent(cube, "scale_factor", option="--scale")
+        integers = [name for name in silent if cube[name].dtype.kind in "iu"]
+        cube = cube.assign({name: cube[name].assign_attrs(scale_factor=scale) for name in integers or silent})
+    if nodata is not None:
+        from rtsx.cube.encoding import missing_values
+
+        marked = {
+            name: cube[name].assign_attrs(_FillValue=nodata) for name in _silent(cube, "_FillValue", option="--nodata")
+        }
+        odd = [name for name, layer in marked.items() if not (isnan(nodata) or missing_values(layer))]
+        if odd:
+            raise typer.BadParameter(
+                f"{nodata:g} is no value of layers {', '.join(odd)}, which are {cube[odd[0]].dtype}.",
+                param_hint="--nodata",
+            )
+        cube = cube.assign(marked)
+    return cube
 
 
-def _scaled(cube: "xr.Dataset", scale: float) -> "xr.Dataset":
+def _silent(cube: "xr.Dataset", attribute: str, *, option: str) -> list[str]:
+    """Layers without an attribute, which an option gives them."""
     from rtsx.cube import layer_names
 
-    silent = [
-        name for name in layer_names(cube) if cube[name].dtype.kind in "iu" and "scale_factor" not in cube[name].attrs
-    ]
+    silent = [name for name in layer_names(cube) if attribute not in cube[name].attrs]
     if not silent:
-        raise typer.BadParameter("every layer says its scale, or holds floats; leave it out.", param_hint="--scale")
-    return cube.assign({name: cube[name].assign_attrs(scale_factor=scale) for name in silent})
+        raise typer.BadParameter("every layer says its own; leave it out.", param_hint=option)
+    return silent
 
 
 def open_models(

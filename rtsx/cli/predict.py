@@ -48,6 +48,7 @@ def predict(
     out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The map: a Zarr v3 store.", rich_help_panel="Output")],
     sensor: options.SensorOption = None,
     scale: options.ScaleOption = None,
+    nodata: options.NodataOption = None,
     layers: options.LayersOption = None,
     mask: options.MaskOption = None,
     mask_rule: options.MaskRuleOption = None,
@@ -90,7 +91,9 @@ def predict(
     )
 
     configure_malloc()
-    cube = open_image(images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale)
+    cube = open_image(
+        images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale, nodata=nodata
+    )
     from rtsx.cube import layer_names
     from rtsx.model.inputs import required_layers
 

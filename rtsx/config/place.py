@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Self
 
 import geopandas as gpd
@@ -12,9 +13,12 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.validate import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
+from rtsx.cube.rasterio import read_header
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region
 from rtsx.labels.io import read_table
+from rtsx.storage import file_name
+from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
 __all__ = [
     "Area",
@@ -60,7 +64,7 @@ class RegionConfig(ConfigModel):
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
     file: FilePath | None = None
-    """Vector file that geopandas reads, in any CRS; the union of its features."""
+    """Vector file that geopandas reads, in any CRS: the union of its features. Or a raster: its extent."""
     layer: str | None = None
     """Layer of a file that has several."""
     cell: str | None = None
@@ -175,9 +179,17 @@ def _lonlat(table: gpd.GeoDataFrame) -> BaseGeometry:
 
 def _read(file: str, layer: str | None) -> BaseGeometry:
     try:
-        region = shapely.force_2d(_lonlat(read_table(file, layer=layer, what="regions")))
+        if Path(file_name(file)).suffix.lower() in RASTER_SUFFIXES:
+            box = read_header(file).geobox
+            table = gpd.GeoDataFrame(geometry=[shapely.box(*box.boundingbox)], crs=str(box.crs))
+        else:
+            table = read_table(file, layer=layer, what="regions")
+        region = shapely.force_2d(_lonlat(table))
     except (InputNotFoundError, ValueError) as error:  # also for a table without a CRS
-        raise ConfigError(f"The region in {file} cannot be read: {error}. Give a vector file with a CRS.") from error
+        told = str(error).rstrip(".")
+        raise ConfigError(
+            f"The region in {file} cannot be read: {told}. Give a vector file or a raster that has a CRS."
+        ) from error
     if region.is_empty:
         raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")
     return region
@@ -264,7 +276,7 @@ class AreaConfig(ConfigModel):
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
     file: FilePath | None = None
-    """Vector file that geopandas reads, in any CRS; the union of its features."""
+    """Vector file that geopandas reads, in any CRS: the union of its features. Or a raster: its extent."""
     layer: str | None = None
     """Layer of a file that has several."""
     wkt: str | None = None

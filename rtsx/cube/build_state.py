@@ -31,7 +31,7 @@ from zarr.storage import WrapperStore
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import StoragePlan
-from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.parsing import damage_told, parsed_json
 from rtsx.redaction import redacted
 from rtsx.storage import is_url, local_path, remove
@@ -399,11 +399,15 @@ def init_store(
         raise OutputNotWritableError(
             f"{target} cannot be written: {error}. Choose a place that you may write to."
         ) from error
-    with wrap_os_errors(target):
-        parts.prepare(root)
-        root.create_group("build", attributes={**record, "config": config})
-        create_marks(root, parts.count)
-        set_state(store, {"state": "begun"})
+    try:
+        with wrap_os_errors(target):
+            parts.prepare(root)
+            root.create_group("build", attributes={**record, "config": config})
+            create_marks(root, parts.count)
+            set_state(store, {"state": "begun"})
+    except RtsxError:
+        remove_store(target, options)  # a cube that cannot be built leaves nothing
+        raise
 
 
 def set_state(store: Store, state: Mapping[str, Any]) -> None:

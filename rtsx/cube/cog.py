@@ -1,8 +1,10 @@
 """`export_cog`: a prediction as cloud-optimised GeoTIFF, for those who work with GDAL and QGIS."""
 
+import ctypes
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import rasterio
+import rasterio._io
 import rasterio.errors
 import rasterio.shutil
 import xarray as xr
@@ -95,7 +98,10 @@ def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, prog
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
         drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
+        _silence_libtiff()
         rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in drafts.items()}
+        for raster in rasters.values():
+            stack.callback(raster.abandon)  # else it is closed some time later, when nobody listens to GDAL any more
         with show_progress("exporting") if progress else nullcontext():
             # One computation for all variables, so that a prediction is made once; in threads of this process, because
             # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
@@ -106,6 +112,15 @@ def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, prog
             with _failures_told(name):
                 _to_cog(path.with_name("plain.tif"), path, resampling="nearest" if name == "binary" else "average")
     return tuple(targets.values())
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Have libtiff not print to standard error, in its own words, what GDAL raises."""
+    with suppress(AttributeError, OSError):  # where GDAL has one inside, whose functions nobody can call
+        handler = ctypes.CDLL(rasterio._io.__file__).TIFFSetErrorHandler  # of the libraries that it is linked with
+        handler.argtypes = [ctypes.c_void_p]
+        handler(None)
 
 
 def _to_cog(source: Path, target: Path, *, resampling: str) -> None:
@@ -179,6 +194,10 @@ class _Raster:
 
     def close(self) -> None:
         with _failures_told(self._name):
+            self._file.close()
+
+    def abandon(self) -> None:
+        with suppress(rasterio.errors.RasterioError):
             self._file.close()
 
 

@@ -45,8 +45,8 @@ def packing(layer: xr.DataArray) -> dict[str, Any]:
     missing = missing_values(layer)
     if len(missing) > 1:
         raise CubeError(
-            f"Layer {layer.name!r} has several values of missing pixels, {list(missing)}. Make them one with as_cube(cube), "
-            "or store the layer with one."
+            f"Layer {layer.name!r} has several values of missing pixels, {list(missing)}. Store the layer with one; in "
+            "Python, as_cube(cube) makes them one."
         )
     return {
         "scale_factor": float(attrs.get("scale_factor", 1.0)),

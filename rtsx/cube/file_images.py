@@ -137,7 +137,7 @@ class StoreImages:
             if stored[name].dims != ("y", "x"):
                 raise CubeError(
                     f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
-                    "Open stores with other dimensions directly, with open_cube(path)."
+                    "Give stores with other dimensions instead of a recipe, or select in them with xarray."
                 )
             # As stored, because the aligned reader reads the arrays themselves, in which each of several values is there.
             missing = missing_values(raw[name]) if one.nodata is None and name in raw else ()

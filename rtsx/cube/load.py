@@ -94,7 +94,8 @@ def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
     if ground is None:
         if recipe.region is None:
             raise CubeError(
-                "This recipe names no region. Give it one, or open it with a cell: open_cube(recipe, grid[iy, ix])."
+                "The recipe names no region. Give it one with region={bbox: [WEST, SOUTH, EAST, NORTH]}; in Python, open_cube "
+                "also takes a cell: open_cube(recipe, grid[iy, ix])."
             )
         return region_geobox(grid, recipe.region)
     if isinstance(ground, Cell):

@@ -188,7 +188,7 @@ def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequ
             if missing:
                 raise CubeError(
                     f"Source {source.name!r} had {len(known)} images when this build began; {missing[:5]} are not found "
-                    "any more. Bring them back, or start again with overwrite."
+                    "any more. Bring them back, or start again with overwrite=True."
                 )
             images = tuple(image for image in images if image.id in set(known))
         sources.append(replace(source, images=ResolvedImages(images)))
@@ -248,5 +248,5 @@ def require_unchanged(recipe: CubeRecipe, begun: Stamps, *, target: str) -> None
     if changed:
         raise CubeError(
             f"{len(changed)} images have changed since the build of {target} began, such as {changed[:3]}; its parts would be "
-            "of two states. Bring the images back as they were, or start again with overwrite."
+            "of two states. Bring the images back as they were, or start again with overwrite=True."
         )

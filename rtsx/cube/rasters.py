@@ -327,12 +327,13 @@ def _unique(found: Sequence[Selection]) -> tuple[Selection, ...]:
         if name in seen:
             raise CubeError(
                 f"Two bands are called {name!r}: band {seen[name].band} of {seen[name].header.path} and band "
-                f"{selected.band} of {selected.header.path}. Name them with layers=[...], or pass a mapping from name to "
-                "Layer."
+                f"{selected.band} of {selected.header.path}. Name them with layers=[...]; in Python, a mapping from name to "
+                "Layer(...) says which is which."
             )
         seen[name] = selected
     require_layer_names(
-        list(seen), cure="Name every band in its order with layers=[...], name only others, or map names to Layer(...)."
+        list(seen),
+        cure="Name every band in its order with layers=[...], or only others; in Python, names can be mapped to Layer(...).",
     )
     for name, selected in seen.items():
         if selected.band == selected.header.alpha and name != _ALPHA:

@@ -121,7 +121,7 @@ def extract_footprints(
     if drop_edge and any(margins):
         raise FootprintError(
             "drop_edge is for whole outlines, but with a halo some are cut: merge them with merge_footprints, then "
-            "leave out what is flagged with clean_footprints(..., keep=())"
+            "leave out what is flagged with clean_footprints"
         )
     on_water = water_in(placement, water) if isinstance(water, xr.DataArray) else None
     maps = split_classes(pred, threshold=threshold, class_name=class_name, water=on_water)

@@ -101,8 +101,8 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
         looks = " and ".join(dict.fromkeys(sizes))
         warnings.warn(
             f"Bundle {bundle.id!r} has learnt pixels of {bundle.pixel_m:g} m, and the cube has {size} m on the "
-            f"ground: objects look {looks} to it than those that it has learnt, and it may miss or invent them. Open the "
-            f"cube at a resolution of {resolution} {unit} of {crs_name(geobox.crs)}.",
+            f"ground: objects look {looks} to it than those that it has learnt, and it may miss or invent them. Open "
+            f"layers {', '.join(bundle.layers)} at a resolution of {resolution} {unit} of {crs_name(geobox.crs)}.",
             PixelSizeWarning,
             stacklevel=3,
         )

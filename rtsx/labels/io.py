@@ -149,7 +149,8 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
             write(table, draft, target.stem.lstrip("`~!@#$%^&*()+-={}|[]\\:\";'<>?,./ ") or what)
         except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
             raise OutputNotWritableError(
-                f"writing {len(table)} {what} to {target} failed ({error}): is the disk full?"
+                f"{len(table)} {what} were not written to {target}: {str(error).rstrip('.')}. Free space or check the disk, then "
+                "run again; nothing is left half-written."
             ) from error
     return target
 

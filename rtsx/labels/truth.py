@@ -106,8 +106,8 @@ def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataA
     size = (like.sizes.get("y"), like.sizes.get("x"))
     if truth.shape != size:
         raise LabelError(
-            f"A truth of {truth.shape} px does not fit a cube of {size} px. Make it with the cube's own grid: "
-            "label_truth(labels, rtsx.cube.geobox_of(cube), ...)."
+            f"A truth of {truth.shape} px does not fit a cube of {size} px. Make it with the cube's own grid; in Python, "
+            "label_truth(labels, rtsx.cube.geobox_of(cube), ...) does so."
         )
     chunks = tuple(like.chunksizes.get(name, (length,)) for name, length in zip(("y", "x"), truth.shape, strict=True))
     values = da.map_blocks(

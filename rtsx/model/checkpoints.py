@@ -200,8 +200,8 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
     if len(networks) > 1 and len(averaged) != 1:
         raise BundleError(
             f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}, and it does not say which "
-            "is meant. Save the state_dict of that one in a file of its own, with torch.save(network.state_dict(), "
-            "'network.pt')."
+            "is meant. Ask whoever has made it for that one in a file of its own; in Python, torch.save(network.state_dict(), "
+            "'network.pt') writes one."
         )
     place = averaged[0] if len(networks) > 1 else next(iter(networks))
     if len(networks) > 1:

@@ -138,7 +138,8 @@ def required_layers(inputs: Sequence[InputLayer], available: Sequence[str]) -> t
     if missing:
         raise BundleError(
             f"The bundle needs layers {[layer.name for layer in inputs]}, but the cube has {sorted(available)}: "
-            f"missing {missing}. Add them to the cube, or rename its variables."
+            f"missing {missing}. Where these are bands under other names, name all bands in their order with layers=[...]; else "
+            "take an image that has them."
         )
     return tuple(dict.fromkeys(wanted))
 

@@ -188,7 +188,7 @@ def _external_names(model: Any) -> list[str]:
     names = {
         entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
     }
-    outside = sorted(name for name in names if Path(name).is_absolute() or ".." in Path(name).parts)
+    outside = sorted(name for name in names if Path(name).is_absolute() or {"..", "\0"} & {*Path(name).parts, *name})
     if outside:
         raise BundleError(f"The ONNX file refers to weights outside of its folder: {outside}. Export it again.")
     return sorted(names)

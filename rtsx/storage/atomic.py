@@ -137,10 +137,7 @@ def staged(
             yield draft
             is_made = True
             if not os.fstat(lock).st_nlink:
-                raise OutputNotWritableError(
-                    f"{path} was not written, because its hidden folder {folder} was removed meanwhile, perhaps by a program "
-                    "that cleans up. Run again."
-                )
+                raise _removed(path, folder)
             if draft.is_file():
                 settle(draft)
             if overwrite and target.exists():
@@ -151,8 +148,10 @@ def staged(
             settle(target.parent)
         except RtsxError:
             raise
-        except OSError as error:
-            if not is_made and error.errno not in MEDIUM_ERRORS:
+        except Exception as error:
+            if not os.fstat(lock).st_nlink:
+                raise _removed(path, folder) from error
+            if not isinstance(error, OSError) or not (is_made or error.errno in MEDIUM_ERRORS):
                 raise
             raise OutputNotWritableError(
                 f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left "
@@ -244,6 +243,13 @@ def _not_writable(target: Path, error: OSError) -> OutputNotWritableError:
     return OutputNotWritableError(
         f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to, "
         "and a name that it takes."
+    )
+
+
+def _removed(path: str | os.PathLike[str], folder: Path) -> OutputNotWritableError:
+    return OutputNotWritableError(
+        f"{path} was not written, because its hidden folder {folder} was removed meanwhile, perhaps by a program that cleans "
+        "up. Run again."
     )
 
 

@@ -124,8 +124,8 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
         raise store_failure(path, error) from error
     if group.attrs.get(COMPLETE) is False and BUILD in group.attrs:
         raise CubeError(
-            f"{path} is not built to its end yet: run the same rtsx cube build, or build_cube, again, and it goes on where "
-            "it stopped."
+            f"{path} is not built to its end yet: run the same rtsx cube build again, and it goes on where it stopped; in "
+            "Python, build_cube does so."
         )
     if group.attrs.get(COMPLETE) is False:
         raise CubeError(

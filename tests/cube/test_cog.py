@@ -1,5 +1,6 @@
 """The GeoTIFFs that leave the house."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rasterio.errors import RasterioIOError
 
 from rtsx.cube import export_cog, open_source
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from tests.faults import largest_file
 
 Make = Callable[..., xr.Dataset]
 
@@ -105,3 +107,14 @@ def test_what_gdal_cannot_write_is_told(random_cube: Make, tmp_path: Path, monke
     with pytest.raises(OutputNotWritableError, match=r"GeoTIFF of binary was not written: write error.*Free space"):
         export_cog(random_cube(), tmp_path, variables=["binary"])
     assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_error_and_no_line_of_gdal(
+    random_cube: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cube = random_cube((96, 80))
+    with largest_file(2000), pytest.raises(OutputNotWritableError, match=r"was not written: .*Free space"):
+        export_cog(cube, tmp_path / "cogs", variables=list(cube.data_vars)[:2])
+    gc.collect()
+    assert capfd.readouterr().err == ""
+    assert not list(tmp_path.rglob("*.tif"))

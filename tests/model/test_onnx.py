@@ -1,3 +1,4 @@
+import re
 import sys
 
 import numpy as np
@@ -59,11 +60,12 @@ def test_weights_in_files_beside_it_are_taken_in(tmp_path):
         OnnxSource.from_bytes(data)
 
 
-def test_weights_outside_of_the_folder_are_refused(tmp_path):
+@pytest.mark.parametrize("name", [b"../a.dat", b"/etc/dat", b"a\0bc.dat"])
+def test_weights_outside_of_the_folder_are_refused(name, tmp_path):
     whole = model()
     onnx.save(whole, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    data = (tmp_path / "net.onnx").read_bytes().replace(b"net.data", b"../a.dat")
-    with pytest.raises(BundleError, match=r"weights outside of its folder: \['../a.dat'\]"):
+    data = (tmp_path / "net.onnx").read_bytes().replace(b"net.data", name)
+    with pytest.raises(BundleError, match=rf"weights outside of its folder: \[{re.escape(repr(name.decode()))}\]"):
         OnnxSource.from_bytes(data, read_sibling=lambda _: b"")
 
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,3 +202,14 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
         living.communicate()
     assert names(tmp_path) == ["a.tif"]
     assert target.read_text() == "half"
+
+
+@pytest.mark.parametrize("failure", [None, FileNotFoundError("draft.zarr does not exist"), KeyError("zarr.json")])
+def test_a_hidden_folder_that_somebody_removes_meanwhile_is_told(failure: Exception | None, tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputNotWritableError, match=r"its hidden folder .* was removed meanwhile.* Run again"),
+        staged(tmp_path / "a.zarr", overwrite=False) as draft,
+    ):
+        shutil.rmtree(draft.parent)
+        if failure is not None:
+            raise failure
