@@ -7,9 +7,10 @@ the checkpoints are ours, and Fabric says where a step runs and how processes sh
 import logging
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -25,6 +26,8 @@ from rtsx.training.run_log import Progress, ShowProgress
 
 __all__ = ["Engine", "launch"]
 
+_INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Variables by which torch's two ways of talking are told an interface; they would take that of the machine's own name."""
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 _Plan = TypeVar("_Plan")
@@ -129,11 +132,11 @@ def launch(
     TrainingError
         A process died.
     """
-    with _quiet(), _same_environment():
+    with _quiet(), _same_environment(), to_shared((work, plan)) if devices > 1 else nullcontext("") as parcel:
         fabric = Fabric(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
-            strategy=_QuietDDP(start_method="spawn", static_graph=True) if devices > 1 else "auto",
+            strategy=_LocalDDP(f"{parcel}-meeting") if devices > 1 else "auto",
             precision=cast("Any", _PRECISIONS[precision]),
             # Said, because a guess from variables of SLURM and others would start what was not asked for.
             plugins=[LightningEnvironment()],
@@ -141,8 +144,7 @@ def launch(
         if devices == 1:
             fabric.launch(lambda alone: work(Engine(alone), plan, show))
         else:
-            with to_shared((work, plan)) as parcel:
-                _launch_several(fabric, parcel, show=show)
+            _launch_several(fabric, parcel, show=show)
 
 
 def _launch_several(fabric: Fabric, parcel: str, *, show: ShowProgress | None) -> None:
@@ -219,12 +221,30 @@ class _Listener:
             raise self._failure
 
 
-class _QuietDDP(DDPStrategy):
-    """Processes that do not announce themselves."""
+class _LocalDDP(DDPStrategy):
+    """Processes of this machine that do not announce themselves, and whom no other machine can reach.
+
+    Parameters
+    ----------
+    meeting
+        Path of a file that they find each other by, instead of a port, at which torch listens for all the world.
+    """
+
+    def __init__(self, meeting: str) -> None:
+        super().__init__(start_method="spawn", static_graph=True)
+        self._meeting = meeting
 
     def setup_environment(self) -> None:
+        self.accelerator.setup_device(self.root_device)
+        torch.distributed.init_process_group(
+            "nccl" if self.root_device.type == "cuda" else "gloo",
+            init_method=f"file://{self._meeting}",
+            rank=self.local_rank,
+            world_size=self.num_processes,
+            device_id=self.root_device if self.root_device.type == "cuda" else None,
+        )
         with _quiet():
-            super().setup_environment()
+            super().setup_environment()  # takes the group that is there
 
 
 @contextmanager
@@ -244,10 +264,12 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Take back the address at which processes met, which a later training would meet at too."""
-    names = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+    """Let processes talk by loopback unless the caller has said by what, and take back what Lightning sets."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", *_INTERFACES)
     before = {name: os.environ[name] for name in names if name in os.environ}
     try:
+        for name in _INTERFACES:
+            os.environ.setdefault(name, next(one for _, one in socket.if_nameindex() if one.startswith("lo")))
         yield
     finally:
         for name in names:

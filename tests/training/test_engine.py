@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from rtsx.errors import TrainingError
-from rtsx.training import Progress, train
+from rtsx.model import InputLayer
+from rtsx.training import LossTerm, Progress, train
 from rtsx.training.run_log import read_log
 from tests.training.little import make_recipe, make_scene
 
@@ -40,10 +42,18 @@ def test_two_processes_share_each_batch(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 @slow
+@pytest.mark.filterwarnings("ignore::rtsx.errors.LayerValuesWarning")
 def test_what_one_process_raises_is_raised_here(tmp_path: Path) -> None:
     scene = make_scene("one", seed=1)
     extreme = scene.cube.assign({name: scene.cube[name].astype("float32") * 0 + 3e38 for name in ("red", "nir")})
-    recipe = make_recipe(training=(replace(scene, cube=extreme),), validation=(), test=())
+    inputs = InputLayer(name="red", scale=1e30), InputLayer(name="nir")
+    recipe = make_recipe(
+        training=(replace(scene, cube=extreme),),
+        validation=(),
+        test=(),
+        inputs=inputs,
+        losses=(LossTerm(name="FocalLoss"),),
+    )
     with pytest.raises(TrainingError, match=r"^The loss is nan in epoch 1, step 1"):
         train(recipe, tmp_path, device="cpu", devices=2)
     with np.load(tmp_path / "failed-batch.npz") as kept:
@@ -69,3 +79,27 @@ def test_lightning_may_speak_again_afterwards(tmp_path: Path) -> None:
     before = logger.level
     train(make_recipe(steps_per_epoch=1, epochs=1, test=(), validation=()), tmp_path, device="cpu")
     assert logger.level == before
+
+
+def test_processes_that_train_together_are_reached_from_this_machine_only(tmp_path: Path) -> None:
+    pytest.importorskip("lightning.fabric")
+    import torch
+    from lightning.fabric.accelerators.cpu import CPUAccelerator
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+    from rtsx.training.engine import _LocalDDP, _same_environment
+
+    strategy = _LocalDDP(str(tmp_path / "meeting"))
+    strategy.cluster_environment = LightningEnvironment()
+    strategy.accelerator, strategy.parallel_devices = CPUAccelerator(), [torch.device("cpu")]
+    before = listening()
+    with _same_environment():
+        strategy.setup_environment()
+        try:
+            assert {ip for ip, _ in listening() - before} == {"127.0.0.1"}
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def listening() -> set[tuple[str, int]]:
+    return {tuple(one.laddr) for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN}
