@@ -285,8 +285,8 @@ def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
     A VRT within a VRT is known by the ending of its name only, because a mosaic may have thousands of files.
     """
     found: list[str] = []
-    if file.driver in _INDICES and not path.startswith(_INDICES):
-        found = [f"what a {file.driver} index lists"]
+    if file.driver not in {"VRT", *_SELF_CONTAINED} and not path.startswith(f"{file.driver}:"):
+        found = [f"what a {file.driver} file names"]
     elif file.driver == "VRT":
         folder = without_query(path).rpartition("/")[0]
         for element in ET.fromstring(file.tags(ns="xml:VRT")["xml:VRT"]).iter():
@@ -302,13 +302,16 @@ def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
                     _refuse_local_sources(inner, name)
     if found:
         raise CubeError(
-            f"{path} lies on a server and is made of {', '.join(found[:3])}, which does not: what lies on a server may not read "
+            f"{path} lies on a server and is made of {', '.join(found[:3])}, which may not: what lies on a server may not read "
             "files of this machine. Copy it to this machine, and open the copy."
         )
 
 
-_INDICES = ("GTI", "STACIT", "STACTA", "GDALG")
-"""Drivers whose files only name others, which cannot be listed."""
+_SELF_CONTAINED = frozenset(
+    {"GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA", "NITF", "ENVI", "EHdr", "AAIGrid", "USGSDEM"}
+    | {"DTED", "SRTMHGT", "netCDF", "HDF5", "HDF5Image", "BAG", "GRIB", "GPKG", "MBTiles", "Zarr", "SENTINEL2", "SAFE"}
+)
+"""Drivers whose files name no others but those beside them. Of the rest, most do, such as those of tile indices and of WMS."""
 
 
 def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:

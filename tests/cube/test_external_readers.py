@@ -20,6 +20,7 @@ from rtsx.cube.external_readers import band_table, read_stackstac
 from rtsx.cube.images import BandSource, Image
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import CubeError
+from tests.ordering.file_server import FileServer
 
 read = partial(read_stackstac, any_value=False)
 TARGET = GeoBox((70, 90), Affine(10, 0, 500_003, 0, -10, 7_000_007), "EPSG:32608")
@@ -177,3 +178,24 @@ def test_a_file_that_is_not_what_its_item_says_is_refused(scenes: list[Image]) -
         CubeError, match=r"declares nodata 0; the item that describes it states dtype uint16 and nodata 7"
     ):
         stack.compute(scheduler="sync")
+
+
+def test_a_mosaic_on_a_server_reads_no_file_of_this_machine(scenes: list[Image], tmp_path: Path) -> None:
+    """Nor through stackstac, which opens files itself."""
+    secret = scenes[1].bands["one"]
+    transform = ",".join(map(str, secret.geobox.affine.to_gdal()))
+    (tmp_path / "red.vrt").write_text(
+        f'<VRTDataset rasterXSize="120" rasterYSize="100"><SRS>EPSG:32608</SRS><GeoTransform>{transform}</GeoTransform>'
+        '<VRTRasterBand dataType="UInt16" band="1"><NoDataValue>0</NoDataValue><SimpleSource>'
+        f"<SourceFilename>{secret.href}</SourceFilename><SourceBand>3</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    own = Image(id="a", bands={"one": replace(secret, href=str(tmp_path / "red.vrt"), bands=(1,))})
+    assert read([own], ["one"], TARGET, resampling="nearest", chunk=(70, 90)).compute(scheduler="sync").any()
+    server = FileServer(tmp_path)
+    try:
+        theirs = Image(id="a", bands={"one": replace(own.bands["one"], href=f"{server.url}/red.vrt")})
+        stack = read([theirs], ["one"], TARGET, resampling="nearest", chunk=(70, 90))
+        with pytest.raises(CubeError, match=r"red\.vrt lies on a server and is made of .*scene1\.tif, which may not"):
+            stack.compute(scheduler="sync")
+    finally:
+        server.close()

@@ -239,7 +239,7 @@ def test_a_mosaic_on_a_server_reads_no_file_of_this_machine(
                 assert read_window(path, WINDOW, bands=(1,)).any()
                 continue
             for read in (read_header, lambda path: read_window(path, WINDOW, bands=(1,))):
-                with pytest.raises(CubeError, match=r"lies on a server and is made of .*, which does not|cannot be"):
+                with pytest.raises(CubeError, match=r"lies on a server and is made of .*, which may not|cannot be"):
                     read(path)
     assert read_header(str(tmp_path / "far.vrt")).count == 1  # one's own may
 
@@ -250,8 +250,28 @@ def test_an_index_on_a_server_is_not_followed(web: FileServer, tmp_path: Path, w
         tiles = gpd.GeoDataFrame({"location": [str(secret)]}, geometry=[box(*file.bounds)], crs=file.crs)
     tiles.to_file(tmp_path / "index.gti.gpkg")
     assert read_header(tmp_path / "index.gti.gpkg").count == 1
-    with pytest.raises(CubeError, match="is made of what a GTI index lists"):
+    with pytest.raises(CubeError, match="is made of what a GTI file names"):
         read_header(f"{web.url}/index.gti.gpkg")
+
+
+def test_a_document_on_a_server_sends_nobody_elsewhere(web: FileServer, tmp_path: Path, write_tif: WriteTif) -> None:
+    """GDAL knows files by their content, so that what is called .tif may be one that names servers and files."""
+    write_tif("secret.tif", PIXELS[:1])
+    elsewhere = FileServer(tmp_path)
+    (tmp_path / "red.tif").write_text(
+        f"<GDAL_WMS><Service name='TMS'><ServerUrl>{elsewhere.url}/secret.tif</ServerUrl></Service><DataWindow>"
+        "<UpperLeftX>0</UpperLeftX><UpperLeftY>100</UpperLeftY><LowerRightX>100</LowerRightX><LowerRightY>0</LowerRightY>"
+        "<SizeX>100</SizeX><SizeY>100</SizeY></DataWindow><Projection>EPSG:32649</Projection><BandsCount>1</BandsCount>"
+        "</GDAL_WMS>"
+    )
+    try:
+        for read in (read_header, lambda path: read_window(path, (slice(0, 9), slice(0, 9)), bands=(1,))):
+            with pytest.raises(CubeError, match="is made of what a WMS file names, which may not"):
+                read(f"{web.url}/red.tif")
+    finally:
+        elsewhere.close()
+    assert not elsewhere.asked
+    assert read_header(tmp_path / "red.tif").count == 1  # one's own may
 
 
 SIZE = 64
