@@ -45,8 +45,8 @@ class LimitedLoader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
         """Scan a bracket or brace; here already, because PyYAML looks at all that are open for each character."""
         if self.flow_level == _DEEPEST:
-            raise ScannerError(None, None, _TOO_DEEP, self.get_mark())  # type: ignore[no-untyped-call]
-        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
+            raise ScannerError(None, None, _TOO_DEEP, self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one node, and count what it stands for."""

@@ -62,6 +62,12 @@ class CommitRecord:
     gaps: tuple[str, ...] = ()
     """Images that could not be read and were left out, as ``source/id``, where the recipe asks for gaps instead of errors."""
 
+    def __post_init__(self) -> None:
+        """Refuse keys that lie outside of the output, of which somebody else's record may tell."""
+        odd = [key for key in self.objects if {"", ".", ".."} & set(key.split("/"))]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no key in this output")
+
     def to_json(self) -> str:
         """One line of text."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -69,11 +69,13 @@ _LIBRARIES = dict.fromkeys(("array", "cube", "ds", "pred", "raster", "water", "x
 _WITHIN = r"(?:[^()]|\([^()]*\))*"
 _CALL = re.compile(rf"(?:(?P<of>[A-Za-z_][\w.]*(?:\['?\w+'?\])?)\.)?(?P<name>[A-Za-z_]\w*)(?P<args>\({_WITHIN}\))?")
 _VALUE = r"""True|False|None|'[^']*'|"[^"]*"|\[[^\]]*\]|\([^()]*\)|\{[^}]*\}|[-+]?[A-Za-z0-9_][\w.+-]*"""
-_KEYWORD = re.compile(rf"(?<![\w/\\&?=.:'\"-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?(?![\w=])")
+_KEYWORD = re.compile(rf"(?<![\w/\\&?|=.:'\"-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})?(?![\w=])")
 _LIBRARY = re.compile(r",? or with rioxarray's \w+|, as rtsx\.write_cube\(.*?\) does")
 _CODE = re.compile(
     r"`[^`]*(?:\bcube[\[.]|\bcube =|\bnp\.|\.attrs|\.astype\()[^`]*`|\bcube(?:\[[^\]]*\])?\.attrs\.\w+\([^)]*\)|\bnp\.\w+\((?:[^()]|\([^()]*\))*\)"
 )
+_OF_RASTERS = ("sensor", "mask", "mask_rule")
+"""Options about raster files; a YAML file has keys for that."""
 _PACKING = {"scale_factor": "scale", "nodata": "nodata"}
 """Keys of a layer in a YAML file by the options that set them."""
 _ATTRIBUTES = {"_FillValue": "nodata"}
@@ -170,6 +172,8 @@ class _Speech:
         if (name, value) == ("layout", "'native'") and "native" in self._options:
             return "--native"
         option = self._options.get(name) or self._flags.get(_OPTIONS.get(name, ""))
+        if name in _OF_RASTERS and self._files:
+            option = None
         plain = "" if value is None else _plain(value)
         if plain == "..." and option is not None:
             plain = option.metavar or "..."

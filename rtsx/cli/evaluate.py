@@ -49,6 +49,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Layer of a --truth that has several.", rich_help_panel="Input"),
     ] = None,
+    crs: Annotated[
+        str | None,
+        typer.Option(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.", rich_help_panel="Input"),
+    ] = None,
     class_name: Annotated[
         str | None,
         typer.Option("--class", help="Class of the map to judge; its only one if left out.", rich_help_panel="Input"),
@@ -113,7 +117,10 @@ def evaluate(
     }
     rule = {name: value for name, value in options_given.items() if value is not None}
     if judged.lower().endswith(_CONFIGS):
-        _refuse_given({"--truth": truth, "--layer": layer, "--class": class_name}, because="the YAML file says them")
+        _refuse_given(
+            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
+            because="the YAML file says them",
+        )
         evaluation = _of_scenes(judged, model or [], rule=rule, device=device, trust=trust)
     else:
         _refuse_given(
@@ -127,7 +134,7 @@ def evaluate(
                 {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
                 because="it is for pixels, and these are outlines",
             )
-        evaluation = _of_one(judged, truth, layer=layer, class_name=class_name, rule=rule)
+        evaluation = _of_one(judged, truth, layer=layer, crs=crs, class_name=class_name, rule=rule)
     if out is not None:
         _write(evaluation, out)
     show_line(str(evaluation), asked=out is None)
@@ -157,7 +164,7 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
 
 
 def _of_one(
-    judged: str, truth: str, *, layer: str | None, class_name: str | None, rule: dict[str, float]
+    judged: str, truth: str, *, layer: str | None, crs: str | None, class_name: str | None, rule: dict[str, float]
 ) -> "Evaluation":
     require_there([judged, truth])
     from rtsx.cube import class_names, geobox_of
@@ -166,7 +173,7 @@ def _of_one(
     from rtsx.labels.io import read_table
     from rtsx.labels.standardise import NEGATIVE
 
-    labels = read_labels(truth, layer=layer)
+    labels = read_labels(truth, layer=layer, crs=crs)
     labels = labels[labels["class_name"] != NEGATIVE]
     classes = None if class_name is None else [class_name]
     if _has_outlines(judged):

@@ -234,7 +234,7 @@ def _bands(header: RasterHeader, wanted: BandRequest) -> tuple[int | str, ...]:
         return header.data_bands
     raise CubeError(
         f"{header.path} has no band called {wanted.name!r}: its {header.count} bands are described as "
-        f"{list(header.descriptions)}. Say which band it is."
+        f"{list(header.descriptions)}. Say which one it is by its number, such as `{wanted.name}: 1`, under `layers`."
     )
 
 

@@ -308,7 +308,22 @@ def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
 
 
 _SELF_CONTAINED = frozenset(
-    {"GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA", "NITF", "ENVI", "EHdr", "AAIGrid", "USGSDEM"}
+    {
+        "GTiff",
+        "COG",
+        "JP2OpenJPEG",
+        "JPEG",
+        "PNG",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "HFA",
+        "NITF",
+        "ENVI",
+        "EHdr",
+        "AAIGrid",
+        "USGSDEM",
+    }
     | {"DTED", "SRTMHGT", "netCDF", "HDF5", "HDF5Image", "BAG", "GRIB", "GPKG", "MBTiles", "Zarr", "SENTINEL2", "SAFE"}
 )
 """Drivers whose files name no others but those beside them. Of the rest, most do, such as those of tile indices and of WMS."""

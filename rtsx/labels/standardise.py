@@ -139,7 +139,7 @@ def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
         hint = " They look like degrees: perhaps EPSG:4326." if is_degrees else ""
         raise LabelError(
             f"{name} does not say in which CRS its coordinates are (x from {west:.6g} to {east:.6g}, y from {south:.6g} to "
-            f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...' (--crs)."
+            f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...'."
         )
     if table.crs is not None and given is not None and not CRS.from_user_input(given).equals(CRS(table.crs)):
         raise LabelError(

@@ -1,7 +1,6 @@
 """Files from anywhere to a folder: complete, checked, and under their names only then."""
 
 import errno
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from rtsx.cube.stac.client import HostSession
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.catalog import is_raster
 from rtsx.ordering.provider import RemoteFile, checksum_of
+from rtsx.storage import replace_settled
 
 __all__ = ["Advance", "HttpError", "Stream", "fetch_file", "fetch_files", "open_http"]
 
@@ -173,6 +173,7 @@ def fetch_file(
     OrderError
         It cannot be had, or is not what the provider says it is.
     """
+    target = target.resolve()  # a link to another disk is followed, never replaced
     if target.exists() and not _wrong(file, target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -191,8 +192,7 @@ def fetch_file(
             pause(min(wait, _LONGEST_WAIT_S))
             continue
         if not wrong:
-            _settle(draft)
-            draft.replace(target)
+            replace_settled(draft, target)
             version.unlink(missing_ok=True)
             return
         draft.unlink(missing_ok=True)  # from the beginning, because a wrong beginning never adds up
@@ -201,12 +201,6 @@ def fetch_file(
         f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
         "description is damaged; report it there."
     )
-
-
-def _settle(draft: Path) -> None:
-    """Have the bytes on the disk before the name is, because a name may survive a power cut that bytes do not."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "refuse_other_format",
     "remove",
     "remove_abandoned",
+    "replace_settled",
     "settle",
     "stage",
     "staged",
@@ -190,13 +191,21 @@ def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
     with stage(target) as folder:
         draft = folder / "draft"
         draft.write_bytes(content)
-        settle(draft)
         if replace:
-            draft.replace(target)
-        elif not _linked(draft, target):
+            replace_settled(draft, target)
+            return True
+        settle(draft)
+        if not _linked(draft, target):
             return False
         settle(target.parent)
     return True
+
+
+def replace_settled(draft: Path, target: Path) -> None:
+    """Give a complete file its name, on which both are on the disk; what is there under that name is replaced."""
+    settle(draft)
+    draft.replace(target)
+    settle(target.parent)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Objects in a store: get, put, put if absent, delete and list; on a local disk, on S3 and on whatever fsspec opens."""
 
+import errno
 import os
 import time
 import uuid
@@ -160,6 +161,8 @@ class LocalObjects:
                             yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def _path(self, key: str) -> Path:
+        if key.startswith("/") or ".." in key.split("/"):  # of a document that is not ours
+            raise PermissionError(errno.EACCES, "This key leads out of the folder of the objects", key)
         return Path(self.root, key)
 
 

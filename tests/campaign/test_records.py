@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from rtsx.campaign.records import CommitRecord, Failure, InputVersion
 from rtsx.errors import CampaignError
+from tests.campaign.records import a_mark
 
 words = st.text(max_size=12)
 cells = st.tuples(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)
+keys = st.lists(words.filter(lambda part: part not in {"", ".", ".."} and "/" not in part), min_size=1).map("/".join)
 marks = st.builds(
     CommitRecord,
     cell=cells,
     plan_digest=words,
     state=st.sampled_from(["mapped", "empty"]),
-    objects=st.dictionaries(words, words, max_size=4),
+    objects=st.dictionaries(keys, words, max_size=4),
     inputs=st.lists(st.builds(InputVersion, words, words, words), max_size=4).map(tuple),
     bundles=st.lists(words, max_size=3).map(tuple),
     versions=st.dictionaries(words, words, max_size=3),
@@ -116,3 +118,10 @@ def test_stamps_are_sorted_by_source_and_image() -> None:
         InputVersion("a", "1", "x"),
     ]
     assert sorted(stamps) == [stamps[3], stamps[2], stamps[1], stamps[0]]
+
+
+@pytest.mark.parametrize("key", ["/etc/hostname", "../../etc/hostname", "map/../../x", "", "map//c"])
+def test_a_record_of_a_stranger_names_nothing_outside_of_its_output(key: str) -> None:
+    record = json.loads(a_mark((0, 0)).to_json())
+    with pytest.raises(CampaignError, match=r"This is no commit.*is no key in this output"):
+        CommitRecord.from_json(json.dumps({**record, "objects": {key: "0"}}))

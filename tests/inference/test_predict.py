@@ -176,7 +176,7 @@ def test_a_larger_batch_changes_nothing_that_counts() -> None:
         ({"device": "tpu"}, BundleError, "device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got 'tpu'"),
         ({"precision": "int8"}, BundleError, "precision has to be 'auto' or one of"),
         ({"batch_size": 0}, PlanError, "batch_size has to be at least 1; got 0"),
-        ({"bundle": {"layers": ("red", "swir")}}, BundleError, r"missing \['swir'\]. Add them to the cube"),
+        ({"bundle": {"layers": ("red", "swir")}}, BundleError, r"missing \['swir'\]. Where these are bands"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_read(

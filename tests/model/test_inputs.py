@@ -71,7 +71,9 @@ def test_ndvi_is_derived_only_where_the_cube_lacks_it():
 
 def test_missing_layers_are_all_named():
     inputs = [InputLayer(name="ndvi"), InputLayer(name="slope"), InputLayer(name="dem")]
-    with pytest.raises(BundleError, match=r"missing \['dem', 'nir', 'slope'\]. Add them to the cube"):
+    with pytest.raises(
+        BundleError, match=r"missing \['dem', 'nir', 'slope'\]. Where these are bands under other names"
+    ):
         required_layers(inputs, ["red", "blue"])
 
 

@@ -251,3 +251,12 @@ def test_a_draft_longer_than_the_file_is_begun_anew(remote, file_server, tmp_pat
     file_server.trouble["/a.bin"] = [416]
     fetch_file(remote(size=None), tmp_path / "a.bin", pause=pauses.append)
     assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_link_is_followed(remote, tmp_path):
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "a.bin").symlink_to(tmp_path / "other-disk.bin")
+    fetch_file(remote(), tmp_path / "scene" / "a.bin")
+    assert (tmp_path / "scene" / "a.bin").is_symlink()
+    assert (tmp_path / "other-disk.bin").read_bytes() == DATA
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["other-disk.bin"]

@@ -204,12 +204,14 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
     assert target.read_text() == "half"
 
 
-@pytest.mark.parametrize("failure", [None, FileNotFoundError("draft.zarr does not exist"), KeyError("zarr.json")])
-def test_a_hidden_folder_that_somebody_removes_meanwhile_is_told(failure: Exception | None, tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputNotWritableError, match=r"its hidden folder .* was removed meanwhile.* Run again"),
-        staged(tmp_path / "a.zarr", overwrite=False) as draft,
-    ):
+def write_without_folder(path: Path, failure: Exception | None) -> None:
+    with staged(path, overwrite=False) as draft:
         shutil.rmtree(draft.parent)
         if failure is not None:
             raise failure
+
+
+@pytest.mark.parametrize("failure", [None, FileNotFoundError("draft.zarr does not exist"), KeyError("zarr.json")])
+def test_a_hidden_folder_that_somebody_removes_meanwhile_is_told(failure: Exception | None, tmp_path: Path) -> None:
+    with pytest.raises(OutputNotWritableError, match=r"its hidden folder .* was removed meanwhile.* Run again"):
+        write_without_folder(tmp_path / "a.zarr", failure)

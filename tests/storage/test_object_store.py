@@ -380,3 +380,21 @@ def test_missing_rights_end_the_run(without_rights: Path) -> None:
         with pytest.raises(PermissionError) as error:
             write("a", b"x")
         assert classify_error(error.value) == "halting"
+
+
+@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "/SECRET"])
+def test_a_key_leads_nowhere_outside_of_a_folder(key: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    objects = LocalObjects(str(tmp_path / "output"))
+    key = key.replace("/SECRET", str(tmp_path / "secret"))
+    acts: tuple[Callable[[str], object], ...] = (
+        objects.get,
+        objects.delete,
+        lambda key: objects.put(key, b""),
+        lambda key: objects.create(key, b""),
+        lambda key: list(objects.list(key)),
+    )
+    for act in acts:
+        with pytest.raises(PermissionError, match="leads out of the folder"):
+            act(key)
+    assert (tmp_path / "secret").read_bytes() == b"x"
