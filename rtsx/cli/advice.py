@@ -83,7 +83,8 @@ _ATTRIBUTES = {"_FillValue": "nodata"}
 _ATTRIBUTE = re.compile(
     r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\](?: = (?P<value>-?\w[\w.+-]*\w|-?\w))?"
 )
-_IN_PYTHON = re.compile(rf"[;.] [Ii]n\s+Python, (?:[^.;()]|\.(?=\S)|\({_WITHIN}\))*(?=[.;]|$)")
+_CLAUSE = rf"(?:[^.;()]|\.(?=\S)|\({_WITHIN}\))*"
+_IN_PYTHON = re.compile(rf"; in\s+Python, {_CLAUSE}(?=[.;]|$)| In\s+Python, {_CLAUSE}\.?")
 """What a message says to whoever calls functions; it is always a clause or a sentence of its own."""
 _NAME = re.compile(r"(?<![\w/.\\:'\"`\[{-])[a-z]+(?:_[a-z0-9]+)+(?![\w(\[='\"`:/-]|\.\w)")
 """An argument in the midst of a sentence."""

@@ -162,7 +162,7 @@ def get_derived(name: str) -> DerivedLayer:
     """
     if name not in _KNOWN:
         raise CubeError(
-            f"Known derived layers are {sorted(_KNOWN)}; got {name!r}. Add one with @derived_layer({name!r}, needs=...)."
+            f"Known derived layers are {sorted(_KNOWN)}; got {name!r}. Choose one. In Python, @derived_layer({name!r}, needs=...) adds one."
         )
     return _KNOWN[name]
 

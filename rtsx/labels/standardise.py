@@ -64,7 +64,9 @@ class LabelSource:
         try:
             geometry = table.geometry
         except AttributeError as error:
-            raise LabelError(f"{name} has no geometry column. Set it with set_geometry(...).") from error
+            raise LabelError(
+                f"{name} has no geometry column. Give a file of outlines; in Python, set_geometry(...) says which column has them."
+            ) from error
         names = [str(column) for column in table.columns if column != geometry.name]
         plain = table.rename(columns=str).reset_index(drop=True)
         return cls(name=name, table=plain, crs=_crs(name, table, crs), columns=match_columns(names, columns))

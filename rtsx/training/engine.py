@@ -235,13 +235,13 @@ class _LocalDDP(DDPStrategy):
         self._meeting = meeting
 
     def setup_environment(self) -> None:
-        self.accelerator.setup_device(self.root_device)
+        has_gpu = self.root_device.type == "cuda"
         torch.distributed.init_process_group(
-            "nccl" if self.root_device.type == "cuda" else "gloo",
+            "nccl" if has_gpu else "gloo",
             init_method=f"file://{self._meeting}",
             rank=self.local_rank,
             world_size=self.num_processes,
-            device_id=self.root_device if self.root_device.type == "cuda" else None,
+            device_id=self.root_device if has_gpu else None,
         )
         with _quiet():
             super().setup_environment()  # takes the group that is there

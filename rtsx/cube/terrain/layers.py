@@ -158,10 +158,10 @@ def get_terrain(layer: str | TerrainLayer) -> TerrainLayer:
         return layer
     if layer not in TERRAIN:
         near = get_close_matches(layer, TERRAIN, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CubeError(
-            f"Known terrain layers are {sorted(TERRAIN)}; got {layer!r}. {hint}Add one with "
-            f"@terrain_layer({layer!r}, units=...)."
+            f"Known terrain layers are {sorted(TERRAIN)}; got {layer!r}.{hint} In Python, "
+            f"@terrain_layer({layer!r}, units=...) adds one."
         )
     return TERRAIN[layer]
 
