@@ -12,6 +12,7 @@ import xarray as xr
 
 import rtsx
 from rtsx.arguments import typed
+from rtsx.campaign import ClusterSpec, OutlineSpec, PredictionSpec, Prices
 from rtsx.errors import GridError, RtsxError
 
 DOORS = [getattr(rtsx, name) for name in rtsx.__all__ if callable(getattr(rtsx, name))] + [
@@ -50,6 +51,12 @@ CUBE = xr.Dataset({"red": (("y", "x"), np.zeros((2, 2)))})
         (lambda: rtsx.write_cube(CUBE, CUBE), r"`path` as a path; got a xarray\.Dataset"),
         (lambda: rtsx.open_cube("s.tif", layers="red"), r"`layers` as a list of a text or None; got the text 'red'\. Write \['red'\]"),
         (lambda: rtsx.open_cube("s.tif", (3, 4)), r"`cell` as .*Cell.* got tuple \(3, 4\)"),
+        (lambda: rtsx.read_labels(None), r"read_labels takes `source` as a path or geopandas\.GeoDataFrame; got None"),
+        (lambda: rtsx.standardise_labels(3), r"standardise_labels takes `source` as .* got int 3"),
+        (lambda: PredictionSpec(tile=256.0), r"PredictionSpec takes `tile` as a whole number or 'auto' or .* got float 256\.0"),
+        (lambda: OutlineSpec(threshold="0.5"), r"OutlineSpec takes `threshold` as a number or None; got the text '0\.5'"),
+        (lambda: ClusterSpec(workers="4"), r"ClusterSpec takes `workers` as a whole number or None; got the text '4'"),
+        (lambda: Prices(device_hour="1"), r"Prices takes `device_hour` as a number or None; got the text '1'"),
         (lambda: rtsx.Grid.arctic(resolution="3"), r"`resolution` as a number; got the text '3'\. See help\(rtsx\.Grid\.arctic\)"),
     ],
 )  # fmt: skip

@@ -176,7 +176,8 @@ def predict_cube(
     xarray.Dataset
         `probability` and `binary` (uint8: 1 where the probability reaches the bundle's threshold, or among exclusive
         classes is the greatest; 255 for nodata), dimensions `(time?, class?, y, x)`, and `valid` (bool). Coordinates,
-        CRS and chunks of the cube; attributes say which bundle and plan made it.
+        CRS and chunks of the cube; attributes say which bundle and plan made it. As stored: for means and pictures,
+        `xr.decode_cf(pred)` has fractions, and NaN instead of 255.
 
     Raises
     ------

@@ -183,6 +183,14 @@ def test_a_gpu_that_is_not_there_is_refused():
         resolve_device(f"cuda:{beyond}")
 
 
+def test_a_fork_of_a_process_that_uses_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    with pytest.raises(BundleError, match=r"forked from one that uses a GPU.*'spawn'"):
+        resolve_device("cuda")
+    assert resolve_device("cpu").type == "cpu"
+
+
 def test_the_stub_counts_calls_and_tiles():
     stub = StubNetwork(lambda tiles: tiles[:, :1].double())
     stub(batch(3, 2, 8, 8))

@@ -255,6 +255,29 @@ def test_other_things_are_told_what_they_are(write_tif: WriteTif, tmp_path: Path
             rtsx.open_cube(tmp_path / name)
 
 
+def test_indexes_and_repositories_of_other_libraries_are_told_how_to_open(tmp_path: Path) -> None:
+    axes = {"y": 64 - np.arange(64.0), "x": np.arange(64.0)}
+    cube = xr.Dataset({"red": (("y", "x"), np.ones((64, 64), "f4"))}, coords=axes).rio.write_crs(3413)
+    cube.to_zarr(tmp_path / "a.zarr", consolidated=False)
+    texts = ("zarr.json",)
+    refs = {
+        file.relative_to(tmp_path / "a.zarr").as_posix(): file.read_text() if file.name in texts else [str(file)]
+        for file in sorted((tmp_path / "a.zarr").rglob("*"))
+        if file.is_file()
+    }
+    index = tmp_path / "a.json"
+    index.write_text(json.dumps({"version": 1, "refs": refs}))
+    with pytest.raises(
+        CubeError, match=r"kerchunk index .* as 'reference://', with the storage_options {'fo': '.*a.json'}"
+    ):
+        rtsx.open_cube(index)
+    assert (rtsx.open_cube("reference://", storage_options={"fo": str(index)})["red"] == 1).all()
+    for folder in ("refs", "snapshots"):
+        (tmp_path / "repository" / folder).mkdir(parents=True)
+    with pytest.raises(CubeError, match=r"Icechunk repository.*xarray.open_zarr\(session.store"):
+        rtsx.open_cube(tmp_path / "repository")
+
+
 def test_pipes_are_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     assert file_problem(tmp_path / "pipe.yaml") is None
