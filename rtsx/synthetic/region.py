@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from rtsx.errors import CubeError, OutputExistsError
-from rtsx.storage import local_path, refuse_other_format
+from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.synthetic.ground import Ground, make_ground
 from rtsx.synthetic.noise import covering_grid
 from rtsx.synthetic.scene import (
@@ -38,7 +38,6 @@ from rtsx.synthetic.stac import (
     scene_item,
     tcvis_item,
     write_catalog,
-    write_document,
 )
 
 __all__ = [
@@ -367,7 +366,7 @@ def claim_region(files: RegionFiles) -> None:
                 f"Expected nothing, or what an interrupted run of this region left, in {folder}, but found what one with "
                 f"{', '.join(differing)} left. Remove the folder, or choose another one."
             )
-    write_document(files.description, wanted)
+    write_whole(files.description, (json.dumps(wanted, indent=2) + "\n").encode())
 
 
 def region_truth(ground: Ground, spec: RegionSpec) -> geopandas.GeoDataFrame:

@@ -4,29 +4,26 @@ A folder with a catalog can be moved. `catalog_items` turns its items into what 
 """
 
 import datetime as dt
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import shapely
 from affine import Affine
 from pyproj import Transformer
+from pystac.stac_io import DefaultStacIO
 
 from rtsx.storage import write_whole
-from rtsx.synthetic.rasterio import RasterInfo, read_info
+from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
+from rtsx.synthetic.rasterio import read_info
 from rtsx.synthetic.scene import DEM_CRS, TCVIS_CRS, Scene, footprint_polygon
 from rtsx.synthetic.sky import UDM2_BANDS
 from rtsx.synthetic.spec import PIXEL_M
 
 __all__ = [
-    "Asset",
-    "Collection",
-    "Item",
     "catalog_collections",
     "catalog_items",
     "collections",
@@ -38,74 +35,14 @@ __all__ = [
     "write_catalog",
 ]
 
-STAC_VERSION = "1.1.0"
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-"""Media type of a cloud-optimised GeoTIFF."""
-JSON, GEOJSON = "application/json", "application/geo+json"
-"""Media types of catalogs and of items."""
-DECIMALS = 7
-"""Of longitudes and latitudes: a centimetre."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """One file of an item."""
-
-    path: Path
-    """COG that `write_cog` has written."""
-    title: str
-    """What people are shown."""
-    roles: tuple[str, ...] = ("data",)
-    """STAC roles."""
-    bands: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """More fields of a band, by its name in the file."""
-    fields: Mapping[str, object] = field(default_factory=dict)
-    """More fields of the asset."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One image, or one piece of a mosaic."""
-
-    id: str
-    """Unique within the collection; also the name of its folder."""
-    collection: str
-    """Id of its collection."""
-    geometry: shapely.Polygon
-    """Ground that holds data, in longitude and latitude."""
-    time: dt.datetime | tuple[dt.datetime, dt.datetime]
-    """When it was taken; first and last for what was made from many images."""
-    assets: Mapping[str, Asset]
-    """Files by key, all on one grid."""
-    pixel_m: float
-    """Pixel of that grid on the ground, m."""
-    properties: Mapping[str, object] = field(default_factory=dict)
-    """More properties."""
-    extensions: tuple[str, ...] = ()
-    """URIs of the extensions that these properties and the assets' fields belong to."""
-
-    @property
-    def interval(self) -> tuple[dt.datetime, dt.datetime]:
-        """First and last time."""
-        return self.time if isinstance(self.time, tuple) else (self.time, self.time)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collection:
-    """Items of one kind."""
-
-    id: str
-    """Unique within the catalog; also the name of its folder."""
-    title: str
-    """What people are shown."""
-    description: str
-    """What it holds, in a sentence."""
-
 
 def write_catalog(
-    folder: Path, items: Sequence[Item], *, collections: Sequence[Collection], name: str, description: str
+    folder: Path,
+    items: Sequence[pystac.Item],
+    *,
+    collections: Sequence[pystac.Collection],
+    name: str,
+    description: str,
 ) -> Path:
     """Write ``catalog.json``, and under it a folder for each collection with a folder for each item; returns its path.
 
@@ -121,25 +58,25 @@ def write_catalog(
         Id and description of the catalog.
     """
     known = {collection.id: collection for collection in collections}
-    children = []
-    for key, group in groupby(items, key=lambda item: item.collection):
-        members = list(group)
-        for item in members:
-            path = folder / item_path(key, item.id)
-            write_document(path, item_document(item, path))
-        write_document(folder / collection_path(key), collection_document(known[key], members))
-        children.append(link("child", f"./{collection_path(key)}", title=known[key].title))
-    path = folder / "catalog.json"
-    document = {
-        "type": "Catalog",
-        "stac_version": STAC_VERSION,
-        "id": name,
-        "description": description,
-        "links": [link("root", "./catalog.json"), *children],
-    }
-    # Last, because it is what tells a finished run from an interrupted one.
-    write_document(path, document)
-    return path
+    catalog = pystac.Catalog(name, description, catalog_type=pystac.CatalogType.SELF_CONTAINED)
+    for key, members in groupby(items, key=lambda item: item.collection_id):
+        collection = known[str(key)]
+        collection.add_items(members)
+        collection.update_extent_from_items()
+        catalog.add_child(collection)
+    catalog.normalize_hrefs(str(folder.resolve()))
+    catalog.make_all_asset_hrefs_relative()
+    # The catalog itself comes last, and is what tells a finished run from an interrupted one.
+    catalog.save(stac_io=_WholeFiles())
+    return folder / "catalog.json"
+
+
+class _WholeFiles(DefaultStacIO):
+    """Writes documents whole or not at all."""
+
+    def write_text_to_href(self, href: str, txt: str) -> None:
+        """Write one document."""
+        write_whole(Path(href), f"{txt}\n".encode())
 
 
 def catalog_items(catalog: Path) -> list[dict[str, Any]]:
@@ -148,144 +85,117 @@ def catalog_items(catalog: Path) -> list[dict[str, Any]]:
     But for the link to the collection: without one, the schema does not let an item name its collection.
     """
     found = []
-    for collection in linked(catalog, rel="child"):
-        for path in linked(collection, rel="item"):
-            item = json.loads(path.read_text())
-            for asset in item["assets"].values():
-                asset["href"] = str((path.parent / asset["href"]).resolve())
-            found.append({**item, "links": [link("collection", str(collection.resolve()))]})
+    for item in pystac.Catalog.from_file(str(catalog.resolve())).get_items(recursive=True):
+        item.make_asset_hrefs_absolute()
+        link = item.get_single_link("collection")
+        found.append({**item.to_dict(), "links": [{**link.to_dict(), "href": link.absolute_href}] if link else []})
     return found
 
 
 def catalog_collections(catalog: Path) -> list[dict[str, Any]]:
     """Collections of a static catalog as a server takes them: no links; in the catalog's order."""
-    return [{**json.loads(path.read_text()), "links": []} for path in linked(catalog, rel="child")]
+    return [{**one.to_dict(), "links": []} for one in pystac.Catalog.from_file(str(catalog.resolve())).get_children()]
 
 
 def document_paths(folder: Path, items: Iterable[tuple[str, str]]) -> tuple[Path, ...]:
     """Name every file that `write_catalog` makes for pairs of collection and item, the catalog first."""
     pairs = list(items)
-    names = ["catalog.json", *dict.fromkeys(collection_path(collection) for collection, _ in pairs)]
-    return tuple(folder / name for name in [*names, *(item_path(*pair) for pair in pairs)])
-
-
-def collection_path(collection: str) -> str:
-    """Path of a collection's document below the catalog."""
-    return f"{collection}/collection.json"
-
-
-def item_path(collection: str, item: str) -> str:
-    """Path of an item's document below the catalog."""
-    return f"{collection}/{item}/{item}.json"
-
-
-def item_document(item: Item, path: Path) -> dict[str, Any]:
-    """Make the item that is to lie at `path`; grid, dtype, nodata and scale are read from the files."""
-    infos = {key: read_info(asset.path) for key, asset in item.assets.items()}
-    first = next(iter(infos.values()))
-    assert all(
-        (one.crs, one.transform, one.shape) == (first.crs, first.transform, first.shape) for one in infos.values()
+    collections = [f"{name}/collection.json" for name in dict.fromkeys(collection for collection, _ in pairs)]
+    return tuple(
+        folder / name for name in ("catalog.json", *collections, *(f"{one}/{item}/{item}.json" for one, item in pairs))
     )
-    start, end = item.interval
-    one_time = start == end
-    times = {"datetime": timestamp(start)} if one_time else {
-        "datetime": None, "start_datetime": timestamp(start), "end_datetime": timestamp(end)
-    }  # fmt: skip
-    projection = {
-        "proj:code": first.crs,
-        "proj:shape": list(first.shape),
-        "proj:transform": list(first.transform)[:6],
-    }
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [PROJECTION, RASTER, *item.extensions],
-        "id": item.id,
-        "collection": item.collection,
-        "geometry": rounded(item.geometry),
-        "bbox": bounding_box([item]),
-        "properties": {**times, "gsd": item.pixel_m, **item.properties, **projection},
-        "links": [
-            link("root", "../../catalog.json"),
-            link("parent", "../collection.json"),
-            link("collection", "../collection.json"),
-        ],
-        "assets": {
-            key: asset_document(asset, infos[key], beside=path, pixel_m=item.pixel_m)
-            for key, asset in item.assets.items()
+
+
+def make_item(
+    name: str,
+    assets: Mapping[str, pystac.Asset],
+    *,
+    collection: str,
+    geometry: shapely.Polygon,
+    time: dt.datetime | tuple[dt.datetime, dt.datetime],
+    pixel_m: float,
+    properties: Mapping[str, object] | None = None,
+    extensions: Sequence[str] = (),
+) -> pystac.Item:
+    """Describe one image, or one piece of a mosaic; the grid is read from its files.
+
+    Parameters
+    ----------
+    name
+        Unique within the collection; also the name of its folder.
+    assets
+        By key, all on one grid; see `make_asset`.
+    collection
+        Id of its collection.
+    geometry
+        Ground that holds data, in longitude and latitude.
+    time
+        When it was taken; first and last for what was made from many images.
+    pixel_m
+        Pixel of the grid on the ground, m.
+    properties
+        More properties.
+    extensions
+        URIs of the extensions that these properties and the assets' fields belong to.
+    """
+    first, *others = [read_info(Path(asset.href)) for asset in assets.values()]
+    assert all((one.crs, one.transform, one.shape) == (first.crs, first.transform, first.shape) for one in others)
+    start, end = time if isinstance(time, tuple) else (None, None)
+    return pystac.Item(
+        name,
+        geojson(geometry),
+        bounding_box([geometry]),
+        None if isinstance(time, tuple) else time,
+        {
+            "gsd": pixel_m,
+            **(properties or {}),
+            "proj:code": first.crs,
+            "proj:shape": list(first.shape),
+            "proj:transform": list(first.transform)[:6],
         },
-    }
+        start_datetime=start,
+        end_datetime=end,
+        stac_extensions=[PROJECTION, RASTER, *extensions],
+        collection=collection,
+        assets=dict(assets),
+    )
 
 
-def asset_document(asset: Asset, info: RasterInfo, *, beside: Path, pixel_m: float) -> dict[str, Any]:
-    """Make an asset of the item at `beside`; each band says all about itself, as most catalogs have it."""
+def make_asset(
+    path: Path,
+    *,
+    title: str,
+    pixel_m: float,
+    roles: Sequence[str] = ("data",),
+    bands: Mapping[str, Mapping[str, object]] | None = None,
+    fields: Mapping[str, object] | None = None,
+) -> pystac.Asset:
+    """Describe one file of an item; dtype, nodata and scale are read from it, and each band says all about itself.
+
+    Parameters
+    ----------
+    path
+        COG that `write_cog` has written.
+    title
+        What people are shown.
+    pixel_m
+        Pixel on the ground, m.
+    roles
+        STAC roles.
+    bands
+        More fields of a band, by its name in the file.
+    fields
+        More fields of the asset.
+    """
+    info = read_info(path)
     values: dict[str, object] = {"data_type": info.dtype, "raster:spatial_resolution": pixel_m}
     if info.nodata is not None:
         values["nodata"] = int(info.nodata) if np.dtype(info.dtype).kind in "iu" else info.nodata
     if info.scale != 1:
         values |= {"raster:scale": info.scale, "raster:offset": 0.0}
-    return {
-        "href": Path(os.path.relpath(asset.path, beside.parent)).as_posix(),
-        "type": COG,
-        "title": asset.title,
-        "roles": list(asset.roles),
-        **asset.fields,
-        "bands": [{"name": name, **values, **asset.bands.get(name, {})} for name in info.names],
-    }
-
-
-def collection_document(collection: Collection, items: Sequence[Item]) -> dict[str, Any]:
-    """Make a collection; its extent is that of its items."""
-    first, last = min(item.interval[0] for item in items), max(item.interval[1] for item in items)
-    return {
-        "type": "Collection",
-        "stac_version": STAC_VERSION,
-        "id": collection.id,
-        "title": collection.title,
-        "description": collection.description,
-        "license": "CC0-1.0",
-        "extent": {
-            "spatial": {"bbox": [bounding_box(items)]},
-            "temporal": {"interval": [[timestamp(first), timestamp(last)]]},
-        },
-        "links": [
-            link("root", "../catalog.json"),
-            link("parent", "../catalog.json"),
-            *(link("item", f"./{item.id}/{item.id}.json", media_type=GEOJSON) for item in items),
-        ],
-    }
-
-
-def link(rel: str, href: str, *, media_type: str = JSON, title: str | None = None) -> dict[str, str]:
-    """Make a STAC link."""
-    return {"rel": rel, "href": href, "type": media_type} | ({"title": title} if title else {})
-
-
-def linked(document: Path, *, rel: str) -> list[Path]:
-    """Files that a document links to."""
-    links = json.loads(document.read_text())["links"]
-    return [document.parent / entry["href"] for entry in links if entry["rel"] == rel]
-
-
-def rounded(geometry: shapely.Polygon) -> dict[str, Any]:
-    """GeoJSON of a polygon, anticlockwise as the standard has it."""
-    ring = shapely.get_coordinates(shapely.geometry.polygon.orient(geometry).exterior).round(DECIMALS)
-    return {"type": "Polygon", "coordinates": [ring.tolist()]}
-
-
-def bounding_box(items: Sequence[Item]) -> list[float]:
-    """West, south, east, north of all items."""
-    return [round(float(edge), DECIMALS) for edge in shapely.total_bounds([item.geometry for item in items])]
-
-
-def timestamp(time: dt.datetime) -> str:
-    """RFC 3339, in UTC."""
-    return f"{time.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+    described = [{"name": name, **values, **(bands or {}).get(name, {})} for name in info.names]
+    extra = {**(fields or {}), "bands": described}
+    return pystac.Asset(str(path.resolve()), title, media_type=COG, roles=list(roles), extra_fields=extra)
 
 
 PLANETSCOPE = "planetscope"
@@ -302,24 +212,25 @@ DENSITY = 8
 """Points on each edge of a footprint: a straight edge is not straight in longitude and latitude."""
 
 
-def collections(*, dem_resolution_m: int) -> tuple[Collection, ...]:
-    """Make the three collections."""
-    return (
-        Collection(
-            id=PLANETSCOPE,
-            title="PlanetScope-like scenes",
-            description="Synthetic scenes in the format of PlanetScope surface reflectance with usable data masks.",
+def collections(*, dem_resolution_m: int) -> tuple[pystac.Collection, ...]:
+    """Make the three collections; `write_catalog` finds their extent."""
+    described = (
+        (
+            PLANETSCOPE,
+            "PlanetScope-like scenes",
+            "Synthetic scenes in the format of PlanetScope surface reflectance with usable data masks.",
         ),
-        Collection(
-            id=dem_collection_id(dem_resolution_m),
-            title=f"ArcticDEM-like mosaic, {dem_resolution_m} m",
-            description="Synthetic elevation in the format of the tiles of the ArcticDEM mosaic.",
+        (
+            dem_collection_id(dem_resolution_m),
+            f"ArcticDEM-like mosaic, {dem_resolution_m} m",
+            "Synthetic elevation in the format of the tiles of the ArcticDEM mosaic.",
         ),
-        Collection(
-            id=TCVIS,
-            title="TCVIS-like trends",
-            description="Synthetic trends of the Landsat tasselled-cap index over twenty years.",
-        ),
+        (TCVIS, "TCVIS-like trends", "Synthetic trends of the Landsat tasselled-cap index over twenty years."),
+    )
+    anywhere = pystac.Extent(pystac.SpatialExtent([-180.0, -90.0, 180.0, 90.0]), pystac.TemporalExtent([None, None]))
+    return tuple(
+        pystac.Collection(name, description, anywhere, title=title, license="CC0-1.0")
+        for name, title, description in described
     )
 
 
@@ -334,7 +245,7 @@ def dem_collection_id(resolution_m: int) -> str:
     return f"arcticdem-mosaic-{resolution_m}m"
 
 
-def scene_item(scene: Scene, *, image: Path, udm2: Path) -> Item:
+def scene_item(scene: Scene, *, image: Path, udm2: Path) -> pystac.Item:
     """Describe a scene as Planet does; the cover is counted in the mask."""
     spec = scene.spec
     seen = scene.udm2[UDM2_BANDS.index("unusable")] == 0
@@ -348,8 +259,21 @@ def scene_item(scene: Scene, *, image: Path, udm2: Path) -> Item:
         name: {"eo:common_name": name, "eo:center_wavelength": centre, "eo:full_width_half_max": width}
         for name, (centre, width) in WAVELENGTHS.items()
     }
-    return Item(
-        id=spec.image_id,
+    return make_item(
+        spec.image_id,
+        {
+            "ortho_analytic_4b_sr": make_asset(
+                image,
+                title="Surface reflectance",
+                pixel_m=PIXEL_M,
+                roles=("data", "reflectance"),
+                bands=optical,
+                fields={"pl:asset_type": "ortho_analytic_4b_sr"},
+            ),
+            "ortho_udm2": make_asset(
+                udm2, title="Usable data mask", pixel_m=PIXEL_M, fields={"pl:asset_type": "ortho_udm2"}
+            ),
+        },
         collection=PLANETSCOPE,
         geometry=to_lonlat(footprint, scene.transform, crs=spec.crs),
         time=dt.datetime.strptime(spec.image_id[:15], "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC),
@@ -366,41 +290,32 @@ def scene_item(scene: Scene, *, image: Path, udm2: Path) -> Item:
             "pl:clear_percent": percent["clear"],
             "pl:pixel_resolution": int(PIXEL_M),
         },
-        assets={
-            "ortho_analytic_4b_sr": Asset(
-                path=image,
-                title="Surface reflectance",
-                roles=("data", "reflectance"),
-                bands=optical,
-                fields={"pl:asset_type": "ortho_analytic_4b_sr"},
-            ),
-            "ortho_udm2": Asset(path=udm2, title="Usable data mask", fields={"pl:asset_type": "ortho_udm2"}),
-        },
         extensions=(EO, VIEW),
     )
 
 
-def dem_item(path: Path, *, name: str, resolution_m: int) -> Item:
+def dem_item(path: Path, *, name: str, resolution_m: int) -> pystac.Item:
     """Describe a tile of elevation; its geometry is the whole tile, as in the published catalog."""
-    return Item(
-        id=name,
+    pixel_m = float(resolution_m)
+    return make_item(
+        name,
+        {"dem": make_asset(path, title="Elevation", pixel_m=pixel_m, bands={"dem": {"unit": "m"}})},
         collection=dem_collection_id(resolution_m),
         geometry=raster_outline(path, crs=DEM_CRS),
         time=years(DEM_YEARS),
-        pixel_m=float(resolution_m),
-        assets={"dem": Asset(path=path, title="Elevation", bands={"dem": {"unit": "m"}})},
+        pixel_m=pixel_m,
     )
 
 
-def tcvis_item(path: Path, *, name: str) -> Item:
+def tcvis_item(path: Path, *, name: str) -> pystac.Item:
     """Describe a file of trends."""
-    return Item(
-        id=name,
+    return make_item(
+        name,
+        {"tcvis": make_asset(path, title="Trends of the tasselled-cap index", pixel_m=30.0)},
         collection=TCVIS,
         geometry=raster_outline(path, crs=TCVIS_CRS),
         time=years(TCVIS_YEARS),
         pixel_m=30.0,
-        assets={"tcvis": Asset(path=path, title="Trends of the tasselled-cap index")},
     )
 
 

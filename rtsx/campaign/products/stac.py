@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import shapely
-from shapely.geometry.base import BaseGeometry
-
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.plan import CampaignPlan
@@ -25,15 +22,14 @@ from rtsx.campaign.products.tables import (
 )
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
+from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
 
 __all__ = [
     "CATALOG",
-    "COG",
     "PARQUET",
     "ZARR",
     "CollectedStac",
     "asset",
-    "bounding_box",
     "branch_document",
     "collect_stac",
     "collection_document",
@@ -46,21 +42,15 @@ __all__ = [
 ]
 
 STAC_VERSION = "1.1.0"
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
-COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 PARQUET = "application/vnd.apache.parquet"
 ZARR = "application/vnd.zarr; version=3"
 _JSON, _GEOJSON = "application/json", "application/geo+json"
-_DECIMALS = 7
-"""Of longitudes and latitudes: a centimetre."""
 _TITLES = {
     "probability": "Probability of the target",
     "binary": "Where the target was found",
 }
 
 Document = dict[str, Any]
-Box = tuple[float, float, float, float]
 
 
 def collection_id(plan: CampaignPlan) -> str:
@@ -93,8 +83,8 @@ def item_document(plan: CampaignPlan, cell: Address, state: FinishedCell, *, key
         "stac_extensions": [PROJECTION, RASTER],
         "id": item_id(plan, cell),
         "collection": collection_id(plan),
-        "geometry": _geojson(ground),
-        "bbox": list(bounding_box([ground])),
+        "geometry": geojson(ground),
+        "bbox": bounding_box([ground]),
         "properties": {
             **_year(plan.year),
             "updated": state.finished,
@@ -116,7 +106,9 @@ def item_document(plan: CampaignPlan, cell: Address, state: FinishedCell, *, key
     }
 
 
-def branch_document(plan: CampaignPlan, name: str, items: Sequence[Address], *, key: str, box: Box) -> Document:
+def branch_document(
+    plan: CampaignPlan, name: str, items: Sequence[Address], *, key: str, box: Sequence[float]
+) -> Document:
     """The catalog of a partition, at `key`.
 
     It states an extent, as only collections have to, so that a search passes over partitions elsewhere.
@@ -136,7 +128,7 @@ def branch_document(plan: CampaignPlan, name: str, items: Sequence[Address], *, 
 
 
 def collection_document(
-    plan: CampaignPlan, branches: Sequence[str], assets: Mapping[str, Document], *, key: str, box: Box
+    plan: CampaignPlan, branches: Sequence[str], assets: Mapping[str, Document], *, key: str, box: Sequence[float]
 ) -> Document:
     """The collection of a year, at `key`."""
     return {
@@ -185,16 +177,7 @@ def link(rel: str, href: str, *, media_type: str = _JSON, title: str | None = No
     return {"rel": rel, "href": href, "type": media_type} | ({"title": title} if title else {})
 
 
-def bounding_box(grounds: Sequence[BaseGeometry]) -> Box:
-    """West, south, east, north in degrees.
-
-    Ground on both sides of the antimeridian goes around the whole Earth, as readers take it that know nothing of it.
-    """
-    west, south, east, north = (round(float(edge), _DECIMALS) for edge in shapely.total_bounds(list(grounds)))
-    return west, south, east, north
-
-
-def _extent(year: int, box: Box) -> Document:
+def _extent(year: int, box: Sequence[float]) -> Document:
     stated = _year(year)
     interval = [stated["start_datetime"], stated["end_datetime"]]
     return {"spatial": {"bbox": [list(box)]}, "temporal": {"interval": [interval]}}
@@ -214,18 +197,6 @@ def _bands(variable: str, plan: CampaignPlan) -> list[Document]:
     names = [f"{variable} {name}" for name in plan.prediction.classes] if several else [variable]
     scaled = {"raster:scale": 0.01, "raster:offset": 0.0} if variable == "probability" else {}
     return [{"name": name, "data_type": "uint8", "nodata": 255, **scaled} for name in names]
-
-
-def _geojson(ground: BaseGeometry) -> Document:
-    """GeoJSON, rings anticlockwise as the standard has it."""
-    parts = [shapely.geometry.polygon.orient(part) for part in getattr(ground, "geoms", [ground])]
-    rings = [
-        [shapely.get_coordinates(ring).round(_DECIMALS).tolist() for ring in (part.exterior, *part.interiors)]
-        for part in parts
-    ]
-    if len(rings) == 1:
-        return {"type": "Polygon", "coordinates": rings[0]}
-    return {"type": "MultiPolygon", "coordinates": rings}
 
 
 CATALOG = "catalog.json"
@@ -322,18 +293,15 @@ class _Writer:
         if before is not None and old == marks and self._branch(name) in self.there:
             return before, []
         changed = [cell for cell in cells if old.get(cell_id(*cell)) != marks[cell_id(*cell)]]
-        box = list(bounding_box([self.plan.grid[cell].lonlat for cell in cells]))
+        box = bounding_box([self.plan.grid[cell].lonlat for cell in cells])
         # Unknown until they are written.
         self.records.put(name, {"marks": old | {cell_id(*cell): _UNKNOWN for cell in changed}, "bbox": box})
         written = []
         for cell in changed:
             key = self._item(name, cell_id(*cell))
             written.append(self._put(key, item_document(self.plan, cell, self.states[cell], key=key)))
-        west, south, east, north = box
         key = self._branch(name)
-        written += self._put_if_new(
-            key, branch_document(self.plan, name, cells, key=key, box=(west, south, east, north))
-        )
+        written += self._put_if_new(key, branch_document(self.plan, name, cells, key=key, box=box))
         record: Record = {"marks": marks, "bbox": box}
         self.records.put(name, record)
         return record, written
