@@ -262,6 +262,7 @@ def cross_validate(
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
     if held_out is not None and not transfer:
         raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
+    refuse_other_format(out, what="the folder of a cross-validation")
     require_there([str(config)])
     from rtsx.config.training import (  # here, because they are heavy
         glance_at_training,

@@ -9,6 +9,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import print_info, show, training_progress
 from rtsx.cli.options import require_device, require_there
+from rtsx.storage import refuse_other_format
 
 if TYPE_CHECKING:
     from rtsx.scores import PixelScores
@@ -56,6 +57,7 @@ def train(
 
     Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
     """
+    refuse_other_format(out, what="the folder of a training")
     require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import configure_malloc

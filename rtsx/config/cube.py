@@ -27,7 +27,7 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
 from rtsx.errors import ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
-from rtsx.storage import is_url, local_path, staged
+from rtsx.storage import is_url, local_path, refuse_other_format, staged
 from rtsx.storage.zarr import BUILD, file_system, open_group, store_of
 
 __all__ = [
@@ -474,6 +474,7 @@ def build_cube(
 
 def _require_free(sidecar: str, text: str, *, store: str, options: Mapping[str, Any]) -> None:
     """Raise unless the resolved config may be written beside a store: nothing is there, or what a build wrote."""
+    refuse_other_format(store, what="a Zarr store", suffixes=(".zarr",))
     if not store.rstrip("/").endswith(".zarr"):
         raise OutputNotWritableError(
             f"A cube is built into a Zarr store, and the name of one ends in .zarr; got {store}. Use {store.rstrip('/')}.zarr."

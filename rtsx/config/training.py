@@ -19,7 +19,7 @@ from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
 from rtsx.labels.label_rasters import check_classes
 from rtsx.model import preset_named
-from rtsx.storage import local_path, write_whole
+from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training.loggers import LoggerName
 from rtsx.training.losses import check_losses
 from rtsx.training.optimiser import check_optimisation
@@ -473,6 +473,7 @@ def train_bundle(
     from rtsx.training import train  # here, because it loads torch
 
     folder = local_path(out)
+    refuse_other_format(folder, what="the folder of a training")  # also of the one around those of several seeds
     text = ""
     if isinstance(config, TrainingRecipe):
         recipes: tuple[TrainingRecipe, ...] = (config,)

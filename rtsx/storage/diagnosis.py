@@ -153,7 +153,8 @@ def georeferencing(path: str, *, has_crs: bool, control: str | None, crs: str | 
     has_nodata
         Whether missing pixels have a value.
     """
-    quoted, out = shlex.quote(path), shlex.quote(str(PurePosixPath(path).with_suffix("")) + "_warped.tif")
+    file = re.sub(r'^\w{3,}:(?!//)(\d+:)?"?|".*', "", path)  # of a name such as NETCDF:"a.nc":red
+    quoted, out = shlex.quote(path), shlex.quote(str(PurePosixPath(file).with_suffix("")) + "_warped.tif")
     if control is not None:
         what = {"gcps": "ground control points", "rpc": "RPCs", "geoloc": "arrays of coordinates"}[control]
         options = {"gcps": "", "rpc": "-rpc ", "geoloc": "-geoloc "}[control]

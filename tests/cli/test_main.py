@@ -7,14 +7,21 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
+import yaml
+from rasterio.transform import from_origin
 
 import rtsx
 from rtsx.cli import console, main
 from rtsx.cli.main import stopped
 from rtsx.storage import staged
+from tests.cli.trainable import trainable
+from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
 
 Command = Callable[..., Any]
 
@@ -184,3 +191,86 @@ def test_a_broken_pipe_of_something_else_is_told(rtsx_command: Command, monkeypa
     outcome = rtsx_command("info", __file__)
     assert outcome.status == 1
     assert "BrokenPipeError: [Errno 32] a server left" in outcome.err
+
+
+def built(folder: Path) -> tuple[list[object], str]:
+    """A cube of four parts, and what is called after each of them."""
+    with rasterio.open(
+        folder / "a.tif", "w", driver="GTiff", width=64, height=64, count=1, dtype="uint16", crs="EPSG:3413",
+        transform=from_origin(0, 0, 10, 10),
+    ) as file:  # fmt: skip
+        file.write(np.arange(4096, dtype="uint16").reshape(1, 64, 64))
+    values = {
+        "grid": {"resolution": 10, "cell_size": 64},
+        "region": {"cell": "r000c000"},
+        "sources": {"a": {"files": str(folder / "a.tif"), "layers": {"red": 1}}},
+        "chunk": 32,
+    }
+    (folder / "cube.yaml").write_text(yaml.safe_dump(values))
+    return ["cube", "build", folder / "cube.yaml", "--out", folder / "out.zarr"], "rtsx.cube.build.write_mark"
+
+
+def trained(folder: Path) -> tuple[list[object], str]:
+    """A training of two epochs, likewise."""
+    config = trainable(folder, epochs=2)
+    return ["train", config, "--out", folder / "out"], "rtsx.training.checkpoint.TrainingCheckpoint.save"
+
+
+def fetched(folder: Path) -> tuple[list[object], str]:
+    """Files of some scenes, likewise."""
+    order = folder / "order.yaml"
+    period, catalog = "{years: 2024, months: [7]}", "{path: provider/catalog.json, assets: [image]}"
+    region = "{bbox: [149.2, 69.7, 150.8, 70.3]}"
+    order.write_text(f"name: small\nregion: {region}\nperiod: {period}\nout: out\ncatalog: {catalog}\n")
+    for words in (["plan", order], ["submit", order, "--yes"]):
+        with pytest.raises(SystemExit):
+            main(["order", *map(str, words)])
+    return ["order", "fetch", order], "rtsx.ordering.download.replace_settled"
+
+
+@pytest.mark.parametrize(
+    ("make", "number", "status", "told"),
+    [
+        (built, signal.SIGTERM, 143, "What is built stays; the same command goes on with it."),
+        (built, signal.SIGHUP, 129, "What is built stays; the same command goes on with it."),
+        (trained, signal.SIGTERM, 143, "After an epoch, the same command goes on from the last one"),
+        (fetched, signal.SIGHUP, 129, "What has come stays; the same command fetches the rest."),
+    ],
+)
+def test_a_command_that_a_scheduler_or_a_closing_terminal_stops_goes_on_when_it_is_given_again(
+    make: Callable[[Path], tuple[list[object], str]],
+    number: signal.Signals,
+    status: int,
+    told: str,
+    make_catalog: Any,  # noqa: F811 - the fixture
+    rtsx_command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    make_catalog(4)
+    words, place = make(tmp_path)
+    real, calls = resolve_name(place), []
+
+    def then_stop(*given: Any, **more: Any) -> Any:
+        done = real(*given, **more)
+        calls.append(given)
+        if len(calls) == 1:
+            os.kill(os.getpid(), number)  # to the process, whatever thread is here
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, then_stop)
+        stopped = rtsx_command(*words)
+    assert stopped.status == status, stopped.err
+    assert f"Error: Stopped. {told}" in stopped.err
+    assert "Traceback" not in stopped.err
+    n_before = len(calls)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, then_stop)
+        again = rtsx_command(*words)
+    assert again.status == 0, again.err
+    if make is fetched:
+        assert len({target for _, target in calls}) == len(calls)  # nothing twice
+    else:
+        assert 0 < len(calls) - n_before < (4 if make is built else 2)  # not from the beginning
+    assert not list(tmp_path.rglob(".*.partial"))
