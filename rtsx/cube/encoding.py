@@ -16,6 +16,7 @@ __all__ = [
     "missing_values",
     "packing",
     "packing_attrs",
+    "require_nodata",
     "stores_all_chunks",
     "with_packing",
 ]
@@ -191,6 +192,27 @@ def stores_all_chunks(name: str, dtype: np.dtype[Any], attrs: Mapping[str, Any])
     Floats have NaN, and `valid` has False.
     """
     return dtype.kind != "f" and name != "valid" and "_FillValue" not in attrs
+
+
+def require_nodata(nodata: float | None, dtype: np.dtype[Any], *, layer: str) -> None:
+    """Raise for a value of missing pixels that somebody stated and that no pixel of the dtype holds.
+
+    Raises
+    ------
+    CubeError
+        Says which value has the same bits, where there is one.
+    """
+    if nodata is None or dtype.kind not in "iu":
+        return
+    held = _stored_value(float(nodata), dtype)
+    if held != nodata:
+        cure = (
+            "Say the stored value that" if held is None else f"Say nodata={held:.0f}, which has the same bits, if that"
+        )
+        raise CubeError(
+            f"Layer {layer!r} is stored as {dtype}, which cannot hold the nodata {nodata:g} that is stated. {cure} marks missing "
+            "pixels, or leave nodata out where none is missing."
+        )
 
 
 def packing_attrs(

@@ -16,7 +16,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from rtsx.arguments import typed
-from rtsx.cube.encoding import packing_attrs
+from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, with_georeference
 from rtsx.cube.graph import lazy_bands, lazy_valid
 from rtsx.cube.rasterio import RasterHeader, read_header, stored_dtype
@@ -211,6 +211,7 @@ def select_layers(
         header = headers[str(wanted.source)]
         band = _band_number(header, wanted)
         own = _described(header, band, None).layer
+        require_nodata(wanted.nodata, stored_dtype(header, band), layer=name)
         layer = Layer(
             name,
             header.path,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.cube.encoding import packing_attrs
+from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.images import BandSource, Image
 from rtsx.cube.recipe import LayerRecipe, SourceRecipe
 from rtsx.errors import CubeError
@@ -99,6 +99,7 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
                     + ", ".join(f"{value} (as {name})" for value, name in values.items())
                     + f". Say {what} in the layer where the items are wrong, else make them sources of their own."
                 )
+        require_nodata(recipe.wanted.nodata, np.dtype(one.dtype), layer=recipe.name)
         dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
         nodata = one.nodata
         if dtype.kind == "f":

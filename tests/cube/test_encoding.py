@@ -1,12 +1,16 @@
 """Packing attributes, written and read."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
+from rasterio.warp import transform_bounds
 
+import rtsx
 from rtsx.cube import Layer, packing
 from rtsx.cube.encoding import packing_attrs, with_packing
 from rtsx.errors import CubeError, LayerValuesWarning
@@ -102,3 +106,25 @@ def test_a_missing_value_that_a_layer_cannot_hold_is_told_once(words: dict[str, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert with_packing(layer).attrs == {}
+
+
+@pytest.mark.parametrize(
+    ("nodata", "cure"), [("-1", "Say nodata=65535"), ("70000", "leave nodata out"), ("0.5", "leave")]
+)
+def test_nodata_that_is_stated_and_cannot_be_is_refused_at_every_door(
+    write_tif: Callable[..., Path], tmp_path: Path, nodata: str, cure: str
+) -> None:
+    path = write_tif("a.tif", np.ones((1, 64, 64), np.uint16), descriptions=["red"])
+    with rasterio.open(path) as file:
+        west, south, east, north = transform_bounds(file.crs, 4326, *file.bounds)
+        crs, resolution = file.crs.to_string(), file.res[0]
+    recipe = tmp_path / "cube.yaml"
+    recipe.write_text(
+        f"grid: {{crs: '{crs}', resolution: {resolution}}}\nregion: {{bbox: [{west}, {south}, {east}, {north}]}}\n"
+        f"sources: {{a: {{files: a.tif, layers: {{red: {{band: 1, nodata: {nodata}}}}}}}}}\n"
+    )
+    told = rf"'red' is stored as uint16, which cannot hold the nodata {nodata} .*{cure}"
+    with pytest.raises(CubeError, match=told):
+        rtsx.open_cube({"red": Layer("red", path, nodata=float(nodata))})
+    with pytest.raises(CubeError, match=told):
+        rtsx.open_cube(recipe)
