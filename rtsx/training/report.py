@@ -4,19 +4,21 @@ import base64
 import html
 import json
 import math
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import crs_name
 from rtsx.labels import IGNORED
 from rtsx.model import InputLayer
+from rtsx.pages import render_page
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
 from rtsx.training.dataset import TileReader
@@ -30,7 +32,7 @@ from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
 from rtsx.training.trained_run import TrainedRun
 
-__all__ = ["Sample", "curve", "draw_samples", "png_bytes", "png_link", "sample_tiles", "write_training_report"]
+__all__ = ["Sample", "curve", "draw_samples", "png_link", "sample_tiles", "write_training_report"]
 
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 34
@@ -227,41 +229,14 @@ def _hidden(picture: Picture, *, valid: NDArray[np.bool_]) -> Picture:
     return picture
 
 
-def png_bytes(picture: NDArray[np.uint8]) -> bytes:
-    """A picture (y, x, 3) of red, green and blue as a PNG file.
-
-    Examples
-    --------
-    >>> png_bytes(np.zeros((2, 2, 3), np.uint8))[1:4]
-    b'PNG'
-    """
+def png_link(picture: Picture) -> str:
+    """A picture as an address that holds its PNG file itself."""
     height, width, _ = picture.shape
-    # Each row begins with the number of its filter: 0, none.
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
-    )
-
-
-def png_link(picture: NDArray[np.uint8]) -> str:
-    """The same as an address that holds the file itself."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
-
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
-h1, h2 { font-weight: 600 } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top }
-th { color: #555; font-weight: 500 } td.number { text-align: right; font-variant-numeric: tabular-nums }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem }
-svg text { font: 11px system-ui, sans-serif } svg .title { font-size: 13px; font-weight: 600 }
-svg .x { text-anchor: middle } svg .y, svg .name { text-anchor: end }
-svg .frame { fill: none; stroke: #bbb } svg .grid { stroke: #eee } svg .mark { stroke: #999; stroke-dasharray: 3 3 }
-.samples figure { display: inline-block; margin: .4rem } .samples img { width: 15rem; image-rendering: pixelated }
-figcaption { color: #555; font-size: 12px } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px }
-"""
+    with MemoryFile() as file, catch_warnings():
+        simplefilter("ignore", NotGeoreferencedWarning)
+        with file.open(driver="PNG", height=height, width=width, count=3, dtype="uint8") as raster:
+            raster.write(np.moveaxis(picture, -1, 0))
+        return "data:image/png;base64," + base64.b64encode(file.getbuffer()).decode()
 
 
 def write_training_report(
@@ -293,39 +268,25 @@ def write_training_report(
         fill=bundle.fill,
         device=torch.device("cpu"),
     )
-    kind = "training scenes: there is no validation" if judging is None else "validation scenes"
-    sections = [
-        f"<h1>{html.escape(bundle.id)}</h1><p>{html.escape(str(bundle))}</p>",
-        _section("Result", _table(_result(run))),
-        _section("Scores", _scores(plan, finished, threshold=bundle.threshold)),
-        _section("Curves", _curves(log, best_epoch=run.best_epoch)),
-        _section(f"Samples of the {kind}", _samples(samples, names=[scene.name for scene in scenes])),
-        _section("Data", _data(plan)),
-        _section("Settings and provenance", f"<pre>{html.escape(json.dumps(bundle.provenance, indent=1))}</pre>"),
-    ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(bundle.id)}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
-    )
-    write_whole(plan.folder.report, page.encode())
-
-
-def _section(title: str, body: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>{body}"
-
-
-def _table(rows: Iterable[Sequence[object]], *, head: Sequence[str] = ()) -> str:
-    top = f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>" if head else ""
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    return f"<table>{top}{body}</table>"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.4f}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value:,}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
+    facts = {
+        "bundle": bundle,
+        "result": _result(run),
+        "scores": _scores(plan, finished, threshold=bundle.threshold),
+        "curves": _curves(log, best_epoch=run.best_epoch),
+        "kind": "training scenes: there is no validation" if judging is None else "validation scenes",
+        "samples": [
+            (
+                f"{scenes[one.scene].name}, row {one.start[0]}, column {one.start[1]}",
+                {name: png_link(getattr(one, name)) for name in ("image", "truth", "probability")},
+            )
+            for one in samples
+        ],
+        "data": _data(plan),
+        "index": plan.index,
+        "scaling": [(layer.name, float(np.float64(layer.scale)), float(layer.offset)) for layer in plan.inputs],
+        "provenance": json.dumps(bundle.provenance, indent=1),
+    }
+    write_whole(plan.folder.report, render_page("training.html", facts).encode())
 
 
 def _result(run: TrainedRun) -> list[tuple[str, object]]:
@@ -343,17 +304,14 @@ def _result(run: TrainedRun) -> list[tuple[str, object]]:
     ]
 
 
-def _scores(plan: TrainingPlan, finished: TrainedModel, *, threshold: float) -> str:
-    head = ("Scenes", "Class", "IoU", "Precision", "Recall", "F1", "Average precision", "Calibration error", "Pixels")
+def _scores(plan: TrainingPlan, finished: TrainedModel, *, threshold: float) -> list[tuple[object, ...]]:
     judged: dict[str, EpochMetrics] = {} if finished.validation is None else {"validation": finished.validation}
     judged |= {f"test: {name}": judgement for name, judgement in finished.test.items()}
-    if not judged:
-        return "<p>Neither validation nor test scenes were given.</p>"
-    rows: list[Sequence[object]] = []
-    for name, judgement in judged.items():
-        for number, (known, scores) in enumerate(zip(plan.recipe.classes, judgement.by_class(threshold), strict=True)):
-            rows.append((name, known, *_numbers(scores, judgement, number=number), judgement.n_pixels))
-    return _table(rows, head=head)
+    return [
+        (name, known, *_numbers(scores, judgement, number=number), judgement.n_pixels)
+        for name, judgement in judged.items()
+        for number, (known, scores) in enumerate(zip(plan.recipe.classes, judgement.by_class(threshold), strict=True))
+    ]
 
 
 def _numbers(scores: PixelScores, judgement: EpochMetrics, *, number: int) -> tuple[float, ...]:
@@ -369,7 +327,7 @@ def _numbers(scores: PixelScores, judgement: EpochMetrics, *, number: int) -> tu
     )
 
 
-def _curves(log: Sequence[LogRow], *, best_epoch: int) -> str:
+def _curves(log: Sequence[LogRow], *, best_epoch: int) -> list[str]:
     def line(name: str) -> list[tuple[float, float]]:
         found = [(row.epoch, getattr(row, name)) for row in log]
         return [(float(epoch), float(value)) for epoch, value in found if value is not None]
@@ -380,42 +338,18 @@ def _curves(log: Sequence[LogRow], *, best_epoch: int) -> str:
         "Validation": {"IoU": "iou", "F1": "f1", "average precision": "average_precision"},
         "Precision and recall": {"precision": "precision", "recall": "recall"},
     }
-    drawn = [
+    return [
         curve(title, {name: line(field) for name, field in lines.items()}, marked=float(best_epoch))
         for title, lines in diagrams.items()
         if any(line(field) for field in lines.values())
     ]
-    return f'<p>By epoch; the dashed line is the one that was kept.</p><div class="curves">{"".join(drawn)}</div>'
 
 
-def _samples(samples: Sequence[Sample], *, names: Sequence[str]) -> str:
-    figures = []
-    for sample in samples:
-        caption = f"{names[sample.scene]}, row {sample.start[0]}, column {sample.start[1]}"
-        for picture, kind in ((sample.image, "image"), (sample.truth, "truth"), (sample.probability, "probability")):
-            figures.append(
-                f'<figure><img alt="{kind}" src="{png_link(picture)}"><figcaption>{html.escape(caption)}: {kind}'
-                "</figcaption></figure>"
-            )
-        figures.append("<br>")
-    return (
-        "<p>Grey: not valid or not judged. Truth: a colour for each class. Probability: dark for 0, bright for 1.</p>"
-        f'<div class="samples">{"".join(figures)}</div>'
-    )
-
-
-def _data(plan: TrainingPlan) -> str:
+def _data(plan: TrainingPlan) -> list[tuple[object, ...]]:
     recipe = plan.recipe
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for role, scenes in (("training", recipe.training), ("validation", recipe.validation), ("test", recipe.test)):
         for scene in scenes:
-            geobox = geobox_of(scene.cube)
             height, width = scene.truth.shape
-            rows.append((role, scene.name, scene.group, f"{height} x {width}", crs_name(geobox.crs)))
-    scaling = [(layer.name, float(np.float64(layer.scale)), float(layer.offset)) for layer in plan.inputs]
-    index = plan.index
-    return (
-        _table(rows, head=("Role", "Scene", "Group", "Pixels", "CRS"))
-        + f"<p>Tiles of {index.tile} px to learn from: {index.n_positive:,} with a label, {index.n_negative:,} without.</p>"
-        + _table(scaling, head=("Layer", "Scale", "Offset"))
-    )
+            rows.append((role, scene.name, scene.group, f"{height} x {width}", crs_name(geobox_of(scene.cube).crs)))
+    return rows
