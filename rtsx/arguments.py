@@ -46,7 +46,7 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
     def decorated(target: Any) -> Any:
         function = target.__init__ if inspect.isclass(target) else target
         signature, hints = inspect.signature(function), dict[str, Any]()
-        name = target.__qualname__.replace("BundleDoors", "ModelBundle")
+        name = target.__qualname__.replace("BundleConstructors", "ModelBundle")
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:

@@ -46,6 +46,7 @@ CUBE = xr.Dataset({"red": (("y", "x"), np.zeros((2, 2)))})
     [
         (lambda: rtsx.evaluate(Path("m.zarr"), "l.gpkg"), r"Open it with rtsx\.open_cube\('m\.zarr'\)"),
         (lambda: rtsx.evaluate(CUBE, torch.nn.Identity()), r"`truth` as a path or .* got a torch\.Identity"),
+        (lambda: rtsx.ModelBundle.open(5), r"^ModelBundle\.open takes `path` as a path; .* help\(rtsx\.ModelBundle\.open\)"),
         (lambda: rtsx.Campaign.create("c.yaml"), r"Open it with rtsx\.load_campaign\('c\.yaml'\)"),
         (lambda: rtsx.cross_validate("t.yaml", "o"), r"Open it with rtsx\.config\.load_training_recipe\('t\.yaml'\)"),
         (lambda: rtsx.write_cube(CUBE, CUBE), r"`path` as a path; got a xarray\.Dataset"),

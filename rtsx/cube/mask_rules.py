@@ -2,12 +2,12 @@
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import reduce
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +21,10 @@ __all__ = [
     "LOW",
     "MASK_RULES",
     "VOCABULARIES",
-    "And",
     "BandNames",
     "BandTerm",
-    "Comparison",
     "Condition",
-    "IsIn",
     "MaskRule",
-    "NonZero",
-    "Not",
-    "Number",
-    "Or",
-    "Value",
     "band_names",
     "mask_rule",
     "parse_condition",
@@ -47,32 +39,6 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-
-
-class Value(Protocol):
-    """A number at each pixel."""
-
-    def of(self, data: NDArray[Any]) -> Any:
-        """Array (y, x), or one number for all pixels, of quality data (band, y, x)."""
-
-
-class Condition(Protocol):
-    """Something that is true or false at each pixel."""
-
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """(y, x) bool of quality data (band, y, x)."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """The same number everywhere."""
-
-    number: int | float
-    """Any."""
-
-    def of(self, data: NDArray[Any]) -> int | float:
-        """The number."""
-        return self.number
 
 
 @dataclass(frozen=True)
@@ -114,86 +80,36 @@ class BandTerm:
 
 
 @dataclass(frozen=True)
-class NonZero:
-    """True where a number is not 0."""
+class Condition:
+    """Something that is true or false at each pixel; a value that can be compared and pickled.
 
-    value: Value
-    """Which."""
+    Examples
+    --------
+    >>> either = Condition("or", (Condition(">", (BandTerm(0), 6)), Condition("in", (BandTerm(0), 1, 2))))
+    >>> either.of(np.array([[[1, 5, 7]]]))
+    array([[ True, False,  True]])
+    """
 
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether it is not 0."""
-        held: NDArray[np.bool_] = np.asarray(self.value.of(data)) != 0
-        return held
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """True where two numbers stand in a relation."""
-
-    left: Value
-    """One."""
-    sign: str
-    """Key of `COMPARISONS`."""
-    right: Value
-    """The other."""
+    operation: str
+    """``and``, ``or``, ``not``, ``in`` or a key of `COMPARISONS`."""
+    operands: tuple["Condition | BandTerm | float", ...]
+    """What it is applied to; of ``in`` first the value, then the numbers that it may be."""
 
     def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether the relation holds."""
-        return np.asarray(COMPARISONS[self.sign](self.left.of(data), self.right.of(data)), bool)
-
-
-@dataclass(frozen=True)
-class IsIn:
-    """True where a number is one of several."""
-
-    value: Value
-    """Which."""
-    numbers: tuple[int | float, ...]
-    """Those it may be."""
-
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether it is one of them."""
-        value = np.asarray(self.value.of(data))
-        found = np.zeros(value.shape, bool)
-        for number in self.numbers:  # instead of np.isin, which casts a number beyond the dtype to one within
-            found |= value == number
-        return found
-
-
-@dataclass(frozen=True)
-class Not:
-    """True where a condition is false."""
-
-    condition: Condition
-    """Which."""
-
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """The opposite."""
-        return ~self.condition.of(data)
-
-
-@dataclass(frozen=True)
-class And:
-    """True where all conditions are."""
-
-    conditions: tuple[Condition, ...]
-    """One or more."""
-
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether all hold."""
-        return reduce(np.logical_and, (condition.of(data) for condition in self.conditions))
-
-
-@dataclass(frozen=True)
-class Or:
-    """True where at least one condition is."""
-
-    conditions: tuple[Condition, ...]
-    """One or more."""
-
-    def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether one holds."""
-        return reduce(np.logical_or, (condition.of(data) for condition in self.conditions))
+        """(y, x) bool of quality data (band, y, x)."""
+        # One by one, so that no more than two of many are in memory.
+        parts: Iterator[Any] = (one.of(data) if isinstance(one, Condition | BandTerm) else one for one in self.operands)
+        match self.operation:
+            case "and":
+                return reduce(np.logical_and, parts)
+            case "or":
+                return reduce(np.logical_or, parts)
+            case "not":
+                return np.asarray(~next(parts))
+            case "in":  # instead of np.isin, which casts a number beyond the dtype to one within
+                value = np.asarray(next(parts))
+                return reduce(np.logical_or, (value == number for number in parts), np.zeros(value.shape, bool))
+        return np.asarray(COMPARISONS[self.operation](*parts), bool)
 
 
 @dataclass(frozen=True)
@@ -349,15 +265,15 @@ class _Parser:
         """What is true or false."""
         match node:
             case ast.BoolOp(op=ast.And(), values=parts):
-                return And(tuple(self.condition(part) for part in parts))
+                return Condition("and", tuple(self.condition(part) for part in parts))
             case ast.BoolOp(op=ast.Or(), values=parts):
-                return Or(tuple(self.condition(part) for part in parts))
+                return Condition("or", tuple(self.condition(part) for part in parts))
             case ast.UnaryOp(op=ast.Not(), operand=part):
-                return Not(self.condition(part))
+                return Condition("not", (self.condition(part),))
             case ast.Compare():
                 return self.comparison(node)
             case ast.Name() | ast.Call():
-                return NonZero(self.term(node))
+                return Condition("!=", (self.term(node), 0))
         raise self.error(node, f"{self.source(node)} is no condition")
 
     def comparison(self, node: ast.Compare) -> Condition:
@@ -366,19 +282,19 @@ class _Parser:
         relations: list[Condition] = []
         for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
             if type(sign) in _SIGNS:
-                relations.append(Comparison(self.value(left), _SIGNS[type(sign)], self.value(right)))
+                relations.append(Condition(_SIGNS[type(sign)], (self.value(left), self.value(right))))
             elif isinstance(sign, ast.In | ast.NotIn):
-                found = IsIn(self.value(left), self.numbers(right))
-                relations.append(found if isinstance(sign, ast.In) else Not(found))
+                found = Condition("in", (self.value(left), *self.numbers(right)))
+                relations.append(found if isinstance(sign, ast.In) else Condition("not", (found,)))
             else:
                 raise self.error(node, "'is' does not compare numbers, write ==")
         if not any(isinstance(side, ast.Name | ast.Call) for side in sides):
             raise self.error(node, f"{self.source(node)} compares no data")
-        return relations[0] if len(relations) == 1 else And(tuple(relations))
+        return relations[0] if len(relations) == 1 else Condition("and", tuple(relations))
 
-    def value(self, node: ast.expr) -> Value:
+    def value(self, node: ast.expr) -> BandTerm | float:
         """A side of a comparison."""
-        return self.term(node) if isinstance(node, ast.Name | ast.Call) else Number(self.number(node))
+        return self.term(node) if isinstance(node, ast.Name | ast.Call) else self.number(node)
 
     def term(self, node: ast.Name | ast.Call) -> BandTerm:
         """A name or a bit."""
