@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
@@ -54,10 +56,26 @@ def open_zarr_cube(
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
 
 
+_LARGEST_CHUNK_BYTES = 1 << 31
+"""Bytes of a chunk that may be larger than its array; one is decoded whole, however little of it is in the array."""
+
+
+def _refuse_hollow_chunks(group: zarr.Group, path: str) -> None:
+    """Refuse arrays in chunks far larger than themselves, which would fill the memory when the first pixel is read."""
+    for name, array in group.arrays():
+        size = prod(array.chunks) * array.dtype.itemsize
+        if size > max(_LARGEST_CHUNK_BYTES, 4 * array.nbytes):
+            raise CubeError(
+                f"{path}: array {name!r} of {array.shape} values is stored in chunks of {array.chunks}, each {size:,} bytes when it "
+                "is read. The store is damaged, or made to fill memories. Write it again with smaller chunks."
+            )
+
+
 def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
     """The variables of a Zarr store and their attributes as they are stored; no pixel is read."""
     group = open_group(path, options)
     try:
+        _refuse_hollow_chunks(group, path)
         stored: xr.Dataset = xr.open_zarr(
             group.store,
             group=group.path or None,
@@ -66,6 +84,8 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
             decode_coords="all",
             mask_and_scale=False,
         )
+    except CubeError:
+        raise
     except Exception as error:  # see `store_failure`
         raise store_failure(path, error) from error
     for name, layer in stored.data_vars.items():

@@ -326,3 +326,16 @@ def test_a_coarse_window_holds_the_fine_one_on_a_lattice_with_the_same_corner() 
     assert window.boundingbox.right >= raster.boundingbox.right
     assert window.boundingbox.top >= raster.boundingbox.top
     assert max(window.shape) <= 103
+
+
+@pytest.mark.parametrize("hollow", ["red", "x"])
+def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_read(hollow: str, tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "hollow.zarr", zarr_format=3)
+    for name, shape in {"red": (64, 64), "y": (64,), "x": (64,)}.items():
+        names = ("y", "x") if len(shape) == 2 else (name,)
+        chunks = tuple(10**9 if name == hollow else 64 for _ in shape)
+        group.create_array(name, shape=shape, chunks=chunks, dtype="float64", dimension_names=names)
+    with pytest.raises(
+        CubeError, match=rf"array '{hollow}' of \(64,.* is stored in chunks of \(1000000000.*smaller chunks"
+    ):
+        open_source(tmp_path / "hollow.zarr")
