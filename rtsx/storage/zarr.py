@@ -465,8 +465,19 @@ def _move_remote(system: Any, source: str, target: str) -> None:
 
 
 def finish_store(store: Store) -> None:
-    """Say that the store is complete, last of all, and gather its metadata in the root."""
-    zarr.open_group(store, mode="r+", use_consolidated=False).attrs[COMPLETE] = True
+    """Say that the store is complete, last of all, and gather its metadata in the root.
+
+    Raises
+    ------
+    OutputNotWritableError
+        The root is not the one that was begun: somebody has removed from the store while it was written.
+    """
+    root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    if root.attrs.get(COMPLETE) is not False:
+        raise OutputNotWritableError(
+            f"{store} was not written, because files in it were removed meanwhile, perhaps by a program that cleans up. Run again."
+        )
+    root.attrs[COMPLETE] = True
     consolidate(store)
 
 

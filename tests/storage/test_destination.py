@@ -177,3 +177,15 @@ def test_a_full_disk_is_told(memory: Any, tmp_path: Path, place: str) -> None:
     assert caught.value.__cause__ is full
     assert not any(tmp_path.iterdir())
     assert not memory.exists("/maps/a.zarr")
+
+
+def test_a_store_from_which_somebody_removes_is_not_taken_for_complete(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_store(str(tmp_path / "map.zarr"), overwrite=False, options={}) as store:
+            draft = next((tmp_path / ".map.zarr.partial").glob("*/draft.zarr"))
+            shutil.rmtree(draft)
+            zarr.create_group(store, zarr_format=3)  # as whatever writes next does
+
+    with pytest.raises(OutputNotWritableError, match=r"files in it were removed meanwhile.* Run again"):
+        write()
+    assert not (tmp_path / "map.zarr").exists()
