@@ -112,6 +112,8 @@ def _spelled(given: object) -> object:
         twice = [name for number, name in enumerate(given) if name in given[:number]]
         if twice:
             raise ValueError(f"every layer has a name of its own; {twice} are there twice")
+        if not all(isinstance(name, str) for name in given):
+            raise ValueError("a list of names, or a mapping such as {red: {scale_factor: 0.0001}}, is expected")
         return {name: {} for name in given}
     if not isinstance(given, Mapping):
         return given
