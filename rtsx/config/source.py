@@ -109,6 +109,11 @@ class LayerConfig(ConfigModel):
 def _spelled(given: object) -> object:
     """Layers as a mapping: from a list of names, and from ``name: band``."""
     if isinstance(given, list | tuple):
+        odd = [name for name in given if not isinstance(name, str)]
+        if odd:
+            raise ValueError(
+                f"a list of layers has names; got {odd[0]!r}, which is none. Write `layers: {{name: band}}`"
+            )
         twice = [name for number, name in enumerate(given) if name in given[:number]]
         if twice:
             raise ValueError(f"every layer has a name of its own; {twice} are there twice")
