@@ -74,7 +74,7 @@ def overhead(cells: int, *, workers: int) -> Overhead:
     process, seen, early = psutil.Process(), 0, math.nan
     first = math.inf
 
-    def landed(outcome: CellResult) -> None:
+    def completed(outcome: CellResult) -> None:
         nonlocal seen, early, first
         first = min(first, time.perf_counter())
         seen += 1
@@ -85,7 +85,7 @@ def overhead(cells: int, *, workers: int) -> Overhead:
     with connect_cluster(ClusterSpec(workers=workers)) as client:
         client.wait_for_workers(workers)
         begin, busy = time.perf_counter(), time.process_time()
-        summary = run_on_cluster(client, NoOp(), table, run="benchmark", retry=RetrySpec(), on_outcome=landed)
+        summary = run_on_cluster(client, NoOp(), table, run="benchmark", retry=RetrySpec(), on_outcome=completed)
         clock, busy = time.perf_counter() - begin, time.process_time() - busy
         late = process.memory_info().rss / MIB
     assert summary.complete

@@ -17,7 +17,7 @@ from yaml.scanner import ScannerError
 
 from rtsx.errors import RtsxError
 
-__all__ = ["AwareDatetime", "LimitedLoader", "Moment", "damage_told", "error_place", "json_value", "parsed_json"]
+__all__ = ["AwareDatetime", "LimitedLoader", "Moment", "error_place", "json_value", "parsed_json", "wrap_damage"]
 
 _DEEPEST = 100
 """Collections within each other, at most; Python's own stack ends at about a thousand calls."""
@@ -201,7 +201,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 @contextmanager
-def damage_told(what: str, error: type[RtsxError]) -> Iterator[None]:
+def wrap_damage(what: str, error: type[RtsxError]) -> Iterator[None]:
     """Turn what goes wrong while a document is taken apart by hand into one error.
 
     Parameters

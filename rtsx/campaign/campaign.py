@@ -283,7 +283,7 @@ class Campaign:
             A cell is none of the plan's.
         """
         if cells is None:
-            return self.ledger.forgive()
+            return self.ledger.reset()
         wanted = list(dict.fromkeys(cells))
         strange = [cell for cell in wanted if cell not in self.plan.cells]
         if strange:
@@ -295,7 +295,7 @@ class Campaign:
         marked = [cell for cell in wanted if self.objects.get(layout.mark(cell)) is not None]
         for cell in marked:
             self.ledger.retire(cell)
-        return self.ledger.forgive(wanted) + len(marked)
+        return self.ledger.reset(wanted) + len(marked)
 
     def verify(self, cells: Iterable[Address] | None = None) -> Verification:
         """Read every object of every mark again, and compare it with the digest that was noted when it was written.

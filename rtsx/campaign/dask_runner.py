@@ -206,7 +206,7 @@ class CellTasks:
             self._flying[future.key] = (future, start)
             future.add_done_callback(self._back.put)
 
-    def landed(self, within_s: float) -> Iterator[CellResult | WorkerLost | NotStarted]:
+    def completed(self, within_s: float) -> Iterator[CellResult | WorkerLost | NotStarted]:
         """Tasks that have come back since the last call; waits for the first of them, at most so long."""
         finished = []
         for back in self._waited(within_s):
@@ -447,23 +447,23 @@ def run_on_cluster(
     ClusterError
         The scheduler was lost, its workers cannot read the job, or none came in time. What is done stays done.
     """
-    flight = TaskQueue(cells, retry=retry)
-    log = _Log(run=run, flight=flight, started=datetime.now(UTC), began=time.monotonic())
+    queue = TaskQueue(cells, retry=retry)
+    log = _Log(run=run, queue=queue, started=datetime.now(UTC), began=time.monotonic())
     tasks = CellTasks(client, job, run=run)
-    driver = _Driver(tasks, flight, log, in_flight=in_flight, workers_within_s=workers_within_s)
+    driver = _Driver(tasks, queue, log, in_flight=in_flight, workers_within_s=workers_within_s)
     try:
-        while not flight.ended:
+        while not queue.is_finished:
             if driver.look() and on_tick is not None:
                 on_tick(log.summary())
             driver.launch()
-            for back in tasks.landed(driver.patience_s()):
+            for back in tasks.completed(driver.patience_s()):
                 failure = driver.take_in(back)
                 if on_outcome is not None and not isinstance(back, NotStarted):
                     on_outcome(back if isinstance(back, CellResult) else _failed(back.failure))
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
     except KeyboardInterrupt:
-        flight.stop("it was interrupted")  # for the record of the run, which says why it has cells left
+        queue.stop("it was interrupted")  # for the record of the run, which says why it has cells left
         raise
     finally:
         with suppress(ClusterError):  # it is the reason why this ends, or no reason to hide another
@@ -478,7 +478,7 @@ class _Log:
     """What a run took so far."""
 
     run: str
-    flight: TaskQueue
+    queue: TaskQueue
     started: datetime
     began: float
     crew: WorkerSet = field(default_factory=lambda: WorkerSet(workers=0, slots=0, gpus=False))
@@ -486,22 +486,22 @@ class _Log:
 
     def summary(self) -> RunSummary:
         """How the run stands."""
-        flight = self.flight
+        queue = self.queue
         return RunSummary(
             run=self.run,
-            cells=flight.total,
-            done=flight.done,
-            skipped=flight.skipped,
-            set_aside=tuple(flight.set_aside),
-            left=flight.left,
-            stopped=flight.stopped,
-            retried=flight.retried,
+            cells=queue.total,
+            done=queue.done,
+            skipped=queue.skipped,
+            set_aside=tuple(queue.set_aside),
+            left=queue.left,
+            stopped=queue.stopped,
+            retried=queue.retried,
             started=self.started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
             seconds=time.monotonic() - self.began,
             worker_seconds=self.worker_seconds,
             workers=self.crew.workers,
-            in_flight=flight.in_flight,
+            in_flight=queue.in_flight,
         )
 
 
@@ -509,10 +509,10 @@ class _Driver:
     """Keeps the cluster in work: looks at it now and then, launches what it has room for, and takes in what comes back."""
 
     def __init__(
-        self, tasks: CellTasks, flight: TaskQueue, log: _Log, *, in_flight: int | None, workers_within_s: float
+        self, tasks: CellTasks, queue: TaskQueue, log: _Log, *, in_flight: int | None, workers_within_s: float
     ) -> None:
         self._tasks = tasks
-        self._flight = flight
+        self._queue = queue
         self._log = log
         self._most = in_flight
         self._workers_within_s = workers_within_s
@@ -546,42 +546,42 @@ class _Driver:
             )
         if before.gpus and crew.workers and not crew.gpus:
             for cell in self._tasks.recall():  # they ask for a GPU that no worker has any more, and would wait for ever
-                self._flight.returned(cell)
+                self._queue.returned(cell)
         return True
 
     def launch(self) -> None:
         """Start as many tasks as there is room for; once the run has stopped, take back those that have not begun."""
-        flight, crew = self._flight, self._log.crew
-        if flight.stopped is not None:
+        queue, crew = self._queue, self._log.crew
+        if queue.stopped is not None:
             if not self._recalled:
                 self._recalled = True
                 for cell in self._tasks.recall(keep=self._tasks.running()):
-                    flight.returned(cell)
+                    queue.returned(cell)
             return
         if self._tasks.equipping():
             return
         window = self._most or (max(4, 2 * crew.slots) if crew.gpus else max(_LEAST_WINDOW, 4 * crew.slots))
-        room = window - flight.in_flight
+        room = window - queue.in_flight
         # In batches where that leaves no worker idle, because a batch costs a scheduler little more than a task.
-        if room < min(window // 4, window - 2 * crew.slots) and flight.in_flight:
+        if room < min(window // 4, window - 2 * crew.slots) and queue.in_flight:
             return
-        starts = flight.take(room, time.monotonic(), lanes=1 + crew.workers // _WORKERS_PER_LANE)
+        starts = queue.take(room, time.monotonic(), lanes=1 + crew.workers // _WORKERS_PER_LANE)
         if starts:
             self._tasks.start(starts, gpus=crew.gpus)
 
     def patience_s(self) -> float:
         """Seconds to wait for what comes back before something else is to be done."""
-        due = self._flight.due()
+        due = self._queue.next_retry()
         return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
 
     def take_in(self, back: CellResult | WorkerLost | NotStarted) -> Failure | None:
         """Take in a task that came back; returns the failure where its cell is set aside by it."""
         if isinstance(back, NotStarted):
-            self._flight.returned(back.cell)
+            self._queue.returned(back.cell)
             return None
         if isinstance(back, WorkerLost):
-            return self._flight.lost(back.failure, time.monotonic(), times=back.times)
-        return self._flight.landed(back, time.monotonic())
+            return self._queue.worker_lost(back.failure, time.monotonic(), times=back.times)
+        return self._queue.completed(back, time.monotonic())
 
 
 def _failed(failure: Failure) -> CellResult:

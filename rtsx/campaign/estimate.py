@@ -111,7 +111,7 @@ class CampaignEstimate:
             tiling=_tiling_told(plan),
             over_compute=work.over_compute,
             over_compute_of_larger=MappingProxyType(dict(_of_larger(plan, recipe, memory))),
-            memory_bytes=memory.reckoned(plan.prediction.tiling).total_bytes,
+            memory_bytes=memory.estimate(plan.prediction.tiling).total_bytes,
             read_bytes=read,
             write_bytes=written,
             device_hours=hours,
@@ -168,7 +168,7 @@ def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -
         larger = replace(memory, side=factor * memory.side)
 
         def fits(tiling: TilePlan, larger: TaskMemory = larger) -> bool:
-            return larger.reckoned(tiling).total_bytes <= available
+            return larger.estimate(tiling).total_bytes <= available
 
         value = over_compute_of_cells(
             larger.side,
@@ -294,7 +294,7 @@ class _Strip:
 
     def run(self) -> None:
         """Run all of them."""
-        self.runner.answer(self.window, self.tiles)
+        self.runner.run(self.window, self.tiles)
 
 
 def _small(plan: CampaignPlan, bundles: Sequence[ModelBundle]) -> int:

@@ -131,7 +131,7 @@ class CampaignLedger:
         """Cells that were set aside; lists them, and reads none."""
         return set(self._cells(self.layout.failures))
 
-    def forgive(self, cells: Iterable[Address] | None = None) -> int:
+    def reset(self, cells: Iterable[Address] | None = None) -> int:
         """Let cells be tried again; how many of them had been set aside.
 
         Parameters

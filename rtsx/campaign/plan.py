@@ -24,7 +24,7 @@ from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
 from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
-from rtsx.parsing import damage_told, parsed_json
+from rtsx.parsing import parsed_json, wrap_damage
 from rtsx.storage.object_store import ObjectStore
 
 __all__ = ["CampaignPlan", "read_plan", "require_same", "require_same_map", "write_plan"]
@@ -161,7 +161,7 @@ class CampaignPlan:
             raise CampaignError(
                 f"This is no plan of a campaign, which has no {', '.join(unknown)}. Plan the campaign again."
             )
-        with damage_told("This is no plan of a campaign, which", CampaignError):
+        with wrap_damage("This is no plan of a campaign, which", CampaignError):
             values = {
                 name: parsed_json(
                     json.dumps(document[name]), hint, what=f"This is no plan of a campaign, {name}", error=CampaignError

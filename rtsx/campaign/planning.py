@@ -60,7 +60,7 @@ class TaskMemory:
             batch_size=recipe.prediction.batch_size,
         )
 
-    def reckoned(self, tiling: TilePlan) -> MemoryPlan:
+    def estimate(self, tiling: TilePlan) -> MemoryPlan:
         """What a worker process needs for one cell at most, besides libraries and weights.
 
         Parameters
@@ -124,7 +124,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
     tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)
     if like is None:  # else it was asked before, perhaps for larger machines than this one
-        memory.reckoned(tiling).require(available)
+        memory.estimate(tiling).require(available)
     prediction = prediction_plan(
         bundles,
         layers=layer_names(sample),
@@ -198,7 +198,7 @@ def _tiling(
         habits=tiling_needs_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
         spec=spec,
         largest=largest_tile(bundles, device=spec.device, available=available),
-        fits=lambda tiling: memory.reckoned(tiling).total_bytes <= available,
+        fits=lambda tiling: memory.estimate(tiling).total_bytes <= available,
         settled=like.prediction.tiling.tile if is_alike and like is not None else None,
     )
 

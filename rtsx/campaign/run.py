@@ -40,9 +40,9 @@ __all__ = [
     "CellUpdate",
     "ProgressCallback",
     "cells_among",
-    "fly_recorded",
     "require_ready",
     "run_campaign",
+    "run_recorded",
     "update_campaign",
 ]
 
@@ -74,7 +74,7 @@ def run_campaign(
     def of_campaign(summary: RunSummary) -> RunSummary:
         return replace(with_set_aside(summary, before), before=n_done)
 
-    summary = fly_recorded(
+    summary = run_recorded(
         cell_job(recipe, plan),
         cells,
         plan=plan,
@@ -105,7 +105,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     require_environment(client, versions=versions_here(), memory_bytes=CampaignEstimate.of(plan, recipe).memory_bytes)
 
 
-def fly_recorded(
+def run_recorded(
     job: CellTask,
     cells: Collection[Address],
     *,
@@ -259,7 +259,7 @@ def update_campaign(
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
     require_ready(plan, recipe, objects=objects, client=client)
     done = CampaignLedger(objects, YearLayout(plan.year)).done()
-    search = fly_recorded(
+    search = run_recorded(
         CellUpdate(recipe=recipe, plan=plan),
         cells_among(plan.cells, done.__contains__),
         plan=plan,

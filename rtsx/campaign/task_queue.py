@@ -102,11 +102,11 @@ class TaskQueue:
 
     Examples
     --------
-    >>> flight = TaskQueue([(0, 0), (0, 1)], retry=RetrySpec())
+    >>> queue = TaskQueue([(0, 0), (0, 1)], retry=RetrySpec())
     >>> [start.cell for start in flight.take(8, now=0.0)]
     [(0, 0), (0, 1)]
-    >>> flight.landed(CellResult(cell=(0, 0), state="done"), now=1.0)
-    >>> flight.in_flight, flight.done, flight.left, flight.ended
+    >>> queue.completed(CellResult(cell=(0, 0), state="done"), now=1.0)
+    >>> queue.in_flight, queue.done, queue.left, queue.is_finished
     (1, 1, 1, False)
     """
 
@@ -123,15 +123,15 @@ class TaskQueue:
         self._again: deque[Address] = deque()
         self._waiting: list[tuple[float, int, Address]] = []
         self._suspects: deque[Address] = deque()
-        self._flying: dict[Address, Submission] = {}
+        self._running: dict[Address, Submission] = {}
         self._used: dict[Address, int] = {}
         self._lost_once: set[Address] = set()
         self._turn = 0
 
     @property
     def in_flight(self) -> int:
-        """Cells whose task was started and has not come back."""
-        return len(self._flying)
+        """Cells whose task was started and has not completed."""
+        return len(self._running)
 
     @property
     def left(self) -> int:
@@ -139,32 +139,28 @@ class TaskQueue:
         return self.total - self.done - self.skipped - len(self.set_aside)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more is to be waited for."""
-        return not self._flying and (self.stopped is not None or self.left == 0)
+    def is_finished(self) -> bool:
+        """Whether no task is to be started or waited for."""
+        return not self._running and (self.stopped is not None or self.left == 0)
 
-    def flying(self, cell: Address) -> bool:
-        """Whether a task of the cell is under way."""
-        return cell in self._flying
-
-    def due(self) -> float | None:
+    def next_retry(self) -> float | None:
         """When the next waiting cell may be tried again; None where none waits or the run has stopped."""
         return self._waiting[0][0] if self._waiting and self.stopped is None else None
 
     def take(self, room: int, now: float, *, lanes: int = 1) -> list[Submission]:
-        """Tasks to be started now, at most `room`; at most `lanes` of all in flight are those that fly alone."""
+        """Take the tasks to be started now, at most `room`; at most `lanes` of all in flight are those that run alone."""
         starts: list[Submission] = []
         while len(starts) < room and self.stopped is None:
             start = self._next(now, lanes)
             if start is None:
                 break
-            self._flying[start.cell] = start
+            self._running[start.cell] = start
             starts.append(start)
         return starts
 
-    def landed(self, outcome: CellResult, now: float) -> Failure | None:
-        """Take in what became of a task; returns the failure where its cell is set aside by it."""
-        start = self._flying.pop(outcome.cell)
+    def completed(self, outcome: CellResult, now: float) -> Failure | None:
+        """Record the result of a task; return the failure where its cell is set aside by it."""
+        start = self._running.pop(outcome.cell)
         if outcome.state == "leased":
             self._wait(outcome.cell, now + outcome.free_after_s)
             return None
@@ -179,9 +175,9 @@ class TaskQueue:
             self.skipped += 1
         return None
 
-    def lost(self, failure: Failure, now: float, *, times: int = 1) -> Failure | None:
-        """Take in that a cell was lost, `times` times, with the worker that had it; returns as `landed` does."""
-        start = self._flying.pop(failure.cell)
+    def worker_lost(self, failure: Failure, now: float, *, times: int = 1) -> Failure | None:
+        """Record that a cell was lost, `times` times, with its worker; return as `completed` does."""
+        start = self._running.pop(failure.cell)
         if not start.alone:
             self._lost_once.add(failure.cell)
             self.retried += 1
@@ -191,16 +187,16 @@ class TaskQueue:
         return self._failed(failure, now)
 
     def returned(self, cell: Address) -> None:
-        """Take in that a task never began, so that its cell is to be started as if nothing had been."""
-        self._flying.pop(cell)
+        """Record that a task never began, so that its cell is started again and no attempt is counted."""
+        self._running.pop(cell)
         self._ready(cell)
 
     def stop(self, reason: str) -> None:
-        """Start nothing more. What is in flight may still land; the first reason stays."""
+        """Start no further task. Those in flight may still complete; the first reason stays."""
         self.stopped = self.stopped or redacted(reason)
 
     def _next(self, now: float, lanes: int) -> Submission | None:
-        """The next task: suspects, then what has flown before, then what has not."""
+        """Choose the next task: suspects, then cells that ran before, then those that did not."""
         while self._waiting and self._waiting[0][0] <= now:
             self._ready(heapq.heappop(self._waiting)[2])
         if self._suspects and self._alone() < lanes:
@@ -209,14 +205,14 @@ class TaskQueue:
         return None if cell is None else self._start(cell, alone=False)
 
     def _ready(self, cell: Address) -> None:
-        """Line up a cell that may fly again."""
+        """Queue a cell that may run again."""
         (self._suspects if cell in self._lost_once else self._again).append(cell)
 
     def _start(self, cell: Address, *, alone: bool) -> Submission:
         return Submission(cell, self._used.get(cell, 0) + 1, alone)
 
     def _alone(self) -> int:
-        return sum(start.alone for start in self._flying.values()) if self._lost_once else 0
+        return sum(start.alone for start in self._running.values()) if self._lost_once else 0
 
     def _failed(self, failure: Failure, now: float) -> Failure | None:
         """Try again, set aside or stop, by the kind of the failure."""

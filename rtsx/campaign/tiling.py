@@ -211,7 +211,7 @@ def _meeting_borders(tiling: TilePlan, *, side: int, largest: int) -> Iterator[T
 def _along(axis: TileAxis, count: int, *, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tiles that answer for each of `count` stretches of an axis (stretch,), and the pixels that these see.
 
-    `TileAxis.answering` for all of them at once, because a map may have thousands of rows of cells.
+    `TileAxis.tiles_covering` for all of them at once, because a map may have thousands of rows of cells.
     """
     low = np.arange(count, dtype=np.int64) * side
     begin = axis.start(0) + axis.trim

@@ -14,7 +14,7 @@ import typer
 from rtsx.cli.console import counting, print_info, show
 from rtsx.cli.options import require_there
 from rtsx.errors import OrderError
-from rtsx.parsing import damage_told, json_value
+from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
         raise OrderError(f"There is no plan: {path} is missing. Run rtsx order plan {order} first.") from error
     what = f"{path}, which rtsx order plan {order} writes"
     content = json_value(text, what=what, error=OrderError)
-    with damage_told(what, OrderError):
+    with wrap_damage(what, OrderError):
         digest, plan_ = content["digest"], content["plan"]
     if digest != config.digest():
         raise OrderError(

@@ -32,7 +32,7 @@ from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import StoragePlan
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
-from rtsx.parsing import damage_told, parsed_json
+from rtsx.parsing import parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import is_url, local_path, remove
 from rtsx.storage.zarr import BUILD, COMPLETE, file_system, refuse_what_is_no_store, store_of
@@ -89,7 +89,7 @@ class PartRecord:
         """
         what = "The mark of a part"
         stored = parsed_json(text, dict[str, Any], what=what, error=CubeError)
-        with damage_told(what, CubeError):
+        with wrap_damage(what, CubeError):
             digests = parsed_json(json.dumps(stored["sha256"]), dict[str, str], what=what, error=CubeError)
             gaps = parsed_json(json.dumps(stored["gaps"]), list[tuple[str, str]], what=what, error=CubeError)
         return cls(digests, tuple(MissingImage(*gap) for gap in gaps))

@@ -164,9 +164,9 @@ class ChunkLoader:
         """
         images = tuple(self.images[place] for place in places)
         stack = _Chunk(reader=self, images=images, rows=rows, columns=columns)
-        return self.fused(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
+        return self.composited(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
-    def fused(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+    def composited(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
         """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
         empty = self._empty(shape)
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
@@ -191,7 +191,7 @@ class ChunkLoader:
                 beside = layer.nodata - 1 if layer.nodata == np.iinfo(layer.dtype).max else layer.nodata + 1
                 pixels[(pixels == layer.nodata) & (made.quality > 0)] = beside
 
-    def judged(
+    def masked_and_ranked(
         self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None
     ) -> Observation:
         """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
@@ -211,7 +211,7 @@ class ChunkLoader:
             # Every value counts here: what 0 means in quality data, nodata or all clear, is for the rule to say.
             warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
             data, valid = warped.pixels, valid & warped.valid.all(axis=0)
-        piece = self.judged(layers, valid, data)
+        piece = self.masked_and_ranked(layers, valid, data)
         quality = piece.quality
         if self.quality is not None and self.quality.erode_m:
             quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))

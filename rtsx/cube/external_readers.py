@@ -345,7 +345,7 @@ class _FuseTask:
 
     def __call__(self, blocks: ChunkLoader, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Fuse arrays (image, band, y, x) of one chunk."""
-        made = blocks.fused(_Arrays(self, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:])
+        made = blocks.composited(_Arrays(self, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:])
         return tuple(array[None] for array in made) if self.has_time else made
 
 
@@ -372,4 +372,6 @@ class _Arrays:
                     layers[layer.recipe.name] = layer.repacked(pixels, seen, bands)
                     valid &= seen
             data = self.arrays[-1][place, :, rows] if self.blocks.quality is not None else None
-            yield self.blocks.judged([layers[layer.recipe.name] for layer in self.blocks.layers], valid, data)
+            yield self.blocks.masked_and_ranked(
+                [layers[layer.recipe.name] for layer in self.blocks.layers], valid, data
+            )

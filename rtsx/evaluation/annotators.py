@@ -18,7 +18,7 @@ from rtsx.evaluation.cases import UNCOUNTED, RasterCase, case_of
 from rtsx.evaluation.dask import reduce_blocks
 from rtsx.evaluation.settings import EvaluationScene
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
-from rtsx.parsing import damage_told, json_value
+from rtsx.parsing import json_value, wrap_damage
 from rtsx.scores import AgreementCounts, PixelScores
 
 __all__ = ["Agreement", "annotator_agreement"]
@@ -114,7 +114,7 @@ class Agreement:
             It is none.
         """
         read = json_value(document, what="The agreement", error=EvaluationError)
-        with damage_told("The agreement", EvaluationError):
+        with wrap_damage("The agreement", EvaluationError):
             counts: dict[str, Any] = {
                 name: np.array(value, np.int64) if isinstance(value, list) else value
                 for name, value in read["counts"].items()

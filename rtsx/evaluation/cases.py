@@ -100,7 +100,7 @@ def _raster_case(
             f"Prediction and truth of scene {scene.name!r} differ in size: {size} and {truth.shape} px. Bring the truth onto "
             "the grid of the prediction, with gdalwarp; in Python, label_truth(labels, geobox_of(prediction), ...) makes it of labels."
         )
-    judged = _judged_classes(scene, names, truth.classes, wanted=classes)
+    judged = _evaluated_classes(scene, names, truth.classes, wanted=classes)
     places = [place for place, _ in judged]
     answers = {
         name: _by_class(pred[name], places)
@@ -178,7 +178,7 @@ def _check_grids(scene: EvaluationScene, pred: xr.Dataset, truth: xr.DataArray) 
         )
 
 
-def _judged_classes(
+def _evaluated_classes(
     scene: EvaluationScene, predicted: Sequence[str | None], true: Sequence[str], *, wanted: Sequence[str] | None
 ) -> list[tuple[int, int]]:
     """Place in the prediction and value in the truth of each class to judge."""

@@ -26,7 +26,7 @@ from rtsx.evaluation.folds import (
 from rtsx.evaluation.plots import check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.result import Evaluation
 from rtsx.evaluation.settings import EvaluationSettings
-from rtsx.parsing import damage_told, json_value
+from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training import TrainingRecipe, TrainingScene
 
@@ -157,7 +157,7 @@ class CrossValidation:
             It is none.
         """
         read = json_value(document, what="The cross-validation", error=EvaluationError)
-        with damage_told("The cross-validation", EvaluationError):
+        with wrap_damage("The cross-validation", EvaluationError):
             plan = FoldPlan.from_json(json.dumps({"folds": read["folds"]}))
             by_name = {fold.name: fold for fold in plan.folds}
             results = tuple(

@@ -192,7 +192,7 @@ def _direct(case: RasterCase, *, rule: EvaluationSettings) -> BlockCounts:
         halo = block.halo(rule.boundary)
         task = _task(case, block, rule=rule)
         probability = None if case.probability is None else case.probability.values[:, *block.window]
-        counted.append(task.judge(case.truth, case.decided.values[:, *halo], probability))
+        counted.append(task.count(case.truth, case.decided.values[:, *halo], probability))
     return reduce(add, counted)
 
 
@@ -277,9 +277,9 @@ class _JudgeTask:
         self, truth: LabelRaster, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
     ) -> BlockCounts:
         """Judge the block from the parts of chunks that make up its halo."""
-        return self.judge(truth, np.block(halo), probability)
+        return self.count(truth, np.block(halo), probability)
 
-    def judge(self, truth: LabelRaster, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
+    def count(self, truth: LabelRaster, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
         """Judge the block."""
         try:
             return count_block(

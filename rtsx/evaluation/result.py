@@ -12,7 +12,7 @@ import pandas as pd
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
 from rtsx.evaluation.settings import EvaluationSettings
-from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.scores import PixelTally, bootstrap_indices, percentile_interval
 
 __all__ = ["MEAN", "Evaluation", "pooled_table", "region_table", "scene_table"]
@@ -215,7 +215,7 @@ class Evaluation:
             It is none.
         """
         read = json_value(document, what="The evaluation", error=EvaluationError)
-        with damage_told("The evaluation", EvaluationError):
+        with wrap_damage("The evaluation", EvaluationError):
             counts = tuple(
                 SceneCounts(
                     name=scene["name"],

@@ -239,7 +239,7 @@ CONNECTIVITY = np.ones((3, 3), bool)
 """Eight neighbours, for labelling, size filter and outlines alike."""
 
 LabelArray = NDArray[np.int32]
-Answers = NDArray[np.generic]
+StoredArray = NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,7 @@ class BlockFootprints:
 
 
 def polygonize_block(
-    answers: tuple[Answers, Answers | None, NDArray[np.bool_], Answers | None],
+    answers: tuple[StoredArray, StoredArray | None, NDArray[np.bool_], StoredArray | None],
     *,
     block: ExtractionBlock,
     rule: ExtractionRule,
@@ -329,7 +329,7 @@ def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach:
     return near
 
 
-def _is_object(probability: Answers, binary: Answers | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:
+def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:
     if rule.threshold is None:
         assert binary is not None, "without a threshold the binary map decides"
         return np.asarray(binary == 1)
@@ -364,7 +364,7 @@ def _is_cut(labels: LabelArray, *, block: ExtractionBlock, count: int) -> NDArra
 
 
 def _describe(
-    pixels: tuple[Answers, NDArray[np.intp], NDArray[np.int32]],
+    pixels: tuple[StoredArray, NDArray[np.intp], NDArray[np.int32]],
     *,
     count: int,
     block: ExtractionBlock,

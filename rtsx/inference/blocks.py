@@ -86,7 +86,7 @@ class BlockPlan:
             region=region,
             tiles=tiles,
             read=self.tiling.read_region(tiles) if len(tiles) else None,
-            answered=self.tiling.answered_region(tiles) if len(tiles) else None,
+            answered=self.tiling.output_region(tiles) if len(tiles) else None,
         )
 
     @property
@@ -94,12 +94,12 @@ class BlockPlan:
         """Pixels of the largest region that any block reads, or of the largest chunk if that is larger."""
         longest = 1
         for axis, parts in zip((self.tiling.y, self.tiling.x), self.intervals, strict=True):
-            ranges = [axis.starting(part.start, part.stop) for part in parts]
+            ranges = [axis.tiles_starting_in(part.start, part.stop) for part in parts]
             windows = [axis.window(tiles[-1])[1] - axis.window(tiles[0])[0] for tiles in ranges if tiles]
             longest *= max([part.stop - part.start for part in parts] + windows)
         return longest
 
-    def meeting(self, region: Region) -> list[tuple[int, int]]:
+    def intersecting(self, region: Region) -> list[tuple[int, int]]:
         """Positions of the chunks that share a pixel with a region, row by row."""
         along = (
             [i for i, part in enumerate(parts) if part.start < wanted.stop and wanted.start < part.stop]

@@ -136,13 +136,13 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
         if block.read is None or block.answered is None:
             continue
         answer = (f"answer-{token}", *block.index)
-        needed = blocks.meeting(block.read)
+        needed = blocks.intersecting(block.read)
         task = _AnswerTask(
             names=tuple(layers), tiles=block.tiles, read=block.read, origins=[blocks.region(index) for index in needed]
         )
         parts = [[(array.name, *index) for index in needed] for array in (*layers.values(), valid)]
         graph[answer] = (task, runner_key, parts)
-        for target in blocks.meeting(block.answered):
+        for target in blocks.intersecting(block.answered):
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), answer)
             receiving[target].append(strip)
@@ -178,7 +178,7 @@ class _AnswerTask:
             *layers, valid = (self._assembled(chunks) for chunks in parts)
             stored = dict(zip(self.names, layers, strict=True))
             window = BlockInput(region=self.read, stored=stored, packings=runner.packings, valid=valid)
-            return runner.answer(window, self.tiles)
+            return runner.run(window, self.tiles)
 
     def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:
         out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)

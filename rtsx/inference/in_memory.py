@@ -38,7 +38,7 @@ def predict_arrays(
                 packings=runner.packings,
                 valid=valid[block.read],
             )
-            waiting.append(runner.answer(window, block.tiles))
+            waiting.append(runner.run(window, block.tiles))
         band = (row[0].region[0], slice(0, valid.shape[1]))
         rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
         # What lies wholly above the next band is done with.

@@ -131,7 +131,7 @@ def run_tiles(
 ) -> TileSums:
     """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
     tiling = plan.tiling
-    region = tiling.answered_region(tiles)
+    region = tiling.output_region(tiles)
     waiting = list(tiles_to_run(window, tiles, tiling=tiling))
     if not waiting:
         return TileSums(region=region, values=None)

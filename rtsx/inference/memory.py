@@ -51,7 +51,7 @@ class MemoryPlan:
         return self.window_bytes + self.answer_bytes + self.network_bytes + _SLACK_BYTES
 
     @classmethod
-    def reckon(
+    def estimate(
         cls,
         plan: PredictionPlan,
         blocks: BlockPlan,
@@ -145,7 +145,7 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     batch = runner.batch_size or 1
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
-    reckoned = MemoryPlan.reckon(
+    reckoned = MemoryPlan.estimate(
         plan,
         BlockPlan(tiling=plan.tiling, chunks=chunks),
         stored_bytes_per_pixel=1 + sum(cube[name].dtype.itemsize for name in plan.layers),

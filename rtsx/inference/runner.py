@@ -93,15 +93,15 @@ class Runner:
         if is_new:
             warn(message, LayerValuesWarning, stacklevel=4)
 
-    def answer(self, window: BlockInput, tiles: TileRange) -> TileSums:
+    def run(self, window: BlockInput, tiles: TileRange) -> TileSums:
         """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
-            return TileSums(region=tiling.answered_region(tiles), values=None)
+            return TileSums(region=tiling.output_region(tiles), values=None)
         device = resolve_device(self.device)
-        return on_device(device, lambda: self._answer(window, tiles, device))
+        return on_device(device, lambda: self._run(window, tiles, device))
 
-    def _answer(self, window: BlockInput, tiles: TileRange, device: torch.device) -> TileSums:
+    def _run(self, window: BlockInput, tiles: TileRange, device: torch.device) -> TileSums:
         tile = self.plan.tiling.tile
         members = tuple(
             EnsembleMember(

@@ -38,7 +38,7 @@ def input_window(tiling: TilePlan, region: Region) -> Region:
     >>> input_window(tiling, (slice(0, 96), slice(96, 192)))
     (slice(0, 192, None), slice(64, 288, None))
     """
-    return tiling.read_region(tiling.answering(region))
+    return tiling.read_region(tiling.tiles_covering(region))
 
 
 def predict_region(
@@ -64,7 +64,7 @@ def predict_region(
         `valid`. The bands follow each other and together are the region.
     """
     tiling = runner.plan.tiling
-    tiles = tiling.answering(region)
+    tiles = tiling.tiles_covering(region)
     across = input_window(tiling, region)[1]
     bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
     columns = _parts(tiling.x, tiles.x)
@@ -81,7 +81,7 @@ def predict_region(
             if below is not None and below.read.stop > held.bottom:
                 coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
             for part in columns:
-                answer = runner.answer(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
+                answer = runner.run(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
                 waiting.append(crop(answer, region))
             # What no tile of the bands below answers for is finished.
             until = region[0].stop if below is None else min(below.answered.start, region[0].stop)

@@ -86,7 +86,7 @@ class LabelSource:
         """One of our columns as numbers; NaN where a row says nothing or no number."""
         return self._floats(self.columns.get(ours))
 
-    def told_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def stated_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Latitudes and longitudes that rows say they lie at; NaN where they do not."""
         lat, lon = (
             find_column(map(str, self.table.columns), (one, f"{one[:8]}_{one[8:]}")) for one in CENTROID_COLUMNS
@@ -274,7 +274,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     if crs.is_geocentric:
         outlines, more = from_geocentric(outlines, crs, hemisphere=facts.hemisphere)
         findings, crs = [*findings, *more], _LONLAT
-    order = axis_order(shapely.force_2d(outlines), crs, told=source.told_centroids())
+    order = axis_order(shapely.force_2d(outlines), crs, told=source.stated_centroids())
     outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
         raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*findings, *placed][0].detail}")

@@ -23,7 +23,7 @@ from rtsx.model.digest import digest_of_bytes
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
 from rtsx.model.source import Artifact, NetworkSource
-from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
 from rtsx.storage import MEDIUM_ERRORS, absolute, refuse_other_format, settle, staged
 
@@ -110,7 +110,7 @@ def read_item(raw: bytes, *, where: str) -> BundleItem:
         The file is damaged, was not written by rtsx, or was written by a newer one.
     """
     document = json_value(raw, what=where, error=BundleError)
-    with damage_told(where, BundleError):
+    with wrap_damage(where, BundleError):
         properties = document["properties"]
         written = properties.get("rtsx:format")
         asset = document["assets"]["weights"]
@@ -121,7 +121,7 @@ def read_item(raw: bytes, *, where: str) -> BundleItem:
         )
     if parsed_json(json.dumps(written), int, what=f"{where}, rtsx:format", error=BundleError) > _FORMAT:
         raise BundleError(f"{where} was written by a newer rtsx (format {written}, known {_FORMAT}). Update rtsx.")
-    with damage_told(where, BundleError):
+    with wrap_damage(where, BundleError):
         network = properties["rtsx:network"]
         described = {
             "metadata": {

@@ -280,7 +280,7 @@ class _View:
     """What replaces it far away, each as large as the tile; None: the tile is cut off there."""
 
     @cached_property
-    def answer(self) -> torch.Tensor:
+    def output(self) -> torch.Tensor:
         """Logits of the watched block (1, class, y, x) while nothing changes."""
         return _middle(self.probe.logits(self.near), self.probe.watched)
 
@@ -295,7 +295,7 @@ class _View:
             after = self.probe.logits(scene)
         except BundleError:
             return True  # a cut that leaves too little for the network to run on
-        return self.probe.moved(self.answer, _middle(after, self.probe.watched))
+        return self.probe.moved(self.output, _middle(after, self.probe.watched))
 
 
 def _least_unmoved(views: Sequence[_View], *, moved: int, unmoved: int) -> int:

@@ -18,7 +18,7 @@ from rtsx.cube.stac.client import HttpAccess, SearchRequest, is_same_host, read_
 from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.provider import RemoteFile, checksum_of
-from rtsx.parsing import damage_told
+from rtsx.parsing import wrap_damage
 from rtsx.storage import absolute, staged
 
 __all__ = [
@@ -350,7 +350,7 @@ class StaticCatalog:
             if document.get("type") == "Feature":
                 yield located(document, href) if oddity_of(document) is None else document
                 continue
-            with damage_told(href, CubeError):
+            with wrap_damage(href, CubeError):
                 links = [link for link in document.get("links") or () if link.get("rel") in ("child", "item")]
                 waiting += [absolute_href(link["href"], href) for link in reversed(links)]
 

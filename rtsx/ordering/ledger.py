@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rtsx.errors import OrderError
 from rtsx.ordering.provider import State
-from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.storage import staged
 
 __all__ = ["Ledger", "OrderEntry", "locked"]
@@ -111,7 +111,7 @@ class Ledger:
             return cls()
         what = f"{path} (do not delete it, because it keeps scenes from being ordered twice)"
         content = json_value(text, what=what, error=OrderError)
-        with damage_told(what, OrderError):
+        with wrap_damage(what, OrderError):
             if content["version"] != _VERSION:
                 raise OrderError(
                     f"{path} is a ledger of version {content['version']}; this rtsx reads {_VERSION}. Update it."

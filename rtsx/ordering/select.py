@@ -32,7 +32,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import OrderError
 from rtsx.geometry.antimeridian import lonlat_polygon
 from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
-from rtsx.parsing import damage_told
+from rtsx.parsing import wrap_damage
 from rtsx.storage import staged
 
 __all__ = ["ChosenScene", "EqualAreaProjection", "OrderPlan", "Stop", "select_scenes"]
@@ -121,7 +121,7 @@ class OrderPlan:
         OrderError
             It is no such thing.
         """
-        with damage_told("The plan of an order", OrderError):
+        with wrap_damage("The plan of an order", OrderError):
             chosen = tuple(
                 ChosenScene(
                     scene=Scene.from_feature(feature),

@@ -98,12 +98,12 @@ class TileAxis:
                 other += step
         return (own / total).astype(np.float32)
 
-    def answering(self, low: int, high: int) -> range:
+    def tiles_covering(self, low: int, high: int) -> range:
         """Indices of the tiles whose support meets the pixels `low` to `high`."""
         found = [k for k in self.indices if self.support(k)[0] < high and self.support(k)[1] > low]
         return range(found[0], found[-1] + 1)
 
-    def starting(self, low: int, high: int) -> range:
+    def tiles_starting_in(self, low: int, high: int) -> range:
         """Indices of the tiles whose window begins within the pixels `low` to `high`; may be empty."""
         found = [k for k in self.indices if low <= self.window(k)[0] < high]
         return range(found[0], found[-1] + 1) if found else range(0)
@@ -267,17 +267,17 @@ class TilePlan:
 
     def starting_in(self, region: tuple[slice, slice]) -> TileRange:
         """Tiles whose window begins in a region of the raster: each tile starts in one region of a partition."""
-        return TileRange(*(axis.starting(part.start, part.stop) for axis, part in self._along(region)))
+        return TileRange(*(axis.tiles_starting_in(part.start, part.stop) for axis, part in self._along(region)))
 
-    def answering(self, region: tuple[slice, slice]) -> TileRange:
+    def tiles_covering(self, region: tuple[slice, slice]) -> TileRange:
         """Tiles whose support meets a region of the raster."""
-        return TileRange(*(axis.answering(part.start, part.stop) for axis, part in self._along(region)))
+        return TileRange(*(axis.tiles_covering(part.start, part.stop) for axis, part in self._along(region)))
 
     def read_region(self, among: TileRange) -> tuple[slice, slice]:
         """Pixels of the raster that the windows of a range of tiles cover."""
         return self._hull(among, TileAxis.window)
 
-    def answered_region(self, among: TileRange) -> tuple[slice, slice]:
+    def output_region(self, among: TileRange) -> tuple[slice, slice]:
         """Pixels of the raster that the supports of a range of tiles cover."""
         return self._hull(among, TileAxis.support)
 

@@ -54,7 +54,7 @@ class Engine:
         return self._fabric.global_rank
 
     @property
-    def n_ranks(self) -> int:
+    def world_size(self) -> int:
         """Number of processes."""
         return self._fabric.world_size
 
@@ -63,7 +63,7 @@ class Engine:
         """Where batches belong."""
         return self._fabric.device
 
-    def take(
+    def setup(
         self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.optim.Optimizer]:
         """Move a network to the device and share it with the other processes.
@@ -76,7 +76,7 @@ class Engine:
         forward, stepper = self._fabric.setup(network, optimiser)
         return forward, stepper
 
-    def learn(
+    def training_step(
         self,
         loss: torch.Tensor,
         *,
@@ -88,23 +88,23 @@ class Engine:
         self._fabric.backward(loss)
         if clip is not None:
             # Gradients that are not finite are the scaler's business in float16, and the next loss's otherwise.
-            self._fabric.clip_gradients(forward, stepper, max_norm=clip, error_if_nonfinite=False)  # type: ignore[arg-type]  # what `take` gave
+            self._fabric.clip_gradients(forward, stepper, max_norm=clip, error_if_nonfinite=False)  # type: ignore[arg-type]  # what `setup` gave
         stepper.step()
         stepper.zero_grad(set_to_none=True)
 
-    def add_up(self, numbers: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes, on the CPU."""
-        if self.n_ranks == 1:
+        if self.world_size == 1:
             return numbers.cpu()
         return cast("torch.Tensor", self._fabric.all_reduce(numbers.to(self.device), reduce_op="sum")).cpu()
 
-    def agree(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def broadcast(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The first process's tensors, in every process."""
-        if self.n_ranks == 1:
+        if self.world_size == 1:
             return state
         return cast("Mapping[str, torch.Tensor]", self._fabric.broadcast(dict(state)))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes have come here."""
         self._fabric.barrier()
 

@@ -88,7 +88,7 @@ class TrainingModule:
         self.network = network.to(engine.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's own stub lacks it
         self._judged = copy.deepcopy(self.network).eval()
         self._optimiser = build_optimiser(recipe.optimisation, self.network.parameters())
-        self._forward, self._stepper = engine.take(self.network, self._optimiser)
+        self._forward, self._stepper = engine.setup(self.network, self._optimiser)
         self._loss = build_loss(recipe.losses, classes=self.channels)
         decay = recipe.optimisation.ema
         self._average = None if decay is None else MovingAverage(self.network.state_dict(), decay=decay)
@@ -112,24 +112,24 @@ class TrainingModule:
         logits = self._forward(channels.contiguous(memory_format=torch.channels_last))
         return self._loss(logits.float(), shown.target()), shown
 
-    def learn(self, loss: torch.Tensor, *, learning_rate: float) -> None:
+    def training_step(self, loss: torch.Tensor, *, learning_rate: float) -> None:
         """Change the weights by a loss's gradients."""
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         clip = self._plan.recipe.optimisation.gradient_clip
-        self._engine.learn(loss, forward=self._forward, stepper=self._stepper, clip=clip)
+        self._engine.training_step(loss, forward=self._forward, stepper=self._stepper, clip=clip)
         if self._average is not None:
             self._average.update(self.network.state_dict())
 
-    def answer(self, channels: torch.Tensor) -> torch.Tensor:
-        """Probabilities by the weights that `judge_from` took."""
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        """Probabilities by the weights that `evaluated_state` took."""
         with torch.no_grad(), torch.autocast(channels.device.type, enabled=False):
             return probability_of(self._judged(channels.contiguous(memory_format=torch.channels_last)))
 
-    def judge_from(self) -> Mapping[str, torch.Tensor]:
+    def evaluated_state(self) -> Mapping[str, torch.Tensor]:
         """Take the weights that are judged, in every process those of the first: the averages where there are some."""
         state = self.network.state_dict() if self._average is None else self._average.state
-        shared = self._engine.agree(state)
+        shared = self._engine.broadcast(state)
         self._judged.load_state_dict(dict(shared))
         return shared
 
@@ -224,7 +224,7 @@ class _Epochs:
     def run(self, reader: ReadAhead) -> None:
         """Run the next epoch, up to its checkpoint."""
         loss, rate = self._learn(reader)
-        state = self._learner.judge_from()
+        state = self._learner.evaluated_state()
         judgement = self._judge(reader) if self._plan.validation else None
         self._epoch += 1
         row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
@@ -238,20 +238,20 @@ class _Epochs:
             done = self._learner.checkpoint(epoch=self._epoch, is_done=self.is_done, best=self._best, log=self._log)
             done.save(self._plan.folder.checkpoint)
             write_log(self._plan.folder.log, self._log)
-        self._engine.wait()
+        self._engine.barrier()
         self._report(epoch=self._epoch - 1, step=row.step, loss=loss, rate=rate, row=row)
 
     def _learn(self, reader: ReadAhead) -> tuple[float, float]:
         """Mean loss and last learning rate of the epoch."""
         plan, epoch = self._plan, self._epoch
         first = plan.first_step[epoch]
-        shares = [tiles[self._engine.rank :: self._engine.n_ranks] for tiles in plan.batches(epoch)]
+        shares = [tiles[self._engine.rank :: self._engine.world_size] for tiles in plan.batches(epoch)]
         total, rate = 0.0, 0.0
         for place, batch in enumerate(reader.batches("training", shares)):
             rate = learning_rate(plan.recipe.optimisation, step=first + place, steps=plan.steps, epoch=epoch)
             loss, shown = self._learner.loss(batch, epoch=epoch, place=place)
             total += self._checked(loss, shown, shares[place], place=place)
-            self._learner.learn(loss, learning_rate=rate)
+            self._learner.training_step(loss, learning_rate=rate)
             mean = total / (place + 1)
             self._report(epoch=epoch, step=first + place + 1, loss=mean, rate=rate, row=None)
         return total / len(shares), rate
@@ -259,9 +259,9 @@ class _Epochs:
     def _checked(self, loss: torch.Tensor, batch: TileBatch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
         """The loss as a number, averaged over the processes; before the weights have seen it."""
         engine = self._engine
-        each = torch.zeros(engine.n_ranks, dtype=torch.float64)
+        each = torch.zeros(engine.world_size, dtype=torch.float64)
         each[engine.rank] = float(loss.detach())
-        each = engine.add_up(each)
+        each = engine.all_reduce(each)
         lost = torch.nonzero(~each.isfinite())
         if not len(lost):
             return float(each.mean())
@@ -269,7 +269,7 @@ class _Epochs:
         # The first process that has one, because the others would write into the same file; they wait until it is there.
         if engine.rank == int(lost[0]):
             self._keep(batch, tiles, place=place, loss=value)
-        engine.wait()
+        engine.barrier()
         names = [scene.name for scene in self._plan.recipe.training]
         places = ", ".join(f"{names[tile.scene]} at {tile.start}" for tile in self._plan.batches(self._epoch)[place])
         raise TrainingError(
@@ -296,17 +296,17 @@ class _Epochs:
 
     def _judge(self, reader: ReadAhead) -> EpochMetrics:
         plan, engine = self._plan, self._engine
-        share = plan.validation[engine.rank :: engine.n_ranks]
-        size = max(plan.recipe.batch_size // engine.n_ranks, 1)
+        share = plan.validation[engine.rank :: engine.world_size]
+        size = max(plan.recipe.batch_size // engine.world_size, 1)
         own = evaluate_epoch(
-            self._learner.answer,
+            self._learner.forward,
             reader.batches("validation", chunked(share, size)),
             inputs=plan.inputs,
             fill=plan.recipe.fill,
             channels=self._learner.channels,
             device=engine.device,
         )
-        return own.with_counts(engine.add_up(own.to_counts()))
+        return own.with_counts(engine.all_reduce(own.to_counts()))
 
     def _report(self, *, epoch: int, step: int, loss: float, rate: float, row: LogRow | None) -> None:
         if self._show is not None:

@@ -202,12 +202,12 @@ def _look_at(recipe: TrainingRecipe) -> _Scenery:
     return _Scenery(
         inputs=inputs,
         training=training,
-        validation=_judging(recipe.validation, index, role="validation"),
-        test=_judging(recipe.test, index, role="test"),
+        validation=_validation_index(recipe.validation, index, role="validation"),
+        test=_validation_index(recipe.test, index, role="test"),
     )
 
 
-def _judging(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role: str) -> TileIndex | None:
+def _validation_index(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role: str) -> TileIndex | None:
     if not scenes:
         return None
     try:

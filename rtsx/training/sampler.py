@@ -242,7 +242,7 @@ def _stays(
     """Whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
     windows = windows_of(starts, tile=index.tile, shape=scene.shape)
     counts: IntegralImage = scene.counts
-    certain, possible = counts.at_least(windows), counts.at_most(windows)
+    certain, possible = counts.min_counts(windows), counts.max_counts(windows)
     area = min(index.tile, scene.shape[0]) * min(index.tile, scene.shape[1])
     is_enough = (certain[VALID] >= index.min_valid * area) & (certain[LEARNABLE] > 0)
     stays: NDArray[np.bool_] = np.where(is_positive, certain[LABELLED] > 0, possible[LABELLED] == 0) & is_enough
@@ -281,4 +281,4 @@ def _side_by_side(length: int, tile: int) -> Sequence[tuple[int, int]]:
 
 def _has_valid(scene: SceneTiles, start: tuple[int, int], stop: tuple[int, int]) -> bool:
     window = np.array([[*start, *np.minimum(stop, scene.shape)]])
-    return bool(scene.counts.at_most(window)[VALID, 0])
+    return bool(scene.counts.max_counts(window)[VALID, 0])

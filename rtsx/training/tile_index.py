@@ -26,11 +26,11 @@ class IntegralImage:
 
     Examples
     --------
-    >>> counts = IntegralImage.over((4, 4), rows=[2], columns=[2], kinds=1)
+    >>> counts = IntegralImage.empty((4, 4), rows=[2], columns=[2], kinds=1)
     >>> counts.add(np.eye(4, dtype=bool)[None], (slice(0, 4), slice(0, 4)))
     >>> summed = counts.summed()
     >>> windows = np.array([[0, 0, 4, 2], [1, 1, 3, 4]])
-    >>> summed.at_least(windows)[0], summed.at_most(windows)[0]
+    >>> summed.min_counts(windows)[0], summed.max_counts(windows)[0]
     (array([2, 0]), array([2, 4]))
     """
 
@@ -43,7 +43,7 @@ class IntegralImage:
     each pair of cuts, one more along either axis."""
 
     @classmethod
-    def over(cls, shape: tuple[int, int], *, rows: Iterable[int], columns: Iterable[int], kinds: int) -> Self:
+    def empty(cls, shape: tuple[int, int], *, rows: Iterable[int], columns: Iterable[int], kinds: int) -> Self:
         """Nothing counted yet, over a raster of this shape with these cuts within."""
         cuts = [
             np.unique(np.clip([0, *wanted, length], 0, length)).astype(np.int64)
@@ -71,7 +71,7 @@ class IntegralImage:
         sums = np.pad(self.cells, ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
         return type(self)(rows=self.rows, columns=self.columns, cells=sums)
 
-    def at_least(self, windows: _Windows) -> NDArray[np.int64]:
+    def min_counts(self, windows: _Windows) -> NDArray[np.int64]:
         """Pixels (kind, window) of the cells that lie wholly in windows (window, 4) of start y, x and stop y, x."""
         places = [
             np.searchsorted(cuts, windows[:, side], "left" if side < 2 else "right") - (side >= 2)
@@ -79,7 +79,7 @@ class IntegralImage:
         ]
         return self._between(*places)
 
-    def at_most(self, windows: _Windows) -> NDArray[np.int64]:
+    def max_counts(self, windows: _Windows) -> NDArray[np.int64]:
         """Pixels (kind, window) of the cells that share a pixel with windows (window, 4)."""
         places = [
             np.searchsorted(cuts, windows[:, side], "right" if side < 2 else "left") - (side < 2)
@@ -224,7 +224,7 @@ def _counted(scene: TrainingScene, stored: SceneArrays, *, tile: int) -> tuple[I
         {*starts, *(start + tile for start in starts), *range(0, length, cell)}
         for length, starts in ((length, tile_starts(length, tile)) for length in stored.shape)
     ]
-    counts = IntegralImage.over(stored.shape, rows=cuts[0], columns=cuts[1], kinds=3)
+    counts = IntegralImage.empty(stored.shape, rows=cuts[0], columns=cuts[1], kinds=3)
     with_class = 0
     for index, window in stored.chunks():
         pixels = stored.chunk(index)
@@ -246,7 +246,7 @@ def _scene_tiles(scene: TrainingScene, counts: IntegralImage, *, tile: int, min_
     shape = scene.truth.shape
     y, x = (tile_starts(length, tile) for length in shape)
     starts = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
-    found = counts.at_least(windows_of(starts, tile=tile, shape=shape))
+    found = counts.min_counts(windows_of(starts, tile=tile, shape=shape))
     area = min(tile, shape[0]) * min(tile, shape[1])
     kept = (found[VALID] >= min_valid * area) & (found[LEARNABLE] > 0)
     return SceneTiles(

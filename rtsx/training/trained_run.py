@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtsx.errors import TrainingError
 from rtsx.model import ModelBundle
-from rtsx.parsing import damage_told, json_value, parsed_json
+from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.scores import PixelScores
 from rtsx.training.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def read_run(folder: str | Path) -> TrainedRun:
             f"The training in {folder} is not finished. Call train() again with the same recipe to go on."
         )
     result = json_value(run.result.read_bytes(), what=str(run.result), error=TrainingError)
-    with damage_told(str(run.result), TrainingError):
+    with wrap_damage(str(run.result), TrainingError):
         test, validation = json.dumps(result["test"]), json.dumps(result["validation"])
         return TrainedRun(
             folder=run.path,

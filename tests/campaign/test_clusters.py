@@ -56,7 +56,7 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
     seen: list[dict[str, Any]] = []
     kept: list[dict[str, str | None]] = []
 
-    def landed(outcome: CellResult) -> None:
+    def completed(outcome: CellResult) -> None:
         if not seen:  # while it works, because it may leave as soon as it does not
             seen.extend(client.scheduler_info(n_workers=-1)["workers"].values())
             kept.extend(
@@ -68,7 +68,7 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
         require_environment(client, versions=versions_here(), memory_bytes=2**30)
         cells = [(0, x) for x in range(40)]
         summary = run_on_cluster(
-            client, NoOp(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append, on_outcome=landed
+            client, NoOp(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append, on_outcome=completed
         )
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
     assert summary.complete

@@ -118,8 +118,8 @@ def test_failures_are_set_aside_and_forgiven(objects: ObjectStore) -> None:
     ledger.set_aside(again)
     assert ledger.failures()[0, 0] == again
     assert ledger.set_aside_cells() == set(failures)
-    assert ledger.forgive([(0, 0), (9, 9)]) == 1
-    assert ledger.forgive() == 3
+    assert ledger.reset([(0, 0), (9, 9)]) == 1
+    assert ledger.reset() == 3
     assert ledger.failures() == {}
 
 

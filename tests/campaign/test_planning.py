@@ -171,23 +171,23 @@ def test_what_a_task_holds_is_in_it(tmp_path: Path) -> None:
     plan = plan_campaign(recipe)
     memory = TaskMemory.of(recipe, opened_sample(recipe.cube, plan.cells), layers=plan.prediction.layers)
     assert (memory.stored_bytes, memory.side, memory.is_outlined) == (5, 64, True)
-    reckoned = memory.reckoned(plan.prediction.tiling)
+    reckoned = memory.estimate(plan.prediction.tiling)
     assert reckoned.window_bytes > 64**2 * memory.stored_bytes
     assert reckoned.answer_bytes > 64**2 * 3
     assert reckoned.total_bytes < 2**28
 
 
 def test_more_of_anything_takes_more() -> None:
-    least = memory_of().reckoned(tiling_of(512)).total_bytes
-    assert memory_of().reckoned(tiling_of(3072)).total_bytes > least
-    assert memory_of(stored_bytes=18).reckoned(tiling_of(512)).total_bytes > least
-    assert memory_of(batch_size=8).reckoned(tiling_of(512)).total_bytes > least
-    assert memory_of(side=8192).reckoned(tiling_of(512, side=8192)).total_bytes > least
-    assert memory_of(is_outlined=False).reckoned(tiling_of(512)).total_bytes < least
+    least = memory_of().estimate(tiling_of(512)).total_bytes
+    assert memory_of().estimate(tiling_of(3072)).total_bytes > least
+    assert memory_of(stored_bytes=18).estimate(tiling_of(512)).total_bytes > least
+    assert memory_of(batch_size=8).estimate(tiling_of(512)).total_bytes > least
+    assert memory_of(side=8192).estimate(tiling_of(512, side=8192)).total_bytes > least
+    assert memory_of(is_outlined=False).estimate(tiling_of(512)).total_bytes < least
     other = replace(make_bundle(), fill=1.0)  # wants its own channels
-    assert memory_of(bundles=(make_bundle(), other)).reckoned(tiling_of(512)).total_bytes > least
+    assert memory_of(bundles=(make_bundle(), other)).estimate(tiling_of(512)).total_bytes > least
 
 
 def test_a_worker_that_is_too_small_is_told_by_how_much() -> None:
     with pytest.raises(MemoryPlanError, match=r"but a worker has 0\.1 GiB. Take a smaller tile"):
-        memory_of().reckoned(tiling_of(3072)).require(2**27)
+        memory_of().estimate(tiling_of(3072)).require(2**27)

@@ -10,7 +10,7 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
 from rtsx.campaign.recipe import Prices, RetrySpec
-from rtsx.campaign.run import cells_among, fly_recorded, with_set_aside
+from rtsx.campaign.run import cells_among, run_recorded, with_set_aside
 from rtsx.campaign.run_log import RunSummary, read_runs
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import CampaignError, OutputNotWritableError
@@ -40,7 +40,7 @@ class Poisoned:
 def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
     objects, told = MemoryObjects(), list[RunSummary]()
     ledger = CampaignLedger(objects, LAYOUT)
-    summary = fly_recorded(
+    summary = run_recorded(
         Poisoned(),
         PLAN.cells,
         plan=PLAN,
@@ -67,7 +67,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fly_recorded(
+        run_recorded(
             NoOp(0.01),
             PLAN.cells,
             plan=PLAN,
@@ -87,7 +87,7 @@ def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:
         def put(self, key: str, content: bytes) -> None:
             raise OutputNotWritableError("the disk is full")
 
-    summary = fly_recorded(
+    summary = run_recorded(
         NoOp(),
         PLAN.cells,
         plan=PLAN,
@@ -101,7 +101,7 @@ def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:
 
 
 def test_cells_that_were_set_aside_before_keep_a_summary_from_being_complete(client: Client) -> None:
-    summary = fly_recorded(
+    summary = run_recorded(
         NoOp(),
         cells_among(PLAN.cells, lambda cell: cell != (0, 0)),
         plan=PLAN,

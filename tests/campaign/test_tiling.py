@@ -74,7 +74,7 @@ def test_work_is_counted_as_it_is_done(
     tiles = read = 0
     for iy, ix in cells:
         top, left = (iy - rows[0]) * side, (ix - columns[0]) * side
-        among = tiling.answering((slice(top, top + side), slice(left, left + side)))
+        among = tiling.tiles_covering((slice(top, top + side), slice(left, left + side)))
         window = tiling.read_region(among)
         tiles += len(among)
         read += np.prod([part.stop - part.start for part in window], dtype=int)

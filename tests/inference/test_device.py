@@ -110,7 +110,7 @@ def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
         other = pool.submit(run_in_torch_thread, busy)
         begun.wait(60)
         try:
-            assert pool.submit(runner.answer, empty, TILING.all).result(timeout=30).values is None
+            assert pool.submit(runner.run, empty, TILING.all).result(timeout=30).values is None
         finally:
             go_on.set()
         assert other.result()

@@ -83,7 +83,7 @@ def test_every_tile_starts_in_exactly_one_region_of_a_partition() -> None:
 def test_regions_of_a_range_cover_its_tiles() -> None:
     found = plan(shape=(500, 300), offset=(17, 5))
     some = TileRange(found.y.indices[1:], found.x.indices[:1])
-    read, answered = found.read_region(some), found.answered_region(some)
+    read, answered = found.read_region(some), found.output_region(some)
     for tile in found.tiles(some):
         for axis in (0, 1):
             assert read[axis].start <= max(tile.start[axis], 0)

@@ -79,19 +79,19 @@ def test_all_layers_count_where_nobody_has_said_which_are_wanted():
 def test_bounds_hold_for_any_window():
     random = np.random.default_rng(3)
     kinds = random.random((2, 50, 70)) < 0.2
-    counts = IntegralImage.over((50, 70), rows=[13, 30, 41], columns=[20, 21, 60], kinds=2)
+    counts = IntegralImage.empty((50, 70), rows=[13, 30, 41], columns=[20, 21, 60], kinds=2)
     for window in (np.s_[0:17, 0:70], np.s_[17:50, 0:33], np.s_[17:50, 33:70]):
         counts.add(kinds[:, window[0], window[1]], window)
     summed = counts.summed()
     corners = np.sort(random.integers(0, 51, (200, 2)), axis=1), np.sort(random.integers(0, 71, (200, 2)), axis=1)
     windows = np.column_stack([corners[0][:, 0], corners[1][:, 0], corners[0][:, 1], corners[1][:, 1]])
     exact = np.array([kinds[:, top:bottom, left:right].sum((1, 2)) for top, left, bottom, right in windows]).T
-    assert (summed.at_least(windows) <= exact).all()
-    assert (summed.at_most(windows) >= exact).all()
+    assert (summed.min_counts(windows) <= exact).all()
+    assert (summed.max_counts(windows) >= exact).all()
     on_cuts = np.array([[13, 20, 41, 60], [0, 0, 50, 70], [30, 21, 30, 60]])
     exact = np.array([kinds[:, top:bottom, left:right].sum((1, 2)) for top, left, bottom, right in on_cuts]).T
-    np.testing.assert_array_equal(summed.at_least(on_cuts), exact)
-    np.testing.assert_array_equal(summed.at_most(on_cuts)[:, :2], exact[:, :2])
+    np.testing.assert_array_equal(summed.min_counts(on_cuts), exact)
+    np.testing.assert_array_equal(summed.max_counts(on_cuts)[:, :2], exact[:, :2])
 
 
 def scene_with(truth, *, name="a", valid=None, classes=("slump",)):
@@ -161,7 +161,7 @@ def test_a_chunk_that_cannot_be_read_is_named():
 
 def test_counting_takes_about_as_much_memory_as_the_chunk():
     kinds = np.ones((3, 512, 512), bool)
-    counts = IntegralImage.over((512, 512), rows=range(0, 512, 32), columns=range(0, 512, 32), kinds=3)
+    counts = IntegralImage.empty((512, 512), rows=range(0, 512, 32), columns=range(0, 512, 32), kinds=3)
     tracemalloc.start()
     counts.add(kinds, np.s_[0:512, 0:512])
     _, peak = tracemalloc.get_traced_memory()

@@ -125,7 +125,7 @@ class MosaicReader:
             else np.ma.MaskedArray(pixels, missing)
         )
 
-    def coarser(self, factor: float) -> Self:
+    def overview_for(self, factor: float) -> Self:
         """Itself: a mosaic is read at full resolution, however coarse the target.
 
         Which overview fits would hang on the tiles that happen to be in the mosaic, so that two cells of a campaign would

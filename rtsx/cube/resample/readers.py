@@ -50,7 +50,7 @@ class WindowReader(Protocol):
         A `numpy.ma.MaskedArray` where a mask of the raster says what is missing.
         """
 
-    def coarser(self, factor: float) -> "WindowReader":
+    def overview_for(self, factor: float) -> "WindowReader":
         """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
 
 
@@ -85,7 +85,7 @@ class ArrayReader:
         """Stored pixels (band, y, x) of a window, copied."""
         return self.pixels[:, rows, columns].copy()
 
-    def coarser(self, factor: float) -> Self:
+    def overview_for(self, factor: float) -> Self:
         """Itself: an array has no overviews."""
         return self
 
@@ -182,7 +182,7 @@ class FileReader:
             check=self.check,
         )
 
-    def coarser(self, factor: float) -> "FileReader":
+    def overview_for(self, factor: float) -> "FileReader":
         """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
         if self.overview is not None or factor < 2 / _ROUNDED:
             return self
@@ -334,7 +334,7 @@ class ZarrReader:
                 raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
         return pixels
 
-    def coarser(self, factor: float) -> Self:
+    def overview_for(self, factor: float) -> Self:
         """Itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
         return self
 

@@ -303,7 +303,7 @@ def warp(
     if offset is not None:
         resampling = "nearest"
     elif resampling != "nearest" and (scale := placement.scale() * _OVERVIEW_SLACK) > 1:
-        reader = reader.coarser(scale)
+        reader = reader.overview_for(scale)
         placement = GridTransform.of(reader.geobox, target, anchor=anchor)
     storing = OutputDtype(np.dtype(reader.dtype if dtype is None else dtype).newbyteorder("="), reader.nodata)
     rows, columns = slice(row, row + target.shape[0]), slice(column, column + target.shape[1])

@@ -21,7 +21,7 @@ from rtsx.cube.stac.geoparquet import table_items
 from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of
 from rtsx.errors import CubeError
-from rtsx.parsing import damage_told
+from rtsx.parsing import wrap_damage
 from rtsx.storage import absolute, is_url, local_path
 
 __all__ = ["ItemTable", "StacCatalog", "StacItems", "StacSearch"]
@@ -212,7 +212,7 @@ class _Walk:
             if not self.catalog.collections or document.get("collection") in self.catalog.collections:
                 yield self._located(document, href) if oddity_of(document) is None else document
         elif "links" in document and ("id" in document or "stac_version" in document):
-            with damage_told(href, CubeError):
+            with wrap_damage(href, CubeError):
                 yield from self._linked(document, href)
         else:
             raise CubeError(

@@ -113,7 +113,7 @@ class TerrainReader:
         # Copied, because the caller owns it, and a view would keep the halo alive.
         return layers[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start].copy()
 
-    def coarser(self, factor: float) -> Self:
+    def overview_for(self, factor: float) -> Self:
         """Itself: the slope of coarse heights is another layer than the slope, coarse."""
         return self
 

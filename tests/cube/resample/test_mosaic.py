@@ -129,7 +129,7 @@ class Remembering(ArrayReader):
         self.asked.append(pixels.nbytes)
         return pixels
 
-    def coarser(self, factor: float) -> Self:
+    def overview_for(self, factor: float) -> Self:
         raise AssertionError(f"an overview of {factor} was asked for")
 
 

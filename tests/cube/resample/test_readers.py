@@ -95,12 +95,12 @@ def with_overviews(path: Path, factors: list[int]) -> str:
 
 def test_the_coarsest_overview_that_is_fine_enough(write_tif: WriteTif) -> None:
     reader = FileReader.open(with_overviews(write_tif("a.tif", PIXELS), [2, 4, 8]))
-    assert reader.coarser(1.9) is reader
-    assert [reader.coarser(factor).overview for factor in (2.1, 3.9, 4.1, 8.2, 1000)] == [0, 0, 1, 2, 2]
+    assert reader.overview_for(1.9) is reader
+    assert [reader.overview_for(factor).overview for factor in (2.1, 3.9, 4.1, 8.2, 1000)] == [0, 0, 1, 2, 2]
     # Nothing above the largest pixel of an overview, whatever its factor is called: 301 / 38 is 7.92, 203 / 26 is 7.81.
-    assert reader.coarser(7.95).overview == 2
+    assert reader.overview_for(7.95).overview == 2
     for factor in (2.1, 4.1, 8.2):
-        coarse = reader.coarser(factor)
+        coarse = reader.overview_for(factor)
         box, whole = coarse.geobox, reader.geobox
         np.testing.assert_allclose(tuple(box.boundingbox), tuple(whole.boundingbox), rtol=0, atol=1e-6)
         assert coarse.read(slice(0, box.shape[0]), slice(0, box.shape[1])).shape == (3, *box.shape)
@@ -120,7 +120,7 @@ def test_overviews_do_not_shift(write_tif: WriteTif, shape: tuple[int, int], res
     warped = warp(reader, target, resampling=resampling, anchor=(TRANSFORM.c, TRANSFORM.f))  # type: ignore[arg-type]
     x, y = (150 + (np.arange(50) + 0.5) * size) / 3, (150 + (np.arange(40) + 0.5) * size) / 3
     expected = 40 * x[None, :] - 25 * y[:, None] + 20_000
-    assert reader.coarser(size / 3).overview == 2
+    assert reader.overview_for(size / 3).overview == 2
     off = warped.pixels[0] - expected
     assert warped.valid.all()
     # A tenth of a source pixel is 4 units; samples of `average` are a quarter of an overview's pixel apart.
@@ -132,8 +132,8 @@ def test_overviews_do_not_shift(write_tif: WriteTif, shape: tuple[int, int], res
 def test_overviews_of_a_raster_that_lies_on_its_side(write_tif: WriteTif, turn: float) -> None:
     sideways = TRANSFORM @ Affine.rotation(turn)
     reader = FileReader.open(with_overviews(write_tif("a.tif", PIXELS, transform=sideways), [2, 4, 8]))
-    assert [reader.coarser(factor).overview for factor in (1.9, 2.1, 3.9, 4.1, 8.2)] == [None, 0, 0, 1, 2]
-    whole, coarse = reader.geobox, reader.coarser(4.1).geobox
+    assert [reader.overview_for(factor).overview for factor in (1.9, 2.1, 3.9, 4.1, 8.2)] == [None, 0, 0, 1, 2]
+    whole, coarse = reader.geobox, reader.overview_for(4.1).geobox
     for part in (0, 1):  # both reach to the same corners
         ends = [tuple(box.affine * (box.shape.x * part, box.shape.y)) for box in (whole, coarse)]
         np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1e-6)
@@ -141,7 +141,7 @@ def test_overviews_of_a_raster_that_lies_on_its_side(write_tif: WriteTif, turn: 
 
 def test_files_without_overviews_stay_as_they_are(write_tif: WriteTif) -> None:
     reader = FileReader.open(str(write_tif("a.tif", PIXELS)))
-    assert reader.coarser(50.0) is reader
+    assert reader.overview_for(50.0) is reader
 
 
 def test_bands_of_two_kinds_are_not_read_together(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_stores_of_our_own(tmp_path: Path, random_cube: RandomCube) -> None:
     path = tmp_path / "cube.zarr"
     write_cube(cube, path)
     reader = reader_of(path, cube, "red", nodata=0)
-    assert (reader.count, reader.coarser(8)) == (1, reader)
+    assert (reader.count, reader.overview_for(8)) == (1, reader)
     np.testing.assert_array_equal(reader.read(slice(9, 200), slice(100, 301))[0], cube["red"].values[9:200, 100:301])
 
 

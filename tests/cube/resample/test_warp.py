@@ -353,7 +353,7 @@ def test_large_blocks_of_exact_positions_are_cut(monkeypatch: pytest.MonkeyPatch
 class Levelled(ArrayReader):
     """An array with one level of twice the size, recognisable by its values."""
 
-    def coarser(self, factor: float) -> ArrayReader:
+    def overview_for(self, factor: float) -> ArrayReader:
         if factor < 2:
             return self
         height, width = self.geobox.shape

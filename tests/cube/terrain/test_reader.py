@@ -60,7 +60,7 @@ def test_overviews_change_nothing_and_no_more_than_the_halo_is_read() -> None:
 
     dem = Watched(heights(), BOX, nodata=-9999)
     reader = TerrainReader(dem, ["slope", "relative_elevation"])
-    assert reader.coarser(16) is reader
+    assert reader.overview_for(16) is reader
     reader.read(slice(30, 40), slice(95, 100))
     TerrainReader(dem, ["slope"]).read(slice(0, 40), slice(95, 110))
     TerrainReader(dem, ["dem"]).read(slice(3, 4), slice(5, 6))
