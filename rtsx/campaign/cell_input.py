@@ -39,7 +39,6 @@ class CellWindow:
     """Pixels of the map around one cell."""
 
     plan: CampaignPlan
-    """Whose map."""
     cell: Address
     """Row and column of the cell."""
     region: Region

@@ -50,7 +50,6 @@ class CellJob:
     recipe: CampaignRecipe
     """Sources, bundles, and where everything goes."""
     plan: CampaignPlan
-    """What is done."""
     plan_digest: str
     """Its digest, for the marks."""
 

@@ -135,7 +135,6 @@ class WorkerSet:
     """What a cluster has at the moment."""
 
     workers: int
-    """Workers."""
     slots: int
     """Cells that they run at a time: GPUs where any worker offers some, else threads."""
     gpus: bool
@@ -157,7 +156,6 @@ class NotStarted:
     """A task that never ran, or whose outcome was lost after it: its cell is to be run as if nothing had been."""
 
     cell: Address
-    """Its cell."""
 
 
 class CellTasks:

@@ -68,7 +68,6 @@ class CampaignEstimate:
     storage_cost: float | None
     """Price of storing `write_bytes` for a month, likewise."""
     currency: str
-    """Of the prices."""
 
     @property
     def megapixels(self) -> float:
@@ -253,11 +252,8 @@ class _Strip:
     """A row of tiles over made-up pixels."""
 
     runner: Runner
-    """What runs them."""
     window: BlockInput
-    """Their pixels."""
     tiles: TileRange
-    """All of them."""
 
     @classmethod
     def of(

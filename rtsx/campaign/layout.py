@@ -25,7 +25,6 @@ class YearLayout:
     """
 
     year: int
-    """The year."""
 
     @property
     def root(self) -> str:

@@ -39,7 +39,6 @@ class TaskMemory:
     """What decides the memory of a task but for its tiles."""
 
     bundles: Sequence[ModelBundle]
-    """What is run."""
     stored_bytes: int
     """Of one pixel of all layers that are read, and of its validity."""
     side: int

@@ -95,7 +95,6 @@ class Failure:
     error: str
     """Name of the exception."""
     message: str
-    """What it said."""
     traceback: str
     """Where it came from, as text; empty where the worker was lost."""
     attempts: int

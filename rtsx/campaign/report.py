@@ -178,7 +178,6 @@ class Throughput:
     start: datetime
     """Begin of the first stretch, UTC."""
     step: timedelta
-    """Length of each."""
     counts: tuple[int, ...]
     """Cells finished in each."""
 

@@ -50,7 +50,6 @@ class CampaignStatus:
     device_cost: float | None
     """What these hours cost; None without a price."""
     currency: str
-    """Of that."""
     damaged: tuple[str, ...] = ()
     """What is wrong with records that cannot be read, and that count for nothing."""
 

@@ -27,7 +27,6 @@ class CellWork:
     """What cells compute and read by a tiling of the map that they are part of."""
 
     n_cells: int
-    """Cells."""
     n_pixels: int
     """Pixels that they answer for, all together."""
     n_tiles: int

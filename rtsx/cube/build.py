@@ -167,7 +167,6 @@ class BuildResult:
     """What a call of `build_cube` did."""
 
     path: str
-    """The store."""
     parts: int
     """Parts of the whole store."""
     built: int
@@ -297,9 +296,7 @@ class _PartBuilder:
     """Everything that the tasks share."""
 
     parts: PartSource
-    """What is built."""
     store: Store
-    """Where."""
     target: str
     """Its name, for messages."""
 

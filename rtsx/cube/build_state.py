@@ -322,7 +322,6 @@ class BuildStatus:
     """A store that was begun."""
 
     group: zarr.Group
-    """Its root."""
     is_complete: bool
     """Whether all of it is there."""
     images: dict[str, list[str]]

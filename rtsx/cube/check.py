@@ -43,15 +43,12 @@ class LayerStatistics:
     """
 
     pixels: int
-    """All pixels."""
     count: int
     """Those that hold data."""
     minimum: float
-    """Smallest."""
     mean: float
     """Mean of those that hold data."""
     maximum: float
-    """Largest."""
     squares: float
     """Sum of squared distances from the mean."""
 
@@ -130,7 +127,6 @@ class BuildState:
     """How far a store is that was built part by part."""
 
     parts: int
-    """All parts."""
     done: int
     """Those that have their mark."""
     is_complete: bool

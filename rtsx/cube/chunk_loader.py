@@ -35,7 +35,6 @@ class MissingImage:
     source: str
     """Name of its source."""
     image: str
-    """Its id."""
 
 
 # Variables of the context, instead of recorded warnings, because recording those is not safe among threads.
@@ -269,7 +268,6 @@ class _Chunk:
     """The images of one chunk, read when they are asked for."""
 
     reader: ChunkLoader
-    """What reads."""
     images: tuple[Image, ...]
     """Images that meet the chunk, best first."""
     rows: tuple[int, int]

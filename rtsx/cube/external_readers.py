@@ -354,7 +354,6 @@ class _Arrays:
     """The images of one chunk, which are in memory already."""
 
     task: _FuseTask
-    """What they are."""
     blocks: ChunkLoader
     """How they are judged."""
     arrays: list[NDArray[Any]]

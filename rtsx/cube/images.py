@@ -183,7 +183,6 @@ class GivenImages:
     """Images that are at hand already; `find` picks those that meet area and period."""
 
     images: tuple[Image, ...]
-    """All of them."""
 
     def __init__(self, images: Iterable[Image]) -> None:
         object.__setattr__(self, "images", tuple(images))

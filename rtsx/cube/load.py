@@ -197,7 +197,6 @@ class _Planned:
     """One source, planned."""
 
     source: SourceRecipe
-    """Its recipe."""
     steps: tuple[TimeGroup, ...]
     """Its time steps; one, without a time, for a source that has none."""
     variables: dict[str, xr.Variable]

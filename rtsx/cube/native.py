@@ -216,7 +216,6 @@ class NativeGroup:
     source: str
     """Name of the source."""
     image: Image
-    """What it shows."""
     names: tuple[str, ...]
     """Bands, by the name that was wanted."""
     rows: tuple[int, int]

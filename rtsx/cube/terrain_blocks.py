@@ -32,7 +32,6 @@ class TerrainChunkReader:
     """Everything that the tasks of a terrain source share; pickled once for all of them."""
 
     source: SourceRecipe
-    """Its recipe."""
     images: tuple[Image, ...]
     """Pieces of the elevation mosaic; a task names those that it reads by index."""
     elevation: LayerEncoding

@@ -102,9 +102,7 @@ class _Pixels:
     variable: xr.Variable
     """Not read yet."""
     name: str
-    """Of the variable."""
     path: str
-    """Of the store."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -29,9 +29,7 @@ class RasterCase:
     """A prediction and a truth on the same pixels."""
 
     name: str
-    """Of the scene."""
     region: str
-    """Of the scene."""
     classes: tuple[str, ...]
     """What is judged, by the names of the truth."""
     numbers: tuple[int, ...]
@@ -43,11 +41,9 @@ class RasterCase:
     levels: int
     """Steps between probability 0 and 1."""
     truth: LabelRaster = field(repr=False)
-    """What is where."""
     prediction: xr.Dataset = field(repr=False)
     """Where it all came from, for its place on the ground."""
     unit: Unit = "px"
-    """What is counted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,17 +51,13 @@ class OutlineCase:
     """Found and true outlines of one class."""
 
     name: str
-    """Of the scene."""
     region: str
-    """Of the scene."""
     classes: tuple[str]
-    """What is judged."""
     found: gpd.GeoDataFrame = field(repr=False)
     """Valid Polygons and MultiPolygons with a CRS."""
     true: gpd.GeoDataFrame = field(repr=False)
     """Likewise, perhaps in another CRS."""
     unit: Unit = "m2"
-    """What is counted."""
 
 
 def case_of(

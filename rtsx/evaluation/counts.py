@@ -138,13 +138,11 @@ class SceneCounts:
     """Counts of all classes of one scene."""
 
     name: str
-    """Of the scene."""
     region: str
     """What it is summed with."""
     unit: Unit
     """What its extent is counted in: pixels, or m² of outlines."""
     classes: tuple[str, ...]
-    """What was judged."""
     counts: tuple[ClassCounts, ...]
     """One for each class."""
 
@@ -170,9 +168,7 @@ class ObjectPieces:
     """Pieces of found and of true objects, and how many pixels they share."""
 
     found: MaskPieces
-    """What was found."""
     true: MaskPieces
-    """What is there."""
     pairs: Numbers
     """(pair, 2) a found and a true piece that share pixels."""
     shared: Numbers

@@ -43,7 +43,6 @@ class FoldResult:
     fold: Fold
     """What was learnt from and tested on."""
     seed: int
-    """Of the training."""
     bundle: str
     """Folder of the bundle, relative to the cross-validation's."""
     evaluation: Evaluation = field(repr=False)
@@ -55,7 +54,6 @@ class CrossValidation:
     """What models are worth on ground that they have not learnt from."""
 
     plan: FoldPlan
-    """All folds."""
     results: tuple[FoldResult, ...] = field(repr=False)
     """One for each fold and seed."""
 

@@ -265,7 +265,6 @@ class _JudgeTask:
     scene: str
     """For messages."""
     block: ExtractionBlock
-    """What is judged."""
     numbers: tuple[int, ...]
     """Values of the classes in the truth."""
     levels: int
@@ -300,7 +299,6 @@ class _Reduced:
     """A kernel that returns arrays of one object, because dask arrays are made of arrays."""
 
     kernel: Callable[[NDArray[Any], TruthWindow], Any]
-    """Counts a block."""
     plan: ExtractionPlan
     """Where the blocks lie."""
 

@@ -127,7 +127,6 @@ class FoldJob:
     fold: Fold
     """What to learn from and test on."""
     seed: int
-    """Of the training."""
     recipe: TrainingRecipe = field(repr=False)
     """How; its own scenes and seed are replaced."""
     scenes: Mapping[str, TrainingScene] = field(repr=False)
@@ -135,9 +134,7 @@ class FoldJob:
     rule: EvaluationSettings
     """By what it is judged."""
     trainer: Trainer
-    """What trains."""
     device: str
-    """Where it predicts."""
     folder: Path
     """Where it works, for this fold and seed alone."""
 
@@ -225,7 +222,6 @@ class BundleTrainer:
     """Trains in a run folder, goes on where an interrupted training stood, and reads what a finished one has left."""
 
     device: str
-    """Where to train."""
 
     def __call__(self, recipe: TrainingRecipe, folder: Path) -> ModelBundle:
         """The bundle of a recipe."""

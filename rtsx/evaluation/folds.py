@@ -51,7 +51,6 @@ class FoldUnit:
     group: str
     """Region, or whatever else stays on one side."""
     scenes: tuple[str, ...]
-    """Their names."""
     positives: int
     """Labelled pixels in all of them."""
 
@@ -259,9 +258,7 @@ class SceneExtent:
     """What a scene shows, as far as the division into folds goes by it."""
 
     name: str
-    """Of the scene."""
     group: str
-    """Of the scene."""
     outline: shapely.Polygon = field(repr=False)
     """Border of its raster in `crs`."""
     crs: CRS

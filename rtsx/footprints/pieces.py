@@ -27,7 +27,6 @@ class Outlines:
     n_water: NDArray[np.int64]
     """Number of pixels on water, as far as known."""
     n_pixels: NDArray[np.int64]
-    """Number of pixels."""
     prob_min: NDArray[np.float64]
     """Smallest probability, 0-1."""
     prob_max: NDArray[np.float64]

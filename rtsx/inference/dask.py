@@ -166,7 +166,6 @@ class _AnswerTask:
     names: tuple[str, ...]
     """Layers, in the order in which their chunks come."""
     tiles: TileRange
-    """What to run."""
     read: Region
     """Pixels that these tiles see."""
     origins: list[Region]

@@ -39,7 +39,6 @@ class Runner:
     """Runs tiles of one plan with its bundles; networks are opened on first use and shared within a process."""
 
     plan: PredictionPlan
-    """What is run."""
     bundles: tuple[ModelBundle, ...]
     """The members, in the plan's order."""
     packings: Mapping[str, Packing]

@@ -122,7 +122,6 @@ class _Held:
     """Pixels of the rows that are in memory, `valid` among the layers."""
 
     top: int
-    """First row."""
     columns: slice
     """Columns of the raster."""
     pixels: Mapping[str, NDArray[Any]]

@@ -206,7 +206,6 @@ class Standardised:
     """One source in the schema."""
 
     source: LabelSource
-    """As it came."""
     labels: geopandas.GeoDataFrame
     """In EPSG:4326; a source that is in the schema already keeps its ids and where they are from."""
     rows: NDArray[np.int64]

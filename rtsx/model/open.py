@@ -238,7 +238,6 @@ class LoadedModel:
     """A network and everything known about it."""
 
     source: NetworkSource
-    """The network."""
     metadata: Metadata
     """The caller's word over the file's."""
 

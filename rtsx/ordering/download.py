@@ -56,7 +56,6 @@ class Stream:
     version: str
     """What tells this content from a later one under the same address; empty where the server does not say."""
     chunks: Iterator[bytes]
-    """The bytes."""
 
 
 @contextmanager

@@ -66,7 +66,6 @@ class Ledger:
     """
 
     entries: tuple[OrderEntry, ...] = field(default=())
-    """The orders."""
 
     @property
     def ordered(self) -> set[str]:

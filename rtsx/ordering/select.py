@@ -46,7 +46,6 @@ class ChosenScene:
     """A scene of a plan."""
 
     scene: Scene
-    """What is ordered."""
     cost_km2: float
     """What it costs, in km²: its area, or the part in the region if the provider clips."""
     covers_km2: float

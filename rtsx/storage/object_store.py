@@ -38,7 +38,6 @@ class StoredObject:
     key: str
     """Key, relative to the root."""
     n_bytes: int
-    """Size."""
     changed: datetime
     """When it was last written, by the store's own clock, UTC and aware."""
 
@@ -363,7 +362,6 @@ class RetryingObjects:
     """
 
     store: ObjectStore
-    """Where objects are."""
     pauses_s: tuple[float, ...] = field(default=PAUSES_S, repr=False)
     """Seconds before each further attempt."""
 

@@ -36,9 +36,7 @@ class TrainingCheckpoint:
     recipe: str
     """Digest of the recipe, so that no other training goes on from here."""
     epoch: int
-    """Epochs done."""
     step: int
-    """Steps done."""
     is_done: bool
     """Whether no epoch is left, or patience has run out."""
     network: StateDict

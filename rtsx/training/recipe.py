@@ -219,7 +219,6 @@ class TrainingRecipe:
     overlap: int = 64
     """What the bundle recommends for inference, px."""
     network: NetworkSpec = field(default_factory=NetworkSpec)
-    """What is trained."""
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
     """Which tiles it sees."""
     augmentations: tuple[AugmentationSpec, ...] = ()
@@ -227,7 +226,6 @@ class TrainingRecipe:
     losses: tuple[LossTerm, ...] = (LossTerm(name="DiceLoss"), LossTerm(name="FocalLoss"))
     """What is minimised: their weighted sum."""
     optimisation: OptimisationSpec = field(default_factory=OptimisationSpec)
-    """How."""
     epochs: int = 30
     """Greatest number of epochs; each ends with a validation and a checkpoint."""
     steps_per_epoch: int | None = None

@@ -39,7 +39,6 @@ class RunFolder:
     """Where a training keeps everything. The recipe is written first and the result last, so both can be relied on."""
 
     path: Path
-    """The folder."""
 
     @classmethod
     def at(cls, place: str | Path) -> Self:

@@ -110,7 +110,6 @@ class SceneTiles:
     """Candidate tiles of one scene: half a tile from each other, and the last ones flush with its lower and right edge."""
 
     name: str
-    """The scene's name."""
     shape: tuple[int, int]
     """Height and width of the scene, px."""
     starts: NDArray[np.int64]

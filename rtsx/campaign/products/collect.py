@@ -28,7 +28,6 @@ class Collected:
     output: str
     """Folder or URL of the campaign."""
     year: int
-    """The year."""
     n_cells: int
     """Finished cells that the products are made of."""
     n_missing: int
@@ -36,7 +35,6 @@ class Collected:
     footprints: str | None
     """Folder of the GeoParquet dataset of footprints, a file per partition with a column `bbox`."""
     n_footprints: int
-    """Its rows."""
     level2: str | None
     """Folder of level 2, likewise."""
     tracks: str | None
@@ -52,7 +50,6 @@ class Collected:
     stac: str | None
     """The STAC collection of the year."""
     n_items: int
-    """Its items."""
     rewritten: tuple[str, ...]
     """Keys that were written because they were new or differed, sorted; without shards of overviews."""
     removed: tuple[str, ...]

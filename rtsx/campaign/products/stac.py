@@ -217,7 +217,6 @@ class CollectedStac:
     """What became of the documents of a year."""
 
     n_items: int
-    """Items there are."""
     rewritten: tuple[str, ...]
     """Keys that were written."""
     removed: tuple[str, ...]

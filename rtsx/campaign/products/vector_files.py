@@ -34,7 +34,6 @@ class VectorFormat:
     is_geographic: bool
     """Whether outlines have to be in longitude and latitude."""
     options: dict[str, str]
-    """For the driver."""
 
 
 FORMATS = {

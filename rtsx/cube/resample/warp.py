@@ -34,13 +34,10 @@ class Window:
     """Rows and columns of a source; columns may run on across the seam of a raster that goes around the earth."""
 
     top: int
-    """First row."""
     height: int
-    """Rows."""
     left: int
     """First column; below 0 where the window begins before the seam."""
     width: int
-    """Columns."""
     period: int
     """Columns after which the raster begins again; 0 if it does not."""
 
