@@ -1,4 +1,4 @@
-"""Applies a bundle to a cube: one kernel, a dask driver, and a direct driver for arrays in memory."""
+"""Apply a bundle to a cube: one kernel, a dask driver, and drivers for arrays in memory and for a cell of a campaign."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
 """Which block runs which tiles, what it reads for them, and to whom it hands what spills over. Pure integers.
 
 Blocks are the chunks of the cube. A tile belongs to the block in which its window begins, so every tile runs once; the
-strips of its answer that spill over the right and lower edge are handed over and added there. A block looks and spills
-forwards only, so that row by row its chunk can go as soon as its own tiles have run, and its answer as well. Recomputing shared tiles in every
+strips of its output that spill over the right and lower edge are handed over and added there. A block reads and spills
+forwards only, so that row by row its chunk and its output can be freed as soon as its own tiles have run. Recomputing shared tiles in every
 block, as a plain `map_overlap` does, costs 1.3-1.9 times more on usual chunk sizes.
 """
 
@@ -20,7 +20,7 @@ Region = tuple[slice, slice]
 
 
 def regions_meet(one: Region, other: Region) -> bool:
-    """True where two regions share a pixel."""
+    """Test whether two regions share a pixel."""
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
@@ -37,7 +37,7 @@ class Block:
     read: Region | None
     """Pixels that the windows of these tiles cover, halo included; None without tiles."""
     answered: Region | None
-    """Pixels that these tiles answer for; reaches into the neighbours. None without tiles."""
+    """Pixels of the output of these tiles; extends into the neighbours. None without tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ _Graph = dict[Any, Any]
 
 
 def ordering_barriers(name: str, rows: int) -> _Graph:
-    """Tasks that return None, two for each of `rows` rungs and for what lies below the lowest.
+    """Build the tasks that order the rows depth first: they return None, two for each of `rows` barriers and for what lies below the lowest.
 
     Examples
     --------
@@ -70,7 +70,7 @@ _Key = tuple[Any, ...]
 
 
 def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner) -> dict[str, da.Array]:
-    """Lazy answers by name (see `finished`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
+    """Build lazy outputs by name (see `quantise`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
     some = next(iter(layers.values()))
     blocks = BlockPlan(tiling=runner.plan.tiling, chunks=some.chunks)
     valid = _valid(layers, mask, runner)
@@ -86,7 +86,7 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
 
 
 def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
-    """What `finished` gives for a single pixel: names, dtypes and leading axes of the answers."""
+    """Call `quantise` on a single pixel, for the names, dtypes and leading axes of the outputs."""
     plan = runner.plan
     total = np.zeros((plan.kept, len(plan.classes), 1, 1), np.int32)
     return quantise(total, np.ones((1, 1), bool), plan=plan)
@@ -161,7 +161,7 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
 
 @dataclass(frozen=True)
 class _AnswerTask:
-    """Puts a window together from chunks and runs the tiles that begin in one of them."""
+    """Assembles a window from chunks and runs the tiles that begin in one of them."""
 
     names: tuple[str, ...]
     """Layers, in the order in which their chunks come."""
@@ -172,7 +172,7 @@ class _AnswerTask:
     """Pixels of each chunk that is handed over, the same for every layer."""
 
     def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> TileSums:
-        """Answer from the chunks of every layer and, last, of the validity."""
+        """Run the tiles on the chunks of every layer and, last, of the validity."""
         with window_slot():
             *layers, valid = (self._assembled(chunks) for chunks in parts)
             stored = dict(zip(self.names, layers, strict=True))
@@ -191,7 +191,7 @@ class _AnswerTask:
 
 @dataclass(frozen=True)
 class _StripTask:
-    """Cuts out what one block needs of another's answer."""
+    """Crops the output of one block to what another needs."""
 
     region: Region
     """Pixels of the block that needs it."""

@@ -36,7 +36,7 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
 
 
 def on_device(device: torch.device, work: Callable[[], _T]) -> _T:
-    """Do the work of one block: on a CPU in the torch thread, on a GPU in one of its places, in a stream of its own."""
+    """Run the work of one block: on a CPU in the torch thread, on a GPU in one of its slots, in a stream of its own."""
     if device.type == "cpu":
         return run_in_torch_thread(work)
     with _SLOTS_LOCK:
@@ -47,7 +47,7 @@ def on_device(device: torch.device, work: Callable[[], _T]) -> _T:
 
 @contextmanager
 def window_slot() -> Iterator[None]:
-    """Hold one of this process's two places for a window in memory: one that is computed, one that comes next.
+    """Hold one of this process's two slots for a window in memory: one that is computed, one that comes next.
 
     Without it every thread of dask would put its window together and then wait for the device.
     """
@@ -56,7 +56,7 @@ def window_slot() -> Iterator[None]:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """The array in its own dtype on the device; not blocking where the device allows it."""
+    """Copy an array to the device in its own dtype; not blocking where the device allows it."""
     if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
         # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
         array = array.astype(array.dtype.newbyteorder("="), order="C")
@@ -67,7 +67,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def from_device(tensor: torch.Tensor) -> NDArray[Any]:
-    """The tensor as an array on the host, when everything before it on this stream is done."""
+    """Copy a tensor to the host as an array, when everything before it on this stream is done."""
     if tensor.device.type == "cpu":
         return np.asarray(tensor.numpy())
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

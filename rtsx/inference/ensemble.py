@@ -25,12 +25,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # Random resized crops, as training uses them, go about as far.
 _MOST_DIFFERENT = 1.34
 
-# A turned picture of these is not what they are on turned ground, so a network would be shown something false.
+# Rotating the pixels of these does not rotate their directions, so a network would get wrong values.
 _DIRECTIONAL = frozenset({"aspect", "hillshade"})
 
 
 def ensemble(bundle: BundleGiven | Sequence[BundleGiven]) -> tuple[ModelBundle, ...]:
-    """The bundles as a tuple, of which every one answers for the same classes in the same way; those at a path are opened.
+    """Return the bundles as a tuple, checked to have the same classes and activation; those at a path are opened.
 
     Raises
     ------
@@ -72,12 +72,12 @@ def check_runtime(
 
 
 def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales: Sequence[float]) -> None:
-    """Warn of pixels that no member has learnt: objects then look larger or smaller to it than any it was shown.
+    """Warn of a pixel size that no member was trained with: objects then look larger or smaller than in training.
 
     Parameters
     ----------
     bundles
-        The members; those that do not say what they have learnt are not judged.
+        The members; those that do not state their pixel size are not checked.
     geobox
         The cube's; measured on the ground in its middle.
     scales
@@ -109,7 +109,7 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
 
 
 def check_test_time_augmentations(bundles: Sequence[ModelBundle], augment: Sequence[TestTimeAugmentation]) -> None:
-    """Refuse turns for bundles with layers that have a direction."""
+    """Refuse rotations and flips for bundles with layers that have a direction."""
     turned = [name for name in augment if name != "identity"]
     directed = sorted({layer for bundle in bundles for layer in bundle.layers} & _DIRECTIONAL)
     if turned and directed:
@@ -120,7 +120,7 @@ def check_test_time_augmentations(bundles: Sequence[ModelBundle], augment: Seque
 
 
 def tiling_needs_of(bundles: Sequence[ModelBundle], *, scales: Sequence[float], measures: bool) -> TilingNeeds:
-    """What the members need of a tiling.
+    """Collect what the members need of a tiling.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _BLOCK = 2048
 def predict_arrays(
     layers: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_] | None, *, runner: Runner
 ) -> dict[str, NDArray[Any]]:
-    """Answers by name (see `finished`) and `valid`, each over the whole plane (y, x) of the layers."""
+    """Predict arrays in memory: outputs by name (see `quantise`) and `valid`, each over the whole plane (y, x) of the layers."""
     valid = runner.valid(layers, mask)
     blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
     waiting: list[TileSums] = []
@@ -49,7 +49,7 @@ def predict_arrays(
 
 
 def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunks in which a plane of this shape is run."""
+    """Choose the chunks in which a plane of this shape is run."""
     y, x = ((_BLOCK,) * (length // _BLOCK) + ((rest,) if (rest := length % _BLOCK) else ()) for length in shape)
     return y, x
 
@@ -59,7 +59,7 @@ _Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def plane_chunks(cube: xr.Dataset, layers: Sequence[str]) -> _Chunks | None:
-    """Chunks (y, x) that a prediction of these layers gets: the first lazy layer's; None where none is lazy."""
+    """Choose the chunks (y, x) of a prediction of these layers: the first lazy layer's; None where none is lazy."""
     for name in (*layers, "valid"):
         if name in cube and is_dask_collection(cube[name].data):
             y, x = cube[name].data.chunks[-2:]
@@ -68,7 +68,7 @@ def plane_chunks(cube: xr.Dataset, layers: Sequence[str]) -> _Chunks | None:
 
 
 def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
-    """Answers by name, `valid` among them, with a leading time axis where the cube has one.
+    """Predict every time step: outputs by name, `valid` among them, with a leading time axis where the cube has one.
 
     Each time is predicted on its own; a layer without time serves them all.
     """

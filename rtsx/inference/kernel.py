@@ -44,7 +44,7 @@ ProbabilityForward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def forward_tiles(batch: torch.Tensor, network: ProbabilityForward, *, plan: PredictionPlan) -> torch.Tensor:
-    """Probabilities (tile, class, y, x) of one member: turns averaged, scales fused by `plan.merge`."""
+    """Compute probabilities (tile, class, y, x) of one member: augmentations averaged, scales fused by `plan.merge`."""
     if plan.augment == ("identity",) and plan.scales == (1.0,):
         return network(batch)
     return _fused([_averaged(_at_scale(batch, network, scale=scale, plan=plan)) for scale in plan.scales], plan.merge)
@@ -82,7 +82,7 @@ ONE = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleMember:
-    """One network of an ensemble and what it wants to see."""
+    """One network of an ensemble and its input."""
 
     network: Network
     """Batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
@@ -94,7 +94,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockInput:
-    """What one block reads: pixels of every layer, halo included."""
+    """Input of one block: pixels of every layer, halo included."""
 
     region: Region
     """Which pixels of the raster these are."""
@@ -108,16 +108,16 @@ class BlockInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TileSums:
-    """Blended answers of a block's tiles; to be added to its neighbours' where they overlap."""
+    """Weighted sums of a block's tiles; to be added to its neighbours' where they overlap."""
 
     region: Region
-    """Pixels of the raster that the tiles answer for."""
+    """Pixels of the raster that the sums cover."""
     values: NDArray[np.int32] | None
     """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
 
 
 def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
-    """Those with a valid pixel in their support; nothing that the others could say would be kept. Asks no device."""
+    """Select the tiles with a valid pixel in their support; no output of the others would be kept. Uses no device."""
     return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
 
 
@@ -166,7 +166,7 @@ def run_tiles(
 def _prepared(
     window: BlockInput, members: Sequence[EnsembleMember], device: torch.device
 ) -> dict[tuple[tuple[InputLayer, ...], float], torch.Tensor]:
-    """Network input (layer, y, x) of the whole window, once for all members that want the same."""
+    """Compute the network input (layer, y, x) of the whole window, once for all members with the same channels."""
     stored = {name: to_device(layer, device) for name, layer in window.stored.items()}
     valid = to_device(window.valid, device)
     return {
@@ -183,7 +183,7 @@ def _answers(
     region: Region,
     plan: PredictionPlan,
 ) -> torch.Tensor:
-    """Probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
+    """Compute probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
     batches = {key: _batch(tiles, prepared, region=region, tiling=plan.tiling) for key, prepared in channels.items()}
     answers = [forward_tiles(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
     if len(answers) == 1:
@@ -193,7 +193,7 @@ def _answers(
 
 
 def _batch(tiles: Sequence[Tile], prepared: torch.Tensor, *, region: Region, tiling: TilePlan) -> torch.Tensor:
-    """Windows (tile, layer, y, x) cut out of the prepared region; beyond the raster they are mirrored."""
+    """Cut windows (tile, layer, y, x) out of the prepared region; beyond the raster they are mirrored."""
     size = tiling.tile
     batch = prepared.new_empty((len(tiles), prepared.shape[0], size, size))
     for place, tile in zip(batch, tiles, strict=True):
@@ -225,7 +225,7 @@ def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
 
 
 def _blend(answer: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
-    """Add one tile's weighted answer (member, class, y, x) to the region's total, in place."""
+    """Add one tile's weighted probabilities (member, class, y, x) to the region's total, in place."""
     y, x = (slice(s.start - f, s.stop - f) for s, f in zip(tile.support, tile.start, strict=True))
     here = _within(total, tile.support, region)
     supported = answer[..., y, x]
@@ -244,20 +244,20 @@ def _fixed(values: torch.Tensor) -> torch.Tensor:
 
 
 def _within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
-    """The part of an array (..., y, x) over `region` that lies in `wanted`."""
+    """Crop an array (..., y, x) over `region` to `wanted`."""
     y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
     return array[..., y, x]
 
 
 NODATA = 255
-"""Stored value of an invalid pixel in every uint8 answer."""
+"""Stored value of an invalid pixel in every uint8 output."""
 
-# Half a millionth: an answer of exactly the threshold must not fall below it by the rounding of its weights.
+# Half a millionth: a probability of exactly the threshold must not fall below it by the rounding of its weights.
 _SLACK = 8
 
 
 def crop(answer: TileSums, region: Region) -> TileSums:
-    """The strip of an answer that lies in a region, as its own memory, so that the rest can be freed."""
+    """Crop sums to a region, as their own memory, so that the rest can be freed."""
     both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(answer.region, region, strict=True))
     y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(answer.region, both, strict=True))
     values = None if answer.values is None else np.ascontiguousarray(answer.values[..., y, x])
@@ -265,7 +265,7 @@ def crop(answer: TileSums, region: Region) -> TileSums:
 
 
 def merge_strips(answers: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
-    """Total (member, class, y, x) of all answers over a region; `"max"` takes the greatest instead of the sum."""
+    """Add all sums over a region (member, class, y, x); `"max"` takes the greatest instead of the sum."""
     total = np.zeros((plan.kept, len(plan.classes), *(part.stop - part.start for part in region)), np.int32)
     add = np.maximum if plan.tiling.blend == "max" else np.add
     for answer in answers:
@@ -280,7 +280,7 @@ def merge_strips(answers: Sequence[TileSums], region: Region, *, plan: Predictio
 
 
 def quantise(total: NDArray[np.int32], valid: NDArray[np.bool_], *, plan: PredictionPlan) -> dict[str, NDArray[Any]]:
-    """Stored answers by name, from the total (member, class, y, x) and validity (y, x) of one region.
+    """Compute stored outputs by name, from the total (member, class, y, x) and validity (y, x) of one region.
 
     Returns
     -------

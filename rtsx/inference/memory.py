@@ -1,4 +1,4 @@
-"""Memory of a prediction, reckoned before anything runs. Pure, but for asking the machine what it has."""
+"""Estimate the memory of a prediction before anything runs. Pure, but for asking the machine what it has."""
 
 import sys
 from collections.abc import Sequence
@@ -36,18 +36,18 @@ _LARGEST_TILE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What one worker process needs at most, in bytes, besides libraries and weights."""
+    """Upper bound of what one worker process needs, in bytes, besides libraries and weights."""
 
     window_bytes: int
     """Layers of the blocks in flight, halo included: as stored, and as network input in float32."""
     answer_bytes: int
-    """Blended answers of these blocks and of the strips that wait for neighbours."""
+    """Sums of these blocks and of the strips that wait for neighbours."""
     network_bytes: int
     """Tensors of one forward pass, with the scratch of its convolutions."""
 
     @property
     def total_bytes(self) -> int:
-        """All together, and a slack of 128 MiB for allocators."""
+        """Sum of all, and a slack of 128 MiB for allocators."""
         return self.window_bytes + self.answer_bytes + self.network_bytes + _SLACK_BYTES
 
     @classmethod
@@ -60,7 +60,7 @@ class MemoryPlan:
         channels: int,
         activation_bytes: int,
     ) -> "MemoryPlan":
-        """Bound for the largest block.
+        """Estimate the bound for the largest block.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class MemoryPlan:
 
 
 def available_bytes() -> int:
-    """Memory that one worker process may plan with: of the smallest worker of the current client, else a share of this machine's.
+    """Return the memory that one worker process may plan with: of the smallest worker of the current client, else a share of this machine's.
 
     Never what is free at the moment, because the same machine takes the same tiles whenever it is asked.
     """
@@ -114,7 +114,7 @@ def available_bytes() -> int:
 
 
 def _worker_limit() -> int | None:
-    """Memory limit of the smallest worker of the current client; None without a client or a limit."""
+    """Return the memory limit of the smallest worker of the current client; None without a client or a limit."""
     distributed = sys.modules.get("distributed")  # without a client nobody has imported it
     if distributed is None:
         return None
@@ -128,7 +128,7 @@ def _worker_limit() -> int | None:
 
 
 def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int) -> int:
-    """Largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
+    """Find the largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
     if device != "cpu" and torch.cuda.is_available():
         available = min(available, torch.cuda.mem_get_info()[1])  # of the device, not what is free on it
     per_pixel = max(network_bytes_per_pixel(bundle) for bundle in bundles)
@@ -137,7 +137,7 @@ def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int)
 
 
 def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> MemoryPlan:
-    """Reckon what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes.
+    """Estimate what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes.
 
     Without a cluster, it is also refused where less than it needs is free on this machine.
     """

@@ -36,7 +36,7 @@ _BACK: dict[TestTimeAugmentation, TestTimeAugmentation] = {"rot90": "rot270", "r
 
 
 def apply_dihedral(batch: "torch.Tensor", augmentation: TestTimeAugmentation) -> "torch.Tensor":
-    """The batch as a view turned by `augmentation`; shape (..., y, x) with y equal to x."""
+    """Flip or rotate a batch, as a view; shape (..., y, x) with y equal to x."""
     match augmentation:
         case "identity":
             return batch
@@ -64,7 +64,7 @@ def invert_dihedral(answer: "torch.Tensor", augmentation: TestTimeAugmentation) 
 
 
 Merge = Literal["mean", "max"]
-"""How the answers at several scales become one."""
+"""How the outputs at several scales become one."""
 
 AnswerType = Literal["uint8", "float32"]
 """What probability is stored as: per cent with 255 for nodata, or a fraction with NaN."""
@@ -72,7 +72,7 @@ AnswerType = Literal["uint8", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionPlan:
-    """What is run over one raster, and how answers are joined."""
+    """What is run over one raster, and how outputs are merged."""
 
     tiling: TilePlan
     """Tiles and their weights."""
@@ -85,15 +85,15 @@ class PredictionPlan:
     exclusive: bool
     """True where the classes' probabilities sum to one (softmax)."""
     members: tuple[str, ...]
-    """Digests of the bundles, whose answers are averaged."""
+    """Digests of the bundles, whose outputs are averaged."""
     augment: tuple[TestTimeAugmentation, ...]
-    """Turns whose answers are averaged, the identity among them."""
+    """Flips and rotations whose outputs are averaged, the identity among them."""
     scales: tuple[float, ...]
     """Sizes at which the network sees a tile, as fractions of its own."""
     merge: Merge
     """How the scales are fused."""
     keep_members: bool
-    """True: every bundle's own answer and their spread are returned too."""
+    """True: every bundle's own output and their spread are returned too."""
     dtype: AnswerType
     """What probability is stored as."""
 
@@ -123,16 +123,16 @@ class PredictionPlan:
 
     @property
     def kept(self) -> int:
-        """Answers that are kept apart until the end: one per bundle, or their mean alone."""
+        """Number of outputs that are kept apart until the end: one per bundle, or their mean alone."""
         return len(self.members) if self.keep_members else 1
 
     @property
     def passes_per_tile(self) -> int:
-        """Forward passes that one tile takes, all bundles, turns and scales together."""
+        """Number of forward passes of one tile, all bundles, augmentations and scales together."""
         return len(self.members) * len(self.augment) * len(self.scales)
 
     def to_json(self) -> str:
-        """One line for an attribute; numbers and names only."""
+        """Write one line for an attribute; numbers and names only."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

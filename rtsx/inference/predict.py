@@ -40,7 +40,7 @@ _LONG_NAMES = {
 
 
 def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: Runner, version: str) -> xr.Dataset:
-    """Wrap answers in the cube's coordinates.
+    """Wrap outputs in the cube's coordinates.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     cube
         Where they belong.
     runner
-        What made them.
+        The runner that computed them.
     version
         Of rtsx.
     """
@@ -91,7 +91,7 @@ def _dims(name: str, *, several: bool, timed: bool) -> Sequence[str]:
 
 
 def variable_attrs(name: str, dtype: str) -> dict[str, Any]:
-    """CF attributes of one variable of a prediction, such as `probability`, that is stored as `dtype`."""
+    """Return the CF attributes of one variable of a prediction, such as `probability`, that is stored as `dtype`."""
     attributes: dict[str, Any] = {"long_name": _LONG_NAMES[name]}
     if dtype == "uint8":
         attributes["_FillValue"] = NODATA
@@ -124,7 +124,7 @@ def predict_cube(
 ) -> xr.Dataset:
     """Apply a bundle to a cube, tile by tile, without seams.
 
-    The answer depends on data, bundle, tile, overlap, trim, blend and lattice alone: no chunking and no number of
+    The output depends on data, bundle, tile, overlap, trim, blend and alignment alone: no chunking and no number of
     workers changes it.
 
     Parameters
@@ -135,7 +135,7 @@ def predict_cube(
         `stackstac.stack` give, a DataArray with a dimension of bands included; see `as_cube`. Where dask lies behind a
         layer nothing is computed here; NumPy in, NumPy out.
     bundle
-        One bundle, or several with the same classes, whose answers are averaged; a path is opened by `ModelBundle.open`.
+        One bundle, or several with the same classes, whose outputs are averaged; a path is opened by `ModelBundle.open`.
     tile, overlap
         Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right answer:
         the tile that a fixed share of the machine's or worker's memory holds, the same whenever it is asked, and an
@@ -146,7 +146,7 @@ def predict_cube(
         own, an eighth of the overlap where it says nothing, or the reach where `tile` or `overlap` is `"auto"`; 0
         gives a ramp over the whole overlap.
     blend
-        `"linear"`, `"hann"`, `"gaussian"`, `"crop"` (each tile answers for its middle only) or `"max"`.
+        `"linear"`, `"hann"`, `"gaussian"`, `"crop"` (each tile gives its middle only) or `"max"`.
     batch_size
         Tiles per forward pass; None leaves it to the device: 1 on a CPU. Halved when the device runs out of memory.
     device
@@ -158,7 +158,7 @@ def predict_cube(
         eager torch to 1e-4.
     augment
         Turns of each tile beside the picture as it is: `"hflip"`, `"vflip"`, `"rot90"`, `"rot180"`, `"rot270"`,
-        `"transpose"`; their answers are averaged.
+        `"transpose"`; their outputs are averaged.
     scales
         Sizes at which a tile is shown, 1 for its own and 0.5 for half of it; fused by `merge`.
     merge
@@ -176,7 +176,7 @@ def predict_cube(
     xarray.Dataset
         `probability` and `binary` (uint8: 1 where the probability reaches the bundle's threshold, or among exclusive
         classes is the greatest; 255 for nodata), dimensions `(time?, class?, y, x)`, and `valid` (bool). Coordinates,
-        CRS and chunks of the cube; attributes say which bundle and plan made it. As stored: for means and pictures,
+        CRS and chunks of the cube; attributes name its bundle and plan. As stored: for means and pictures,
         `xr.decode_cf(pred)` has fractions, and NaN instead of 255.
 
     Raises
@@ -194,7 +194,7 @@ def predict_cube(
     Warns
     -----
     PixelSizeWarning
-        The cube's pixels are not of the size on the ground that the bundle says it has learnt.
+        The cube's pixels are not of the size that the bundle was trained with.
     LayerValuesWarning
         When blocks are computed: values are likely to be scaled in another way, or to hold undeclared nodata.
     """

@@ -93,7 +93,7 @@ class Runner:
             warn(message, LayerValuesWarning, stacklevel=4)
 
     def run(self, window: BlockInput, tiles: TileRange) -> TileSums:
-        """Blended answers of the tiles; waits for its turn on the device, unless none has a valid pixel."""
+        """Run tiles and return their weighted sums; waits for its turn on the device, unless none has a valid pixel."""
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
             return TileSums(region=tiling.output_region(tiles), values=None)
@@ -118,7 +118,7 @@ class Runner:
         return run_tiles(window, tiles, plan=self.plan, members=members, batch_size=size)
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
-        """On a CPU in float32 the fastest one is found out; elsewhere `"auto"` is plain eager torch."""
+        """Choose the backend: on a CPU in float32 the fastest by measurement; elsewhere `"auto"` is plain eager torch."""
         tile = self.plan.tiling.tile
         require_backends_equal(bundle, backend=self.backend, device=str(device), precision=self.precision, tile=tile)
         if self.backend != "auto" or device.type != "cpu" or self.precision not in ("auto", "float32"):
@@ -139,7 +139,7 @@ def needed_layers(bundles: Sequence[ModelBundle], available: Sequence[str]) -> t
 
 
 def packings_of(bundles: Sequence[ModelBundle], cube: xr.Dataset, *, layers: Sequence[str]) -> Mapping[str, Packing]:
-    """How the layers of a cube are stored, checked to be what the members rely on; looks at attributes only.
+    """Read how the layers of a cube are stored, checked to be what the members rely on; reads attributes only.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def prediction_plan(
     keep_members: bool,
     dtype: AnswerType,
 ) -> PredictionPlan:
-    """The plan of bundles over a tiling; pure.
+    """Plan bundles over a tiling; pure.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def runner_of(
     backend: str,
     batch_size: int | None,
 ) -> Runner:
-    """Whoever runs a plan on the layers of a cube; opens no network.
+    """Make the runner of a plan on the layers of a cube; opens no network.
 
     Parameters
     ----------

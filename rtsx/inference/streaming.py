@@ -1,6 +1,6 @@
 """The streaming driver: one region of a raster, band by band, for those who write what is finished and let it go.
 
-Tiles are those of the whole raster, so that a region is answered as it would be within the whole; tiles that answer for
+Tiles are those of the whole raster, so that a region is predicted as it would be within the whole; tiles whose support covers
 pixels on both sides of its border are run for each side. Every pixel is read once, by a second thread while the band
 before it is computed.
 """
@@ -30,7 +30,7 @@ trust, see `Runner.valid`. Called by one thread at a time, not that of the calle
 
 
 def input_window(tiling: TilePlan, region: Region) -> Region:
-    """Pixels of the raster that decide the answer of a region: what the windows of its tiles cover.
+    """Return the pixels of the raster that the prediction of a region depends on: what the windows of its tiles cover.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def predict_region(
     Yields
     ------
     tuple
-        Rows of the raster, and of these rows and the region's columns the answers by name, see `finished`, and
+        Rows of the raster, and of these rows and the region's columns the outputs by name, see `quantise`, and
         `valid`. The bands follow each other and together are the region.
     """
     tiling = runner.plan.tiling
@@ -83,7 +83,7 @@ def predict_region(
             for part in columns:
                 answer = runner.run(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
                 waiting.append(crop(answer, region))
-            # What no tile of the bands below answers for is finished.
+            # What lies in the support of no tile of the bands below is finished.
             until = region[0].stop if below is None else min(below.answered.start, region[0].stop)
             if until > done:
                 rows = slice(done, until)
@@ -104,7 +104,7 @@ class _Band:
     read: slice
     """Rows that their windows cover."""
     answered: slice
-    """Rows that they answer for."""
+    """Rows of their supports."""
 
     @classmethod
     def of(cls, tiles: range, *, tiling: TilePlan) -> "_Band":
@@ -138,18 +138,18 @@ class _Held:
         return self.top + (len(self.pixels["valid"]) if self.pixels else 0)
 
     def followed_by(self, more: Mapping[str, NDArray[Any]]) -> "_Held":
-        """These rows and those that follow them."""
+        """Append the rows that follow."""
         if not self.pixels:
             return _Held(self.top, self.columns, more)
         joint = {name: np.concatenate([array, more[name]]) for name, array in self.pixels.items()}
         return _Held(self.top, self.columns, joint)
 
     def below(self, row: int) -> "_Held":
-        """The rows from this one on; what lies above can be freed when the next ones are put to them."""
+        """Drop the rows above this one; they can be freed when the next ones are appended."""
         return _Held(row, self.columns, {name: array[row - self.top :] for name, array in self.pixels.items()})
 
     def window(self, tiles: TileRange, runner: Runner) -> BlockInput:
-        """What tiles see."""
+        """Build the input of tiles."""
         region = runner.plan.tiling.read_region(tiles)
         place = self._place(*region)
         return BlockInput(
@@ -169,6 +169,6 @@ class _Held:
 
 
 def _parts(axis: TileAxis, tiles: range) -> Sequence[range]:
-    """Tiles along one axis, as many together as their windows span `_SPAN` pixels; one at least."""
+    """Group tiles along one axis, as many together as their windows span `_SPAN` pixels; one at least."""
     many = max(1, (_SPAN - axis.overlap) // axis.step)
     return [tiles[start : start + many] for start in range(0, len(tiles), many)]

@@ -1,7 +1,7 @@
 """The choice of tile, overlap and trim where the caller leaves it to us. Pure: bundles' numbers in, a plan out.
 
-For a network whose answer depends on a finite neighbourhood, every tiling whose trim covers the reach gives the same
-answer, so the cheapest is taken. One that looks at the whole tile (squeeze-and-excitation, pooling, attention) gets
+For a network whose output depends on a finite neighbourhood, every tiling whose trim covers the receptive field gives the same
+output, so the cheapest is taken. One that looks at the whole tile (squeeze-and-excitation, pooling, attention) gets
 the tile it was trained with.
 """
 
@@ -23,7 +23,7 @@ TileChoice = int | Literal["auto", "bundle"]
 
 @dataclass(frozen=True, kw_only=True)
 class TilingNeeds:
-    """What the members of an ensemble need, taken together."""
+    """Combined needs of the members of an ensemble."""
 
     stride: int
     """Least common multiple of the networks' strides, in pixels."""
@@ -34,7 +34,7 @@ class TilingNeeds:
     trim: int | None
     """Its trim; None where it says nothing."""
     reach: int | None
-    """How far away a changed pixel moves the answer, the most of any; None where one looks at the whole tile."""
+    """Largest distance at which a changed pixel moves the output of any member; None where one looks at the whole tile."""
 
 
 def choose_tiling(
@@ -49,12 +49,12 @@ def choose_tiling(
     largest: int,
     cost: Callable[[TilePlan], float] | None = None,
 ) -> TilePlan:
-    """The tiling of a raster.
+    """Choose the tiling of a raster.
 
     Parameters
     ----------
     shape, offset
-        Pixels of the raster, and the place of its first one on the lattice, (y, x).
+        Pixels of the raster, and the position of its first one on the grid, (y, x).
     habits
         What the bundles need.
     tile, overlap
@@ -81,7 +81,7 @@ def choose_tiling(
         if not isinstance(choice, int) and choice not in ("auto", "bundle"):
             raise PlanError(f"{name} has to be a number of pixels, 'auto' or 'bundle'; got {choice!r}.")
     if tile == "auto" and (habits.reach is None or 4 * habits.reach > largest):
-        tile = "bundle"  # nothing larger is known to answer the same, or to fit
+        tile = "bundle"  # nothing larger is known to give the same output, or to fit
     size = habits.tile if tile == "bundle" else tile
     shared = _overlap(size, overlap, habits=habits)
     edge = _trim(shared, trim, blend=blend, habits=habits, by_reach=overlap == "auto" or size == "auto")

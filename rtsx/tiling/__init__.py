@@ -1,4 +1,4 @@
-"""Division of a raster into overlapping tiles, and the weights with which their answers are put together."""
+"""Divide a raster into overlapping tiles, with the weights by which their outputs are blended."""
 
 from rtsx.tiling.blending import BLENDS, Blend, reflect_pad
 from rtsx.tiling.plan import Tile, TileAxis, TilePlan, TileRange

@@ -29,7 +29,7 @@ def window_shape(blend: Blend, *, length: int, ramp: int) -> NDArray[np.float64]
         `"linear"`: straight ramps, `(i + 0.5) / ramp` and its mirror. `"hann"`: the same with a squared sine.
         `"gaussian"`: a bell over the whole length. `"crop"` and `"max"`: 1 everywhere.
     length
-        Pixels that the tile answers for.
+        Pixels of the tile's support.
     ramp
         Pixels that it shares with each neighbour.
 

@@ -3,10 +3,10 @@
 Positions are pixels of the raster: 0 is its first one. Three intervals belong to tile k:
 
 - window: everything the network sees, `tile` pixels; reaches beyond the raster at its edges;
-- support: the window less `trim` on each side, cut to the raster: what the tile's answer is used for;
+- support: the window less `trim` on each side, cut to the raster: where the tile's output is used;
 - core: the support without what is shared; the cores of all tiles cover every pixel exactly once.
 
-Tiles stand on a lattice anchored to the grid, so that which tiles exist depends on neither chunks nor cells nor
+Tiles are aligned to the grid's origin, so that which tiles exist depends on neither chunks nor cells nor
 workers, only on the raster's place and the four numbers below.
 """
 
@@ -31,7 +31,7 @@ class TileAxis:
     length: int
     """Pixels of the raster along this axis."""
     offset: int
-    """Position of the raster's first pixel on the lattice."""
+    """Position of the raster's first pixel on the grid."""
     tile: int
     """Pixels of a window."""
     overlap: int
@@ -50,7 +50,7 @@ class TileAxis:
 
     @property
     def lead(self) -> int:
-        """Pixels by which the window of lattice index 0 starts before the lattice's origin.
+        """Pixels by which the window of index 0 starts before the grid's origin.
 
         `trim`, raised to a multiple of the stride: so the first *support* meets the origin, and a raster that begins
         there does not pay a row of tiles for the trimmed frame, yet starts stay multiples of the stride.
@@ -59,7 +59,7 @@ class TileAxis:
 
     @cached_property
     def indices(self) -> range:
-        """Lattice indices of the fewest tiles whose supports cover the raster."""
+        """Indices of the fewest tiles whose supports cover the raster."""
         shift = self.offset + self.lead
         first = (shift - self.trim) // self.step
         last = -((self.tile - self.trim - shift - self.length) // self.step)
@@ -75,7 +75,7 @@ class TileAxis:
         return max(start, 0), min(start + self.tile, self.length)
 
     def support(self, index: int) -> tuple[int, int]:
-        """First pixel that the tile answers for and the one after the last."""
+        """First pixel of the tile's support and the one after the last."""
         start = self.start(index)
         return max(start + self.trim, 0), min(start + self.tile - self.trim, self.length)
 
@@ -119,20 +119,20 @@ class Tile:
     """One network input of a `TilePlan`; all positions are pixels of its raster, (y, x)."""
 
     index: tuple[int, int]
-    """Address on the lattice, the same for every raster of the grid."""
+    """Index (y, x), the same for every raster of the grid."""
     start: tuple[int, int]
     """Upper-left pixel of the window; negative where it begins before the raster."""
     size: int
     """Pixels of the window along each axis."""
     support: tuple[slice, slice]
-    """Pixels of the raster that the tile answers for, alone or with its neighbours."""
+    """Pixels of the raster that the tile contributes to, alone or with its neighbours."""
     core: tuple[slice, slice]
     """Pixels that are this tile's own: those of all tiles cover the raster once."""
 
 
 @dataclass(frozen=True)
 class TileRange:
-    """A rectangle of tiles by lattice index, as one task runs them."""
+    """A rectangle of tiles by index, as one task runs them."""
 
     y: range
     """Indices along y."""
@@ -166,7 +166,7 @@ class TilePlan:
     shape: tuple[int, int]
     """Pixels of the raster, (y, x)."""
     offset: tuple[int, int] = (0, 0)
-    """Place of the raster's upper-left pixel on the lattice, (y, x)."""
+    """Position of the raster's upper-left pixel on the grid, (y, x)."""
     tile: int
     """Pixels of a tile along each axis."""
     overlap: int
@@ -176,10 +176,10 @@ class TilePlan:
     stride: int
     """Total down-sampling of the network, in pixels."""
     blend: Blend = "linear"
-    """How neighbouring answers are joined."""
+    """How neighbouring outputs are blended."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot give a right answer."""
+        """Refuse what cannot give a right output."""
         if self.blend not in BLENDS:
             raise PlanError(f"blend has to be one of {', '.join(BLENDS)}; got {self.blend!r}.")
         if min(self.shape) < 1:
