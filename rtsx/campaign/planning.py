@@ -76,7 +76,7 @@ class TaskMemory:
         return MemoryPlan(
             window_bytes=_BANDS * height * across * self.stored_bytes
             + _BLOCKS * height * min(span, across) * 4 * sum(len(layers) for layers, _ in inputs),
-            answer_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
+            output_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
             network_bytes=int(
                 _SCRATCH * max(map(network_bytes_per_pixel, self.bundles)) * (self.batch_size or 1) * tiling.tile**2
             ),

@@ -209,7 +209,7 @@ def progress(label: str, *, counts: str = "") -> Iterator[None]:
     label
         What the work is called.
     counts
-        Beginning of the names of the tasks that take the time, such as `"answer-"`.
+        Beginning of the names of the tasks that take the time, such as `"tiles-"`.
     """
     with counting(label) as show, watched(show, counts=counts):
         yield

@@ -94,7 +94,7 @@ def demo(
         cube = rtsx.open_cube(out / "cube.yaml")
     with clock.step("prediction"):
         pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(demo_bundle_path()))
-        with progress("predicting", counts="answer-"):
+        with progress("predicting", counts="tiles-"):
             rtsx.write_cube(pred, out / "map.zarr", overwrite=True)
     stored = open_prediction(str(out / "map.zarr"))
     with clock.step("outlines and GeoTIFFs"):

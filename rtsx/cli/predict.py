@@ -118,7 +118,7 @@ def predict(
         dtype="float32" if float32 else "uint8",
     )
     require_valid_pixel(pred, source=" ".join(images))
-    with progress("predicting", counts="answer-"):
+    with progress("predicting", counts="tiles-"):
         rtsx.write_cube(pred, out, overwrite=overwrite)
     stored = open_prediction(out)
     rows = [*prediction_rows(stored), ("map", out), *products.write(stored, overwrite=overwrite)]

@@ -36,7 +36,7 @@ class Block:
     """Tiles that this block runs; none where a chunk is smaller than a step."""
     read: Region | None
     """Pixels that the windows of these tiles cover, halo included; None without tiles."""
-    answered: Region | None
+    output: Region | None
     """Pixels of the output of these tiles; extends into the neighbours. None without tiles."""
 
 
@@ -86,7 +86,7 @@ class BlockPlan:
             region=region,
             tiles=tiles,
             read=self.tiling.read_region(tiles) if len(tiles) else None,
-            answered=self.tiling.output_region(tiles) if len(tiles) else None,
+            output=self.tiling.output_region(tiles) if len(tiles) else None,
         )
 
     @property

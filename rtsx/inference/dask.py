@@ -77,9 +77,9 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     token = tokenize(*(layer.name for layer in layers.values()), valid.name, runner)
     graph = _graph(blocks, layers, valid=valid, runner=runner, token=token)
     sources = [*layers.values(), valid]
-    answers = HighLevelGraph.from_collections(f"answers-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
+    outputs = HighLevelGraph.from_collections(f"outputs-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
     lazy = {
-        name: _array(name, template, answers, chunks=some.chunks, token=token)
+        name: _array(name, template, outputs, chunks=some.chunks, token=token)
         for name, template in _templates(runner).items()
     }
     return lazy | {"valid": valid}
@@ -93,7 +93,7 @@ def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
 
 
 def _array(
-    name: str, template: NDArray[Any], answers: HighLevelGraph, *, chunks: Sequence[Sequence[int]], token: str
+    name: str, template: NDArray[Any], outputs: HighLevelGraph, *, chunks: Sequence[Sequence[int]], token: str
 ) -> da.Array:
     key = f"{name}-{token}"
     leading = template.shape[:-2]
@@ -103,7 +103,7 @@ def _array(
         for j, i in product(*(range(len(sizes)) for sizes in chunks))
     }
     graph = HighLevelGraph(
-        layers={**answers.layers, key: picked}, dependencies={**answers.dependencies, key: {f"answers-{token}"}}
+        layers={**outputs.layers, key: picked}, dependencies={**outputs.dependencies, key: {f"outputs-{token}"}}
     )
     return da.Array(graph, key, chunks=(*((n,) for n in leading), *chunks), dtype=template.dtype)
 
@@ -133,18 +133,18 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
     graph: _Graph = {runner_key: runner}
     receiving: dict[tuple[int, int], list[_Key]] = {block.index: [] for block in blocks}
     for block in blocks:
-        if block.read is None or block.answered is None:
+        if block.read is None or block.output is None:
             continue
-        answer = (f"answer-{token}", *block.index)
+        output = (f"tiles-{token}", *block.index)
         needed = blocks.intersecting(block.read)
-        task = _AnswerTask(
+        task = _TilesTask(
             names=tuple(layers), tiles=block.tiles, read=block.read, origins=[blocks.region(index) for index in needed]
         )
         parts = [[(array.name, *index) for index in needed] for array in (*layers.values(), valid)]
-        graph[answer] = (task, runner_key, parts)
-        for target in blocks.intersecting(block.answered):
+        graph[output] = (task, runner_key, parts)
+        for target in blocks.intersecting(block.output):
             strip = (f"strip-{token}", *block.index, *target)
-            graph[strip] = (_StripTask(blocks.region(target)), answer)
+            graph[strip] = (_StripTask(blocks.region(target)), output)
             receiving[target].append(strip)
     rungs = f"rung-{token}"
     across = int(len(blocks.chunks[1]) > len(blocks.chunks[0]))  # rows or columns, whichever are shorter
@@ -160,7 +160,7 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
 
 
 @dataclass(frozen=True)
-class _AnswerTask:
+class _TilesTask:
     """Assembles a window from chunks and runs the tiles that begin in one of them."""
 
     names: tuple[str, ...]
@@ -196,8 +196,8 @@ class _StripTask:
     region: Region
     """Pixels of the block that needs it."""
 
-    def __call__(self, answer: TileSums) -> TileSums:
-        return crop(answer, self.region)
+    def __call__(self, output: TileSums) -> TileSums:
+        return crop(output, self.region)
 
 
 @dataclass(frozen=True)

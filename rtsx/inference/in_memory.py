@@ -43,7 +43,7 @@ def predict_arrays(
         rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
         # What lies wholly above the next band is done with.
         below = (slice(band[0].stop, valid.shape[0]), band[1])
-        waiting = [crop(answer, below) for answer in waiting if answer.region[0].stop > band[0].stop]
+        waiting = [crop(output, below) for output in waiting if output.region[0].stop > band[0].stop]
     names = rows[0]
     return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}
 

@@ -55,8 +55,8 @@ def _at_scale(
 ) -> list[torch.Tensor]:
     size = batch.shape[-1]
     seen = batch if scale == 1 else _resized(batch, round(size * scale))
-    answers = (invert_dihedral(network(apply_dihedral(seen, name).contiguous()), name) for name in plan.augment)
-    return [answer if scale == 1 else _resized(answer, size) for answer in answers]
+    outputs = (invert_dihedral(network(apply_dihedral(seen, name).contiguous()), name) for name in plan.augment)
+    return [output if scale == 1 else _resized(output, size) for output in outputs]
 
 
 def _resized(batch: torch.Tensor, size: int) -> torch.Tensor:
@@ -64,14 +64,14 @@ def _resized(batch: torch.Tensor, size: int) -> torch.Tensor:
     return interpolate(batch, size=(size, size), mode="bilinear", align_corners=False, antialias=size < batch.shape[-1])
 
 
-def _averaged(answers: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(answers)).mean(0) if len(answers) > 1 else answers[0]
+def _averaged(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(outputs)).mean(0) if len(outputs) > 1 else outputs[0]
 
 
-def _fused(answers: Sequence[torch.Tensor], merge: str) -> torch.Tensor:
-    if merge == "max" and len(answers) > 1:
-        return torch.stack(list(answers)).amax(0)
-    return _averaged(answers)
+def _fused(outputs: Sequence[torch.Tensor], merge: str) -> torch.Tensor:
+    if merge == "max" and len(outputs) > 1:
+        return torch.stack(list(outputs)).amax(0)
+    return _averaged(outputs)
 
 
 _Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
@@ -146,13 +146,13 @@ def run_tiles(
             size = batch_size.size
             part = waiting[done : done + size]
             try:
-                answers = _answers(part, channels, members=members, region=window.region, plan=plan)
+                outputs = _probabilities(part, channels, members=members, region=window.region, plan=plan)
             except torch.OutOfMemoryError as error:
                 batch_size.halve(size, tile=tiling.tile, cause=error)
                 continue
-            finite &= answers.isfinite().all()
+            finite &= outputs.isfinite().all()
             for number, tile in enumerate(part):
-                _blend(answers[:, number], tile, total=total, region=region, tiling=tiling)
+                _blend(outputs[:, number], tile, total=total, region=region, tiling=tiling)
             done += len(part)
         # Once per block instead of once per batch, because asking makes the host wait for a GPU.
         if not finite:
@@ -175,7 +175,7 @@ def _prepared(
     }
 
 
-def _answers(
+def _probabilities(
     tiles: Sequence[Tile],
     channels: Mapping[tuple[tuple[InputLayer, ...], float], torch.Tensor],
     *,
@@ -185,10 +185,10 @@ def _answers(
 ) -> torch.Tensor:
     """Compute probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
     batches = {key: _batch(tiles, prepared, region=region, tiling=plan.tiling) for key, prepared in channels.items()}
-    answers = [forward_tiles(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
-    if len(answers) == 1:
-        return answers[0][None]
-    stacked = torch.stack(answers)
+    outputs = [forward_tiles(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
+    if len(outputs) == 1:
+        return outputs[0][None]
+    stacked = torch.stack(outputs)
     return stacked if plan.keep_members else stacked.mean(0, keepdim=True)
 
 
@@ -224,16 +224,16 @@ def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
             place.narrow(axis, start, stop - start).copy_(margin)
 
 
-def _blend(answer: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
+def _blend(output: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
     """Add one tile's weighted probabilities (member, class, y, x) to the region's total, in place."""
     y, x = (slice(s.start - f, s.stop - f) for s, f in zip(tile.support, tile.start, strict=True))
     here = _within(total, tile.support, region)
-    supported = answer[..., y, x]
+    supported = output[..., y, x]
     if tiling.blend == "max":
         torch.maximum(here, _fixed(supported * ONE), out=here)
         return
     along_y, along_x = (
-        torch.from_numpy(axis.weights(index)).to(answer.device)
+        torch.from_numpy(axis.weights(index)).to(output.device)
         for axis, index in zip((tiling.y, tiling.x), tile.index, strict=True)
     )
     here += _fixed(supported * (along_y[:, None] * along_x * ONE))
@@ -256,22 +256,22 @@ NODATA = 255
 _SLACK = 8
 
 
-def crop(answer: TileSums, region: Region) -> TileSums:
+def crop(output: TileSums, region: Region) -> TileSums:
     """Crop sums to a region, as their own memory, so that the rest can be freed."""
-    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(answer.region, region, strict=True))
-    y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(answer.region, both, strict=True))
-    values = None if answer.values is None else np.ascontiguousarray(answer.values[..., y, x])
+    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(output.region, region, strict=True))
+    y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(output.region, both, strict=True))
+    values = None if output.values is None else np.ascontiguousarray(output.values[..., y, x])
     return TileSums(region=(both[0], both[1]), values=values)
 
 
-def merge_strips(answers: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
+def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
     """Add all sums over a region (member, class, y, x); `"max"` takes the greatest instead of the sum."""
     total = np.zeros((plan.kept, len(plan.classes), *(part.stop - part.start for part in region)), np.int32)
     add = np.maximum if plan.tiling.blend == "max" else np.add
-    for answer in answers:
-        if not regions_meet(answer.region, region):
+    for output in outputs:
+        if not regions_meet(output.region, region):
             continue
-        strip = crop(answer, region)
+        strip = crop(output, region)
         if strip.values is None:
             continue
         y, x = (slice(s.start - r.start, s.stop - r.start) for s, r in zip(strip.region, region, strict=True))
@@ -289,14 +289,14 @@ def quantise(total: NDArray[np.int32], valid: NDArray[np.bool_], *, plan: Predic
         `probability_member` (member, ...) and `spread`, their standard deviation in float32.
     """
     merged = total[0] if len(total) == 1 else total.mean(0)
-    answers = {"probability": _stored(merged, valid, plan), "binary": _binary(merged, valid, plan)}
+    outputs = {"probability": _stored(merged, valid, plan), "binary": _binary(merged, valid, plan)}
     if plan.keep_members:
-        answers["probability_member"] = _stored(total, valid, plan)
+        outputs["probability_member"] = _stored(total, valid, plan)
         spread = (total.std(0) / ONE).astype(np.float32)
-        answers["spread"] = np.where(valid, spread, np.float32(np.nan))
+        outputs["spread"] = np.where(valid, spread, np.float32(np.nan))
     if len(plan.classes) == 1:
-        return {name: np.squeeze(values, axis=-3) for name, values in answers.items()}
-    return answers
+        return {name: np.squeeze(values, axis=-3) for name, values in outputs.items()}
+    return outputs
 
 
 def _stored(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan) -> NDArray[Any]:

@@ -40,7 +40,7 @@ class MemoryPlan:
 
     window_bytes: int
     """Layers of the blocks in flight, halo included: as stored, and as network input in float32."""
-    answer_bytes: int
+    output_bytes: int
     """Sums of these blocks and of the strips that wait for neighbours."""
     network_bytes: int
     """Tensors of one forward pass, with the scratch of its convolutions."""
@@ -48,7 +48,7 @@ class MemoryPlan:
     @property
     def total_bytes(self) -> int:
         """Sum of all, and a slack of 128 MiB for allocators."""
-        return self.window_bytes + self.answer_bytes + self.network_bytes + _SLACK_BYTES
+        return self.window_bytes + self.output_bytes + self.network_bytes + _SLACK_BYTES
 
     @classmethod
     def estimate(
@@ -75,10 +75,10 @@ class MemoryPlan:
         """
         read = blocks.largest_read
         chunk = max(blocks.chunks[0]) * max(blocks.chunks[1])
-        answer = 4 * plan.kept * len(plan.classes)
+        output = 4 * plan.kept * len(plan.classes)
         return cls(
             window_bytes=_IN_FLIGHT * read * (stored_bytes_per_pixel + 4 * channels),
-            answer_bytes=_IN_FLIGHT * answer * (read + 2 * chunk),
+            output_bytes=_IN_FLIGHT * output * (read + 2 * chunk),
             network_bytes=int(_SCRATCH * activation_bytes),
         )
 
@@ -93,7 +93,7 @@ class MemoryPlan:
         if self.total_bytes > available:
             raise MemoryPlanError(
                 f"This prediction needs about {self.total_bytes / _GIB:.1f} GiB in one process "
-                f"(windows {self.window_bytes / _GIB:.1f}, answers {self.answer_bytes / _GIB:.1f}, network "
+                f"(windows {self.window_bytes / _GIB:.1f}, answers {self.output_bytes / _GIB:.1f}, network "
                 f"{self.network_bytes / _GIB:.1f}), but a worker has {available / _GIB:.1f} GiB. "
                 f"Take a smaller tile, a smaller batch_size or smaller chunks, or give workers more memory."
             )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TEST_TIME_AUGMENTATIONS",
-    "AnswerType",
     "Merge",
+    "PredictionDtype",
     "PredictionPlan",
     "TestTimeAugmentation",
     "apply_dihedral",
@@ -50,7 +50,7 @@ def apply_dihedral(batch: "torch.Tensor", augmentation: TestTimeAugmentation) ->
             return batch.rot90(int(augmentation.removeprefix("rot")) // 90, dims=(-2, -1))
 
 
-def invert_dihedral(answer: "torch.Tensor", augmentation: TestTimeAugmentation) -> "torch.Tensor":
+def invert_dihedral(output: "torch.Tensor", augmentation: TestTimeAugmentation) -> "torch.Tensor":
     """Undo `apply_dihedral`: ``invert_dihedral(apply_dihedral(batch, a), a)`` is the batch.
 
     Examples
@@ -60,13 +60,13 @@ def invert_dihedral(answer: "torch.Tensor", augmentation: TestTimeAugmentation) 
     >>> all(torch.equal(invert_dihedral(apply_dihedral(batch, a), a), batch) for a in TEST_TIME_AUGMENTATIONS)
     True
     """
-    return apply_dihedral(answer, _BACK.get(augmentation, augmentation))
+    return apply_dihedral(output, _BACK.get(augmentation, augmentation))
 
 
 Merge = Literal["mean", "max"]
 """How the outputs at several scales become one."""
 
-AnswerType = Literal["uint8", "float32"]
+PredictionDtype = Literal["uint8", "float32"]
 """What probability is stored as: per cent with 255 for nodata, or a fraction with NaN."""
 
 
@@ -94,7 +94,7 @@ class PredictionPlan:
     """How the scales are fused."""
     keep_members: bool
     """True: every bundle's own output and their spread are returned too."""
-    dtype: AnswerType
+    dtype: PredictionDtype
     """What probability is stored as."""
 
     def __post_init__(self) -> None:

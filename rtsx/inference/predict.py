@@ -23,7 +23,7 @@ from rtsx.inference.ensemble import (
 from rtsx.inference.in_memory import predict_planes
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.memory import available_bytes, largest_tile, require_memory
-from rtsx.inference.plan import AnswerType, Merge, TestTimeAugmentation
+from rtsx.inference.plan import Merge, PredictionDtype, TestTimeAugmentation
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
@@ -39,7 +39,7 @@ _LONG_NAMES = {
 }
 
 
-def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: Runner, version: str) -> xr.Dataset:
+def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: Runner, version: str) -> xr.Dataset:
     """Wrap outputs in the cube's coordinates.
 
     Parameters
@@ -56,7 +56,7 @@ def prediction_dataset(answers: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     plan = runner.plan
     timed = "time" in cube.dims
     result = xr.Dataset(coords={name: cube.coords[name] for name in cube.coords if _is_kept(cube.coords[name])})
-    for name, array in answers.items():
+    for name, array in outputs.items():
         dims = _dims(name, several=len(plan.classes) > 1, timed=timed)
         result[name] = (dims, array, variable_attrs(name, array.dtype.name))
         result[name].encoding |= GRID_MAPPING
@@ -119,7 +119,7 @@ def predict_cube(
     scales: Sequence[float] = (1.0,),
     merge: Merge = "mean",
     keep_members: bool = False,
-    dtype: AnswerType = "uint8",
+    dtype: PredictionDtype = "uint8",
     layers: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Apply a bundle to a cube, tile by tile, without seams.

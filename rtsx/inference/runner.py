@@ -17,7 +17,7 @@ from rtsx.errors import BundleError, LayerValuesWarning, PlanError
 from rtsx.inference.device import BatchSize, default_batch_size, on_device
 from rtsx.inference.ensemble import check_test_time_augmentations
 from rtsx.inference.kernel import BlockInput, EnsembleMember, TileSums, run_tiles, tiles_to_run
-from rtsx.inference.plan import AnswerType, Merge, PredictionPlan, TestTimeAugmentation
+from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
@@ -171,7 +171,7 @@ def prediction_plan(
     scales: Sequence[float],
     merge: Merge,
     keep_members: bool,
-    dtype: AnswerType,
+    dtype: PredictionDtype,
 ) -> PredictionPlan:
     """Plan bundles over a tiling; pure.
 

@@ -81,10 +81,10 @@ def predict_region(
             if below is not None and below.read.stop > held.bottom:
                 coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
             for part in columns:
-                answer = runner.run(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
-                waiting.append(crop(answer, region))
+                output = runner.run(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
+                waiting.append(crop(output, region))
             # What lies in the support of no tile of the bands below is finished.
-            until = region[0].stop if below is None else min(below.answered.start, region[0].stop)
+            until = region[0].stop if below is None else min(below.output.start, region[0].stop)
             if until > done:
                 rows = slice(done, until)
                 valid = held.valid(rows, region[1])
@@ -92,7 +92,7 @@ def predict_region(
                 yield rows, quantise(total, valid, plan=runner.plan) | {"valid": valid}
                 done = until
                 rest = (slice(done, region[0].stop), region[1])
-                waiting = [crop(answer, rest) for answer in waiting if answer.region[0].stop > done]
+                waiting = [crop(output, rest) for output in waiting if output.region[0].stop > done]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Band:
     """Their indices along y."""
     read: slice
     """Rows that their windows cover."""
-    answered: slice
+    output: slice
     """Rows of their supports."""
 
     @classmethod
@@ -113,7 +113,7 @@ class _Band:
         return cls(
             tiles=tiles,
             read=slice(axis.window(first)[0], axis.window(last)[1]),
-            answered=slice(axis.support(first)[0], axis.support(last)[1]),
+            output=slice(axis.support(first)[0], axis.support(last)[1]),
         )
 
 

@@ -173,7 +173,7 @@ def test_what_a_task_holds_is_in_it(tmp_path: Path) -> None:
     assert (memory.stored_bytes, memory.side, memory.is_outlined) == (5, 64, True)
     reckoned = memory.estimate(plan.prediction.tiling)
     assert reckoned.window_bytes > 64**2 * memory.stored_bytes
-    assert reckoned.answer_bytes > 64**2 * 3
+    assert reckoned.output_bytes > 64**2 * 3
     assert reckoned.total_bytes < 2**28
 
 

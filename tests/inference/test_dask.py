@@ -102,7 +102,7 @@ def test_a_part_is_computed_without_the_rest(bundle: ModelBundle) -> None:
     cube = make_cube(shape=(500, 500)).chunk(y=50, x=50)
     last = predict_cube(cube, bundle, **OPTIONS)["probability"].data.blocks[9, 9]
     (part,) = dask.optimize(last)
-    answers = [key for key in part.__dask_graph__() if isinstance(key, tuple) and key[0].startswith("answer-")]
+    answers = [key for key in part.__dask_graph__() if isinstance(key, tuple) and key[0].startswith("tiles-")]
     assert len(answers) == 4
 
 
