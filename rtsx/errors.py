@@ -121,7 +121,7 @@ class PlanError(RtsxError, ValueError):
 
 
 class MemoryPlanError(RtsxError, MemoryError):
-    """A plan whose reckoned memory is above what the worker has."""
+    """A plan whose estimated memory is above what the worker has."""
 
 
 class FootprintError(RtsxError, ValueError):

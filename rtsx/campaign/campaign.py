@@ -108,7 +108,7 @@ class Campaign:
     recipe: CampaignRecipe | None = None
     """Sources and bundles; None where the campaign was opened from its output alone."""
     prices: Prices = field(default=Prices())
-    """What costs are reckoned with."""
+    """What costs are computed with."""
 
     def __repr__(self) -> str:
         """In a line, because a plan is a page and may hold a million cells."""

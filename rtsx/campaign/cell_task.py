@@ -38,8 +38,8 @@ _COGS = ("probability", "binary")
 
 
 def cell_job(recipe: CampaignRecipe, plan: CampaignPlan) -> "CellJob":
-    """The job of a plan, ready to be sent: the plan's digest is reckoned here, once."""
-    bare = replace(plan, cells=CellTable(plan.cells.addresses))  # without what it has reckoned since it was made
+    """The job of a plan, ready to be sent: the plan's digest is computed here, once."""
+    bare = replace(plan, cells=CellTable(plan.cells.addresses))  # without what it has estimated since it was made
     return CellJob(recipe=recipe, plan=bare, plan_digest=plan.digest)
 
 

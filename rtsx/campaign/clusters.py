@@ -153,7 +153,7 @@ def _settings(workers: int) -> dict[str, Any]:
         "distributed.scheduler.allowed-failures": 0,
         # Instead of handing memory back at every pass of the network, which takes longer than the pass itself with large tiles.
         _FOR_WORKERS: {**KEEPING, **dict.fromkeys(names, threads)},
-        # So a worker holds its peak, which was reckoned before it started: it must not be paused for that, and dask has nothing to
+        # So a worker holds its peak, which was estimated before it started: it must not be paused for that, and dask has nothing to
         # move to disk. What outgrows its limit is still ended.
         **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
     }

@@ -389,7 +389,7 @@ _LEAST_WINDOW = 256
 """Tasks in flight on a small cluster. A scheduler keeps those that no worker has room for, so they cost workers nothing; with
 fewer, workers of very short tasks wait for the next batch, and an adaptive cluster sees too little work to grow for."""
 _WORKERS_PER_LANE = 16
-"""Workers for each task that may fly alone, so that two such tasks seldom meet on one worker."""
+"""Workers for each task that may run alone, so that two such tasks seldom meet on one worker."""
 
 
 def run_on_cluster(

@@ -78,7 +78,7 @@ class CampaignEstimate:
     def of(
         cls, plan: CampaignPlan, recipe: CampaignRecipe, seconds_per_tile: float | None = None
     ) -> "CampaignEstimate":
-        """Reckon a plan; asks the sources for the metadata of one cell.
+        """Estimate a plan; asks the sources for the metadata of one cell.
 
         Parameters
         ----------

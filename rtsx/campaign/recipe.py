@@ -166,7 +166,7 @@ class CampaignRecipe:
     retry: RetrySpec = field(default=RetrySpec())
     """What is done about cells that fail."""
     prices: Prices = field(default=Prices())
-    """What the plan and the report reckon costs with."""
+    """What the plan and the report compute costs with."""
 
     def __post_init__(self) -> None:
         """Check what belongs to no single part, and make the output mean the same in every working directory."""

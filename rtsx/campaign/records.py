@@ -44,7 +44,7 @@ class CommitRecord:
     versions: Mapping[str, str]
     """Versions of the libraries that made the bytes."""
     n_valid: int
-    """Pixels that could be judged."""
+    """Pixels that could be classified."""
     n_outlines: int
     """Outlines of this cell, before they are merged with those of its neighbours."""
     seconds: float

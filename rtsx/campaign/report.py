@@ -254,7 +254,7 @@ class CellStatistics:
     throughput: Throughput | None
     """When cells were finished; None before the first."""
     n_valid: int
-    """Pixels that could be judged."""
+    """Pixels that could be classified."""
     n_outlines: int
     """Outlines of all cells, those that are cut at borders counted on each side."""
     cell_seconds: float
@@ -414,7 +414,7 @@ def report_page(
     stored
         Bytes by what they hold.
     prices
-        What costs are reckoned with.
+        What costs are computed with.
     now
         When the page is made, UTC.
     """

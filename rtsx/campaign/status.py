@@ -94,7 +94,7 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
     plan
         Of the year.
     prices
-        What device-hours are reckoned with.
+        What device-hours are computed with.
     """
     layout = YearLayout(plan.year)
     ledger = CampaignLedger(objects, layout)
@@ -136,7 +136,7 @@ def status_of(
     runs
         Every run, ended or not.
     prices
-        What device-hours are reckoned with.
+        What device-hours are computed with.
     now
         The time, aware.
     """

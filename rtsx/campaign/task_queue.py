@@ -103,7 +103,7 @@ class TaskQueue:
     Examples
     --------
     >>> queue = TaskQueue([(0, 0), (0, 1)], retry=RetrySpec())
-    >>> [start.cell for start in flight.take(8, now=0.0)]
+    >>> [start.cell for start in queue.take(8, now=0.0)]
     [(0, 0), (0, 1)]
     >>> queue.completed(CellResult(cell=(0, 0), state="done"), now=1.0)
     >>> queue.in_flight, queue.done, queue.left, queue.is_finished

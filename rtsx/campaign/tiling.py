@@ -103,7 +103,7 @@ def campaign_tiling(
     fits: Callable[[TilePlan], bool],
     settled: int | None,
 ) -> TilePlan:
-    """The tiling of a whole map, on the lattice of its grid.
+    """The tiling of a whole map, on the pixels of its grid.
 
     Its seams do not depend on which cells are run. Tiles of a network whose reach is finite are cropped unless the spec says
     otherwise: whatever the blend, they then give one answer, and cropped ones share nothing.

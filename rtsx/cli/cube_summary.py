@@ -32,7 +32,7 @@ def opened(cube: str, *, cell: str | None) -> xr.Dataset:
 
 
 def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
-    """A cube thinned to about `side` pixels: a store's overviews, or a YAML file on a coarser lattice."""
+    """A cube thinned to about `side` pixels: a store's overviews, or a YAML file on a coarser pixel grid."""
     ground = None if cell is None else _cell(cube, cell)
     recipe = _recipe(cube)
     if recipe is None:

@@ -387,7 +387,7 @@ def require_tiling(
     Raises
     ------
     PlanError
-        One is off the lattice of a network, or the overlap is not below the tile.
+        One is off the pixel grid of a network, or the overlap is not below the tile.
     """
     if not described or not (isinstance(tile, int) or isinstance(overlap, int)):
         return

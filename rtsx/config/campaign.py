@@ -133,7 +133,7 @@ class RetryConfig(ConfigModel):
 
 
 class PricesConfig(ConfigModel):
-    """What plan and report reckon costs with; what is left out costs nothing."""
+    """What plan and report compute costs with; what is left out costs nothing."""
 
     device_hour: float | None = Field(default=None, ge=0)
     """Price of a worker for an hour, with its GPU where it has one."""
@@ -268,7 +268,7 @@ class CampaignConfig(ConfigModel):
     retry: RetryConfig = RetryConfig()
     """What is done about cells that fail."""
     prices: PricesConfig = PricesConfig()
-    """What plan and report reckon costs with."""
+    """What plan and report compute costs with."""
     cluster: ClusterConfig = ClusterConfig()
     """Machines that run it, unless the command line names others."""
 

@@ -60,7 +60,7 @@ class CubeConfig(ConfigModel):
     preset: PresetName | None = None
     """Published models whose preprocessing holds where nothing else is said."""
     grid: GridConfig = GridConfig()
-    """The pixel lattice."""
+    """The pixel grid."""
     region: RegionConfig | None = None
     """Ground of the cube; nothing where the caller names a cell."""
     period: PeriodConfig | None = None

@@ -1,4 +1,4 @@
-"""The config of an evaluation: which scenes a model is judged on, and by which rule."""
+"""The config of an evaluation: which scenes a model is evaluated on, and by which rule."""
 
 import json
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ class EvaluateConfig(ConfigModel):
     classes: ClassValues
     """What labels show: a name, names, or for each class the values that labels have for it."""
     scenes: Scenes
-    """What is predicted and judged; scores are also summed by their `group`."""
+    """What is predicted and evaluated; scores are also summed by their `group`."""
     labels: Labels = None
     """Labels of every scene that names none."""
     ignore: int = Field(default=0, ge=0)
-    """Pixels on both sides of each outline that are not judged."""
+    """Pixels on both sides of each outline that are not evaluated."""
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Least probability of what was found; the model's own if left out."""
     object_iou: float = Field(default=0.5, gt=0, le=1)

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class GridConfig(ConfigModel):
-    """The pixel lattice of the cube."""
+    """The pixel grid of the cube."""
 
     crs: str = "EPSG:3413"
     """CRS that PROJ knows; the default is polar stereographic, as ArcticDEM."""
@@ -41,7 +41,7 @@ class GridConfig(ConfigModel):
     cell_size: int = Field(default=12288, gt=0)
     """Side of a cell, px."""
     origin: tuple[float, float] = (0.0, 0.0)
-    """Corner (x, y) of the lattice, in CRS units."""
+    """Corner (x, y) of the pixel grid, in CRS units."""
 
     @model_validator(mode="after")
     def _exists(self) -> Self:

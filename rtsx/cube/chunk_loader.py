@@ -114,7 +114,7 @@ class ChunkLoader:
     geobox: GeoBox
     """The whole cube's raster."""
     anchor: tuple[float, float]
-    """Corner (x, y) of the lattice that coordinates are anchored to."""
+    """Corner (x, y) of the pixel grid that coordinates are anchored to."""
     gaps: bool
     """Whether an image that cannot be read is a gap instead of an error."""
 

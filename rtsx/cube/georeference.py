@@ -1,4 +1,4 @@
-"""Where a Dataset lies: its geobox, its lattice, and the coordinates that say so."""
+"""Where a Dataset lies: its geobox, its pixel grid, and the coordinates that say so."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -205,7 +205,7 @@ def _disagreement(geobox: GeoBox, stated: Affine) -> str | tuple[float, float] |
         off.append(0.0 if abs(beside) <= _TOLERANCE else -beside * pixel / step)
     if not any(off):
         return None
-    # Half a pixel either way is one lattice; corners are the upper left ones by custom.
+    # Half a pixel either way is one pixel grid; corners are the upper left ones by custom.
     x, y = (0.5 if abs(abs(one) - 0.5) <= _TOLERANCE else float(one) for one in off)
     return x, y
 
@@ -226,7 +226,7 @@ def with_pixel_centres(cube: xr.Dataset) -> xr.Dataset:
 
 
 def lattice_origin(cube: xr.Dataset) -> tuple[float, float]:
-    """Upper-left corner (x, y) of the lattice that tiles are anchored to: the attribute, else the cube's own corner."""
+    """Upper-left corner (x, y) of the pixel grid that tiles are anchored to: the attribute, else the cube's own corner."""
     if "lattice_origin" in cube.attrs:
         x, y = cube.attrs["lattice_origin"]
         return float(x), float(y)
@@ -246,7 +246,7 @@ def with_georeference(
     geobox
         Where their pixels lie.
     lattice_origin
-        Upper-left corner (x, y) of the lattice, in CRS units.
+        Upper-left corner (x, y) of the pixel grid, in CRS units.
     """
     plain = variables.copy() if isinstance(variables, xr.Dataset) else xr.Dataset(variables)
     cube = plain.assign_coords(xr_coords(geobox, always_yx=True))

@@ -161,7 +161,7 @@ def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
     geobox
         Raster of the cube, on the recipe's grid.
     anchor
-        Corner (x, y) of the lattice.
+        Corner (x, y) of the pixel grid.
 
     Returns
     -------

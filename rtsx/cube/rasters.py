@@ -348,14 +348,14 @@ def _unique(found: Sequence[Selection]) -> tuple[Selection, ...]:
 
 
 _PHASE_TOLERANCE = 0.01
-"""Pixels that a source may lie off the grid's lattice: far below what a viewer could see, far above rounding noise."""
+"""Pixels that a source may lie off the grid: far below what a viewer could see, far above rounding noise."""
 
 
 def cell_window(source: GeoBox, cell: Cell, *, name: str) -> tuple[slice, slice]:
     """Rows and columns of `source` that lie in `cell`.
 
     A source that covers part of the cell gives that part: nothing is filled in, and because tiles are anchored to the
-    grid's lattice, the part is predicted exactly as it would be within the whole.
+    grid, the part is predicted exactly as it would be within the whole.
 
     Raises
     ------

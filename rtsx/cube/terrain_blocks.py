@@ -41,7 +41,7 @@ class TerrainChunkReader:
     geobox: GeoBox
     """The whole cube's raster."""
     anchor: tuple[float, float]
-    """Corner (x, y) of the lattice that coordinates are anchored to."""
+    """Corner (x, y) of the pixel grid that coordinates are anchored to."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ class TerrainChunkReader:
 
     @cached_property
     def _mosaics(self) -> tuple[WindowReader, ...]:
-        """All pieces as one raster for each lattice among them.
+        """All pieces as one raster for each pixel grid among them.
 
         All, rather than those that meet a chunk, so that positions are counted from one corner and every chunk gets the
         same bits; a window reads only the pieces that it touches.

@@ -31,7 +31,7 @@ class RasterCase:
     name: str
     region: str
     classes: tuple[str, ...]
-    """What is judged, by the names of the truth."""
+    """What is evaluated, by the names of the truth."""
     numbers: tuple[int, ...]
     """Value of each class in the truth."""
     decided: xr.DataArray = field(repr=False)
@@ -173,7 +173,7 @@ def _check_grids(scene: EvaluationScene, pred: xr.Dataset, truth: xr.DataArray) 
 def _evaluated_classes(
     scene: EvaluationScene, predicted: Sequence[str | None], true: Sequence[str], *, wanted: Sequence[str] | None
 ) -> list[tuple[int, int]]:
-    """Place in the prediction and value in the truth of each class to judge."""
+    """Place in the prediction and value in the truth of each class to evaluate."""
     targets = [name for name in predicted if name != _BACKGROUND]
     if len(targets) == 1 and len(true) == 1:
         known = {true[0]: predicted.index(targets[0])}

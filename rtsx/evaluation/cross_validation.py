@@ -38,7 +38,7 @@ __all__ = ["CrossValidation", "FoldResult", "cross_validate", "run_folds", "tran
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldResult:
-    """One trained and judged fold."""
+    """One trained and evaluated fold."""
 
     fold: Fold
     """What was learnt from and tested on."""
@@ -58,7 +58,7 @@ class CrossValidation:
     """One for each fold and seed."""
 
     def evaluation(self, trained_on: str, *, seed: int) -> Evaluation:
-        """All folds of one row of the matrix together: each of their test scenes judged by a model that never saw it.
+        """All folds of one row of the matrix together: each of their test scenes evaluated by a model that never saw it.
 
         Raises
         ------

@@ -275,11 +275,11 @@ class _JudgeTask:
     def __call__(
         self, truth: LabelRaster, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
     ) -> BlockCounts:
-        """Judge the block from the parts of chunks that make up its halo."""
+        """Evaluate the block from the parts of chunks that make up its halo."""
         return self.count(truth, np.block(halo), probability)
 
     def count(self, truth: LabelRaster, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
-        """Judge the block."""
+        """Evaluate the block."""
         try:
             return count_block(
                 decided,

@@ -132,7 +132,7 @@ class FoldJob:
     scenes: Mapping[str, TrainingScene] = field(repr=False)
     """Scenes of the fold, by name."""
     rule: EvaluationSettings
-    """By what it is judged."""
+    """By what it is evaluated."""
     trainer: Trainer
     device: str
     folder: Path
@@ -144,7 +144,7 @@ class FoldJob:
         Raises
         ------
         EvaluationError
-            The fold cannot be trained or judged; names it.
+            The fold cannot be trained or evaluated; names it.
         """
         done = self.folder / RESULT
         with _ONE_AT_A_TIME:
@@ -228,7 +228,7 @@ class BundleTrainer:
         try:
             return train(recipe, folder, device=self.device).bundle
         except OutputExistsError:
-            # Finished, but not judged before the cross-validation was stopped. Its folder belongs to this recipe, because
+            # Finished, but not evaluated before the cross-validation was stopped. Its folder belongs to this recipe, because
             # that of the whole cross-validation was claimed for it.
             return read_run(folder).bundle
 

@@ -68,7 +68,7 @@ class Fold:
     validation: tuple[str, ...]
     """Scenes that choose epoch and threshold, of the same groups as those of the training."""
     test: tuple[str, ...]
-    """Scenes that are judged; nothing is learnt or chosen from them."""
+    """Scenes that are evaluated; nothing is learnt or chosen from them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ _SHOWN = ("iou", "precision", "recall", "f1", "average_precision", "boundary_iou
 class Evaluation:
     """How good predictions are: counts per scene, from which every table follows.
 
-    Counts add up, so evaluations of different scenes can be pooled afterwards as if they had been judged together.
+    Counts add up, so evaluations of different scenes can be pooled afterwards as if they had been evaluated together.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class Evaluation:
     counts: tuple[SceneCounts, ...] = field(repr=False)
     """One for each scene."""
     rule: EvaluationSettings
-    """By what they were judged."""
+    """By what they were evaluated."""
 
     def __post_init__(self) -> None:
         """Refuse what does not add up."""
@@ -140,7 +140,7 @@ class Evaluation:
 
     @classmethod
     def pooled_of(cls, evaluations: Iterable["Evaluation"]) -> "Evaluation":
-        """Scenes of several evaluations as one; they must have been judged by one rule.
+        """Scenes of several evaluations as one; they must have been evaluated by one rule.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class Evaluation:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What was judged."""
+        """What was evaluated."""
         return self.counts[0].classes
 
     @cached_property

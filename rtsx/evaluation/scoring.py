@@ -90,17 +90,17 @@ def evaluate(
     Parameters
     ----------
     scenes
-        What to judge: scenes, or one prediction, whose `truth` then follows.
+        What to evaluate: scenes, or one prediction, whose `truth` then follows.
     truth
         Truth of the one prediction; as in `EvaluationScene`, or the path of its labels, which `read_labels` reads.
     classes
-        Which classes to judge. None: all; prediction and truth must then know the same ones, besides ``background``. Where
+        Which classes to evaluate. None: all; prediction and truth must then know the same ones, besides ``background``. Where
         both know one class they are compared whatever it is called.
     threshold
         Least probability (0-1) of what was found. None: the decision of the prediction itself, in its `binary`.
     object_iou
         Least IoU of a found and a true object that are the same one. An object is what hangs together over edges and corners
-        (8 neighbours) among the pixels that count: one that is cut by ground that does not count is judged by what is left.
+        (8 neighbours) among the pixels that count: one that is cut by ground that does not count is evaluated by what is left.
         As many as can be are matched one to one.
     boundary
         Width in pixels of the band for the boundary IoU; see `rtsx.scores.boundary_buffer`.
@@ -121,7 +121,7 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        Nothing to judge, nothing that counts, outlines of another place, different grids, a missing CRS, unknown classes, or geometry that is no area.
+        Nothing to evaluate, nothing that counts, outlines of another place, different grids, a missing CRS, unknown classes, or geometry that is no area.
 
     Examples
     --------

@@ -57,12 +57,12 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationScene:
-    """One ground at one time, twice: as predicted and in truth. Nothing is read before it is judged.
+    """One ground at one time, twice: as predicted and in truth. Nothing is read before it is evaluated.
 
     Raises
     ------
     EvaluationError
-        Prediction or truth are of a kind that cannot be judged.
+        Prediction or truth are of a kind that cannot be evaluated.
     """
 
     name: str

@@ -75,7 +75,7 @@ def extract_footprints(
     geopandas.GeoDataFrame
         One row per object, in reading order, with the columns
 
-        - footprint_id: place of the first pixel on the lattice (and time and class, where there are several), so that
+        - footprint_id: place of the first pixel on the pixel grid (and time and class, where there are several), so that
           the same map gives the same ids however it is cut up;
         - class_name, date (UTC), year, scene_id, bundle_id, bundle_digest: where the prediction tells them, else null;
         - area_m2, perimeter_m: geodesic, on WGS84; centroid_lat, centroid_lon in degrees;

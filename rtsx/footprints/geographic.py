@@ -77,7 +77,7 @@ def centroids(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
 def largest_pixel_m2(placement: Placement) -> float:
     """Return an upper bound of the ground area of one pixel, in m²; infinite where it cannot be told.
 
-    The largest of a lattice of 17 by 17 pixels over the raster and five per cent, because scale changes slowly.
+    The largest of a pixel grid of 17 by 17 pixels over the raster and five per cent, because scale changes slowly.
     """
     rows, columns = (np.unique(np.linspace(0, length - 1, 17).astype(int)) for length in placement.shape)
     column, row = (axis.ravel() for axis in np.meshgrid(columns, rows))

@@ -116,7 +116,7 @@ def dissolve(pieces: Geometries, *, tolerance: float) -> shapely.Geometry:
 
 
 def _agree(values: NDArray[np.float64], *, tolerance: float) -> NDArray[np.float64]:
-    """Return the smallest value of each run of near ones; wider runs stay, because no line of a lattice is in them."""
+    """Return the smallest value of each run of near ones; wider runs stay, because no line of a pixel grid is in them."""
     distinct, inverse = np.unique(values, return_inverse=True)
     start = np.flatnonzero(np.diff(distinct, prepend=-np.inf) > tolerance)
     length = np.diff(np.append(start, len(distinct)))
@@ -144,9 +144,9 @@ class Placement:
     shape: tuple[int, int]
     """Rows and columns of the raster, both at least one."""
     row: int
-    """Row of the raster's first pixel on the lattice."""
+    """Row of the raster's first pixel on the pixel grid."""
     column: int
-    """Column of the raster's first pixel on the lattice."""
+    """Column of the raster's first pixel on the pixel grid."""
 
     @classmethod
     def of(cls, pred: xr.Dataset) -> "Placement":
@@ -156,7 +156,7 @@ class Placement:
         ----------
         pred : xarray.Dataset
             With dimensions `y` and `x`, their coordinates, and a grid mapping (`spatial_ref`). The attribute
-            `lattice_origin` (x, y) says where the lattice's pixel (0, 0) begins; without it, CRS coordinates (0, 0).
+            `lattice_origin` (x, y) says where the pixel grid's pixel (0, 0) begins; without it, CRS coordinates (0, 0).
 
         Raises
         ------
@@ -218,6 +218,6 @@ class Placement:
         )
 
     def lattice_names(self, first: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-        """Return a name for each pixel, given as row * columns + column: its row and column on the lattice."""
+        """Return a name for each pixel, given as row * columns + column: its row and column on the pixel grid."""
         rows, columns = np.divmod(first, self.shape[1])
         return [f"y{row}x{column}" for row, column in zip(rows + self.row, columns + self.column, strict=True)]

@@ -187,7 +187,7 @@ def _water(columns: Columns) -> float:
 
 
 SEAM_M = 0.001
-"""Outlines this near to each other touch, in m: cells of one lattice agree to the last bits of their coordinates only."""
+"""Outlines this near to each other touch, in m: cells of one pixel grid agree to the last bits of their coordinates only."""
 
 _PLACE = re.compile(r"y(-?\d+)x(-?\d+)$")
 

@@ -136,7 +136,7 @@ _MOST_SAMPLED = 2000
 @typed(GridError, but=("cell_size",))
 @dataclass(frozen=True)
 class Grid:
-    """A pixel lattice in one CRS, cut into square cells with addresses ``(iy, ix)``.
+    """A pixel grid in one CRS, cut into square cells with addresses ``(iy, ix)``.
 
     Raises
     ------
@@ -189,7 +189,7 @@ class Grid:
     @classmethod
     @typed(GridError)
     def arctic(cls, resolution: float = 3.0, *, cell_size: int = 12288) -> Self:
-        """The Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the lattice's corner on the north pole.
+        """The Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the pixel grid's corner on the north pole.
 
         Examples
         --------
@@ -201,7 +201,7 @@ class Grid:
     @classmethod
     @typed(GridError)
     def from_geobox(cls, geobox: GeoBox, *, cell_size: int = 12288) -> Self:
-        """The grid whose lattice is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
+        """The grid whose pixel grid is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class Grid:
         return self[math.floor((self.origin[1] - y) / side), math.floor((x - self.origin[0]) / side)]
 
     def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> GeoBox:
-        """Geobox of a half-open range of lattice rows and columns.
+        """Geobox of a half-open range of pixel grid rows and columns.
 
         Examples
         --------
@@ -367,8 +367,8 @@ def _has_area(polygons: BaseGeometry) -> bool:
 
 
 _ROUNDING = 0.25
-"""Pixels added before rounding down. Rasters of one lattice share a sub-pixel phase, which in the field is 0 (corner on
-the lattice) or 0.5 (corner on a pixel centre); 0.25 keeps both a quarter pixel away from the place where floating
+"""Pixels added before rounding down. Rasters of one pixel grid share a sub-pixel phase, which in the field is 0 (corner on
+the pixel grid) or 0.5 (corner on a pixel centre); 0.25 keeps both a quarter pixel away from the place where floating
 point noise would decide the answer, instead of the 0.5 of plain rounding, which sits on one of them."""
 
 
@@ -380,7 +380,7 @@ def grid_offset(raster: GeoBox | Affine, lattice_origin: tuple[float, float]) ->
     raster
         A north-up raster: its geobox, or its transform from pixel (x, y) to CRS units.
     lattice_origin
-        Upper-left corner (x, y) of pixel (0, 0) of the lattice, in CRS units.
+        Upper-left corner (x, y) of pixel (0, 0) of the pixel grid, in CRS units.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How much memory a network's forward pass takes, reckoned without running it.
+"""How much memory a network's forward pass takes, estimated without running it.
 
 The network is walked on torch's meta device, where tensors have shapes but no storage, and every allocation is
 followed until it is freed; the greatest sum alive at once is the answer. Exact for what torch allocates as tensors;

@@ -117,7 +117,7 @@ def measure_receptive_field(
     """Find out how far a network looks, whether it looks at its whole tile, and its stride.
 
     Takes some seconds: a few dozen passes over tiles that grow until they hold the reach, at most 1056 px. Where an
-    answer is near 0 or 1 a movement hardly shows, so all are reckoned as if the pixel were undecided: the change of
+    answer is near 0 or 1 a movement hardly shows, so all are estimated as if the pixel were undecided: the change of
     the logit, seen from probability one half.
 
     Parameters

@@ -174,7 +174,7 @@ chord of such a piece is within 5 cm of it at 60 degrees."""
 _PIECES = 4000
 """Pieces at most along the longest side of a ring, so that an outline of the whole Arctic stays small."""
 _PRECISION_M = 0.01
-"""Lattice that vertices are snapped to, so that two scenes that share an edge leave no sliver of rounding between them."""
+"""Pixel grid that vertices are snapped to, so that two scenes that share an edge leave no sliver of rounding between them."""
 
 
 @dataclass(frozen=True)
@@ -404,7 +404,7 @@ class _Field:
         prepare(ground)
         whole = [plane.place_footprint(scene.footprint) for scene in scenes]
         parts = [intersection(one, ground) if ground.intersects(one) else one.difference(one) for one in whole]
-        # On a lattice, which what is cut out of them inherits, because slivers of edges that nearly meet cannot be cut otherwise.
+        # On a pixel grid, which what is cut out of them inherits, because slivers of edges that nearly meet cannot be cut otherwise.
         parts = [set_precision(part, _LATTICE_M) for part in parts]
         meets = [index for index, part in enumerate(parts) if part.area > 0]
         kept = np.array([parts[index] for index in meets], dtype=object)

@@ -27,7 +27,7 @@ class Channel:
     """One reach between two confluences."""
 
     path: NDArray[np.float64]
-    """Vertices (vertex, 2) as x, y, downstream, in cells of the drainage lattice (centre of the first cell: 0.5)."""
+    """Vertices (vertex, 2) as x, y, downstream, in cells of the drainage pixel grid (centre of the first cell: 0.5)."""
     area: float
     """Mean drained area, in cells."""
 
@@ -41,7 +41,7 @@ def drain(elevation: NDArray[np.float32], *, rng: np.random.Generator) -> Draina
     """Route water over `elevation` (y, x) by priority flood (Barnes et al. 2014), eight neighbours.
 
     Filled hollows get a random slope, because water crosses an even one in straight lines. A heap in Python is fast enough
-    because the lattice is coarse (0.3 s for 290 x 290).
+    because the pixel grid is coarse (0.3 s for 290 x 290).
     """
     rows, columns = elevation.shape
     height = elevation.ravel().tolist()

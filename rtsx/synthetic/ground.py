@@ -167,7 +167,7 @@ class Ground:
 
     @property
     def transform(self) -> Affine:
-        """Transform of the 3 m lattice: px to CRS."""
+        """Transform of the 3 m pixel grid: px to CRS."""
         return Affine(PIXEL_M, 0, self.spec.left, 0, -PIXEL_M, self.spec.top)
 
     def slumps(self) -> geopandas.GeoDataFrame:

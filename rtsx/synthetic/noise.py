@@ -1,6 +1,6 @@
 """Smooth random fields, and sampling them on another grid.
 
-Fields come from random values on a coarse lattice, spread by a cubic B-spline as two sparse products. That is smooth to
+Fields come from random values on a coarse pixel grid, spread by a cubic B-spline as two sparse products. That is smooth to
 the second derivative, so shaded relief shows no facets, and ten times faster here than `scipy.ndimage.zoom`.
 """
 
@@ -126,7 +126,7 @@ def linear_matrix(length: int) -> NDArray[np.float64]:
 def ground_positions(
     spec: LandscapeSpec, *, crs: str, transform: Affine, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Row and column (2, y, x) on the ground's lattice of every pixel centre of a north-up grid; 0, 0 is the first's centre.
+    """Row and column (2, y, x) on the ground's pixel grid of every pixel centre of a north-up grid; 0, 0 is the first's centre.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def ground_positions(
 
 
 def sample(field: NDArray[np.floating], positions: NDArray[np.float32], *, cell: int) -> NDArray[np.float32]:
-    """Bilinear value (y, x) of a field whose cells are `cell` lattice px wide; NaN beyond the ground."""
+    """Bilinear value (y, x) of a field whose cells are `cell` pixel grid px wide; NaN beyond the ground."""
     at = (positions + np.float32(0.5)) / cell - np.float32(0.5)
     size = field.shape[0]
     # Half a cell at the rim has no neighbour to interpolate with and takes the outermost cell's value.

@@ -65,7 +65,7 @@ class DemTile:
     """One tile of the elevation mosaic."""
 
     name: str
-    """Id in the published manner: row and column from the lattice's south-western corner, pixel, version."""
+    """Id in the published manner: row and column from the pixel grid's south-western corner, pixel, version."""
     transform: Affine
     """Transform: px to `DEM_CRS`."""
     shape: tuple[int, int]
@@ -105,7 +105,7 @@ class RegionSpec:
     latitude: float = 67.4
     """Middle of the region, degrees."""
     crs: str = "EPSG:32608"
-    """UTM zone of the ground's own lattice and of the first scene."""
+    """UTM zone of the ground's own pixel grid and of the first scene."""
     neighbour_crs: str = "EPSG:32609"
     """UTM zone of every second scene; the same as `crs` for a region in one zone."""
     cloud_cover: float = 0.08
@@ -141,7 +141,7 @@ class RegionSpec:
 
     @cached_property
     def ground_spec(self) -> LandscapeSpec:
-        """The ground: a square on the lattice of `crs` that no scene reaches beyond."""
+        """The ground: a square on the pixel grid of `crs` that no scene reaches beyond."""
         bounds = [scene_bounds(scene, crs=self.crs) for scene in self._scenes]
         left, bottom = np.floor(np.min(bounds, axis=0)[:2] / PIXEL_M) - MARGIN
         right, top = np.ceil(np.max(bounds, axis=0)[2:] / PIXEL_M) + MARGIN
@@ -158,7 +158,7 @@ class RegionSpec:
 
     @cached_property
     def dem_tiles(self) -> tuple[DemTile, ...]:
-        """The tiles of elevation that show any ground, from the south-west on, on one lattice."""
+        """The tiles of elevation that show any ground, from the south-west on, on one pixel grid."""
         ground = self.ground_spec
         step = float(self.dem_resolution_m)
         outline = ground_outline(ground, crs=DEM_CRS)

@@ -24,7 +24,7 @@ SPACING_M = 9.0
 
 @dataclass(frozen=True, kw_only=True)
 class Scar:
-    """One slump, active or old, on the lattice of its ground."""
+    """One slump, active or old, on the pixel grid of its ground."""
 
     ring: NDArray[np.float64]
     """Outline (vertex, 2) as x, y in px of 3 m; the upper left pixel's centre is 0.5, 0.5."""
@@ -82,7 +82,7 @@ def find_banks(terrain: Terrain, *, clusters: NDArray[np.float32]) -> Banks:
 
 
 def on_land(ring: NDArray[np.float64], *, terrain: Terrain) -> bool:
-    """Say whether an outline lies inside the lattice and off the water."""
+    """Say whether an outline lies inside the pixel grid and off the water."""
     size = terrain.water.shape[0]
     if ring.min() < 3 or ring.max() > size - 3:
         return False
@@ -144,7 +144,7 @@ class Patch:
     """The window around one scar, in the scar's own frame."""
 
     window: tuple[slice, slice]
-    """Rows and columns of the ground lattice."""
+    """Rows and columns of the ground pixel grid."""
     inside: NDArray[np.bool_]
     """True within the outline (y, x)."""
     depth_in_m: NDArray[np.float32]
@@ -158,7 +158,7 @@ class Patch:
 
 
 def cut_patch(scar: Scar, *, size: int, rng: np.random.Generator) -> Patch:
-    """Frame a scar and its tongue on a lattice of `size` px."""
+    """Frame a scar and its tongue on a pixel grid of `size` px."""
     tongue = scar.toe - scar.upslope * scar.run_m / 3
     points = np.concatenate([scar.ring, tongue[None]])
     pad = 6 + 0.3 * scar.length_m / 3

@@ -89,7 +89,7 @@ def illuminate(elevation: NDArray[np.float32], *, sun: Sun) -> NDArray[np.float3
 def view(ground: Ground, spec: SceneSpec, *, sun: Sun) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sunlit reflectance (band, y, x) and snow (y, x) on the scene's own raster, under a clear sky.
 
-    A raster on the ground's lattice is cut out of it; any other is interpolated.
+    A raster on the ground's pixel grid is cut out of it; any other is interpolated.
     """
     shape = (spec.size, spec.size)
     transform = scene_transform(spec)

@@ -14,7 +14,7 @@ __all__ = ["UDM2_BANDS", "Sky", "Sun", "make_sky", "sun_over", "usable_data_mask
 UDM2_BANDS = ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")
 """Bands of the usable data mask, in order."""
 CELL = 4
-"""Scene px per cell of the lattice on which clouds are made."""
+"""Scene px per cell of the pixel grid on which clouds are made."""
 CLOUD_BASE_M = 700.0
 """Height of the clouds, m."""
 LIGHT_HAZE, HEAVY_HAZE, CLOUD = 0.05, 0.15, 0.35

@@ -124,11 +124,11 @@ DEMO_SEED = 7
 """Seed of the demo's scene; no training, no choice of a threshold has seen it."""
 
 PIXEL_M = 3.0
-"""Pixel of the ground lattice and of the scenes, m."""
+"""Pixel of the ground pixel grid and of the scenes, m."""
 MARGIN = 96
 """Ground beyond each side of a scene, px, so that auxiliary layers and outlines do not end with it."""
 BLOCK = 8
-"""The ground's side is a multiple of this, px: the drainage lattice is that much coarser."""
+"""The ground's side is a multiple of this, px: the drainage pixel grid is that much coarser."""
 
 DEM_RESOLUTIONS_M = (2, 10, 32)
 """Pixels that ArcticDEM comes in, m."""
@@ -136,16 +136,16 @@ DEM_RESOLUTIONS_M = (2, 10, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeSpec:
-    """A square of tundra on a lattice of 3 m in a projected CRS; everything on it follows from `seed`."""
+    """A square of tundra on a pixel grid of 3 m in a projected CRS; everything on it follows from `seed`."""
 
     seed: int
     """Seed of terrain, water, cover and slumps, 0 or above."""
     crs: str
-    """Projected CRS of the lattice, in metres."""
+    """Projected CRS of the pixel grid, in metres."""
     left: float
-    """Left edge of the lattice, m."""
+    """Left edge of the pixel grid, m."""
     top: float
-    """Upper edge of the lattice, m."""
+    """Upper edge of the pixel grid, m."""
     size: int
     """Side of the square, px of 3 m; a multiple of 8, at least 256."""
     slumps_per_km2: float = 1.0
@@ -154,7 +154,7 @@ class LandscapeSpec:
     """Kind of ground, one of `LANDSCAPES`."""
 
     def __post_init__(self) -> None:
-        """Refuse a lattice that drainage cannot be computed on."""
+        """Refuse a pixel grid that drainage cannot be computed on."""
         if self.size < 256 or self.size % BLOCK:
             raise CubeError(
                 f"The side of the ground has to be a multiple of {BLOCK} px of at least 256; got {self.size}."

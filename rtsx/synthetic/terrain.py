@@ -18,11 +18,11 @@ from rtsx.synthetic.outline import blob
 __all__ = ["COARSE", "Terrain", "make_terrain"]
 
 COARSE = 4
-"""Lattice px per cell of the 12 m lattice."""
+"""Pixel grid px per cell of the 12 m pixel grid."""
 DRAINAGE = 8
-"""Lattice px per cell of the 24 m lattice."""
+"""Pixel grid px per cell of the 24 m pixel grid."""
 CELL_M = 12.0
-"""Cell of the lattice on which valleys and banks are cut, m."""
+"""Cell of the pixel grid on which valleys and banks are cut, m."""
 DRAINAGE_KM2 = 0.024**2
 """Area of a drainage cell, km²."""
 LAND, RIVER, LAKE, SEA = range(4)

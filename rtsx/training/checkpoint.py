@@ -26,7 +26,7 @@ class BestWeights:
     iou: float | None
     """What it scored; None without validation, where the last epoch is the best."""
     state: StateDict
-    """The weights that were judged: the averages where there are some."""
+    """The weights that were evaluated: the averages where there are some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -135,7 +135,7 @@ def finalise(
     test
         Tiles of the test scenes.
     device
-        Where to judge.
+        Where to evaluate.
     """
     recipe = plan.recipe
     # Without weights to start from, because they would be loaded only to be replaced.

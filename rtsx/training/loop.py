@@ -127,7 +127,7 @@ class TrainingModule:
             return probability_of(self._judged(channels.contiguous(memory_format=torch.channels_last)))
 
     def evaluated_state(self) -> Mapping[str, torch.Tensor]:
-        """Take the weights that are judged, in every process those of the first: the averages where there are some."""
+        """Take the weights that are evaluated, in every process those of the first: the averages where there are some."""
         state = self.network.state_dict() if self._average is None else self._average.state
         shared = self._engine.broadcast(state)
         self._judged.load_state_dict(dict(shared))

@@ -65,7 +65,7 @@ class OptimisationSpec:
     gradient_clip: float | None = None
     """Greatest norm of the gradient; None: as it comes."""
     ema: float | None = None
-    """Decay of the exponential moving average of the weights, such as 0.999, which is then what is judged and kept; None:
+    """Decay of the exponential moving average of the weights, such as 0.999, which is then what is evaluated and kept; None:
     the weights themselves."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of forward and backward pass; anything but float32 by autocast, float16 with scaled gradients."""

@@ -133,7 +133,7 @@ _POSITIVE, _NEGATIVE = 5, 1
 """Tiles with and without a label that are shown."""
 _COLOUR_LAYERS = ("red", "green", "blue")
 _NOTHING = (220, 220, 220)
-"""Of pixels that are not valid, or not judged."""
+"""Of pixels that are not valid, or not evaluated."""
 # Corners of a scale from dark to bright that keeps its order in grey and for the colour-blind.
 _SCALE = np.array([(13, 8, 60), (84, 39, 143), (189, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
 _CLASSES = ((230, 97, 1), (27, 120, 183), (51, 140, 65), (150, 100, 190), (190, 160, 20), (200, 60, 130))

@@ -115,7 +115,7 @@ class FinishedCell:
     cogs: tuple[str, ...]
     """Variables that it wrote as GeoTIFFs, sorted."""
     n_valid: int
-    """Pixels that could be judged."""
+    """Pixels that could be classified."""
     n_outlines: int
     """Outlines before they are merged with those of neighbours."""
     finished: str

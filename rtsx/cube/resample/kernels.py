@@ -3,10 +3,10 @@
 Arguments come as plain tuples, each in the order of a class in `arguments`; arrays that the innermost loop reads or writes
 come by themselves, because an array in a tuple, or handed on to a function, is counted anew at every use.
 
-Every kernel takes the block and its positions, the source's pixels (band, y, x) and their frame, the arrays of the answer
+Every kernel takes the block and its positions, the source's pixels (band, y, x) and their frame, the arrays of the output
 (band, y, x), filled with the value of missing pixels and with False, and the rule of storing. Positions are computed a run
-of pixels at a time from the nodes of the lattice, by the same operations for the same global pixel whatever the block, so
-answers are equal to the last bit.
+of pixels at a time from the nodes of the pixel grid, by the same operations for the same global pixel whatever the block, so
+outputs are equal to the last bit.
 
 All kernels and what they call are in one file, because numba looks only at the file of a compiled function to see
 whether it changed.
@@ -23,7 +23,7 @@ from rtsx.cube.erosion import compiled
 __all__ = ["average", "bilinear", "cubic", "nearest"]
 
 _CELL = 64
-"""The lattice cell of `coordinates`; a constant, so that the compiler turns divisions into shifts."""
+"""The transform cell of `coordinates`; a constant, so that the compiler turns divisions into shifts."""
 
 _NUDGE = 1e-6
 """Pixels that a position moves right and down before the pixel that holds it is told. A position that lies on a border
@@ -46,7 +46,7 @@ def _through(start, middle, end, at):  # type: ignore[no-untyped-def]
 
 @_called
 def _runs(block):  # type: ignore[no-untyped-def]
-    """Pixels of one row and one lattice cell as (y, x, length), cell by cell.
+    """Pixels of one row and one transform cell as (y, x, length), cell by cell.
 
     Not row by row, because the source pixels of a cell stay in the fastest cache whichever way the source is turned.
     """
@@ -65,21 +65,21 @@ def _runs(block):  # type: ignore[no-untyped-def]
 
 @_inline
 def _cell_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of the lattice cell of a pixel, counted from that of the first pixel."""
+    """Row and column of the transform cell of a pixel, counted from that of the first pixel."""
     row, column, _, _, _, _ = block
     return (row + y) // _CELL - row // _CELL, (column + x) // _CELL - column // _CELL
 
 
 @_inline
 def _place_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of a pixel in its lattice cell."""
+    """Row and column of a pixel in its transform cell."""
     row, column, _, _, _, _ = block
     return float((row + y) % _CELL), float((column + x) % _CELL)
 
 
 @_inline
 def _goal_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of a pixel in the answer."""
+    """Row and column of a pixel in the output."""
     _, _, _, _, top, left = block
     return np.uintp(top + y), np.uintp(left + x)
 
@@ -180,7 +180,7 @@ def _beside(value, rule):  # type: ignore[no-untyped-def]
 
 
 def _nearest(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
-    """Copy the pixel that holds each position; the answer is of the pixels' own dtype."""
+    """Copy the pixel that holds each position; the output is of the pixels' own dtype."""
     rows = np.empty(_CELL)
     columns = np.empty(_CELL)
     for y, x, length in _runs(block):

@@ -18,7 +18,7 @@ from rtsx.geometry.crs import same_crs
 __all__ = ["MosaicReader", "group_by_grid"]
 
 _OFF_LATTICE = 0.01
-"""Pixels that a tile may lie off the lattice of the first one, anywhere on the tile."""
+"""Pixels that a tile may lie off the pixel grid of the first one, anywhere on the tile."""
 
 
 @dataclass(frozen=True, init=False)
@@ -28,7 +28,7 @@ class MosaicReader:
     Raises
     ------
     CubeError
-        There is no reader, their bands, dtypes or nodata differ, or they do not share one lattice to a hundredth of a pixel.
+        There is no reader, their bands, dtypes or nodata differ, or they do not share one pixel grid to a hundredth of a pixel.
         Without nodata, there is ground between them that no value could mark as missing.
 
     Examples
@@ -45,7 +45,7 @@ class MosaicReader:
     readers: tuple[WindowReader, ...]
     """The tiles, those that count first first."""
     geobox: GeoBox
-    """The lattice, around all tiles."""
+    """The pixel grid, around all tiles."""
     nodata: float | None
     """That of the tiles; for floats without one, NaN."""
     _spans: NDArray[np.int64] = field(compare=False, repr=False)
@@ -192,9 +192,9 @@ _PHASE_STEPS = 64
 
 
 def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
-    """One raster for each lattice among some rasters, in the order in which the lattices first appear.
+    """One raster for each pixel grid among some rasters, in the order in which the pixel grids first appear.
 
-    A raster that is alone on its lattice is a mosaic, too: the next cell of a campaign may find two tiles there, and both
+    A raster that is alone on its pixel grid is a mosaic, too: the next cell of a campaign may find two tiles there, and both
     have to be read at the same resolution.
 
     Examples

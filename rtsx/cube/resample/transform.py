@@ -18,7 +18,7 @@ __all__ = ["CELL", "GridTransform", "SourceExtent", "TransformGrid", "pixel_inde
 Floats = NDArray[np.float64]
 
 _OFF_LATTICE = 0.01
-"""Pixels that a target may lie off the lattice: far below what could be seen, far above rounding noise."""
+"""Pixels that a target may lie off the pixel grid: far below what could be seen, far above rounding noise."""
 
 _PIXEL_EQUAL = 1e-3
 """Pixels that two grids of one CRS may differ by anywhere on the source and still count as the same."""
@@ -30,7 +30,7 @@ def pixel_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
     Raises
     ------
     CubeError
-        The target has no CRS, is rotated or not north-up, or does not lie on whole pixels of the lattice.
+        The target has no CRS, is rotated or not north-up, or does not lie on whole pixels of the pixel grid.
 
     Examples
     --------
@@ -52,10 +52,10 @@ def pixel_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class GridTransform:
-    """A lattice of target pixels over one source raster.
+    """A pixel grid of target pixels over one source raster.
 
     Positions in the source are in pixels from its first corner, (row, column), so that the middle of the first pixel is
-    (0.5, 0.5). They depend on the number of the target pixel in its lattice alone, never on which block asks.
+    (0.5, 0.5). They depend on the number of the target pixel in its pixel grid alone, never on which block asks.
 
     Examples
     --------
@@ -67,15 +67,15 @@ class GridTransform:
     source: GeoBox
     """Grid of the source, north-up or not."""
     crs: CRS
-    """CRS of the lattice."""
+    """CRS of the pixel grid."""
     anchor: tuple[float, float]
-    """Corner (x, y) of pixel (0, 0) of the lattice, in CRS units."""
+    """Corner (x, y) of pixel (0, 0) of the pixel grid, in CRS units."""
     size: tuple[float, float]
     """Width and height of a target pixel in CRS units; the height is negative."""
 
     @classmethod
     def of(cls, source: GeoBox, target: GeoBox, *, anchor: tuple[float, float]) -> "GridTransform":
-        """The placement of the lattice that `target` is a window of.
+        """The placement of the pixel grid that `target` is a window of.
 
         Raises
         ------
@@ -109,12 +109,12 @@ class GridTransform:
         return whole if spans else 0
 
     def positions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
-        """Exact positions in the source of points in the lattice.
+        """Exact positions in the source of points in the pixel grid.
 
         Parameters
         ----------
         rows, columns
-            Lattice points in pixels, of one shape; whole numbers are middles of pixels.
+            Pixel grid points in pixels, of one shape; whole numbers are middles of pixels.
 
         Returns
         -------
@@ -190,7 +190,7 @@ class GridTransform:
 
 
 CELL = 64
-"""Side in target pixels of a lattice cell. Its corners, the middles of its edges and its own middle are exact: nodes every
+"""Side in target pixels of a transform cell. Its corners, the middles of its edges and its own middle are exact: nodes every
 32 px, anchored to global pixel indices."""
 
 _NODE = CELL // 2
@@ -252,7 +252,7 @@ class TransformGrid:
 
     @property
     def first_cell(self) -> tuple[int, int]:
-        """Row and column of the first cell, counted from the lattice's corner."""
+        """Row and column of the first cell, counted from the pixel grid's corner."""
         return self.rows.start // CELL, self.columns.start // CELL
 
     def steps(self) -> Floats:
@@ -311,7 +311,7 @@ def transform_grid(
     Parameters
     ----------
     placement
-        The lattice over the source.
+        The pixel grid over the source.
     rows, columns
         Global rows and columns of the block.
     corners

@@ -108,13 +108,13 @@ class TargetBlock(NamedTuple):
     width: int
     """Columns of the block."""
     y: int
-    """Row in the arrays of the answer of the first pixel."""
+    """Row in the arrays of the output of the first pixel."""
     x: int
-    """Column in the arrays of the answer of the first pixel."""
+    """Column in the arrays of the output of the first pixel."""
 
     @classmethod
     def of(cls, coordinates: TransformGrid, *, within: tuple[slice, slice]) -> Self:
-        """The block of some coordinates, a part of the global rows and columns of the answer."""
+        """The block of some coordinates, a part of the global rows and columns of the output."""
         rows, columns = coordinates.rows, coordinates.columns
         size = rows.stop - rows.start, columns.stop - columns.start
         return cls(rows.start, columns.start, *size, rows.start - within[0].start, columns.start - within[1].start)
@@ -179,7 +179,7 @@ class OutputRule(NamedTuple):
     has_fill: bool
     """Whether missing pixels are told by a value that a valid one must not get."""
     fill: Any
-    """That value, in the dtype of the answer."""
+    """That value, in the dtype of the output."""
     above: Any
     """What a valid pixel gets instead, from above."""
     below: Any
@@ -197,7 +197,7 @@ class Samples(NamedTuple):
     """How many samples `average` takes in a target pixel."""
 
     counts: NDArray[np.int64]
-    """(cell, cell, 2): rows and columns of samples in each pixel of a lattice cell."""
+    """(cell, cell, 2): rows and columns of samples in each pixel of a transform cell."""
     limit: int
     """Most rows or columns of samples in a pixel of an exact cell."""
     corner_rows: Floats
@@ -265,15 +265,15 @@ def warp(
         The raster. Only the window that is needed is read, and nothing where it misses the target; for windows out of
         proportion, as around a pole, the target is done in pieces.
     target
-        The block: north-up, on whole pixels of the lattice.
+        The block: north-up, on whole pixels of the pixel grid.
     resampling
         ``"nearest"``; ``"bilinear"``; ``"cubic"`` (Keys, a = -0.5; bilinear where one of the 16 pixels is missing);
         ``"average"``: mean of n by n samples in the target pixel, n twice the number of source pixels along it, at most 64.
         All but nearest read the coarsest overview that is at least as fine as the target.
     anchor
-        Corner (x, y) of the lattice in target CRS units.
+        Corner (x, y) of the pixel grid in target CRS units.
     dtype
-        Of the answer; None for the source's. Integers are rounded and clipped, and never become nodata by it.
+        Of the output; None for the source's. Integers are rounded and clipped, and never become nodata by it.
 
     Returns
     -------
@@ -283,7 +283,7 @@ def warp(
     Raises
     ------
     CubeError
-        The target is off the lattice, a grid has no CRS, or the reader fails.
+        The target is off the pixel grid, a grid has no CRS, or the reader fails.
 
     Examples
     --------
@@ -312,7 +312,7 @@ def warp(
 def _sliced(
     reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[int, int], storing: OutputDtype
 ) -> Warped:
-    """Stored pixels of a raster on the same lattice."""
+    """Stored pixels of a raster on the same pixel grid."""
     inside, outside = [], []
     for span, shift, size in zip((rows, columns), offset, reader.geobox.shape, strict=True):
         start, stop = (min(max(edge + shift, 0), size) for edge in (span.start, span.stop))
@@ -373,7 +373,7 @@ def _pieces(
     resampling: Resampling,
     storing: OutputDtype,
 ) -> Iterator[tuple[TransformGrid, Window]]:
-    """The block as a whole, or cut along the lattice until each piece needs memory in proportion; what meets the raster."""
+    """The block as a whole, or cut along the pixel grid until each piece needs memory in proportion; what meets the raster."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not height or not width:
         return
@@ -398,7 +398,7 @@ def _pieces(
 
 
 def _halves(span: slice) -> tuple[slice, slice]:
-    """Two halves of a span of pixels, cut between lattice cells if it holds such a place."""
+    """Two halves of a span of pixels, cut between transform cells if it holds such a place."""
     middle = (span.start + span.stop) // 2
     border = (middle + CELL // 2) // CELL * CELL
     cut = border if span.start < border < span.stop else middle
