@@ -40,7 +40,7 @@ _BLOCK_BYTES = 4096
 
 
 def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
-    """The plan of a recipe, stored beside its output with the room for its map; the stored one where it is the same.
+    """Create the plan of a recipe, store it beside its output and make room for its map; return the stored one where it is the same.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
 
 
 def _newest(objects: ObjectStore) -> CampaignPlan | None:
-    """The plan of the newest year before; None where there is none."""
+    """Read the plan of the newest year before; None where there is none."""
     years = planned_years(objects)
     return read_plan(objects, years[-1]) if years else None
 
@@ -196,7 +196,7 @@ class Campaign:
         return CampaignLedger(self.objects, YearLayout(self.plan.year))
 
     def estimate(self, *, seconds_per_tile: float | None = None) -> CampaignEstimate:
-        """What the whole campaign takes: cells, pixels, memory, bytes, hours and money.
+        """Estimate what the whole campaign takes: cells, pixels, memory, bytes, hours and money.
 
         Parameters
         ----------
@@ -259,7 +259,7 @@ class Campaign:
         )
 
     def status(self) -> CampaignStatus:
-        """How far it is, from any machine; reads listings, and no mark.
+        """Report how far it is, from any machine; reads listings, and no commit record.
 
         Raises
         ------
@@ -374,7 +374,7 @@ class Campaign:
         )
 
     def cube(self) -> xr.Dataset:
-        """The layers of the whole map, lazily, with tiles anchored as the campaign anchors them.
+        """Open the layers of the whole map, lazily, with tiles aligned as the campaign aligns them.
 
         Predicted whole with the plan's tiles, it gives the bytes that the campaign writes cell by cell.
 
@@ -389,7 +389,7 @@ class Campaign:
         return cube.assign_attrs(lattice_origin=list(self.plan.lattice_origin))
 
     def map(self) -> xr.Dataset:
-        """The map of all years, lazily; cells that are not done are invalid.
+        """Open the map of all years, lazily; cells that are not done are invalid.
 
         Raises
         ------

@@ -50,7 +50,7 @@ class CellWindow:
 
     @classmethod
     def of(cls, plan: CampaignPlan, cell: Address) -> "CellWindow":
-        """The ground of a cell of a plan.
+        """Compute the windows of a cell of a plan.
 
         Raises
         ------
@@ -122,7 +122,7 @@ _READERS = 4
 
 
 class CellReader:
-    """The pixels of one cell's ground; what `predict_region` reads by. Used by one thread at a time."""
+    """Reads the pixels of one cell for `predict_region`. Used by one thread at a time."""
 
     def __init__(self, ground: CellWindow, cube: CubeRecipe, *, runner: Runner, pool: ThreadPoolExecutor) -> None:
         self._ground = ground
@@ -138,14 +138,14 @@ class CellReader:
     def opened(
         cls, ground: CellWindow, cube: CubeRecipe, *, recipe: CampaignRecipe, gaps: list[MissingImage]
     ) -> Iterator["CellReader"]:
-        """A reader that reads during the block.
+        """Open a reader for the time of the block.
 
         Parameters
         ----------
         ground
             What is looked at.
         cube
-            The recipe of the layers, pinned on this ground.
+            The recipe of the layers, with the images of this cell resolved.
         recipe
             Bundles, and how they are run.
         gaps
@@ -154,7 +154,7 @@ class CellReader:
         Raises
         ------
         NoImageError
-            A required source has no image of this ground.
+            A required source has no image of this cell.
         CubeError
             Images do not fit together.
         BundleError, PlanError
@@ -186,7 +186,7 @@ class CellReader:
         return {**stored, "valid": valid}
 
     def halo_valid(self, planned: Sequence[Region]) -> NDArray[np.bool_]:
-        """Which pixels (y, x) of the cell and its halo can be trusted, after the cell was read; reads what no tile has seen.
+        """Compute the valid pixels (y, x) of the cell and its halo, after the cell was read; reads what no tile has seen.
 
         Parameters
         ----------
@@ -227,25 +227,25 @@ class CellReader:
 
 
 def _is_gap(error: CubeError) -> bool:
-    """Whether an image will never do; a gap in a marked cell would stay, although the image may be there in a minute."""
+    """Test whether an image can never be read; a gap in a finished cell would stay, although the image may be there in a minute."""
     return classify_error(error) == "lasting"
 
 
 def _opened(cube: CubeRecipe, ground: CellWindow, window: Region | None) -> xr.Dataset:
-    """The lazy cube of a window; pixels are the grid's own wherever it is cut."""
+    """Open the lazy cube of a window; pixels are the grid's own wherever it is cut."""
     geobox = ground.geobox if window is None else ground.window(window)
     return load_recipe(cube, geobox, anchor=cube.grid.origin)
 
 
 def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputVersion, ...]:
-    """Images that a recipe finds on a ground, as they are now.
+    """List the versions of the images that a recipe finds in an area, as they are now.
 
     Parameters
     ----------
     recipe
         Its sources are asked.
     geobox
-        Raster of the ground, such as `cell_geobox`.
+        Raster of the area, such as `cell_geobox`.
 
     Returns
     -------

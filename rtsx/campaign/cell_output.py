@@ -114,7 +114,7 @@ class CellShards:
         self._write("valid", self.pixels["valid"], self._region)
 
     def is_published(self) -> bool:
-        """Whether the shard of `valid` is there."""
+        """Test whether the shard of `valid` is there."""
         return all(sync(self._store.exists(key)) for key in self._keys("valid"))
 
     def digests(self) -> dict[str, str]:
@@ -141,7 +141,7 @@ class CellShards:
         )
 
     def _keys(self, name: str, place: Region | None = None) -> Iterator[str]:
-        """Keys of a variable's shards in the cell, or in a part of it."""
+        """List the keys of a variable's shards in the cell, or in a part of it."""
         array = self._arrays[name]
         side = self._side if name == "valid" else self._shard
         along = [range(part.start // side, part.stop // side) for part in place or self._region]
@@ -152,7 +152,7 @@ class CellShards:
 def cell_dataset(
     pixels: Mapping[str, NDArray[Any]], plan: CampaignPlan, *, geobox: GeoBox, bundles: Sequence[ModelBundle]
 ) -> xr.Dataset:
-    """A prediction of one time, without a dimension for it.
+    """Drop the time dimension of a prediction of one time.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def footprints_parquet(footprints: geopandas.GeoDataFrame) -> bytes:
 
 
 def cell_cog(pred: xr.Dataset, variable: str, *, cell: Address) -> bytes:
-    """A variable of a cell as a cloud-optimised GeoTIFF; by way of a temporary folder, because GDAL writes files."""
+    """Encode a variable of a cell as a cloud-optimised GeoTIFF; by way of a temporary folder, because GDAL writes files."""
     with tempfile.TemporaryDirectory(prefix="rtsx-cog-") as folder:
         (path,) = export_cog(pred, Path(folder), variables=[variable], prefix=f"{cell_id(*cell)}_")
         return path.read_bytes()

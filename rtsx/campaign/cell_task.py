@@ -1,4 +1,4 @@
-"""The job of a campaign: one cell, from its sources to its commit mark."""
+"""The task of a campaign: one cell, from its sources to its commit record."""
 
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -38,8 +38,8 @@ _COGS = ("probability", "binary")
 
 
 def cell_job(recipe: CampaignRecipe, plan: CampaignPlan) -> "CellJob":
-    """The job of a plan, ready to be sent: the plan's digest is computed here, once."""
-    bare = replace(plan, cells=CellTable(plan.cells.addresses))  # without what it has estimated since it was made
+    """Make the job of a plan, ready to be sent: the plan's digest is computed here, once."""
+    bare = replace(plan, cells=CellTable(plan.cells.addresses))  # without what it has cached since it was made
     return CellJob(recipe=recipe, plan=bare, plan_digest=plan.digest)
 
 
@@ -68,7 +68,7 @@ class CellJob:
             return CellResult(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone, because open stores do not travel."""
+        """Pickle the fields alone, because open stores do not travel."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
@@ -111,7 +111,7 @@ class CellJob:
         return planned
 
     def is_planned(self, cell: Address) -> bool:
-        """Whether a cell of the map is in the plan."""
+        """Test whether a cell of the map is in the plan."""
         return bool(self._planned[cell[0] - self.plan.rows[0], cell[1] - self.plan.columns[0]])
 
 

@@ -136,7 +136,7 @@ class CellChoice:
 def chosen_cells(
     grid: Grid, region: BaseGeometry, *, without: BaseGeometry | None, extent: BaseGeometry | None
 ) -> CellChoice:
-    """Cells that share ground with a region, but for those whose share of it is left out.
+    """Select the cells that intersect a region, but for those whose share of it is left out.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def chosen_cells(
 
 @dataclass(frozen=True, eq=False)
 class _Meeting:
-    """Cells that share ground with an area."""
+    """Select the cells that intersect an area."""
 
     addresses: NDArray[np.int32]
     """Rows and columns (cell, 2)."""
@@ -197,7 +197,7 @@ class _Meeting:
 
 
 def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
-    """The cells that `Grid.cells` gives, in another order."""
+    """Select the cells that `Grid.cells` gives, in another order."""
     xmin, ymin, xmax, ymax = area.bounds
     cells = area.area / (grid.cell_size * grid.resolution) ** 2
     if cells > _MOST_CELLS:
@@ -227,11 +227,11 @@ def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
 
 
 def _left_out(grid: Grid, meeting: _Meeting, *, area: BaseGeometry, without: BaseGeometry) -> NDArray[np.bool_]:
-    """Whether `without` leaves nothing of a cell's share (cell,) of the area."""
+    """Test whether `without` leaves nothing of a cell's share (cell,) of the area."""
     shapely.prepare(without)
     boxes = _boxes(grid, meeting.addresses, 1)
     gone: NDArray[np.bool_] = shapely.covers(without, boxes)
-    # Cells along the area's border may reach into ground beyond it, which says nothing about them.
+    # Cells along the area's border may extend beyond it, which says nothing about them.
     along = np.flatnonzero(~gone & ~meeting.is_inside & shapely.intersects(without, boxes))
     gone[along] = shapely.covers(without, shapely.intersection(area, boxes[along]))
     return gone

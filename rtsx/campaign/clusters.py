@@ -22,7 +22,7 @@ __all__ = ["connect_cluster", "local_client", "scheduler_client"]
 
 @contextmanager
 def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
-    """A client of the cluster; what was started for it is shut down at the end, after an error and Ctrl-C as well.
+    """Connect a client to the cluster; what was started for it is shut down at the end, after an error and Ctrl-C as well.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
 
 
 CONNECT_S = 20.0
-"""Seconds in which a scheduler has to answer."""
+"""Seconds in which a scheduler has to respond."""
 _log = logging.getLogger(__name__)
 _PRELOAD = """
 import atexit
@@ -62,7 +62,7 @@ _FOR_WORKERS = "distributed.nanny.pre-spawn-environ"
 
 @contextmanager
 def local_client(spec: ClusterSpec) -> Iterator[Client]:
-    """A client of worker processes on this machine, which end with it; where there are several GPUs, each worker sees one.
+    """Start worker processes on this machine, which end with the client; where there are several GPUs, each worker sees one.
 
     Raises
     ------
@@ -120,7 +120,7 @@ class _GpuCluster(LocalCluster):
     """As CUDA_VISIBLE_DEVICES names them; set before a worker is asked for."""
 
     def new_worker_spec(self) -> dict[Any, Any]:
-        """Name and spec of the next worker, which gets the GPU that the fewest have."""
+        """Return name and spec of the next worker, which gets the GPU that the fewest have."""
         ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]  # distributed is not typed
         taken = Counter(one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in self.worker_spec.values())
         gpu = min(self.gpus, key=lambda gpu: taken[gpu])
@@ -142,7 +142,7 @@ def _gpus() -> list[str]:
 
 
 def _settings(workers: int) -> dict[str, Any]:
-    """How workers on this machine are started."""
+    """Return how workers on this machine are started."""
     from rtsx.model.allocator import KEEPING  # loads torch, which a client of other machines does not need
 
     # The network has the cores of its worker to itself: a process runs one at a time.
@@ -161,7 +161,7 @@ def _settings(workers: int) -> dict[str, Any]:
 
 @contextmanager
 def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
-    """A client of a scheduler that runs already, and goes on after it.
+    """Connect to a scheduler that runs already, and goes on after it.
 
     Raises
     ------
@@ -192,7 +192,7 @@ __all__ = ["gateway_client"]
 
 @contextmanager
 def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
-    """A client of a new cluster of a gateway; the cluster ends with it.
+    """Start a new cluster of a gateway; the cluster ends with the client.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
 
 
 def _new_cluster(gateway: Gateway, options: Any) -> GatewayCluster:
-    """A cluster that has started. In two steps, so that Ctrl-C on the way leaves none behind that nobody knows of."""
+    """Start a cluster, in two steps, so that Ctrl-C on the way leaves none behind that nobody knows of."""
     name = gateway.submit(options)
     try:
         return gateway.connect(name, shutdown_on_close=True)
@@ -267,7 +267,7 @@ def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
 
 @contextmanager
 def _told(spec: ClusterSpec, what: str) -> Iterator[None]:
-    """Tell what a gateway answers in words that say what to do."""
+    """Raise the errors of a gateway in words that say what to do."""
     try:
         yield
     except ClusterError:

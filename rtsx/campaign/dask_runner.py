@@ -86,7 +86,7 @@ class SerializedJob:
 
     @classmethod
     def of(cls, job: CellTask) -> Self:
-        """The bytes of a job."""
+        """Pickle a job."""
         content = cloudpickle.dumps(job)
         return cls(hashlib.sha256(content).hexdigest(), content)
 
@@ -173,7 +173,7 @@ class CellTasks:
         self._number = itertools.count()
 
     def crew(self) -> WorkerSet:
-        """What the cluster has now; workers that have come since the last call are sent the job."""
+        """Return the workers that there are now; those that have come since the last call are sent the job."""
         # A scheduler in this process would remember the names of its last 100,000 tasks, which are 40 MB.
         key_split.cache_clear()
         with self._reached():
@@ -183,7 +183,7 @@ class CellTasks:
         return WorkerSet(len(workers), gpus or sum(worker["nthreads"] for worker in workers.values()), gpus > 0)
 
     def equipping(self) -> bool:
-        """Whether the job is still on its way to some worker, for no longer than is worth waiting for."""
+        """Test whether the job is still on its way to some worker, for no longer than is worth waiting for."""
         late = time.monotonic() - EQUIP_S
         return any(future.status == "pending" and began > late for future, began in self._equipped.values())
 
@@ -235,7 +235,7 @@ class CellTasks:
         return [start.cell for _, start in recalled.values()]
 
     def running(self) -> set[Any]:
-        """Keys of the tasks that a worker is at now."""
+        """List the keys of the tasks that a worker runs now."""
         with self._reached():
             answers = self._client.run(_active_keys, on_error="ignore")
         return set().union(*answers.values())
@@ -264,7 +264,7 @@ class CellTasks:
             release_environment(self._client)
 
     def _sent(self) -> Future[Any]:
-        """The job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
+        """Return the job, as a task, instead of scattered data, because a task is run again where its worker is lost."""
         if self._job is None:
             key = f"rtsx-job-{self._names}-{next(self._number)}"
             # A model is large, and is sent once.
@@ -317,7 +317,7 @@ class CellTasks:
         self._back.put({future.key: found.get(number) for number, future in numbered.items()})
 
     def _fallen(self, future: Future[Any]) -> CellResult | WorkerLost | NotStarted:
-        """What a task is that came back without an outcome."""
+        """Classify a task that came back without a result."""
         if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
             raise self._scheduler_lost()
         error = future.exception()
@@ -335,7 +335,7 @@ class CellTasks:
         return CellResult(cell=start.cell, state="failed", failure=failure)
 
     def _failure(self, start: Submission, error: BaseException, message: str) -> Failure:
-        """A failure that may pass, since the task could not say itself what it was."""
+        """Make a failure that may pass, since the task could not state itself what it was."""
         return Failure(
             cell=start.cell,
             kind="passing",
@@ -483,7 +483,7 @@ class _Log:
     worker_seconds: float = 0.0
 
     def summary(self) -> RunSummary:
-        """How the run stands."""
+        """Summarise the run."""
         queue = self.queue
         return RunSummary(
             run=self.run,

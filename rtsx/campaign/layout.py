@@ -99,11 +99,11 @@ class YearLayout:
         return f"{self.failures}/{cell_id(*cell)}.json"
 
     def lease(self, cell: Address, generation: int) -> str:
-        """One lease of a cell; whoever takes over creates the next generation."""
+        """Return the key of one lease of a cell; whoever takes over creates the next generation."""
         return f"{self.leases}/{cell_id(*cell)}.{generation:06d}.json"
 
     def run_record(self, run: str) -> str:
-        """What a run did and took."""
+        """Return the key of the record of a run."""
         return f"{self.runs}/{run}.json"
 
     def outline(self, cell: Address) -> str:

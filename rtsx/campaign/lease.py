@@ -65,13 +65,13 @@ class Lease:
     """When another run may take the cell, UTC."""
 
     def to_json(self) -> str:
-        """One line of text."""
+        """Write one line of JSON."""
         stored = {**vars(self), "taken": self.taken.isoformat(), "expires": self.expires.isoformat()}
         return json.dumps(stored, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Lease":
-        """The lease of such a line.
+        """Read a lease from such a line.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Lease:
 
 
 def utc_now() -> datetime:
-    """The clock of this machine."""
+    """Read the clock of this machine."""
     return datetime.now(UTC)
 
 
@@ -183,7 +183,7 @@ def acquire(
 def renew(
     objects: ObjectStore, layout: YearLayout, lease: Lease, *, lease_s: float, clock: Clock = utc_now
 ) -> Lease | None:
-    """The lease with a later end; None where it is not this holder's any more, and nothing is written then."""
+    """Renew a lease; None where it is not this holder's any more, and nothing is written then."""
     if not _is_there(objects, layout, lease):
         return None
     later = replace(lease, expires=clock() + timedelta(seconds=lease_s))
@@ -206,7 +206,7 @@ def _is_there(objects: ObjectStore, layout: YearLayout, lease: Lease) -> bool:
 
 
 def _lease_or_none(content: bytes) -> Lease | None:
-    """What is no lease holds nothing: it could never be given back."""
+    """Remove what is no lease: it holds nothing, and could never be given back."""
     try:
         return Lease.from_json(content)
     except CampaignError:

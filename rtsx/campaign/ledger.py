@@ -21,7 +21,7 @@ from rtsx.storage.object_store import ObjectStore, StoredObject
 __all__ = ["CampaignLedger", "planned_years", "read_prices", "write_prices"]
 
 _THREADS = 16
-"""Objects that are read at a time: what counts is how long a store takes to answer."""
+"""Objects that are read at a time: what counts is the latency of the store."""
 _BATCH = 1024
 """Objects that are waited for at most, so that a million marks are never held."""
 
@@ -46,15 +46,15 @@ class CampaignLedger:
     """Keys of the year."""
 
     def done(self) -> set[Address]:
-        """Cells that have a mark; lists them, and reads none."""
+        """List the cells that have a commit record; reads none."""
         return set(self._cells(self.layout.marks))
 
     def moments(self) -> dict[Address, datetime]:
-        """When each cell with a mark was marked, by the store's own clock; lists them likewise."""
+        """List when each commit record was written, by the store's own clock; reads none."""
         return {cell: found.changed for cell, found in self._found(self.layout.marks)}
 
     def mark(self, cell: Address) -> CommitRecord | None:
-        """The mark of a cell; None where it has none.
+        """Read the commit record of a cell; None where it has none.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class CampaignLedger:
         self.objects.put(self.layout.failure(failure.cell), failure.to_json().encode())
 
     def failures(self, *, damaged: list[str] | None = None) -> dict[Address, Failure]:
-        """Cells that were set aside, and why.
+        """Read why cells were set aside.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class CampaignLedger:
         return {failure.cell: failure for failure in found if failure is not None}
 
     def set_aside_cells(self) -> set[Address]:
-        """Cells that were set aside; lists them, and reads none."""
+        """List the cells that were set aside; reads none."""
         return set(self._cells(self.layout.failures))
 
     def reset(self, cells: Iterable[Address] | None = None) -> int:
@@ -146,7 +146,7 @@ class CampaignLedger:
         return len(forgiven)
 
     def leases(self, *, damaged: list[str] | None = None) -> dict[Address, Lease]:
-        """The newest lease of every cell that has one; whether it has expired is for the reader's clock to say.
+        """Read the newest lease of every cell that has one; whether it has expired is for the reader's clock to say.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class CampaignLedger:
         return (cell for cell, _ in self._found(folder))
 
     def _found(self, folder: str) -> Iterator[tuple[Address, StoredObject]]:
-        """Cells that have an object in a folder; what has another name is nobody's."""
+        """List the cells that have an object in a folder; what has another name is nobody's."""
         for found in self.objects.list(folder):
             try:
                 cell = self.layout.address_of(found.key)
@@ -196,7 +196,7 @@ U = TypeVar("U")
 
 
 def _sparing(read: Callable[[T], U | None], damaged: list[str] | None) -> Callable[[T], U | None]:
-    """A reader that notes what is damaged, and goes on; the reader itself without a list."""
+    """Wrap a reader to list what is damaged, and go on; without a list, return the reader itself."""
 
     def spared(wanted: T) -> U | None:
         try:

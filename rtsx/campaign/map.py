@@ -59,7 +59,7 @@ def map_path(output: str) -> str:
 
 
 def map_store(output: str, storage_options: Mapping[str, Any]) -> Store:
-    """The Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
+    """Open the Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
     if not is_url(output):
         return RetryingStore(_LocalMap(local_path(map_path(output))))
     options = single_attempts(storage_options) if is_s3(output) else storage_options
@@ -149,7 +149,7 @@ def map_year(group: zarr.Group, year: int) -> int:
 
 
 def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
-    """The map of all years, lazily, as `open_cube` opens a prediction; years in order.
+    """Open the map of all years, lazily, as `open_cube` opens a prediction; years in order.
 
     Cells that are not done read as invalid. Provenance that all years share is in the attributes.
 
@@ -179,7 +179,7 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
 
 
 def _opened(store: Store, path: str) -> zarr.Group | None:
-    """The group that is there; None where nothing is, or a creation that was stopped."""
+    """Open the group that is there; None where nothing is, or a creation that was stopped."""
     try:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
     except (GroupNotFoundError, FileNotFoundError):
@@ -299,7 +299,7 @@ def _claims(objects: ObjectStore) -> dict[int, dict[str, Any]]:
 
 
 def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
-    """Whether the map has all that these claims say, and readers of consolidated metadata are told of it."""
+    """Test whether the map has all that these claims say, in its consolidated metadata too."""
     group = zarr.open_group(store, mode="r", use_consolidated=False)
     known = zarr.open_group(store, mode="r").metadata.consolidated_metadata
     years: Any = group.attrs.get(_YEARS, {})

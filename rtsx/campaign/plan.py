@@ -59,7 +59,7 @@ class CampaignPlan:
     chunk: int
     """Side of a chunk, px."""
     runtime: Mapping[str, str]
-    """Backend and precision of the network, which move the last bits of its answers."""
+    """Backend and precision of the network, which change the last bits of its outputs."""
 
     def __post_init__(self) -> None:
         """Refuse cells outside the map."""
@@ -119,7 +119,7 @@ class CampaignPlan:
     def digest(self) -> str:
         """SHA-256 of all that changes bytes: everything but the name and the order of the cells.
 
-        Which cells there are is in it, because outlines at the end of the mapped ground are flagged as cut.
+        Which cells there are is in it, because outlines at the end of the mapped area are flagged as cut.
         """
         document = self.to_document()
         del document["name"]
@@ -129,7 +129,7 @@ class CampaignPlan:
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def to_document(self) -> dict[str, Any]:
-        """All but the cells as JSON values; `cells` is the digest of their array."""
+        """Convert all but the cells to JSON values; `cells` is the digest of their array."""
         return {
             "name": self.name,
             "year": self.year,
@@ -148,7 +148,7 @@ class CampaignPlan:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], cells: CellTable) -> "CampaignPlan":
-        """The plan that `to_document` wrote, equal to it.
+        """Read the plan that `to_document` wrote, equal to it.
 
         Raises
         ------
@@ -212,7 +212,7 @@ def write_plan(objects: ObjectStore, plan: CampaignPlan, *, config: str = "") ->
 
 
 def read_plan(objects: ObjectStore, year: int) -> CampaignPlan | None:
-    """The plan of a year, equal to the one that was written; None where there is none.
+    """Read the plan of a year, equal to the one that was written; None where there is none.
 
     Raises
     ------

@@ -24,7 +24,7 @@ __all__ = ["TaskMemory", "plan_campaign"]
 
 # Bands of stored pixels at a time: the one at work, the one that is read meanwhile, and both once more while they are joined.
 _BANDS = 4
-# Blocks of network input, and bands of answers, at a time: what is at work, and what waits for the tiles below.
+# Blocks of network input, and bands of output, at a time: what is at work, and what waits for the tiles below.
 _BLOCKS = 2
 # What the windows of one block or band span where a tile is smaller, px.
 _SPAN = 2048
@@ -60,7 +60,7 @@ class TaskMemory:
         )
 
     def estimate(self, tiling: TilePlan) -> MemoryPlan:
-        """What a worker process needs for one cell at most, besides libraries and weights.
+        """Estimate what a worker process needs for one cell at most, besides libraries and weights.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class TaskMemory:
 
 
 def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -> CampaignPlan:
-    """What a campaign does: its cells in their order, the tiles of its map, and all that its bytes depend on.
+    """Plan a campaign: its cells in their order, the tiles of its map, and all that its bytes depend on.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     Warns
     -----
     PixelSizeWarning
-        Pixels are not of the size on the ground that a bundle says it has learnt.
+        Pixels are not of the size that a bundle was trained with.
     """
     spec, bundles, grid = recipe.prediction, ensemble(recipe.bundles), recipe.cube.grid
     _check(recipe)
@@ -203,6 +203,6 @@ def _tiling(
 
 
 def _described(recipe: CampaignRecipe) -> dict[str, object]:
-    """The layers' recipe without what changes no pixel of a cell: its own region, and the chunks of its reads."""
+    """Drop from the layers' recipe what changes no pixel of a cell: its own region, and the chunks of its reads."""
     described = describe_recipe(recipe.cube)
     return {name: value for name, value in described.items() if name not in ("region", "chunk")}

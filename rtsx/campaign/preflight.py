@@ -75,7 +75,7 @@ def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = u
 
 
 def _probe_writing(objects: ObjectStore, key: str, *, lease_s: float, clock: Clock) -> None:
-    """An object that is there: replaced, listed, removed, and when."""
+    """Probe an object that is there: replaced, listed, removed, and when."""
     content = uuid.uuid4().bytes
     before = clock()
     objects.put(key, content)

@@ -33,7 +33,7 @@ class PredictionSpec:
     trim: int | None = None
     """Pixels on each side of a tile that never count; None as in `predict_cube`."""
     blend: Blend | Literal["auto"] = "auto"
-    """`"auto"`: crop where the network's reach is finite, because all blends then give one answer and this one computes
+    """`"auto"`: crop where the network's receptive field is finite, because all blends then give one output and this one computes
     nothing twice at the border of a cell; linear elsewhere."""
     batch_size: int | None = None
     """Tiles per forward pass; None leaves it to the device."""

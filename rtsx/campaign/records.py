@@ -69,12 +69,12 @@ class CommitRecord:
             raise ValueError(f"{odd[0]!r} is no key in this output")
 
     def to_json(self) -> str:
-        """One line of text."""
+        """Write one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "CommitRecord":
-        """The mark of such a line.
+        """Read a commit record from such a line.
 
         Raises
         ------
@@ -107,12 +107,12 @@ class Failure:
     """Address or name of the worker; empty where it was lost."""
 
     def to_json(self) -> str:
-        """One line of text."""
+        """Write one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Failure":
-        """The failure of such a line.
+        """Read a failure from such a line.
 
         Raises
         ------

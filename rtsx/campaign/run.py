@@ -116,7 +116,7 @@ def run_recorded(
     progress: ProgressCallback | None,
     on_set_aside: Callable[[Failure], None] | None,
 ) -> RunSummary:
-    """Fly cells, and keep a record of it beside the output, from the first second to the last.
+    """Run cells, and keep a record of the run beside the output, from the first second to the last.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def new_run() -> str:
 
 
 def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellTable:
-    """The cells that are wanted, in their order; as an array, because a million tuples are a hundred megabytes.
+    """Select cells, in their order; as an array, because a million tuples are a hundred megabytes.
 
     Examples
     --------
@@ -206,7 +206,7 @@ def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellT
 
 
 def with_set_aside(summary: RunSummary, before: Mapping[Address, Failure]) -> RunSummary:
-    """The summary with cells that earlier runs set aside, so that it is complete only if the campaign is."""
+    """Add the cells that earlier runs set aside to a summary, so that it is complete only if the campaign is."""
     return replace(
         summary,
         cells=summary.cells + len(before),

@@ -110,7 +110,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, summary: RunSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool) -> Self:
-        """The record of a run that stands as its summary says."""
+        """Make the record of a run from its summary."""
         return cls(
             run=summary.run,
             plan_digest=plan_digest,
@@ -131,12 +131,12 @@ class RunRecord:
         )
 
     def to_json(self) -> str:
-        """One line of text."""
+        """Write one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The record of such a line.
+        """Read a record from such a line.
 
         Raises
         ------

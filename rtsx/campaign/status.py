@@ -85,7 +85,7 @@ class CampaignStatus:
 
 
 def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices) -> CampaignStatus:
-    """How far a campaign is now. Reads no mark: their names and times say enough.
+    """Report how far a campaign is now. Reads no commit record: their names and times say enough.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def status_of(
     prices: Prices,
     now: datetime,
 ) -> CampaignStatus:
-    """The status that these records say.
+    """Summarise these records.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def status_of(
 
 
 def _rate(moments: Iterable[datetime], *, since: datetime, now: datetime) -> float | None:
-    """Cells an hour over the last hour, or since the run began where that is less; None before the first."""
+    """Compute cells an hour over the last hour, or since the run began where that is less; None before the first."""
     begin = max(since, now - _RECENT)
     hours = (now - begin) / timedelta(hours=1)
     recent = sum(begin < moment <= now for moment in moments)

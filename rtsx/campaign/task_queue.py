@@ -140,11 +140,11 @@ class TaskQueue:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no task is to be started or waited for."""
+        """True when no task is to be started or waited for."""
         return not self._running and (self.stopped is not None or self.left == 0)
 
     def next_retry(self) -> float | None:
-        """When the next waiting cell may be tried again; None where none waits or the run has stopped."""
+        """Return when the next waiting cell may be tried again; None where none waits or the run has stopped."""
         return self._waiting[0][0] if self._waiting and self.stopped is None else None
 
     def take(self, room: int, now: float, *, lanes: int = 1) -> list[Submission]:

@@ -1,6 +1,6 @@
 """Tiles of a map that is run cell by cell: how many the cells compute together, and which tiling makes them fewest. Pure.
 
-Every cell computes all tiles that answer for it, so that no cell waits for another; a tile that answers for two cells is
+Every cell computes all tiles whose support meets it, so that no cell waits for another; a tile that meets two cells is
 computed twice. Where tiles are cropped and their step divides the cell, none is: their seams lie on the cells' borders.
 """
 
@@ -28,7 +28,7 @@ class CellWork:
 
     n_cells: int
     n_pixels: int
-    """Pixels that they answer for, all together."""
+    """Pixels of their supports, all together."""
     n_tiles: int
     """Tiles that they compute; one that several cells compute counts for each of them."""
     tile: int
@@ -103,10 +103,10 @@ def campaign_tiling(
     fits: Callable[[TilePlan], bool],
     settled: int | None,
 ) -> TilePlan:
-    """The tiling of a whole map, on the pixels of its grid.
+    """Choose the tiling of a whole map, on the pixels of its grid.
 
     Its seams do not depend on which cells are run. Tiles of a network whose reach is finite are cropped unless the spec says
-    otherwise: whatever the blend, they then give one answer, and cropped ones share nothing.
+    otherwise: whatever the blend, they then give one output, and cropped ones share nothing.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def _meeting_borders(tiling: TilePlan, *, side: int, largest: int) -> Iterator[T
 
 
 def _along(axis: TileAxis, count: int, *, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles that answer for each of `count` stretches of an axis (stretch,), and the pixels that these see.
+    """Count the tiles whose support meets each of `count` stretches of an axis (stretch,), and the pixels of their windows.
 
     `TileAxis.tiles_covering` for all of them at once, because a map may have thousands of rows of cells.
     """

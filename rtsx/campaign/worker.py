@@ -61,7 +61,7 @@ _TRACEBACK = 20_000
 
 
 def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -> Failure:
-    """What an error in a task of a cell says, with its traceback.
+    """Record an error in a task of a cell, with its traceback.
 
     Parameters
     ----------

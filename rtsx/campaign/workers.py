@@ -67,7 +67,7 @@ class WorkerRequirements:
     """Memory of one cell, bytes."""
 
     def lacking(self, offer: WorkerResources) -> str:
-        """What is wrong with a worker, in words; empty where nothing is.
+        """Describe what is wrong with a worker; empty where nothing is.
 
         Examples
         --------
@@ -210,7 +210,7 @@ def scheduler_versions(client: Client) -> Mapping[str, str]:
 
 
 def resources_of(client: Client) -> dict[str, WorkerResources]:
-    """What each worker that is there has, by its address.
+    """List the libraries and memory of each worker, by its address.
 
     Raises
     ------

@@ -68,7 +68,7 @@ class Collected:
 
 
 def formats_named(names: Sequence[str]) -> tuple[VectorFormat, ...]:
-    """The formats of these names, each once, in the order of `FORMATS`.
+    """Look up the formats of these names, each once, in the order of `FORMATS`.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def formats_named(names: Sequence[str]) -> tuple[VectorFormat, ...]:
 
 
 def export_key(layout: YearLayout, form: VectorFormat) -> str:
-    """Key of the file."""
+    """Return the key of the file."""
     return f"{layout.products}/{FOOTPRINTS}{form.suffix}"
 
 

@@ -130,7 +130,7 @@ def collect_tables(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> 
 
 
 def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
-    """Cells that the rows come near to, by their boxes: some more may be among them."""
+    """List the cells that the rows come near to, by their boxes: some more may be among them."""
     left, bottom, right, top = shapely.bounds(rows.outlines).T
     near, side = grid.resolution / 2, grid.cell_size * grid.resolution
     x, y = grid.origin
@@ -144,7 +144,7 @@ def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
 
 
 def _joined(parts: Sequence[CellRows]) -> CellRows:
-    """All rows; without the empty tables, because their dtypes say nothing about the columns."""
+    """Concatenate all rows; without the empty tables, because their dtypes say nothing about the columns."""
     some = [part for part in parts if len(part.cells)] or list(parts[:1])
     if len(some) == 1:
         return some[0]
@@ -153,7 +153,7 @@ def _joined(parts: Sequence[CellRows]) -> CellRows:
 
 
 def neighbour_cells(cells: Iterable[Address], *, reach: int) -> set[Address]:
-    """Cells that lie at most `reach` rows and columns from one of those given, and are none of them.
+    """List the cells that lie at most `reach` rows and columns from one of those given, and are none of them.
 
     Examples
     --------
@@ -233,7 +233,7 @@ class _Parts:
         return group_by_partition(self.states)
 
     def is_current(self, name: str, record: Record) -> bool:
-        """Whether nothing that the partition was made of has changed."""
+        """Test whether nothing that the partition was made of has changed."""
         visited = [parse_cell_id(cell) for cell in record["visited"]]
         return bool(record["cells"] == self._digest([*self.cells[parse_partition(name)], *visited]))
 
@@ -255,7 +255,7 @@ class _Parts:
         return footprints, record
 
     def _digest(self, cells: Iterable[Address]) -> str:
-        """What changes the footprints made of these cells: their outlines, and which cells around them are missing."""
+        """Digest what the footprints of these cells depend on: their outlines, and which cells around them are missing."""
         of = sorted(cells)
         known = {cell: self.states.get(cell) for cell in of}
         outlines = [(cell, None if state is None else state.outlines) for cell, state in known.items()]

@@ -80,11 +80,11 @@ class OverviewPlan:
         return tuple(levels)
 
     def source(self, level: int, shard: Shard) -> Region:
-        """Pixels of the level above that a shard of a level (from 1) is made of."""
+        """Return the pixels of the level above that a shard of a level (from 1) is made of."""
         return self._window(shard, shape=self.shapes[level - 1], step=2 * self.side)
 
     def target(self, level: int, shard: Shard) -> Region:
-        """Pixels of a level (from 1) that a shard holds."""
+        """Return the pixels of a level (from 1) that a shard holds."""
         return self._window(shard, shape=self.shapes[level], step=self.side)
 
     @staticmethod
@@ -127,7 +127,7 @@ def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.
 
 
 def array_of(group: zarr.Group, name: str, *, level: str) -> "zarr.Array[Any]":
-    """An array of a level; ``"."`` is the root."""
+    """Open an array of a level; ``"."`` is the root."""
     array = group[name if level == "." else f"{level}/{name}"]
     assert isinstance(array, zarr.Array)  # we created it
     return array
@@ -293,7 +293,7 @@ def _run(step: _Step, jobs: Iterator[Job]) -> None:
 
 
 def _changes(records: Records, now: Mapping[Address, str]) -> set[Address]:
-    """Cells whose pixels are not those that the overviews were made of; written down as unknown before any is touched."""
+    """List the cells whose pixels are not those that the overviews were made of; recorded as unknown before any is touched."""
     before: dict[Address, str] = {}
     for record in records.read().values():
         before |= {parse_cell_id(name): digest for name, digest in record["cells"].items()}

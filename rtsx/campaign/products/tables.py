@@ -58,7 +58,7 @@ Record = dict[str, Any]
 """JSON values by name."""
 
 _THREADS = 16
-"""Records that are read at a time, because what counts is how long a store takes to answer."""
+"""Records that are read at a time, because what counts is the latency of the store."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Records:
     """Key of their folder."""
 
     def read(self) -> dict[str, Record]:
-        """All records by name, sorted; what is damaged counts as not there, because it can be made again."""
+        """Read all records by name, sorted; what is damaged counts as not there, because it can be made again."""
         keys = sorted(found.key for found in self.objects.list(self.folder) if found.key.endswith(".json"))
         with ThreadPoolExecutor(_THREADS, "rtsx-records") as threads:
             contents = list(threads.map(self.objects.get, keys))
@@ -171,7 +171,7 @@ def partition_of(cell: Address) -> Address:
 
 
 def partition_name(partition: Address) -> str:
-    """Name of a partition, used for its files.
+    """Return the name of a partition, used for its files.
 
     Examples
     --------
@@ -182,12 +182,12 @@ def partition_name(partition: Address) -> str:
 
 
 def parse_partition(name: str) -> Address:
-    """The partition of such a name."""
+    """Parse the name of a partition."""
     return parse_cell_id(name)
 
 
 def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
-    """Cells of each partition; partitions and cells in reading order.
+    """Group cells by partition; partitions and cells in reading order.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
 
 
 def read_parquet_bytes(content: bytes) -> geopandas.GeoDataFrame:
-    """The table of such bytes."""
+    """Read the table of such bytes."""
     return geopandas.read_parquet(io.BytesIO(content))
 
 
@@ -282,7 +282,7 @@ def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopand
 
 
 def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """The table with text where columns hold text or nothing.
+    """Convert columns of text or nothing to text.
 
     Because a column of nothing but missing values has no type of its own, and the files of one table would not fit
     together.
@@ -344,12 +344,12 @@ class PartTable:
 
     @classmethod
     def of(cls, objects: ObjectStore, layout: YearLayout, name: str) -> "PartTable":
-        """The table of that name among the products of a year."""
+        """Return the table of that name among the products of a year."""
         records = Records(objects, f"{layout.products}/collected/{name}")
         return cls(objects=objects, folder=f"{layout.products}/{name}", records=records)
 
     def key(self, name: str) -> str:
-        """Key of the file of a partition."""
+        """Return the key of the file of a partition."""
         return f"{self.folder}/{name}.parquet"
 
     def read(self, name: str) -> geopandas.GeoDataFrame:
@@ -401,7 +401,7 @@ class PartTable:
         return self.refresh((), is_current=lambda name, record: True, make=_nothing).removed
 
     def _made(self, name: str, *, make: Make, before: Record | None) -> tuple[Record, bool]:
-        """The new record of a partition, and whether its file had to be written."""
+        """Update a partition; return its new record, and whether its file had to be written."""
         table, sources = make(name)
         content = parquet_bytes(table)
         record = {**sources, "sha256": sha256(content).hexdigest(), "rows": len(table), "bounds": _bounds(table)}

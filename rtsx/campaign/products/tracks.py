@@ -56,7 +56,7 @@ class _Parts:
     records: YearRecords
 
     def is_current(self, name: str, record: Record) -> bool:
-        """Whether all footprints near the outlines that were looked at are those that they were."""
+        """Test whether all footprints near the outlines are still those that the tracks were made of."""
         parts = self._digests(name, record["reach"])
         return bool(record["years"] == list(self.records) and record["parts"] == parts)
 

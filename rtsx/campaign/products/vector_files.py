@@ -60,7 +60,7 @@ _CHANGED = "2000-01-01T00:00:00.000Z"
 
 
 def format_named(name: str) -> VectorFormat:
-    """The format of a name or ending.
+    """Look up the format of a name or ending.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def format_named(name: str) -> VectorFormat:
 
 
 def one_file(tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, crs: str) -> bytes:
-    """The bytes of a file with the rows of all tables.
+    """Write a file with the rows of all tables, as bytes.
 
     Tables are taken one after the other, so that only one of them is in memory, and the finished file once.
 
