@@ -98,7 +98,7 @@ class CubeBuilder:
         return self.plan.count
 
     def open(self, number: int) -> xr.Dataset:
-        """The lazy cube of a part."""
+        """Return the lazy cube of a part."""
         part = self.plan.part(number)
         return load_recipe(self.recipe, self.geobox[part.window], anchor=self.recipe.grid.origin)
 
@@ -121,7 +121,7 @@ class CubeBuilder:
         prepare_level(template, root.store, group=None, plan=self.storage)
 
     def pieces(self, number: int) -> Iterator[RegionWrite]:
-        """Pixels of a part, variable by variable; computed in this thread."""
+        """Yield pixels of a part, variable by variable; computed in this thread."""
         window = self.plan.part(number).window
         cube = self.open(number)
         timed = [str(name) for name, variable in cube.data_vars.items() if "time" in variable.dims]

@@ -74,13 +74,13 @@ class PartRecord:
     """Images that were left out."""
 
     def to_json(self) -> str:
-        """One line of text, the same for equal marks."""
+        """Return one line of text, the same for equal marks."""
         gaps = [[gap.source, gap.image] for gap in self.gaps]
         return json.dumps({"sha256": dict(self.digests), "gaps": gaps}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "PartRecord":
-        """The mark of such a line.
+        """Return the mark of such a line.
 
         Raises
         ------
@@ -119,7 +119,7 @@ def done_parts(store: Store) -> set[int]:
 
 
 def read_marks(root: zarr.Group) -> dict[int, PartRecord]:
-    """All marks by the number of their part."""
+    """Return all marks by the number of their part."""
     texts = _array(root)[:]
     return {number: PartRecord.from_json(str(text)) for number, text in enumerate(texts) if text}  # type: ignore[arg-type]
 
@@ -130,7 +130,7 @@ def write_mark(root: zarr.Group, number: int, mark: PartRecord) -> None:
 
 
 def corrupt_keys(store: Store, marks: Iterable[PartRecord]) -> list[str]:
-    """Keys of marks whose bytes are missing or not those that were written; reads every byte."""
+    """Return keys of marks whose bytes are missing or not those that were written; reads every byte."""
     differing = []
     for mark in marks:
         for key, digest in mark.digests.items():
@@ -176,7 +176,7 @@ def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
 
 
 def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
-    """Where two descriptions differ first, and how; None where they are equal.
+    """Return where two descriptions differ first, and how; None where they are equal.
 
     Examples
     --------
@@ -267,7 +267,7 @@ class PartPlan:
         return self.counts[0] * self.counts[1]
 
     def part(self, number: int) -> Part:
-        """The part of a number, row by row."""
+        """Return the part of a number, row by row."""
         assert self.first <= number < self.first + self.count
         iy, ix = divmod(number - self.first, self.counts[1])
         rows, columns = (
@@ -331,7 +331,7 @@ class BuildStatus:
 
 
 def read_status(target: str, options: Mapping[str, Any], described: Mapping[str, Any]) -> BuildStatus | None:
-    """The store that is there and was begun from this very recipe; None where nothing is, or no part could be built yet.
+    """Return the store that is there and was begun from this very recipe; None where nothing is, or no part could be built yet.
 
     Raises
     ------

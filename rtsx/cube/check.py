@@ -64,7 +64,7 @@ class LayerStatistics:
 
 
 def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodata: float | None) -> LayerStatistics:
-    """Statistics of one block of stored pixels."""
+    """Return statistics of one block of stored pixels."""
     has_data = np.ones(stored.shape, bool)
     if stored.dtype.kind == "f":
         has_data &= np.isfinite(stored)
@@ -80,7 +80,7 @@ def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodat
 
 
 def merged(parts: Iterable[LayerStatistics]) -> LayerStatistics:
-    """Statistics of several blocks together, without the loss that sums of squares have."""
+    """Return statistics of several blocks together, without the loss that sums of squares have."""
     return reduce(_merged, parts, LayerStatistics(0, 0, math.nan, math.nan, math.nan, 0.0))
 
 
@@ -102,7 +102,7 @@ def _merged(one: LayerStatistics, other: LayerStatistics) -> LayerStatistics:
 
 
 def cube_statistics(cube: xr.Dataset) -> Mapping[str, LayerStatistics]:
-    """Statistics of every layer, and of `valid`, whose mean is the part of valid pixels; reads every chunk once.
+    """Return statistics of every layer, and of `valid`, whose mean is the part of valid pixels; reads every chunk once.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class CubeCheck:
 
 
 def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
-    """How far a store is built; None for a store that was not built part by part.
+    """Return how far a store is built; None for a store that was not built part by part.
 
     Raises
     ------

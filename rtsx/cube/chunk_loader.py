@@ -200,7 +200,7 @@ class ChunkLoader:
         return Observation(tuple(layers), quality)
 
     def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Observation:
-        """One image on a window of the cube: its layers, and the level of every pixel."""
+        """Return one image on a window of the cube: its layers, and the level of every pixel."""
         halo = self.halo
         window = geobox_window(self.geobox, rows, columns, halo=halo)
         layers, valid = self._warped_layers(image, window)
@@ -258,7 +258,7 @@ class ChunkLoader:
         return Observation(layers, np.zeros(shape, np.uint8))
 
     def _rows_at_once(self, count: int, *, width: int) -> int:
-        """Rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
+        """Return rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
         pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
         return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * width))
 
@@ -276,7 +276,7 @@ class _Chunk:
     """Half-open range of the cube's columns."""
 
     def pieces(self, rows: slice) -> Iterator[Observation]:
-        """Images one by one, for some rows of the chunk; see `ImageStack`."""
+        """Yield images one by one, for some rows of the chunk; see `ImageStack`."""
         span = (self.rows[0] + rows.start, self.rows[0] + rows.stop)
         for image in self.images:
             try:

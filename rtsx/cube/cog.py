@@ -202,13 +202,13 @@ class _Raster:
 
 
 def _even(pixels: da.Array, axis: int) -> int | tuple[int, ...]:
-    """The chunks as they come; a large array in one piece is cut."""
+    """Return the chunks as they come; a large array in one piece is cut."""
     lengths: tuple[int, ...] = pixels.chunks[axis]
     return _STEP if lengths[0] > _STEP and len(lengths) == 1 else lengths
 
 
 def _band_names(variable: xr.DataArray) -> list[str]:
-    """One name per band: the variable's, and the time and class that the band is for."""
+    """Return one name per band: the variable's, and the time and class that the band is for."""
     names = [str(variable.name)]
     for dim in variable.dims[:-2]:
         labels = variable[dim].values if dim in variable.coords else np.arange(variable.sizes[dim])

@@ -117,7 +117,7 @@ def _median_of(pieces: list[Observation], empty: Observation, least: int) -> Obs
 
 
 def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
-    """Values in the dtype of `template`, whole numbers rounded half up; `template` where nothing was seen."""
+    """Return values in the dtype of `template`, whole numbers rounded half up; `template` where nothing was seen."""
     if template.dtype.kind in "iu":
         values = np.floor(values + 0.5)
     out: NDArray[Any] = np.where(seen, values.astype(template.dtype), template)

@@ -112,7 +112,7 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
 
 
 def with_axis_names(given: Any) -> Any:
-    """The Dataset or array with dimensions y and x, where it has them under another usual name."""
+    """Return the Dataset or array with dimensions y and x, where it has them under another usual name."""
     for names in AXIS_NAMES:
         if set(names) <= set(given.dims) and not {"y", "x"} & set(given.dims):
             return given.rename(dict(zip(names, ("y", "x"), strict=True)))
@@ -163,7 +163,7 @@ def _stored_numbers(values: NDArray[Any], *, scale: float, offset: float, is_who
 
 
 def _without_empty_chunks(layer: xr.DataArray) -> xr.DataArray:
-    """The layer without chunks of no pixel, which selecting and concatenating leave behind."""
+    """Return the layer without chunks of no pixel, which selecting and concatenating leave behind."""
     sizes = layer.chunksizes
     if not any(0 in lengths for lengths in sizes.values()):
         return layer
@@ -204,7 +204,7 @@ def _no_cube(given: object) -> str:
 
 
 def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
-    """One variable per band of an array, each with its own of what the array says of all."""
+    """Return one variable per band of an array, each with its own of what the array says of all."""
     extra = [dim for dim in array.dims if dim not in ("time", "y", "x")]
     if len(extra) > 1 or not {"y", "x"} <= set(array.dims):
         raise CubeError(
@@ -229,7 +229,7 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
 
 
 def _place(number: int, coordinate: Sequence[Any]) -> tuple[int, int | None]:
-    """Where a band's value stands among those of an attribute, and of how many.
+    """Return where a band's value stands among those of an attribute, and of how many.
 
     By the number of the band, which rioxarray counts from 1, because attributes keep their order when bands are selected.
     """
@@ -270,7 +270,7 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
 
 
 def _of_band(value: Any, place: tuple[int, int | None]) -> Any:
-    """What an attribute of several bands says of one; None where that cannot be known."""
+    """Return what an attribute of several bands says of one; None where that cannot be known."""
     number, count = place
     if not isinstance(value, tuple | list | np.ndarray):
         return value
@@ -282,7 +282,7 @@ def _of_band(value: Any, place: tuple[int, int | None]) -> Any:
 def _variable(
     layer: xr.DataArray, words: Mapping[Any, Any], *, place: tuple[int, int | None], source: Mapping[Any, Any]
 ) -> xr.Variable:
-    """One layer, with what attributes of several bands, `encoding` and stackstac's coordinates say of it."""
+    """Return one layer, with what attributes of several bands, `encoding` and stackstac's coordinates say of it."""
     variable: xr.Variable = layer.variable.copy(deep=False)
     variable.attrs = _stated(words, place=place, name=layer.name)
     variable.encoding = _stated(layer.encoding, place=place, name=layer.name)
@@ -291,7 +291,7 @@ def _variable(
 
 
 def _stated(words: Mapping[Any, Any], *, place: tuple[int, int | None], name: Any) -> dict[str, Any]:
-    """What attributes or an encoding of several bands say of one of them, in the words of one layer."""
+    """Return what attributes or an encoding of several bands say of one of them, in the words of one layer."""
     found = {key: words[key] for key in (*MISSING_ATTRS, "dtype", "grid_mapping") if key in words}
     for key, word in _PER_BAND.items():
         value = _of_band(words.get(key), place)
@@ -336,7 +336,7 @@ def _ask_for_nodata(array: xr.DataArray) -> None:
 
 
 def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
-    """A Dataset with the names, nodata and scale that `to_dataset` left on the whole given to its layers."""
+    """Return a Dataset with the names, nodata and scale that `to_dataset` left on the whole given to its layers."""
     found = {name: layer for name, layer in cube.data_vars.items() if _is_layer(layer)}
     if len(found) == 1:
         ((name, layer),) = found.items()
@@ -373,7 +373,7 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
 
 
 def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | None) -> dict[Any, str]:
-    """Names for layers that have only a number: those given, else what they are called by `long_name`."""
+    """Return names for layers that have only a number: those given, else what they are called by `long_name`."""
     if layers is not None:
         if len(layers) != len(names):
             raise CubeError(
@@ -413,7 +413,7 @@ def _refuse_doubled_axes(cube: xr.Dataset) -> None:
 
 
 def _with_crs(cube: xr.Dataset) -> xr.Dataset:
-    """The CRS in `spatial_ref`, also where it is in an attribute, in another grid mapping or in stackstac's `epsg`."""
+    """Return the CRS in `spatial_ref`, also where it is in an attribute, in another grid mapping or in stackstac's `epsg`."""
     if "spatial_ref" in cube.coords or not {"y", "x"} <= set(cube.coords) or cube.odc.crs is None:
         return cube
     placed: xr.Dataset = cube.odc.assign_crs(cube.odc.crs)
@@ -421,7 +421,7 @@ def _with_crs(cube: xr.Dataset) -> xr.Dataset:
 
 
 def _with_plain_coordinates(cube: xr.Dataset) -> xr.Dataset:
-    """Coordinates of numbers, times and text: zones and periods to UTC, objects to JSON, dropped where that has no word."""
+    """Return coordinates of numbers, times and text: zones and periods to UTC, objects to JSON, dropped where that has no word."""
     changed, dropped = {}, []
     for name, coord in cube.coords.items():
         if isinstance(coord.dtype, np.dtype) and coord.dtype.kind in "biufcMmSUT":
@@ -474,14 +474,14 @@ def _is_plain(value: object) -> bool:
 
 
 def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables that lie on the cube's pixels, without `valid`."""
+    """Return names of the variables that lie on the cube's pixels, without `valid`."""
     return tuple(
         str(name) for name, layer in cube.data_vars.items() if name != "valid" and {"y", "x"} <= set(layer.dims)
     )
 
 
 def class_names(pred: xr.Dataset) -> list[str]:
-    """Names of a prediction's classes, in their order; empty where it does not say what it found.
+    """Return names of a prediction's classes, in their order; empty where it does not say what it found.
 
     Examples
     --------

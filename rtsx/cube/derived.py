@@ -17,7 +17,7 @@ __all__ = ["DerivedLayer", "add_derived", "add_ndvi", "derived_layer", "get_deri
 
 
 def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
-    """The cube with `ndvi` = (nir - red) / (nir + red), from physical values; lazy.
+    """Return the cube with `ndvi` = (nir - red) / (nir + red), from physical values; lazy.
 
     Returns
     -------
@@ -148,12 +148,12 @@ def derived_layer(name: str, *, needs: Sequence[str], units: str, long_name: str
 
 
 def _place(kernel: Kernel | None) -> str:
-    """Where a kernel was defined; ndvi, which has none, is ours."""
+    """Return where a kernel was defined; ndvi, which has none, is ours."""
     return "rtsx" if kernel is None else f"{kernel.__module__}.{kernel.__qualname__}"
 
 
 def get_derived(name: str) -> DerivedLayer:
-    """The layer that was registered under a name.
+    """Return the layer that was registered under a name.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def get_derived(name: str) -> DerivedLayer:
 
 
 def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
-    """The cube with one more layer; lazy.
+    """Return the cube with one more layer; lazy.
 
     Parameters
     ----------

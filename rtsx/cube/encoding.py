@@ -58,7 +58,7 @@ def packing(layer: xr.DataArray) -> dict[str, Any]:
 
 
 def missing_values(layer: xr.DataArray) -> tuple[float, ...]:
-    """Stored values that mark missing pixels, each once, `_FillValue` first; NaN of floats is missing anyway.
+    """Return stored values that mark missing pixels, each once, `_FillValue` first; NaN of floats is missing anyway.
 
     `encoding` counts where the numbers in memory are those that are stored: no scale is in it.
 
@@ -95,7 +95,7 @@ def _stated(layer: xr.DataArray) -> Iterator[tuple[str, float, np.dtype[Any]]]:
 
 
 def _stored_value(number: float, dtype: np.dtype[Any]) -> float | None:
-    """What a pixel of a dtype holds that was set to a number; None where none can, or where it equals nothing, as NaN.
+    """Return what a pixel of a dtype holds that was set to a number; None where none can, or where it equals nothing, as NaN.
 
     A whole number of the same bits counts: NetCDF writes -1 for 65535, and arrays keep their attributes when they are converted.
     """
@@ -108,7 +108,7 @@ def _stored_value(number: float, dtype: np.dtype[Any]) -> float | None:
 
 
 def is_sparse(layer: xr.DataArray) -> bool:
-    """Whether what was left out of a Zarr store, because it holds nothing but the fill value, is missing or not valid.
+    """Test whether what was left out of a Zarr store, because it holds nothing but the fill value, is missing or not valid.
 
     By the encoding that xarray gives: in format 3 it has the fill value, in format 2 that is `_FillValue`.
     """
@@ -121,7 +121,7 @@ def is_sparse(layer: xr.DataArray) -> bool:
 
 
 def with_packing(layer: xr.DataArray) -> xr.DataArray:
-    """The layer with its packing in the attributes that `packing` reads, and one value of missing pixels; lazy.
+    """Return the layer with its packing in the attributes that `packing` reads, and one value of missing pixels; lazy.
 
     The layer itself where that is so already. A scale of 1 and an offset of 0 are what rioxarray and GDAL give where a file
     is silent, so they declare nothing.
@@ -153,7 +153,7 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
 
 
 def _with_sign(layer: xr.DataArray) -> xr.DataArray:
-    """The layer in the dtype that `_Unsigned` says: NetCDF's classic formats have no unsigned integers."""
+    """Return the layer in the dtype that `_Unsigned` says: NetCDF's classic formats have no unsigned integers."""
     kind = {"true": "u", "false": "i"}.get(str(layer.attrs.get("_Unsigned")).lower())
     if kind is None or layer.dtype.kind not in "iu":
         return layer
@@ -162,7 +162,7 @@ def _with_sign(layer: xr.DataArray) -> xr.DataArray:
 
 
 def _lazy(layer: xr.DataArray) -> xr.DataArray:
-    """The layer; where it is stored and was not read yet, in chunks, instead of being read here."""
+    """Return the layer; where it is stored and was not read yet, in chunks, instead of being read here."""
     if layer.variable._in_memory or layer.chunks is not None:
         return layer
     return layer.chunk(layer.encoding.get("preferred_chunks", {}))
@@ -187,7 +187,7 @@ def _warn_of_others(layer: xr.DataArray) -> None:
 
 
 def stores_all_chunks(name: str, dtype: np.dtype[Any], attrs: Mapping[str, Any]) -> bool:
-    """Whether no value of a variable is missing, so that every chunk is stored and one that a copy has lost is known.
+    """Test whether no value of a variable is missing, so that every chunk is stored and one that a copy has lost is known.
 
     Floats have NaN, and `valid` has False.
     """

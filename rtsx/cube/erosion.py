@@ -19,7 +19,7 @@ _TIE = 1e-9
 def disk_half_widths(
     radius_m: float, *, heights_m: NDArray[np.float64], widths_m: NDArray[np.float64]
 ) -> NDArray[np.int32]:
-    """How far a circle reaches to either side, for each row of the raster and each row of the circle.
+    """Return how far a circle reaches to either side, for each row of the raster and each row of the circle.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def disk_half_widths(
 
 
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A kernel as machine code: made at its first call, and kept on disk, because that takes seconds.
+    """Return a kernel as machine code: made at its first call, and kept on disk, because that takes seconds.
 
     What is kept is made anew when the kernel's own file changes, and nothing else: what a kernel calls stands beside it,
     and after a change of the options below `__pycache__` has to be cleared.
@@ -153,7 +153,7 @@ def erode_quality(
 
 
 def erosion_halo(*, distance_m: float, resolution_m: float | tuple[float, float]) -> int:
-    """Pixels around a block that `erode_quality` looks at.
+    """Return pixels around a block that `erode_quality` looks at.
 
     Examples
     --------

@@ -71,7 +71,7 @@ class BandTable:
 
 
 def band_table(images: Sequence[Image], names: Sequence[str]) -> BandTable:
-    """The bands of some names, one after the other, of all images.
+    """Return the bands of some names, one after the other, of all images.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def read_stackstac(
     chunk: tuple[int, int],
     any_value: bool,
 ) -> da.Array:
-    """Stored values of some bands of images on a grid, lazily, as stackstac and GDAL's warp give them.
+    """Return stored values of some bands of images on a grid, lazily, as stackstac and GDAL's warp give them.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ class _CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac 
 
 
 def _stackstac_items(table: BandTable) -> list[dict[str, Any]]:
-    """Items of a minimum, because stackstac knows proj:epsg only, and one band per asset."""
+    """Return items of a minimum, because stackstac knows proj:epsg only, and one band per asset."""
     items = []
     for number, row in enumerate(table.rows):
         assets = {}
@@ -249,7 +249,7 @@ def _stackstac_items(table: BandTable) -> list[dict[str, Any]]:
 
 
 def _completed(stack: Any, table: BandTable, *, shape: tuple[int, int], chunk: tuple[int, int]) -> da.Array:
-    """All images and bands in their order: stackstac leaves out those that lie beside the grid."""
+    """Return all images and bands in their order: stackstac leaves out those that lie beside the grid."""
     pixels = stack.data.rechunk({2: chunk[0], 3: chunk[1]})
     rows = {str(name): number for number, name in enumerate(np.atleast_1d(stack["id"].values))}
     columns = {str(name): number for number, name in enumerate(np.atleast_1d(stack["band"].values))}
@@ -275,7 +275,7 @@ def lazy_stacks(
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     has_time: bool,
 ) -> dict[str, da.Array]:
-    """What `lazy_blocks` gives, from arrays that stackstac makes.
+    """Return what `lazy_blocks` gives, from arrays that stackstac makes.
 
     The graph has what stackstac's has, for every image and chunk, and one task per step and chunk that fuses.
 
@@ -360,7 +360,7 @@ class _Arrays:
     """Stored pixels (image, band, y, x)."""
 
     def pieces(self, rows: slice) -> Iterator[Observation]:
-        """Images one by one, for some rows of the chunk."""
+        """Yield images one by one, for some rows of the chunk."""
         for place, image in enumerate(self.task.images):
             layers: dict[str, NDArray[Any]] = {}
             valid = np.ones(self.arrays[0][place, 0, rows].shape, bool)

@@ -55,7 +55,7 @@ class FileImages:
         return hash(tuple(self.assets.items()))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
+        """Return images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
 
         With a period, a file without a date in its name is an error rather than silently in or out.
         """
@@ -89,7 +89,7 @@ class FileImages:
         return tuple(found)
 
     def layer_names(self) -> tuple[str, ...]:
-        """Names of the bands of the first image; reads its header.
+        """Return names of the bands of the first image; reads its header.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class FileImages:
         return tuple(name for name in names if name)
 
     def _named(self, header: RasterHeader) -> RasterHeader:
-        """The header with its bands named by the sensor."""
+        """Return the header with its bands named by the sensor."""
         if self.sensor is None:
             return header
         return replace(header, descriptions=sensor_names(header, get_sensor(self.sensor)))
@@ -123,7 +123,7 @@ class StoreImages:
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """The one image, where it meets area and period; see `ImageSource`."""
+        """Return the one image, where it meets area and period; see `ImageSource`."""
         if period is not None and self.time is not None and self.time not in period:
             return ()
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
@@ -164,7 +164,7 @@ _conforms: tuple[type[ImageSource], ...] = (FileImages, StoreImages)
 
 
 def _expanded(patterns: Sequence[str]) -> list[str]:
-    """Files of an asset, sorted by name; a pattern that matches nothing is an error."""
+    """Return files of an asset, sorted by name; a pattern that matches nothing is an error."""
     paths: list[str] = []
     for pattern in patterns:
         # A file of exactly that name is meant before a pattern: people have "[aoi] lena.tif".
@@ -187,7 +187,7 @@ def _refuse_other_dates(paths: Sequence[str]) -> None:
 
 
 def _file_name(path: str) -> PurePosixPath:
-    """A path, or that of an address without its query, in which a signed one has its token."""
+    """Return a path, or that of an address without its query, in which a signed one has its token."""
     return PurePosixPath(without_query(path))
 
 

@@ -128,7 +128,7 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
 
 
 def stated_geobox(cube: xr.Dataset | xr.DataArray, geobox: GeoBox) -> GeoBox:
-    """The geobox of coordinates, checked against `GeoTransform` and `transform` in attributes, which say the same in other words.
+    """Return the geobox of coordinates, checked against `GeoTransform` and `transform` in attributes, which say the same in other words.
 
     A part of a raster, or one made coarser by a whole number, agrees with the transform of the whole. The corners of pixels that
     stackstac gives as coordinates are known by its attributes, and put right.
@@ -184,7 +184,7 @@ def _stated_transforms(cube: xr.Dataset | xr.DataArray) -> Iterator[tuple[Any, s
 
 
 def _disagreement(geobox: GeoBox, stated: Affine) -> str | tuple[float, float] | None:
-    """How coordinates differ from a transform: in words, or in pixels (x, y) to be added to them; None where they agree."""
+    """Return how coordinates differ from a transform: in words, or in pixels (x, y) to be added to them; None where they agree."""
     own = geobox.affine
     if own.b or own.d:
         return None  # coordinates of a rotated raster are made of its transform
@@ -211,7 +211,7 @@ def _disagreement(geobox: GeoBox, stated: Affine) -> str | tuple[float, float] |
 
 
 def with_pixel_centres(cube: xr.Dataset) -> xr.Dataset:
-    """The same Dataset where coordinates are centres of pixels; else with those of `geobox_of`."""
+    """Return the same Dataset where coordinates are centres of pixels; else with those of `geobox_of`."""
     centres = geobox_of(cube)
     shift = ~cube.odc.geobox.affine * centres.affine
     if abs(shift.c) < _TOLERANCE and abs(shift.f) < _TOLERANCE:
@@ -237,7 +237,7 @@ def lattice_origin(cube: xr.Dataset) -> tuple[float, float]:
 def with_georeference(
     variables: Mapping[str, xr.Variable] | xr.Dataset, geobox: GeoBox, *, lattice_origin: tuple[float, float]
 ) -> xr.Dataset:
-    """A Dataset of variables on `geobox`, with coordinates `y`, `x` and `spatial_ref` that odc-geo and rioxarray read.
+    """Return a Dataset of variables on `geobox`, with coordinates `y`, `x` and `spatial_ref` that odc-geo and rioxarray read.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def crs_name(crs: CRS | None) -> str:
 
 
 def describe_geobox(geobox: GeoBox) -> str:
-    """A geobox in one line; for messages."""
+    """Return a geobox in one line; for messages."""
     affine = tuple(geobox.affine)[:6]
     return f"{crs_name(geobox.crs)}, transform {affine}, shape {geobox.shape.yx}"
 
@@ -325,7 +325,7 @@ def pixel_m(geobox: GeoBox) -> float:
 
 
 def is_regular(axis: np.ndarray, resolution: float) -> bool:
-    """Whether pixel centres step by `resolution`, to a hundredth of a pixel over the whole axis.
+    """Test whether pixel centres step by `resolution`, to a hundredth of a pixel over the whole axis.
 
     Examples
     --------

@@ -35,7 +35,7 @@ __all__ = [
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
-    """Lengths of the chunks of an axis: all `chunk` but the last.
+    """Return lengths of the chunks of an axis: all `chunk` but the last.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def _lengths(window: tuple[slice, slice], chunk: tuple[int, int]) -> tuple[tuple
 
 
 def _part(window: tuple[slice, slice], index: tuple[int, int], chunk: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of one chunk of a window."""
+    """Return rows and columns of one chunk of a window."""
     rows, columns = (
         slice(span.start + place * size, min(span.start + (place + 1) * size, span.stop))
         for span, place, size in zip(window, index, chunk, strict=True)
@@ -297,7 +297,7 @@ def images_per_chunk(
 
 
 def _boxes(geobox: GeoBox, chunks: Chunks) -> list[BaseGeometry]:
-    """Outlines of all chunks, row by row."""
+    """Return outlines of all chunks, row by row."""
     rows, columns = (np.concatenate([[0], np.cumsum(lengths)]) for lengths in chunks)
     ys, xs = geobox.affine.f + geobox.affine.e * rows, geobox.affine.c + geobox.affine.a * columns
     boxes = shapely.box(xs[None, :-1], ys[1:, None], xs[None, 1:], ys[:-1, None])
@@ -359,7 +359,7 @@ def _projected(geometry: BaseGeometry, crs: str, target: GeoBox) -> BaseGeometry
 
 @lru_cache(maxsize=64)  # because a search gives thousands of images in a handful of systems
 def _transformer(crs: str, target: str) -> Transformer | None:
-    """What moves points, x first; None where nothing has to move."""
+    """Return what moves points, x first; None where nothing has to move."""
     return None if CRS(crs) == CRS(target) else Transformer.from_crs(crs, target, always_xy=True)
 
 

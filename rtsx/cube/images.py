@@ -33,7 +33,7 @@ class BandRequest:
 
 
 def settled_by(wanted: BandRequest) -> frozenset[str]:
-    """Which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
+    """Return which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
     return frozenset(name for name in ("nodata", "scale_factor", "add_offset") if getattr(wanted, name) is not None)
 
 
@@ -155,7 +155,7 @@ class ImageSource(Protocol):
     """
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images that meet an area within a period, in a fixed order.
+        """Return images that meet an area within a period, in a fixed order.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ class GivenImages:
         object.__setattr__(self, "images", tuple(images))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images in their given order; see `ImageSource`."""
+        """Return images in their given order; see `ImageSource`."""
         found = []
         for image in self.images:
             missing = [one.name for one in wanted if one.name not in image.bands]

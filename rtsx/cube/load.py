@@ -39,7 +39,7 @@ _LARGEST = 2**31
 
 
 def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
-    """The smallest raster of a grid's pixels around a region.
+    """Return the smallest raster of a grid's pixels around a region.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
 
 
 def _unwrapped(region: BaseGeometry, grid: Grid) -> BaseGeometry:
-    """A region that is split at the antimeridian in one piece, on a grid in degrees: its west is moved beyond 180."""
+    """Return a region that is split at the antimeridian in one piece, on a grid in degrees: its west is moved beyond 180."""
     if not CRS(grid.crs).geographic or region.bounds[2] - region.bounds[0] <= 180:
         return region
     parts = shapely.get_parts(region)
@@ -83,7 +83,7 @@ def _unwrapped(region: BaseGeometry, grid: Grid) -> BaseGeometry:
 
 
 def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
-    """Raster of a recipe's cube: a cell of its grid, a raster on it, or its own region.
+    """Return the raster of a recipe's cube: a cell of its grid, a raster on it, or its own region.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
 
 
 def search_area(geobox: GeoBox, *, margin_m: float) -> BaseGeometry:
-    """Outline of a raster and the ground around it in longitude and latitude, split at the antimeridian.
+    """Return the outline of a raster and the ground around it in longitude and latitude, split at the antimeridian.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ class _Planned:
 
 
 def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
-    """Images of a source; none only where the cube can do without it."""
+    """Return images of a source; none only where the cube can do without it."""
     images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
     if not images and source.is_required:
         period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
@@ -314,7 +314,7 @@ def _by_chunk(
 
 
 def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
-    """Where every required source has data to trust, or any source where none is required; one task per chunk."""
+    """Return where every required source has data to trust, or any source where none is required; one task per chunk."""
     required = [plan for plan in plans if plan.source.is_required]
     takes_any, required = not required, required or list(plans)
     dims = max((plan.quality.dims for plan in required), key=len)
@@ -345,7 +345,7 @@ def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.g
 
 
 def _provenance(recipe: CubeRecipe, found: dict[str, tuple[Image, ...]]) -> dict[str, str]:
-    """Which images each source gave, so that a stored cube says what it was made of."""
+    """Return which images each source gave, so that a stored cube says what it was made of."""
     return {
         f"images_{source.name}": ",".join(sorted(image.id for image in found[source.name])) for source in recipe.sources
     }

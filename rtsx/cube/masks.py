@@ -26,7 +26,7 @@ def apply_mask(
     rule: str | MaskRule,
     keep_low: bool = False,
 ) -> xr.Dataset:
-    """The cube with `valid`: True where quality data calls a pixel good; lazy.
+    """Return the cube with `valid`: True where quality data calls a pixel good; lazy.
 
     Where the cube has a `valid` already, a pixel has to be valid in both. Nodata of the layers is not looked at here:
     every reader of a cube takes it from the layers themselves.
@@ -99,7 +99,7 @@ def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> da.Array:
 
 
 def _place(source: GeoBox, wanted: GeoBox, path: str) -> tuple[slice, slice]:
-    """Rows and columns of `source` that are the pixels of `wanted`."""
+    """Return rows and columns of `source` that are the pixels of `wanted`."""
     row = (source.affine.f - wanted.affine.f) / -source.affine.e
     column = (wanted.affine.c - source.affine.c) / source.affine.a
     same_pixels = (

@@ -57,7 +57,7 @@ class NativeImages:
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images in the order in which they were copied; see `ImageSource`."""
+        """Return images in the order in which they were copied; see `ImageSource`."""
         index = native_index(self.path, {})
         if self.source not in index:
             raise CubeError(f"{self.path} holds images of {sorted(index)}; {self.source!r} is not among them.")
@@ -68,13 +68,13 @@ _native_images_conforms: type[ImageSource] = NativeImages
 
 
 def with_native_images(recipe: CubeRecipe, path: str) -> CubeRecipe:
-    """The recipe with the images that a store of the native layout holds instead of those that its sources would find."""
+    """Return the recipe with the images that a store of the native layout holds instead of those that its sources would find."""
     sources = (replace(source, images=NativeImages(path, source.name)) for source in recipe.sources)
     return replace(recipe, sources=tuple(sources))
 
 
 def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
-    """The images that a store holds, by source.
+    """Return the images that a store holds, by source.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
 
 
 def index_of(images: Mapping[str, Iterable[Image]]) -> dict[str, list[dict[str, Any]]]:
-    """What a store says of images whose bands lie in it; plain values. Hrefs are paths of groups within the store."""
+    """Return what a store says of images whose bands lie in it; plain values. Hrefs are paths of groups within the store."""
     return {source: [asdict(_stored(image)) for image in found] for source, found in images.items()}
 
 
@@ -229,7 +229,7 @@ class NativeGroup:
         return self.image.bands[self.names[0]].geobox[slice(*self.rows), slice(*self.columns)]
 
     def arrays(self, name: str) -> tuple[str, ...]:
-        """Names of the arrays of a wanted name: itself, or numbered where it has several bands."""
+        """Return names of the arrays of a wanted name: itself, or numbered where it has several bands."""
         bands = self.image.bands[name].bands
         return (name,) if len(bands) == 1 else tuple(f"{name}_{place}" for place in range(1, len(bands) + 1))
 
@@ -311,7 +311,7 @@ class NativeParts:
             prepare_level(template, root.store, group=group.path, plan=plan.storage)
 
     def pieces(self, number: int) -> Iterator[RegionWrite]:
-        """Pixels of a part; nothing where the image cannot be read and that is a gap."""
+        """Yield pixels of a part; nothing where the image cannot be read and that is a gap."""
         place = bisect_right([plan.first for plan in self.plans], number) - 1
         group, part = self.groups[place], self.plans[place].part(number)
         source = next(one for one in self.recipe.sources if one.name == group.source)
@@ -359,7 +359,7 @@ def _no_value(bands: BandSource, names: Sequence[str]) -> str:
 
 
 def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Rows and columns of an image's raster that a cube may touch; None where it touches none.
+    """Return rows and columns of an image's raster that a cube may touch; None where it touches none.
 
     Parameters
     ----------
@@ -428,7 +428,7 @@ def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
 
 
 def _read_together(group: NativeGroup) -> list[list[str]]:
-    """Names whose bands one read of one file gives."""
+    """Return names whose bands one read of one file gives."""
     together: dict[object, list[str]] = {}
     for name in group.names:
         bands = group.image.bands[name]
@@ -443,7 +443,7 @@ def _band_source(group: NativeGroup, name: str) -> BandSource:
 
 
 def _free(path: str, taken: set[str]) -> str:
-    """A path that no other image has: two collections may use one id."""
+    """Return a path that no other image has: two collections may use one id."""
     free = next(one for one in chain([path], (f"{path}_{n}" for n in count(2))) if one not in taken)
     taken.add(free)
     return free

@@ -116,7 +116,7 @@ def open_source(
 
 
 def is_store(path: str) -> bool:
-    """Whether a path is to be read as Zarr: by what is there, else by its suffix."""
+    """Test whether a path is to be read as Zarr: by what is there, else by its suffix."""
     suffix = Path(file_name(path)).suffix.lower()
     if is_url(path):
         return suffix not in RASTER_SUFFIXES
@@ -127,7 +127,7 @@ def is_store(path: str) -> bool:
 
 
 def small_store(path: str, *, side: int, options: Mapping[str, Any]) -> xr.Dataset:
-    """The coarsest level of a store that still has `side` pixels on its longer side, thinned to about that."""
+    """Return the coarsest level of a store that still has `side` pixels on its longer side, thinned to about that."""
     group = open_group(path, options)
     multiscales: Any = group.attrs.get("multiscales", {"layout": []})
     level = path
@@ -144,7 +144,7 @@ def thinned(cube: xr.Dataset, *, side: int) -> xr.Dataset:
 
 
 def coarse_recipe(recipe: CubeRecipe, raster: GeoBox, *, side: int) -> tuple[CubeRecipe, GeoBox]:
-    """A recipe and its raster on pixels that are so many times larger that the longer side has about `side`.
+    """Return a recipe and its raster on pixels that are so many times larger that the longer side has about `side`.
 
     Sources then read their overviews, so that a look at a large region costs little; terrain on the cube's grid looks
     smoother than it is.
@@ -160,7 +160,7 @@ def coarse_recipe(recipe: CubeRecipe, raster: GeoBox, *, side: int) -> tuple[Cub
 
 
 def coarse_window(grid: Grid, raster: GeoBox, *, side: int) -> tuple[Grid, GeoBox]:
-    """The coarser grid, and the window of it that holds a raster of the finer one."""
+    """Return the coarser grid, and the window of it that holds a raster of the finer one."""
     factor = max(1, max(raster.shape) // side)
     row, column = grid_offset(raster, grid.origin)
     coarse = Grid(grid.crs, grid.resolution * factor, cell_size=grid.cell_size, origin=grid.origin)

@@ -40,7 +40,7 @@ _TIMEOUT_S = 30
 
 
 def image_stamp(image: Image) -> str:
-    """Digest of everything about an image that changes pixels, and of what tells that its files changed.
+    """Return the digest of everything about an image that changes pixels, and of what tells that its files changed.
 
     Asks no server: a file behind a URL of which nobody says anything counts as unchanged.
     """
@@ -65,7 +65,7 @@ def _told(bands: BandSource) -> Mapping[str, Any]:
 
 
 def _bare(href: str) -> str:
-    """An address without user and query, in which signed ones carry a token that is another one every time."""
+    """Return an address without user and query, in which signed ones carry a token that is another one every time."""
     if not is_url(href):
         return href
     address = urlsplit(href)
@@ -77,7 +77,7 @@ def _is_checksum(stamp: str) -> bool:
 
 
 def _state(bands: BandSource) -> str:
-    """What the file itself tells without being read."""
+    """Return what the file itself tells without being read."""
     return _root_digest(bands.href) if bands.opener == "zarr" else _file_state(bands.href)
 
 
@@ -93,7 +93,7 @@ def _file_state(href: str) -> str:
 
 
 def _root_digest(path: str) -> str:
-    """Digest of the metadata in the root of a Zarr store; empty where there is none that can be read."""
+    """Return the digest of the metadata in the root of a Zarr store; empty where there is none that can be read."""
     system, root = fsspec.core.url_to_fs(path)
     for name in _ROOTS:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -102,7 +102,7 @@ def _root_digest(path: str) -> str:
 
 
 def remote_state(image: Image) -> str:
-    """Digest of what servers say of an image's files (ETag; else size and time of change); empty where one says nothing.
+    """Return the digest of what servers say of an image's files (ETag; else size and time of change); empty where one says nothing.
 
     Asks for the head of every file behind a URL whose item gives no checksum.
     """
@@ -113,7 +113,7 @@ def remote_state(image: Image) -> str:
 
 
 def address_of(href: str) -> str:
-    """The URL that GDAL's names for remote files stand for."""
+    """Return the URL that GDAL's names for remote files stand for."""
     return href.removeprefix("/vsicurl/").replace("/vsis3/", "s3://", 1)
 
 
@@ -153,7 +153,7 @@ class ResolvedImages:
     """All of them, in order."""
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """All images; see `ImageSource`."""
+        """Return all images; see `ImageSource`."""
         return self.images
 
 
@@ -161,7 +161,7 @@ _conforms: type[ImageSource] = ResolvedImages
 
 
 def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequence[str]] | None) -> CubeRecipe:
-    """The recipe with the images that its sources find now, or found when a build began.
+    """Return the recipe with the images that its sources find now, or found when a build began.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ _SMALLEST_TOP_LEVEL = 1024
 
 
 def reduction_of(variable: xr.DataArray) -> Reduction:
-    """How four pixels of a variable become one.
+    """Return how four pixels of a variable become one.
 
     - ``"max"`` for masks and for `binary`, because an overview is for finding things: a slump of a few pixels has to
       stay visible, and under the mode it would be gone at the first level. Areas are not measured on overviews.
@@ -40,7 +40,7 @@ def reduction_of(variable: xr.DataArray) -> Reduction:
 
 
 def level_count(shape: tuple[int, int]) -> int:
-    """Number of overview levels below full resolution.
+    """Return the number of overview levels below full resolution.
 
     Examples
     --------

@@ -185,7 +185,7 @@ def read_window(
     masked: bool = False,
     check: Callable[[RasterHeader], None] | None = None,
 ) -> NDArray[Any]:
-    """Pixels (band, y, x) of one window, as stored; tried three times.
+    """Return pixels (band, y, x) of one window, as stored; tried three times.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def read_window(
 
 
 def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[np.bool_]:
-    """Where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``.
+    """Return where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def _tried(
     *,
     overview: int | None = None,
 ) -> NDArray[Any]:
-    """What `read` makes of a window of an open file; three times where GDAL fails."""
+    """Return what `read` makes of a window of an open file; three times where GDAL fails."""
     rows, columns = window
     error: RasterioError | None = None
     for _ in range(_READ_ATTEMPTS):
@@ -348,7 +348,7 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
 
 
 def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | None, ...]:
-    """Names of bands; the only band of a variable of NetCDF or HDF5 is called like that."""
+    """Return names of bands; the only band of a variable of NetCDF or HDF5 is called like that."""
     told = tuple((text or "").strip() or None for text in file.descriptions)
     variable = _VARIABLE.fullmatch(path)
     return (re.split(r"[/:]", variable["name"])[-1] or None,) if told == (None,) and variable else told
@@ -359,7 +359,7 @@ def _alpha_of(file: rasterio.DatasetReader) -> int | None:
 
 
 def _masked_bands(file: rasterio.DatasetReader) -> tuple[int, ...]:
-    """Bands with a mask besides their nodata; an alpha band counts also where GDAL lets nodata shadow it."""
+    """Return bands with a mask besides their nodata; an alpha band counts also where GDAL lets nodata shadow it."""
     alpha = _alpha_of(file)
     return tuple(
         band
@@ -413,7 +413,7 @@ def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
 
 
 def _several(path: str, names: Sequence[str]) -> CubeError:
-    """The refusal of a file that only holds others, as NetCDF, HDF5 and products of Sentinel-2 may."""
+    """Return the refusal of a file that only holds others, as NetCDF, HDF5 and products of Sentinel-2 may."""
     return CubeError(
         f"{path} holds {len(names)} rasters and none of its own. Give those that are meant instead of the file, by these names "
         f"in single quotes: {', '.join(map(shlex.quote, names))}. In Python, xarray.open_dataset opens NetCDF with all variables."
@@ -421,7 +421,7 @@ def _several(path: str, names: Sequence[str]) -> CubeError:
 
 
 def _nowhere(path: str, file: rasterio.DatasetReader | None) -> CubeError:
-    """The refusal of a raster without CRS or transform; None where only that is known of it."""
+    """Return the refusal of a raster without CRS or transform; None where only that is known of it."""
     if file is None:
         told, how = (
             "it has no transform (gdalinfo lists the rasters that it may hold)",
@@ -447,7 +447,7 @@ def _nowhere(path: str, file: rasterio.DatasetReader | None) -> CubeError:
 
 
 def _zone(longitude: float, latitude: float) -> str:
-    """The usual projection of a place: its UTM zone, polar stereographic near a pole."""
+    """Return the usual projection of a place: its UTM zone, polar stereographic near a pole."""
     if abs(latitude) > 84:
         return "EPSG:3413" if latitude > 0 else "EPSG:3031"
     return f"EPSG:{(32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) % 60 + 1}"

@@ -184,7 +184,7 @@ def select_bands(
 def select_layers(
     headers: Mapping[str, RasterHeader], named: Mapping[str, Layer | str | PathLike[str]]
 ) -> tuple[Selection, ...]:
-    """The bands that a mapping from layer name to `Layer` or to the path of a one-band file asks for.
+    """Return the bands that a mapping from layer name to `Layer` or to the path of a one-band file asks for.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def validate_same_grid(headers: Sequence[RasterHeader]) -> None:
 
 
 def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Selection:
-    """One band with the name and packing that the sensor, else the file, gives it."""
+    """Return one band with the name and packing that the sensor, else the file, gives it."""
     place = number - 1
     if sensor is not None:
         layer = Layer(
@@ -288,7 +288,7 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
 
 
 def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
-    """Names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
+    """Return names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
 
     Where the file itself describes its bands by the same names, it says their order.
 
@@ -352,7 +352,7 @@ _PHASE_TOLERANCE = 0.01
 
 
 def cell_window(source: GeoBox, cell: Cell, *, name: str) -> tuple[slice, slice]:
-    """Rows and columns of `source` that lie in `cell`.
+    """Return rows and columns of `source` that lie in `cell`.
 
     A source that covers part of the cell gives that part: nothing is filled in, and because tiles are anchored to the
     grid, the part is predicted exactly as it would be within the whole.

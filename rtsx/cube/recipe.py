@@ -231,7 +231,7 @@ class CubeRecipe:
             raise CubeError(f"Chunks are a number of pixels above 0; got {self.chunk}.")
 
     def only(self, layers: tuple[str, ...]) -> "CubeRecipe":
-        """The recipe of some layers: sources that none of them needs are not asked, and make no pixel invalid.
+        """Return the recipe of some layers: sources that none of them needs are not asked, and make no pixel invalid.
 
         Raises
         ------

@@ -98,7 +98,7 @@ has already harmonised."""
 
 
 def get_sensor(sensor: "str | Sensor") -> Sensor:
-    """The sensor of that name; a `Sensor` of the caller's own passes through.
+    """Return the sensor of that name; a `Sensor` of the caller's own passes through.
 
     Raises
     ------

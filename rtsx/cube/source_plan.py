@@ -53,7 +53,7 @@ class LayerEncoding:
         )
 
     def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: BandSource) -> NDArray[Any]:
-        """Stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
+        """Return stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
         if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
             return pixels.astype(self.dtype, copy=False)
         stored = (pixels * (bands.scale_factor / self.scale_factor)) + (

@@ -60,7 +60,7 @@ class StoragePlan:
         return self.chunk != self.shard
 
     def fits(self, lengths: Sequence[Sequence[int]]) -> bool:
-        """Whether dask chunks of these lengths (y, x) are whole shards, the last of an axis excepted.
+        """Test whether dask chunks of these lengths (y, x) are whole shards, the last of an axis excepted.
 
         Anything else would let two tasks write into one shard, of which one would be lost.
 
@@ -80,7 +80,7 @@ def plan_storage(
     chunk: int,
     shard: int | Literal["auto"],
 ) -> StoragePlan:
-    """Chunks and shards for an array that arrives in dask chunks of the given lengths.
+    """Return chunks and shards for an array that arrives in dask chunks of the given lengths.
 
     ``shard="auto"`` makes each dask chunk one shard where it can: where the dask chunks of an axis are equal and have a
     divisor near `chunk`. Where they have none, the nearest whole number of chunks is taken, and the dask chunks have
@@ -136,7 +136,7 @@ def _plan_axis(size: int, lengths: Sequence[int], chunk: int) -> tuple[int, int]
 
 
 def _divisor(length: int, chunk: int) -> int | None:
-    """The largest divisor of `length` that is at most `chunk` and not below a quarter of it; None if there is none."""
+    """Return the largest divisor of `length` that is at most `chunk` and not below a quarter of it; None if there is none."""
     smallest = min(length, max(chunk // 4, 1))
     return next((size for size in range(min(chunk, length), smallest - 1, -1) if length % size == 0), None)
 
@@ -173,7 +173,7 @@ def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: St
 
 
 def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> xr.Dataset:
-    """The cube with everything that says how it is stored; its group is there."""
+    """Return the cube with everything that says how it is stored; its group is there."""
     # By name, because listing a group gives them sorted, and some models tell their layers by place.
     attrs: dict[str, Any] = {LAYERS: [str(name) for name in cube.data_vars]}
     if group is None:
@@ -214,7 +214,7 @@ def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
 
 
 def compressor_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
-    """What compresses a variable: Zstandard at level 1, on the bits of masks (1.4 times smaller), the bytes of wider numbers."""
+    """Return what compresses a variable: Zstandard at level 1, on the bits of masks (1.4 times smaller), the bytes of wider numbers."""
     if dtype.kind == "b" or name == "binary":
         return BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle="bitshuffle")
     if dtype.itemsize > 1:
@@ -223,7 +223,7 @@ def compressor_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
 
 
 def next_overview(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox, plan: StoragePlan) -> xr.Dataset:
-    """The next level, lazily from the stored one above it: nothing of the cube itself is computed again."""
+    """Return the next level, lazily from the stored one above it: nothing of the cube itself is computed again."""
     group = zarr.open_group(store, mode="r", use_consolidated=False)
     source = group if above == "." else group[above]
     if not isinstance(source, zarr.Group):
@@ -323,7 +323,7 @@ def write_cube(
 
 
 def _chunk_lengths(cube: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Lengths of the dask chunks along y and x of the variable that has the largest ones; in memory, all in one."""
+    """Return lengths of the dask chunks along y and x of the variable that has the largest ones; in memory, all in one."""
     found = []
     names = [*layer_names(cube), *(["valid"] if "valid" in cube else [])]
     for name in [name for name in names if cube[name].chunks is not None] or names:
@@ -334,7 +334,7 @@ def _chunk_lengths(cube: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _planned(cube: xr.Dataset, plan: StoragePlan) -> xr.Dataset:
-    """The cube with every variable on (y, x) in dask chunks that are whole shards."""
+    """Return the cube with every variable on (y, x) in dask chunks that are whole shards."""
     planned = {}
     for name, variable in cube.data_vars.items():
         if {"y", "x"} <= set(variable.dims):

@@ -72,7 +72,7 @@ def _refuse_hollow_chunks(group: zarr.Group, path: str) -> None:
 
 
 def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
-    """The variables of a Zarr store and their attributes as they are stored; no pixel is read."""
+    """Return the variables of a Zarr store and their attributes as they are stored; no pixel is read."""
     group = open_group(path, options)
     try:
         _refuse_hollow_chunks(group, path)
@@ -150,7 +150,7 @@ def _with_plain_strings(stored: xr.Dataset) -> xr.Dataset:
 
 
 def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:
-    """The CRS in a scalar coordinate `spatial_ref`, from wherever this writer put it."""
+    """Return the CRS in a scalar coordinate `spatial_ref`, from wherever this writer put it."""
     mappings = [
         name for name, variable in stored.variables.items() if "crs_wkt" in variable.attrs and not variable.dims
     ]
@@ -167,7 +167,7 @@ def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:
 
 
 def _turned(cube: xr.Dataset) -> xr.Dataset:
-    """A Dataset with y falling and x rising; lazily."""
+    """Return a Dataset with y falling and x rising; lazily."""
     for name, sign in (("y", -1), ("x", 1)):
         axis = cube.coords.get(name)
         if axis is not None and axis.size > 1 and (float(axis[-1]) - float(axis[0])) * sign < 0:

@@ -25,7 +25,7 @@ _POLE_TOLERANCE = 1e-9
 
 
 def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
-    """Outline of a projected polygon in EPSG:4326, x = longitude in [-180, 180].
+    """Return the outline of a projected polygon in EPSG:4326, x = longitude in [-180, 180].
 
     Edges are densified to 32 pieces of the longest side first, because a straight edge is curved in degrees. What
     crosses the antimeridian is split there; a polygon around a pole reaches up to it.
@@ -80,7 +80,7 @@ def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -
 
 
 def _unwrapped(ring: NDArray[np.float64]) -> Polygon:
-    """The ring as a plane polygon whose longitudes run on beyond ±180, closed over a pole that it goes around."""
+    """Return the ring as a plane polygon whose longitudes run on beyond ±180, closed over a pole that it goes around."""
     vertices: list[tuple[float, float]] = []
     for before, here, after in zip(np.roll(ring[:-1], 1, 0), ring[:-1], np.roll(ring[:-1], -1, 0), strict=True):
         if 90 - abs(here[1]) < _POLE_TOLERANCE:  # the pole is a line in this plane: one point per neighbour
@@ -97,7 +97,7 @@ def _unwrapped(ring: NDArray[np.float64]) -> Polygon:
 
 
 def _split(polygon: Polygon) -> Polygon | MultiPolygon:
-    """The parts of an unwrapped polygon, each moved into [-180, 180]."""
+    """Return the parts of an unwrapped polygon, each moved into [-180, 180]."""
     xmin, _, xmax, _ = polygon.bounds
     first, last = (int(np.floor((x + 180) / 360)) for x in (xmin, xmax))
     if first == last == 0:
@@ -174,7 +174,7 @@ def check_latitudes(bounds: NDArray[np.float64]) -> None:
 
 
 def crosses_antimeridian(polygons: Geometries, period: float) -> NDArray[np.bool_]:
-    """Whether a Polygon has an edge that is wider than half a turn, `(n,)` bool: so it was drawn across the antimeridian."""
+    """Test whether a Polygon has an edge that is wider than half a turn, `(n,)` bool: so it was drawn across the antimeridian."""
     rings, owner = shapely.get_rings(polygons, return_index=True)
     vertices, ring = shapely.get_coordinates(rings, return_index=True)
     is_jump = (ring[:-1] == ring[1:]) & (np.abs(np.diff(vertices[:, 0])) > period / 2)
@@ -184,7 +184,7 @@ def crosses_antimeridian(polygons: Geometries, period: float) -> NDArray[np.bool
 
 
 def unwrap(polygons: Geometries, period: float) -> Geometries:
-    """Polygons whose longitudes, in units of which `period` are a full turn, run on across the antimeridian.
+    """Return polygons whose longitudes, in units of which `period` are a full turn, run on across the antimeridian.
 
     One that goes around a pole, with an edge along it, stays as it is.
 

@@ -44,7 +44,7 @@ def transform(x: Floats, y: Floats, *, source: CRS, target: CRS) -> tuple[Floats
 
 
 def longitude_period(crs: CRS) -> float:
-    """Length of once around the earth along x, in CRS units: 360 for degrees; 0 for a projected CRS.
+    """Return the length of once around the earth along x, in CRS units: 360 for degrees; 0 for a projected CRS.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def longitude_period(crs: CRS) -> float:
 
 
 def same_crs(one: CRS, other: CRS) -> bool:
-    """Whether two CRS put a pixel on the same ground, however their names are written.
+    """Test whether two CRS put a pixel on the same ground, however their names are written.
 
     Examples
     --------
@@ -95,7 +95,7 @@ _GEOD = Geod(ellps="WGS84")
 
 
 def areas_m2(outlines: Geometries) -> Floats:
-    """Areas on the WGS84 ellipsoid of Polygons and MultiPolygons in longitude and latitude, `(n,)` float64, m²."""
+    """Return areas on the WGS84 ellipsoid of Polygons and MultiPolygons in longitude and latitude, `(n,)` float64, m²."""
     parts, owner = shapely.get_parts(outlines, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
     lon, lat = shapely.get_coordinates(rings).T
@@ -120,7 +120,7 @@ def densified(polygons: Geometries, crs: PROJ_CRS) -> Geometries:
 
 
 def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
-    """Polygons with each vertex moved from one CRS to another; x is easting or longitude in both.
+    """Return polygons with each vertex moved from one CRS to another; x is easting or longitude in both.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def seam_of(crs: PROJ_CRS) -> float:
 
 
 def has_seam(crs: PROJ_CRS, latitude: float) -> bool:
-    """Whether a projection tears neighbours across `seam_of` apart, as Mercator does and polar projections do not."""
+    """Test whether a projection tears neighbours across `seam_of` apart, as Mercator does and polar projections do not."""
     transformer = _transformer(PROJ_CRS.from_epsg(4326).to_wkt(), crs.to_wkt())
     seam = seam_of(crs)
     x, y = transformer.transform([seam - 1e-7, seam + 1e-7], [latitude, latitude])

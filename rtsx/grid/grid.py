@@ -26,7 +26,7 @@ _ID = re.compile(r"r(-?\d{3,})c(-?\d{3,})")
 
 
 def cell_id(iy: int, ix: int) -> str:
-    """Name of the cell at (iy, ix); rows count downwards, columns to the right, three digits at least.
+    """Return the name of the cell at (iy, ix); rows count downwards, columns to the right, three digits at least.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class Cell:
         return lonlat_polygon(self.polygon, self.grid.crs)
 
     def haloed(self, halo: int) -> GeoBox:
-        """Pixels of the cell and `halo` pixels of context on every side.
+        """Return pixels of the cell and `halo` pixels of context on every side.
 
         Raises
         ------
@@ -189,7 +189,7 @@ class Grid:
     @classmethod
     @typed(GridError)
     def arctic(cls, resolution: float = 3.0, *, cell_size: int = 12288) -> Self:
-        """The Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the pixel grid's corner on the north pole.
+        """Return the Arctic in EPSG:3413 (polar stereographic, as ArcticDEM), the pixel grid's corner on the north pole.
 
         Examples
         --------
@@ -201,7 +201,7 @@ class Grid:
     @classmethod
     @typed(GridError)
     def from_geobox(cls, geobox: GeoBox, *, cell_size: int = 12288) -> Self:
-        """The grid whose pixel grid is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
+        """Return the grid whose pixel grid is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class Grid:
         raise TypeError("A grid has no end; ask for the cells of a region with grid.cells(geometry).")
 
     def cell(self, name: str) -> Cell:
-        """The cell of a name such as ``r412c088``.
+        """Return the cell of a name such as ``r412c088``.
 
         Raises
         ------
@@ -241,7 +241,7 @@ class Grid:
         return self[parse_cell_id(name)]
 
     def cell_at(self, x: float, y: float) -> Cell:
-        """The cell that holds a point in CRS units; a point on a border belongs to the cell below or to the right."""
+        """Return the cell that holds a point in CRS units; a point on a border belongs to the cell below or to the right."""
         side = self.cell_size * self.resolution
         return self[math.floor((self.origin[1] - y) / side), math.floor((x - self.origin[0]) / side)]
 
@@ -267,7 +267,7 @@ class Grid:
 
     @typed(GridError)
     def cells(self, region: BaseGeometry, *, crs: str = "EPSG:4326") -> Iterator[Cell]:
-        """Cells that share ground with a region, row by row.
+        """Yield cells that share ground with a region, row by row.
 
         A cell that an area only touches along its border is left out; points and lines count where they touch.
 
@@ -304,7 +304,7 @@ class Grid:
             yield from (cell for cell, is_met in zip(row, meets, strict=True) if is_met)
 
     def projected(self, region: BaseGeometry, *, crs: str = "EPSG:4326") -> BaseGeometry:
-        """A region in the grid's CRS, its edges densified so that they stay where they were.
+        """Return a region in the grid's CRS, its edges densified so that they stay where they were.
 
         Parameters
         ----------
@@ -359,7 +359,7 @@ class Grid:
 
 
 def _has_area(polygons: BaseGeometry) -> bool:
-    """Whether polygons cover any ground, also those whose rings cross themselves."""
+    """Test whether polygons cover any ground, also those whose rings cross themselves."""
     try:
         return bool(shapely.make_valid(polygons).area > 0)
     except shapely.GEOSException:  # all corners of a ring are one point

@@ -69,16 +69,16 @@ class BlockPlan:
             yield from row
 
     def rows(self) -> Iterator[list[Block]]:
-        """Rows of blocks, from the top."""
+        """Yield rows of blocks, from the top."""
         for j in range(len(self.chunks[0])):
             yield [self.block((j, i)) for i in range(len(self.chunks[1]))]
 
     def region(self, index: tuple[int, int]) -> Region:
-        """Pixels of the chunk at a position."""
+        """Return pixels of the chunk at a position."""
         return self.intervals[0][index[0]], self.intervals[1][index[1]]
 
     def block(self, index: tuple[int, int]) -> Block:
-        """The block at a position."""
+        """Return the block at a position."""
         region = self.region(index)
         tiles = self.tiling.starting_in(region)
         return Block(
@@ -100,7 +100,7 @@ class BlockPlan:
         return longest
 
     def intersecting(self, region: Region) -> list[tuple[int, int]]:
-        """Positions of the chunks that share a pixel with a region, row by row."""
+        """Return positions of the chunks that share a pixel with a region, row by row."""
         along = (
             [i for i, part in enumerate(parts) if part.start < wanted.stop and wanted.start < part.stop]
             for parts, wanted in zip(self.intervals, region, strict=True)

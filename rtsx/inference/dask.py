@@ -58,7 +58,7 @@ def ordering_barriers(name: str, rows: int) -> _Graph:
 
 
 def barrier(name: str, row: int, *, rows: int) -> tuple[str, int, int]:
-    """Key of the task on which the blocks of a row hang; the first row hangs highest, and is begun with."""
+    """Return the key of the task on which the blocks of a row hang; the first row hangs highest, and is begun with."""
     return name, _LOWEST + rows - 1 - row, 0
 
 

@@ -31,7 +31,7 @@ _GPU_BATCH_PIXELS = 2**24
 
 
 def default_batch_size(device: torch.device, *, tile: int) -> int:
-    """Tiles per forward pass: one on a CPU, where a larger batch only falls out of the caches."""
+    """Return tiles per forward pass: one on a CPU, where a larger batch only falls out of the caches."""
     return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
 
 

@@ -137,7 +137,7 @@ class PredictionPlan:
 
     @classmethod
     def from_json(cls, text: str) -> "PredictionPlan":
-        """The plan that `to_json` wrote, equal to it.
+        """Return the plan that `to_json` wrote, equal to it.
 
         Raises
         ------

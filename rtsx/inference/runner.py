@@ -60,7 +60,7 @@ class Runner:
         return self.plan.to_json(), packings, self.device, self.precision, self.backend, self.batch_size
 
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """Pixels (y, x) that every required layer and the mask declare valid.
+        """Return pixels (y, x) that every required layer and the mask declare valid.
 
         Every driver comes by here once with each of its blocks, before a network sees it, so here the values are checked too.
 
@@ -128,7 +128,7 @@ class Runner:
 
 
 def needed_layers(bundles: Sequence[ModelBundle], available: Sequence[str]) -> tuple[str, ...]:
-    """Names of the layers that the members read, each once, in the order of the first that wants it.
+    """Return names of the layers that the members read, each once, in the order of the first that wants it.
 
     Raises
     ------

@@ -160,7 +160,7 @@ class _Held:
         )
 
     def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
-        """Where pixels can be trusted, as its own memory."""
+        """Return where pixels can be trusted, as its own memory."""
         return self.pixels["valid"][self._place(rows, columns)].copy()
 
     def _place(self, rows: slice, columns: slice) -> Region:

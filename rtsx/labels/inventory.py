@@ -185,7 +185,7 @@ def _told_days(image_date: str | date, *, today: date) -> tuple[np.datetime64, n
 
 
 def _joined(made: list[Standardised]) -> Inventory:
-    """One table of all sources, without what several of them, or one of them twice, have outlined."""
+    """Return one table of all sources, without what several of them, or one of them twice, have outlined."""
     names = [one.source.name for one in made]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
@@ -275,7 +275,7 @@ def read_labels(
 
 
 def _checked(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """A table that has the columns of the schema, with their dtypes, and whatever else it has."""
+    """Return a table that has the columns of the schema, with their dtypes, and whatever else it has."""
     # Files that have no types of their own bring dates as text, and an empty column as one of anything.
     labels = conform(dict(table.items()), table.geometry)
     validate_labels(labels)

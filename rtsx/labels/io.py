@@ -72,7 +72,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
 
 
 def without_layer(path: str | Path) -> tuple[str, str | None]:
-    """The absolute path of a file, and the name of a layer that stands behind it.
+    """Return the absolute path of a file, and the name of a layer that stands behind it.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
 
 
 def format_hint(path: Path, *, what: str) -> str | None:
-    """What is wrong with an ending, and what it could be; None where it is known.
+    """Return what is wrong with an ending, and what it could be; None where it is known.
 
     Examples
     --------

@@ -62,7 +62,7 @@ class RasterizedLabels:
         return digest.hexdigest()
 
     def read(self, window: TruthWindow) -> NDArray[np.uint8]:
-        """Values (y, x) of a window.
+        """Return values (y, x) of a window.
 
         Labels beyond the raster's edge count in the band of `ignore` px, so that a cut-out of a raster has the same truth.
         """
@@ -232,7 +232,7 @@ class RasterLabels:
         return digest.hexdigest()
 
     def read(self, window: TruthWindow) -> NDArray[np.uint8]:
-        """Values (y, x) of a window; reads `ignore` px around it."""
+        """Return values (y, x) of a window; reads `ignore` px around it."""
         (rows, columns), (height, width), band = window, self.shape, self.ignore
         top, left = max(rows.start - band, 0), max(columns.start - band, 0)
         values = self._recoded(slice(top, min(rows.stop + band, height)), slice(left, min(columns.stop + band, width)))

@@ -98,13 +98,13 @@ def _raster_crs(geobox: GeoBox) -> CRS:
 
 
 def _nearby(lonlat: Geometries, geobox: GeoBox) -> NDArray[np.bool_]:
-    """Whether polygons in longitude and latitude may meet a raster."""
+    """Test whether polygons in longitude and latitude may meet a raster."""
     polar = crosses_antimeridian(lonlat, 360.0)
     return np.asarray(polar | _meets_raster(shapely.bounds(lonlat).reshape(-1, 4), geobox), bool)
 
 
 def _perhaps_nearby(parts: Geometries, crs: CRS, geobox: GeoBox) -> NDArray[np.bool_]:
-    """Whether polygons in a geographic CRS may meet a raster, by their bounds alone, so that most are left at once."""
+    """Test whether polygons in a geographic CRS may meet a raster, by their bounds alone, so that most are left at once."""
     period = period_of(crs)
     assert period is not None  # it is geographic
     degrees = shapely.bounds(parts).reshape(-1, 4) * (360 / period)
@@ -114,7 +114,7 @@ def _perhaps_nearby(parts: Geometries, crs: CRS, geobox: GeoBox) -> NDArray[np.b
 
 
 def _meets_raster(bounds: NDArray[np.float64], geobox: GeoBox) -> NDArray[np.bool_]:
-    """Whether rectangles of longitude and latitude, `(n, 4)`, meet a raster at any turn around the world."""
+    """Test whether rectangles of longitude and latitude, `(n, 4)`, meet a raster at any turn around the world."""
     ground = lonlat_polygon(geobox.extent.geom, _raster_crs(geobox).to_wkt())
     near = np.zeros(len(bounds), bool)
     if not np.isfinite(ground.bounds).all():  # the raster reaches beyond the Earth, as pictures of a whole disk do
@@ -127,7 +127,7 @@ def _meets_raster(bounds: NDArray[np.float64], geobox: GeoBox) -> NDArray[np.boo
 
 
 def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, crs: CRS, target: CRS) -> Geometries:
-    """Polygons in the raster's CRS; those that its projection tears become MultiPolygons."""
+    """Return polygons in the raster's CRS; those that its projection tears become MultiPolygons."""
     torn = across.copy()
     if not target.is_geographic and len(parts):
         west, south, east, north = shapely.bounds(lonlat).T
@@ -149,7 +149,7 @@ def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, 
 def _repeated(
     parts: Geometries, owner: NDArray[np.int64], *, period: float, box: shapely.Polygon
 ) -> tuple[Geometries, NDArray[np.int64]]:
-    """Polygons at each turn around the world at which they meet the raster."""
+    """Return polygons at each turn around the world at which they meet the raster."""
     low, _, high, _ = box.bounds
     west, _, east, _ = shapely.bounds(parts).reshape(-1, 4).T
     shifted, owners = [parts[:0]], [owner[:0]]
@@ -173,7 +173,7 @@ def _in_pixels(parts: Geometries, affine: Affine) -> Geometries:
 def _gathered(
     parts: Geometries, owner: NDArray[np.int64], *, margin: int, shape: tuple[int, int]
 ) -> tuple[Geometries, NDArray[np.int64]]:
-    """One outline for each label that meets the raster or its margin."""
+    """Return one outline for each label that meets the raster or its margin."""
     height, width = shape
     frame = shapely.box(-margin, -margin, width + margin, height + margin)
     singles, single = shapely.get_parts(parts, return_index=True)
@@ -235,7 +235,7 @@ def _pixel_range(low: float, high: float, *, first: int, length: int) -> tuple[i
 
 
 def _inside(outline: shapely.Geometry, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.bool_]:
-    """Whether centres lie inside, (y, x) of half-open ranges."""
+    """Test whether centres lie inside, (y, x) of half-open ranges."""
     (top, bottom), (left, right) = rows, columns
     rings = shapely.get_rings(shapely.get_parts(outline))
     vertices, ring = shapely.get_coordinates(rings, return_index=True)
@@ -302,7 +302,7 @@ def ignore_borders(values: NDArray[np.uint8], *, ignore: int) -> NDArray[np.uint
 
 
 def _differing(values: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
-    """Whether a pixel and another within a radius are of different classes; each pair is looked at once."""
+    """Test whether a pixel and another within a radius are of different classes; each pair is looked at once."""
     height, width = values.shape
     known = values != IGNORED
     differing = np.zeros(values.shape, bool)

@@ -96,7 +96,7 @@ def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -
 
 
 def in_area(lon: Floats, lat: Floats, crs: CRS, *, margin: float) -> NDArray[np.bool_]:
-    """Whether places lie in the area that a CRS is made for, or within some degrees of it; True where it has none."""
+    """Test whether places lie in the area that a CRS is made for, or within some degrees of it; True where it has none."""
     area = crs.area_of_use
     if area is None:
         return np.isfinite(lat)
@@ -298,7 +298,7 @@ def outlines_to_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list
 
 
 def _strange(vertices: NDArray[np.float64], crs: CRS) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether vertices have no place, and whether they have one far from the area that the CRS is made for."""
+    """Test whether vertices have no place, and whether they have one far from the area that the CRS is made for."""
     transformer = Transformer.from_crs(crs, CRS.from_epsg(4326), always_xy=True)
     x, y = vertices.T
     lon, lat = (np.asarray(one) for one in transformer.transform(x, y))
@@ -382,14 +382,14 @@ def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
 
 
 def _simple(outlines: Geometries) -> Geometries:
-    """Outlines with MultiPolygons of one part as Polygons."""
+    """Return outlines with MultiPolygons of one part as Polygons."""
     single = (shapely.get_type_id(outlines) == _MULTIPOLYGON) & (shapely.get_num_geometries(outlines) == 1)
     outlines[single] = shapely.get_geometry(outlines[single], 0)
     return outlines
 
 
 def _flat(geometry: shapely.Geometry) -> list[shapely.Geometry]:
-    """All single geometries in a collection, however deep."""
+    """Return all single geometries in a collection, however deep."""
     parts = list(shapely.get_parts(geometry))
     return [one for part in parts for one in (_flat(part) if hasattr(part, "geoms") else [part])]
 

@@ -71,12 +71,12 @@ class LabelReport:
         return tuple(one for one in self.findings if one.action == "dropped")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each finding."""
+        """Return one row for each finding."""
         names = ["source", "row", "source_id", "problem", "action", "detail"]
         return pd.DataFrame([asdict(one) for one in self.findings], columns=names)
 
     def to_json(self) -> str:
-        """The whole report as JSON."""
+        """Return the whole report as JSON."""
         document = asdict(self) | {"read": sum(self.rows.values()), "dropped": len(self.dropped)}
         return json.dumps(document, indent=2, ensure_ascii=False)
 

@@ -99,7 +99,7 @@ def validate_labels(labels: geopandas.GeoDataFrame) -> None:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """A hint at the name that was meant, with a space before it; nothing where none is near."""
+    """Return a hint at the name that was meant, with a space before it; nothing where none is near."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" Is {found[0]!r} meant?" if found else ""
 
@@ -247,7 +247,7 @@ def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> di
 
 
 def find_column(names: Iterable[str], known: Iterable[str]) -> str | None:
-    """The column that has the first of some names, in any spelling and perhaps cut short by a shapefile."""
+    """Return the column that has the first of some names, in any spelling and perhaps cut short by a shapefile."""
     plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in reversed(list(names))}
     for other in known:
         for name, spelled in plain.items():
@@ -317,7 +317,7 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
 
 
 def _period(value: Any) -> tuple[date, date] | None:
-    """First and last day of what a field says; None where it says nothing."""
+    """Return the first and last day of what a field says; None where it says nothing."""
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, np.datetime64):
@@ -340,7 +340,7 @@ def _period(value: Any) -> tuple[date, date] | None:
 
 
 def _span(text: str) -> tuple[date, date]:
-    """First and last day of a day, month or year."""
+    """Return the first and last day of a day, month or year."""
     found = _DAY.fullmatch(text)
     if found is None:
         raise ValueError("is no date such as 2018-07-03")

@@ -78,12 +78,12 @@ class LabelSource:
         return tuple(name for name in self.table.columns if name not in used)
 
     def texts(self, ours: str) -> list[str | None]:
-        """One of our columns as strings; None where a row says nothing."""
+        """Return one of our columns as strings; None where a row says nothing."""
         theirs = self.columns.get(ours)
         return [None] * len(self.table) if theirs is None else [_text(value) for value in self.table[theirs]]
 
     def numbers(self, ours: str) -> NDArray[np.float64]:
-        """One of our columns as numbers; NaN where a row says nothing or no number."""
+        """Return one of our columns as numbers; NaN where a row says nothing or no number."""
         return self._floats(self.columns.get(ours))
 
     def stated_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -165,7 +165,7 @@ def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
 
 
 def _text(value: object) -> str | None:
-    """A value as text; None where it says nothing, whole numbers without a point."""
+    """Return a value as text; None where it says nothing, whole numbers without a point."""
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
@@ -262,7 +262,7 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
 
 
 def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.object_], list[Issue], list[str]]:
-    """Outlines in EPSG:4326, `(row,)`, None where there is none; and what was found on the way."""
+    """Return outlines in EPSG:4326, `(row,)`, None where there is none; and what was found on the way."""
     outlines, findings = only_polygons(np.array(source.table.geometry.array, np.object_))
     if len(outlines) and not shapely.is_geometry(outlines).any():
         raise LabelError(
@@ -285,7 +285,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
 
 
 def _attributes(source: LabelSource, days: Days, facts: InventoryInfo) -> dict[str, Sequence[Any]]:
-    """Columns of the schema that do not depend on outlines, `(row,)` each."""
+    """Return columns of the schema that do not depend on outlines, `(row,)` each."""
     columns: dict[str, Sequence[Any]] = {
         name: [facts.fill.get(name) if value is None else value for value in source.texts(name)]
         for name in ("region", "site", "image_ids", "image_source", "creator", "source_id")

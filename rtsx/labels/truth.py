@@ -44,7 +44,7 @@ class LabelRaster(Protocol):
         ...
 
     def read(self, window: TruthWindow) -> NDArray[np.uint8]:
-        """Values (y, x) of a window."""
+        """Return values (y, x) of a window."""
         ...
 
 
@@ -75,7 +75,7 @@ class StubLabelRaster:
         return self._values.tobytes().hex()
 
     def read(self, window: TruthWindow) -> NDArray[np.uint8]:
-        """Values (y, x) of a window."""
+        """Return values (y, x) of a window."""
         return self._values[window].copy()
 
 

@@ -93,7 +93,7 @@ class AgreementCounts:
 
 
 def bootstrap_indices(count: int, *, draws: int, seed: int) -> NDArray[np.int64]:
-    """How often each of `count` things is drawn, (draws, count), when as many are drawn with replacement.
+    """Return how often each of `count` things is drawn, (draws, count), when as many are drawn with replacement.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def bootstrap_indices(count: int, *, draws: int, seed: int) -> NDArray[np.int64]
 
 
 def percentile_interval(values: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
-    """The interval of the percentile method (Efron 1979): what a `level` of the resampled values lie in.
+    """Return the interval of the percentile method (Efron 1979): what a `level` of the resampled values lie in.
 
     Resamples without a value (NaN) are left out; NaN where none has one.
 

@@ -72,7 +72,7 @@ class ObjectOverlaps:
     """(k,) size of what they share."""
 
     def at_least(self, size: float) -> "ObjectOverlaps":
-        """The objects of at least a size."""
+        """Return the objects of at least a size."""
         kept = (self.found >= size, self.true >= size)
         chosen = kept[0][self.pairs[:, 0]] & kept[1][self.pairs[:, 1]]
         numbers = [np.cumsum(each) - 1 for each in kept]
@@ -130,7 +130,7 @@ class BoundaryScores:
 
 
 def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
-    """Pixels of a mask that lie within `distance` of its outline.
+    """Return pixels of a mask that lie within `distance` of its outline.
 
     The band of Cheng et al. 2021 (CVPR), "Boundary IoU: Improving object-centric image segmentation evaluation": the mask
     less its erosion by `distance` steps of a 3 x 3 square, which are king's moves. They take 2 % of the image's diagonal
@@ -158,7 +158,7 @@ def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
 
 
 def _near(marked: Mask, reach: int) -> Mask:
-    """Whether a marked pixel is at most `reach` king's moves away."""
+    """Test whether a marked pixel is at most `reach` king's moves away."""
     near = np.pad(marked, reach)
     for axis in (0, 1):
         # Runs of doubling length, instead of a rank filter, because a few whole-array ORs are many times faster.

@@ -86,7 +86,7 @@ class PixelTally:
         return int(self.other.sum())
 
     def above(self, threshold: float) -> tuple[int, int]:
-        """Pixels with at least this probability: those that are the target, and those that are not."""
+        """Return pixels with at least this probability: those that are the target, and those that are not."""
         # Less a thousandth of a step, because 0.29 * 100 is 28.999999999999996 and the level 29 is meant.
         first = max(int(np.ceil(threshold * self.levels - 1e-3)), 0)
         return int(self.target[first:].sum()), int(self.other[first:].sum())
@@ -126,7 +126,7 @@ class PixelScores:
 
     @classmethod
     def at(cls, tally: PixelTally, threshold: float) -> Self:
-        """Scores of everything that has at least this probability."""
+        """Return scores of everything that has at least this probability."""
         hits, false_alarms = tally.above(threshold)
         return cls(
             hits=hits,

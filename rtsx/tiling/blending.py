@@ -53,7 +53,7 @@ def window_shape(blend: Blend, *, length: int, ramp: int) -> NDArray[np.float64]
 
 
 def reflect_pad(start: int, stop: int, *, length: int) -> NDArray[np.intp]:
-    """Indices (stop - start,) into an axis of `length` pixels for the pixels `start` to `stop`, mirrored at both ends.
+    """Return indices (stop - start,) into an axis of `length` pixels for the pixels `start` to `stop`, mirrored at both ends.
 
     The edge pixel itself is not repeated, and a short axis is mirrored as often as it takes, as `numpy.pad` does with
     `mode="reflect"`. An index instead of a padded copy, because only tiles at the edge need it.

@@ -66,27 +66,27 @@ class TileAxis:
         return range(first, max(first, last) + 1)
 
     def start(self, index: int) -> int:
-        """First pixel of the window; negative where it begins before the raster."""
+        """Return the first pixel of the window; negative where it begins before the raster."""
         return index * self.step - self.lead - self.offset
 
     def window(self, index: int) -> tuple[int, int]:
-        """First pixel of the raster that the network sees and the one after the last."""
+        """Return the first pixel of the raster that the network sees and the one after the last."""
         start = self.start(index)
         return max(start, 0), min(start + self.tile, self.length)
 
     def support(self, index: int) -> tuple[int, int]:
-        """First pixel of the tile's support and the one after the last."""
+        """Return the first pixel of the tile's support and the one after the last."""
         start = self.start(index)
         return max(start + self.trim, 0), min(start + self.tile - self.trim, self.length)
 
     def core(self, index: int) -> tuple[int, int]:
-        """First pixel of the core and the one after the last."""
+        """Return the first pixel of the core and the one after the last."""
         begin = self.start(index) + self.overlap // 2
         is_first, is_last = index == self.indices[0], index == self.indices[-1]
         return 0 if is_first else begin, self.length if is_last else begin + self.step
 
     def weights(self, index: int) -> NDArray[np.float32]:
-        """Weights over the support, positive; those of all tiles sum to one at every pixel."""
+        """Return weights over the support, positive; those of all tiles sum to one at every pixel."""
         low, high = self.support(index)
         own = self._raw(index, low, high)
         total = own.copy()
@@ -99,12 +99,12 @@ class TileAxis:
         return (own / total).astype(np.float32)
 
     def tiles_covering(self, low: int, high: int) -> range:
-        """Indices of the tiles whose support meets the pixels `low` to `high`."""
+        """Return indices of the tiles whose support meets the pixels `low` to `high`."""
         found = [k for k in self.indices if self.support(k)[0] < high and self.support(k)[1] > low]
         return range(found[0], found[-1] + 1)
 
     def tiles_starting_in(self, low: int, high: int) -> range:
-        """Indices of the tiles whose window begins within the pixels `low` to `high`; may be empty."""
+        """Return indices of the tiles whose window begins within the pixels `low` to `high`; may be empty."""
         found = [k for k in self.indices if low <= self.window(k)[0] < high]
         return range(found[0], found[-1] + 1) if found else range(0)
 
@@ -254,7 +254,7 @@ class TilePlan:
         return TileRange(self.y.indices, self.x.indices)
 
     def tiles(self, among: TileRange) -> Iterator[Tile]:
-        """Tiles of a range, row by row."""
+        """Yield tiles of a range, row by row."""
         for j in among.y:
             for i in among.x:
                 yield Tile(
@@ -266,19 +266,19 @@ class TilePlan:
                 )
 
     def starting_in(self, region: tuple[slice, slice]) -> TileRange:
-        """Tiles whose window begins in a region of the raster: each tile starts in one region of a partition."""
+        """Return tiles whose window begins in a region of the raster: each tile starts in one region of a partition."""
         return TileRange(*(axis.tiles_starting_in(part.start, part.stop) for axis, part in self._along(region)))
 
     def tiles_covering(self, region: tuple[slice, slice]) -> TileRange:
-        """Tiles whose support meets a region of the raster."""
+        """Return tiles whose support meets a region of the raster."""
         return TileRange(*(axis.tiles_covering(part.start, part.stop) for axis, part in self._along(region)))
 
     def read_region(self, among: TileRange) -> tuple[slice, slice]:
-        """Pixels of the raster that the windows of a range of tiles cover."""
+        """Return pixels of the raster that the windows of a range of tiles cover."""
         return self._hull(among, TileAxis.window)
 
     def output_region(self, among: TileRange) -> tuple[slice, slice]:
-        """Pixels of the raster that the supports of a range of tiles cover."""
+        """Return pixels of the raster that the supports of a range of tiles cover."""
         return self._hull(among, TileAxis.support)
 
     def _axis(self, number: int) -> TileAxis:

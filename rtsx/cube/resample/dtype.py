@@ -16,7 +16,7 @@ _WIDER = {1: np.dtype(np.int16), 2: np.dtype(np.int32), 4: np.dtype(np.int64), 8
 
 
 def output_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The nodata value as it can be stored in `dtype`; None where no pixel of that dtype can have it.
+    """Return the nodata value as it can be stored in `dtype`; None where no pixel of that dtype can have it.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def is_representable(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.b
 
 
 def without_mask(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[Any], float | None]:
-    """Pixels with a stored value in the place of what a mask hides, and that value: nodata, else NaN, else one of a wider dtype.
+    """Return pixels with a stored value in the place of what a mask hides, and that value: nodata, else NaN, else one of a wider dtype.
 
     Examples
     --------
@@ -139,7 +139,7 @@ class OutputDtype:
         return self._neighbour(-1) if self.fill > self.limits[0] else self._neighbour(1)
 
     def stored(self, values: NDArray[Any], *, valid: NDArray[np.bool_]) -> NDArray[Any]:
-        """Values in this dtype, with the fill where they are not valid."""
+        """Return values in this dtype, with the fill where they are not valid."""
         if values.dtype == self.dtype:
             out = values.copy()
         else:

@@ -95,7 +95,7 @@ class MosaicReader:
         return self.readers[0].dtype
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window; nodata where there is no tile.
+        """Return stored pixels (band, y, x) of a window; nodata where there is no tile.
 
         Raises
         ------
@@ -148,7 +148,7 @@ def _refuse_other_kind(first: WindowReader, tile: WindowReader) -> None:
 
 
 def _span(lattice: GeoBox, tile: GeoBox) -> tuple[int, int, int, int]:
-    """First and last + 1 row and column of a tile, counted from the first pixel of `lattice`."""
+    """Return the first and last + 1 row and column of a tile, counted from the first pixel of `lattice`."""
     if lattice.crs is None or tile.crs is None or not same_crs(lattice.crs, tile.crs):
         raise _off_lattice("another CRS", lattice, tile)
     height, width = tile.shape
@@ -173,7 +173,7 @@ def _off_lattice(how: str, lattice: GeoBox, tile: GeoBox) -> CubeError:
 
 
 def _covers(spans: NDArray[np.int64], shape: tuple[int, int]) -> bool:
-    """Whether spans leave no pixel of a rectangle out."""
+    """Test whether spans leave no pixel of a rectangle out."""
     rows, columns = np.unique(spans[:, :2]), np.unique(spans[:, 2:])
     is_covered = np.zeros((len(rows) - 1, len(columns) - 1), bool)
     for top, bottom, left, right in spans:
@@ -192,7 +192,7 @@ _PHASE_STEPS = 64
 
 
 def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
-    """One raster for each pixel grid among some rasters, in the order in which the pixel grids first appear.
+    """Return one raster for each pixel grid among some rasters, in the order in which the pixel grids first appear.
 
     A raster that is alone on its pixel grid is a mosaic, too: the next cell of a campaign may find two tiles there, and both
     have to be read at the same resolution.

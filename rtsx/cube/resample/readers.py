@@ -45,13 +45,13 @@ class WindowReader(Protocol):
         """Stored value of a missing pixel; None where there is none. NaN is always missing."""
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window that lies within the raster; the caller owns them.
+        """Return stored pixels (band, y, x) of a window that lies within the raster; the caller owns them.
 
         A `numpy.ma.MaskedArray` where a mask of the raster says what is missing.
         """
 
     def overview_for(self, factor: float) -> "WindowReader":
-        """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
+        """Return the reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
 
 
 class ArrayReader:
@@ -82,7 +82,7 @@ class ArrayReader:
         return self.pixels.dtype
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window, copied."""
+        """Return stored pixels (band, y, x) of a window, copied."""
         return self.pixels[:, rows, columns].copy()
 
     def overview_for(self, factor: float) -> Self:
@@ -136,7 +136,7 @@ class FileReader:
 
     @classmethod
     def open(cls, path: str, bands: tuple[int, ...] | None = None) -> Self:
-        """The reader of a file, described by its own header; all bands if none are named.
+        """Return the reader of a file, described by its own header; all bands if none are named.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class FileReader:
         return len(self.bands)
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window; masked where the file has a mask or an alpha band.
+        """Return stored pixels (band, y, x) of a window; masked where the file has a mask or an alpha band.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class FileReader:
         )
 
     def overview_for(self, factor: float) -> "FileReader":
-        """The reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
+        """Return the reader of the coarsest overview whose pixels are at most `factor` times as large; itself where none is."""
         if self.overview is not None or factor < 2 / _ROUNDED:
             return self
         factors = read_header(self.path).overviews
@@ -196,7 +196,7 @@ class FileReader:
         return self
 
     def _at_overview(self, place: int) -> "FileReader":
-        """The reader of one overview: its shape was rounded, so its pixels are stretched to cover exactly the same ground."""
+        """Return the reader of one overview: its shape was rounded, so its pixels are stretched to cover exactly the same ground."""
         height, width = self.geobox.shape
         rows, columns = read_overview_shape(self.path, place)
         a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
@@ -267,7 +267,7 @@ _ROUNDED = 1.01
 
 
 def _apart(one: GeoBox, other: GeoBox) -> float:
-    """Pixels between the corners of two rasters of one shape, at most."""
+    """Return pixels between the corners of two rasters of one shape, at most."""
     height, width = one.shape
     rows, columns = np.array([0.0, 0, height, height]), np.array([0.0, width, 0, width])
     a, b, c, d, e, f = (theirs - ours for ours, theirs in zip(one.affine[:6], other.affine[:6], strict=True))
@@ -312,7 +312,7 @@ class ZarrReader:
         return len(self.arrays)
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Stored pixels (band, y, x) of a window; chunks that were never written hold the array's fill value.
+        """Return stored pixels (band, y, x) of a window; chunks that were never written hold the array's fill value.
 
         Raises
         ------
@@ -343,7 +343,7 @@ class ZarrReader:
         return f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
 
     def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
-        """An array, after a look at what it says of itself."""
+        """Return an array, after a look at what it says of itself."""
         array = group.get(name)
         if not isinstance(array, zarr.Array):
             raise CubeError(
@@ -376,7 +376,7 @@ _zarr_reader_conforms: type[WindowReader] = ZarrReader
 
 
 def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
-    """The reader of bands of a file or Zarr group; opens nothing, and compares with the file when that is read.
+    """Return the reader of bands of a file or Zarr group; opens nothing, and compares with the file when that is read.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class GridTransform:
 
     @classmethod
     def of(cls, source: GeoBox, target: GeoBox, *, anchor: tuple[float, float]) -> "GridTransform":
-        """The placement of the pixel grid that `target` is a window of.
+        """Return the placement of the pixel grid that `target` is a window of.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class GridTransform:
         return y / affine.e, self._nearest_turn(x / affine.a)
 
     def offset(self) -> tuple[int, int] | None:
-        """Rows and columns to add to a target pixel for the source pixel it equals; None where grids differ."""
+        """Return rows and columns to add to a target pixel for the source pixel it equals; None where grids differ."""
         if not same_crs(self.crs, self.source_crs):
             return None
         height, width = self.source.shape
@@ -162,7 +162,7 @@ class GridTransform:
         return float(np.linalg.svd(steps, compute_uv=False).min()) if len(steps) else 1.0
 
     def _ground(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
-        """Coordinates (x, y) of positions in the source, in its CRS."""
+        """Return coordinates (x, y) of positions in the source, in its CRS."""
         affine = self.source.affine
         return affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f
 
@@ -179,7 +179,7 @@ class GridTransform:
         return step
 
     def _nearest_turn(self, columns: Floats) -> Floats:
-        """Columns moved by whole turns around the earth to where the raster is; the seam is as far from it as can be."""
+        """Return columns moved by whole turns around the earth to where the raster is; the seam is as far from it as can be."""
         turn = self.period or self.turn
         if not turn:
             return columns
@@ -256,7 +256,7 @@ class TransformGrid:
         return self.rows.start // CELL, self.columns.start // CELL
 
     def steps(self) -> Floats:
-        """Most source pixels, along either axis, from a target pixel to the one (below, right); (cell, cell, 2)."""
+        """Return most source pixels, along either axis, from a target pixel to the one (below, right); (cell, cell, 2)."""
         nodes = np.stack([self.node_rows, self.node_columns])
         down, right = (np.abs(np.diff(nodes, axis=axis)).max(axis=0) / _NODE for axis in (1, 2))
         with np.errstate(invalid="ignore"):  # exact cells may lie where the CRS ends
@@ -285,7 +285,7 @@ class TransformGrid:
         return SourceExtent(*((float(low), float(high)) for low, high in zip(lowest, highest, strict=True)))
 
     def _exact_extents(self) -> list[tuple[Floats, Floats]]:
-        """Rows and columns of the middle and of the corners of each pixel of an exact cell.
+        """Return rows and columns of the middle and of the corners of each pixel of an exact cell.
 
         Corners go the short way around the earth from the middle.
         """
@@ -306,7 +306,7 @@ class TransformGrid:
 def transform_grid(
     placement: GridTransform, rows: slice, columns: slice, *, corners: bool, limit: int
 ) -> TransformGrid | None:
-    """Positions of a block of global rows and columns.
+    """Return positions of a block of global rows and columns.
 
     Parameters
     ----------
@@ -393,7 +393,7 @@ def _bent(nodes: Floats) -> NDArray[np.bool_]:
 def _quadratic(
     *nodes: Floats, at: tuple[NDArray[np.int64], NDArray[np.int64]], first: tuple[int, int]
 ) -> tuple[Floats, Floats]:
-    """Positions on the grid of global rows and columns `at`, by the quadratic through the nodes of each cell."""
+    """Return positions on the grid of global rows and columns `at`, by the quadratic through the nodes of each cell."""
     (row, v), (column, u) = (
         (2 * (axis // CELL - cell), (axis % CELL) / CELL) for axis, cell in zip(at, first, strict=True)
     )
@@ -406,13 +406,13 @@ def _quadratic(
 
 
 def _through(start: Floats, middle: Floats, end: Floats, *, at: Floats) -> Floats:
-    """The parabola through three values at 0, 1/2 and 1."""
+    """Return the parabola through three values at 0, 1/2 and 1."""
     value: Floats = start + at * ((4 * middle - 3 * start - end) + at * (2 * (start - 2 * middle + end)))
     return value
 
 
 def _probes(span: slice) -> NDArray[np.int64]:
-    """Pixels of a span between which positions run without a turn: its ends, the nodes, and the last one of each cell."""
+    """Return pixels of a span between which positions run without a turn: its ends, the nodes, and the last one of each cell."""
     pixels = np.arange(span.start, span.stop)
     place = pixels % CELL
     is_probe = (place == 0) | (place == _NODE) | (place == CELL - 1)

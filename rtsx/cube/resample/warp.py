@@ -48,7 +48,7 @@ class Window:
 
 
 def window_of(coordinates: TransformGrid, *, margin: int) -> Window | None:
-    """The smallest window that holds all positions and `margin` pixels around; None where it misses the raster."""
+    """Return the smallest window that holds all positions and `margin` pixels around; None where it misses the raster."""
     reach = coordinates.reach()
     if reach is None:
         return None
@@ -72,7 +72,7 @@ def window_of(coordinates: TransformGrid, *, margin: int) -> Window | None:
 
 
 def read_source_window(reader: WindowReader, window: Window) -> NDArray[Any]:
-    """Stored pixels (band, y, x) of a window, masked where the reader's are."""
+    """Return stored pixels (band, y, x) of a window, masked where the reader's are."""
     rows = slice(window.top, window.top + window.height)
     start = window.left % window.period if window.period else window.left
     stop = start + window.width
@@ -114,7 +114,7 @@ class TargetBlock(NamedTuple):
 
     @classmethod
     def of(cls, coordinates: TransformGrid, *, within: tuple[slice, slice]) -> Self:
-        """The block of some coordinates, a part of the global rows and columns of the output."""
+        """Return the block of some coordinates, a part of the global rows and columns of the output."""
         rows, columns = coordinates.rows, coordinates.columns
         size = rows.stop - rows.start, columns.stop - columns.start
         return cls(rows.start, columns.start, *size, rows.start - within[0].start, columns.start - within[1].start)
@@ -131,7 +131,7 @@ class Positions(NamedTuple):
 
     @classmethod
     def of(cls, coordinates: TransformGrid) -> Self:
-        """The arrays of some coordinates."""
+        """Return the arrays of some coordinates."""
         return cls(
             coordinates.node_rows,
             coordinates.node_columns,
@@ -161,7 +161,7 @@ class SourceFrame(NamedTuple):
 
     @classmethod
     def of(cls, window: Window, dtype: np.dtype[Any], *, nodata: float | None) -> Self:
-        """The frame of a window of pixels of that dtype."""
+        """Return the frame of a window of pixels of that dtype."""
         value = output_nodata(nodata, dtype)
         place = window.top, window.left, window.height, window.width
         return cls(*place, window.period, value is not None, dtype.type(value or 0))
@@ -187,7 +187,7 @@ class OutputRule(NamedTuple):
 
     @classmethod
     def of(cls, storing: OutputDtype) -> Self:
-        """The rule of an array."""
+        """Return the rule of an array."""
         kind = storing.dtype.type
         fill, above, below = (storing.fill, storing.above, storing.below) if storing.has_fill else (0, 0, 0)
         return cls(storing.dtype.kind != "f", *storing.limits, storing.has_fill, kind(fill), kind(above), kind(below))
@@ -209,7 +209,7 @@ class Samples(NamedTuple):
 
     @classmethod
     def of(cls, coordinates: TransformGrid) -> Self:
-        """Two for each source pixel along a target pixel, so that half a pixel counts half."""
+        """Return two for each source pixel along a target pixel, so that half a pixel counts half."""
         steps = np.nan_to_num(coordinates.steps(), nan=0.0, posinf=0.0)  # only exact cells are not finite
         # One thousandth less, so that 2.0001 source pixels are 2.
         counts = np.clip(2 * np.ceil(np.minimum(steps, SAMPLE_LIMIT) - 1e-3), 1, SAMPLE_LIMIT).astype(np.int64)
@@ -312,7 +312,7 @@ def warp(
 def _sliced(
     reader: WindowReader, rows: slice, columns: slice, *, offset: tuple[int, int], storing: OutputDtype
 ) -> Warped:
-    """Stored pixels of a raster on the same pixel grid."""
+    """Return stored pixels of a raster on the same pixel grid."""
     inside, outside = [], []
     for span, shift, size in zip((rows, columns), offset, reader.geobox.shape, strict=True):
         start, stop = (min(max(edge + shift, 0), size) for edge in (span.start, span.stop))
@@ -336,7 +336,7 @@ def _gathered(
     resampling: Resampling,
     storing: OutputDtype,
 ) -> Warped:
-    """Pixels put together from those around their positions."""
+    """Return pixels put together from those around their positions."""
     # Nearest copies, so that it needs no signature of its own for each pair of dtypes, and keeps 64-bit integers exact.
     gathered = OutputDtype(_gathered_dtype(reader.dtype if resampling == "nearest" else storing.dtype), reader.nodata)
     out = _empty(reader, rows, columns, storing=gathered)
@@ -373,7 +373,7 @@ def _pieces(
     resampling: Resampling,
     storing: OutputDtype,
 ) -> Iterator[tuple[TransformGrid, Window]]:
-    """The block as a whole, or cut along the pixel grid until each piece needs memory in proportion; what meets the raster."""
+    """Yield the block as a whole, or cut along the pixel grid until each piece needs memory in proportion; what meets the raster."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not height or not width:
         return
@@ -398,7 +398,7 @@ def _pieces(
 
 
 def _halves(span: slice) -> tuple[slice, slice]:
-    """Two halves of a span of pixels, cut between transform cells if it holds such a place."""
+    """Return two halves of a span of pixels, cut between transform cells if it holds such a place."""
     middle = (span.start + span.stop) // 2
     border = (middle + CELL // 2) // CELL * CELL
     cut = border if span.start < border < span.stop else middle
@@ -418,7 +418,7 @@ def _empty(reader: WindowReader, rows: slice, columns: slice, *, storing: Output
 
 
 def _gathered_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that a kernel reads or writes: those that numba does not have are widened."""
+    """Return the dtype that a kernel reads or writes: those that numba does not have are widened."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):

@@ -59,7 +59,7 @@ class AssetSelection:
 
 
 def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
-    """The asset and the bands that answer a wish.
+    """Return the asset and the bands that answer a wish.
 
     - With `Wanted.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
       the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
@@ -91,13 +91,13 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
 
 
 def is_thumbnail(item: ItemDict, key: str) -> bool:
-    """Whether an asset is made for people to look at: its numbers are no measurements."""
+    """Test whether an asset is made for people to look at: its numbers are no measurements."""
     roles = set(item["assets"][key].get("roles") or ())
     return bool(roles & _PICTURE_ROLES) or normalise_name(key).startswith(_PICTURE_KEYS)
 
 
 def may_be_raster(asset: Mapping[str, Any]) -> bool:
-    """Whether an asset may hold pixels with a place, as far as its media type or the name of its file tells."""
+    """Test whether an asset may hold pixels with a place, as far as its media type or the name of its file tells."""
     kind = str(asset.get("type") or "").lower()
     if kind.startswith(_NO_RASTER_TYPES) or kind in {"image/png", "image/jpeg"}:
         return False
@@ -106,7 +106,7 @@ def may_be_raster(asset: Mapping[str, Any]) -> bool:
 
 
 def _called(item: ItemDict, name: str) -> list[str]:
-    """Keys of the assets that go by a name, from the strictest rule that finds any."""
+    """Return keys of the assets that go by a name, from the strictest rule that finds any."""
     assets = item.get("assets") or {}
     if name in assets:
         return [name]
@@ -127,7 +127,7 @@ def _only(item: ItemDict, name: str, keys: Sequence[str]) -> str:
 
 
 def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
-    """The wanted bands of a given asset."""
+    """Return the wanted bands of a given asset."""
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
     if not bands or (
@@ -161,7 +161,7 @@ def _only_band(item: ItemDict, key: str, *, name: str, found: Sequence[Band]) ->
 
 
 def _matching(bands: Sequence[Band], name: str) -> tuple[Band, ...]:
-    """Bands of a name, from the strictest rule that finds any."""
+    """Return bands of a name, from the strictest rule that finds any."""
     for level in range(4):
         if found := tuple(band for band in bands if _level(band, name) == level):
             return found
@@ -169,7 +169,7 @@ def _matching(bands: Sequence[Band], name: str) -> tuple[Band, ...]:
 
 
 def _level(band: Band, name: str) -> int | None:
-    """How strictly a name fits a band: 0 its name, 1 its common name, 2 either but for case and punctuation, 3 written out."""
+    """Return how strictly a name fits a band: 0 its name, 1 its common name, 2 either but for case and punctuation, 3 written out."""
     if band.name == name:
         return 0
     if band.common_name == name:
@@ -180,7 +180,7 @@ def _level(band: Band, name: str) -> int | None:
 
 
 def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
-    """The asset that has all wanted bands by name."""
+    """Return the asset that has all wanted bands by name."""
     names = [str(band) for band in wanted.bands] or [wanted.name]
     if any(isinstance(band, int) for band in wanted.bands):
         raise CubeError(_missing(item, f"no asset {wanted.name!r} to take bands {list(wanted.bands)} of"))
@@ -224,7 +224,7 @@ def _is_not_cloud_optimised(asset: Mapping[str, Any]) -> float:
 
 
 def _missing(item: ItemDict, what: str) -> str:
-    """An error's text: what an item lacks, and what it has."""
+    """Return an error's text: what an item lacks, and what it has."""
     assets = []
     for key in item.get("assets") or {}:
         names = [" ".join(filter(None, (band.name, band.common_name))) for band in bands_of(item, key)]
@@ -305,7 +305,7 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
 
 
 def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:
-    """Items without those of Sentinel-2 that were processed anew: of one tile and pass the highest baseline counts, once.
+    """Return items without those of Sentinel-2 that were processed anew: of one tile and pass the highest baseline counts, once.
 
     The same baseline twice counts as processed anew where the newer shows the ground of the older, too. Items of other
     sensors, and strips that show other ground of the tile, are all kept, in their order.
@@ -370,7 +370,7 @@ def _processed(item: ItemDict, place: int) -> _Processed | None:
 
 
 def _shows(newer: list[_Processed], one: _Processed) -> bool:
-    """Whether newer products show the ground of one; without outlines, if their baseline is higher or they are the same product."""
+    """Test whether newer products show the ground of one; without outlines, if their baseline is higher or they are the same product."""
     outline = item_footprint(one.item)
     outlines = [item_footprint(other.item) for other in newer]
     if outline is None or not outline.area or None in outlines:
@@ -393,7 +393,7 @@ def _baseline(item: ItemDict) -> float | None:
 
 
 def _is_reflectance(item: ItemDict, key: str, band: Band) -> bool:
-    """Whether a band holds reflectance: ``B01`` to ``B12`` by its own name or its asset's, and no picture of them."""
+    """Test whether a band holds reflectance: ``B01`` to ``B12`` by its own name or its asset's, and no picture of them."""
     if is_thumbnail(item, key) or band.dtype == "uint8":
         return False
     return bool(_REFLECTANCE.fullmatch(band.name or "") or _REFLECTANCE.fullmatch(key.split("_")[0]))
@@ -410,7 +410,7 @@ SIGNER_GROUP = "rtsx.signers"
 
 
 def absolute_href(href: str, base: str | None) -> str:
-    """An href that needs no base any more; local ones become paths, and what only GDAL knows is left alone.
+    """Return an href that needs no base any more; local ones become paths, and what only GDAL knows is left alone.
 
     Parameters
     ----------
@@ -442,7 +442,7 @@ def absolute_href(href: str, base: str | None) -> str:
 
 
 def _remote_href(href: str, base: str) -> str:
-    """The same for a document on a server: it may be a stranger's, so that it never names files of this machine."""
+    """Return the same for a document on a server: it may be a stranger's, so that it never names files of this machine."""
     own, rest = base.split("://", 1)
     with suppress(ValueError):  # no address at all, such as http://[
         if not urlsplit(href).scheme and not href.startswith("/vsi"):
@@ -459,14 +459,14 @@ def _remote_href(href: str, base: str) -> str:
 
 
 def self_href(item: ItemDict, found: str | None = None) -> str | None:
-    """Where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
+    """Return where an item lies: as its ``self`` link says, but on a server if it was found on one; else where it was found."""
     links = item.get("links") or ()
     stated = next((str(link["href"]) for link in links if link.get("rel") == "self" and link.get("href")), None)
     return found if stated is None or (found is not None and is_url(found) > is_url(stated)) else stated
 
 
 def asset_href(item: ItemDict, key: str) -> str:
-    """Where the file of an asset lies, as `absolute_href` has it.
+    """Return where the file of an asset lies, as `absolute_href` has it.
 
     Raises
     ------
@@ -484,13 +484,13 @@ def asset_href(item: ItemDict, key: str) -> str:
 
 
 def located(item: ItemDict, base: str | None) -> ItemDict:
-    """An item whose ``self`` link says where it lies, whatever it said itself, so that its hrefs count from there."""
+    """Return an item whose ``self`` link says where it lies, whatever it said itself, so that its hrefs count from there."""
     links = [link for link in item.get("links") or () if link.get("rel") != "self"]
     return {**item, "links": links if base is None else [*links, {"rel": "self", "href": base}]}
 
 
 def sibling_href(href: str, base: str | None) -> str:
-    """The file of an asset's name that lies beside its local item, where there is one; else the href itself."""
+    """Return the file of an asset's name that lies beside its local item, where there is one; else the href itself."""
     if base is None or is_url(base):
         return href
     file = local_path(base).parent / PurePosixPath(unquote(urlsplit(href).path)).name
@@ -498,7 +498,7 @@ def sibling_href(href: str, base: str | None) -> str:
 
 
 def get_signer(sign: str | Signer) -> Signer:
-    """The signing hook of a name; a function of the caller's own is taken as it is.
+    """Return the signing hook of a name; a function of the caller's own is taken as it is.
 
     Raises
     ------
@@ -523,7 +523,7 @@ def get_signer(sign: str | Signer) -> Signer:
 
 
 def check_signer(name: str) -> EntryPoint:
-    """Where the signing hook of a name is; imports nothing.
+    """Return where the signing hook of a name is; imports nothing.
 
     Only installed packages name hooks, because a config that named any function would run any code.
 

@@ -41,7 +41,7 @@ class Band:
 
 
 def normalise_name(name: str) -> str:
-    """A name without case, spaces and punctuation, so that ``Green I`` and ``green_i`` are one.
+    """Return a name without case, spaces and punctuation, so that ``Green I`` and ``green_i`` are one.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def normalise_name(name: str) -> str:
 
 
 def same_band_name(name: str, other: str | None) -> bool:
-    """Whether two names mean one band: they differ in case, spaces and punctuation, or one is written out.
+    """Test whether two names mean one band: they differ in case, spaces and punctuation, or one is written out.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def same_band_name(name: str, other: str | None) -> bool:
 
 
 def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
-    """Bands of an asset in file order; empty where the item does not list them.
+    """Return bands of an asset in file order; empty where the item does not list them.
 
     Read are ``bands`` (STAC 1.1), ``eo:bands`` and ``raster:bands`` (1.0), and the numbers or names in ``eo:bands``
     that point into the item's properties (0.7 to 0.9). What STAC 1.1 states once for a whole asset counts for each band.
@@ -121,7 +121,7 @@ def _band(number: int, stored: Mapping[str, Any], named: Mapping[str, Any]) -> B
 
 
 def _dtype(name: object) -> str | None:
-    """The NumPy dtype of a ``data_type``; None for what NumPy does not know, such as ``cint16`` or ``other``."""
+    """Return the NumPy dtype of a ``data_type``; None for what NumPy does not know, such as ``cint16`` or ``other``."""
     try:
         return np.dtype(name).name if isinstance(name, str) else None
     except TypeError:
@@ -129,7 +129,7 @@ def _dtype(name: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    """A number; JSON has none for NaN and infinity, so that STAC writes them as text."""
+    """Return a number; JSON has none for NaN and infinity, so that STAC writes them as text."""
     if isinstance(value, str):
         try:
             return float(value)

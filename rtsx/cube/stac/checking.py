@@ -28,7 +28,7 @@ _NUMBERS = ("nodata", "scale", "offset", "raster:scale", "raster:offset")
 
 
 def sound_items(items: Iterable[object], where: str) -> Iterator[ItemDict]:
-    """Items as they come, without those that are odd, of each of which a warning says what is.
+    """Yield items as they come, without those that are odd, of each of which a warning says what is.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def sound_items(items: Iterable[object], where: str) -> Iterator[ItemDict]:
 
 
 def oddity_of(item: object) -> str | None:
-    """What is wrong with an item; None where it can be read.
+    """Return what is wrong with an item; None where it can be read.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _asset_fault(asset: Mapping[str, Any], known: Sequence[Any]) -> str | None:
 
 
 def _is_number(value: object, *, finite: bool) -> bool:
-    """Whether a value is a number, or text for one as STAC has it of NaN; nothing is one, too."""
+    """Test whether a value is a number, or text for one as STAC has it of NaN; nothing is one, too."""
     if value is None:
         return True
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -116,7 +116,7 @@ class HostSession(requests.Session):
 
 
 def is_same_host(home: str, href: str) -> bool:
-    """Whether what may be sent to the one address may be sent to the other, by the rule that requests has for ``Authorization``.
+    """Test whether what may be sent to the one address may be sent to the other, by the rule that requests has for ``Authorization``.
 
     Examples
     --------
@@ -159,7 +159,7 @@ class _SearchingIO(StacApiIO):
 
 
 def read_document(href: str, access: HttpAccess, *, home: str) -> dict[str, Any]:
-    """The JSON object at a path or URL; the headers of `access` go to the host of `home` only.
+    """Return the JSON object at a path or URL; the headers of `access` go to the host of `home` only.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def _text(href: str, access: HttpAccess, home: str) -> str:
 
 
 def http_error(url: str, error: Exception) -> CubeError:
-    """What a failed request becomes: the address, what came, and what to do about it."""
+    """Return what a failed request becomes: the address, what came, and what to do about it."""
     status = getattr(error, "status_code", None)
     answer = " ".join(str(error).split())[:300]
     if status in (401, 403):
@@ -239,7 +239,7 @@ class SearchRequest:
 def searched_items(
     request: SearchRequest, access: HttpAccess, *, area: BaseGeometry, period: Period | None
 ) -> Iterator[object]:
-    """What a server gives for items, each once, as JSON has them.
+    """Yield what a server gives for items, each once, as JSON has them.
 
     The answers are read one after the other. A server that gives an answer without a single new item while it promises
     more is going round in circles: that is an error, because the items it holds back would be silently missing.
@@ -321,7 +321,7 @@ def _parameters(request: SearchRequest, client: Client, *, area: BaseGeometry, p
 
 
 def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
-    """A condition as the JSON that a POST takes."""
+    """Return a condition as the JSON that a POST takes."""
     if not isinstance(filter_, str):
         return None if filter_ is None else dict(filter_)
     try:
@@ -339,7 +339,7 @@ def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | N
 
 
 def _located(item: object, url: str) -> object:
-    """An item with hrefs that need no base."""
+    """Return an item with hrefs that need no base."""
     return located(item, self_href(item, url)) if isinstance(item, Mapping) and oddity_of(item) is None else item
 
 
@@ -381,7 +381,7 @@ def check_query(query: Mapping[str, Any]) -> None:
 
 
 def meets_query(item: ItemDict, query: Mapping[str, Any]) -> bool:
-    """Whether an item's properties meet all conditions; a property that it does not state, or of another type, meets none.
+    """Test whether an item's properties meet all conditions; a property that it does not state, or of another type, meets none.
 
     Examples
     --------

@@ -32,7 +32,7 @@ _NEEDED_COLUMNS = {"id", "geometry", "assets"}
 def table_items(
     path: str, *, collections: tuple[str, ...], area: BaseGeometry, period: Period | None
 ) -> Iterator[ItemDict]:
-    """Items of the rows whose box and date may meet an area and a period.
+    """Yield items of the rows whose box and date may meet an area and a period.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def table_items(
 def _condition(
     schema: pa.Schema, collections: tuple[str, ...], *, area: BaseGeometry, period: Period | None
 ) -> pc.Expression:
-    """What rows have to meet, so far as statistics of row groups can rule them out; never rules out too much."""
+    """Return what rows have to meet, so far as statistics of row groups can rule them out; never rules out too much."""
     condition = pc.scalar(True)
     if "bbox" in schema.names and pa.types.is_struct(schema.field("bbox").type):
         xmin, ymin, xmax, ymax = (pc.field("bbox", name) for name in ("xmin", "ymin", "xmax", "ymax"))
@@ -102,7 +102,7 @@ def _item(row: Mapping[str, Any], location: str) -> ItemDict:
 
 
 def _without_none(value: Any) -> Any:
-    """A value without the None that a table puts wherever another row has something."""
+    """Return a value without the None that a table puts wherever another row has something."""
     if isinstance(value, Mapping):
         return {name: _without_none(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list):

@@ -55,7 +55,7 @@ def images_of(
     sign: str | Signer | None = None,
     read_header: Callable[[str], RasterHeader] = read_header,
 ) -> tuple[Image, ...]:
-    """Items as images, in their order; `choose` says how an asset and its bands are found.
+    """Return items as images, in their order; `choose` says how an asset and its bands are found.
 
     What the item states is taken at its word. A file's header is read only where the item leaves something open:
 
@@ -207,7 +207,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
 
 
 def _filled(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
-    """The wanted bands with everything that the item leaves open taken from a header."""
+    """Return the wanted bands with everything that the item leaves open taken from a header."""
     chosen = draft.choice.bands or _bands_of_file(draft, header)
     for band in chosen:
         if band.number > header.count:
@@ -227,12 +227,12 @@ def _filled(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
 
 
 def _stated(value: float, default: float) -> float | None:
-    """What a file says; None for what it also says when it says nothing."""
+    """Return what a file says; None for what it also says when it says nothing."""
     return None if value == default else value
 
 
 def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
-    """The wanted bands by what the file calls its bands."""
+    """Return the wanted bands by what the file calls its bands."""
     wanted = draft.wanted
     listed = [Band(number=number, name=header.descriptions[number - 1]) for number in header.data_bands]
     if not wanted.bands:
@@ -252,7 +252,7 @@ def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
 
 
 def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ...]:
-    """The band that a file calls by a name; empty where there is none."""
+    """Return the band that a file calls by a name; empty where there is none."""
     numbers = [number for number, told in enumerate(header.descriptions, start=1) if same_band_name(name, told)]
     if len(numbers) > 1:
         raise CubeError(f"Bands {numbers} of {header.path} ({draft.label}) are called {name!r}; give a number.")
@@ -260,7 +260,7 @@ def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ..
 
 
 def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:
-    """The value that all wanted bands share."""
+    """Return the value that all wanted bands share."""
     if len({repr(value) for value in values}) > 1:  # repr, because NaN equals NaN here
         raise CubeError(
             f"Bands that are wanted together have to share their {what}; those of {draft.label} have {list(values)}. "
@@ -280,7 +280,7 @@ where the edge of its raster is bent, by some 600 m for a tile of Sentinel-2 at 
 
 
 def buffered_area(area: BaseGeometry) -> BaseGeometry:
-    """The area that a catalog is asked for: a little more than the one that images have to meet."""
+    """Return the area that a catalog is asked for: a little more than the one that images have to meet."""
     return area.buffer(_MARGIN, join_style="mitre") & box(-180, -90, 180, 90)
 
 
@@ -293,7 +293,7 @@ def selected_images(
     max_cloud_cover: float | None,
     sign: str | Signer | None,
 ) -> tuple[Image, ...]:
-    """Images of the items that meet area, period and cloud cover, by time and then by id.
+    """Return images of the items that meet area, period and cloud cover, by time and then by id.
 
     An item that comes twice counts once, and an image of Sentinel-2 that was processed anew by its highest baseline. One
     without a date meets every period. One that does not state its cloud cover meets no `max_cloud_cover`, because a
@@ -323,7 +323,7 @@ def _is_clear(item: ItemDict, max_cloud_cover: float | None) -> bool:
 
 
 def _may_meet(item: ItemDict, area: BaseGeometry) -> bool:
-    """Whether an item's outline comes near an area: its bbox, because edges are bent in between the corners."""
+    """Test whether an item's outline comes near an area: its bbox, because edges are bent in between the corners."""
     outline = item_footprint(item)
     if outline is None:
         return True
@@ -331,7 +331,7 @@ def _may_meet(item: ItemDict, area: BaseGeometry) -> bool:
 
 
 def _widened(bounds: tuple[float, float, float, float]) -> BaseGeometry:
-    """A box that also holds edges that are straight on a projected grid, which lie outside the box of their corners."""
+    """Return a box that also holds edges that are straight on a projected grid, which lie outside the box of their corners."""
     west, south, east, north = bounds
     margin = max(east - west, north - south) / 8
     return bounds_of((west - margin, max(south - margin, -90), east + margin, min(north + margin, 90)))

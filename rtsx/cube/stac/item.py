@@ -59,7 +59,7 @@ def item_name(item: ItemDict) -> str:
 
 
 def time_of(item: ItemDict) -> datetime | None:
-    """When the image was taken, in UTC: ``datetime``, or the middle of start and end; None for what has no date.
+    """Return when the image was taken, in UTC: ``datetime``, or the middle of start and end; None for what has no date.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def time_of(item: ItemDict) -> datetime | None:
 
 
 def etag_of(item: ItemDict, asset: str) -> str:
-    """What an item says of the content of an asset's file: its checksum or ETag, else when asset or item were changed.
+    """Return what an item says of the content of an asset's file: its checksum or ETag, else when asset or item were changed.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def _moment(item: ItemDict, key: str) -> datetime | None:
 
 
 def _number(item: ItemDict, keys: tuple[str, ...]) -> float | None:
-    """The first of several properties that is a finite number."""
+    """Return the first of several properties that is a finite number."""
     for key in keys:
         value = (item.get("properties") or {}).get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -176,7 +176,7 @@ def proj_geobox(item: ItemDict, key: str) -> GeoBox | None:
 
 
 def _crs(stated: Mapping[str, Any]) -> str | None:
-    """What a geobox takes as its CRS: ``AUTHORITY:CODE`` where there is one, else WKT."""
+    """Return what a geobox takes as its CRS: ``AUTHORITY:CODE`` where there is one, else WKT."""
     for key in _CRS_KEYS:
         value = stated.get(key)
         try:
@@ -215,7 +215,7 @@ def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
 
 
 def _numbers(values: object) -> tuple[float, ...]:
-    """What is a list of finite numbers; nothing for anything else."""
+    """Return what is a list of finite numbers; nothing for anything else."""
     if not isinstance(values, list | tuple):
         return ()
     is_plain = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values)
@@ -257,7 +257,7 @@ _PLAIN = 1.05
 
 
 def item_footprint(item: ItemDict) -> BaseGeometry | None:
-    """The item's geometry, split at the antimeridian and made valid; None where it has none that covers any ground.
+    """Return the item's geometry, split at the antimeridian and made valid; None where it has none that covers any ground.
 
     An outline that jumps by more than 180 degrees between two vertices was meant to cross the antimeridian: GeoJSON asks
     to cut it there, and many items do not. Longitudes beyond 180 are brought back. Holes of such outlines are filled.
@@ -292,7 +292,7 @@ def item_footprint(item: ItemDict) -> BaseGeometry | None:
 
 
 def bounds_of(bbox: Sequence[float]) -> BaseGeometry:
-    """A STAC bbox of 4 or 6 numbers as polygon; one whose west is east of its east crosses the antimeridian.
+    """Return a STAC bbox of 4 or 6 numbers as polygon; one whose west is east of its east crosses the antimeridian.
 
     Examples
     --------
@@ -306,12 +306,12 @@ def bounds_of(bbox: Sequence[float]) -> BaseGeometry:
 
 
 def raster_footprint(geobox: GeoBox) -> BaseGeometry:
-    """All ground of a raster, split at the antimeridian."""
+    """Return all ground of a raster, split at the antimeridian."""
     return lonlat_polygon(geobox.extent.geom, _wkt(geobox))
 
 
 def densify_in_source_crs(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
-    """A footprint widened so that it also holds its outline with edges that are straight on the raster's grid.
+    """Return a footprint widened so that it also holds its outline with edges that are straight on the raster's grid.
 
     Items give the corners of a scene, and its edges run straight in the scene's projection: between the corners of a
     Sentinel-2 tile that is hundreds of metres beside the straight line in degrees, and that ground would be missed.
@@ -333,7 +333,7 @@ def densify_in_source_crs(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeomet
 
 
 def overlaps(footprint: BaseGeometry, geobox: GeoBox) -> bool:
-    """Whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
+    """Test whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
     bounds = geobox.boundingbox
     for native in _native_rings(footprint, geobox):
         (west, south), (east, north) = native.min(axis=0), native.max(axis=0)
@@ -364,7 +364,7 @@ def _wkt(geobox: GeoBox) -> str:
 
 
 def _cut(polygon: Polygon) -> BaseGeometry:
-    """A polygon with longitudes in [-180, 180]; itself where it is that already."""
+    """Return a polygon with longitudes in [-180, 180]; itself where it is that already."""
     ring = np.asarray(polygon.exterior.coords, dtype=float)[:, :2]
     if not _crosses(ring[:, 0]):
         return make_valid(polygon)
@@ -377,7 +377,7 @@ def _cut(polygon: Polygon) -> BaseGeometry:
 
 
 def _crosses(lon: NDArray[np.float64]) -> bool:
-    """Whether an outline leaves [-180, 180] or jumps over the antimeridian; the edge of the whole world does neither."""
+    """Test whether an outline leaves [-180, 180] or jumps over the antimeridian; the edge of the whole world does neither."""
     jumps = np.abs(np.diff(lon))
     is_world_edge = (np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180)
     return bool((np.abs(lon) > 180).any() or ((jumps > 180) & ~is_world_edge).any())

@@ -80,7 +80,7 @@ class StacSearch:
             check_query(self.query)
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images by time, then id; see `ImageSource`."""
+        """Return images by time, then id; see `ImageSource`."""
         request = SearchRequest(
             url=self.url,
             collections=self.collections,
@@ -147,7 +147,7 @@ class StacCatalog:
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images by time, then id; see `ImageSource`."""
+        """Return images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(_Walk(self, area, period).items(), self.path),
             wanted,
@@ -168,7 +168,7 @@ class _Walk:
         self.seen: set[str] = set()
 
     def items(self) -> Iterator[object]:
-        """Items that may count, as they are."""
+        """Yield items that may count, as they are."""
         folder = Path() if is_url(self.catalog.path) else local_path(self.catalog.path)
         if not is_url(self.catalog.path) and folder.is_dir():
             roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
@@ -221,7 +221,7 @@ class _Walk:
             )
 
     def _linked(self, document: Mapping[str, Any], href: str) -> Iterator[object]:
-        """What a catalog or collection links to."""
+        """Yield what a catalog or collection links to."""
         relations = {link.get("rel") for link in document["links"]}
         if "conformsTo" in document and "search" in relations and not relations & {"child", "item"}:
             raise CubeError(f"{href} is a STAC API, not a static catalog. Use StacSearch({href!r}, ...).")
@@ -247,7 +247,7 @@ class _Walk:
                     yield from self._document(item, target)
 
     def _may_hold(self, document: Mapping[str, Any]) -> bool:
-        """Whether the stated extent of a collection meets area and period; catalogs state none, and what is odd rules out nothing."""
+        """Test whether the stated extent of a collection meets area and period; catalogs state none, and what is odd rules out nothing."""
         extent = document.get("extent") or {}
         boxes = (extent.get("spatial") or {}).get("bbox") or ()
         is_plain = all(isinstance(value, int | float) and isfinite(value) for bbox in boxes for value in bbox)
@@ -261,7 +261,7 @@ class _Walk:
         return not intervals or self.period is None or any(_overlap(interval, self.period) for interval in intervals)
 
     def _located(self, item: Mapping[str, Any], href: str) -> ItemDict:
-        """The item with hrefs that count from where it was found, instead of from where it says that it lies."""
+        """Return the item with hrefs that count from where it was found, instead of from where it says that it lies."""
         if self.catalog.prefer_local:
             assets = {
                 key: {**asset, "href": sibling_href(str(asset.get("href") or ""), href)}
@@ -279,13 +279,13 @@ def _is_item_or_list(document: Mapping[str, Any]) -> bool:
 
 
 def _overlap(interval: Sequence[str | None], period: Period) -> bool:
-    """Whether a stated interval, open where it says null, shares a day with a period."""
+    """Test whether a stated interval, open where it says null, shares a day with a period."""
     start, end = (_day(moment) for moment in (*interval, None, None)[:2])
     return (start is None or start <= period.end) and (end is None or period.start <= end)
 
 
 def _day(moment: str | None) -> date | None:
-    """The day of a stated moment; None where it is open, or no date, since then nothing can be ruled out."""
+    """Return the day of a stated moment; None where it is open, or no date, since then nothing can be ruled out."""
     try:
         found = datetime.fromisoformat(moment) if moment else None
         return None if found is None else (found.astimezone(UTC) if found.tzinfo else found).date()
@@ -335,7 +335,7 @@ class StacItems:
         object.__setattr__(self, "sign", sign)
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images by time, then id; see `ImageSource`."""
+        """Return images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(self.items, "The list of items"),
             wanted,
@@ -393,7 +393,7 @@ class ItemTable:
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Images by time, then id; see `ImageSource`."""
+        """Return images by time, then id; see `ImageSource`."""
         return selected_images(
             sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path),
             wanted,

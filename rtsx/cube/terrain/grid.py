@@ -35,14 +35,14 @@ _THINNEST_M = 1e-6
 
 
 def is_north_up(crs: str) -> bool:
-    """Whether meridians are columns and parallels rows: geographic and Mercator."""
+    """Test whether meridians are columns and parallels rows: geographic and Mercator."""
     system = CRS.from_user_input(crs)
     operation = system.coordinate_operation
     return system.is_geographic or (operation is not None and operation.method_name in _UPRIGHT)
 
 
 def metres_per_unit(crs: str) -> float:
-    """Length of the unit of a projected CRS."""
+    """Return the length of the unit of a projected CRS."""
     return float(CRS.from_user_input(crs).axis_info[0].unit_conversion_factor)
 
 
@@ -144,7 +144,7 @@ class TerrainGrid:
     def from_geobox(
         cls, geobox: GeoBox, *, sun_azimuth: float = SUN_AZIMUTH, sun_elevation: float = SUN_ELEVATION
     ) -> Self:
-        """The ground under a window.
+        """Return the ground under a window.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class TerrainGrid:
         )
 
     def window(self, rows: slice, columns: slice) -> Self:
-        """The ground under a part; rows and columns are counted from this window's corner and may lie outside it.
+        """Return the ground under a part; rows and columns are counted from this window's corner and may lie outside it.
 
         Examples
         --------
@@ -232,7 +232,7 @@ class TerrainGrid:
 
 
 def _between(nodes: NDArray[np.floating], first: int, count: int, *, axis: int) -> NDArray[np.float32]:
-    """Values at `count` pixels from `first` on, along one axis, from values every `_LATTICE` pixels."""
+    """Return values at `count` pixels from `first` on, along one axis, from values every `_LATTICE` pixels."""
     cell, part = np.divmod(np.arange(first, first + count), _LATTICE)
     cell -= cell[0]
     nodes = nodes.astype(np.float32, copy=False)

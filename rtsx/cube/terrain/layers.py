@@ -73,7 +73,7 @@ class TerrainLayer:
             )
 
     def halo(self, ground: TerrainGrid) -> tuple[int, int]:
-        """Pixels (y, x) around a window on `ground` that the kernel looks at."""
+        """Return pixels (y, x) around a window on `ground` that the kernel looks at."""
         if not self.halo_m:
             return self.halo_px, self.halo_px
         y, x = (ceil(self.halo_m / lengths.min()) for lengths in (ground.heights_m(), ground.widths_m()))
@@ -147,7 +147,7 @@ def terrain_layer(
 
 
 def get_terrain(layer: str | TerrainLayer) -> TerrainLayer:
-    """The terrain layer of a name; a layer itself passes.
+    """Return the terrain layer of a name; a layer itself passes.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def get_terrain(layer: str | TerrainLayer) -> TerrainLayer:
 
 
 def terrain_halo(layers: Iterable[str | TerrainLayer], ground: TerrainGrid) -> int:
-    """Pixels on each side of a window that its terrain layers look at.
+    """Return pixels on each side of a window that its terrain layers look at.
 
     Examples
     --------
@@ -192,7 +192,7 @@ _CIRCLE_M = 100.0
 
 @terrain_layer("dem", units="m", long_name="elevation")
 def dem(heights: Heights, ground: TerrainGrid) -> Heights:
-    """The heights as they are."""
+    """Return the heights as they are."""
     return heights
 
 
@@ -230,7 +230,7 @@ def hillshade(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("curvature", units="0.01 m-1", long_name="total curvature, above 0 where convex", halo_px=1)
 def curvature(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Total curvature, -2 (D + E) of Zevenbergen & Thorne (1987), in hundredths of 1/m; above 0 where convex.
+    """Return the total curvature, -2 (D + E) of Zevenbergen & Thorne (1987), in hundredths of 1/m; above 0 where convex.
 
     It is what ArcGIS and xarray-spatial call curvature, and has their unit. Flat beside a missing neighbour.
     """
