@@ -160,9 +160,9 @@ def test_what_a_worker_says_of_a_path_is_redacted_by_who_has_read_the_config(
     sources = {"s": {"files": "https://example.org/${PATH_TOKEN}/a.tif", "layers": ["red"]}}
     path.write_text(yaml.safe_dump({**CUBE, "sources": sources}))
     load_cube_config(path)
-    flight = TaskQueue([(0, 0)], retry=RetrySpec(attempts=1))
-    flight.take(1, 0.0)
-    assert "only-the-driver" not in str(flight.lost(failure, 0.0))
+    queue = TaskQueue([(0, 0)], retry=RetrySpec(attempts=1))
+    queue.take(1, 0.0)
+    assert "only-the-driver" not in str(queue.worker_lost(failure, 0.0))
 
 
 def test_a_stored_config_of_another_author_gets_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
