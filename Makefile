@@ -16,7 +16,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 DEV_EXTRAS := bench,docs,gateway,onnx,openvino,order,s3,test,train,view
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contract docs bench clean
+.PHONY: help demo test quick check format lint types contract docs bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ test: $(DEV_STAMP) ## run all tests and doctests
 	@# A file at a time: what a file's tests share is made once. One thread each, as there are several of them.
 	@# In their order, because files of few tests would come last, and the longest test is alone in its file.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+quick: $(DEV_STAMP) ## run, in about a minute, what a change in the working tree can break
+	@tests=$$($(BIN)/python -m tests.changed); test -z "$$tests" || OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		-n $(WORKERS) --dist worksteal -m "not slow" --exitfirst $$tests
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
