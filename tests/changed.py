@@ -41,7 +41,8 @@ def tests_of(changed: list[Path]) -> list[str]:
             found.add(ROOT / path)
             room = ROOT / "tests" / path.parts[1] if len(path.parts) > 2 else ROOT / "tests" / f"test_{path.name}"
             found |= {room} if room.exists() else set()
-            named = re.compile(rf"\brtsx\.({'|'.join([path.parts[1], *public_names(path.parts[1])])})\b")
+            names = [rf"rtsx\.{path.parts[1]}", *public_names(path.parts[1])]
+            named = re.compile(rf"\b({'|'.join(names)})\b")
             found |= {law for law, text in laws.items() if named.search(text)}
     return sorted(str(test.relative_to(ROOT)) for test in found)
 

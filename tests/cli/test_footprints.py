@@ -219,7 +219,7 @@ def test_options_reach_the_tracking(rtsx_command: Command, years: dict[int, str]
         (("2023=nowhere.parquet",), "nowhere.parquet is no file"),
         (("2023={2023}", "--out", "tracks.shp"), ".parquet, .gpkg, .fgb"),
         (("2023={2023}", "--summary", "tracks.xls"), ".csv, .parquet"),
-        (("2023={2023}", "--min-overlap", "20"), "min_overlap is a part of the smaller outline"),
+        (("2023={2023}", "--min-overlap", "20"), "--min-overlap is a part of the smaller outline"),
     ],
 )
 def test_what_cannot_be_is_refused(
