@@ -17,7 +17,7 @@ def make_little() -> torch.nn.Module:
 
 def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     # The allocator's settings would stay for every later test of this process.
-    monkeypatch.setattr(speed, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(speed, "configure_malloc", lambda: True)
     monkeypatch.setattr(speed, "make_unet", make_little)  # how far it looks is measured, which takes a large one long
     speed.run(size=256, rounds=1, tiles=((128, 32),), backends=("eager",))
     printed = capsys.readouterr().out

@@ -90,7 +90,7 @@ def _raster_case(
     if truth.shape != size:
         raise EvaluationError(
             f"Prediction and truth of scene {scene.name!r} differ in size: {size} and {truth.shape} px. Bring the truth onto "
-            "the grid of the prediction, with gdalwarp; in Python, label_truth(labels, geobox_of(prediction), ...) makes it of labels."
+            "the grid of the prediction, with gdalwarp; in Python, rasterize_labels(labels, geobox_of(prediction), ...) makes it of labels."
         )
     judged = _evaluated_classes(scene, names, truth.classes, wanted=classes)
     places = [place for place, _ in judged]
@@ -144,7 +144,7 @@ def _truth_of(scene: EvaluationScene, pred: xr.Dataset, names: Sequence[str | No
             if len(targets) > 1:
                 raise EvaluationError(
                     f"The prediction of scene {scene.name!r} has the classes {', '.join(targets)}, but its truth is polygons "
-                    "of one: say which class they are with class_name=...; in Python, label_truth(labels, geobox_of(prediction), classes=[...]) makes rasters of all"
+                    "of one: say which class they are with class_name=...; in Python, rasterize_labels(labels, geobox_of(prediction), classes=[...]) makes rasters of all"
                 )
             outlines = _checked_outlines(scene, scene.truth, what="truth")
             return rasterize_labels(outlines.assign(class_name=targets[0]), geobox_of(pred), classes=targets)

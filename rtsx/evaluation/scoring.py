@@ -183,7 +183,7 @@ def _listed(
     listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)
     for scene in listed:
         if not isinstance(scene, EvaluationScene):
-            raise EvaluationError(f"A scene to judge is a JudgedScene, not {type(scene).__name__}.")
+            raise EvaluationError(f"A scene to judge is an EvaluationScene, not {type(scene).__name__}.")
     names = [scene.name for scene in listed]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

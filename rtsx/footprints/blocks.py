@@ -271,7 +271,7 @@ def polygonize_block(
         None. Values at invalid pixels do not matter.
     block : Block
         Where the block lies.
-    rule : OutlineRule
+    rule : ExtractionRule
         What counts as an object.
 
     Returns

@@ -37,11 +37,11 @@ def merge_blocks(found: Sequence[BlockFootprints], plan: ExtractionPlan, *, rule
 
     Parameters
     ----------
-    found : sequence of BlockOutlines
+    found : sequence of BlockFootprints
         One for each block, in the order of `plan.blocks`.
     plan : BlockPlan
         Where the blocks lie.
-    rule : OutlineRule
+    rule : ExtractionRule
         The rule by which they were outlined.
 
     Returns

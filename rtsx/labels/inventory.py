@@ -43,7 +43,7 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
 
     Returns
     -------
-    list of Finding
+    list of Issue
         One for each outline to drop; `row` is its place in `outlines`. Of a chain of near repeats the first stays, and each
         is held to those that stay.
     """

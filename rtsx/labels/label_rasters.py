@@ -93,7 +93,7 @@ def rasterize_labels(
     ----------
     labels : geopandas.GeoDataFrame
         Valid Polygons or MultiPolygons in any CRS, with a column `class_name`; as `read_labels` gives them. Those that lie
-        elsewhere are passed over: `LabelTruth.count` says how many meet the raster.
+        elsewhere are passed over: `RasterizedLabels.count` says how many meet the raster.
     geobox : odc.geo.geobox.GeoBox
         The raster, as `rtsx.cube.geobox_of(cube)` gives it.
     classes : sequence of str

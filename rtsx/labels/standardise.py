@@ -223,7 +223,7 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
     ----------
     given : str, pathlib.Path or geopandas.GeoDataFrame
         The source.
-    facts : Facts
+    facts : InventoryInfo
         What holds for it.
     number : int
         Tells tables in memory, which have no name, apart.

@@ -80,7 +80,7 @@ class StubLabelRaster:
 
 
 def _conforms(stub: StubLabelRaster) -> LabelRaster:
-    return stub  # a typed line that fails the type check when the stub stops being a Truth
+    return stub  # a typed line that fails the type check when the stub stops being a LabelRaster
 
 
 def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
@@ -88,7 +88,7 @@ def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataA
 
     Parameters
     ----------
-    truth : Truth
+    truth : LabelRaster
         What is where.
     like : xarray.Dataset or xarray.DataArray
         The cube: its (y, x), coordinates and chunks are taken over. One that is not chunked gives a single chunk.
@@ -107,7 +107,7 @@ def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataA
     if truth.shape != size:
         raise LabelError(
             f"A truth of {truth.shape} px does not fit a cube of {size} px. Make it with the cube's own grid; in Python, "
-            "label_truth(labels, rtsx.cube.geobox_of(cube), ...) does so."
+            "rasterize_labels(labels, rtsx.cube.geobox_of(cube), ...) does so."
         )
     chunks = tuple(like.chunksizes.get(name, (length,)) for name, length in zip(("y", "x"), truth.shape, strict=True))
     values = da.map_blocks(

@@ -63,7 +63,7 @@ class OrderPlan:
     region: BaseGeometry
     """Ground that was asked for, in longitude and latitude."""
     missing: BaseGeometry
-    """Ground of the region that the plan does not cover, in longitude and latitude, without slivers below `Limits.min_new_km2`."""
+    """Ground of the region that the plan does not cover, in longitude and latitude, without slivers below `OrderLimits.min_new_km2`."""
     region_km2: float
     """Area of the region, in km²."""
     covered_km2: float

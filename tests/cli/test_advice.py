@@ -55,7 +55,7 @@ LINES = {
 # Said to whoever calls functions, of arguments that no command hands on.
 ONLY_PYTHON = re.compile(
     r"Grid\(|This array of|rioxarray left|which GDAL reads|state_dict\(\)|geopandas\.GeoDataFrame|column_?s? .*(GeoDataFrame|dtype)|takes a ModelBundle or|no attribute|active geometry|"
-    r"grid\.cells|replace\(tzinfo|label_truth\(labels|Campaign\.create|class=\"|profile=|signal\.|\{'id'|proj=|application="
+    r"grid\.cells|replace\(tzinfo|rasterize_labels\(labels|Campaign\.create|class=\"|profile=|signal\.|\{'id'|proj=|application="
 )
 
 

@@ -12,7 +12,7 @@ from rtsx.model import allocator
 HELD = """
 import ctypes, runpy, sys, threading
 module = runpy.run_path(sys.argv[2])  # without the package, which would load torch
-kept = module["keep_freed_memory"]() if sys.argv[1] == "keep" else None
+kept = module["configure_malloc"]() if sys.argv[1] == "keep" else None
 
 class Account(ctypes.Structure):  # mallinfo2 of malloc.h
     _fields_ = [(name, ctypes.c_size_t) for name in

@@ -61,9 +61,9 @@ class AssetSelection:
 def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """Return the asset and the bands that answer a wish.
 
-    - With `Wanted.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
+    - With `BandRequest.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
       the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
-      ``ortho_udm2``. Then its bands by number or name, or the band called `Wanted.name`, or all if none is.
+      ``ortho_udm2``. Then its bands by number or name, or the band called `BandRequest.name`, or all if none is.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
       name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for people (``visual``, ``thumbnail``) never count. Among
       several the finest pixels win, then a cloud-optimised file; if several are left, that is an error rather than a
