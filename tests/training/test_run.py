@@ -103,7 +103,7 @@ KILLED = """
 import json, os, signal, sys
 import kornia.augmentation, lightning.pytorch, segmentation_models_pytorch  # once for all that are killed
 from rtsx.training import train
-from tests.training.test_driver import make_lively_recipe
+from tests.training.test_run import make_lively_recipe
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
