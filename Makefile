@@ -6,8 +6,9 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := rtsx tests benchmarks
-# Processes that run tests: four at most, because each loads the libraries and takes some GB. make WORKERS=8 test
-WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? cores : 4)))
+# Processes that run tests: one more than there are cores, because some wait for clusters and servers; four at most, because each
+# loads the libraries and takes some GB. make WORKERS=8 test
+WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? cores + 1 : 4)))
 
 # A stamp is newer than pyproject.toml when the environment holds what pyproject.toml asks for, so a second `make`
 # installs nothing. The demo needs less than the tests: its stamp is written by both.
