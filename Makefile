@@ -30,7 +30,7 @@ test: $(DEV_STAMP) ## run all tests and doctests
 	@# In their order, because files of few tests would come last, and the longest test is alone in its file.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-quick: $(DEV_STAMP) ## run, in about a minute, what a change in the working tree can break
+quick: $(DEV_STAMP) ## test what a change in the working tree can break, without the slowest tests
 	@tests=$$($(BIN)/python -m tests.changed); test -z "$$tests" || OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 		-n $(WORKERS) --dist worksteal -m "not slow" --exitfirst $$tests
 

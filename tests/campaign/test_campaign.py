@@ -236,6 +236,7 @@ def test_cells_of_a_plan_that_is_gone_are_not_taken_for_ones_of_another(recipe: 
     assert Campaign.create(recipe).status().is_complete  # the same plan again is welcome
 
 
+@pytest.mark.slow
 def test_an_object_store_holds_the_same_bytes(recipe: CampaignRecipe, client: Client, done: Campaign, s3: S3) -> None:
     campaign = Campaign.create(replace(recipe, output=s3.url, storage_options=s3.options))
     assert campaign.run(client).complete

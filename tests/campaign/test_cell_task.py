@@ -304,6 +304,7 @@ def test_what_a_cell_wrote_before_is_gone_when_its_ground_has_no_image_any_more(
     assert not list(Path(map_path(recipe.output)).glob("*/c/0/*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "halo"), [(1, 10), (3, 3)])
 def test_outlines_of_cells_are_those_of_the_whole(
     scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int

@@ -125,6 +125,7 @@ def test_a_token_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         raise AssertionError
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_cluster_of_a_gateway(gateway: GatewayServer) -> None:
     script = f"""
 from rtsx.campaign.recipe import ClusterSpec
@@ -201,6 +202,7 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
     assert [pause for _, _, pause in answers] == [False, False]  # though they come after the cluster
 
 
+@pytest.mark.slow
 def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     def local_folder(dask_worker: Worker) -> str:
         import torch

@@ -105,6 +105,7 @@ def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_s
     assert "set aside: cell (-1, 5): ValueError: bad data" in str(summary)
 
 
+@pytest.mark.slow
 def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Client, diary: Diary) -> None:
     poisoned = CELLS[7]
     twice = replace(SOON, attempts=2)
@@ -167,6 +168,7 @@ def _until_empty(client: Client) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_workers_with_a_gpu_run_one_cell_for_each_and_the_others_none(diary: Diary) -> None:
     kwargs = {"threads_per_worker": 4, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
     with LocalCluster(n_workers=1, **kwargs) as cluster, Client(cluster) as client:
@@ -187,6 +189,7 @@ def _workers(client: Client) -> list[dict[str, int]]:
     return [{"pid": pid} for pid in client.run(os.getpid).values()]
 
 
+@pytest.mark.slow
 def test_workers_may_come_while_cells_wait_for_them(diary: Diary) -> None:
     with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
         adapted = []
@@ -228,6 +231,7 @@ def scheduler() -> Iterator[tuple["subprocess.Popen[str]", str]]:
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_killed_ends_the_run_with_a_clear_error(
     scheduler: tuple["subprocess.Popen[str]", str], diary: Diary
 ) -> None:

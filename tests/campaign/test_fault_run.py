@@ -135,6 +135,7 @@ def writes_after_marks(answered: list[tuple[str, str]]) -> dict[Address, list[st
     return late
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_campaign_on_failing_machines_ends_as_if_nothing_had_been(s3: S3, sources: Sources, tmp_path: Path) -> None:
     bundle = stage.write_bundle(tmp_path / "bundle")

@@ -246,6 +246,7 @@ class Interrupted(WrapperStore[Store]):
         return self._store.with_read_only(read_only)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "is_first"), [("local", True), ("memory", False)])
 def test_two_years_that_begin_at_once_get_a_step_each(
     tmp_path: Path, place: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
@@ -280,6 +281,7 @@ def test_two_years_that_begin_at_once_get_a_step_each(
 
 
 # A filter of one thread is not that of another, and zarr warns in each.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
     years = [2022, 2023, 2024]

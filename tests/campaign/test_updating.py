@@ -47,6 +47,7 @@ def shards(campaign: Campaign) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_only_cells_whose_source_changed_are_made_anew(tmp_path: Path, client: Client) -> None:
     files = write_country(tmp_path)
     campaign = Campaign.create(make_recipe(files, str(tmp_path / "output")))
@@ -79,6 +80,7 @@ def test_only_cells_whose_source_changed_are_made_anew(tmp_path: Path, client: C
     assert shards(fresh) == bytes_after  # as if it had been so from the beginning
 
 
+@pytest.mark.slow
 def test_images_that_come_and_go_are_changes(tmp_path: Path, client: Client) -> None:
     _, east = write_country(tmp_path)
     output = str(tmp_path / "output")
@@ -116,6 +118,7 @@ def test_what_cannot_be_looked_at_keeps_its_mark(tmp_path: Path, client: Client)
     files[1].write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_changed_cell_that_fails_is_told(tmp_path: Path, client: Client) -> None:
     files = write_country(tmp_path)
     campaign = Campaign.create(make_recipe(files, str(tmp_path / "output")))

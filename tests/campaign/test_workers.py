@@ -37,6 +37,7 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_a_fit_cluster_passes_and_may_run_afterwards(client: Client) -> None:
     require_environment(client, versions=versions_here(), memory_bytes=GIB)
     assert run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec()).complete
@@ -62,6 +63,7 @@ def add_worker(cluster: LocalCluster, name: str, **options: object) -> None:
     cluster.sync(cluster._correct_state)
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_later_and_does_not_fit_runs_nothing_and_leaves(
     cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def _process() -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
     with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
         require_environment(client, versions=versions_here(), memory_bytes=2**50)

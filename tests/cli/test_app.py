@@ -97,6 +97,7 @@ for words, unwanted in {lines!r}:
 """
 
 
+@pytest.mark.slow
 def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     training = "id: a\nclasses: slump\nscenes: {training: {cube: missing.zarr, labels: missing.gpkg}}\n"
     cube = "cube: {sources: {a: {files: a.tif, layers: [red]}}}"

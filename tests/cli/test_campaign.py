@@ -95,6 +95,7 @@ def marks(config: Path, year: int = 2024) -> set[str]:
     return {path.stem for path in (config.parent / "out" / YearLayout(year).marks).glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, scheduler: str) -> None:
     out = config.parent / "out"
     planned = rtsx_command("campaign", "plan", config, "--seconds-per-tile", "3600")
@@ -133,6 +134,7 @@ def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, 
     assert bool(mapped["valid"].any())
 
 
+@pytest.mark.slow
 def test_the_year_adds_a_step(rtsx_command: Command, config: Path, scheduler: str) -> None:
     for year in ("2024", "2025"):
         ran = rtsx_command("campaign", "run", config, "--year", year, "--scheduler", scheduler)
@@ -190,6 +192,7 @@ def test_what_is_damaged_is_found_and_made_anew(rtsx_command: Command, config: P
     assert (wrong.status, "--cell" in wrong.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_update_makes_what_has_changed(rtsx_command: Command, config: Path, scheduler: str) -> None:
     assert rtsx_command("campaign", "run", config, "--scheduler", scheduler).status == 0
     same = rtsx_command("campaign", "update", config, "--scheduler", scheduler)
@@ -293,6 +296,7 @@ def test_progress_without_a_terminal_is_a_line_at_each_tenth(capsys: pytest.Capt
     assert lines == [f"mapping: {done} of 40 cells, 3 workers, 1 tried again" for done in (0, 4, 39, 40)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     rtsx_command: Command, config: Path, scheduler: str, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def store(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_store_is_built_once(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "cube.zarr"
     first = rtsx_command("cube", "build", config, "--out", out)
@@ -62,6 +63,7 @@ def test_a_store_is_built_once(rtsx_command: Command, config: Path, tmp_path: Pa
     assert rtsx_command("cube", "build", config, "--out", out, "--shard", "32", "--overwrite").status == 0
 
 
+@pytest.mark.slow
 def test_a_native_store_opens_like_its_config(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     made = rtsx_command("cube", "build", config, "--out", tmp_path / "native.zarr", "--native")
     assert made.status == 0, made.err

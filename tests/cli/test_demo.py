@@ -15,6 +15,7 @@ Command = Callable[..., Any]
 MADE = {"scene", "cube.yaml", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}
 
 
+@pytest.mark.slow
 def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     outcome = rtsx_command("demo", "--out", out, "--size", "512", "--seed", "5")
@@ -30,6 +31,7 @@ def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Pa
         assert picture.width > 1000
 
 
+@pytest.mark.slow
 def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_command: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     (out / "scene").mkdir(parents=True)
@@ -44,6 +46,7 @@ def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_comma
     assert (out / "scene" / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_at_any_step_is_replaced(
     rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_memory: list[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_scenes_of_a_file_are_predicted_and_scored(
     assert (rule["object_iou"], rule["boundary"], rule["bootstrap"]) == (0.4, 2, 20)
 
 
+@pytest.mark.slow
 def test_regions_are_left_out_one_by_one(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     line = ("--device", "cpu", "--no-plot", "--validation", "0", "--object-iou", "0.4", "--min-area-m2", "288")

@@ -228,6 +228,7 @@ def fetched(folder: Path) -> tuple[list[object], str]:
     return ["order", "fetch", order], "rtsx.ordering.download.replace_settled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "number", "status", "told"),
     [

@@ -104,6 +104,7 @@ def test_probe_saves_into_folders_only(rtsx_command: Command, tmp_path: Path) ->
     assert outcome.status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_an_exported_network_opens_again_and_answers_alike(
     rtsx_command: Command, bundle: Path, tmp_path: Path, ending: str

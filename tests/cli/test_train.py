@@ -19,6 +19,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trainable(tmp_path_factory.mktemp("training"))
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_bundle_that_predicts(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     told = rtsx_command("train", config, "--out", out, "--epochs", "1", "--device", "cpu")

@@ -44,6 +44,7 @@ def test_the_published_schema_is_current(kind: Any) -> None:
     assert published == json.loads(json.dumps(schema_of(kind))), again
 
 
+@pytest.mark.slow
 def test_the_demo_is_trained_on_what_its_first_lines_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (CONFIGS / "demo-train.yaml").read_text()
     for seeds, folder in ((TRAINING_SEEDS, "training"), (VALIDATION_SEEDS, "validation"), (TEST_SEEDS, "test")):

@@ -40,6 +40,7 @@ def values(scene: SceneConfig, *, classes: dict[str, tuple[int | str, ...]] | No
     return cube, truth.read((slice(0, height), slice(0, width)))
 
 
+@pytest.mark.slow
 def test_a_pattern_is_every_scene_that_is_there(archive: Path, scene_specs: tuple[SceneSpec, ...]) -> None:
     found = scenes(config(archive, group="Peel"))
     assert [scene.name for scene in found] == [spec.image_id for spec in scene_specs]

@@ -55,6 +55,7 @@ def write(folder: Path, values: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_becomes_the_recipe_that_it_means(
     tmp_path: Path, values: dict[str, Any], scene_specs: tuple[SceneSpec, ...]
 ) -> None:
@@ -253,6 +254,7 @@ def test_the_schema_knows_every_spelling(tmp_path: Path, values: dict[str, Any])
         jsonschema.validate({**values, "lerning_rate": 1}, schema)
 
 
+@pytest.mark.slow
 def test_a_config_is_trained(tmp_path: Path, values: dict[str, Any], scene_specs: tuple[SceneSpec, ...]) -> None:
     path = write(tmp_path, values)
     out = tmp_path / "run"
@@ -271,6 +273,7 @@ def test_a_config_is_trained(tmp_path: Path, values: dict[str, Any], scene_specs
     assert again.bundle.digest == run.bundle.digest
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_one_by_one_and_not_again(tmp_path: Path, values: dict[str, Any]) -> None:
     out = tmp_path / "runs"
     values = {**values, "seeds": [4, 5]}

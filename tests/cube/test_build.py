@@ -66,6 +66,7 @@ def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_
     assert cube["red"].dtype == np.uint16  # as stored, not as float
 
 
+@pytest.mark.slow
 def test_a_native_store_opens_to_the_same_cube(mixed: CubeRecipe, tmp_path: Path) -> None:
     made = build_store(mixed, tmp_path / "native.zarr", layout="native", shard=64)
     assert made.parts == made.built > 6
@@ -155,6 +156,7 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "memory"])
 @pytest.mark.parametrize(
     "moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"]
@@ -191,6 +193,7 @@ def test_the_lock_of_a_build_that_was_killed_holds_nobody_up(mixed: CubeRecipe, 
     assert not system.find("/killed/cube.zarr.lock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["aligned", "native"])
 def test_a_build_is_not_continued_over_images_that_were_rewritten(
     mixed: CubeRecipe, scenes: list[Image], tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +223,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
     assert build_store(mixed, target, layout=layout).built == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["aligned", "native"])
 def test_images_that_cannot_be_read_are_recorded(
     scenes: list[Image], ground: Ground, tmp_path: Path, layout: Any
@@ -269,6 +273,7 @@ def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path)
     assert bytes_of(tmp_path / "threads.zarr") == bytes_of(tmp_path / "cluster.zarr")
 
 
+@pytest.mark.slow
 def test_an_object_store_is_built_too(mixed: CubeRecipe, tmp_path: Path) -> None:
     build_store(mixed, "memory://cube.zarr")
     assert_same(open_source("memory://cube.zarr"), open_source(mixed))
@@ -289,6 +294,7 @@ def test_preparing_asks_every_source_once(mixed: CubeRecipe, tmp_path: Path, mon
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tmp_path: Path) -> None:
     build_store(mixed, tmp_path / "cube.zarr", layout="native", config="text of mine")
     images = NativeImages(str(tmp_path / "cube.zarr"), "planetscope").find(REGION, None, mixed.sources[0].wanted)
@@ -420,6 +426,7 @@ def whole(mixed_of_building_again: CubeRecipe, tmp_path_factory: pytest.TempPath
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_overviews")
 @pytest.mark.parametrize(("place", "left"), [(place, left) for place, _, left in ALIGNED])
 def test_killed_anywhere_and_started_again_equals_never_stopped(
@@ -437,6 +444,7 @@ def test_killed_anywhere_and_started_again_equals_never_stopped(
     assert bytes_of(broken) == bytes_of(whole)
 
 
+@pytest.mark.slow
 def test_a_native_build_goes_on_too(mixed_of_building_again: CubeRecipe, killed: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.zarr", killed / "native.zarr"
     made = build_store(mixed_of_building_again, broken, layout="native")

@@ -222,6 +222,7 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(recipe, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_real_training_is_cross_validated(tmp_path):
     """Two steps an epoch, so that it is quick; stopped before it is judged, a training is not repeated."""
     recipe = make_recipe(training=scenes(lena=1, banks=2), validation=(), test=(), epochs=1)

@@ -65,6 +65,7 @@ def test_variables_with_different_chunks_come_together(pred):
     assert whole.equals(extract_footprints(only_valid))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_every_scheduler_gives_the_same(pred, scheduler):
     with dask.config.set(scheduler=scheduler, num_workers=2):

@@ -129,6 +129,7 @@ def test_what_waits_in_memory_is_one_row_of_chunks(bundle: ModelBundle, chunks: 
     assert reading.most <= min(chunks) + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
 def test_every_scheduler_gives_the_same_bytes(bundle: ModelBundle, scheduler: str) -> None:
     cube = make_cube()

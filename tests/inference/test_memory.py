@@ -62,6 +62,7 @@ def peaks() -> dict[tuple[int, ...], dict[str, int]]:
     return dict(zip(CASES, found, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_projected_memory_bounds_the_measured(
     peaks: dict[tuple[int, ...], dict[str, int]], case: tuple[int, int, int]

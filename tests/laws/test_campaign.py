@@ -34,6 +34,7 @@ def test_law_3_cells_are_the_whole(scenes: tuple[Path, ...], tmp_path: Path, nam
     assert_cells_are_the_whole(scenes, tmp_path, cell=cell, classes=1, tiles=TILINGS[name], seed=cell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop, moved", "linear"])
 def test_law_3_of_several_classes(scenes: tuple[Path, ...], tmp_path: Path, name: str) -> None:
     assert_cells_are_the_whole(scenes, tmp_path, cell=96, classes=3, tiles=TILINGS[name], seed=5)

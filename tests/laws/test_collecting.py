@@ -85,6 +85,7 @@ def test_footprints_of_cells_are_those_of_the_whole_map(case):
     assert_same(collected(output, name=LEVEL2)[0], level2.get(plan.year, expected[:0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(division(), st.data())
 def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
@@ -113,6 +114,7 @@ def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
     assert (collected(output)[1] if order else {}) == files
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(division(), st.integers(0, 2**32 - 1))
 def test_tracks_of_partitions_are_those_of_the_whole(case, seed):

@@ -61,6 +61,7 @@ def test_chunks_change_no_bit(many: dict[str, Any], resampling: str, composite: 
             np.testing.assert_array_equal(whole[name].values, parts[name].values, err_msg=str(name))
 
 
+@pytest.mark.slow
 def test_two_processes_and_four_threads_give_the_same_bytes(many: dict[str, Any]) -> None:
     cube = rtsx.open_cube(full(many, chunk=32, group="year"), CUBE)
     with dask.config.set(scheduler="threads", num_workers=4):

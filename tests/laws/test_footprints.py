@@ -84,6 +84,7 @@ def assert_same(one, other):
     pd.testing.assert_frame_equal(one.drop(columns="geometry"), other.drop(columns="geometry"), check_exact=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(cut_map(), st.sampled_from([0.0, 3.5 * PIXEL_M2, 8.5 * PIXEL_M2]))
 def test_cells_merge_to_the_whole(case, min_area_m2):
@@ -101,6 +102,7 @@ def test_cells_merge_to_the_whole(case, min_area_m2):
     assert_same(merged[columns], whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(cut_map())
 def test_merging_in_steps_is_merging_at_once(case):
@@ -116,6 +118,7 @@ def test_merging_in_steps_is_merging_at_once(case):
     assert_same(in_steps, at_once)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
 def test_overlapping_scenes_unite_in_any_order(seed, count):
@@ -193,6 +196,7 @@ def assert_equal(one, other):
     pd.testing.assert_frame_equal(one.drop(columns="geometry"), other.drop(columns="geometry"), check_exact=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=35, deadline=None)
 @given(raster())
 def test_chunks_change_nothing(case):

@@ -85,6 +85,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_cell_by_cell_is_all_at_once(plan, pixels, finished, tmp_path, small_partitions):
     output = finished(tmp_path / "steps")
     first = collect_year(output.path, plan, formats=["gpkg", "fgb"])
@@ -125,6 +126,7 @@ def test_cell_by_cell_is_all_at_once(plan, pixels, finished, tmp_path, small_par
 NEIGHBOURS = ("r150c-105", "r150c-104", "r151c-104", "r153c-101", "r154c-101", "r151c-105")
 
 
+@pytest.mark.slow
 def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, finished, tmp_path, small_partitions):
     output = finished(tmp_path / "lost")
     collect_year(output.path, plan)
@@ -143,6 +145,7 @@ def test_a_cell_that_lost_its_mark_is_gone(plan, pixels, finished, tmp_path, sma
     assert never.keys() <= kept.keys()
 
 
+@pytest.mark.slow
 def test_overviews_are_those_of_write_cube(plan, pixels, finished, tmp_path):
     output = finished(tmp_path / "out")
     collect_year(output.path, plan, stac=False)
@@ -340,6 +343,7 @@ def test_a_catalog_that_states_an_extent_is_passed_over_elsewhere(plan, finished
         assert [image.id for image in source.find(lonlat, None, wanted)] == ["small-2024-r300c-210"]
 
 
+@pytest.mark.slow
 def test_two_years_make_tracks_and_share_the_map(tmp_path, small_partitions):
     years = {}
     for year in (2023, 2024):
@@ -452,6 +456,7 @@ def test_unknown_formats_are_refused(small, tmp_path, monkeypatch):
         collect_year(str(tmp_path), small, formats=["pmtiles"])
 
 
+@pytest.mark.slow
 def test_an_object_store_gets_the_same(s3, tmp_path, small_partitions):
     plan = plan_of(5, 5, cell=64)
     pixels = make_pixels(plan, seed=3)
