@@ -167,6 +167,8 @@ _MOST_CLASSES = 256
 def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, str] | None:
     """What the numbers (tile, class, y, x) are instead of scores, and the cure; None for scores, and where they do not tell."""
     low, high = float(numbers.min()), float(numbers.max())
+    if low == high == 1 and numbers.shape[1] == 1:
+        return "1", "It ends in a softmax over its one class: take that off the network's end."
     if low == high:
         return None
     if numbers.shape[1] > 1:
@@ -186,7 +188,25 @@ def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, st
     for most, scale in ((100, "(x / 100)"), (255, "(x / 255)")):
         if low >= 0 and high <= most and _reach(numbers, 0, most):
             return f"probabilities times {most}", _SCALED.format(wrong=scale)
+    # What was resized by cubic convolution reaches a little beyond.
+    if -_OVERSHOOT <= low <= 0.01 and 0.99 <= high <= 1 + _OVERSHOOT and _reach(numbers, 0, 1):
+        return "probabilities that were resized", _SCALED.format(wrong="x.clamp(0, 1)")
+    if activation != "softmax" and (numbers.shape[1] == 1 or activation == "sigmoid"):
+        return _one_sided(numbers, low=low, high=high)
     return None
+
+
+def _one_sided(numbers: torch.Tensor, *, low: float, high: float) -> tuple[str, str] | None:
+    """What numbers are that end at 0: a sigmoid makes all of them at least, or at most, one half."""
+    if low >= 0 and int((numbers <= _FLAT).sum()) >= _CROWD:
+        return "numbers never below 0", "Take what bounds them, such as a ReLU or a factor, off the network's end."
+    if high <= 0 and int((numbers >= -_FLAT).sum()) >= _CROWD:
+        return "numbers never above 0, as logarithms of probabilities are", _SCALED.format(wrong="x.exp()")
+    return None
+
+
+_OVERSHOOT = 0.35
+"""How far beyond 0 and 1 cubic and Lanczos resizing takes probabilities."""
 
 
 _NONE = "Pass activation='none' if they are probabilities; else take what bounds them off the network's end."

@@ -408,6 +408,10 @@ def check(answer, *, activation=None, channels=2, seed=0):
     check_output(network, inputs=INPUTS, side=32, activation=activation, described="The file")
 
 
+def resized(x):
+    return torch.nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2, mode="bicubic")
+
+
 PROBABILITIES = {
     "sigmoid": lambda x: x.sigmoid(),
     "softmax": lambda x: x.softmax(1),
@@ -438,6 +442,16 @@ def test_probabilities_are_not_activated_a_second_time(last, activation):
         (lambda x: 100 * x.softmax(1), "softmax", r"percentages .*\(x / 100\)"),
         (lambda x: 255 * x[:, :1].sigmoid(), "sigmoid", r"probabilities times 255"),
         (lambda x: x.log_softmax(1), "sigmoid", r"logarithms of probabilities .*activation='softmax'"),
+        (lambda x: x[:, :1].log_softmax(1) + 1, None, r"returns 1 already.*a softmax over its one class"),
+        (lambda x: x.log_softmax(1)[:, 1:], None, r"logarithms of probabilities .*x.exp\(\).*activation='none'"),
+        (lambda x: torch.nn.functional.logsigmoid(x), "sigmoid", r"numbers never above 0"),
+        (lambda x: x[:, :1].relu(), None, r"numbers never below 0 .*such as a ReLU"),
+        (lambda x: x.relu(), "sigmoid", r"numbers never below 0"),
+        (lambda x: torch.nn.functional.softplus(x[:, :1]), "sigmoid", r"numbers never below 0"),
+        (lambda x: 1000 * x[:, :1].sigmoid(), None, r"numbers never below 0 .*a factor"),
+        (lambda x: 65535 * x[:, :1].sigmoid(), None, r"numbers never below 0"),
+        (lambda x: resized(x[:, :1].sigmoid()), None, r"probabilities that were resized .*x.clamp\(0, 1\)"),
+        (lambda x: resized(x.softmax(1)), None, r"probabilities that were resized"),
         (lambda x: x.argmax(1, keepdim=True), None, r"whole numbers \(0, 1; torch.int64\), which are class numbers"),
         (lambda x: x.argmax(1, keepdim=True), "none", r"whole numbers \(0, 1; torch.int64\)"),
         (lambda x: x[:, :1] > 0, "none", r"torch.bool"),
@@ -457,6 +471,8 @@ SCORES = {
     "one logit": lambda x: x[:, :1],
     "logarithms": lambda x: x.log_softmax(1),
     "relu": lambda x: x.relu(),
+    "elu": torch.nn.functional.elu,
+    "one logit, capped": lambda x: x[:, :1].clamp(-5, 5),
     "leaky": lambda x: torch.nn.functional.leaky_relu(x, 0.01),
     "normalised": lambda x: torch.nn.functional.instance_norm(x),
     "capped": lambda x: 30 * (x / 30).tanh(),
