@@ -92,6 +92,7 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         cube = _named(with_axis_names(given), layers)
     else:
         raise CubeError(_no_cube(given))
+    cube = _with_whole_longitudes(_arranged(cube))
     layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
     require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
     if "source" in cube.encoding and {"y", "x"} <= set(cube.coords):  # opened by xarray
@@ -134,7 +135,11 @@ def _was_decoded(layer: xr.DataArray) -> bool:
 
 
 def _encoded(layer: xr.DataArray) -> xr.DataArray:
-    packed = {key: float(layer.encoding[key]) for key in ("scale_factor", "add_offset") if key in layer.encoding}
+    packed = {
+        key: float(np.asarray(layer.encoding[key]).item())
+        for key in ("scale_factor", "add_offset")
+        if key in layer.encoding
+    }
     dtype = np.dtype(layer.encoding.get("dtype") or "float32")
     words = {word: layer.encoding[word] for word in MISSING if word in layer.encoding}
     # xarray leaves values that it was told of in the bits of another integer, such as -1 of unsigned ones.
@@ -392,6 +397,28 @@ def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | N
         f"Layers are called by their number, {nameless}. Name them in their order: layers=['red', ...] in predict_cube, or "
         f"cube.rename({{{nameless[0]!r}: 'red', ...}})."
     )
+
+
+def _arranged(cube: xr.Dataset) -> xr.Dataset:
+    """Return layers on (..., y, x), without other dimensions of one entry, such as the band that rioxarray gives each variable of a NetCDF."""
+    layers = [layer for layer in cube.data_vars.values() if {"y", "x"} <= set(layer.dims)]
+    known = {"time", "y", "x", *_PREDICTED}
+    single = {dim for layer in layers for dim, size in layer.sizes.items() if size == 1 and dim not in known}
+    cube = cube.squeeze(sorted(single, key=str), drop=True) if single else cube
+    return cube.transpose(..., "y", "x") if any(layer.dims[-2:] != ("y", "x") for layer in layers) else cube
+
+
+def _with_whole_longitudes(cube: xr.Dataset) -> xr.Dataset:
+    """Return longitudes that go on beyond 180, where they step from 180 to -180."""
+    axis = cube.coords.get("x")
+    if axis is None or axis.ndim != 1 or axis.dtype.kind not in "iuf":
+        return cube
+    jumps = np.flatnonzero(np.abs(np.diff(axis.values.astype(np.float64))) > 180)
+    if len(jumps) != 1 or cube.odc.crs is None or not cube.odc.crs.geographic:
+        return cube
+    (last,) = jumps
+    beyond = 360.0 * (np.arange(axis.size) > last) * np.sign(axis.values[last] - axis.values[last + 1])
+    return cube.assign_coords(x=axis.copy(data=axis.values + beyond))
 
 
 def _refuse_doubled_axes(cube: xr.Dataset) -> None:

@@ -126,9 +126,12 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     The layer itself where that is so already. A scale of 1 and an offset of 0 are what rioxarray and GDAL give where a file
     is silent, so they declare nothing.
     """
-    layer = _with_sign(layer)
+    layer = _within_range(_with_sign(layer))
     missing = missing_values(layer)
     attrs = {key: value for key, value in layer.attrs.items() if key not in MISSING_ATTRS}
+    # NetCDF and HDF5 have lists of one, which xarray takes as numbers, too.
+    lists = [key for key in ("scale_factor", "add_offset") if np.shape(attrs.get(key)) == (1,)]
+    attrs |= {key: attrs[key][0] for key in lists}
     if "_FillValue" in layer.attrs and missing and float(missing[0]) == layer.attrs["_FillValue"]:
         attrs["_FillValue"] = layer.attrs["_FillValue"]
     elif missing:
@@ -159,6 +162,46 @@ def _with_sign(layer: xr.DataArray) -> xr.DataArray:
         return layer
     made = layer if kind == layer.dtype.kind else _lazy(layer).astype(f"{kind}{layer.dtype.itemsize}", keep_attrs=True)
     return made.drop_attrs().assign_attrs({key: value for key, value in layer.attrs.items() if key != "_Unsigned"})
+
+
+def _within_range(layer: xr.DataArray) -> xr.DataArray:
+    """Return the layer with what CF's `valid_range`, `valid_min` and `valid_max` exclude among the missing pixels; lazy.
+
+    They are of stored values. Floats that were computed with keep the attributes and not the encoding, and are left alone.
+    """
+    given = {word: layer.attrs[word] for word in ("valid_range", "valid_min", "valid_max") if word in layer.attrs}
+    if not given or layer.dtype.kind not in "iuf" or (layer.dtype.kind == "f" and not layer.encoding):
+        return layer
+    try:
+        low, high = (float(value) for value in given.get("valid_range", (-np.inf, np.inf)))
+        low = max(low, float(np.asarray(given.get("valid_min", -np.inf)).item()))
+        high = min(high, float(np.asarray(given.get("valid_max", np.inf)).item()))
+    except (TypeError, ValueError) as error:
+        raise CubeError(
+            f"Layer {layer.name!r} has {given}, which are no numbers. Remove them, with "
+            f"cube[{layer.name!r}].attrs.pop({next(iter(given))!r}), or set them to the least and the greatest stored value."
+        ) from error
+    missing: list[Any] = list(missing_values(layer))
+    if layer.dtype.kind == "f":
+        missing = missing or [np.nan]
+        if {"scale_factor", "add_offset"} & set(layer.encoding):  # decoded
+            scale, offset = (
+                float(np.asarray(layer.encoding.get(word, default)).item())
+                for word, default in (("scale_factor", 1.0), ("add_offset", 0.0))
+            )
+            low, high = sorted((low * scale + offset, high * scale + offset))
+            low, high = low - abs(scale) / 2, high + abs(scale) / 2  # decoding rounds
+    else:
+        limits = np.iinfo(layer.dtype)
+        low, high = (number if np.isinf(number) else _stored_value(number, layer.dtype) for number in (low, high))  # type: ignore[assignment]
+        missing = missing or [limits.max] * (high < limits.max) or [limits.min] * (low > limits.min)
+    made = layer
+    if missing:
+        layer = _lazy(layer)
+        made = layer.where((layer >= low) & (layer <= high), layer.dtype.type(missing[0]))
+    made = made.drop_attrs().assign_attrs({key: value for key, value in layer.attrs.items() if key not in given})
+    made.encoding = layer.encoding
+    return made if not missing or missing_values(made) else made.assign_attrs(_FillValue=layer.dtype.type(missing[0]))
 
 
 def _lazy(layer: xr.DataArray) -> xr.DataArray:

@@ -9,6 +9,7 @@ import pytest
 import rasterio.shutil
 import rioxarray
 import xarray as xr
+from affine import Affine
 import zarr
 from shapely import box
 
@@ -61,7 +62,6 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
     (lambda cube: cube.isel(x=[0, 1, 2, 9]), "'x' has to step by one pixel"),
     (lambda cube: cube.drop_vars(["probability", "binary", "dem", "red"]), "at least one layer"),
     (lambda cube: cube.expand_dims(band=2), r"has to be on \(y, x\) or \(time, y, x\).*to_dataset"),
-    (lambda cube: cube.transpose("x", "y"), "or transpose"),
     (
         lambda cube: cube.assign(red=cube["red"].astype(complex)),
         "'red' has to be numeric, of 64 bits at most; got complex128",
@@ -92,6 +92,39 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
 def test_what_is_no_cube_is_told(random_cube: Make, damage: Callable[[xr.Dataset], object], message: str) -> None:
     with pytest.raises(CubeError, match=message):
         validate_cube(damage(random_cube()))  # type: ignore[arg-type]
+
+
+ARRANGED: list[Callable[[xr.Dataset], xr.Dataset]] = [
+    lambda cube: cube.transpose("x", "y"),
+    lambda cube: cube.expand_dims(band=1),
+    lambda cube: cube.expand_dims(band=[1]).transpose("y", "x", "band"),
+    lambda cube: cube.expand_dims(scene=["a"]),
+    lambda cube: cube[["red"]].expand_dims(band=[7]).assign(dem=cube["dem"]),
+]
+
+
+@pytest.mark.parametrize("change", ARRANGED)
+def test_layers_are_brought_onto_y_and_x(change: Callable[[xr.Dataset], xr.Dataset], random_cube: Make) -> None:
+    cube = random_cube()[["red", "dem"]]
+    found = as_cube(change(cube))
+    validate_cube(found)
+    for name in ("red", "dem"):
+        xr.testing.assert_identical(found[name].drop_vars("band", errors="ignore"), as_cube(cube)[name])
+
+
+def test_time_comes_first_wherever_it_was(random_cube: Make) -> None:
+    cube = random_cube(times=2)[["red"]].transpose("y", "x", ...)
+    assert as_cube(cube.expand_dims(time=2).transpose("y", "x", "time"))["red"].dims == ("time", "y", "x")
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4617"])
+def test_longitudes_go_on_beyond_180(crs: str, flip: int, random_cube: Make) -> None:
+    cube = random_cube((6, 8), crs=crs, affine=Affine(0.01, 0, 179.97, 0, -0.01, 70))[["red"]]
+    wrapped = cube.assign_coords(x=(cube.x + 180) % 360 - 180).isel(x=slice(None, None, flip))
+    found = as_cube(wrapped)
+    np.testing.assert_allclose(found.x[::flip], cube.x - 360 * (flip < 0), atol=1e-9)
+    validate_cube(found.isel(x=slice(None, None, flip)))
 
 
 @pytest.mark.parametrize(

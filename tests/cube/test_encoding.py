@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rasterio.warp import transform_bounds
 
 import rtsx
 from rtsx.cube import Layer, packing
+from rtsx.cube.conventions import as_cube, as_stored
 from rtsx.cube.encoding import packing_attrs, with_packing
 from rtsx.errors import CubeError, LayerValuesWarning
 
@@ -128,3 +130,58 @@ def test_nodata_that_is_stated_and_cannot_be_is_refused_at_every_door(
         rtsx.open_cube({"red": Layer("red", path, nodata=float(nodata))})
     with pytest.raises(CubeError, match=told):
         rtsx.open_cube(recipe)
+
+
+RANGES: list[tuple[dict[str, Any], list[int]]] = [
+    ({"valid_range": [10, 200]}, [10, 100, 200]),
+    ({"valid_range": np.array([10, 200]), "_FillValue": 100}, [10, 200]),
+    ({"valid_min": 10}, [10, 100, 200, 201, 250]),
+    ({"valid_max": [200], "missing_value": 250}, [9, 10, 100, 200]),
+]
+
+
+@pytest.mark.parametrize("door", ["array", "decoded", "Zarr 2", "Zarr 3", "open_zarr"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32"])
+@pytest.mark.parametrize(("words", "kept"), RANGES)
+def test_what_valid_range_excludes_is_missing(
+    words: dict[str, Any],
+    kept: list[int],
+    dtype: str,
+    door: str,
+    tmp_path: Path,
+    random_cube: Callable[..., xr.Dataset],
+) -> None:
+    stored = np.array([[9, 10, 100], [200, 201, 250]], dtype)
+    cube = random_cube(stored.shape, chunk=None)[["red"]]
+    # Of the dtype that is stored, as CF wants; computed floats are another test.
+    typed = {word: np.array(value, dtype)[()] for word, value in words.items()}
+    cube["red"] = (("y", "x"), stored, typed | {"scale_factor": 0.5})
+    cube["red"].encoding = {"dtype": stored.dtype}
+    if door.startswith(("Zarr", "open")):
+        cube.to_zarr(tmp_path / "a.zarr", zarr_format=2 if door == "Zarr 2" else 3, consolidated=False)
+    if door == "decoded":
+        cube = xr.decode_cf(cube)
+    elif door == "open_zarr":
+        cube = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    elif door != "array":
+        cube = rtsx.open_cube(tmp_path / "a.zarr")
+    layer = with_packing(as_stored(as_cube(cube), ["red"])["red"]).compute()
+    found = np.isfinite(layer.values) & (layer.values != packing(layer)["nodata"])
+    np.testing.assert_array_equal(found, np.isin(stored, kept))
+    assert not {"valid_range", "valid_min", "valid_max"} & set(layer.attrs)
+
+
+def test_computed_floats_keep_their_range_and_all_values() -> None:
+    layer = xr.DataArray(np.array([300.0]), attrs={"valid_range": [0, 200]})
+    assert with_packing(layer) is layer
+
+
+@pytest.mark.parametrize("value", [[1e-4], np.array([1e-4]), (np.float32(0.5),)])
+def test_a_scale_in_a_list_of_one_is_a_number(value: object) -> None:
+    layer = with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"scale_factor": value, "add_offset": [0]}))
+    assert packing(layer)["scale_factor"] == np.ravel(value)[0]
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    with pytest.raises(CubeError, match=r"valid_range.* no numbers. Remove them, with cube\['red'\].attrs.pop\('valid_range'\)"):
+        with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"valid_range": "all"}, name="red"))

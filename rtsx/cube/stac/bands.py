@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.item import ItemDict, item_name
+from rtsx.errors import CubeError
 
-__all__ = ["Band", "bands_of", "normalise_name", "same_band_name"]
+__all__ = ["Band", "band_of_file", "bands_of", "normalise_name", "same_band_name"]
 
 _COMMON_NAMES = {
     "nearinfrared": "nir",
@@ -89,6 +90,41 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
         _band(number, {**asset, **raster}, name)
         for number, (name, raster) in enumerate(zip(named, stored, strict=True), start=1)
     )
+
+
+def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, count: int) -> Band:
+    """Return a band of an asset that only its file names, with what the item states of it, or once for the whole asset.
+
+    Parameters
+    ----------
+    item, key
+        The item, and the asset in it.
+    number, name
+        The band's number in the file, from 1, and what the file calls it.
+    count
+        Bands that the file has.
+
+    Raises
+    ------
+    CubeError
+        The item lists another number of bands, and they differ.
+
+    Examples
+    --------
+    >>> asset = {"data_type": "uint16", "raster:scale": 1e-4}
+    >>> band_of_file({"id": "a", "assets": {"red": asset}}, "red", number=1, name=None, count=1).scale
+    0.0001
+    """
+    listed = bands_of(item, key)
+    if not listed:
+        return _band(number, item["assets"][key], {"name": name})
+    if len(listed) != count and len({(band.dtype, band.nodata, band.scale, band.offset) for band in listed}) > 1:
+        raise CubeError(
+            f"Asset {key!r} of item {item_name(item)} lists {len(listed)} bands that differ in dtype, nodata, scale or offset, and "
+            f"its file has {count}. Correct the item, or write nodata:, scale_factor: and add_offset: in the layer and take them "
+            "out of the item."
+        )
+    return replace(listed[number - 1 if number <= len(listed) == count else 0], number=number, name=name)
 
 
 def _named(item: ItemDict, asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ from rtsx.cube.stac.assets import (
     packing_of,
     select_asset,
 )
-from rtsx.cube.stac.bands import Band, same_band_name
+from rtsx.cube.stac.bands import Band, band_of_file, same_band_name
 from rtsx.cube.stac.item import (
     ItemDict,
     bounds_of,
@@ -234,13 +234,13 @@ def _stated(value: float, default: float) -> float | None:
 def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
     """Return the wanted bands by what the file calls its bands."""
     wanted = draft.wanted
-    listed = [Band(number=number, name=header.descriptions[number - 1]) for number in header.data_bands]
+    listed = [_band_of_file(draft, header, number) for number in header.data_bands]
     if not wanted.bands:
         return _described(draft, header, wanted.name) or tuple(listed)
     chosen = []
     for wish in wanted.bands:
         if isinstance(wish, int):
-            chosen.append(Band(number=wish))
+            chosen.append(_band_of_file(draft, header, wish))
         elif found := _described(draft, header, wish):
             chosen += found
         else:
@@ -256,7 +256,12 @@ def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ..
     numbers = [number for number, told in enumerate(header.descriptions, start=1) if same_band_name(name, told)]
     if len(numbers) > 1:
         raise CubeError(f"Bands {numbers} of {header.path} ({draft.label}) are called {name!r}; give a number.")
-    return tuple(Band(number=number, name=header.descriptions[number - 1]) for number in numbers)
+    return tuple(_band_of_file(draft, header, number) for number in numbers)
+
+
+def _band_of_file(draft: _Draft, header: RasterHeader, number: int) -> Band:
+    name = header.descriptions[number - 1] if 1 <= number <= header.count else None
+    return band_of_file(draft.item, draft.choice.asset, number=number, name=name, count=header.count)
 
 
 def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:

@@ -63,6 +63,38 @@ def test_the_header_fills_what_the_item_leaves_open(make_item: Make, write_tif: 
         images_of([bare(make_item(), path)], [BandRequest(name="nir", asset="red", bands=(3,))])
 
 
+STATED = {"nodata": 7, "scale": 1e-4, "offset": 0.5}
+
+
+@pytest.mark.parametrize("wish", [(), ("blue", "red"), (1, 2)])
+@pytest.mark.parametrize(
+    "asset",
+    [
+        {"nodata": 7, "raster:scale": 1e-4, "raster:offset": 0.5},  # STAC 1.1, once for the asset
+        {"raster:bands": [STATED, STATED]},
+        {"raster:bands": [STATED] * 3},
+    ],
+)
+def test_what_an_item_states_of_nameless_bands_counts_for_those_that_the_file_names(
+    asset: dict[str, Any], wish: tuple[int | str, ...], make_item: Make, write_tif: Callable[..., Path]
+) -> None:
+    path = write_tif(
+        "b.tif", np.ones((2, 50, 60), np.int16), descriptions=("blue", "red"), crs="EPSG:4326", transform=HERE
+    )
+    (image,) = images_of([bare(make_item(), path, **asset)], [BandRequest(name="all", asset="red", bands=wish)])
+    both = image.bands["all"]
+    assert (both.nodata, both.scale_factor, both.add_offset) == (7, 1e-4, 0.5)
+
+
+def test_another_number_of_bands_than_in_the_file_is_refused_where_they_differ(
+    make_item: Make, write_tif: Callable[..., Path]
+) -> None:
+    path = write_tif("b.tif", np.ones((1, 50, 60), np.int16), crs="EPSG:4326", transform=HERE)
+    item = bare(make_item(), path, **{"raster:bands": [STATED, {"nodata": 0}]})
+    with pytest.raises(CubeError, match=r"lists 2 bands that differ in dtype, nodata, .* file has 1"):
+        images_of([item], [BandRequest(name="red")])
+
+
 def test_bands_by_what_the_file_calls_them(make_item: Make, write_tif: Callable[..., Path]) -> None:
     names = ("Blue", "Near Infrared", "Red Edge", "red_edge")
     path = write_tif("b.tif", np.ones((4, 50, 60), np.int16), descriptions=names, crs="EPSG:4326", transform=HERE)
