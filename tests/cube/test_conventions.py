@@ -9,8 +9,8 @@ import pytest
 import rasterio.shutil
 import rioxarray
 import xarray as xr
-from affine import Affine
 import zarr
+from affine import Affine
 from shapely import box
 
 from rtsx.cube import (

@@ -183,5 +183,7 @@ def test_a_scale_in_a_list_of_one_is_a_number(value: object) -> None:
 
 
 def test_a_range_that_is_none_is_refused() -> None:
-    with pytest.raises(CubeError, match=r"valid_range.* no numbers. Remove them, with cube\['red'\].attrs.pop\('valid_range'\)"):
+    with pytest.raises(
+        CubeError, match=r"valid_range.* no numbers. Remove them, with cube\['red'\].attrs.pop\('valid_range'\)"
+    ):
         with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"valid_range": "all"}, name="red"))
