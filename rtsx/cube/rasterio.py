@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
@@ -216,7 +216,7 @@ def read_window(
             return np.ma.MaskedArray(pixels, mask=~_valid(file, bands, part))
         return pixels
 
-    return _tried(path, window, read, overview=overview)
+    return _tried(path, window, read, bands=bands, overview=overview)
 
 
 def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[np.bool_]:
@@ -227,7 +227,9 @@ def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) 
     CubeError
         The file cannot be read there, three times in a row.
     """
-    return _tried(path, window, lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0))
+    return _tried(
+        path, window, lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0), bands=bands
+    )
 
 
 def _tried(
@@ -235,20 +237,26 @@ def _tried(
     window: tuple[slice, slice],
     read: Callable[[rasterio.DatasetReader, Window], NDArray[Any]],
     *,
+    bands: Sequence[int],
     overview: int | None = None,
 ) -> NDArray[Any]:
     """Return what `read` makes of a window of an open file; three times where GDAL fails."""
     rows, columns = window
+    part = Window.from_slices(rows, columns)
+    options = {} if overview is None else {"overview_level": overview}
     error: RasterioError | None = None
-    for _ in range(_READ_ATTEMPTS):
-        try:
-            # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
-            # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
-            options = {} if overview is None else {"overview_level": overview}
-            with _opened(path, **options) as file:
-                return read(file, Window.from_slices(rows, columns))
-        except RasterioError as failure:
-            error = failure
+    # Closed together, because GDAL takes a VRT at the address of one that failed for it, and does not try its files again.
+    with ExitStack() as files:
+        for _ in range(_READ_ATTEMPTS):
+            try:
+                # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
+                # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
+                with _opened(path, files, **options) as file:
+                    answer = read(file, part)
+                    _require_all_read(answer, file=file, bands=bands, part=part)
+                    return answer
+            except RasterioError as failure:
+                error = failure
     assert error is not None  # there is at least one attempt
     raise CubeError(
         f"{path} cannot be read in rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop} "
@@ -256,9 +264,48 @@ def _tried(
     ) from error
 
 
+def _require_all_read(
+    answer: NDArray[Any], *, file: rasterio.DatasetReader, bands: Sequence[int], part: Window
+) -> None:
+    """Refuse a mosaic's background where a file of it could not be read.
+
+    While any VRT is open, GDAL says of a file that cannot be opened so once, and then fails without a message, which rasterio
+    takes for success. A checksum says that it failed.
+
+    Raises
+    ------
+    RasterioError
+        A file of it cannot be opened.
+    CubeError
+        One could not be opened before.
+    """
+    if file.driver not in _MOSAICS:
+        return
+    background = {0, *(file.nodatavals[band - 1] for band in bands)} - {None}
+    if not np.isin(np.nan_to_num(np.ma.filled(answer, 0)), np.nan_to_num(list(background))).any():
+        return
+    try:
+        for band in bands:
+            file.checksum(band, window=part)
+    except RasterioError as error:
+        _open_parts(file)  # says why
+        raise CubeError(
+            f"{file.name} is made of files one of which could not be opened before, and GDAL does not try again while mosaics "
+            "are open. All can be opened now: start a new process."
+        ) from error
+
+
+def _open_parts(mosaic: rasterio.DatasetReader) -> None:
+    """Open every file that a mosaic is made of."""
+    for name in mosaic.files[1:]:
+        with rasterio.open(name) as file:
+            if file.driver in _MOSAICS:
+                _open_parts(file)
+
+
 @contextmanager
-def _opened(path: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
-    """A raster for the duration of a block.
+def _opened(path: str, files: ExitStack | None = None, **options: Any) -> Iterator[rasterio.DatasetReader]:
+    """A raster for the duration of a block, or as long as `files`.
 
     Raises
     ------
@@ -268,7 +315,8 @@ def _opened(path: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     # As a browser does with an address; GDAL refuses it.
     name = path.replace(" ", "%20") if path.startswith(("http://", "https://")) else path
     try:
-        with rasterio.Env(**_options(path)), rasterio.open(name, **options) as file:
+        with rasterio.Env(**_options(path)), nullcontext(files) if files is not None else ExitStack() as opened:
+            file = opened.enter_context(rasterio.open(name, **options))
             if _REMOTE.search(path):
                 _refuse_local_sources(file, path)
             yield file
@@ -306,6 +354,9 @@ def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
             "files of this machine. Copy it to this machine, and open the copy."
         )
 
+
+_MOSAICS = frozenset({"VRT", "GTI", "STACIT"})
+"""Drivers of GDAL whose pixels lie in other files."""
 
 _SELF_CONTAINED = frozenset(
     {

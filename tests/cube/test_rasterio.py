@@ -1,5 +1,6 @@
 """Damage and hiccups of raster files."""
 
+import contextlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from rtsx.cube.build import build_store
 from rtsx.cube.encoding import packing
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest
-from rtsx.cube.rasterio import read_header, read_overview_shape, read_window
+from rtsx.cube.rasterio import read_header, read_overview_shape, read_valid, read_window
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling, is_representable
 from rtsx.cube.resample.mosaic import MosaicReader
@@ -242,6 +243,35 @@ def test_a_mosaic_on_a_server_reads_no_file_of_this_machine(
                 with pytest.raises(CubeError, match=r"lies on a server and is made of .*, which may not|cannot be"):
                     read(path)
     assert read_header(str(tmp_path / "far.vrt")).count == 1  # one's own may
+
+
+@pytest.mark.parametrize("nodata", [None, 7, float("nan")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_missing_file_of_a_mosaic_is_told_each_time(
+    tmp_path: Path, write_tif: WriteTif, nested: bool, nodata: float | None
+) -> None:
+    """While another VRT is open GDAL says so once, and gives the background from then on."""
+    write_tif("there.tif", PIXELS[:1])
+    mosaic = vrt("scene.tif", beside=True)
+    if nodata is not None:
+        mosaic = mosaic.replace("<SimpleSource>", f"<NoDataValue>{nodata}</NoDataValue><SimpleSource>")
+        mosaic = mosaic.replace("UInt16", "Float32")
+    for name, text in (
+        ("there.vrt", vrt("there.tif", beside=True)),
+        ("a.vrt", mosaic),
+        ("outer.vrt", vrt("a.vrt", beside=True)),
+    ):
+        (tmp_path / name).write_text(text)
+    path = str(tmp_path / ("outer.vrt" if nested else "a.vrt"))
+    with rasterio.open(tmp_path / "there.vrt") as other:
+        assert other.read().any()
+        reads = [read_window, read_valid] if nodata is not None and not nested else [read_window]
+        for read in reads * 4:
+            with pytest.raises(CubeError, match=r"it refers to .*scene\.tif\. There is no such file"):
+                read(path, WINDOW, bands=(1,))
+        write_tif("scene.tif", PIXELS[:1])
+        with contextlib.suppress(CubeError):  # where GDAL does not try again
+            np.testing.assert_array_equal(read_window(path, WINDOW, bands=(1,)), PIXELS[:1, *WINDOW])
 
 
 def test_an_index_on_a_server_is_not_followed(web: FileServer, tmp_path: Path, write_tif: WriteTif) -> None:
