@@ -4,19 +4,39 @@ for most of its time."""
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from multiprocessing import get_context
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-_CONTEXT = get_context("forkserver")
+import dask
+from distributed.utils import get_mp_context
+
+_FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}
+with dask.config.set(_FORKED):
+    _CONTEXT = get_mp_context()  # of dask, which names what is to be loaded once; ours replaces that
 _CONTEXT.set_forkserver_preload(
     [
-        *("dask.cli", "distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "s3fs", "aiobotocore.session"),
+        *(
+            "pytest",
+            "tests.campaign.flights",
+            "dask.cli",
+            "distributed.cli.dask_scheduler",
+            "distributed.cli.dask_worker",
+            "s3fs",
+            "aiobotocore.session",
+        ),
         *("rtsx.cli.campaign", "rtsx.config.campaign", "rtsx.campaign.campaign", "rtsx.campaign.run"),
         *("rtsx.campaign.cell_task", "rtsx.campaign.planning", "rtsx.cube.resample.kernels", "rtsx.model.exported"),
     ]
 )
+
+
+@contextmanager
+def workers() -> Iterator[None]:
+    """Let workers of dask start so too, but with the environment of the first of them."""
+    with dask.config.set(_FORKED):
+        yield
 
 
 def start(entry: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> BaseProcess:

@@ -14,8 +14,16 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.faults import FaultyProxy
 from tests.servers import free_port, wait_until_answers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_workers() -> Iterator[None]:
+    """Workers of dask that load no libraries, because many are lost here, and others come for them."""
+    with warm.workers():
+        yield
 
 
 @dataclass(frozen=True)

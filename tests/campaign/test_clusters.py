@@ -25,6 +25,11 @@ from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_workers() -> None:
+    """Workers are started here as they are elsewhere, because their environment is looked at."""
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[GatewayServer]:
     with gateway_server() as server:
