@@ -130,7 +130,7 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     missing = missing_values(layer)
     attrs = {key: value for key, value in layer.attrs.items() if key not in MISSING_ATTRS}
     # NetCDF and HDF5 have lists of one, which xarray takes as numbers, too.
-    lists = [key for key in ("scale_factor", "add_offset") if np.shape(attrs.get(key)) == (1,)]
+    lists = [key for key in ("scale_factor", "add_offset") if key in attrs and np.shape(attrs[key]) == (1,)]
     attrs |= {key: attrs[key][0] for key in lists}
     if "_FillValue" in layer.attrs and missing and float(missing[0]) == layer.attrs["_FillValue"]:
         attrs["_FillValue"] = layer.attrs["_FillValue"]
