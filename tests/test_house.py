@@ -76,20 +76,19 @@ def is_package(name: str) -> bool:
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """Names that a module defines at its top and lists in `__all__`."""
+    """Functions, classes and constants at the top of a module that have no underscore, or that it lists."""
     own: set[str] = set()
-    listed: set[str] = set()
+    listed: set[str] | None = None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             own.add(node.name)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            own.add(node.target.id)
-        elif isinstance(node, ast.Assign):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            if names == ["__all__"]:
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if names == ["__all__"] and node.value is not None:
                 listed = set(ast.literal_eval(node.value))
-            own.update(names)
-    return own & listed
+            own.update(name for name in names if re.fullmatch(r"[A-Z][A-Z0-9_]+", name) or name in (listed or ()))
+    return own & listed if listed is not None else {name for name in own if not name.startswith("_")}
 
 
 def imported(tree: ast.AST) -> set[str]:

@@ -33,8 +33,6 @@ from rtsx.storage.object_store import ObjectStore, open_object_store
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Campaign", "create_plan"]
-
 _BLOCK_BYTES = 4096
 """Of a disk that every mark takes. What maps take nobody knows beforehand: they compress to anything, and sea to nothing."""
 

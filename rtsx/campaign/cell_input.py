@@ -26,8 +26,6 @@ from rtsx.inference.runner import Runner, runner_of
 from rtsx.inference.streaming import input_window
 from rtsx.storage.retry import classify_error
 
-__all__ = ["CellReader", "CellWindow", "cell_geobox", "input_stamps", "stamps_of"]
-
 
 def cell_geobox(plan: CampaignPlan, cell: Address) -> GeoBox:
     """Raster of all that a cell looks at: images that meet it are the cell's inputs."""

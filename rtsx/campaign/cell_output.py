@@ -36,8 +36,6 @@ from rtsx.inference.blocks import Region
 from rtsx.inference.predict import variable_attrs
 from rtsx.model import ModelBundle
 
-__all__ = ["CellShards", "cell_cog", "cell_dataset", "cell_outlines", "footprints_parquet"]
-
 
 class CellShards:
     """The place of one cell in the map of one year, and its pixels on their way there."""

@@ -31,8 +31,6 @@ from rtsx.errors import NoImageError
 from rtsx.inference.streaming import predict_region
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
-__all__ = ["CellJob", "cell_job"]
-
 _COGS = ("probability", "binary")
 """Variables that are written as GeoTIFFs."""
 

@@ -16,8 +16,6 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 
-__all__ = ["Address", "CellChoice", "CellTable", "chosen_cells", "hilbert_order"]
-
 Address = tuple[int, int]
 """Row and column (iy, ix) of a cell in the grid."""
 

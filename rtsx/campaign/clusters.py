@@ -17,8 +17,6 @@ from distributed.comm.registry import get_backend
 from rtsx.campaign.recipe import ClusterSpec
 from rtsx.errors import ClusterError, MissingExtraError
 
-__all__ = ["connect_cluster", "local_client", "scheduler_client"]
-
 
 @contextmanager
 def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
@@ -186,8 +184,6 @@ try:
     from dask_gateway.auth import GatewayAuth, KerberosAuth
 except ImportError as error:
     raise MissingExtraError("A gateway needs dask-gateway: pip install 'rtsx[gateway]'.") from error
-
-__all__ = ["gateway_client"]
 
 
 @contextmanager

@@ -28,8 +28,6 @@ from rtsx.campaign.workers import refusals_topic, release_environment, require_w
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
 
-__all__ = ["CellTasks", "NotStarted", "ReadWriteLock", "SerializedJob", "WorkerLost", "WorkerSet", "run_on_cluster"]
-
 
 class ReadWriteLock:
     """Lets any number of threads in together, or one alone; who wants to be alone waits only for those that are in.

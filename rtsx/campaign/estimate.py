@@ -23,8 +23,6 @@ from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
 from rtsx.tiling import TilePlan, TileRange
 
-__all__ = ["CampaignEstimate", "seconds_per_tile"]
-
 _LARGER = (2, 4)
 """Times as wide as they are, that cells are compared with."""
 _WORTH_TELLING = 0.01

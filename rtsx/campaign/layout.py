@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from rtsx.campaign.cells import Address
 from rtsx.grid.grid import cell_id, parse_cell_id
 
-__all__ = ["CAMPAIGN", "MAP", "YearLayout"]
-
 CAMPAIGN = "campaign.json"
 """What all years share: name, grid, extent, layers of the map."""
 MAP = "map.zarr"

@@ -22,8 +22,6 @@ from rtsx.grid.grid import cell_id
 from rtsx.parsing import AwareDatetime, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["Lease", "LeaseTaken", "acquire", "held", "renew"]
-
 _PATIENCE_S = 5.0
 """Seconds that the end of a cell waits for a renewal that is under way."""
 _PAUSE_S = 0.05

@@ -18,8 +18,6 @@ from rtsx.errors import CampaignError, GridError
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
 
-__all__ = ["CampaignLedger", "planned_years", "read_prices", "write_prices"]
-
 _THREADS = 16
 """Objects that are read at a time: what counts is the latency of the store."""
 _BATCH = 1024

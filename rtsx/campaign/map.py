@@ -37,8 +37,6 @@ from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.object_store import ObjectStore, is_s3, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
-__all__ = ["ANSWERS", "ShardEncoder", "create_map", "map_path", "map_store", "map_year", "open_map"]
-
 ANSWERS = ("probability", "binary", "valid")
 """Variables of the map, `valid` last, as it is written."""
 

@@ -27,8 +27,6 @@ from rtsx.inference.plan import PredictionPlan
 from rtsx.parsing import parsed_json, wrap_damage
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["CampaignPlan", "read_plan", "require_same", "require_same_map", "write_plan"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignPlan:

@@ -20,8 +20,6 @@ from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel
 from rtsx.tiling import TilePlan
 
-__all__ = ["TaskMemory", "plan_campaign"]
-
 # Bands of stored pixels at a time: the one at work, the one that is read meanwhile, and both once more while they are joined.
 _BANDS = 4
 # Blocks of network input, and bands of output, at a time: what is at work, and what waits for the tiles below.

@@ -21,16 +21,6 @@ from rtsx.storage import is_url, local_path
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.retry import classify_error, service_code
 
-__all__ = [
-    "check_object_store",
-    "opened_sample",
-    "require_fixed_sun",
-    "require_sources",
-    "require_space",
-    "require_untimed",
-    "sampled",
-]
-
 _FOLDER = "probes"
 """Where probes are written, below the output; empty afterwards."""
 _WRITERS = 16

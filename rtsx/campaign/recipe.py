@@ -18,8 +18,6 @@ from rtsx.tiling import Blend
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
 
-__all__ = ["CampaignRecipe", "ClusterSpec", "OutlineSpec", "PredictionSpec", "Prices", "RetrySpec"]
-
 
 @typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)

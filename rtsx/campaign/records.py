@@ -10,8 +10,6 @@ from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, parsed_json
 from rtsx.storage.retry import FailureKind
 
-__all__ = ["CommitRecord", "Failure", "InputVersion"]
-
 
 @dataclass(frozen=True, order=True)
 class InputVersion:

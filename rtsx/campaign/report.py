@@ -28,22 +28,6 @@ from rtsx.pages import render_page
 from rtsx.storage import refuse_other_format, staged
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = [
-    "COLOURS",
-    "CellState",
-    "CellStatistics",
-    "MapSquare",
-    "Throughput",
-    "cell_map",
-    "collect_records",
-    "map_squares",
-    "report_page",
-    "states_of",
-    "throughput",
-    "throughput_chart",
-    "write_report",
-]
-
 CellState = Literal["mapped", "empty", "running", "failed", "left"]
 """Done with a map; done, and nothing was there; leased by a run; set aside; none of these."""
 

@@ -35,17 +35,6 @@ from rtsx.storage.object_store import ObjectStore, open_object_store
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = [
-    "CampaignUpdate",
-    "CellUpdate",
-    "ProgressCallback",
-    "cells_among",
-    "require_ready",
-    "run_campaign",
-    "run_recorded",
-    "update_campaign",
-]
-
 ProgressCallback = Callable[[RunSummary], None]
 """Called about every second with how a run stands, and at its end, in the thread that drives it."""
 

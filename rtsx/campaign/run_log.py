@@ -11,8 +11,6 @@ from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["RunRecord", "RunSummary", "read_runs", "write_run"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:

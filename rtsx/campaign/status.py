@@ -15,8 +15,6 @@ from rtsx.campaign.run_log import RunRecord, read_runs
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["CampaignStatus", "campaign_status", "status_of"]
-
 _RECENT = timedelta(hours=1)
 """Over which the present rate is taken."""
 

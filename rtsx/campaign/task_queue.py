@@ -13,8 +13,6 @@ from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.redaction import redacted
 
-__all__ = ["CellResult", "CellTask", "NoOp", "Submission", "TaskQueue"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:

@@ -16,8 +16,6 @@ from rtsx.campaign.recipe import PredictionSpec
 from rtsx.inference.tile_choice import TilingNeeds, choose_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
-__all__ = ["CellWork", "campaign_tiling", "cell_work", "over_compute_of_cells", "widest_read"]
-
 _MANY = 16
 """Cells along each side of a map whose edges hardly count."""
 

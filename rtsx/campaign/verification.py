@@ -15,8 +15,6 @@ from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
-__all__ = ["Verification", "verify_year"]
-
 _THREADS = 8
 """Cells that are read at a time; each holds one object of a few megabytes."""
 _SHOWN = 10

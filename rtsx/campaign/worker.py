@@ -14,8 +14,6 @@ from rtsx.campaign.records import Failure
 from rtsx.redaction import redacted
 from rtsx.storage.retry import classify_error
 
-__all__ = ["PeakMemory", "record_failure", "worker_name"]
-
 
 def worker_name() -> str:
     """Address of the dask worker that this thread belongs to, else host and process."""

@@ -14,18 +14,6 @@ from distributed import Client, Reschedule, Worker, WorkerPlugin
 from rtsx import __version__
 from rtsx.errors import ClusterError
 
-__all__ = [
-    "MemoryMonitorPlugin",
-    "WorkerRequirements",
-    "WorkerResources",
-    "release_environment",
-    "require_environment",
-    "require_workers",
-    "resources_of",
-    "scheduler_versions",
-    "versions_here",
-]
-
 LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
 """Libraries whose versions are compared: they make the bytes, or carry values between processes."""
 GUARD = "rtsx-environment"

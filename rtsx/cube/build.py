@@ -58,8 +58,6 @@ from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
 from rtsx.storage.zarr import LAYERS, finish_store, store_of
 
-__all__ = ["BuildResult", "CubeBuilder", "build_store"]
-
 _STEP_BYTES = 256 * 2**20
 """Memory that the variables of some time steps may take together."""
 _CHUNK = 512

@@ -37,30 +37,6 @@ from rtsx.redaction import redacted
 from rtsx.storage import is_url, local_path, remove
 from rtsx.storage.zarr import BUILD, COMPLETE, file_system, refuse_what_is_no_store, store_of
 
-__all__ = [
-    "BuildStatus",
-    "DigestStore",
-    "Part",
-    "PartPlan",
-    "PartRecord",
-    "PartSource",
-    "RegionWrite",
-    "corrupt_keys",
-    "create_marks",
-    "describe_recipe",
-    "done_parts",
-    "exclusive_lock",
-    "first_difference",
-    "init_store",
-    "read_marks",
-    "read_status",
-    "remove_partial_files",
-    "remove_store",
-    "set_state",
-    "wrap_os_errors",
-    "write_mark",
-]
-
 _MARKS = "build/marks"
 
 

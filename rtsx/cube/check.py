@@ -19,17 +19,6 @@ from rtsx.cube.encoding import packing
 from rtsx.errors import CubeError
 from rtsx.storage.zarr import BUILD, COMPLETE, store_of
 
-__all__ = [
-    "BuildState",
-    "CubeCheck",
-    "LayerStatistics",
-    "block_statistics",
-    "build_state",
-    "check_cube",
-    "cube_statistics",
-    "merged",
-]
-
 
 @dataclass(frozen=True)
 class LayerStatistics:

@@ -25,8 +25,6 @@ from rtsx.cube.source_plan import LayerEncoding
 from rtsx.errors import CubeError, MissingCoverageWarning
 from rtsx.redaction import redacted
 
-__all__ = ["ChunkLoader", "MissingImage", "collect_missing", "collected_missing", "warn_missing"]
-
 
 @dataclass(frozen=True, order=True)
 class MissingImage:

@@ -27,8 +27,6 @@ from rtsx.errors import CubeError, OutputNotWritableError
 from rtsx.progress import show_progress
 from rtsx.storage import local_path, refuse_other_format, staged
 
-__all__ = ["export_cog"]
-
 _BLOCK = 512
 _TAGS = ("bundle_id", "bundle_digest", "threshold", "rtsx_version")
 """Attributes of a prediction that every file carries on."""

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from rtsx.cube.mask_rules import GOOD
 
-__all__ = ["ImageStack", "Observation", "best_quality", "first_valid", "mean_composite", "median_composite"]
-
 
 @dataclass(frozen=True)
 class Observation:

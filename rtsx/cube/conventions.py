@@ -20,18 +20,6 @@ from rtsx.cube.rasters import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.storage.zarr import refuse_absent_chunks
 
-__all__ = [
-    "AXIS_NAMES",
-    "as_cube",
-    "as_stored",
-    "class_names",
-    "layer_names",
-    "require_numbers",
-    "validate_cube",
-    "validate_georeference",
-    "with_axis_names",
-]
-
 AXIS_NAMES = (("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
 """What others call the dimensions y and x."""
 _PER_BAND = {

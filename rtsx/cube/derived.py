@@ -13,8 +13,6 @@ from rtsx.cube.encoding import packing
 from rtsx.cube.georeference import GRID_MAPPING
 from rtsx.errors import CubeError
 
-__all__ = ["DerivedLayer", "add_derived", "add_ndvi", "derived_layer", "get_derived"]
-
 
 def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
     """Return the cube with `ndvi` = (nir - red) / (nir + red), from physical values; lazy.

@@ -9,18 +9,6 @@ import xarray as xr
 
 from rtsx.errors import CubeError, LayerValuesWarning
 
-__all__ = [
-    "MISSING",
-    "MISSING_ATTRS",
-    "is_sparse",
-    "missing_values",
-    "packing",
-    "packing_attrs",
-    "require_nodata",
-    "stores_all_chunks",
-    "with_packing",
-]
-
 MISSING = ("_FillValue", "missing_value", "nodata")
 """Words for stored values of missing pixels: of CF, of CF for several, of odc-stac and GDAL."""
 MISSING_ATTRS = (*MISSING, "fill_value")

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["compiled", "disk_half_widths", "erode_quality", "erosion_halo", "near"]
-
 _TIE = 1e-9
 """Pixels by which a centre may lie outside and still belong, so that 60-80-100 is inside a circle of 100 m."""
 

@@ -28,8 +28,6 @@ from rtsx.cube.resample.readers import FileReader, WindowReader, open_reader
 from rtsx.cube.source_plan import LayerEncoding, TimeGroup
 from rtsx.errors import CubeError
 
-__all__ = ["BandTable", "SingleBand", "band_table", "lazy_stacks", "read_stackstac"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SingleBand:

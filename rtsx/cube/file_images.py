@@ -22,8 +22,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
 from rtsx.storage import absolute, is_url, without_query
 
-__all__ = ["FileImages", "StoreImages"]
-
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{2}[01]\d[0-3]\d)(?:[T_](\d{6}))?(?!\d)")
 """Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files."""
 

@@ -18,22 +18,6 @@ from pyproj.exceptions import CRSError, ProjError
 
 from rtsx.errors import CubeError
 
-__all__ = [
-    "GRID_MAPPING",
-    "crs_name",
-    "describe_geobox",
-    "geobox_of",
-    "geobox_window",
-    "ground_pixel_m",
-    "is_regular",
-    "lattice_origin",
-    "pixel_m",
-    "require_ground",
-    "stated_geobox",
-    "with_georeference",
-    "with_pixel_centres",
-]
-
 GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
 ``decode_coords="all"`` xarray opens a grid mapping that is nothing else as a data variable, in which nobody finds the CRS."""

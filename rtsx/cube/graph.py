@@ -23,16 +23,6 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import Image
 from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
 
-__all__ = [
-    "ChunkReader",
-    "chunk_lengths",
-    "images_per_chunk",
-    "lazy_bands",
-    "lazy_blocks",
-    "lazy_valid",
-    "split_outputs",
-]
-
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
     """Return lengths of the chunks of an axis: all `chunk` but the last.

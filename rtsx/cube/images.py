@@ -11,8 +11,6 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
 
-__all__ = ["BandRequest", "BandSource", "GivenImages", "Image", "ImageSource", "Period", "settled_by"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class BandRequest:

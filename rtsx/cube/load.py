@@ -30,8 +30,6 @@ from rtsx.cube.terrain_blocks import TerrainChunkReader
 from rtsx.errors import CubeError, NoImageError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 
-__all__ = ["load_recipe", "longitude_of", "recipe_geobox", "region_geobox", "search_area"]
-
 _NOISE = 1e-6
 """Pixels by which the corner of a region may be off through rounding."""
 _LARGEST = 2**31

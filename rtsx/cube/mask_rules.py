@@ -14,23 +14,6 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = [
-    "COMPARISONS",
-    "GOOD",
-    "INVALID",
-    "LOW",
-    "MASK_RULES",
-    "VOCABULARIES",
-    "BandNames",
-    "BandTerm",
-    "Condition",
-    "MaskRule",
-    "band_names",
-    "mask_rule",
-    "parse_condition",
-    "quality_level",
-]
-
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,

@@ -12,11 +12,9 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of
 from rtsx.cube.graph import lazy_bands
-from rtsx.cube.mask_rules import GOOD, LOW, MASK_RULES, MaskRule, mask_rule, quality_level
+from rtsx.cube.mask_rules import GOOD, LOW, MaskRule, mask_rule
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import CubeError
-
-__all__ = ["MASK_RULES", "MaskRule", "apply_mask", "quality_level"]
 
 
 def apply_mask(

@@ -40,8 +40,6 @@ from rtsx.parsing import parsed_json
 from rtsx.storage import absolute
 from rtsx.storage.zarr import StorageOptions, open_group
 
-__all__ = ["NativeGroup", "NativeImages", "NativeParts", "covering_window", "index_of", "with_native_images"]
-
 
 @dataclass(frozen=True)
 class NativeImages:

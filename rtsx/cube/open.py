@@ -24,8 +24,6 @@ from rtsx.storage import file_name, is_url, local_path
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
 from rtsx.storage.zarr import is_zipped, open_group
 
-__all__ = ["coarse_recipe", "is_store", "open_source", "small_store", "thinned"]
-
 _GDAL_NAME = re.compile(r"/vsi|\w\w+:(?!//|:)")
 """How names begin that only GDAL knows, such as ``NETCDF:"a.nc":red``."""
 

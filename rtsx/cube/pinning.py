@@ -20,17 +20,6 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.storage import is_url, local_path
 
-__all__ = [
-    "ResolvedImages",
-    "address_of",
-    "image_ids",
-    "image_stamp",
-    "image_stamps",
-    "remote_state",
-    "require_unchanged",
-    "resolve_images",
-]
-
 _ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
 """Root metadata of a Zarr store, the one that says most first; writers change it with the content, or should."""
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "mtime", "updated", "created")

@@ -16,8 +16,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-__all__ = ["Reduction", "halve", "halved_geobox", "level_count", "multiscale_attrs", "reduction_of", "spatial_attrs"]
-
 Reduction = Literal["average", "max", "nearest"]
 
 _SMALLEST_TOP_LEVEL = 1024

@@ -25,8 +25,6 @@ from rtsx.errors import CubeError
 from rtsx.storage import absolute, leads_to_server, without_query
 from rtsx.storage.diagnosis import causes, gdal_problem, georeferencing
 
-__all__ = ["RasterHeader", "read_header", "read_overview_shape", "read_valid", "read_window", "require_raster"]
-
 _READ_ATTEMPTS = 3
 """Times that a window is read before the error counts. There is no pause between them, because GDAL itself waits
 between its HTTP retries, and a file that came back on a network disk is back at once."""

@@ -25,20 +25,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_name
 
-__all__ = [
-    "AUTO_CHUNK",
-    "Layer",
-    "RasterSource",
-    "Selection",
-    "cell_window",
-    "open_rasters",
-    "require_layer_names",
-    "select_bands",
-    "select_layers",
-    "sensor_names",
-    "validate_same_grid",
-]
-
 _RESERVED = frozenset({"x", "y", "time", "band", "spatial_ref", "valid"})
 """Names of a cube's coordinates and mask, which no layer can have: xarray would take it for one of them."""
 

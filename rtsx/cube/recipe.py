@@ -15,8 +15,6 @@ from rtsx.cube.terrain import TerrainLayer
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
 
-__all__ = ["Composite", "CubeRecipe", "Grouping", "LayerRecipe", "QualityRecipe", "ReaderName", "SourceRecipe"]
-
 Grouping = Literal["all", "item", "day", "year"]
 """Which images of a source become one time step; ``all`` gives no time dimension. A day is a solar day of the place."""
 

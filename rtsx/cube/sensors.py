@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from rtsx.errors import CubeError
 
-__all__ = ["SENSORS", "Sensor", "get_sensor"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor:

@@ -14,8 +14,6 @@ from rtsx.cube.images import BandSource, Image
 from rtsx.cube.recipe import LayerRecipe, SourceRecipe
 from rtsx.errors import CubeError
 
-__all__ = ["LayerEncoding", "TimeGroup", "group_images", "mean_sun", "plan_encodings"]
-
 
 @dataclass(frozen=True)
 class LayerEncoding:

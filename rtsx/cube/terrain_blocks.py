@@ -24,8 +24,6 @@ from rtsx.cube.source_plan import LayerEncoding
 from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 
-__all__ = ["TerrainChunkReader"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TerrainChunkReader:

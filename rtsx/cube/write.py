@@ -26,19 +26,6 @@ from rtsx.errors import CubeError
 from rtsx.progress import show_progress
 from rtsx.storage.zarr import LAYERS, atomic_store
 
-__all__ = [
-    "Levels",
-    "StoragePlan",
-    "compressor_for",
-    "next_overview",
-    "overviews_of",
-    "plan_storage",
-    "prepare_level",
-    "root_attrs",
-    "write_cube",
-    "write_level",
-]
-
 _LARGEST_AUTO_SHARD = 4096
 """Pixels per side: 16 Mpx, 16 MB of uint8, so that a shard stays one write and one file of handy size."""
 _LARGEST_AUTO_CUT = 2048

@@ -21,8 +21,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
 
-__all__ = ["open_zarr_cube", "read_metadata"]
-
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
 

@@ -13,18 +13,6 @@ from numpy.typing import NDArray
 from rtsx.errors import FootprintError
 from rtsx.footprints.pieces import Outlines, Pieces
 
-__all__ = [
-    "CONNECTIVITY",
-    "NO_MARGINS",
-    "BlockFootprints",
-    "ExtractionBlock",
-    "ExtractionPlan",
-    "ExtractionRule",
-    "Margins",
-    "polygonize",
-    "polygonize_block",
-]
-
 Margins = tuple[int, int, int, int]
 NO_MARGINS: Margins = (0, 0, 0, 0)
 """A raster that has no neighbours: all its borders are ends of the data."""

@@ -10,9 +10,7 @@ import xarray as xr
 from rtsx.cube import class_names
 from rtsx.errors import FootprintError
 
-__all__ = ["ClassMap", "split_classes", "thresholds_of"]
-
-NODATA = 255
+_NODATA = 255
 _SCENE_NAMES = ("scene_id", "item_id", "scene_ids", "item_ids", "id")
 
 
@@ -95,7 +93,7 @@ def thresholds_of(probability: xr.DataArray) -> int:
         return 10_000
     scale = float(probability.attrs.get("scale_factor", 0.01))
     levels = round(1 / scale) if scale > 0 else 0
-    if probability.dtype != np.uint8 or not 1 <= levels < NODATA or abs(levels * scale - 1) > 1e-6:
+    if probability.dtype != np.uint8 or not 1 <= levels < _NODATA or abs(levels * scale - 1) > 1e-6:
         raise FootprintError(
             "probability is uint8 with a scale_factor such as 0.01, or float from 0 to 1, but came as "
             f"{probability.dtype} with scale_factor {scale}: convert it, or predict with dtype='uint8'"
@@ -152,7 +150,7 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
 
 
 def _missing(answers: xr.DataArray) -> xr.DataArray:
-    nodata = answers.attrs.get("_FillValue", NODATA)
+    nodata = answers.attrs.get("_FillValue", _NODATA)
     return answers.isnull() if answers.dtype.kind == "f" else answers == nodata
 
 

@@ -18,8 +18,6 @@ from rtsx.footprints.geographic import centroids, measure
 from rtsx.footprints.geometry import Placement
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 
-__all__ = ["clean_footprints", "overlap_fraction", "simplify_footprints", "water_in"]
-
 
 def clean_footprints(
     footprints: geopandas.GeoDataFrame,

@@ -27,8 +27,6 @@ from rtsx.footprints.class_maps import ClassMap
 from rtsx.footprints.geometry import union
 from rtsx.footprints.pieces import Outlines, Pieces
 
-__all__ = ["merge_blocks", "outline_maps", "plan_blocks"]
-
 Numbers = NDArray[np.int64]
 
 

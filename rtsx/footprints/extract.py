@@ -20,8 +20,6 @@ from rtsx.footprints.geometry import Placement, to_map_crs
 from rtsx.footprints.pieces import Outlines
 from rtsx.footprints.schema import COLUMNS, coerce, reorder
 
-__all__ = ["extract_footprints"]
-
 
 def extract_footprints(
     pred: xr.Dataset | str | PathLike[str],

@@ -16,14 +16,6 @@ from rtsx.footprints.geometry import Placement
 from rtsx.footprints.schema import validate_footprints
 from rtsx.geometry.crs import longest_edge
 
-__all__ = [
-    "centroids",
-    "largest_pixel_m2",
-    "lonlat_converter",
-    "measure",
-    "to_geographic",
-]
-
 Floats = NDArray[np.float64]
 
 _GEOD = Geod(ellps="WGS84")

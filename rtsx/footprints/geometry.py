@@ -13,8 +13,6 @@ from pyproj import CRS
 from rtsx.cube.georeference import require_ground, stated_geobox
 from rtsx.errors import CubeError, FootprintError
 
-__all__ = ["Placement", "dissolve", "intersecting", "to_map_crs", "union"]
-
 Geometries = NDArray[np.object_]
 
 

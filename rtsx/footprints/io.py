@@ -16,8 +16,6 @@ from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import format_hint, read_table, without_layer, write_table
 from rtsx.storage import local_path
 
-__all__ = ["read_footprints", "read_years", "to_serialisable", "write_footprints", "write_tracks"]
-
 
 def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write footprints to one file, complete or not at all.

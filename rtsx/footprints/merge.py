@@ -20,8 +20,6 @@ from rtsx.footprints.pieces import Pieces, format_counts, parse_counts
 from rtsx.footprints.schema import COLUMNS, OPTIONAL, validate_footprints
 from rtsx.geometry.crs import longest_edge
 
-__all__ = ["aggregate_counts", "concat", "merge_footprints", "sort", "union_rows"]
-
 _LISTED = ("scene_id", "bundle_id", "bundle_digest", "images")
 """Columns whose entries are put together as a list separated by commas, where they differ."""
 

@@ -7,8 +7,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outlines", "Pieces", "format_counts", "parse_counts"]
-
 Number = TypeVar("Number", np.int64, np.float64)
 
 

@@ -12,8 +12,6 @@ from rtsx.errors import FootprintError
 from rtsx.footprints.merge import concat, sort, union_rows
 from rtsx.footprints.schema import reorder, validate_footprints
 
-__all__ = ["level1_footprints", "level2_footprints"]
-
 
 def level1_footprints(footprints: geopandas.GeoDataFrame) -> dict[str, geopandas.GeoDataFrame]:
     """Take footprints of several images apart: one set per image, with its time.

@@ -7,8 +7,6 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 
-__all__ = ["COLUMNS", "FLAGS", "OPTIONAL", "check_geometry", "coerce", "reorder", "validate_footprints"]
-
 COLUMNS = {
     "footprint_id": "object",
     "class_name": "object",

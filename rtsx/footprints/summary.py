@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from rtsx.errors import FootprintError
 from rtsx.footprints.tracks import check_tracks
 
-__all__ = ["STATUSES", "track_summary"]
-
 STATUSES = ("new", "growing", "stable", "shrinking", "gone", "merged")
 """What can become of a track; `track_summary` says how it is told."""
 

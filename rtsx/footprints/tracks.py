@@ -19,17 +19,6 @@ from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import measure
 from rtsx.footprints.schema import check_geometry
 
-__all__ = [
-    "TRACK_COLUMNS",
-    "Lineage",
-    "Links",
-    "check_tracks",
-    "check_years",
-    "link_outlines",
-    "trace_lineage",
-    "track_footprints",
-]
-
 
 def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopandas.GeoDataFrame]:
     """Return the tables by ascending year, each of them fit to be tracked.

@@ -10,16 +10,6 @@ from shapely.affinity import translate
 from rtsx.errors import LabelError
 from rtsx.geometry.crs import densified, has_seam, period_of, transformed
 
-__all__ = [
-    "check_latitudes",
-    "crosses_antimeridian",
-    "lonlat_polygon",
-    "lonlat_region",
-    "split_at_antimeridian",
-    "to_lonlat",
-    "unwrap",
-]
-
 _POLE_TOLERANCE = 1e-9
 """Degrees from a pole within which a vertex has no longitude of its own."""
 

@@ -13,21 +13,6 @@ from pyproj import Geod, Transformer
 
 from rtsx.errors import LabelError
 
-__all__ = [
-    "LONGEST_EDGE_M",
-    "areas_m2",
-    "crs_text",
-    "densified",
-    "has_seam",
-    "longest_edge",
-    "longitude_period",
-    "period_of",
-    "same_crs",
-    "seam_of",
-    "transform",
-    "transformed",
-]
-
 Floats = NDArray[np.float64]
 
 _EPSG_CONFIDENCE = 70

@@ -20,8 +20,6 @@ from rtsx.arguments import typed
 from rtsx.errors import GridError
 from rtsx.geometry.antimeridian import lonlat_polygon
 
-__all__ = ["Cell", "Grid", "cell_id", "grid_offset", "parse_cell_id"]
-
 _ID = re.compile(r"r(-?\d{3,})c(-?\d{3,})")
 
 

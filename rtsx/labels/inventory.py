@@ -21,8 +21,6 @@ from rtsx.labels.report import Issue, LabelReport
 from rtsx.labels.schema import LABEL_COLUMNS, conform, read_days, validate_labels
 from rtsx.labels.standardise import InventoryInfo, Standardised, standardise
 
-__all__ = ["NEARLY_SAME", "Inventory", "duplicates", "read_labels", "standardise_labels"]
-
 NEARLY_SAME = 0.95
 """Intersection over union above which two outlines of one class, image and creator are one."""
 

@@ -15,8 +15,6 @@ from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
 from rtsx.storage.diagnosis import gdal_problem
 
-__all__ = ["LabelInput", "format_hint", "read_table", "without_layer", "write_labels", "write_table"]
-
 LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 """A vector file or a table in memory."""
 

@@ -18,8 +18,6 @@ from rtsx.errors import LabelError
 from rtsx.labels.rasterize import ignore_borders, rasterize, to_pixels
 from rtsx.labels.truth import IGNORED, LabelRaster, TruthWindow
 
-__all__ = ["RasterLabels", "RasterizedLabels", "check_classes", "check_ignore", "open_label_raster", "rasterize_labels"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RasterizedLabels:

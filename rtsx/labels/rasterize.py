@@ -22,8 +22,6 @@ from rtsx.geometry.antimeridian import (
 from rtsx.geometry.crs import crs_text, densified, has_seam, period_of, seam_of, transformed
 from rtsx.labels.truth import IGNORED
 
-__all__ = ["PIXEL_PARTS", "ignore_borders", "rasterize", "to_pixels"]
-
 Geometries = NDArray[np.object_]
 
 PIXEL_PARTS = 65_536

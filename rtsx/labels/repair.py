@@ -14,18 +14,6 @@ from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridi
 from rtsx.geometry.crs import areas_m2, crs_text, transformed
 from rtsx.labels.report import Issue
 
-__all__ = [
-    "AxisOrder",
-    "Hemisphere",
-    "axis_order",
-    "from_geocentric",
-    "in_area",
-    "only_polygons",
-    "outlines_to_lonlat",
-    "repaired",
-    "valid_lonlat",
-]
-
 Geometries = NDArray[np.object_]
 Floats = NDArray[np.float64]
 

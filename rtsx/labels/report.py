@@ -12,8 +12,6 @@ import pandas as pd
 from rtsx.errors import LabelError, OutputNotWritableError
 from rtsx.storage import local_path, staged
 
-__all__ = ["Action", "Issue", "LabelReport"]
-
 Action = Literal["repaired", "dropped", "kept"]
 
 _SHOWN = 5

@@ -18,17 +18,6 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.labels.report import Issue
 
-__all__ = [
-    "CENTROID_COLUMNS",
-    "EARLIEST",
-    "LABEL_COLUMNS",
-    "Days",
-    "conform",
-    "match_columns",
-    "read_days",
-    "validate_labels",
-]
-
 LABEL_COLUMNS = {
     "label_id": "object",
     "class_name": "object",

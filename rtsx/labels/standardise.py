@@ -28,8 +28,6 @@ from rtsx.labels.repair import (
 from rtsx.labels.report import Issue
 from rtsx.labels.schema import CENTROID_COLUMNS, LABEL_COLUMNS, Days, conform, find_column, match_columns, read_days
 
-__all__ = ["DEFAULT_CLASS", "NEGATIVE", "InventoryInfo", "LabelSource", "Standardised", "standardise"]
-
 NEGATIVE = "negative"
 """Class of outlines of what the target is not, as ARTS has them."""
 

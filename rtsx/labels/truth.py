@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from rtsx.cube import GRID_MAPPING
 from rtsx.errors import LabelError
 
-__all__ = ["IGNORED", "LabelRaster", "StubLabelRaster", "TruthWindow", "truth_array"]
-
 IGNORED = 255
 """Value of a pixel that counts neither way: it is left out of losses and scores."""
 

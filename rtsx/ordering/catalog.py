@@ -21,18 +21,6 @@ from rtsx.ordering.provider import RemoteFile, checksum_of
 from rtsx.parsing import wrap_damage
 from rtsx.storage import absolute, staged
 
-__all__ = [
-    "COLLECTION",
-    "StacApi",
-    "StacDocuments",
-    "StaticCatalog",
-    "is_raster",
-    "register_collection",
-    "register_item",
-    "registered_items",
-    "require_collection",
-]
-
 COLLECTION = "collection.json"
 """Name of the document of the whole catalog, beside the folders of its scenes."""
 _RASTERS = {".tif", ".tiff", ".jp2"}

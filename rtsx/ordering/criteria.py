@@ -10,8 +10,6 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 
-__all__ = ["OrderCriteria", "OrderLimits", "Scene"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:

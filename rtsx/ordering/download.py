@@ -22,8 +22,6 @@ from rtsx.ordering.catalog import is_raster
 from rtsx.ordering.provider import RemoteFile, checksum_of
 from rtsx.storage import replace_settled
 
-__all__ = ["Advance", "HttpError", "Stream", "fetch_file", "fetch_files", "open_http"]
-
 _TIMEOUT_S = (10, 125)
 """Seconds to connect, and between two bytes."""
 _READ_BYTES = 1 << 16

@@ -13,8 +13,6 @@ from rtsx.ordering.provider import State
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.storage import staged
 
-__all__ = ["Ledger", "OrderEntry", "locked"]
-
 _VERSION = 1
 _OVER = ("failed", "cancelled")
 """States after which nothing arrives any more."""

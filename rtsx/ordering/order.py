@@ -20,8 +20,6 @@ from rtsx.ordering.ledger import Ledger, OrderEntry, locked
 from rtsx.ordering.provider import OF_ONE_ITEM, Batch, OrderStatus, Provider, RemoteFile
 from rtsx.ordering.select import OrderPlan
 
-__all__ = ["FetchResult", "fetch_order", "order_status", "planned_batches", "submit_order"]
-
 _LONGEST_NAME_BYTES = 220
 """Bytes of a name at most: file systems take 255, and what is not yet complete has a longer one."""
 

@@ -40,16 +40,6 @@ from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
 from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
 
-__all__ = [
-    "ITEM_MANIFEST",
-    "PASSING",
-    "PlanetProvider",
-    "credentials",
-    "describe_error",
-    "described_item",
-    "remote_files",
-]
-
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
 

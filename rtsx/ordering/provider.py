@@ -14,8 +14,6 @@ from rtsx.cube.images import Period
 from rtsx.errors import OrderError, RtsxError
 from rtsx.ordering.criteria import Scene
 
-__all__ = ["OF_ONE_ITEM", "Batch", "Checksum", "OrderStatus", "Provider", "RemoteFile", "State", "checksum_of"]
-
 _CODES = {"11": "sha1", "12": "sha256", "13": "sha512", "d501": "md5"}
 """Multihash codes of the algorithms that hashlib has everywhere."""
 _MULTIHASH = re.compile(

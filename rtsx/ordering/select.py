@@ -35,8 +35,6 @@ from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
 from rtsx.parsing import wrap_damage
 from rtsx.storage import staged
 
-__all__ = ["ChosenScene", "EqualAreaProjection", "OrderPlan", "Stop", "select_scenes"]
-
 Stop = Literal["complete", "coverage", "scenes", "budget"]
 """Why no more was chosen: the candidates hold no more ground, or the limit of that name was reached."""
 

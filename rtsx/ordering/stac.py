@@ -17,8 +17,6 @@ from rtsx.ordering.catalog import StacDocuments
 from rtsx.ordering.criteria import Scene
 from rtsx.ordering.provider import OF_ONE_ITEM, Batch, Checksum, OrderStatus, Provider, RemoteFile
 
-__all__ = ["StacProvider"]
-
 _STRIPS = ("pl:strip_id", "landsat:wrs_path", "s2:datatake_id", "sat:absolute_orbit")
 """Properties that the images of one pass share."""
 _CLEAR = ("pl:clear_percent",)

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from rtsx.scores.pixel import Counts
 
-__all__ = ["AgreementCounts", "bootstrap_indices", "majority", "percentile_interval"]
-
 
 def majority(votes: NDArray[np.integer], *, voters: int) -> NDArray[np.bool_]:
     """True where at least half of the voters see the target.

@@ -7,8 +7,6 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
-__all__ = ["BoundaryScores", "ObjectOverlaps", "ObjectScores", "boundary_buffer"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectScores:

@@ -6,17 +6,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "LEVELS_OF_FLOAT",
-    "LEVELS_OF_UINT8",
-    "AreaScores",
-    "PixelScores",
-    "PixelTally",
-    "average_precision",
-    "best_threshold",
-    "calibration_error",
-]
-
 Counts = NDArray[np.int64]
 
 LEVELS_OF_UINT8 = 100

@@ -20,20 +20,6 @@ from types import MappingProxyType
 from rtsx.errors import OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage.paths import local_path
 
-__all__ = [
-    "MEDIUM_ERRORS",
-    "OUTPUT_SUFFIXES",
-    "refuse_other_format",
-    "remove",
-    "remove_abandoned",
-    "replace_settled",
-    "settle",
-    "stage",
-    "staged",
-    "write_object",
-    "write_whole",
-]
-
 MEDIUM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """The disk or the service failed, or is full."""
 

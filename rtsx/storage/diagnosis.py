@@ -12,17 +12,6 @@ from typing import Any
 
 from rtsx.storage.paths import is_url
 
-__all__ = [
-    "RASTER_SUFFIXES",
-    "causes",
-    "file_problem",
-    "file_start",
-    "gdal_problem",
-    "georeferencing",
-    "instead",
-    "start_problem",
-]
-
 RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"}
     | {".nc4", ".h5", ".hdf5", ".hdf", ".grib", ".grb", ".grib2", ".grb2", ".asc", ".bil", ".ntf", ".png", ".jpg"}

@@ -17,19 +17,6 @@ from rtsx.storage.paths import is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error, service_code
 from rtsx.storage.zarr import file_system
 
-__all__ = [
-    "FsspecObjects",
-    "LocalObjects",
-    "MemoryObjects",
-    "ObjectStore",
-    "RetryingObjects",
-    "S3Objects",
-    "StoredObject",
-    "is_s3",
-    "open_object_store",
-    "single_attempts",
-]
-
 
 @dataclass(frozen=True, order=True)
 class StoredObject:

@@ -14,17 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 from rtsx.errors import PathError
 
-__all__ = [
-    "REMOTE_SCHEMES",
-    "absolute",
-    "file_name",
-    "file_options",
-    "is_url",
-    "leads_to_server",
-    "local_path",
-    "without_query",
-]
-
 REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
 

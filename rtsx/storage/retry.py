@@ -19,8 +19,6 @@ from rtsx.errors import (
     PlanError,
 )
 
-__all__ = ["PAUSES_S", "FailureKind", "backoff_with_jitter", "classify_error", "service_code"]
-
 FailureKind = Literal["passing", "lasting", "halting"]
 """Passing: may be gone next time (network, lost worker, memory), so it is tried again. Lasting: this cell will never do (bad
 data), so it is set aside at once. Halting: no cell can do (full disk, no right to write, wrong versions), so the run stops."""

@@ -6,8 +6,6 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["COG", "PROJECTION", "RASTER", "bounding_box", "geojson"]
-
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 """Not from pystac, whose own is version 1: its bands are not those of STAC 1.1."""

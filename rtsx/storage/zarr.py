@@ -33,25 +33,6 @@ from rtsx.storage.diagnosis import file_problem, instead
 from rtsx.storage.paths import absolute, file_options, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
 
-__all__ = [
-    "BUILD",
-    "COMPLETE",
-    "LAYERS",
-    "FencedStore",
-    "RetryingStore",
-    "atomic_store",
-    "consolidate",
-    "file_system",
-    "finish_store",
-    "is_zipped",
-    "open_group",
-    "refuse_absent_chunks",
-    "refuse_what_is_no_store",
-    "require_chunks",
-    "store_failure",
-    "store_of",
-]
-
 COMPLETE = "rtsx:complete"
 """Root attribute of the stores that we write: False from the first byte, True with the last one."""
 BUILD = "rtsx:build"

@@ -12,8 +12,6 @@ from rtsx.storage import local_path, refuse_other_format, settle, stage
 from rtsx.synthetic.scene import SceneFiles, write_scene
 from rtsx.synthetic.spec import SceneSpec
 
-__all__ = ["WrittenScene", "write_scenes"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenScene:

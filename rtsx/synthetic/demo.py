@@ -20,17 +20,6 @@ from rtsx.synthetic.stac import (
     write_catalog,
 )
 
-__all__ = [
-    "TEST_SEEDS",
-    "TRAINING_SEEDS",
-    "VALIDATION_SEEDS",
-    "DemoFiles",
-    "demo_bundle_path",
-    "demo_spec",
-    "remove_demo_scenes",
-    "write_demo_scene",
-]
-
 TRAINING_SEEDS = tuple(range(1000, 1064))
 """Seeds that the demo's bundle was trained on."""
 VALIDATION_SEEDS = tuple(range(2000, 2012))

@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Channel", "Drainage", "channels", "drain", "with_trunk"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Drainage:

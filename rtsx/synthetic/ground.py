@@ -16,8 +16,6 @@ from rtsx.synthetic.scar import Patch, Scar, carve, cut_patch, paint_patch, plac
 from rtsx.synthetic.spec import PIXEL_M, Landscape, LandscapeSpec, landscape_named
 from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, SEA, Terrain, make_terrain
 
-__all__ = ["Ground", "make_ground", "paint_bare_ground", "paint_shores", "paint_tundra", "paint_water"]
-
 CLEAR_WATER = (0.027, 0.031, 0.018, 0.009)
 """Deep lake."""
 SILT_WATER = (0.060, 0.083, 0.086, 0.038)

@@ -12,18 +12,6 @@ from scipy import ndimage, sparse
 
 from rtsx.synthetic.spec import PIXEL_M, LandscapeSpec
 
-__all__ = [
-    "block_mean",
-    "covering_grid",
-    "fractal_noise",
-    "grid_north_deg",
-    "ground_positions",
-    "sample",
-    "smoothstep",
-    "upsample",
-    "value_noise",
-]
-
 SPLINE_DEVIATION = 151 / 315
 """Standard deviation of 2-D value noise from unit nodes: the integral of the squared cubic B-spline, per axis."""
 

@@ -4,8 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-__all__ = ["blob", "draw_areas", "horseshoe"]
-
 AREA_MEDIAN_M2 = 9534.0
 """Median area of the 2,182 outlines of Nitze et al. 2021."""
 AREA_LOG_DEVIATION = 1.49

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
-__all__ = ["RasterInfo", "read_info", "write_cog"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RasterInfo:

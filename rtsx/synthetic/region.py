@@ -40,16 +40,6 @@ from rtsx.synthetic.stac import (
     write_catalog,
 )
 
-__all__ = [
-    "DemTile",
-    "RegionFiles",
-    "RegionSpec",
-    "ground_outline",
-    "region_collections",
-    "region_items",
-    "write_region",
-]
-
 SPACING = 0.5
 """Distance between the middles of neighbouring scenes, as part of a scene's side."""
 JITTER = 0.06

@@ -14,8 +14,6 @@ from rtsx.synthetic.outline import horseshoe
 from rtsx.synthetic.spec import Landscape
 from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, Terrain
 
-__all__ = ["Patch", "Scar", "carve", "cut_patch", "paint_patch", "place_scars"]
-
 ATTEMPTS = 150
 """Sites that are tried for one scar; the largest are placed first, so hardly any is given up."""
 SPACING_M = 9.0

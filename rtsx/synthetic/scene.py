@@ -23,25 +23,6 @@ from rtsx.synthetic.sky import UDM2_BANDS, Sky, Sun, make_sky, sun_over, through
 from rtsx.synthetic.spec import PIXEL_M, SceneSpec
 from rtsx.synthetic.terrain import COARSE
 
-__all__ = [
-    "DEM_CRS",
-    "TCVIS_CRS",
-    "TCVIS_STEP_DEG",
-    "Scene",
-    "SceneFiles",
-    "footprint_polygon",
-    "heights",
-    "illuminate",
-    "make_scene",
-    "scene_transform",
-    "snow_part",
-    "to_dn",
-    "view",
-    "write_dem",
-    "write_scene",
-    "write_tcvis",
-]
-
 SNOW = (0.72, 0.73, 0.72, 0.64)
 """Reflectance of old summer snow: blue, green, red, nir."""
 SKYLIGHT = 0.22

@@ -9,11 +9,9 @@ from scipy import ndimage
 
 from rtsx.synthetic.noise import fractal_noise, smoothstep, upsample
 
-__all__ = ["UDM2_BANDS", "Sky", "Sun", "make_sky", "sun_over", "usable_data_mask"]
-
 UDM2_BANDS = ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")
 """Bands of the usable data mask, in order."""
-CELL = 4
+_CELL = 4
 """Scene px per cell of the pixel grid on which clouds are made."""
 CLOUD_BASE_M = 700.0
 """Height of the clouds, m."""
@@ -80,9 +78,9 @@ def make_sky(size: int, *, sun: Sun, cloud_cover: float, haze: float, rng: np.ra
     reach_m = CLOUD_BASE_M / np.tan(np.radians(max(sun.elevation_deg, 15)))
     towards = np.radians(sun.azimuth_deg)
     # A shadow lies away from the sun: the cloud that darkens a pixel stands towards the sun from it.
-    shift = np.round(np.array([-np.cos(towards), np.sin(towards)]) * reach_m / (3 * CELL)).astype(int)
+    shift = np.round(np.array([-np.cos(towards), np.sin(towards)]) * reach_m / (3 * _CELL)).astype(int)
     margin = int(np.abs(shift).max()) + 2
-    inner = -(-size // CELL)
+    inner = -(-size // _CELL)
     side = inner + 2 * margin
     field = fractal_noise((side, side), coarsest=64, finest=2, persistence=0.62, rng=rng)
     here = (slice(margin, margin + inner),) * 2
@@ -94,9 +92,9 @@ def make_sky(size: int, *, sun: Sun, cloud_cover: float, haze: float, rng: np.ra
     there = tuple(slice(margin + int(s), margin + int(s) + inner) for s in shift)
     shape = (size, size)
     return Sky(
-        cloud=np.clip(upsample(opacity[here], factor=CELL, shape=shape), 0, 1),
-        shadow=np.clip(upsample(opacity[there], factor=CELL, shape=shape), 0, 1),
-        haze=np.float32(haze) * upsample(veil[here], factor=CELL, shape=shape),
+        cloud=np.clip(upsample(opacity[here], factor=_CELL, shape=shape), 0, 1),
+        shadow=np.clip(upsample(opacity[there], factor=_CELL, shape=shape), 0, 1),
+        haze=np.float32(haze) * upsample(veil[here], factor=_CELL, shape=shape),
     )
 
 

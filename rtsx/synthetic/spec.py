@@ -8,17 +8,6 @@ import numpy as np
 
 from rtsx.errors import CubeError
 
-__all__ = [
-    "DEMO_SEED",
-    "LANDSCAPES",
-    "Landscape",
-    "LandscapeSpec",
-    "SceneSpec",
-    "landscape_named",
-    "placed_apart",
-    "varied_spec",
-]
-
 Colour = tuple[float, float, float, float]
 """Reflectance in blue, green, red and nir."""
 

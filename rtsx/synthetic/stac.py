@@ -23,18 +23,6 @@ from rtsx.synthetic.scene import DEM_CRS, TCVIS_CRS, Scene, footprint_polygon
 from rtsx.synthetic.sky import UDM2_BANDS
 from rtsx.synthetic.spec import PIXEL_M
 
-__all__ = [
-    "catalog_collections",
-    "catalog_items",
-    "collections",
-    "dem_collection_id",
-    "dem_item",
-    "document_paths",
-    "scene_item",
-    "tcvis_item",
-    "write_catalog",
-]
-
 
 def write_catalog(
     folder: Path,
@@ -275,7 +263,7 @@ def scene_item(scene: Scene, *, image: Path, udm2: Path) -> pystac.Item:
             ),
         },
         collection=PLANETSCOPE,
-        geometry=to_lonlat(footprint, scene.transform, crs=spec.crs),
+        geometry=lonlat_outline(footprint, scene.transform, crs=spec.crs),
         time=dt.datetime.strptime(spec.image_id[:15], "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC),
         pixel_m=PIXEL_M,
         properties={
@@ -329,10 +317,10 @@ def raster_outline(path: Path, *, crs: str) -> shapely.Polygon:
     """Outline of a file in longitude and latitude."""
     info = read_info(path)
     height, width = info.shape
-    return to_lonlat(shapely.box(0, 0, width, height), info.transform, crs=crs)
+    return lonlat_outline(shapely.box(0, 0, width, height), info.transform, crs=crs)
 
 
-def to_lonlat(polygon: shapely.Polygon, transform: Affine, *, crs: str) -> shapely.Polygon:
+def lonlat_outline(polygon: shapely.Polygon, transform: Affine, *, crs: str) -> shapely.Polygon:
     """Turn a polygon in px into longitude and latitude, with points between its corners."""
     dense = polygon.segmentize(polygon.length / 4 / DENSITY)
     column, row = shapely.get_coordinates(dense.exterior).T

@@ -15,8 +15,6 @@ from rtsx.synthetic.drainage import Channel, channels, drain, with_trunk
 from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample, value_noise
 from rtsx.synthetic.outline import blob
 
-__all__ = ["COARSE", "Terrain", "make_terrain"]
-
 COARSE = 4
 """Pixel grid px per cell of the 12 m pixel grid."""
 DRAINAGE = 8

@@ -8,8 +8,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLENDS", "Blend", "reflect_pad", "window_shape"]
-
 Blend = Literal["linear", "hann", "gaussian", "crop", "max"]
 """How neighbouring tiles are joined; see `window_shape`."""
 

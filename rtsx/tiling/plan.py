@@ -21,8 +21,6 @@ from rtsx.arguments import typed
 from rtsx.errors import PlanError
 from rtsx.tiling.blending import BLENDS, Blend, window_shape
 
-__all__ = ["Tile", "TileAxis", "TilePlan", "TileRange"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TileAxis:

@@ -12,8 +12,6 @@ from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.run_log import LogRow
 
-__all__ = ["BestWeights", "TrainingCheckpoint"]
-
 StateDict = Mapping[str, torch.Tensor]
 
 

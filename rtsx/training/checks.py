@@ -16,8 +16,6 @@ from rtsx.training.optimiser import check_optimisation
 from rtsx.training.recipe import TrainingRecipe, TrainingScene
 from rtsx.training.scene_arrays import every_layer
 
-__all__ = ["check_devices", "check_recipe"]
-
 
 def check_recipe(recipe: TrainingRecipe) -> int:
     """Refuse a recipe that cannot be trained, and return the stride of its network, px; reads no pixel.

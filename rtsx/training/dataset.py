@@ -17,8 +17,6 @@ from rtsx.training.recipe import TrainingScene
 from rtsx.training.sampler import TileAddress
 from rtsx.training.scene_arrays import ChunkCache, PixelArrays, SceneArrays
 
-__all__ = ["TileBatch", "TileReader", "common_packings", "repacked"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TileBatch:

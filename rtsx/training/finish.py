@@ -29,15 +29,6 @@ from rtsx.training.recipe import TrainingScene
 from rtsx.training.sampler import TileAddress, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
-__all__ = [
-    "SAMPLED_PIXELS",
-    "TrainedModel",
-    "best_temperature",
-    "counted_logits",
-    "finalise",
-    "negative_log_likelihood",
-]
-
 SAMPLED_PIXELS = 2**20
 """Pixels that calibration looks at, at most about: more would not move one number."""
 _LIMITS = (1 / 20, 20.0)

@@ -17,8 +17,6 @@ import torch
 from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import TileAddress
 
-__all__ = ["BatchReader", "ReadAhead", "from_shared", "to_shared"]
-
 
 @contextmanager
 def to_shared(value: object) -> Iterator[str]:

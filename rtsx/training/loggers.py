@@ -9,8 +9,6 @@ from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.suggest import suggest
 from rtsx.training.run_log import LogRow
 
-__all__ = ["LoggerName", "RowLogger", "TensorBoardLogger", "WandbLogger", "check_loggers", "open_loggers", "values_of"]
-
 
 class RowLogger(Protocol):
     """What takes rows: one call an epoch, from one thread."""

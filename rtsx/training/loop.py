@@ -26,8 +26,6 @@ from rtsx.training.sampler import TileAddress, seed_of
 if TYPE_CHECKING:
     from rtsx.training.engine import Engine
 
-__all__ = ["CACHE_BYTES", "MovingAverage", "TrainingModule", "fit", "on_cpu"]
-
 
 class MovingAverage:
     """Exponential moving average of all floating numbers of a network, running statistics included; counters are copied.

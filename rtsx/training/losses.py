@@ -12,8 +12,6 @@ from rtsx.training.recipe import LossTerm
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LOSSES", "Loss", "build_loss", "check_losses"]
-
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """Logits (tile, channel, y, x) and target (tile, y, x) uint8 to a scalar with a gradient."""
 

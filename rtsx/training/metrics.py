@@ -14,8 +14,6 @@ from rtsx.scores import LEVELS_OF_FLOAT, PixelScores, PixelTally, average_precis
 from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import TileAddress
 
-__all__ = ["EpochMetrics", "chunked", "evaluate_epoch", "probability_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:

@@ -17,17 +17,6 @@ from rtsx.model.smp import meta_network, network_stride
 from rtsx.suggest import suggest
 from rtsx.training.recipe import NetworkSpec
 
-__all__ = [
-    "check_encoder_weights",
-    "check_step",
-    "fit_first_convolution",
-    "is_file",
-    "load_encoder",
-    "new_network",
-    "output_classes",
-    "stride_of",
-]
-
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _WRAPPERS = ("state_dict", "statedict", "model", "model_state_dict")
 """Keys under which files keep a state dict."""

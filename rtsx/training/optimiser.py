@@ -12,8 +12,6 @@ from rtsx.training.recipe import OptimisationSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["build_optimiser", "check_optimisation", "check_schedule", "learning_rate"]
-
 # Options of each schedule: those it cannot do without, and those it has a value for.
 _REQUIRED = {"constant": (), "StepLR": ("step_size",), "ExponentialLR": ("gamma",), "cosine": ()}
 _OPTIONAL = {"StepLR": {"gamma": 0.1}}

@@ -11,8 +11,6 @@ from rtsx.training.run_folder import RunFolder
 from rtsx.training.sampler import TileAddress, sample_epoch, tiles_of_epoch, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
-__all__ = ["TrainingPlan", "plan_training"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:

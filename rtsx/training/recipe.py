@@ -12,20 +12,6 @@ from rtsx.labels import LabelRaster
 from rtsx.model.inputs import InputLayer
 from rtsx.suggest import suggest
 
-__all__ = [
-    "AUGMENTATION_NAMES",
-    "AugmentationSpec",
-    "LossTerm",
-    "NetworkSpec",
-    "OptimisationSpec",
-    "OptimiserName",
-    "SamplingSpec",
-    "ScheduleName",
-    "TrainingRecipe",
-    "TrainingScene",
-    "check_augmentation_name",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:

@@ -11,8 +11,6 @@ from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.georeference import crs_name
 from rtsx.training.recipe import TrainingRecipe, TrainingScene
 
-__all__ = ["differences", "recipe_record"]
-
 _ROLES = ("training", "validation", "test")
 
 

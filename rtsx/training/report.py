@@ -32,8 +32,6 @@ from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
 from rtsx.training.trained_run import TrainedRun
 
-__all__ = ["Sample", "curve", "draw_samples", "png_link", "sample_tiles", "write_training_report"]
-
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 34
 _CURVE_COLOURS = ("#1b6ca8", "#d95f02", "#2a8c55", "#7a4fa3", "#a6761d")

@@ -31,8 +31,6 @@ from rtsx.training.statistics import measured_inputs, measured_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles
 from rtsx.training.trained_run import TrainedRun, result_of
 
-__all__ = ["git_revision", "library_versions", "machine", "train"]
-
 _LIBRARIES = ("kornia", "lightning", "numpy", "scipy", "segmentation-models-pytorch", "timm", "torch", "xarray")
 """Libraries whose versions the weights may depend on."""
 

@@ -16,8 +16,6 @@ from rtsx.parsing import json_value
 from rtsx.storage import is_url, local_path, refuse_other_format, write_whole
 from rtsx.training.record import differences
 
-__all__ = ["RunFolder"]
-
 _OWN = (
     "bundle",
     "checkpoints",

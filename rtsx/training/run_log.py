@@ -9,8 +9,6 @@ from pathlib import Path
 
 from rtsx.storage import write_whole
 
-__all__ = ["LogRow", "Progress", "ShowProgress", "read_log", "write_log"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LogRow:

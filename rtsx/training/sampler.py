@@ -11,18 +11,6 @@ from rtsx.errors import TrainingError
 from rtsx.training.recipe import SamplingSpec
 from rtsx.training.tile_index import LABELLED, LEARNABLE, VALID, IntegralImage, SceneTiles, TileIndex, windows_of
 
-__all__ = [
-    "BLOCK_TILES",
-    "TileAddress",
-    "blocks_of",
-    "negatives_per_positive",
-    "sample_epoch",
-    "seed_of",
-    "shuffle_by_blocks",
-    "tiles_of_epoch",
-    "validation_tiles",
-]
-
 _Places = NDArray[np.int64]
 
 BLOCK_TILES = 8

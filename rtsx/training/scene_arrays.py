@@ -20,17 +20,6 @@ from rtsx.model.inputs import trusted_pixels
 from rtsx.model.values import check_values
 from rtsx.training.recipe import TrainingScene
 
-__all__ = [
-    "ChunkCache",
-    "LayerArray",
-    "PixelArrays",
-    "SceneArrays",
-    "chunk_edges",
-    "computed_chunk",
-    "every_layer",
-    "rechunked",
-]
-
 LayerArray = NDArray[Any] | da.Array
 """A layer (y, x), lazy or not."""
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 import torch
 from segmentation_models_pytorch import losses as smp
 
-__all__ = ["SmpLoss", "smp_loss"]
-
 SmpLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (pixel, channel) float32 and target (pixel,) int64 to a scalar."""
 

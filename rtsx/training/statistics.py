@@ -12,8 +12,6 @@ from rtsx.training.loader import BatchReader
 from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
 
-__all__ = ["MEASURED_TILES", "measured_inputs", "measured_tiles"]
-
 MEASURED_TILES = 256
 """Tiles that are looked at, at most: millions of pixels, while the answer needs no more than two digits."""
 

@@ -13,8 +13,6 @@ from rtsx.model import InputLayer
 from rtsx.training.recipe import TrainingScene
 from rtsx.training.scene_arrays import SceneArrays, every_layer
 
-__all__ = ["IntegralImage", "SceneTiles", "TileIndex", "index_tiles"]
-
 _Windows = NDArray[np.int64]
 
 

@@ -11,8 +11,6 @@ from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.scores import PixelScores
 from rtsx.training.run_folder import RunFolder
 
-__all__ = ["TrainedRun", "read_run", "result_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:

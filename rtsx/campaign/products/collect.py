@@ -18,8 +18,6 @@ from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
-__all__ = ["Collected", "collect_files", "collect_year", "export_key", "formats_named"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:

@@ -40,18 +40,6 @@ from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = [
-    "FOOTPRINTS",
-    "LEVEL2",
-    "CellRows",
-    "CollectedTables",
-    "collect_footprints",
-    "collect_level2",
-    "collect_tables",
-    "neighbour_cells",
-    "seam_outlines",
-]
-
 Geometries = NDArray[np.object_]
 
 

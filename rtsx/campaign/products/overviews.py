@@ -27,8 +27,6 @@ from rtsx.inference.blocks import Region
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.zarr import LAYERS, consolidate
 
-__all__ = ["OverviewPlan", "Shard", "array_of", "collect_overviews", "prepare_levels"]
-
 Shard = tuple[int, int]
 """Row and column of a shard in its level."""
 

@@ -24,23 +24,6 @@ from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
 
-__all__ = [
-    "CATALOG",
-    "PARQUET",
-    "ZARR",
-    "CollectedStac",
-    "asset",
-    "branch_document",
-    "collect_stac",
-    "collection_document",
-    "collection_id",
-    "collection_key",
-    "item_document",
-    "item_id",
-    "link",
-    "root_document",
-]
-
 STAC_VERSION = "1.1.0"
 PARQUET = "application/vnd.apache.parquet"
 ZARR = "application/vnd.zarr; version=3"

@@ -31,29 +31,6 @@ from rtsx.footprints.schema import COLUMNS, OPTIONAL, coerce
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = [
-    "SIDE",
-    "CellStates",
-    "FinishedCell",
-    "PartTable",
-    "Record",
-    "Records",
-    "Refreshed",
-    "cell_states",
-    "digest_of",
-    "empty_outlines",
-    "group_by_partition",
-    "in_threads",
-    "joined_outlines",
-    "parquet_bytes",
-    "parse_partition",
-    "partition_name",
-    "partition_of",
-    "plainly_typed",
-    "read_outlines",
-    "read_parquet_bytes",
-]
-
 Record = dict[str, Any]
 """JSON values by name."""
 

@@ -19,8 +19,6 @@ from rtsx.campaign.products.tables import PartTable, Record, Refreshed
 from rtsx.footprints import track_footprints
 from rtsx.storage.object_store import ObjectStore
 
-__all__ = ["TRACKS", "YearRecords", "collect_tracks", "collected_years"]
-
 TRACKS = "tracks"
 """Folder of the tracks below the products of a year."""
 

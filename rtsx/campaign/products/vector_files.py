@@ -18,8 +18,6 @@ from rtsx.campaign.products.tables import empty_outlines, plainly_typed
 from rtsx.errors import CampaignError, MissingExtraError, OutputNotWritableError
 from rtsx.footprints import to_geographic
 
-__all__ = ["FORMATS", "VectorFormat", "format_named", "one_file"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class VectorFormat:

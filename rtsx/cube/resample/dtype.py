@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
 
-__all__ = ["OutputDtype", "Resampling", "is_representable", "output_nodata", "without_mask"]
-
 _WIDER = {1: np.dtype(np.int16), 2: np.dtype(np.int32), 4: np.dtype(np.int64), 8: np.dtype(np.float64)}
 """Signed dtype by bytes of an integer, that holds all its values and one more."""
 

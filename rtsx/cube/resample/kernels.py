@@ -20,8 +20,6 @@ import numpy as np
 
 from rtsx.cube.erosion import compiled
 
-__all__ = ["average", "bilinear", "cubic", "nearest"]
-
 _CELL = 64
 """The transform cell of `coordinates`; a constant, so that the compiler turns divisions into shifts."""
 

@@ -15,8 +15,6 @@ from rtsx.cube.resample.readers import WindowReader
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 
-__all__ = ["MosaicReader", "group_by_grid"]
-
 _OFF_LATTICE = 0.01
 """Pixels that a tile may lie off the pixel grid of the first one, anywhere on the tile."""
 

@@ -19,8 +19,6 @@ from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 from rtsx.storage.zarr import open_group, require_chunks, store_failure
 
-__all__ = ["ArrayReader", "FileReader", "WindowReader", "ZarrReader", "open_reader"]
-
 
 class WindowReader(Protocol):
     """Reads windows of the bands of one raster.

@@ -13,8 +13,6 @@ from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import longitude_period, same_crs, transform
 
-__all__ = ["CELL", "GridTransform", "SourceExtent", "TransformGrid", "pixel_index", "transform_grid"]
-
 Floats = NDArray[np.float64]
 
 _OFF_LATTICE = 0.01

@@ -14,20 +14,6 @@ from rtsx.cube.resample.kernels import average, bilinear, cubic, nearest
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.resample.transform import CELL, GridTransform, TransformGrid, pixel_index, transform_grid
 
-__all__ = [
-    "SAMPLE_LIMIT",
-    "OutputRule",
-    "Positions",
-    "Samples",
-    "SourceFrame",
-    "TargetBlock",
-    "Warped",
-    "Window",
-    "read_source_window",
-    "warp",
-    "window_of",
-]
-
 
 @dataclass(frozen=True)
 class Window:

@@ -21,24 +21,6 @@ from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError
 from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
 
-__all__ = [
-    "SIGNERS",
-    "AssetSelection",
-    "BandEncoding",
-    "Signer",
-    "absolute_href",
-    "asset_href",
-    "check_signer",
-    "get_signer",
-    "is_thumbnail",
-    "located",
-    "newest_processing",
-    "packing_of",
-    "select_asset",
-    "self_href",
-    "sibling_href",
-]
-
 _SHOWN_ASSETS = 40
 """Assets that an error lists; items of Sentinel-2 have about as many."""
 

@@ -10,8 +10,6 @@ import numpy as np
 from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 
-__all__ = ["Band", "band_of_file", "bands_of", "normalise_name", "same_band_name"]
-
 _COMMON_NAMES = {
     "nearinfrared": "nir",
     "coastalblue": "coastal",

@@ -10,8 +10,6 @@ from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError, MissingCoverageWarning
 from rtsx.redaction import redacted
 
-__all__ = ["oddity_of", "sound_items"]
-
 _TEXT = str | None
 _LIST: Any = list | tuple | None
 _KINDS: Mapping[str, tuple[Any, str]] = {

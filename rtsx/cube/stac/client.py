@@ -31,19 +31,6 @@ from rtsx.errors import CubeError
 from rtsx.parsing import json_value
 from rtsx.storage import file_problem, is_url, local_path
 
-__all__ = [
-    "OPERATORS",
-    "HostSession",
-    "HttpAccess",
-    "SearchRequest",
-    "check_query",
-    "http_error",
-    "is_same_host",
-    "meets_query",
-    "read_document",
-    "searched_items",
-]
-
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 _LARGEST_DOCUMENT_BYTES = 1 << 29

@@ -21,8 +21,6 @@ from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
 from rtsx.storage import absolute
 
-__all__ = ["table_items"]
-
 _ITEM_COLUMNS = {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection"}
 """Columns that are fields of an item; all others are its properties."""
 

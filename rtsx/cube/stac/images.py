@@ -40,8 +40,6 @@ from rtsx.cube.stac.item import (
 from rtsx.errors import CubeError
 from rtsx.storage import without_query
 
-__all__ = ["buffered_area", "images_of", "selected_images"]
-
 _T = TypeVar("_T")
 
 _HEADERS_AT_ONCE = 8

@@ -20,21 +20,6 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import CubeError
 from rtsx.geometry.antimeridian import lonlat_polygon
 
-__all__ = [
-    "ItemDict",
-    "bounds_of",
-    "cloud_cover_of",
-    "densify_in_source_crs",
-    "etag_of",
-    "item_footprint",
-    "item_name",
-    "overlaps",
-    "proj_geobox",
-    "raster_footprint",
-    "sun_of",
-    "time_of",
-]
-
 ItemDict = Mapping[str, Any]
 """A STAC item as JSON has it. Plain mappings instead of pystac's items, because those are migrated when they are read,
 cost ten times the time, and refuse documents that are odd in places nobody asks about."""

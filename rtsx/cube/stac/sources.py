@@ -24,8 +24,6 @@ from rtsx.errors import CubeError
 from rtsx.parsing import wrap_damage
 from rtsx.storage import absolute, is_url, local_path
 
-__all__ = ["ItemTable", "StacCatalog", "StacItems", "StacSearch"]
-
 
 @dataclass(frozen=True)
 class StacSearch:

@@ -11,16 +11,6 @@ from pyproj import CRS, Transformer
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError
 
-__all__ = [
-    "SUN_AZIMUTH",
-    "SUN_ELEVATION",
-    "TerrainGrid",
-    "is_north_up",
-    "metres_per_unit",
-    "north_vector",
-    "pixel_lengths",
-]
-
 Floats = NDArray[np.float64]
 
 _STEP = 1e-5

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from rtsx.cube.erosion import compiled
 
-__all__ = ["aspect_kernel", "curvatures", "hillshade_kernel", "minus_circle_mean", "slope_kernel"]
-
 Heights = NDArray[np.float32]
 Lengths = NDArray[np.float64]
 

@@ -14,24 +14,6 @@ from rtsx.cube.terrain import kernels as compiled
 from rtsx.cube.terrain.grid import TerrainGrid
 from rtsx.errors import CubeError
 
-__all__ = [
-    "TERRAIN",
-    "TerrainKernel",
-    "TerrainLayer",
-    "aspect",
-    "curvature",
-    "dem",
-    "get_terrain",
-    "hillshade",
-    "plan_curvature",
-    "profile_curvature",
-    "relative_elevation",
-    "slope",
-    "terrain_block",
-    "terrain_halo",
-    "terrain_layer",
-]
-
 TerrainKernel = Callable[[NDArray[np.float32], TerrainGrid], NDArray[np.float32]]
 
 

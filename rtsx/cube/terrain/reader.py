@@ -13,8 +13,6 @@ from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid
 from rtsx.cube.terrain.layers import TerrainLayer, get_terrain, terrain_block
 from rtsx.errors import CubeError
 
-__all__ = ["TerrainReader"]
-
 
 @dataclass(frozen=True, init=False)
 class TerrainReader:

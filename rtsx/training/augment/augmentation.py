@@ -10,8 +10,6 @@ from rtsx.errors import TrainingError
 from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import seed_of
 
-__all__ = ["Augmentation", "KeyedRandom", "StubAugmentation", "check_flag", "check_number", "check_pair"]
-
 
 class KeyedRandom:
     """Numbers that depend on a key alone; drawn on the CPU, whatever device the batch is on.

@@ -12,21 +12,6 @@ from rtsx.labels import IGNORED
 from rtsx.training.augment.augmentation import KeyedRandom, check_number, check_pair
 from rtsx.training.dataset import TileBatch
 
-__all__ = [
-    "ANGLES",
-    "HorizontalFlip",
-    "RandomResizedCrop",
-    "RandomRotate90",
-    "Rotate",
-    "VerticalFlip",
-    "blurred",
-    "check_directions",
-    "rotation",
-    "turned_aspect",
-    "warped",
-    "zoom",
-]
-
 ANGLES = frozenset({"aspect"})
 """Layers in degrees clockwise from north, of which 0 is level ground."""
 

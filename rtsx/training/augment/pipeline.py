@@ -13,8 +13,6 @@ from rtsx.training.augment.radiometric import Blur, ChannelDropout, Multiplicati
 from rtsx.training.dataset import TileBatch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 
-__all__ = ["AUGMENTATIONS", "augment", "build_augmentations", "check_augmentations", "check_dropped", "drop_channels"]
-
 _KNOWN: tuple[type[Augmentation], ...] = (
     HorizontalFlip,
     VerticalFlip,

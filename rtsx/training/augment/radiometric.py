@@ -13,18 +13,6 @@ from rtsx.training.augment.augmentation import KeyedRandom, check_flag, check_nu
 from rtsx.training.augment.geometric import ANGLES, blurred
 from rtsx.training.dataset import TileBatch
 
-__all__ = [
-    "REFLECTANCE",
-    "Blur",
-    "ChannelDropout",
-    "MultiplicativeNoise",
-    "RandomBrightnessContrast",
-    "changed_layers",
-    "check_changed_layers",
-    "chosen_layers",
-    "layer_names_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelDropout:
