@@ -83,21 +83,26 @@ def largest_pixel_m2(placement: Placement) -> float:
 
 
 def lonlat_converter(crs: CRS) -> Callable[[Floats], Floats]:
-    """Return a function from `(n, 2)` x and y in `crs` to `(n, 2)` WGS84 longitude and latitude in degrees."""
+    """Return a function from `(n, 2)` x and y in `crs` to `(n, 2)` WGS84 longitude and latitude in degrees, no farther than a pole."""
     transformer = _transformer(crs.to_wkt())
 
     def convert(coordinates: Floats) -> Floats:
         lonlat = cast("Floats", np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1])))
-        strange = ~np.isfinite(lonlat).all(axis=1)
+        strange = ~np.isfinite(lonlat).all(axis=1) | (np.abs(lonlat[:, 1]) > 90 + _BEYOND)
         if strange.any():
             x, y = coordinates[np.argmax(strange)]
             raise FootprintError(
                 f"the point x = {x}, y = {y} has no longitude and latitude in {crs.name!r}: "
                 "is the CRS of the prediction the right one?"
             )
+        lonlat[:, 1] = np.clip(lonlat[:, 1], -90, 90)
         return lonlat
 
     return convert
+
+
+_BEYOND = 1.0
+"""Degrees that the outer pixels of a raster of the whole Earth may reach beyond a pole, where the outermost lie on it."""
 
 
 @lru_cache(maxsize=32)

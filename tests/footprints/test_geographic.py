@@ -1,10 +1,13 @@
-""""""
+"""Outlines on the ellipsoid and around the poles."""
 
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
+from rtsx.cube.georeference import with_georeference
 from rtsx.errors import FootprintError
 from rtsx.footprints import extract_footprints, to_geographic
 from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure
@@ -168,3 +171,24 @@ def test_edges_are_followed_in_steps_of_the_crs_unit():
     assert longest_edge(POLAR) == 500
     assert longest_edge(CRS.from_epsg(4326)) == pytest.approx(500 / 111_194.9, rel=1e-5)
     assert longest_edge(CRS.from_epsg(2225)) == pytest.approx(500 / 0.3048, rel=1e-4)  # US survey feet
+
+
+@pytest.mark.parametrize("top", [90.0, 90.125, 90.5, -89.5])
+@pytest.mark.parametrize("geographic", [False, True])
+def test_rasters_of_the_whole_earth_end_at_the_poles(top, geographic):
+    """Their outermost pixels have centres on the poles, so that half of each lies beyond."""
+    shape = (4, 720)
+    cube = with_georeference({}, GeoBox(shape, Affine(0.25, 0, -90, 0, -0.25, top), "EPSG:4326"), lattice_origin=(0, 0))
+    level = np.full(shape, 10, np.uint8)
+    level[:3, 20:200] = 90
+    cube["probability"] = (("y", "x"), level, {"scale_factor": 0.01, "_FillValue": np.uint8(255)})
+    (found,) = extract_footprints(cube, threshold=0.5, geographic=geographic).itertuples()
+    inside = shapely.box(-85, max(top - 0.75, -90), -40, min(top, 90))
+    area, _ = measure(np.array([shapely.segmentize(inside, 0.25)], object), WGS84)
+    assert found.area_m2 == pytest.approx(area[0], rel=1e-3)
+    assert np.abs(found.centroid_lat) <= 90
+
+
+def test_no_latitude_is_far_beyond_a_pole():
+    with pytest.raises(FootprintError, match=r"y = 92.0 has no longitude and latitude"):
+        measure(np.array([shapely.box(0, 92, 1, 93)], object), WGS84)
