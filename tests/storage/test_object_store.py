@@ -1,9 +1,7 @@
 """Objects in S3: what only object stores can do wrong."""
 
 import errno
-import os
 import pickle
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,10 +27,10 @@ from rtsx.storage.object_store import (
     open_object_store,
 )
 from rtsx.storage.retry import classify_error
+from tests import warm
 from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3, Keys
 from tests.faults import Fault, FaultyProxy
-from tests.servers import script_of
 
 _QUICK = (0.001,) * 8
 
@@ -117,21 +115,22 @@ def _let_read(s3: S3, key: str) -> None:
     system.call_s3("put_object_acl", Bucket=s3.bucket, Key=f"campaign/{key}", ACL="public-read")
 
 
-def test_a_campaign_is_looked_at_by_its_url_alone(s3: S3) -> None:
+def test_a_campaign_is_looked_at_by_its_url_alone(s3: S3, tmp_path: Path) -> None:
     plan = plan_of(2, 2)
     write_plan(open_object_store(s3.url, s3.options), plan)
     output = Output(plan, s3.url, s3.options)
     output.finish(make_pixels(plan, seed=1), list(plan.cells)[:3])
     # A process of its own, because s3fs keeps the first client that was made without options.
     said = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": s3.endpoint}
-    asked = subprocess.run(
-        [script_of("rtsx"), "campaign", "status", s3.url, "--check"],
-        env=os.environ | said | {"AWS_DEFAULT_REGION": "eu-central-1"},
-        capture_output=True,
-        text=True,
+    asked = warm.start(
+        "rtsx.cli:main",
+        ["rtsx", "campaign", "status", s3.url, "--check"],
+        log=tmp_path / "said",
+        environment=said | {"AWS_DEFAULT_REGION": "eu-central-1"},
     )
-    assert "3 of 4 cells done" in asked.stdout, asked.stderr
-    assert asked.returncode == 1
+    asked.join()
+    assert "3 of 4 cells done" in (tmp_path / "said").read_text()
+    assert asked.exitcode == 1
 
 
 def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
