@@ -13,6 +13,8 @@ MISSING = ("_FillValue", "missing_value", "nodata")
 """Words for stored values of missing pixels: of CF, of CF for several, of odc-stac and GDAL."""
 MISSING_ATTRS = (*MISSING, "fill_value")
 """The same in attributes, where rioxarray has one more; in `encoding` that is what Zarr fills new chunks with."""
+VALID_RANGE = ("valid_range", "valid_min", "valid_max")
+"""Words of CF for the stored values outside which pixels are missing."""
 
 
 def packing(layer: xr.DataArray) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def _within_range(layer: xr.DataArray) -> xr.DataArray:
 
     They are of stored values. Floats that were computed with keep the attributes and not the encoding, and are left alone.
     """
-    given = {word: layer.attrs[word] for word in ("valid_range", "valid_min", "valid_max") if word in layer.attrs}
+    given = {word: layer.attrs[word] for word in VALID_RANGE if word in layer.attrs}
     if not given or layer.dtype.kind not in "iuf" or (layer.dtype.kind == "f" and not layer.encoding):
         return layer
     try:

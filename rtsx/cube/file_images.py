@@ -11,7 +11,7 @@ from typing import Any
 
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.encoding import missing_values, packing
+from rtsx.cube.encoding import VALID_RANGE, missing_values, packing
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period, settled_by
 from rtsx.cube.rasterio import RasterHeader, read_header
@@ -139,10 +139,12 @@ class StoreImages:
                 )
             # As stored, because the aligned reader reads the arrays themselves, in which each of several values is there.
             missing = missing_values(raw[name]) if one.nodata is None and name in raw else ()
-            if len(missing) > 1:
+            ranges = [word for word in VALID_RANGE if name in raw and word in raw[name].attrs]
+            if len(missing) > 1 or ranges:
+                told = f"several values of missing pixels, {list(missing)}" if len(missing) > 1 else f"a {ranges[0]}"
                 raise CubeError(
-                    f"{self.path}: array {name!r} has several values of missing pixels, {list(missing)}, and a store that is "
-                    f"aligned can have one. Store it with one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
+                    f"{self.path}: array {name!r} has {told}, and a store that is aligned can have one missing value. Store it with "
+                    f"one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
                 )
             packed = packing(stored[name])
             bands[one.name] = BandSource(

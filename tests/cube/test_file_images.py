@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,22 +115,33 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
     assert source.find(shapely.box(0, 0, 1, 1), None, [BandRequest(name="dem")]) == ()
 
 
-def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"missing_value": [-5, -6]}, r"several values of missing pixels, \[-5.0, -6.0\]"),
+        ({"valid_range": [0, 9]}, "has a valid_range, and"),
+        ({"valid_min": 0}, "has a valid_min, and"),
+    ],
+)
+def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
+    words: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     from odc.geo.geobox import GeoBox
 
     box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
     pixels = np.ones((64, 64), np.int16)
     pixels[0, :2] = -5, -6
     cube = with_georeference({"dem": xr.Variable(("y", "x"), pixels)}, box, lattice_origin=(0, 0))
-    cube["dem"].attrs["missing_value"] = [-5, -6]
+    cube["dem"].attrs = words
     cube.to_zarr(tmp_path / "several.zarr", zarr_format=2)
     wanted = [BandRequest(name="dem")]
-    with pytest.raises(CubeError, match=r"several values of missing pixels, \[-5.0, -6.0\]"):
+    with pytest.raises(CubeError, match=message):
         StoreImages(path=str(tmp_path / "several.zarr")).find(EVERYWHERE, None, wanted)
     write_cube(open_source(str(tmp_path / "several.zarr")), str(tmp_path / "one.zarr"))
     (image,) = StoreImages(path=str(tmp_path / "one.zarr")).find(EVERYWHERE, None, wanted)
-    assert image.bands["dem"].nodata == -5
-    assert (xr.open_zarr(tmp_path / "one.zarr", mask_and_scale=False)["dem"].values[0, :3] == [-5, -5, 1]).all()
+    fill = image.bands["dem"].nodata
+    assert fill == (-5 if "missing_value" in words else 32767 if "valid_range" in words else -32768)
+    assert (xr.open_zarr(tmp_path / "one.zarr", mask_and_scale=False)["dem"].values[0, :3] == [fill, fill, 1]).all()
 
 
 @pytest.mark.parametrize("query", ["?sig=SECRET&se=20190101T000000Z&a=[b]*.zarr", "?X=/20190101/SECRET.vrt#x?"])
