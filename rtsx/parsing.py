@@ -1,4 +1,7 @@
-"""Documents of unknown origin: whatever is wrong with YAML or JSON is one kind of error, and no text is larger than it looks."""
+"""Documents of unknown origin: whatever is wrong with YAML or JSON is one kind of error, and no text is larger than it looks.
+
+Also what fields of dataclasses that are read from documents may hold: one value or several, amounts of memory.
+"""
 
 import json
 from collections.abc import Hashable, Iterator
@@ -6,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
@@ -17,7 +21,21 @@ from yaml.scanner import ScannerError
 
 from rtsx.errors import RtsxError
 
-__all__ = ["AwareDatetime", "LimitedLoader", "Moment", "error_place", "json_value", "parsed_json", "wrap_damage"]
+__all__ = [
+    "STRICT",
+    "AwareDatetime",
+    "LimitedLoader",
+    "Memory",
+    "Moment",
+    "Several",
+    "error_place",
+    "json_value",
+    "memory_bytes",
+    "parsed_json",
+    "wrap_damage",
+]
+
+_T = TypeVar("_T")
 
 _DEEPEST = 100
 """Collections within each other, at most; Python's own stack ends at about a thousand calls."""
@@ -102,9 +120,6 @@ def error_place(error: yaml.YAMLError, text: str) -> tuple[int, int] | None:
     return None if mark is None else (mark.line + 1, mark.column + 1)
 
 
-_T = TypeVar("_T")
-
-
 def _moment(text: str) -> str:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None or not 1 < moment.year < 9999:  # at the ends, there is no UTC
@@ -114,6 +129,56 @@ def _moment(text: str) -> str:
 
 Moment = Annotated[str, AfterValidator(_moment)]
 """A moment in ISO 8601 with its offset to UTC, as text."""
+
+
+STRICT = ConfigDict(extra="forbid", serialize_by_alias=True, use_attribute_docstrings=True)
+"""As ``__pydantic_config__`` of a dataclass: unknown names are errors, and the text below a field describes it in a schema."""
+
+
+class _OneOrSeveral:
+    """Lets a text or number alone stand for a tuple of it."""
+
+    def __get_pydantic_core_schema__(self, several: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda given: (given,) if isinstance(given, str | int | float) else given,
+            handler(several),
+            json_schema_input_schema=handler(several | get_args(several)[0]),
+        )
+
+
+Several = Annotated[tuple[_T, ...], _OneOrSeveral()]
+"""One value or several; a tuple once it is read."""
+
+
+def memory_bytes(given: int | str) -> int:
+    """Bytes of a number with a unit.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+
+    Examples
+    --------
+    >>> memory_bytes("8GB"), memory_bytes("2 GiB"), memory_bytes(1000)
+    (8000000000, 2147483648, 1000)
+    """
+    from dask.utils import parse_bytes  # here, because it loads dask
+
+    try:
+        counted = int(parse_bytes(given))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"memory is a number with a unit, such as 8GB or 8GiB; got {given!r}") from error
+    if counted < 1:
+        raise ValueError(f"memory is above 0; got {given!r}")
+    return counted
+
+
+if TYPE_CHECKING:
+    Memory = int
+else:
+    Memory = Annotated[int | str, AfterValidator(memory_bytes)]
+"""Bytes; a document may have them with a unit, such as 8GB."""
 
 
 def _whole(text: str) -> int:
@@ -187,7 +252,7 @@ def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[Rts
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    waiting, seen = [kind], set[Any]()
+    waiting, seen, configs = [kind], set[Any](), dict[Any, Any]()
     while waiting:
         one: Any = waiting.pop()
         if one in seen:
@@ -195,9 +260,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
         seen.add(one)
         waiting += get_args(one)
         if isinstance(one, type) and is_dataclass(one):
+            configs[one] = getattr(one, "__pydantic_config__", None)
             one.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
             waiting += get_type_hints(one).values()
-    return TypeAdapter(kind)
+    adapter = TypeAdapter[Any](kind)
+    for one, config in configs.items():
+        one.__pydantic_config__ = config  # a document that people write may say .inf
+    return adapter
 
 
 @contextmanager

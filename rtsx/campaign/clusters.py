@@ -77,7 +77,7 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
         try:
             cluster = kind(
                 n_workers=0 if shared else least,
-                threads_per_worker=spec.threads,
+                threads_per_worker=spec.threads or 1,
                 memory_limit="auto" if spec.memory_bytes is None else spec.memory_bytes,
                 processes=True,
                 dashboard_address="127.0.0.1:0",

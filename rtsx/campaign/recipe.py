@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, MinLen
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.arguments import typed
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.plan import Merge, TestTimeAugmentation
-from rtsx.inference.tile_choice import TileChoice
+from rtsx.parsing import STRICT, Memory, Several
 from rtsx.storage import absolute
 from rtsx.tiling import Blend
 
@@ -24,44 +25,49 @@ if TYPE_CHECKING:
 class PredictionSpec:
     """Tile, blend and runtime of a campaign; the words are those of `predict_cube`."""
 
-    tile: TileChoice = "auto"
-    """Pixels, `"bundle"`, or `"auto"`: the tile of least over-compute, borders of cells included."""
-    overlap: TileChoice = "auto"
-    """Pixels that neighbouring tiles share; `"auto"` covers the network's reach."""
-    trim: int | None = None
-    """Pixels on each side of a tile that never count; None as in `predict_cube`."""
+    __pydantic_config__ = STRICT
+
+    tile: Annotated[int, Gt(0)] | Literal["auto", "bundle"] = "auto"
+    """Side of a tile, px; auto takes the one of least over-compute, borders of cells included, bundle the one of training."""
+    overlap: Annotated[int, Ge(0)] | Literal["auto", "bundle"] = "auto"
+    """Pixels that neighbouring tiles share; auto covers the network's reach."""
+    trim: Annotated[int, Ge(0)] | None = None
+    """Pixels on each side of a tile that never count; the bundle's own if left out."""
     blend: Blend | Literal["auto"] = "auto"
-    """`"auto"`: crop where the network's receptive field is finite, because all blends then give one output and this one computes
-    nothing twice at the border of a cell; linear elsewhere."""
-    batch_size: int | None = None
-    """Tiles per forward pass; None leaves it to the device."""
+    """How tiles are joined; auto is crop where the network's receptive field is finite, because all blends then give one output and
+    this one computes nothing twice at the border of a cell, and linear elsewhere."""
+    batch_size: Annotated[int, Gt(0)] | None = None
+    """Tiles per forward pass; the device's own choice if left out."""
     device: str = "auto"
-    """Device of each worker."""
-    precision: str = "auto"
-    """Arithmetic of the network."""
-    backend: str = "eager"
-    """What runs the network. Not `"auto"`: workers that chose differently would not write the same bytes."""
-    augment: tuple[TestTimeAugmentation, ...] = ()
-    """Turns of each tile beside the picture as it is."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes at which a tile is shown."""
+    """Device of each worker: auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."""
+    backend: Literal["eager", "compile", "onnx", "openvino"] = "eager"
+    """What runs the network. Not auto, because workers that chose differently would not write the same bytes."""
+    augment: Several[TestTimeAugmentation] = ()
+    """Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose."""
+    scales: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1.0,)
+    """Sizes at which tiles are shown."""
     merge: Merge = "mean"
     """How scales are fused."""
-    memory_bytes: int | None = None
-    """Memory of one worker, by which `tile="auto"` is chosen; None: of the smallest worker at hand, else of this machine."""
+    memory_bytes: Memory | None = field(default=None, metadata={"alias": "memory"})
+    """Memory of one worker, such as 8GB, by which the tile is chosen where it is auto; that of the smallest worker at hand, else of
+    this machine, if left out."""
 
 
 @typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class OutlineSpec:
-    """The rule of the outlines; the words are those of `extract_footprints`."""
+    """How objects are outlined; the words are those of `extract_footprints`."""
 
-    min_area_m2: float = 288.0
-    """Smaller objects are left out; geodesic area."""
-    threshold: float | None = None
-    """Smallest probability of an object pixel; None: the bundle's own."""
-    edge_distance: int = 10
-    """Pixels from invalid ground at which an outline counts as cut; the halo that cells look around themselves."""
+    __pydantic_config__ = STRICT
+
+    min_area_m2: Annotated[float, Ge(0)] = 288.0
+    """Smaller objects are left out, m²; geodesic."""
+    threshold: Annotated[float, Gt(0), Le(1)] | None = None
+    """Least probability of an object; the bundle's own if left out."""
+    edge_distance: Annotated[int, Ge(0)] = 10
+    """Outlines this near to missing data are marked as cut, px; the halo that cells look around themselves."""
 
     @property
     def halo(self) -> int:
@@ -71,7 +77,7 @@ class OutlineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySpec:
-    """Retries, leases, and when to give up.
+    """What is done about cells that fail: retries, leases, and when to give up.
 
     Raises
     ------
@@ -79,15 +85,17 @@ class RetrySpec:
         A number is out of its range.
     """
 
-    attempts: int = 4
+    __pydantic_config__ = STRICT
+
+    attempts: Annotated[int, Ge(1)] = 4
     """Times that a cell is tried in one run, while its failures are of the kind that can pass."""
-    backoff_s: float = 5.0
+    backoff_s: Annotated[float, Ge(0)] = 5.0
     """Seconds before the second attempt; doubled for each further one, and spread at random by up to a half."""
-    longest_backoff_s: float = 300.0
-    """Bound of that pause, seconds."""
-    most_failures: int = 100
+    longest_backoff_s: Annotated[float, Ge(0)] = 300.0
+    """Bound of that pause, s."""
+    most_failures: Annotated[int, Ge(1)] = 100
     """Cells set aside in one run after which it stops: so many rarely have reasons of their own."""
-    lease_s: float = 120.0
+    lease_s: Annotated[float, Gt(0)] = 120.0
     """Seconds after its last renewal at which a cell's lease is free for another run. Renewed at a third of it."""
 
     def __post_init__(self) -> None:
@@ -110,16 +118,18 @@ class RetrySpec:
 @typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """Prices in one currency; None leaves a part out of the sum."""
+    """What plan and report compute costs with; what is left out costs nothing."""
 
-    device_hour: float | None = None
-    """Of one worker, with its GPU where it has one, for an hour."""
-    gigabyte_month: float | None = None
-    """Of storing 10^9 bytes for a month."""
-    gigabyte_read: float | None = None
-    """Of reading 10^9 bytes from the sources."""
+    __pydantic_config__ = STRICT
+
+    device_hour: Annotated[float, Ge(0)] | None = None
+    """Price of a worker for an hour, with its GPU where it has one."""
+    gigabyte_month: Annotated[float, Ge(0)] | None = None
+    """Price of storing 10^9 bytes for a month."""
+    gigabyte_read: Annotated[float, Ge(0)] | None = None
+    """Price of reading 10^9 bytes from the sources."""
     currency: str = "EUR"
-    """Name of the currency, for reports."""
+    """Name of the currency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,29 +216,36 @@ class ClusterSpec:
     ('local', 'gateway')
     """
 
-    workers: int | None = None
-    """Worker processes, on this machine or of the gateway's cluster. None: one on this machine; at a gateway, `adapt` says."""
-    threads: int = 1
-    """Cells that a worker on this machine runs at a time."""
-    memory_bytes: int | None = None
-    """Memory of each worker on this machine, bytes; None for an equal share of what the machine has."""
+    __pydantic_config__ = STRICT
+
+    workers: Annotated[int, Ge(1)] | None = None
+    """Worker processes, on this machine or of the gateway's cluster. One on this machine if left out; at a gateway, `adapt` says."""
+    threads: Annotated[int, Ge(1)] | None = None
+    """Cells that a worker on this machine runs at a time; one if left out."""
+    memory_bytes: Memory | None = field(default=None, metadata={"alias": "memory"})
+    """Memory of a worker on this machine, such as 8GB; an equal share of it if left out."""
     scheduler: str | None = None
     """Address of a scheduler that runs already, such as ``tcp://10.0.0.1:8786``; its workers are used as they are."""
     gateway: str | None = None
     """URL of a dask-gateway."""
     profile: str | None = None
-    """Name of the kind of workers, an option of the gateway such as ``gpu``; None for its default."""
+    """Kind of workers, an option of the gateway such as ``gpu``; its default if left out."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further cluster options of the gateway."""
+    """Further options of the gateway's cluster."""
     auth: Literal["basic", "kerberos", "jupyterhub"] | None = None
     """How to say who one is to the gateway. User and password of ``basic`` come from DASK_GATEWAY_USER and
-    DASK_GATEWAY_PASSWORD, the token of ``jupyterhub`` from JUPYTERHUB_API_TOKEN. None: ``basic`` where DASK_GATEWAY_PASSWORD
+    DASK_GATEWAY_PASSWORD, the token of ``jupyterhub`` from JUPYTERHUB_API_TOKEN. If left out, ``basic`` where DASK_GATEWAY_PASSWORD
     is set, else as dask's own configuration says."""
     adapt: tuple[int, int] | None = None
     """Least and most workers, between which the cluster follows the work."""
 
     def __post_init__(self) -> None:
         """Refuse choices of two kinds of cluster."""
+        if self.kind != "local" and (self.threads is not None or self.memory_bytes is not None):
+            raise ClusterError(
+                f"threads and memory are those of workers on this machine; with a {self.kind}, say them where its workers are "
+                "started"
+            )
         if self.scheduler is not None and self.gateway is not None:
             raise ClusterError("A campaign runs at a scheduler or at a gateway; both were given. Leave one out.")
         if self.gateway is None and (self.profile is not None or self.options or self.auth is not None):
@@ -242,7 +259,7 @@ class ClusterSpec:
                 "A gateway starts as many workers as it is asked for: say how many (workers), or between which numbers they follow "
                 "the work (adapt)."
             )
-        if min(self.threads, 1 if self.workers is None else self.workers) < 1:
+        if any(number is not None and number < 1 for number in (self.workers, self.threads)):
             raise ClusterError(f"workers and threads are at least 1; got {self.workers} and {self.threads}.")
         if self.memory_bytes is not None and self.memory_bytes < 1:
             raise ClusterError(f"memory_bytes is above 0; got {self.memory_bytes}.")

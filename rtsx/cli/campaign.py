@@ -85,7 +85,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
     return opened
 
 
-def cluster_of(config: "CampaignConfig", *, local: bool, **given: Any) -> "ClusterSpec":
+def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = None, **given: Any) -> "ClusterSpec":
     """The machines that options name, or the config where they leave something open.
 
     Parameters
@@ -94,8 +94,10 @@ def cluster_of(config: "CampaignConfig", *, local: bool, **given: Any) -> "Clust
         The config.
     local
         Whether to leave out what the config says of machines.
+    memory
+        Memory of a worker, such as 8GB; None where the option was not given, as in `given`.
     given
-        Fields of `ClusterConfig`; None where an option was not given.
+        Further fields of `ClusterSpec`.
 
     Raises
     ------
@@ -111,21 +113,22 @@ def cluster_of(config: "CampaignConfig", *, local: bool, **given: Any) -> "Clust
     >>> cluster_of(config, local=False, adapt=(2, 4)).adapt, cluster_of(config, local=True, workers=2).kind
     ((2, 4), 'local')
     """
-    from pydantic import ValidationError
-
-    from rtsx.config.campaign import ClusterConfig
+    from rtsx.campaign.recipe import ClusterSpec
+    from rtsx.parsing import memory_bytes
 
     chosen = {name: value for name, value in given.items() if value is not None}
     # Another scheduler or gateway is another cluster; anything else changes the one that the file names.
     is_another = local or bool({"scheduler", "gateway"} & set(chosen))
-    said = {} if is_another else config.cluster.model_dump(exclude_unset=True)
+    said = {} if is_another else {name: value for name, value in vars(config.cluster).items() if value is not None}
     for one, other in (("workers", "adapt"), ("adapt", "workers")):
         if one in chosen and other not in chosen:
             said.pop(other, None)
-    try:
-        return ClusterConfig.model_validate({**said, **chosen}).spec()
-    except ValidationError as error:
-        raise ClusterError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+    if memory is not None:
+        try:
+            chosen["memory_bytes"] = memory_bytes(memory)
+        except ValueError as error:
+            raise ClusterError(str(error)) from error
+    return ClusterSpec(**{**said, **chosen})
 
 
 def cells_named(names: Sequence[str] | None) -> "list[Address] | None":

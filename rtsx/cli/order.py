@@ -45,9 +45,7 @@ def plan(order: OrderArgument) -> None:
     provider = config.provider()
     region = config.geometry()
     found = provider.search(region, config.period.period())
-    chosen = select_scenes(
-        found, region, wishes=config.wishes_value(), limits=config.limits_value(), clip=provider.can_clip
-    )
+    chosen = select_scenes(found, region, wishes=config.wishes, limits=config.limits, clip=provider.can_clip)
     content = {"order": config.name, "digest": config.digest(), "plan": chosen.to_json()}
     write_whole(_beside(order, "plan.json"), (json.dumps(content, indent=1) + "\n").encode())
     chosen.write_geojson(_beside(order, "plan.geojson"))

@@ -1,10 +1,9 @@
 """The config of a campaign, and campaigns from it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -14,196 +13,35 @@ from rtsx.config.cube import CubeConfig
 from rtsx.config.place import Area, AreaConfig
 from rtsx.config.validate import (
     YEAR,
+    Checked,
     ConfigModel,
     FilePath,
-    Memory,
     Names,
     from_folder,
-    memory_bytes,
     substitute_year,
     validate_config,
 )
 from rtsx.config.yaml import ConfigIssue, dump_yaml, read_yaml
-from rtsx.errors import CampaignError, ClusterError, ConfigError, CubeError, GridError
-from rtsx.inference.plan import Merge, TestTimeAugmentation
-from rtsx.tiling import Blend
+from rtsx.errors import CampaignError, ConfigError, CubeError, GridError
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
 
 __all__ = [
     "CampaignConfig",
-    "ClusterConfig",
-    "OutlineConfig",
-    "OutlineOption",
-    "PredictionConfig",
-    "PricesConfig",
-    "RetryConfig",
     "campaign_schema",
     "load_campaign",
     "load_campaign_config",
 ]
 
-_Pixels = Annotated[int, Field(ge=0)]
-_Turns = Annotated[
-    tuple[TestTimeAugmentation, ...],
-    BeforeValidator(
-        lambda given: (given,) if isinstance(given, str) else given,
-        json_schema_input_type=list[TestTimeAugmentation] | TestTimeAugmentation,
-    ),
-]
-
-
-class PredictionConfig(ConfigModel):
-    """How cells are predicted; the words are those of `rtsx.predict_cube`."""
-
-    tile: Annotated[int, Field(gt=0)] | Literal["auto", "bundle"] = PredictionSpec.tile
-    """Side of a tile, px; auto takes the cheapest that gives the right answer, bundle the one of training."""
-    overlap: _Pixels | Literal["auto", "bundle"] = PredictionSpec.overlap
-    """Pixels that neighbouring tiles share."""
-    trim: _Pixels | None = PredictionSpec.trim
-    """Pixels on each side of a tile that never count; the bundle's own if left out."""
-    blend: Blend | Literal["auto"] = PredictionSpec.blend
-    """How tiles are joined; auto is crop where the network's reach is finite, linear elsewhere."""
-    batch_size: int | None = Field(default=PredictionSpec.batch_size, gt=0)
-    """Tiles per forward pass; the device's own choice if left out."""
-    device: str = PredictionSpec.device
-    """Device of each worker: auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."""
-    backend: Literal["eager", "compile", "onnx", "openvino"] = "eager"
-    """What runs the network; the same everywhere, so that all workers write the same bytes."""
-    augment: _Turns = PredictionSpec.augment
-    """Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose."""
-    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = PredictionSpec.scales
-    """Sizes at which tiles are shown."""
-    merge: Merge = PredictionSpec.merge
-    """How scales are fused."""
-    memory: Memory | None = None
-    """Memory of one worker, such as 8GB, by which the tile is chosen where it is auto; that of this machine if left out."""
-
-    def spec(self) -> PredictionSpec:
-        """How cells are predicted."""
-        said = {name: getattr(self, name) for name in type(self).model_fields if name != "memory"}
-        return PredictionSpec(**said, memory_bytes=None if self.memory is None else memory_bytes(self.memory))
-
-
-class OutlineConfig(ConfigModel):
-    """How objects are outlined; the words are those of `rtsx.extract_footprints`."""
-
-    min_area_m2: float = Field(default=OutlineSpec.min_area_m2, ge=0)
-    """Smaller objects are left out, m²."""
-    threshold: float | None = Field(default=OutlineSpec.threshold, gt=0, le=1)
-    """Least probability of an object; the model's own if left out."""
-    edge_distance: int = Field(default=OutlineSpec.edge_distance, ge=0)
-    """Outlines this near to missing data are marked as cut, px."""
-
-    def spec(self) -> OutlineSpec:
-        """How objects are outlined."""
-        return OutlineSpec(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-OutlineOption = Annotated[
-    OutlineConfig | None,
+Outlines = Annotated[
+    OutlineSpec | None,
     BeforeValidator(
         lambda given: {True: {}, False: None}[given] if isinstance(given, bool) else given,
-        json_schema_input_type=OutlineConfig | bool | None,
+        json_schema_input_type=OutlineSpec | bool | None,
     ),
 ]
 """How objects are outlined, or whether at all."""
-
-
-class RetryConfig(ConfigModel):
-    """What is done about cells that fail."""
-
-    attempts: int = Field(default=RetrySpec.attempts, ge=1)
-    """Times that a cell is tried in one run, while its failures can pass."""
-    backoff_s: float = Field(default=RetrySpec.backoff_s, ge=0)
-    """Seconds before the second attempt; doubled for each further one."""
-    longest_backoff_s: float = Field(default=RetrySpec.longest_backoff_s, ge=0)
-    """Bound of that pause, s."""
-    most_failures: int = Field(default=RetrySpec.most_failures, ge=1)
-    """Cells set aside in one run after which it stops."""
-    lease_s: float = Field(default=RetrySpec.lease_s, gt=0)
-    """Seconds without a sign of life after which another run may take over a cell."""
-
-    def spec(self) -> RetrySpec:
-        """What is done about cells that fail."""
-        return RetrySpec(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-class PricesConfig(ConfigModel):
-    """What plan and report compute costs with; what is left out costs nothing."""
-
-    device_hour: float | None = Field(default=None, ge=0)
-    """Price of a worker for an hour, with its GPU where it has one."""
-    gigabyte_month: float | None = Field(default=None, ge=0)
-    """Price of storing 10^9 bytes for a month."""
-    gigabyte_read: float | None = Field(default=None, ge=0)
-    """Price of reading 10^9 bytes from the sources."""
-    currency: str = Prices.currency
-    """Name of the currency."""
-
-    def spec(self) -> Prices:
-        """The prices."""
-        return Prices(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-class ClusterConfig(ConfigModel):
-    """Workers on this machine, a scheduler that runs already, or a dask-gateway.
-
-    Examples
-    --------
-    >>> ClusterConfig(workers=2, memory="4GB").spec().memory_bytes
-    4000000000
-    """
-
-    workers: int | None = Field(default=None, ge=1)
-    """Worker processes, here or of the gateway's cluster."""
-    threads: int | None = Field(default=None, ge=1)
-    """Cells that a worker on this machine runs at a time; one if left out."""
-    memory: Memory | None = None
-    """Memory of a worker on this machine, such as 8GB; an equal share of it if left out."""
-    scheduler: str | None = None
-    """Address of a running scheduler, such as ``tcp://10.0.0.1:8786``; its workers are used as they are."""
-    gateway: str | None = None
-    """URL of a dask-gateway."""
-    profile: str | None = None
-    """Kind of workers at the gateway, such as gpu."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further options of the gateway's cluster."""
-    auth: Literal["basic", "kerberos", "jupyterhub"] | None = None
-    """How to say who one is to the gateway; secrets are taken from the environment."""
-    adapt: tuple[int, int] | None = None
-    """Least and most workers, between which the cluster follows the work."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        elsewhere = "scheduler" if self.scheduler is not None else "gateway" if self.gateway is not None else None
-        if elsewhere is not None and (self.threads is not None or self.memory is not None):
-            raise ValueError(
-                f"threads and memory are those of workers on this machine; with a {elsewhere}, say them where its workers "
-                "are started"
-            )
-        try:
-            self.spec()
-        except ClusterError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    def spec(self) -> ClusterSpec:
-        """The cluster."""
-        return ClusterSpec(
-            workers=self.workers,
-            threads=ClusterSpec.threads if self.threads is None else self.threads,
-            memory_bytes=None if self.memory is None else memory_bytes(self.memory),
-            scheduler=self.scheduler,
-            gateway=self.gateway,
-            profile=self.profile,
-            options=self.options,
-            auth=self.auth,
-            adapt=self.adapt,
-        )
 
 
 DEMO = "demo"
@@ -251,9 +89,9 @@ class CampaignConfig(ConfigModel):
     """Path of a bundle, or of several, which are averaged; demo is the one that ships with rtsx."""
     trust: bool = False
     """Read model files that can run code of their author when read."""
-    prediction: PredictionConfig = PredictionConfig()
+    prediction: Checked[PredictionSpec] = PredictionSpec()
     """Tiles, network and runtime."""
-    outlines: OutlineOption = OutlineConfig()
+    outlines: Outlines = OutlineSpec()
     """How objects are outlined; false for a map alone."""
     cogs: bool = CampaignRecipe.cogs
     """Also write each cell as Cloud-Optimized GeoTIFFs."""
@@ -265,11 +103,11 @@ class CampaignConfig(ConfigModel):
     """Folder or URL that receives everything; later years go into the same."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """For fsspec, where `output` is a URL; credentials belong into the environment. Never stored beside an output."""
-    retry: RetryConfig = RetryConfig()
+    retry: Checked[RetrySpec] = RetrySpec()
     """What is done about cells that fail."""
-    prices: PricesConfig = PricesConfig()
+    prices: Prices = Prices()
     """What plan and report compute costs with."""
-    cluster: ClusterConfig = ClusterConfig()
+    cluster: Checked[ClusterSpec] = ClusterSpec()
     """Machines that run it, unless the command line names others."""
 
     @model_validator(mode="after")
@@ -306,9 +144,8 @@ class CampaignConfig(ConfigModel):
 
     def without_secrets(self) -> Self:
         """The config without headers of servers, storage options and options of a gateway, to be stored beside an output."""
-        cluster = self.cluster.changed(
-            options={}
-        )  # `environment` is one of them, in which credentials are handed to workers
+        # `environment` is one of them, in which credentials are handed to workers.
+        cluster = replace(self.cluster, options={})
         return self.changed(cube=self.cube.without_secrets(), storage_options={}, cluster=cluster)
 
     def to_yaml(self) -> str:
@@ -352,13 +189,13 @@ class CampaignConfig(ConfigModel):
                 bundles=config.bundles(),
                 output=config.output,
                 storage_options=config.storage_options,
-                prediction=config.prediction.spec(),
-                outlines=None if config.outlines is None else config.outlines.spec(),
+                prediction=config.prediction,
+                outlines=config.outlines,
                 cogs=config.cogs,
                 shard=shard,
                 chunk=chunk,
-                retry=config.retry.spec(),
-                prices=config.prices.spec(),
+                retry=config.retry,
+                prices=config.prices,
             )
         except CampaignError as error:
             raise ConfigError(str(error)) from error
@@ -435,7 +272,10 @@ def load_campaign(path: str | PathLike[str], *, year: int | None = None) -> Camp
 
 def campaign_schema() -> dict[str, Any]:
     """JSON schema of the config of a campaign, for editors and validators."""
-    schema = json.loads(json.dumps(CampaignConfig.model_json_schema()))
+    schema = CampaignConfig.json_schema()
     # A number everywhere else, and here too, once the year of the map stands for it.
     schema["$defs"]["PeriodConfig"]["properties"]["years"]["anyOf"].append({"const": YEAR})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    for part in ("prediction", "cluster"):  # pydantic writes defaults by the names of Python
+        default = schema["properties"][part]["default"]
+        default["memory"] = default.pop("memory_bytes")
+    return schema

@@ -1,6 +1,5 @@
 """The config of a cube, and the public `open_cube` and `build_cube` that take one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -250,8 +249,7 @@ def load_cube_recipe(path: str | PathLike[str]) -> CubeRecipe:
 
 def cube_schema() -> dict[str, Any]:
     """JSON schema of the config of a cube, for editors and validators."""
-    schema = CubeConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+    return CubeConfig.json_schema()
 
 
 def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | None:

@@ -1,6 +1,5 @@
 """The config of an evaluation: which scenes a model is evaluated on, and by which rule."""
 
-import json
 from collections.abc import Iterator
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
@@ -113,5 +112,4 @@ def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:
 
 def evaluation_schema() -> dict[str, Any]:
     """JSON schema of the config of an evaluation, for editors and validators."""
-    schema = EvaluateConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+    return EvaluateConfig.json_schema()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from datetime import date
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +12,9 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.place import PeriodConfig, RegionConfig
 from rtsx.config.source import AccessConfig, SignerName
-from rtsx.config.validate import ConfigModel, FilePath, Names, validate_config
+from rtsx.config.validate import Checked, ConfigModel, FilePath, Names, validate_config
 from rtsx.config.yaml import read_yaml
-from rtsx.errors import ConfigError, MissingExtraError, OrderError
+from rtsx.errors import MissingExtraError
 from rtsx.ordering import OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
 
 __all__ = ["OrderConfig", "load_order_config", "order_schema"]
@@ -95,44 +94,6 @@ class CatalogOrderConfig(ConfigModel):
         return StacProvider(StaticCatalog(self.path, access=self.access.access()), assets=self.assets, sign=self.sign)
 
 
-class LimitsConfig(ConfigModel):
-    """Where an order stops."""
-
-    max_cloud: float = Field(default=100.0, ge=0, le=100)
-    """Percent under cloud, at most."""
-    min_clear: float = Field(default=0.0, ge=0, le=100)
-    """Percent clear, at least, where the provider tells."""
-    max_scenes: int | None = Field(default=None, ge=1)
-    """Scenes at most; any number if left out."""
-    budget_km2: float | None = Field(default=None, gt=0)
-    """Cost at most, km², with all that was ordered before under this order; any if left out."""
-    coverage: float = Field(default=1.0, gt=0, le=1)
-    """Share of the region, 0 to 1, after which no more is ordered."""
-    min_new_km2: float = Field(default=0.01, gt=0)
-    """Ground that a scene has to add, km²."""
-
-
-class WishesConfig(ConfigModel):
-    """Which scenes are better; weights of 0 switch a term off."""
-
-    around: date | None = None
-    """Wished date; if left out, any day of the period is as good."""
-    days: float = Field(default=30.0, gt=0)
-    """Distance from it, in days, from which on farther is not worse."""
-    cloud: float = Field(default=4.0, ge=0)
-    """Weight of cloud."""
-    unclear: float = Field(default=1.0, ge=0)
-    """Weight of what is not clear for any reason."""
-    lateness: float = Field(default=1.0, ge=0)
-    """Weight of the distance from the wished date."""
-    overlap: float = Field(default=0.25, ge=0)
-    """Weight of ground bought twice."""
-    same_day: float = Field(default=0.25, ge=0)
-    """Weight of joining a neighbour's strip or day."""
-    scene_km2: float = Field(default=10.0, ge=0)
-    """What a scene costs beyond its area, km²."""
-
-
 class OrderConfig(ConfigModel):
     """An order."""
 
@@ -152,9 +113,9 @@ class OrderConfig(ConfigModel):
     """Download from a STAC API."""
     catalog: CatalogOrderConfig | None = None
     """Download from a static STAC catalog."""
-    limits: LimitsConfig = LimitsConfig()
+    limits: Checked[OrderLimits] = OrderLimits()
     """Where to stop."""
-    wishes: WishesConfig = WishesConfig()
+    wishes: Checked[OrderCriteria] = OrderCriteria()
     """Which scenes are better."""
     parallel: int = Field(default=4, ge=1, le=32)
     """Files fetched at once."""
@@ -192,14 +153,6 @@ class OrderConfig(ConfigModel):
         assert given is not None  # checked above
         return given.provider()
 
-    def limits_value(self) -> OrderLimits:
-        """The limits."""
-        return OrderLimits(**self.limits.model_dump())
-
-    def wishes_value(self) -> OrderCriteria:
-        """The weights."""
-        return OrderCriteria(**self.wishes.model_dump())
-
     def digest(self) -> str:
         """Changes with whatever changes the plan; not with the budget, which may be raised after planning."""
         content = self.model_dump(mode="json", include={"period", "planet", "stac", "catalog", "limits", "wishes"})
@@ -219,15 +172,9 @@ def load_order_config(path: str | PathLike[str]) -> OrderConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validate_config(OrderConfig, read_yaml(path))
-    try:
-        _ = config.limits_value(), config.wishes_value()
-    except OrderError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return config
+    return validate_config(OrderConfig, read_yaml(path))
 
 
 def order_schema() -> dict[str, Any]:
     """JSON schema of the config of an order, for editors and validators."""
-    schema = OrderConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+    return OrderConfig.json_schema()

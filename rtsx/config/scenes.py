@@ -25,6 +25,7 @@ from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_l
 from rtsx.labels.io import read_table, without_layer
 from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.standardise import NEGATIVE
+from rtsx.parsing import Several
 from rtsx.storage import file_name, is_url
 
 __all__ = [
@@ -57,8 +58,6 @@ YamlValues = Annotated[
     tuple[YamlValue, ...], BeforeValidator(_several, json_schema_input_type=list[YamlValue] | YamlValue)
 ]
 """One value or several."""
-Paths = Annotated[tuple[FilePath, ...], BeforeValidator(_several, json_schema_input_type=list[str] | str)]
-"""One path or several."""
 
 
 def _by_class(given: object) -> object:
@@ -81,7 +80,7 @@ ClassValues = Annotated[
 class LabelsConfig(ConfigModel):
     """Outlines from vector files, or a raster."""
 
-    files: Paths = ()
+    files: Several[FilePath] = ()
     """Vector files of any format and CRS; their labels lie on each other in this order."""
     where: dict[str, YamlValues] = Field(default_factory=dict)
     """Values of columns that a label needs to count, such as ``{region: Peel}``."""
@@ -279,10 +278,6 @@ def _text(given: object) -> object:
     return given.isoformat() if isinstance(given, date | datetime) else given
 
 
-def _paths(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
-
-
 class SceneConfig(ConfigModel):
     """A scene, or with ``{scene}`` in its paths every scene that is there.
 
@@ -295,7 +290,7 @@ class SceneConfig(ConfigModel):
 
     cube: FilePath | None = None
     """YAML of a cube, Zarr store or raster file: anything that `rtsx.open_cube` takes."""
-    files: Annotated[tuple[FilePath, ...], BeforeValidator(_paths, json_schema_input_type=list[str] | str)] = ()
+    files: Several[FilePath] = ()
     """Raster files that share one grid, instead of a cube."""
     sensor: str | None = None
     """What the bands of the files are, such as planetscope; for files that do not say it themselves."""

@@ -2,23 +2,25 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from annotated_types import Ge
+from pydantic import Field, ValidationInfo, field_validator
 
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
 from rtsx.config.inputs import Inputs, ModelConfig
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
-from rtsx.config.validate import Augmentations, ConfigModel, Losses, NamedOne, is_glance, validate_config
+from rtsx.config.validate import Augmentations, Checked, ConfigModel, Losses, NamedOne, is_glance, validate_config
 from rtsx.config.yaml import read_yaml
 from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
 from rtsx.labels.label_rasters import check_classes
 from rtsx.model import preset_named
+from rtsx.parsing import Several
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training.loggers import LoggerName
 from rtsx.training.losses import check_losses
@@ -49,46 +51,16 @@ __all__ = [
 ]
 
 
-class SamplingConfig(ConfigModel):
-    """Which tiles the network sees."""
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(SamplingSpec):
+    """Which tiles, and which of their pixels, the network learns from."""
 
-    negatives: float = Field(default=SamplingSpec.negatives, ge=0)
-    """Tiles without a labelled pixel per tile with one, at the start."""
-    final_negatives: float | None = Field(default=SamplingSpec.final_negatives, gt=0)
-    """The same at the end; as at the start if left out."""
-    drawn_by: Literal["tile", "pixel"] = SamplingSpec.drawn_by
-    """Tiles with a label come equally often, or as often as they have labelled pixels, which favours large objects as an IoU does."""
-    jitter: bool = SamplingSpec.jitter
-    """Shift each tile at random by up to half a tile."""
-    min_valid: float = Field(default=SamplingSpec.min_valid, gt=0, le=1)
-    """Least part of a tile's pixels that have to be valid."""
-    blocks_at_once: int | None = Field(default=SamplingSpec.blocks_at_once, ge=1)
-    """Blocks of 8 by 8 tiles that are mixed at a time, where scenes are larger than memory; all ground if left out."""
-    ignore: int = Field(default=0, ge=0)
+    ignore: Annotated[int, Ge(0)] = 0
     """Pixels on both sides of each outline that are not learnt from, nor judged by."""
-
-    @model_validator(mode="after")
-    def _can_change(self) -> Self:
-        if self.final_negatives is not None and self.negatives == 0:
-            raise ValueError(
-                "negatives have to be above 0 where final_negatives differ, because the ratio grows by factors"
-            )
-        return self
 
     def sampling(self) -> SamplingSpec:
         """Which tiles the network sees."""
-        return SamplingSpec(
-            negatives=self.negatives,
-            final_negatives=self.final_negatives,
-            drawn_by=self.drawn_by,
-            jitter=self.jitter,
-            min_valid=self.min_valid,
-            blocks_at_once=self.blocks_at_once,
-        )
-
-
-def _seeds(given: object) -> object:
-    return (given,) if isinstance(given, int) else given
+        return SamplingSpec(**{field.name: getattr(self, field.name) for field in fields(SamplingSpec)})
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -127,7 +99,7 @@ class TrainConfig(ConfigModel):
     """What is learnt from, chosen by and judged on."""
     labels: Labels = None
     """Labels of every scene that names none."""
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: Checked[SamplingConfig] = SamplingConfig()
     """Which tiles the network sees."""
     augment: Augmentations = Field(default_factory=dict)
     """What happens to training tiles, in this order: names, with their probability or their options."""
@@ -155,9 +127,7 @@ class TrainConfig(ConfigModel):
     """Tiles of a batch, on all devices together."""
     patience: int | None = Field(default=TrainingRecipe.patience, gt=0)
     """Epochs without a better validation after which training stops; all epochs run if left out."""
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds, json_schema_input_type=list[int] | int)
-    ] = (TrainingRecipe.seed,)
+    seeds: Several[Annotated[int, Ge(0)]] = (TrainingRecipe.seed,)
     """One training for each, of everything that is random."""
 
     @field_validator("classes")
@@ -415,8 +385,7 @@ def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingReci
 
 def training_schema() -> dict[str, Any]:
     """JSON schema of the config of a training, for editors and validators."""
-    schema = TrainConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}
+    return TrainConfig.json_schema()
 
 
 @typed(TrainingError)

@@ -1,18 +1,29 @@
 """Values of a config checked: unknown keys, things by name with options, amounts of memory, years and patterns of paths."""
 
+import json
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from glob import escape, iglob
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dask.utils import parse_bytes
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from rtsx.config.yaml import ConfigIssue, Document, KeyPath, dump_yaml, raise_issues
-from rtsx.errors import ConfigError
+from rtsx.errors import ConfigError, RtsxError
+from rtsx.parsing import STRICT, Several
 from rtsx.redaction import is_secret_name
 from rtsx.storage import absolute
 
@@ -20,10 +31,10 @@ __all__ = [
     "PLACEHOLDER",
     "YEAR",
     "Augmentations",
+    "Checked",
     "ConfigModel",
     "FilePath",
     "Losses",
-    "Memory",
     "Named",
     "NamedOne",
     "Names",
@@ -31,7 +42,6 @@ __all__ = [
     "from_folder",
     "glob_paths",
     "is_glance",
-    "memory_bytes",
     "placeholders",
     "substitute_year",
     "validate_config",
@@ -43,11 +53,17 @@ _Model = TypeVar("_Model", bound="ConfigModel")
 class ConfigModel(BaseModel):
     """A frozen part of a config; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = STRICT | ConfigDict(frozen=True)
 
     def to_yaml(self) -> str:
         """YAML text that comes back equal; keys without a value are left out."""
         return dump_yaml(self.model_dump(exclude_none=True))
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON schema, as plain JSON values."""
+        schema = json.loads(json.dumps(cls.model_json_schema()))
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
     def changed(self, **fields: object) -> Self:
         """A copy with other values; they are checked."""
@@ -94,7 +110,7 @@ def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[ConfigIssu
     for one in error.errors():
         path: KeyPath = one["loc"]
         match one["type"]:
-            case "extra_forbidden":
+            case "extra_forbidden" | "unexpected_keyword_argument":
                 yield ConfigIssue(path, _unknown(str(path[-1]), sorted(_keys(model, path[:-1]))))
             case "missing":
                 yield ConfigIssue(path, "this key has to be given")
@@ -118,14 +134,22 @@ def _keys(model: type[BaseModel], path: KeyPath) -> set[str]:
     """Known keys of the model at a path."""
     found: Any = model
     for part in path:
-        fields = getattr(found, "model_fields", None)
-        if fields is not None:
-            found = _inner(fields[part].annotation) if part in fields else None
+        known = _fields(found)
+        if known:
+            found = _inner(known.get(part))
         elif get_origin(found) is dict:
             found = _inner(get_args(found)[1])
         elif get_origin(found) in (list, tuple):
             found = _inner(get_args(found)[0])
-    return set(getattr(found, "model_fields", {}))
+    return set(_fields(found))
+
+
+def _fields(kind: Any) -> dict[Any, Any]:
+    """Types by key of a model or a dataclass; empty for what is neither."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return {field.metadata.get("alias", field.name): hints[field.name] for field in fields(kind)}
+    return {name: field.annotation for name, field in getattr(kind, "model_fields", {}).items()}
 
 
 def _inner(annotation: Any) -> Any:
@@ -137,12 +161,17 @@ def _inner(annotation: Any) -> Any:
     return annotation
 
 
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
+def _with_place(given: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(given)
+    except RtsxError as error:
+        raise ValueError(str(error)) from error
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=tuple[str, ...] | str)]
-"""One name or several."""
+Names = Several[str]
+_T = TypeVar("_T")
+Checked = Annotated[_T, WrapValidator(_with_place)]
+"""A value of another room, whose refusals come with line and key."""
 
 
 def from_folder(path: str, info: ValidationInfo) -> str:
@@ -204,32 +233,6 @@ Losses = Annotated[dict[str, Options], BeforeValidator(_named("weight"), json_sc
 """Options by name; a number is the weight."""
 Augmentations = Annotated[dict[str, Options], BeforeValidator(_named("probability"), json_schema_input_type=_Weighed)]
 """Options by name, in order; a number is the probability."""
-
-
-def memory_bytes(given: int | str) -> int:
-    """Bytes of a number with a unit.
-
-    Raises
-    ------
-    ValueError
-        It is none.
-
-    Examples
-    --------
-    >>> memory_bytes("8GB"), memory_bytes("2 GiB"), memory_bytes(1000)
-    (8000000000, 2147483648, 1000)
-    """
-    try:
-        counted = int(parse_bytes(given))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"memory is a number with a unit, such as 8GB or 8GiB; got {given!r}") from error
-    if counted < 1:
-        raise ValueError(f"memory is above 0; got {given!r}")
-    return counted
-
-
-Memory = Annotated[int | str, AfterValidator(memory_bytes)]
-"""Bytes, as a number or with a unit such as 8GB."""
 
 
 YEAR = "{year}"

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
+from rtsx.parsing import STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,22 +122,24 @@ class OrderCriteria:
         A weight is negative, or `days` is not positive.
     """
 
-    cloud: float = 4.0
-    """Weight of cloud: a scene under full cloud is priced 1 + `cloud` times a clear one."""
-    unclear: float = 1.0
-    """Weight of what is not clear for any reason; counts only where the provider tells `clear_percent`."""
-    lateness: float = 1.0
-    """Weight of the distance from the wished date."""
+    __pydantic_config__ = STRICT
+
     around: date | None = None
-    """Wished date; None: any date of the season is as good."""
-    days: float = 30.0
+    """Wished date; if left out, any day of the period is as good."""
+    days: Annotated[float, Gt(0)] = 30.0
     """Distance from the wished date, in days, from which on farther is not worse."""
-    overlap: float = 0.25
+    cloud: Annotated[float, Ge(0)] = 4.0
+    """Weight of cloud: a scene under full cloud is priced 1 + `cloud` times a clear one."""
+    unclear: Annotated[float, Ge(0)] = 1.0
+    """Weight of what is not clear for any reason; counts only where the provider tells `clear_percent`."""
+    lateness: Annotated[float, Ge(0)] = 1.0
+    """Weight of the distance from the wished date."""
+    overlap: Annotated[float, Ge(0)] = 0.25
     """Weight of ground that would be bought a second time."""
-    same_day: float = 0.25
+    same_day: Annotated[float, Ge(0)] = 0.25
     """Weight of joining a neighbour's strip or day: such scenes match in light and season and mosaic without steps."""
-    scene_km2: float = 10.0
-    """What a scene costs beyond its area, in km²: keeps orders from being made of many small pieces."""
+    scene_km2: Annotated[float, Ge(0)] = 10.0
+    """What a scene costs beyond its area, km²: keeps orders from being made of many small pieces."""
 
     def __post_init__(self) -> None:
         """Refuse weights that would turn the objective around."""
@@ -175,18 +179,20 @@ class OrderLimits:
         A limit is out of its range.
     """
 
-    max_cloud: float = 100.0
+    __pydantic_config__ = STRICT
+
+    max_cloud: Annotated[float, Ge(0), Le(100)] = 100.0
     """Percent under cloud that a scene may have; one whose provider is silent passes."""
-    min_clear: float = 0.0
+    min_clear: Annotated[float, Ge(0), Le(100)] = 0.0
     """Percent that has to be clear; one whose provider is silent passes."""
-    max_scenes: int | None = None
-    """Scenes at most; None for any number."""
-    budget_km2: float | None = None
-    """Cost at most, in km²; None for any."""
-    coverage: float = 1.0
+    max_scenes: Annotated[int, Ge(1)] | None = None
+    """Scenes at most; any number if left out."""
+    budget_km2: Annotated[float, Gt(0)] | None = None
+    """Cost at most, km², with all that was ordered before under this order; any if left out."""
+    coverage: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the region, 0 to 1, after which no more is ordered; 1 takes all that the candidates cover."""
-    min_new_km2: float = 0.01
-    """Ground that a scene has to add, in km²: slivers between footprints are not worth a scene."""
+    min_new_km2: Annotated[float, Gt(0)] = 0.01
+    """Ground that a scene has to add, km²: slivers between footprints are not worth a scene."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

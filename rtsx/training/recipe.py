@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 
 from rtsx.cube import as_cube, validate_cube
 from rtsx.errors import TrainingError
 from rtsx.labels import LabelRaster
 from rtsx.model.inputs import InputLayer
+from rtsx.parsing import STRICT
 from rtsx.suggest import suggest
 
 
@@ -59,21 +61,23 @@ class OptimisationSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSpec:
-    """How tiles are drawn from scenes; a draw is a pure function of seed, epoch and place in the epoch."""
+    """Which tiles the network sees; a draw is a pure function of seed, epoch and place in the epoch."""
 
-    negatives: float = 1.0
+    __pydantic_config__ = STRICT
+
+    negatives: Annotated[float, Ge(0)] = 1.0
     """Tiles without a labelled pixel per tile with one, at the start of the training, at least 0."""
-    final_negatives: float | None = None
-    """The same at the end, reached in equal steps of its logarithm over the epochs; None: it stays as it is."""
+    final_negatives: Annotated[float, Gt(0)] | None = None
+    """The same at the end, reached in equal steps of its logarithm over the epochs; as at the start if left out."""
     drawn_by: Literal["tile", "pixel"] = "tile"
     """``tile``: each tile with a label as often as any other; ``pixel``: as often as it has labelled pixels, so that large objects
     are shown as much as they weigh in an IoU."""
     jitter: bool = True
     """Shift each tile at random by up to half a tile, so that no two epochs show the same cuts."""
-    min_valid: float = 0.05
+    min_valid: Annotated[float, Gt(0), Le(1)] = 0.05
     """Least part of a tile's pixels that have to be valid, above 0 to 1; a tile with less is never drawn."""
-    blocks_at_once: int | None = None
-    """Blocks of 8 by 8 tiles whose tiles are shown, mixed, before those of others, at least 1; None: all ground is mixed. For
+    blocks_at_once: Annotated[int, Ge(1)] | None = None
+    """Blocks of 8 by 8 tiles whose tiles are shown, mixed, before those of others; all ground is mixed if left out. For
     scenes that are computed lazily and do not fit the cache: fewer blocks are read less often, but batches see less at a time."""
 
     def __post_init__(self) -> None:
@@ -81,7 +85,7 @@ class SamplingSpec:
         ratios = (self.negatives, self.negatives if self.final_negatives is None else self.final_negatives)
         if min(ratios) < 0 or (self.final_negatives is not None and min(ratios) <= 0):
             raise TrainingError(
-                f"Sampling needs at least 0 negatives per positive, and more than 0 where the ratio changes; got {ratios}."
+                f"negatives have to be above 0 where final_negatives differ, because the ratio grows by factors; got {ratios}."
             )
         if self.drawn_by not in ("tile", "pixel"):
             raise TrainingError(f"Tiles are drawn_by 'tile' or 'pixel'; got {self.drawn_by!r}.")

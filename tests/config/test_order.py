@@ -30,7 +30,7 @@ def test_the_examples_load_and_come_back_equal(name, tmp_path):
 
 def test_values_are_those_of_the_library_where_nothing_is_said(tmp_path):
     config = load_order_config(write(tmp_path, ORDER))
-    assert (config.limits_value(), config.wishes_value()) == (OrderLimits(), OrderCriteria())
+    assert (config.limits, config.wishes) == (OrderLimits(), OrderCriteria())
     assert config.folder == tmp_path / "scenes"
     assert config.collection_id == "a"
     assert isinstance(config.provider(), StacProvider)
