@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, Unpack, cast, get_args, get_origin, get_type_hints
 
 from rtsx.errors import RtsxError
 
@@ -45,8 +45,8 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
 
     def decorated(target: Any) -> Any:
         function = target.__init__ if inspect.isclass(target) else target
-        signature, hints = inspect.signature(function), dict[str, Any]()
-        name = target.__qualname__.replace("BundleConstructors", "ModelBundle")
+        stated, hints = inspect.signature(function), dict[str, Any]()
+        signature, name = _unpacked(stated), target.__qualname__
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -54,7 +54,9 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
                 hints.update(_hints(function))
             try:
                 bound = signature.bind(*args, **kwargs)
-            except TypeError:
+            except TypeError as cause:
+                if signature is not stated:
+                    raise TypeError(f"{name}() {cause}") from None
                 return function(*args, **kwargs)  # which says best what is missing or too many
             for parameter, value in bound.arguments.items():
                 hint = hints.get(parameter, Any)
@@ -69,6 +71,7 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
             return function(*bound.args, **bound.kwargs)
 
         if not inspect.isclass(target):
+            checked.__signature__ = signature  # type: ignore[attr-defined]  # what help and completion read
             return checked
         target.__init__ = checked  # type: ignore[method-assign]  # what a decorator of a class is for
         return target
@@ -76,13 +79,25 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
     return cast("Callable[[_T], _T]", decorated)
 
 
+def _unpacked(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with each key of ``**stated: Unpack[...]`` as a keyword; None stands for what is left out."""
+    parameters = list(signature.parameters.values())
+    if not parameters or get_origin(parameters[-1].annotation) is not Unpack:
+        return signature
+    (keywords,) = get_args(parameters.pop().annotation)
+    hints = get_type_hints(keywords).items()
+    parameters += [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint) for key, hint in hints
+    ]
+    return signature.replace(parameters=parameters)
+
+
 def _hints(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """Annotations by parameter; `Any` where one names what is not loaded, of which then nobody has an instance."""
     names = {**sys.modules, **inspect.unwrap(function).__globals__}
-    for parameter, hint in function.__annotations__.items():
-        kind = inspect.signature(function).parameters.get(parameter)
-        if kind is not None and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
-            one = SimpleNamespace(__annotations__={parameter: hint})
+    for parameter, kind in _unpacked(inspect.signature(function)).parameters.items():
+        if kind.annotation is not kind.empty and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
+            one = SimpleNamespace(__annotations__={parameter: kind.annotation})
             try:
                 yield parameter, get_type_hints(one, globalns=names)[parameter]
             except (NameError, AttributeError):

@@ -9,10 +9,18 @@ from contextlib import contextmanager
 from dataclasses import is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
@@ -174,10 +182,7 @@ def memory_bytes(given: int | str) -> int:
     return counted
 
 
-if TYPE_CHECKING:
-    Memory = int
-else:
-    Memory = Annotated[int | str, AfterValidator(memory_bytes)]
+Memory = Annotated[int, BeforeValidator(memory_bytes, json_schema_input_type=int | str)]
 """Bytes; a document may have them with a unit, such as 8GB."""
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.model.bundle import ModelBundle
+    from rtsx.model.bundle import BundleKeywords, ModelBundle
     from rtsx.model.inputs import (
         LAYER_NAMES,
         PRESETS,
@@ -28,6 +28,7 @@ __all__ = [
     "ARCHITECTURES",
     "LAYER_NAMES",
     "PRESETS",
+    "BundleKeywords",
     "InputLayer",
     "ModelBundle",
     "Network",
