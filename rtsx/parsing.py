@@ -31,11 +31,13 @@ from rtsx.errors import RtsxError
 
 __all__ = [
     "STRICT",
+    "AfterValidator",
     "AwareDatetime",
     "LimitedLoader",
     "Memory",
     "Moment",
     "Several",
+    "Written",
     "error_place",
     "json_value",
     "memory_bytes",
@@ -156,6 +158,22 @@ class _OneOrSeveral:
 
 Several = Annotated[tuple[_T, ...], _OneOrSeveral()]
 """One value or several; a tuple once it is read."""
+
+
+class Written:
+    """What a document has for a field that takes more in Python.
+
+    Parameters
+    ----------
+    kind
+        Type of the value in a document.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(self._kind)
 
 
 def memory_bytes(given: int | str) -> int:

@@ -34,7 +34,7 @@ WRONG = [None, object(), torch.nn.Identity(), torch.nn.Conv2d, np.zeros((2, 2)),
 def test_what_no_door_takes_is_refused_by_name(door: Callable[..., Any], wrong: object) -> None:
     first, *others = (one for one in inspect.signature(door).parameters.values())
     needed = {one.name: "given" for one in others if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
-    with pytest.raises(RtsxError, match=r"takes `|got|EvaluationScene|Scenes"):
+    with pytest.raises(RtsxError, match=r"takes `|got|does not say|EvaluationScene|Scenes"):
         door(**{first.name: wrong}, **needed)
 
 

@@ -161,7 +161,7 @@ def _check(recipe: CampaignRecipe) -> None:
         batch_size=spec.batch_size,
         scales=spec.scales,
     )
-    if spec.backend == "auto":
+    if str(spec.backend) == "auto":  # which the annotation rules out, and nothing before
         raise CampaignError(
             "A campaign needs one backend, because workers that chose differently would not write the same bytes; got "
             "'auto'. Take 'eager', which every bundle has, or another that is installed on all workers."

@@ -16,6 +16,7 @@ from rtsx.cli import options
 from rtsx.cli.console import campaign_progress, print_info, show, show_line
 from rtsx.cli.options import require_models, require_there
 from rtsx.errors import CampaignError, ClusterError, GridError
+from rtsx.parsing import memory_bytes
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -114,7 +115,6 @@ def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = No
     ((2, 4), 'local')
     """
     from rtsx.campaign.recipe import ClusterSpec
-    from rtsx.parsing import memory_bytes
 
     chosen = {name: value for name, value in given.items() if value is not None}
     # Another scheduler or gateway is another cluster; anything else changes the one that the file names.

@@ -11,9 +11,10 @@ from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.place import PeriodConfig, RegionConfig
-from rtsx.config.source import AccessConfig, SignerName
 from rtsx.config.validate import Checked, ConfigModel, FilePath, Names, validate_config
 from rtsx.config.yaml import read_yaml
+from rtsx.cube.stac import HttpAccess
+from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError
 from rtsx.ordering import OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
 
@@ -68,12 +69,12 @@ class StacOrderConfig(ConfigModel):
     """Assets to fetch; all if left out."""
     sign: SignerName | None = None
     """Signing hook for the hrefs, such as planetary-computer."""
-    access: AccessConfig = AccessConfig()
+    access: HttpAccess = HttpAccess()
     """Headers, time-outs and retries."""
 
     def provider(self) -> Provider:
         """The provider."""
-        api = StacApi(self.url, self.collections, access=self.access.access())
+        api = StacApi(self.url, self.collections, access=self.access)
         return StacProvider(api, assets=self.assets, sign=self.sign)
 
 
@@ -86,12 +87,12 @@ class CatalogOrderConfig(ConfigModel):
     """Assets to fetch; all if left out."""
     sign: SignerName | None = None
     """Signing hook for the hrefs."""
-    access: AccessConfig = AccessConfig()
+    access: HttpAccess = HttpAccess()
     """Headers, time-outs and retries."""
 
     def provider(self) -> Provider:
         """The provider."""
-        return StacProvider(StaticCatalog(self.path, access=self.access.access()), assets=self.assets, sign=self.sign)
+        return StacProvider(StaticCatalog(self.path, access=self.access), assets=self.assets, sign=self.sign)
 
 
 class OrderConfig(ConfigModel):

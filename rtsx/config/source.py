@@ -1,43 +1,35 @@
 """One source of a config: where its images come from, its layers and quality data, and what a preset means for them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from rtsx.config.place import PeriodConfig
-from rtsx.config.validate import ConfigModel, FilePath, Names
+from rtsx.config.validate import ConfigModel, Names, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
 from rtsx.cube.recipe import Composite, Grouping, LayerRecipe, QualityRecipe, ReaderName, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.sensors import SENSORS, get_sensor
-from rtsx.cube.stac import HttpAccess, ItemTable, StacCatalog, StacSearch
-from rtsx.cube.stac.assets import SIGNER_GROUP, Signer, check_signer
+from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
+from rtsx.cube.stac.assets import SIGNER_GROUP
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import ConfigError, CubeError
 
 __all__ = [
     "CUBE_PRESETS",
     "SOURCE_KINDS",
-    "AccessConfig",
-    "CatalogConfig",
     "CubePreset",
-    "FilesConfig",
-    "ItemsConfig",
     "LayerConfig",
     "Layers",
     "PresetName",
     "QualityConfig",
     "SensorConfig",
-    "SignerName",
     "SourceConfig",
-    "StacConfig",
-    "StoreConfig",
     "tcvis_window",
 ]
 
@@ -210,230 +202,43 @@ def _stated(rule: MaskRule) -> tuple[str | dict[str, str], str | None]:
     )
 
 
-SignerName = Annotated[str, AfterValidator(lambda name: check_signer(name).name)]
-"""Name of a signing hook: ``planetary-computer``, or that of an installed package."""
-
-
-class AccessConfig(ConfigModel):
-    """How a server is asked."""
-
-    headers: dict[str, str] = Field(default_factory=dict)
-    """Headers of each request, such as an API key from ``${NAME}``; never stored beside an output."""
-    timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds without an answer after which a request has failed."""
-    retries: int = Field(default=4, ge=0)
-    """Times that a request is sent again after a fault of the server or the line."""
-    backoff_s: float = Field(default=1.0, ge=0)
-    """Seconds before the second retry; doubled for each further one."""
-
-    def access(self) -> HttpAccess:
-        """The access."""
-        return HttpAccess(
-            headers=tuple(self.headers.items()),
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            backoff_s=self.backoff_s,
-        )
-
-    @classmethod
-    def from_access(cls, access: HttpAccess) -> Self:
-        """The config of an access."""
-        return cls(
-            headers=dict(access.headers),
-            timeout_s=access.timeout_s,
-            retries=access.retries,
-            backoff_s=access.backoff_s,
-        )
-
-
-class StacConfig(ConfigModel):
-    """A STAC API."""
-
-    url: str
-    """Address of its landing page."""
-    collections: Names
-    """Ids of the collections to search."""
-    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """Percent under cloud, at most."""
-    ids: Names = ()
-    """Ids of the items that count; all if left out."""
-    query: dict[str, Any] | None = None
-    """Conditions on properties, such as ``{platform: {eq: sentinel-2a}}``."""
-    filter: dict[str, Any] | str | None = None
-    """Condition in CQL2."""
-    sign: SignerName | None = None
-    """Signing hook for the hrefs, such as ``planetary-computer``."""
-    page: int = Field(default=100, gt=0)
-    """Items per page that the server is asked for."""
-    access: AccessConfig = AccessConfig()
-    """Headers, time-outs and retries."""
-
-    def source(self) -> StacSearch:
-        """The image source."""
-        return StacSearch(
-            self.url,
-            self.collections,
-            query=self.query,
-            filter=self.filter,
-            max_cloud_cover=self.max_cloud_cover,
-            ids=self.ids,
-            sign=self.sign,
-            page=self.page,
-            access=self.access.access(),
-        )
-
-    @classmethod
-    def from_source(cls, search: StacSearch) -> Self:
-        """The config of a search."""
-        return cls(
-            url=search.url,
-            collections=search.collections,
-            query=None if search.query is None else dict(search.query),
-            filter=dict(search.filter) if isinstance(search.filter, Mapping) else search.filter,
-            max_cloud_cover=search.max_cloud_cover,
-            ids=search.ids,
-            sign=_as_name(search.sign),
-            page=search.page,
-            access=AccessConfig.from_access(search.access),
-        )
-
-
-def _as_name(sign: str | Signer | None) -> str | None:
-    if sign is not None and not isinstance(sign, str):
-        raise ConfigError(
-            f"The signing hook {getattr(sign, '__name__', sign)!r} is a function, which no file can name. Register it as an entry "
-            f"point of the group {SIGNER_GROUP!r} in its package, and give its name."
-        )
-    return sign
-
-
-def _as_path(given: object) -> object:
-    return {"path": given} if isinstance(given, str) else given
-
-
-class CatalogConfig(ConfigModel):
-    """A static STAC catalog, collection, item, or folder of items."""
-
-    path: FilePath
-    """Path or URL of the document or the folder."""
-    collections: Names = ()
-    """Ids of the collections whose items count; all if left out."""
-    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """Percent under cloud, at most."""
-    prefer_local: bool = False
-    """Take the file beside the item instead of the stated address, as after a download."""
-    sign: SignerName | None = None
-    """Signing hook for the hrefs."""
-    access: AccessConfig = AccessConfig()
-    """Headers, time-outs and retries."""
-
-    def source(self) -> StacCatalog:
-        """The image source."""
-        return StacCatalog(
-            self.path,
-            collections=self.collections,
-            max_cloud_cover=self.max_cloud_cover,
-            prefer_local=self.prefer_local,
-            sign=self.sign,
-            access=self.access.access(),
-        )
-
-    @classmethod
-    def from_source(cls, catalog: StacCatalog) -> Self:
-        """The config of a catalog."""
-        return cls(
-            path=catalog.path,
-            collections=catalog.collections,
-            max_cloud_cover=catalog.max_cloud_cover,
-            prefer_local=catalog.prefer_local,
-            sign=_as_name(catalog.sign),
-            access=AccessConfig.from_access(catalog.access),
-        )
-
-
-class ItemsConfig(ConfigModel):
-    """A GeoParquet table of STAC items."""
-
-    path: FilePath
-    """Path or URL of a Parquet file, or of a folder of them."""
-    collections: Names = ()
-    """Ids of the collections whose items count; all if left out."""
-    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """Percent under cloud, at most."""
-    sign: SignerName | None = None
-    """Signing hook for the hrefs."""
-
-    def source(self) -> ItemTable:
-        """The image source."""
-        return ItemTable(self.path, collections=self.collections, max_cloud_cover=self.max_cloud_cover, sign=self.sign)
-
-    @classmethod
-    def from_source(cls, table: ItemTable) -> Self:
-        """The config of a table."""
-        return cls(
-            path=table.path,
-            collections=table.collections,
-            max_cloud_cover=table.max_cloud_cover,
-            sign=_as_name(table.sign),
-        )
-
-
-class StoreConfig(ConfigModel):
-    """A Zarr store as one image."""
-
-    path: FilePath
-    """Path or URL of the group; its arrays are the bands."""
-    time: datetime | None = None
-    """When it was taken; nothing for what has no date."""
-
-    def source(self) -> StoreImages:
-        """The image source."""
-        return StoreImages(path=self.path, time=self.time)
-
-    @classmethod
-    def from_source(cls, store: StoreImages) -> Self:
-        """The config of a store."""
-        return cls(path=store.path, time=store.time)
-
-
-def _as_assets(given: object) -> object:
-    """``files: x.tif`` and ``files: {image: x.tif}`` as the model has them."""
-    if isinstance(given, str | list | tuple):
-        given = {"image": given}
-    if isinstance(given, Mapping) and not {"assets"} <= set(given) <= {"assets", "sensor"}:
-        given = {"assets": dict(given)}
+def _as_path(given: object, info: ValidationInfo) -> object:
+    """What lies at a path, which counts from the folder of the config; also as the path alone."""
+    given = {"path": given} if isinstance(given, str) else given
+    if isinstance(given, Mapping) and isinstance(given.get("path"), str):
+        return {**given, "path": from_folder(given["path"], info)}
     return given
 
 
-class FilesConfig(ConfigModel):
-    """Raster files by what they are."""
+def _as_assets(given: object, info: ValidationInfo) -> object:
+    """``files: x.tif`` and ``files: {image: x.tif}`` as assets, whose paths count from the folder of the config."""
+    if isinstance(given, str | list | tuple):
+        given = {"image": given}
+    if not isinstance(given, Mapping):
+        return given
+    if not {"assets"} <= set(given) <= {"assets", "sensor"}:
+        given = {"assets": dict(given)}
+    if not isinstance(given["assets"], Mapping):
+        return given
+    assets = {
+        name: [from_folder(path, info) if isinstance(path, str) else path for path in paths]
+        for name, paths in ((name, [one] if isinstance(one, str) else one) for name, one in given["assets"].items())
+        if isinstance(paths, list | tuple)
+    }
+    return {**given, "assets": {**given["assets"], **assets}}
 
-    assets: dict[str, Annotated[tuple[FilePath, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]]
-    """Paths, URLs or patterns by asset, the image itself first; the n-th files of each belong together."""
-    sensor: str | None = None
-    """Product that names the bands of the image; the source's `sensor` where that says no number of bands."""
 
-    def source(self) -> FileImages:
-        """The image source."""
-        return FileImages(assets=self.assets, sensor=self.sensor)
-
-    @classmethod
-    def from_source(cls, files: FileImages) -> Self:
-        """The config of files."""
-        return cls(assets=dict(files.assets), sensor=files.sensor)
-
-
-Catalog = Annotated[CatalogConfig, BeforeValidator(_as_path, json_schema_input_type=CatalogConfig | str)]
-"""A catalog, or its path alone."""
-Items = Annotated[ItemsConfig, BeforeValidator(_as_path, json_schema_input_type=ItemsConfig | str)]
-"""A table, or its path alone."""
-Store = Annotated[StoreConfig, BeforeValidator(_as_path, json_schema_input_type=StoreConfig | str)]
-"""A store, or its path alone."""
+Catalog = Annotated[StacCatalog, BeforeValidator(_as_path, json_schema_input_type=StacCatalog | str)]
+"""A static STAC catalog, or its path alone."""
+Items = Annotated[ItemTable, BeforeValidator(_as_path, json_schema_input_type=ItemTable | str)]
+"""A table of items, or its path alone."""
+Store = Annotated[StoreImages, BeforeValidator(_as_path, json_schema_input_type=StoreImages | str)]
+"""A Zarr store, or its path alone."""
 Files = Annotated[
-    FilesConfig,
+    FileImages,
     BeforeValidator(_as_assets, json_schema_input_type=dict[str, list[str] | str] | list[str] | str),
 ]
-"""Files by asset, or the images alone."""
+"""Raster files by asset, or the images alone."""
 
 
 PresetName = Literal["tss-v1", "darts-v2"]
@@ -497,7 +302,14 @@ def tcvis_window(preset: CubePreset, year: int) -> str:
     return next(window for last, window in preset.windows if year <= last)
 
 
-SOURCE_KINDS = ("stac", "catalog", "items", "files", "zarr")
+_KEYS: Mapping[type, str] = {
+    StacSearch: "stac",
+    StacCatalog: "catalog",
+    ItemTable: "items",
+    FileImages: "files",
+    StoreImages: "zarr",
+}
+SOURCE_KINDS = tuple(_KEYS.values())
 """Keys of a source that say where its images come from; it has one of them."""
 
 
@@ -516,7 +328,7 @@ class SensorConfig(ConfigModel):
             sensor.names(self.bands)
         return self
 
-    def layers(self, files: FilesConfig | None) -> tuple[str, ...]:
+    def layers(self, files: FileImages | None) -> tuple[str, ...]:
         """All layers of the product's files; reads the header of the first one where there are several kinds.
 
         Raises
@@ -529,7 +341,7 @@ class SensorConfig(ConfigModel):
             problem = ""
             try:
                 if files is not None:
-                    return files.source().layer_names()
+                    return files.layer_names()
             except CubeError as error:
                 problem = f". The first file does not say how many: {str(error).rstrip('.')}"
             counts = " or ".join(str(len(names)) for names in sensor.bands)
@@ -558,7 +370,7 @@ class SensorConfig(ConfigModel):
 class SourceConfig(ConfigModel):
     """One catalog, folder or table, and what its images become."""
 
-    stac: StacConfig | None = None
+    stac: StacSearch | None = None
     """A STAC API."""
     catalog: Catalog | None = None
     """A static STAC catalog or a folder of items."""
@@ -628,7 +440,7 @@ class SourceConfig(ConfigModel):
         """
         files = self.files
         if files is not None and files.sensor is None and self.sensor is not None and self.sensor.bands is None:
-            files = files.changed(sensor=self.sensor.name)
+            files = replace(files, sensor=self.sensor.name)
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
             names = dict.fromkeys(("dem",) if self.sensor is None else self.sensor.layers(files), LayerConfig())
@@ -664,7 +476,7 @@ class SourceConfig(ConfigModel):
         (images,) = (getattr(self, kind) for kind in SOURCE_KINDS if getattr(self, kind) is not None)
         return SourceRecipe(
             name=name,
-            images=images.source(),
+            images=images,
             layers=tuple(layer.recipe(one) for one, layer in (self.layers or {}).items()),
             quality=None if self.quality is None else self.quality.recipe(),
             period=self.period.period() if isinstance(self.period, PeriodConfig) else None,
@@ -709,19 +521,17 @@ class SourceConfig(ConfigModel):
         )
 
 
-def _images(images: ImageSource, name: str) -> dict[str, ConfigModel]:
-    match images:
-        case StacSearch():
-            return {"stac": StacConfig.from_source(images)}
-        case StacCatalog():
-            return {"catalog": CatalogConfig.from_source(images)}
-        case ItemTable():
-            return {"items": ItemsConfig.from_source(images)}
-        case FileImages():
-            return {"files": FilesConfig.from_source(images)}
-        case StoreImages():
-            return {"zarr": StoreConfig.from_source(images)}
-    raise ConfigError(
-        f"The images of source {name!r} are {type(images).__name__}, which no file can name. Those that can are searches, "
-        "catalogs, tables, files and stores."
-    )
+def _images(images: ImageSource, name: str) -> dict[str, ImageSource]:
+    key = _KEYS.get(type(images))
+    if key is None:
+        raise ConfigError(
+            f"The images of source {name!r} are {type(images).__name__}, which no file can name. Those that can are searches, "
+            "catalogs, tables, files and stores."
+        )
+    sign = getattr(images, "sign", None)
+    if sign is not None and not isinstance(sign, str):
+        raise ConfigError(
+            f"The signing hook {getattr(sign, '__name__', sign)!r} is a function, which no file can name. Register it as an entry "
+            f"point of the group {SIGNER_GROUP!r} in its package, and give its name."
+        )
+    return {key: images}

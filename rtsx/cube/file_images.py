@@ -20,6 +20,7 @@ from rtsx.cube.sensors import get_sensor
 from rtsx.cube.zarr_cube import open_zarr_cube, read_metadata
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
+from rtsx.parsing import STRICT, Several
 from rtsx.storage import absolute, is_url, without_query
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{2}[01]\d[0-3]\d)(?:[T_](\d{6}))?(?!\d)")
@@ -36,11 +37,14 @@ class FileImages:
         No asset, or companions in other numbers.
     """
 
-    assets: Mapping[str, tuple[str, ...]]
-    """Paths, URLs or glob patterns by what they are; the first entry is the image itself. The files of an asset are
+    __pydantic_config__ = STRICT
+
+    assets: Mapping[str, Several[str]]
+    """Paths, URLs or glob patterns by asset; the first entry is the image itself. The files of an asset are
     sorted by name, and the n-th of each belong together."""
     sensor: str | None = None
-    """Name of the product that says what the bands of the images are; None: the files describe them."""
+    """Product that names the bands of the images; if left out, the files describe them, or the `sensor` of a YAML source where that
+    says no number of bands."""
 
     def __post_init__(self) -> None:
         """Refuse no files at all, and make the paths mean the same in every working folder."""
@@ -111,10 +115,12 @@ class FileImages:
 class StoreImages:
     """A Zarr store, v2 or v3, as one image: its arrays are the bands."""
 
+    __pydantic_config__ = STRICT
+
     path: str
-    """Path or URL of the group."""
+    """Path or URL of the group; its arrays are the bands."""
     time: datetime | None = None
-    """When it was taken; None for what has no date."""
+    """When it was taken; nothing for what has no date."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""

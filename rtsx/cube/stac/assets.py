@@ -10,7 +10,7 @@ from math import hypot
 from os.path import lexists
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from shapely import union_all
@@ -19,6 +19,7 @@ from rtsx.cube.images import BandRequest
 from rtsx.cube.stac.bands import Band, bands_of, normalise_name, same_band_name
 from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError
+from rtsx.parsing import AfterValidator, Written
 from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
 
 _SHOWN_ASSETS = 40
@@ -383,6 +384,12 @@ def _is_reflectance(item: ItemDict, key: str, band: Band) -> bool:
 
 Signer = Callable[[str], str]
 """A signing hook: from an href to the href that may be read."""
+
+SignerName = Annotated[str, AfterValidator(lambda name: check_signer(name).name)]
+"""Name of a signing hook: ``planetary-computer``, or that of an installed package."""
+
+Sign = Annotated[str | Signer | None, Written(SignerName | None)]
+"""A signing hook by its name, or a function; a document has the name."""
 
 SIGNERS = MappingProxyType({"planetary-computer": "planetary_computer:sign"})
 """Signing hooks by name, as ``module:function``."""

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 from warnings import catch_warnings, simplefilter
 
 import fsspec
 import requests
+from annotated_types import Ge, Gt
 from pystac import Link
 from pystac.errors import STACError
 from pystac_client import Client
@@ -28,7 +29,7 @@ from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.images import buffered_area
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
-from rtsx.parsing import json_value
+from rtsx.parsing import STRICT, json_value
 from rtsx.storage import file_problem, is_url, local_path
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -44,14 +45,20 @@ _LONGEST_WAIT_S = 120
 class HttpAccess:
     """How a server is asked."""
 
-    headers: tuple[tuple[str, str], ...] = ()
-    """Names and values that go with each request, such as an API key."""
-    timeout_s: float = 60.0
+    __pydantic_config__ = STRICT
+
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Names and values that go with each request, such as an API key from ``${NAME}``; never stored beside an output."""
+    timeout_s: Annotated[float, Gt(0)] = 60.0
     """Seconds without an answer after which a request has failed."""
-    retries: int = 4
+    retries: Annotated[int, Ge(0)] = 4
     """Times that a request is sent again after a lost connection, a time-out, an overload (429) or a fault (5xx)."""
-    backoff_s: float = 1.0
+    backoff_s: Annotated[float, Ge(0)] = 1.0
     """Seconds before the second retry; doubled for each further one. The first comes at once."""
+
+    def __post_init__(self) -> None:
+        """Take pairs of names and values, too."""
+        object.__setattr__(self, "headers", dict(self.headers))
 
     @contextmanager
     def session(self, *, home: str) -> Iterator[StacApiIO]:
@@ -66,7 +73,7 @@ class HttpAccess:
         # Set afterwards, because urllib3 before 2.6 does not take it: a server may ask to be left alone for hours.
         retry.retry_after_max = _LONGEST_WAIT_S
         io = _SearchingIO(timeout=self.timeout_s)
-        with HostSession(dict(self.headers), home=home) as io.session:
+        with HostSession(self.headers, home=home) as io.session:
             for scheme in ("http://", "https://"):
                 io.session.mount(scheme, HTTPAdapter(max_retries=retry))
             yield io

@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pystac
+from annotated_types import Ge, Gt, Le
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, Image, ImageSource, Period
-from rtsx.cube.stac.assets import Signer, absolute_href, located, self_href, sibling_href
+from rtsx.cube.stac.assets import Sign, Signer, absolute_href, located, self_href, sibling_href
 from rtsx.cube.stac.checking import oddity_of, sound_items
 from rtsx.cube.stac.client import HttpAccess, SearchRequest, check_query, meets_query, read_document, searched_items
 from rtsx.cube.stac.geoparquet import table_items
 from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of
 from rtsx.errors import CubeError
-from rtsx.parsing import wrap_damage
+from rtsx.parsing import STRICT, Several, wrap_damage
 from rtsx.storage import absolute, is_url, local_path
 
 
@@ -45,24 +46,26 @@ class StacSearch:
     20
     """
 
+    __pydantic_config__ = STRICT
+
     url: str
     """Address of the API's landing page."""
-    collections: tuple[str, ...]
-    """Ids of the collections to search; empty for all."""
+    collections: Several[str]
+    """Ids of the collections to search; an empty list for all."""
+    max_cloud_cover: Annotated[float, Ge(0), Le(100)] | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; any if left out."""
+    ids: Several[str] = field(default=(), kw_only=True)
+    """Ids of the items that count; all if left out."""
     query: Mapping[str, Any] | None = field(default=None, kw_only=True)
     """Conditions on properties, such as ``{"platform": {"eq": "sentinel-2a"}}``."""
     filter: Mapping[str, Any] | str | None = field(default=None, kw_only=True)
     """Condition in CQL2, as JSON or as text; text needs the package ``cql2``."""
-    max_cloud_cover: float | None = field(default=None, kw_only=True)
-    """Percent under cloud, at most; None for any."""
-    ids: tuple[str, ...] = field(default=(), kw_only=True)
-    """Ids of the items that count; empty for all."""
-    sign: str | Signer | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs: its name, see `check_signer`, or a function; called when images are found."""
+    sign: Sign = field(default=None, kw_only=True)
+    """Signing hook for the hrefs, such as ``planetary-computer``; called when images are found."""
+    page: Annotated[int, Gt(0)] = field(default=100, kw_only=True)
+    """Items per page that the server is asked for."""
     access: HttpAccess = field(default=HttpAccess(), kw_only=True)
     """Headers, time-outs and retries."""
-    page: int = field(default=100, kw_only=True)
-    """Items that one answer of the server holds at most."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the server."""
@@ -126,19 +129,21 @@ class StacCatalog:
     ('planetscope',)
     """
 
+    __pydantic_config__ = STRICT
+
     path: str
     """Path or URL of the document or the folder."""
-    collections: tuple[str, ...] = field(default=(), kw_only=True)
-    """Ids of the collections whose items count; empty for all."""
-    max_cloud_cover: float | None = field(default=None, kw_only=True)
-    """Percent under cloud, at most; None for any."""
+    collections: Several[str] = field(default=(), kw_only=True)
+    """Ids of the collections whose items count; all if left out."""
+    max_cloud_cover: Annotated[float, Ge(0), Le(100)] | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; any if left out."""
     prefer_local: bool = field(default=False, kw_only=True)
     """Take the file that lies beside a local item under an asset's name instead of the address that the item states, as
     after a download."""
-    sign: str | Signer | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+    sign: Sign = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, or a function."""
     access: HttpAccess = field(default=HttpAccess(), kw_only=True)
-    """How a server is asked."""
+    """Headers, time-outs and retries."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""
@@ -317,9 +322,9 @@ class StacItems:
     items: tuple[ItemDict, ...]
     """All of them, as JSON has them."""
     max_cloud_cover: float | None = None
-    """Percent under cloud, at most; None for any."""
+    """Percent under cloud, at most; any if left out."""
     sign: str | Signer | None = None
-    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+    """Signing hook for the hrefs: its name, or a function."""
 
     def __init__(
         self,
@@ -377,14 +382,16 @@ class ItemTable:
     '/data/items.parquet'
     """
 
+    __pydantic_config__ = STRICT
+
     path: str
     """Path or URL of a Parquet file, or of a folder of them."""
-    collections: tuple[str, ...] = field(default=(), kw_only=True)
-    """Ids of the collections whose items count; empty for all."""
-    max_cloud_cover: float | None = field(default=None, kw_only=True)
-    """Percent under cloud, at most; None for any."""
-    sign: str | Signer | None = field(default=None, kw_only=True)
-    """Signing hook for the hrefs: its name, see `check_signer`, or a function."""
+    collections: Several[str] = field(default=(), kw_only=True)
+    """Ids of the collections whose items count; all if left out."""
+    max_cloud_cover: Annotated[float, Ge(0), Le(100)] | None = field(default=None, kw_only=True)
+    """Percent under cloud, at most; any if left out."""
+    sign: Sign = field(default=None, kw_only=True)
+    """Signing hook for the hrefs: its name, or a function."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""

@@ -17,7 +17,7 @@ from shapely.geometry import mapping
 
 import rtsx
 from rtsx.config.order import load_order_config
-from rtsx.config.source import ItemsConfig
+from rtsx.config.source import SourceConfig
 from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.open import open_source
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
@@ -167,7 +167,13 @@ def test_a_config_names_no_function(tmp_path: Path, name: str) -> None:
 
 def test_a_function_cannot_be_stored(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hook 'mine' is a function, which no file can name"):
-        ItemsConfig.from_source(ItemTable("items.parquet", sign=mine))
+        SourceConfig.from_recipe(
+            SourceRecipe(
+                name="s",
+                images=ItemTable("items.parquet", sign=mine),
+                layers=(LayerRecipe(wanted=BandRequest(name="red")),),
+            )
+        )
 
 
 def mine(href: str) -> str:
