@@ -7,6 +7,7 @@ What runs is imported within the commands, because it loads libraries that `rtsx
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -167,37 +168,20 @@ _CellOption = Annotated[
     list[str] | None,
     typer.Option("--cell", metavar="rNNNcNNN", help="One cell; give it again for more. All if left out."),
 ]
-_MACHINES = "Machines"
-_LocalOption = Annotated[
-    bool, typer.Option("--local", help="This machine, whatever the file says.", rich_help_panel=_MACHINES)
-]
-_WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes, here or at the gateway.", min=1, rich_help_panel=_MACHINES)
-]
-_ThreadsOption = Annotated[
-    int | None, typer.Option(help="Cells that a worker here runs at a time.", min=1, rich_help_panel=_MACHINES)
-]
-_MemoryOption = Annotated[
-    str | None, typer.Option(metavar="8GB", help="Memory of a worker here.", rich_help_panel=_MACHINES)
-]
-_SchedulerOption = Annotated[
-    str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="A scheduler that runs already.", rich_help_panel=_MACHINES),
-]
-_GatewayOption = Annotated[str | None, typer.Option(metavar="URL", help="A dask-gateway.", rich_help_panel=_MACHINES)]
-_ProfileOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Kind of workers at the gateway, such as gpu.", rich_help_panel=_MACHINES),
-]
+_machines = partial(typer.Option, rich_help_panel="Machines")
+_LocalOption = Annotated[bool, _machines("--local", help="This machine, whatever the file says.")]
+_WorkersOption = Annotated[int | None, _machines(help="Worker processes, here or at the gateway.", min=1)]
+_ThreadsOption = Annotated[int | None, _machines(help="Cells that a worker here runs at a time.", min=1)]
+_MemoryOption = Annotated[str | None, _machines(metavar="8GB", help="Memory of a worker here.")]
+_SchedulerOption = Annotated[str | None, _machines(metavar="tcp://HOST:PORT", help="A scheduler that runs already.")]
+_GatewayOption = Annotated[str | None, _machines(metavar="URL", help="A dask-gateway.")]
+_ProfileOption = Annotated[str | None, _machines(metavar="NAME", help="Kind of workers at the gateway, such as gpu.")]
 _AuthOption = Annotated[
     Literal["basic", "kerberos", "jupyterhub"] | None,
-    typer.Option(help="Who one is to the gateway; secrets come from the environment.", rich_help_panel=_MACHINES),
+    _machines(help="Who one is to the gateway; secrets come from the environment."),
 ]
 _AdaptOption = Annotated[
-    tuple[int, int] | None,
-    typer.Option(
-        metavar="MIN MAX", help="Workers between which the cluster follows the work.", rich_help_panel=_MACHINES
-    ),
+    tuple[int, int] | None, _machines(metavar="MIN MAX", help="Workers between which the cluster follows the work.")
 ]
 
 _PLAN = """Examples:

@@ -49,7 +49,7 @@ def schema(
     kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|campaign|cube|order", show_default=False)],
     *,
     out: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="File; standard output if left out.", rich_help_panel="Output")
+        Path | None, options.output_option(metavar="JSON", help="File; standard output if left out.")
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -77,7 +77,7 @@ def import_config(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(metavar="YAML", help="The config.", rich_help_panel="Output")],
+    out: Annotated[Path, options.output_option(metavar="YAML", help="The config.")],
     cubes: Annotated[
         str, typer.Option(metavar="PATH", help="Cube of a scene, whose name stands for {scene}.")
     ] = "cubes/{scene}.zarr",

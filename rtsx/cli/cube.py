@@ -20,8 +20,7 @@ _ConfigArgument = Annotated[
     str, typer.Argument(metavar="CUBE.yaml", help="What the cube is made of.", show_default=False)
 ]
 _CellOption = Annotated[
-    str | None,
-    typer.Option(metavar="rNNNcNNN", help="A cell of the grid instead of the region.", rich_help_panel="Input"),
+    str | None, options.input_option(metavar="rNNNcNNN", help="A cell of the grid instead of the region.")
 ]
 
 FAULTY = 1
@@ -34,19 +33,15 @@ FAULTY = 1
 def build(
     config: _ConfigArgument,
     *,
-    out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The store.", rich_help_panel="Output")],
+    out: Annotated[str, options.output_option(metavar="OUT.zarr", help="The store.")],
     cell: _CellOption = None,
     native: Annotated[
-        bool,
-        typer.Option(
-            "--native", help="Keep every image on its own grid; aligned on opening.", rich_help_panel="Output"
-        ),
+        bool, options.output_option("--native", help="Keep every image on its own grid; aligned on opening.")
     ] = False,
     shard: Annotated[
-        int | None,
-        typer.Option(metavar="PX", help="Side of a shard; the config's chunk if left out.", rich_help_panel="Output"),
+        int | None, options.output_option(metavar="PX", help="Side of a shard; the config's chunk if left out.")
     ] = None,
-    overviews: Annotated[bool, typer.Option(help="Also write coarser levels.", rich_help_panel="Output")] = True,
+    overviews: Annotated[bool, options.output_option(help="Also write coarser levels.")] = True,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
@@ -111,13 +106,11 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 def plot(
     cube: _CubeArgument,
     *,
-    out: Annotated[Path, typer.Option(metavar="PNG", help="The picture.", rich_help_panel="Output")],
+    out: Annotated[Path, options.output_option(metavar="PNG", help="The picture.")],
     layers: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Layers to draw; all if left out.", rich_help_panel="Input")
+        str | None, options.input_option(metavar="A,B,...", help="Layers to draw; all if left out.")
     ] = None,
-    size: Annotated[
-        int, typer.Option(metavar="PX", help="Pixels on the longer side.", min=16, rich_help_panel="Output")
-    ] = 600,
+    size: Annotated[int, options.output_option(metavar="PX", help="Pixels on the longer side.", min=16)] = 600,
     cell: _CellOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:

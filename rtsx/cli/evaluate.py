@@ -1,6 +1,7 @@
 """`rtsx evaluate` and `rtsx cross-validate`: scores of maps, outlines and models, and of trainings on other regions."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "cross_validate_app"]
 
 app = typer.Typer()
+
+_rule = partial(typer.Option, rich_help_panel="Rule")
 
 _EXAMPLES = """Examples:
 
@@ -42,62 +45,39 @@ def evaluate(
         ),
     ],
     *,
-    truth: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Outlines of what is there.", rich_help_panel="Input")
-    ] = None,
+    truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
     layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Layer of a --truth that has several.", rich_help_panel="Input"),
+        str | None, options.input_option(metavar="NAME", help="Layer of a --truth that has several.")
     ] = None,
     crs: Annotated[
-        str | None,
-        typer.Option(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.", rich_help_panel="Input"),
+        str | None, options.input_option(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.")
     ] = None,
     class_name: Annotated[
-        str | None,
-        typer.Option("--class", help="Class of the map to judge; its only one if left out.", rich_help_panel="Input"),
+        str | None, options.input_option("--class", help="Class of the map to judge; its only one if left out.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="What predicts the scenes of a YAML file; as for `rtsx predict`.",
-            rich_help_panel="Input",
+        options.input_option(
+            "--model", "-m", metavar="MODEL", help="What predicts the scenes of a YAML file; as for `rtsx predict`."
         ),
     ] = None,
     threshold: options.ThresholdOption = None,
     object_iou: Annotated[
         float | None,
-        typer.Option(
-            help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out.",
-            rich_help_panel="Rule",
-        ),
+        _rule(help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out."),
     ] = None,
     boundary: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1, rich_help_panel="Rule"
-        ),
+        int | None, _rule(metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1)
     ] = None,
     min_area_m2: Annotated[
-        float | None,
-        typer.Option(
-            "--min-area-m2", help="Smaller objects are left out of object scores.", min=0, rich_help_panel="Rule"
-        ),
+        float | None, _rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
     ] = None,
     bootstrap: Annotated[
         int | None,
-        typer.Option(
-            help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.",
-            min=0,
-            rich_help_panel="Rule",
-        ),
+        _rule(help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.", min=0),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.", rich_help_panel="Output"),
+        Path | None, options.output_option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.")
     ] = None,
     trust: options.TrustOption = False,
     device: options.DeviceOption = "auto",
@@ -224,7 +204,7 @@ def cross_validate(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Tables, pictures and folds.", rich_help_panel="Output")],
+    out: Annotated[Path, options.output_option(metavar="FOLDER", help="Tables, pictures and folds.")],
     folds: Annotated[
         int | None, typer.Option(help="Deal groups to this many folds; one group a fold if left out.", min=2)
     ] = None,
@@ -238,20 +218,15 @@ def cross_validate(
     validation: Annotated[
         float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
     ] = 0.2,
-    object_iou: Annotated[
-        float, typer.Option(help="Least IoU of a found and a true object that are the same.", rich_help_panel="Rule")
-    ] = 0.5,
+    object_iou: Annotated[float, _rule(help="Least IoU of a found and a true object that are the same.")] = 0.5,
     min_area_m2: Annotated[
-        float,
-        typer.Option(
-            "--min-area-m2", help="Smaller objects are left out of object scores.", min=0, rich_help_panel="Rule"
-        ),
+        float, _rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
     ] = 0.0,
     merge: Annotated[
         bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
-    plot: Annotated[bool, typer.Option(help="Draw the scores.", rich_help_panel="Output")] = True,
+    plot: Annotated[bool, options.output_option(help="Draw the scores.")] = True,
     device: options.DeviceOption = "auto",
 ) -> None:
     """Leave one region out after another, and score what the others taught on it; no group is ever divided.

@@ -1,5 +1,6 @@
 """`rtsx footprints`, `rtsx merge` and `rtsx track`: outlines of a prediction, united, and followed over years."""
 
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,9 @@ __all__ = ["app", "merge_app", "track_app"]
 
 app = typer.Typer()
 
+_clean_up = partial(typer.Option, rich_help_panel="Clean-up")
+_tracks = partial(typer.Option, rich_help_panel="Tracks")
+
 _EXAMPLES = """Examples:
 
 rtsx footprints map.zarr --out slumps.parquet
@@ -35,57 +39,36 @@ rtsx footprints map.zarr --out slumps.gpkg --flags --water lakes.gpkg --simplify
 def footprints(
     prediction: options.PredictionArgument,
     *,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.", rich_help_panel="Output")
-    ],
+    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
     min_area_m2: options.MinAreaOption = 288.0,
     threshold: options.ThresholdOption = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Outline this class only.", rich_help_panel="Output")
-    ] = None,
+    class_name: Annotated[str | None, options.output_option("--class", help="Outline this class only.")] = None,
     edge_distance: options.EdgeDistanceOption = 10,
     drop_edge: Annotated[
-        bool, typer.Option("--drop-edge", help="Leave out what touches missing data.", rich_help_panel="Output")
+        bool, options.output_option("--drop-edge", help="Leave out what touches missing data.")
     ] = False,
     geographic: options.GeographicOption = False,
     flags: Annotated[
         bool,
-        typer.Option(
-            "--flags",
-            help="Keep small objects too, and write what speaks against each: small, edge, water, weak.",
-            rich_help_panel="Clean-up",
+        _clean_up(
+            "--flags", help="Keep small objects too, and write what speaks against each: small, edge, water, weak."
         ),
     ] = False,
-    drop: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="Leave out outlines with these flags.", rich_help_panel="Clean-up"),
-    ] = None,
+    drop: Annotated[str | None, _clean_up(metavar="A,B,...", help="Leave out outlines with these flags.")] = None,
     water: Annotated[
         str | None,
-        typer.Option(
+        _clean_up(
             metavar="FILE",
             help="Water: a raster in the CRS of the map, 1 on water, or polygons. Outlines on it are flagged.",
-            rich_help_panel="Clean-up",
         ),
     ] = None,
     max_water: Annotated[
-        float | None,
-        typer.Option(
-            help=f"Part of an outline (0-1) that may be water; {MAX_WATER} if left out.", rich_help_panel="Clean-up"
-        ),
+        float | None, _clean_up(help=f"Part of an outline (0-1) that may be water; {MAX_WATER} if left out.")
     ] = None,
-    min_prob_mean: Annotated[
-        float,
-        typer.Option(help="Flag outlines of a lower mean probability (0-1) as weak.", rich_help_panel="Clean-up"),
-    ] = 0.0,
+    min_prob_mean: Annotated[float, _clean_up(help="Flag outlines of a lower mean probability (0-1) as weak.")] = 0.0,
     simplify_m: Annotated[
         float | None,
-        typer.Option(
-            "--simplify-m",
-            metavar="M",
-            help="Take corners out; a pixel's width smooths the steps of pixels.",
-            rich_help_panel="Clean-up",
-        ),
+        _clean_up("--simplify-m", metavar="M", help="Take corners out; a pixel's width smooths the steps of pixels."),
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -138,24 +121,19 @@ def merge(
     *,
     out: Annotated[
         str,
-        typer.Option(
+        options.output_option(
             metavar="FILE",
             help=f"Where to: .parquet, .gpkg or .fgb. With {_YEAR} in it: one set per year, instead of one per day.",
-            rich_help_panel="Output",
         ),
     ],
     min_area_m2: Annotated[
-        float | None,
-        typer.Option(
-            "--min-area-m2", metavar="M2", help="Leave out smaller outlines of a day.", rich_help_panel="Output"
-        ),
+        float | None, options.output_option("--min-area-m2", metavar="M2", help="Leave out smaller outlines of a day.")
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(
+        options.output_option(
             metavar="FILE",
             help=f"With {_YEAR}: ground of every image, with its date or year, to count those that could have seen each.",
-            rich_help_panel="Output",
         ),
     ] = None,
     overwrite: options.OverwriteOption = False,
@@ -227,23 +205,14 @@ def track(
         ),
     ],
     *,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.", rich_help_panel="Output")
-    ],
+    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
     summary: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Also one row per track: .csv or .parquet.", rich_help_panel="Output"),
+        str | None, options.output_option(metavar="FILE", help="Also one row per track: .csv or .parquet.")
     ] = None,
-    min_overlap: Annotated[
-        float,
-        typer.Option(help="Part of the smaller outline (0-1) that two must share.", rich_help_panel="Tracks"),
-    ] = 0.2,
-    max_gap: Annotated[
-        int, typer.Option(help="Years in a row in which an object may be missed.", rich_help_panel="Tracks")
-    ] = 1,
+    min_overlap: Annotated[float, _tracks(help="Part of the smaller outline (0-1) that two must share.")] = 0.2,
+    max_gap: Annotated[int, _tracks(help="Years in a row in which an object may be missed.")] = 1,
     stable_within: Annotated[
-        float,
-        typer.Option(help="Change of area, as a part of the first, that is called stable.", rich_help_panel="Tracks"),
+        float, _tracks(help="Change of area, as a part of the first, that is called stable.")
     ] = 0.1,
     overwrite: options.OverwriteOption = False,
 ) -> None:

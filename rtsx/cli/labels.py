@@ -17,7 +17,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Checks inventories of outlines, and makes one table of them.")
 
-_INPUT, _OUTPUT = "Input", "Output"
 _REPORT_SUFFIXES = (".csv", ".json")
 
 _FilesArgument = Annotated[
@@ -26,31 +25,23 @@ _FilesArgument = Annotated[
 ]
 _ColumnOption = Annotated[
     list[str] | None,
-    typer.Option(
+    options.input_option(
         "--column",
         metavar="OURS=THEIRS",
         help="Column of the files for one of ours, where its name is not known; OURS= for none. Repeatable.",
-        rich_help_panel=_INPUT,
     ),
 ]
 _ClassOption = Annotated[
-    str | None,
-    typer.Option(
-        "--class", metavar="NAME", help="Class of rows that do not say; rts if left out.", rich_help_panel=_INPUT
-    ),
+    str | None, options.input_option("--class", metavar="NAME", help="Class of rows that do not say; rts if left out.")
 ]
-_CrsOption = Annotated[
-    str | None, typer.Option(metavar="EPSG:CODE", help="CRS of files that do not say.", rich_help_panel=_INPUT)
-]
+_CrsOption = Annotated[str | None, options.input_option(metavar="EPSG:CODE", help="CRS of files that do not say.")]
 _HemisphereOption = Annotated[
     Literal["north", "south"] | None,
-    typer.Option(help="Where outlines in geocentric coordinates without Z lie.", rich_help_panel=_INPUT),
+    options.input_option(help="Where outlines in geocentric coordinates without Z lie."),
 ]
-_LayerOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Layer of files that have several.", rich_help_panel=_INPUT)
-]
+_LayerOption = Annotated[str | None, options.input_option(metavar="NAME", help="Layer of files that have several.")]
 _ReportOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="What was found, row by row: .csv or .json.", rich_help_panel=_OUTPUT)
+    str | None, options.output_option(metavar="FILE", help="What was found, row by row: .csv or .json.")
 ]
 
 FAULTY = 1
@@ -97,26 +88,18 @@ def validate(
 def standardise(
     files: _FilesArgument,
     *,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.", rich_help_panel=_OUTPUT)
-    ],
+    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
     column: _ColumnOption = None,
     class_name: _ClassOption = None,
-    creator: Annotated[
-        str | None, typer.Option(help="Who outlined rows that do not say.", rich_help_panel=_INPUT)
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="Region of rows that do not say.", rich_help_panel=_INPUT)] = None,
-    site: Annotated[str | None, typer.Option(help="Site of rows that do not say.", rich_help_panel=_INPUT)] = None,
+    creator: Annotated[str | None, options.input_option(help="Who outlined rows that do not say.")] = None,
+    region: Annotated[str | None, options.input_option(help="Region of rows that do not say.")] = None,
+    site: Annotated[str | None, options.input_option(help="Site of rows that do not say.")] = None,
     image_date: Annotated[
         str | None,
-        typer.Option(
-            metavar="DAY[,DAY]",
-            help="First and last day of the imagery of rows that do not say.",
-            rich_help_panel=_INPUT,
-        ),
+        options.input_option(metavar="DAY[,DAY]", help="First and last day of the imagery of rows that do not say."),
     ] = None,
     image_ids: Annotated[
-        str | None, typer.Option(metavar="ID,...", help="Images of rows that do not say.", rich_help_panel=_INPUT)
+        str | None, options.input_option(metavar="ID,...", help="Images of rows that do not say.")
     ] = None,
     crs: _CrsOption = None,
     hemisphere: _HemisphereOption = None,

@@ -57,9 +57,7 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
-OutOption = Annotated[
-    str, typer.Option(metavar="FOLDER", help="Folder or URL of the new bundle.", rich_help_panel="Output")
-]
+OutOption = Annotated[str, options.output_option(metavar="FOLDER", help="Folder or URL of the new bundle.")]
 
 
 @app.command(epilog="Examples:\n\nrtsx model info demo\n\nrtsx model info runs/7/checkpoints/30.pt")
@@ -116,10 +114,7 @@ def export(
     model: ModelArgument,
     *,
     out: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE", help=".onnx or .pt2 for other software, else a bundle folder.", rich_help_panel="Output"
-        ),
+        str, options.output_option(metavar="FILE", help=".onnx or .pt2 for other software, else a bundle folder.")
     ],
     trust: options.TrustOption = False,
     overwrite: options.OverwriteOption = False,

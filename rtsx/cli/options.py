@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import isnan, lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -51,10 +52,13 @@ __all__ = [
     "augmentations",
     "chunk_size",
     "described_models",
+    "input_option",
+    "network_option",
     "numbers",
     "open_image",
     "open_models",
     "open_prediction",
+    "output_option",
     "require_device",
     "require_models",
     "require_there",
@@ -67,7 +71,10 @@ __all__ = [
 AugmentationName = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """Turns that `--augment` takes."""
 
-_INPUT, _TILING, _NETWORK, _OUTPUT = "Input", "Tiling", "Network", "Output"
+input_option = partial(typer.Option, rich_help_panel="Input")
+tiling_option = partial(typer.Option, rich_help_panel="Tiling")
+network_option = partial(typer.Option, rich_help_panel="Network")
+output_option = partial(typer.Option, rich_help_panel="Output")
 
 
 CubeArgument = Annotated[
@@ -81,16 +88,12 @@ CubeArgument = Annotated[
 PredictionArgument = Annotated[
     str, typer.Argument(metavar="PREDICTION", help="A Zarr store that `rtsx predict` wrote.", show_default=False)
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_OUTPUT)
-]
+OverwriteOption = Annotated[bool, output_option("--overwrite", help="Replace outputs that exist.")]
 
 LayersOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="A,B,...",
-        help="Layers to use; for GeoTIFFs without band names, the names of the bands in their order.",
-        rich_help_panel=_INPUT,
+    input_option(
+        metavar="A,B,...", help="Layers to use; for GeoTIFFs without band names, the names of the bands in their order."
     ),
 ]
 SensorName = Literal["planetscope", "sentinel2-l2a", "sentinel2-l2a-04.00", "arcticdem", "tcvis"]
@@ -98,144 +101,93 @@ SensorName = Literal["planetscope", "sentinel2-l2a", "sentinel2-l2a-04.00", "arc
 MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel"]
 """Likewise in `rtsx.cube.MASK_RULES`."""
 
-SensorOption = Annotated[
-    SensorName | None, typer.Option(help="What the bands of the GeoTIFFs are.", rich_help_panel=_INPUT)
-]
+SensorOption = Annotated[SensorName | None, input_option(help="What the bands of the GeoTIFFs are.")]
 ScaleOption = Annotated[
     float | None,
-    typer.Option(
-        metavar="X",
-        help="Physical value of stored 1 in layers that do not say; 0.0001 for most reflectance.",
-        rich_help_panel=_INPUT,
+    input_option(
+        metavar="X", help="Physical value of stored 1 in layers that do not say; 0.0001 for most reflectance."
     ),
 ]
 NodataOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X", help="Stored value of missing pixels in layers that do not say theirs.", rich_help_panel=_INPUT
-    ),
+    float | None, input_option(metavar="X", help="Stored value of missing pixels in layers that do not say theirs.")
 ]
 MaskOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="TIF",
-        help="Quality data on the image's pixels: a UDM2 or a scene classification.",
-        rich_help_panel=_INPUT,
-    ),
+    input_option(metavar="TIF", help="Quality data on the image's pixels: a UDM2 or a scene classification."),
 ]
-MaskRuleOption = Annotated[
-    MaskRuleName | None,
-    typer.Option(help="How --mask is read.", rich_help_panel=_INPUT),
-]
-ChunksOption = Annotated[
-    str, typer.Option(metavar="auto|PX", help="Side of a chunk that is read and held at once.", rich_help_panel=_INPUT)
-]
+MaskRuleOption = Annotated[MaskRuleName | None, input_option(help="How --mask is read.")]
+ChunksOption = Annotated[str, input_option(metavar="auto|PX", help="Side of a chunk that is read and held at once.")]
 
 ModelOption = Annotated[
     list[str],
-    typer.Option(
+    network_option(
         "--model",
         "-m",
         metavar="MODEL",
         help="A bundle folder or URL, a checkpoint that describes itself, or 'demo' for the small model that ships with "
         "rtsx. Given several times, the answers are averaged.",
         show_default=False,
-        rich_help_panel=_NETWORK,
     ),
 ]
 TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust", help="Read model files that can run code of their author when read.", rich_help_panel=_NETWORK
-    ),
+    bool, network_option("--trust", help="Read model files that can run code of their author when read.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_NETWORK)]
+DeviceOption = Annotated[str, network_option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU.", rich_help_panel=_NETWORK),
+    network_option(help="Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."),
 ]
 BackendOption = Annotated[
     Literal["auto", "eager", "compile", "onnx", "openvino"],
-    typer.Option(
-        help="What runs the network; auto is the fastest that is installed and agrees with eager torch.",
-        rich_help_panel=_NETWORK,
-    ),
+    network_option(help="What runs the network; auto is the fastest that is installed and agrees with eager torch."),
 ]
 BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(help="Tiles per forward pass; the device's own choice if left out.", rich_help_panel=_NETWORK),
+    int | None, network_option(help="Tiles per forward pass; the device's own choice if left out.")
 ]
 
 TileOption = Annotated[
     str,
-    typer.Option(
+    tiling_option(
         metavar="auto|bundle|PX",
         help="Side of a tile. auto: the cheapest that gives the right answer; bundle: as in training.",
-        rich_help_panel=_TILING,
     ),
 ]
-OverlapOption = Annotated[
-    str, typer.Option(metavar="auto|bundle|PX", help="Pixels that neighbouring tiles share.", rich_help_panel=_TILING)
-]
+OverlapOption = Annotated[str, tiling_option(metavar="auto|bundle|PX", help="Pixels that neighbouring tiles share.")]
 TrimOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="PX",
-        help="Pixels on each side of a tile that never count; the bundle's own if left out.",
-        rich_help_panel=_TILING,
-    ),
+    tiling_option(metavar="PX", help="Pixels on each side of a tile that never count; the bundle's own if left out."),
 ]
 BlendOption = Annotated[
-    Literal["linear", "hann", "gaussian", "crop", "max"],
-    typer.Option(help="How neighbouring tiles are joined.", rich_help_panel=_TILING),
+    Literal["linear", "hann", "gaussian", "crop", "max"], tiling_option(help="How neighbouring tiles are joined.")
 ]
 AugmentOption = Annotated[
     str | None,
-    typer.Option(
+    tiling_option(
         metavar="A,B,...",
         help="Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose.",
-        rich_help_panel=_TILING,
     ),
 ]
-ScalesOption = Annotated[
-    str, typer.Option(metavar="A,B,...", help="Sizes at which tiles are shown, such as 1,0.5.", rich_help_panel=_TILING)
-]
-MergeOption = Annotated[Literal["mean", "max"], typer.Option(help="How scales are fused.", rich_help_panel=_TILING)]
+ScalesOption = Annotated[str, tiling_option(metavar="A,B,...", help="Sizes at which tiles are shown, such as 1,0.5.")]
+MergeOption = Annotated[Literal["mean", "max"], tiling_option(help="How scales are fused.")]
 KeepMembersOption = Annotated[
-    bool,
-    typer.Option(
-        "--keep-members", help="Also write every model's own answer and their spread.", rich_help_panel=_OUTPUT
-    ),
+    bool, output_option("--keep-members", help="Also write every model's own answer and their spread.")
 ]
 Float32Option = Annotated[
-    bool,
-    typer.Option("--float32", help="Write probability as float32 instead of uint8 per cent.", rich_help_panel=_OUTPUT),
+    bool, output_option("--float32", help="Write probability as float32 instead of uint8 per cent.")
 ]
 FootprintsOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Also outline the objects: .parquet, .gpkg or .fgb.", rich_help_panel=_OUTPUT),
+    str | None, output_option(metavar="FILE", help="Also outline the objects: .parquet, .gpkg or .fgb.")
 ]
-CogOption = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="Also write probability.tif and binary.tif there.", rich_help_panel=_OUTPUT),
-]
+CogOption = Annotated[str | None, output_option(metavar="DIR", help="Also write probability.tif and binary.tif there.")]
 
-MinAreaOption = Annotated[
-    float, typer.Option("--min-area-m2", help="Leave out smaller objects, in m².", rich_help_panel=_OUTPUT)
-]
+MinAreaOption = Annotated[float, output_option("--min-area-m2", help="Leave out smaller objects, in m².")]
 ThresholdOption = Annotated[
-    float | None,
-    typer.Option(help="Least probability (0-1) of an object; the model's own if left out.", rich_help_panel=_OUTPUT),
+    float | None, output_option(help="Least probability (0-1) of an object; the model's own if left out.")
 ]
 EdgeDistanceOption = Annotated[
-    int,
-    typer.Option(
-        metavar="PX", help="Objects this near to missing data are marked touches_edge.", rich_help_panel=_OUTPUT
-    ),
+    int, output_option(metavar="PX", help="Objects this near to missing data are marked touches_edge.")
 ]
-GeographicOption = Annotated[
-    bool, typer.Option("--geographic", help="Write EPSG:4326 instead of the grid's CRS.", rich_help_panel=_OUTPUT)
-]
+GeographicOption = Annotated[bool, output_option("--geographic", help="Write EPSG:4326 instead of the grid's CRS.")]
 
 
 def words(given: str | None) -> list[str] | None:

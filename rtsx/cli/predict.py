@@ -45,7 +45,7 @@ def predict(
     images: options.CubeArgument,
     *,
     model: options.ModelOption,
-    out: Annotated[str, typer.Option(metavar="OUT.zarr", help="The map: a Zarr v3 store.", rich_help_panel="Output")],
+    out: Annotated[str, options.output_option(metavar="OUT.zarr", help="The map: a Zarr v3 store.")],
     sensor: options.SensorOption = None,
     scale: options.ScaleOption = None,
     nodata: options.NodataOption = None,
@@ -132,7 +132,7 @@ cog_app = typer.Typer()
 def cog(
     prediction: options.PredictionArgument,
     *,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the files.", rich_help_panel="Output")],
+    out: Annotated[str, options.output_option(metavar="DIR", help="Folder of the files.")],
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""

@@ -34,22 +34,17 @@ def train(
         typer.Argument(metavar="TRAIN.yaml", help="What is learnt, from which scenes, and how.", show_default=False),
     ],
     *,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The run: bundle, log, report.", rich_help_panel="Output")
-    ],
+    out: Annotated[Path, options.output_option(metavar="FOLDER", help="The run: bundle, log, report.")],
     epochs: Annotated[
         int | None, typer.Option(help="Another number of epochs than the file's, as for a trial.", min=1)
     ] = None,
     device: options.DeviceOption = "auto",
-    devices: Annotated[
-        int, typer.Option(help="How many devices share each batch.", min=1, rich_help_panel="Network")
-    ] = 1,
+    devices: Annotated[int, options.network_option(help="How many devices share each batch.", min=1)] = 1,
     workers: Annotated[
         int, typer.Option(help="Processes that read tiles; 0 reads in a thread. No result depends on it.", min=0)
     ] = 0,
     log: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Also log to tensorboard, wandb, or both.", rich_help_panel="Output"),
+        str | None, options.output_option(metavar="A,B", help="Also log to tensorboard, wandb, or both.")
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:

@@ -234,7 +234,7 @@ class ModelBundle:
         """
         source = run_in_torch_thread(lambda: _source_of(module))
         said = _metadata({"fill": 0.0, "classes": ("target",), **stated})
-        if said.inputs is None and said.layers is not None and said.mean is said.std is said.preset is None:
+        if said.inputs is None and said.layers is not None and (said.mean, said.std, said.preset) == (None, None, None):
             said = replace(said, inputs=tuple(InputLayer(name=name) for name in said.layers))
         stride = source.stride if isinstance(source, SmpSource) else UNSAID_STRIDE
         said = replace(
