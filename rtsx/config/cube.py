@@ -16,7 +16,7 @@ from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
 from rtsx.config.source import CUBE_PRESETS, SOURCE_KINDS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.validate import ConfigModel, Names, validate_config
-from rtsx.config.yaml import parse_yaml, read_yaml
+from rtsx.config.yaml import map_texts, parse_yaml, read_yaml
 from rtsx.cube.build import BuildResult, build_store
 from rtsx.cube.derived import get_derived
 from rtsx.cube.native import with_native_images
@@ -161,7 +161,8 @@ class CubeConfig(ConfigModel):
         if _WINDOW not in repr(source):
             return source
         window = self._window()
-        return SourceConfig.model_validate(_replaced(source.model_dump(exclude_unset=True), window))
+        told = source.model_dump(exclude_unset=True)
+        return SourceConfig.model_validate(map_texts(told, lambda text, _: text.replace(_WINDOW, window)))
 
     def _window(self) -> str:
         if self.tcvis_window is not None:
@@ -197,14 +198,6 @@ class CubeConfig(ConfigModel):
             # What the preset does not know comes last, instead of being dropped without a word.
             layers = (*(one for one in preset.order if one in known), *sorted(known - set(preset.order)))
         return derived, layers
-
-
-def _replaced(values: Any, window: str) -> Any:
-    if isinstance(values, str):
-        return values.replace(_WINDOW, window)
-    if isinstance(values, Mapping):
-        return {key: _replaced(value, window) for key, value in values.items()}
-    return [_replaced(value, window) for value in values] if isinstance(values, list | tuple) else values
 
 
 def _bare(values: Any) -> Any:

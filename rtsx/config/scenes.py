@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from rtsx.config.cube import is_config, open_cube
 from rtsx.config.inputs import SplitConfig, split_scenes
 from rtsx.config.validate import ConfigModel, FilePath, Names, format_path, glob_paths, placeholders
+from rtsx.config.yaml import map_texts
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
 from rtsx.cube.open import open_source
@@ -341,7 +342,7 @@ class SceneConfig(ConfigModel):
 
     def _filled(self, values: Mapping[str, str]) -> Self:
         told: dict[str, Any] = self.model_dump(exclude={"names"}, exclude_unset=True)
-        filled_in = _mapped(told, values)
+        filled_in = map_texts(told, lambda text, _: format_path(text, values))
         name = filled_in.get("name") or values.get(SCENE) or "_".join(values.values()) or _stem(self.first)
         return type(self).model_validate({**filled_in, "name": name, "group": filled_in.get("group") or name})
 
@@ -465,14 +466,6 @@ def _at_time(cube: xr.Dataset, time: str | None) -> xr.Dataset:
 def _stem(path: str) -> str:
     name = file_name(path)
     return name.split(".")[0] or name
-
-
-def _mapped(values: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(values, str):
-        return format_path(values, names)
-    if isinstance(values, Mapping):
-        return {key: _mapped(value, names) for key, value in values.items()}
-    return [_mapped(value, names) for value in values] if isinstance(values, list | tuple) else values
 
 
 class ScenesConfig(ConfigModel):

@@ -15,7 +15,7 @@ from rtsx.config.cube import is_config
 from rtsx.config.inputs import Inputs, ModelConfig
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
 from rtsx.config.validate import Augmentations, Checked, ConfigModel, Losses, NamedOne, is_glance, validate_config
-from rtsx.config.yaml import read_yaml
+from rtsx.config.yaml import map_texts, read_yaml
 from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
 from rtsx.labels.label_rasters import check_classes
@@ -377,7 +377,8 @@ def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingReci
         What paths are remembered relative to, because a bundle is handed on to others, who have other folders.
     """
     recipe = config.recipe()
-    recipe = replace(recipe, provenance=_without_folder(recipe.provenance, folder))
+    provenance = map_texts(recipe.provenance, lambda text, _: text.removeprefix(f"{folder}/"))
+    recipe = replace(recipe, provenance=provenance)
     if len(config.seeds) == 1:
         return (recipe,)
     return tuple(replace(recipe, seed=seed, id=f"{recipe.id}-seed-{seed}") for seed in config.seeds)
@@ -503,11 +504,3 @@ def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun":
             "with that recipe, choose another folder, or pass overwrite=True."
         )
     return read_run(place)
-
-
-def _without_folder(values: Any, folder: Path) -> Any:
-    if isinstance(values, str):
-        return values.removeprefix(f"{folder}/")
-    if isinstance(values, Mapping):
-        return {key: _without_folder(value, folder) for key, value in values.items()}
-    return [_without_folder(value, folder) for value in values] if isinstance(values, list | tuple) else values

@@ -15,7 +15,7 @@ from rtsx.parsing import LimitedLoader, error_place
 from rtsx.redaction import is_secret_name, redacted, withhold
 from rtsx.storage import file_problem, local_path
 
-__all__ = ["ConfigIssue", "Document", "KeyPath", "dump_yaml", "parse_yaml", "raise_issues", "read_yaml"]
+__all__ = ["ConfigIssue", "Document", "KeyPath", "dump_yaml", "map_texts", "parse_yaml", "raise_issues", "read_yaml"]
 
 KeyPath = tuple[str | int, ...]
 """Keys and list places from the root of a document."""
@@ -169,7 +169,7 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = 
         if loader is not None:
             loader.dispose()
     expand = _Expansion(environment, complaints)
-    return Document(name, _mapped(values, (), expand), lines, tuple(complaints))
+    return Document(name, map_texts(values, expand), lines, tuple(complaints))
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
@@ -185,7 +185,7 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     url: $${HOME}
     """
     # Dollars are doubled, because what is written has its variables filled in already.
-    plain = _mapped(values, (), lambda text, _: redacted(text.replace("$", "$$"), keeps_references=True))
+    plain = map_texts(values, lambda text, _: redacted(text.replace("$", "$$"), keeps_references=True))
     return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
@@ -282,12 +282,18 @@ class _Expansion:
         return filled
 
 
-def _mapped(values: Any, path: KeyPath, change: Callable[[str, KeyPath], str]) -> Any:
-    """Plain values with every string changed and tuples as lists."""
+def map_texts(values: Any, change: Callable[[str, KeyPath], str], *, path: KeyPath = ()) -> Any:
+    """Plain values with every text changed, which is given with its place, and tuples as lists.
+
+    Examples
+    --------
+    >>> map_texts({"files": ("a", 1)}, lambda text, path: f"{text} at {path}")
+    {'files': ["a at ('files', 0)", 1]}
+    """
     if isinstance(values, str):
         return change(values, path)
     if isinstance(values, Mapping):
-        return {key: _mapped(value, (*path, str(key)), change) for key, value in values.items()}
+        return {key: map_texts(value, change, path=(*path, str(key))) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_mapped(value, (*path, index), change) for index, value in enumerate(values)]
+        return [map_texts(value, change, path=(*path, index)) for index, value in enumerate(values)]
     return values

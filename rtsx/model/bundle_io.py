@@ -40,11 +40,13 @@ _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 _CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 
 
-_SAID = (
-    *("inputs", "classes", "activation", "tile", "overlap", "trim", "stride", "threshold", "fill", "preset", "bn_mode"),
-    *("reach", "provenance"),
+_STATED = (
+    *("inputs", "classes", "activation", "tile", "overlap", "trim", "stride", "threshold", "temperature", "fill"),
+    *("pixel_m", "preset", "bn_mode", "reach", "provenance"),
 )
-"""Fields of the metadata that every bundle says, as ``rtsx:NAME``."""
+"""Fields of the metadata that a bundle states, as ``rtsx:NAME``."""
+_LATER = {"temperature": None, "pixel_m": None}
+"""Those that bundles of 0.1 do not state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,12 @@ def read_item(raw: bytes, *, where: str) -> BundleItem:
         described = {
             "metadata": {
                 "id": document["id"],
-                **{name: properties[f"rtsx:{name}"] for name in _SAID},
-                **_later(properties),
+                **_LATER,
+                **{
+                    name: properties[f"rtsx:{name}"]
+                    for name in _STATED
+                    if f"rtsx:{name}" in properties or name not in _LATER
+                },
             },
             "kind": network["kind"],
             "filename": _file_beside(asset["href"], where=where),
@@ -156,31 +162,12 @@ def _file_beside(href: object, *, where: str) -> str:
 
 
 def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Artifact) -> dict[str, object]:
-    inputs = metadata.inputs or ()
+    stated = asdict(metadata) | {"provenance": redacted_values(metadata.provenance or {})}
     return {
         "rtsx:format": _FORMAT,
-        "rtsx:inputs": [asdict(layer) for layer in inputs],
-        "rtsx:classes": list(metadata.classes or ()),
-        "rtsx:activation": metadata.activation,
-        "rtsx:tile": metadata.tile,
-        "rtsx:overlap": metadata.overlap,
-        "rtsx:trim": metadata.trim,
-        "rtsx:stride": metadata.stride,
-        "rtsx:threshold": metadata.threshold,
-        "rtsx:temperature": metadata.temperature,
-        "rtsx:fill": metadata.fill,
-        "rtsx:pixel_m": metadata.pixel_m,
-        "rtsx:preset": metadata.preset,
-        "rtsx:bn_mode": metadata.bn_mode,
-        "rtsx:reach": None if metadata.reach is None else asdict(metadata.reach),
-        "rtsx:provenance": redacted_values(metadata.provenance or {}),
+        **{f"rtsx:{name}": stated[name] for name in _STATED},
         "rtsx:network": {"kind": artifact.kind, "options": dict(artifact.options), "digest": source.digest},
     }
-
-
-def _later(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """What bundles of 0.1 do not say."""
-    return {name: properties.get(f"rtsx:{name}") for name in ("temperature", "pixel_m")}
 
 
 def _mlm_properties(metadata: Metadata, *, source: NetworkSource) -> dict[str, object]:
