@@ -34,7 +34,6 @@ HEAVY = {
     "onnxruntime": "the extra `onnx`",
     "onnxscript": "the extra `onnx`",
     "openvino": "the extra `openvino`",
-    "pydantic": "0.2 s, which commands without a config do not wait for",
     "segmentation_models_pytorch": "seconds, and networks of other libraries do not need it",
     "torch": "seconds, which `import rtsx` and refusals do not wait for",
 }

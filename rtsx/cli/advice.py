@@ -18,8 +18,6 @@ from rtsx.cli.app import app
 from rtsx.cli.config import Kind, schema_of
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
-__all__ = ["in_command_words"]
-
 _OPTIONS = {
     "class_name": "--class",
     "classes": "--class",

@@ -11,8 +11,6 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 import rtsx
 from rtsx.cli.console import show_line
 
-__all__ = ["COMMANDS", "Entry", "LazyGroup", "app", "lazy_group"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:

@@ -12,8 +12,6 @@ from rtsx.cli.options import require_there
 from rtsx.cli.outputs import require_absent
 from rtsx.storage import refuse_other_format, write_whole
 
-__all__ = ["app", "schema_of"]
-
 app = typer.Typer(no_args_is_help=True, help="Describes YAML files to editors, and reads those of the predecessor.")
 
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]

@@ -21,22 +21,6 @@ if TYPE_CHECKING:
     from rtsx.campaign.run_log import RunSummary
     from rtsx.training.run_log import Progress as Moment
 
-__all__ = [
-    "ConsoleStream",
-    "Show",
-    "campaign_progress",
-    "counting",
-    "print_error",
-    "print_info",
-    "progress",
-    "show",
-    "show_line",
-    "status_console",
-    "streams",
-    "training_progress",
-    "warn",
-]
-
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240
 """Width of a table that no terminal limits, in characters."""

@@ -19,8 +19,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import file_system
 
-__all__ = ["check_rows", "info_rows", "opened", "small"]
-
 Rows = list[tuple[str, object]]
 _SHOWN = 5
 """Images of a source that are named."""

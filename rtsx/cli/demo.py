@@ -27,8 +27,6 @@ if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
 
     from rtsx.synthetic import DemoFiles, SceneFiles
 
-__all__ = ["EXPECTED_IOU", "app", "demo_config"]
-
 EXPECTED_IOU = 0.60
 """Least IoU of the demo's own scene; less means that something is broken."""
 OBJECT_IOU = 0.5

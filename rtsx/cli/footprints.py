@@ -18,8 +18,6 @@ from rtsx.storage import local_path, write_whole
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["app", "merge_app", "track_app"]
-
 app = typer.Typer()
 
 _clean_up = partial(typer.Option, rich_help_panel="Clean-up")

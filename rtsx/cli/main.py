@@ -20,8 +20,6 @@ from rtsx.progress import Line
 from rtsx.redaction import redacted
 from rtsx.storage import local_path
 
-__all__ = ["DEFECT", "STOPPED", "USER_ERROR", "main", "stopped"]
-
 DEFECT = 1
 """Exit status of an error that is ours."""
 USER_ERROR = 2

@@ -9,8 +9,6 @@ import fsspec.core
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 from rtsx.storage import absolute
 
-__all__ = ["require_absent", "require_local", "require_suffix"]
-
 
 def require_absent(outputs: Iterable[str], *, overwrite: bool) -> None:
     """Refuse unless every output can be written; the folders that are missing are made when it is.

@@ -20,8 +20,6 @@ from rtsx.storage import staged
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PictureLayers", "busiest_window", "colour_composite", "draw", "draw_cube", "stretch"]
-
 _ZOOM = 512
 """Side of the lower row's window, px."""
 _DRAWN = 1000

@@ -25,8 +25,6 @@ from rtsx.cli.products import COG_NAMES, Products, write_cogs
 from rtsx.cli.summary import prediction_rows
 from rtsx.storage import refuse_other_format
 
-__all__ = ["app", "cog_app"]
-
 app = typer.Typer()
 
 _EXAMPLES = """Examples:

@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     import geopandas
     import xarray as xr
 
-__all__ = [
-    "COG_NAMES",
-    "FOOTPRINT_SUFFIXES",
-    "MAX_WATER",
-    "CleanUp",
-    "Flag",
-    "Products",
-    "open_water",
-    "write_cogs",
-    "write_outlines",
-]
-
 Flag = Literal["small", "edge", "water", "weak"]
 """Flags that `--drop` takes: those of `rtsx.footprints.clean_footprints`."""
 

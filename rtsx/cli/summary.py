@@ -8,8 +8,6 @@ if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
 
     from rtsx.model import ModelBundle
 
-__all__ = ["bundle_rows", "cube_rows", "prediction_rows", "reach_line", "scaling_rows", "tiling_line"]
-
 Rows = list[tuple[str, object]]
 
 

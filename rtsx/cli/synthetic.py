@@ -11,8 +11,6 @@ import typer
 
 from rtsx.cli.console import counting, show
 
-__all__ = ["app", "seed_list"]
-
 app = typer.Typer(no_args_is_help=True, help="Makes tundra with thaw slumps and their true outlines, in real formats.")
 
 _OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.", rich_help_panel="Output")]

@@ -27,13 +27,6 @@ from rtsx.errors import CampaignError, ConfigError, CubeError, GridError
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
 
-__all__ = [
-    "CampaignConfig",
-    "campaign_schema",
-    "load_campaign",
-    "load_campaign_config",
-]
-
 Outlines = Annotated[
     OutlineSpec | None,
     BeforeValidator(
@@ -44,7 +37,7 @@ Outlines = Annotated[
 """How objects are outlined, or whether at all."""
 
 
-DEMO = "demo"
+_DEMO = "demo"
 """Word for the bundle that ships with rtsx."""
 
 
@@ -64,7 +57,7 @@ def _models(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         raise ValueError(
             "a campaign needs a model; give the path of a bundle, or demo for the one that ships with rtsx"
         )
-    return tuple(path if path == DEMO else from_folder(path, info) for path in paths)
+    return tuple(path if path == _DEMO else from_folder(path, info) for path in paths)
 
 
 class CampaignConfig(ConfigModel):

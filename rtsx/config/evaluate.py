@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, EvaluationScene
     from rtsx.model import ModelBundle
 
-__all__ = ["EvaluateConfig", "evaluation_schema", "load_evaluate_config"]
-
 
 class EvaluateConfig(ConfigModel):
     """An evaluation of a model: every scene is predicted and compared with its labels, chunk by chunk.

@@ -14,8 +14,6 @@ from rtsx.errors import ConfigError, TrainingError
 from rtsx.model import InputLayer, preset_named
 from rtsx.training.recipe import NetworkSpec
 
-__all__ = ["InputConfig", "Inputs", "InputsConfig", "ModelConfig", "SplitConfig", "split_scenes"]
-
 
 class InputConfig(ConfigModel):
     """How one layer becomes a channel: by its range, by mean and deviation, or by what the training scenes measure."""

@@ -13,8 +13,6 @@ from rtsx.config.yaml import Document, dump_yaml, parse_yaml, read_yaml
 from rtsx.errors import BundleError, ConfigError
 from rtsx.model import ARCHITECTURES, PRESETS, canonical_layers
 
-__all__ = ["ImportedTraining", "import_training"]
-
 _SOURCES = {"relativeelevation": "relative_elevation", "absoluteelevation": "dem"}
 """Spellings of data sources that are not those of layers."""
 _ALL_SOURCES = ("ndvi", "planet", "relative_elevation", "slope", "tcvis")

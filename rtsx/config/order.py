@@ -18,8 +18,6 @@ from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError
 from rtsx.ordering import OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
 
-__all__ = ["OrderConfig", "load_order_config", "order_schema"]
-
 
 class PlanetConfig(ConfigModel):
     """Planet's Orders API; the key is in the environment, as PL_API_KEY, or stored by ``planet auth login``."""

@@ -20,16 +20,6 @@ from rtsx.labels.io import read_table
 from rtsx.storage import file_name
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
-__all__ = [
-    "Area",
-    "AreaConfig",
-    "GridConfig",
-    "PeriodConfig",
-    "RegionConfig",
-    "arcticdem_ground",
-    "arcticdem_tile",
-]
-
 
 class GridConfig(ConfigModel):
     """The pixel grid of the cube."""

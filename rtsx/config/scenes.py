@@ -29,19 +29,6 @@ from rtsx.labels.standardise import NEGATIVE
 from rtsx.parsing import Several
 from rtsx.storage import file_name, is_url
 
-__all__ = [
-    "ClassValues",
-    "LabelReader",
-    "Labels",
-    "LabelsConfig",
-    "SceneConfig",
-    "Scenes",
-    "ScenesConfig",
-    "YamlValues",
-    "expand_scenes",
-    "open_scene",
-]
-
 _UNSAID = "unsaid"
 """Class of labels that say none, where there are several."""
 _ABSENT = ("0", "false", "False", "no", "No", "negative", "Negative")

@@ -20,19 +20,6 @@ from rtsx.cube.stac.assets import SIGNER_GROUP
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import ConfigError, CubeError
 
-__all__ = [
-    "CUBE_PRESETS",
-    "SOURCE_KINDS",
-    "CubePreset",
-    "LayerConfig",
-    "Layers",
-    "PresetName",
-    "QualityConfig",
-    "SensorConfig",
-    "SourceConfig",
-    "tcvis_window",
-]
-
 
 class LayerConfig(ConfigModel):
     """One layer: where it lies in an image, and how it comes onto the grid."""

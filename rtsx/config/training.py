@@ -39,17 +39,6 @@ from rtsx.training.run_log import ShowProgress
 if TYPE_CHECKING:
     from rtsx.training import TrainedRun
 
-__all__ = [
-    "SamplingConfig",
-    "TrainConfig",
-    "glance_at_training",
-    "load_train_config",
-    "load_training_recipe",
-    "train_bundle",
-    "training_recipes",
-    "training_schema",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(SamplingSpec):

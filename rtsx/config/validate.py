@@ -27,26 +27,6 @@ from rtsx.parsing import STRICT, Several
 from rtsx.redaction import is_secret_name
 from rtsx.storage import absolute
 
-__all__ = [
-    "PLACEHOLDER",
-    "YEAR",
-    "Augmentations",
-    "Checked",
-    "ConfigModel",
-    "FilePath",
-    "Losses",
-    "Named",
-    "NamedOne",
-    "Names",
-    "format_path",
-    "from_folder",
-    "glob_paths",
-    "is_glance",
-    "placeholders",
-    "substitute_year",
-    "validate_config",
-]
-
 _Model = TypeVar("_Model", bound="ConfigModel")
 
 

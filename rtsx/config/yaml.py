@@ -15,8 +15,6 @@ from rtsx.parsing import LimitedLoader, error_place
 from rtsx.redaction import is_secret_name, redacted, withhold
 from rtsx.storage import file_problem, local_path
 
-__all__ = ["ConfigIssue", "Document", "KeyPath", "dump_yaml", "map_texts", "parse_yaml", "raise_issues", "read_yaml"]
-
 KeyPath = tuple[str | int, ...]
 """Keys and list places from the root of a document."""
 

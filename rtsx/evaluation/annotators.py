@@ -21,8 +21,6 @@ from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.scores import AgreementCounts, PixelScores
 
-__all__ = ["Agreement", "annotator_agreement"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Agreement:

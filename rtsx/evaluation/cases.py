@@ -16,8 +16,6 @@ from rtsx.evaluation.settings import EvaluationScene
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.scores import LEVELS_OF_FLOAT
 
-__all__ = ["UNCOUNTED", "OutlineCase", "RasterCase", "case_of"]
-
 UNCOUNTED = 255
 """Value of a decision where the prediction is not valid."""
 _BACKGROUND = "background"

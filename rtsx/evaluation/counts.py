@@ -29,21 +29,6 @@ from rtsx.scores import (
     calibration_error,
 )
 
-__all__ = [
-    "SCORES",
-    "ClassCounts",
-    "MaskPieces",
-    "ObjectPieces",
-    "SceneCounts",
-    "Unit",
-    "equal_area",
-    "join_pieces",
-    "lonlat_of",
-    "pieces_of",
-    "pixel_area_m2",
-    "to_plane",
-]
-
 Unit = Literal["px", "m2"]
 
 SCORES = (

@@ -33,8 +33,6 @@ from rtsx.training import TrainingRecipe, TrainingScene
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["CrossValidation", "FoldResult", "cross_validate", "run_folds", "transfer_matrix"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldResult:

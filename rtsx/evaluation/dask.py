@@ -23,8 +23,6 @@ from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.scores import PixelTally, boundary_buffer
 
-__all__ = ["BlockCounts", "count_block", "evaluate_rasters", "reduce_blocks"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockCounts:
@@ -110,7 +108,7 @@ def _check_range(values: NDArray[Any], *, levels: int, block: ExtractionBlock) -
         )
 
 
-BLOCK_SIZE = 2048
+_BLOCK_SIZE = 2048
 """Side of the blocks, in pixels, in which arrays in memory are worked through."""
 _FAN_IN = 16
 """Results that one task adds up."""
@@ -145,7 +143,7 @@ def reduce_blocks(stacked: xr.DataArray, kernel: Callable[[NDArray[Any], TruthWi
     """The sum of what a kernel returns for each block of an array (layer, y, x) and its window; each chunk computed once."""
     height, width = stacked.shape[1:]
     if stacked.chunks is None:
-        blocks = ExtractionPlan.regular((height, width), size=BLOCK_SIZE).blocks
+        blocks = ExtractionPlan.regular((height, width), size=_BLOCK_SIZE).blocks
         return reduce(add, [kernel(stacked.values[:, *block.window], block.window) for block in blocks])
     whole = da.asarray(stacked.data).rechunk({0: -1})
     plan = ExtractionPlan(rows=whole.chunks[1], columns=whole.chunks[2])
@@ -188,7 +186,7 @@ def _is_lazy(case: RasterCase) -> bool:
 def _direct(case: RasterCase, *, rule: EvaluationSettings) -> BlockCounts:
     height, width = case.truth.shape
     counted = []
-    for block in ExtractionPlan.regular((height, width), size=BLOCK_SIZE).blocks:
+    for block in ExtractionPlan.regular((height, width), size=_BLOCK_SIZE).blocks:
         halo = block.halo(rule.boundary)
         task = _task(case, block, rule=rule)
         probability = None if case.probability is None else case.probability.values[:, *block.window]

@@ -30,8 +30,6 @@ from rtsx.training.record import differences, recipe_record
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["FOLDS", "BundleTrainer", "FoldJob", "StubTrainer", "Trainer", "claimed", "run_jobs"]
-
 PLAN = "plan.json"
 FOLDS = "folds"
 """Folder of the folds."""

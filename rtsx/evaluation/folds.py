@@ -20,20 +20,6 @@ from rtsx.labels import IGNORED
 from rtsx.parsing import parsed_json
 from rtsx.training import TrainingScene
 
-__all__ = [
-    "ALL_OTHERS",
-    "ALL_REGIONS",
-    "POOLED",
-    "RESERVED",
-    "Fold",
-    "FoldPlan",
-    "FoldUnit",
-    "SceneExtent",
-    "overlap_of",
-    "planned_units",
-    "transfer_plan",
-]
-
 ALL_OTHERS = "all others"
 """What a fold has learnt from that was given everything but the groups it is tested on."""
 POOLED = "pooled"

@@ -12,8 +12,6 @@ from rtsx.storage import staged
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_drawable", "draw_matrix", "draw_regions"]
-
 _SCORES = {"iou": "IoU", "f1": "F1", "object_f1": "object F1"}
 
 

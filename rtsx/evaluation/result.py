@@ -15,8 +15,6 @@ from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.scores import PixelTally, bootstrap_indices, percentile_interval
 
-__all__ = ["MEAN", "Evaluation", "pooled_table", "region_table", "scene_table"]
-
 MEAN = "mean"
 """Name of the row that holds the mean over classes."""
 

@@ -20,8 +20,6 @@ from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.labels import LabelRaster, RasterizedLabels, read_labels
 from rtsx.scores import ObjectOverlaps
 
-__all__ = ["evaluate", "match_outlines"]
-
 
 def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[ClassCounts]:
     """Counts of one scene: shared and unshared ground in m², each point once, and objects, each row one.

@@ -9,8 +9,6 @@ import xarray as xr
 from rtsx.errors import EvaluationError
 from rtsx.labels import LabelRaster
 
-__all__ = ["EvaluationScene", "EvaluationSettings"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:

@@ -13,8 +13,6 @@ from itertools import accumulate, pairwise, product
 
 from rtsx.tiling import TilePlan, TileRange
 
-__all__ = ["Block", "BlockPlan", "Region", "regions_meet"]
-
 Region = tuple[slice, slice]
 """Pixels of the raster, (y, x)."""
 

@@ -33,8 +33,6 @@ from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quan
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
-__all__ = ["barrier", "ordering_barriers", "predict_lazily"]
-
 # What two blocks depend on may differ by up to 2 ** this before the rungs between them.
 _LOWEST = 30
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from rtsx.errors import MemoryPlanError
 from rtsx.model.network import run_in_torch_thread
 
-__all__ = ["BatchSize", "default_batch_size", "from_device", "on_device", "to_device", "window_slot"]
-
 _T = TypeVar("_T")
 
 _SLOTS: dict[str, threading.BoundedSemaphore] = {}

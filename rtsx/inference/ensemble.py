@@ -15,8 +15,6 @@ from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides, receptive_field_of
 from rtsx.model.network import BACKENDS
 
-__all__ = ["check_runtime", "check_test_time_augmentations", "ensemble", "tiling_needs_of", "warn_of_pixel_size"]
-
 BundleGiven = ModelBundle | str | PathLike[str]
 """A bundle, or the path from which `ModelBundle.open` opens one."""
 

@@ -14,8 +14,6 @@ from rtsx.inference.dask import predict_lazily
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 
-__all__ = ["direct_chunks", "plane_chunks", "predict_arrays", "predict_planes"]
-
 # Pixels along each side of a block: bounds what is prepared at once; larger blocks are no faster.
 _BLOCK = 2048
 

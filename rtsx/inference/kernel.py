@@ -24,21 +24,6 @@ from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
 from rtsx.tiling import Tile, TilePlan, TileRange, reflect_pad
 
-__all__ = [
-    "NODATA",
-    "ONE",
-    "BlockInput",
-    "EnsembleMember",
-    "ProbabilityForward",
-    "TileSums",
-    "crop",
-    "forward_tiles",
-    "merge_strips",
-    "quantise",
-    "run_tiles",
-    "tiles_to_run",
-]
-
 ProbabilityForward = Callable[[torch.Tensor], torch.Tensor]
 """A network: batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
 

@@ -17,8 +17,6 @@ from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel
 
-__all__ = ["MemoryPlan", "available_bytes", "largest_tile", "require_memory"]
-
 # Blocks in flight in one process: one that computes and one that is read or handed over meanwhile.
 _IN_FLIGHT = 2
 # Scratch of the convolution library on top of the tensors themselves; 1.4 measured on a U-Net with oneDNN.

@@ -16,16 +16,6 @@ from rtsx.tiling import TilePlan
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "TEST_TIME_AUGMENTATIONS",
-    "Merge",
-    "PredictionDtype",
-    "PredictionPlan",
-    "TestTimeAugmentation",
-    "apply_dihedral",
-    "invert_dihedral",
-]
-
 TestTimeAugmentation = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """A turn by name; rotations are counter-clockwise, `transpose` mirrors at the main diagonal."""
 

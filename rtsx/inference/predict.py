@@ -28,8 +28,6 @@ from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction
 from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
 
-__all__ = ["predict_cube", "prediction_dataset", "variable_attrs"]
-
 _LONG_NAMES = {
     "probability": "probability of the target",
     "binary": "target found",

@@ -25,8 +25,6 @@ from rtsx.model.network import resolve_device
 from rtsx.model.values import check_units, check_values
 from rtsx.tiling import TilePlan, TileRange
 
-__all__ = ["Runner", "needed_layers", "packings_of", "prediction_plan", "runner_of"]
-
 # One size per device and tile, so that every block profits from what one has learnt about the memory.
 _BATCH_SIZES: dict[tuple[str, int, int | None, tuple[str, ...]], BatchSize] = {}
 _LOCK = Lock()

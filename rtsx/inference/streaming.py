@@ -19,8 +19,6 @@ from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quan
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
 
-__all__ = ["ReadPixels", "input_window", "predict_region"]
-
 # Pixels that the windows of one band or block of tiles may span, unless one tile spans more: larger ones are no faster.
 _SPAN = 2048
 

@@ -12,8 +12,6 @@ from typing import Literal
 from rtsx.errors import PlanError
 from rtsx.tiling import Blend, TilePlan
 
-__all__ = ["TileChoice", "TilingNeeds", "choose_tiling"]
-
 # Candidates for a tile are this far apart, in pixels: finer steps change the cost by less than a per cent.
 _GRAIN = 32
 

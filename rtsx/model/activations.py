@@ -18,8 +18,6 @@ from rtsx.model.network import run_in_torch_thread
 if TYPE_CHECKING:
     from rtsx.model.bundle import ModelBundle
 
-__all__ = ["activation_bytes", "network_bytes_per_pixel"]
-
 # Where a network cannot be walked (ONNX, scripted): twice what a U-Net with 16 channels at full size takes.
 _UNKNOWN_BYTES_PER_PIXEL = 1024
 

@@ -3,8 +3,6 @@
 import ctypes
 import os
 
-__all__ = ["KEEPING", "configure_malloc"]
-
 KEEPING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Variables of the environment that do to a process that is started what `configure_malloc` does to this one. For workers, which
 have threads, and with them heaps, before anything of ours runs."""

@@ -30,20 +30,6 @@ from rtsx.model.receptive_field import SyntheticInputs, input_ranges, measure_re
 from rtsx.model.source import NetworkSource
 from rtsx.storage import write_object
 
-__all__ = [
-    "AGREEMENT",
-    "check_fixed_tile",
-    "choose_backend",
-    "fastest_backend",
-    "fixed_sides",
-    "load_cached",
-    "max_abs_difference",
-    "receptive_field_of",
-    "reference_backend",
-    "require_backends_equal",
-    "save_cached",
-]
-
 AGREEMENT = 1e-4
 """Most that a backend's probabilities may differ from the reference's."""
 

@@ -12,20 +12,6 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 
-__all__ = [
-    "Forward",
-    "can_compile",
-    "cast_forward",
-    "exported_shape",
-    "fixed_batches",
-    "largest_batches",
-    "open_compiled",
-    "open_eager",
-    "open_openvino",
-    "single_output",
-    "uses_batch_statistics",
-]
-
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """A network without its activation: (tile, layer, y, x) float32 to (tile, class, y, x) of any floating dtype."""
 

@@ -21,8 +21,6 @@ from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource
 
-__all__ = ["UNSAID_STRIDE", "BundleKeywords", "ModelBundle"]
-
 UNSAID_STRIDE = 32
 """Stride of a network that does not say: five halvings, which every smaller power of two divides."""
 

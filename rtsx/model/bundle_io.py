@@ -27,8 +27,6 @@ from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
 from rtsx.storage import MEDIUM_ERRORS, absolute, refuse_other_format, settle, staged
 
-__all__ = ["ITEM_NAME", "BundleItem", "read_item", "write_folder", "write_item"]
-
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
 

@@ -27,8 +27,6 @@ from rtsx.model.metadata import Metadata
 from rtsx.model.smp import SmpSource
 from rtsx.parsing import LimitedLoader
 
-__all__ = ["Checkpoint", "read_checkpoint"]
-
 _TILE = 1024
 """Window in which TSS and DN run their models, px."""
 _PREFIXES = ("_orig_mod.", "module.")

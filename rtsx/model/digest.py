@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["digest_of_bytes", "digest_of_json", "digest_of_tensors", "fingerprint"]
-
 
 def digest_of_bytes(data: bytes) -> str:
     """sha256 of a file's content, as hex.

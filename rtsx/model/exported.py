@@ -19,8 +19,6 @@ from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model.digest import digest_of_bytes, digest_of_tensors, fingerprint
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
 
-__all__ = ["ExportSource", "ModuleSource", "TorchScriptSource", "export_module", "is_exported", "is_torchscript"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExportSource:

@@ -24,20 +24,6 @@ from rtsx.errors import BundleError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "LAYER_NAMES",
-    "PRESETS",
-    "InputLayer",
-    "Packing",
-    "Preset",
-    "canonical_layers",
-    "prepare",
-    "preset_named",
-    "required_layers",
-    "trusted_pixels",
-    "valid_pixels",
-]
-
 Units = Literal["", "reflectance", "index", "m", "degree", "1"]
 
 

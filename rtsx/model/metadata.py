@@ -9,8 +9,6 @@ from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer, preset_named
 from rtsx.model.source import BatchNormMode
 
-__all__ = ["Activation", "Metadata", "Reach", "check_channels", "check_temperature", "check_tiles"]
-
 Activation = Literal["sigmoid", "softmax", "none"]
 
 _EXAMPLE = (

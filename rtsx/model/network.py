@@ -23,18 +23,6 @@ from rtsx.model.onnx import exported_onnx, open_onnx
 if TYPE_CHECKING:
     from rtsx.model.source import NetworkSource
 
-__all__ = [
-    "BACKENDS",
-    "Network",
-    "OpenedNetworks",
-    "ProbabilityNetwork",
-    "StubNetwork",
-    "open_network",
-    "resolve_device",
-    "resolve_dtype",
-    "run_in_torch_thread",
-]
-
 BACKENDS = ("eager", "compile", "onnx", "openvino")
 """Every backend by name."""
 

@@ -21,8 +21,6 @@ from rtsx.storage import write_object
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxShapes", "OnnxSource", "exported_onnx", "open_onnx"]
-
 _FLOAT32 = 1
 """`TensorProto.FLOAT`."""
 _TRANSPARENT = {"Cast", "Identity", "Transpose"}

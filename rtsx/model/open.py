@@ -27,8 +27,6 @@ from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
 from rtsx.storage import absolute, file_options, start_problem, without_query
 
-__all__ = ["DEMO", "LoadedModel", "check_network", "check_output", "open_network_source", "smoke_test"]
-
 _SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
 

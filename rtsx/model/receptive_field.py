@@ -19,8 +19,6 @@ from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Reach
 from rtsx.model.network import Network
 
-__all__ = ["SyntheticInputs", "input_ranges", "measure_receptive_field"]
-
 _GRAINS = (64, 16, 4, 1)
 """Sizes of the features in px; all count the same, as in ground that is rough at every scale."""
 

@@ -21,8 +21,6 @@ from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
 from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
 
-__all__ = ["ARCHITECTURES", "SmpSource", "build_network", "meta_network", "network_stride"]
-
 ARCHITECTURES = (
     "DPT",
     "DeepLabV3",

@@ -10,17 +10,6 @@ from rtsx.errors import BundleError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Artifact",
-    "BatchNormMode",
-    "BatchStatisticsSource",
-    "Framework",
-    "NetworkSource",
-    "refuse_module",
-    "refuse_onnx",
-    "use_batch_statistics",
-]
-
 Framework = Literal["torch", "torchscript", "export", "onnx"]
 
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer, Packing
 
-__all__ = ["check_units", "check_values"]
-
 _SIDE = 64
 """Pixels along each side of the thinned sample, about."""
 _ENOUGH = 100
