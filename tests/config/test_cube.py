@@ -271,7 +271,7 @@ def test_headers_of_servers_are_not_stored() -> None:
         "layers": ["red"],
     }
     config = CubeConfig.model_validate({"sources": {"one": source}})
-    assert config.recipe().sources[0].images.access.headers == (("Authorization", "secret"),)  # type: ignore[attr-defined]
+    assert config.recipe().sources[0].images.access.headers == {"Authorization": "secret"}  # type: ignore[attr-defined]
     assert "secret" not in config.without_secrets().to_yaml()
     assert CubeConfig.model_validate(parse_yaml(config.without_secrets().to_yaml(), name="f").values)
 
