@@ -132,7 +132,7 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     if (attrs.get("scale_factor", 1), attrs.get("add_offset", 0)) == (1, 0):
         attrs = {key: value for key, value in attrs.items() if key not in ("scale_factor", "add_offset")}
     several = len(missing) > 1
-    if attrs == layer.attrs and not several:
+    if not lists and not several and attrs == layer.attrs:
         return layer
     made = layer
     if several:

@@ -178,7 +178,7 @@ def test_computed_floats_keep_their_range_and_all_values() -> None:
 
 @pytest.mark.parametrize("value", [[1e-4], np.array([1e-4]), (np.float32(0.5),)])
 def test_a_scale_in_a_list_of_one_is_a_number(value: object) -> None:
-    layer = with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"scale_factor": value, "add_offset": [0]}))
+    layer = with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"scale_factor": value}))
     assert packing(layer)["scale_factor"] == np.ravel(value)[0]
 
 
