@@ -4,8 +4,9 @@ Only outlines that meet are linked, so all that says something about a track han
 its own outlines of all years, and of those in other partitions that meet one of these, directly or by way of others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import geopandas
 import numpy as np
@@ -29,6 +30,9 @@ PartitionKey = tuple[int, str]
 Bounds = tuple[float, float, float, float]
 Geometries = NDArray[np.object_]
 
+_KEPT = 32
+"""Tables of partitions that stay in memory, because each is read for itself and for every neighbour."""
+
 
 def collected_years(objects: ObjectStore, years: Iterable[int]) -> dict[int, dict[str, Record]]:
     """Records of the footprints of those years that were collected, by rising year."""
@@ -41,7 +45,13 @@ def collect_tracks(objects: ObjectStore, records: YearRecords, *, layout: YearLa
 
     Together they are what `track_footprints` makes of the footprints of all these years.
     """
-    parts = _Parts(objects=objects, records=records)
+
+    @lru_cache(_KEPT)
+    def read(part: PartitionKey) -> geopandas.GeoDataFrame:
+        year, name = part
+        return PartTable.of(objects, YearLayout(year), FOOTPRINTS).read(name)
+
+    parts = _Parts(read=read, records=records)
     wanted = sorted({name for of_year in records.values() for name in of_year})
     return PartTable.of(objects, layout, TRACKS).refresh(wanted, is_current=parts.is_current, make=parts.make)
 
@@ -50,7 +60,8 @@ def collect_tracks(objects: ObjectStore, records: YearRecords, *, layout: YearLa
 class _Parts:
     """What the tracks of each partition are made of."""
 
-    objects: ObjectStore
+    read: Callable[[PartitionKey], geopandas.GeoDataFrame]
+    """Footprints of a partition of a year; they are shared, and must not be changed."""
     records: YearRecords
 
     def is_current(self, name: str, record: Record) -> bool:
@@ -60,7 +71,7 @@ class _Parts:
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Rows of tracks whose footprint is in the partition."""
-        own = {year: self._read((year, name)) for year, of_year in self.records.items() if name in of_year}
+        own = {year: self.read((year, name)) for year, of_year in self.records.items() if name in of_year}
         taken = self._gathered(name, own)
         yearly = {}
         for year in self.records:
@@ -89,7 +100,7 @@ class _Parts:
                 if part[1] == name:
                     continue
                 if part not in others:
-                    others[part] = self._read(part)
+                    others[part] = self.read(part)
                     taken[part] = np.zeros(len(others[part]), bool)
                 candidates = _outlines(others[part])
                 fresh = np.zeros(len(candidates), bool)
@@ -126,10 +137,6 @@ class _Parts:
             for name, record in of_year.items()
             if record["bounds"] is not None
         ]
-
-    def _read(self, part: PartitionKey) -> geopandas.GeoDataFrame:
-        year, name = part
-        return PartTable.of(self.objects, YearLayout(year), FOOTPRINTS).read(name)
 
 
 def _outlines(table: geopandas.GeoDataFrame) -> Geometries:
