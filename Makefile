@@ -16,6 +16,9 @@ USER_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 DEV_EXTRAS := bench,docs,gateway,onnx,openvino,order,s3,test,train,view
 
+# Compiled code is kept, even where the shell says not to: tests start a hundred processes, and each would compile the package.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick check format lint types contract docs bench clean
 

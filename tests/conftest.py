@@ -1,10 +1,12 @@
 """What tests of every room share."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.doctest import DoctestModule
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
 # No deadline, because on a shared machine the first example pays for imports and page faults of others.
 settings.register_profile("rtsx", deadline=None)
 settings.load_profile("rtsx")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Leave out examples, because tests have none, and looking for them takes longer than reading the files."""
+    return [found for found in (yield) if not isinstance(found, DoctestModule)]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import inspect
 import re
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import Literal, cast
 import safetensors
 import safetensors.torch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
@@ -139,6 +140,28 @@ def _spelling(architecture: str) -> str:
     return found
 
 
+class _WithoutInitialisation(TorchFunctionMode):
+    """Leaves new weights as they are in memory, because drawing what is overwritten takes most of opening a bundle.
+
+    Not built on the meta device, because buffers that no file holds would have no values.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Collection[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (
+            torch.Tensor.normal_,
+            torch.Tensor.uniform_,
+        ):
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SmpSource:
     """A network of the library: its name, its arguments and its weights."""
@@ -240,7 +263,7 @@ class SmpSource:
     def load_module(self) -> torch.nn.Module:
         """Build the network and load its weights."""
         # Opening a model must not move the caller's random numbers.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _WithoutInitialisation():
             network = build_network(self.architecture_name, self.options)
         network.load_state_dict(dict(self.state))
         return network

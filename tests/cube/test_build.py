@@ -34,26 +34,44 @@ from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make
 from tests.cube.scenes import CUBE, GRID, Ground, at, optical, recipe, trend
 
 
-@pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return Ground(folder)
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return Ground(tmp_path_factory.mktemp("images"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scenes(ground: Ground) -> list[Image]:
     return make_scenes(ground)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mixed(ground: Ground, scenes: list[Image]) -> CubeRecipe:
     return make_mixed(ground, scenes)
 
 
-def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def opened(mixed: CubeRecipe) -> xr.Dataset:
+    """What the recipe opens to, in memory."""
+    return open_source(mixed).compute(scheduler="synchronous")
+
+
+@pytest.fixture(scope="module")
+def simple(scenes: list[Image]) -> CubeRecipe:
+    """One image and one part, for what does not depend on what is built."""
+    return recipe(optical(scenes[:1]), region=REGION, chunk=100)
+
+
+@pytest.fixture
+def own_scenes(tmp_path: Path) -> list[Image]:
+    """Scenes that a test may damage."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return make_scenes(Ground(folder))
+
+
+def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, opened: xr.Dataset, tmp_path: Path) -> None:
     made = build_store(mixed, tmp_path / "cube.zarr")
-    cube, wanted = open_source(tmp_path / "cube.zarr"), open_source(mixed)
+    cube, wanted = open_source(tmp_path / "cube.zarr"), opened
     assert made.parts == made.built == 9
     assert made.gaps == ()
     assert_same(cube, wanted)
@@ -67,12 +85,14 @@ def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, tmp_
 
 
 @pytest.mark.slow
-def test_a_native_store_opens_to_the_same_cube(mixed: CubeRecipe, tmp_path: Path) -> None:
-    made = build_store(mixed, tmp_path / "native.zarr", layout="native", shard=64)
+def test_a_native_store_opens_to_the_same_cube(own_scenes: list[Image], tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    mixed = make_mixed(Ground(images), own_scenes)
+    made = build_store(mixed, tmp_path / "native.zarr", layout="native", shard=80)
     assert made.parts == made.built > 6
     moved = with_native_images(mixed, str(tmp_path / "native.zarr"))
     wanted = open_source(mixed).compute(scheduler="synchronous")
-    for file in (tmp_path / "images").iterdir():
+    for file in images.iterdir():
         file.unlink()  # the store needs them no more
     assert_same(open_source(moved), wanted)
     group = zarr.open_group(tmp_path / "native.zarr", mode="r")
@@ -85,8 +105,8 @@ def test_time_steps_are_built_as_they_open(
     scenes: list[Image], ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: Any
 ) -> None:
     monkeypatch.setattr("rtsx.cube.build._STEP_BYTES", 1)  # one step at a time
-    made = recipe(optical(scenes, group=group), trend([ground.trends("t")]), region=REGION)
-    build_store(made, tmp_path / "cube.zarr", shard=80)
+    made = recipe(optical(scenes, group=group), trend([ground.trends("times")]), region=REGION, chunk=80)
+    build_store(made, tmp_path / "cube.zarr")
     cube, wanted = open_source(tmp_path / "cube.zarr"), open_source(made)
     assert cube["red"].dims == ("time", "y", "x")
     assert cube["tc_brightness"].dims == ("y", "x")
@@ -118,7 +138,7 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
 
 def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
-    made = recipe(optical([ground.scene("a")]), region=REGION)
+    made = recipe(optical([ground.scene("alone")]), region=REGION, chunk=100)
     build_store(made, tmp_path / "cube.zarr")
     build_store(made, tmp_path / "flat.zarr", overviews=False)
     groups = zarr.open_group(tmp_path / "cube.zarr", mode="r", use_consolidated=False).group_keys()
@@ -130,17 +150,17 @@ def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest
     )
 
 
-def test_what_is_no_build_is_not_touched(mixed: CubeRecipe, tmp_path: Path) -> None:
+def test_what_is_no_build_is_not_touched(simple: CubeRecipe, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     zarr.create_group(tmp_path / "other.zarr")
     for name, message in (("notes", "is no cube that was built"), ("other.zarr", "was not made by building")):
         with pytest.raises(OutputExistsError, match=message):
-            build_store(mixed, tmp_path / name)
+            build_store(simple, tmp_path / name)
     with pytest.raises(OutputExistsError, match="is no Zarr store, so it is not overwritten"):
-        build_store(mixed, tmp_path / "notes", overwrite=True)
+        build_store(simple, tmp_path / "notes", overwrite=True)
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
-    build_store(mixed, tmp_path / "other.zarr", overwrite=True)
+    build_store(simple, tmp_path / "other.zarr", overwrite=True)
 
 
 def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
@@ -156,13 +176,12 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "memory"])
 @pytest.mark.parametrize(
     "moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"]
 )
 def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
-    mixed: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
+    simple: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = str(tmp_path / "cube.zarr") if place == "local" else f"memory://{moment}/cube.zarr"
     room, name = moment.split(".")
@@ -172,34 +191,35 @@ def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
     def between(*given: Any, **named: Any) -> Any:
         for overwrite in (False, True):
             with pytest.raises(OutputExistsError, match="being built by another process"):
-                build_store(mixed, target, overwrite=overwrite)
+                build_store(simple, target, overwrite=overwrite)
             refused.append(overwrite)
         return real(*given, **named)
 
     monkeypatch.setattr(f"rtsx.cube.{moment}", between)
-    build_store(mixed, target)
+    build_store(simple, target)
     assert refused == [False, True]
-    assert_same(open_source(target), open_source(mixed))
-    assert build_store(mixed, target).built == 0
+    assert_same(open_source(target), open_source(simple))
+    assert build_store(simple, target).built == 0
 
 
-def test_the_lock_of_a_build_that_was_killed_holds_nobody_up(mixed: CubeRecipe, tmp_path: Path) -> None:
+def test_the_lock_of_a_build_that_was_killed_holds_nobody_up(simple: CubeRecipe, tmp_path: Path) -> None:
     (tmp_path / ".cube.zarr.lock").touch()
-    build_store(mixed, tmp_path / "cube.zarr")
+    build_store(simple, tmp_path / "cube.zarr")
     assert not (tmp_path / ".cube.zarr.lock").exists()
     system = fsspec.filesystem("memory")
     system.pipe_file("/killed/cube.zarr.lock/000001", b"1.0")
-    build_store(mixed, "memory://killed/cube.zarr")
+    build_store(simple, "memory://killed/cube.zarr")
     assert not system.find("/killed/cube.zarr.lock")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["aligned", "native"])
 def test_a_build_is_not_continued_over_images_that_were_rewritten(
-    mixed: CubeRecipe, scenes: list[Image], tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch
+    own_scenes: list[Image], tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "cube.zarr"
-    image = Path(scenes[1].bands["red"].href)
+    made = recipe(optical(own_scenes), region=REGION, chunk=60)
+    image = Path(own_scenes[1].bands["red"].href)
     old = image.read_bytes()
     real, seen = build.write_mark, []
 
@@ -215,24 +235,22 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
             pytest.raises(CubeError, match=r"1 images have changed since .*planetscope/b.*overwrite"),
             dask.config.set(scheduler="synchronous"),
         ):
-            build_store(mixed, target, layout=layout)
+            build_store(made, target, layout=layout)
     state = build_state(str(target), {})
     assert state is not None
     assert not state.is_complete
-    build_store(mixed, target, layout=layout, overwrite=True)
-    assert build_store(mixed, target, layout=layout).built == 0
+    build_store(made, target, layout=layout, overwrite=True)
+    assert build_store(made, target, layout=layout).built == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["aligned", "native"])
-def test_images_that_cannot_be_read_are_recorded(
-    scenes: list[Image], ground: Ground, tmp_path: Path, layout: Any
-) -> None:
-    Path(scenes[1].bands["red"].href).write_bytes(b"no picture")
-    strict = recipe(optical(scenes), region=REGION)
+def test_images_that_cannot_be_read_are_recorded(own_scenes: list[Image], tmp_path: Path, layout: Any) -> None:
+    Path(own_scenes[1].bands["red"].href).write_bytes(b"no picture")
+    strict = recipe(optical(own_scenes), region=REGION, chunk=60)
     with pytest.raises(CubeError, match=r"Part \d of .*image 'b'"), dask.config.set(scheduler="synchronous"):
         build_store(strict, tmp_path / "strict.zarr", layout=layout)
-    lenient = recipe(optical(scenes, unreadable="gap"), region=REGION)
+    lenient = recipe(optical(own_scenes, unreadable="gap"), region=REGION, chunk=60)
     with pytest.warns(MissingCoverageWarning, match="image 'b'"):
         made = build_store(lenient, tmp_path / "cube.zarr", layout=layout)
     assert made.gaps == ("planetscope/b",)
@@ -240,7 +258,7 @@ def test_images_that_cannot_be_read_are_recorded(
     assert state is not None
     assert state.gaps == ("planetscope/b",)
     given = with_native_images(lenient, str(tmp_path / "cube.zarr")) if layout == "native" else tmp_path / "cube.zarr"
-    without = recipe(optical([scenes[0], scenes[2]]), region=REGION)
+    without = recipe(optical([own_scenes[0], own_scenes[2]]), region=REGION, chunk=60)
     cube, wanted = open_source(given), open_source(without)
     for name in ("red", "valid"):
         np.testing.assert_array_equal(cube[name].values, wanted[name].values)
@@ -248,7 +266,7 @@ def test_images_that_cannot_be_read_are_recorded(
 
 def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
     store = tmp_path / "cube.zarr"
-    build_store(mixed, store)
+    build_store(replace(mixed, chunk=60), store)
     found = check_cube(open_source(store), path=str(store))
     assert found.problems == ()
     shard = sorted((store / "red" / "c").rglob("*"))[-1]
@@ -266,19 +284,20 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
 def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
+    mixed = replace(mixed, chunk=60)
     build_store(mixed, tmp_path / "threads.zarr")
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     with cluster, Client(cluster):
-        assert build_store(mixed, tmp_path / "cluster.zarr").built == 9
+        assert build_store(mixed, tmp_path / "cluster.zarr").built == 4
     assert bytes_of(tmp_path / "threads.zarr") == bytes_of(tmp_path / "cluster.zarr")
 
 
 @pytest.mark.slow
-def test_an_object_store_is_built_too(mixed: CubeRecipe, tmp_path: Path) -> None:
+def test_an_object_store_is_built_too(mixed: CubeRecipe, opened: xr.Dataset) -> None:
     build_store(mixed, "memory://cube.zarr")
-    assert_same(open_source("memory://cube.zarr"), open_source(mixed))
+    assert_same(open_source("memory://cube.zarr"), opened)
     assert build_store(mixed, "memory://cube.zarr").built == 0
-    build_store(mixed, "memory://cube.zarr", overwrite=True)
+    assert build_store(replace(mixed, chunk=100), "memory://cube.zarr", overwrite=True).built == 1
 
 
 def test_preparing_asks_every_source_once(mixed: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,12 +309,14 @@ def test_preparing_asks_every_source_once(mixed: CubeRecipe, tmp_path: Path, mon
         return find(self, *args)
 
     monkeypatch.setattr(GivenImages, "find", counted)
-    build_store(mixed, tmp_path / "cube.zarr")
+    build_store(replace(mixed, chunk=100), tmp_path / "cube.zarr")
     assert len(asked) == 3
 
 
 @pytest.mark.slow
-def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tmp_path: Path) -> None:
+def test_the_index_of_a_native_store_gives_the_images_back(
+    mixed: CubeRecipe, simple: CubeRecipe, tmp_path: Path
+) -> None:
     build_store(mixed, tmp_path / "cube.zarr", layout="native", config="text of mine")
     images = NativeImages(str(tmp_path / "cube.zarr"), "planetscope").find(REGION, None, mixed.sources[0].wanted)
     given = mixed.sources[0].images.images  # type: ignore[attr-defined]
@@ -307,7 +328,7 @@ def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tm
         assert ours.bands["udm2"].bands == tuple(f"udm2_{number}" for number in range(1, 9))
     with pytest.raises(CubeError, match=r"holds images of \['arcticdem', 'planetscope', 'tcvis'\]; 'moon' is not"):
         NativeImages(str(tmp_path / "cube.zarr"), "moon").find(REGION, None, ())
-    build_store(mixed, tmp_path / "aligned.zarr")
+    build_store(simple, tmp_path / "aligned.zarr")
     with pytest.raises(CubeError, match="holds no images on their own grids"):
         NativeImages(str(tmp_path / "aligned.zarr"), "planetscope").find(REGION, None, ())
     state = build_state(str(tmp_path / "cube.zarr"), {})
@@ -317,18 +338,9 @@ def test_the_index_of_a_native_store_gives_the_images_back(mixed: CubeRecipe, tm
 
 
 @pytest.fixture(scope="module")
-def ground_of_building_again(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    return Ground(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def scenes_of_building_again(ground_of_building_again: Ground) -> list[Image]:
-    return make_scenes(ground_of_building_again)
-
-
-@pytest.fixture(scope="module")
-def mixed_of_building_again(ground_of_building_again: Ground, scenes_of_building_again: list[Image]) -> CubeRecipe:
-    return make_mixed(ground_of_building_again, scenes_of_building_again)
+def layers(ground: Ground, scenes: list[Image]) -> CubeRecipe:
+    """Sources of several dtypes that take little time; nine parts."""
+    return recipe(optical(scenes, erode_m=25.0), trend([ground.trends("trend")]), region=REGION)
 
 
 SCRIPT = """
@@ -381,13 +393,13 @@ def run(recipe, out, place, number, layout):
         build.build_store(recipe, out, layout=layout)
 
 with open(sys.argv[1], "rb") as file:
-    recipe = pickle.load(file)
+    recipes = pickle.load(file)
 ends = []
 for case in json.loads(sys.argv[2]):
     child = os.fork()
     if not child:
         try:
-            run(recipe, *case)
+            run(recipes[case[-1]], *case)
         finally:
             os._exit(1)
     ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -398,13 +410,13 @@ ALIGNED = [("prepare", 1, 9), ("torn", 12, None), ("mark", 4, 6), ("level", 1, 0
 
 
 @pytest.fixture(scope="module")
-def killed(mixed_of_building_again: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(layers: CubeRecipe, mixed: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of builds that ended themselves without a word; one process loads the library for all of them."""
     folder = tmp_path_factory.mktemp("killed")
-    (folder / "recipe.pickle").write_bytes(pickle.dumps(mixed_of_building_again))
+    (folder / "recipes.pickle").write_bytes(pickle.dumps({"aligned": layers, "native": mixed}))
     cases = [(str(folder / f"{place}.zarr"), place, number, "aligned") for place, number, _ in ALIGNED]
     cases.append((str(folder / "native.zarr"), "after mark", 3, "native"))
-    words = [str(folder / "recipe.pickle"), json.dumps(cases)]
+    words = [str(folder / "recipes.pickle"), json.dumps(cases)]
     ended = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True)
     assert json.loads(ended.stdout or "[]") == [-signal.SIGKILL] * len(cases), ended.stderr[-3000:]
     return folder
@@ -417,12 +429,12 @@ def with_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(mixed_of_building_again: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(layers: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build that nobody stopped, with overviews."""
     path = tmp_path_factory.mktemp("whole") / "whole.zarr"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
-        build_store(mixed_of_building_again, path)
+        build_store(layers, path)
     return path
 
 
@@ -430,32 +442,30 @@ def whole(mixed_of_building_again: CubeRecipe, tmp_path_factory: pytest.TempPath
 @pytest.mark.usefixtures("with_overviews")
 @pytest.mark.parametrize(("place", "left"), [(place, left) for place, _, left in ALIGNED])
 def test_killed_anywhere_and_started_again_equals_never_stopped(
-    mixed_of_building_again: CubeRecipe, killed: Path, whole: Path, place: str, left: int | None
+    layers: CubeRecipe, killed: Path, whole: Path, place: str, left: int | None
 ) -> None:
     broken = killed / f"{place}.zarr"
     with pytest.raises(CubeError, match="not built to its end yet: run the same rtsx cube build"):
         open_source(broken)
     done = records.done_parts(zarr.storage.LocalStore(broken)) if place != "prepare" else set()
-    made = build_store(mixed_of_building_again, broken)
+    made = build_store(layers, broken)
     assert made.built == 9 - len(done)
     assert left is None or made.built >= left - 1  # the other thread may be ahead by one
     assert bytes_of(broken) == bytes_of(whole)
-    assert build_store(mixed_of_building_again, broken).built == 0
+    assert build_store(layers, broken).built == 0
     assert bytes_of(broken) == bytes_of(whole)
 
 
 @pytest.mark.slow
-def test_a_native_build_goes_on_too(mixed_of_building_again: CubeRecipe, killed: Path, tmp_path: Path) -> None:
+def test_a_native_build_goes_on_too(mixed: CubeRecipe, killed: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.zarr", killed / "native.zarr"
-    made = build_store(mixed_of_building_again, broken, layout="native")
+    made = build_store(mixed, broken, layout="native")
     assert 0 < made.built < made.parts
-    build_store(mixed_of_building_again, whole, layout="native")
+    build_store(mixed, whole, layout="native")
     assert bytes_of(broken) == bytes_of(whole)
 
 
-def test_only_what_has_no_mark_is_built(
-    mixed_of_building_again: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_has_no_mark_is_built(layers: CubeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     pieces = CubeBuilder.pieces
 
@@ -468,58 +478,43 @@ def test_only_what_has_no_mark_is_built(
     monkeypatch.setattr(CubeBuilder, "pieces", failing)
     with dask.config.set(scheduler="synchronous"):
         with pytest.raises(CubeError, match=r"Part 4 of .*: The disk has a headache\. What is done stays done"):
-            build_store(mixed_of_building_again, tmp_path / "cube.zarr")
+            build_store(layers, tmp_path / "cube.zarr")
         before = set(seen)
         state = build_state(str(tmp_path / "cube.zarr"), {})
         assert state is not None
         assert (state.done, state.parts, state.is_complete) == (len(before) - 1, 9, False)
         seen.clear()
         seen.extend([-1] * 9)
-        build_store(mixed_of_building_again, tmp_path / "cube.zarr")
+        build_store(layers, tmp_path / "cube.zarr")
     assert sorted(seen[9:]) == sorted(set(range(9)) - (before - {4}))
 
 
-def test_another_recipe_is_refused(mixed_of_building_again: CubeRecipe, tmp_path: Path) -> None:
-    build_store(mixed_of_building_again, tmp_path / "cube.zarr")
-    source = replace(mixed_of_building_again.sources[1], terrain=(get_terrain("slope"),))
+def test_another_recipe_is_refused(mixed: CubeRecipe, simple: CubeRecipe, tmp_path: Path) -> None:
+    whole = replace(mixed, chunk=100)
+    build_store(whole, tmp_path / "cube.zarr")
+    source = replace(mixed.sources[1], terrain=(get_terrain("slope"),))
     for other, message in (
-        (replace(mixed_of_building_again, chunk=50), r"chunk is 40 there and 50 here"),
-        (
-            replace(
-                mixed_of_building_again,
-                sources=(mixed_of_building_again.sources[0], source, mixed_of_building_again.sources[2]),
-            ),
-            r"sources\[1\]\.terrain is",
-        ),
-        (
-            replace(mixed_of_building_again, grid=replace(GRID, resolution=20.0)),
-            r"grid\.resolution is 10\.0 there and 20\.0 here",
-        ),
+        (replace(whole, chunk=50), r"chunk is 100 there and 50 here"),
+        (replace(whole, sources=(mixed.sources[0], source, mixed.sources[2])), r"sources\[1\]\.terrain is"),
+        (replace(whole, grid=replace(GRID, resolution=20.0)), r"grid\.resolution is 10\.0 there and 20\.0 here"),
     ):
         with pytest.raises(CubeError, match=f"begun from another recipe: {message}.*overwrite=True"):
             build_store(other, tmp_path / "cube.zarr")
-    assert build_store(replace(mixed_of_building_again, chunk=50), tmp_path / "cube.zarr", overwrite=True).built == 4
+    assert build_store(replace(simple, chunk=50), tmp_path / "cube.zarr", overwrite=True).built == 4
 
 
 def test_going_on_takes_the_images_that_it_began_with(
-    scenes_of_building_again: list[Image],
-    ground_of_building_again: Ground,
+    scenes: list[Image],
+    ground: Ground,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
-    source = optical(scenes_of_building_again)
+    source = optical(scenes)
+    new = ground.scene("new", cloud=0.0, time=at("2024-08-08"))
     few, more = (
-        recipe(source, region=REGION),
-        recipe(
-            replace(
-                source,
-                images=GivenImages(
-                    [*scenes_of_building_again, ground_of_building_again.scene("new", cloud=0.0, time=at("2024-08-08"))]
-                ),
-            ),
-            region=REGION,
-        ),
+        recipe(replace(source, images=GivenImages(images)), region=REGION, chunk=60)
+        for images in (scenes, [*scenes, new])
     )
     build_store(few, tmp_path / "whole.zarr")
     stop_after(2, monkeypatch)
@@ -527,7 +522,7 @@ def test_going_on_takes_the_images_that_it_began_with(
         build_store(few, tmp_path / "cube.zarr")
     monkeypatch.undo()
     monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
-    gone = recipe(replace(source, images=GivenImages(scenes_of_building_again[:2])), region=REGION)
+    gone = recipe(replace(source, images=GivenImages(scenes[:2])), region=REGION, chunk=60)
     with pytest.raises(CubeError, match=r"'planetscope' had 3 images when this build began; \['c'\] are not found"):
         build_store(gone, tmp_path / "cube.zarr")
     build_store(more, tmp_path / "cube.zarr")

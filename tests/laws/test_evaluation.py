@@ -55,7 +55,7 @@ def judge(pred, truth, **keywords):
         return rtsx.evaluate(pred, truth, boundary=BOUNDARY, bootstrap=0, **keywords)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(divided(), st.sampled_from([None, 0.5, 0.7]))
 def test_chunks_change_nothing(case, threshold):
     level, truth, valid, (rows, columns), dtype = case
@@ -64,7 +64,7 @@ def test_chunks_change_nothing(case, threshold):
     assert judge(pred.chunk(y=rows, x=columns), StubLabelRaster(truth), threshold=threshold).to_json() == whole
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(divided(), st.integers(0, 2**32 - 1))
 def test_what_does_not_count_never_matters(case, seed):
     level, truth, valid, (rows, columns), dtype = case
@@ -80,7 +80,7 @@ def test_what_does_not_count_never_matters(case, seed):
     assert judge(hidden.chunk(y=rows, x=columns), StubLabelRaster(below)).to_json() == shown
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rasters())
 def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixels compared one by one, bands by looking around each pixel, objects by labelling the whole."""
@@ -104,7 +104,7 @@ def test_the_answer_is_that_of_the_naive_reference(case):
     assert (row["objects_found"], row["objects_true"]) == tuple(counts)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(rasters(), min_size=2, max_size=4))
 def test_scenes_pooled_are_their_concatenation(cases):
     """For pixel scores; the scenes lie apart, so that no object and no band reaches from one into the other."""
@@ -127,7 +127,7 @@ def test_scenes_pooled_are_their_concatenation(cases):
     assert apart.pooled.equals(pooled.pooled)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(rasters())
 def test_an_evaluation_comes_back_from_json_equal(case):
     level, truth, valid = case

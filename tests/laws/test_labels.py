@@ -68,7 +68,7 @@ def naive_band(values, width):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_pixels_are_the_last_label_that_their_centre_lies_in(seed):
     labels = random_labels(seed)
     values, expected = everything(rasterize_labels(labels, RASTER, classes=CLASSES)), naive(labels, RASTER)
@@ -87,7 +87,7 @@ def test_agrees_with_gdal():
 
 
 @given(seed=st.integers(0, 10**6), ignore=st.integers(0, 4), on_corners=st.booleans(), data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
     truth = rasterize_labels(random_labels(seed, on_corners=on_corners), RASTER, classes=CLASSES, ignore=ignore)
     whole = everything(truth)
@@ -103,7 +103,7 @@ def test_any_window_is_a_part_of_the_whole(seed, ignore, on_corners, data):
 
 
 @given(seed=st.integers(0, 10**6), width=st.integers(0, 9))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_the_band_is_what_lies_near_another_class(seed, width):
     rng = np.random.default_rng(seed)
     values = np.kron(rng.integers(0, 3, (4, 5)), np.ones((4, 4), int)).astype(np.uint8)
@@ -129,7 +129,7 @@ def test_a_straight_border_loses_so_many_pixels_on_each_side():
 
 
 @given(seed=st.integers(0, 10**6), ignore=st.integers(0, 3))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_a_part_of_the_raster_has_its_part_of_the_truth(seed, ignore):
     labels = random_labels(seed)
     whole = everything(rasterize_labels(labels, RASTER, classes=CLASSES, ignore=ignore))
@@ -138,7 +138,7 @@ def test_a_part_of_the_raster_has_its_part_of_the_truth(seed, ignore):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_neighbours_that_share_a_border_leave_no_gap_and_no_overlap(seed):
     rng = np.random.default_rng(seed)
     points = shapely.MultiPoint(np.rint(rng.uniform(0, 40, (12, 2)) * 2) / 2)
@@ -188,7 +188,7 @@ def random_inventory(seed):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_every_row_is_a_label_or_was_dropped_with_a_reason(seed):
     raw = random_inventory(seed)
     inventory = standardise_labels(raw)

@@ -91,7 +91,7 @@ Make = Callable[[float | None], ImageSource]
 @pytest.fixture(scope="module")
 def items() -> list[dict[str, Any]]:
     """Random items."""
-    return random_items(200, seed=11)
+    return random_items(100, seed=11)
 
 
 @pytest.fixture(scope="module", params=["items", "catalog", "list", "table", "server"])

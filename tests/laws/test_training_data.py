@@ -36,7 +36,7 @@ def chunked(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[tuple[int, ...], ..
     return shape, tuple(draw(parts(length)) for length in shape)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(chunked(), st.integers(0, 2**31), st.sampled_from([16, 31, 48]), st.sampled_from([0, 4_000, 10**7]), st.data())
 def test_a_tile_is_a_slice_of_the_whole_whatever_the_chunks(laid_out, seed, tile, cache_bytes, data) -> None:
     shape, chunks = laid_out
@@ -63,7 +63,7 @@ def test_a_tile_is_a_slice_of_the_whole_whatever_the_chunks(laid_out, seed, tile
         np.testing.assert_array_equal(batch.truth[number].numpy(), counted)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(chunked(), st.integers(0, 2**31), st.sampled_from([16, 31, 48]))
 def test_chunks_change_no_draw(laid_out, seed, tile) -> None:
     shape, chunks = laid_out
@@ -82,7 +82,7 @@ def test_chunks_change_no_draw(laid_out, seed, tile) -> None:
     assert validation_tiles(whole) == validation_tiles(lazy)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.integers(0, 2**31), st.sampled_from([None, 23]))
 def test_law_4_what_hides_under_the_mask_reaches_no_network_and_no_loss(seed, chunks) -> None:
     scene = make_scene(shape=(70, 80), seed=seed, blobs=20)
@@ -121,7 +121,7 @@ def test_law_4_what_hides_under_the_mask_reaches_no_network_and_no_loss(seed, ch
     assert torch.equal(batches[0].target(), batches[1].target())
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 2**31), st.sampled_from([1, 3]))
 def test_the_loss_of_a_batch_is_that_of_its_pixels_that_count(seed, classes) -> None:
     random = torch.Generator().manual_seed(seed)

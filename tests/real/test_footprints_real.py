@@ -74,7 +74,7 @@ def test_published_outlines_come_back_with_their_area(published, pred, chunks):
 
 def test_chunks_and_files_change_nothing(pred, tmp_path):
     footprints = extract_footprints(pred)
-    assert footprints.equals(extract_footprints(pred.chunk(y=100, x=77)))
+    assert footprints.equals(extract_footprints(pred.chunk(y=400, x=333)))
     back = read_footprints(write_footprints(footprints, tmp_path / "herschel.parquet"))
     pd.testing.assert_frame_equal(pd.DataFrame(back), pd.DataFrame(footprints))
 
