@@ -146,7 +146,7 @@ class _WithoutInitialisation(TorchFunctionMode):
     Not built on the meta device, because buffers that no file holds would have no values.
     """
 
-    def __torch_function__(
+    def __torch_function__(  # noqa: PLR0917 - as torch calls it
         self,
         func: Callable[..., object],
         types: Collection[type],
