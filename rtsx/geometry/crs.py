@@ -70,6 +70,11 @@ def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
 
+def lonlat_transformer(crs: PROJ_CRS) -> Transformer:
+    """Return what moves points of `crs` to longitude and latitude, x first; kept, because PROJ searches long for the way."""
+    return _transformer(crs.to_wkt(), "EPSG:4326")
+
+
 Geometries = NDArray[np.object_]
 
 LONGEST_EDGE_M = 500.0

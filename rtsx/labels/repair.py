@@ -11,7 +11,7 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import LabelError
 from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridian, to_lonlat
-from rtsx.geometry.crs import areas_m2, crs_text, transformed
+from rtsx.geometry.crs import areas_m2, crs_text, lonlat_transformer, transformed
 from rtsx.labels.report import Issue
 
 Geometries = NDArray[np.object_]
@@ -119,7 +119,7 @@ def _doubt(given: Floats, swapped: Floats) -> str | None:
 
 
 def _lonlat(x: Floats, y: Floats, crs: CRS) -> tuple[Floats, Floats]:
-    transformer = Transformer.from_crs(crs, CRS.from_epsg(4326), always_xy=True)
+    transformer = lonlat_transformer(crs)
     lon, lat = transformer.transform(x, y)
     return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
 
@@ -287,7 +287,7 @@ def outlines_to_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list
 
 def _strange(vertices: NDArray[np.float64], crs: CRS) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Test whether vertices have no place, and whether they have one far from the area that the CRS is made for."""
-    transformer = Transformer.from_crs(crs, CRS.from_epsg(4326), always_xy=True)
+    transformer = lonlat_transformer(crs)
     x, y = vertices.T
     lon, lat = (np.asarray(one) for one in transformer.transform(x, y))
     if crs.is_geographic:
