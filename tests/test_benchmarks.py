@@ -18,7 +18,7 @@ def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkey
     # The allocator's settings would stay for every later test of this process.
     monkeypatch.setattr(speed, "configure_malloc", lambda: True)
     monkeypatch.setattr(speed, "make_unet", make_little)  # how far it looks is measured, which takes a large one long
-    speed.run(size=128, rounds=1, tiles=((64, 16),), backends=("eager",))
+    speed.run(size=256, rounds=1, tiles=((128, 32),), backends=("eager",))
     printed = capsys.readouterr().out
     for name in ("a0 bare", "a1 bare", "b  rtsx Zarr to Zarr", "c  MONAI", "b  rtsx auto, eager, reach 64"):
         assert name in printed

@@ -59,6 +59,7 @@ def assert_piece(cube: xr.Dataset, piece: Observation) -> None:
     np.testing.assert_array_equal(cube["valid"].values, piece.quality == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("erode_m", [0.0, 35.0])
 @pytest.mark.parametrize("composite", ["first", "best", "mean"])
 def test_a_composite_of_scenes_in_two_zones(ground: Ground, composite: str, erode_m: float) -> None:
@@ -214,6 +215,7 @@ def test_what_a_recipe_cannot_take_is_refused(ground: Ground, arguments: dict, m
         rtsx.open_cube(recipe(optical([ground.scene("a")])), **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["all", "item"])
 def test_stackstac_agrees_to_the_pixel_on_a_shared_grid(ground: Ground, group: str) -> None:
     images = [ground.scene("a", time=at("2024-07-02"), cloud=2), ground.scene("b", time=at("2023-07-01"), cloud=1)]

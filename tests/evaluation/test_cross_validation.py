@@ -61,6 +61,7 @@ def transfer(units):
     return transfer_plan(units, held_out=0.5, validation=0.0, seed=1)
 
 
+@pytest.mark.slow
 def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
     trainer = WritingTrainer(tmp_path)
     result = run(leave_one_out, recipe, tmp_path / "out", trainer)

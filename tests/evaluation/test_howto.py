@@ -14,6 +14,7 @@ from tests.training.little import make_recipe, make_scene
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "evaluation.md"
 
 
+@pytest.mark.slow
 def test_the_howto_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     # What is trained does not matter here, and trainings take their time.

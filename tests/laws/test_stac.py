@@ -127,6 +127,7 @@ def _local(kind: str, folder: Path, plain: list[dict[str, Any]]) -> Make:
     return lambda clouds: StacCatalog(str(folder), max_cloud_cover=clouds)
 
 
+@pytest.mark.slow
 def test_every_catalog_finds_what_a_naive_look_finds(source: Make, items: list[dict[str, Any]]) -> None:
     rng = np.random.default_rng(5)
     sizes = []

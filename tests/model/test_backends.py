@@ -48,6 +48,7 @@ def run(bundle: ModelBundle, backend: str, batch: torch.Tensor) -> torch.Tensor:
     return bundle.network(device="cpu", precision="auto", backend=backend)(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "eager"])
 def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> None:
     if backend in NEEDS and find_spec(NEEDS[backend]) is None:
@@ -77,6 +78,7 @@ def test_answers_do_not_share_a_buffer(bundle: ModelBundle) -> None:
     torch.testing.assert_close(first, kept)
 
 
+@pytest.mark.slow
 def test_onnx_files_run_in_both_runtimes(bundle: ModelBundle, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
     pytest.importorskip("openvino", reason="needs the openvino extra")

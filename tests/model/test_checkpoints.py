@@ -96,6 +96,7 @@ def _names(net):
     return ("resnet18", "Unet") if net is small() else ("resnet34", "UnetPlusPlus")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_layers", [7, 10])
 def test_the_four_formats_give_the_same_bits(n_layers):
     net = network(n_layers)
