@@ -106,3 +106,12 @@ def test_annotations_are_read_as_users_read_them() -> None:
             door(*args, **options)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         door()
+
+
+def test_keywords_of_a_bundle_are_listed_and_checked() -> None:
+    for door in (rtsx.ModelBundle.open, rtsx.ModelBundle.from_module):
+        assert {"layers", "tile", "temperature", "bn_mode"} <= set(inspect.signature(door).parameters)
+    with pytest.raises(TypeError, match=r"ModelBundle\.open\(\) got an unexpected keyword argument 'layrs'"):
+        rtsx.ModelBundle.open("demo", layrs=["red"])  # type: ignore[call-arg]
+    with pytest.raises(RtsxError, match=r"ModelBundle\.open takes `tile` as a whole number or None; got the text '64'"):
+        rtsx.ModelBundle.open("demo", tile="64")  # type: ignore[arg-type]

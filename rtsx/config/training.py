@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
@@ -375,7 +375,10 @@ def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingReci
 
 def training_schema() -> dict[str, Any]:
     """JSON schema of the config of a training, for editors and validators."""
-    return TrainConfig.json_schema()
+    schema = TrainConfig.json_schema()
+    # pydantic finds the sentences below the fields of a class, and not below those that it inherits.
+    schema["$defs"]["SamplingConfig"]["properties"] |= TypeAdapter(SamplingSpec).json_schema()["properties"]
+    return schema
 
 
 @typed(TrainingError)

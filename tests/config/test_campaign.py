@@ -177,6 +177,8 @@ def test_paths_are_said_without_detours(tmp_path: Path, values: dict[str, Any]) 
     [
         ({"modle": "demo"}, r"line \d+, modle: unknown key; did you mean 'model'"),
         ({"retry": {"attempt": 3}}, r"retry\.attempt: unknown key; did you mean 'attempts'"),
+        ({"retry": {"backoff_s": 400}}, r"line \d+, retry: backoff_s lies between 0 and longest_backoff_s"),
+        ({"prediction": {"memory_bytes": 9}}, r"prediction\.memory_bytes: unknown key; did you mean 'memory'"),
         ({"prediction": {"backend": "auto"}}, r"prediction\.backend: .*'eager'"),
         ({"name": "a/b"}, "line 1, name: "),
         ({"year": 20}, "line 2, year: "),
