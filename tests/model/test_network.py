@@ -240,6 +240,7 @@ print(unknown() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux lists")
 def test_opening_and_predicting_start_one_team_of_threads() -> None:
     done = subprocess.run(
@@ -314,6 +315,7 @@ def test_work_may_ask_again_and_errors_arrive() -> None:
         run_in_torch_thread(lambda: 1 // 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_has_a_thread_of_its_own() -> None:
     script = """
