@@ -16,14 +16,14 @@ from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
 from rtsx.campaign.cell_output import CellShards, cell_cog, cell_dataset, cell_outlines, footprints_parquet
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import LeaseTaken, held
+from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import CommitRecord, InputVersion
 from rtsx.campaign.task_queue import CellResult, CellTask
-from rtsx.campaign.worker import PeakMemory, record_failure, worker_name
+from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
 from rtsx.campaign.workers import versions_here
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.pinning import resolve_images
@@ -53,17 +53,7 @@ class CellJob:
 
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Run a cell, unless it has a mark or another run is at it; see `CellTask`."""
-        began = perf_counter()
-        try:
-            state = self._run(cell, run)
-            return CellResult(cell=cell, state=state, seconds=perf_counter() - began)
-        except LeaseTaken as leased:
-            return CellResult(
-                cell=cell, state="leased", seconds=perf_counter() - began, free_after_s=leased.free_after_s
-            )
-        except Exception as error:
-            failure = record_failure(error, cell=cell, attempt=attempt, run=run)
-            return CellResult(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
+        return cell_result(self._run, cell, attempt=attempt, run=run)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields alone, because open stores do not travel."""

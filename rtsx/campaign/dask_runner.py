@@ -7,7 +7,7 @@ import pickle
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock
@@ -24,6 +24,7 @@ from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
+from rtsx.campaign.worker import record_failure
 from rtsx.campaign.workers import refusals_topic, release_environment, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
@@ -88,22 +89,14 @@ class SerializedJob:
         content = cloudpickle.dumps(job)
         return cls(hashlib.sha256(content).hexdigest(), content)
 
-    def __call__(self, start: Submission, run: str) -> CellResult:
-        """Run one cell in this process.
+    def opened(self) -> CellTask:
+        """Unpickle the job, once in this process.
 
         Raises
         ------
         ClusterError
-            The job cannot be read here.
-        Reschedule
-            This process is one that the cluster should not have; the scheduler hands the cell to another.
+            It cannot be read here.
         """
-        require_workers()
-        job = self._opened()
-        with _TURN.taken(alone=start.alone):
-            return job(start.cell, start.attempt, run)
-
-    def _opened(self) -> CellTask:
         with _OPENING:
             job = _OPENED.get(self.digest)
             if job is None:
@@ -190,7 +183,7 @@ class CellTasks:
         with self._reached():
             keys = [(f"rtsx-cell-{self._names}", cell_id(*start.cell), next(self._number)) for start in starts]
             futures = self._client.map(
-                _call,
+                _run_cell,
                 list(starts),
                 key=keys,
                 job=self._sent(),
@@ -323,28 +316,17 @@ class CellTasks:
         future.release()  # by hand, because the traceback of what may be raised here would keep it on the scheduler
         if isinstance(error, ClusterError):
             raise error
+        # One that may pass, since the task could not state itself what it was.
+        recorded = record_failure(error, cell=start.cell, attempt=start.attempt, run=self._run)
+        failure = replace(recorded, kind="passing", traceback="", worker="")
         if isinstance(error, KilledWorker):
             if error.task != future.key:  # the worker that held the job was lost before it could hand it on
                 self._forget_job()
                 return NotStarted(start.cell)
-            message = f"its worker was lost {error.allowed_failures + 1} times: killed, out of memory or cut off"
-            return WorkerLost(self._failure(start, error, message), error.allowed_failures + 1)
-        failure = self._failure(start, error, str(error))
+            times = error.allowed_failures + 1
+            message = f"its worker was lost {times} times: killed, out of memory or cut off"
+            return WorkerLost(replace(failure, message=message), times)
         return CellResult(cell=start.cell, state="failed", failure=failure)
-
-    def _failure(self, start: Submission, error: BaseException, message: str) -> Failure:
-        """Make a failure that may pass, since the task could not state itself what it was."""
-        return Failure(
-            cell=start.cell,
-            kind="passing",
-            error=type(error).__name__,
-            message=message,
-            traceback="",
-            attempts=start.attempt,
-            when=datetime.now(UTC).isoformat(),
-            run=self._run,
-            worker="",
-        )
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -365,8 +347,12 @@ class CellTasks:
         )
 
 
-def _call(start: Submission, *, job: SerializedJob, run: str) -> CellResult:
-    return job(start, run)
+def _run_cell(start: Submission, *, job: SerializedJob, run: str) -> CellResult:
+    """Run one cell in this process; another worker gets it where the cluster should not have this one."""
+    require_workers()
+    task = job.opened()
+    with _TURN.taken(alone=start.alone):
+        return task(start.cell, start.attempt, run)
 
 
 def _same(job: SerializedJob) -> SerializedJob:
@@ -444,18 +430,21 @@ def run_on_cluster(
         The scheduler was lost, its workers cannot read the job, or none came in time. What is done stays done.
     """
     queue = TaskQueue(cells, retry=retry)
-    log = _Log(run=run, queue=queue, started=datetime.now(UTC), began=time.monotonic())
     tasks = CellTasks(client, job, run=run)
-    driver = _Driver(tasks, queue, log, in_flight=in_flight, workers_within_s=workers_within_s)
+    driver = _Driver(run=run, tasks=tasks, queue=queue, in_flight=in_flight, workers_within_s=workers_within_s)
     try:
         while not queue.is_finished:
             if driver.look() and on_tick is not None:
-                on_tick(log.summary())
+                on_tick(driver.summary())
             driver.launch()
             for back in tasks.completed(driver.patience_s()):
                 failure = driver.take_in(back)
                 if on_outcome is not None and not isinstance(back, NotStarted):
-                    on_outcome(back if isinstance(back, CellResult) else _failed(back.failure))
+                    on_outcome(
+                        back
+                        if isinstance(back, CellResult)
+                        else CellResult(cell=back.failure.cell, state="failed", failure=back.failure)
+                    )
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
     except KeyboardInterrupt:
@@ -465,23 +454,29 @@ def run_on_cluster(
         with suppress(ClusterError):  # it is the reason why this ends, or no reason to hide another
             tasks.end()
         if on_tick is not None:
-            on_tick(log.summary())
-    return log.summary()
+            on_tick(driver.summary())
+    return driver.summary()
 
 
 @dataclass(kw_only=True)
-class _Log:
-    """What a run took so far."""
+class _Driver:
+    """Keeps the cluster in work: looks at it now and then, launches what it has room for, and takes in what comes back."""
 
     run: str
+    tasks: CellTasks
     queue: TaskQueue
-    started: datetime
-    began: float
-    crew: WorkerSet = field(default_factory=lambda: WorkerSet(workers=0, slots=0, gpus=False))
+    in_flight: int | None
+    workers_within_s: float
+    crew: WorkerSet = field(default=WorkerSet(workers=0, slots=0, gpus=False))
     worker_seconds: float = 0.0
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.monotonic)
+    looked: float = -_TICK_S
+    manned: float = field(default_factory=time.monotonic)
+    is_recalled: bool = False
 
     def summary(self) -> RunSummary:
-        """Summarise the run."""
+        """Summarise what the run did and took so far."""
         queue = self.queue
         return RunSummary(
             run=self.run,
@@ -500,85 +495,65 @@ class _Log:
             in_flight=queue.in_flight,
         )
 
-
-class _Driver:
-    """Keeps the cluster in work: looks at it now and then, launches what it has room for, and takes in what comes back."""
-
-    def __init__(
-        self, tasks: CellTasks, queue: TaskQueue, log: _Log, *, in_flight: int | None, workers_within_s: float
-    ) -> None:
-        self._tasks = tasks
-        self._queue = queue
-        self._log = log
-        self._most = in_flight
-        self._workers_within_s = workers_within_s
-        self._looked = -_TICK_S
-        self._manned = time.monotonic()
-        self._recalled = False
-
     def look(self) -> bool:
         """See which workers there are, if it is time to; returns whether it was."""
         now = time.monotonic()
-        since = now - self._looked
+        since = now - self.looked
         # Less often on a large cluster, because a thousand workers have megabytes to say about themselves.
-        if since < _TICK_S * max(1.0, self._log.crew.workers / 100):
+        if since < _TICK_S * max(1.0, self.crew.workers / 100):
             return False
-        self._tasks.require_scheduler()
-        before, crew = self._log.crew, self._tasks.crew()
-        self._log.worker_seconds += before.workers * (since if before.workers else 0.0)
-        self._log.crew = crew
-        self._looked = now
+        self.tasks.require_scheduler()
+        before, crew = self.crew, self.tasks.crew()
+        self.worker_seconds += before.workers * (since if before.workers else 0.0)
+        self.crew = crew
+        self.looked = now
         if crew.workers:
-            self._manned = now
-        elif refusals := self._tasks.refusals():
+            self.manned = now
+        elif refusals := self.tasks.refusals():
             raise ClusterError(
                 f"The cluster has no worker, because those that came were sent away, the last since {refusals[-1]}. Give "
                 "workers the environment of this machine and memory enough, and run the campaign again."
             )
-        elif now - self._manned > self._workers_within_s:
+        elif now - self.manned > self.workers_within_s:
             raise ClusterError(
-                f"The cluster has had no worker for {self._workers_within_s:.0f} s. See in its logs why none starts, and run "
+                f"The cluster has had no worker for {self.workers_within_s:.0f} s. See in its logs why none starts, and run "
                 "the campaign again: it goes on with the cells that have no mark."
             )
         if before.gpus and crew.workers and not crew.gpus:
-            for cell in self._tasks.recall():  # they ask for a GPU that no worker has any more, and would wait for ever
-                self._queue.returned(cell)
+            for cell in self.tasks.recall():  # they ask for a GPU that no worker has any more, and would wait for ever
+                self.queue.returned(cell)
         return True
 
     def launch(self) -> None:
         """Start as many tasks as there is room for; once the run has stopped, take back those that have not begun."""
-        queue, crew = self._queue, self._log.crew
+        queue, crew = self.queue, self.crew
         if queue.stopped is not None:
-            if not self._recalled:
-                self._recalled = True
-                for cell in self._tasks.recall(keep=self._tasks.running()):
+            if not self.is_recalled:
+                self.is_recalled = True
+                for cell in self.tasks.recall(keep=self.tasks.running()):
                     queue.returned(cell)
             return
-        if self._tasks.equipping():
+        if self.tasks.equipping():
             return
-        window = self._most or (max(4, 2 * crew.slots) if crew.gpus else max(_LEAST_WINDOW, 4 * crew.slots))
+        window = self.in_flight or (max(4, 2 * crew.slots) if crew.gpus else max(_LEAST_WINDOW, 4 * crew.slots))
         room = window - queue.in_flight
         # In batches where that leaves no worker idle, because a batch costs a scheduler little more than a task.
         if room < min(window // 4, window - 2 * crew.slots) and queue.in_flight:
             return
         starts = queue.take(room, time.monotonic(), lanes=1 + crew.workers // _WORKERS_PER_LANE)
         if starts:
-            self._tasks.start(starts, gpus=crew.gpus)
+            self.tasks.start(starts, gpus=crew.gpus)
 
     def patience_s(self) -> float:
         """Seconds to wait for what comes back before something else is to be done."""
-        due = self._queue.next_retry()
+        due = self.queue.next_retry()
         return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
 
     def take_in(self, back: CellResult | WorkerLost | NotStarted) -> Failure | None:
         """Take in a task that came back; returns the failure where its cell is set aside by it."""
         if isinstance(back, NotStarted):
-            self._queue.returned(back.cell)
+            self.queue.returned(back.cell)
             return None
         if isinstance(back, WorkerLost):
-            return self._queue.worker_lost(back.failure, time.monotonic(), times=back.times)
-        return self._queue.completed(back, time.monotonic())
-
-
-def _failed(failure: Failure) -> CellResult:
-    return CellResult(cell=failure.cell, state="failed", failure=failure)
+            return self.queue.worker_lost(back.failure, time.monotonic(), times=back.times)
+        return self.queue.completed(back, time.monotonic())

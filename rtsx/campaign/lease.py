@@ -4,7 +4,6 @@ Nothing is right because of a lease: two that hold one write the same bytes, and
 a process that slept past its time costs work, and nothing else.
 """
 
-import json
 import os
 import socket
 import threading
@@ -17,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.records import StoredRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.parsing import AwareDatetime, parsed_json
+from rtsx.parsing import AwareDatetime
 from rtsx.storage.object_store import ObjectStore
 
 _PATIENCE_S = 5.0
@@ -38,7 +38,7 @@ class LeaseTaken(CampaignError):  # noqa: N818 - not a fault: somebody else is d
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lease:
+class Lease(StoredRecord):
     """One lease of one cell.
 
     Examples
@@ -49,6 +49,7 @@ class Lease:
     True
     """
 
+    what = "This is no lease"
     cell: Address
     """Row and column of the cell."""
     generation: int
@@ -61,22 +62,6 @@ class Lease:
     """When, UTC."""
     expires: AwareDatetime
     """When another run may take the cell, UTC."""
-
-    def to_json(self) -> str:
-        """Write one line of JSON."""
-        stored = {**vars(self), "taken": self.taken.isoformat(), "expires": self.expires.isoformat()}
-        return json.dumps(stored, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Lease":
-        """Read a lease from such a line.
-
-        Raises
-        ------
-        CampaignError
-            It is not one.
-        """
-        return parsed_json(text, cls, what="This is no lease", error=CampaignError)
 
 
 def utc_now() -> datetime:

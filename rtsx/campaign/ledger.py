@@ -13,17 +13,14 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitRecord, Failure
+from rtsx.campaign.records import CommitRecord, Failure, StoredRecord
 from rtsx.errors import CampaignError, GridError
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
 
-_THREADS = 16
-"""Objects that are read at a time: what counts is the latency of the store."""
-_BATCH = 1024
-"""Objects that are waited for at most, so that a million marks are never held."""
-
-T = TypeVar("T")
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+_R = TypeVar("_R", bound=StoredRecord)
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class CampaignLedger:
 
     def moments(self) -> dict[Address, datetime]:
         """List when each commit record was written, by the store's own clock; reads none."""
-        return {cell: found.changed for cell, found in self._found(self.layout.marks)}
+        return {cell: found.changed for cell, found in self._listed(self.layout.marks)}
 
     def mark(self, cell: Address) -> CommitRecord | None:
         """Read the commit record of a cell; None where it has none.
@@ -60,11 +57,8 @@ class CampaignLedger:
             What is there is no mark of this cell.
         """
         key = self.layout.mark(cell)
-        content = self.objects.get(key)
-        if content is None:
-            return None
-        mark = _parsed(key, content, CommitRecord.from_json)
-        if mark.cell != cell:
+        mark = self._record(CommitRecord, key)
+        if mark is not None and mark.cell != cell:
             raise CampaignError(
                 f"{self.objects}/{key} is the mark of cell {mark.cell}, not of {cell}: somebody has moved it. Remove it, "
                 "and run the campaign again."
@@ -89,7 +83,7 @@ class CampaignLedger:
             One of them is no mark.
         """
         wanted = self._cells(self.layout.marks) if cells is None else cells
-        return (mark for mark in _read_many(_sparing(self.mark, damaged), wanted) if mark is not None)
+        return _found(self.mark, wanted, damaged=damaged)
 
     def commit(self, mark: CommitRecord) -> bool:
         """Say that a cell is done, after all that its mark names is written; False where it was done already."""
@@ -105,7 +99,7 @@ class CampaignLedger:
         self.objects.put(self.layout.retirement(cell, sha256(content).hexdigest()), content)
         self.objects.delete(key)
 
-    def set_aside(self, failure: Failure) -> None:
+    def quarantine(self, failure: Failure) -> None:
         """Keep a cell from being tried until it is forgiven; a later failure replaces an earlier one."""
         self.objects.put(self.layout.failure(failure.cell), failure.to_json().encode())
 
@@ -122,8 +116,8 @@ class CampaignLedger:
         CampaignError
             One of the records is none.
         """
-        found = _read_many(_sparing(self._failure, damaged), self._cells(self.layout.failures))
-        return {failure.cell: failure for failure in found if failure is not None}
+        keys = map(self.layout.failure, self._cells(self.layout.failures))
+        return {failure.cell: failure for failure in self.records(Failure, keys, damaged=damaged)}
 
     def set_aside_cells(self) -> set[Address]:
         """List the cells that were set aside; reads none."""
@@ -139,7 +133,7 @@ class CampaignLedger:
         """
         there = self.set_aside_cells()
         forgiven = there if cells is None else there & set(cells)
-        for _ in _read_many(lambda cell: self.objects.delete(self.layout.failure(cell)), forgiven):
+        for _ in map_in_threads(lambda cell: self.objects.delete(self.layout.failure(cell)), forgiven):
             pass
         return len(forgiven)
 
@@ -152,25 +146,26 @@ class CampaignLedger:
             As for `failures`.
         """
         keys = [found.key for found in self.objects.list(self.layout.leases)]
-        newest: dict[Address, Lease] = {}
-        for lease in _read_many(_sparing(self._lease, damaged), keys):
-            if lease is not None and (lease.cell not in newest or newest[lease.cell].generation < lease.generation):
-                newest[lease.cell] = lease
-        return newest
+        found = sorted(self.records(Lease, keys, damaged=damaged), key=lambda lease: lease.generation)
+        return {lease.cell: lease for lease in found}
 
-    def _failure(self, cell: Address) -> Failure | None:
-        key = self.layout.failure(cell)
-        content = self.objects.get(key)
-        return None if content is None else _parsed(key, content, Failure.from_json)
+    def records(self, kind: type[_R], keys: Iterable[str], *, damaged: list[str] | None) -> Iterator[_R]:
+        """Read the records at some keys; those that are gone are left out, and `damaged` is as for `failures`."""
+        return _found(lambda key: self._record(kind, key), keys, damaged=damaged)
 
-    def _lease(self, key: str) -> Lease | None:
+    def _record(self, kind: type[_R], key: str) -> _R | None:
         content = self.objects.get(key)
-        return None if content is None else _parsed(key, content, Lease.from_json)
+        try:
+            return None if content is None else kind.from_json(content)
+        except CampaignError as error:
+            raise CampaignError(
+                f"{key} cannot be read: {error} Verify the campaign to see what else is damaged."
+            ) from error
 
     def _cells(self, folder: str) -> Iterator[Address]:
-        return (cell for cell, _ in self._found(folder))
+        return (cell for cell, _ in self._listed(folder))
 
-    def _found(self, folder: str) -> Iterator[tuple[Address, StoredObject]]:
+    def _listed(self, folder: str) -> Iterator[tuple[Address, StoredObject]]:
         """List the cells that have an object in a folder; what has another name is nobody's."""
         for found in self.objects.list(folder):
             try:
@@ -181,39 +176,30 @@ class CampaignLedger:
                 yield cell, found
 
 
-def _parsed(key: str, content: bytes, parse: Callable[[bytes], T]) -> T:
-    try:
-        return parse(content)
-    except CampaignError as error:
-        raise CampaignError(
-            f"{key} cannot be read: {error} Verify the campaign to see what else is damaged."
-        ) from error
+def _found(read: Callable[[_T], _U | None], wanted: Iterable[_T], *, damaged: list[str] | None) -> Iterator[_U]:
+    """Read what is there; what is damaged is listed and left out, or an error without a list."""
 
-
-U = TypeVar("U")
-
-
-def _sparing(read: Callable[[T], U | None], damaged: list[str] | None) -> Callable[[T], U | None]:
-    """Wrap a reader to list what is damaged, and go on; without a list, return the reader itself."""
-
-    def spared(wanted: T) -> U | None:
+    def spared(one: _T) -> _U | None:
         try:
-            return read(wanted)
+            return read(one)
         except CampaignError as error:
             if damaged is None:
                 raise
             damaged.append(str(error))
             return None
 
-    return spared
+    return (found for found in map_in_threads(spared, wanted) if found is not None)
 
 
-def _read_many(read: Callable[[T], U], wanted: Iterable[T]) -> Iterator[U]:
-    """Answers in the order of what is wanted, several at a time."""
+def map_in_threads(work: Callable[[_T], _U], wanted: Iterable[_T], *, threads: int = 16) -> Iterator[_U]:
+    """Yield results in the order of what is wanted, so many worked on at a time, and few of them held.
+
+    Batches, instead of all at once, so that a million results are never held, and after an error no long queue is worked off.
+    """
     left = iter(wanted)
-    with ThreadPoolExecutor(_THREADS, "rtsx-ledger") as threads:
-        while batch := list(islice(left, _BATCH)):
-            yield from threads.map(read, batch)
+    with ThreadPoolExecutor(threads, "rtsx-campaign") as pool:
+        while batch := list(islice(left, 32 * threads)):
+            yield from pool.map(work, batch)
 
 
 _FOLDER = "settings"

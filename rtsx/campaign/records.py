@@ -3,12 +3,36 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Literal, Self
 
 from rtsx.campaign.cells import Address
 from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, parsed_json
 from rtsx.storage.retry import FailureKind
+
+
+class StoredRecord:
+    """A frozen value that is kept as one line of JSON."""
+
+    what = "This is no record"
+    """Begin of the message about a text that is none."""
+
+    def to_json(self) -> str:
+        """Write one line of JSON."""
+        # A dataclass, as all that inherit from this are.
+        return json.dumps(asdict(self), sort_keys=True, default=datetime.isoformat)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a record from such a line.
+
+        Raises
+        ------
+        CampaignError
+            It is none: somebody else has written there, or it was cut.
+        """
+        return parsed_json(text, cls, what=cls.what, error=CampaignError)
 
 
 @dataclass(frozen=True, order=True)
@@ -24,8 +48,10 @@ class InputVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommitRecord:
+class CommitRecord(StoredRecord):
     """What a cell has written, from what, by whom and at which cost."""
+
+    what = "This is no commit mark"
 
     cell: Address
     """Row and column of the cell."""
@@ -66,25 +92,12 @@ class CommitRecord:
         if odd:
             raise ValueError(f"{odd[0]!r} is no key in this output")
 
-    def to_json(self) -> str:
-        """Write one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "CommitRecord":
-        """Read a commit record from such a line.
-
-        Raises
-        ------
-        CampaignError
-            It is not one: somebody else has written there, or it was cut.
-        """
-        return parsed_json(text, cls, what="This is no commit mark", error=CampaignError)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Failure(StoredRecord):
     """One failure of one cell."""
+
+    what = "This is no record of a failure"
 
     cell: Address
     """Row and column of the cell."""
@@ -103,18 +116,3 @@ class Failure:
     """Id of the run."""
     worker: str
     """Address or name of the worker; empty where it was lost."""
-
-    def to_json(self) -> str:
-        """Write one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Failure":
-        """Read a failure from such a line.
-
-        Raises
-        ------
-        CampaignError
-            It is not one.
-        """
-        return parsed_json(text, cls, what="This is no record of a failure", error=CampaignError)

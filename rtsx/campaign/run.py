@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import LeaseTaken, held
+from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
@@ -27,7 +26,7 @@ from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import RunRecord, RunSummary, write_run
 from rtsx.campaign.task_queue import CellResult, CellTask
-from rtsx.campaign.worker import record_failure
+from rtsx.campaign.worker import cell_result
 from rtsx.campaign.workers import require_environment, versions_here
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.storage.object_store import ObjectStore, open_object_store
@@ -71,7 +70,7 @@ def run_campaign(
         client=client,
         retry=recipe.retry,
         progress=None if progress is None else lambda now: progress(of_campaign(now)),
-        on_set_aside=ledger.set_aside,
+        on_set_aside=ledger.quarantine,
     )
     return of_campaign(summary)
 
@@ -281,28 +280,20 @@ class CellUpdate:
 
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Look at one cell; see `CellTask`."""
-        began = perf_counter()
-        try:
-            state: Literal["done", "skipped"] = "done" if self._retired(cell, run) else "skipped"
-            return CellResult(cell=cell, state=state, seconds=perf_counter() - began)
-        except LeaseTaken as error:
-            return CellResult(cell=cell, state="leased", free_after_s=error.free_after_s)
-        except Exception as error:  # whatever it is, it is an outcome, as everywhere in a campaign
-            failure = record_failure(error, cell=cell, attempt=attempt, run=run)
-            return CellResult(cell=cell, state="failed", seconds=perf_counter() - began, failure=failure)
+        return cell_result(self._retire_changed, cell, attempt=attempt, run=run)
 
-    def _retired(self, cell: Address, run: str) -> bool:
+    def _retire_changed(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         """Take the mark away if it does not tell the inputs of today."""
         objects = open_object_store(self.recipe.output, self.recipe.storage_options)
         ledger = CampaignLedger(objects, YearLayout(self.plan.year))
         mark = ledger.mark(cell)
         if mark is None or mark.inputs == input_stamps(self.recipe.cube, cell_geobox(self.plan, cell)):
-            return False
+            return "skipped"
         with held(objects, ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
             if ledger.mark(cell) != mark:  # another update was faster, and its run may be further already
-                return False
+                return "skipped"
             ledger.retire(cell)
-        return True
+        return "done"
 
 
 _conforms: type[CellTask] = CellUpdate

@@ -1,14 +1,13 @@
 """What became of the cells of one run, and the record of what it took, kept beside the output."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.records import Failure
-from rtsx.errors import CampaignError
-from rtsx.parsing import Moment, parsed_json
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.records import Failure, StoredRecord
+from rtsx.parsing import Moment
 from rtsx.storage.object_store import ObjectStore
 
 
@@ -70,8 +69,10 @@ class RunSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class RunRecord(StoredRecord):
     """One run, as it stood when the record was last written."""
+
+    what = "This is no record of a run"
 
     run: str
     """Id of the run."""
@@ -109,39 +110,15 @@ class RunRecord:
     @classmethod
     def of(cls, summary: RunSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool) -> Self:
         """Make the record of a run from its summary."""
+        known = {name: value for name, value in vars(summary).items() if name in cls.__dataclass_fields__}
         return cls(
-            run=summary.run,
+            **known | {"set_aside": len(summary.set_aside)},
             plan_digest=plan_digest,
             host=host,
             versions=dict(versions),
-            started=summary.started,
             written=summary.finished,
             ended=ended,
-            stopped=summary.stopped,
-            cells=summary.cells,
-            done=summary.done,
-            skipped=summary.skipped,
-            set_aside=len(summary.set_aside),
-            retried=summary.retried,
-            workers=summary.workers,
-            seconds=summary.seconds,
-            worker_seconds=summary.worker_seconds,
         )
-
-    def to_json(self) -> str:
-        """Write one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read a record from such a line.
-
-        Raises
-        ------
-        CampaignError
-            It is not one.
-        """
-        return parsed_json(text, cls, what="This is no record of a run", error=CampaignError)
 
 
 def write_run(objects: ObjectStore, layout: YearLayout, record: RunRecord) -> None:
@@ -164,13 +141,6 @@ def read_runs(objects: ObjectStore, layout: YearLayout, *, damaged: list[str] | 
     CampaignError
         One of the records is none.
     """
-    records = []
-    for stored in objects.list(layout.runs):
-        content = objects.get(stored.key)
-        try:
-            records += [] if content is None else [RunRecord.from_json(content)]
-        except CampaignError as error:
-            if damaged is None:
-                raise CampaignError(f"{stored.key} cannot be read: {error}") from error
-            damaged.append(f"{stored.key} cannot be read: {error}")
+    keys = (stored.key for stored in objects.list(layout.runs))
+    records = CampaignLedger(objects, layout).records(RunRecord, keys, damaged=damaged)
     return tuple(sorted(records, key=lambda record: (record.started, record.run)))

@@ -1,15 +1,13 @@
 """Whether all that the marks of a year name is there, byte by byte."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -117,22 +115,18 @@ def verify_year(
     ledger = CampaignLedger(objects, layout)
     wanted = ledger.done() if cells is None else cells
     n_cells = n_objects = n_bytes = 0
-    missing, damaged, unreadable = {}, {}, {}
+    bad: list[_Finding] = []
     for found in _findings(objects, ledger, wanted):
         n_cells, n_objects, n_bytes = n_cells + 1, n_objects + found.n_objects, n_bytes + found.n_bytes
-        if found.missing:
-            missing[found.cell] = found.missing
-        if found.damaged:
-            damaged[found.cell] = found.damaged
-        if found.unreadable:
-            unreadable[found.cell] = found.unreadable
+        if found.missing or found.damaged or found.unreadable:
+            bad.append(found)
     return Verification(
         n_cells=n_cells,
         n_objects=n_objects,
         n_bytes=n_bytes,
-        missing=missing,
-        damaged=damaged,
-        unreadable=unreadable,
+        missing={one.cell: one.missing for one in bad if one.missing},
+        damaged={one.cell: one.damaged for one in bad if one.damaged},
+        unreadable={one.cell: one.unreadable for one in bad if one.unreadable},
     )
 
 
@@ -146,10 +140,7 @@ def _findings(objects: ObjectStore, ledger: CampaignLedger, cells: Iterable[Addr
             return _Finding(cell=cell, unreadable=str(error))
         return None if mark is None else _look(objects, mark)
 
-    left = iter(cells)
-    with ThreadPoolExecutor(_THREADS, "rtsx-verify") as threads:
-        while batch := list(islice(left, 32 * _THREADS)):
-            yield from (found for found in threads.map(look, batch) if found is not None)
+    return (found for found in map_in_threads(look, cells, threads=_THREADS) if found is not None)
 
 
 def _look(objects: ObjectStore, mark: CommitRecord) -> _Finding:

@@ -5,12 +5,18 @@ import resource
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from time import perf_counter
+from typing import Literal
 
 import psutil
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.lease import LeaseTaken
 from rtsx.campaign.records import Failure
+from rtsx.campaign.task_queue import CellResult
 from rtsx.redaction import redacted
 from rtsx.storage.retry import classify_error
 
@@ -89,3 +95,18 @@ def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -
         run=run,
         worker=worker_name(),
     )
+
+
+def cell_result(
+    work: Callable[[Address, str], Literal["done", "skipped"]], cell: Address, *, attempt: int, run: str
+) -> CellResult:
+    """Run the work on a cell; whatever it raises becomes part of the result, as everywhere in a campaign."""
+    began = perf_counter()
+    try:
+        result = CellResult(cell=cell, state=work(cell, run))
+    except LeaseTaken as leased:
+        result = CellResult(cell=cell, state="leased", free_after_s=leased.free_after_s)
+    except Exception as error:
+        failure = record_failure(error, cell=cell, attempt=attempt, run=run)
+        result = CellResult(cell=cell, state="failed", failure=failure)
+    return replace(result, seconds=perf_counter() - began)

@@ -112,10 +112,10 @@ def test_failures_are_set_aside_and_forgiven(objects: ObjectStore) -> None:
     ledger = CampaignLedger(objects, YEAR)
     failures = {(iy, 0): replace(FAILURE, cell=(iy, 0)) for iy in range(4)}
     for failure in failures.values():
-        ledger.set_aside(failure)
+        ledger.quarantine(failure)
     assert ledger.failures() == failures
     again = replace(failures[0, 0], attempts=4)
-    ledger.set_aside(again)
+    ledger.quarantine(again)
     assert ledger.failures()[0, 0] == again
     assert ledger.set_aside_cells() == set(failures)
     assert ledger.reset([(0, 0), (9, 9)]) == 1

@@ -100,7 +100,7 @@ def test_it_is_read_from_the_output_without_a_mark() -> None:
     ledger = CampaignLedger(objects, layout)
     for cell in [(0, 0), (0, 1)]:
         ledger.commit(a_mark(cell))
-    ledger.set_aside(a_failure((1, 1)))
+    ledger.quarantine(a_failure((1, 1)))
     lease = replace(a_lease((1, 0), ends_in_s=0), expires=datetime.now().astimezone() + timedelta(hours=1))
     objects.put(layout.lease((1, 0), 1), lease.to_json().encode())
     write_run(objects, layout, a_run(started=(datetime.now().astimezone() - timedelta(minutes=30)).isoformat()))

@@ -9,15 +9,16 @@ from typing import Any
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import (
+    WORKERS,
     CellStates,
     FinishedCell,
     Record,
     Records,
     digest_of,
     group_by_partition,
-    in_threads,
     partition_name,
 )
 from rtsx.grid.grid import cell_id
@@ -227,7 +228,9 @@ def collect_stac(
     writer = _Writer(objects=objects, plan=plan, states=states)
     before = writer.records.read()
     parts = {partition_name(partition): cells for partition, cells in group_by_partition(writer.mapped).items()}
-    done = in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts))
+    done = list(
+        map_in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts), threads=WORKERS)
+    )
     boxes = [record["bbox"] for record, _ in done]
     keys = [key for _, written in done for key in written]
     keys += writer.write_collection(sorted(parts), boxes, assets=assets)

@@ -8,11 +8,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.footprints.io import to_serialisable
@@ -33,9 +32,6 @@ from rtsx.storage.object_store import ObjectStore
 
 Record = dict[str, Any]
 """JSON values by name."""
-
-_THREADS = 16
-"""Records that are read at a time, because what counts is the latency of the store."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,8 @@ class Records:
     def read(self) -> dict[str, Record]:
         """Read all records by name, sorted; what is damaged counts as not there, because it can be made again."""
         keys = sorted(found.key for found in self.objects.list(self.folder) if found.key.endswith(".json"))
-        with ThreadPoolExecutor(_THREADS, "rtsx-records") as threads:
-            contents = list(threads.map(self.objects.get, keys))
         records = {}
-        for key, content in zip(keys, contents, strict=True):
+        for key, content in zip(keys, map_in_threads(self.objects.get, keys), strict=True):
             record = _parsed(content)
             if record is not None:
                 records[key.rsplit("/", 1)[1].removesuffix(".json")] = record
@@ -177,23 +171,8 @@ def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]
     return dict(sorted(found.items()))
 
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-_MOST = 8
-"""Threads at most: each holds the tables of a partition."""
-
-
-def in_threads(work: Callable[[T], U], wanted: Iterable[T]) -> list[U]:
-    """Results in the order of what is wanted; the first error ends it, after the jobs that are running."""
-    count = min(os.cpu_count() or 1, _MOST)
-    left = iter(wanted)
-    results: list[U] = []
-    with ThreadPoolExecutor(count, "rtsx-collect") as pool:
-        # In batches, so that after an error no long queue of jobs is still worked off.
-        while batch := list(islice(left, 4 * count)):
-            results += pool.map(work, batch)
-    return results
+WORKERS = min(os.cpu_count() or 1, 8)
+"""Partitions that are worked on at a time: each holds its tables."""
 
 
 def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
@@ -366,7 +345,7 @@ class PartTable:
             return self._made(name, make=make, before=record)
 
         names = sorted(wanted)
-        results = in_threads(refreshed, names)
+        results = list(map_in_threads(refreshed, names, threads=WORKERS))
         return Refreshed(
             records={name: record for name, (record, _) in zip(names, results, strict=True)},
             rewritten=tuple(self.key(name) for name, (_, is_new) in zip(names, results, strict=True) if is_new),
