@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,24 +35,7 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
         raise CubeError(
             f"ndvi is made from red and nir where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
         )
-    inputs = [cube["red"], cube["nir"]]
-    if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in band.dims for band in inputs)):
-        inputs.append(cube["valid"])  # but an index of things without a time gets none from the mask of others
-    ndvi = xr.apply_ufunc(
-        _ndvi,
-        *inputs,
-        kwargs={"red_packing": packing(cube["red"]), "nir_packing": packing(cube["nir"])},
-        dask="parallelized",
-        output_dtypes=[np.float32],
-    )
-    ndvi = ndvi.transpose("time", "y", "x", missing_dims="ignore")  # static and timed inputs may mix
-    ndvi.attrs = {
-        "_FillValue": np.float32(np.nan),
-        "units": "index",
-        "long_name": "normalised difference vegetation index",
-    }
-    ndvi.variable.encoding |= GRID_MAPPING
-    return cube.assign(ndvi=ndvi)
+    return _with_layer(cube, _KNOWN["ndvi"], _ndvi)
 
 
 def _ndvi(
@@ -59,15 +43,14 @@ def _ndvi(
     nir: NDArray[np.generic],
     valid: NDArray[np.bool_] | None = None,
     *,
-    red_packing: dict[str, Any],
-    nir_packing: dict[str, Any],
+    packings: Sequence[dict[str, Any]],
 ) -> NDArray[np.float32]:
     keep = np.ones(red.shape, bool) if valid is None else valid.copy()
     # Both in stored units of red, instead of physical ones: the index is the same, and with an offset such as
     # Sentinel-2's the sum of two whole numbers is exactly 0 where it should be, not 1e-8.
-    unit = red_packing["scale_factor"]
+    unit = packings[0]["scale_factor"]
     bands = []
-    for stored, packed in ((red, red_packing), (nir, nir_packing)):
+    for stored, packed in zip((red, nir), packings, strict=True):
         if packed["nodata"] is not None:
             keep &= stored != packed["nodata"]
         factor, summand = np.float32(packed["scale_factor"] / unit), np.float32(packed["add_offset"] / unit)
@@ -183,14 +166,18 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
     """
     if layer.kernel is None:
         return add_ndvi(cube)
-    cube = as_cube(cube)
+    return _with_layer(as_cube(cube), layer, partial(_computed, kernel=layer.kernel))
+
+
+def _with_layer(cube: xr.Dataset, layer: DerivedLayer, function: Kernel) -> xr.Dataset:
+    """Add what a function makes of stored layers, their packings and, where it applies, the mask."""
     inputs = [cube[name] for name in layer.needs]
     if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in each.dims for each in inputs)):
         inputs.append(cube["valid"])  # but a layer of things without a time gets none from the mask of others
     made = xr.apply_ufunc(
-        _computed,
+        function,
         *inputs,
-        kwargs={"kernel": layer.kernel, "packings": [packing(cube[name]) for name in layer.needs]},
+        kwargs={"packings": [packing(cube[name]) for name in layer.needs]},
         dask="parallelized",
         output_dtypes=[np.float32],
     )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -29,15 +29,8 @@ _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 _Plan = TypeVar("_Plan")
-_Plan_contra = TypeVar("_Plan_contra", contravariant=True)
-
-
-class Work(Protocol[_Plan_contra]):
-    """What runs in every process; a function of a module, so that other processes find it."""
-
-    def __call__(self, engine: "Engine", plan: _Plan_contra, show: ShowProgress | None) -> None:
-        """Run with a share of the plan."""
-        ...
+Work = Callable[["Engine", _Plan, ShowProgress | None], None]
+"""What runs in every process, with its share of the plan; a function of a module, so that other processes find it."""
 
 
 class Engine:

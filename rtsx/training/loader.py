@@ -9,12 +9,12 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import cloudpickle
 import torch
 
-from rtsx.training.dataset import TileBatch
+from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.sampler import TileAddress
 
 
@@ -42,17 +42,6 @@ def from_shared(parcel: str) -> Any:
     return cloudpickle.loads(Path(parcel).read_bytes())
 
 
-class BatchReader(Protocol):
-    """What `TileReader` is here: it turns addresses into a batch, and the batch depends on the addresses alone.
-
-    Threads: one at a time. cloudpickle can carry it to other processes.
-    """
-
-    def read(self, addresses: Sequence[TileAddress]) -> TileBatch:
-        """Read tiles."""
-        ...
-
-
 class ReadAhead:
     """Reads batches in a thread of its own, or in processes of its own.
 
@@ -74,7 +63,7 @@ class ReadAhead:
     [3, 3, 9]
     """
 
-    def __init__(self, readers: Mapping[str, BatchReader], *, num_workers: int) -> None:
+    def __init__(self, readers: Mapping[str, TileReader], *, num_workers: int) -> None:
         self._readers = None if num_workers else dict(readers)
         self._depth = max(2, 2 * num_workers)
         self._executor: Executor
@@ -120,7 +109,7 @@ def _result(future: "Future[TileBatch] | Future[bytes]") -> TileBatch:
     return pickle.loads(found) if isinstance(found, bytes) else found
 
 
-_readers: dict[str, BatchReader] = {}
+_readers: dict[str, TileReader] = {}
 """The readers of a worker process; executors know no other place for them."""
 
 

@@ -3,23 +3,11 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.suggest import suggest
 from rtsx.training.run_log import LogRow
-
-
-class RowLogger(Protocol):
-    """What takes rows: one call an epoch, from one thread."""
-
-    def log(self, row: LogRow) -> None:
-        """Take the row of an epoch."""
-        ...
-
-    def close(self) -> None:
-        """Write what is left."""
-        ...
 
 
 def values_of(row: LogRow) -> dict[str, float]:
@@ -57,10 +45,6 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-def _tensorboard_conforms(logger: TensorBoardLogger) -> RowLogger:
-    return logger  # a typed line that fails the type check when the class stops being a RowLogger
-
-
 class WandbLogger:
     """Sends numbers to a run of the project ``rtsx``; a training that goes on goes on in the same run."""
 
@@ -90,13 +74,11 @@ class WandbLogger:
         self._run.finish()
 
 
-def _wandb_conforms(logger: WandbLogger) -> RowLogger:
-    return logger  # a typed line that fails the type check when the class stops being a RowLogger
-
-
 LoggerName = Literal["tensorboard", "wandb"]
 
-_LOGGERS: Mapping[str, type[TensorBoardLogger] | type[WandbLogger]] = {
+RowLogger = TensorBoardLogger | WandbLogger
+"""Takes rows: one call an epoch, from one thread."""
+_LOGGERS: Mapping[str, type[RowLogger]] = {
     "tensorboard": TensorBoardLogger,
     "wandb": WandbLogger,
 }
@@ -143,11 +125,9 @@ def open_loggers(
         As `check_loggers`.
     """
     check_loggers(names)
-    made: list[RowLogger] = []
-    for name in names:
-        match name:
-            case "tensorboard":
-                made.append(TensorBoardLogger(folder / "tensorboard"))
-            case "wandb":
-                made.append(WandbLogger(folder / "wandb", id=id, record=record, digest=digest))
-    return made
+    return [
+        TensorBoardLogger(folder / "tensorboard")
+        if name == "tensorboard"
+        else WandbLogger(folder / "wandb", id=id, record=record, digest=digest)
+        for name in names
+    ]

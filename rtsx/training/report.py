@@ -23,7 +23,6 @@ from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
 from rtsx.training.dataset import TileReader
 from rtsx.training.finish import TrainedModel
-from rtsx.training.loader import BatchReader
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics
 from rtsx.training.plan import TrainingPlan
@@ -171,7 +170,7 @@ def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
 
 def draw_samples(
     network: Callable[[torch.Tensor], torch.Tensor],
-    reader: BatchReader,
+    reader: TileReader,
     tiles: Sequence[TileAddress],
     *,
     inputs: Sequence[InputLayer],

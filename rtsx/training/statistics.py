@@ -7,8 +7,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
-from rtsx.training.dataset import TileBatch
-from rtsx.training.loader import BatchReader
+from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
 
@@ -28,7 +27,7 @@ def measured_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
 
 
 def measured_inputs(
-    reader: BatchReader, tiles: Sequence[TileAddress], *, names: Sequence[str]
+    reader: TileReader, tiles: Sequence[TileAddress], *, names: Sequence[str]
 ) -> tuple[InputLayer, ...]:
     """Layers scaled to mean 0 and deviation 1, in physical units, over the valid pixels of some tiles.
 
@@ -78,7 +77,7 @@ def measured_inputs(
     )
 
 
-def _physical(reader: BatchReader, tiles: Sequence[TileAddress], *, names: Sequence[str]) -> Iterator[torch.Tensor]:
+def _physical(reader: TileReader, tiles: Sequence[TileAddress], *, names: Sequence[str]) -> Iterator[torch.Tensor]:
     """Physical values (layer, pixel) of the valid pixels of each tile, float64."""
     for address in tiles:
         batch: TileBatch = reader.read([address])

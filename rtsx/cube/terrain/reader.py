@@ -1,7 +1,7 @@
 """Terrain layers on the elevation's own grid, read like any other raster."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from rtsx.cube.terrain.layers import TerrainLayer, get_terrain, terrain_block
 from rtsx.errors import CubeError
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class TerrainReader:
     """A raster whose bands are terrain layers of another raster's first band.
 
@@ -34,39 +34,22 @@ class TerrainReader:
 
     dem: WindowReader
     """Heights in its first band."""
-    layers: tuple[TerrainLayer, ...]
+    layers: Sequence[str | TerrainLayer]
     """What its bands are, in order."""
-    sun_azimuth: float
+    sun_azimuth: float = field(default=SUN_AZIMUTH, kw_only=True)
     """Degrees clockwise from true north."""
-    sun_elevation: float
+    sun_elevation: float = field(default=SUN_ELEVATION, kw_only=True)
     """Degrees above the horizon."""
-    scale_factor: float
+    scale_factor: float = field(default=1.0, kw_only=True)
     """Metres per stored unit of `dem`."""
-    add_offset: float
+    add_offset: float = field(default=0.0, kw_only=True)
     """Metres at stored 0."""
 
-    def __init__(
-        self,
-        dem: WindowReader,
-        layers: Iterable[str | TerrainLayer],
-        *,
-        sun_azimuth: float = SUN_AZIMUTH,
-        sun_elevation: float = SUN_ELEVATION,
-        scale_factor: float = 1.0,
-        add_offset: float = 0.0,
-    ) -> None:
-        named = tuple(get_terrain(layer) for layer in layers)
-        if not named:
+    def __post_init__(self) -> None:
+        """Look up the layers by name, and refuse a sun below the horizon."""
+        object.__setattr__(self, "layers", tuple(get_terrain(layer) for layer in self.layers))
+        if not self.layers:
             raise CubeError("A terrain reader has at least one layer; got none.")
-        for field, value in {
-            "dem": dem,
-            "layers": named,
-            "sun_azimuth": sun_azimuth,
-            "sun_elevation": sun_elevation,
-            "scale_factor": scale_factor,
-            "add_offset": add_offset,
-        }.items():
-            object.__setattr__(self, field, value)
         self._ground()
 
     @property
@@ -93,7 +76,7 @@ class TerrainReader:
         """Layers (layer, y, x) of a window that lies within the raster, NaN where invalid."""
         height, width = self.geobox.shape
         whole = self._ground()
-        halos = [layer.halo(whole.window(rows, columns)) for layer in self.layers]
+        halos = [get_terrain(layer).halo(whole.window(rows, columns)) for layer in self.layers]
         y, x = (max(halo) for halo in zip(*halos, strict=True))
         outer_rows = slice(max(rows.start - y, 0), min(rows.stop + y, height))
         outer_columns = slice(max(columns.start - x, 0), min(columns.stop + x, width))

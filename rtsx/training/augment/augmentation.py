@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 
@@ -47,9 +47,6 @@ class Augmentation(Protocol):
     Construction raises `TrainingError` for values that are not possible. Threads: any; it holds nothing but its parameters.
     """
 
-    turns: ClassVar[bool]
-    """Whether directions in the picture change, so that layers with a direction have to follow."""
-
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise `TrainingError` where the stored layers (their names) do not allow it."""
         ...
@@ -65,8 +62,6 @@ class Augmentation(Protocol):
 
 class StubAugmentation:
     """Changes nothing; for tests of whatever applies augmentations."""
-
-    turns: ClassVar[bool] = False
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Every layer will do."""

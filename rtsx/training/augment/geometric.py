@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from types import ModuleType
 
 import torch
 
@@ -19,20 +19,18 @@ _FIXED = frozenset({"eastness", "hillshade", "illumination", "northness"})
 """Layers that depend on a direction outside the picture, in a way that no formula turns."""
 
 
-def check_directions(augmentation: str, layers: Sequence[str]) -> None:
-    """Refuse to turn pictures with layers that cannot be turned.
+class Turning:
+    """What all augmentations share that turn or mirror the picture."""
 
-    Raises
-    ------
-    TrainingError
-        There is one.
-    """
-    fixed = sorted(_FIXED & set(layers))
-    if fixed:
-        raise TrainingError(
-            f"{augmentation} turns the picture, but {fixed} would still be lit or measured from the same side: no ground looks "
-            "like that. Leave the augmentation out, or train without these layers; aspect and slope say the same and turn."
-        )
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers that state a direction which does not turn along."""
+        fixed = sorted(_FIXED & set(layers))
+        if fixed:
+            raise TrainingError(
+                f"{type(self).__name__} turns the picture, but {fixed} would still be lit or measured from the same side: no "
+                "ground looks like that. Leave the augmentation out, or train without these layers; aspect and slope say the "
+                "same and turn."
+            )
 
 
 def turned_aspect(batch: TileBatch, *, sign: int, degrees: torch.Tensor | float) -> TileBatch:
@@ -75,14 +73,8 @@ def _flipped(batch: TileBatch, axis: int) -> TileBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HorizontalFlip:
+class HorizontalFlip(Turning):
     """Left and right change places."""
-
-    turns: ClassVar[bool] = True
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers with a fixed direction."""
-        check_directions(type(self).__name__, layers)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile mirrored."""
@@ -90,31 +82,26 @@ class HorizontalFlip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerticalFlip:
+class VerticalFlip(Turning):
     """Top and bottom change places."""
-
-    turns: ClassVar[bool] = True
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers with a fixed direction."""
-        check_directions(type(self).__name__, layers)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile mirrored."""
         return turned_aspect(_flipped(batch, -2), sign=-1, degrees=180.0)
 
 
-_EXTRA = "Training needs the train extra: pip install 'rtsx[train]'."
+def _kornia() -> ModuleType:
+    try:
+        import kornia.geometry  # heavy, and part of an extra
+    except ImportError as error:
+        raise MissingExtraError("Training needs the train extra: pip install 'rtsx[train]'.") from error
+    return kornia
 
 
 def rotation(degrees: torch.Tensor, *, size: int) -> torch.Tensor:
     """Matrices (tile, 2, 3) that turn tiles about their middle, counter-clockwise by these angles (tile,)."""
-    try:
-        from kornia.geometry import get_rotation_matrix2d  # heavy, and part of an extra
-    except ImportError as error:
-        raise MissingExtraError(_EXTRA) from error
     middle = torch.full((len(degrees), 2), (size - 1) / 2)
-    matrices: torch.Tensor = get_rotation_matrix2d(middle, degrees, torch.ones(len(degrees), 2))
+    matrices: torch.Tensor = _kornia().geometry.get_rotation_matrix2d(middle, degrees, torch.ones(len(degrees), 2))
     return matrices
 
 
@@ -145,15 +132,12 @@ def warped(batch: TileBatch, matrices: torch.Tensor) -> TileBatch:
     Layers are bilinear over the valid ones of the four pixels around; `valid`, truth and angles, which have no mean, are
     those of the nearest pixel. What was not in the picture is invalid and ignored.
     """
-    try:
-        from kornia.geometry import warp_affine
-    except ImportError as error:
-        raise MissingExtraError(_EXTRA) from error
     size = (batch.valid.shape[-2], batch.valid.shape[-1])
     moves = matrices.to(batch.stored)
     is_angle = [name in ANGLES for name in batch.layers]
     weight = batch.valid[:, None].to(batch.stored)
     values = batch.stored.masked_fill(~batch.valid[:, None], 0)
+    warp_affine = _kornia().geometry.warp_affine
     smooth = warp_affine(torch.cat([values, weight], 1), moves, size, mode="bilinear", padding_mode="zeros")
     # Truth is turned over, because what comes from outside is 0 and has to be IGNORED.
     turned_over = IGNORED - batch.truth[:, None].to(batch.stored)
@@ -186,32 +170,22 @@ def blurred(values: torch.Tensor, valid: torch.Tensor, *, sigmas: torch.Tensor, 
         Greatest of them that could have been drawn: it gives the size of the kernel, so that no tile changes with those
         beside it.
     """
-    try:
-        from kornia.filters import gaussian_blur2d
-    except ImportError as error:
-        raise MissingExtraError(_EXTRA) from error
     side = 2 * math.ceil(3 * widest) + 1
     weight = valid[:, None].to(values)
     weighted = torch.cat([values.masked_fill(~valid[:, None], 0), weight], 1)
     both = sigmas.to(values)[:, None].expand(-1, 2)
     # A border of zeros has no weight, so what lies beyond the tile counts as little as what is invalid.
-    smooth = gaussian_blur2d(weighted, side, both, border_type="constant")
+    smooth: torch.Tensor = _kornia().filters.gaussian_blur2d(weighted, side, both, border_type="constant")
     mean = smooth[:, :-1] / smooth[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
     return mean.masked_fill_(~valid[:, None], 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomRotate90:
+class RandomRotate90(Turning):
     """A quarter, half or three quarters of a turn, equally often; pixels stay as they are.
 
     Never none, so that `probability` is what it says: at 0.75 all four positions are equally likely.
     """
-
-    turns: ClassVar[bool] = True
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers with a fixed direction."""
-        check_directions(type(self).__name__, layers)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile turned, counter-clockwise."""
@@ -225,10 +199,8 @@ class RandomRotate90:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rotate:
+class Rotate(Turning):
     """Turned about the middle by any angle; the corners that come in are invalid and ignored."""
-
-    turns: ClassVar[bool] = True
 
     limit: float = 90.0
     """Greatest angle, degrees, above 0 to 180; either way, all equally likely."""
@@ -236,10 +208,6 @@ class Rotate:
     def __post_init__(self) -> None:
         """Refuse what is no angle."""
         check_number("limit of Rotate, in degrees,", self.limit, low=1e-3, high=180)
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers with a fixed direction."""
-        check_directions(type(self).__name__, layers)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile turned, counter-clockwise for angles above 0."""
@@ -256,8 +224,6 @@ class RandomResizedCrop:
     relative elevation is against 100 m of it. Proportions are kept, because ground that is stretched in one direction has
     other slopes and aspects.
     """
-
-    turns: ClassVar[bool] = False
 
     scale: tuple[float, float] = (0.5, 1.0)
     """Least and greatest part of the tile's area, above 0 to 1; all equally likely."""

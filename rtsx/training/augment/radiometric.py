@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
@@ -20,8 +19,6 @@ class ChannelDropout:
 
     It comes after `prepare` and so after all other augmentations, wherever it stands among them.
     """
-
-    turns: ClassVar[bool] = False
 
     most: int = 1
     """Greatest number of channels that are dropped at a time, at least 1; all numbers from 1 on are equally likely."""
@@ -71,47 +68,43 @@ def chosen_layers(layers: Sequence[str], wanted: tuple[str, ...] | None) -> tupl
     return tuple(name for name in layers if (name in REFLECTANCE if wanted is None else name in wanted))
 
 
-def layer_names_of(augmentation: str, value: object) -> tuple[str, ...] | None:
-    """The parameter ``layers``: names, also where a list came, or None for reflectance.
+@dataclass(frozen=True, kw_only=True)
+class LayerChange:
+    """What all augmentations share that change values of some layers."""
 
-    Raises
-    ------
-    TrainingError
-        It is neither.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise TrainingError(f"layers of {augmentation} has to be a list of names; got {value!r}.")
-    return tuple(value)
+    layers: tuple[str, ...] | None = None
+    """Which layers; None: those of reflectance, because elevation changes neither with light nor with focus."""
 
+    def __post_init__(self) -> None:
+        """Refuse what is no list of names; one, as YAML has it, becomes a tuple."""
+        names: object = self.layers
+        if names is None:
+            return
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise TrainingError(f"layers of {type(self).__name__} has to be a list of names; got {names!r}.")
+        object.__setattr__(self, "layers", tuple(names))
 
-def check_changed_layers(augmentation: str, layers: Sequence[str], *, wanted: tuple[str, ...] | None) -> None:
-    """Refuse layers that are not there or that such a change makes no sense for, and a change of nothing.
-
-    Raises
-    ------
-    TrainingError
-        The layers do not allow it.
-    """
-    for name in wanted or ():
-        if name not in layers:
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers that are not there or that such a change makes no sense for, and a change of nothing."""
+        augmentation = type(self).__name__
+        for name in self.layers or ():
+            if name not in layers:
+                raise TrainingError(
+                    f"{augmentation} is to change layer {name!r}, which is not read.{suggest(name, layers)}"
+                )
+            if name in ANGLES:
+                raise TrainingError(
+                    f"{augmentation} cannot change {name!r}: angles have neither mean nor gain. Leave it out."
+                )
+            if name == "ndvi" and {"red", "nir"} <= set(layers):
+                raise TrainingError(
+                    f"{augmentation} cannot change 'ndvi' by itself: it follows red and nir. Name these instead."
+                )
+        if not chosen_layers(layers, self.layers):
             raise TrainingError(
-                f"{augmentation} is to change layer {name!r}, which is not read.{suggest(name, layers)}"
+                f"{augmentation} changes reflectance, and none of the layers {list(layers)} is known as such. Name those that it is "
+                "to change with layers=[...], or leave it out."
             )
-        if name in ANGLES:
-            raise TrainingError(
-                f"{augmentation} cannot change {name!r}: angles have neither mean nor gain. Leave it out."
-            )
-        if name == "ndvi" and {"red", "nir"} <= set(layers):
-            raise TrainingError(
-                f"{augmentation} cannot change 'ndvi' by itself: it follows red and nir. Name these instead."
-            )
-    if not chosen_layers(layers, wanted):
-        raise TrainingError(
-            f"{augmentation} changes reflectance, and none of the layers {list(layers)} is known as such. Name those that it is "
-            "to change with layers=[...], or leave it out."
-        )
 
 
 def changed_layers(batch: TileBatch, names: Sequence[str], change: Change) -> TileBatch:
@@ -161,24 +154,16 @@ def _bands(batch: TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blur:
+class Blur(LayerChange):
     """A Gaussian over the valid pixels around each: haze, or optics out of focus. Nothing leaks out of invalid pixels."""
-
-    turns: ClassVar[bool] = False
 
     sigma: tuple[float, float] = (0.5, 1.5)
     """Least and greatest standard deviation of the Gaussian, px, 0.1 to 20; all equally likely."""
-    layers: tuple[str, ...] | None = None
-    """Which layers; None: those of reflectance, because elevation does not get out of focus with them."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; lists, as YAML has them, become tuples."""
         object.__setattr__(self, "sigma", check_pair("sigma of Blur", self.sigma, low=0.1, high=20))
-        object.__setattr__(self, "layers", layer_names_of("Blur", self.layers))
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers that are not there, and angles."""
-        check_changed_layers("Blur", layers, wanted=self.layers)
+        super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile blurred, each by its own Gaussian."""
@@ -192,7 +177,7 @@ class Blur:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomBrightnessContrast:
+class RandomBrightnessContrast(LayerChange):
     """Reflectance brighter or darker, and spread or gathered about the tile's mean.
 
     With m the mean of a layer's valid pixels in the tile, ``v -> (m + (v - m) * (1 + contrast)) * (1 + brightness)``.
@@ -200,24 +185,16 @@ class RandomBrightnessContrast:
     that is above 0 falls below half of what it was, because reflectance is not negative and ndvi has to stay defined.
     """
 
-    turns: ClassVar[bool] = False
-
     brightness: float = 0.2
     """Greatest part by which a tile gets brighter or darker, 0 to 0.9."""
     contrast: float = 0.2
     """Greatest part by which distances from the mean grow or shrink, 0 to 0.9."""
-    layers: tuple[str, ...] | None = None
-    """Which layers; None: those of reflectance."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; a list, as YAML has it, becomes a tuple."""
         check_number("brightness of RandomBrightnessContrast", self.brightness, low=0, high=0.9)
         check_number("contrast of RandomBrightnessContrast", self.contrast, low=0, high=0.9)
-        object.__setattr__(self, "layers", layer_names_of("RandomBrightnessContrast", self.layers))
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers that are not there, and angles."""
-        check_changed_layers("RandomBrightnessContrast", layers, wanted=self.layers)
+        super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile changed, each by its own numbers."""
@@ -234,10 +211,8 @@ class RandomBrightnessContrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiplicativeNoise:
+class MultiplicativeNoise(LayerChange):
     """Reflectance times a gain: one for the tile, which leaves ndvi as it is, or one per layer, per pixel, or both."""
-
-    turns: ClassVar[bool] = False
 
     multiplier: tuple[float, float] = (0.9, 1.1)
     """Least and greatest gain, above 0; all equally likely."""
@@ -245,8 +220,6 @@ class MultiplicativeNoise:
     """True: each layer has its own."""
     per_pixel: bool = False
     """True: each pixel has its own."""
-    layers: tuple[str, ...] | None = None
-    """Which layers; None: those of reflectance."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; lists, as YAML has them, become tuples."""
@@ -254,11 +227,7 @@ class MultiplicativeNoise:
         object.__setattr__(self, "multiplier", multiplier)
         check_flag("per_layer of MultiplicativeNoise", self.per_layer)
         check_flag("per_pixel of MultiplicativeNoise", self.per_pixel)
-        object.__setattr__(self, "layers", layer_names_of("MultiplicativeNoise", self.layers))
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Refuse layers that are not there, and angles."""
-        check_changed_layers("MultiplicativeNoise", layers, wanted=self.layers)
+        super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile changed, each by its own numbers."""
