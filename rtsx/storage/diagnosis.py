@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shlex
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -165,15 +167,14 @@ def instead(path: str) -> str | None:
     if local.is_dir():
         return _in_folder(local)
     start = file_start(local)
-    if zipfile.is_zipfile(local):
-        with zipfile.ZipFile(local) as archive:
-            names = archive.namelist()
+    kind = "zip" if zipfile.is_zipfile(local) else "tar" if tarfile.is_tarfile(local) else None
+    names = [] if kind is None else _names_in(local)
+    if names:
         rasters = [name for name in names if PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES]
         if rasters:
-            return (
-                f"It is a zip archive. Name the rasters in it: {_listed(f'/vsizip/{local}/{name}' for name in rasters)}"
-            )
-        return f"It is a zip archive without a raster or a Zarr store; it has {_listed(names)}"
+            inside = _listed(f"/vsi{kind}/{local}/{name}" for name in rasters)
+            return f"It is a {kind} archive. Name the rasters in it: {inside}"
+        return f"It is a {kind} archive without a raster or a Zarr store; it has {_listed(names)}"
     if start.startswith(b"\x1f\x8b"):
         return f"It is packed with gzip. Unpack it with: gunzip -k {shlex.quote(path)}"
     if start.startswith((b"SQLite format 3", b"PAR1")) or local.suffix.lower() in (".shp", ".fgb"):
@@ -181,6 +182,24 @@ def instead(path: str) -> str | None:
     if start.lstrip()[:1] == b"{":
         return _of_json(local)
     return None
+
+
+def _names_in(archive: Path) -> list[str]:
+    """Names of files in an archive, the first of many; those of a tar that is damaged further on too."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            return [name for name in opened.namelist() if not name.endswith("/")]
+    names: list[str] = []
+    with suppress(tarfile.TarError, EOFError, OSError), tarfile.open(archive) as packed:
+        for member in packed:  # instead of all, because a compressed one is read up to where they stand
+            names += [member.name] if member.isfile() else []
+            if len(names) == _MOST_NAMES:
+                break
+    return names
+
+
+_MOST_NAMES = 100
+"""Files of an archive that are looked at."""
 
 
 def _in_archive(inside: str) -> str | None:
@@ -191,12 +210,12 @@ def _in_archive(inside: str) -> str | None:
         missing = next((one for one in (*reversed(whole.parents), whole) if not one.exists()), whole)
         return f"{missing}: {file_problem(missing)}"
     problem = file_problem(archive)
-    if problem is not None or not zipfile.is_zipfile(archive):
+    if problem is not None or not (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive)):
         return None if problem is None else f"{archive}: {problem}"
-    with zipfile.ZipFile(archive) as opened:
-        names = [name for name in opened.namelist() if not name.endswith("/")]
+    names = _names_in(archive)
     wanted = whole.relative_to(archive).as_posix()
-    return None if wanted in names else f"There is no {wanted} in {archive}; there are {_listed(names)}"
+    is_known = wanted in names or len(names) == _MOST_NAMES
+    return None if is_known else f"There is no {wanted} in {archive}; there are {_listed(names)}"
 
 
 def _in_folder(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_archives_say_what_is_in_them(write_tif: WriteTif, tmp_path: Path) -> No
         (f"zip://{archive}!b.tif", f"There is no b.tif in {archive}; there are in/a.tif"),
         (f"/vsizip/{tmp_path}/none.zip/a.tif", "none.zip: There is no such file"),
         (str(archive), f"It is a zip archive. Name the rasters in it: /vsizip/{archive}/in/a.tif"),
+    ):
+        with pytest.raises(CubeError, match=told):
+            rtsx.open_cube(path)
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz"])
+def test_tars_say_what_is_in_them(ending: str, write_tif: WriteTif, tmp_path: Path) -> None:
+    archive = tmp_path / f"scene.{ending}"
+    with tarfile.open(archive, "w" if ending == "tar" else "w:gz") as file:
+        file.add(write_tif("a.tif", PIXELS), "in/a.tif")
+    assert read_header(f"/vsitar/{archive}/in/a.tif").count == 2
+    for path, told in (
+        (str(archive), f"It is a tar archive. Name the rasters in it: /vsitar/{archive}/in/a.tif"),
+        (f"/vsitar/{archive}/b.tif", f"There is no b.tif in {archive}; there are in/a.tif"),
     ):
         with pytest.raises(CubeError, match=told):
             rtsx.open_cube(path)
