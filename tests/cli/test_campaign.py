@@ -296,11 +296,19 @@ def test_progress_without_a_terminal_is_a_line_at_each_tenth(capsys: pytest.Capt
     assert lines == [f"mapping: {done} of 40 cells, 3 workers, 1 tried again" for done in (0, 4, 39, 40)]
 
 
+# A terminal sends Ctrl-C to all processes of the command, workers too; who ends a job sends to the first alone.
 @pytest.mark.slow
-def test_ctrl_c_stops_it_and_the_same_command_goes_on(
-    rtsx_command: Command, config: Path, scheduler: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "send", "status"), [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)]
+)
+def test_signals_stop_it_and_the_same_command_goes_on(
+    number: int,
+    send: Callable[[int, int], None],
+    status: int,
+    rtsx_command: Command,
+    config: Path,
+    scheduler: str,
 ) -> None:
-    # A process group of its own, because a terminal sends Ctrl-C to all processes of the command, workers too.
     process = subprocess.Popen(
         [Path(sys.executable).with_name("rtsx"), "campaign", "run", str(config), "--workers", "1"],
         stdout=subprocess.PIPE,
@@ -314,14 +322,14 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
         for line in process.stderr:
             if "of 6 cells" in line and " 0 of 6" not in line:  # the first cells are done
                 break
-        os.killpg(process.pid, signal.SIGINT)
+        send(process.pid, number)
         told = process.communicate(timeout=120)[1]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == 0:
-        pytest.skip("the last cell was done before Ctrl-C came")
-    assert process.returncode == 130, told
+        pytest.skip("the last cell was done before the signal came")
+    assert process.returncode == status, told
     assert "Cells that are done stay; the same command goes on with the rest." in told
     assert "Unexpected" not in told
     assert "distributed" not in told  # dask's loggers are for who looks for a defect
