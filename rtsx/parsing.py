@@ -4,7 +4,7 @@ Also what fields of dataclasses that are read from documents may hold: one value
 """
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from datetime import datetime
@@ -39,6 +39,7 @@ __all__ = [
     "Several",
     "Written",
     "error_place",
+    "first_difference",
     "json_value",
     "memory_bytes",
     "parsed_json",
@@ -311,3 +312,24 @@ def wrap_damage(what: str, error: type[RtsxError]) -> Iterator[None]:
         raise error(
             f"{what} lacks or garbles {cause!r:.200}. It was edited or damaged, or written by another version of rtsx; restore it from a copy."
         ) from cause
+
+
+def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
+    """Return where two descriptions differ first, and how; None where they are equal.
+
+    Examples
+    --------
+    >>> first_difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
+    'grid.resolution is 3.0 there and 10.0 here'
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [*one, *(key for key in other if key not in one)]
+        found = (first_difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
+        return next((text for text in found if text is not None), None)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = (
+            first_difference(left, right, name=f"{name}[{place}]")
+            for place, (left, right) in enumerate(zip(one, other, strict=True))
+        )
+        return next((text for text in found if text is not None), None)
+    return None if one == other else f"{name} is {str(one)[:200]} there and {str(other)[:200]} here"

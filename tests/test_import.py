@@ -27,6 +27,14 @@ def test_import_loads_no_heavy_library() -> None:
     assert loaded == "[]"
 
 
+def test_predicting_waits_for_neither_architectures_nor_compilers() -> None:
+    unwanted = ("segmentation_models_pytorch", "torch._dynamo", "distributed", "geopandas")
+    loaded = run(
+        f"from rtsx.inference import predict_cube; import sys; print([n for n in {unwanted} if n in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
 def test_import_costs_less_than_half_a_second_more_than_xarray() -> None:
     code = "import time, xarray; start = time.perf_counter(); import rtsx; print(time.perf_counter() - start)"
     assert statistics.median(float(run(code)) for _ in range(3)) < 0.5

@@ -1,4 +1,7 @@
-"""`Campaign`: a region of any size, mapped cell by cell; planned, run, stopped, run again, watched and collected."""
+"""`Campaign`: a region of any size, mapped cell by cell; planned, run, stopped, run again, watched and collected.
+
+What plans, runs, draws and collects is imported by the methods that do, because whoever looks at a campaign needs none of it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,88 +9,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import xarray as xr
-
 from rtsx.arguments import typed
 from rtsx.campaign.cells import Address
-from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
-from rtsx.campaign.map import create_map, open_map
-from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
-from rtsx.campaign.planning import plan_campaign
-from rtsx.campaign.preflight import check_object_store, require_sources, require_space
-from rtsx.campaign.products import Collected, collect_year
+from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices
+from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.report import write_report
-from rtsx.campaign.run import CampaignUpdate, ProgressCallback, run_campaign, update_campaign
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.run_log import ProgressCallback, RunSummary
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year
-from rtsx.cube import open_source
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
+    import xarray as xr
     from distributed import Client
 
-_BLOCK_BYTES = 4096
-"""Of a disk that every mark takes. What maps take nobody knows beforehand: they compress to anything, and sea to nothing."""
-
-
-def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
-    """Create the plan of a recipe, store it beside its output and make room for its map; return the stored one where it is the same.
-
-    Parameters
-    ----------
-    recipe
-        What is asked for.
-    config
-        Text that is stored beside the plan.
-
-    Raises
-    ------
-    CampaignError
-        The output cannot keep marks, holds another plan or cells of one, or the recipe cannot work.
-    OutputNotWritableError
-        The output cannot be written, or has no room.
-    """
-    refuse_other_format(recipe.output, what="the folder of a campaign")
-    objects = open_object_store(recipe.output, recipe.storage_options)
-    check_object_store(objects, lease_s=recipe.retry.lease_s)
-    stored = read_plan(objects, recipe.year)
-    plan = plan_campaign(recipe, like=stored or _newest(objects))
-    if stored is not None:
-        require_same(stored, plan)
-        plan = stored
-    else:
-        _refuse_foreign_marks(objects, plan)
-        require_sources(recipe, plan)
-        require_space(recipe.output, len(plan.cells) * _BLOCK_BYTES)
-        require_same_map(objects, plan)
-        create_map(recipe.output, plan, storage_options=recipe.storage_options)
-        write_plan(objects, plan, config=config)
-    write_prices(objects, recipe.prices, year=plan.year)
-    return plan
-
-
-def _newest(objects: ObjectStore) -> CampaignPlan | None:
-    """Read the plan of the newest year before; None where there is none."""
-    years = planned_years(objects)
-    return read_plan(objects, years[-1]) if years else None
-
-
-def _refuse_foreign_marks(objects: ObjectStore, plan: CampaignPlan) -> None:
-    """Raise where cells were done by another plan that is gone: they would pass for cells of this one."""
-    for mark in CampaignLedger(objects, YearLayout(plan.year)).marks():
-        if mark.plan_digest != plan.digest:
-            raise CampaignError(
-                f"The output holds cells of {plan.year} that were made by a plan that is not there any more "
-                f"({mark.plan_digest[:12]}, this one is {plan.digest[:12]}). Restore it, or take another output."
-            )
-        return  # one speaks for all, because no run mixes plans
+    from rtsx.campaign.estimate import CampaignEstimate
+    from rtsx.campaign.products import Collected
+    from rtsx.campaign.run import CampaignUpdate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -138,6 +79,8 @@ class Campaign:
         BundleError, PlanError, CubeError
             Bundles, tiles and layers do not go together, or a source cannot be asked.
         """
+        from rtsx.campaign.planning import create_plan
+
         plan = create_plan(recipe, config=config)
         return cls(
             plan=plan,
@@ -193,7 +136,7 @@ class Campaign:
         """Marks, failures and leases of the year."""
         return CampaignLedger(self.objects, YearLayout(self.plan.year))
 
-    def estimate(self, *, seconds_per_tile: float | None = None) -> CampaignEstimate:
+    def estimate(self, *, seconds_per_tile: float | None = None) -> "CampaignEstimate":
         """Estimate what the whole campaign takes: cells, pixels, memory, bytes, hours and money.
 
         Parameters
@@ -206,6 +149,8 @@ class Campaign:
         CampaignError
             The campaign was opened without its recipe.
         """
+        from rtsx.campaign.estimate import CampaignEstimate
+
         return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
 
     @typed(CampaignError)
@@ -234,10 +179,12 @@ class Campaign:
         OutputNotWritableError
             The output cannot be written.
         """
+        from rtsx.campaign.run import run_campaign
+
         return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
 
     @typed(CampaignError)
-    def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> CampaignUpdate:
+    def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> "CampaignUpdate":
         """Run the cells again whose inputs changed since they were made, came or went, and all that have no mark.
 
         Parameters
@@ -252,6 +199,8 @@ class Campaign:
         CampaignError, ClusterError, OutputNotWritableError
             As for `run`.
         """
+        from rtsx.campaign.run import update_campaign
+
         return update_campaign(
             self.plan, self._recipe("An update"), objects=self.objects, client=client, progress=progress
         )
@@ -318,6 +267,8 @@ class Campaign:
         str
             Path or URL of the page.
         """
+        from rtsx.campaign.report import write_report
+
         return write_report(
             self.objects,
             self.plan,
@@ -335,7 +286,7 @@ class Campaign:
         tracks: bool = True,
         overviews: bool = True,
         stac: bool = True,
-    ) -> Collected:
+    ) -> "Collected":
         """Make products of all cells that are done; called again after more are done, only what they touch is written.
 
         Parameters
@@ -360,6 +311,8 @@ class Campaign:
         OutputNotWritableError
             The output cannot be written.
         """
+        from rtsx.campaign.products import collect_year
+
         return collect_year(
             self.output,
             self.plan,
@@ -371,7 +324,7 @@ class Campaign:
             stac=stac,
         )
 
-    def cube(self) -> xr.Dataset:
+    def cube(self) -> "xr.Dataset":
         """Open the layers of the whole map, lazily, with tiles aligned as the campaign aligns them.
 
         Predicted whole with the plan's tiles, it gives the bytes that the campaign writes cell by cell.
@@ -383,10 +336,12 @@ class Campaign:
         CubeError
             A source cannot be asked.
         """
+        from rtsx.cube import open_source
+
         cube = open_source(self._recipe("The cube of its layers").cube, self.plan.geobox)
         return cube.assign_attrs(lattice_origin=list(self.plan.lattice_origin))
 
-    def map(self) -> xr.Dataset:
+    def map(self) -> "xr.Dataset":
         """Open the map of all years, lazily; cells that are not done are invalid.
 
         Raises
@@ -394,6 +349,8 @@ class Campaign:
         CubeError
             It cannot be opened.
         """
+        from rtsx.campaign.map import open_map
+
         return open_map(self.output, storage_options=self.storage_options)
 
     def _recipe(self, what: str) -> CampaignRecipe:

@@ -27,12 +27,12 @@ from zarr.storage import LocalStore, MemoryStore
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.cube import open_source
-from rtsx.cube.build_state import first_difference
 from rtsx.cube.pyramid import spatial_attrs
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs
+from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.object_store import ObjectStore, is_s3, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of

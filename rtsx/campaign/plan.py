@@ -9,23 +9,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.campaign.tiling import CellWork, cell_work
-from rtsx.cube.build_state import first_difference
 from rtsx.errors import CampaignError
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
 from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
-from rtsx.parsing import parsed_json, wrap_damage
+from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class CampaignPlan:
         return (self.rows[1] - self.rows[0]) * side, (self.columns[1] - self.columns[0]) * side
 
     @cached_property
-    def geobox(self) -> GeoBox:
+    def geobox(self) -> "GeoBox":
         """Raster of the map."""
         side = self.grid.cell_size
         return self.grid.window(

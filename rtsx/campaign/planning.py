@@ -6,8 +6,18 @@ from dataclasses import dataclass
 import xarray as xr
 
 from rtsx.campaign.cells import CellChoice, chosen_cells
-from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.preflight import opened_sample, require_fixed_sun, require_untimed
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
+from rtsx.campaign.map import create_map
+from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
+from rtsx.campaign.preflight import (
+    check_object_store,
+    opened_sample,
+    require_fixed_sun,
+    require_sources,
+    require_space,
+    require_untimed,
+)
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import geobox_of, layer_names
@@ -18,6 +28,8 @@ from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile
 from rtsx.inference.runner import needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel
+from rtsx.storage import refuse_other_format
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan
 
 # Bands of stored pixels at a time: the one at work, the one that is read meanwhile, and both once more while they are joined.
@@ -204,3 +216,60 @@ def _described(recipe: CampaignRecipe) -> dict[str, object]:
     """Drop from the layers' recipe what changes no pixel of a cell: its own region, and the chunks of its reads."""
     described = describe_recipe(recipe.cube)
     return {name: value for name, value in described.items() if name not in ("region", "chunk")}
+
+
+_BLOCK_BYTES = 4096
+"""Of a disk that every mark takes. What maps take nobody knows beforehand: they compress to anything, and sea to nothing."""
+
+
+def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
+    """Create the plan of a recipe, store it beside its output and make room for its map; return the stored one where it is the same.
+
+    Parameters
+    ----------
+    recipe
+        What is asked for.
+    config
+        Text that is stored beside the plan.
+
+    Raises
+    ------
+    CampaignError
+        The output cannot keep marks, holds another plan or cells of one, or the recipe cannot work.
+    OutputNotWritableError
+        The output cannot be written, or has no room.
+    """
+    refuse_other_format(recipe.output, what="the folder of a campaign")
+    objects = open_object_store(recipe.output, recipe.storage_options)
+    check_object_store(objects, lease_s=recipe.retry.lease_s)
+    stored = read_plan(objects, recipe.year)
+    plan = plan_campaign(recipe, like=stored or _newest(objects))
+    if stored is not None:
+        require_same(stored, plan)
+        plan = stored
+    else:
+        _refuse_foreign_marks(objects, plan)
+        require_sources(recipe, plan)
+        require_space(recipe.output, len(plan.cells) * _BLOCK_BYTES)
+        require_same_map(objects, plan)
+        create_map(recipe.output, plan, storage_options=recipe.storage_options)
+        write_plan(objects, plan, config=config)
+    write_prices(objects, recipe.prices, year=plan.year)
+    return plan
+
+
+def _newest(objects: ObjectStore) -> CampaignPlan | None:
+    """Read the plan of the newest year before; None where there is none."""
+    years = planned_years(objects)
+    return read_plan(objects, years[-1]) if years else None
+
+
+def _refuse_foreign_marks(objects: ObjectStore, plan: CampaignPlan) -> None:
+    """Raise where cells were done by another plan that is gone: they would pass for cells of this one."""
+    for mark in CampaignLedger(objects, YearLayout(plan.year)).marks():
+        if mark.plan_digest != plan.digest:
+            raise CampaignError(
+                f"The output holds cells of {plan.year} that were made by a plan that is not there any more "
+                f"({mark.plan_digest[:12]}, this one is {plan.digest[:12]}). Restore it, or take another output."
+            )
+        return  # one speaks for all, because no run mixes plans

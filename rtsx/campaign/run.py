@@ -24,7 +24,7 @@ from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import RunRecord, RunSummary, write_run
+from rtsx.campaign.run_log import ProgressCallback, RunRecord, RunSummary, write_run
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
 from rtsx.campaign.workers import require_environment, versions_here
@@ -33,9 +33,6 @@ from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
     from distributed import Client
-
-ProgressCallback = Callable[[RunSummary], None]
-"""Called about every second with how a run stands, and at its end, in the thread that drives it."""
 
 _RECORD_S = 30.0
 """Seconds between two records of a run: what a client that is killed leaves unsaid about its costs."""

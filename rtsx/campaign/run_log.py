@@ -1,6 +1,6 @@
 """What became of the cells of one run, and the record of what it took, kept beside the output."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -66,6 +66,10 @@ class RunSummary:
         if len(self.set_aside) > 10:
             lines.append(f"... and {len(self.set_aside) - 10} more")
         return "\n".join(lines)
+
+
+ProgressCallback = Callable[[RunSummary], None]
+"""Called about every second with how a run stands, and at its end, in the thread that drives it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """`rtsx campaign`: a region of any size, planned, run, stopped, run again, watched and collected.
 
-What knows campaigns is imported within the functions, because it loads libraries that `rtsx --help` should not wait for.
-
 What runs is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
 """
 
@@ -76,12 +74,14 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
         opened = Campaign.open(given, year=year)
     else:
         require_there([given])
-        from rtsx.config import load_campaign_config
-
-        config = load_campaign_config(given, year=year)
         from rtsx.campaign import Campaign
+        from rtsx.config.place import CampaignOutput
+        from rtsx.config.validate import validate_config
+        from rtsx.config.yaml import read_yaml
 
-        opened = Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
+        config = validate_config(CampaignOutput, read_yaml(given))
+
+        opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
     if year is None:
         print_info(f"Year {opened.plan.year}, as no --year was given")
     return opened

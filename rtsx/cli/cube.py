@@ -27,6 +27,15 @@ FAULTY = 1
 """Exit status of a check that has found something wrong."""
 
 
+def _require_sound(cube: str) -> None:
+    """Refuse what is not there, and a config with an error in it, before what reads images is loaded."""
+    require_there([cube])
+    from rtsx.config.cube import is_config, load_cube_config
+
+    if is_config(cube):
+        load_cube_config(cube)
+
+
 @app.command(
     epilog="Examples:\n\nrtsx cube build cube.yaml --out cube.zarr\n\nrtsx cube build cube.yaml --out native.zarr --native"
 )
@@ -45,7 +54,7 @@ def build(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
-    require_there([config])
+    _require_sound(config)
     from rtsx.config import build_cube, load_cube_config  # loads what reads and warps, which `--help` does not wait for
 
     started = time.perf_counter()
@@ -77,7 +86,7 @@ def info(
     cell: _CellOption = None,
 ) -> None:
     """Tell grid, layers, chunks, images and size of a cube; reads no pixel."""
-    require_there([cube])
+    _require_sound(cube)
     from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
 
     show(cube, info_rows(cube, cell=cell), asked=True)
@@ -89,7 +98,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 
     Exit status 1 when something is wrong.
     """
-    require_there([cube])
+    _require_sound(cube)
     from rtsx.cli.cube_summary import check_rows, opened
     from rtsx.cube.check import check_cube
 
@@ -118,7 +127,7 @@ def plot(
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
     require_absent([str(out)], overwrite=overwrite)
-    require_there([cube])
+    _require_sound(cube)
     from rtsx.cli.cube_summary import small
     from rtsx.cli.picture import draw_cube  # here, because they are heavy
 

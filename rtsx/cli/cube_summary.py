@@ -17,7 +17,7 @@ from rtsx.cube.open import coarse_recipe, open_source, small_store
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.zarr import file_system
+from rtsx.storage import file_system
 
 Rows = list[tuple[str, object]]
 _SHOWN = 5

@@ -1,7 +1,10 @@
 """`rtsx info`: what this installation can do, or what a path holds."""
 
+import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +15,15 @@ from rtsx.cli.console import show
 from rtsx.cli.options import open_image
 from rtsx.cli.summary import cube_rows, prediction_rows
 
-__all__ = ["app"]
+__all__ = ["GPU_DRIVERS", "app"]
 
 app = typer.Typer()
 
 _LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
 _EXTRAS = {"onnx": "onnxruntime", "openvino": "openvino", "order": "planet", "s3": "s3fs", "view": "matplotlib"}
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""What drivers of NVIDIA, Jetson, AMD and WSL bring on Linux; without one there is no GPU that torch, which takes seconds, could
+tell of."""
 
 
 @app.command(epilog="Examples:\n\nrtsx info\n\nrtsx info scene.tif\n\nrtsx info map.zarr")
@@ -46,14 +52,17 @@ def info(
 
 
 def _installation() -> list[tuple[str, object]]:
-    import torch  # here, because it takes seconds, which `rtsx --help` should not take
+    devices: list[str] = []
+    if sys.platform != "linux" or any(Path(driver).exists() for driver in GPU_DRIVERS):
+        import torch
 
-    devices = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+        devices = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         ("rtsx", rtsx.__version__),
         ("Python", platform.python_version()),
         *((name, _version(name)) for name in _LIBRARIES),
-        ("devices", ", ".join([*devices, f"cpu ({torch.get_num_threads()} threads)"])),
+        ("devices", ", ".join([*devices, f"cpu ({processors} processors)"])),
         *((f"extra {name}", _version(library)) for name, library in _EXTRAS.items()),
     ]
 

@@ -12,7 +12,6 @@ from io import TextIOWrapper
 
 from typer.main import get_command
 
-from rtsx.cli.advice import in_command_words
 from rtsx.cli.app import COMMANDS, app
 from rtsx.cli.console import ConsoleStream, print_error, streams, warn
 from rtsx.errors import RtsxError
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("rtsx").setLevel(logging.DEBUG)  # workers on this machine then say what dask does, too
     else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
-        warnings.showwarning = lambda message, *_, **__: warn(in_command_words(str(message), given))
+        warnings.showwarning = lambda message, *_, **__: warn(_advice(str(message), given))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
@@ -71,9 +70,15 @@ def _run(given: list[str], out: ConsoleStream, *, caught: list[int], debug: bool
             leaving.code = 128 + caught[0] if caught else STOPPED
         raise
     except RtsxError as error:
-        _leave(USER_ERROR, in_command_words(str(error), given, error=error), debug=debug)
+        _leave(USER_ERROR, _advice(str(error), given, error=error), debug=debug)
     except Exception as error:
         _leave(DEFECT, _defect(error), debug=debug)
+
+
+def _advice(message: str, given: Sequence[str], *, error: RtsxError | None = None) -> str:
+    from rtsx.cli.advice import in_command_words  # here, because what goes well needs no YAML
+
+    return in_command_words(message, given, error=error)
 
 
 def _command(given: Sequence[str]) -> list[str]:

@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-
-import fsspec.core
+from typing import TYPE_CHECKING
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 from rtsx.storage import absolute
+
+if TYPE_CHECKING:
+    import fsspec
 
 
 def require_absent(outputs: Iterable[str], *, overwrite: bool) -> None:
@@ -59,7 +61,9 @@ def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None
         )
 
 
-def _located(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _located(path: str) -> tuple["fsspec.AbstractFileSystem", str]:
+    import fsspec.core  # here, because help does not wait for it
+
     try:
         filesystem, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:

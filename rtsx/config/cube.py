@@ -26,8 +26,8 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
 from rtsx.errors import ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell
-from rtsx.storage import is_url, local_path, refuse_other_format, staged
-from rtsx.storage.zarr import BUILD, file_system, open_group, store_of
+from rtsx.storage import file_system, is_url, local_path, refuse_other_format, staged
+from rtsx.storage.zarr import BUILD, open_group, store_of
 
 __all__ = [
     "BuildResult",

@@ -4,21 +4,34 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import geopandas as gpd
 import shapely
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.validate import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
-from rtsx.cube.rasterio import read_header
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region
-from rtsx.labels.io import read_table
 from rtsx.storage import file_name
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+class CampaignOutput(ConfigModel):
+    """Where the config of a campaign has it written, for whoever looks at what is there; the rest is for those who run it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    output: FilePath
+    """Folder or URL that receives everything."""
+    year: int | None = None
+    """Year of the map."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """For fsspec, where `output` is a URL."""
 
 
 class GridConfig(ConfigModel):
@@ -153,7 +166,7 @@ _LONGEST_EDGE_M = 1000.0
 """Edges of projected ground are densified to this before they are turned into degrees: then they are true to a metre."""
 
 
-def _lonlat(table: gpd.GeoDataFrame) -> BaseGeometry:
+def _lonlat(table: "gpd.GeoDataFrame") -> BaseGeometry:
     """The union of a table's features in degrees.
 
     Projected polygons are united before and not after, because one across the antimeridian or around a pole, vertex by vertex
@@ -168,6 +181,12 @@ def _lonlat(table: gpd.GeoDataFrame) -> BaseGeometry:
 
 
 def _read(file: str, layer: str | None) -> BaseGeometry:
+    # Here, because most regions are boxes or names, and the libraries that read files take longer than all else.
+    import geopandas as gpd
+
+    from rtsx.cube.rasterio import read_header
+    from rtsx.labels.io import read_table
+
     try:
         if Path(file_name(file)).suffix.lower() in RASTER_SUFFIXES:
             box = read_header(file).geobox

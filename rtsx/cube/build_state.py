@@ -32,10 +32,10 @@ from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import StoragePlan
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
-from rtsx.parsing import parsed_json, wrap_damage
+from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
-from rtsx.storage import is_url, local_path, remove
-from rtsx.storage.zarr import BUILD, COMPLETE, file_system, refuse_what_is_no_store, store_of
+from rtsx.storage import file_system, is_url, local_path, remove
+from rtsx.storage.zarr import BUILD, COMPLETE, refuse_what_is_no_store, store_of
 
 _MARKS = "build/marks"
 
@@ -149,27 +149,6 @@ def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
     described = _plain(recipe)
     assert isinstance(described, dict)
     return described
-
-
-def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
-    """Return where two descriptions differ first, and how; None where they are equal.
-
-    Examples
-    --------
-    >>> first_difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
-    'grid.resolution is 3.0 there and 10.0 here'
-    """
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [*one, *(key for key in other if key not in one)]
-        found = (first_difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
-        return next((text for text in found if text is not None), None)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        found = (
-            first_difference(left, right, name=f"{name}[{place}]")
-            for place, (left, right) in enumerate(zip(one, other, strict=True))
-        )
-        return next((text for text in found if text is not None), None)
-    return None if one == other else f"{name} is {str(one)[:200]} there and {str(other)[:200]} here"
 
 
 def _plain(value: Any) -> Any:

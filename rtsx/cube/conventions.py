@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtsx.cube.encoding import MISSING, MISSING_ATTRS, is_sparse, missing_values, packing, with_packing
 from rtsx.cube.georeference import geobox_of, is_regular
 from rtsx.cube.rasterio import read_header
-from rtsx.cube.rasters import require_layer_names
+from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.storage.zarr import refuse_absent_chunks
 

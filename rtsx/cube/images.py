@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class BandSource:
     """Path or URL of the file; for Zarr that of the group."""
     bands: tuple[int | str, ...]
     """Numbers of the bands, from 1; for Zarr the names of the arrays."""
-    geobox: GeoBox
+    geobox: "GeoBox"
     """CRS, transform and shape of the file, north-up or not."""
     dtype: str
     """NumPy dtype that the bands are stored in."""

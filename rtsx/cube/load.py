@@ -16,8 +16,8 @@ from pyproj import Transformer
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.cube.band_math import add_derived
 from rtsx.cube.chunk_loader import ChunkLoader
-from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
 from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks

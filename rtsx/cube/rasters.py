@@ -1,8 +1,6 @@
 """Raster files that share a grid as a lazy cube: layers, bands and windows planned from headers alone."""
 
-import re
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -20,61 +18,10 @@ from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, with_georeference
 from rtsx.cube.graph import lazy_bands, lazy_valid
 from rtsx.cube.rasterio import RasterHeader, read_header, stored_dtype
-from rtsx.cube.sensors import Sensor
+from rtsx.cube.sensors import Sensor, require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_name
-
-_RESERVED = frozenset({"x", "y", "time", "band", "spatial_ref", "valid"})
-"""Names of a cube's coordinates and mask, which no layer can have: xarray would take it for one of them."""
-
-_GROUP = re.compile(r"build|\d+x")
-"""Groups of a store, of its build and its overviews."""
-
-
-def require_layer_names(names: Sequence[object], *, cure: str) -> None:
-    """Raise unless every layer of a cube can have its name, so that none vanishes behind another or a coordinate.
-
-    Parameters
-    ----------
-    names
-        All layers of the cube.
-    cure
-        Sentence that says how to rename them.
-
-    Raises
-    ------
-    CubeError
-        A name is empty, no text, a path in a store, taken by a coordinate or the mask, or there twice, be it in another case.
-
-    Examples
-    --------
-    >>> require_layer_names(["red", "x"], cure="Name them with layers=[...].")
-    Traceback (most recent call last):
-    ...
-    rtsx.errors.CubeError: No layer can be called 'x': coordinates and mask of a cube are. Name them with layers=[...].
-    """
-    odd = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if odd:
-        raise CubeError(f"A layer needs a name of text, such as 'red'; among {list(names)} are {odd}. {cure}")
-    texts = [str(name) for name in names]
-    reserved = [name for name in texts if name in _RESERVED]
-    if reserved:
-        raise CubeError(
-            f"No layer can be called {', '.join(map(repr, reserved))}: coordinates and mask of a cube are. {cure}"
-        )
-    paths = [name for name in texts if "/" in name or name.startswith(".") or _GROUP.fullmatch(name)]
-    if paths:
-        raise CubeError(
-            f"No layer can be called {', '.join(map(repr, paths))}: a Zarr store takes it for a group. {cure}"
-        )
-    folded = Counter(name.strip().casefold() for name in texts)
-    alike = [name for name in texts if folded[name.strip().casefold()] > 1]
-    if alike:
-        raise CubeError(
-            f"Layers {alike} have one name, or differ in case and blanks only, which some file systems and readers do not tell "
-            f"apart. {cure}"
-        )
 
 
 @typed(CubeError)

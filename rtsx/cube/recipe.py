@@ -1,7 +1,7 @@
 """What a cube is made of: sources, layers, quality and terrain as frozen values. A YAML file becomes one of these."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
@@ -9,11 +9,13 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.derived import DerivedLayer
 from rtsx.cube.images import BandRequest, ImageSource, Period
 from rtsx.cube.mask_rules import MaskRule
-from rtsx.cube.rasters import require_layer_names
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.terrain import TerrainLayer
+from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
+
+if TYPE_CHECKING:
+    from rtsx.cube.terrain import TerrainLayer
 
 Grouping = Literal["all", "item", "day", "year"]
 """Which images of a source become one time step; ``all`` gives no time dimension. A day is a solar day of the place."""
@@ -90,7 +92,7 @@ class SourceRecipe:
     """Which images become one time step."""
     composite: Composite = "first"
     """How they become one."""
-    terrain: tuple[TerrainLayer, ...] = ()
+    terrain: "tuple[TerrainLayer, ...]" = ()
     """Layers that are computed from `dem`."""
     terrain_grid: Literal["source", "cube"] = "source"
     """Where: on the elevation's own grid and then warped (*tss-v1*), or on the cube's after warping (*darts-v2*)."""

@@ -1,5 +1,8 @@
-"""What the bands of well-known products are called and how they are stored."""
+"""What the bands of well-known products are called and how they are stored, and what no layer can be called."""
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rtsx.errors import CubeError
@@ -110,3 +113,55 @@ def get_sensor(sensor: "str | Sensor") -> Sensor:
             f"Known sensors are {sorted(SENSORS)}; got {sensor!r}. Take one of them, or name the bands with layers=[...]."
         )
     return SENSORS[sensor]
+
+
+_RESERVED = frozenset({"x", "y", "time", "band", "spatial_ref", "valid"})
+"""Names of a cube's coordinates and mask, which no layer can have: xarray would take it for one of them."""
+
+_GROUP = re.compile(r"build|\d+x")
+"""Groups of a store, of its build and its overviews."""
+
+
+def require_layer_names(names: Sequence[object], *, cure: str) -> None:
+    """Raise unless every layer of a cube can have its name, so that none vanishes behind another or a coordinate.
+
+    Parameters
+    ----------
+    names
+        All layers of the cube.
+    cure
+        Sentence that says how to rename them.
+
+    Raises
+    ------
+    CubeError
+        A name is empty, no text, a path in a store, taken by a coordinate or the mask, or there twice, be it in another case.
+
+    Examples
+    --------
+    >>> require_layer_names(["red", "x"], cure="Name them with layers=[...].")
+    Traceback (most recent call last):
+    ...
+    rtsx.errors.CubeError: No layer can be called 'x': coordinates and mask of a cube are. Name them with layers=[...].
+    """
+    odd = [name for name in names if not isinstance(name, str) or not name.strip()]
+    if odd:
+        raise CubeError(f"A layer needs a name of text, such as 'red'; among {list(names)} are {odd}. {cure}")
+    texts = [str(name) for name in names]
+    reserved = [name for name in texts if name in _RESERVED]
+    if reserved:
+        raise CubeError(
+            f"No layer can be called {', '.join(map(repr, reserved))}: coordinates and mask of a cube are. {cure}"
+        )
+    paths = [name for name in texts if "/" in name or name.startswith(".") or _GROUP.fullmatch(name)]
+    if paths:
+        raise CubeError(
+            f"No layer can be called {', '.join(map(repr, paths))}: a Zarr store takes it for a group. {cure}"
+        )
+    folded = Counter(name.strip().casefold() for name in texts)
+    alike = [name for name in texts if folded[name.strip().casefold()] > 1]
+    if alike:
+        raise CubeError(
+            f"Layers {alike} have one name, or differ in case and blanks only, which some file systems and readers do not tell "
+            f"apart. {cure}"
+        )

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 from pyproj import CRS as PROJ_CRS
 from pyproj import Geod, Transformer
 
 from rtsx.errors import LabelError
+
+if TYPE_CHECKING:
+    from odc.geo.crs import CRS
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +23,7 @@ _EPSG_CONFIDENCE = 70
 ellipsoids in many ways."""
 
 
-def transform(x: Floats, y: Floats, *, source: CRS, target: CRS) -> tuple[Floats, Floats]:
+def transform(x: Floats, y: Floats, *, source: "CRS", target: "CRS") -> tuple[Floats, Floats]:
     """Points of `source` in `target`, x (longitude) first in both; infinite where `target` has no such point."""
     if same_crs(source, target):
         return x, y
@@ -28,11 +31,12 @@ def transform(x: Floats, y: Floats, *, source: CRS, target: CRS) -> tuple[Floats
     return moved[0], moved[1]
 
 
-def longitude_period(crs: CRS) -> float:
+def longitude_period(crs: "CRS") -> float:
     """Return the length of once around the earth along x, in CRS units: 360 for degrees; 0 for a projected CRS.
 
     Examples
     --------
+    >>> from odc.geo.crs import CRS
     >>> longitude_period(CRS("EPSG:4326")), longitude_period(CRS("EPSG:3413"))
     (360.0, 0.0)
     """
@@ -41,11 +45,12 @@ def longitude_period(crs: CRS) -> float:
     return round(2 * np.pi / crs.proj.axis_info[0].unit_conversion_factor, 9)
 
 
-def same_crs(one: CRS, other: CRS) -> bool:
+def same_crs(one: "CRS", other: "CRS") -> bool:
     """Test whether two CRS put a pixel on the same ground, however their names are written.
 
     Examples
     --------
+    >>> from odc.geo.crs import CRS
     >>> same_crs(CRS("EPSG:3413"), CRS(CRS("EPSG:3413").to_wkt(version="WKT1_ESRI")))
     True
     >>> same_crs(CRS("EPSG:32608"), CRS("EPSG:32609"))
@@ -57,7 +62,7 @@ def same_crs(one: CRS, other: CRS) -> bool:
 
 @lru_cache(maxsize=256)
 def _are_same(one: str, other: str) -> bool:
-    crs = [CRS(text).proj for text in (one, other)]
+    crs = [PROJ_CRS(text) for text in (one, other)]
     if crs[0].equals(crs[1], ignore_axis_order=True):
         return True
     codes = [each.to_epsg(min_confidence=_EPSG_CONFIDENCE) for each in crs]

@@ -4,13 +4,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from pyproj import CRS, Proj, Transformer
 from pyproj.exceptions import CRSError
 from shapely import MultiPolygon, Polygon, box
@@ -19,6 +18,10 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.arguments import typed
 from rtsx.errors import GridError
 from rtsx.geometry.antimeridian import lonlat_polygon
+
+if TYPE_CHECKING:
+    import odc.geo.geobox
+    from odc.geo.geobox import GeoBox
 
 _ID = re.compile(r"r(-?\d{3,})c(-?\d{3,})")
 
@@ -83,7 +86,7 @@ class Cell:
         return cell_id(self.iy, self.ix)
 
     @property
-    def geobox(self) -> GeoBox:
+    def geobox(self) -> "GeoBox":
         """The cell's pixels: CRS, transform and shape (cell_size, cell_size)."""
         return self.haloed(0)
 
@@ -104,7 +107,7 @@ class Cell:
         """Outline in longitude and latitude (EPSG:4326), split at the antimeridian."""
         return lonlat_polygon(self.polygon, self.grid.crs)
 
-    def haloed(self, halo: int) -> GeoBox:
+    def haloed(self, halo: int) -> "GeoBox":
         """Return pixels of the cell and `halo` pixels of context on every side.
 
         Raises
@@ -198,7 +201,7 @@ class Grid:
 
     @classmethod
     @typed(GridError)
-    def from_geobox(cls, geobox: GeoBox, *, cell_size: int = 12288) -> Self:
+    def from_geobox(cls, geobox: "odc.geo.geobox.GeoBox", *, cell_size: int = 12288) -> Self:
         """Return the grid whose pixel grid is that of a raster: cell (0, 0) begins at the raster's upper-left corner.
 
         Raises
@@ -243,7 +246,7 @@ class Grid:
         side = self.cell_size * self.resolution
         return self[math.floor((self.origin[1] - y) / side), math.floor((x - self.origin[0]) / side)]
 
-    def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> GeoBox:
+    def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> "GeoBox":
         """Geobox of a half-open range of pixel grid rows and columns.
 
         Examples
@@ -261,6 +264,8 @@ class Grid:
             *(self.resolution, 0.0, self.origin[0] + left * self.resolution),
             *(0.0, -self.resolution, self.origin[1] - top * self.resolution),
         )
+        from odc.geo.geobox import GeoBox  # here, because it loads dask
+
         return GeoBox((bottom - top, right - left), affine, self.crs)
 
     @typed(GridError)
@@ -370,7 +375,7 @@ the pixel grid) or 0.5 (corner on a pixel centre); 0.25 keeps both a quarter pix
 point noise would decide the answer, instead of the 0.5 of plain rounding, which sits on one of them."""
 
 
-def grid_offset(raster: GeoBox | Affine, lattice_origin: tuple[float, float]) -> tuple[int, int]:
+def grid_offset(raster: "GeoBox | Affine", lattice_origin: tuple[float, float]) -> tuple[int, int]:
     """Global pixel index (row, column) of a raster's upper-left corner, counted from `lattice_origin`.
 
     Parameters

@@ -1,12 +1,16 @@
 """Labels: inventories of any CRS and schema as one table, and what they say of every pixel of a raster."""
 
-from rtsx.labels.inventory import Inventory, read_labels, standardise_labels
-from rtsx.labels.io import write_labels
-from rtsx.labels.label_rasters import RasterizedLabels, RasterLabels, open_label_raster, rasterize_labels
-from rtsx.labels.report import Issue, LabelReport
-from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
-from rtsx.labels.truth import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
+from typing import TYPE_CHECKING
+
 from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.labels.inventory import Inventory, read_labels, standardise_labels
+    from rtsx.labels.io import write_labels
+    from rtsx.labels.label_rasters import RasterizedLabels, RasterLabels, open_label_raster, rasterize_labels
+    from rtsx.labels.report import Issue, LabelReport
+    from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
+    from rtsx.labels.truth import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
 
 __all__ = [
     "IGNORED",

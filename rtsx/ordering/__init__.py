@@ -3,14 +3,18 @@
 Planet's provider is in `rtsx.ordering.planet`, which needs the extra ``order``.
 """
 
+from typing import TYPE_CHECKING
+
 from rtsx.lazy import lazy
-from rtsx.ordering.catalog import StacApi, StaticCatalog
-from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
-from rtsx.ordering.ledger import Ledger, OrderEntry
-from rtsx.ordering.order import FetchResult, fetch_order, order_status, planned_batches, submit_order
-from rtsx.ordering.provider import Batch, OrderStatus, Provider, RemoteFile
-from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
-from rtsx.ordering.stac import StacProvider
+
+if TYPE_CHECKING:
+    from rtsx.ordering.catalog import StacApi, StaticCatalog
+    from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
+    from rtsx.ordering.ledger import Ledger, OrderEntry
+    from rtsx.ordering.order import FetchResult, fetch_order, order_status, planned_batches, submit_order
+    from rtsx.ordering.provider import Batch, OrderStatus, Provider, RemoteFile
+    from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
+    from rtsx.ordering.stac import StacProvider
 
 __all__ = [
     "Batch",

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rtsx.storage.atomic import remove_abandoned, write_object
-from rtsx.storage.paths import is_url, local_path
+from rtsx.storage.paths import file_system, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error, service_code
-from rtsx.storage.zarr import file_system
 
 
 @dataclass(frozen=True, order=True)

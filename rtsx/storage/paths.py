@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rtsx.errors import PathError
+from rtsx.errors import CubeError, PathError
 
 REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -73,6 +73,25 @@ def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     is_web = bool(options) and url.lower().startswith(("http://", "https://"))
     return {**({"get_client": _home_client} if is_web else {}), **options}
+
+
+def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises
+    ------
+    CubeError
+        fsspec does not know the protocol, or its package is not installed.
+    """
+    import fsspec.core  # here, because of a local disk most commands only check a path
+
+    try:
+        system, path = fsspec.core.url_to_fs(absolute(url), **file_options(url, options))
+    except (ImportError, ValueError) as error:
+        raise CubeError(
+            f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
+        ) from error
+    return system, path
 
 
 async def _home_client(**options: Any) -> Any:

@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
-import fsspec
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 from rtsx.storage.atomic import MEDIUM_ERRORS, refuse_other_format, staged
 from rtsx.storage.diagnosis import file_problem, instead
-from rtsx.storage.paths import absolute, file_options, is_url, local_path
+from rtsx.storage.paths import file_options, file_system, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
 
 COMPLETE = "rtsx:complete"
@@ -61,23 +60,6 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
         )
     file_system(path, options)
     return FsspecStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
-
-
-def file_system(url: str, options: StorageOptions) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
-
-    Raises
-    ------
-    CubeError
-        fsspec does not know the protocol, or its package is not installed.
-    """
-    try:
-        system, path = fsspec.core.url_to_fs(absolute(url), **file_options(url, options))
-    except (ImportError, ValueError) as error:
-        raise CubeError(
-            f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
-        ) from error
-    return system, path
 
 
 def open_group(path: str, options: StorageOptions) -> zarr.Group:

@@ -7,12 +7,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.build_state import PartPlan, describe_recipe, first_difference
+from rtsx.cube.build_state import PartPlan, describe_recipe
 from rtsx.cube.images import BandRequest
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.stac import HttpAccess, StacSearch
 from rtsx.cube.write import StoragePlan
 from rtsx.grid import Grid
+from rtsx.parsing import first_difference
 
 SEARCH = StacSearch("https://stac.example.org", ("PSScene",), access=HttpAccess(headers=(("Authorization", "secret"),)))
 LAYER = LayerRecipe(wanted=BandRequest(name="red", nodata=float("nan")))

@@ -1,10 +1,25 @@
 """Images from STAC: searches, static catalogs, items at hand and tables of items."""
 
-from rtsx.cube.stac.client import HttpAccess
-from rtsx.cube.stac.images import images_of
-from rtsx.cube.stac.sources import ItemTable, StacCatalog, StacItems, StacSearch
+from typing import TYPE_CHECKING
+
 from rtsx.lazy import lazy
 
-__all__ = ["HttpAccess", "ItemTable", "StacCatalog", "StacItems", "StacSearch", "images_of"]
+if TYPE_CHECKING:
+    from rtsx.cube.stac.assets import SIGNER_GROUP, Signer, check_signer
+    from rtsx.cube.stac.client import HttpAccess
+    from rtsx.cube.stac.images import images_of
+    from rtsx.cube.stac.sources import ItemTable, StacCatalog, StacItems, StacSearch
+
+__all__ = [
+    "SIGNER_GROUP",
+    "HttpAccess",
+    "ItemTable",
+    "Signer",
+    "StacCatalog",
+    "StacItems",
+    "StacSearch",
+    "check_signer",
+    "images_of",
+]
 
 __getattr__ = lazy(__name__, renamed={"Access": "HttpAccess"})

@@ -1,9 +1,13 @@
 """Terrain: relative elevation, slope and others from heights, on any grid, the same however it is cut."""
 
-from rtsx.cube.terrain import layers as _layers  # registers the layers of the field
-from rtsx.cube.terrain.grid import TerrainGrid
-from rtsx.cube.terrain.layers import TERRAIN, TerrainLayer, get_terrain, terrain_block, terrain_halo, terrain_layer
-from rtsx.cube.terrain.reader import TerrainReader
+from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.cube.terrain.grid import TerrainGrid
+    from rtsx.cube.terrain.layers import TERRAIN, TerrainLayer, get_terrain, terrain_block, terrain_halo, terrain_layer
+    from rtsx.cube.terrain.reader import TerrainReader
 
 __all__ = [
     "TERRAIN",
@@ -16,4 +20,4 @@ __all__ = [
     "terrain_layer",
 ]
 
-del _layers
+__getattr__ = lazy(__name__)

@@ -24,7 +24,8 @@ from rtsx.cube.stac.client import (
 from rtsx.errors import CubeError
 from rtsx.ordering import StaticCatalog
 from rtsx.ordering.download import open_http
-from rtsx.storage.zarr import file_system, store_of
+from rtsx.storage import file_system
+from rtsx.storage.zarr import store_of
 from tests.servers import ScriptedServer, pgstac_server
 
 Make = Callable[..., dict[str, Any]]
