@@ -1,12 +1,13 @@
-"""Where networks run: one trip to the device and back, and how many blocks may be on it at once.
+"""Where networks run: one trip to the device and back, how many blocks may be on it at once, and what is done when its memory ends.
 
 The only file of this room that knows CUDA. On a CPU, one thread runs all networks, with torch's own threads on top:
-while one block computes, the others read. On a GPU two slots, each with its own stream and pinned buffers, hide the
+while one block computes, the others read. On a GPU two threads, each with its own stream and pinned buffers, hide the
 transfers of one block behind the work of another.
 """
 
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
-from rtsx.model.network import run_in_torch_thread
+from rtsx.locks import ReadWriteLock
+from rtsx.model.network import is_out_of_memory, run_in_torch_thread
 
 _T = TypeVar("_T")
 
-_SLOTS: dict[str, threading.BoundedSemaphore] = {}
-_SLOTS_LOCK = threading.Lock()
+_TURNS: defaultdict[torch.device, ReadWriteLock] = defaultdict(ReadWriteLock)
 _WINDOWS = threading.BoundedSemaphore(2)
 
 # About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
@@ -33,14 +34,27 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
     return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
 
 
-def on_device(device: torch.device, work: Callable[[], _T]) -> _T:
-    """Run the work of one block: on a CPU in the torch thread, on a GPU in one of its slots, in a stream of its own."""
-    if device.type == "cpu":
-        return run_in_torch_thread(work)
-    with _SLOTS_LOCK:
-        slots = _SLOTS.setdefault(str(device), threading.BoundedSemaphore(2))
-    with slots, torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
-        return work()
+def on_device(device: torch.device, work: Callable[[], _T], *, shrink: Callable[[BaseException], None]) -> _T:
+    """Run the work of one block in a thread of its device.
+
+    Where memory ends, once more when no other block is on the device, as that may hold what is missing; and then after each
+    `shrink`, which is given the error and makes the work smaller or raises.
+    """
+    for alone in (False, True):
+        with _TURNS[device].taken(alone=alone):
+            while True:
+                try:
+                    return run_in_torch_thread(work, device)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = error.with_traceback(None)  # its frames hold what the block has used
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if not alone:
+                    break
+                shrink(reason)
+    raise AssertionError("a block that is alone is run until it is done or an error comes")
 
 
 @contextmanager
@@ -58,10 +72,10 @@ def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
         # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
         array = array.astype(array.dtype.newbyteorder("="), order="C")
-    tensor = torch.from_numpy(array)
     if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+        return torch.from_numpy(array)
+    # A view would be pinned with all that lies between its rows, and copied once more to be sent.
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
 
 
 def from_device(tensor: torch.Tensor) -> NDArray[Any]:
@@ -89,7 +103,7 @@ class BatchSize:
         """Tiles per forward pass, at least 1."""
         return self._size
 
-    def halve(self, failed: int, *, tile: int, cause: Exception) -> None:
+    def halve(self, failed: int, *, tile: int, cause: BaseException) -> None:
         """Go down to half of the size that failed, with one warning per size.
 
         Raises

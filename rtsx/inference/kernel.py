@@ -9,6 +9,7 @@ sums of floats would.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,11 +19,11 @@ from torch.nn.functional import interpolate
 
 from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region, regions_meet
-from rtsx.inference.device import BatchSize, from_device, to_device
+from rtsx.inference.device import from_device, to_device
 from rtsx.inference.plan import PredictionPlan, apply_dihedral, invert_dihedral
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
-from rtsx.tiling import Tile, TilePlan, TileRange, reflect_pad
+from rtsx.tiling import Tile, TileAxis, TilePlan, TileRange, reflect_pad
 
 ProbabilityForward = Callable[[torch.Tensor], torch.Tensor]
 """A network: batch (tile, layer, y, x) to probabilities (tile, class, y, x)."""
@@ -112,9 +113,15 @@ def run_tiles(
     *,
     plan: PredictionPlan,
     members: Sequence[EnsembleMember],
-    batch_size: BatchSize,
+    batch_size: int,
 ) -> TileSums:
-    """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream."""
+    """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        The device's memory ended; nothing of the block is left on it when the error is let go of.
+    """
     tiling = plan.tiling
     region = tiling.output_region(tiles)
     waiting = list(tiles_to_run(window, tiles, tiling=tiling))
@@ -128,13 +135,8 @@ def run_tiles(
         finite = torch.ones((), dtype=torch.bool, device=device)
         done = 0
         while done < len(waiting):
-            size = batch_size.size
-            part = waiting[done : done + size]
-            try:
-                outputs = _probabilities(part, channels, members=members, region=window.region, plan=plan)
-            except torch.OutOfMemoryError as error:
-                batch_size.halve(size, tile=tiling.tile, cause=error)
-                continue
+            part = waiting[done : done + batch_size]
+            outputs = _probabilities(part, channels, members=members, region=window.region, plan=plan)
             finite &= outputs.isfinite().all()
             for number, tile in enumerate(part):
                 _blend(outputs[:, number], tile, total=total, region=region, tiling=tiling)
@@ -218,10 +220,15 @@ def _blend(output: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Reg
         torch.maximum(here, _fixed(supported * ONE), out=here)
         return
     along_y, along_x = (
-        torch.from_numpy(axis.weights(index)).to(output.device)
-        for axis, index in zip((tiling.y, tiling.x), tile.index, strict=True)
+        _weights(axis, index, output.device) for axis, index in zip((tiling.y, tiling.x), tile.index, strict=True)
     )
     here += _fixed(supported * (along_y[:, None] * along_x * ONE))
+
+
+@lru_cache(maxsize=1024)
+def _weights(axis: TileAxis, index: int, device: torch.device) -> torch.Tensor:
+    """Weights along one axis of a tile, on the device; kept, because sending them makes the host wait for a GPU."""
+    return torch.from_numpy(axis.weights(index)).to(device)
 
 
 def _fixed(values: torch.Tensor) -> torch.Tensor:

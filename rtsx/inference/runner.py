@@ -19,7 +19,7 @@ from rtsx.inference.ensemble import check_test_time_augmentations
 from rtsx.inference.kernel import BlockInput, EnsembleMember, TileSums, run_tiles, tiles_to_run
 from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
-from rtsx.model.backend_choice import check_fixed_tile, choose_backend, require_backends_equal
+from rtsx.model.backend_choice import check_fixed_tile, choose_backend, reference_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
 from rtsx.model.network import resolve_device
 from rtsx.model.values import check_units, check_values
@@ -95,11 +95,22 @@ class Runner:
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
             return TileSums(region=tiling.output_region(tiles), values=None)
-        device = resolve_device(self.device)
-        return on_device(device, lambda: self._run(window, tiles, device))
+        device = resolve_device(self.device, backends=self._backends())
+        with _LOCK:
+            key = (str(device), tiling.tile, self.batch_size, self.plan.members)
+            first = self.batch_size or default_batch_size(device, tile=tiling.tile)
+            batch = _BATCH_SIZES.setdefault(key, BatchSize(first))
+        return on_device(
+            device,
+            lambda: self._run(window, tiles, device=device, batch_size=batch.size),
+            shrink=lambda error: batch.halve(batch.size, tile=tiling.tile, cause=error),
+        )
 
-    def _run(self, window: BlockInput, tiles: TileRange, device: torch.device) -> TileSums:
-        tile = self.plan.tiling.tile
+    def _backends(self) -> set[str]:
+        """What runs the members, as far as that is known before it is measured."""
+        return {reference_backend(bundle) if self.backend == "auto" else self.backend for bundle in self.bundles}
+
+    def _run(self, window: BlockInput, tiles: TileRange, *, device: torch.device, batch_size: int) -> TileSums:
         members = tuple(
             EnsembleMember(
                 network=bundle.network(
@@ -110,10 +121,7 @@ class Runner:
             )
             for bundle in self.bundles
         )
-        with _LOCK:
-            key = (str(device), tile, self.batch_size, self.plan.members)
-            size = _BATCH_SIZES.setdefault(key, BatchSize(self.batch_size or default_batch_size(device, tile=tile)))
-        return run_tiles(window, tiles, plan=self.plan, members=members, batch_size=size)
+        return run_tiles(window, tiles, plan=self.plan, members=members, batch_size=batch_size)
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """Choose the backend: on a CPU in float32 the fastest by measurement; elsewhere `"auto"` is plain eager torch."""

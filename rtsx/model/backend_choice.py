@@ -68,8 +68,8 @@ def require_backends_equal(bundle: ModelBundle, *, backend: str, device: str, pr
         The backend's library is not installed.
     """
     reference = reference_backend(bundle)
-    where = resolve_device(device)
-    if backend in {"auto", reference} or resolve_dtype(precision, where) != torch.float32:
+    where = resolve_device(device, backends=[backend])
+    if backend in {"auto", reference} or resolve_dtype(precision, where, backend=backend) != torch.float32:
         return
     side = tile if backend == "compile" or bundle.source.framework != "torch" else min(tile, _SHOWN)
     key = (bundle.digest, backend, str(where), side)

@@ -95,7 +95,7 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
     """
     shape = exported_shape(module)
     # channels_last, because it is 1.2-1.9 times faster than NCHW on CPUs and what tensor cores want on GPUs.
-    module = module.to(device).to(memory_format=torch.channels_last)
+    module = _moved(module, device).to(memory_format=torch.channels_last)
     forward = cast_forward(module, device=device, dtype=dtype)
     if uses_batch_statistics(module):
         # One by one, because batch statistics would otherwise mix tiles, and a tile's answer depend on its neighbours.
@@ -105,12 +105,27 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
     return _of_exported_shape(forward, shape)
 
 
+def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Move a module, an exported one with the devices that its graph names."""
+    module = module.to(device)
+    if isinstance(module, torch.fx.GraphModule):
+        for node in module.graph.nodes:
+            if "device" in node.kwargs:
+                node.update_kwarg("device", device)
+            elif node.target is torch.ops.aten.to.device:
+                node.update_arg(1, device)
+        module.recompile()
+    return module
+
+
 def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
     """Raw forward pass of a module: channels_last input, autocast to `dtype` unless that is float32, no gradients."""
 
     # no_grad instead of inference_mode, because callers blend answers in place and an inference tensor refuses that.
     def forward(batch: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        # No cache of cast weights, because it is one for all threads, whose streams do not wait for each other.
+        cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
+        with torch.no_grad(), cast:
             return single_output(module(batch.contiguous(memory_format=torch.channels_last)))
 
     return forward
@@ -158,9 +173,10 @@ def _of_exported_shape(forward: Forward, shape: tuple[int | None, ...]) -> Forwa
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether the machine has what torch.compile calls: a C++ compiler for a CPU, Triton for a GPU."""
+    """Whether the machine has what torch.compile calls: a C++ compiler for a CPU; Triton, which calls a C compiler, for a GPU."""
     if device.type == "cuda":
-        return find_spec("triton") is not None
+        compilers = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+        return find_spec("triton") is not None and any(map(shutil.which, compilers))
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
@@ -178,11 +194,11 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
         The network cannot be compiled as it is.
     """
     if not can_compile(device):
-        wanted = "Triton" if device.type == "cuda" else "a C++ compiler, such as g++,"
+        wanted = "Triton and a C compiler, such as gcc," if device.type == "cuda" else "a C++ compiler, such as g++,"
         raise MissingExtraError(f"backend='compile' needs {wanted} on this machine. Install it, or take 'eager'.")
     if isinstance(module, torch.jit.ScriptModule) or uses_batch_statistics(module):
         raise BundleError("Scripted networks and batch statistics cannot be compiled. Run them with backend='eager'.")
-    module = module.to(device).to(memory_format=torch.channels_last)
+    module = _moved(module, device).to(memory_format=torch.channels_last)
     compiled = torch.compile(
         cast_forward(module, device=device, dtype=dtype), dynamic=False, options={"freezing": True}
     )

@@ -1,14 +1,17 @@
-"""A network ready to run, a batch of tiles in and probabilities out; those open in this process, and the thread that runs them.
+"""A network ready to run, a batch of tiles in and probabilities out; those open in this process, and the threads that run them.
 
-Every thread that calls torch gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
+On a GPU every thread keeps plans of cuDNN and a workspace of cuBLAS, and every stream memory of its own, so there two fixed threads
+with a stream each run all networks. On a CPU one does. Every thread that calls torch there gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
 the teams together have more threads than there are cores, GNU's OpenMP lets none of them wait actively between two
 operators, and small tiles, whose operators are short, take a third longer: `python -m benchmarks teams`.
 """
 
 import os
+import re
 import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -18,7 +21,7 @@ import torch
 from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, open_compiled, open_eager, open_openvino, uses_batch_statistics
 from rtsx.model.metadata import Activation
-from rtsx.model.onnx import exported_onnx, open_onnx
+from rtsx.model.onnx import exported_onnx, onnx_runs_on_gpus, open_onnx
 
 if TYPE_CHECKING:
     from rtsx.model.source import NetworkSource
@@ -27,6 +30,12 @@ BACKENDS = ("eager", "compile", "onnx", "openvino")
 """Every backend by name."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FLOAT32_ONLY = {"onnx", "openvino"}
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|unable to find an engine to execute|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
+    r"Failed to allocate memory|can't allocate memory"
+)
+"""What CUDA, cuDNN (which finds no algorithm whose workspace fits), cuBLAS, ONNX Runtime and torch on a CPU say."""
 _ROUNDING = 1e-4
 """How far beyond 0..1 a probability may be before it counts as a missing activation."""
 
@@ -117,7 +126,12 @@ class ProbabilityNetwork:
             first time that a tile size comes.
         """
         is_new = batch.shape[1:] not in self._checked
-        raw = self._first_forward(batch) if is_new else self._forward(batch)
+        try:
+            raw = self._first_forward(batch) if is_new else self._forward(batch)
+        except (RuntimeError, BundleError) as error:
+            if is_out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
         with torch.no_grad():
             answer = self._activate(raw.to(self.device, torch.float32)).contiguous()
         if is_new:
@@ -140,9 +154,9 @@ class ProbabilityNetwork:
             )
         try:
             raw = self._forward(batch)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             raise BundleError(
                 f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "
                 "Check its number of layers, and that the tile is a multiple of its stride and a size it can take."
@@ -172,13 +186,36 @@ class ProbabilityNetwork:
             )
 
 
-def resolve_device(device: str) -> torch.device:
-    """Turn a device's name into the device; "auto" is the GPU where torch has one, else the CPU.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or its libraries had too little memory.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("GET was unable to find an engine to execute this computation"))
+    True
+    """
+    return isinstance(error, torch.OutOfMemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def resolve_device(device: str, *, backends: Collection[str] = ()) -> torch.device:
+    """Turn a device's name into the device, a GPU by number; "auto" is the first GPU that torch sees, else the CPU.
+
+    Parameters
+    ----------
+    device
+        "auto", "cpu", "cuda" or "cuda:N".
+    backends
+        What is to run there; "auto" is the CPU where one of them has no way to the GPU.
 
     Raises
     ------
     BundleError
         The name means nothing to torch, or names a GPU that is not there.
+
+    Warns
+    -----
+    RuntimeWarning
+        There is a GPU that "auto" does not take.
 
     Examples
     --------
@@ -186,9 +223,7 @@ def resolve_device(device: str) -> torch.device:
     device(type='cpu')
     """
     try:
-        resolved = (
-            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-        )
+        resolved = _automatic_device(backends) if device == "auto" else torch.device(device)
     except RuntimeError as error:
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.") from error
     n_gpus = torch.cuda.device_count() if resolved.type == "cuda" else 0
@@ -199,11 +234,27 @@ def resolve_device(device: str) -> torch.device:
             "This process was forked from one that uses a GPU already, and CUDA does not survive that. Start it by the method "
             "'spawn' of multiprocessing, or use device='cpu'."
         )
+    if str(resolved) == "cuda":  # by number, because threads and weights are kept by device
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return resolved
 
 
-def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn a precision's name into the dtype of the arithmetic; "auto" is bfloat16 on a GPU, else float32.
+def _automatic_device(backends: Collection[str]) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if "openvino" in backends or ("onnx" in backends and not onnx_runs_on_gpus()):
+        warnings.warn(
+            f"torch sees a GPU, but {' and '.join(backends)} here run on the CPU, and so does this prediction. "
+            "For ONNX, install onnxruntime-gpu in place of onnxruntime; or pass device='cpu'.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def resolve_dtype(precision: str, device: torch.device, *, backend: str = "eager") -> torch.dtype:
+    """Turn a precision's name into the dtype of the arithmetic; "auto" is bfloat16 for torch on a GPU, else float32.
 
     Examples
     --------
@@ -211,7 +262,7 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     torch.float32
     """
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and backend not in _FLOAT32_ONLY else torch.float32
     if precision not in _DTYPES:
         raise BundleError(f"precision has to be 'auto' or one of {sorted(_DTYPES)}; got {precision!r}.")
     return _DTYPES[precision]
@@ -260,10 +311,10 @@ def open_network(
     MissingExtraError
         The backend's library is not installed.
     """
-    where = resolve_device(device)
-    dtype = resolve_dtype(precision, where)
     name = ("onnx" if source.framework == "onnx" else "eager") if backend == "auto" else backend
-    if name in {"onnx", "openvino"} and dtype != torch.float32:
+    where = resolve_device(device, backends=[name])
+    dtype = resolve_dtype(precision, where, backend=name)
+    if name in _FLOAT32_ONLY and dtype != torch.float32:
         raise BundleError(f"backend={name!r} computes in float32; got precision={precision!r}. Leave precision out.")
     match name:
         case "eager":
@@ -349,22 +400,23 @@ class OpenedNetworks:
 
 _T = TypeVar("_T")
 
+_CPU = torch.device("cpu")
 _LOCK = threading.Lock()
-_POOL: ThreadPoolExecutor | None = None
+_POOLS: dict[torch.device, ThreadPoolExecutor] = {}
 _HERE = threading.local()
-"""Has `is_torch_thread` in that thread alone."""
+"""Has the `device` whose networks that thread runs."""
 
 
-def run_in_torch_thread(work: Callable[[], _T]) -> _T:
-    """Call `work` in the torch thread, after what others asked of it; returns or raises what it does.
+def run_in_torch_thread(work: Callable[[], _T], device: torch.device = _CPU) -> _T:
+    """Call `work` in a thread that runs the networks of a device, after what others asked of it; returns or raises what it does.
 
-    What `work` calls may ask again. Never ask while holding a lock that work for this thread takes. What has begun is
-    finished, even where its asker is interrupted. Operators take as many threads as `torch.set_num_threads` said before
-    the first call.
+    On a GPU in one of two threads, each in a stream of its own. What `work` calls may ask again. Never ask while holding a lock
+    that work for this thread takes. What has begun is finished, even where its asker is interrupted. On a CPU operators take as
+    many threads as `torch.set_num_threads` said before the first call.
     """
-    if getattr(_HERE, "is_torch_thread", False):
+    if getattr(_HERE, "device", None) == device:
         return work()
-    future = _pool().submit(copy_context().run, work)
+    future = _pool(device).submit(copy_context().run, work)
     try:
         return future.result()
     except BaseException:
@@ -374,22 +426,32 @@ def run_in_torch_thread(work: Callable[[], _T]) -> _T:
         del future  # it would keep an error, and with it whatever `work` holds, alive in a circle
 
 
-def _pool() -> ThreadPoolExecutor:
-    global _POOL
+def _pool(device: torch.device) -> ThreadPoolExecutor:
     with _LOCK:
-        if _POOL is None:
-            _POOL = ThreadPoolExecutor(1, thread_name_prefix="rtsx-torch", initializer=_mark)
-        return _POOL
+        if device not in _POOLS:
+            many = 1 if device.type == "cpu" else 2
+            _POOLS[device] = ThreadPoolExecutor(
+                many, thread_name_prefix=f"rtsx-{device}", initializer=_settle, initargs=(device,)
+            )
+        return _POOLS[device]
 
 
-def _mark() -> None:
-    _HERE.is_torch_thread = True
+def _settle(device: torch.device) -> None:
+    """Make this thread one of a device's, on a GPU with the stream that it keeps."""
+    _HERE.device = device
+    if device.type == "cuda":
+        # float32 means float32, and one batch gives one answer.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.cuda.set_device(device)
+        torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def _forget() -> None:
     """In a forked child, where no thread of the parent is."""
-    global _POOL, _LOCK
-    _POOL, _LOCK = None, threading.Lock()
+    global _LOCK
+    _POOLS.clear()
+    _LOCK = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -351,6 +351,15 @@ def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes
     return bytes(program.model_proto.SerializeToString())
 
 
+def onnx_runs_on_gpus() -> bool:
+    """Whether the ONNX Runtime that is installed, if one is, can use CUDA."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def _session(model: Path | bytes, device: torch.device) -> "onnxruntime.InferenceSession":
     try:
         import onnxruntime

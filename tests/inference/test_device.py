@@ -1,22 +1,27 @@
 """The batch that shrinks when the device runs out of memory, and the slots of a device."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from rtsx.inference import kernel
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
 from rtsx.inference.kernel import BlockInput, EnsembleMember, run_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
+from rtsx.model import network as network_room
 from rtsx.model.inputs import InputLayer, Packing
 from rtsx.model.network import StubNetwork, run_in_torch_thread
 from rtsx.tiling import TilePlan
 
+CPU = torch.device("cpu")
 TILING = TilePlan(shape=(64, 64), tile=16, overlap=8, trim=0, stride=4)
 PLAN = PredictionPlan(
     tiling=TILING,
@@ -56,11 +61,27 @@ class SmallDevice(StubNetwork):
         return super().__call__(batch)
 
 
-def answer(network: StubNetwork, size: BatchSize) -> np.ndarray:
+def answer(network: StubNetwork, size: BatchSize, *, device: torch.device = CPU) -> np.ndarray:
     member = EnsembleMember(network=network, inputs=(InputLayer(name="red"),), fill=0.0)
-    values = run_tiles(window(), TILING.all, plan=PLAN, members=[member], batch_size=size).values
+    values = on_device(
+        device,
+        lambda: run_tiles(window(), TILING.all, plan=PLAN, members=[member], batch_size=size.size),
+        shrink=lambda error: size.halve(size.size, tile=TILING.tile, cause=error),
+    ).values
     assert values is not None
     return values
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A device of its own threads, which computes on the CPU."""
+    for name in ("set_device", "set_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda given: given)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    device = torch.device("cuda", 0)
+    yield device
+    if (pool := network_room._POOLS.pop(device, None)) is not None:
+        pool.shutdown()
 
 
 def test_out_of_memory_halves_the_batch_once_per_size_and_loses_nothing() -> None:
@@ -70,15 +91,121 @@ def test_out_of_memory_halves_the_batch_once_per_size_and_loses_nothing() -> Non
         found = answer(tight, size)
     expected = [f"out of memory at {n} tiles of 16 px; going on with {n // 2}" for n in (16, 8, 4)]
     assert all(text in str(warning.message) for text, warning in zip(expected, caught, strict=True))
-    assert tight.refused == [16, 8, 4]
+    assert tight.refused == [16, 16, 8, 4]  # the first once more, as the memory may have been another block's
     assert size.size == 2
-    assert tight.n_tiles == len(TILING)
     np.testing.assert_array_equal(found, answer(roomy, BatchSize(5)))
 
 
 def test_a_single_tile_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(MemoryError, match=r"no memory for a single tile of 16 px. Take a smaller tile"):
         answer(SmallDevice(capacity=0), BatchSize(1))
+
+
+@pytest.mark.parametrize("stage", ["_prepared", "_batch", "_blend", "from_device", "to_device"])
+@pytest.mark.parametrize(
+    "said", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+)
+def test_memory_may_end_anywhere_in_a_block(monkeypatch: pytest.MonkeyPatch, stage: str, said: Exception) -> None:
+    expected, size = answer(StubNetwork(lambda batch: batch), BatchSize(8)), BatchSize(8)
+    real, errors = getattr(kernel, stage), [said]
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(kernel, stage, once)
+    np.testing.assert_array_equal(answer(StubNetwork(lambda batch: batch), size), expected)
+    assert size.size == 8
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    network = StubNetwork(lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        answer(network, BatchSize(8))
+    assert network.n_calls == 1
+
+
+def test_memory_that_another_block_holds_is_waited_for(gpu: torch.device) -> None:
+    """The batch stays as it is, because a smaller one is not needed and may answer with other bits."""
+    begun, failed, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def other() -> bool:
+        begun.set()
+        return go_on.wait(60)
+
+    class Full(StubNetwork):
+        def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+            if not go_on.is_set():
+                failed.set()
+                raise torch.OutOfMemoryError("the other block has it all")
+            return super().__call__(batch)
+
+    with ThreadPoolExecutor(2) as pool:
+        holding = pool.submit(on_device, gpu, other, shrink=lambda error: None)
+        assert begun.wait(60)
+        size, network = BatchSize(1), Full(lambda batch: batch)
+        waiting = pool.submit(answer, network, size, device=gpu)
+        assert failed.wait(60)
+        go_on.set()
+        assert holding.result(timeout=60)
+        np.testing.assert_array_equal(
+            waiting.result(timeout=60), answer(StubNetwork(lambda batch: batch), BatchSize(8))
+        )
+    assert size.size == 1
+
+
+def test_blocks_that_both_run_out_of_memory_take_turns(gpu: torch.device) -> None:
+    together = threading.Barrier(2, timeout=60)
+    inside, most = [0], [0]
+
+    def work() -> int:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        try:
+            if not alone[0]:
+                together.wait()
+                alone_after.append(1)
+                raise torch.OutOfMemoryError("two are too many")
+            return inside[0]
+        finally:
+            inside[0] -= 1
+
+    alone, alone_after = [False], list[int]()
+
+    def run() -> int:
+        def once() -> int:
+            if len(alone_after) == 2:
+                alone[0] = True
+            return work()
+
+        return on_device(gpu, once, shrink=lambda error: pytest.fail("nothing has to shrink"))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [each.result(timeout=60) for each in [pool.submit(run), pool.submit(run)]] == [1, 1]
+    assert most == [2]
+
+
+def test_views_are_pinned_without_what_lies_between_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    wide = np.arange(1000.0).reshape(10, 100)
+    to_device(wide[:, 10:20], torch.device("meta"))
+    assert pinned[0].is_contiguous()
+    assert pinned[0].untyped_storage().nbytes() == 10 * 10 * 8
+
+
+def test_weights_of_a_tile_go_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(StubNetwork(lambda batch: batch), BatchSize(8))
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(kernel.torch, "from_numpy", lambda array: sent.append(array) or torch.tensor(array))
+    answer(StubNetwork(lambda batch: batch), BatchSize(8))
+    assert {array.ndim for array in sent} == {2}  # layers and validity, no weights
 
 
 def test_two_threads_at_one_wall_halve_once() -> None:
@@ -90,7 +217,7 @@ def test_two_threads_at_one_wall_halve_once() -> None:
 
 
 def test_a_cpu_runs_blocks_in_the_torch_thread() -> None:
-    ran = on_device(torch.device("cpu"), threading.get_ident)
+    ran = on_device(CPU, threading.get_ident, shrink=lambda error: None)
     assert ran == run_in_torch_thread(threading.get_ident) != threading.get_ident()
 
 

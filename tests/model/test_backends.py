@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rtsx.errors import BundleError, MissingExtraError
-from rtsx.model import ModelBundle
+from rtsx.model import ModelBundle, backends
 from rtsx.model.backends import (
     can_compile,
     exported_shape,
@@ -64,10 +64,40 @@ def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> N
 def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtsx.model.backends.shutil.which", lambda name: None)
     monkeypatch.setattr("rtsx.model.backends.find_spec", lambda name: name == "triton")
-    assert can_compile(torch.device("cuda"))
+    assert not can_compile(torch.device("cuda"))  # Triton calls a C compiler
     assert not can_compile(torch.device("cpu"))
     with pytest.raises(MissingExtraError, match=r"needs a C\+\+ compiler"):
         open_compiled(Small(), device=torch.device("cpu"), dtype=torch.float32)
+    monkeypatch.setattr("rtsx.model.backends.shutil.which", lambda name: name == "gcc")
+    assert can_compile(torch.device("cuda"))
+
+
+def test_half_precision_keeps_no_cast_weights() -> None:
+    """Autocast keeps them for all threads together, and a GPU has two, whose streams do not wait for each other."""
+    seen: list[bool] = []
+
+    class Looking(Small):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.is_autocast_cache_enabled())
+            return super().forward(batch)
+
+    open_eager(Looking(), device=torch.device("cpu"), dtype=torch.bfloat16)(torch.rand(1, 2, 32, 32))
+    assert seen == [False]
+
+
+def test_an_exported_program_moves_with_the_devices_that_it_names() -> None:
+    class Position(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(2, 1, 3, padding=1)
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            ramp = torch.arange(batch.shape[-1], dtype=torch.float32, device=batch.device)
+            return self.convolution(batch) + ramp.to("cpu") + torch.tensor([2.0])
+
+    program = torch.export.export(Position().eval(), (torch.rand(2, 2, 32, 32),))
+    moved = backends._moved(program.module(), torch.device("meta"))
+    assert moved(torch.empty(2, 2, 32, 32, device="meta")).device.type == "meta"
 
 
 def test_answers_do_not_share_a_buffer(bundle: ModelBundle) -> None:

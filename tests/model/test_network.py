@@ -1,4 +1,4 @@
-""""""
+"""Networks that are ready to run, their devices, and the threads that run them."""
 
 import gc
 import os
@@ -14,6 +14,7 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.network import (
+    _POOLS,
     Network,
     OpenedNetworks,
     ProbabilityNetwork,
@@ -181,6 +182,84 @@ def test_a_gpu_that_is_not_there_is_refused():
     beyond = torch.cuda.device_count()
     with pytest.raises(BundleError, match=rf"device='cuda:{beyond}' was asked for, but torch sees {beyond} GPUs"):
         resolve_device(f"cuda:{beyond}")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch sees two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_gpu_has_a_number() -> None:
+    assert resolve_device("auto") == resolve_device("cuda") == resolve_device("cuda:0") == torch.device("cuda", 0)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_what_cannot_use_a_gpu_runs_on_the_cpu_by_default(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setattr("rtsx.model.network.onnx_runs_on_gpus", lambda: False)
+    with pytest.warns(RuntimeWarning, match="torch sees a GPU, but .* here run on the CPU"):
+        assert resolve_device("auto", backends=[backend]).type == "cpu"
+    monkeypatch.setattr("rtsx.model.network.onnx_runs_on_gpus", lambda: True)
+    assert resolve_device("auto", backends=["onnx"]).type == "cuda"
+    assert resolve_dtype("auto", torch.device("cuda"), backend=backend) == torch.float32
+
+
+def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams.append(device) or device)
+    for name in ("set_device", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda given: given)
+    for flags, name in ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "deterministic")):
+        monkeypatch.setattr(flags, name, getattr(flags, name))
+    device = torch.device("cuda", 1)
+
+    def work() -> tuple[int, bool, bool]:
+        return threading.get_ident(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+
+    with ThreadPoolExecutor(8) as pool:
+        ran = set(pool.map(lambda _: run_in_torch_thread(work, device), range(50)))
+    _POOLS.pop(device).shutdown()
+    assert len({thread for thread, *_ in ran}) == len(streams) <= 2
+    assert {one[1:] for one in ran} == {(False, True)}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        BundleError(
+            "ONNX Runtime failed on tiles (8, 3, 32, 32): Failed to allocate memory for requested buffer of size 8"
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_every_word_for_too_little_memory_is_understood(said: Exception, is_first: bool) -> None:
+    full = [is_first]
+
+    def forward(tiles: torch.Tensor) -> torch.Tensor:
+        if full[0]:
+            raise said
+        return tiles
+
+    network = ProbabilityNetwork(
+        forward,
+        device=torch.device("cpu"),
+        backend="eager",
+        n_layers=1,
+        classes=("a",),
+        activation="sigmoid",
+        temperature=1,
+    )
+    if not is_first:
+        network(batch(1, 1, 8, 8))
+        full[0] = True
+    with pytest.raises(torch.OutOfMemoryError):
+        network(batch(1, 1, 8, 8))
 
 
 def test_a_fork_of_a_process_that_uses_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
