@@ -34,10 +34,11 @@ RUN pip install --no-index --no-deps --no-build-isolation "/build[gateway,s3]" \
 
 FROM ${BASE}
 
-# The GDAL in rasterio's wheel wants the system's libexpat, which the slim base leaves out.
+# The GDAL in rasterio's wheel wants the system's libexpat, which the slim base leaves out; Triton, for backend="compile", calls a
+# C compiler when it runs.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libexpat1 \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libexpat1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --home-dir /tmp rtsx
 COPY --from=build /opt/rtsx /opt/rtsx

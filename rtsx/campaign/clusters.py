@@ -67,9 +67,10 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
     ClusterError
         The processes do not start.
     """
-    least, most = spec.adapt or (spec.workers or 1, spec.workers or 1)
     gpus = _gpus()
     shared = len(gpus) > 1
+    workers = spec.workers or max(1, len(gpus))
+    least, most = spec.adapt or (workers, workers)
     kind: Any = _GpuCluster if shared else LocalCluster
     settings = _settings(most)
     # Until the end, because a worker that comes later is started as the settings are then.

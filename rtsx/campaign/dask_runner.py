@@ -25,7 +25,7 @@ from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
 from rtsx.campaign.worker import record_failure
-from rtsx.campaign.workers import refusals_topic, release_environment, require_workers
+from rtsx.campaign.workers import refusals_topic, release_environment, replace_worker_after, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
 from rtsx.locks import ReadWriteLock
@@ -314,7 +314,10 @@ def _run_cell(start: Submission, *, job: SerializedJob, run: str) -> CellResult:
     require_workers()
     task = job.opened()
     with _TURN.taken(alone=start.alone):
-        return task(start.cell, start.attempt, run)
+        result = task(start.cell, start.attempt, run)
+    if result.failure is not None:
+        replace_worker_after(result.failure)
+    return result
 
 
 def _same(job: SerializedJob) -> SerializedJob:

@@ -219,7 +219,7 @@ class ClusterSpec:
     __pydantic_config__ = STRICT
 
     workers: Annotated[int, Ge(1)] | None = None
-    """Worker processes, on this machine or of the gateway's cluster. One on this machine if left out; at a gateway, `adapt` says."""
+    """Worker processes, on this machine or of the gateway's cluster. If left out, on this machine one, or one per GPU; at a gateway, `adapt` says."""
     threads: Annotated[int, Ge(1)] | None = None
     """Cells that a worker on this machine runs at a time; one if left out."""
     memory_bytes: Memory | None = field(default=None, metadata={"alias": "memory"})

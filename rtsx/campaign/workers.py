@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from weakref import WeakSet
 
 from dask.utils import format_bytes
-from distributed import Client, Reschedule, Worker, WorkerPlugin
+from distributed import Client, Reschedule, Worker, WorkerPlugin, get_worker
 
 from rtsx import __version__
+from rtsx.campaign.records import Failure
 from rtsx.errors import ClusterError
 
 LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
@@ -143,6 +145,8 @@ def _version(name: str) -> str:
 
 
 _log = logging.getLogger(__name__)
+_BROKEN_GPU = re.compile(r"CUDA error(?!: out of memory)")
+"""What torch says when a kernel, or the card, has failed: the context of the process is lost with it."""
 _unfit: list[str] = []
 """What is wrong with this process, where a guard has found something."""
 
@@ -180,6 +184,20 @@ def require_workers() -> None:
     """
     if _unfit:
         raise Reschedule(_unfit[0])
+
+
+def replace_worker_after(failure: Failure) -> None:
+    """Let the nanny of this worker start another process where CUDA failed in a way that fails everything after it.
+
+    Nothing happens where there is no nanny. Cells that this process still takes are handed to others.
+    """
+    if not _BROKEN_GPU.search(failure.message):
+        return
+    worker = get_worker()
+    if worker.nanny is not None and not _unfit:
+        _unfit.append(f"has a GPU that failed: {failure.message}")
+        _log.error("This worker %s. Another process takes its place.", _unfit[0])
+        worker.loop.add_callback(worker.close_gracefully, restart=True, reason=_unfit[0])
 
 
 def scheduler_versions(client: Client) -> Mapping[str, str]:

@@ -155,8 +155,8 @@ class ProbabilityNetwork:
         try:
             raw = self._forward(batch)
         except (RuntimeError, AssertionError) as error:
-            if is_out_of_memory(error):
-                raise
+            if is_out_of_memory(error) or "CUDA error" in str(error):
+                raise  # the device failed, not the network
             raise BundleError(
                 f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "
                 "Check its number of layers, and that the tile is a multiple of its stride and a size it can take."

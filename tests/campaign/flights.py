@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rtsx.campaign.cells import Address
@@ -64,6 +64,8 @@ class TroubledJob:
     """Cells that kill their worker every time."""
     fails_once: frozenset[Address] = frozenset()
     """Cells that fail the first time, in a way that passes."""
+    breaks_gpu_once: frozenset[Address] = frozenset()
+    """Cells at which CUDA fails the first time."""
     lasting: frozenset[Address] = frozenset()
     """Cells of bad data."""
     halting: frozenset[Address] = frozenset()
@@ -82,6 +84,9 @@ class TroubledJob:
             os.kill(os.getpid(), signal.SIGKILL)
         if cell in self.fails_once and number == 1:
             return CellResult(cell=cell, state="failed", failure=failure(cell, "passing", attempt, run))
+        if cell in self.breaks_gpu_once and number == 1:
+            broken = replace(failure(cell, "passing", attempt, run), message="CUDA error: an illegal memory access")
+            return CellResult(cell=cell, state="failed", failure=broken)
         if cell in self.lasting:
             return CellResult(cell=cell, state="failed", failure=failure(cell, "lasting", attempt, run))
         if cell in self.halting:

@@ -198,7 +198,7 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
         return os.environ.get("CUDA_VISIBLE_DEVICES"), dask_worker.state.total_resources, pause
 
     monkeypatch.setattr("rtsx.campaign.clusters._gpus", lambda: ["4", "7"])
-    with connect_cluster(ClusterSpec(workers=2, memory_bytes=2**30)) as client:
+    with connect_cluster(ClusterSpec(memory_bytes=2**30)) as client:
         client.wait_for_workers(2)
         answers = client.run(seen).values()
         assert heard() == {"127.0.0.1"}

@@ -105,6 +105,18 @@ def test_cells_that_fail_kill_or_are_leased_are_tried_again_and_the_bad_one_is_s
     assert "set aside: cell (-1, 5): ValueError: bad data" in str(summary)
 
 
+def test_a_process_whose_gpu_failed_is_replaced(client: Client, diary: Diary) -> None:
+    broken = CELLS[2]
+    summary = run_on_cluster(
+        client, TroubledJob(diary, breaks_gpu_once=frozenset([broken])), CELLS, run="r", retry=SOON
+    )
+    assert summary.complete
+    failed, again = diary.read(broken, "start")
+    assert failed != again
+    client.wait_for_workers(2)
+    assert failed not in {worker["pid"] for worker in _workers(client)}
+
+
 @pytest.mark.slow
 def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Client, diary: Diary) -> None:
     poisoned = CELLS[7]
