@@ -106,11 +106,13 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
 
 
 def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a module, an exported one with the devices that its graph names."""
+    """Move a module, an exported one with its constants and the devices that its graph names."""
     module = module.to(device)
     if isinstance(module, torch.fx.GraphModule):
         for node in module.graph.nodes:
-            if "device" in node.kwargs:
+            if node.op == "get_attr" and isinstance(value := getattr(module, node.target, None), torch.Tensor):
+                setattr(module, node.target, value.to(device))
+            elif "device" in node.kwargs:
                 node.update_kwarg("device", device)
             elif node.target is torch.ops.aten.to.device:
                 node.update_arg(1, device)
