@@ -48,7 +48,7 @@ def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
         client=client,
         retry=RetrySpec(),
         progress=told.append,
-        on_set_aside=ledger.set_aside,
+        on_set_aside=ledger.quarantine,
     )
     assert (summary.cells, summary.done, summary.complete) == (6, 5, False)
     assert list(ledger.failures()) == [(1, 1)]

@@ -473,7 +473,8 @@ def test_a_tag_says_the_version_that_is_built(deploy: Path, kind: str) -> None:
 
 def test_both_kinds_are_built_by_the_same_steps(deploy: Path) -> None:
     def steps(kind: str) -> list[str]:
-        lines = [re.sub(r"\s+", " ", line) for line in instructions(recipe(deploy, kind))]
+        # Triton calls a C compiler when it runs.
+        lines = [re.sub(r"\s+", " ", line).replace("gcc libc6-dev ", "") for line in instructions(recipe(deploy, kind))]
         return [line.split(" && python -c")[0] for line in lines if not line.startswith("ENV")]
 
     assert steps("cpu") == steps("cuda")
