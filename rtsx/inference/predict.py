@@ -146,11 +146,15 @@ def predict_cube(
     blend
         `"linear"`, `"hann"`, `"gaussian"`, `"crop"` (each tile gives its middle only) or `"max"`.
     batch_size
-        Tiles per forward pass; None leaves it to the device: 1 on a CPU. Halved when the device runs out of memory.
+        Tiles per forward pass; None leaves it to the device: 1 on a CPU. Halved when the device runs out of memory. On a
+        GPU the libraries choose their arithmetic by it, and the last batch of a chunk is smaller, so there chunks may
+        change the last bits of a probability; on a CPU they change none.
     device
-        `"auto"` (the first GPU, else the CPU, of whoever computes), `"cpu"`, `"cuda"` or `"cuda:N"`.
+        `"auto"` (the first GPU, else the CPU, of whoever computes; the CPU for ONNX and OpenVINO where they cannot use a
+        GPU, with a `RuntimeWarning`), `"cpu"`, `"cuda"` or `"cuda:N"`.
     precision
-        `"auto"` (bfloat16 autocast on a GPU, float32 on a CPU), `"float32"`, `"bfloat16"` or `"float16"`.
+        `"auto"` (bfloat16 autocast for torch on a GPU, else float32), `"float32"` (without TF32), `"bfloat16"` or
+        `"float16"`.
     backend
         `"eager"`, `"compile"`, `"onnx"`, `"openvino"`, or `"auto"` for the fastest that is installed and agrees with
         eager torch to 1e-4.
