@@ -231,7 +231,8 @@ def seconds_per_tile(
     MemoryPlanError
         The device has no memory for a single tile.
     """
-    where, tile = resolve_device(device), plan.prediction.tiling.tile
+    where = resolve_device(device, backends=[plan.runtime["backend"]])
+    tile = plan.prediction.tiling.tile
     many = batch_size or default_batch_size(where, tile=tile)
     timed = _Strip.of(plan, bundles, tile=tile, many=many, device=device, batch_size=batch_size)
     # Other backends and GPUs prepare for tiles of one size, so these have to be the plan's own.
