@@ -7,7 +7,6 @@ transfers of one block behind the work of another.
 
 import threading
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from rtsx.model.network import is_out_of_memory, run_in_torch_thread
 
 _T = TypeVar("_T")
 
-_TURNS: defaultdict[torch.device, ReadWriteLock] = defaultdict(ReadWriteLock)
+_TURNS: dict[torch.device, ReadWriteLock] = {}
 _WINDOWS = threading.BoundedSemaphore(2)
 
 # About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
@@ -34,21 +33,23 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
     return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
 
 
-def on_device(device: torch.device, work: Callable[[], _T], *, shrink: Callable[[BaseException], None]) -> _T:
+def on_device(device: torch.device, work: Callable[[], _T], *, shrink: Callable[[torch.OutOfMemoryError], None]) -> _T:
     """Run the work of one block in a thread of its device.
 
     Where memory ends, once more when no other block is on the device, as that may hold what is missing; and then after each
     `shrink`, which is given the error and makes the work smaller or raises.
     """
+    turns = _TURNS.setdefault(device, ReadWriteLock())
     for alone in (False, True):
-        with _TURNS[device].taken(alone=alone):
+        with turns.taken(alone=alone):
             while True:
                 try:
                     return run_in_torch_thread(work, device)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
-                    reason = error.with_traceback(None)  # its frames hold what the block has used
+                    # Its words alone, because the frames of the error and of those behind it hold what the block has used.
+                    reason = torch.OutOfMemoryError(str(error))
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 if not alone:

@@ -1,6 +1,8 @@
 """The batch that shrinks when the device runs out of memory, and the slots of a device."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +20,7 @@ from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model import network as network_room
 from rtsx.model.inputs import InputLayer, Packing
-from rtsx.model.network import StubNetwork, run_in_torch_thread
+from rtsx.model.network import Network, StubNetwork, run_in_torch_thread
 from rtsx.tiling import TilePlan
 
 CPU = torch.device("cpu")
@@ -61,7 +63,7 @@ class SmallDevice(StubNetwork):
         return super().__call__(batch)
 
 
-def answer(network: StubNetwork, size: BatchSize, *, device: torch.device = CPU) -> np.ndarray:
+def answer(network: Network, size: BatchSize, *, device: torch.device = CPU) -> np.ndarray:
     member = EnsembleMember(network=network, inputs=(InputLayer(name="red"),), fill=0.0)
     values = on_device(
         device,
@@ -117,6 +119,28 @@ def test_memory_may_end_anywhere_in_a_block(monkeypatch: pytest.MonkeyPatch, sta
     monkeypatch.setattr(kernel, stage, once)
     np.testing.assert_array_equal(answer(StubNetwork(lambda batch: batch), size), expected)
     assert size.size == 8
+
+
+def test_what_a_failed_block_held_is_free_when_it_is_run_again() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        if not held:
+            activations = torch.zeros(10)
+            held.append(weakref.ref(activations))
+            raise RuntimeError("CUDA error: out of memory")
+        assert held[0]() is None
+        return batch
+
+    network = network_room.ProbabilityNetwork(
+        forward, device=CPU, backend="eager", n_layers=1, classes=("a",), activation="none", temperature=1
+    )
+    gc.disable()
+    try:
+        answer(network, BatchSize(8))
+    finally:
+        gc.enable()
+    assert held
 
 
 def test_other_errors_are_not_tried_again() -> None:
