@@ -13,6 +13,7 @@ Examples
 from typing import TYPE_CHECKING
 
 from rtsx.lazy import lazy
+from rtsx.threads import restart_dask_after_forks
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -66,3 +67,6 @@ __getattr__ = lazy(__name__)
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
     return sorted({*globals(), *__all__})
+
+
+restart_dask_after_forks()

@@ -28,7 +28,7 @@ from rtsx.campaign.worker import record_failure
 from rtsx.campaign.workers import refusals_topic, release_environment, replace_worker_after, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
-from rtsx.locks import ReadWriteLock
+from rtsx.threads import ReadWriteLock
 
 _TURN = ReadWriteLock()
 _OPENING = Lock()

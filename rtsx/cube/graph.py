@@ -1,6 +1,5 @@
 """Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +8,6 @@ from operator import getitem
 from typing import Any, Protocol
 
 import dask.array as da
-import dask.threaded
 import numpy as np
 import shapely
 import shapely.affinity
@@ -231,16 +229,6 @@ class _BlockTask:
     def __call__(self, blocks: ChunkReader) -> tuple[NDArray[Any], ...]:
         arrays = blocks(self.places, self.rows, self.columns)
         return tuple(array[None] for array in arrays) if self.has_time else arrays
-
-
-def _forget_threads() -> None:
-    """Make the child of a fork start its own pool: dask would wait for ever for the parent's threads, which it has not."""
-    dask.threaded.default_pool = None
-    dask.threaded.pools.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
 
 
 _EDGE_POINTS = 21

@@ -171,7 +171,7 @@ class _TilesTask:
 
     def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> TileSums:
         """Run the tiles on the chunks of every layer and, last, of the validity."""
-        with window_slot():
+        with window_slot(runner.where):
             *layers, valid = (self._assembled(chunks) for chunks in parts)
             stored = dict(zip(self.names, layers, strict=True))
             window = BlockInput(region=self.read, stored=stored, packings=runner.packings, valid=valid)

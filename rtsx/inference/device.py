@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
-from rtsx.locks import ReadWriteLock
 from rtsx.model.network import is_out_of_memory, run_in_torch_thread
+from rtsx.threads import ReadWriteLock
 
 _T = TypeVar("_T")
 
 _TURNS: dict[torch.device, ReadWriteLock] = {}
-_WINDOWS = threading.BoundedSemaphore(2)
+_WINDOWS: dict[torch.device, threading.BoundedSemaphore] = {}
 
 # About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
 _GPU_BATCH_PIXELS = 2**24
@@ -59,13 +59,18 @@ def on_device(device: torch.device, work: Callable[[], _T], *, shrink: Callable[
 
 
 @contextmanager
-def window_slot() -> Iterator[None]:
-    """Hold one of this process's two slots for a window in memory: one that is computed, one that comes next.
+def window_slot(device: torch.device) -> Iterator[None]:
+    """Hold one of a device's slots for a window in memory: one for each that is computed, and one for what comes next.
 
     Without it every thread of dask would put its window together and then wait for the device.
     """
-    with _WINDOWS:
+    with _WINDOWS.setdefault(device, threading.BoundedSemaphore(windows_in_memory(device))):
         yield
+
+
+def windows_in_memory(device: torch.device) -> int:
+    """How many windows there are at most: a CPU computes one at a time, a GPU two."""
+    return 2 if device.type == "cpu" else 3
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:

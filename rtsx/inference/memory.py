@@ -11,14 +11,13 @@ import xarray as xr
 
 from rtsx.errors import MemoryPlanError
 from rtsx.inference.blocks import BlockPlan
+from rtsx.inference.device import windows_in_memory
 from rtsx.inference.in_memory import direct_chunks, plane_chunks
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
 from rtsx.model.activations import network_bytes_per_pixel
 
-# Blocks in flight in one process: one that computes and one that is read or handed over meanwhile.
-_IN_FLIGHT = 2
 # Scratch of the convolution library on top of the tensors themselves; 1.4 measured on a U-Net with oneDNN.
 _SCRATCH = 2.0
 # What allocators hold back between passes, and schedulers and libraries load on first use.
@@ -57,6 +56,7 @@ class MemoryPlan:
         stored_bytes_per_pixel: int,
         channels: int,
         activation_bytes: int,
+        in_flight: int = 2,
     ) -> "MemoryPlan":
         """Estimate the bound for the largest block.
 
@@ -70,13 +70,15 @@ class MemoryPlan:
             Input channels of all members that want different ones.
         activation_bytes
             Of one forward pass over a full batch; the most of any member.
+        in_flight
+            Blocks at once in one process: those that are computed, and one that is read or handed over meanwhile.
         """
         read = blocks.largest_read
         chunk = max(blocks.chunks[0]) * max(blocks.chunks[1])
         output = 4 * plan.kept * len(plan.classes)
         return cls(
-            window_bytes=_IN_FLIGHT * read * (stored_bytes_per_pixel + 4 * channels),
-            output_bytes=_IN_FLIGHT * output * (read + 2 * chunk),
+            window_bytes=in_flight * read * (stored_bytes_per_pixel + 4 * channels),
+            output_bytes=in_flight * output * (read + 2 * chunk),
             network_bytes=int(_SCRATCH * activation_bytes),
         )
 
@@ -143,12 +145,15 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     batch = runner.batch_size or 1
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
+    # By the device's name, because a client need not have the GPU of its workers.
+    on_gpu = torch.cuda.is_available() if runner.device == "auto" else runner.device != "cpu"
     reckoned = MemoryPlan.estimate(
         plan,
         BlockPlan(tiling=plan.tiling, chunks=chunks),
         stored_bytes_per_pixel=1 + sum(cube[name].dtype.itemsize for name in plan.layers),
         channels=sum(len(layers) for layers, _ in inputs),
         activation_bytes=max(map(network_bytes_per_pixel, runner.bundles)) * batch * plan.tiling.tile**2,
+        in_flight=windows_in_memory(torch.device("cuda" if on_gpu else "cpu")),
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     reckoned.require(min(available, free))

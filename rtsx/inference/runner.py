@@ -57,6 +57,12 @@ class Runner:
         packings = tuple(sorted((name, repr(packing)) for name, packing in self.packings.items()))
         return self.plan.to_json(), packings, self.device, self.precision, self.backend, self.batch_size
 
+    @property
+    def where(self) -> torch.device:
+        """The device on which this process runs blocks."""
+        backends = {reference_backend(each) if self.backend == "auto" else self.backend for each in self.bundles}
+        return resolve_device(self.device, backends=backends)
+
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Return pixels (y, x) that every required layer and the mask declare valid.
 
@@ -95,7 +101,7 @@ class Runner:
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
             return TileSums(region=tiling.output_region(tiles), values=None)
-        device = resolve_device(self.device, backends=self._backends())
+        device = self.where
         with _LOCK:
             key = (str(device), tiling.tile, self.batch_size, self.plan.members)
             first = self.batch_size or default_batch_size(device, tile=tiling.tile)
@@ -105,10 +111,6 @@ class Runner:
             lambda: self._run(window, tiles, device=device, batch_size=batch.size),
             shrink=lambda error: batch.halve(batch.size, tile=tiling.tile, cause=error),
         )
-
-    def _backends(self) -> set[str]:
-        """What runs the members, as far as that is known before it is measured."""
-        return {reference_backend(bundle) if self.backend == "auto" else self.backend for bundle in self.bundles}
 
     def _run(self, window: BlockInput, tiles: TileRange, *, device: torch.device, batch_size: int) -> TileSums:
         members = tuple(

@@ -14,7 +14,15 @@ import torch
 
 from rtsx.inference import kernel
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.device import BatchSize, default_batch_size, from_device, on_device, to_device
+from rtsx.inference.device import (
+    _WINDOWS,
+    BatchSize,
+    default_batch_size,
+    from_device,
+    on_device,
+    to_device,
+    window_slot,
+)
 from rtsx.inference.kernel import BlockInput, EnsembleMember, run_tiles
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
@@ -208,6 +216,12 @@ def test_blocks_that_both_run_out_of_memory_take_turns(gpu: torch.device) -> Non
     with ThreadPoolExecutor(2) as pool:
         assert [each.result(timeout=60) for each in [pool.submit(run), pool.submit(run)]] == [1, 1]
     assert most == [2]
+
+
+def test_a_third_window_is_ready_while_a_gpu_computes_two() -> None:
+    device = torch.device("cuda", 9)
+    with window_slot(device), window_slot(device), window_slot(device):
+        assert not _WINDOWS[device].acquire(blocking=False)
 
 
 def test_views_are_pinned_without_what_lies_between_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:

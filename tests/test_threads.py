@@ -2,7 +2,7 @@
 
 import threading
 
-from rtsx.locks import ReadWriteLock
+from rtsx.threads import ReadWriteLock
 
 
 def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:

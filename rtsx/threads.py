@@ -1,5 +1,7 @@
-"""A lock that several threads hold together, or one alone."""
+"""Threads: a lock that several hold together, or one alone; and dask's, which the child of a fork lacks."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
@@ -41,3 +43,15 @@ class ReadWriteLock:
                 self._inside -= 1
                 self._alone = False
                 self._free.notify_all()
+
+
+def restart_dask_after_forks() -> None:
+    """Let the child of a fork start a pool of its own: dask would wait for ever for the parent's threads, which it has not."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_dask_threads)
+
+
+def _forget_dask_threads() -> None:
+    if (threaded := sys.modules.get("dask.threaded")) is not None:
+        threaded.default_pool = None  # type: ignore[attr-defined]
+        threaded.pools.clear()
