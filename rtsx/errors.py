@@ -19,6 +19,7 @@ __all__ = [
     "FootprintError",
     "GridError",
     "InputNotFoundError",
+    "LabelDateWarning",
     "LabelError",
     "LayerValuesWarning",
     "MemoryPlanError",
@@ -178,6 +179,10 @@ class MissingCoverageWarning(UserWarning):
 
 class LayerValuesWarning(UserWarning):
     """Layers whose values are likely to be scaled in another way than a model has learnt, or to hold undeclared nodata."""
+
+
+class LabelDateWarning(UserWarning):
+    """Dates of labels that cannot be read or cannot be, and were left empty."""
 
 
 class PixelSizeWarning(UserWarning):

@@ -120,8 +120,9 @@ class CampaignEstimate:
 
     def __str__(self) -> str:
         each = max(self.cells, 1)
+        megapixels = f"{self.megapixels:,.0f}" if self.megapixels >= 100 else f"{self.megapixels:.2g}"
         lines = [
-            f"{self.name} {self.year}: {self.cells:,} cells of {self.cell_size:,} px, {self.megapixels:,.0f} megapixels",
+            f"{self.name} {self.year}: {self.cells:,} cells of {self.cell_size:,} px, {megapixels} megapixels",
             f"  {self.tiles:,} tiles ({self.tiles / each:,.1f} a cell) of {self.tiling}",
             f"  over-compute {self.over_compute:.2f}, borders of cells included",
             *(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -31,7 +32,20 @@ class Entry:
         return not isinstance(self.stopped, str)
 
 
-class LazyGroup(TyperGroup):
+class CommandGroup(TyperGroup):
+    """Lists its commands where a line names one that it lacks; typer itself says at most which is near."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that a line names."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(name, self.commands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint} Commands of {ctx.command_path} are {', '.join(self.commands)}.")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(CommandGroup):
     """Lists commands by what is said of them, and loads one when it is called."""
 
     entries: Mapping[str, Entry] = {}
@@ -51,7 +65,11 @@ class LazyGroup(TyperGroup):
         entry = self.entries[name]
         # Within another app, because a command on its own would offer to install completion.
         around = typer.Typer(add_completion=False)
-        around.add_typer(getattr(import_module(entry.module), entry.app), name=name if entry.is_group else None)
+        loaded = getattr(import_module(entry.module), entry.app)
+        if entry.is_group:
+            around.add_typer(loaded, name=name, cls=CommandGroup)
+        else:
+            around.add_typer(loaded)
         return _once(typer.main.get_group(around).commands[name])
 
 

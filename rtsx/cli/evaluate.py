@@ -139,7 +139,7 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
     config.resolved()
     require_device(device)
     bundles = open_models(models, trust=trust)
-    with progress("judging"):
+    with progress("scoring"):
         return config.evaluate(bundles, device=device)
 
 
@@ -161,7 +161,7 @@ def _of_one(
     prediction = open_prediction(judged)
     targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
-    with progress("judging"):
+    with progress("scoring"):
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
 
 

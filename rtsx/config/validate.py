@@ -86,6 +86,17 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
     return config
 
 
+_EXPECTED = {
+    "model_type": "expected keys with values, such as {key: value}",
+    "model_attributes_type": "expected keys with values, such as {key: value}",
+    "dataclass_type": "expected keys with values, such as {key: value}",
+    "dict_type": "expected keys with values, such as {key: value}",
+    "tuple_type": "expected a list, such as [first, second]",
+    "list_type": "expected a list, such as [first, second]",
+}
+"""What pydantic says in words of Python, in those of YAML."""
+
+
 def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[ConfigIssue]:
     for one in error.errors():
         path: KeyPath = one["loc"]
@@ -97,7 +108,7 @@ def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[ConfigIssu
             case "value_error":
                 yield ConfigIssue(path, str(one["ctx"]["error"]).rstrip("."))
             case _:
-                text = one["msg"][0].lower() + one["msg"][1:]
+                text = _EXPECTED.get(one["type"]) or one["msg"][0].lower() + one["msg"][1:]
                 got = "" if any(is_secret_name(str(part)) for part in path) else f"; got {str(one['input'])[:80]!r}"
                 yield ConfigIssue(path, f"{text}{got}")
 
@@ -262,10 +273,16 @@ def glob_paths(pattern: str) -> tuple[Mapping[str, str], ...]:
     Raises
     ------
     ConfigError
-        The pattern is a URL, or nothing matches.
+        The pattern is a URL, two placeholders touch, or nothing matches.
     """
     if "://" in pattern:
         raise ConfigError(f"Patterns match local paths; got {pattern}. Name the scenes behind a URL one by one")
+    touching = re.search(r"\{\w+\}\{\w+\}", pattern)
+    if touching is not None:
+        raise ConfigError(
+            f"Nothing in {pattern} says where the first of {touching[0]} ends. Write text between them, such as - or /, or one "
+            "placeholder for both"
+        )
     parts = PLACEHOLDER.split(pattern)  # text, name, text, name, ..., text
     wildcard = "*".join(escape(text) for text in parts[::2])
     seen: set[str] = set()

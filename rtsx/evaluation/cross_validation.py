@@ -132,7 +132,9 @@ class CrossValidation:
         shown = self.table[["trained_on", "region", "class", "scenes", "iou", "f1", "average_precision", "object_f1"]]
         if shown["class"].nunique() == 1:
             shown = shown.drop(columns="class")
-        text: str = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        # Means over seeds are floats, also of counts.
+        counts = {"scenes": "{:g}".format}
+        text: str = shown.to_string(index=False, formatters=counts, float_format="{:.3f}".format, na_rep="-")
         return text
 
     def to_json(self) -> str:

@@ -1,5 +1,6 @@
 """Inventories of any CRS and schema as one table, nothing lost on the way, and labels for training and evaluation."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.arguments import typed
-from rtsx.errors import LabelError
+from rtsx.errors import LabelDateWarning, LabelError
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import Hemisphere
 from rtsx.labels.report import Issue, LabelReport
-from rtsx.labels.schema import LABEL_COLUMNS, conform, read_days, validate_labels
+from rtsx.labels.schema import IMPOSSIBLE_DATE, LABEL_COLUMNS, conform, read_days, validate_labels
 from rtsx.labels.standardise import InventoryInfo, Standardised, standardise
 
 NEARLY_SAME = 0.95
@@ -235,7 +236,7 @@ def read_labels(
     """Read labels of any vector format, CRS and schema, for training and evaluation.
 
     A table in the schema is checked and returned as it is; any other is standardised on the way. Because that returns no
-    report, it refuses a source of which rows would be dropped, other than repetitions.
+    report, it refuses a source of which rows would be dropped, other than repetitions, and warns of dates that it leaves empty.
 
     Parameters
     ----------
@@ -255,10 +256,15 @@ def read_labels(
         What `standardise_labels` raises; or a row would be dropped.
     InputNotFoundError
         There is no such file.
+
+    Warns
+    -----
+    LabelDateWarning
+        Dates are impossible, such as 01.07.2020, and those labels have none.
     """
     table: geopandas.GeoDataFrame = read_table(source, layer=layer) if isinstance(source, str | Path) else source
     if set(LABEL_COLUMNS) <= set(table.columns) and columns is None and class_name is None and crs is None:
-        return _checked(table)
+        return _checked(table, name=Path(source).name if isinstance(source, str | Path) else "table 0")
     # The file again, instead of the table, because its name is what the labels are traced back to.
     inventory = standardise_labels(source, columns=columns, class_name=class_name, crs=crs, layer=layer)
     lost = [one for one in inventory.report.dropped if "duplicate" not in one.problem]
@@ -269,13 +275,36 @@ def read_labels(
             f"{first.problem}, {first.detail}. See all of them with rtsx labels validate, and make a file without them with "
             "rtsx labels standardise."
         )
+    theirs = next(iter(inventory.report.columns.values()))
+    column = theirs.get("image_date") or theirs.get("image_date_end")
+    _warn_of_dates(inventory.report.findings, column=column, rows=len(table))
     return inventory.labels
 
 
-def _checked(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def _warn_of_dates(findings: Sequence[Issue], *, column: str | None, rows: int) -> None:
+    undated = [one for one in findings if one.problem == IMPOSSIBLE_DATE]
+    if undated:
+        first = undated[0]
+        warnings.warn(
+            f"{len(undated)} of {rows} rows of {first.source} are left without a date, because what the column {column!r} says "
+            f"cannot be one; the first is row {first.row}: {first.detail}. Write days as 2018-07-03 and periods as "
+            "2018-07-01,2018-08-31, or leave the field empty.",
+            LabelDateWarning,
+            stacklevel=3,
+        )
+
+
+def _checked(table: geopandas.GeoDataFrame, *, name: str) -> geopandas.GeoDataFrame:
     """Return a table that has the columns of the schema, with their dtypes, and whatever else it has."""
-    # Files that have no types of their own bring dates as text, and an empty column as one of anything.
-    labels = conform(dict(table.items()), table.geometry)
+    columns = dict(table.items())
+    ends = ("image_date", "image_date_end")
+    # Files that have no types of their own bring dates as text, of which pandas would guess the order of day and month.
+    if not all(pd.api.types.is_datetime64_any_dtype(table[one]) for one in ends):
+        days = read_days(*(list(table[one]) for one in ends), today=datetime.now(UTC).date())
+        columns |= {one: pd.Series(read, table.index) for one, read in zip(ends, (days.first, days.last), strict=True)}
+        found = [replace(one, source=name) for one in days.findings]
+        _warn_of_dates(found, column="image_date", rows=len(table))
+    labels = conform(columns, table.geometry)
     validate_labels(labels)
-    extra = [name for name in table.columns if name not in {*LABEL_COLUMNS, table.geometry.name}]
+    extra = [one for one in table.columns if one not in {*LABEL_COLUMNS, table.geometry.name}]
     return labels.join(table[extra]) if extra else labels

@@ -248,7 +248,8 @@ def find_column(names: Iterable[str], known: Iterable[str]) -> str | None:
 
 _DAY = re.compile(r"(\d{4})(?:([-/.]?)(\d{2})(?:\2(\d{2}))?)?(?:[T ]\d{2}:?\d{2}.*)?")
 _ZERO = date(1970, 1, 1)
-_PROBLEM = "impossible date"
+IMPOSSIBLE_DATE = "impossible date"
+"""What a report calls a date that cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -300,7 +301,9 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
         except ValueError as error:
             told = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
             findings.append(
-                Issue(row=row, problem=_PROBLEM, action="repaired", detail=f"{told} {error}: left without a date")
+                Issue(
+                    row=row, problem=IMPOSSIBLE_DATE, action="repaired", detail=f"{told} {error}: left without a date"
+                )
             )
     return Days(first=first, last=last, findings=tuple(findings))
 

@@ -37,7 +37,7 @@ def test_it_is_printed_before_anything_is_spent(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, cells=[FIRST, beside(1, 1)], prices=PRICES, prediction=FIXED)
     text = str(CampaignEstimate.of(plan_campaign(recipe), recipe, 3600.0))
     assert text.splitlines()[:3] == [
-        "small 2024: 2 cells of 64 px, 0 megapixels",
+        "small 2024: 2 cells of 64 px, 0.0082 megapixels",
         "  8 tiles (4.0 a cell) of 48 px, overlap 16, trim 8, crop",
         "  over-compute 2.25, borders of cells included",
     ]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from rtsx.cube import MASK_RULES, SENSORS
 from rtsx.training.augment.pipeline import AUGMENTATIONS
 from rtsx.training.recipe import AUGMENTATION_NAMES
 from tests.campaign.small_campaign import make_recipe, write_country
+from tests.cli.conftest import Outcome
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -194,3 +196,25 @@ def test_an_option_that_is_given_twice_is_an_error_of_the_user(rtsx_command) -> 
     assert "--threshold: it takes one value and was given 2 times; give it once." in " ".join(
         outcome.err.replace("│", " ").split()
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("config check a.yaml", "No such command 'check'. Commands of rtsx config are schema, import."),
+        (
+            "cube buld a.yaml",
+            "No such command 'buld'. Did you mean 'build'? Commands of rtsx cube are build, info, check, plot.",
+        ),
+        (
+            "campain plan a.yaml",
+            "No such command 'campain'. Did you mean 'campaign'? Commands of rtsx are demo, predict,",
+        ),
+    ],
+)
+def test_a_command_that_there_is_not_names_those_that_there_are(
+    rtsx_command: Callable[..., Outcome], words: str, said: str
+) -> None:
+    refused = rtsx_command(*words.split())
+    assert refused.status == 2
+    assert said in " ".join(refused.err.replace("│", " ").split())

@@ -195,7 +195,9 @@ chunk: 0
         (one_source(layers=None), r"a source needs layers, or a sensor"),
         (one_source(layers=None, sensor="planetscope"), r"planetscope files have 4 or 8 bands"),
         (one_source(files=None), r"a source has one of .*; got none"),
-        ("[1, 2]", r"valid dictionary"),
+        ("[1, 2]", r"expected keys with values, such as \{key: value\}; got '\[1, 2\]'"),
+        (changed(period="any"), r"period: expected keys with values, such as \{key: value\}; got 'any'"),
+        (changed(derived={"wet": "green - nir"}), r"derived: expected a list, such as \[first, second\]; got"),
         ("sources: {}", r"sources: dictionary should have at least 1 item"),
     ],
 )

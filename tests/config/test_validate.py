@@ -37,6 +37,9 @@ def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
         glob_paths(f"{tmp_path}/{{scene}}.tif")
     with pytest.raises(ConfigError, match="Patterns match local paths; got s3://"):
         glob_paths("s3://bucket/{scene}.zarr")
+    (tmp_path / "peel12.tif").touch()  # p and eel12, or peel1 and 2
+    with pytest.raises(ConfigError, match=r"says where the first of \{region\}\{number\} ends\. Write text between"):
+        glob_paths(f"{tmp_path}/{{region}}{{number}}.tif")
 
 
 def test_a_name_that_stands_for_nothing_is_an_error() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from rtsx.errors import LabelError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import LabelDateWarning, LabelError, OutputExistsError, OutputNotWritableError
 from rtsx.labels import LABEL_COLUMNS, read_labels, standardise_labels, validate_labels, write_labels
 
 TODAY = date(2026, 1, 1)
@@ -460,6 +460,22 @@ class TestReading:
 
     def test_repetitions_are_not_refused(self):
         assert len(read_labels(table(square(), square()))) == 1
+
+    def test_dates_that_are_left_empty_are_said(self):
+        raw = table(square(), square(lat=73), square(lat=74), BaseMapDate=["01.07.2020", "2020-07-01", "13.13.2020"])
+        with pytest.warns(
+            LabelDateWarning, match=r"2 of 3 rows of table 0 .*'BaseMapDate'.* row 0: '01\.07\.2020' is no date such as"
+        ):
+            labels = read_labels(raw)
+        assert labels["image_date"].isna().tolist() == [True, False, True]
+
+    def test_text_in_a_table_of_the_schema_is_not_guessed(self):
+        labels = standardise_labels(table(square(), square(lat=73)), image_date="2020-07-01").labels
+        days = ["01.07.2020", "2020-07-01"]
+        with pytest.warns(LabelDateWarning, match=r"1 of 2 rows of table 0 .*'image_date'.* row 0: '01\.07\.2020'"):
+            again = read_labels(labels.assign(image_date=days, image_date_end=days))
+        assert again["image_date"].isna().tolist() == [True, False]
+        assert again["image_date"][1] == pd.Timestamp("2020-07-01")
 
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.shp is none"):
