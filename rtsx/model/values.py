@@ -148,8 +148,8 @@ def _scale_cure(layer: InputLayer) -> str:
     array = f"cube[{layer.name!r}]"
     if _quantity(layer) == "reflectance":
         return (
-            f"Set {array}.attrs['scale_factor'] (of one array of bands, its attrs['scale_factor']) to what makes stored values "
-            "reflectance (PlanetScope: 0.0001), or open raster files with sensor='planetscope' or 'sentinel2-l2a'."
+            f"Set {array}.attrs['scale_factor'] to what makes stored values reflectance (PlanetScope: 0.0001), or open raster "
+            "files with sensor='planetscope' or 'sentinel2-l2a'."
         )
     return f"Set {array}.attrs['scale_factor'] to what makes stored values physical, such as 0.0001."
 
