@@ -58,7 +58,13 @@ class PredictionSpec:
 @typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class OutlineSpec:
-    """How objects are outlined; the words are those of `extract_footprints`."""
+    """How objects are outlined; the words are those of `extract_footprints`.
+
+    Raises
+    ------
+    CampaignError
+        A number is out of its range.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -68,6 +74,14 @@ class OutlineSpec:
     """Least probability of an object; the bundle's own if left out."""
     edge_distance: Annotated[int, Ge(0)] = 10
     """Outlines this near to missing data are marked as cut, px; the halo that cells look around themselves."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing, before they stand in a plan."""
+        above_zero = self.threshold is None or 0 < self.threshold <= 1
+        if not (above_zero and self.min_area_m2 >= 0 and self.edge_distance >= 0):
+            raise CampaignError(
+                f"Outlines take a threshold above 0 and up to 1, and min_area_m2 and edge_distance of 0 or more; got {self}."
+            )
 
     @property
     def halo(self) -> int:

@@ -79,7 +79,7 @@ def plans(draw: st.DrawFn) -> CampaignPlan:
             | st.builds(
                 OutlineSpec,
                 min_area_m2=st.floats(0, 1e6),
-                threshold=st.none() | st.floats(0, 1),
+                threshold=st.none() | st.floats(0, 1, exclude_min=True),
                 edge_distance=st.integers(0, 50),
             )
         ),
@@ -344,3 +344,12 @@ def test_all_years_share_one_map(objects: MemoryObjects) -> None:
     objects.put(CAMPAIGN, b"{}")
     with pytest.raises(CampaignError, match=r"is no campaign's: it lacks chunk, classes"):
         write_plan(objects, make_plan(year=2026))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 0.0}, {"threshold": 1.5}, {"threshold": float("nan")}, {"min_area_m2": -1.0}, {"edge_distance": -1}],
+)
+def test_outlines_that_no_plan_could_hold_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CampaignError, match="Outlines take a threshold above 0 and up to 1"):
+        OutlineSpec(**wrong)
