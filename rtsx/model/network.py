@@ -1,9 +1,10 @@
 """A network ready to run, a batch of tiles in and probabilities out; those open in this process, and the threads that run them.
 
-On a GPU every thread keeps plans of cuDNN and a workspace of cuBLAS, and every stream memory of its own, so there two fixed threads
-with a stream each run all networks. On a CPU one does. Every thread that calls torch there gets a team of OpenMP threads of its own, which stays as long as the thread does. As soon as
-the teams together have more threads than there are cores, GNU's OpenMP lets none of them wait actively between two
-operators, and small tiles, whose operators are short, take a third longer: `python -m benchmarks teams`.
+On a GPU every thread keeps plans of cuDNN and a workspace of cuBLAS, and every stream memory of its own, so there two fixed
+threads with a stream each run all networks. On a CPU one does. Every thread that calls torch there gets a team of OpenMP
+threads of its own, which stays as long as the thread does. As soon as the teams together have more threads than there are
+cores, GNU's OpenMP lets none of them wait actively between two operators, and small tiles, whose operators are short, take
+a third longer: `python -m benchmarks teams`.
 """
 
 import os
