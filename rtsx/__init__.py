@@ -63,10 +63,4 @@ __all__ = [
 
 __getattr__ = lazy(__name__)
 
-
-def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
-
-
 restart_dask_after_forks()

@@ -4,6 +4,7 @@ import ast
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -12,10 +13,11 @@ __all__ = ["lazy"]
 
 
 def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], object]:
-    """The `__getattr__` of a package that imports its public names under `if TYPE_CHECKING:` alone.
+    """Return the `__getattr__` of a package that imports its public names under `if TYPE_CHECKING:` alone.
 
-    That block, which type checkers read, is the only list of names and homes, as a stub is for the library lazy_loader. No
-    public name is that of a module of the package, because a module that is imported takes its name.
+    That block, which type checkers read, is the only list of names and homes, as a stub is for the library lazy_loader:
+    `__all__` and `dir` are made of it where a package states none. No public name is that of a module of the package,
+    because a module that is imported takes its name.
 
     Parameters
     ----------
@@ -24,12 +26,15 @@ def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> 
     renamed
         Old names and what is said now; an old one goes on working for a release, with a `FutureWarning`.
     """
-    homes: dict[str, str] = {}
+    module = sys.modules[package]
+
+    @cache
+    def homes() -> dict[str, str]:
+        return _homes(module)
 
     def load(name: str) -> object:
-        module = sys.modules[package]
-        if not homes:
-            homes.update(_homes(module))
+        if name == "__all__":
+            return sorted(homes())
         if name in renamed:
             new = renamed[name]
             warnings.warn(
@@ -38,14 +43,15 @@ def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> 
                 stacklevel=2,
             )
             return getattr(module, new)
-        if name not in homes:
+        if name not in homes():
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}; its public names are {', '.join(module.__all__)}"
             )
-        value: object = getattr(import_module(homes[name]), name)
+        value: object = getattr(import_module(homes()[name]), name)
         setattr(module, name, value)
         return value
 
+    module.__dir__ = lambda: sorted({*vars(module), *homes()})  # type: ignore[method-assign]  # Python looks for it there
     return load
 
 

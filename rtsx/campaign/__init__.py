@@ -19,27 +19,4 @@ if TYPE_CHECKING:
     from rtsx.campaign.status import CampaignStatus
     from rtsx.campaign.verification import Verification
 
-__all__ = [
-    "Campaign",
-    "CampaignEstimate",
-    "CampaignPlan",
-    "CampaignRecipe",
-    "CampaignStatus",
-    "CampaignUpdate",
-    "ClusterSpec",
-    "OutlineSpec",
-    "PredictionSpec",
-    "Prices",
-    "RetrySpec",
-    "RunSummary",
-    "Verification",
-    "connect_cluster",
-    "plan_campaign",
-]
-
 __getattr__ = lazy(__name__, renamed={"FlightSummary": "RunSummary", "opened": "connect_cluster"})
-
-
-def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted({*globals(), *__all__})

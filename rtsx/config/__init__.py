@@ -23,29 +23,4 @@ if TYPE_CHECKING:
     from rtsx.config.scenes import SceneConfig
     from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
 
-__all__ = [
-    "BuildResult",
-    "CampaignConfig",
-    "CubeConfig",
-    "EvaluateConfig",
-    "ImportedTraining",
-    "SceneConfig",
-    "TrainConfig",
-    "build_cube",
-    "campaign_schema",
-    "cube_schema",
-    "evaluation_schema",
-    "import_training",
-    "load_campaign",
-    "load_campaign_config",
-    "load_cube_config",
-    "load_cube_recipe",
-    "load_evaluate_config",
-    "load_train_config",
-    "load_training_recipe",
-    "open_cube",
-    "train_bundle",
-    "training_schema",
-]
-
 __getattr__ = lazy(__name__)

@@ -12,19 +12,4 @@ if TYPE_CHECKING:
     from rtsx.evaluation.scoring import evaluate
     from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 
-__all__ = [
-    "Agreement",
-    "CrossValidation",
-    "Evaluation",
-    "EvaluationScene",
-    "EvaluationSettings",
-    "Fold",
-    "FoldPlan",
-    "FoldResult",
-    "annotator_agreement",
-    "cross_validate",
-    "evaluate",
-    "transfer_matrix",
-]
-
 __getattr__ = lazy(__name__, renamed={"JudgedScene": "EvaluationScene"})

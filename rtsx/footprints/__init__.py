@@ -15,21 +15,4 @@ if TYPE_CHECKING:
     from rtsx.footprints.summary import track_summary
     from rtsx.footprints.tracks import track_footprints
 
-__all__ = [
-    "clean_footprints",
-    "extract_footprints",
-    "level1_footprints",
-    "level2_footprints",
-    "merge_footprints",
-    "read_footprints",
-    "read_years",
-    "simplify_footprints",
-    "to_geographic",
-    "track_footprints",
-    "track_summary",
-    "validate_footprints",
-    "write_footprints",
-    "write_tracks",
-]
-
 __getattr__ = lazy(__name__)

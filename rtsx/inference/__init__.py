@@ -9,6 +9,4 @@ if TYPE_CHECKING:
     from rtsx.inference.plan import PredictionPlan
     from rtsx.inference.predict import predict_cube
 
-__all__ = ["Block", "BlockPlan", "PredictionPlan", "predict_cube"]
-
 __getattr__ = lazy(__name__)

@@ -12,26 +12,6 @@ if TYPE_CHECKING:
     from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
     from rtsx.labels.truth import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
 
-__all__ = [
-    "IGNORED",
-    "LABEL_COLUMNS",
-    "Inventory",
-    "Issue",
-    "LabelRaster",
-    "LabelReport",
-    "RasterLabels",
-    "RasterizedLabels",
-    "StubLabelRaster",
-    "TruthWindow",
-    "open_label_raster",
-    "rasterize_labels",
-    "read_labels",
-    "standardise_labels",
-    "truth_array",
-    "validate_labels",
-    "write_labels",
-]
-
 __getattr__ = lazy(
     __name__,
     renamed={

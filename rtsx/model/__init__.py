@@ -24,26 +24,4 @@ if TYPE_CHECKING:
     from rtsx.model.smp import ARCHITECTURES, build_network
     from rtsx.model.source import NetworkSource
 
-__all__ = [
-    "ARCHITECTURES",
-    "LAYER_NAMES",
-    "PRESETS",
-    "BundleKeywords",
-    "InputLayer",
-    "ModelBundle",
-    "Network",
-    "NetworkSource",
-    "Packing",
-    "Preset",
-    "Reach",
-    "StubNetwork",
-    "build_network",
-    "canonical_layers",
-    "measure_receptive_field",
-    "prepare",
-    "preset_named",
-    "required_layers",
-    "valid_pixels",
-]
-
 __getattr__ = lazy(__name__)

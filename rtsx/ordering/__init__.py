@@ -16,29 +16,6 @@ if TYPE_CHECKING:
     from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
     from rtsx.ordering.stac import StacProvider
 
-__all__ = [
-    "Batch",
-    "ChosenScene",
-    "FetchResult",
-    "Ledger",
-    "OrderCriteria",
-    "OrderEntry",
-    "OrderLimits",
-    "OrderPlan",
-    "OrderStatus",
-    "Provider",
-    "RemoteFile",
-    "Scene",
-    "StacApi",
-    "StacProvider",
-    "StaticCatalog",
-    "fetch_order",
-    "order_status",
-    "planned_batches",
-    "select_scenes",
-    "submit_order",
-]
-
 __getattr__ = lazy(
     __name__,
     renamed={

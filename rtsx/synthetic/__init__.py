@@ -29,36 +29,4 @@ if TYPE_CHECKING:
         varied_spec,
     )
 
-__all__ = [
-    "DEMO_SEED",
-    "LANDSCAPES",
-    "TEST_SEEDS",
-    "TRAINING_SEEDS",
-    "VALIDATION_SEEDS",
-    "DemTile",
-    "DemoFiles",
-    "Ground",
-    "Landscape",
-    "LandscapeSpec",
-    "RegionFiles",
-    "RegionSpec",
-    "Scene",
-    "SceneFiles",
-    "SceneSpec",
-    "WrittenScene",
-    "demo_bundle_path",
-    "demo_spec",
-    "make_ground",
-    "make_scene",
-    "placed_apart",
-    "region_collections",
-    "region_items",
-    "remove_demo_scenes",
-    "varied_spec",
-    "write_demo_scene",
-    "write_region",
-    "write_scene",
-    "write_scenes",
-]
-
 __getattr__ = lazy(__name__)

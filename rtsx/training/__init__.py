@@ -18,19 +18,4 @@ if TYPE_CHECKING:
     from rtsx.training.run_log import LogRow, Progress
     from rtsx.training.trained_run import TrainedRun, read_run
 
-__all__ = [
-    "AugmentationSpec",
-    "LogRow",
-    "LossTerm",
-    "NetworkSpec",
-    "OptimisationSpec",
-    "Progress",
-    "SamplingSpec",
-    "TrainedRun",
-    "TrainingRecipe",
-    "TrainingScene",
-    "read_run",
-    "train",
-]
-
 __getattr__ = lazy(__name__)

@@ -10,16 +10,4 @@ if TYPE_CHECKING:
     from rtsx.cube.stac.images import images_of
     from rtsx.cube.stac.sources import ItemTable, StacCatalog, StacItems, StacSearch
 
-__all__ = [
-    "SIGNER_GROUP",
-    "HttpAccess",
-    "ItemTable",
-    "Signer",
-    "StacCatalog",
-    "StacItems",
-    "StacSearch",
-    "check_signer",
-    "images_of",
-]
-
 __getattr__ = lazy(__name__, renamed={"Access": "HttpAccess"})

@@ -9,15 +9,4 @@ if TYPE_CHECKING:
     from rtsx.cube.terrain.layers import TERRAIN, TerrainLayer, get_terrain, terrain_block, terrain_halo, terrain_layer
     from rtsx.cube.terrain.reader import TerrainReader
 
-__all__ = [
-    "TERRAIN",
-    "TerrainGrid",
-    "TerrainLayer",
-    "TerrainReader",
-    "get_terrain",
-    "terrain_block",
-    "terrain_halo",
-    "terrain_layer",
-]
-
 __getattr__ = lazy(__name__)
