@@ -14,8 +14,9 @@ from rtsx.cube.images import Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.assets import absolute_href, located
 from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import HttpAccess, SearchRequest, is_same_host, read_document, searched_items
+from rtsx.cube.stac.client import HttpAccess, is_same_host, read_document, searched_items
 from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
+from rtsx.cube.stac.sources import StacSearch
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.provider import RemoteFile, checksum_of
 from rtsx.parsing import wrap_damage
@@ -273,30 +274,23 @@ class StacApi:
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
         """Items of the collections that the server finds."""
-        found = sound_items(searched_items(self._request(()), self._access, area=region, period=period), self._url)
+        found = sound_items(self._searched((), area=region, period=period), self._url)
         return (item for item in found if _within(item, region, period))
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
         """Items of the collections with these ids, a hundred at a time."""
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = tuple(ids[start : start + _IDS_AT_ONCE])
-            found = searched_items(self._request(some), self._access, area=box(-180, -90, 180, 90), period=None)
+            found = self._searched(some, area=box(-180, -90, 180, 90), period=None)
             yield from _asked(found, some)  # servers exist that ignore ids
 
     def headers_for(self, href: str) -> dict[str, str]:
         """The headers of each request, for its own host."""
         return dict(self._access.headers) if is_same_host(self._url, href) else {}
 
-    def _request(self, ids: tuple[str, ...]) -> SearchRequest:
-        return SearchRequest(
-            url=self._url,
-            collections=self._collections,
-            ids=ids,
-            query=None,
-            filter=None,
-            max_cloud_cover=None,
-            page=_IDS_AT_ONCE,
-        )
+    def _searched(self, ids: tuple[str, ...], *, area: BaseGeometry, period: Period | None) -> Iterator[object]:
+        search = StacSearch(self._url, self._collections, ids=ids, page=_IDS_AT_ONCE, access=self._access)
+        return searched_items(search, area=area, period=period)
 
 
 class StaticCatalog:

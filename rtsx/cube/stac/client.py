@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from warnings import catch_warnings, simplefilter
 
 import fsspec
@@ -31,6 +31,9 @@ from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
 from rtsx.parsing import STRICT, json_value
 from rtsx.storage import file_problem, is_url, local_path
+
+if TYPE_CHECKING:
+    from rtsx.cube.stac.sources import StacSearch
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
@@ -210,29 +213,7 @@ def http_error(url: str, error: Exception) -> CubeError:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest:
-    """What a server is asked for, apart from area and period."""
-
-    url: str
-    """Address of the API's landing page."""
-    collections: tuple[str, ...]
-    """Ids; empty for all."""
-    ids: tuple[str, ...]
-    """Ids of items; empty for all."""
-    query: Mapping[str, Any] | None
-    """Conditions of the query extension."""
-    filter: Mapping[str, Any] | str | None
-    """CQL2, as JSON or text."""
-    max_cloud_cover: float | None
-    """Percent, at most."""
-    page: int
-    """Items in one answer, at most."""
-
-
-def searched_items(
-    request: SearchRequest, access: HttpAccess, *, area: BaseGeometry, period: Period | None
-) -> Iterator[object]:
+def searched_items(search: "StacSearch", *, area: BaseGeometry, period: Period | None) -> Iterator[object]:
     """Yield what a server gives for items, each once, as JSON has them.
 
     The answers are read one after the other. A server that gives an answer without a single new item while it promises
@@ -244,33 +225,33 @@ def searched_items(
         The server cannot be asked, refuses, answers with something else than items, or pages for ever.
     """
     seen: set[str] = set()
-    with access.session(home=request.url) as session:
-        client = _client(request.url, session)
-        for number, page in enumerate(_pages(request, client, area=area, period=period), start=1):
-            fresh = {_key(item): _located(item, request.url) for item in page["features"] if _key(item) not in seen}
+    with search.access.session(home=search.url) as session:
+        client = _client(search.url, session)
+        for number, page in enumerate(_pages(search, client, area=area, period=period), start=1):
+            fresh = {_key(item): _located(item, search.url) for item in page["features"] if _key(item) not in seen}
             if not fresh:
                 raise CubeError(
-                    f"{request.url} gives answer {number} with only items that it gave before, so that its paging never "
-                    f"ends ({len(seen)} items so far). Ask its operator, or try another page= than {request.page}."
+                    f"{search.url} gives answer {number} with only items that it gave before, so that its paging never "
+                    f"ends ({len(seen)} items so far). Ask its operator, or try another page= than {search.page}."
                 )
             seen.update(fresh)
             yield from fresh.values()
 
 
 def _pages(
-    request: SearchRequest, client: Client, *, area: BaseGeometry, period: Period | None
+    search: "StacSearch", client: Client, *, area: BaseGeometry, period: Period | None
 ) -> Iterator[Mapping[str, Any]]:
-    parameters = _parameters(request, client, area=area, period=period)
+    parameters = _parameters(search, client, area=area, period=period)
     try:
         with catch_warnings():
             simplefilter("ignore")  # pystac-client warns of conformance, which has been looked at
             pages = client.search(method="POST", **parameters).pages_as_dicts()
         yield from pages
     except APIError as error:
-        raise http_error(request.url, error) from error
+        raise http_error(search.url, error) from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CubeError(
-            f"{request.url} answers the search with something that is no list of STAC items: {error}. Check that this is "
+            f"{search.url} answers the search with something that is no list of STAC items: {error}. Check that this is "
             "the address of the API's landing page."
         ) from error
 
@@ -292,23 +273,23 @@ def _client(url: str, session: StacApiIO) -> Client:
     return client
 
 
-def _parameters(request: SearchRequest, client: Client, *, area: BaseGeometry, period: Period | None) -> dict[str, Any]:
-    query = {name: dict(conditions) for name, conditions in (request.query or {}).items()}
-    if request.max_cloud_cover is not None:
+def _parameters(search: "StacSearch", client: Client, *, area: BaseGeometry, period: Period | None) -> dict[str, Any]:
+    query = {name: dict(conditions) for name, conditions in (search.query or {}).items()}
+    if search.max_cloud_cover is not None:
         conditions = query.setdefault("eo:cloud_cover", {})
-        conditions["lte"] = min(conditions.get("lte", 100), request.max_cloud_cover)
-    if request.filter is not None and not client.conforms_to(ConformanceClasses.FILTER):
+        conditions["lte"] = min(conditions.get("lte", 100), search.max_cloud_cover)
+    if search.filter is not None and not client.conforms_to(ConformanceClasses.FILTER):
         raise CubeError(
-            f"{request.url} does not say that it understands CQL2, so that filter={request.filter!r} might be ignored. Use "
+            f"{search.url} does not say that it understands CQL2, so that filter={search.filter!r} might be ignored. Use "
             "query= or max_cloud_cover=, which are applied again to what it answers."
         )
     parameters: dict[str, Any] = {
         "intersects": mapping(buffered_area(area)),
-        "limit": request.page,
-        "collections": list(request.collections) or None,
-        "ids": list(request.ids) or None,
+        "limit": search.page,
+        "collections": list(search.collections) or None,
+        "ids": list(search.ids) or None,
         "query": query if query and client.conforms_to(ConformanceClasses.QUERY) else None,
-        "filter": _cql2_json(request.filter),
+        "filter": _cql2_json(search.filter),
         "datetime": None if period is None else f"{period.start}T00:00:00Z/{period.end}T23:59:59.999999Z",
     }
     return {name: value for name, value in parameters.items() if value is not None}

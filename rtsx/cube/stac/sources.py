@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.stac.assets import Sign, Signer, absolute_href, located, self_href, sibling_href
 from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import HttpAccess, SearchRequest, check_query, meets_query, read_document, searched_items
+from rtsx.cube.stac.client import HttpAccess, check_query, meets_query, read_document, searched_items
 from rtsx.cube.stac.geoparquet import table_items
 from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of
@@ -26,8 +26,30 @@ from rtsx.parsing import STRICT, Several, wrap_damage
 from rtsx.storage import absolute, is_url, local_path
 
 
+class _ItemSource(ImageSource):
+    """What sources of items have in common: images are taken among them by area, period and cloud cover."""
+
+    max_cloud_cover: float | None
+    sign: str | Signer | None
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
+        """Return images by time, then id; see `ImageSource`."""
+        return selected_images(
+            self._items(area, period),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.max_cloud_cover,
+            sign=self.sign,
+        )
+
+    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        """Yield sound items that may show the area within the period."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class StacSearch:
+class StacSearch(_ItemSource):
     """A search of a STAC API: what it finds in an area and a period are the images.
 
     `max_cloud_cover` and `query` are sent where the server says that it understands them, and always applied again to
@@ -80,27 +102,11 @@ class StacSearch:
         if self.query is not None:
             check_query(self.query)
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Return images by time, then id; see `ImageSource`."""
-        request = SearchRequest(
-            url=self.url,
-            collections=self.collections,
-            ids=self.ids,
-            query=self.query,
-            filter=self.filter,
-            max_cloud_cover=self.max_cloud_cover,
-            page=self.page,
-        )
-        items = [
-            item
-            for item in sound_items(searched_items(request, self.access, area=area, period=period), self.url)
-            if (not self.collections or item.get("collection") in self.collections)
-            and (not self.ids or item.get("id") in self.ids)
-            and meets_query(item, self.query or {})
-        ]
-        return selected_images(
-            items, wanted, area=area, period=period, max_cloud_cover=self.max_cloud_cover, sign=self.sign
-        )
+    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        for item in sound_items(searched_items(self, area=area, period=period), self.url):
+            is_wanted = not self.collections or item.get("collection") in self.collections
+            if is_wanted and (not self.ids or item.get("id") in self.ids) and meets_query(item, self.query or {}):
+                yield item
 
 
 def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
@@ -109,15 +115,12 @@ def _names(names: Sequence[str], what: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-_search_conforms: type[ImageSource] = StacSearch
-
-
 _DOCUMENTS_AT_ONCE = 8
 """Items that are read at the same time, because each one from a server is a wait."""
 
 
 @dataclass(frozen=True)
-class StacCatalog:
+class StacCatalog(_ItemSource):
     """A static catalog, collection, item, item collection, or a folder of items, as an image source.
 
     Links are followed when `find` is called, and only into collections whose stated extent meets area and period. A
@@ -149,16 +152,8 @@ class StacCatalog:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Return images by time, then id; see `ImageSource`."""
-        return selected_images(
-            sound_items(_Walk(self, area, period).items(), self.path),
-            wanted,
-            area=area,
-            period=period,
-            max_cloud_cover=self.max_cloud_cover,
-            sign=self.sign,
-        )
+    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        return sound_items(_Walk(self, area, period).items(), self.path)
 
 
 class _Walk:
@@ -296,11 +291,8 @@ def _day(moment: str | None) -> date | None:
         return None
 
 
-_catalog_conforms: type[ImageSource] = StacCatalog
-
-
 @dataclass(frozen=True)
-class StacItems:
+class StacItems(_ItemSource):
     """STAC items, given one by one, as an image source.
 
     Parameters
@@ -337,16 +329,8 @@ class StacItems:
         object.__setattr__(self, "max_cloud_cover", max_cloud_cover)
         object.__setattr__(self, "sign", sign)
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Return images by time, then id; see `ImageSource`."""
-        return selected_images(
-            sound_items(self.items, "The list of items"),
-            wanted,
-            area=area,
-            period=period,
-            max_cloud_cover=self.max_cloud_cover,
-            sign=self.sign,
-        )
+    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        return sound_items(self.items, "The list of items")
 
 
 def _plain(item: object) -> ItemDict:
@@ -367,11 +351,8 @@ def _plain(item: object) -> ItemDict:
     )
 
 
-_items_conforms: type[ImageSource] = StacItems
-
-
 @dataclass(frozen=True)
-class ItemTable:
+class ItemTable(_ItemSource):
     """A GeoParquet table of STAC items (the stac-geoparquet layout) as an image source.
 
     Box and dates are pushed down: row groups that cannot hold anything are not read.
@@ -397,16 +378,5 @@ class ItemTable:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Return images by time, then id; see `ImageSource`."""
-        return selected_images(
-            sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path),
-            wanted,
-            area=area,
-            period=period,
-            max_cloud_cover=self.max_cloud_cover,
-            sign=self.sign,
-        )
-
-
-_table_conforms: type[ImageSource] = ItemTable
+    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        return sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path)

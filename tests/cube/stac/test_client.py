@@ -14,7 +14,6 @@ from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.stac import HttpAccess, StacCatalog, StacSearch, client
 from rtsx.cube.stac.client import (
     HostSession,
-    SearchRequest,
     check_query,
     is_same_host,
     meets_query,
@@ -278,16 +277,8 @@ def test_cql2_as_text_and_as_json(url: str, condition: Any) -> None:
 
 def test_it_is_the_server_that_applies_them(url: str) -> None:
     """Conditions hold with a server that ignores them, too, because they are applied again; here they are not."""
-    request = SearchRequest(
-        url=url,
-        collections=("scenes",),
-        ids=(),
-        query={"platform": {"eq": "old"}},
-        filter=None,
-        max_cloud_cover=40,
-        page=2,
-    )
-    items = searched_items(request, HttpAccess(), area=box(-180, 50, 180, 70), period=None)
+    search = StacSearch(url, ("scenes",), query={"platform": {"eq": "old"}}, max_cloud_cover=40, page=2)
+    items = searched_items(search, area=box(-180, 50, 180, 70), period=None)
     assert sorted(item["id"] for item in items) == ["00", "02", "04"]
 
 
