@@ -12,8 +12,6 @@ from typing import Any, Literal, TypeVar, Union, Unpack, cast, get_args, get_ori
 
 from rtsx.errors import RtsxError
 
-__all__ = ["typed"]
-
 _T = TypeVar("_T", bound=Callable[..., Any])
 
 

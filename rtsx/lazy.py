@@ -9,8 +9,6 @@ from importlib import import_module
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-__all__ = ["lazy"]
-
 
 def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], object]:
     """Return the `__getattr__` of a package that imports its public names under `if TYPE_CHECKING:` alone.

@@ -5,8 +5,6 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["render_page"]
-
 
 @cache
 def _environment() -> Environment:

@@ -8,8 +8,6 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["Line", "Update", "show_progress", "watched"]
-
 Update = Callable[[int, int], None]
 """What is called with the number of things that are done, and of all of them."""
 

@@ -6,8 +6,6 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["is_secret_name", "redacted", "redacted_values", "withhold"]
-
 _TELLING = re.compile(
     r"key|token|secret|passw|passphrase|signature|credential|bearer|cookie|session|auth|headers?$|storage_options|"
     r"(?<![a-z])(?:tok|pass|pwd|pw|sig|sas|jwt|pat|pin|code)(?![a-z])",

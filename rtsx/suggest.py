@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["suggest"]
-
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the known name nearest to an unknown one, else one that lists all; begins with a space.

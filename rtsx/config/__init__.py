@@ -9,18 +9,11 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig, campaign_schema, load_campaign, load_campaign_config
-    from rtsx.config.cube import (
-        BuildResult,
-        CubeConfig,
-        build_cube,
-        cube_schema,
-        load_cube_config,
-        load_cube_recipe,
-        open_cube,
-    )
+    from rtsx.config.cube import CubeConfig, build_cube, cube_schema, load_cube_config, load_cube_recipe, open_cube
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
     from rtsx.config.legacy import ImportedTraining, import_training
     from rtsx.config.scenes import SceneConfig
     from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
+    from rtsx.cube.build import BuildResult
 
 __getattr__ = lazy(__name__)

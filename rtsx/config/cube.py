@@ -29,18 +29,6 @@ from rtsx.grid import Cell
 from rtsx.storage import file_system, is_url, local_path, refuse_other_format, staged
 from rtsx.storage.zarr import BUILD, open_group, store_of
 
-__all__ = [
-    "BuildResult",
-    "CubeConfig",
-    "build_cube",
-    "config_of_built_cube",
-    "cube_schema",
-    "is_config",
-    "load_cube_config",
-    "load_cube_recipe",
-    "open_cube",
-]
-
 _WINDOW = "{tcvis_window}"
 """Stands in addresses for the window of the trends, such as 2000-2019."""
 

@@ -9,7 +9,7 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,83 +29,8 @@ _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 _Plan = TypeVar("_Plan")
-Work = Callable[["Engine", _Plan, ShowProgress | None], None]
+Work = Callable[[Fabric, _Plan, ShowProgress | None], None]
 """What runs in every process, with its share of the plan; a function of a module, so that other processes find it."""
-
-
-class Engine:
-    """One process of a training, and what it can do with the others."""
-
-    def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
-
-    @property
-    def rank(self) -> int:
-        """Number of this process, from 0."""
-        return self._fabric.global_rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._fabric.world_size
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches belong."""
-        return self._fabric.device
-
-    def setup(
-        self, network: torch.nn.Module, optimiser: torch.optim.Optimizer
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.optim.Optimizer]:
-        """Move a network to the device and share it with the other processes.
-
-        Returns
-        -------
-        tuple
-            Its forward pass, in the precision asked for and with float32 answers, and the optimiser to step with.
-        """
-        forward, stepper = self._fabric.setup(network, optimiser)
-        return forward, stepper
-
-    def training_step(
-        self,
-        loss: torch.Tensor,
-        *,
-        forward: Callable[[torch.Tensor], torch.Tensor],
-        stepper: torch.optim.Optimizer,
-        clip: float | None,
-    ) -> None:
-        """Gradients of a loss, clipped to a norm, and one step of the optimiser."""
-        self._fabric.backward(loss)
-        if clip is not None:
-            # Gradients that are not finite are the scaler's business in float16, and the next loss's otherwise.
-            self._fabric.clip_gradients(forward, stepper, max_norm=clip, error_if_nonfinite=False)  # type: ignore[arg-type]  # what `setup` gave
-        stepper.step()
-        stepper.zero_grad(set_to_none=True)
-
-    def all_reduce(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes, on the CPU."""
-        if self.world_size == 1:
-            return numbers.cpu()
-        return cast("torch.Tensor", self._fabric.all_reduce(numbers.to(self.device), reduce_op="sum")).cpu()
-
-    def broadcast(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """The first process's tensors, in every process."""
-        if self.world_size == 1:
-            return state
-        return cast("Mapping[str, torch.Tensor]", self._fabric.broadcast(dict(state)))
-
-    def barrier(self) -> None:
-        """Go on when all processes have come here."""
-        self._fabric.barrier()
-
-    def scaler_state(self) -> Mapping[str, Any]:
-        """State of float16's gradient scaler; empty in other precisions."""
-        return self._fabric.strategy.precision.state_dict()
-
-    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `scaler_state` gave."""
-        self._fabric.strategy.precision.load_state_dict(dict(state))
 
 
 def launch(
@@ -133,7 +58,7 @@ def launch(
             plugins=[LightningEnvironment()],
         )
         if devices == 1:
-            fabric.launch(lambda alone: work(Engine(alone), plan, show))
+            fabric.launch(work, plan, show)
         else:
             _launch_several(fabric, parcel, show=show)
 
@@ -167,7 +92,7 @@ def _in_new_process(fabric: Fabric, parcel: str, listener: tuple[Any, Any] | Non
         shown.put(moment)
 
     try:
-        work(Engine(fabric), plan, show if listener is not None and fabric.is_global_zero else None)
+        work(fabric, plan, show if listener is not None and fabric.is_global_zero else None)
     except RtsxError as error:
         # Through a file, because processes pass no exceptions on, but texts of theirs.
         _failure_file(parcel, fabric.global_rank).write_bytes(pickle.dumps(error))

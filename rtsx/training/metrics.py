@@ -73,11 +73,6 @@ class EpochMetrics:
         return self.probabilities[0].n_target + self.probabilities[0].n_other
 
     @property
-    def has_target(self) -> bool:
-        """Whether any pixel is of a class that is learnt."""
-        return any(tally.n_target for tally in self.probabilities)
-
-    @property
     def best_threshold(self) -> float:
         """Threshold with the greatest IoU of a single class; 0.5 with several, which need none."""
         return 0.5 if self.decisions else best_threshold(self.probabilities[0])[0]

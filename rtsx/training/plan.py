@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 
 from rtsx.model import InputLayer
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.sampler import TileAddress, sample_epoch, tiles_of_epoch, validation_tiles
+from rtsx.training.sampler import TileAddress, sample_epoch, tiles_of_epoch
 from rtsx.training.tile_index import TileIndex
 
 
@@ -26,12 +26,23 @@ class TrainingPlan:
     """Tiles of the training scenes."""
     validation: tuple[TileAddress, ...] = field(repr=False)
     """Tiles of the validation scenes; empty without any."""
-    steps_of_epoch: tuple[int, ...]
-    """Batches of each epoch."""
     folder: RunFolder
     """Where everything is kept."""
     num_workers: int
     """Processes that read tiles; 0 reads in a thread."""
+
+    @cached_property
+    def steps_of_epoch(self) -> tuple[int, ...]:
+        """Batches of each epoch."""
+        recipe, index = self.recipe, self.index
+        if recipe.steps_per_epoch is not None:
+            return (recipe.steps_per_epoch,) * recipe.epochs
+        # A batch that would not be full is left out, because batch normalisation learns nothing good from one or two tiles.
+        counted = partial(tiles_of_epoch, (index.n_positive, index.n_negative), sampling=recipe.sampling, count=None)
+        return tuple(
+            max(sum(counted(epoch=epoch, epochs=recipe.epochs)) // recipe.batch_size, 1)
+            for epoch in range(recipe.epochs)
+        )
 
     @property
     def steps(self) -> int:
@@ -51,35 +62,3 @@ class TrainingPlan:
             self.index, sampling=recipe.sampling, epoch=epoch, epochs=recipe.epochs, seed=recipe.seed, count=count
         )
         return [tiles[start : start + size] for start in range(0, len(tiles), size)]
-
-
-def plan_training(
-    recipe: TrainingRecipe,
-    *,
-    digest: str,
-    inputs: tuple[InputLayer, ...],
-    index: TileIndex,
-    validation: TileIndex | None,
-    folder: RunFolder,
-    num_workers: int,
-) -> TrainingPlan:
-    """Count the batches of every epoch, and lay out the validation."""
-    if recipe.steps_per_epoch is None:
-        # A batch that would not be full is left out, because batch normalisation learns nothing good from one or two tiles.
-        counted = partial(tiles_of_epoch, (index.n_positive, index.n_negative), sampling=recipe.sampling, count=None)
-        steps = tuple(
-            max(sum(counted(epoch=epoch, epochs=recipe.epochs)) // recipe.batch_size, 1)
-            for epoch in range(recipe.epochs)
-        )
-    else:
-        steps = (recipe.steps_per_epoch,) * recipe.epochs
-    return TrainingPlan(
-        recipe=recipe,
-        digest=digest,
-        inputs=inputs,
-        index=index,
-        validation=validation_tiles(validation) if validation else (),
-        steps_of_epoch=steps,
-        folder=folder,
-        num_workers=num_workers,
-    )

@@ -4,12 +4,10 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
@@ -17,7 +15,7 @@ from rasterio.io import MemoryFile
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import crs_name
 from rtsx.labels import IGNORED
-from rtsx.model import InputLayer
+from rtsx.model import ModelBundle
 from rtsx.pages import render_page
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
@@ -137,22 +135,6 @@ _CLASSES = ((230, 97, 1), (27, 120, 183), (51, 140, 65), (150, 100, 190), (190, 
 """Colours of classes, again from the first when they run out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One tile, drawn."""
-
-    scene: int
-    """Number of its scene."""
-    start: tuple[int, int]
-    """Its first row and column, px."""
-    image: Picture
-    """What the network sees (y, x, 3): red, green and blue where there are, else its first channel in grey."""
-    truth: Picture
-    """Classes in colours."""
-    probability: Picture
-    """Of the target, from dark for 0 to bright for 1; of several classes, of any."""
-
-
 def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
     """A few tiles with labels and one without, at even distances through all scenes."""
     every = [
@@ -168,33 +150,19 @@ def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
     return tuple(chosen)
 
 
-def draw_samples(
-    network: Callable[[torch.Tensor], torch.Tensor],
-    reader: TileReader,
-    tiles: Sequence[TileAddress],
-    *,
-    inputs: Sequence[InputLayer],
-    fill: float,
-    device: torch.device,
-) -> list[Sample]:
-    """Draw tiles as the network sees them, and what it answers; `network` gives probabilities."""
-    samples = []
-    for tile in tiles:
-        batch = reader.read([tile]).to(device)
-        channels = batch.channels(inputs, fill=fill)
-        answer = network(channels)[0].cpu().numpy()
-        target = answer[0] if len(answer) == 1 else 1 - answer[0]
-        valid = batch.valid[0].cpu().numpy()
-        samples.append(
-            Sample(
-                scene=tile.scene,
-                start=tile.start,
-                image=_image(channels[0].cpu().numpy(), [layer.name for layer in inputs], valid=valid),
-                truth=_truth(batch.target()[0].cpu().numpy()),
-                probability=_hidden(_scaled(target), valid=valid),
-            )
-        )
-    return samples
+def _draw_tile(bundle: ModelBundle, reader: TileReader, tile: TileAddress) -> dict[str, str]:
+    """Draw what the network sees of a tile, what is there, and the probability of the target; of several classes, of any."""
+    network = bundle.network(device="cpu", precision="float32", backend="eager")
+    batch = reader.read([tile])
+    channels = batch.channels(bundle.inputs, fill=bundle.fill)
+    answer = network(channels)[0].numpy()
+    target = answer[0] if len(answer) == 1 else 1 - answer[0]
+    valid = batch.valid[0].numpy()
+    return {
+        "image": png_link(_image(channels[0].numpy(), bundle.layers, valid=valid)),
+        "truth": png_link(_truth(batch.target()[0].numpy())),
+        "probability": png_link(_hidden(_scaled(target), valid=valid)),
+    }
 
 
 def _image(channels: NDArray[np.float32], names: Sequence[str], *, valid: NDArray[np.bool_]) -> Picture:
@@ -257,14 +225,7 @@ def write_training_report(
     bundle = run.bundle
     scenes = plan.recipe.training if judging is None else plan.recipe.validation
     index = plan.index if judging is None else judging
-    samples = draw_samples(
-        bundle.network(device="cpu", precision="float32", backend="eager"),
-        TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES),
-        sample_tiles(index),
-        inputs=bundle.inputs,
-        fill=bundle.fill,
-        device=torch.device("cpu"),
-    )
+    reader = TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
     facts = {
         "bundle": bundle,
         "result": _result(run),
@@ -273,10 +234,10 @@ def write_training_report(
         "kind": "training scenes: there is no validation" if judging is None else "validation scenes",
         "samples": [
             (
-                f"{scenes[one.scene].name}, row {one.start[0]}, column {one.start[1]}",
-                {name: png_link(getattr(one, name)) for name in ("image", "truth", "probability")},
+                f"{scenes[tile.scene].name}, row {tile.start[0]}, column {tile.start[1]}",
+                _draw_tile(bundle, reader, tile),
             )
-            for one in samples
+            for tile in sample_tiles(index)
         ],
         "data": _data(plan),
         "index": plan.index,

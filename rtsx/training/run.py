@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 
 import rtsx
 from rtsx.errors import BundleError, MissingExtraError, TrainingError
-from rtsx.model import InputLayer, ModelBundle
+from rtsx.model import InputLayer
 from rtsx.model.network import resolve_device
 from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
@@ -20,12 +20,13 @@ from rtsx.training.dataset import TileReader
 from rtsx.training.finish import TrainedModel, finalise
 from rtsx.training.loggers import LoggerName, RowLogger, check_loggers, open_loggers
 from rtsx.training.loop import CACHE_BYTES, fit
-from rtsx.training.plan import TrainingPlan, plan_training
-from rtsx.training.recipe import TrainingRecipe, TrainingScene
+from rtsx.training.plan import TrainingPlan
+from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.record import recipe_record
 from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.run_log import LogRow, Progress, ShowProgress, write_log
+from rtsx.training.run_log import Progress, ShowProgress, write_log
+from rtsx.training.sampler import validation_tiles
 from rtsx.training.scene_arrays import every_layer
 from rtsx.training.statistics import measured_inputs, measured_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles
@@ -132,15 +133,15 @@ def train(
     launch = _launcher()
     folder = RunFolder.at(out)
     folder.require_free(overwrite=overwrite)
-    scenery = _look_at(recipe)
+    inputs, tiles = _look_at(recipe)
     record = recipe_record(recipe)
     with folder.claimed(record, overwrite=overwrite) as digest:
-        plan = plan_training(
-            recipe,
+        plan = TrainingPlan(
+            recipe=recipe,
             digest=digest,
-            inputs=scenery.inputs,
-            index=scenery.training,
-            validation=scenery.validation,
+            inputs=inputs,
+            index=tiles["training"],
+            validation=validation_tiles(tiles["validation"]) if recipe.validation else (),
             folder=folder,
             num_workers=num_workers,
         )
@@ -153,7 +154,7 @@ def train(
                 log.close()
         checkpoint = TrainingCheckpoint.open(folder.checkpoint)
         write_log(folder.log, checkpoint.log)
-        finished = finalise(plan, checkpoint, test=scenery.test, device=where)
+        finished = finalise(plan, checkpoint, test=tiles.get("test"), device=where)
         provenance = {
             "recipe": record,
             "recipe_digest": digest,
@@ -164,54 +165,31 @@ def train(
             "machine": machine(where, devices=devices),
             **recipe.provenance,
         }
-        return _keep(
-            plan,
-            finished,
-            log=checkpoint.log,
-            best_epoch=checkpoint.best.epoch,
-            provenance=provenance,
-            judging=scenery.validation,
-        )
+        return _keep(plan, finished, checkpoint, provenance=provenance, judging=tiles.get("validation"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scenery:
-    """What has been found out about the scenes of a recipe."""
-
-    inputs: tuple[InputLayer, ...]
-    training: TileIndex
-    validation: TileIndex | None
-    test: TileIndex | None
-
-
-def _look_at(recipe: TrainingRecipe) -> _Scenery:
-    """Find tiles, and the scaling where nobody has said it."""
+def _look_at(recipe: TrainingRecipe) -> tuple[tuple[InputLayer, ...], dict[str, TileIndex]]:
+    """Find the scaling where nobody has said it, and the tiles of each set of scenes that there is."""
     wanted = every_layer(recipe.training[0]) if recipe.inputs is None else recipe.inputs
+    sets = {"training": recipe.training, "validation": recipe.validation, "test": recipe.test}
     readers = {
         role: TileReader(scenes, inputs=wanted, tile=recipe.tile, cache_bytes=CACHE_BYTES)
-        for role, scenes in (("training", recipe.training), ("validation", recipe.validation), ("test", recipe.test))
+        for role, scenes in sets.items()
         if scenes  # made for all of them first, because a reader refuses what does not go together before it reads
     }
     index = partial(index_tiles, inputs=wanted, tile=recipe.tile, min_valid=recipe.sampling.min_valid)
-    training = index(recipe.training)
+    tiles = {"training": index(recipe.training)}
     inputs = recipe.inputs
     if inputs is None:
-        inputs = measured_inputs(readers["training"], measured_tiles(training), names=[layer.name for layer in wanted])
-    return _Scenery(
-        inputs=inputs,
-        training=training,
-        validation=_validation_index(recipe.validation, index, role="validation"),
-        test=_validation_index(recipe.test, index, role="test"),
-    )
-
-
-def _validation_index(scenes: Sequence[TrainingScene], index: partial[TileIndex], *, role: str) -> TileIndex | None:
-    if not scenes:
-        return None
-    try:
-        return index(scenes)
-    except TrainingError as error:
-        raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
+        names = [layer.name for layer in wanted]
+        inputs = measured_inputs(readers["training"], measured_tiles(tiles["training"]), names=names)
+    for role in ("validation", "test"):
+        try:
+            if sets[role]:
+                tiles[role] = index(sets[role])
+        except TrainingError as error:
+            raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
+    return inputs, tiles
 
 
 def _launcher() -> Callable[..., None]:
@@ -241,25 +219,22 @@ def _resolved(device: str) -> torch.device:
 def _keep(
     plan: TrainingPlan,
     finished: TrainedModel,
+    checkpoint: TrainingCheckpoint,
     *,
-    log: Sequence[LogRow],
-    best_epoch: int,
     provenance: Mapping[str, object],
     judging: TileIndex | None,
 ) -> TrainedRun:
     """Write bundle, report and, last of all, the result."""
-    threshold = finished.bundle.threshold
-    validation = finished.validation
-    bundle: ModelBundle = replace(finished.bundle, provenance=provenance)
+    threshold, validation = finished.bundle.threshold, finished.validation
     run = TrainedRun(
         folder=plan.folder.path,
-        bundle=bundle,
-        epochs=log[-1].epoch,
-        best_epoch=best_epoch,
+        bundle=replace(finished.bundle, provenance=provenance),
+        epochs=checkpoint.epoch,
+        best_epoch=checkpoint.best.epoch,
         validation=None if validation is None else validation.scores(threshold),
         test={name: judgement.scores(threshold) for name, judgement in finished.test.items()},
     )
-    bundle.save(plan.folder.bundle, overwrite=True)
-    write_training_report(plan, finished, log=log, run=run, judging=judging)
+    run.bundle.save(plan.folder.bundle, overwrite=True)
+    write_training_report(plan, finished, log=checkpoint.log, run=run, judging=judging)
     plan.folder.finish(result_of(run))
     return run

@@ -46,19 +46,6 @@ def write_log(path: Path, rows: Sequence[LogRow]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def read_log(path: Path) -> tuple[LogRow, ...]:
-    """Read what `write_log` wrote."""
-    with path.open(newline="") as file:
-        return tuple(
-            LogRow(
-                epoch=int(cells.pop("epoch")),
-                step=int(cells.pop("step")),
-                **{name: float(cell) if cell else None for name, cell in cells.items()},  # type: ignore[arg-type]  # loss is always there
-            )
-            for cells in csv.DictReader(file)
-        )
-
-
 def _cell(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(value)
 

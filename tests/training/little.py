@@ -1,5 +1,7 @@
 """A training small enough for tests: bright squares on dark noise, and a network that finds them."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.labels import StubLabelRaster
 from rtsx.model import InputLayer
-from rtsx.training import LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe, TrainingScene
+from rtsx.training import LogRow, LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe, TrainingScene
 
 ENCODER = "tu-test_resnet"
 """Four blocks of few channels, which timm has for tests: building a network takes most of a short training."""
@@ -64,3 +66,10 @@ def make_recipe(**changes: Any) -> TrainingRecipe:
         "batch_size": 4,
     }
     return TrainingRecipe(**(settings | changes))
+
+
+def read_log(path: Path) -> tuple[LogRow, ...]:
+    """The rows of a log, as any program would read them."""
+    with path.open(newline="") as file:
+        rows = [{name: float(cell) if cell else None for name, cell in row.items()} for row in csv.DictReader(file)]
+    return tuple(LogRow(**row | {name: int(row[name] or 0) for name in ("epoch", "step")}) for row in rows)  # type: ignore[arg-type]

@@ -10,8 +10,7 @@ import pytest
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
 from rtsx.training import LossTerm, Progress, train
-from rtsx.training.run_log import read_log
-from tests.training.little import make_recipe, make_scene
+from tests.training.little import make_recipe, make_scene, read_log
 
 slow = pytest.mark.skipif(
     "RTSX_TEST_DEVICES" not in os.environ,

@@ -58,6 +58,6 @@ def test_parts_add_up_to_the_whole(channels: int) -> None:
 
 def test_nothing_to_judge_is_no_error() -> None:
     judged = EpochMetrics.of(torch.rand(1, 1, 2, 2), torch.full((1, 2, 2), 255, dtype=torch.uint8))
-    assert (judged.n_pixels, judged.has_target, judged.best_threshold) == (0, False, 0.5)
+    assert (judged.n_pixels, judged.best_threshold) == (0, 0.5)
     assert np.isnan(judged.mean_average_precision())
     assert judged.scores(0.5) == PixelScores(hits=0, false_alarms=0, misses=0, rejections=0)

@@ -30,8 +30,7 @@ from rtsx.training import (
     train,
 )
 from rtsx.training.run import git_revision, library_versions, machine
-from rtsx.training.run_log import read_log
-from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene
+from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene, read_log
 
 ROOT = Path(__file__).parents[2]
 

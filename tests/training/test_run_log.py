@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from rtsx.training import LogRow
-from rtsx.training.run_log import read_log, write_log
+from rtsx.training.run_log import write_log
+from tests.training.little import read_log
 
 ROWS = (
     LogRow(epoch=1, step=3, loss=0.1 + 0.2, learning_rate=1e-3),

@@ -60,21 +60,6 @@ class Augmentation(Protocol):
         ...
 
 
-class StubAugmentation:
-    """Changes nothing; for tests of whatever applies augmentations."""
-
-    def check_layers(self, layers: Sequence[str]) -> None:
-        """Every layer will do."""
-
-    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """The batch itself."""
-        return batch
-
-
-def _conforms(stub: StubAugmentation) -> Augmentation:
-    return stub  # a typed line that fails the type check when the stub stops being an Augmentation
-
-
 def check_number(name: str, value: object, *, low: float, high: float) -> None:
     """Refuse what is no number from `low` to `high`.
 
