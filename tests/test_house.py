@@ -61,6 +61,7 @@ INNER_IMPORTS = {
     ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.record"): "torch, when a training is finished",
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
+    ("rtsx.viewer.pyramid", "rtsx.cube.load"): "compiles the warp, which stores do not need",
     ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
     ("rtsx.training.record", "rtsx.training.networks"): "torch, when a network is described",
     ("rtsx.training.run", "rtsx.training.engine"): "the extra `train`",

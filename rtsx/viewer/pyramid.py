@@ -1,0 +1,255 @@
+"""An image, cube or map at every zoom: its coarser levels, and a window of one of them read at the size of a screen."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from threading import Lock
+from typing import Any
+
+import dask
+import numpy as np
+import pyproj
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rtsx.cube import CubeRecipe, as_cube, geobox_of, open_source, pixel_m
+from rtsx.cube.open import coarse_recipe, is_store
+from rtsx.cube.pyramid import level_count
+from rtsx.errors import CubeError
+from rtsx.storage.zarr import open_group
+
+__all__ = ["Box", "Pyramid", "ReadWindow"]
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top in the units of a CRS."""
+
+_COARSER = 1.01
+"""Part of a screen's pixel that a level's may be larger and still count as fine enough: zooms are rounded."""
+_LARGEST_READ = 1 << 26
+"""Pixels of one layer that a window may read. Beyond it the image has no overviews that would do."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Level:
+    """One resolution of an image, opened when it is first seen."""
+
+    pixel: float
+    """Side of its pixels, in the units of the CRS."""
+    opener: Callable[[], xr.Dataset]
+    """Opens it; asks catalogs and reads metadata."""
+    _opened: tuple[xr.Dataset, GeoBox] | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def open(self) -> tuple[xr.Dataset, GeoBox]:
+        """Return the lazy cube, north up, and its geobox."""
+        with self._lock:
+            if self._opened is None:
+                cube = self.opener()
+                geobox = geobox_of(cube)
+                if geobox.affine.e > 0:
+                    cube = cube.isel(y=slice(None, None, -1))
+                    geobox = geobox_of(cube)
+                self._opened = cube, geobox
+            return self._opened
+
+
+@dataclass(frozen=True)
+class ReadWindow:
+    """What was read of an image for one look."""
+
+    cube: xr.Dataset
+    """Stored values on (y, x), in memory, all other dimensions selected."""
+    box: Box
+    """Edges of its pixels, in the CRS of the map."""
+    pixel_m: float
+    """Side of its pixels, m."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pyramid:
+    """An image at every zoom.
+
+    Examples
+    --------
+    >>> import rioxarray
+    >>> values = xr.DataArray(np.arange(16.0).reshape(4, 4), dims=("y", "x"), coords={"y": [9.0, 7, 5, 3], "x": [1.0, 3, 5, 7]})
+    >>> image = Pyramid.of(values.rename("dem").to_dataset().rio.write_crs("EPSG:3413"))
+    >>> image.box, image.read(["dem"], (0, 2, 8, 10), size=(2, 2)).cube["dem"].values
+    ((0.0, 2.0, 8.0, 10.0), array([[ 5.,  7.],
+           [13., 15.]]))
+    """
+
+    levels: tuple[Level, ...]
+    """Full resolution first."""
+
+    @classmethod
+    def of(
+        cls, source: str | PathLike[str] | CubeRecipe | xr.Dataset, *, storage_options: Mapping[str, Any] | None = None
+    ) -> "Pyramid":
+        """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, raster files, or a Dataset as it is."""
+        if isinstance(source, CubeRecipe):
+            return cls(levels=_of_recipe(source))
+        if isinstance(source, xr.Dataset | xr.DataArray):
+            given = as_cube(source)
+            return cls(levels=(Level(pixel=abs(geobox_of(given).affine.a), opener=lambda: given),))
+        path, options = str(source), storage_options or {}
+        if is_store(path):
+            return cls(levels=_of_store(path, options))
+        file = open_source(path)
+        return cls(levels=(Level(pixel=geobox_of(file).affine.a, opener=lambda: file),))
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Of full resolution."""
+        return self.levels[0].open()[1]
+
+    @property
+    def crs(self) -> str:
+        """As text."""
+        return str(self.geobox.crs)
+
+    @property
+    def box(self) -> Box:
+        """Edges of the whole image."""
+        box = self.geobox.boundingbox
+        return float(box.left), float(box.bottom), float(box.right), float(box.top)
+
+    @property
+    def cube(self) -> xr.Dataset:
+        """Lazy, at full resolution."""
+        return self.levels[0].open()[0]
+
+    def read(
+        self,
+        names: Sequence[str],
+        box: Box,
+        *,
+        size: tuple[int, int],
+        crs: str | None = None,
+        select: Mapping[str, int] | None = None,
+    ) -> ReadWindow:
+        """Read a window at the coarsest level that still has a pixel for each of a screen's; only the chunks under it.
+
+        Parameters
+        ----------
+        names
+            Variables to read.
+        box
+            What is seen, in `crs`; parts beyond the image are left out.
+        size
+            Height and width of the screen, px.
+        crs
+            Of the map; None for that of the image. In another, each pixel of the screen takes the image's nearest.
+        select
+            Place along dimensions beside y and x; the last time and the first of others if left out.
+
+        Raises
+        ------
+        CubeError
+            Variables are unknown, or the image has no overviews and the window is too large to be read without them.
+        """
+        if crs is not None and pyproj.CRS(crs) != pyproj.CRS(self.crs):
+            return self._warped(names, box, size=size, crs=crs, select=select)
+        wanted = max((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
+        level = next((one for one in reversed(self.levels) if one.pixel <= wanted * _COARSER), self.levels[0])
+        cube, geobox = level.open()
+        unknown = [name for name in names if name not in cube]
+        if unknown:
+            raise CubeError(f"Layers {unknown} are not in this image, which has {sorted(map(str, cube.data_vars))}.")
+        columns, rows = (sorted(axis) for axis in zip(*(~geobox.affine * corner for corner in (box[:2], box[2:])), strict=True))
+        step = max(1, math.floor(wanted * _COARSER / level.pixel))
+        y, x = (_span(edges, length, step) for edges, length in ((rows, geobox.shape[0]), (columns, geobox.shape[1])))
+        if (y.stop - y.start) * (x.stop - x.start) > _LARGEST_READ:
+            raise CubeError(
+                f"This window has {y.stop - y.start} x {x.stop - x.start} pixels and the image no overviews to look at it from afar. "
+                "Zoom in, or write it with overviews: rtsx.write_cube(cube, 'cube.zarr')."
+            )
+        place = {"y": slice(y.start + step // 2, y.stop, step), "x": slice(x.start + step // 2, x.stop, step)}
+        part = cube[list(names)].isel(place)
+        chosen = {dim: (select or {}).get(str(dim), -1 if dim == "time" else 0) for dim in part.dims if dim not in ("y", "x")}
+        part = part.isel(chosen, drop=True)
+        (read,) = dask.compute(part)
+        left, top = geobox.affine * (x.start, y.start)
+        right, bottom = geobox.affine * (x.start + step * read.sizes["x"], y.start + step * read.sizes["y"])
+        return ReadWindow(read, (left, bottom, right, top), pixel_m(geobox) * step)
+
+    def _warped(
+        self, names: Sequence[str], box: Box, *, size: tuple[int, int], crs: str, select: Mapping[str, int] | None
+    ) -> ReadWindow:
+        """Read a window for a map in another CRS, and take for each of its pixels the nearest."""
+        height, width = size
+        x = box[0] + (np.arange(width) + 0.5) * (box[2] - box[0]) / width
+        y = box[3] - (np.arange(height) + 0.5) * (box[3] - box[1]) / height
+        there = pyproj.Transformer.from_crs(crs, self.crs, always_xy=True)
+        at_x, at_y = there.transform(*np.meshgrid(x, y))
+        known = np.isfinite(at_x) & np.isfinite(at_y)
+        left, bottom, right, top = self.box
+        known &= (at_x >= left) & (at_x <= right) & (at_y >= bottom) & (at_y <= top)
+        seen = (
+            (float(at_x[known].min()), float(at_y[known].min()), float(at_x[known].max()), float(at_y[known].max()))
+            if known.any()
+            else (left, top, left, top)
+        )
+        there_is = self.read(names, _padded(seen, size), size=size, select=select)
+        rows, columns = there_is.cube.sizes["y"], there_is.cube.sizes["x"]
+        known &= rows > 0 and columns > 0
+        dy, dx = ((there_is.box[3 - axis] - there_is.box[1 - axis]) / max(1, count) for axis, count in ((0, rows), (1, columns)))
+        row = np.where(known, (there_is.box[3] - at_y) / (dy or 1), 0).astype(int)
+        column = np.where(known, (at_x - there_is.box[0]) / (dx or 1), 0).astype(int)
+        known &= (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        taken = {name: _gather(there_is.cube[name], row, column, known=known) for name in names}
+        return ReadWindow(xr.Dataset(taken), box, pixel_m(GeoBox.from_bbox(box, crs, shape=size, tight=True)))
+
+
+def _padded(box: Box, size: tuple[int, int]) -> Box:
+    """Return a box with a screen's pixel more on each side, so that the nearest of a border pixel is in it."""
+    dx, dy = (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]
+    return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy
+
+
+def _span(edges: Sequence[float], length: int, step: int) -> slice:
+    """Pixels between two edges, clipped to the image; begins at a multiple of the step, so that a pan shows the same ones."""
+    start = min(max(math.floor(edges[0] / step) * step, 0), length // step * step)
+    stop = min(max(math.ceil(edges[1] / step) * step, start), length)
+    return slice(start, stop)
+
+
+def _gather(layer: xr.DataArray, row: NDArray[Any], column: NDArray[Any], *, known: NDArray[np.bool_]) -> xr.DataArray:
+    """Values at places; missing where there are none: NaN, and False in what is True or False."""
+    if layer.dtype.kind == "b":
+        filled = np.zeros(known.shape, bool)
+    else:
+        filled = np.full(known.shape, np.nan, np.float64 if layer.dtype.itemsize > 2 else np.float32)
+    filled[known] = layer.values[row[known], column[known]]
+    return xr.DataArray(filled, dims=("y", "x"), attrs=layer.attrs, name=layer.name)
+
+
+def _of_store(path: str, options: Mapping[str, Any]) -> tuple[Level, ...]:
+    layout: Any = open_group(path, options).attrs.get("multiscales", {"layout": []})
+    entries = [entry for entry in layout["layout"] if entry["asset"] != "."]
+    finest = open_source(path, storage_options=options or None)
+    levels = [Level(pixel=abs(geobox_of(finest).affine.a), opener=lambda: finest)]
+    for entry in entries:
+        levels.append(
+            Level(
+                pixel=abs(entry["spatial:transform"][0]),
+                opener=lambda at=f"{path.rstrip('/')}/{entry['asset']}": open_source(at, storage_options=options or None),
+            )
+        )
+    return tuple(sorted(levels, key=lambda level: level.pixel))
+
+
+def _of_recipe(recipe: CubeRecipe) -> tuple[Level, ...]:
+    """Levels whose sources read their own overviews; each asks the catalogs when it is first seen."""
+    from rtsx.cube.load import recipe_geobox  # compiles the warp, which stores do not need
+
+    raster = recipe_geobox(recipe, None)
+    levels, side = [], max(raster.shape)
+    for number in range(level_count(raster.shape) + 1):
+        coarse, window = coarse_recipe(recipe, raster, side=max(1, side >> number))
+        levels.append(
+            Level(pixel=coarse.grid.resolution, opener=lambda coarse=coarse, window=window: open_source(coarse, window))
+        )
+    return tuple(levels)
