@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from threading import Lock
 from typing import Any
 
-import dask
 import numpy as np
 import pyproj
 import xarray as xr
@@ -158,7 +158,9 @@ class Pyramid:
         unknown = [name for name in names if name not in cube]
         if unknown:
             raise CubeError(f"Layers {unknown} are not in this image, which has {sorted(map(str, cube.data_vars))}.")
-        columns, rows = (sorted(axis) for axis in zip(*(~geobox.affine * corner for corner in (box[:2], box[2:])), strict=True))
+        columns, rows = (
+            sorted(axis) for axis in zip(*(~geobox.affine * corner for corner in (box[:2], box[2:])), strict=True)
+        )
         step = max(1, math.floor(wanted * _COARSER / level.pixel))
         y, x = (_span(edges, length, step) for edges, length in ((rows, geobox.shape[0]), (columns, geobox.shape[1])))
         if (y.stop - y.start) * (x.stop - x.start) > _LARGEST_READ:
@@ -168,9 +170,11 @@ class Pyramid:
             )
         place = {"y": slice(y.start + step // 2, y.stop, step), "x": slice(x.start + step // 2, x.stop, step)}
         part = cube[list(names)].isel(place)
-        chosen = {dim: (select or {}).get(str(dim), -1 if dim == "time" else 0) for dim in part.dims if dim not in ("y", "x")}
+        chosen = {
+            dim: (select or {}).get(str(dim), -1 if dim == "time" else 0) for dim in part.dims if dim not in ("y", "x")
+        }
         part = part.isel(chosen, drop=True)
-        (read,) = dask.compute(part)
+        read = part.compute()
         left, top = geobox.affine * (x.start, y.start)
         right, bottom = geobox.affine * (x.start + step * read.sizes["x"], y.start + step * read.sizes["y"])
         return ReadWindow(read, (left, bottom, right, top), pixel_m(geobox) * step)
@@ -195,7 +199,10 @@ class Pyramid:
         there_is = self.read(names, _padded(seen, size), size=size, select=select)
         rows, columns = there_is.cube.sizes["y"], there_is.cube.sizes["x"]
         known &= rows > 0 and columns > 0
-        dy, dx = ((there_is.box[3 - axis] - there_is.box[1 - axis]) / max(1, count) for axis, count in ((0, rows), (1, columns)))
+        dy, dx = (
+            (there_is.box[3 - axis] - there_is.box[1 - axis]) / max(1, count)
+            for axis, count in ((0, rows), (1, columns))
+        )
         row = np.where(known, (there_is.box[3] - at_y) / (dy or 1), 0).astype(int)
         column = np.where(known, (at_x - there_is.box[0]) / (dx or 1), 0).astype(int)
         known &= (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
@@ -228,16 +235,13 @@ def _gather(layer: xr.DataArray, row: NDArray[Any], column: NDArray[Any], *, kno
 
 def _of_store(path: str, options: Mapping[str, Any]) -> tuple[Level, ...]:
     layout: Any = open_group(path, options).attrs.get("multiscales", {"layout": []})
-    entries = [entry for entry in layout["layout"] if entry["asset"] != "."]
     finest = open_source(path, storage_options=options or None)
     levels = [Level(pixel=abs(geobox_of(finest).affine.a), opener=lambda: finest)]
-    for entry in entries:
-        levels.append(
-            Level(
-                pixel=abs(entry["spatial:transform"][0]),
-                opener=lambda at=f"{path.rstrip('/')}/{entry['asset']}": open_source(at, storage_options=options or None),
-            )
-        )
+    for entry in layout["layout"]:
+        if entry["asset"] != ".":
+            place = f"{path.rstrip('/')}/{entry['asset']}"
+            opener = partial(open_source, place, storage_options=options or None)
+            levels.append(Level(pixel=abs(entry["spatial:transform"][0]), opener=opener))
     return tuple(sorted(levels, key=lambda level: level.pixel))
 
 
@@ -246,10 +250,8 @@ def _of_recipe(recipe: CubeRecipe) -> tuple[Level, ...]:
     from rtsx.cube.load import recipe_geobox  # compiles the warp, which stores do not need
 
     raster = recipe_geobox(recipe, None)
-    levels, side = [], max(raster.shape)
-    for number in range(level_count(raster.shape) + 1):
-        coarse, window = coarse_recipe(recipe, raster, side=max(1, side >> number))
-        levels.append(
-            Level(pixel=coarse.grid.resolution, opener=lambda coarse=coarse, window=window: open_source(coarse, window))
-        )
+    levels = []
+    for number in range(level_count(raster.shape.yx) + 1):
+        coarse, window = coarse_recipe(recipe, raster, side=max(1, max(raster.shape) >> number))
+        levels.append(Level(pixel=coarse.grid.resolution, opener=partial(open_source, coarse, window)))
     return tuple(levels)

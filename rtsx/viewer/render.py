@@ -148,7 +148,9 @@ def draw_picture(window: ReadWindow, style: Style) -> Picture:
             reach = max(map(abs, style.limits[0])) if style.limits is not None else 1.0
             style = replace(style, limits=((-reach, reach),))
     assert style.limits is not None
-    scaled = [np.clip((value - low) / (high - low), 0, 1) for value, (low, high) in zip(values, style.limits, strict=True)]
+    scaled = [
+        np.clip((value - low) / (high - low), 0, 1) for value, (low, high) in zip(values, style.limits, strict=True)
+    ]
     if style.kind == "composite":
         present = np.isfinite(sum(scaled))
         colour = np.stack([np.nan_to_num(value) ** _GAMMA for value in scaled], axis=-1)
@@ -183,7 +185,9 @@ def physical(layer: xr.DataArray) -> NDArray[np.float32]:
     """Values (y, x) in physical units, NaN where there are none."""
     packed = packing(layer)
     stored = layer.values
-    values: NDArray[np.float32] = stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(packed["add_offset"])
+    values: NDArray[np.float32] = stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(
+        packed["add_offset"]
+    )
     if packed["nodata"] is not None and layer.dtype.kind != "b":
         values[stored == packed["nodata"]] = np.nan
     return values
@@ -216,4 +220,5 @@ def _shaded(elevation: NDArray[np.float32], pixel: float) -> NDArray[np.float32]
     azimuth, height = _SUN
     # The normal of the ground (-dz/dx, -dz/dy, 1) on the direction of the sun; y runs south.
     towards = -right * np.sin(azimuth) * np.cos(height) + down * np.cos(azimuth) * np.cos(height) + np.sin(height)
-    return np.clip(towards / np.sqrt(1 + right**2 + down**2), 0, 1).astype(np.float32)
+    lit: NDArray[np.float32] = np.clip(towards / np.sqrt(1 + right**2 + down**2), 0, 1).astype(np.float32)
+    return lit
