@@ -1,8 +1,8 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a campaign's driver costs, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a campaign's driver costs, and how soon commands answer, as tables."""
 
 import argparse
 
-from benchmarks import alignment, allocator, campaign, learning, memory, reading, speed, start, teams, tracks
+from benchmarks import alignment, allocator, campaign, host, learning, memory, reading, speed, start, teams, tracks
 
 
 def main() -> None:
@@ -10,6 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     everything = [
         "speed",
+        "host",
         "memory",
         "reading",
         "alignment",
@@ -21,7 +22,7 @@ def main() -> None:
         "start",
     ]
     parser.add_argument("what", nargs="*", choices=everything, default=everything)
-    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, px")
+    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed and host, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
     parser.add_argument(
         "--tiles", type=int, nargs="*", default=[256, 512, 1024], help="tiles, each with a quarter overlap"
@@ -46,6 +47,8 @@ def main() -> None:
     if "speed" in given.what:
         tiles = tuple((tile, tile // 4) for tile in given.tiles)
         speed.run(size=given.size, rounds=given.rounds, tiles=tiles, backends=tuple(given.backends))
+    if "host" in given.what:
+        host.run(size=given.size, rounds=given.rounds)
     if "memory" in given.what:
         memory.run(tuple(given.sizes))
     if "reading" in given.what:

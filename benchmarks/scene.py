@@ -28,12 +28,15 @@ LAYERS = (
 STRIDE = 32
 
 
-def make_cube(size: int, *, layers: tuple[str, ...] = LAYERS, chunk: int = 1024) -> xr.Dataset:
-    """A lazy cube of `size` x `size` smooth random pixels: uint16 for half of the layers, uint8 for the others."""
+def make_cube(
+    size: int, *, layers: tuple[str, ...] = LAYERS, chunk: int = 1024, wide: int | None = None
+) -> xr.Dataset:
+    """A lazy cube of `size` x `size` smooth random pixels: uint16 for `wide` of the layers, half of them by default, uint8 for the others."""
+    wide = (len(layers) + 1) // 2 if wide is None else wide
     geobox = GeoBox((size, size), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
     cube = xr.Dataset(attrs={"lattice_origin": [0.0, 0.0]}).assign_coords(xr_coords(geobox, always_yx=True))
     for number, name in enumerate(layers):
-        dtype, top = (np.uint16, 3000) if number < (len(layers) + 1) // 2 else (np.uint8, 255)
+        dtype, top = (np.uint16, 3000) if number < wide else (np.uint8, 255)
         pixels = da.map_blocks(
             _smooth,
             dtype=dtype,

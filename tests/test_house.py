@@ -38,6 +38,7 @@ HEAVY = {
     "onnxscript": "the extra `onnx`",
     "openvino": "the extra `openvino`",
     "segmentation_models_pytorch": "seconds, and networks of other libraries do not need it",
+    "zarrs": "the extra `fast`",
     "torch": "seconds, which `import rtsx` and refusals do not wait for",
 }
 INNER_IMPORTS = {

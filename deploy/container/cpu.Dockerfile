@@ -1,4 +1,4 @@
-# rtsx with its extras gateway and s3, for processors. Client, scheduler and workers are this one image, because a campaign
+# rtsx with its extras fast, gateway and s3, for processors. Client, scheduler and workers are this one image, because a campaign
 # refuses workers whose versions differ from its client's. From the root of the repository:
 #
 #     docker build -f deploy/container/cpu.Dockerfile -t rtsx:0.1.0-cpu .
@@ -24,7 +24,7 @@ RUN pip install --require-hashes --no-deps --only-binary :all: ${TORCH_INDEX:+--
       --requirement /build/constraints.txt
 COPY pyproject.toml README.md LICENSE /build/
 COPY rtsx /build/rtsx
-RUN pip install --no-index --no-deps --no-build-isolation "/build[gateway,s3]" \
+RUN pip install --no-index --no-deps --no-build-isolation "/build[fast,gateway,s3]" \
     && pip check \
     && rtsx --version
 

@@ -19,7 +19,7 @@ from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_cent
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
+from rtsx.storage.zarr import LAYERS, StorageOptions, fast_codecs, open_group, require_chunks, store_failure
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
@@ -74,14 +74,15 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
     group = open_group(path, options)
     try:
         _refuse_hollow_chunks(group, path)
-        stored: xr.Dataset = xr.open_zarr(
-            group.store,
-            group=group.path or None,
-            chunks=None,  # so that cutting out comes before chunking
-            consolidated=group.metadata.consolidated_metadata is not None,
-            decode_coords="all",
-            mask_and_scale=False,
-        )
+        with fast_codecs(group.store):
+            stored: xr.Dataset = xr.open_zarr(
+                group.store,
+                group=group.path or None,
+                chunks=None,  # so that cutting out comes before chunking
+                consolidated=group.metadata.consolidated_metadata is not None,
+                decode_coords="all",
+                mask_and_scale=False,
+            )
     except CubeError:
         raise
     except Exception as error:  # see `store_failure`

@@ -14,16 +14,24 @@ import warnings
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.codec import Codec
+from zarr.abc.store import ByteGetter, ByteRequest, Store
+from zarr.codecs._v2 import V2Codec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, BufferPrototype, NDBuffer
+from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.core.indexing import SelectorTuple
+from zarr.core.metadata import ArrayMetadata, ArrayV2Metadata
 from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
+from zarr.registry import register_pipeline
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
@@ -158,6 +166,112 @@ def _absent(path: str, key: str, array: str) -> CubeError:
     )
 
 
+@dataclass(frozen=True)
+class _ZarrsReads(BatchedCodecPipeline):
+    """zarr's own codecs, but what is read goes through the library zarrs. What is written never does: its files appear half-written."""
+
+    state: tuple[ArrayMetadata, "_WholeStore"] | None = None
+    """What the pipeline of zarrs is made of."""
+    reading: Any = None
+    """The pipeline of zarrs; None where it does not know the array."""
+
+    @classmethod
+    def from_array_metadata_and_store(cls, array_metadata: ArrayMetadata, store: Store) -> "_ZarrsReads":
+        """Make the pipeline of an array; zarr calls it where it opens one."""
+        if not _is_local(store):
+            raise NotImplementedError  # zarr goes on with `from_codecs`
+        reading = None
+        with suppress(Exception):  # of zarrs, for codecs and dtypes that it does not know, each of another kind
+            reading = _zarrs().from_array_metadata_and_store(array_metadata, store.wrapped)
+        return replace(cls.from_codecs(_codecs(array_metadata)), state=(array_metadata, store), reading=reading)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.state is None:
+            return BatchedCodecPipeline.from_codecs, (tuple(self),)
+        return _unpickled, self.state
+
+    async def read(
+        self,
+        batch_info: Iterable[tuple[ByteGetter, ArraySpec, SelectorTuple, SelectorTuple, bool]],
+        out: NDBuffer,
+        drop_axes: tuple[int, ...] = (),
+    ) -> None:
+        """Read chunks into `out`."""
+        batch: list[Any] = list(batch_info)
+        if self.reading is not None and self.state is not None:
+            for getter, *_ in batch:
+                self.state[1].require(getter.path)
+            with suppress(Exception):  # zarr's own codecs read it then, or say in their words what is wrong
+                await self.reading.read(batch, out, drop_axes)
+                return
+        await super().read(batch, out, drop_axes)
+
+
+def _codecs(metadata: ArrayMetadata) -> Iterable[Codec]:
+    if isinstance(metadata, ArrayV2Metadata):
+        return (V2Codec(filters=metadata.filters, compressor=metadata.compressor),)
+    return metadata.codecs
+
+
+def _is_local(store: Store) -> TypeGuard["_WholeStore"]:
+    return isinstance(store, _WholeStore) and isinstance(store.wrapped, LocalStore)
+
+
+_CONFIG_LOCK = threading.RLock()
+"""Held while zarr's configuration, which is one for all threads, is ours."""
+
+
+@contextmanager
+def fast_codecs(store: Store) -> Iterator[None]:
+    """Open arrays within it: what is read of those of a local store then goes through zarrs, where that is installed.
+
+    zarr chooses the codecs of an array when it is opened, by its configuration. One that somebody has changed is left alone.
+    """
+    if not _is_local(store) or zarr.config.get("codec_pipeline.path") != _PYTHON_CODECS or _zarrs() is None:
+        yield
+        return
+    register_pipeline(_ZarrsReads)
+    name = f"{_ZarrsReads.__module__}.{_ZarrsReads.__qualname__}"
+    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.path": name, "codec_pipeline.strict": True}):
+        yield
+
+
+_PYTHON_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_ZARRS = (0, 2)
+"""The first version of zarrs whose pipeline reads what zarr 3.1 writes."""
+
+
+def _zarrs() -> Any:
+    """Return the pipeline of zarrs; None where it is not installed, or with a warning where it cannot be used."""
+    try:
+        import zarrs
+
+        if tuple(int(part) for part in zarrs.__version__.split(".")[:2]) >= _ZARRS:
+            return zarrs.ZarrsCodecPipeline
+        reason = f"it is version {zarrs.__version__}"
+    except ModuleNotFoundError as error:
+        if error.name == "zarrs":
+            return None
+        reason = str(error)
+    except (ImportError, AttributeError) as error:
+        reason = str(error)
+    warnings.warn(
+        f"The library zarrs that is installed cannot read for rtsx: {reason}. Reading goes on without it, more slowly; install the "
+        "right one with: pip install 'rtsx[fast]', or remove it with: pip uninstall zarrs.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def _unpickled(metadata: ArrayMetadata, store: "_WholeStore") -> BatchedCodecPipeline:
+    """The same pipeline in another process, where zarrs may not be installed."""
+    if _zarrs() is None:
+        return BatchedCodecPipeline.from_codecs(_codecs(metadata))
+    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.strict": True}):
+        return _ZarrsReads.from_array_metadata_and_store(metadata, store)
+
+
 class _WholeStore(WrapperStore[Store]):
     """A store of which some arrays have to be whole."""
 
@@ -171,12 +285,27 @@ class _WholeStore(WrapperStore[Store]):
         made.whole = self.whole
         return made
 
+    @property
+    def wrapped(self) -> Store:
+        """The store itself."""
+        return self._store
+
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await super().get(key, prototype, byte_range)
-        name = next((name for name in self.whole if key.startswith(name)), None) if found is None else None
+        if found is None:
+            self._refuse(key)
+        return found
+
+    def require(self, key: str) -> None:
+        """Refuse a chunk of a local store that is not there, for readers that do not come by `get`."""
+        assert isinstance(self.wrapped, LocalStore)
+        if self.whole and not (self.wrapped.root / key).exists():
+            self._refuse(key)
+
+    def _refuse(self, key: str) -> None:
+        name = next((name for name in self.whole if key.startswith(name)), None)
         if name is not None and PurePosixPath(key).name not in _METADATA:
             raise _absent(self.path, key, PurePosixPath(name).name)
-        return found
 
 
 def store_failure(path: str, error: Exception, *, what: str = "metadata cannot be read") -> CubeError:

@@ -501,7 +501,7 @@ def test_nothing_that_the_images_need_is_left_to_the_day(deploy: Path) -> None:
     pinned = constraints(deploy)
     project = tomllib.loads((deploy.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    names = [*project["dependencies"], *extras["gateway"], *extras["s3"]]
+    names = [*project["dependencies"], *extras["fast"], *extras["gateway"], *extras["s3"]]
     wanted = [Requirement(each) for each in (*names, "hatchling")]
     seen = set()
     while wanted:

@@ -17,7 +17,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, r
 from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
-from rtsx.storage.zarr import open_group, require_chunks, store_failure
+from rtsx.storage.zarr import fast_codecs, open_group, require_chunks, store_failure
 
 
 class WindowReader(Protocol):
@@ -342,7 +342,8 @@ class ZarrReader:
 
     def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
         """Return an array, after a look at what it says of itself."""
-        array = group.get(name)
+        with fast_codecs(group.store):
+            array = group.get(name)
         if not isinstance(array, zarr.Array):
             raise CubeError(
                 f"{self._name} has no array {name!r}; there are {sorted(group.array_keys())}. Correct the names of its bands."
