@@ -145,7 +145,9 @@ def zarr_alone(work: Work) -> None:
 def rtsx_on_nothing(work: Work, **options: Any) -> None:
     """The whole of rtsx from Zarr to Zarr but for the device."""
     with work.device.in_place(), dask.config.set(pool=work.pool):
-        prediction = rtsx.predict_cube(rtsx.open_cube(work.store), work.bundle, device="cpu", backend="eager", **options)
+        prediction = rtsx.predict_cube(
+            rtsx.open_cube(work.store), work.bundle, device="cpu", backend="eager", **options
+        )
         rtsx.write_cube(prediction, work.out / "rtsx.zarr", overviews=False, overwrite=True)
 
 
@@ -166,7 +168,9 @@ def contenders(work: Work) -> dict[str, Contender]:
         found[f"floor{label}"] = partial(_with_codecs, fast, partial(zarr_alone, work), is_floor=True)
         for tile, overlap in TILES:
             options = {"tile": tile, "overlap": overlap, "trim": 0}
-            found[f"rtsx {tile}/{overlap}{label}"] = partial(_with_codecs, fast, partial(rtsx_on_nothing, work, **options))
+            found[f"rtsx {tile}/{overlap}{label}"] = partial(
+                _with_codecs, fast, partial(rtsx_on_nothing, work, **options)
+            )
         found[f"rtsx auto{label}"] = partial(_with_codecs, fast, partial(rtsx_on_nothing, work))
     if find_spec("monai"):
         for tile, overlap in TILES:

@@ -28,9 +28,7 @@ LAYERS = (
 STRIDE = 32
 
 
-def make_cube(
-    size: int, *, layers: tuple[str, ...] = LAYERS, chunk: int = 1024, wide: int | None = None
-) -> xr.Dataset:
+def make_cube(size: int, *, layers: tuple[str, ...] = LAYERS, chunk: int = 1024, wide: int | None = None) -> xr.Dataset:
     """A lazy cube of `size` x `size` smooth random pixels: uint16 for `wide` of the layers, half of them by default, uint8 for the others."""
     wide = (len(layers) + 1) // 2 if wide is None else wide
     geobox = GeoBox((size, size), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")

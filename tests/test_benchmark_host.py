@@ -8,8 +8,10 @@ from benchmarks import host
 
 def test_host_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # it would stay for every later test of this process
-    monkeypatch.setattr(host, "find_spec", lambda name: name != "monai" or None)  # which takes as long to load as all else
-    monkeypatch.setattr(host, "TILES", ((128, 32),))
+    monkeypatch.setattr(
+        host, "find_spec", lambda name: name != "monai" or None
+    )  # which takes as long to load as all else
+    monkeypatch.setattr(host, "TILES", ())
     blocks = []
     run = host.FakeDevice.run
 
@@ -19,9 +21,9 @@ def test_host_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeyp
 
     monkeypatch.setattr(host.FakeDevice, "run", counted)
     found = host.run(size=256, rounds=1)
-    labels = ["floor", "rtsx 128/32", "rtsx auto"]
+    labels = ["floor", "rtsx auto"]
     assert list(found) == [*labels, *(f"{label} + zarrs" for label in labels)]
     assert all(spent > 0 for spent in found.values())
-    assert len(blocks) == 8  # a block in each of the two runs of four contenders
+    assert len(blocks) == 4  # the one block of the raster in each of two runs of two contenders
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + len(found)

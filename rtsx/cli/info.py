@@ -20,7 +20,14 @@ __all__ = ["GPU_DRIVERS", "app"]
 app = typer.Typer()
 
 _LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
-_EXTRAS = {"fast": "zarrs", "onnx": "onnxruntime", "openvino": "openvino", "order": "planet", "s3": "s3fs", "view": "matplotlib"}
+_EXTRAS = {
+    "fast": "zarrs",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "order": "planet",
+    "s3": "s3fs",
+    "view": "matplotlib",
+}
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 """What drivers of NVIDIA, Jetson, AMD and WSL bring on Linux; without one there is no GPU that torch, which takes seconds, could
 tell of."""

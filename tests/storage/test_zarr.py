@@ -184,7 +184,10 @@ def test_a_damaged_chunk_is_said_in_the_words_of_zarr(layers: str) -> None:
 
 def test_a_choice_of_codecs_that_somebody_made_stays(layers: str) -> None:
     pytest.importorskip("zarrs", reason="needs the fast extra")
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}), fast_codecs(open_group(layers, {}).store):
+    with (
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        fast_codecs(open_group(layers, {}).store),
+    ):
         assert zarr.config.get("codec_pipeline.path") == "zarrs.ZarrsCodecPipeline"
 
 
