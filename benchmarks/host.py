@@ -6,7 +6,6 @@ one process can deliver, however many processors it has: its seconds per megapix
 """
 
 import gc
-import os
 import shutil
 import statistics
 import tempfile
@@ -184,7 +183,7 @@ def _with_codecs(fast: bool, run: Callable[[], None], *, is_floor: bool = False)
     if fast and is_floor:
         how = zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
     elif not fast:
-        how = mock.patch("rtsx.storage.zarr._zarrs", lambda: None)
+        how = mock.patch("rtsx.storage.zarr._zarrs", return_value=None)
     with how:
         run()
 
@@ -212,9 +211,9 @@ def measure(run: Contender) -> Spent:
 def _by_thread() -> dict[str, float]:
     """Seconds that each living thread of this process has run for."""
     seconds = {}
-    for thread in os.listdir("/proc/self/task"):
+    for thread in Path("/proc/self/task").iterdir():
         try:
-            seconds[thread] = int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+            seconds[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
         except OSError:  # it has ended meanwhile
             continue
     return seconds
