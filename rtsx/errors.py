@@ -31,6 +31,7 @@ __all__ = [
     "OutputNotWritableError",
     "PixelSizeWarning",
     "PlanError",
+    "ReviewError",
     "RtsxError",
     "TrainingError",
     "UntrustedModelError",
@@ -143,6 +144,10 @@ class EvaluationError(RtsxError, ValueError):
 
 class CampaignError(RtsxError, RuntimeError):
     """A campaign that cannot be planned, run or read as asked, or that stopped before its last cell."""
+
+
+class ReviewError(RtsxError, ValueError):
+    """A review that cannot be planned, served or merged as asked, or verdicts that do not fit it."""
 
 
 class ClusterError(RtsxError, ConnectionError):

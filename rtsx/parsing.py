@@ -6,10 +6,10 @@ Also what fields of dataclasses that are read from documents may hold: one value
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 from pydantic import (
@@ -37,6 +37,7 @@ __all__ = [
     "Memory",
     "Moment",
     "Several",
+    "StoredRecord",
     "Written",
     "error_place",
     "first_difference",
@@ -272,6 +273,25 @@ def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[Rts
         raise error(
             f"{what}: {str(cause).rstrip('.')}. It was edited or damaged, or written by another version of rtsx; restore it from a copy."
         ) from cause
+
+
+class StoredRecord:
+    """A frozen dataclass that is kept as one line of JSON."""
+
+    what = "This is no record"
+    """Begin of the message about a text that is none."""
+    raises: ClassVar[type[RtsxError]] = RtsxError
+    """The error about it."""
+
+    def to_json(self) -> str:
+        """Write one line of JSON."""
+        # A dataclass, as all that inherit from this are.
+        return json.dumps(asdict(self), sort_keys=True, default=datetime.isoformat)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a record from such a line; an error of `raises` where it is none: written by somebody else, or cut."""
+        return parsed_json(text, cls, what=cls.what, error=cls.raises)
 
 
 @cache

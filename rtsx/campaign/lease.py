@@ -7,7 +7,6 @@ a process that slept past its time costs work, and nothing else.
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,16 +15,13 @@ from datetime import UTC, datetime, timedelta
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.records import StoredRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.parsing import AwareDatetime
-from rtsx.storage.object_store import ObjectStore
+from rtsx.parsing import AwareDatetime, StoredRecord
+from rtsx.storage.object_store import ObjectStore, create_generation
 
 _PATIENCE_S = 5.0
 """Seconds that the end of a cell waits for a renewal that is under way."""
-_PAUSE_S = 0.05
-"""Seconds before a lease that has just been given back is asked for again."""
 
 
 class LeaseTaken(CampaignError):  # noqa: N818 - not a fault: somebody else is doing the work
@@ -50,6 +46,7 @@ class Lease(StoredRecord):
     """
 
     what = "This is no lease"
+    raises = CampaignError
     cell: Address
     """Row and column of the cell."""
     generation: int
@@ -126,19 +123,16 @@ def acquire(
 ) -> Lease:
     """Take a cell: its first lease, or the one after those that have ended or belong to the same run.
 
-    Generations are asked one by one instead of listed, because a listing holds the leases of all cells, and a cell hardly
-    ever has more than one.
-
     Raises
     ------
     LeaseTaken
         Another run holds it.
     """
     holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-    generation = 1
-    while True:
+
+    def mine(generation: int) -> Lease:
         now = clock()
-        mine = Lease(
+        return Lease(
             cell=cell,
             generation=generation,
             run=run,
@@ -146,21 +140,20 @@ def acquire(
             taken=now,
             expires=now + timedelta(seconds=lease_s),
         )
-        key = layout.lease(cell, generation)
-        if objects.create(key, mine.to_json().encode()):
-            return mine
-        content = objects.get(key)
-        if content is None:  # given back since, so this one is free again
-            time.sleep(_PAUSE_S)  # a server of files may go on saying so for a moment
-            continue
+
+    def is_taken(content: bytes) -> bool:
         other = _lease_or_none(content)
-        if other is not None and other.run != run and other.expires > now:
-            raise LeaseTaken(
-                f"Cell {cell_id(*cell)} is being run by {other.holder} in run {other.run} until {other.expires:%H:%M:%S} UTC. "
-                "Wait for it; if that run is dead, the cell is free then.",
-                free_after_s=(other.expires - now).total_seconds(),
-            )
-        generation += 1
+        return other is not None and other.run != run and other.expires > clock()
+
+    made, theirs = create_generation(objects, lambda generation: layout.lease(cell, generation), mine, is_taken)
+    if theirs is not None:
+        other = Lease.from_json(theirs)
+        raise LeaseTaken(
+            f"Cell {cell_id(*cell)} is being run by {other.holder} in run {other.run} until {other.expires:%H:%M:%S} UTC. "
+            "Wait for it; if that run is dead, the cell is free then.",
+            free_after_s=(other.expires - clock()).total_seconds(),
+        )
+    return made
 
 
 def renew(

@@ -13,9 +13,9 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitRecord, Failure, StoredRecord
+from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.errors import CampaignError, GridError
-from rtsx.parsing import parsed_json
+from rtsx.parsing import StoredRecord, parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
 
 _T = TypeVar("_T")

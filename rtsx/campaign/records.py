@@ -1,38 +1,13 @@
 """The commit record of a cell, which alone states that it is done, and why a cell is not."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 from rtsx.campaign.cells import Address
 from rtsx.errors import CampaignError
-from rtsx.parsing import Moment, parsed_json
+from rtsx.parsing import Moment, StoredRecord
 from rtsx.storage.retry import FailureKind
-
-
-class StoredRecord:
-    """A frozen value that is kept as one line of JSON."""
-
-    what = "This is no record"
-    """Begin of the message about a text that is none."""
-
-    def to_json(self) -> str:
-        """Write one line of JSON."""
-        # A dataclass, as all that inherit from this are.
-        return json.dumps(asdict(self), sort_keys=True, default=datetime.isoformat)  # type: ignore[call-overload]
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read a record from such a line.
-
-        Raises
-        ------
-        CampaignError
-            It is none: somebody else has written there, or it was cut.
-        """
-        return parsed_json(text, cls, what=cls.what, error=CampaignError)
 
 
 @dataclass(frozen=True, order=True)
@@ -52,6 +27,7 @@ class CommitRecord(StoredRecord):
     """What a cell has written, from what, by whom and at which cost."""
 
     what = "This is no commit mark"
+    raises = CampaignError
 
     cell: Address
     """Row and column of the cell."""
@@ -98,6 +74,7 @@ class Failure(StoredRecord):
     """One failure of one cell."""
 
     what = "This is no record of a failure"
+    raises = CampaignError
 
     cell: Address
     """Row and column of the cell."""

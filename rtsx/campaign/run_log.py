@@ -6,7 +6,7 @@ from typing import Self
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
-from rtsx.campaign.records import Failure, StoredRecord
+from rtsx.campaign.records import Failure
 from rtsx.parsing import Moment
 from rtsx.storage.object_store import ObjectStore
 
@@ -77,6 +77,7 @@ class RunRecord(StoredRecord):
     """One run, as it stood when the record was last written."""
 
     what = "This is no record of a run"
+    raises = CampaignError
 
     run: str
     """Id of the run."""

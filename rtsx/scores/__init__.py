@@ -1,6 +1,13 @@
 """How an answer compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
 
-from rtsx.scores.agreement import AgreementCounts, bootstrap_indices, majority, percentile_interval
+from rtsx.scores.agreement import (
+    AgreementCounts,
+    Kappa,
+    bootstrap_indices,
+    cohens_kappa,
+    majority,
+    percentile_interval,
+)
 from rtsx.scores.objects import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_buffer
 from rtsx.scores.pixel import (
     LEVELS_OF_FLOAT,
@@ -19,6 +26,7 @@ __all__ = [
     "AgreementCounts",
     "AreaScores",
     "BoundaryScores",
+    "Kappa",
     "ObjectOverlaps",
     "ObjectScores",
     "PixelScores",
@@ -28,6 +36,7 @@ __all__ = [
     "bootstrap_indices",
     "boundary_buffer",
     "calibration_error",
+    "cohens_kappa",
     "majority",
     "percentile_interval",
 ]

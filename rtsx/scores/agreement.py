@@ -1,4 +1,4 @@
-"""Agreement of several masks of one area, and bootstrap intervals over scenes. Pure arrays; counts of parts add up."""
+"""Agreement of several masks of one area and of two readers, and bootstrap intervals. Pure arrays; counts of parts add up."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -88,6 +88,62 @@ class AgreementCounts:
         """Intersection over union (mask, mask); 1 where neither sees anything."""
         union = self.sizes[:, None] + self.sizes[None, :] - self.shared
         return np.asarray(np.divide(self.shared, union, out=np.ones(union.shape), where=union > 0), np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kappa:
+    """Cohen's kappa of two readings: agreement beyond what chance alone would give."""
+
+    value: float
+    """1 for full agreement, 0 for that of chance; NaN without a pair, or where both always say the same one thing."""
+    standard_error: float
+    """Of `value`, for large samples; NaN where `value` is."""
+    agreement: float
+    """Part of the pairs that agree; NaN without one."""
+    pairs: int
+    """What both have read."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval, within -1 and 1."""
+        return max(self.value - 1.96 * self.standard_error, -1.0), min(self.value + 1.96 * self.standard_error, 1.0)
+
+
+def cohens_kappa(counts: NDArray[np.integer]) -> Kappa:
+    """Return Cohen's kappa with its standard error of Fleiss, Cohen and Everitt (1969, Psychological Bulletin 72).
+
+    Parameters
+    ----------
+    counts
+        Pairs (class, class) by what the first and what the second reading says.
+
+    Examples
+    --------
+    The example of that paper:
+
+    >>> kappa = cohens_kappa(np.array([[106, 10, 4], [22, 28, 10], [2, 12, 6]]))
+    >>> round(kappa.value, 3), round(kappa.standard_error, 3), kappa.pairs
+    (0.429, 0.054, 200)
+    """
+    pairs = int(counts.sum())
+    nan = float("nan")
+    if not pairs:
+        return Kappa(value=nan, standard_error=nan, agreement=nan, pairs=0)
+    parts = counts / pairs
+    rows, columns = parts.sum(axis=1), parts.sum(axis=0)
+    agreed, chance = float(np.trace(parts)), float(rows @ columns)
+    if 1 - chance < 1e-12:
+        return Kappa(value=nan, standard_error=nan, agreement=agreed, pairs=pairs)
+    diagonal = np.diag(parts) @ ((1 - chance) - (rows + columns) * (1 - agreed)) ** 2
+    weights = (columns[:, None] + rows[None, :]) ** 2
+    others = (1 - agreed) ** 2 * float((parts * weights).sum() - np.diag(parts) @ np.diag(weights))
+    variance = (diagonal + others - (agreed * chance - 2 * chance + agreed) ** 2) / (pairs * (1 - chance) ** 4)
+    return Kappa(
+        value=(agreed - chance) / (1 - chance),
+        standard_error=float(np.sqrt(max(variance, 0.0))),
+        agreement=agreed,
+        pairs=pairs,
+    )
 
 
 def bootstrap_indices(count: int, *, draws: int, seed: int) -> NDArray[np.int64]:

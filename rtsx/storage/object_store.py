@@ -409,6 +409,53 @@ class RetryingObjects:
 _retrying_objects_conforms: type[ObjectStore] = RetryingObjects
 
 
+class _Document(Protocol):
+    def to_json(self) -> str: ...
+
+
+D = TypeVar("D", bound=_Document)
+
+_PAUSE_S = 0.05
+"""Seconds before an object that has just been removed is created again; a server of files may go on saying it is there."""
+
+
+def create_generation(
+    objects: ObjectStore, key: Callable[[int], str], document: Callable[[int], D], is_taken: Callable[[bytes], bool]
+) -> tuple[D, bytes | None]:
+    """Create the first generation of an object after those that are over; of many that try, one wins.
+
+    Generations are asked one by one instead of listed, because there is hardly ever more than one.
+
+    Parameters
+    ----------
+    objects
+        Where.
+    key
+        Key of a generation, from 1.
+    document
+        What is written there.
+    is_taken
+        Whether what another wrote there still counts.
+
+    Returns
+    -------
+    tuple
+        What was written, and None; or what would have been, and the content of another's that still counts.
+    """
+    generation = 1
+    while True:
+        mine = document(generation)
+        if objects.create(key(generation), mine.to_json().encode()):
+            return mine, None
+        content = objects.get(key(generation))
+        if content is None:  # removed since, so this one is free again
+            time.sleep(_PAUSE_S)
+            continue
+        if is_taken(content):
+            return mine, content
+        generation += 1
+
+
 def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
     """The objects below a folder or URL; every call is tried again with growing pauses while its errors can pass.
 

@@ -1,0 +1,26 @@
+"""People judge outlines: a queue in batches, claims, verdicts that are never changed, and what follows from them."""
+
+from typing import TYPE_CHECKING
+
+from rtsx.lazy import lazy
+
+if TYPE_CHECKING:
+    from rtsx.review.merge import MergedReview, ReviewStatus, merge_review, review_status
+    from rtsx.review.plan import AddedOutline, Answer, BatchVerdicts, ReviewClaim
+    from rtsx.review.store import Review, create_review, open_review
+
+__all__ = [
+    "AddedOutline",
+    "Answer",
+    "BatchVerdicts",
+    "MergedReview",
+    "Review",
+    "ReviewClaim",
+    "ReviewStatus",
+    "create_review",
+    "merge_review",
+    "open_review",
+    "review_status",
+]
+
+__getattr__ = lazy(__name__)

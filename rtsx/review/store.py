@@ -1,0 +1,515 @@
+"""A review in a folder or object store: its outlines, rounds, claims and verdicts. Every question asks the store."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from io import BytesIO
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from rtsx.cube import geobox_of, open_source
+from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, ReviewError
+from rtsx.geometry.crs import transformed
+from rtsx.review.plan import (
+    VERDICTS,
+    Answer,
+    BatchVerdicts,
+    QueueOrder,
+    ReviewClaim,
+    ReviewRound,
+    ReviewSettings,
+    plan_round,
+    queue_outlines,
+)
+from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
+
+WEEK_S = 7 * 86400.0
+"""Seconds that a batch is kept for a reviewer of whom nothing is heard."""
+_SETTINGS = "review.json"
+_OUTLINES = "outlines.parquet"
+_REPEATS_AT_ONCE = 2
+"""Batches of repeats that are mixed among the outlines of one batch."""
+_LONGEST_TEXT = 2000
+"""Characters of a comment or reason."""
+_REVIEWER = re.compile(r"[\w][\w.@ -]{0,63}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Review:
+    """A review that is there; `create_review` makes one, `open_review` opens it."""
+
+    objects: ObjectStore
+    """Where it lies."""
+    settings: ReviewSettings
+    """What is reviewed, and how."""
+    clock: Callable[[], datetime] = field(default=_now, repr=False)
+    """Tells the time, UTC."""
+
+    @cached_property
+    def outlines(self) -> gpd.GeoDataFrame:
+        """The table as it was given; its index is the id of each outline."""
+        content = self.objects.get(_OUTLINES)
+        if content is None or hashlib.sha256(content).hexdigest() != self.settings.digest:
+            raise ReviewError(
+                f"{self.objects}/{_OUTLINES} is not what this review was made of: it was removed or replaced. Restore it."
+            )
+        table = gpd.read_parquet(BytesIO(content))
+        return table.set_index(table[self.settings.key].astype(str).rename("outline"))
+
+    def rounds(self) -> tuple[ReviewRound, ...]:
+        """All rounds, the first one first."""
+        keys = sorted(found.key for found in self.objects.list("rounds") if found.key.endswith("/round.json"))
+        found = (self.objects.get(key) for key in keys)
+        return tuple(ReviewRound.from_json(content) for content in found if content is not None)
+
+    def verdicts(self) -> tuple[BatchVerdicts, ...]:
+        """Everything that was sent, by round, batch and reviewer.
+
+        Raises
+        ------
+        ReviewError
+            Verdicts are damaged, or about outlines that their batch has not.
+        """
+        rounds = {one.number: one for one in self.rounds()}
+        keys = sorted(found.key for found in self.objects.list("verdicts") if found.key.endswith(".json"))
+        sent = [
+            BatchVerdicts.from_json(content) for content in map(self.objects.get, keys) if content is not None
+        ]
+        for one in sent:
+            _check_verdicts(one, rounds)
+        return tuple(sent)
+
+    def claim(self, reviewer: str) -> tuple[ReviewClaim, ...]:
+        """Batches for a reviewer: those he has, else the first that is free, with repeats of what others have judged.
+
+        Empty where nothing is left for him. Two reviewers never hold one batch; a claim whose time is over is free.
+
+        Raises
+        ------
+        ReviewError
+            The name is none, or there is no round.
+        """
+        check_reviewer(reviewer)
+        rounds = self.rounds()
+        if not rounds:
+            raise ReviewError(f"{self.objects} has no round to review. Make the review again with rtsx review create.")
+        current = rounds[-1]
+        done, claims = self._done(current.number), self._claims(current.number)
+        mine = [
+            claim
+            for number, claim in claims.items()
+            if claim.reviewer == reviewer and reviewer not in done.get(number, ())
+        ]
+        held = [one for one in (self._renewed(claim) for claim in mine) if one is not None]
+        if any(current.batches[one.batch].repeats is None for one in held):
+            return tuple(held)
+        now = self.clock()
+        free = [
+            number
+            for number in range(len(current.batches))
+            if number not in done and (number not in claims or claims[number].is_over(now))
+        ]
+        first = (number for number in free if current.batches[number].repeats is None)
+        taken = [*held, *self._take(current.number, first, reviewer=reviewer, count=1)]
+        again = (
+            number
+            for number in free
+            if (source := current.batches[number].repeats) is not None
+            and (judges := done.get(source))
+            and reviewer not in judges
+        )
+        taken += self._take(current.number, again, reviewer=reviewer, count=_REPEATS_AT_ONCE - len(held))
+        return tuple(taken)
+
+    def renew(self, reviewer: str) -> tuple[ReviewClaim, ...]:
+        """Say that a reviewer is still there; the batches that are still his, with their new ends."""
+        number = self.rounds()[-1].number
+        done = self._done(number)
+        mine = [claim for claim in self._claims(number).values() if claim.reviewer == reviewer]
+        renewed = [self._renewed(claim) for claim in mine if reviewer not in done.get(claim.batch, ())]
+        return tuple(claim for claim in renewed if claim is not None)
+
+    def submit(self, verdicts: BatchVerdicts) -> bool:
+        """Keep what a reviewer says of a batch, for ever; False, and nothing done, where the same was sent before.
+
+        What is sent after a claim has ended counts too: beside another's verdicts, as a second opinion.
+
+        Raises
+        ------
+        ReviewError
+            An outline is unknown or without a verdict, the batch was never his, or he sent something else before.
+        """
+        check_reviewer(verdicts.reviewer)
+        _check_verdicts(verdicts, {one.number: one for one in self.rounds()})
+        _check_texts(verdicts)
+        folder = _claims_of(verdicts.round, verdicts.batch)
+        if not any(claim.reviewer == verdicts.reviewer for claim in self._records(folder)):
+            raise ReviewError(
+                f"Batch {verdicts.batch} of round {verdicts.round} was never claimed by {verdicts.reviewer}. Claim a batch, "
+                "and send the verdicts of that one."
+            )
+        key = f"verdicts/{verdicts.round:03d}/{verdicts.batch:06d}/{verdicts.reviewer}.json"
+        if self.objects.create(key, verdicts.to_json().encode()):
+            return True
+        content = self.objects.get(key)
+        there = None if content is None else BatchVerdicts.from_json(content)
+        if there is None or replace(there, finished=verdicts.finished) != verdicts:
+            raise ReviewError(
+                f"{verdicts.reviewer} has sent other verdicts of batch {verdicts.batch} before, and what was sent first counts. "
+                "A wrong one is asked again in a further round: rtsx review create --again."
+            )
+        return False
+
+    def add_round(self, outlines: Iterable[str]) -> ReviewRound:
+        """Ask again of some outlines, in the order given.
+
+        Raises
+        ------
+        ReviewError
+            There are none.
+        """
+        queue, rounds, settings = tuple(outlines), self.rounds(), self.settings
+        if not queue:
+            raise ReviewError("No outline is unsure or disputed, so there is nothing to ask again. Merge the review.")
+        done = self._done(rounds[-1].number)
+        left = sum(batch.repeats is None and number not in done for number, batch in enumerate(rounds[-1].batches))
+        if left:
+            raise ReviewError(
+                f"{left} batches of round {rounds[-1].number} are not done, and nobody would be asked for them after a further "
+                "round has begun. Finish them first."
+            )
+        number = len(rounds) + 1
+        made = plan_round(queue, number=number, batch_size=settings.batch_size, repeats=0.0, seed=settings.seed)
+        if not self.objects.create(_round_key(number), made.to_json().encode()):
+            raise ReviewError(f"Round {number} of this review is being made by somebody else. Look with rtsx review status.")
+        return made
+
+    def active_claims(self) -> tuple[ReviewClaim, ...]:
+        """Claims of the last round that count now."""
+        number = self.rounds()[-1].number
+        done, now = self._done(number), self.clock()
+        return tuple(
+            claim
+            for claim in self._claims(number).values()
+            if not claim.is_over(now) and claim.reviewer not in done.get(claim.batch, ())
+        )
+
+    def _take(self, number: int, batches: Iterable[int], *, reviewer: str, count: int) -> list[ReviewClaim]:
+        taken: list[ReviewClaim] = []
+        for batch in batches:
+            if len(taken) >= count:
+                break
+
+            def claim(generation: int, batch: int = batch) -> ReviewClaim:
+                now = self.clock()
+                return ReviewClaim(
+                    round=number,
+                    batch=batch,
+                    generation=generation,
+                    reviewer=reviewer,
+                    taken=now,
+                    expires=now + timedelta(seconds=self.settings.lease_s),
+                )
+
+            def is_taken(content: bytes) -> bool:
+                return not ReviewClaim.from_json(content).is_over(self.clock())
+
+            made, theirs = create_generation(
+                self.objects, lambda generation, batch=batch: _claim_key(number, batch, generation), claim, is_taken
+            )
+            # Asked after it was taken, because it may have been finished in between.
+            if theirs is None and not any(self.objects.list(f"verdicts/{number:03d}/{batch:06d}")):
+                taken.append(made)
+        return taken
+
+    def _renewed(self, claim: ReviewClaim) -> ReviewClaim | None:
+        """A claim with a new end; None where another reviewer has the batch."""
+        if claim.is_over(self.clock()):  # others may be taking it right now, and one wins
+            return next(iter(self._take(claim.round, [claim.batch], reviewer=claim.reviewer, count=1)), None)
+        if self.objects.get(_claim_key(claim.round, claim.batch, claim.generation + 1)) is not None:
+            return None
+        later = replace(claim, expires=self.clock() + timedelta(seconds=self.settings.lease_s))
+        self.objects.put(_claim_key(claim.round, claim.batch, claim.generation), later.to_json().encode())
+        return later
+
+    def _done(self, number: int) -> dict[int, set[str]]:
+        """Who has sent verdicts of each batch of a round; reads none of them."""
+        done: dict[int, set[str]] = {}
+        for found in self.objects.list(f"verdicts/{number:03d}"):
+            batch, name = found.key.split("/")[-2:]
+            done.setdefault(int(batch), set()).add(name.removesuffix(".json"))
+        return done
+
+    def _claims(self, number: int) -> dict[int, ReviewClaim]:
+        """The last claim of each batch of a round."""
+        return {claim.batch: claim for claim in self._records(f"claims/{number:03d}")}
+
+    def _records(self, folder: str) -> list[ReviewClaim]:
+        """Claims in a folder, by batch and generation."""
+        keys = sorted(found.key for found in self.objects.list(folder) if found.key.endswith(".json"))
+        return [ReviewClaim.from_json(content) for content in map(self.objects.get, keys) if content is not None]
+
+
+def create_review(
+    outlines: gpd.GeoDataFrame,
+    out: str,
+    *,
+    cubes: Mapping[str, str],
+    order: QueueOrder | None = None,
+    class_name: str | None = None,
+    blind: bool = True,
+    batch_size: int = 200,
+    repeats: float = 0.005,
+    seed: int = 0,
+    lease_s: float = WEEK_S,
+    opener: Callable[[str], xr.Dataset] = open_source,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Review:
+    """Make a review of outlines: a queue in batches, for people to judge.
+
+    Parameters
+    ----------
+    outlines : geopandas.GeoDataFrame
+        Footprints, or a sample with the column `sample_id`; any CRS.
+    out : str
+        A folder, or a URL such as ``s3://bucket/review``.
+    cubes : mapping of str to str
+        Name and source of each image to look at, the newest first.
+    order : {"probability", "uncertainty", "random"} or None
+        Which outlines come first; None: by probability, and a sample at random.
+    class_name : str or None
+        What is asked for; None: the only class of the outlines, else ``target``.
+    blind : bool
+        Do not show the model's probability.
+    batch_size : int
+        Outlines of a batch, at most; shuffled within.
+    repeats : float
+        Part of the outlines, 0 to 1, that a second reviewer sees, for the agreement of reviewers.
+    seed : int
+        Of everything that is random.
+    lease_s : float
+        Seconds without a sign of life after which a batch is free for another reviewer.
+    opener : callable
+        Opens a cube lazily; `rtsx.open_cube` takes YAML files, too.
+    storage_options : mapping or None
+        Of fsspec, where `out` is a URL.
+
+    Returns
+    -------
+    Review
+
+    Raises
+    ------
+    ReviewError
+        There is no outline, ids are missing or repeated, an outline lies beside a cube, or the order cannot be had.
+    OutputExistsError
+        A review is there already.
+    """
+    key = "sample_id" if "sample_id" in outlines.columns else "footprint_id"
+    _check_outlines(outlines, key)
+    if not cubes:
+        raise ReviewError("Reviewers look at an image, but no cube was given. Name one with --cube.")
+    if batch_size < 1 or not 0 <= repeats <= 1 or seed < 0 or not lease_s > 0:
+        raise ReviewError(
+            f"A batch has at least 1 outline, repeats are a part from 0 to 1, a seed is at least 0 and a lease above 0 s; got "
+            f"{batch_size}, {repeats}, {seed} and {lease_s}."
+        )
+    named = outlines.set_index(outlines[key].astype(str))
+    for name, source in cubes.items():
+        placed_in(named, geobox_of(opener(source)), name=name)
+    chosen = order or ("random" if key == "sample_id" else "probability")
+    queue = queue_outlines(outlines, key=key, order=chosen, seed=seed)
+    planned = plan_round(queue, number=1, batch_size=batch_size, repeats=repeats, seed=seed)
+    objects = open_object_store(out, storage_options or {})
+    if objects.get(_SETTINGS) is not None:
+        raise OutputExistsError(f"{out} is a review already. Go on with it: rtsx review serve; or choose another place.")
+    buffer = BytesIO()
+    outlines.reset_index(drop=True).to_parquet(buffer, index=False, compression="zstd", schema_version="1.1.0")
+    settings = ReviewSettings(
+        class_name=class_name or _class_of(outlines),
+        key=key,
+        order=chosen,
+        blind=blind,
+        cubes=tuple(cubes.items()),
+        batch_size=batch_size,
+        repeats=repeats,
+        seed=seed,
+        lease_s=lease_s,
+        created=_now(),
+        digest=hashlib.sha256(buffer.getvalue()).hexdigest(),
+    )
+    objects.put(_OUTLINES, buffer.getvalue())
+    objects.put(_round_key(1), planned.to_json().encode())
+    if not objects.create(_SETTINGS, settings.to_json().encode()):  # last, so that a review is there whole or not
+        raise OutputExistsError(f"{out} became a review while this one was made. Choose another place.")
+    return Review(objects=objects, settings=settings)
+
+
+def open_review(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Review:
+    """Open a review that `create_review` made.
+
+    Parameters
+    ----------
+    path : str
+        Its folder or URL.
+    storage_options : mapping or None
+        Of fsspec, where it is a URL.
+
+    Raises
+    ------
+    InputNotFoundError
+        There is none.
+    ReviewError
+        It is damaged.
+    """
+    objects = open_object_store(path, storage_options or {})
+    content = objects.get(_SETTINGS)
+    if content is None:
+        raise InputNotFoundError(f"{path} is no review: it has no {_SETTINGS}. Make one with rtsx review create.")
+    return Review(objects=objects, settings=ReviewSettings.from_json(content))
+
+
+def placed_in(outlines: gpd.GeoDataFrame, geobox: GeoBox, *, name: str) -> gpd.GeoSeries:
+    """Outlines in the CRS of an image, once it is known that each lies in it.
+
+    Raises
+    ------
+    ReviewError
+        One lies beside the image, or has no place in its CRS.
+    """
+    target = CRS.from_wkt(geobox.crs.to_wkt())
+    try:
+        source = CRS.from_user_input(outlines.crs)
+        moved = transformed(np.asarray(outlines.geometry.array, np.object_), source, target)
+    except LabelError as error:
+        raise ReviewError(f"Outlines do not fit the cube {name!r}: {error}") from error
+    outside = ~shapely.intersects(moved, shapely.box(*geobox.boundingbox.bbox))
+    if outside.any():
+        raise ReviewError(
+            f"{int(outside.sum())} of {len(outlines)} outlines lie outside of the cube {name!r}, such as "
+            f"{str(outlines.index[np.argmax(outside)])!r}, and nobody could see them. Give the cube that they were found in, or leave them out."
+        )
+    return gpd.GeoSeries(moved, index=outlines.index, crs=target)
+
+
+def check_reviewer(name: str) -> None:
+    """Refuse a name that could be something else than one.
+
+    Raises
+    ------
+    ReviewError
+        It has other characters than letters, digits and ``. _ - @``, or is empty or long.
+    """
+    if not _REVIEWER.fullmatch(name):
+        raise ReviewError(
+            f"A reviewer is named by up to 64 letters, digits, blanks and . _ - @, beginning with a letter or digit; got {name[:80]!r}."
+        )
+
+
+def as_outline(text: str) -> shapely.Geometry:
+    """The polygon that a reviewer has drawn.
+
+    Raises
+    ------
+    ReviewError
+        It is none, or crosses itself.
+    """
+    try:
+        drawn = shapely.from_wkt(text)
+    except shapely.GEOSException as error:
+        raise ReviewError(f"An outline is a polygon in WKT; got {text[:60]!r}. Draw it again.") from error
+    if drawn is None or drawn.geom_type not in ("Polygon", "MultiPolygon") or drawn.is_empty or not drawn.is_valid:
+        reason = "nothing" if drawn is None else shapely.is_valid_reason(drawn)
+        raise ReviewError(f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again.")
+    return drawn
+
+
+def _check_outlines(outlines: gpd.GeoDataFrame, key: str) -> None:
+    if not len(outlines):
+        raise ReviewError("There is no outline to review: the table is empty. Lower the threshold, or give another file.")
+    if key not in outlines.columns:
+        raise ReviewError(
+            f"Outlines have a footprint_id or sample_id; this table has {', '.join(map(str, outlines.columns))}. Give what "
+            "rtsx footprints or rtsx sample writes."
+        )
+    names = outlines[key]
+    if names.isna().any() or names.astype(str).duplicated().any():
+        raise ReviewError(f"Every outline has a {key} of its own, but some are missing or repeated. Number them.")
+    if outlines.crs is None:
+        raise ReviewError("Outlines have a CRS, but this table has none. Set it with outlines.set_crs(...).")
+    if outlines.geometry.isna().any() or outlines.geometry.is_empty.any():
+        raise ReviewError("Every outline has a geometry, but some are empty. Leave these rows out.")
+
+
+def _class_of(outlines: gpd.GeoDataFrame) -> str:
+    names = set(outlines["class_name"].dropna()) if "class_name" in outlines.columns else set()
+    if len(names) > 1:
+        raise ReviewError(
+            f"One review asks for one class, but the outlines have {', '.join(sorted(map(str, names)))}. Name the class, and give "
+            "its outlines alone."
+        )
+    return str(names.pop()) if names else "target"
+
+
+def _check_verdicts(verdicts: BatchVerdicts, rounds: Mapping[int, ReviewRound]) -> None:
+    there = rounds.get(verdicts.round)
+    if there is None or not 0 <= verdicts.batch < len(there.batches):
+        raise ReviewError(
+            f"Verdicts name batch {verdicts.batch} of round {verdicts.round}, which this review has not. They are of another one."
+        )
+    asked = set(there.batches[verdicts.batch].outlines)
+    answered = [answer.outline for answer in verdicts.answers]
+    unknown = [name for name in answered if name not in asked]
+    if unknown:
+        raise ReviewError(
+            f"A verdict is about outline {unknown[0]!r}, which batch {verdicts.batch} of round {verdicts.round} does not have. It "
+            "belongs to another batch or review; send it there."
+        )
+    if len(answered) != len(asked) or len(set(answered)) != len(asked):
+        missing = sorted(asked.difference(answered))
+        raise ReviewError(
+            f"Each of the {len(asked)} outlines of a batch gets one verdict; got {len(answered)}"
+            + (f", and {len(missing)} lack one, such as {missing[0]!r}." if missing else ".")
+            + " What cannot be told is unsure."
+        )
+
+
+def _check_texts(verdicts: BatchVerdicts) -> None:
+    def texts(answer: Answer) -> tuple[str, ...]:
+        return answer.reason, answer.comment
+
+    longest = max((len(text) for answer in verdicts.answers for text in texts(answer)), default=0)
+    longest = max([longest, *(len(one.comment) for one in verdicts.added)])
+    if longest > _LONGEST_TEXT:
+        raise ReviewError(f"Reasons and comments have up to {_LONGEST_TEXT} characters; got {longest}. Shorten them.")
+    for answer in verdicts.answers:
+        assert answer.verdict in VERDICTS  # reading has looked
+        if answer.corrected is not None:
+            as_outline(answer.corrected)
+    for added in verdicts.added:
+        as_outline(added.geometry)
+
+
+def _round_key(number: int) -> str:
+    return f"rounds/{number:03d}/round.json"
+
+
+def _claims_of(number: int, batch: int) -> str:
+    return f"claims/{number:03d}/{batch:06d}"
+
+
+def _claim_key(number: int, batch: int, generation: int) -> str:
+    return f"{_claims_of(number, batch)}/{generation:06d}.json"
