@@ -202,6 +202,16 @@ COMMANDS = {
             "collect": "Products that are written stay; {again} makes the rest.",
         },
     ),
+    "review": Entry(
+        module="rtsx.cli.review",
+        help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
+        stopped={
+            "create": "Nothing is there before the review is whole; {again} makes it.",
+            "serve": "Verdicts that were sent are kept, and the page keeps the others; {again} goes on.",
+            "status": _READ,
+            "merge": _WHOLE,
+        },
+    ),
     "config": Entry(
         module="rtsx.cli.config",
         help="Describes YAML files to editors, and reads those of the predecessor.",

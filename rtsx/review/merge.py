@@ -1,10 +1,12 @@
 """What follows from verdicts: outlines with what people say of them, agreement of reviewers, and how far a review is."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -13,9 +15,11 @@ import shapely
 from pyproj import CRS
 
 from rtsx.footprints.geographic import centroids, measure
+from rtsx.labels.io import format_hint, write_table
 from rtsx.review.plan import VERDICTS, Answer, BatchVerdicts, ReviewClaim, Verdict
 from rtsx.review.store import Review, as_outline
 from rtsx.scores import Kappa, cohens_kappa
+from rtsx.storage import local_path, staged
 
 _SAME = 0.5
 """Part of the smaller of two drawn outlines that they share where they are of one object."""
@@ -127,6 +131,29 @@ class MergedReview:
     def refused(self) -> gpd.GeoDataFrame:
         """What looks like the class and is not: hard negatives for training."""
         return self.outlines[self.outlines["verdict"] == "other"]
+
+    def write(self, out: str, *, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write everything, and return the files.
+
+        Parameters
+        ----------
+        out
+            A vector file for `table`; else a folder, which gets `outlines.parquet` (the table), `confirmed.parquet`,
+            `refused.parquet` and `review.json` (the status).
+        overwrite
+            Replace files that are there.
+        """
+        if format_hint(Path(out), what="outlines") is None:
+            return (write_table(self.table, local_path(out), overwrite=overwrite, what="outlines"),)
+        folder = local_path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = {"outlines": self.table, "confirmed": self.confirmed, "refused": self.refused}
+        paths = [
+            write_table(table, folder / f"{name}.parquet", overwrite=overwrite, what=name) for name, table in tables.items()
+        ]
+        with staged(folder / "review.json", overwrite=overwrite) as draft:
+            draft.write_text(json.dumps(self.status.to_dict(), indent=2) + "\n")
+        return (*paths, folder / "review.json")
 
     @property
     def open(self) -> tuple[str, ...]:

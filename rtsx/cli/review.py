@@ -1,0 +1,154 @@
+"""`rtsx review`: people judge outlines in a browser."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+import rtsx
+from rtsx.cli import options
+from rtsx.cli.console import print_info, show, show_line
+from rtsx.cli.outputs import require_absent
+from rtsx.errors import ReviewError
+from rtsx.storage import absolute
+
+if TYPE_CHECKING:
+    from rtsx.review import Review
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
+)
+
+_ReviewArgument = Annotated[
+    str, typer.Argument(metavar="REVIEW", help="Folder or URL that rtsx review create made.", show_default=False)
+]
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx review create --footprints slumps.parquet --cube cube.zarr --out review\n\n"
+    "rtsx review create --footprints slumps.parquet --cube 2024=cube.yaml --cube 2019=older.yaml --out s3://maps/review\n\n"
+    "rtsx review create --again --out review"
+)
+def create(
+    *,
+    out: Annotated[str, options.output_option(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")],
+    footprints: Annotated[
+        str | None, options.input_option(metavar="FILE", help="Outlines to judge, as rtsx footprints writes them.")
+    ] = None,
+    sample: Annotated[
+        str | None, options.input_option(metavar="FILE", help="A sample to judge instead, in random order.")
+    ] = None,
+    again: Annotated[
+        bool, options.input_option("--again", help="Ask once more in a review of what is unsure or disputed.")
+    ] = False,
+    cube: Annotated[
+        list[str] | None,
+        options.input_option(
+            "--cube", metavar="[NAME=]CUBE", help="Image to look at: a Zarr cube, YAML file or GeoTIFF. Repeatable, newest first."
+        ),
+    ] = None,
+    order: Annotated[
+        Literal["probability", "uncertainty", "random"] | None,
+        typer.Option(help="Which outlines come first; probability, and a sample at random, if left out."),
+    ] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="What is asked for; the outlines' own if left out.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Outlines of a batch, at most.", min=1)] = 200,
+    repeats: Annotated[
+        float, typer.Option(help="Part of the outlines (0-1) that a second reviewer sees, for their agreement.", min=0, max=1)
+    ] = 0.005,
+    seed: Annotated[int, typer.Option(help="Of the order within batches and of the repeats.", min=0)] = 0,
+    show_probability: Annotated[
+        bool, typer.Option("--show-probability", help="Show the model's probability, which sways reviewers.")
+    ] = False,
+    lease_days: Annotated[
+        float, typer.Option(help="Days without a sign of life after which a batch is free for others.", min=0.001)
+    ] = 7.0,
+) -> None:
+    """Make a queue of outlines for people to judge, in batches; or a further round of one."""
+    from rtsx.labels.io import read_table
+    from rtsx.review import create_review, merge_review, open_review
+
+    if sum(given is not None for given in (footprints, sample)) + again != 1:
+        raise typer.BadParameter("one of --footprints, --sample and --again is given.", param_hint="--footprints")
+    if again:
+        review = open_review(absolute(out))
+        made = review.add_round(merge_review(review).open)
+        show("Asked again", [("round", made.number), ("outlines", made.n_outlines), ("review", out)])
+        return
+    source = footprints or sample or ""
+    cubes = dict(_named(given, number) for number, given in enumerate(cube or []))
+    if len(cubes) < len(cube or []):
+        raise ReviewError("Two cubes have one name; name each: --cube 2024=new.zarr --cube 2019=old.zarr.")
+    for path in cubes.values():
+        options.require_there([path])
+    table = read_table(source, what="outlines")
+    if sample is not None and "sample_id" not in table.columns:
+        raise ReviewError(f"{sample} is no sample: it has no column sample_id. Give outlines with --footprints.")
+    review = create_review(
+        table if sample is not None else table.drop(columns="sample_id", errors="ignore"),
+        absolute(out),
+        cubes=cubes,
+        order=order,
+        class_name=class_name,
+        blind=not show_probability,
+        batch_size=batch_size,
+        repeats=repeats,
+        seed=seed,
+        lease_s=lease_days * 86400,
+        opener=rtsx.open_cube,
+    )
+    (first,) = review.rounds()
+    batches = sum(batch.repeats is None for batch in first.batches)
+    rows = [("outlines", f"{first.n_outlines:,} in {batches:,} batches"), ("seen twice", f"{first.n_repeats:,}"), ("review", out)]
+    show("Ready to review", [*rows, ("next", f"rtsx review serve {out}")])
+
+
+def _named(given: str, number: int) -> tuple[str, str]:
+    name, equals, path = given.partition("=")
+    if equals and name and "/" not in name:
+        return name, absolute(path)
+    return ("image" if number == 0 else f"image {number + 1}"), absolute(given)
+
+
+@app.command(epilog="Example:\n\nrtsx review status review")
+def status(
+    review: _ReviewArgument,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell how far a review is, who has what, and how far reviewers agree."""
+    from rtsx.review import open_review, review_status
+
+    found = review_status(open_review(absolute(review)))
+    if as_json:
+        show_line(json.dumps(found.to_dict()), asked=True)
+    else:
+        show("Review", found.rows(), asked=True)
+
+
+@app.command(epilog="Examples:\n\nrtsx review merge review --out verified\n\nrtsx review merge review --out verified.gpkg")
+def merge(
+    review: _ReviewArgument,
+    *,
+    out: Annotated[
+        str,
+        options.output_option(
+            metavar="FOLDER|FILE", help="A folder for all tables, or one .parquet, .gpkg or .fgb file of all outlines."
+        ),
+    ],
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Write outlines with verdicts, what is confirmed, what is refused, and how far reviewers agree; of half a review, too."""
+    from rtsx.review import merge_review, open_review
+
+    opened = open_review(absolute(review))
+    require_absent([out] if Path(out).suffix else [], overwrite=overwrite)
+    merged = merge_review(opened)
+    files = merged.write(out, overwrite=overwrite)
+    show("Merged", [*merged.status.rows(), ("written", ", ".join(map(str, files)))])
+    if not merged.status.is_complete:
+        print_info("The review is not complete: outlines without a verdict have none in the tables.")
