@@ -145,7 +145,9 @@ def acquire(
         other = _lease_or_none(content)
         return other is not None and other.run != run and other.expires > clock()
 
-    made, theirs = create_generation(objects, lambda generation: layout.lease(cell, generation), mine, is_taken)
+    made, theirs = create_generation(
+        objects, lambda generation: layout.lease(cell, generation), document=mine, is_taken=is_taken
+    )
     if theirs is not None:
         other = Lease.from_json(theirs)
         raise LeaseTaken(

@@ -7,7 +7,8 @@ from typing import Self
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.records import Failure
-from rtsx.parsing import Moment
+from rtsx.errors import CampaignError
+from rtsx.parsing import Moment, StoredRecord
 from rtsx.storage.object_store import ObjectStore
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ from rtsx.cli.console import print_info, show, show_line
 from rtsx.cli.outputs import require_absent
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
-
-if TYPE_CHECKING:
-    from rtsx.review import Review
 
 __all__ = ["app"]
 
@@ -35,7 +32,9 @@ _ReviewArgument = Annotated[
 )
 def create(
     *,
-    out: Annotated[str, options.output_option(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")],
+    out: Annotated[
+        str, options.output_option(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")
+    ],
     footprints: Annotated[
         str | None, options.input_option(metavar="FILE", help="Outlines to judge, as rtsx footprints writes them.")
     ] = None,
@@ -48,17 +47,22 @@ def create(
     cube: Annotated[
         list[str] | None,
         options.input_option(
-            "--cube", metavar="[NAME=]CUBE", help="Image to look at: a Zarr cube, YAML file or GeoTIFF. Repeatable, newest first."
+            "--cube",
+            metavar="[NAME=]CUBE",
+            help="Image to look at: a Zarr cube, YAML file or GeoTIFF. Repeatable, newest first.",
         ),
     ] = None,
     order: Annotated[
         Literal["probability", "uncertainty", "random"] | None,
         typer.Option(help="Which outlines come first; probability, and a sample at random, if left out."),
     ] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="What is asked for; the outlines' own if left out.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="What is asked for; the outlines' own if left out.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Outlines of a batch, at most.", min=1)] = 200,
     repeats: Annotated[
-        float, typer.Option(help="Part of the outlines (0-1) that a second reviewer sees, for their agreement.", min=0, max=1)
+        float,
+        typer.Option(help="Part of the outlines (0-1) that a second reviewer sees, for their agreement.", min=0, max=1),
     ] = 0.005,
     seed: Annotated[int, typer.Option(help="Of the order within batches and of the repeats.", min=0)] = 0,
     show_probability: Annotated[
@@ -103,7 +107,11 @@ def create(
     )
     (first,) = review.rounds()
     batches = sum(batch.repeats is None for batch in first.batches)
-    rows = [("outlines", f"{first.n_outlines:,} in {batches:,} batches"), ("seen twice", f"{first.n_repeats:,}"), ("review", out)]
+    rows = [
+        ("outlines", f"{first.n_outlines:,} in {batches:,} batches"),
+        ("seen twice", f"{first.n_repeats:,}"),
+        ("review", out),
+    ]
     show("Ready to review", [*rows, ("next", f"rtsx review serve {out}")])
 
 
@@ -130,7 +138,9 @@ def status(
         show("Review", found.rows(), asked=True)
 
 
-@app.command(epilog="Examples:\n\nrtsx review merge review --out verified\n\nrtsx review merge review --out verified.gpkg")
+@app.command(
+    epilog="Examples:\n\nrtsx review merge review --out verified\n\nrtsx review merge review --out verified.gpkg"
+)
 def merge(
     review: _ReviewArgument,
     *,

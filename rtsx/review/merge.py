@@ -68,9 +68,14 @@ class ReviewStatus:
         no_kappa = "not known: no two reviewers have judged the same outline" if not self.kappa.pairs else (
             f"not defined: both always say the same, in {self.kappa.pairs} pairs"
         )  # fmt: skip
-        held = ", ".join(f"batch {one.batch} by {one.reviewer} until {one.expires:%Y-%m-%d %H:%M} UTC" for one in self.claims)
+        held = ", ".join(
+            f"batch {one.batch} by {one.reviewer} until {one.expires:%Y-%m-%d %H:%M} UTC" for one in self.claims
+        )
         return [
-            ("state", "complete" if self.is_complete else f"incomplete: {self.outlines - self.judged:,} have no verdict"),
+            (
+                "state",
+                "complete" if self.is_complete else f"incomplete: {self.outlines - self.judged:,} have no verdict",
+            ),
             ("outlines", f"{self.judged:,} of {self.outlines:,} judged"),
             *((name, f"{self.verdicts[name]:,}") for name in VERDICTS),
             ("added", f"{self.added:,}"),
@@ -149,7 +154,8 @@ class MergedReview:
         folder.mkdir(parents=True, exist_ok=True)
         tables = {"outlines": self.table, "confirmed": self.confirmed, "refused": self.refused}
         paths = [
-            write_table(table, folder / f"{name}.parquet", overwrite=overwrite, what=name) for name, table in tables.items()
+            write_table(table, folder / f"{name}.parquet", overwrite=overwrite, what=name)
+            for name, table in tables.items()
         ]
         with staged(folder / "review.json", overwrite=overwrite) as draft:
             draft.write_text(json.dumps(self.status.to_dict(), indent=2) + "\n")
@@ -220,7 +226,10 @@ def _row(given: Mapping[int, Sequence[tuple[BatchVerdicts, Answer]]]) -> dict[st
         "reviewers": ",".join(sorted({one.reviewer for one in everybody})),
         "agreement": agreement,
         "disputed": disputed,
-        "review_date": pd.Timestamp(max(one.finished for one, _ in last)).tz_convert("UTC").tz_localize(None).as_unit("ms"),
+        "review_date": pd.Timestamp(max(one.finished for one, _ in last))
+        .tz_convert("UTC")
+        .tz_localize(None)
+        .as_unit("ms"),
         "review_reason": "; ".join(dict.fromkeys(answer.reason for answer in said if answer.reason)),
         "review_comment": "; ".join(dict.fromkeys(answer.comment for _, answer in last if answer.comment)),
         "corrected": drawn[-1] if drawn else None,
@@ -264,7 +273,9 @@ def _added(review: Review, sent: Sequence[BatchVerdicts], *, like: gpd.GeoDataFr
                     "is_added": True,
                 }
             )
-    table = pd.DataFrame(rows, index=pd.Index([str(row[review.settings.key]) for row in rows], name="outline", dtype=object))
+    table = pd.DataFrame(
+        rows, index=pd.Index([str(row[review.settings.key]) for row in rows], name="outline", dtype=object)
+    )
     table["n_reviews"] = pd.array([len(names) for names in by], dtype="Int32")
     table["reviewers"] = [",".join(sorted(names)) for names in by]
     name = like.geometry.name
@@ -296,9 +307,7 @@ def _together(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> gpd.GeoDataFram
     return one if not len(other) else other if not len(one) else pd.concat([one, other])
 
 
-def _status(
-    review: Review, sent: Sequence[BatchVerdicts], outlines: gpd.GeoDataFrame, *, n_added: int
-) -> ReviewStatus:
+def _status(review: Review, sent: Sequence[BatchVerdicts], outlines: gpd.GeoDataFrame, *, n_added: int) -> ReviewStatus:
     rounds = review.rounds()
     last = rounds[-1]
     first = {number for number, batch in enumerate(last.batches) if batch.repeats is None}
@@ -332,9 +341,9 @@ def _kappa(sent: Sequence[BatchVerdicts]) -> Kappa:
             said[one.round, answer.outline].append((one.finished, one.reviewer, answer.verdict))
     counts = np.zeros((len(VERDICTS), len(VERDICTS)), np.int64)
     for readings in said.values():
-        for (_, one_name, one), (_, other_name, other) in combinations(sorted(readings), 2):
-            if one_name != other_name:
-                counts[VERDICTS.index(one), VERDICTS.index(other)] += 1
+        for (_, first, verdict), (_, second, another) in combinations(sorted(readings), 2):
+            if first != second:
+                counts[VERDICTS.index(verdict), VERDICTS.index(another)] += 1
     return cohens_kappa(counts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -85,9 +85,7 @@ class Review:
         """
         rounds = {one.number: one for one in self.rounds()}
         keys = sorted(found.key for found in self.objects.list("verdicts") if found.key.endswith(".json"))
-        sent = [
-            BatchVerdicts.from_json(content) for content in map(self.objects.get, keys) if content is not None
-        ]
+        sent = [BatchVerdicts.from_json(content) for content in map(self.objects.get, keys) if content is not None]
         for one in sent:
             _check_verdicts(one, rounds)
         return tuple(sent)
@@ -194,7 +192,9 @@ class Review:
         number = len(rounds) + 1
         made = plan_round(queue, number=number, batch_size=settings.batch_size, repeats=0.0, seed=settings.seed)
         if not self.objects.create(_round_key(number), made.to_json().encode()):
-            raise ReviewError(f"Round {number} of this review is being made by somebody else. Look with rtsx review status.")
+            raise ReviewError(
+                f"Round {number} of this review is being made by somebody else. Look with rtsx review status."
+            )
         return made
 
     def active_claims(self) -> tuple[ReviewClaim, ...]:
@@ -213,6 +213,9 @@ class Review:
             if len(taken) >= count:
                 break
 
+            def key(generation: int, batch: int = batch) -> str:
+                return _claim_key(number, batch, generation)
+
             def claim(generation: int, batch: int = batch) -> ReviewClaim:
                 now = self.clock()
                 return ReviewClaim(
@@ -227,9 +230,7 @@ class Review:
             def is_taken(content: bytes) -> bool:
                 return not ReviewClaim.from_json(content).is_over(self.clock())
 
-            made, theirs = create_generation(
-                self.objects, lambda generation, batch=batch: _claim_key(number, batch, generation), claim, is_taken
-            )
+            made, theirs = create_generation(self.objects, key, document=claim, is_taken=is_taken)
             # Asked after it was taken, because it may have been finished in between.
             if theirs is None and not any(self.objects.list(f"verdicts/{number:03d}/{batch:06d}")):
                 taken.append(made)
@@ -318,7 +319,7 @@ def create_review(
     OutputExistsError
         A review is there already.
     """
-    key = "sample_id" if "sample_id" in outlines.columns else "footprint_id"
+    key: Literal["sample_id", "footprint_id"] = "sample_id" if "sample_id" in outlines.columns else "footprint_id"
     _check_outlines(outlines, key)
     if not cubes:
         raise ReviewError("Reviewers look at an image, but no cube was given. Name one with --cube.")
@@ -335,7 +336,9 @@ def create_review(
     planned = plan_round(queue, number=1, batch_size=batch_size, repeats=repeats, seed=seed)
     objects = open_object_store(out, storage_options or {})
     if objects.get(_SETTINGS) is not None:
-        raise OutputExistsError(f"{out} is a review already. Go on with it: rtsx review serve; or choose another place.")
+        raise OutputExistsError(
+            f"{out} is a review already. Go on with it: rtsx review serve; or choose another place."
+        )
     buffer = BytesIO()
     outlines.reset_index(drop=True).to_parquet(buffer, index=False, compression="zstd", schema_version="1.1.0")
     settings = ReviewSettings(
@@ -390,6 +393,7 @@ def placed_in(outlines: gpd.GeoDataFrame, geobox: GeoBox, *, name: str) -> gpd.G
     ReviewError
         One lies beside the image, or has no place in its CRS.
     """
+    assert geobox.crs is not None  # of a cube
     target = CRS.from_wkt(geobox.crs.to_wkt())
     try:
         source = CRS.from_user_input(outlines.crs)
@@ -433,13 +437,17 @@ def as_outline(text: str) -> shapely.Geometry:
         raise ReviewError(f"An outline is a polygon in WKT; got {text[:60]!r}. Draw it again.") from error
     if drawn is None or drawn.geom_type not in ("Polygon", "MultiPolygon") or drawn.is_empty or not drawn.is_valid:
         reason = "nothing" if drawn is None else shapely.is_valid_reason(drawn)
-        raise ReviewError(f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again.")
+        raise ReviewError(
+            f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again."
+        )
     return drawn
 
 
 def _check_outlines(outlines: gpd.GeoDataFrame, key: str) -> None:
     if not len(outlines):
-        raise ReviewError("There is no outline to review: the table is empty. Lower the threshold, or give another file.")
+        raise ReviewError(
+            "There is no outline to review: the table is empty. Lower the threshold, or give another file."
+        )
     if key not in outlines.columns:
         raise ReviewError(
             f"Outlines have a footprint_id or sample_id; this table has {', '.join(map(str, outlines.columns))}. Give what "

@@ -420,7 +420,7 @@ _PAUSE_S = 0.05
 
 
 def create_generation(
-    objects: ObjectStore, key: Callable[[int], str], document: Callable[[int], D], is_taken: Callable[[bytes], bool]
+    objects: ObjectStore, key: Callable[[int], str], *, document: Callable[[int], D], is_taken: Callable[[bytes], bool]
 ) -> tuple[D, bytes | None]:
     """Create the first generation of an object after those that are over; of many that try, one wins.
 

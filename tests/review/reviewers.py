@@ -49,7 +49,11 @@ def outlines_of(count: int, *, seed: int = 0) -> gpd.GeoDataFrame:
 def image() -> xr.Dataset:
     """Bands of 300 x 300 px of 10 m: red rises to the east, green to the south, blue is flat."""
     ramp = np.linspace(100, 3000, 300).astype(np.uint16)
-    bands = {"red": np.tile(ramp, (300, 1)), "green": np.tile(ramp[:, None], 300), "blue": np.full((300, 300), 900, np.uint16)}
+    bands = {
+        "red": np.tile(ramp, (300, 1)),
+        "green": np.tile(ramp[:, None], 300),
+        "blue": np.full((300, 300), 900, np.uint16),
+    }
     geobox = GeoBox.from_bbox((500_000, 7_697_000, 503_000, 7_700_000), CRS, shape=(300, 300))
     coords = {"y": geobox.coordinates["y"].values, "x": geobox.coordinates["x"].values}
     cube = xr.Dataset({name: (("y", "x"), values) for name, values in bands.items()}, coords=coords)

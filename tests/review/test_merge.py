@@ -94,7 +94,9 @@ def test_corrected_and_added_outlines_are_measured(tmp_path: Path) -> None:
     again = "POLYGON ((501005 7699000, 501100 7699000, 501100 7699100, 501005 7699100, 501005 7699000))"
     first = replace(sent.answers[0], verdict="target", corrected=drawn, comment="<b>wider</b>")
     review.submit(
-        replace(sent, answers=(first, *sent.answers[1:]), added=(AddedOutline(geometry=drawn), AddedOutline(geometry=again)))
+        replace(
+            sent, answers=(first, *sent.answers[1:]), added=(AddedOutline(geometry=drawn), AddedOutline(geometry=again))
+        )
     )
     merged = merge_review(review)
     row = merged.outlines.loc[first.outline]

@@ -197,7 +197,9 @@ def test_verdicts_of_another_review_are_an_error(make: Make) -> None:
 def test_the_image_is_not_read(tmp_path: Any) -> None:
     lazy = image().chunk()
     broken = lazy.map(lambda band: xr.apply_ufunc(_refuse, band, dask="parallelized", output_dtypes=[band.dtype]))
-    create_review(outlines_of(3), str(tmp_path / "review"), cubes={"a": "b"}, opener=lambda _: broken.assign_coords(lazy.coords))
+    create_review(
+        outlines_of(3), str(tmp_path / "review"), cubes={"a": "b"}, opener=lambda _: broken.assign_coords(lazy.coords)
+    )
 
 
 def _refuse(_: Any) -> Any:
