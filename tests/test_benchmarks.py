@@ -1,9 +1,39 @@
 """Every benchmark runs once, small."""
 
+import contextlib
+import io
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
-from benchmarks import memory, speed, teams
+from benchmarks import allocator, memory, speed, teams
+from rtsx.model.allocator import KEEPING
+from tests.campaign.stage import write_bundle
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the processes of a benchmark are given; they run here, because each would load the libraries for seconds."""
+    given = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        python, flag, module, *words = command
+        assert (python, flag) == (sys.executable, "-m")
+        given.append(how)
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            # Its code alone, because the module is loaded, and Python warns when it is run a second time.
+            runpy.run_path(str(sys.modules[module].__file__), run_name="__main__")
+        return subprocess.CompletedProcess(command, 0, said.getvalue(), "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return given
 
 
 def make_little() -> torch.nn.Module:
@@ -24,14 +54,32 @@ def test_speed_prints_every_contender(capsys: pytest.CaptureFixture[str], monkey
         assert name in printed
 
 
-def test_memory_prints_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
-    peaks = memory.run((256,))  # each size is a process that loads the library
+def test_memory_prints_a_ratio(capsys: pytest.CaptureFixture[str], started: list[dict[str, Any]]) -> None:
+    peaks = memory.run((256,))
+    assert len(started) == 1
     assert peaks[256] > 0
     assert "ratio of the largest" in capsys.readouterr().out
 
 
-def test_teams_prints_every_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_teams_prints_every_number_of_threads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, started: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr("benchmarks.scene.make_unet", make_little)
     found = teams.run((64,), others=(0, 1), rounds=1, passes=1)
     assert set(found) == {(64, 0), (64, 1)}
     assert all(milliseconds > 0 for milliseconds in found.values())
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_allocator_prints_both_ways(
+    capsys: pytest.CaptureFixture[str], started: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found = allocator.run((64,), passes=1, bundle=write_bundle(tmp_path / "tiny"))
+    assert set(found) == {(64, "handed back"), (64, "kept")}
+    assert all(seconds > 0 for seconds in found.values())
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    back, kept = (how["env"] for how in started)
+    assert not KEEPING.keys() & back.keys()
+    assert kept == back | KEEPING
+    assert back["OMP_NUM_THREADS"] == "1"
+    assert "PATH" in back or "PATH" not in os.environ
