@@ -39,6 +39,7 @@ __all__ = [
     "Several",
     "StoredRecord",
     "Written",
+    "differences",
     "error_place",
     "first_difference",
     "json_value",
@@ -334,6 +335,19 @@ def wrap_damage(what: str, error: type[RtsxError]) -> Iterator[None]:
         ) from cause
 
 
+def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Places where two descriptions differ, and what each of them has there."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from differences(one.get(key), other.get(key), name=f"{name}.{key}".lstrip("."))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for place, (left, right) in enumerate(zip(one, other, strict=True)):
+            named = left.get("name", place) if isinstance(left, Mapping) else place
+            yield from differences(left, right, name=f"{name}[{named}]")
+    elif one != other:
+        yield name, one, other
+
+
 def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
     """Return where two descriptions differ first, and how; None where they are equal.
 
@@ -342,14 +356,5 @@ def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
     >>> first_difference({"grid": {"resolution": 3.0}}, {"grid": {"resolution": 10.0}})
     'grid.resolution is 3.0 there and 10.0 here'
     """
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [*one, *(key for key in other if key not in one)]
-        found = (first_difference(one.get(key), other.get(key), name=f"{name}.{key}".lstrip(".")) for key in keys)
-        return next((text for text in found if text is not None), None)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        found = (
-            first_difference(left, right, name=f"{name}[{place}]")
-            for place, (left, right) in enumerate(zip(one, other, strict=True))
-        )
-        return next((text for text in found if text is not None), None)
-    return None if one == other else f"{name} is {str(one)[:200]} there and {str(other)[:200]} here"
+    found = next(differences(one, other, name=name), None)
+    return None if found is None else "{} is {!s:.200} there and {!s:.200} here".format(*found)

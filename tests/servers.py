@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pystac
 import pytest
 
 from tests.ordering.file_server import FileServer
@@ -224,3 +225,8 @@ class ScriptedServer:
         self.released.set()
         self._http.shutdown()
         self._http.server_close()
+
+
+def catalog_collections(catalog: Path) -> list[dict[str, Any]]:
+    """Collections of a static catalog as a server takes them: no links; in the catalog's order."""
+    return [{**one.to_dict(), "links": []} for one in pystac.Catalog.from_file(str(catalog.resolve())).get_children()]

@@ -169,27 +169,16 @@ class CampaignConfig(ConfigModel):
             A model cannot be read.
         """
         config = self.resolved()
-        shard, chunk = config.layout
         assert config.region is not None  # a campaign without one is refused above
         try:
-            return CampaignRecipe(
-                name=config.name,
-                year=config.year,
-                region=config.region.geometry(),
-                without=None if config.without is None else config.without.geometry(),
-                extent=None if config.extent is None else config.extent.geometry(),
-                cube=config.cube.recipe(),
-                bundles=config.bundles(),
-                output=config.output,
-                storage_options=config.storage_options,
-                prediction=config.prediction,
-                outlines=config.outlines,
-                cogs=config.cogs,
-                shard=shard,
-                chunk=chunk,
-                retry=config.retry,
-                prices=config.prices,
-            )
+            own = {
+                "region": config.region.geometry(),
+                "without": None if config.without is None else config.without.geometry(),
+                "extent": None if config.extent is None else config.extent.geometry(),
+                "cube": config.cube.recipe(),
+                "bundles": config.bundles(),
+            }
+            return CampaignRecipe(**config.shared(CampaignRecipe) | own)
         except CampaignError as error:
             raise ConfigError(str(error)) from error
 

@@ -84,17 +84,9 @@ class EvaluateConfig(ConfigModel):
         ConfigError, CubeError, LabelError, BundleError, EvaluationError
             Something is missing or does not fit.
         """
-        from rtsx.evaluation import evaluate
+        from rtsx.evaluation import EvaluationSettings, evaluate
 
-        return evaluate(
-            self.judged(bundle, device=device),
-            threshold=self.threshold,
-            object_iou=self.object_iou,
-            boundary=self.boundary,
-            min_object_area_m2=self.min_object_area_m2,
-            bootstrap=self.bootstrap,
-            seed=self.seed,
-        )
+        return evaluate(self.judged(bundle, device=device), **self.shared(EvaluationSettings))
 
 
 def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:

@@ -171,12 +171,7 @@ class ModelConfig(ConfigModel):
 
     def network(self) -> NetworkSpec:
         """What is to be trained."""
-        return NetworkSpec(
-            architecture=self.architecture,
-            encoder=self.encoder,
-            encoder_weights=self.encoder_weights,
-            options=self.options,
-        )
+        return NetworkSpec(**self.shared(NetworkSpec))
 
 
 class SplitConfig(ConfigModel):

@@ -45,20 +45,9 @@ class LayerConfig(ConfigModel):
 
     def recipe(self, name: str) -> LayerRecipe:
         """The recipe of a layer of that name."""
-        return LayerRecipe(
-            wanted=BandRequest(
-                name=name,
-                asset=self.asset,
-                bands=() if self.band is None else (self.band,),
-                nodata=self.nodata,
-                scale_factor=self.scale_factor,
-                add_offset=self.add_offset,
-            ),
-            resampling=self.resampling or "bilinear",
-            dtype=self.dtype,
-            units=self.units,
-            long_name=self.long_name,
-        )
+        bands = () if self.band is None else (self.band,)
+        wanted = BandRequest(name=name, bands=bands, **self.shared(BandRequest))
+        return LayerRecipe(wanted=wanted, **self.shared(LayerRecipe))
 
     @classmethod
     def from_recipe(cls, recipe: LayerRecipe) -> Self:
@@ -72,17 +61,7 @@ class LayerConfig(ConfigModel):
         wanted = recipe.wanted
         if len(wanted.bands) > 1:
             raise ConfigError(f"A layer is one band; {wanted.name!r} has {list(wanted.bands)}. Make them layers.")
-        return cls(
-            asset=wanted.asset,
-            band=wanted.bands[0] if wanted.bands else None,
-            resampling=recipe.resampling,
-            scale_factor=wanted.scale_factor,
-            add_offset=wanted.add_offset,
-            nodata=wanted.nodata,
-            dtype=recipe.dtype,
-            units=recipe.units,
-            long_name=recipe.long_name,
-        )
+        return cls(band=wanted.bands[0] if wanted.bands else None, **cls.taken(wanted), **cls.taken(recipe))
 
 
 def _spelled(given: object) -> object:
@@ -140,12 +119,8 @@ class QualityConfig(ConfigModel):
 
     def recipe(self) -> QualityRecipe:
         """The recipe; `rule` has to be given by now."""
-        return QualityRecipe(
-            wanted=BandRequest(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands),
-            rule=self._rule(),
-            keep_low=self.keep_low,
-            erode_m=self.erode_m,
-        )
+        wanted = BandRequest(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands)
+        return QualityRecipe(wanted=wanted, **self.shared(QualityRecipe) | {"rule": self._rule()})
 
     @classmethod
     def from_recipe(cls, recipe: QualityRecipe) -> Self:
@@ -157,15 +132,7 @@ class QualityConfig(ConfigModel):
             The rule is a function, which no file can name.
         """
         rule, data = _stated(recipe.rule)
-        return cls(
-            asset=recipe.wanted.asset,
-            bands=recipe.wanted.bands,
-            name=recipe.wanted.name,
-            rule=rule,
-            data=data,
-            keep_low=recipe.keep_low,
-            erode_m=recipe.erode_m,
-        )
+        return cls(**cls.taken(recipe.wanted) | cls.taken(recipe) | {"rule": rule, "data": data})
 
     def _rule(self) -> MaskRule:
         assert self.rule is not None  # the preset has given one by now
@@ -461,23 +428,16 @@ class SourceConfig(ConfigModel):
     def recipe(self, name: str) -> SourceRecipe:
         """The recipe of a resolved source."""
         (images,) = (getattr(self, kind) for kind in SOURCE_KINDS if getattr(self, kind) is not None)
-        return SourceRecipe(
-            name=name,
-            images=images,
-            layers=tuple(layer.recipe(one) for one, layer in (self.layers or {}).items()),
-            quality=None if self.quality is None else self.quality.recipe(),
-            period=self.period.period() if isinstance(self.period, PeriodConfig) else None,
-            group=self.group,
-            composite=self.composite,
-            terrain=tuple(get_terrain(one) for one in self.terrain),
-            terrain_grid=self.terrain_grid or "source",
-            terrain_resampling=self.terrain_resampling or "cubic",
-            keep_dem=self.keep_dem,
-            sun_of=self.sun_of,
-            is_required=self.required,
-            unreadable=self.unreadable,
-            reader=self.reader,
-        )
+        own = {
+            "name": name,
+            "images": images,
+            "layers": tuple(layer.recipe(one) for one, layer in (self.layers or {}).items()),
+            "quality": None if self.quality is None else self.quality.recipe(),
+            "period": self.period.period() if isinstance(self.period, PeriodConfig) else None,
+            "terrain": tuple(get_terrain(one) for one in self.terrain),
+            "is_required": self.required,
+        }
+        return SourceRecipe(**self.shared(SourceRecipe) | own)
 
     @classmethod
     def from_recipe(cls, recipe: SourceRecipe) -> Self:
@@ -488,24 +448,15 @@ class SourceConfig(ConfigModel):
         ConfigError
             Its images, or a rule of it, are objects that no file can name.
         """
-        return cls.model_validate(
-            {
-                **_images(recipe.images, recipe.name),
-                "layers": {layer.name: LayerConfig.from_recipe(layer) for layer in recipe.layers},
-                "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality),
-                "period": "any" if recipe.period is None else PeriodConfig.from_period(recipe.period),
-                "group": recipe.group,
-                "composite": recipe.composite,
-                "terrain": tuple(layer.name for layer in recipe.terrain),
-                "terrain_grid": recipe.terrain_grid,
-                "terrain_resampling": recipe.terrain_resampling,
-                "keep_dem": recipe.keep_dem,
-                "sun_of": recipe.sun_of,
-                "required": recipe.is_required,
-                "unreadable": recipe.unreadable,
-                "reader": recipe.reader,
-            }
-        )
+        own = {
+            **_images(recipe.images, recipe.name),
+            "layers": {layer.name: LayerConfig.from_recipe(layer) for layer in recipe.layers},
+            "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality),
+            "period": "any" if recipe.period is None else PeriodConfig.from_period(recipe.period),
+            "terrain": tuple(layer.name for layer in recipe.terrain),
+            "required": recipe.is_required,
+        }
+        return cls.model_validate(cls.taken(recipe) | own)
 
 
 def _images(images: ImageSource, name: str) -> dict[str, ImageSource]:

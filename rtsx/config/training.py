@@ -221,29 +221,23 @@ class TrainConfig(ConfigModel):
             for listed in (config.scenes.training, config.scenes.validation, config.scenes.test)
         ]
         reader.refuse_labels_elsewhere()
-        return TrainingRecipe(
-            id=self.id,
-            training=sets[0],
-            validation=sets[1],
-            test=sets[2],
-            classes=tuple(self.classes),
-            inputs=None if self.inputs is None else self.inputs.channels(),
-            preset=None if self.inputs is None else self.inputs.preset,
-            fill=self._fill(),
-            tile=self.tile,
-            overlap=self.overlap,
-            network=self.model.network(),
-            sampling=self.sampling.sampling(),
-            augmentations=_augmentations(self.augment),
-            losses=_losses(self.loss),
-            optimisation=self._optimisation(),
-            epochs=self.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            batch_size=self.batch_size,
-            patience=self.patience,
-            seed=self.seeds[0],
-            provenance={"config": config.model_dump(mode="json", exclude_none=True)},
-        )
+        own = {
+            "training": sets[0],
+            "validation": sets[1],
+            "test": sets[2],
+            "classes": tuple(self.classes),
+            "inputs": None if self.inputs is None else self.inputs.channels(),
+            "preset": None if self.inputs is None else self.inputs.preset,
+            "fill": self._fill(),
+            "network": self.model.network(),
+            "sampling": self.sampling.sampling(),
+            "augmentations": _augmentations(self.augment),
+            "losses": _losses(self.loss),
+            "optimisation": self._optimisation(),
+            "seed": self.seeds[0],
+            "provenance": {"config": config.model_dump(mode="json", exclude_none=True)},
+        }
+        return TrainingRecipe(**self.shared(TrainingRecipe) | own)
 
     def _fill(self) -> float:
         if self.fill is not None:
@@ -254,17 +248,9 @@ class TrainConfig(ConfigModel):
     def _optimisation(self) -> OptimisationSpec:
         ((optimiser, optimiser_options),) = self.optimiser.items()
         ((schedule, schedule_options),) = self.schedule.items()
-        return OptimisationSpec(
-            optimiser=optimiser,  # type: ignore[arg-type]  # checked above
-            optimiser_options=optimiser_options,
-            learning_rate=self.learning_rate,
-            schedule=schedule,  # type: ignore[arg-type]  # likewise
-            schedule_options=schedule_options,
-            warmup=self.warmup,
-            gradient_clip=self.gradient_clip,
-            ema=self.ema,
-            precision=self.precision,
-        )
+        chosen = {"optimiser": optimiser, "optimiser_options": optimiser_options}
+        chosen |= {"schedule": schedule, "schedule_options": schedule_options}
+        return OptimisationSpec(**self.shared(OptimisationSpec) | chosen)
 
     def _scene(self, scene: SceneConfig, reader: LabelReader) -> TrainingScene:
         cube, truth = open_scene(scene, reader)
@@ -487,12 +473,12 @@ def _recipe_text(place: Path) -> str | None:
 
 def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun":
     from rtsx.training import read_run  # likewise
-    from rtsx.training.record import differences, recipe_record
+    from rtsx.training.record import recipe_record, stated_differences
 
     there, here = json.loads((place / "recipe.json").read_text()), json.loads(json.dumps(recipe_record(recipe)))
-    if there != here:
+    if differing := stated_differences(there, here):
         raise TrainingError(
-            f"{place} holds a finished training of another recipe: {'; '.join(list(differences(there, here))[:5])}. Go on "
-            "with that recipe, choose another folder, or pass overwrite=True."
+            f"{place} holds a finished training of another recipe: {differing}. Go on with that recipe, choose another folder, "
+            "or pass overwrite=True."
         )
     return read_run(place)

@@ -49,6 +49,15 @@ class ConfigModel(BaseModel):
         """A copy with other values; they are checked."""
         return type(self).model_validate({**{name: getattr(self, name) for name in self.model_fields_set}, **fields})
 
+    def shared(self, kind: Any) -> dict[str, Any]:
+        """Fields that a dataclass has under the same name."""
+        return {name: value for name, value in self if name in kind.__dataclass_fields__}
+
+    @classmethod
+    def taken(cls, value: object) -> dict[str, Any]:
+        """Fields of a value that this config has under the same name."""
+        return {name: getattr(value, name) for name in cls.model_fields if hasattr(value, name)}
+
 
 def is_glance(info: ValidationInfo) -> bool:
     """Whether a check that loads torch is left out for now; see `validate_config`."""

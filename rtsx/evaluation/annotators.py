@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -18,7 +17,7 @@ from rtsx.evaluation.cases import UNCOUNTED, RasterCase, case_of
 from rtsx.evaluation.dask import reduce_blocks
 from rtsx.evaluation.settings import EvaluationScene
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
-from rtsx.parsing import json_value, wrap_damage
+from rtsx.parsing import parsed_json
 from rtsx.scores import AgreementCounts, PixelScores
 
 
@@ -96,11 +95,7 @@ class Agreement:
 
     def to_json(self) -> str:
         """Everything as JSON; `from_json` reads it."""
-        counts = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in asdict(self.counts).items()
-        }
-        return json.dumps({"annotators": self.annotators, "models": self.models, "counts": counts})
+        return json.dumps(asdict(self), default=np.ndarray.tolist)
 
     @classmethod
     def from_json(cls, document: str) -> "Agreement":
@@ -111,15 +106,7 @@ class Agreement:
         EvaluationError
             It is none.
         """
-        read = json_value(document, what="The agreement", error=EvaluationError)
-        with wrap_damage("The agreement", EvaluationError):
-            counts: dict[str, Any] = {
-                name: np.array(value, np.int64) if isinstance(value, list) else value
-                for name, value in read["counts"].items()
-            }
-            return cls(
-                annotators=tuple(read["annotators"]), models=tuple(read["models"]), counts=AgreementCounts(**counts)
-            )
+        return parsed_json(document, cls, what="The agreement", error=EvaluationError)
 
 
 def annotator_agreement(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import scipy.ndimage
@@ -18,6 +18,7 @@ from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.footprints.blocks import ExtractionBlock
 from rtsx.geometry.crs import densified, transformed
+from rtsx.parsing import AfterValidator, Written
 from rtsx.scores import (
     AreaScores,
     BoundaryScores,
@@ -28,6 +29,7 @@ from rtsx.scores import (
     average_precision,
     calibration_error,
 )
+from rtsx.scores.pixel import Counts
 
 Unit = Literal["px", "m2"]
 
@@ -53,13 +55,13 @@ _SUMS_AT_ONCE = 64
 class ClassCounts:
     """Counts of one class on some ground."""
 
-    extent: NDArray[np.float64]
+    extent: Annotated[NDArray[np.float64], Written(list[float]), AfterValidator(np.array)]
     """Hits, false alarms, misses and rejections, (4,): pixels, or m² of outlines, whose rejections are 0."""
-    boundary: NDArray[np.int64]
+    boundary: Counts
     """Pixels in both bands and in at least one, (2,)."""
-    objects: NDArray[np.int64]
+    objects: Counts
     """Matched, found and true objects, (3,)."""
-    tally: PixelTally | None
+    tally: PixelTally | None = None
     """Counts by probability; None where the prediction has none."""
 
     def __add__(self, other: Self) -> Self:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import dask.array as da
@@ -128,15 +128,7 @@ def evaluate_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -
     return [_finished(case, counted, rule=rule, least=n) for case, counted, n in zip(cases, found, least, strict=True)]
 
 
-class Summable(Protocol):
-    """What blocks are counted into."""
-
-    def __add__(self, more: Self) -> Self:
-        """Counts of both."""
-        ...
-
-
-Sum = TypeVar("Sum", bound=Summable)
+Sum = TypeVar("Sum")
 
 
 def reduce_blocks(stacked: xr.DataArray, kernel: Callable[[NDArray[Any], TruthWindow], Sum]) -> Sum:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dask
@@ -25,7 +25,7 @@ from rtsx.parsing import json_value
 from rtsx.storage import write_whole
 from rtsx.training import TrainingRecipe, TrainingScene, read_run, train
 from rtsx.training.checks import check_recipe
-from rtsx.training.record import differences, recipe_record
+from rtsx.training.record import recipe_record, stated_differences
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,14 +71,10 @@ def _claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: Evaluatio
     text = json.dumps(document, indent=1)
     there = out / PLAN
     if there.is_file():
-        lines = list(
-            differences(json_value(there.read_bytes(), what=str(there), error=EvaluationError), json.loads(text))
-        )
-        if lines:
-            more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
+        stored = json_value(there.read_bytes(), what=str(there), error=EvaluationError)
+        if differing := stated_differences(stored, json.loads(text)):
             raise OutputExistsError(
-                f"{out} holds another cross-validation: {'; '.join(lines[:5])}{more}. Make the call that began it, or give "
-                "another folder."
+                f"{out} holds another cross-validation: {differing}. Make the call that began it, or give another folder."
             )
         return
     # A plan that was not finished is no one else's, because a call that was killed while it wrote it leaves nothing else.
@@ -87,29 +83,8 @@ def _claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: Evaluatio
     write_whole(there, text.encode())
 
 
-class Trainer(Protocol):
-    """Trains one fold. Processes: any, so it can be pickled; one call at a time in each."""
-
-    def __call__(self, recipe: TrainingRecipe, folder: Path) -> ModelBundle:
-        """Return the bundle of a recipe, trained in a folder; goes on with what an interrupted call has left there."""
-        ...
-
-
-class StubTrainer:
-    """Gives everyone the same bundle and learns nothing; for tests of whatever has things trained."""
-
-    def __init__(self, bundle: ModelBundle) -> None:
-        self.bundle = bundle
-
-    def __call__(self, recipe: TrainingRecipe, folder: Path) -> ModelBundle:
-        """The bundle, whatever the recipe."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return self.bundle
-
-
-def _trainer_conforms(stub: StubTrainer) -> Trainer:
-    return stub  # a typed line that fails the type check when the stub stops being a Trainer
-
+Trainer = Callable[[TrainingRecipe, Path], ModelBundle]
+"""Returns the bundle of a recipe, trained in a folder; goes on with what an interrupted call has left there. Can be pickled."""
 
 RESULT = "evaluation.json"
 """File of a fold that is there once it is finished, written last."""
@@ -179,17 +154,7 @@ class FoldJob:
             # The bundle's own tiles, instead of the largest that fit, because scores must not depend on a machine's memory.
             pred = predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=self.device)
             judged.append(EvaluationScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
-        rule = self.rule
-        return evaluate(
-            judged,
-            classes=self.recipe.classes,
-            threshold=rule.threshold,
-            object_iou=rule.object_iou,
-            boundary=rule.boundary,
-            min_object_area_m2=rule.min_object_area_m2,
-            bootstrap=rule.bootstrap,
-            seed=rule.seed,
-        )
+        return evaluate(judged, classes=self.recipe.classes, **asdict(self.rule))
 
     def _own_recipe(self) -> TrainingRecipe:
         fold = self.fold
@@ -229,10 +194,6 @@ class BundleTrainer:
             # Finished, but not evaluated before the cross-validation was stopped. Its folder belongs to this recipe, because
             # that of the whole cross-validation was claimed for it.
             return read_run(folder).bundle
-
-
-def _training_conforms(trainer: BundleTrainer) -> Trainer:
-    return trainer
 
 
 def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> list[str]:

@@ -12,8 +12,8 @@ import pandas as pd
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
 from rtsx.evaluation.settings import EvaluationSettings
-from rtsx.parsing import json_value, parsed_json, wrap_damage
-from rtsx.scores import PixelTally, bootstrap_indices, percentile_interval
+from rtsx.parsing import parsed_json
+from rtsx.scores import bootstrap_indices, percentile_interval
 
 MEAN = "mean"
 """Name of the row that holds the mean over classes."""
@@ -110,7 +110,7 @@ class Evaluation:
         Scenes were counted in different units or for different classes, two share a name, or there is none.
     """
 
-    counts: tuple[SceneCounts, ...] = field(repr=False)
+    counts: tuple[SceneCounts, ...] = field(repr=False, metadata={"alias": "scenes"})
     """One for each scene."""
     rule: EvaluationSettings
     """By what they were evaluated."""
@@ -191,17 +191,12 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Everything as JSON; `from_json` reads it."""
-        scenes = [
-            {
-                "name": scene.name,
-                "region": scene.region,
-                "unit": scene.unit,
-                "classes": scene.classes,
-                "counts": [_counts_document(each) for each in scene.counts],
-            }
-            for scene in self.counts
-        ]
-        return json.dumps({"rule": asdict(self.rule), "scenes": scenes})
+
+        def stated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {name: value for name, value in pairs if (name, value) != ("tally", None)}
+
+        scenes = [asdict(scene, dict_factory=stated) for scene in self.counts]
+        return json.dumps({"rule": asdict(self.rule), "scenes": scenes}, default=np.ndarray.tolist)
 
     @classmethod
     def from_json(cls, document: str) -> "Evaluation":
@@ -212,34 +207,4 @@ class Evaluation:
         EvaluationError
             It is none.
         """
-        read = json_value(document, what="The evaluation", error=EvaluationError)
-        with wrap_damage("The evaluation", EvaluationError):
-            counts = tuple(
-                SceneCounts(
-                    name=scene["name"],
-                    region=scene["region"],
-                    unit=scene["unit"],
-                    classes=tuple(scene["classes"]),
-                    counts=tuple(_counts_of(each) for each in scene["counts"]),
-                )
-                for scene in read["scenes"]
-            )
-            rule = parsed_json(json.dumps(read["rule"]), EvaluationSettings, what="The rule", error=EvaluationError)
-            return cls(counts=counts, rule=rule)
-
-
-def _counts_document(counts: ClassCounts) -> dict[str, Any]:
-    document: dict[str, Any] = {name: getattr(counts, name).tolist() for name in ("extent", "boundary", "objects")}
-    if counts.tally is not None:
-        document["tally"] = {"target": counts.tally.target.tolist(), "other": counts.tally.other.tolist()}
-    return document
-
-
-def _counts_of(document: dict[str, Any]) -> ClassCounts:
-    tally = document.get("tally")
-    return ClassCounts(
-        extent=np.array(document["extent"], np.float64),
-        boundary=np.array(document["boundary"], np.int64),
-        objects=np.array(document["objects"], np.int64),
-        tally=None if tally is None else PixelTally(**{k: np.array(v, np.int64) for k, v in tally.items()}),
-    )
+        return parsed_json(document, cls, what="The evaluation", error=EvaluationError)

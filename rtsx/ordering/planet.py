@@ -332,19 +332,17 @@ class PlanetProvider:
         """
         with describe_error("prepare an order"):
             request = self._request(batch)
-        for attempt in range(1, _ATTEMPTS + 1):
+
+        def placed() -> OrderStatus:
             order = self._named(batch.name)  # first, because an earlier answer may have been lost
-            if order is not None:
-                return self._answer(order)
-            try:
-                with describe_error(f"place order {batch.name}"):
-                    order = self._run(lambda session: self._client(session, "orders").create_order(request))
-                return self._answer(order)
-            except OrderError as error:
-                if attempt == _ATTEMPTS or not isinstance(error.__cause__, PASSING):
-                    raise
-                self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
-        raise AssertionError("the last attempt returns or raises")
+            if order is None:
+                order = self._once(
+                    lambda session: self._client(session, "orders").create_order(request),
+                    what=f"place order {batch.name}",
+                )
+            return self._answer(order)
+
+        return self._tried(placed)
 
     def look(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with links that are fresh; see `Provider`."""
@@ -390,7 +388,7 @@ class PlanetProvider:
             orders = self._client(session, "orders").list_orders(name=name, limit=0)
             return [order async for order in orders]
 
-        orders = self._asked(all_pages, what="list orders")
+        orders = self._once(all_pages, what="list orders")
         own = [order for order in orders if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
@@ -433,16 +431,22 @@ class PlanetProvider:
         return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
 
     def _asked(self, call: _Call[_Result], *, what: str) -> _Result:
-        """The answer to a question that changes nothing, asked again where that may help."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        return self._tried(lambda: self._once(call, what=what))
+
+    def _tried(self, act: Callable[[], _Result]) -> _Result:
+        """Act again while Planet is only busy; what the last attempt raises is raised."""
+        for attempt in range(1, _ATTEMPTS):
             try:
-                with describe_error(what):
-                    return self._run(call)
+                return act()
             except OrderError as error:
-                if attempt == _ATTEMPTS or not isinstance(error.__cause__, PASSING):
+                if not isinstance(error.__cause__, PASSING):
                     raise
-                self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
-        raise AssertionError("the last attempt returns or raises")
+            self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
+        return act()
+
+    def _once(self, call: _Call[_Result], *, what: str) -> _Result:
+        with describe_error(what):
+            return self._run(call)
 
     def _run(self, call: _Call[_Result]) -> _Result:
         """Call within a session of its own, which ends with the call, unlike that of the SDK's blocking client."""

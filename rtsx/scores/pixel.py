@@ -1,12 +1,17 @@
 """Scores of a map by pixel and of outlines by shared area: counts by threshold, and what follows from them."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+from rtsx.parsing import AfterValidator, Written
+
+Counts = Annotated[
+    NDArray[np.int64], Written(list[int] | list[list[int]]), AfterValidator(lambda given: np.array(given, np.int64))
+]
+"""Whole numbers; lists in a JSON document."""
 
 LEVELS_OF_UINT8 = 100
 """Steps between probability 0 and 1 of a stored prediction, which are counted exactly."""

@@ -249,37 +249,27 @@ def single_attempts(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class S3Objects:
+class S3Objects(FsspecObjects):
     """One object per key below ``s3://bucket/prefix``; through s3fs, and one client for all threads of a process.
 
-    Errors are those of s3fs: built-in ones, with that of the service as their cause.
+    Credentials that are not in its options come from the environment, as boto3 finds them. Errors are those of s3fs: built-in
+    ones, with that of the service as their cause.
     """
-
-    url: str
-    """Address that keys are relative to, without a slash at its end."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Storage options of s3fs. Credentials that are not in it come from the environment, as boto3 finds them."""
-
-    def __str__(self) -> str:
-        return self.url
 
     def __reduce__(self) -> tuple[type["S3Objects"], tuple[str, dict[str, Any]]]:
         return type(self), (self.url, dict(self.options))  # without the client, which belongs to this process
 
     def get(self, key: str) -> bytes | None:
         """Content of an object; None where there is none."""
+        system, path = self._place(key)
         try:
             # One request, because otherwise s3fs asks for the size first.
-            content: bytes = self._system.cat_file(self._path(key), max_concurrency=1)
+            content: bytes = system.cat_file(path, max_concurrency=1)
         except FileNotFoundError as error:
             if service_code(error) == "NoSuchBucket":
                 raise
             return None
         return content
-
-    def put(self, key: str, content: bytes) -> None:
-        """Write an object, or replace it."""
-        self._system.pipe_file(self._path(key), content)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none; one of many wins.
@@ -287,25 +277,23 @@ class S3Objects:
         A request that was cut may have been carried out and then be refused when it is sent again, by whichever of the
         libraries on the way. So the object is marked, and who is refused looks whose it is.
         """
+        system, path = self._place(key)
         writer = uuid.uuid4().hex
         try:
-            self._system.pipe_file(self._path(key), content, mode="create", Metadata={_WRITER: writer})
+            system.pipe_file(path, content, mode="create", Metadata={_WRITER: writer})
         except OSError as error:
             if not isinstance(error, FileExistsError) and service_code(error) not in ("PreconditionFailed", "412"):
                 raise
             return self._writer(key) == writer
         return True
 
-    def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none."""
-        self._system.rm_file(self._path(key))
-
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix; one page of them is held at a time."""
-        bucket, _, base = self._path(prefix).partition("/")
+        system, path = self._place(prefix)
+        bucket, _, base = path.partition("/")
         token: dict[str, str] = {}
         while True:
-            page = self._system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", MaxKeys=_PAGE, **token)
+            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", MaxKeys=_PAGE, **token)
             for entry in page.get("Contents", ()):
                 changed = entry["LastModified"].astimezone(UTC)
                 yield StoredObject(prefix + entry["Key"].removeprefix(base), entry["Size"], changed)
@@ -315,23 +303,21 @@ class S3Objects:
 
     def _writer(self, key: str) -> str | None:
         """The word of whoever wrote an object; None where there is none, or one that was not created."""
-        bucket, _, name = self._path(key).partition("/")
+        system, path = self._place(key)
+        bucket, _, name = path.partition("/")
         try:
-            found: str | None = self._system.call_s3("head_object", Bucket=bucket, Key=name)["Metadata"].get(_WRITER)
+            found: str | None = system.call_s3("head_object", Bucket=bucket, Key=name)["Metadata"].get(_WRITER)
         except FileNotFoundError:
             return None
         return found
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
+    def _root(self) -> tuple[Any, str]:
         return file_system(self.url, {"use_listings_cache": False, **single_attempts(self.options)})
 
-    @property
-    def _system(self) -> Any:
-        return self._place[0]
-
-    def _path(self, key: str) -> str:
-        return f"{self._place[1]}/{key}"
+    def _place(self, key: str) -> tuple[Any, str]:
+        system, root = self._root
+        return system, f"{root}/{key}"
 
 
 _s3fs_conforms: type[ObjectStore] = S3Objects

@@ -30,7 +30,6 @@ from rtsx.synthetic.scene import (
 )
 from rtsx.synthetic.spec import BLOCK, MARGIN, PIXEL_M, LandscapeSpec, SceneSpec
 from rtsx.synthetic.stac import (
-    catalog_collections,
     catalog_items,
     collections,
     dem_collection_id,
@@ -332,11 +331,6 @@ def write_region(spec: RegionSpec, folder: str | Path) -> RegionFiles:
 def region_items(files: RegionFiles) -> list[dict[str, Any]]:
     """Every item of a region with absolute hrefs, for a STAC server: scenes, elevation, trends; see `catalog_items`."""
     return catalog_items(files.catalog)
-
-
-def region_collections(files: RegionFiles) -> list[dict[str, Any]]:
-    """The collections of these items, without links."""
-    return catalog_collections(files.catalog)
 
 
 def claim_region(files: RegionFiles) -> None:

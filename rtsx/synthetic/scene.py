@@ -159,20 +159,6 @@ class Scene:
     sun: Sun
     """Where the light came from, against true north."""
 
-    def truth_mask(self) -> NDArray[np.bool_]:
-        """Pixels (y, x) whose centre lies in a slump."""
-        shape = self.image.shape[1:]
-        if self.truth.empty:
-            return np.zeros(shape, bool)
-        return np.asarray(
-            rasterize(self.truth.geometry, out_shape=shape, transform=self.transform, dtype="uint8"), bool
-        )
-
-    def good_mask(self) -> NDArray[np.bool_]:
-        """Pixels (y, x) that rule *tss-v1* trusts: clear or light haze, and no snow, shadow, heavy haze, cloud or edge."""
-        bad = ("snow", "shadow", "heavy_haze", "cloud", "unusable")
-        return np.asarray(~np.any([self.udm2[UDM2_BANDS.index(name)] for name in bad], axis=0), bool)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SceneFiles:

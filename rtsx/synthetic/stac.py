@@ -80,11 +80,6 @@ def catalog_items(catalog: Path) -> list[dict[str, Any]]:
     return found
 
 
-def catalog_collections(catalog: Path) -> list[dict[str, Any]]:
-    """Collections of a static catalog as a server takes them: no links; in the catalog's order."""
-    return [{**one.to_dict(), "links": []} for one in pystac.Catalog.from_file(str(catalog.resolve())).get_children()]
-
-
 def document_paths(folder: Path, items: Iterable[tuple[str, str]]) -> tuple[Path, ...]:
     """Name every file that `write_catalog` makes for pairs of collection and item, the catalog first."""
     pairs = list(items)

@@ -1,7 +1,7 @@
 """A recipe as JSON: what a run's folder keeps of it, and by which it is told from another."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.georeference import crs_name
+from rtsx.parsing import differences
 from rtsx.training.recipe import TrainingRecipe, TrainingScene
 
 _ROLES = ("training", "validation", "test")
@@ -37,23 +38,16 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
     return record | scenes
 
 
-def differences(old: object, new: object, *, path: str = "") -> Iterator[str]:
-    """Lines that say where two records differ.
+def stated_differences(old: object, new: object) -> str:
+    """The first places where two records differ, and how many more there are; empty where there is none.
 
     Examples
     --------
-    >>> list(differences({"seed": 0, "network": {"encoder": "a"}}, {"seed": 1, "network": {"encoder": "a"}}))
-    ['seed: 0 there, 1 here']
+    >>> stated_differences({"seed": 0, "network": {"encoder": "a"}}, {"seed": 1, "network": {"encoder": "a"}})
+    'seed: 0 there, 1 here'
     """
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in dict.fromkeys([*old, *new]):
-            yield from differences(old.get(name), new.get(name), path=f"{path}.{name}" if path else str(name))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for place, (one, other) in enumerate(zip(old, new, strict=True)):
-            name = one.get("name", place) if isinstance(one, Mapping) else place
-            yield from differences(one, other, path=f"{path}[{name}]")
-    elif old != new:
-        yield f"{path}: {_short(old)} there, {_short(new)} here"
+    lines = [f"{place}: {_short(there)} there, {_short(here)} here" for place, there, here in differences(old, new)]
+    return "; ".join(lines[:5]) + (f", and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
 def _plain(value: object) -> object:

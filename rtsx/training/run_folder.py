@@ -14,7 +14,7 @@ from typing import Any, Self
 from rtsx.errors import OutputExistsError, OutputNotWritableError, TrainingError
 from rtsx.parsing import json_value
 from rtsx.storage import is_url, local_path, refuse_other_format, write_whole
-from rtsx.training.record import differences
+from rtsx.training.record import stated_differences
 
 _OWN = (
     "bundle",
@@ -135,12 +135,10 @@ class RunFolder:
                 if not self.recipe.is_file():
                     write_whole(self.recipe, text.encode())
             there = json_value(self.recipe.read_bytes(), what=str(self.recipe), error=TrainingError)
-            if there != json.loads(text):
-                lines = list(differences(there, json.loads(text)))
-                more = f", and {len(lines) - 5} more" if len(lines) > 5 else ""
+            if differing := stated_differences(there, json.loads(text)):
                 raise TrainingError(
-                    f"{self.path} holds an unfinished training of another recipe: {'; '.join(lines[:5])}{more}. Go on with "
-                    "that recipe, choose another folder, or pass overwrite=True."
+                    f"{self.path} holds an unfinished training of another recipe: {differing}. Go on with that recipe, choose "
+                    "another folder, or pass overwrite=True."
                 )
             try:
                 yield hashlib.sha256(text.encode()).hexdigest()

@@ -298,7 +298,7 @@ def test_a_plan_that_was_damaged_is_refused(objects: MemoryObjects) -> None:
         ({"grid": Grid("EPSG:3413", 5.0, cell_size=64)}, r"the grid is Grid\('EPSG:3413', 10, .* there and Grid\('EPSG:3413', 5"),
         ({"rows": (309, 312)}, r"the extent is rows \(310, 312\) and columns .* there, rows \(309, 312\)"),
         ({"members": ("fedcba9876543210",)}, r"the bundles changed: their digests are \['0123456789ab'\] there and \['fedcba987654'\]"),
-        ({"layers": {"sources": [{"name": "scenes", "layers": ["red"]}], "derived": []}}, r"the layers changed: layers.sources\[0\].layers"),
+        ({"layers": {"sources": [{"name": "scenes", "layers": ["red"]}], "derived": []}}, r"the layers changed: layers.sources\[scenes\].layers"),
         ({"cells": [(310, -210), (310, -209)]}, "1 cells are missing, such as r311c-209"),
         ({"cells": [(310, -210), (310, -209), (311, -209), (311, -210)]}, "1 cells are new, such as r311c-210"),
         ({"threshold": 0.4}, "prediction.threshold is 0.5 there and 0.4 here"),

@@ -16,14 +16,14 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.view import ViewExtension
 from scipy import ndimage
 
-from rtsx.synthetic import region_collections, region_items
 from rtsx.synthetic.sky import UDM2_BANDS
-from rtsx.synthetic.stac import collections, document_paths, tcvis_item, write_catalog
+from rtsx.synthetic.stac import catalog_items, collections, document_paths, tcvis_item, write_catalog
+from tests.servers import catalog_collections
 
 
 @pytest.fixture(scope="module")
 def items(region):
-    return region_items(region)
+    return catalog_items(region.catalog)
 
 
 def of(items, collection):
@@ -36,7 +36,7 @@ def test_every_document_is_valid(region, items, stac_errors):
     paths = sorted(region.catalog.parent.rglob("*.json"))
     documents = [json.loads(path.read_text()) for path in paths if path != region.description]
     assert len(documents) == 1 + 3 + 4 + len(region.dem) + 1
-    for document in [*documents, *items, *region_collections(region)]:
+    for document in [*documents, *items, *catalog_collections(region.catalog)]:
         assert stac_errors(document) == []
     del documents[-1]["links"]
     assert stac_errors(documents[-1]) != []  # the validator does look
@@ -45,7 +45,7 @@ def test_every_document_is_valid(region, items, stac_errors):
 def test_pystac_walks_the_catalog(region):
     catalog = pystac.Catalog.from_file(str(region.catalog))
     walked = list(catalog.get_items(recursive=True))
-    assert [item.id for item in walked] == [item["id"] for item in region_items(region)]
+    assert [item.id for item in walked] == [item["id"] for item in catalog_items(region.catalog)]
     assert {item.collection_id for item in walked} == {"planetscope", "arcticdem-mosaic-10m", "tcvis"}
     for item in walked:
         assert item.get_root() is catalog
@@ -138,7 +138,7 @@ def test_footprints_hold_all_data_and_little_else(items):
 
 
 def test_collections_span_their_items(region, items):
-    for collection in region_collections(region):
+    for collection in catalog_collections(region.catalog):
         members = of(items, collection["id"])
         west, south, east, north = collection["extent"]["spatial"]["bbox"][0]
         edges = np.array([item["bbox"] for item in members])
