@@ -182,6 +182,11 @@ COMMANDS = {
         help="Score predictions by pixel, border and object: each scene, each region, and all together.",
         stopped=_WHOLE,
     ),
+    "sample": Entry(
+        module="rtsx.cli.sample",
+        help="Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.",
+        stopped=_WHOLE,
+    ),
     "cross-validate": Entry(
         module="rtsx.cli.evaluate",
         app="cross_validate_app",

@@ -29,6 +29,8 @@ rtsx evaluate map.zarr --truth labels.gpkg
 rtsx evaluate slumps.parquet --truth labels.gpkg
 
 rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
+
+rtsx evaluate --sample sample.gpkg --out report
 """
 _CONFIGS = (".yaml", ".yml")
 _VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
@@ -37,14 +39,21 @@ _VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
 @app.command(epilog=_EXAMPLES)
 def evaluate(
     judged: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MAP.zarr|OUTLINES|EVALUATE.yaml",
             help="A map that `rtsx predict` wrote, outlines, or the scenes that --model is judged on.",
             show_default=False,
         ),
-    ],
+    ] = None,
     *,
+    sample: Annotated[
+        str | None,
+        options.input_option(
+            metavar="FILE",
+            help="Instead of a truth: what `rtsx sample` has drawn, with the column `verdict` filled in.",
+        ),
+    ] = None,
     truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
     layer: Annotated[
         str | None, options.input_option(metavar="NAME", help="Layer of a --truth that has several.")
@@ -96,6 +105,17 @@ def evaluate(
         "bootstrap": bootstrap,
     }
     rule = {name: value for name, value in options_given.items() if value is not None}
+    if sample is not None:
+        _refuse_given(
+            {"MAP.zarr|OUTLINES|EVALUATE.yaml": judged, "--truth": truth, "--layer": layer, "--crs": crs}
+            | {"--class": class_name, "--model": model or None, "--threshold": threshold, "--object-iou": object_iou}
+            | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
+            because="a sample was drawn of one map, and says all of it",
+        )
+        _of_sample(sample, out, started=started)
+        return
+    if judged is None:
+        raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if judged.lower().endswith(_CONFIGS):
         _refuse_given(
             {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
@@ -120,6 +140,25 @@ def evaluate(
     show_line(str(evaluation), asked=out is None)
     rows: list[tuple[str, object]] = [
         ("scenes", len(evaluation.counts)),
+        ("report", out),
+        ("time", f"{time.perf_counter() - started:.1f} s"),
+    ]
+    show("Evaluated", rows)
+
+
+def _of_sample(path: str, out: Path | None, *, started: float) -> None:
+    require_there([path])
+    from rtsx.evaluation import assess_accuracy
+    from rtsx.labels.io import read_table
+
+    accuracy = assess_accuracy(read_table(path, what="a sample"))
+    if out is not None:
+        for name in ("strata", "estimates"):
+            write_whole(out / f"{name}.csv", getattr(accuracy, name).to_csv(index=False).encode())
+        write_whole(out / "accuracy.json", accuracy.to_json().encode())
+    show_line(str(accuracy), asked=out is None)
+    rows: list[tuple[str, object]] = [
+        ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
         ("report", out),
         ("time", f"{time.perf_counter() - started:.1f} s"),
     ]

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
+    from rtsx.evaluation.accuracy import Accuracy, assess_accuracy
     from rtsx.evaluation.annotators import Agreement, annotator_agreement
     from rtsx.evaluation.cross_validation import CrossValidation, FoldResult, cross_validate, transfer_matrix
     from rtsx.evaluation.folds import Fold, FoldPlan
     from rtsx.evaluation.result import Evaluation
+    from rtsx.evaluation.sampling import sample_ground, sample_outlines
     from rtsx.evaluation.scoring import evaluate
     from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 

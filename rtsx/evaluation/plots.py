@@ -1,4 +1,4 @@
-"""Pictures of a cross-validation."""
+"""Pictures of a cross-validation and of a reviewed sample."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,25 @@ def draw_matrix(matrix: pd.DataFrame, path: Path, *, score: str) -> None:
     axis.set_xlabel("tested on")
     axis.set_ylabel("trained on")
     figure.colorbar(image, ax=axis, label=score, shrink=0.8)
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})
+
+
+def draw_estimates(strata: pd.DataFrame, path: Path, *, confidence: float) -> None:
+    """Draw the part of every stratum that holds the target, with its interval, into a PNG file; see `Accuracy.strata`."""
+    figure = _figure((7.0, 0.35 * len(strata) + 1.4))
+    axis = figure.subplots()
+    middle = np.arange(len(strata))[::-1]
+    axis.hlines(middle, strata["lowest"], strata["highest"], color="0.8", linewidth=6, label="unsure units either way")
+    axis.hlines(middle, strata["low"], strata["high"], color="C0", label=f"{confidence:.0%} interval")
+    axis.plot(strata["part"], middle, "o", color="C0")
+    names = strata["stratum"].where(strata["region"] == "", strata["region"] + ", " + strata["stratum"])
+    axis.set_yticks(middle, [f"{name}  (n = {n})" for name, n in zip(names, strata["reviewed"], strict=True)])
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("part that holds the target")
+    axis.grid(axis="x", linewidth=0.4)
+    if strata["unsure"].any():
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     with staged(path, overwrite=True) as draft:
         figure.savefig(draft, metadata={"Software": "rtsx"})
 

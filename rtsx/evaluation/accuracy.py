@@ -1,0 +1,254 @@
+"""State how good a map is from a reviewed sample: precision, recall and area with intervals."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from rtsx.arguments import typed
+from rtsx.errors import EvaluationError
+from rtsx.evaluation.plots import check_drawable, draw_estimates
+from rtsx.evaluation.sampling import SAMPLE_COLUMNS, VERDICTS
+from rtsx.scores.estimates import (
+    StratumCounts,
+    estimate_area,
+    estimate_precision,
+    estimate_recall,
+    required_sample,
+)
+
+ALL = "all"
+"""Name of the rows that hold all regions together."""
+
+_MEASURES = {"precision": estimate_precision, "recall": estimate_recall, "area_m2": estimate_area}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Accuracy:
+    """How good a map is, by a sample of it that people have reviewed; see `assess_accuracy`."""
+
+    design: str
+    """`"outlines"` or `"ground"`."""
+    confidence: float
+    """Of the intervals, such as 0.95."""
+    strata: pd.DataFrame = field(repr=False)
+    """One row per stratum: `region`, `stratum`, `mapped`, `size` (outlines or m²), `drawn`, `reviewed` (without unsure ones),
+    `target`, `unsure`, and the part that holds the target: `part`, with Wilson's interval `low` to `high`, and `lowest` and
+    `highest`, its ends where every unsure unit is counted as other, and as target."""
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        """One row per region and measure, `"all"` last: `value`, `standard_error`, `low`, `high`, `lowest`, `highest`.
+
+        `precision` of outlines is by number. Of the ground it is by area, and there are `recall` and `area_m2`, too; see
+        `rtsx.scores.estimates`. Values are those without the unsure units; `lowest` and `highest` are the ends of the
+        intervals where all of these speak against the map, and for it. For area, where none and all of them are target.
+        NaN where a stratum was not reviewed at all.
+        """
+        measures = {"precision": estimate_precision} if self.design == "outlines" else _MEASURES
+        rows = []
+        for region, strata in self._regions():
+            for name, estimate in measures.items():
+                flipped = (
+                    name == "recall"
+                )  # what speaks for it in ground that the map leaves out is that nothing is there
+                best, against, speaking = (
+                    estimate(
+                        [_counted(row, self.design, unsure=unsure, flipped=flipped) for row in strata.itertuples()],
+                        confidence=self.confidence,
+                    )
+                    for unsure in (None, "other", "target")
+                )
+                bounds = {"lowest": np.fmin(best.low, against.low), "highest": np.fmax(best.high, speaking.high)}
+                rows.append({"region": region, "measure": name} | asdict(best) | bounds)
+        return pd.DataFrame(rows)
+
+    def _regions(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        names = [name for name in self.strata["region"].unique() if name]
+        if len(names) > 1:
+            yield from ((name, self.strata[self.strata["region"] == name]) for name in names)
+        yield ALL, self.strata
+
+    def __str__(self) -> str:
+        """Estimates as a short table, and what is missing from them."""
+        rows = self.estimates.copy()
+        area = rows["measure"] == "area_m2"
+        columns = ["value", "low", "high", "lowest", "highest"]
+        rows.loc[area, [*columns, "standard_error"]] /= 1e6
+        rows.loc[area, "measure"] = "area, km2"
+        percent = f"{self.confidence:.0%}"
+        shown = pd.DataFrame(
+            {
+                "region": rows["region"],
+                "measure": rows["measure"],
+                "value": rows["value"].map("{:.3g}".format),
+                percent: _span(rows["low"], rows["high"]),
+                "with unsure": _span(rows["lowest"], rows["highest"]),
+            }
+        )
+        if shown["region"].nunique() == 1:
+            shown = shown.drop(columns="region")
+        if not self.strata["unsure"].any():
+            shown = shown.drop(columns="with unsure")
+        lines = [shown.to_string(index=False)]
+        missing = int((self.strata["drawn"] - self.strata["reviewed"] - self.strata["unsure"]).sum())
+        if missing:
+            lines.append(
+                f"{missing} of {int(self.strata['drawn'].sum())} units are not reviewed yet; the rest stands for them."
+            )
+        for row in self.strata[self.strata["reviewed"] == 0].itertuples():
+            place = f" of region {row.region!r}" if row.region else ""
+            lines.append(f"Nothing is known of stratum {row.stratum!r}{place} yet: what depends on it is nan.")
+        return "\n".join(lines)
+
+    def required(self, half_width: float) -> pd.DataFrame:
+        """Units to review in each stratum for intervals of its part that are about `half_width` wide on each side.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `region`, `stratum`, `reviewed` and `required`, by the parts found so far and `required_sample`; where nothing
+            was reviewed yet, by a part of one half, which needs most.
+        """
+        if not 0 < half_width < 0.5:
+            raise EvaluationError(f"half_width is a part above 0 and under 0.5; got {half_width}.")
+        wanted = [
+            required_sample(
+                0.5 if not row.reviewed else (row.target + 1) / (row.reviewed + 2),
+                half_width=half_width,
+                size=row.size if self.design == "outlines" else math.inf,
+                confidence=self.confidence,
+            )
+            for row in self.strata.itertuples()
+        ]
+        return self.strata[["region", "stratum", "reviewed"]].assign(required=wanted)
+
+    def to_json(self) -> str:
+        """Everything as JSON: design, confidence, strata and estimates; null for what is not known."""
+        tables = {
+            name: json.loads(table.to_json(orient="records", double_precision=15))
+            for name, table in (("strata", self.strata), ("estimates", self.estimates))
+        }
+        return json.dumps({"design": self.design, "confidence": self.confidence} | tables, indent=1)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw the parts of all strata with their intervals, into a PNG file; needs the extra `view`."""
+        check_drawable()
+        draw_estimates(self.strata, Path(path), confidence=self.confidence)
+        return Path(path)
+
+
+@typed(EvaluationError, but=("sample",))
+def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Accuracy:
+    """Estimate precision of outlines, or precision, recall and area of a map, from a reviewed sample.
+
+    Parameters
+    ----------
+    sample
+        What `sample_outlines` or `sample_ground` has drawn, with `verdict` filled in: `"target"`, `"other"` or `"unsure"`;
+        missing where nobody has looked yet. Rows are in random order, so a sample may be assessed when its first rows are
+        reviewed; what is not yet is left out.
+    confidence
+        Of the intervals, above 0 and under 1.
+
+    Returns
+    -------
+    Accuracy
+        Tables `strata` and `estimates`.
+
+    Raises
+    ------
+    EvaluationError
+        Columns are missing, a verdict is unknown, two samples are mixed, or nothing is reviewed.
+
+    Examples
+    --------
+    >>> sample = gpd.GeoDataFrame(
+    ...     {
+    ...         "sample_id": [f"s{n}" for n in range(20)],
+    ...         "design": "outlines",
+    ...         "stratum": "all",
+    ...         "region": "",
+    ...         "mapped": True,
+    ...         "stratum_size": 400.0,
+    ...         "inclusion_probability": 0.05,
+    ...         "verdict": ["target"] * 15 + ["other"] * 5,
+    ...     },
+    ...     geometry=gpd.points_from_xy(range(20), range(20)),
+    ... )
+    >>> accuracy = assess_accuracy(sample)
+    >>> accuracy.estimates[["measure", "value", "low", "high"]].round(3).to_dict("records")
+    [{'measure': 'precision', 'value': 0.75, 'low': 0.537, 'high': 0.886}]
+    """
+    if not 0 < confidence < 1:
+        raise EvaluationError(f"confidence is above 0 and under 1; got {confidence}.")
+    missing = [name for name in SAMPLE_COLUMNS if name not in sample.columns]
+    if missing:
+        raise EvaluationError(
+            f"A sample has the columns {', '.join(SAMPLE_COLUMNS)}, but {', '.join(missing)} is not there: draw one with "
+            "rtsx.evaluation.sample_outlines or sample_ground."
+        )
+    if not len(sample):
+        raise EvaluationError("The sample has no rows.")
+    if sample["design"].nunique() > 1 or sample["sample_id"].duplicated().any():
+        raise EvaluationError("These are several samples in one table, which do not add up: assess one at a time.")
+    verdict = sample["verdict"].where(sample["verdict"].notna(), None)
+    strange = sorted({str(value) for value in verdict.dropna()} - set(VERDICTS))
+    if strange:
+        raise EvaluationError(f"A verdict is one of {', '.join(VERDICTS)}, or missing; got {', '.join(strange)}.")
+    if not verdict.isin(("target", "other")).any():
+        raise EvaluationError("No unit of the sample has a verdict of 'target' or 'other' yet: review some.")
+    design = str(sample["design"].iloc[0])
+    rows = []
+    counted = sample.assign(**{name: verdict == name for name in VERDICTS})
+    for (region, stratum), units in counted.groupby(["region", "stratum"], sort=True):
+        if units["stratum_size"].nunique() > 1 or units["mapped"].nunique() > 1:
+            raise EvaluationError(
+                f"Stratum {stratum!r} has units of several sizes or of both kinds: is this one sample?"
+            )
+        counts = {name: int(units[name].sum()) for name in VERDICTS}
+        rows.append(
+            {
+                "region": region,
+                "stratum": stratum,
+                "mapped": bool(units["mapped"].iloc[0]),
+                "size": float(units["stratum_size"].iloc[0]),
+                "drawn": len(units),
+                "reviewed": counts["target"] + counts["other"],
+                "target": counts["target"],
+                "unsure": counts["unsure"],
+            }
+        )
+    strata = pd.DataFrame(rows)
+    best, against, speaking = (
+        [_counted(row, design, unsure=unsure) for row in strata.itertuples()] for unsure in (None, "other", "target")
+    )
+    strata["part"] = [each.part for each in best]
+    strata["low"], strata["high"] = zip(*(each.interval(confidence) for each in best), strict=True)
+    strata["lowest"] = np.minimum(strata["low"], [each.interval(confidence)[0] for each in against])
+    strata["highest"] = np.maximum(strata["high"], [each.interval(confidence)[1] for each in speaking])
+    return Accuracy(design=design, confidence=confidence, strata=strata)
+
+
+def _counted(row: Any, design: str, *, unsure: str | None, flipped: bool = False) -> StratumCounts:
+    """Counts of one row of `Accuracy.strata`, unsure units left out or counted; `flipped` turns that round where nothing is mapped."""
+    extra = 0 if unsure is None else int(row.unsure)
+    is_target = (unsure == "target") != (flipped and not row.mapped)
+    return StratumCounts(
+        mapped=bool(row.mapped),
+        size=float(row.size),
+        reviewed=int(row.reviewed) + extra,
+        target=int(row.target) + extra * is_target,
+        finite=design == "outlines",
+    )
+
+
+def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:
+    return [f"{one:.3g}-{other:.3g}" for one, other in zip(low, high, strict=True)]

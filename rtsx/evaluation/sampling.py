@@ -1,0 +1,432 @@
+"""Draw stratified random samples for people to review: of outlines, and of the ground that a map covers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, Self, get_args
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+import xarray as xr
+from numpy.typing import NDArray
+from pyproj import CRS, Geod
+
+from rtsx.arguments import typed
+from rtsx.cube import geobox_of
+from rtsx.errors import EvaluationError
+from rtsx.evaluation.dask import reduce_blocks
+from rtsx.footprints import validate_footprints
+from rtsx.footprints.class_maps import split_classes
+from rtsx.geometry.crs import transformed
+from rtsx.geometry.pixel_area import PixelAreas
+from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
+
+Verdict = Literal["target", "other", "unsure"]
+"""What a reviewer says of a unit of a sample: it holds the target, it does not, or that cannot be seen."""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+Allocation = Literal["equal", "proportional"]
+"""How many units each stratum gives: as many as each other, or by its size."""
+
+SAMPLE_COLUMNS = (
+    "sample_id",
+    "design",
+    "stratum",
+    "region",
+    "mapped",
+    "stratum_size",
+    "inclusion_probability",
+    "verdict",
+)
+"""Columns of every sample, beside its geometry."""
+
+_LONLAT = CRS.from_epsg(4326)
+_GEOD = Geod(ellps="WGS84")
+_GROUND = ("elsewhere", "near", "found")
+"""Kinds of ground, by the value that they are painted with."""
+
+
+@typed(EvaluationError, but=("footprints",))
+def sample_outlines(
+    footprints: gpd.GeoDataFrame,
+    *,
+    size: int,
+    confidence_edges: Sequence[float] = (0.45, 0.65, 0.8),
+    area_edges_m2: Sequence[float] = (500.0, 2000.0, 10_000.0),
+    region: str | None = None,
+    allocation: Allocation = "equal",
+    seed: int = 0,
+) -> gpd.GeoDataFrame:
+    """Draw outlines at random from strata of confidence, size and region; what is right among them is the map's precision.
+
+    Parameters
+    ----------
+    footprints
+        Outlines of one class, as `extract_footprints` gives them.
+    size
+        Outlines to draw; all of them, where there are fewer.
+    confidence_edges
+        Values of `prob_max` (0-1) between which strata lie, ascending; none makes one stratum.
+    area_edges_m2
+        Likewise values of `area_m2`.
+    region
+        Column of `footprints` whose values are strata, too; None for none.
+    allocation
+        `"equal"`: as many from each stratum, which tells strata apart best; `"proportional"`: by the number of its
+        outlines, which tells the whole best. Never fewer than two, or all.
+    seed
+        Of the draw; the same outlines and seed give the same sample, in whatever order the rows are.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The rows that were drawn, in random order, with the columns of `footprints`, and
+
+        - sample_id: `"s1"`, `"s2"`, ...; design: `"outlines"`; region: text, empty without;
+        - stratum: text, such as ``prob 0.65-0.8, 500-2000 m2``; mapped: True;
+        - stratum_size: outlines of the stratum; inclusion_probability: the part of them that was drawn;
+        - verdict: None, for a reviewer; one of `"target"`, `"other"` and `"unsure"`.
+
+    Raises
+    ------
+    EvaluationError
+        There is no outline, or several classes; edges do not ascend; a column is missing.
+    FootprintError
+        `footprints` is not what `validate_footprints` expects.
+    """
+    validate_footprints(footprints)
+    _require_one_class(footprints)
+    _require_numbers(size=size, seed=seed)
+    if not len(footprints):
+        raise EvaluationError("A sample is drawn from outlines, but there is none.")
+    if region is not None and region not in footprints.columns:
+        raise EvaluationError(
+            f"region names a column of the footprints, but {region!r} is none of {', '.join(map(str, footprints.columns))}."
+        )
+    ordered = footprints.sort_values("footprint_id", ignore_index=True)  # so that the order of rows changes nothing
+    regions = pd.Series("", index=ordered.index) if region is None else ordered[region].astype(str)
+    confidence = _bands(ordered["prob_max"], confidence_edges, what="confidence_edges", words=("prob {}", ""))
+    area = _bands(ordered["area_m2"], area_edges_m2, what="area_edges_m2", words=("{}", " m2"))
+    strata = confidence.str.cat([area], sep=", ").str.strip(", ")
+    groups = list(ordered.groupby([regions, strata], sort=True).indices.items())
+    counts = _allocated(np.array([len(rows) for _, rows in groups]), size=size, allocation=allocation)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for (name, rows), count in zip(groups, counts, strict=True):
+        drawn = ordered.iloc[np.sort(rng.choice(rows, count, replace=False))].copy()
+        parts.append(
+            drawn.assign(
+                region=name[0], stratum=name[1], stratum_size=float(len(rows)), inclusion_probability=count / len(rows)
+            )
+        )
+    return _finished(pd.concat(parts, ignore_index=True), design="outlines", mapped=True, rng=rng)
+
+
+@typed(EvaluationError, but=("pred", "footprints", "regions"))
+def sample_ground(
+    pred: xr.Dataset,
+    footprints: gpd.GeoDataFrame,
+    *,
+    size: int,
+    near_m: float = 500.0,
+    regions: gpd.GeoDataFrame | None = None,
+    allocation: Allocation = "equal",
+    seed: int = 0,
+) -> gpd.GeoDataFrame:
+    """Draw points of the ground at random from what was found, what is near it, and elsewhere; recall and area follow from them.
+
+    Computed here, on the scheduler in force, each chunk once; only the points that may still be drawn are kept. The
+    points do not depend on chunks.
+
+    Parameters
+    ----------
+    pred
+        The map, of one class and one time, as `predict_cube` or a campaign gives it: where it is not valid, nothing is drawn.
+    footprints
+        The outlines of the map whose accuracy is asked for, in any CRS, as `extract_footprints` gives them.
+    size
+        Points to draw.
+    near_m
+        Ground up to about this far from an outline is a stratum of its own, as missed objects are likely there.
+    regions
+        Polygons with a column `region`, in any CRS: each is a set of strata of its own, and what lies in none is not drawn.
+        None: the whole map.
+    allocation
+        `"equal"` or `"proportional"` to area; see `sample_outlines`.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Points in the map's CRS, in random order, each the middle of a pixel, drawn without replacement with a probability
+        that is proportional to the pixel's area. Columns as of `sample_outlines`: design is `"ground"`, stratum
+        `"found"`, `"near"` or `"elsewhere"`, mapped is True in `"found"`, and stratum_size is the area of the stratum, m², geodesic.
+
+    Raises
+    ------
+    EvaluationError
+        No pixel is valid, the map has several classes or times, or no outline meets it.
+    FootprintError
+        `pred` or `footprints` is not what it should be.
+    """
+    validate_footprints(footprints)
+    _require_one_class(footprints)
+    _require_numbers(size=size, seed=seed)
+    if not (math.isfinite(near_m) and near_m >= 0):
+        raise EvaluationError(f"near_m is a distance of at least 0 m; got {near_m}.")
+    maps = split_classes(pred, threshold=0.0, class_name=None, water=None)
+    if len(maps) > 1:
+        raise EvaluationError(
+            f"A sample is drawn from one map, but the prediction has {len(maps)} of different classes or times: select one "
+            "with pred.isel(...) or pred.sel({'class': [...]})."
+        )
+    geobox = geobox_of(pred)
+    around = gpd.GeoSeries(_buffered(footprints, near_m), crs=footprints.crs)
+    painted = gpd.GeoDataFrame(
+        {"class_name": ["near"] * len(around) + ["found"] * len(around)},
+        geometry=pd.concat([around, footprints.geometry], ignore_index=True),
+        crs=footprints.crs,
+    )
+    found = rasterize_labels(painted, geobox, classes=_GROUND[1:])
+    if len(footprints) and not found.count:
+        raise EvaluationError("No outline meets the map: are these its footprints?")
+    names = [""] if regions is None else _region_names(regions)
+    kernel = _DrawPixels(
+        areas=PixelAreas(geobox),
+        found=found,
+        regions=None
+        if regions is None
+        else rasterize_labels(regions.assign(class_name=regions["region"].astype(str)), geobox, classes=names),
+        strata=len(names) * len(_GROUND),
+        size=size,
+        seed=seed,
+    )
+    drawn = reduce_blocks((~maps[0].invalid).expand_dims("layer"), kernel)
+    there = np.flatnonzero(drawn.area_m2 > 0)
+    if not len(there):
+        raise EvaluationError("There is no valid pixel to draw, in the map or in the regions.")
+    counts = _allocated(drawn.n_pixels[there], size=size, allocation=allocation, by=drawn.area_m2[there])
+    parts = []
+    for stratum, count in zip(there, counts, strict=True):
+        of_stratum = np.flatnonzero(drawn.stratum == stratum)
+        first = of_stratum[np.argsort(drawn.key[of_stratum], kind="stable")[:count]]
+        area = float(drawn.area_m2[stratum])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "region": names[stratum // len(_GROUND)],
+                    "stratum": _GROUND[stratum % len(_GROUND)],
+                    "mapped": stratum % len(_GROUND) == len(_GROUND) - 1,
+                    "stratum_size": area,
+                    "inclusion_probability": np.minimum(1.0, count * drawn.pixel_m2[first] / area),
+                    "row": drawn.row[first],
+                    "column": drawn.column[first],
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    a, b, c, d, e, f = geobox.affine[:6]
+    column, row = table.pop("column") + 0.5, table.pop("row") + 0.5
+    points = gpd.points_from_xy(a * column + b * row + c, d * column + e * row + f, crs=CRS.from_user_input(geobox.crs))
+    return _finished(
+        gpd.GeoDataFrame(table, geometry=points), design="ground", mapped=None, rng=np.random.default_rng(seed)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Drawn:
+    """Pixels that may be drawn, and the sizes of the strata; blocks add up."""
+
+    area_m2: NDArray[np.float64]
+    """`(stratum,)` ground of the stratum."""
+    n_pixels: NDArray[np.int64]
+    """`(stratum,)` its pixels."""
+    stratum: NDArray[np.int64]
+    """`(pixel,)` of the pixels that are kept: those with the smallest keys of each stratum."""
+    key: NDArray[np.float64]
+    """`(pixel,)` the order in which the pixels of a stratum are drawn."""
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    pixel_m2: NDArray[np.float64]
+    """`(pixel,)` ground of the pixel."""
+    size: int
+    """Pixels of a stratum that are kept at most."""
+
+    def __add__(self, more: Self) -> Self:
+        both = {
+            name: np.concatenate([getattr(self, name), getattr(more, name)])
+            for name in ("stratum", "key", "row", "column", "pixel_m2")
+        }
+        return replace(
+            self, area_m2=self.area_m2 + more.area_m2, n_pixels=self.n_pixels + more.n_pixels, **both
+        ).first()
+
+    def first(self) -> Self:
+        """Drop the pixels that cannot be drawn any more."""
+        order = np.lexsort((self.key, self.stratum))
+        strata = self.stratum[order]
+        start = np.searchsorted(strata, strata, side="left")
+        kept = order[np.arange(len(order)) - start < self.size]
+        return replace(
+            self, **{name: getattr(self, name)[kept] for name in ("stratum", "key", "row", "column", "pixel_m2")}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DrawPixels:
+    """The kernel: pixels of one block that are among the first of their strata.
+
+    Each pixel draws a key from an exponential distribution whose rate is its area, and the pixels with the smallest keys
+    are the sample: weighted sampling without replacement that needs to see each pixel once, in any order (Efraimidis and
+    Spirakis 2006, Information Processing Letters 97, 181-185).
+    """
+
+    areas: PixelAreas
+    found: LabelRaster
+    """1 near what was found, 2 found."""
+    regions: LabelRaster | None
+    """Number of the region, from 1; 0 outside of all."""
+    strata: int
+    """How many there are."""
+    size: int
+    """Pixels of a stratum that are kept at most."""
+    seed: int
+
+    def __call__(self, valid: NDArray[np.bool_], window: TruthWindow) -> _Drawn:
+        rows, columns = np.nonzero(valid[0])
+        stratum = self.found.read(window)[rows, columns].astype(np.int64)
+        if self.regions is not None:
+            region = self.regions.read(window)[rows, columns].astype(np.int64)
+            inside = region > 0
+            rows, columns, stratum = rows[inside], columns[inside], (stratum + (region - 1) * len(_GROUND))[inside]
+        area = self.areas(window)[rows, columns]
+        rows, columns = rows + window[0].start, columns + window[1].start
+        key = -np.log(_uniform(rows, columns, seed=self.seed)) / area
+        return _Drawn(
+            area_m2=np.bincount(stratum, weights=area, minlength=self.strata),
+            n_pixels=np.bincount(stratum, minlength=self.strata),
+            stratum=stratum,
+            key=key,
+            row=rows,
+            column=columns,
+            pixel_m2=area,
+            size=self.size,
+        ).first()
+
+
+def _uniform(rows: NDArray[np.int64], columns: NDArray[np.int64], *, seed: int) -> NDArray[np.float64]:
+    """Return a number above 0 and at most 1 for each pixel, by its place and the seed alone.
+
+    SplitMix64's finaliser (Steele, Lea and Flood 2014, OOPSLA) of the seed, then of that and the row, then of that and the column.
+    """
+    mixed = np.zeros(len(rows), np.uint64)
+    for part in (np.uint64(seed), rows.astype(np.uint64), columns.astype(np.uint64)):
+        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return ((mixed >> np.uint64(11)) + np.uint64(1)) * 2.0**-53
+
+
+def _allocated(
+    available: NDArray[np.int64], *, size: int, allocation: Allocation, by: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """Deal a sample out to strata, one unit after the other, by the highest averages of Sainte-Lague.
+
+    Two to each at least, and never more than it has.
+    """
+    weights = np.ones(len(available)) if allocation == "equal" else np.asarray(available if by is None else by, float)
+    counts = np.minimum(available, 2)
+    for _ in range(size - int(counts.sum())):
+        wanting = np.where(counts < available, weights / (counts + 0.5), -1.0)
+        if wanting.max() < 0:
+            break
+        counts[np.argmax(wanting)] += 1
+    return counts
+
+
+def _finished(
+    table: gpd.GeoDataFrame, *, design: str, mapped: bool | None, rng: np.random.Generator
+) -> gpd.GeoDataFrame:
+    """Shuffle the rows, so that the first of them are a sample, too, and name them."""
+    shuffled = table.iloc[rng.permutation(len(table))].reset_index(drop=True)
+    shuffled["sample_id"] = [f"s{number}" for number in range(1, len(shuffled) + 1)]
+    shuffled["design"] = design
+    if mapped is not None:
+        shuffled["mapped"] = mapped
+    shuffled["verdict"] = pd.Series([None] * len(shuffled), dtype=object)
+    further = [name for name in shuffled.columns if name not in (*SAMPLE_COLUMNS, "geometry")]
+    return shuffled[[*SAMPLE_COLUMNS, *further, "geometry"]]
+
+
+def _bands(
+    values: "pd.Series[float]", edges: Sequence[float], *, what: str, words: tuple[str, str]
+) -> "pd.Series[str]":
+    """Return the name of the band between edges in which each value lies; empty where there is no edge."""
+    if any(one >= other for one, other in pairwise(edges)) or not np.isfinite(edges).all():
+        raise EvaluationError(f"{what} ascend, but came as {list(edges)}.")
+    if not len(edges):
+        return pd.Series("", index=values.index)
+    ends = [f"{edge:g}" for edge in edges]
+    names = [
+        f"under {ends[0]}",
+        *(f"{low}-{high}" for low, high in pairwise(ends)),
+        f"from {ends[-1]}",
+    ]
+    place = np.searchsorted(np.asarray(edges, np.float64), values.to_numpy(np.float64), side="right")
+    return pd.Series([words[0].format(names[number]) + words[1] for number in place], index=values.index)
+
+
+def _buffered(footprints: gpd.GeoDataFrame, distance_m: float) -> NDArray[np.object_]:
+    """Widen each outline by a distance on the ground, by the scale of its CRS at its middle."""
+    outlines = np.asarray(footprints.geometry.array, np.object_)
+    if not len(outlines) or distance_m == 0:
+        return outlines
+    crs = CRS.from_user_input(footprints.crs)
+    x, y = shapely.get_coordinates(shapely.centroid(outlines)).T
+    step = np.hypot(*(shapely.bounds(outlines)[:, 2:] - shapely.bounds(outlines)[:, :2]).T) / 100
+    (lon, lat), east, north = (
+        shapely.get_coordinates(transformed(shapely.points(*at), crs, _LONLAT)).T
+        for at in ((x, y), (x + step, y), (x, y + step))
+    )
+    metres = [_GEOD.inv(lon, lat, *other)[2] / step for other in (east, north)]
+    scale = np.column_stack(metres)
+    return np.array(
+        [
+            shapely.transform(
+                shapely.buffer(shapely.transform(one, lambda xy, s=s: xy * s), distance_m), lambda xy, s=s: xy / s
+            )
+            for one, s in zip(outlines, scale, strict=True)
+        ],
+        np.object_,
+    )
+
+
+def _region_names(regions: gpd.GeoDataFrame) -> list[str]:
+    if "region" not in regions.columns or not len(regions):
+        raise EvaluationError(
+            f"regions are polygons with a column 'region', but there are {len(regions)} rows with the columns "
+            f"{', '.join(map(str, regions.columns))}."
+        )
+    return sorted(regions["region"].astype(str).unique())
+
+
+def _require_one_class(footprints: gpd.GeoDataFrame) -> None:
+    names = [str(name) for name in footprints["class_name"].dropna().unique()]
+    if len(names) > 1:
+        raise EvaluationError(
+            f"A sample is drawn of one class, but the outlines are of {', '.join(names)}: select one with "
+            "footprints[footprints['class_name'] == ...]."
+        )
+
+
+def _require_numbers(*, size: int, seed: int) -> None:
+    if size < 2:
+        raise EvaluationError(f"size is how many to draw, at least 2; got {size}.")
+    if seed < 0:
+        raise EvaluationError(f"seed is a whole number from 0; got {seed}.")
