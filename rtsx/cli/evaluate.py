@@ -1,6 +1,7 @@
 """`rtsx evaluate` and `rtsx cross-validate`: scores of maps, outlines and models, and of trainings on other regions."""
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -208,7 +209,7 @@ def _has_outlines(judged: str) -> bool:
     return judged.lower().partition("|layername=")[0].endswith(_VECTORS)
 
 
-def _refuse_given(given: dict[str, object], *, because: str) -> None:
+def _refuse_given(given: Mapping[str, object], *, because: str) -> None:
     for option, value in given.items():
         if value is not None:
             raise typer.BadParameter(f"{option} has no meaning here, because {because}.", param_hint=option)

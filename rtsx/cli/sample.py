@@ -23,8 +23,8 @@ rtsx evaluate --sample sample.gpkg
 """
 
 
-@app.command(epilog=_EXAMPLES)
-def sample(
+@app.command("sample", epilog=_EXAMPLES)
+def draw_sample(
     *,
     footprints: Annotated[
         str, options.input_option(metavar="FILE", help="Outlines of the map, as `rtsx footprints` writes them.")

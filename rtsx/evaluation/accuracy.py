@@ -3,10 +3,9 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.plots import check_drawable, draw_estimates
-from rtsx.evaluation.sampling import SAMPLE_COLUMNS, VERDICTS
+from rtsx.evaluation.sampling import SAMPLE_COLUMNS, VERDICTS, Verdict
 from rtsx.scores.estimates import (
     StratumCounts,
     estimate_area,
@@ -30,7 +29,34 @@ ALL = "all"
 _MEASURES = {"precision": estimate_precision, "recall": estimate_recall, "area_m2": estimate_area}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
+class ReviewedStratum:
+    """One stratum of a sample, and what reviewers have said of its units."""
+
+    region: str
+    """Empty where the sample has none."""
+    stratum: str
+    """Its name."""
+    drawn: int
+    """Units in the sample."""
+    unsure: int
+    """Units of which nobody can say what they hold."""
+    counts: StratumCounts
+    """Size and decided units."""
+
+    def counting(self, unsure: Verdict, *, flipped: bool = False) -> StratumCounts:
+        """Return the counts with unsure units taken for `"target"` or `"other"`, left out for `"unsure"`.
+
+        `flipped` turns that round where the map shows nothing: what speaks for its recall there is that nothing is.
+        """
+        extra = 0 if unsure == "unsure" else self.unsure
+        is_target = (unsure == "target") != (flipped and not self.counts.mapped)
+        return replace(
+            self.counts, reviewed=self.counts.reviewed + extra, target=self.counts.target + extra * is_target
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """How good a map is, by a sample of it that people have reviewed; see `assess_accuracy`."""
 
@@ -38,10 +64,39 @@ class Accuracy:
     """`"outlines"` or `"ground"`."""
     confidence: float
     """Of the intervals, such as 0.95."""
-    strata: pd.DataFrame = field(repr=False)
-    """One row per stratum: `region`, `stratum`, `mapped`, `size` (outlines or m²), `drawn`, `reviewed` (without unsure ones),
-    `target`, `unsure`, and the part that holds the target: `part`, with Wilson's interval `low` to `high`, and `lowest` and
-    `highest`, its ends where every unsure unit is counted as other, and as target."""
+    reviewed: tuple[ReviewedStratum, ...] = field(repr=False)
+    """Every stratum, by region and name."""
+
+    @cached_property
+    def strata(self) -> pd.DataFrame:
+        """One row per stratum: `region`, `stratum`, `mapped`, `size` (outlines or m²), `drawn`, `reviewed` (without unsure ones), `target`, `unsure`.
+
+        And the part that holds the target: `part`, with Wilson's interval `low` to `high`, and `lowest` and `highest`, its
+        ends where every unsure unit is counted as other, and as target.
+        """
+        rows = []
+        for each in self.reviewed:
+            best, against, speaking = (
+                each.counting(unsure).interval(self.confidence) for unsure in ("unsure", "other", "target")
+            )
+            rows.append(
+                {
+                    "region": each.region,
+                    "stratum": each.stratum,
+                    "mapped": each.counts.mapped,
+                    "size": each.counts.size,
+                    "drawn": each.drawn,
+                    "reviewed": each.counts.reviewed,
+                    "target": each.counts.target,
+                    "unsure": each.unsure,
+                    "part": each.counts.part,
+                    "low": best[0],
+                    "high": best[1],
+                    "lowest": min(best[0], against[0]),
+                    "highest": max(best[1], speaking[1]),
+                }
+            )
+        return pd.DataFrame(rows)
 
     @cached_property
     def estimates(self) -> pd.DataFrame:
@@ -56,56 +111,41 @@ class Accuracy:
         rows = []
         for region, strata in self._regions():
             for name, estimate in measures.items():
-                flipped = (
-                    name == "recall"
-                )  # what speaks for it in ground that the map leaves out is that nothing is there
                 best, against, speaking = (
                     estimate(
-                        [_counted(row, self.design, unsure=unsure, flipped=flipped) for row in strata.itertuples()],
-                        confidence=self.confidence,
+                        [each.counting(unsure, flipped=name == "recall") for each in strata], confidence=self.confidence
                     )
-                    for unsure in (None, "other", "target")
+                    for unsure in ("unsure", "other", "target")
                 )
                 bounds = {"lowest": np.fmin(best.low, against.low), "highest": np.fmax(best.high, speaking.high)}
                 rows.append({"region": region, "measure": name} | asdict(best) | bounds)
         return pd.DataFrame(rows)
 
-    def _regions(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        names = [name for name in self.strata["region"].unique() if name]
+    def _regions(self) -> Iterator[tuple[str, list[ReviewedStratum]]]:
+        names = sorted({each.region for each in self.reviewed})
         if len(names) > 1:
-            yield from ((name, self.strata[self.strata["region"] == name]) for name in names)
-        yield ALL, self.strata
+            yield from ((name, [each for each in self.reviewed if each.region == name]) for name in names)
+        yield ALL, list(self.reviewed)
 
     def __str__(self) -> str:
         """Estimates as a short table, and what is missing from them."""
         rows = self.estimates.copy()
         area = rows["measure"] == "area_m2"
-        columns = ["value", "low", "high", "lowest", "highest"]
-        rows.loc[area, [*columns, "standard_error"]] /= 1e6
+        rows.loc[area, ["value", "low", "high", "lowest", "highest"]] /= 1e6
         rows.loc[area, "measure"] = "area, km2"
-        percent = f"{self.confidence:.0%}"
-        shown = pd.DataFrame(
-            {
-                "region": rows["region"],
-                "measure": rows["measure"],
-                "value": rows["value"].map("{:.3g}".format),
-                percent: _span(rows["low"], rows["high"]),
-                "with unsure": _span(rows["lowest"], rows["highest"]),
-            }
-        )
-        if shown["region"].nunique() == 1:
-            shown = shown.drop(columns="region")
-        if not self.strata["unsure"].any():
-            shown = shown.drop(columns="with unsure")
-        lines = [shown.to_string(index=False)]
-        missing = int((self.strata["drawn"] - self.strata["reviewed"] - self.strata["unsure"]).sum())
+        shown = rows[["region", "measure"]].assign(value=rows["value"].map("{:.3g}".format))
+        shown[f"{self.confidence:.0%}"] = _span(rows["low"], rows["high"])
+        if any(each.unsure for each in self.reviewed):
+            shown["with unsure"] = _span(rows["lowest"], rows["highest"])
+        lines = [(shown if shown["region"].nunique() > 1 else shown.drop(columns="region")).to_string(index=False)]
+        drawn = sum(each.drawn for each in self.reviewed)
+        missing = drawn - sum(each.counts.reviewed + each.unsure for each in self.reviewed)
         if missing:
-            lines.append(
-                f"{missing} of {int(self.strata['drawn'].sum())} units are not reviewed yet; the rest stands for them."
-            )
-        for row in self.strata[self.strata["reviewed"] == 0].itertuples():
-            place = f" of region {row.region!r}" if row.region else ""
-            lines.append(f"Nothing is known of stratum {row.stratum!r}{place} yet: what depends on it is nan.")
+            lines.append(f"{missing} of {drawn} units are not reviewed yet; the rest stands for them.")
+        for each in self.reviewed:
+            if not each.counts.reviewed:
+                place = f" of region {each.region!r}" if each.region else ""
+                lines.append(f"Nothing is known of stratum {each.stratum!r}{place} yet: what depends on it is nan.")
         return "\n".join(lines)
 
     def required(self, half_width: float) -> pd.DataFrame:
@@ -121,12 +161,13 @@ class Accuracy:
             raise EvaluationError(f"half_width is a part above 0 and under 0.5; got {half_width}.")
         wanted = [
             required_sample(
-                0.5 if not row.reviewed else (row.target + 1) / (row.reviewed + 2),
+                # One more of each, because a part of 0 or 1 would need nothing.
+                (counts.target + 1) / (counts.reviewed + 2),
                 half_width=half_width,
-                size=row.size if self.design == "outlines" else math.inf,
+                size=counts.size if counts.finite else math.inf,
                 confidence=self.confidence,
             )
-            for row in self.strata.itertuples()
+            for counts in (each.counts for each in self.reviewed)
         ]
         return self.strata[["region", "stratum", "reviewed"]].assign(required=wanted)
 
@@ -206,48 +247,24 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
     if not verdict.isin(("target", "other")).any():
         raise EvaluationError("No unit of the sample has a verdict of 'target' or 'other' yet: review some.")
     design = str(sample["design"].iloc[0])
-    rows = []
-    counted = sample.assign(**{name: verdict == name for name in VERDICTS})
-    for (region, stratum), units in counted.groupby(["region", "stratum"], sort=True):
+    strata = []
+    for (region, stratum), units in sample.assign(verdict=verdict).groupby(["region", "stratum"], sort=True):
         if units["stratum_size"].nunique() > 1 or units["mapped"].nunique() > 1:
             raise EvaluationError(
                 f"Stratum {stratum!r} has units of several sizes or of both kinds: is this one sample?"
             )
-        counts = {name: int(units[name].sum()) for name in VERDICTS}
-        rows.append(
-            {
-                "region": region,
-                "stratum": stratum,
-                "mapped": bool(units["mapped"].iloc[0]),
-                "size": float(units["stratum_size"].iloc[0]),
-                "drawn": len(units),
-                "reviewed": counts["target"] + counts["other"],
-                "target": counts["target"],
-                "unsure": counts["unsure"],
-            }
+        n_target, n_other, n_unsure = (int((units["verdict"] == name).sum()) for name in VERDICTS)
+        counts = StratumCounts(
+            mapped=bool(units["mapped"].iloc[0]),
+            size=float(units["stratum_size"].iloc[0]),
+            reviewed=n_target + n_other,
+            target=n_target,
+            finite=design == "outlines",
         )
-    strata = pd.DataFrame(rows)
-    best, against, speaking = (
-        [_counted(row, design, unsure=unsure) for row in strata.itertuples()] for unsure in (None, "other", "target")
-    )
-    strata["part"] = [each.part for each in best]
-    strata["low"], strata["high"] = zip(*(each.interval(confidence) for each in best), strict=True)
-    strata["lowest"] = np.minimum(strata["low"], [each.interval(confidence)[0] for each in against])
-    strata["highest"] = np.maximum(strata["high"], [each.interval(confidence)[1] for each in speaking])
-    return Accuracy(design=design, confidence=confidence, strata=strata)
-
-
-def _counted(row: Any, design: str, *, unsure: str | None, flipped: bool = False) -> StratumCounts:
-    """Counts of one row of `Accuracy.strata`, unsure units left out or counted; `flipped` turns that round where nothing is mapped."""
-    extra = 0 if unsure is None else int(row.unsure)
-    is_target = (unsure == "target") != (flipped and not row.mapped)
-    return StratumCounts(
-        mapped=bool(row.mapped),
-        size=float(row.size),
-        reviewed=int(row.reviewed) + extra,
-        target=int(row.target) + extra * is_target,
-        finite=design == "outlines",
-    )
+        strata.append(
+            ReviewedStratum(region=str(region), stratum=str(stratum), drawn=len(units), unsure=n_unsure, counts=counts)
+        )
+    return Accuracy(design=design, confidence=confidence, reviewed=tuple(strata))
 
 
 def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import geopandas as gpd
 import numpy as np
@@ -111,7 +111,7 @@ def sample_outlines(
     regions = pd.Series("", index=ordered.index) if region is None else ordered[region].astype(str)
     confidence = _bands(ordered["prob_max"], confidence_edges, what="confidence_edges", words=("prob {}", ""))
     area = _bands(ordered["area_m2"], area_edges_m2, what="area_edges_m2", words=("{}", " m2"))
-    strata = confidence.str.cat([area], sep=", ").str.strip(", ")
+    strata = (confidence + ", " + area).str.strip(", ")
     groups = list(ordered.groupby([regions, strata], sort=True).indices.items())
     counts = _allocated(np.array([len(rows) for _, rows in groups]), size=size, allocation=allocation)
     rng = np.random.default_rng(seed)
@@ -213,20 +213,15 @@ def sample_ground(
     counts = _allocated(drawn.n_pixels[there], size=size, allocation=allocation, by=drawn.area_m2[there])
     parts = []
     for stratum, count in zip(there, counts, strict=True):
-        of_stratum = np.flatnonzero(drawn.stratum == stratum)
-        first = of_stratum[np.argsort(drawn.key[of_stratum], kind="stable")[:count]]
+        first = drawn.pixels[drawn.pixels["stratum"] == stratum].sort_values("key").head(count)
         area = float(drawn.area_m2[stratum])
         parts.append(
-            pd.DataFrame(
-                {
-                    "region": names[stratum // len(_GROUND)],
-                    "stratum": _GROUND[stratum % len(_GROUND)],
-                    "mapped": stratum % len(_GROUND) == len(_GROUND) - 1,
-                    "stratum_size": area,
-                    "inclusion_probability": np.minimum(1.0, count * drawn.pixel_m2[first] / area),
-                    "row": drawn.row[first],
-                    "column": drawn.column[first],
-                }
+            first[["row", "column"]].assign(
+                region=names[stratum // len(_GROUND)],
+                stratum=_GROUND[stratum % len(_GROUND)],
+                mapped=stratum % len(_GROUND) == len(_GROUND) - 1,
+                stratum_size=area,
+                inclusion_probability=np.minimum(1.0, count * first["area_m2"] / area),
             )
         )
     table = pd.concat(parts, ignore_index=True)
@@ -246,35 +241,28 @@ class _Drawn:
     """`(stratum,)` ground of the stratum."""
     n_pixels: NDArray[np.int64]
     """`(stratum,)` its pixels."""
-    stratum: NDArray[np.int64]
-    """`(pixel,)` of the pixels that are kept: those with the smallest keys of each stratum."""
-    key: NDArray[np.float64]
-    """`(pixel,)` the order in which the pixels of a stratum are drawn."""
-    row: NDArray[np.int64]
-    column: NDArray[np.int64]
-    pixel_m2: NDArray[np.float64]
-    """`(pixel,)` ground of the pixel."""
+    pixels: pd.DataFrame
+    """`stratum`, `key` (the order in which those of a stratum are drawn), `row`, `column` and `area_m2`."""
     size: int
-    """Pixels of a stratum that are kept at most."""
+    """Pixels of a stratum that are kept at most: those with the smallest keys."""
 
-    def __add__(self, more: Self) -> Self:
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(more, name)])
-            for name in ("stratum", "key", "row", "column", "pixel_m2")
-        }
-        return replace(
-            self, area_m2=self.area_m2 + more.area_m2, n_pixels=self.n_pixels + more.n_pixels, **both
-        ).first()
-
-    def first(self) -> Self:
-        """Drop the pixels that cannot be drawn any more."""
-        order = np.lexsort((self.key, self.stratum))
-        strata = self.stratum[order]
-        start = np.searchsorted(strata, strata, side="left")
-        kept = order[np.arange(len(order)) - start < self.size]
-        return replace(
-            self, **{name: getattr(self, name)[kept] for name in ("stratum", "key", "row", "column", "pixel_m2")}
+    def __add__(self, more: "_Drawn") -> "_Drawn":
+        return _Drawn(
+            area_m2=self.area_m2 + more.area_m2,
+            n_pixels=self.n_pixels + more.n_pixels,
+            pixels=_smallest(pd.concat([self.pixels, more.pixels], ignore_index=True), size=self.size),
+            size=self.size,
         )
+
+
+def _smallest(pixels: pd.DataFrame, *, size: int) -> pd.DataFrame:
+    """Keep the `size` pixels of each stratum with the smallest keys."""
+    stratum, key = pixels["stratum"].to_numpy(), pixels["key"].to_numpy()
+    kept = []
+    for number in np.unique(stratum):
+        places = np.flatnonzero(stratum == number)
+        kept.append(places[np.argpartition(key[places], size - 1)[:size]] if len(places) > size else places)
+    return pixels.iloc[np.concatenate(kept)] if kept else pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,16 +295,13 @@ class _DrawPixels:
         area = self.areas(window)[rows, columns]
         rows, columns = rows + window[0].start, columns + window[1].start
         key = -np.log(_uniform(rows, columns, seed=self.seed)) / area
+        pixels = pd.DataFrame({"stratum": stratum, "key": key, "row": rows, "column": columns, "area_m2": area})
         return _Drawn(
-            area_m2=np.bincount(stratum, weights=area, minlength=self.strata),
+            area_m2=np.bincount(stratum, weights=area, minlength=self.strata).astype(np.float64),
             n_pixels=np.bincount(stratum, minlength=self.strata),
-            stratum=stratum,
-            key=key,
-            row=rows,
-            column=columns,
-            pixel_m2=area,
+            pixels=_smallest(pixels, size=self.size),
             size=self.size,
-        ).first()
+        )
 
 
 def _uniform(rows: NDArray[np.int64], columns: NDArray[np.int64], *, seed: int) -> NDArray[np.float64]:
@@ -330,7 +315,7 @@ def _uniform(rows: NDArray[np.int64], columns: NDArray[np.int64], *, seed: int) 
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
-    return ((mixed >> np.uint64(11)) + np.uint64(1)) * 2.0**-53
+    return ((mixed >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
 
 def _allocated(

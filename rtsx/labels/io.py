@@ -121,7 +121,7 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
     Parameters
     ----------
     table : geopandas.GeoDataFrame
-        Polygons and MultiPolygons.
+        Polygons and MultiPolygons, or Points.
     target : pathlib.Path
         With an ending that `format_hint` knows.
     overwrite : bool
@@ -175,9 +175,9 @@ def _write_parquet(table: geopandas.GeoDataFrame, path: Path, layer: str) -> Non
 
 
 def _write_ogr(table: geopandas.GeoDataFrame, path: Path, layer: str, *, driver: str) -> None:
-    table.to_file(
-        path, driver=driver, layer=layer, engine="pyogrio", promote_to_multi=True, geometry_type="MultiPolygon"
-    )
+    points = len(table) > 0 and bool((table.geom_type == "Point").all())
+    kind = {"geometry_type": "Point"} if points else {"geometry_type": "MultiPolygon", "promote_to_multi": True}
+    table.to_file(path, driver=driver, layer=layer, engine="pyogrio", **kind)
 
 
 _WRITERS: dict[str, _Writer] = {

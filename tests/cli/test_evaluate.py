@@ -43,6 +43,53 @@ def test_a_map_is_scored(rtsx_command: Command, predicted: Path, scene: SceneFil
     assert "exists already" in refused.err
 
 
+def test_a_sample_is_drawn_reviewed_and_assessed(
+    rtsx_command: Command, predicted: Path, scene: SceneFiles, tmp_path: Path
+) -> None:
+    outlines, sample = tmp_path / "slumps.parquet", tmp_path / "sample.gpkg"
+    assert rtsx_command("footprints", predicted, "--out", outlines, "--threshold", "0.3").status == 0
+    draw = ("sample", "--footprints", outlines, "--map", predicted, "--near-m", "20", "--size", "60", "--out", sample)
+    drawn = rtsx_command(*draw)
+    assert drawn.status == 0, drawn.err
+    assert "elsewhere" in drawn.err + drawn.out
+    assert "exists already" in rtsx_command(*draw).err
+    assert "has a verdict of" in rtsx_command("evaluate", "--sample", sample).err
+    table = gpd.read_file(sample)
+    truth = gpd.read_file(scene.truth).to_crs(table.crs).union_all()
+    table["verdict"] = ["target" if point.within(truth) else "other" for point in table.geometry]
+    table.to_parquet(tmp_path / "reviewed.parquet")
+    out = tmp_path / "report"
+    told = rtsx_command("evaluate", "--sample", tmp_path / "reviewed.parquet", "--out", out)
+    assert told.status == 0, told.err
+    assert "60 decided of 60" in told.err + told.out
+    assert pd.read_csv(out / "estimates.csv")["measure"].tolist() == ["precision", "recall", "area_m2"]
+    assert json.loads((out / "accuracy.json").read_text())["design"] == "ground"
+    of_outlines = rtsx_command("sample", "--footprints", outlines, "--size", "9", "--out", tmp_path / "few.parquet")
+    assert of_outlines.status == 0, of_outlines.err
+
+
+def test_options_of_the_other_design_are_refused(rtsx_command: Command, tmp_path: Path) -> None:
+    rest = ("--footprints", "slumps.parquet", "--size", "60", "--out", tmp_path / "sample.parquet")
+    for words, message in (
+        (("--design", "ground"), "say --map map.zarr"),
+        (("--design", "outlines", "--map", "map.zarr"), "no meaning for --design outlines"),
+        (("--map", "map.zarr", "--region", "place"), "no meaning for --design ground"),
+        (("--near-m", "5"), "no meaning for --design outlines"),
+        (("--confidence-edges", "high"), "expected numbers separated by commas"),
+    ):
+        told = rtsx_command("sample", *rest, *words)
+        assert told.status == 2
+        assert message in " ".join(told.err.replace("│", " ").split())
+    for words, message in (
+        ((), "name a map, outlines or a YAML file"),
+        (("map.zarr", "--sample", "s.gpkg"), "has no meaning here"),
+        (("--sample", "s.gpkg", "--truth", "t.gpkg"), "--truth has no meaning here"),
+    ):
+        told = rtsx_command("evaluate", *words)
+        assert told.status == 2
+        assert message in " ".join(told.err.replace("│", " ").split())
+
+
 def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted: Path, scene: SceneFiles) -> None:
     for words, message in (
         ((predicted,), "say --truth labels.gpkg"),

@@ -1,5 +1,8 @@
 """Samples are random, the same for the same seed whatever the chunks, and what follows from them holds the truth."""
 
+import re
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+import rtsx
 from rtsx.errors import EvaluationError
 from rtsx.evaluation import assess_accuracy, sample_ground, sample_outlines
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, _DrawPixels
@@ -17,6 +21,8 @@ from rtsx.footprints import extract_footprints
 from rtsx.geometry.pixel_area import PixelAreas
 from rtsx.labels import StubLabelRaster
 from rtsx.scores.estimates import StratumCounts, estimate_area, estimate_precision, estimate_recall
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "accuracy.md"
 
 
 def make_map(seed=0, *, objects=30, size=240):
@@ -109,12 +115,13 @@ def test_estimates_of_200_samples_hold_the_truth():
     for seed in range(200):
         kernel = _DrawPixels(areas=areas, found=StubLabelRaster(strata), regions=None, strata=3, size=units, seed=seed)
         drawn = kernel(np.ones((1, size, size), bool), window)
+        right = truth[drawn.pixels["row"], drawn.pixels["column"]]
         counts = [
             StratumCounts(
                 mapped=number == 2,
                 size=drawn.area_m2[number],
                 reviewed=units,
-                target=int(truth[drawn.row, drawn.column][drawn.stratum == number].sum()),
+                target=int(right[drawn.pixels["stratum"] == number].sum()),
                 finite=False,
             )
             for number in range(3)
@@ -182,3 +189,14 @@ def test_what_cannot_be_drawn_is_refused(pred, footprints):
     blind["probability"].attrs = pred["probability"].attrs
     with pytest.raises(EvaluationError, match="no valid pixel"):
         sample_ground(blind, footprints, size=9)
+
+
+def test_the_page_runs(pred, footprints, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rtsx.write_cube(pred, "map.zarr")
+    footprints.to_parquet("slumps.parquet")
+    footprints[footprints["prob_max"] > 0.6].to_parquet("truth.parquet")
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(block, PAGE.name, "exec"), names)
+    assert "area, km2" in capsys.readouterr().out
