@@ -20,7 +20,6 @@ NAMES_OF_SEVERAL_THINGS = {
     "app": "Typer's word for the commands of a file",
 }
 SMALL_MODULES = {
-    "rtsx.cli.info": "a command that is loaded when it is called",
     "rtsx.training.smp": "loads segmentation-models-pytorch, which checking a config does not",
 }
 HEAVY = {

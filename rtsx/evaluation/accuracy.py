@@ -14,7 +14,8 @@ import pandas as pd
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.plots import check_drawable, draw_estimates
-from rtsx.evaluation.sampling import SAMPLE_COLUMNS, VERDICTS, Verdict
+from rtsx.evaluation.sampling import SAMPLE_COLUMNS
+from rtsx.scores.agreement import VERDICTS, Verdict
 from rtsx.scores.estimates import (
     StratumCounts,
     estimate_area,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import geopandas as gpd
 import numpy as np
@@ -23,11 +23,6 @@ from rtsx.footprints.class_maps import split_classes
 from rtsx.geometry.crs import transformed
 from rtsx.geometry.pixel_area import PixelAreas
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
-
-Verdict = Literal["target", "other", "unsure"]
-"""What a reviewer says of a unit of a sample: it holds the target, it does not, or that cannot be seen."""
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 Allocation = Literal["equal", "proportional"]
 """How many units each stratum gives: as many as each other, or by its size."""

@@ -16,9 +16,10 @@ from pyproj import CRS
 
 from rtsx.footprints.geographic import centroids, measure
 from rtsx.labels.io import format_hint, write_table
-from rtsx.review.plan import VERDICTS, Answer, BatchVerdicts, ReviewClaim, Verdict
+from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review, as_outline
 from rtsx.scores import Kappa, cohens_kappa
+from rtsx.scores.agreement import VERDICTS, Verdict
 from rtsx.storage import local_path, staged
 
 _SAME = 0.5

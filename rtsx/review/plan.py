@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from rtsx.errors import ReviewError
 from rtsx.parsing import AwareDatetime, StoredRecord
+from rtsx.scores.agreement import Verdict
 
-Verdict = Literal["target", "other", "unsure"]
-"""What a reviewer says of an outline: it is of the class, it is not, or that cannot be told."""
 QueueOrder = Literal["probability", "uncertainty", "random"]
 """Which outlines come first: of the highest `prob_max`; with a `prob_mean` nearest to one half; any."""
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, kw_only=True)

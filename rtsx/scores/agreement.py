@@ -1,12 +1,17 @@
 """Agreement of several masks of one area and of two readers, and bootstrap intervals. Pure arrays; counts of parts add up."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.scores.pixel import Counts
+
+Verdict = Literal["target", "other", "unsure"]
+"""What a reviewer says of an outline, or of a point: it is of the class, it is not, or that cannot be seen."""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def majority(votes: NDArray[np.integer], *, voters: int) -> NDArray[np.bool_]:

@@ -51,11 +51,11 @@ def test_a_sample_is_drawn_reviewed_and_assessed(
     draw = ("sample", "--footprints", outlines, "--map", predicted, "--near-m", "20", "--size", "60", "--out", sample)
     drawn = rtsx_command(*draw)
     assert drawn.status == 0, drawn.err
-    assert "elsewhere" in drawn.err + drawn.out
+    assert "found" in drawn.err + drawn.out
     assert "exists already" in rtsx_command(*draw).err
     assert "has a verdict of" in rtsx_command("evaluate", "--sample", sample).err
     table = gpd.read_file(sample)
-    truth = gpd.read_file(scene.truth).to_crs(table.crs).union_all()
+    truth = gpd.read_parquet(scene.truth).to_crs(table.crs).union_all()
     table["verdict"] = ["target" if point.within(truth) else "other" for point in table.geometry]
     table.to_parquet(tmp_path / "reviewed.parquet")
     out = tmp_path / "report"

@@ -9,7 +9,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from rtsx.review import Answer, BatchVerdicts, Review, ReviewClaim
-from rtsx.review.plan import Verdict
+from rtsx.scores.agreement import Verdict
 
 CRS = "EPSG:32608"
 SIDE_M = 3000.0

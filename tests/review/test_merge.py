@@ -9,7 +9,7 @@ import shapely
 
 from rtsx.errors import ReviewError
 from rtsx.review import AddedOutline, Review, create_review, merge_review, review_status
-from rtsx.review.plan import VERDICTS
+from rtsx.scores.agreement import VERDICTS
 from tests.review.reviewers import Hands, answers, image, outlines_of, work_through
 
 
