@@ -20,7 +20,6 @@ from rtsx.cube import geobox_of, open_source
 from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, ReviewError
 from rtsx.geometry.crs import transformed
 from rtsx.review.plan import (
-    VERDICTS,
     Answer,
     BatchVerdicts,
     QueueOrder,
@@ -30,6 +29,7 @@ from rtsx.review.plan import (
     plan_round,
     queue_outlines,
 )
+from rtsx.scores.agreement import VERDICTS
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
 
 WEEK_S = 7 * 86400.0
