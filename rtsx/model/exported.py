@@ -10,18 +10,30 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import FunctionType
+from typing import ClassVar
 
 import torch
 
 from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model.digest import digest_of_bytes, digest_of_tensors, fingerprint
-from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
+from rtsx.model.source import Artifact, Framework, NetworkSource
+
+_DAMAGED = (
+    RuntimeError,
+    AssertionError,
+    KeyError,
+    ValueError,
+    EOFError,
+    OSError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+"""What torch raises of an archive that it cannot read."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ExportSource:
+class ExportSource(NetworkSource):
     """An exported program, as the bytes of its archive."""
 
     data: bytes = field(repr=False)
@@ -30,6 +42,7 @@ class ExportSource:
     """Name of the module that was exported, where known."""
     recorded_digest: str | None = None
     """Digest of the module that a bundle was made from; None for an archive that came alone."""
+    framework: ClassVar[Framework] = "export"
 
     @classmethod
     def from_bytes(cls, data: bytes, options: Mapping[str, object], *, trust: bool) -> "ExportSource":
@@ -66,16 +79,6 @@ class ExportSource:
         source.load_module()
         return source
 
-    @property
-    def framework(self) -> Framework:
-        """Always "export"."""
-        return "export"
-
-    @cached_property
-    def n_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(part.numel() for part in self.load_module().parameters())
-
     @cached_property
     def digest(self) -> str:
         """Digest of the exported module where recorded, else sha256 of the archive."""
@@ -86,27 +89,22 @@ class ExportSource:
         try:
             with _without_log("torch.export"):
                 program = torch.export.load(io.BytesIO(self.data))
-        except (RuntimeError, AssertionError, KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise BundleError(_unreadable(error)) from error
-        except pickle.UnpicklingError as error:
-            raise BundleError(_unreadable(error)) from error
-        module: torch.nn.Module = program.module()
-        return module
-
-    def onnx_path(self) -> Path:
-        """Raise `BundleError`: there is no such file."""
-        raise refuse_onnx(self.architecture)
+        except _DAMAGED as error:
+            raise BundleError(
+                f"The .pt2 archive cannot be read: {error}. It is truncated, or was written by a newer torch than "
+                f"{torch.__version__}; copy it again or export it again."
+            ) from error
+        return program.module()
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Hand the archive on unchanged."""
-        options: dict[str, object] = {"architecture": self.architecture}
         return Artifact(
             kind="export",
             filename="model.pt2",
             artifact_type="torch.export.save",
             media_type="application/octet-stream; application=pytorch",
             data=self.data,
-            options=options,
+            options={"architecture": self.architecture},
         )
 
 
@@ -155,13 +153,6 @@ def export_module(module: torch.nn.Module, *, n_layers: int, tile: int, stride: 
     return buffer.getvalue()
 
 
-def _unreadable(error: Exception) -> str:
-    return (
-        f"The .pt2 archive cannot be read: {error}. It is truncated, or was written by a newer torch than "
-        f"{torch.__version__}; copy it again or export it again."
-    )
-
-
 @contextmanager
 def _without_log(name: str) -> Iterator[None]:
     # torch logs the traceback of a damaged archive before it raises; the error says it all.
@@ -174,16 +165,13 @@ def _without_log(name: str) -> Iterator[None]:
         logger.disabled = was_disabled
 
 
-def _torch_export_conforms(source: ExportSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource
-
-
 @dataclass(frozen=True, eq=False)
-class TorchScriptSource:
+class TorchScriptSource(NetworkSource):
     """A TorchScript network, as the bytes of its file."""
 
     data: bytes = field(repr=False)
     """The whole file."""
+    framework: ClassVar[Framework] = "torchscript"
 
     @classmethod
     def from_bytes(cls, data: bytes, *, trust: bool) -> "TorchScriptSource":
@@ -221,20 +209,10 @@ class TorchScriptSource:
             torch.jit.save(module, buffer)
         return cls(buffer.getvalue())
 
-    @property
-    def framework(self) -> Framework:
-        """Always "torchscript"."""
-        return "torchscript"
-
     @cached_property
     def architecture(self) -> str:
         """Name of the class that was scripted or traced."""
         return str(getattr(self.load_module(), "original_name", "TorchScript"))
-
-    @cached_property
-    def n_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(part.numel() for part in self.load_module().parameters())
 
     @cached_property
     def digest(self) -> str:
@@ -255,20 +233,15 @@ class TorchScriptSource:
             ) from error
         return module.float().eval()
 
-    def onnx_path(self) -> Path:
-        """Raise `BundleError`: there is no such file."""
-        raise refuse_onnx(self.architecture)
-
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Hand the file on unchanged."""
-        options: Mapping[str, object] = {}
         return Artifact(
             kind="torchscript",
             filename="model.ts",
             artifact_type="torch.jit.save",
             media_type="application/octet-stream; application=pytorch",
             data=self.data,
-            options=options,
+            options={},
         )
 
 
@@ -278,16 +251,13 @@ def is_torchscript(archive: zipfile.ZipFile) -> bool:
     return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 
 
-def _torchscript_conforms(source: TorchScriptSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource
-
-
 @dataclass(frozen=True, eq=False)
-class ModuleSource:
+class ModuleSource(NetworkSource):
     """A module in memory: frozen as it was when the bundle was made, whatever its owner does with it later."""
 
     module: torch.nn.Module
     """A copy of the user's module: CPU, float32, evaluation mode; never handed out."""
+    framework: ClassVar[Framework] = "torch"
 
     @classmethod
     def from_module(cls, module: torch.nn.Module) -> "ModuleSource":
@@ -295,19 +265,9 @@ class ModuleSource:
         return cls(copy.deepcopy(module).cpu().float().eval())
 
     @property
-    def framework(self) -> Framework:
-        """Always "torch"."""
-        return "torch"
-
-    @property
     def architecture(self) -> str:
         """Name of the module's class."""
         return type(self.module).__name__
-
-    @property
-    def n_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(part.numel() for part in self.module.parameters())
 
     @cached_property
     def digest(self) -> str:
@@ -321,21 +281,11 @@ class ModuleSource:
         """Copy the module."""
         return copy.deepcopy(self.module)
 
-    def onnx_path(self) -> Path:
-        """Raise `BundleError`: there is no such file."""
-        raise refuse_onnx(self.architecture)
-
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Export the module with free batch size, height and width."""
         data = export_module(self.load_module(), n_layers=n_layers, tile=tile, stride=stride)
-        return Artifact(
-            kind="export",
-            filename="model.pt2",
-            artifact_type="torch.export.save",
-            media_type="application/octet-stream; application=pytorch",
-            data=data,
-            options={"architecture": self.architecture},
-        )
+        exported = ExportSource(data=data, architecture=self.architecture)
+        return exported.artifact(n_layers=n_layers, tile=tile, stride=stride)
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -373,7 +323,3 @@ def _code_of(kind: type) -> str:
         if isinstance(value, FunctionType)
     ]
     return "".join(functions)
-
-
-def _module_conforms(source: ModuleSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource

@@ -1,5 +1,6 @@
 """ONNX files as the source of a bundle, and ONNX Runtime, which also runs torch networks exported on the way."""
 
+import math
 import os
 import tempfile
 import warnings
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model.backends import Forward, fixed_batches
 from rtsx.model.digest import digest_of_bytes
-from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_module
+from rtsx.model.source import Artifact, Framework, NetworkSource
 from rtsx.storage import write_object
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ class OnnxShapes:
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxSource:
+class OnnxSource(NetworkSource):
     """An ONNX network, as the bytes of its file with all weights inside."""
 
     data: bytes = field(repr=False)
     """The whole model, external tensors included."""
+    framework: ClassVar[Framework] = "onnx"
 
     @classmethod
     def from_bytes(cls, data: bytes, *, read_sibling: Callable[[str], bytes] | None = None) -> "OnnxSource":
@@ -80,11 +82,6 @@ class OnnxSource:
         _ = source.shapes  # refuses what is no network from tiles to maps
         return source
 
-    @property
-    def framework(self) -> Framework:
-        """Always "onnx"."""
-        return "onnx"
-
     @cached_property
     def architecture(self) -> str:
         """Name of the graph."""
@@ -93,8 +90,7 @@ class OnnxSource:
     @cached_property
     def n_parameters(self) -> int:
         """Numbers in all stored tensors of the graph."""
-        sizes = (tensor.dims for tensor in _parse(self.data).graph.initializer)
-        return sum(_product(size) for size in sizes)
+        return sum(math.prod(tensor.dims) for tensor in _parse(self.data).graph.initializer)
 
     @cached_property
     def digest(self) -> str:
@@ -136,10 +132,6 @@ class OnnxSource:
             n_classes=returned[1] if returned else None,
             has_activation=_last_operator(graph) in {"Sigmoid", "Softmax"},
         )
-
-    def load_module(self) -> "torch.nn.Module":
-        """Raise `BundleError`: there is no such module."""
-        raise refuse_module()
 
     def onnx_path(self) -> Path:
         """Write the model into this user's temporary folder, once per content, and return its path."""
@@ -269,17 +261,6 @@ def _last_operator(graph: Any) -> str:
     while node is not None and node.op_type in _TRANSPARENT:
         node = makers.get(node.input[0])
     return "" if node is None else str(node.op_type)
-
-
-def _product(numbers: Any) -> int:
-    product = 1
-    for number in numbers:
-        product *= number
-    return product
-
-
-def _conforms(source: OnnxSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource
 
 
 def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import safetensors
 import safetensors.torch
@@ -20,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
-from rtsx.model.source import Artifact, Framework, NetworkSource, refuse_onnx
+from rtsx.model.source import Artifact, Framework, NetworkSource
 
 ARCHITECTURES = (
     "DPT",
@@ -163,7 +162,7 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SmpSource:
+class SmpSource(NetworkSource):
     """A network of the library: its name, its arguments and its weights."""
 
     architecture_name: str
@@ -172,6 +171,7 @@ class SmpSource:
     """Arguments of the architecture that are not its defaults, as JSON values, without `encoder_weights`."""
     state: Mapping[str, torch.Tensor] = field(repr=False)
     """Weights and buffers by name, float32 (counters int64), on the CPU."""
+    framework: ClassVar[Framework] = "torch"
 
     @classmethod
     def from_state(
@@ -225,11 +225,6 @@ class SmpSource:
         return cls.from_state(str(options["architecture"]), arguments, state=state)
 
     @property
-    def framework(self) -> Framework:
-        """Always "torch"."""
-        return "torch"
-
-    @property
     def architecture(self) -> str:
         """Architecture and encoder, such as "UnetPlusPlus/resnet34"."""
         return f"{self.architecture_name}/{self.options.get('encoder_name')}"
@@ -267,10 +262,6 @@ class SmpSource:
             network = build_network(self.architecture_name, self.options)
         network.load_state_dict(dict(self.state))
         return network
-
-    def onnx_path(self) -> Path:
-        """Raise `BundleError`: there is no such file."""
-        raise refuse_onnx(self.architecture)
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Pack the weights as safetensors."""
@@ -424,7 +415,3 @@ def _deeplab_name(name: str, *, wanted: set[str]) -> str:
     number, _, rest = name.removeprefix("decoder.").removeprefix("aspp.").partition(".")
     candidates = (f"decoder.aspp.{number}.{rest}", f"decoder.{_DEEPLAB_PARTS.get(number)}.{rest}")
     return next((candidate for candidate in candidates if candidate in wanted), name)
-
-
-def _conforms(source: SmpSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from rtsx.errors import BundleError
 
@@ -48,10 +49,10 @@ class NetworkSource(Protocol):
         """The network's name for people, such as "UnetPlusPlus/resnet34"."""
         ...
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
-        """Numbers in the weights."""
-        ...
+        """Trainable numbers."""
+        return sum(part.numel() for part in self.load_module().parameters())
 
     @property
     def digest(self) -> str:
@@ -66,7 +67,10 @@ class NetworkSource(Protocol):
         BundleError
             The network is not one of torch, or its weights do not fit.
         """
-        ...
+        raise BundleError(
+            "An ONNX file holds no torch module. Run it with backend='onnx' or 'openvino', or open the network's "
+            "checkpoint."
+        )
 
     def onnx_path(self) -> Path:
         """Local path of the ONNX file, which must not be changed.
@@ -76,7 +80,10 @@ class NetworkSource(Protocol):
         BundleError
             The network is one of torch.
         """
-        ...
+        raise BundleError(
+            f"{self.architecture} is a torch network and has no ONNX file. Run it with backend='eager' or 'compile', "
+            "or export it to ONNX and open that."
+        )
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Pack the weights as one file for a bundle's folder.
@@ -87,21 +94,6 @@ class NetworkSource(Protocol):
             The network cannot be written; the message says what else to do.
         """
         ...
-
-
-def refuse_onnx(architecture: str) -> BundleError:
-    """Error of a torch source that is asked for its ONNX file."""
-    return BundleError(
-        f"{architecture} is a torch network and has no ONNX file. Run it with backend='eager' or 'compile', "
-        "or export it to ONNX and open that."
-    )
-
-
-def refuse_module() -> BundleError:
-    """Error of an ONNX source that is asked for a torch module."""
-    return BundleError(
-        "An ONNX file holds no torch module. Run it with backend='onnx' or 'openvino', or open the network's checkpoint."
-    )
 
 
 BatchNormMode = Literal["eval", "batch"]
@@ -125,7 +117,7 @@ def use_batch_statistics(module: "torch.nn.Module") -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class BatchStatisticsSource:
+class BatchStatisticsSource(NetworkSource):
     """A torch source whose module normalises by the batch at hand; runs tile by tile, or tiles would mix.
 
     Raises
@@ -136,6 +128,7 @@ class BatchStatisticsSource:
 
     source: NetworkSource
     """The network with its stored averages."""
+    framework: ClassVar[Framework] = "torch"
 
     def __post_init__(self) -> None:
         """Refuse what has no modules to change."""
@@ -146,19 +139,9 @@ class BatchStatisticsSource:
             )
 
     @property
-    def framework(self) -> Framework:
-        """Always "torch"."""
-        return "torch"
-
-    @property
     def architecture(self) -> str:
         """Name of the network."""
         return self.source.architecture
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers in the weights."""
-        return self.source.n_parameters
 
     @property
     def digest(self) -> str:
@@ -174,14 +157,6 @@ class BatchStatisticsSource:
             )
         return module
 
-    def onnx_path(self) -> Path:
-        """Raise `BundleError`: there is no such file."""
-        raise refuse_onnx(self.architecture)
-
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Pack the network with its stored averages."""
         return self.source.artifact(n_layers=n_layers, tile=tile, stride=stride)
-
-
-def _conforms(source: BatchStatisticsSource) -> NetworkSource:
-    return source  # a typed line that fails the type check when the class stops being a NetworkSource

@@ -7,13 +7,17 @@ import torch
 
 from rtsx.errors import BundleError
 from rtsx.model.exported import ModuleSource, TorchScriptSource
-from rtsx.model.source import BatchStatisticsSource, refuse_module, refuse_onnx, use_batch_statistics
+from rtsx.model.onnx import OnnxSource
+from rtsx.model.source import BatchStatisticsSource, use_batch_statistics
 
 
 def test_refusals_say_what_else_to_do():
-    assert isinstance(refuse_onnx("Net"), BundleError)
-    assert "Net is a torch network and has no ONNX file. Run it with backend='eager'" in str(refuse_onnx("Net"))
-    assert "backend='onnx' or 'openvino'" in str(refuse_module())
+    with pytest.raises(
+        BundleError, match=r"Conv2d is a torch network and has no ONNX file. Run it with backend='eager'"
+    ):
+        ModuleSource.from_module(torch.nn.Conv2d(2, 1, 1)).onnx_path()
+    with pytest.raises(BundleError, match="backend='onnx' or 'openvino'"):
+        OnnxSource(b"").load_module()
 
 
 def network():
