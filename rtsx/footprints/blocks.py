@@ -1,8 +1,10 @@
 """Outlines of one block of a prediction: its window and halo, labelled pixels, and their polygons. Arrays in, arrays out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import rasterio.features
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.pieces import Outlines, Pieces
+from rtsx.scores.objects import near_any
 
 Margins = tuple[int, int, int, int]
 NO_MARGINS: Margins = (0, 0, 0, 0)
@@ -275,8 +278,8 @@ def polygonize_block(
     labels, found = scipy.ndimage.label(mask, CONNECTIVITY)
     flat = np.flatnonzero(labels)
     owner = labels.ravel()[flat] - 1
-    is_open = _reaches_seam(labels, block=block, count=found)
-    is_cut = _is_cut(labels, block=block, count=found)
+    seams = [border for border, is_seam in zip(_BORDERS, block.seams, strict=True) if is_seam]
+    is_open, is_cut = (_on_lines(labels, lines, count=found) for lines in (seams, block.cuts))
     kept = is_open | is_cut | (np.bincount(owner, minlength=found) >= rule.min_pixels)
     if not kept.all():
         number = np.concatenate(([0], np.where(kept, np.cumsum(kept), 0))).astype(np.int32)
@@ -292,7 +295,7 @@ def polygonize_block(
         pieces.touches_edge[owner[near]] = True
         pieces.geometry[:] = polygonize(labels, len(is_open), origin=(block.y[0], block.x[0]))
     renumbered = np.concatenate(([0], np.where(is_open, np.cumsum(is_open), 0))).astype(np.int32)
-    top, bottom, left, right = (renumbered[border] for border in _borders(labels))
+    top, bottom, left, right = (renumbered[labels[border]] for border in _BORDERS)
     return BlockFootprints(
         closed=pieces.take(~is_open).finish(rule.levels),
         open=pieces.take(is_open),
@@ -305,16 +308,7 @@ def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach:
 
     `invalid` has a halo of `reach` pixels, cut to the raster; what lies beyond the raster counts as invalid.
     """
-    near = np.pad(invalid, block.beyond(reach), constant_values=True)
-    for axis in (0, 1):
-        # Runs of doubling length, instead of a rank filter, because a few whole-array ORs are twenty times faster.
-        run, rows = 1, near if axis == 0 else near.T
-        while run < 2 * reach + 1:
-            more = min(run, 2 * reach + 1 - run)
-            rows = rows[:-more] | rows[more:]
-            run += more
-        near = rows if axis == 0 else rows.T
-    return near
+    return near_any(np.pad(invalid, block.beyond(reach), constant_values=True), reach=reach)
 
 
 def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:
@@ -332,23 +326,16 @@ def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> 
     return haloed[rows.start - y.start : rows.stop - y.start, columns.start - x.start : columns.stop - x.start]
 
 
-def _borders(labels: LabelArray) -> tuple[LabelArray, LabelArray, LabelArray, LabelArray]:
-    return labels[0], labels[-1], labels[:, 0], labels[:, -1]
+_BORDERS = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])
+"""First row, last row, first column and last column of an array."""
 
 
-def _reaches_seam(labels: LabelArray, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
-    reaches = np.zeros(count + 1, bool)
-    for border, is_seam in zip(_borders(labels), block.seams, strict=True):
-        if is_seam:
-            reaches[border] = True
-    return reaches[1:]
-
-
-def _is_cut(labels: LabelArray, *, block: ExtractionBlock, count: int) -> NDArray[np.bool_]:
-    is_cut = np.zeros(count + 1, bool)
-    for line in block.cuts:
-        is_cut[labels[line]] = True
-    return is_cut[1:]
+def _on_lines(labels: LabelArray, lines: Sequence[Any], *, count: int) -> NDArray[np.bool_]:
+    """Test which objects have a pixel on one of some lines of pixels."""
+    touched = np.zeros(count + 1, bool)
+    for line in lines:
+        touched[labels[line]] = True
+    return touched[1:]
 
 
 def _describe(

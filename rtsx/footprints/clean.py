@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import geopandas
 import numpy as np
 import pandas as pd
-import scipy.sparse
-import scipy.sparse.csgraph
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.geometry import Placement
+from rtsx.footprints.geometry import Placement, components
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 
 
@@ -307,8 +305,7 @@ def _clusters(outlines: Geometries) -> list[NDArray[np.int64]]:
     """
     boxes = shapely.box(*shapely.bounds(outlines).reshape(-1, 4).T)
     one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
-    graph = scipy.sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(len(boxes),) * 2)
-    _, cluster = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    cluster = components(one, other, count=len(boxes))
     order = np.argsort(cluster, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1) if len(order) else []
 

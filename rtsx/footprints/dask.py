@@ -7,8 +7,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
@@ -24,7 +22,7 @@ from rtsx.footprints.blocks import (
     polygonize_block,
 )
 from rtsx.footprints.class_maps import ClassMap
-from rtsx.footprints.geometry import union
+from rtsx.footprints.geometry import components, union
 from rtsx.footprints.pieces import Outlines, Pieces
 
 Numbers = NDArray[np.int64]
@@ -66,11 +64,8 @@ def _objects(found: Sequence[BlockFootprints], plan: ExtractionPlan) -> Numbers:
     pairs += [
         _neighbours(np.concatenate(right[:, j]), np.concatenate(left[:, j + 1])) for j in range(len(plan.columns) - 1)
     ]
-    total = int(counts.sum())
     one, other = np.concatenate([np.empty((2, 0), np.int64), *pairs], axis=1)
-    links = scipy.sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(total, total))
-    _, group = scipy.sparse.csgraph.connected_components(links, directed=False)
-    return np.asarray(group, np.int64)
+    return components(one, other, count=int(counts.sum()))
 
 
 def _neighbours(one: Numbers, other: Numbers) -> Numbers:

@@ -1,24 +1,20 @@
 """Footprints in longitude and latitude, and their lengths and areas on the ellipsoid."""
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from itertools import pairwise
-from typing import cast
+from collections.abc import Iterator
 
 import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import Placement
 from rtsx.footprints.schema import validate_footprints
-from rtsx.geometry.crs import longest_edge
+from rtsx.geometry.antimeridian import split_at_antimeridian, unwrap_ring
+from rtsx.geometry.crs import geodesic_measures, longest_edge, lonlat_transformer
 
 Floats = NDArray[np.float64]
-
-_GEOD = Geod(ellps="WGS84")
 
 
 def measure(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
@@ -42,27 +38,13 @@ def measure(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
     FootprintError
         An outline lies where `crs` has no longitude and latitude.
     """
-    if len(outlines) == 0:
-        return np.empty(0), np.empty(0)
     dense = shapely.segmentize(outlines, longest_edge(crs))
-    parts, owner = shapely.get_parts(dense, return_index=True)
-    rings, part = shapely.get_rings(parts, return_index=True)
-    coordinates = shapely.get_coordinates(rings)
-    lon, lat = lonlat_converter(crs)(coordinates).T
-    ends = np.cumsum([0, *shapely.get_num_coordinates(rings)])
-    measured = [_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in pairwise(ends)]
-    area, perimeter = np.abs(measured).T
-    is_shell = np.diff(part, prepend=-1) > 0
-    owner_of_ring = owner[part]
-    totals = np.zeros((2, len(outlines)))
-    np.add.at(totals[0], owner_of_ring, np.where(is_shell, area, -area))
-    np.add.at(totals[1], owner_of_ring, perimeter)
-    return totals[0], totals[1]
+    return geodesic_measures(shapely.transform(dense, lambda xy: points_to_lonlat(xy, crs)))
 
 
 def centroids(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
     """Return latitude and longitude, from -180 to 180 degrees, of the outlines' centres of mass in `crs`."""
-    lon, lat = lonlat_converter(crs)(shapely.get_coordinates(shapely.centroid(outlines))).T
+    lon, lat = points_to_lonlat(shapely.get_coordinates(shapely.centroid(outlines)), crs).T
     return lat, np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
 
 
@@ -82,32 +64,22 @@ def largest_pixel_m2(placement: Placement) -> float:
     return float(area.max()) * 1.05
 
 
-def lonlat_converter(crs: CRS) -> Callable[[Floats], Floats]:
-    """Return a function from `(n, 2)` x and y in `crs` to `(n, 2)` WGS84 longitude and latitude in degrees, no farther than a pole."""
-    transformer = _transformer(crs.to_wkt())
-
-    def convert(coordinates: Floats) -> Floats:
-        lonlat = cast("Floats", np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1])))
-        strange = ~np.isfinite(lonlat).all(axis=1) | (np.abs(lonlat[:, 1]) > 90 + _BEYOND)
-        if strange.any():
-            x, y = coordinates[np.argmax(strange)]
-            raise FootprintError(
-                f"the point x = {x}, y = {y} has no longitude and latitude in {crs.name!r}: "
-                "is the CRS of the prediction the right one?"
-            )
-        lonlat[:, 1] = np.clip(lonlat[:, 1], -90, 90)
-        return lonlat
-
-    return convert
+def points_to_lonlat(points: Floats, crs: CRS) -> Floats:
+    """Convert points `(n, 2)` in `crs` to WGS84 longitude and latitude in degrees, no farther than a pole."""
+    lonlat = np.column_stack(lonlat_transformer(crs).transform(points[:, 0], points[:, 1]))
+    strange = ~np.isfinite(lonlat).all(axis=1) | (np.abs(lonlat[:, 1]) > 90 + _BEYOND)
+    if strange.any():
+        x, y = points[np.argmax(strange)]
+        raise FootprintError(
+            f"the point x = {x}, y = {y} has no longitude and latitude in {crs.name!r}: "
+            "is the CRS of the prediction the right one?"
+        )
+    lonlat[:, 1] = np.clip(lonlat[:, 1], -90, 90)
+    return lonlat
 
 
 _BEYOND = 1.0
 """Degrees that the outer pixels of a raster of the whole Earth may reach beyond a pole, where the outermost lie on it."""
-
-
-@lru_cache(maxsize=32)
-def _transformer(wkt: str) -> Transformer:
-    return Transformer.from_crs(CRS.from_wkt(wkt), CRS.from_epsg(4326), always_xy=True)
 
 
 def to_geographic(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -135,8 +107,8 @@ def to_geographic(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     validate_footprints(footprints)
     crs = CRS.from_user_input(footprints.crs)
     outlines = np.asarray(footprints.geometry.array)
-    convert = lonlat_converter(crs)
-    moved = shapely.transform(shapely.segmentize(outlines, longest_edge(crs)), convert)
+    dense = shapely.segmentize(outlines, longest_edge(crs))
+    moved = shapely.transform(dense, lambda xy: points_to_lonlat(xy, crs))
     west, south, east, north = shapely.bounds(moved).reshape(-1, 4).T
     # No outline is 90 degrees wide unless it crosses the antimeridian or lies at a pole; a few more do no harm.
     careful = (east - west > 90) | (east > 180) | (west < -180) | (north > 89.99) | (south < -89.99)
@@ -147,7 +119,6 @@ def to_geographic(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 def _cut(outline: shapely.Geometry, crs: CRS) -> shapely.Geometry:
     """Convert one outline that meets the antimeridian or a pole."""
-    convert = lonlat_converter(crs)
     for pole in _poles(crs):
         # A vertex at the pole, instead of an edge that runs through it and whose longitude jumps by 180 degrees.
         outline = shapely.snap(outline, pole, tolerance=1e-6 * longest_edge(crs))
@@ -155,7 +126,7 @@ def _cut(outline: shapely.Geometry, crs: CRS) -> shapely.Geometry:
     regions = []
     for part in shapely.get_parts(shapely.segmentize(outline, edge)):
         shell, *holes = (
-            _fold(convert(shapely.get_coordinates(ring)[:-1])) for ring in [part.exterior, *part.interiors]
+            _fold(points_to_lonlat(shapely.get_coordinates(ring), crs)) for ring in [part.exterior, *part.interiors]
         )
         regions.append(shapely.difference(shell, shapely.union_all(holes)))
     return shapely.normalize(shapely.union_all(regions))
@@ -165,40 +136,13 @@ def _poles(crs: CRS) -> Iterator[shapely.Point]:
     """Yield the poles that have a place in a projected CRS."""
     if crs.is_geographic:
         return
-    transformer = Transformer.from_crs(CRS.from_epsg(4326), crs, always_xy=True)
     for latitude in (90.0, -90.0):
-        x, y = transformer.transform(0.0, latitude)
+        x, y = lonlat_transformer(crs).transform(0.0, latitude, direction="INVERSE")
         if np.isfinite((x, y)).all():
             yield shapely.Point(x, y)
 
 
 def _fold(ring: Floats) -> shapely.Geometry:
-    """Return what a ring of longitudes and latitudes, without its closing vertex, encloses on the map."""
-    ring = _open_at_poles(ring)
-    lon, lat = np.unwrap(ring[:, 0], period=360), ring[:, 1]
-    turn = ring[0, 0] - ring[-1, 0]
-    winding = lon[-1] + (turn - 360 * np.rint(turn / 360)) - lon[0]
-    if abs(winding) > 180:
-        pole = np.copysign(90.0, lat.mean())
-        lon = np.append(lon, [lon[0] + winding, lon[0] + winding, lon[0]])
-        lat = np.append(lat, [lat[0], pole, pole])
-    region = shapely.make_valid(shapely.Polygon(np.column_stack((lon, lat))))
-    pieces = []
-    for turns in range(int(np.floor((lon.min() + 180) / 360)), int(np.floor((lon.max() + 180) / 360)) + 1):
-        inside = shapely.intersection(region, shapely.box(360 * turns - 180, -90, 360 * turns + 180, 90))
-        parts = shapely.get_parts(inside)
-        areas = parts[shapely.get_dimensions(parts) == 2]
-        pieces.append(shapely.transform(shapely.union_all(areas), lambda lonlat, t=turns: lonlat - (360 * t, 0)))
-    return shapely.union_all(pieces)
-
-
-def _open_at_poles(ring: Floats) -> Floats:
-    """Replace a vertex at a pole, whose longitude means nothing, by two: at its neighbours' longitudes."""
-    polar = np.abs(ring[:, 1]) > 90 - 1e-9
-    start = int(np.argmin(polar))
-    ring, polar = np.roll(ring, -start, axis=0), np.roll(polar, -start)
-    before, after = np.roll(ring[:, 0], 1), np.roll(ring[:, 0], -1)
-    doubled = np.repeat(ring, np.where(polar, 2, 1), axis=0)
-    first = (np.arange(len(ring)) + np.cumsum(polar) - polar)[polar]
-    doubled[first, 0], doubled[first + 1, 0] = before[polar], after[polar]
-    return doubled
+    """Return what a closed ring of longitudes and latitudes encloses on the map."""
+    region = shapely.make_valid(unwrap_ring(ring))
+    return shapely.union_all(split_at_antimeridian(region, west=-180.0, inset=0.0))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import odc.geo.xr  # noqa: F401  registers the accessor .odc
+import scipy.sparse
+import scipy.sparse.csgraph
 import shapely
 import xarray as xr
 from affine import Affine
@@ -129,6 +131,12 @@ def _areas(geometry: shapely.Geometry) -> shapely.Geometry:
         return geometry
     parts = shapely.get_parts(shapely.get_parts(geometry))
     return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+
+
+def components(one: NDArray[np.int64], other: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
+    """Return for each of `count` outlines the number of its group: those that the pairs `one`, `other` link, however far."""
+    links = scipy.sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
+    return np.asarray(scipy.sparse.csgraph.connected_components(links, directed=False)[1], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

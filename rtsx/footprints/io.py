@@ -13,7 +13,7 @@ from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 from rtsx.geometry.crs import densified, transformed
-from rtsx.labels.io import format_hint, read_table, without_layer, write_table
+from rtsx.labels.io import read_table, require_format, without_layer, write_table
 from rtsx.storage import local_path
 
 
@@ -44,8 +44,7 @@ def write_footprints(footprints: geopandas.GeoDataFrame, path: str | Path, *, ov
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = local_path(path)
-    _check_format(target)
+    target = _target(path)
     validate_footprints(footprints)
     return write_table(footprints, target, overwrite=overwrite, what="footprints")
 
@@ -76,8 +75,7 @@ def write_tracks(tracks: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
     OutputNotWritableError
         The folder is missing or cannot be written to.
     """
-    target = local_path(path)
-    _check_format(target)
+    target = _target(path)
     check_tracks(tracks)
     return write_table(tracks, target, overwrite=overwrite, what="tracks")
 
@@ -103,7 +101,7 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         There is no such file.
     """
     source, _ = without_layer(path)
-    _check_format(Path(source))
+    require_format(Path(source), what="footprints", error=FootprintError)
     try:
         table = read_table(path, what="footprints")
     except LabelError as error:
@@ -134,10 +132,10 @@ def to_serialisable(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return footprints.join(table[extra]) if extra else footprints
 
 
-def _check_format(path: Path) -> None:
-    hint = format_hint(path, what="footprints")
-    if hint is not None:
-        raise FootprintError(hint)
+def _target(path: str | Path) -> Path:
+    target = local_path(path)
+    require_format(target, what="footprints", error=FootprintError)
+    return target
 
 
 def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFrame]:

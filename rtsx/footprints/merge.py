@@ -7,23 +7,19 @@ from typing import Any, Literal
 import geopandas
 import numpy as np
 import pandas as pd
-import scipy.sparse
-import scipy.sparse.csgraph
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.geometry import dissolve, intersecting
-from rtsx.footprints.pieces import Pieces, format_counts, parse_counts
+from rtsx.footprints.geometry import components, dissolve, intersecting
+from rtsx.footprints.pieces import format_counts, parse_counts, statistics
 from rtsx.footprints.schema import COLUMNS, OPTIONAL, validate_footprints
 from rtsx.geometry.crs import longest_edge
 
 _LISTED = ("scene_id", "bundle_id", "bundle_digest", "images")
 """Columns whose entries are put together as a list separated by commas, where they differ."""
-
-_STATISTICS = ("n_pixels", "prob_min", "prob_max", "prob_mean", "prob_median", "prob_std")
 
 Columns = dict[str, NDArray[Any]]
 Members = NDArray[np.int64]
@@ -142,20 +138,9 @@ def _exact(columns: Columns) -> dict[str, object] | None:
     level, inverse = np.unique(np.concatenate([part for _, part, _ in parsed]), return_inverse=True)
     count = np.zeros(len(level), np.int64)
     np.add.at(count, inverse, np.concatenate([part for _, _, part in parsed]))
-    nothing = np.zeros(1, bool)
-    pieces = Pieces(
-        geometry=np.full(1, None, np.object_),
-        first=np.zeros(1, np.int64),
-        touches_edge=nothing,
-        cut=nothing,
-        n_water=np.zeros(1, np.int64),
-        owner=np.zeros(len(level), np.int64),
-        level=level,
-        count=count,
-    )
-    outlines = pieces.finish(levels)
-    statistics: dict[str, object] = {name: getattr(outlines, name)[0] for name in _STATISTICS}
-    return statistics | {"prob_counts": format_counts(level, count, levels=levels)}
+    pooled = statistics(np.zeros(len(level), np.int64), level, count, levels=levels)
+    texts = {"prob_counts": format_counts(level, count, levels=levels)}
+    return {name: values[0] for name, values in pooled.items()} | texts
 
 
 def _pooled(columns: Columns, *, seen_once: float) -> dict[str, object]:
@@ -335,10 +320,7 @@ def _times(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) -> N
 def _groups(rows: geopandas.GeoDataFrame, times: NDArray[np.int64]) -> NDArray[np.int64]:
     one, other = intersecting(np.asarray(rows.geometry.array, np.object_), distance=_seam(rows))
     same = times[one] == times[other]
-    count = len(rows)
-    graph = scipy.sparse.coo_array((np.ones(int(same.sum()), bool), (one[same], other[same])), shape=(count, count))
-    _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return np.asarray(group, np.int64)
+    return components(one[same], other[same], count=len(rows))
 
 
 def _filled(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:

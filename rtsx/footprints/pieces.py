@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlines:
-    """Complete objects with their statistics; one entry per object in every array."""
+class _Objects:
+    """What is known of objects, complete or not; one entry per object in every array."""
 
     geometry: NDArray[np.object_]
     """Polygons or MultiPolygons in pixel coordinates of the raster: x is the column, y the row."""
@@ -24,6 +24,19 @@ class Outlines:
     """True where the object may go on in a neighbouring raster."""
     n_water: NDArray[np.int64]
     """Number of pixels on water, as far as known."""
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def _of(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the arrays of these objects, those that `index` selects."""
+        return {field.name: getattr(self, field.name)[index] for field in fields(_Objects)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlines(_Objects):
+    """Complete objects with their statistics."""
+
     n_pixels: NDArray[np.int64]
     prob_min: NDArray[np.float64]
     """Smallest probability, 0-1."""
@@ -37,9 +50,6 @@ class Outlines:
     """Standard deviation of the probability (divided by n), 0-1."""
     prob_counts: NDArray[np.object_]
     """The histogram as text where the object is cut, as `format_counts` writes it, else None."""
-
-    def __len__(self) -> int:
-        return len(self.geometry)
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Outlines":
         """Return the objects that `index` selects."""
@@ -55,23 +65,13 @@ class Outlines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pieces:
+class Pieces(_Objects):
     """Objects, or the parts of objects that lie in one block, with a histogram of their probabilities.
 
     The histogram is kept because it adds up exactly: whatever the blocks, the same counts come together, and with
     them the same median and the same last bit of the standard deviation.
     """
 
-    geometry: NDArray[np.object_]
-    """`(piece,)` polygons in pixel coordinates of the raster."""
-    first: NDArray[np.int64]
-    """`(piece,)` first pixel in reading order, row * columns + column."""
-    touches_edge: NDArray[np.bool_]
-    """`(piece,)` True where the piece comes near the end of the data."""
-    cut: NDArray[np.bool_]
-    """`(piece,)` True where the piece may go on in a neighbouring raster."""
-    n_water: NDArray[np.int64]
-    """`(piece,)` pixels on water."""
     owner: NDArray[np.int64]
     """`(bin,)` the piece that a bin of the histogram belongs to; ascending, every piece has a bin."""
     level: NDArray[np.int64]
@@ -79,18 +79,11 @@ class Pieces:
     count: NDArray[np.int64]
     """`(bin,)` pixels of this piece at this level, at least one."""
 
-    def __len__(self) -> int:
-        return len(self.geometry)
-
     def take(self, chosen: NDArray[np.bool_]) -> "Pieces":
         """Return the pieces for which `chosen` is True, numbered anew."""
         bins = chosen[self.owner]
         return Pieces(
-            geometry=self.geometry[chosen],
-            first=self.first[chosen],
-            touches_edge=self.touches_edge[chosen],
-            cut=self.cut[chosen],
-            n_water=self.n_water[chosen],
+            **self._of(chosen),
             owner=(np.cumsum(chosen) - 1)[self.owner[bins]],
             level=self.level[bins],
             count=self.count[bins],
@@ -99,26 +92,9 @@ class Pieces:
     def finish(self, levels: int) -> Outlines:
         """Return the pieces as complete objects, with statistics from `levels` steps of probability."""
         start = np.flatnonzero(np.diff(self.owner, prepend=-1))
-        n_pixels = _sums(self.count, start)
-        mean = _sums(self.count * self.level, start) / n_pixels
-        squares = self.count * (self.level - mean[self.owner]) ** 2
-        seen, before = np.cumsum(self.count), np.cumsum(n_pixels) - n_pixels
-        lower, upper = (
-            self.level[np.searchsorted(seen, before + middle, side="right")]
-            for middle in ((n_pixels - 1) // 2, n_pixels // 2)
-        )
         return Outlines(
-            geometry=self.geometry,
-            first=self.first,
-            touches_edge=self.touches_edge,
-            cut=self.cut,
-            n_water=self.n_water,
-            n_pixels=n_pixels,
-            prob_min=self.level[start] / levels,
-            prob_max=self.level[np.append(start, len(self.level))[1:] - 1] / levels,
-            prob_mean=mean / levels,
-            prob_median=(lower + upper) / (2 * levels),
-            prob_std=np.sqrt(_sums(squares, start) / n_pixels) / levels,
+            **self._of(np.arange(len(self))),
+            **statistics(self.owner, self.level, self.count, levels=levels),
             prob_counts=self._counts(start, levels),
         )
 
@@ -129,6 +105,27 @@ class Pieces:
             bins = slice(start[number], stop[number])
             counts[number] = format_counts(self.level[bins], self.count[bins], levels=levels)
         return counts
+
+
+def statistics(
+    owner: NDArray[np.int64], level: NDArray[np.int64], count: NDArray[np.int64], *, levels: int
+) -> dict[str, NDArray[Any]]:
+    """Return statistics of the pixels of objects by their columns, from bins as `Pieces` has them."""
+    start = np.flatnonzero(np.diff(owner, prepend=-1))
+    n_pixels = _sums(count, start)
+    mean = _sums(count * level, start) / n_pixels
+    seen, before = np.cumsum(count), np.cumsum(n_pixels) - n_pixels
+    lower, upper = (
+        level[np.searchsorted(seen, before + middle, side="right")] for middle in ((n_pixels - 1) // 2, n_pixels // 2)
+    )
+    return {
+        "n_pixels": n_pixels,
+        "prob_min": level[start] / levels,
+        "prob_max": level[np.append(start, len(level))[1:] - 1] / levels,
+        "prob_mean": mean / levels,
+        "prob_median": (lower + upper) / (2 * levels),
+        "prob_std": np.sqrt(_sums(count * (level - mean[owner]) ** 2, start) / n_pixels) / levels,
+    }
 
 
 def format_counts(level: NDArray[np.int64], count: NDArray[np.int64], *, levels: int) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
+from rtsx.labels.schema import conform, wrong_dtype
 
 COLUMNS = {
     "footprint_id": "object",
@@ -44,18 +45,17 @@ OPTIONAL = {
 `extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, the others from
 `level2_footprints`."""
 
+_DTYPES = COLUMNS | OPTIONAL
+
 FLAGS = ("small", "edge", "water", "weak")
 """What can speak against an outline; `clean_footprints` says when."""
 
 
 def coerce(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
     """Return footprints of columns by name; dtypes are set, also where there is no row."""
-    dtypes = COLUMNS | {name: dtype for name, dtype in OPTIONAL.items() if name in table}
-    columns = {name: pd.Series(table[name], index=geometry.index, dtype=dtype) for name, dtype in dtypes.items()}
-    for name, column in columns.items():
-        if column.dtype == object:
-            columns[name] = column.where(column.notna(), None)  # files and pandas have several words for nothing
-    return geopandas.GeoDataFrame(columns, geometry=geometry, crs=geometry.crs)
+    return conform(
+        table, geometry, dtypes={name: dtype for name, dtype in _DTYPES.items() if name in (*COLUMNS, *table)}
+    )
 
 
 def reorder(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -97,20 +97,11 @@ def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
 
 
 def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
-    for name, dtype in (COLUMNS | OPTIONAL).items():
-        if name not in footprints.columns:
-            continue  # an optional one
-        column = footprints[name]
-        is_right = {
-            "object": pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column),
-            "datetime64[ms]": pd.api.types.is_datetime64_any_dtype(column),
-            "bool": pd.api.types.is_bool_dtype(column),
-        }.get(dtype, pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column))
-        if not is_right:
-            raise FootprintError(
-                f"column {name!r} of footprints has dtype {dtype}, not {column.dtype}: "
-                f"convert it, for example with footprints.astype({{{name!r}: {dtype!r}}})"
-            )
+    if (name := wrong_dtype(footprints, _DTYPES)) is not None:
+        raise FootprintError(
+            f"column {name!r} of footprints has dtype {_DTYPES[name]}, not {footprints[name].dtype}: "
+            f"convert it, for example with footprints.astype({{{name!r}: {_DTYPES[name]!r}}})"
+        )
     identity = footprints["footprint_id"]
     if identity.isna().any() or identity.duplicated().any():
         wrong = identity[identity.isna() | identity.duplicated()].iloc[0]
@@ -118,8 +109,9 @@ def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
             f"every footprint has an id of its own, but footprint_id {wrong!r} is missing or repeated: when joining "
             "footprints of several predictions, put the prediction's name before the id"
         )
-    for name in (name for name, dtype in (COLUMNS | OPTIONAL).items() if dtype == "float64" and name in footprints):
-        _check_range(footprints[name])
+    for name, dtype in _DTYPES.items():
+        if dtype == "float64" and name in footprints:
+            _check_range(footprints[name])
     _check_flags(footprints)
     _check_images(footprints)
 

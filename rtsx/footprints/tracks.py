@@ -9,14 +9,13 @@ from itertools import accumulate, pairwise
 import geopandas
 import numpy as np
 import pandas as pd
-import scipy.sparse
-import scipy.sparse.csgraph
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geographic import measure
+from rtsx.footprints.geometry import components
 from rtsx.footprints.schema import check_geometry
 
 
@@ -253,9 +252,8 @@ def trace_lineage(links: Links, *, starts: Sequence[int]) -> Lineage:
         outline, chosen = _largest(later, of, weight)
         track[outline] = chosen
     ended, taken_by = _mergers(links, track, year=np.repeat(np.arange(len(starts) - 1), np.diff(starts)))
-    graph = scipy.sparse.coo_array((np.ones(len(links), bool), (links.earlier, links.later)), shape=(count, count))
-    components, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    oldest = np.full(components, count)
+    component = components(links.earlier, links.later, count=count)
+    oldest = np.full(count, count)
     np.minimum.at(oldest, component, np.arange(count))
     is_split, is_merge = _branchings(links, starts=starts)
     return Lineage(

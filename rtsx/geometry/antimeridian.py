@@ -37,7 +37,7 @@ def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
     ring = np.asarray(segmentize(polygon, max(xmax - xmin, ymax - ymin) / 32).exterior.coords)
     transformer = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(ring[:, 0], ring[:, 1])
-    return _split(_unwrapped(np.column_stack([lon, lat])))
+    return _split(unwrap_ring(np.column_stack([lon, lat])))
 
 
 def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -> Polygon | MultiPolygon:
@@ -69,8 +69,8 @@ def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -
     return joined if isinstance(joined, Polygon) else MultiPolygon([one for one in get_parts(joined) if one.area > 0])
 
 
-def _unwrapped(ring: NDArray[np.float64]) -> Polygon:
-    """Return the ring as a plane polygon whose longitudes run on beyond ±180, closed over a pole that it goes around."""
+def unwrap_ring(ring: NDArray[np.float64]) -> Polygon:
+    """Return a closed ring (n, 2) as a plane polygon whose longitudes run on beyond ±180, closed over a pole that it goes around."""
     vertices: list[tuple[float, float]] = []
     for before, here, after in zip(np.roll(ring[:-1], 1, 0), ring[:-1], np.roll(ring[:-1], -1, 0), strict=True):
         if 90 - abs(here[1]) < _POLE_TOLERANCE:  # the pole is a line in this plane: one point per neighbour
@@ -193,12 +193,12 @@ def unwrap(polygons: Geometries, period: float) -> Geometries:
     return continuous
 
 
-def split_at_antimeridian(polygon: shapely.Polygon, *, west: float, inset: float) -> Geometries:
+def split_at_antimeridian(polygon: Polygon | MultiPolygon, *, west: float, inset: float) -> Geometries:
     """Pieces of a Polygon whose longitudes run on, cut at a meridian and moved into the turn that begins there.
 
     Parameters
     ----------
-    polygon : shapely.Polygon
+    polygon : shapely.Polygon or shapely.MultiPolygon
         In degrees.
     west : float
         Longitude of the meridian.

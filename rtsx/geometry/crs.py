@@ -89,17 +89,19 @@ degrees leaves a straight line by less than 3 cm, one in EPSG:3413 by less than 
 _GEOD = Geod(ellps="WGS84")
 
 
-def areas_m2(outlines: Geometries) -> Floats:
-    """Return areas on the WGS84 ellipsoid of Polygons and MultiPolygons in longitude and latitude, `(n,)` float64, m²."""
+def geodesic_measures(outlines: Geometries) -> tuple[Floats, Floats]:
+    """Measure Polygons and MultiPolygons in longitude and latitude on the WGS84 ellipsoid: areas, m², and perimeters, m."""
     parts, owner = shapely.get_parts(outlines, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
     lon, lat = shapely.get_coordinates(rings).T
     ends = np.cumsum([0, *shapely.get_num_coordinates(rings)])
-    measured = [abs(_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1])[0]) for i, j in pairwise(ends)]
+    measured = [_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in pairwise(ends)]
+    area, perimeter = np.abs(np.reshape(measured, (-1, 2))).T
     is_shell = np.diff(part, prepend=-1) > 0
-    areas = np.zeros(len(outlines))
-    np.add.at(areas, owner[part], np.where(is_shell, measured, np.negative(measured)))
-    return areas
+    totals = np.zeros((2, len(outlines)))
+    np.add.at(totals[0], owner[part], np.where(is_shell, area, -area))
+    np.add.at(totals[1], owner[part], perimeter)
+    return totals[0], totals[1]
 
 
 def longest_edge(crs: PROJ_CRS) -> float:

@@ -10,7 +10,7 @@ import geopandas
 import pyogrio
 import pyogrio.errors
 
-from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError
+from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
 from rtsx.storage.diagnosis import gdal_problem
@@ -54,7 +54,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     is_parquet = Path(file_name(source)).suffix.lower() in (".parquet", ".geoparquet")
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
-        names = [Path(source).stem] if is_parquet else _layers(source)
+        names = [Path(source).stem] if is_parquet else [str(one) for one, kind in pyogrio.list_layers(source) if kind]
         chosen = _layer(source, names, named if layer is None else layer)
         table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen)
     except LabelError:
@@ -95,10 +95,6 @@ def _refuse_lone_part(source: str) -> None:
         )
 
 
-def _layers(source: str) -> list[str]:
-    return [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
-
-
 def _layer(source: str, names: list[str], layer: str | None) -> str | None:
     if layer is not None:
         if layer not in names:
@@ -123,7 +119,7 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
     table : geopandas.GeoDataFrame
         Polygons and MultiPolygons, or Points.
     target : pathlib.Path
-        With an ending that `format_hint` knows.
+        With an ending that `require_format` knows.
     overwrite : bool
         Replace a file that is there; until the new one is complete, the old one stays.
     what : str
@@ -153,20 +149,13 @@ def write_table(table: geopandas.GeoDataFrame, target: Path, *, overwrite: bool,
     return target
 
 
-def format_hint(path: Path, *, what: str) -> str | None:
-    """Return what is wrong with an ending, and what it could be; None where it is known.
-
-    Examples
-    --------
-    >>> format_hint(Path("a.parquet"), what="labels") is None
-    True
-    """
-    if path.suffix.lower() in _WRITERS:
-        return None
-    return (
-        f"{what} are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
-        f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
-    )
+def require_format(path: Path, *, what: str, error: type[RtsxError]) -> None:
+    """Refuse the name of a file with an ending that no table is written with."""
+    if path.suffix.lower() not in _WRITERS:
+        raise error(
+            f"{what} are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
+            f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
+        )
 
 
 def _write_parquet(table: geopandas.GeoDataFrame, path: Path, layer: str) -> None:
@@ -215,9 +204,7 @@ def write_labels(labels: geopandas.GeoDataFrame, path: str | Path, *, overwrite:
         The folder is missing or cannot be written to.
     """
     target = local_path(path)
-    hint = format_hint(target, what="labels")
-    if hint is not None:
-        raise LabelError(hint)
+    require_format(target, what="labels", error=LabelError)
     validate_labels(labels)
     ordered = labels[[*LABEL_COLUMNS, *(name for name in labels.columns if name not in LABEL_COLUMNS)]]
     return write_table(ordered, target, overwrite=overwrite, what="labels")

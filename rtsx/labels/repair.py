@@ -11,7 +11,7 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import LabelError
 from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridian, to_lonlat
-from rtsx.geometry.crs import areas_m2, crs_text, lonlat_transformer, transformed
+from rtsx.geometry.crs import crs_text, geodesic_measures, lonlat_transformer, transformed
 from rtsx.labels.report import Issue
 
 Geometries = NDArray[np.object_]
@@ -61,7 +61,7 @@ def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -
     bounds = shapely.bounds(outlines[there])
     x, y = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
     given, swapped = _lonlat(x, y, crs), _lonlat(y, x, crs)
-    by_centre = _away(given, told, there) & _close(swapped, told, there)
+    by_centre = (_apart(given, told, there) > _FAR) & (_apart(swapped, told, there) < _NEAR)
     swap[there] = by_centre
     why = "its centre lies there only when they are swapped"
     doubt = None
@@ -128,14 +128,6 @@ def _apart(place: tuple[Floats, Floats], told: tuple[Floats, Floats], there: NDA
     lat, lon = (one[there] for one in told)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.maximum(np.abs(place[1] - lat), np.abs((place[0] - lon + 180) % 360 - 180)), np.float64)
-
-
-def _close(place: tuple[Floats, Floats], told: tuple[Floats, Floats], there: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return _apart(place, told, there) < _NEAR
-
-
-def _away(place: tuple[Floats, Floats], told: tuple[Floats, Floats], there: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return _apart(place, told, there) > _FAR
 
 
 Hemisphere = Literal["north", "south"]
@@ -363,7 +355,9 @@ def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
             findings.append(_dropped(row, "invalid geometry", f"{reason}: it encloses nothing"))
             continue
         valid[row] = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
-        before, after = areas_m2(transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326)))
+        before, after = geodesic_measures(transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326)))[
+            0
+        ]
         detail = f"{reason}; area {before:.1f} m², now {after:.1f} m² ({after - before:+.1f} m²)"
         findings.append(Issue(row=row, problem="invalid geometry", action="repaired", detail=detail))
     return valid, findings

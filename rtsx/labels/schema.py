@@ -48,10 +48,12 @@ EARLIEST = date(1930, 1, 1)
 _REQUIRED = ("label_id", "class_name", "source_file")
 
 
-def conform(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
-    """Return labels of columns by name, those that are not given empty; dtypes are set, also where there is no row."""
+def conform(
+    table: Mapping[str, object], geometry: geopandas.GeoSeries, *, dtypes: Mapping[str, str] = LABEL_COLUMNS
+) -> geopandas.GeoDataFrame:
+    """Return a table of columns by name, those that are not given empty; dtypes are set, also where there is no row."""
     columns: dict[str, pd.Series] = {}
-    for name, dtype in LABEL_COLUMNS.items():
+    for name, dtype in dtypes.items():
         column = pd.Series(table.get(name), index=geometry.index, dtype=dtype)
         # Files and pandas have several words for nothing.
         columns[name] = column.where(column.notna(), None) if dtype == "object" else column
@@ -82,7 +84,11 @@ def validate_labels(labels: geopandas.GeoDataFrame) -> None:
             f"Labels need the columns {', '.join(missing)}, which are not there; there are "
             f"{', '.join(map(str, labels.columns))}. Bring the table into the schema with rtsx.standardise_labels."
         )
-    _check_dtypes(labels)
+    if (name := wrong_dtype(labels, LABEL_COLUMNS)) is not None:
+        raise LabelError(
+            f"Column {name!r} of labels has dtype {LABEL_COLUMNS[name]}, not {labels[name].dtype}. "
+            f"Convert it, for example with labels.astype({{{name!r}: {LABEL_COLUMNS[name]!r}}})."
+        )
     _check_values(labels)
     _check_outlines(labels)
 
@@ -93,18 +99,20 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" Is {found[0]!r} meant?" if found else ""
 
 
-def _check_dtypes(labels: geopandas.GeoDataFrame) -> None:
-    for name, dtype in LABEL_COLUMNS.items():
-        column = labels[name]
+def wrong_dtype(table: geopandas.GeoDataFrame, dtypes: Mapping[str, str]) -> str | None:
+    """Return the first column of a table that does not hold what the dtype of a schema stands for; None where all do."""
+    for name, dtype in dtypes.items():
+        if name not in table.columns:
+            continue  # an optional one
+        column = table[name]
         is_right = {
             "object": pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column),
             "datetime64[ms]": pd.api.types.is_datetime64_any_dtype(column),
+            "bool": pd.api.types.is_bool_dtype(column),
         }.get(dtype, pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column))
         if not is_right:
-            raise LabelError(
-                f"Column {name!r} of labels has dtype {dtype}, not {column.dtype}. "
-                f"Convert it, for example with labels.astype({{{name!r}: {dtype!r}}})."
-            )
+            return name
+    return None
 
 
 def _check_values(labels: geopandas.GeoDataFrame) -> None:

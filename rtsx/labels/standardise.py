@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.geometry.crs import areas_m2, crs_text
+from rtsx.geometry.crs import crs_text, geodesic_measures
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import (
     Hemisphere,
@@ -243,7 +243,7 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
     columns: dict[str, object] = {
         name: [values[row] for row in kept] for name, values in _attributes(source, days, facts).items()
     }
-    columns["area_m2"] = areas_m2(outlines[kept])
+    columns["area_m2"] = geodesic_measures(outlines[kept])[0]
     columns["centroid_lon"], columns["centroid_lat"] = shapely.get_coordinates(shapely.centroid(outlines[kept])).T
     columns |= {
         "label_id": [f"{Path(name).stem}/{row}" for row in kept],

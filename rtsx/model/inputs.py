@@ -9,7 +9,6 @@ says by its packing how stored values become physical. What checkpoints store as
 the published files carry wrong ones for ndvi.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from rtsx.arguments import typed
 from rtsx.errors import BundleError
+from rtsx.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -288,8 +288,7 @@ def canonical_layers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         key = name.lower()
         if key not in LAYER_NAMES and key not in _OTHER_NAMES:
-            near = difflib.get_close_matches(key, [*LAYER_NAMES, *_OTHER_NAMES], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, [*LAYER_NAMES, *_OTHER_NAMES])
             raise BundleError(
                 f"Unknown layer {name!r}; presets know {list(LAYER_NAMES)}.{hint} For any other layer pass layers= "
                 "with mean= and std=, or inputs=."
@@ -337,43 +336,33 @@ class Preset:
         return tuple(self.scaling[name] for name in names)
 
 
-def _by_name(*layers: InputLayer) -> Mapping[str, InputLayer]:
-    return {layer.name: layer for layer in layers}
+def _preset(name: str, *, reflectance: tuple[float, float], clip: bool, more: Iterable[InputLayer] = ()) -> Preset:
+    ranges: list[tuple[str, float, float, Units]] = [
+        *((name, *reflectance, "reflectance") for name in _OPTICAL),
+        ("ndvi", -1, 1, "index"),
+        ("relative_elevation", -50, 50, "m"),
+        ("slope", 0, 90, "degree"),
+        *((name, 0, 255, "1") for name in _TREND),
+    ]
+    layers = [InputLayer.from_range(name, low, high, clip=clip, units=units) for name, low, high, units in ranges]
+    scaling = {layer.name: layer for layer in (*layers, *more)}
+    return Preset(name=name, scaling=scaling, fill=0.0, classes=("thaw_slump",))
 
 
 PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        # DN / 3000 = reflectance / 0.3; nothing is clipped.
-        Preset(
-            name="tss-v1",
-            scaling=_by_name(
-                *(InputLayer.from_range(name, 0, 0.3, clip=False, units="reflectance") for name in _OPTICAL),
-                InputLayer.from_range("ndvi", -1, 1, clip=False, units="index"),
-                InputLayer.from_range("relative_elevation", -50, 50, clip=False, units="m"),
-                InputLayer.from_range("slope", 0, 90, clip=False, units="degree"),
-                *(InputLayer.from_range(name, 0, 255, clip=False, units="1") for name in _TREND),
-            ),
-            fill=0.0,
-            classes=("thaw_slump",),
+    # DN / 3000 = reflectance / 0.3; nothing is clipped.
+    "tss-v1": _preset("tss-v1", reflectance=(0, 0.3), clip=False),
+    "darts-v2": _preset(
+        "darts-v2",
+        reflectance=(-0.1, 0.5),
+        clip=True,
+        more=(
+            InputLayer.from_range("aspect", 0, 360, clip=True, units="degree"),
+            InputLayer.from_range("hillshade", 0, 1, clip=True, units="1"),
+            InputLayer.from_range("curvature", -1, 1, clip=True),
+            InputLayer.from_range("dem", -100, 3000, clip=True, units="m"),
         ),
-        Preset(
-            name="darts-v2",
-            scaling=_by_name(
-                *(InputLayer.from_range(name, -0.1, 0.5, clip=True, units="reflectance") for name in _OPTICAL),
-                InputLayer.from_range("ndvi", -1, 1, clip=True, units="index"),
-                InputLayer.from_range("relative_elevation", -50, 50, clip=True, units="m"),
-                InputLayer.from_range("slope", 0, 90, clip=True, units="degree"),
-                *(InputLayer.from_range(name, 0, 255, clip=True, units="1") for name in _TREND),
-                InputLayer.from_range("aspect", 0, 360, clip=True, units="degree"),
-                InputLayer.from_range("hillshade", 0, 1, clip=True, units="1"),
-                InputLayer.from_range("curvature", -1, 1, clip=True),
-                InputLayer.from_range("dem", -100, 3000, clip=True, units="m"),
-            ),
-            fill=0.0,
-            classes=("thaw_slump",),
-        ),
-    )
+    ),
 }
 """The presets of the published models."""
 

@@ -58,7 +58,7 @@ class Network(Protocol):
         ...
 
 
-class StubNetwork:
+class StubNetwork(Network):
     """A network made from a plain function of tensors, which counts its calls; for tests of whatever calls networks.
 
     Examples
@@ -87,7 +87,7 @@ class StubNetwork:
         return self._function(batch).float().contiguous()
 
 
-class ProbabilityNetwork:
+class ProbabilityNetwork(Network):
     """A raw forward pass with its activation, checked the first time it meets a tile size."""
 
     def __init__(
@@ -101,13 +101,6 @@ class ProbabilityNetwork:
         activation: Activation,
         temperature: float,
     ) -> None:
-        if activation not in {"sigmoid", "softmax", "none"}:
-            raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {activation!r}.")
-        if activation == "softmax" and len(classes) == 1:
-            raise BundleError(
-                f"softmax over the single class {classes[0]!r} is 1 everywhere; pass activation='sigmoid', "
-                "or name every class that the network tells apart."
-            )
         self.device = device
         self.backend = backend
         self._forward = forward
@@ -352,10 +345,6 @@ def _exported(source: "NetworkSource", *, n_layers: int, tile: int) -> bytes:
     if isinstance(module, torch.jit.ScriptModule) or uses_batch_statistics(module):
         raise BundleError("Scripted networks and batch statistics have no way to ONNX. Run them with backend='eager'.")
     return exported_onnx(module, n_layers=n_layers, tile=tile)
-
-
-def _conforms(stub: StubNetwork, network: ProbabilityNetwork) -> tuple[Network, Network]:
-    return stub, network  # a typed line that fails the type check when either stops being a Network
 
 
 class OpenedNetworks:

@@ -378,10 +378,7 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> LoadedMod
         )
     _refuse_inflating(data, (folder / item.filename).path)
     source = run_in_torch_thread(lambda: _source_of(item, data, trust=trust))
-    metadata = said.over(item.metadata).scaled()
-    metadata.require(described=folder.path)
-    run_in_torch_thread(lambda: check_network(source, metadata, described=folder.path))
-    return LoadedModel(source=source, metadata=metadata)
+    return _loaded(source, said.over(item.metadata), described=folder.path)
 
 
 def _refuse_network(network: Mapping[str, str], *, what: str) -> None:
@@ -440,15 +437,12 @@ def _open_file(
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if is_exported(archive):
                 _refuse_network(network, what=location.path)
-                return _described(ExportSource.from_bytes(data, {}, trust=trust), said=said, what=location.path)
+                return _loaded(ExportSource.from_bytes(data, {}, trust=trust), said, described=location.path)
             if is_torchscript(archive):
                 _refuse_network(network, what=location.path)
-                return _described(TorchScriptSource.from_bytes(data, trust=trust), said=said, what=location.path)
+                return _loaded(TorchScriptSource.from_bytes(data, trust=trust), said, described=location.path)
     checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)
-    metadata = said.over(checkpoint.metadata).scaled()
-    metadata.require(described=location.path)
-    check_network(checkpoint.source, metadata, described=location.path)
-    return LoadedModel(source=checkpoint.source, metadata=metadata)
+    return _loaded(checkpoint.source, said.over(checkpoint.metadata), described=location.path)
 
 
 def _run_config(location: _Location) -> bytes | None:
@@ -459,11 +453,15 @@ def _run_config(location: _Location) -> bytes | None:
 
 def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> LoadedModel:
     source = OnnxSource.from_bytes(data, read_sibling=lambda name: (location.parent / name).read())
-    shapes = source.shapes
-    found = Metadata(tile=shapes.height, activation="none" if shapes.has_activation else None)
-    metadata = said.over(found).scaled()
-    metadata.require(described=location.path)
-    check_network(source, metadata, described=location.path)
+    found = Metadata(tile=source.shapes.height, activation="none" if source.shapes.has_activation else None)
+    return _loaded(source, said.over(found), described=location.path)
+
+
+def _loaded(source: NetworkSource, stated: Metadata, *, described: str) -> LoadedModel:
+    """Complete what is stated of a network, and check that it fits."""
+    metadata = stated.scaled()
+    metadata.require(described=described)
+    run_in_torch_thread(lambda: check_network(source, metadata, described=described))
     return LoadedModel(source=source, metadata=metadata)
 
 
@@ -503,13 +501,6 @@ def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> No
             f"{described} takes tiles of {shapes.height or 'any'} x {shapes.width or 'any'} px only; got "
             f"tile={metadata.tile}. {cure} the network with free height and width."
         )
-
-
-def _described(source: ExportSource | TorchScriptSource, *, said: Metadata, what: str) -> LoadedModel:
-    metadata = said.scaled()
-    metadata.require(described=what)
-    check_network(source, metadata, described=what)
-    return LoadedModel(source=source, metadata=metadata)
 
 
 def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: int | None) -> None:

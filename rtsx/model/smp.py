@@ -1,6 +1,5 @@
 """Networks of segmentation-models-pytorch, by name, and as a source of a bundle."""
 
-import difflib
 import inspect
 import re
 import reprlib
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from rtsx.errors import BundleError
 from rtsx.model.digest import digest_of_tensors, fingerprint
 from rtsx.model.source import Artifact, Framework, NetworkSource
+from rtsx.suggest import did_you_mean
 
 ARCHITECTURES = (
     "DPT",
@@ -130,10 +130,9 @@ def _spelling(architecture: str) -> str:
     by_lower = {name.lower(): name for name in ARCHITECTURES if hasattr(_library(), name)}
     found = by_lower.get(architecture.lower().replace("_", "").replace("-", "").replace("+", "plus"))
     if found is None:
-        near = difflib.get_close_matches(architecture.lower(), by_lower, n=1)
-        hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+        names = sorted(by_lower.values())
         raise BundleError(
-            f"The architecture has to be one of {sorted(by_lower.values())}; got {architecture!r}.{hint} "
+            f"The architecture has to be one of {names}; got {architecture!r}.{did_you_mean(architecture, names)} "
             "Open any other network through ModelBundle.from_module, ONNX or torch.export."
         )
     return found

@@ -152,12 +152,12 @@ def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
     16
     """
     inside = mask & counts
-    return inside & _near(counts & ~mask, distance) if inside.any() else inside
+    return inside & near_any(np.pad(counts & ~mask, distance), reach=distance) if inside.any() else inside
 
 
-def _near(marked: Mask, reach: int) -> Mask:
-    """Test whether a marked pixel is at most `reach` king's moves away."""
-    near = np.pad(marked, reach)
+def near_any(marked: Mask, *, reach: int) -> Mask:
+    """Return where a marked pixel is at most `reach` king's moves away, for all pixels but a frame of that width."""
+    near = marked
     for axis in (0, 1):
         # Runs of doubling length, instead of a rank filter, because a few whole-array ORs are many times faster.
         run, rows = 1, near if axis == 0 else near.T

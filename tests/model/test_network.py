@@ -99,16 +99,6 @@ def test_logits_without_an_activation_are_refused():
         opened(module, activation="none")(batch(1, 3, 16, 16))
 
 
-def test_softmax_over_one_class_is_refused():
-    with pytest.raises(BundleError, match="softmax over the single class 'slump' is 1 everywhere"):
-        opened(convolution(), activation="softmax")
-
-
-def test_a_wrong_activation_is_refused():
-    with pytest.raises(BundleError, match=r"activation has to be .* got 'relu'"):
-        opened(convolution(), activation="relu")
-
-
 def test_a_wrong_number_of_classes_is_refused():
     with pytest.raises(
         BundleError, match=r"For 1 classes \['slump'\] .* \(1, 1, 16, 16\); it returned \(1, 2, 16, 16\)"
