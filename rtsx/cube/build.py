@@ -28,6 +28,7 @@ from rtsx.cube.build_state import (
     describe_recipe,
     done_parts,
     exclusive_lock,
+    gaps_of,
     init_store,
     read_marks,
     read_status,
@@ -45,10 +46,8 @@ from rtsx.cube.native import NativeParts
 from rtsx.cube.pinning import image_ids, image_stamps, require_unchanged, resolve_images
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import (
-    StoragePlan,
     next_overview,
     overviews_of,
-    plan_storage,
     prepare_level,
     root_attrs,
     write_level,
@@ -60,12 +59,10 @@ from rtsx.storage.zarr import LAYERS, finish_store, store_of
 
 _STEP_BYTES = 256 * 2**20
 """Memory that the variables of some time steps may take together."""
-_CHUNK = 512
-"""Side of a stored chunk, px: what a reader decodes at least, and what `write_cube` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CubeBuilder:
+class CubeBuilder(PartSource):
     """The parts of one group with all variables of a recipe."""
 
     recipe: CubeRecipe
@@ -79,16 +76,8 @@ class CubeBuilder:
 
     @cached_property
     def plan(self) -> PartPlan:
-        """The parts."""
-        return PartPlan(self.geobox.shape.yx, self.storage)
-
-    @cached_property
-    def storage(self) -> StoragePlan:
-        """Chunks and shards: a shard is what a reader gets as its chunk."""
-        side = self.shard or self.recipe.chunk
-        lengths = tuple((min(side, size),) * max(1, -(-size // side)) for size in self.geobox.shape)
-        chunk = min(_CHUNK, side)
-        return plan_storage(self.geobox.shape.yx, (lengths[0], lengths[1]), chunk=chunk, shard="auto")
+        """The parts: a shard is what a reader gets as its chunk."""
+        return PartPlan.of(self.geobox.shape.yx, side=self.shard or self.recipe.chunk)
 
     @property
     def count(self) -> int:
@@ -116,7 +105,7 @@ class CubeBuilder:
             if name != "spatial_ref" and not {"y", "x"} & set(coord.dims)
         }
         template = template.assign_coords(others).assign_attrs(first.attrs)
-        prepare_level(template, root.store, group=None, plan=self.storage)
+        prepare_level(template, root.store, group=None, plan=self.plan.storage)
 
     def pieces(self, number: int) -> Iterator[RegionWrite]:
         """Yield pixels of a part, variable by variable; computed in this thread."""
@@ -125,7 +114,10 @@ class CubeBuilder:
         timed = [str(name) for name, variable in cube.data_vars.items() if "time" in variable.dims]
         still = [str(name) for name in cube.data_vars if name not in timed]
         yield from _computed(cube[still], (), window)
-        at_once = self._steps_at_once(cube[timed]) if timed else 1
+        at_once = 1
+        if timed:
+            step_bytes = cube[timed].nbytes // cube.sizes["time"]
+            at_once = max(1, _STEP_BYTES // max(1, step_bytes))
         for start in range(0, cube.sizes.get("time", 0), at_once):
             steps = slice(start, start + at_once)
             yield from _computed(cube[timed].isel(time=steps), (steps,), window)
@@ -139,12 +131,8 @@ class CubeBuilder:
         cube = stored[list(stored.attrs[LAYERS])]  # in order, because a folder is listed in any
         for (above, _), (name, geobox) in pairwise(levels):
             sync(store.delete_dir(name))
-            level = next_overview(cube, store, above=above, geobox=geobox, plan=self.storage)
-            write_level(level, store, group=name, plan=self.storage)
-
-    @staticmethod
-    def _steps_at_once(cube: xr.Dataset) -> int:
-        return max(1, int(_STEP_BYTES // max(1, cube.nbytes // cube.sizes["time"])))
+            level = next_overview(cube, store, above=above, geobox=geobox, plan=self.plan.storage)
+            write_level(level, store, group=name, plan=self.plan.storage)
 
 
 def _computed(cube: xr.Dataset, leading: tuple[slice, ...], window: tuple[slice, slice]) -> Iterator[RegionWrite]:
@@ -152,9 +140,6 @@ def _computed(cube: xr.Dataset, leading: tuple[slice, ...], window: tuple[slice,
     (arrays,) = compute({str(name): one.data for name, one in cube.data_vars.items()}, scheduler="synchronous")
     for name, pixels in arrays.items():
         yield RegionWrite(name, (*leading, *window), np.asarray(pixels))
-
-
-_conforms: type[PartSource] = CubeBuilder
 
 
 Layout = Literal["aligned", "native"]
@@ -249,7 +234,7 @@ def build_store(
         stored = read_status(target, options, described)
         if stored is not None and stored.is_complete:
             marks = read_marks(stored.group)
-            return BuildResult(path=str(path), parts=len(marks), built=0, gaps=_gaps(marks))
+            return BuildResult(path=str(path), parts=len(marks), built=0, gaps=gaps_of(marks))
         ready = resolve_images(recipe, geobox, ids=None if stored is None else stored.images)
         parts: PartSource
         if layout == "aligned":
@@ -271,7 +256,7 @@ def build_store(
         require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
         _finish(parts, store, target=target)
     marks = read_marks(zarr.open_group(store, mode="r"))
-    return BuildResult(path=str(path), parts=parts.count, built=len(left), gaps=_gaps(marks))
+    return BuildResult(path=str(path), parts=parts.count, built=len(left), gaps=gaps_of(marks))
 
 
 def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:
@@ -280,13 +265,9 @@ def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: st
         return
     shared = delayed(_PartBuilder(parts, store, target), traverse=False, pure=False)
     name = f"part-{uuid.uuid4().hex}"
-    tasks = [delayed(_call)(shared, number, dask_key_name=(name, number)) for number in left]
+    tasks = [delayed(_PartBuilder.__call__)(shared, number, dask_key_name=(name, number)) for number in left]
     with wrap_os_errors(target):
         compute(*tasks)
-
-
-def _call(builder: "_PartBuilder", number: int) -> None:
-    builder(number)
 
 
 @dataclass(frozen=True)
@@ -324,12 +305,8 @@ def _write(root: zarr.Group, piece: RegionWrite) -> None:
 def _finish(parts: PartSource, store: Store, *, target: str) -> None:
     """Write what follows from all parts, the gaps, and the word that all of it is there."""
     root = zarr.open_group(store, mode="r+", use_consolidated=False)
-    gaps = _gaps(read_marks(root))
+    gaps = gaps_of(read_marks(root))
     with wrap_os_errors(target):
         parts.finish(root, gaps)
         set_state(store, {"state": "built", "gaps": list(gaps)})
         finish_store(store)
-
-
-def _gaps(marks: Mapping[int, PartRecord]) -> tuple[str, ...]:
-    return tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps}))

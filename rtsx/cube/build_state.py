@@ -30,7 +30,7 @@ from zarr.storage import WrapperStore
 
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.write import StoragePlan
+from rtsx.cube.write import StoragePlan, plan_storage
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
@@ -98,6 +98,11 @@ def read_marks(root: zarr.Group) -> dict[int, PartRecord]:
     """Return all marks by the number of their part."""
     texts = _array(root)[:]
     return {number: PartRecord.from_json(str(text)) for number, text in enumerate(texts) if text}  # type: ignore[arg-type]
+
+
+def gaps_of(marks: Mapping[int, PartRecord]) -> tuple[str, ...]:
+    """Return the images that were left out in some part, as ``source/id``."""
+    return tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps}))
 
 
 def write_mark(root: zarr.Group, number: int, mark: PartRecord) -> None:
@@ -175,6 +180,10 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
+_CHUNK = 512
+"""Side of a stored chunk, px: what a reader decodes at least, and what `write_cube` takes."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One shard of every variable of a group."""
@@ -209,6 +218,12 @@ class PartPlan:
     """Their chunks and shards."""
     first: int = 0
     """Number of the first part, where a store has several groups."""
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], *, side: int, first: int = 0) -> "PartPlan":
+        """Return the plan of arrays in shards of at most `side` px, which a reader gets as its chunks."""
+        rows, columns = ((min(side, size),) * max(1, -(-size // side)) for size in shape)
+        return cls(shape, plan_storage(shape, (rows, columns), chunk=min(_CHUNK, side), shard="auto"), first=first)
 
     @property
     def counts(self) -> tuple[int, int]:

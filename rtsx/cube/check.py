@@ -13,9 +13,10 @@ from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from rtsx.cube.build_state import corrupt_keys, read_marks
+from rtsx.cube.build_state import corrupt_keys, gaps_of, read_marks
 from rtsx.cube.conventions import layer_names
 from rtsx.cube.encoding import packing
+from rtsx.cube.resample.dtype import is_representable
 from rtsx.errors import CubeError
 from rtsx.storage.zarr import BUILD, COMPLETE, store_of
 
@@ -54,12 +55,7 @@ class LayerStatistics:
 
 def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodata: float | None) -> LayerStatistics:
     """Return statistics of one block of stored pixels."""
-    has_data = np.ones(stored.shape, bool)
-    if stored.dtype.kind == "f":
-        has_data &= np.isfinite(stored)
-    if nodata is not None and not math.isnan(nodata):
-        has_data &= stored != nodata
-    values = stored[has_data].astype(np.float64) * scale + offset
+    values = stored[is_representable(stored, nodata)].astype(np.float64) * scale + offset
     if not values.size:
         return LayerStatistics(stored.size, 0, math.nan, math.nan, math.nan, 0.0)
     mean = float(values.mean())
@@ -180,7 +176,7 @@ def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
         parts=int(details["parts"]),
         done=len(marks),
         is_complete=group.attrs.get(COMPLETE) is True,
-        gaps=tuple(sorted({f"{gap.source}/{gap.image}" for mark in marks.values() for gap in mark.gaps})),
+        gaps=gaps_of(marks),
         images=details["images"],
         config=str(details["config"]),
         layout=str(details["recipe"]["layout"]),

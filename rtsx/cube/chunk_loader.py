@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -160,20 +161,21 @@ class ChunkLoader:
             An image cannot be read, and gaps are errors; it is named.
         """
         images = tuple(self.images[place] for place in places)
-        stack = _Chunk(reader=self, images=images, rows=rows, columns=columns)
+        stack = partial(self._pieces, images, rows=rows, columns=columns)
         return self.composited(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
     def composited(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
         """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
-        empty = self._empty(shape)
+        layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
+        empty = Observation(layers, np.zeros(shape, np.uint8))
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
         everything = slice(0, shape[0])
         if self.composite == "first":
-            made = first_valid(stack.pieces(everything), empty=empty, least=least)
+            made = first_valid(stack(everything), empty=empty, least=least)
         elif self.composite == "best":
-            made = best_quality(stack.pieces(everything), empty=empty)
+            made = best_quality(stack(everything), empty=empty)
         elif self.composite == "mean":
-            made = mean_composite(stack.pieces(everything), empty=empty, least=least)
+            made = mean_composite(stack(everything), empty=empty, least=least)
         else:
             rows_at_once = self._rows_at_once(count, width=shape[1])
             made = median_composite(stack, empty=empty, least=least, rows_at_once=rows_at_once)
@@ -196,6 +198,22 @@ class ChunkLoader:
         if self.quality is not None and data is not None:
             quality = np.minimum(quality, self.quality.rule.quality(data))
         return Observation(tuple(layers), quality)
+
+    def _pieces(
+        self, images: Sequence[Image], part: slice, *, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> Iterator[Observation]:
+        """Yield images, best first, for a part of the rows of a chunk; each is read when it is asked for."""
+        span = (rows[0] + part.start, rows[0] + part.stop)
+        for image in images:
+            try:
+                yield self.piece(image, span, columns)
+            except CubeError as error:
+                message = f"Source {self.source!r}, image {image.id!r}: {error}"
+                if not self.gaps:
+                    raise CubeError(
+                        f"{message} To leave unreadable images out, say unreadable='gap' in the source."
+                    ) from error
+                warn_missing(MissingImage(self.source, image.id), reason=message, error=error)
 
     def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Observation:
         """Return one image on a window of the cube: its layers, and the level of every pixel."""
@@ -236,53 +254,11 @@ class ChunkLoader:
         groups: dict[object, list[LayerEncoding]] = {}
         for layer in self.layers:
             bands = image.bands[layer.recipe.name]
-            key = (
-                bands.href,
-                bands.geobox,
-                bands.dtype,
-                bands.nodata,
-                bands.scale_factor,
-                bands.add_offset,
-                bands.settled,
-                bands.opener,
-                layer.recipe.resampling,
-                layer.dtype,
-            )
+            key = (replace(bands, bands=(), asset="", stamp=""), layer.recipe.resampling, layer.dtype)
             groups.setdefault(key, []).append(layer)
         return list(groups.values())
-
-    def _empty(self, shape: tuple[int, int]) -> Observation:
-        layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
-        return Observation(layers, np.zeros(shape, np.uint8))
 
     def _rows_at_once(self, count: int, *, width: int) -> int:
         """Return rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
         pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
         return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * width))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Chunk:
-    """The images of one chunk, read when they are asked for."""
-
-    reader: ChunkLoader
-    images: tuple[Image, ...]
-    """Images that meet the chunk, best first."""
-    rows: tuple[int, int]
-    """Half-open range of the cube's rows."""
-    columns: tuple[int, int]
-    """Half-open range of the cube's columns."""
-
-    def pieces(self, rows: slice) -> Iterator[Observation]:
-        """Yield images one by one, for some rows of the chunk; see `ImageStack`."""
-        span = (self.rows[0] + rows.start, self.rows[0] + rows.stop)
-        for image in self.images:
-            try:
-                yield self.reader.piece(image, span, self.columns)
-            except CubeError as error:
-                message = f"Source {self.reader.source!r}, image {image.id!r}: {error}"
-                if not self.reader.gaps:
-                    raise CubeError(
-                        f"{message} To leave unreadable images out, say unreadable='gap' in the source."
-                    ) from error
-                warn_missing(MissingImage(self.reader.source, image.id), reason=message, error=error)

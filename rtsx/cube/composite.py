@@ -1,8 +1,8 @@
 """Several images of one place as one: the kernels of composites. Pure arrays, one image after the other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,8 @@ class Observation:
     """Level of each pixel (y, x): 0 invalid, 1 low quality, 2 good; 0 where a layer has no data."""
 
 
-class ImageStack(Protocol):
-    """Images of one time step, in order, that can be read again for any rows of the block."""
-
-    def pieces(self, rows: slice) -> Iterator[Observation]:
-        """Read the images one by one, for some rows of the block."""
+ImageStack = Callable[[slice], Iterator[Observation]]
+"""Reads the images of one time step one by one and in order, for some rows of the block; can be called again."""
 
 
 def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
@@ -86,7 +83,7 @@ def median_composite(stack: ImageStack, *, empty: Observation, least: int, rows_
     """
     height = empty.quality.shape[0]
     parts = [
-        _median_of(list(stack.pieces(rows)), _rows_of(empty, rows), least)
+        _median_of(list(stack(rows)), _rows_of(empty, rows), least)
         for rows in (slice(start, min(start + rows_at_once, height)) for start in range(0, height, rows_at_once))
     ]
     layers = tuple(np.concatenate(arrays) for arrays in zip(*(part.layers for part in parts), strict=True))

@@ -251,12 +251,12 @@ def require_nodata(nodata: float | None, dtype: np.dtype[Any], *, layer: str) ->
 def packing_attrs(
     dtype: np.dtype[Any],
     *,
-    scale_factor: float | None,
-    add_offset: float | None,
-    nodata: float | None,
-    units: str | None,
-    long_name: str | None,
-) -> Mapping[str, Any]:
+    scale_factor: float | None = None,
+    add_offset: float | None = None,
+    nodata: float | None = None,
+    units: str | None = None,
+    long_name: str | None = None,
+) -> dict[str, Any]:
     """Attributes that `packing` reads; whatever is None is left out.
 
     A nodata value that the dtype cannot hold is left out too, because no stored pixel can have it.

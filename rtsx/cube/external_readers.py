@@ -343,32 +343,21 @@ class _FuseTask:
 
     def __call__(self, blocks: ChunkLoader, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Fuse arrays (image, band, y, x) of one chunk."""
-        made = blocks.composited(_Arrays(self, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:])
+        made = blocks.composited(
+            partial(self._pieces, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:]
+        )
         return tuple(array[None] for array in made) if self.has_time else made
 
-
-@dataclass(frozen=True)
-class _Arrays:
-    """The images of one chunk, which are in memory already."""
-
-    task: _FuseTask
-    blocks: ChunkLoader
-    """How they are judged."""
-    arrays: list[NDArray[Any]]
-    """Stored pixels (image, band, y, x)."""
-
-    def pieces(self, rows: slice) -> Iterator[Observation]:
-        """Yield images one by one, for some rows of the chunk."""
-        for place, image in enumerate(self.task.images):
+    def _pieces(self, blocks: ChunkLoader, arrays: list[NDArray[Any]], rows: slice) -> Iterator[Observation]:
+        """Yield images one by one, for some rows of the chunk; they are in memory already."""
+        for place, image in enumerate(self.images):
             layers: dict[str, NDArray[Any]] = {}
-            valid = np.ones(self.arrays[0][place, 0, rows].shape, bool)
-            for group, array in zip(self.task.groups, self.arrays, strict=False):
+            valid = np.ones(arrays[0][place, 0, rows].shape, bool)
+            for group, array in zip(self.groups, arrays, strict=False):
                 for layer, pixels in zip(group, array[place, :, rows], strict=True):
                     bands = image.bands[layer.recipe.name]
                     seen = is_representable(pixels, bands.nodata)
                     layers[layer.recipe.name] = layer.repacked(pixels, seen, bands)
                     valid &= seen
-            data = self.arrays[-1][place, :, rows] if self.blocks.quality is not None else None
-            yield self.blocks.masked_and_ranked(
-                [layers[layer.recipe.name] for layer in self.blocks.layers], valid, data
-            )
+            data = arrays[-1][place, :, rows] if blocks.quality is not None else None
+            yield blocks.masked_and_ranked([layers[layer.recipe.name] for layer in blocks.layers], valid, data)

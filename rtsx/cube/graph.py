@@ -1,6 +1,6 @@
 """Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, product
@@ -53,74 +53,59 @@ def lazy_bands(
     chunk
         Height and width of a chunk, px.
     """
-    dtype = stored_dtype(header, bands[0])
-    # map_blocks, instead of from_array with an array-like: dask pushes the slicing of single bands into from_array's
-    # tasks, which would read the file once per band after all.
-    stack: da.Array = da.map_blocks(
-        _read_block,
-        chunks=((len(bands),), *_lengths(window, chunk)),
-        dtype=dtype,
-        meta=np.empty((0, 0, 0), dtype),
-        name=f"raster-{tokenize(header, bands, window, chunk)}",
-        path=header.path,
-        bands=bands,
-        window=window,
-        chunk=chunk,
-    )
-    return stack
+    return _lazy(read_window, header, window, bands=bands, chunk=chunk, leading=(len(bands),))
 
 
 def lazy_valid(
     header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
 ) -> da.Array:
     """Lazy (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
-    valid: da.Array = da.map_blocks(
-        _read_valid_block,
-        chunks=_lengths(window, chunk),
-        dtype=bool,
-        meta=np.empty((0, 0), bool),
-        name=f"mask-{tokenize(header, bands, window, chunk)}",
+    return _lazy(read_valid, header, window, bands=bands, chunk=chunk, leading=())
+
+
+def _lazy(
+    read: Callable[..., NDArray[Any]],
+    header: RasterHeader,
+    window: tuple[slice, slice],
+    *,
+    bands: tuple[int, ...],
+    chunk: tuple[int, int],
+    leading: tuple[int, ...],
+) -> da.Array:
+    dtype = stored_dtype(header, bands[0]) if leading else np.dtype(bool)
+    lengths = (chunk_lengths(span.stop - span.start, size) for span, size in zip(window, chunk, strict=True))
+    # map_blocks, instead of from_array with an array-like: dask pushes the slicing of single bands into from_array's
+    # tasks, which would read the file once per band after all.
+    pixels: da.Array = da.map_blocks(
+        _read_block,
+        chunks=(*((length,) for length in leading), *lengths),
+        dtype=dtype,
+        meta=np.empty((0,) * (len(leading) + 2), dtype),
+        name=f"{'raster' if leading else 'mask'}-{tokenize(header, bands, window, chunk)}",
+        read=read,
         path=header.path,
         bands=bands,
         window=window,
         chunk=chunk,
     )
-    return valid
+    return pixels
 
 
 def _read_block(
-    block_id: tuple[int, int, int],
+    block_id: tuple[int, ...],
     *,
+    read: Callable[..., NDArray[Any]],
     path: str,
     bands: tuple[int, ...],
     window: tuple[slice, slice],
     chunk: tuple[int, int],
 ) -> NDArray[Any]:
-    return read_window(path, _part(window, block_id[1:], chunk), bands=bands)
-
-
-def _read_valid_block(
-    block_id: tuple[int, int],
-    *,
-    path: str,
-    bands: tuple[int, ...],
-    window: tuple[slice, slice],
-    chunk: tuple[int, int],
-) -> NDArray[np.bool_]:
-    return read_valid(path, _part(window, block_id, chunk), bands=bands)
-
-
-def _lengths(window: tuple[slice, slice], chunk: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
-    return tuple(chunk_lengths(span.stop - span.start, size) for span, size in zip(window, chunk, strict=True))
-
-
-def _part(window: tuple[slice, slice], index: tuple[int, int], chunk: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns of one chunk of a window."""
+    """Read one chunk of a window."""
     rows, columns = (
         slice(span.start + place * size, min(span.start + (place + 1) * size, span.stop))
-        for span, place, size in zip(window, index, chunk, strict=True)
+        for span, place, size in zip(window, block_id[-2:], chunk, strict=True)
     )
-    return rows, columns
+    return read(path, (rows, columns), bands=bands)
 
 
 class ChunkReader(Protocol):

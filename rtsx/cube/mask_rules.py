@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
+from rtsx.suggest import did_you_mean
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -404,10 +405,8 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
     if isinstance(rule, str) and rule in MASK_RULES:
         return MASK_RULES[rule]
     if data is None:
-        near = get_close_matches(str(rule), MASK_RULES, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise CubeError(
-            f"Known mask rules are {sorted(MASK_RULES)}; got {rule!r}. {hint}An expression needs the kind of quality data "
+            f"Known mask rules are {sorted(MASK_RULES)}; got {rule!r}.{did_you_mean(str(rule), MASK_RULES)} An expression needs the kind of quality data "
             "that it reads, such as 'udm2'."
         )
     vocabulary = band_names(data)

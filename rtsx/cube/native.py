@@ -33,7 +33,7 @@ from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import without_mask
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.terrain import TerrainGrid, terrain_halo
-from rtsx.cube.write import plan_storage, prepare_level
+from rtsx.cube.write import prepare_level
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import longitude_period, transform
 from rtsx.parsing import parsed_json
@@ -42,7 +42,7 @@ from rtsx.storage.zarr import StorageOptions, open_group
 
 
 @dataclass(frozen=True)
-class NativeImages:
+class NativeImages(ImageSource):
     """The images of one source in a store of the native layout."""
 
     path: str
@@ -60,9 +60,6 @@ class NativeImages:
         if self.source not in index:
             raise CubeError(f"{self.path} holds images of {sorted(index)}; {self.source!r} is not among them.")
         return GivenImages(index[self.source]).find(area, period, wanted)
-
-
-_native_images_conforms: type[ImageSource] = NativeImages
 
 
 def with_native_images(recipe: CubeRecipe, path: str) -> CubeRecipe:
@@ -198,7 +195,6 @@ def _image(stored: _StoredImage, path: str) -> Image:
     )
 
 
-_CHUNK = 512
 _PIXELS_AROUND = 8
 """Pixels of an image around what a cube touches: twice what the widest resampling looks at."""
 _EDGE_POINTS = 33
@@ -233,7 +229,7 @@ class NativeGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NativeParts:
+class NativeParts(PartSource):
     """The parts of a store with every image of a recipe on its own grid."""
 
     recipe: CubeRecipe
@@ -273,10 +269,7 @@ class NativeParts:
         plans, first = [], 0
         side = self.shard or self.recipe.chunk
         for group in self.groups:
-            shape = group.geobox.shape.yx
-            lengths = [(min(side, size),) * max(1, -(-size // side)) for size in shape]
-            storage = plan_storage(shape, (lengths[0], lengths[1]), chunk=min(_CHUNK, side), shard="auto")
-            plans.append(PartPlan(shape, storage, first=first))
+            plans.append(PartPlan.of(group.geobox.shape.yx, side=side, first=first))
             first += plans[-1].count
         return tuple(plans)
 
@@ -293,16 +286,11 @@ class NativeParts:
                 bands = group.image.bands[name]
                 dtype = np.dtype(bands.dtype)
                 attrs = packing_attrs(
-                    dtype,
-                    scale_factor=bands.scale_factor,
-                    add_offset=bands.add_offset,
-                    nodata=bands.nodata,
-                    units=None,
-                    long_name=None,
+                    dtype, scale_factor=bands.scale_factor, add_offset=bands.add_offset, nodata=bands.nodata
                 )
                 for array in group.arrays(name):
                     lazy = da.zeros(plan.shape, dtype=dtype, chunks=-1)
-                    variables[array] = xr.Variable(("y", "x"), lazy, dict(attrs))
+                    variables[array] = xr.Variable(("y", "x"), lazy, attrs)
             corner = (group.geobox.affine.c, group.geobox.affine.f)
             template = with_georeference(variables, group.geobox, lattice_origin=corner)
             template = template.assign_attrs(image_id=group.image.id)
@@ -445,6 +433,3 @@ def _free(path: str, taken: set[str]) -> str:
     free = next(one for one in chain([path], (f"{path}_{n}" for n in count(2))) if one not in taken)
     taken.add(free)
     return free
-
-
-_native_conforms: type[PartSource] = NativeParts

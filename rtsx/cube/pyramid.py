@@ -16,6 +16,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.resample.dtype import is_representable
+
 Reduction = Literal["average", "max", "nearest"]
 
 _SMALLEST_TOP_LEVEL = 1024
@@ -86,7 +88,7 @@ def halve(block: NDArray[Any], *, reduction: Reduction, nodata: float | None) ->
     reduced = np.full(shape, _lowest(block.dtype) if reduction == "max" else 0, dtype)
     for quarter in (block[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)):
         part = (..., slice(quarter.shape[-2]), slice(quarter.shape[-1]))  # smaller than the rest at an odd side
-        is_data = _is_data(quarter, nodata)
+        is_data = is_representable(quarter, nodata)
         count[part] += is_data
         if reduction == "max":
             np.maximum(reduced[part], quarter, out=reduced[part], where=is_data)
@@ -104,15 +106,6 @@ def _lowest(dtype: np.dtype[Any]) -> float:
     if dtype.kind == "b":
         return False
     return float("-inf") if dtype.kind == "f" else np.iinfo(dtype).min
-
-
-def _is_data(block: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    is_data = np.ones(block.shape, bool)
-    if block.dtype.kind == "f":
-        is_data &= np.isfinite(block)
-    if nodata is not None and not math.isnan(nodata):
-        is_data &= block != nodata
-    return is_data
 
 
 def _missing_value(dtype: np.dtype[Any], nodata: float | None) -> float:

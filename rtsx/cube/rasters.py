@@ -7,8 +7,8 @@ from functools import reduce
 from operator import and_
 from os import PathLike
 from pathlib import PurePosixPath
+from typing import Any
 
-import numpy as np
 import odc.geo
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -145,17 +145,10 @@ def select_layers(
         band = _band_number(header, wanted)
         own = _described(header, band, None).layer
         require_nodata(wanted.nodata, stored_dtype(header, band), layer=name)
-        layer = Layer(
-            name,
-            header.path,
-            band=band,
-            scale_factor=own.scale_factor if wanted.scale_factor is None else wanted.scale_factor,
-            add_offset=own.add_offset if wanted.add_offset is None else wanted.add_offset,
-            nodata=own.nodata if wanted.nodata is None else wanted.nodata,
-            units=own.units if wanted.units is None else wanted.units,
-            long_name=wanted.long_name,
+        stated = {key: value for key, value in vars(wanted).items() if value is not None}
+        found.append(
+            Selection(header, band, replace(own, **stated | {"name": name, "source": header.path, "band": band}))
         )
-        found.append(Selection(header, band, layer))
     return _unique(found)
 
 
@@ -413,16 +406,13 @@ def _auto_chunk(headers: Sequence[RasterHeader]) -> tuple[int, int]:
     return tuple(max(1, round(AUTO_CHUNK / block)) * block for block in (rows, columns))  # type: ignore[return-value]
 
 
-def _attrs(one: Selection) -> dict[str, object]:
+def _attrs(one: Selection) -> dict[str, Any]:
     layer = one.layer
-    dtype: np.dtype[np.generic] = stored_dtype(one.header, one.band)
-    return dict(
-        packing_attrs(
-            dtype,
-            scale_factor=layer.scale_factor,
-            add_offset=layer.add_offset,
-            nodata=layer.nodata,
-            units=layer.units,
-            long_name=layer.long_name,
-        )
+    return packing_attrs(
+        stored_dtype(one.header, one.band),
+        scale_factor=layer.scale_factor,
+        add_offset=layer.add_offset,
+        nodata=layer.nodata,
+        units=layer.units,
+        long_name=layer.long_name,
     )

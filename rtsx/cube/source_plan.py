@@ -39,15 +39,13 @@ class LayerEncoding:
     def attributes(self) -> dict[str, Any]:
         """CF attributes of the variable."""
         packs = (self.scale_factor, self.add_offset) != (1.0, 0.0)
-        return dict(
-            packing_attrs(
-                self.dtype,
-                scale_factor=self.scale_factor if packs else None,
-                add_offset=self.add_offset if packs else None,
-                nodata=self.nodata if self.dtype.kind != "f" or self.nodata is not None else math.nan,
-                units=self.recipe.units,
-                long_name=self.recipe.long_name,
-            )
+        return packing_attrs(
+            self.dtype,
+            scale_factor=self.scale_factor if packs else None,
+            add_offset=self.add_offset if packs else None,
+            nodata=self.nodata if self.dtype.kind != "f" or self.nodata is not None else math.nan,
+            units=self.recipe.units,
+            long_name=self.recipe.long_name,
         )
 
     def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: BandSource) -> NDArray[Any]:

@@ -56,15 +56,8 @@ class TerrainChunkReader:
     def attributes(self) -> dict[str, dict[str, Any]]:
         """CF attributes of every layer."""
         made = {
-            layer.name: dict(
-                packing_attrs(
-                    np.dtype(np.float32),
-                    scale_factor=None,
-                    add_offset=None,
-                    nodata=float("nan"),
-                    units=layer.units,
-                    long_name=layer.long_name,
-                )
+            layer.name: packing_attrs(
+                np.dtype(np.float32), nodata=float("nan"), units=layer.units, long_name=layer.long_name
             )
             for layer in self.source.terrain
         }
@@ -83,9 +76,6 @@ class TerrainChunkReader:
     def __getstate__(self) -> dict[str, Any]:
         """Fields without the mosaics, which every process makes for itself."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
     def __dask_tokenize__(self) -> str:
         return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
@@ -160,18 +150,14 @@ class TerrainChunkReader:
     def _from_cube_grid(
         self, rasters: Sequence[WindowReader], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        halo = self._cube_halo
+        # Of the whole cube, not of a chunk, because in degrees a row's halo depends on its latitude.
+        halo = terrain_halo(self.source.terrain, TerrainGrid.from_geobox(self.geobox))
         wide = geobox_window(self.geobox, rows, columns, halo=halo)
         heights = self._heights(rasters, wide)
         ground = TerrainGrid.from_geobox(wide, sun_azimuth=self.sun[0], sun_elevation=self.sun[1])
         layers = terrain_block(heights, np.isfinite(heights), ground=ground, layers=self.source.terrain, halo=halo)
         height, width = wide.shape
         return layers, heights[halo : height - halo, halo : width - halo]
-
-    @property
-    def _cube_halo(self) -> int:
-        # Of the whole cube, not of a chunk, because in degrees a row's halo depends on its latitude.
-        return terrain_halo(self.source.terrain, TerrainGrid.from_geobox(self.geobox))
 
     def _heights(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
         """Heights (y, x) in m on a window of the cube's grid, NaN where there are none."""

@@ -139,8 +139,8 @@ def _exact(columns: Columns) -> dict[str, object] | None:
     count = np.zeros(len(level), np.int64)
     np.add.at(count, inverse, np.concatenate([part for _, _, part in parsed]))
     pooled = statistics(np.zeros(len(level), np.int64), level, count, levels=levels)
-    texts = {"prob_counts": format_counts(level, count, levels=levels)}
-    return {name: values[0] for name, values in pooled.items()} | texts
+    exact: dict[str, object] = {name: values[0] for name, values in pooled.items()}
+    return exact | {"prob_counts": format_counts(level, count, levels=levels)}
 
 
 def _pooled(columns: Columns, *, seen_once: float) -> dict[str, object]:

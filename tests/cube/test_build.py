@@ -129,7 +129,7 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
         parts = CubeBuilder(
             recipe=replace(mixed, chunk=chunk), geobox=raster.zoom_to((5000, 5000)), shard=shard, overviews=False
         )
-        sizes[chunk, shard] = (parts.storage.chunk, parts.storage.shard)
+        sizes[chunk, shard] = (parts.plan.storage.chunk, parts.plan.storage.shard)
     assert sizes[1024, None] == ((512, 512), (1024, 1024))
     assert sizes[1024, 2048] == ((512, 512), (2048, 2048))
     assert sizes[40, None] == ((40, 40), (40, 40))

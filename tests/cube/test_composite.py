@@ -1,7 +1,7 @@
 """Composites, against one pixel at a time in plain Python."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,13 +27,9 @@ def empty(dtype: str) -> Observation:
     return Observation((np.zeros(SHAPE, dtype), np.zeros(SHAPE, dtype)), np.zeros(SHAPE, np.uint8))
 
 
-@dataclass
-class Listed:
-    listed: list[Observation]
-
-    def pieces(self, rows: slice) -> Iterator[Observation]:
-        for piece in self.listed:
-            yield Observation(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])
+def listed(pieces: list[Observation], rows: slice) -> Iterator[Observation]:
+    for piece in pieces:
+        yield Observation(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])
 
 
 def counting(pieces: list[Observation], seen: list[int]) -> Iterator[Observation]:
@@ -52,7 +48,7 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
         "first": first_valid(pieces, empty=nothing, least=least),
         "best": best_quality(pieces, empty=nothing),
         "mean": mean_composite(pieces, empty=nothing, least=least),
-        "median": median_composite(Listed(pieces), empty=nothing, least=least, rows_at_once=4),
+        "median": median_composite(partial(listed, pieces), empty=nothing, least=least, rows_at_once=4),
     }
     for y, x in np.ndindex(*SHAPE):
         use = [piece for piece in pieces if piece.quality[y, x] >= least]
@@ -79,8 +75,8 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_a_median_does_not_depend_on_rows_at_once(rows: int) -> None:
     pieces = make_pieces(6, dtype="uint16", seed=3)
-    whole = median_composite(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=1000)
-    parts = median_composite(Listed(pieces), empty=empty("uint16"), least=2, rows_at_once=rows)
+    whole = median_composite(partial(listed, pieces), empty=empty("uint16"), least=2, rows_at_once=1000)
+    parts = median_composite(partial(listed, pieces), empty=empty("uint16"), least=2, rows_at_once=rows)
     for one, other in zip((*whole.layers, whole.quality), (*parts.layers, parts.quality), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -103,6 +99,6 @@ def test_nan_under_level_0_stays_out() -> None:
     nothing = Observation((np.full(SHAPE, np.nan, np.float32),), np.zeros(SHAPE, np.uint8))
     for fused in (
         mean_composite([hidden, seen], empty=nothing, least=1),
-        median_composite(Listed([hidden, seen]), empty=nothing, least=1, rows_at_once=5),
+        median_composite(partial(listed, [hidden, seen]), empty=nothing, least=1, rows_at_once=5),
     ):
         assert (fused.layers[0] == 4).all()

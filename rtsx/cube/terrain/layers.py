@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import ceil
 from typing import Any
 
@@ -13,6 +12,7 @@ from rtsx.cube.erosion import disk_half_widths
 from rtsx.cube.terrain import kernels as compiled
 from rtsx.cube.terrain.grid import TerrainGrid
 from rtsx.errors import CubeError
+from rtsx.suggest import did_you_mean
 
 TerrainKernel = Callable[[NDArray[np.float32], TerrainGrid], NDArray[np.float32]]
 
@@ -139,10 +139,8 @@ def get_terrain(layer: str | TerrainLayer) -> TerrainLayer:
     if isinstance(layer, TerrainLayer):
         return layer
     if layer not in TERRAIN:
-        near = get_close_matches(layer, TERRAIN, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CubeError(
-            f"Known terrain layers are {sorted(TERRAIN)}; got {layer!r}.{hint} In Python, "
+            f"Known terrain layers are {sorted(TERRAIN)}; got {layer!r}.{did_you_mean(layer, TERRAIN)} In Python, "
             f"@terrain_layer({layer!r}, units=...) adds one."
         )
     return TERRAIN[layer]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.resample.dtype import is_representable
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid
 from rtsx.cube.terrain.layers import TerrainLayer, get_terrain, terrain_block
@@ -15,7 +16,7 @@ from rtsx.errors import CubeError
 
 
 @dataclass(frozen=True)
-class TerrainReader:
+class TerrainReader(WindowReader):
     """A raster whose bands are terrain layers of another raster's first band.
 
     A window is the same however it is cut: its halo is read from `dem`, up to the edge of that raster. Values, not
@@ -81,9 +82,7 @@ class TerrainReader:
         outer_rows = slice(max(rows.start - y, 0), min(rows.stop + y, height))
         outer_columns = slice(max(columns.start - x, 0), min(columns.stop + x, width))
         stored = self.dem.read(outer_rows, outer_columns)[0]
-        valid = np.isfinite(stored)
-        if self.dem.nodata is not None:
-            valid &= stored != self.dem.nodata
+        valid = is_representable(stored, self.dem.nodata)
         heights = stored
         if (self.scale_factor, self.add_offset) != (1.0, 0.0):
             heights = stored * self.scale_factor + self.add_offset
@@ -95,12 +94,8 @@ class TerrainReader:
         return layers[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start].copy()
 
     def overview_for(self, factor: float) -> Self:
-        """Itself: the slope of coarse heights is another layer than the slope, coarse."""
+        """Return itself: the slope of coarse heights is another layer than the slope, coarse."""
         return self
 
     def _ground(self) -> TerrainGrid:
         return TerrainGrid.from_geobox(self.geobox, sun_azimuth=self.sun_azimuth, sun_elevation=self.sun_elevation)
-
-
-def _conforms(reader: TerrainReader) -> WindowReader:
-    return reader
