@@ -15,20 +15,22 @@ strip that a neighbour needs; one adds up and quantises. Nothing is computed twi
 are taken row by row, so that what waits in memory is a row of chunks.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
+from math import prod
 from operator import getitem
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan, Region
-from rtsx.inference.device import window_slot
+from rtsx.inference.device import Pending, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
@@ -75,7 +77,8 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     token = tokenize(*(layer.name for layer in layers.values()), valid.name, runner)
     graph = _graph(blocks, layers, valid=valid, runner=runner, token=token)
     sources = [*layers.values(), valid]
-    outputs = HighLevelGraph.from_collections(f"outputs-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
+    planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned_device))
+    outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
     lazy = {
         name: _array(name, template, outputs, chunks=some.chunks, token=token)
         for name, template in _templates(runner).items()
@@ -129,6 +132,8 @@ def _valid_block(*arrays: NDArray[Any], names: Sequence[str], runner: Runner) ->
 def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array, runner: Runner, token: str) -> _Graph:
     runner_key = f"runner-{token}"
     graph: _Graph = {runner_key: runner}
+    pixel_bytes = sum(array.dtype.itemsize for array in (*layers.values(), valid))
+    room = runner.windows_in_flight(runner.planned_device, blocks) * blocks.largest_read * pixel_bytes
     receiving: dict[tuple[int, int], list[_Key]] = {block.index: [] for block in blocks}
     for block in blocks:
         if block.read is None or block.output is None:
@@ -136,7 +141,11 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
         output = (f"tiles-{token}", *block.index)
         needed = blocks.intersecting(block.read)
         task = _TilesTask(
-            names=tuple(layers), tiles=block.tiles, read=block.read, origins=[blocks.region(index) for index in needed]
+            names=tuple(layers),
+            tiles=block.tiles,
+            read=block.read,
+            origins=[blocks.region(index) for index in needed],
+            room_bytes=room,
         )
         parts = [[(array.name, *index) for index in needed] for array in (*layers.values(), valid)]
         graph[output] = (task, runner_key, parts)
@@ -145,13 +154,56 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
             graph[strip] = (_StripTask(blocks.region(target)), output)
             receiving[target].append(strip)
     rungs = f"rung-{token}"
-    across = int(len(blocks.chunks[1]) > len(blocks.chunks[0]))  # rows or columns, whichever are shorter
+    across = _across(blocks)
     rows = len(blocks.chunks[across])
     for index, strips in receiving.items():
         hold = barrier(rungs, index[across], rows=rows)
         task_key = (f"finished-{token}", *index)
         graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index), hold)
     return graph | ordering_barriers(rungs, rows)
+
+
+def _across(blocks: BlockPlan) -> int:
+    """Return the axis along which rows of blocks follow each other: theirs or that of columns, whichever are shorter."""
+    return int(len(blocks.chunks[1]) > len(blocks.chunks[0]))
+
+
+class _Outputs(MaterializedLayer):
+    """The tasks of a prediction, where no block is waited for before those after it have handed in tiles to fill its last batch.
+
+    Those of the blocks that a computation needs, which are known when the graph is culled: a part has to be had without the rest.
+    """
+
+    def __init__(self, tasks: _Graph, *, blocks: BlockPlan, token: str, ahead: int) -> None:
+        super().__init__(tasks)
+        self._across, self._token, self._ahead = _across(blocks), token, ahead
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
+        """Keep what these keys need, and have it wait."""
+        culled, needs = super().cull(keys, all_hlg_keys)
+        if not self._ahead:
+            return culled, needs
+        tasks: _Graph = dict(culled)
+        dependencies: dict[Any, set[Any]] = dict(needs)
+        name, across = f"tiles-{self._token}", self._across
+        tiles = sorted(
+            (key for key in tasks if isinstance(key, tuple) and key[0] == name),
+            key=lambda key: (key[1 + across], key[2 - across]),
+        )
+        handed = [(f"handed-{self._token}", *key[1:]) for key in tiles]
+        for key, mark, before in zip(tiles, handed, [None, *handed], strict=False):
+            # After those before it, too: dask would else take this block next, and not those between.
+            tasks[mark] = (_nothing, key, before)
+            dependencies[mark] = {key} if before is None else {key, before}
+        totals = [0, *accumulate(len(tasks[key][0].tiles) for key in tiles)]
+        awaited = {
+            key[1:]: handed[min(bisect_left(totals, totals[number + 1] + self._ahead), len(tiles)) - 1]
+            for number, key in enumerate(tiles)
+        }
+        for key in [key for key in tasks if isinstance(key, tuple) and key[0] == f"strip-{self._token}"]:
+            tasks[key] = (*tasks[key], awaited[key[1:3]])
+            dependencies[key] = dependencies[key] | {awaited[key[1:3]]}
+        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
 
 
 # Tasks are objects that carry their constants, because dask would take a tuple in a graph for a task or a key.
@@ -168,14 +220,26 @@ class _TilesTask:
     """Pixels that these tiles see."""
     origins: list[Region]
     """Pixels of each chunk that is handed over, the same for every layer."""
+    room_bytes: int
+    """What all windows of a process may take."""
 
-    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> TileSums:
-        """Run the tiles on the chunks of every layer and, last, of the validity."""
-        with window_slot(runner.where):
+    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> Pending[TileSums]:
+        """Run the tiles on the chunks of every layer and, last, of the validity; waits for them where a batch is one tile."""
+        device = runner.where
+        n_pixels = prod(part.stop - part.start for part in self.read)
+        n_bytes = n_pixels * sum(chunks[0].dtype.itemsize for chunks in parts)
+        room = room_for(device, n_bytes, limit=self.room_bytes)
+        try:
             *layers, valid = (self._assembled(chunks) for chunks in parts)
             stored = dict(zip(self.names, layers, strict=True))
             window = BlockInput(region=self.read, stored=stored, packings=runner.packings, valid=valid)
-            return runner.run(window, self.tiles)
+            pending = runner.submit(window, self.tiles, room=room)
+        except BaseException:
+            room.release()
+            raise
+        if not runner.tiles_ahead(device):
+            pending.result()
+        return pending
 
     def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:
         out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)
@@ -189,13 +253,13 @@ class _TilesTask:
 
 @dataclass(frozen=True)
 class _StripTask:
-    """Crops the output of one block to what another needs."""
+    """Waits for the output of one block and crops it to what another needs."""
 
     region: Region
     """Pixels of the block that needs it."""
 
-    def __call__(self, output: TileSums) -> TileSums:
-        return crop(output, self.region)
+    def __call__(self, output: Pending[TileSums], _handed: None = None) -> TileSums:
+        return crop(output.result(), self.region)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,31 @@
-"""Where networks run: one trip to the device and back, how many blocks may be on it at once, and what is done when its memory ends.
+"""Where networks run: batches of one shape, filled across blocks; one trip to the device and back; what is done when its memory ends.
 
 The only file of this room that knows CUDA. On a CPU, one thread runs all networks, with torch's own threads on top:
 while one block computes, the others read. On a GPU two threads, each with its own stream and pinned buffers, hide the
 transfers of one block behind the work of another.
 """
 
+import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import CancelledError, Future
+from math import ceil
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rtsx.errors import MemoryPlanError
-from rtsx.model.network import is_out_of_memory, run_in_torch_thread
+from rtsx.model.network import is_out_of_memory, is_torch_thread, start_in_torch_thread, torch_threads
 from rtsx.threads import ReadWriteLock
 
-_T = TypeVar("_T")
-
-_TURNS: dict[torch.device, ReadWriteLock] = {}
-_WINDOWS: dict[torch.device, threading.BoundedSemaphore] = {}
-
-# About what keeps a large GPU busy with an ordinary encoder-decoder; running out of memory halves it.
-_GPU_BATCH_PIXELS = 2**24
+# Of one batch. Some milliseconds of a large GPU with an ordinary encoder-decoder, several times what starting its kernels
+# takes; more is no faster, takes more memory, and makes more of what is left at the end of a small cube.
+_GPU_BATCH_PIXELS = 2**22
 
 
 def default_batch_size(device: torch.device, *, tile: int) -> int:
@@ -33,65 +33,38 @@ def default_batch_size(device: torch.device, *, tile: int) -> int:
     return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
 
 
-def on_device(device: torch.device, work: Callable[[], _T], *, shrink: Callable[[torch.OutOfMemoryError], None]) -> _T:
-    """Run the work of one block in a thread of its device.
-
-    Where memory ends, once more when no other block is on the device, as that may hold what is missing; and then after each
-    `shrink`, which is given the error and makes the work smaller or raises.
-    """
-    turns = _TURNS.setdefault(device, ReadWriteLock())
-    for alone in (False, True):
-        with turns.taken(alone=alone):
-            while True:
-                try:
-                    return run_in_torch_thread(work, device)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    # Its words alone, because the frames of the error and of those behind it hold what the block has used.
-                    reason = torch.OutOfMemoryError(str(error))
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-                if not alone:
-                    break
-                shrink(reason)
-    raise AssertionError("a block that is alone is run until it is done or an error comes")
+def tiles_ahead(device: torch.device, *, batch_size: int) -> int:
+    """Return how many tiles should be there beside those of a block before it is waited for, so that its batches are full."""
+    return 0 if batch_size == 1 else torch_threads(device) * batch_size
 
 
-@contextmanager
-def window_slot(device: torch.device) -> Iterator[None]:
-    """Hold one of a device's slots for a window in memory: one for each that is computed, and one for what comes next.
-
-    Without it every thread of dask would put its window together and then wait for the device.
-    """
-    with _WINDOWS.setdefault(device, threading.BoundedSemaphore(windows_in_memory(device))):
-        yield
+def windows_in_flight(device: torch.device, *, batch_size: int, tiles_per_block: float) -> int:
+    """Return how many windows there are at most: those whose tiles run or wait for a full batch, and one that comes next."""
+    if batch_size == 1:
+        return torch_threads(device) + 1
+    running = torch_threads(device) * batch_size
+    return 2 + ceil((running + tiles_ahead(device, batch_size=batch_size)) / tiles_per_block)
 
 
-def windows_in_memory(device: torch.device) -> int:
-    """How many windows there are at most: a CPU computes one at a time, a GPU two."""
-    return 2 if device.type == "cpu" else 3
+_T_co = TypeVar("_T_co", covariant=True)
+_Piece_co = TypeVar("_Piece_co", covariant=True)
 
 
-def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to the device in its own dtype; not blocking where the device allows it."""
-    if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
-        # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
-        array = array.astype(array.dtype.newbyteorder("="), order="C")
-    if device.type == "cpu":
-        return torch.from_numpy(array)
-    # A view would be pinned with all that lies between its rows, and copied once more to be sent.
-    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
+class Work(Protocol[_Piece_co, _T_co]):
+    """A block, as `Batches` runs it: in one thread, and in the stream of that thread."""
 
+    @property
+    def tiles(self) -> Sequence[_Piece_co]:
+        """What has to run."""
+        ...
 
-def from_device(tensor: torch.Tensor) -> NDArray[Any]:
-    """Copy a tensor to the host as an array, when everything before it on this stream is done."""
-    if tensor.device.type == "cpu":
-        return np.asarray(tensor.numpy())
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return np.asarray(host.numpy())
+    def restart(self) -> None:
+        """Let go of everything on the device, and begin with the first tile again."""
+        ...
+
+    def sums(self) -> _T_co:
+        """Return what came out, when all tiles have run."""
+        ...
 
 
 class BatchSize:
@@ -126,8 +99,357 @@ class BatchSize:
                 return  # another thread met the same wall and has said so
             self._size = failed // 2
         warnings.warn(
-            f"The device ran out of memory at {failed} tiles of {tile} px; going on with {failed // 2}. "
-            f"Pass batch_size={failed // 2} to start there.",
+            f"The device ran out of memory at {failed} tiles of {tile} px; going on with {failed // 2}, which may change the last "
+            f"bits of probabilities. Pass batch_size={failed // 2} to have one arithmetic for the whole map.",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+_W = TypeVar("_W", bound=Work[Any, Any])
+
+
+class Batches(Generic[_W]):
+    """Tiles of the blocks in flight of one prediction on one device, run in batches of one shape.
+
+    A batch runs when it is full, or when somebody waits for one of its tiles or for room. So it never waits for what does
+    not come, and is full wherever enough blocks are handed in before the first is waited for.
+
+    Parameters
+    ----------
+    device
+        Where they run.
+    size
+        Tiles of a batch.
+    tile
+        Side of a tile in px, for messages.
+    run
+        Runs the given tiles of blocks as one batch of a size.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        size: BatchSize,
+        *,
+        tile: int,
+        run: Callable[[Sequence[tuple[_W, Sequence[Any]]], int], None],
+    ) -> None:
+        self._size = size
+        self._hub = _hub(device)
+        self._lanes = [_Lane(self._hub, number, size, tile=tile, run=run) for number in range(torch_threads(device))]
+
+    @classmethod
+    def shared(cls, device: torch.device, key: Hashable, make: Callable[[], "Batches[_W]"]) -> "Batches[_W]":
+        """Return this process's under a key, made where there is none yet."""
+        hub = _hub(device)
+        with hub.lock:
+            if key not in hub.shared:
+                hub.shared[key] = make()
+            return hub.shared[key]
+
+    def submit(self, work: _W, *, room: "Room | None" = None) -> "Pending[Any]":
+        """Hand in a block; its room is given back when it is done."""
+        job = _Job(work, room)
+        with self._hub.lock:
+            size = self._size.size
+            # One batch is filled before the next is begun.
+            lane = min(self._lanes, key=lambda one: (not 0 < one.left < size, one.left))
+            lane.jobs.append(job)
+        lane.start()
+        return Pending(job, lane)
+
+
+class Pending(Generic[_T_co]):
+    """What comes of a block that was handed in. Pickles as what came of it."""
+
+    def __init__(self, job: "_Job", lane: "_Lane | None") -> None:
+        self._job, self._lane = job, lane
+        weakref.finalize(self, job.drop).atexit = False
+
+    @classmethod
+    def done(cls, value: Any) -> "Pending[Any]":
+        """Return one that need not be waited for."""
+        job = _Job(None, None)
+        job.end(value)
+        return cls(job, None)
+
+    def result(self) -> _T_co:
+        """Wait for it, and let its batch run even if it is not full."""
+        if self._lane is not None and not self._job.result.done():
+            self._job.is_wanted = True
+            self._lane.start()
+        value: _T_co = self._job.result.result()
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Wait for it, because what is pending does not travel."""
+        return Pending.done, (self.result(),)
+
+
+class _Job:
+    """A block that was handed in."""
+
+    def __init__(self, work: "Work[Any, Any] | None", room: "Room | None") -> None:
+        self.work = work
+        self.tiles: Sequence[Any] = () if work is None else work.tiles
+        self.taken = 0
+        """Tiles that are in a batch that runs or has run."""
+        self.is_wanted = False
+        """Somebody waits for it."""
+        self.is_dropped = False
+        """Nobody will."""
+        self.result: Future[Any] = Future()
+        self._room = room
+
+    @property
+    def left(self) -> int:
+        """Tiles that are in no batch yet."""
+        return len(self.tiles) - self.taken
+
+    def restart(self) -> None:
+        """Forget what has run."""
+        if self.work is not None:
+            self.work.restart()
+        self.taken = 0
+
+    def end(self, value: Any = None, *, error: BaseException | None = None) -> None:
+        """Let go of the block and its room, and say what came of it."""
+        self.work = None
+        if self._room is not None:
+            self._room.release()
+        if error is None:
+            self.result.set_result(value)
+        else:
+            self.result.set_exception(error)
+
+    def drop(self) -> None:
+        """Say that nobody waits for it, from wherever the garbage collector runs: no lock is taken."""
+        self.is_dropped = True
+
+
+class _Lane:
+    """One thread of a device, and the blocks of one prediction that it runs."""
+
+    def __init__(
+        self, hub: "_Hub", number: int, size: BatchSize, *, tile: int, run: Callable[[Sequence[Any], int], None]
+    ) -> None:
+        self.jobs: deque[_Job] = deque()
+        """With tiles left, in the order in which they came."""
+        self._hub, self._number, self._size, self._tile, self._run = hub, number, size, tile, run
+        self._is_running = False
+        hub.lanes.append(self)
+
+    @property
+    def left(self) -> int:
+        """Tiles that are in no batch yet."""
+        return sum(job.left for job in self.jobs)
+
+    def start(self) -> None:
+        """Run what can run, in the lane's thread."""
+        with self._hub.lock:
+            if self._is_running or not self._is_ready():
+                return
+            self._is_running = True
+        if is_torch_thread(self._hub.device, self._number):
+            self._run_all()
+        else:
+            start_in_torch_thread(self._run_all, self._hub.device, self._number)
+
+    def _is_ready(self) -> bool:
+        for job in [job for job in self.jobs if job.is_dropped and not job.taken]:
+            self.jobs.remove(job)
+            job.end(error=CancelledError())
+        is_urgent = self._hub.is_short or any(job.is_wanted for job in self.jobs)
+        return self.left >= (1 if is_urgent else self._size.size)
+
+    def _run_all(self) -> None:
+        """Run batches as long as there are any.
+
+        Where memory ends, once more when no other block is on the device, as that may hold what is missing; and then after
+        each halving.
+        """
+        alone = False
+        while True:
+            with self._hub.turns.taken(alone=alone):
+                if alone:
+                    self._hub.clear_device()
+                size, parts = self._taken()
+                if not parts:
+                    return
+                reason = self._tried(parts, size)
+            if reason is not None and alone:
+                try:
+                    self._size.halve(size, tile=self._tile, cause=reason)
+                except (MemoryPlanError, Warning) as error:  # where warnings are errors
+                    self._fail(parts, error)
+            alone = reason is not None
+
+    def _taken(self) -> tuple[int, list[tuple[_Job, Sequence[Any]]]]:
+        """Take the tiles of the next batch, and how many it has when full; none ends the run."""
+        with self._hub.lock:
+            parts: list[tuple[_Job, Sequence[Any]]] = []
+            size = missing = self._size.size
+            self._is_running = self._is_ready()
+            while self._is_running and self.jobs and missing:
+                job = self.jobs[0]
+                tiles = job.tiles[job.taken : job.taken + missing]
+                job.taken += len(tiles)
+                missing -= len(tiles)
+                parts.append((job, tiles))
+                if not job.left:
+                    self.jobs.popleft()
+            return size, parts
+
+    def _tried(self, parts: Sequence[tuple[_Job, Sequence[Any]]], size: int) -> torch.OutOfMemoryError | None:
+        """Run a batch and hand out what is done; where memory ends, put its blocks back and return why."""
+        try:
+            self._run([(job.work, tiles) for job, tiles in parts], size)
+            done = [(job, job.work.sums()) for job, _ in parts if job.work is not None and not job.left]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                self._fail(parts, error)
+                del parts  # whose results hold the error, which holds this frame
+                return None
+            # Its words alone, because the frames of the error and of those behind it hold what the block has used.
+            reason = torch.OutOfMemoryError(str(error))
+        except BaseException as error:
+            self._fail(parts, error)
+            del parts
+            return None
+        else:
+            for job, value in done:
+                job.end(value)
+            return None
+        with self._hub.lock:
+            for job, _ in reversed(parts):
+                if job not in self.jobs:
+                    self.jobs.appendleft(job)
+                job.restart()
+        return reason
+
+    def _fail(self, parts: Sequence[tuple[_Job, Sequence[Any]]], error: BaseException) -> None:
+        with self._hub.lock:
+            for job, _ in parts:
+                if job in self.jobs:
+                    self.jobs.remove(job)
+        for job, _ in parts:
+            job.end(error=error)
+
+
+class Room:
+    """Bytes that the windows of one block may take."""
+
+    def __init__(self, hub: "_Hub", n_bytes: int, limit: int) -> None:
+        self.n_bytes, self.limit = n_bytes, limit
+        self.is_given = False
+        self._hub = hub
+
+    def release(self) -> None:
+        """Give it back; once more is no error."""
+        self._hub.give_back(self)
+
+
+def room_for(device: torch.device, n_bytes: int, *, limit: int) -> Room:
+    """Wait until the windows in memory leave room for another of `n_bytes` below `limit`, or there is none.
+
+    Without it every thread of dask would put its window together and then wait for the device.
+    """
+    hub = _hub(device)
+    return hub.give(Room(hub, n_bytes, limit))
+
+
+class _Hub:
+    """What all predictions on one device of this process share."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.lock = threading.RLock()
+        self.turns = ReadWriteLock()
+        self.lanes: list[_Lane] = []
+        self.shared: dict[Hashable, Batches[Any]] = {}
+        self._changed = threading.Condition(self.lock)
+        self._used = 0
+        self._asking: deque[Room] = deque()
+
+    @property
+    def is_short(self) -> bool:
+        """Somebody waits for room."""
+        return bool(self._asking)
+
+    def give(self, room: Room) -> Room:
+        """Wait until there is room."""
+        with self.lock:
+            self._asking.append(room)
+            self._give_in_turn()
+        try:
+            if not room.is_given:
+                for lane in list(self.lanes):
+                    lane.start()
+            with self._changed:
+                self._changed.wait_for(lambda: room.is_given)
+        except BaseException:
+            room.release()
+            raise
+        return room
+
+    def give_back(self, room: Room) -> None:
+        """Take room back from who has it or asks for it."""
+        with self._changed:
+            if room in self._asking:
+                self._asking.remove(room)
+            self._used -= room.n_bytes if room.is_given else 0
+            room.is_given = False
+            self._give_in_turn()
+
+    def _give_in_turn(self) -> None:
+        while self._asking and (not self._used or self._used + self._asking[0].n_bytes <= self._asking[0].limit):
+            room = self._asking.popleft()
+            self._used += room.n_bytes
+            room.is_given = True
+            self._changed.notify_all()
+
+    def clear_device(self) -> None:
+        """Let go of what blocks that wait hold on the device; only whoever is alone there may ask for it."""
+        with self.lock:
+            for job in [job for lane in self.lanes for job in lane.jobs if job.taken]:
+                job.restart()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+_HUBS: dict[torch.device, _Hub] = {}
+
+
+def _hub(device: torch.device) -> _Hub:
+    return _HUBS.get(device) or _HUBS.setdefault(device, _Hub(device))
+
+
+def current_stream(device: torch.device) -> int:
+    """Return the number of this thread's stream; 0 on a CPU."""
+    return 0 if device.type == "cpu" else int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy an array to the device in its own dtype; not blocking where the device allows it."""
+    if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
+        # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    if device.type == "cpu":
+        return torch.from_numpy(array)
+    # A view would be pinned with all that lies between its rows, and copied once more to be sent.
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
+
+
+def from_device(tensor: torch.Tensor) -> NDArray[Any]:
+    """Copy a tensor to the host as an array, when everything before it on this stream is done."""
+    if tensor.device.type == "cpu":
+        return np.asarray(tensor.numpy())
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return np.asarray(host.numpy())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HUBS.clear)  # a child has none of the threads that would run what waits

@@ -1,5 +1,6 @@
 """Predictions of NumPy arrays without a scheduler, and time steps of a cube as planes (y, x)."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
+from rtsx.inference.device import Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 
@@ -24,9 +26,12 @@ def predict_arrays(
     """Predict arrays in memory: outputs by name (see `quantise`) and `valid`, each over the whole plane (y, x) of the layers."""
     valid = runner.valid(layers, mask)
     blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
+    ahead = runner.tiles_ahead(runner.where)
+    running: deque[tuple[slice, int, list[Pending[TileSums]]]] = deque()
     waiting: list[TileSums] = []
     rows: list[dict[str, NDArray[Any]]] = []
-    for row in blocks.rows():
+    for number, row in enumerate(blocks.rows(), start=1):
+        outputs = []
         for block in row:
             if block.read is None:
                 continue
@@ -36,12 +41,19 @@ def predict_arrays(
                 packings=runner.packings,
                 valid=valid[block.read],
             )
-            waiting.append(runner.run(window, block.tiles))
-        band = (row[0].region[0], slice(0, valid.shape[1]))
-        rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
-        # What lies wholly above the next band is done with.
-        below = (slice(band[0].stop, valid.shape[0]), band[1])
-        waiting = [crop(output, below) for output in waiting if output.region[0].stop > band[0].stop]
+            outputs.append(runner.submit(window, block.tiles))
+        running.append((row[0].region[0], sum(len(block.tiles) for block in row), outputs))
+        # A row is waited for when those below it have enough tiles to fill the last batch.
+        while running and (
+            number == len(blocks.chunks[0]) or sum(each[1] for each in running) - running[0][1] >= ahead
+        ):
+            here, _, outputs = running.popleft()
+            waiting += [output.result() for output in outputs]
+            band = (here, slice(0, valid.shape[1]))
+            rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
+            # What lies wholly above the next band is done with.
+            below = (slice(here.stop, valid.shape[0]), band[1])
+            waiting = [crop(output, below) for output in waiting if output.region[0].stop > here.stop]
     names = rows[0]
     return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}
 

@@ -9,7 +9,7 @@ sums of floats would.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region, regions_meet
-from rtsx.inference.device import from_device, to_device
+from rtsx.inference.device import current_stream, from_device, to_device
 from rtsx.inference.plan import PredictionPlan, apply_dihedral, invert_dihedral
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network
@@ -107,47 +107,90 @@ def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> I
     return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
 
 
-def run_tiles(
-    window: BlockInput,
-    tiles: TileRange,
-    *,
-    plan: PredictionPlan,
-    members: Sequence[EnsembleMember],
-    batch_size: int,
-) -> TileSums:
-    """Run those tiles of a range that are `tiles_to_run` over the window that holds them, in the caller's thread and stream.
+class BlockRun:
+    """One block while its tiles run: its channels on the device, and the sums of the tiles that are done.
+
+    Used by one thread at a time, in the stream of that thread. What a batch adds is added by `run_batch` alone.
+    """
+
+    def __init__(
+        self,
+        window: BlockInput,
+        tiles: TileRange,
+        *,
+        plan: PredictionPlan,
+        open_members: Callable[[], tuple[EnsembleMember, ...]],
+    ) -> None:
+        self.plan = plan
+        self.window = window
+        self.region = plan.tiling.output_region(tiles)
+        self.tiles = tuple(tiles_to_run(window, tiles, tiling=plan.tiling))
+        """Tiles that have to run."""
+        self._open_members = open_members
+        self.restart()
+
+    def restart(self) -> None:
+        """Let go of everything on the device, and begin with the first tile again."""
+        self.members: tuple[EnsembleMember, ...] = ()
+        self.channels: dict[tuple[tuple[InputLayer, ...], float], torch.Tensor] = {}
+        """Network input (layer, y, x) of the whole window, once for all members with the same channels."""
+        self._total: torch.Tensor | None = None
+        self._is_finite: torch.Tensor | bool = True
+
+    def begin(self) -> None:
+        """Open the networks and bring the pixels to the device, before the first batch."""
+        if self._total is not None:
+            return
+        members = self._open_members()
+        device = members[0].network.device
+        channels = _prepared(self.window, members, device)
+        shape = (self.plan.kept, len(self.plan.classes), *(part.stop - part.start for part in self.region))
+        self.members, self.channels = members, channels
+        self._total = torch.zeros(shape, dtype=torch.int32, device=device)
+
+    def add(self, outputs: torch.Tensor, tiles: Sequence[Tile]) -> None:
+        """Add probabilities (member, tile, class, y, x) of tiles of this block."""
+        assert self._total is not None, "tiles are run after `begin`"
+        self._is_finite = outputs.isfinite().all() & self._is_finite
+        _blend(outputs, tiles, total=self._total, region=self.region, tiling=self.plan.tiling)
+
+    def sums(self) -> TileSums:
+        """Bring the sums to the host, where all tiles have run; the only time that the host waits for the device.
+
+        Raises
+        ------
+        BundleError
+            The network answered with NaN or infinity.
+        """
+        if self._total is None:
+            return TileSums(region=self.region, values=None)
+        values = from_device(self._total)
+        if not self._is_finite:
+            raise BundleError(
+                f"The network answered NaN or infinity for a tile in pixels {self.region}. Run it with precision='float32'; "
+                f"if that is what it ran with, look for values in the layers that it was not trained with."
+            )
+        return TileSums(region=self.region, values=values)
+
+
+def run_batch(parts: Sequence[tuple[BlockRun, Sequence[Tile]]], size: int) -> None:
+    """Run tiles of several blocks of one prediction as one batch, in the caller's thread and stream.
+
+    The batch has `size` tiles whatever comes, because libraries choose their arithmetic by its shape.
 
     Raises
     ------
     torch.OutOfMemoryError
-        The device's memory ended; nothing of the block is left on it when the error is let go of.
+        The device's memory ended; every block has to `restart` then.
     """
-    tiling = plan.tiling
-    region = tiling.output_region(tiles)
-    waiting = list(tiles_to_run(window, tiles, tiling=tiling))
-    if not waiting:
-        return TileSums(region=region, values=None)
-    device = members[0].network.device
     with torch.inference_mode():
-        channels = _prepared(window, members, device)
-        shape = (plan.kept, len(plan.classes), *(part.stop - part.start for part in region))
-        total = torch.zeros(shape, dtype=torch.int32, device=device)
-        finite = torch.ones((), dtype=torch.bool, device=device)
+        for block, _ in parts:
+            block.begin()
+        outputs = _probabilities(parts, size=size)
         done = 0
-        while done < len(waiting):
-            part = waiting[done : done + batch_size]
-            outputs = _probabilities(part, channels, members=members, region=window.region, plan=plan)
-            finite &= outputs.isfinite().all()
-            for number, tile in enumerate(part):
-                _blend(outputs[:, number], tile, total=total, region=region, tiling=tiling)
-            done += len(part)
-        # Once per block instead of once per batch, because asking makes the host wait for a GPU.
-        if not finite:
-            raise BundleError(
-                f"The network answered NaN or infinity for a tile in pixels {region}. Run it with precision='float32'; "
-                f"if that is what it ran with, look for values in the layers that it was not trained with."
-            )
-        return TileSums(region=region, values=from_device(total))
+        for block, tiles in parts:
+            block.add(outputs[:, done : done + len(tiles)], tiles)
+            done += len(tiles)
 
 
 def _prepared(
@@ -162,40 +205,53 @@ def _prepared(
     }
 
 
-def _probabilities(
-    tiles: Sequence[Tile],
-    channels: Mapping[tuple[tuple[InputLayer, ...], float], torch.Tensor],
-    *,
-    members: Sequence[EnsembleMember],
-    region: Region,
-    plan: PredictionPlan,
-) -> torch.Tensor:
+def _probabilities(parts: Sequence[tuple[BlockRun, Sequence[Tile]]], *, size: int) -> torch.Tensor:
     """Compute probabilities (member, tile, class, y, x) of one batch; the members' mean alone unless they are kept."""
-    batches = {key: _batch(tiles, prepared, region=region, tiling=plan.tiling) for key, prepared in channels.items()}
-    outputs = [forward_tiles(batches[member.inputs, member.fill], member.network, plan=plan) for member in members]
+    first = parts[0][0]
+    batches = {key: _batch(parts, key, size=size) for key in first.channels}
+    outputs = [
+        forward_tiles(batches[member.inputs, member.fill], member.network, plan=first.plan) for member in first.members
+    ]
     if len(outputs) == 1:
         return outputs[0][None]
     stacked = torch.stack(outputs)
-    return stacked if plan.keep_members else stacked.mean(0, keepdim=True)
+    return stacked if first.plan.keep_members else stacked.mean(0, keepdim=True)
 
 
-def _batch(tiles: Sequence[Tile], prepared: torch.Tensor, *, region: Region, tiling: TilePlan) -> torch.Tensor:
-    """Cut windows (tile, layer, y, x) out of the prepared region; beyond the raster they are mirrored."""
-    size = tiling.tile
-    batch = prepared.new_empty((len(tiles), prepared.shape[0], size, size))
-    for place, tile in zip(batch, tiles, strict=True):
-        inside = tuple(
-            slice(max(-first, 0), min(length - first, size))
-            for first, length in zip(tile.start, tiling.shape, strict=True)
-        )
-        y, x = (
-            slice(first - part.start + within.start, first - part.start + within.stop)
-            for first, part, within in zip(tile.start, region, inside, strict=True)
-        )
-        place[:, inside[0], inside[1]].copy_(prepared[:, y, x])
-        _mirror(place[:, inside[0]], inside[1], axis=2)
-        _mirror(place, inside[0], axis=1)
+def _batch(
+    parts: Sequence[tuple[BlockRun, Sequence[Tile]]], key: tuple[tuple[InputLayer, ...], float], *, size: int
+) -> torch.Tensor:
+    """Cut windows (tile, layer, y, x) out of the blocks' channels; beyond the raster they are mirrored.
+
+    Where there are fewer than `size` tiles, the rest is zeros, whose output nobody uses.
+    """
+    some = parts[0][0].channels[key]
+    side = parts[0][0].plan.tiling.tile
+    # What networks on a GPU turn it into; on a CPU some take rows as they are.
+    layout = torch.contiguous_format if some.device.type == "cpu" else torch.channels_last
+    batch = torch.empty((size, len(some), side, side), dtype=some.dtype, device=some.device, memory_format=layout)
+    number = 0
+    for block, tiles in parts:
+        for tile in tiles:
+            _cut(batch[number], tile, block.channels[key], region=block.window.region, tiling=block.plan.tiling)
+            number += 1
+    batch[number:] = 0
     return batch
+
+
+def _cut(place: torch.Tensor, tile: Tile, prepared: torch.Tensor, *, region: Region, tiling: TilePlan) -> None:
+    """Cut the window of one tile (layer, y, x) out of the prepared region."""
+    inside = tuple(
+        slice(max(-first, 0), min(length - first, tile.size))
+        for first, length in zip(tile.start, tiling.shape, strict=True)
+    )
+    y, x = (
+        slice(first - part.start + within.start, first - part.start + within.stop)
+        for first, part, within in zip(tile.start, region, inside, strict=True)
+    )
+    place[:, inside[0], inside[1]].copy_(prepared[:, y, x])
+    _mirror(place[:, inside[0]], inside[1], axis=2)
+    _mirror(place, inside[0], axis=1)
 
 
 def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
@@ -206,29 +262,67 @@ def _mirror(place: torch.Tensor, inside: slice, *, axis: int) -> None:
     within = place.narrow(axis, inside.start, inside.stop - inside.start)
     for start, stop in ((0, inside.start), (inside.stop, place.shape[axis])):
         if start < stop:
-            mirror = reflect_pad(start - inside.start, stop - inside.start, length=inside.stop - inside.start)
-            margin = within.index_select(axis, torch.from_numpy(mirror).to(place.device))
-            place.narrow(axis, start, stop - start).copy_(margin)
+            mirrored = _mirrored(
+                start - inside.start,
+                stop - inside.start,
+                length=inside.stop - inside.start,
+                device=place.device,
+                stream=current_stream(place.device),
+            )
+            place.narrow(axis, start, stop - start).copy_(within.index_select(axis, mirrored))
 
 
-def _blend(output: torch.Tensor, tile: Tile, *, total: torch.Tensor, region: Region, tiling: TilePlan) -> None:
-    """Add one tile's weighted probabilities (member, class, y, x) to the region's total, in place."""
-    y, x = (slice(s.start - f, s.stop - f) for s, f in zip(tile.support, tile.start, strict=True))
-    here = _within(total, tile.support, region)
-    supported = output[..., y, x]
-    if tiling.blend == "max":
-        torch.maximum(here, _fixed(supported * ONE), out=here)
-        return
-    along_y, along_x = (
-        _weights(axis, index, output.device) for axis, index in zip((tiling.y, tiling.x), tile.index, strict=True)
+# Kept on the device, both, because sending them makes the host wait for a GPU; by stream, because memory that one stream
+# frees may be another's before that has read it.
+
+
+@lru_cache(maxsize=512)
+def _mirrored(start: int, stop: int, *, length: int, device: torch.device, stream: int) -> torch.Tensor:
+    return torch.from_numpy(reflect_pad(start, stop, length=length)).to(device)
+
+
+@lru_cache(maxsize=512)
+def _weights(axis: TileAxis, index: int, *, device: torch.device, stream: int) -> torch.Tensor:
+    """Weights along one axis of a window, 0 outside of its support."""
+    low, high = (edge - axis.start(index) for edge in axis.support(index))
+    padded = np.zeros(axis.tile, np.float32)
+    padded[low:high] = axis.weights(index)
+    return torch.from_numpy(padded).to(device)
+
+
+def _blend(
+    outputs: torch.Tensor, tiles: Sequence[Tile], *, total: torch.Tensor, region: Region, tiling: TilePlan
+) -> None:
+    """Add weighted probabilities (member, tile, class, y, x) of tiles to the region's total, in place."""
+    supports = [
+        tuple(
+            slice(part.start - first, part.stop - first) for part, first in zip(tile.support, tile.start, strict=True)
+        )
+        for tile in tiles
+    ]
+    # No more than some tile counts in.
+    y, x = (
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*supports, strict=True)
     )
-    here += _fixed(supported * (along_y[:, None] * along_x * ONE))
-
-
-@lru_cache(maxsize=1024)
-def _weights(axis: TileAxis, index: int, device: torch.device) -> torch.Tensor:
-    """Weights along one axis of a tile, on the device; kept, because sending them makes the host wait for a GPU."""
-    return torch.from_numpy(axis.weights(index)).to(device)
+    weighted = outputs[..., y, x]
+    if tiling.blend == "max":
+        weighted = weighted * ONE
+    else:
+        weights = partial(_weights, device=outputs.device, stream=current_stream(outputs.device))
+        along_y, along_x = (
+            torch.stack([weights(axis, axis.alike(tile.index[number]))[part] for tile in tiles])
+            for number, (axis, part) in enumerate(((tiling.y, y), (tiling.x, x)))
+        )
+        weighted = weighted * (along_y[:, None, :, None] * along_x[:, None, None, :] * ONE)
+    fixed = _fixed(weighted)
+    for number, (tile, support) in enumerate(zip(tiles, supports, strict=True)):
+        here = _within(total, tile.support, region)
+        own = _within(fixed[:, number], (support[0], support[1]), (y, x))
+        if tiling.blend == "max":
+            torch.maximum(here, own, out=here)
+        else:
+            here += own
 
 
 def _fixed(values: torch.Tensor) -> torch.Tensor:

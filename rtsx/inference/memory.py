@@ -11,7 +11,6 @@ import xarray as xr
 
 from rtsx.errors import MemoryPlanError
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.device import windows_in_memory
 from rtsx.inference.in_memory import direct_chunks, plane_chunks
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
@@ -145,15 +144,14 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     batch = runner.batch_size or 1
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
-    # By the device's name, because a client need not have the GPU of its workers.
-    on_gpu = torch.cuda.is_available() if runner.device == "auto" else runner.device != "cpu"
+    blocks = BlockPlan(tiling=plan.tiling, chunks=chunks)
     reckoned = MemoryPlan.estimate(
         plan,
-        BlockPlan(tiling=plan.tiling, chunks=chunks),
+        blocks,
         stored_bytes_per_pixel=1 + sum(cube[name].dtype.itemsize for name in plan.layers),
         channels=sum(len(layers) for layers, _ in inputs),
         activation_bytes=max(map(network_bytes_per_pixel, runner.bundles)) * batch * plan.tiling.tile**2,
-        in_flight=windows_in_memory(torch.device("cuda" if on_gpu else "cpu")),
+        in_flight=runner.windows_in_flight(runner.planned_device, blocks),
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     reckoned.require(min(available, free))

@@ -146,9 +146,11 @@ def predict_cube(
     blend
         `"linear"`, `"hann"`, `"gaussian"`, `"crop"` (each tile gives its middle only) or `"max"`.
     batch_size
-        Tiles per forward pass; None leaves it to the device: 1 on a CPU. Halved when the device runs out of memory. On a
-        GPU the libraries choose their arithmetic by it, and the last batch of a chunk is smaller, so there chunks may
-        change the last bits of a probability; on a CPU they change none.
+        Tiles per forward pass; None leaves it to the device: 1 on a CPU, what fits 4 million pixels on a GPU. Every batch has
+        just so many, filled across chunks and at the end with tiles that nobody reads, because on a GPU libraries choose
+        their arithmetic by it: with one number of tiles, and one kind of card, chunks change no bit. It is halved, with a
+        warning, where the device has no memory for it even when nothing else is there; from then on the last bits of
+        probabilities may be others, and with them now and then the last digit of a per cent.
     device
         `"auto"` (the first GPU, else the CPU, of whoever computes; the CPU for ONNX and OpenVINO where they cannot use a
         GPU, with a `RuntimeWarning`), `"cpu"`, `"cuda"` or `"cuda:N"`.

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, LayerValuesWarning, PlanError
-from rtsx.inference.device import BatchSize, default_batch_size, on_device
+from rtsx.inference.blocks import BlockPlan
+from rtsx.inference.device import Batches, BatchSize, Pending, Room, default_batch_size, tiles_ahead, windows_in_flight
 from rtsx.inference.ensemble import check_test_time_augmentations
-from rtsx.inference.kernel import BlockInput, EnsembleMember, TileSums, run_tiles, tiles_to_run
+from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch, tiles_to_run
 from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, reference_backend, require_backends_equal
@@ -25,8 +26,6 @@ from rtsx.model.network import resolve_device
 from rtsx.model.values import check_units, check_values
 from rtsx.tiling import TilePlan, TileRange
 
-# One size per device and tile, so that every block profits from what one has learnt about the memory.
-_BATCH_SIZES: dict[tuple[str, int, int | None, tuple[str, ...]], BatchSize] = {}
 _LOCK = Lock()
 _WARNED_BY_WORKER: set[tuple[PredictionPlan, str]] = set()
 """What this process has warned of as a worker of a cluster, where every cell of a campaign has a runner of its own."""
@@ -63,6 +62,11 @@ class Runner:
         backends = {reference_backend(each) if self.backend == "auto" else self.backend for each in self.bundles}
         return resolve_device(self.device, backends=backends)
 
+    @property
+    def planned_device(self) -> torch.device:
+        """The kind of device that blocks are planned for; by name, because a client need not have the GPU of its workers."""
+        return self.where if self.device == "auto" else torch.device(self.device)
+
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Return pixels (y, x) that every required layer and the mask declare valid.
 
@@ -97,23 +101,57 @@ class Runner:
             warn(message, LayerValuesWarning, stacklevel=4)
 
     def run(self, window: BlockInput, tiles: TileRange) -> TileSums:
-        """Run tiles and return their weighted sums; waits for its turn on the device, unless none has a valid pixel."""
+        """Run tiles and return their weighted sums."""
+        return self.submit(window, tiles).result()
+
+    def submit(self, window: BlockInput, tiles: TileRange, *, room: Room | None = None) -> Pending[TileSums]:
+        """Hand tiles to the device, which runs them together with those of other blocks; gives their weighted sums.
+
+        Parameters
+        ----------
+        window
+            Pixels that the tiles see.
+        tiles
+            Which; those without a valid pixel are not run.
+        room
+            What the window's bytes were given; returned when it is not needed any more.
+        """
         tiling = self.plan.tiling
         if next(tiles_to_run(window, tiles, tiling=tiling), None) is None:  # looks no further than the first
-            return TileSums(region=tiling.output_region(tiles), values=None)
+            if room is not None:
+                room.release()
+            return Pending.done(TileSums(region=tiling.output_region(tiles), values=None))
         device = self.where
-        with _LOCK:
-            key = (str(device), tiling.tile, self.batch_size, self.plan.members)
-            first = self.batch_size or default_batch_size(device, tile=tiling.tile)
-            batch = _BATCH_SIZES.setdefault(key, BatchSize(first))
-        return on_device(
+        block = BlockRun(window, tiles, plan=self.plan, open_members=lambda: self._members(device))
+        return self._batches(device).submit(block, room=room)
+
+    def tiles_ahead(self, device: torch.device) -> int:
+        """Return how many tiles should be handed in beside those of a block before that is waited for."""
+        return tiles_ahead(device, batch_size=self._first_batch_size(device))
+
+    def windows_in_flight(self, device: torch.device, blocks: BlockPlan) -> int:
+        """Return how many windows of blocks may be in memory at once."""
+        filled = sum(len(block.tiles) > 0 for block in blocks)
+        per_block = len(self.plan.tiling) / max(1, filled)
+        return windows_in_flight(device, batch_size=self._first_batch_size(device), tiles_per_block=per_block)
+
+    def _first_batch_size(self, device: torch.device) -> int:
+        return self.batch_size or default_batch_size(device, tile=self.plan.tiling.tile)
+
+    def _batches(self, device: torch.device) -> Batches[BlockRun]:
+        """Those of all predictions in this process that may share a batch: cells of a campaign have a plan each."""
+        plan, tiling = self.plan, self.plan.tiling
+        passes = self._passes if self.backend == "auto" else 0  # see `_backend`
+        how = (self.precision, self.backend, self.batch_size, passes)
+        key = (tiling.tile, plan.members, plan.augment, plan.scales, plan.merge, plan.keep_members, *how)
+        return Batches.shared(
             device,
-            lambda: self._run(window, tiles, device=device, batch_size=batch.size),
-            shrink=lambda error: batch.halve(batch.size, tile=tiling.tile, cause=error),
+            key,
+            lambda: Batches(device, BatchSize(self._first_batch_size(device)), tile=tiling.tile, run=run_batch),
         )
 
-    def _run(self, window: BlockInput, tiles: TileRange, *, device: torch.device, batch_size: int) -> TileSums:
-        members = tuple(
+    def _members(self, device: torch.device) -> tuple[EnsembleMember, ...]:
+        return tuple(
             EnsembleMember(
                 network=bundle.network(
                     device=str(device), precision=self.precision, backend=self._backend(bundle, device)
@@ -123,16 +161,26 @@ class Runner:
             )
             for bundle in self.bundles
         )
-        return run_tiles(window, tiles, plan=self.plan, members=members, batch_size=batch_size)
+
+    @property
+    def _passes(self) -> int:
+        """Forward passes of one bundle over the whole raster."""
+        return len(self.plan.tiling) * self.plan.passes_per_tile // len(self.bundles)
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """Choose the backend: on a CPU in float32 the fastest by measurement; elsewhere `"auto"` is plain eager torch."""
         tile = self.plan.tiling.tile
-        require_backends_equal(bundle, backend=self.backend, device=str(device), precision=self.precision, tile=tile)
+        require_backends_equal(
+            bundle,
+            backend=self.backend,
+            device=str(device),
+            precision=self.precision,
+            tile=tile,
+            batch_size=self._first_batch_size(device),
+        )
         if self.backend != "auto" or device.type != "cpu" or self.precision not in ("auto", "float32"):
             return self.backend
-        passes = len(self.plan.tiling) * self.plan.passes_per_tile // len(self.bundles)
-        return choose_backend(bundle, tile=tile, passes=passes)
+        return choose_backend(bundle, tile=tile, passes=self._passes)
 
 
 def needed_layers(bundles: Sequence[ModelBundle], available: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ pixels on both sides of its border are run for each side. Every pixel is read on
 before it is computed.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.inference.blocks import Region
+from rtsx.inference.device import Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
@@ -66,7 +68,9 @@ def predict_region(
     across = input_window(tiling, region)[1]
     bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
     columns = _parts(tiling.x, tiles.x)
+    ahead = runner.tiles_ahead(runner.where)
     held = _Held.nothing(bands[0].read.start, across)
+    running: deque[_Running] = deque()
     waiting: list[TileSums] = []
     done = region[0].start
     with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
@@ -78,19 +82,37 @@ def predict_region(
             below = bands[number + 1] if number + 1 < len(bands) else None
             if below is not None and below.read.stop > held.bottom:
                 coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
-            for part in columns:
-                output = runner.run(held.window(TileRange(band.tiles, part), runner), TileRange(band.tiles, part))
-                waiting.append(crop(output, region))
             # What lies in the support of no tile of the bands below is finished.
             until = region[0].stop if below is None else min(below.output.start, region[0].stop)
-            if until > done:
-                rows = slice(done, until)
-                valid = held.valid(rows, region[1])
-                total = merge_strips(waiting, (rows, region[1]), plan=runner.plan)
-                yield rows, quantise(total, valid, plan=runner.plan) | {"valid": valid}
-                done = until
-                rest = (slice(done, region[0].stop), region[1])
-                waiting = [crop(output, rest) for output in waiting if output.region[0].stop > done]
+            ranges = [TileRange(band.tiles, part) for part in columns]
+            outputs = [runner.submit(held.window(each, runner), each) for each in ranges]
+            running.append(_Running(outputs, held, until, n_tiles=len(band.tiles) * len(tiles.x)))
+            # Bands are waited for when those below have enough tiles to fill the last batch.
+            while running and (below is None or sum(each.n_tiles for each in running) - running[0].n_tiles >= ahead):
+                first = running.popleft()
+                waiting += [crop(output.result(), region) for output in first.outputs]
+                if first.until > done:
+                    rows = slice(done, first.until)
+                    valid = first.held.valid(rows, region[1])
+                    total = merge_strips(waiting, (rows, region[1]), plan=runner.plan)
+                    yield rows, quantise(total, valid, plan=runner.plan) | {"valid": valid}
+                    done = first.until
+                    rest = (slice(done, region[0].stop), region[1])
+                    waiting = [crop(output, rest) for output in waiting if output.region[0].stop > done]
+                del first  # its pixels
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A band that was handed to the device."""
+
+    outputs: "list[Pending[TileSums]]"
+    """Of its parts."""
+    held: "_Held"
+    """Pixels that were in memory then."""
+    until: int
+    """The row down to which the raster is finished with it."""
+    n_tiles: int
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ def reference_backend(bundle: ModelBundle) -> str:
     return "onnx" if bundle.source.framework == "onnx" else "eager"
 
 
-def require_backends_equal(bundle: ModelBundle, *, backend: str, device: str, precision: str, tile: int) -> None:
+def require_backends_equal(
+    bundle: ModelBundle, *, backend: str, device: str, precision: str, tile: int, batch_size: int
+) -> None:
     """Refuse a backend whose probabilities differ from the reference's by more than 1e-4.
 
     Two forward passes, the first time that a process meets a network and a backend; nothing for the reference itself,
@@ -57,8 +59,9 @@ def require_backends_equal(bundle: ModelBundle, *, backend: str, device: str, pr
         The network.
     backend, device, precision
         How it is to run.
-    tile
-        Side of the tiles in px. A compiled network is compared on just these, because it is built anew for others.
+    tile, batch_size
+        Side of the tiles in px, and how many go together. A compiled network is compared on just these, because it is built
+        anew for others.
 
     Raises
     ------
@@ -76,7 +79,8 @@ def require_backends_equal(bundle: ModelBundle, *, backend: str, device: str, pr
     with _AGREEMENT_LOCK:
         if key in _AGREED:
             return
-        batch = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(side, number=0).contiguous().to(where)
+        field = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(side, number=0).to(where)
+        batch = field.expand(batch_size if backend == "compile" else 1, -1, -1, -1).contiguous()
         expected, found = (
             bundle.network(device=str(where), precision="float32", backend=name)(batch) for name in (reference, backend)
         )

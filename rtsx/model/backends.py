@@ -45,26 +45,6 @@ def fixed_batches(forward: Forward, size: int) -> Forward:
     return forward_any
 
 
-def largest_batches(forward: Forward) -> Forward:
-    """Fill every batch up to the largest that came so far with such tiles, for a pass that is slow to meet a new size.
-
-    When the device runs out of memory the largest is forgotten: the caller comes again with fewer tiles, and filling
-    these up would fail the same way.
-    """
-    largest: dict[torch.Size, int] = {}
-
-    def forward_filled(batch: torch.Tensor) -> torch.Tensor:
-        tile = batch.shape[1:]
-        size = largest[tile] = max(largest.get(tile, 0), len(batch))
-        try:
-            return fixed_batches(forward, size)(batch)
-        except torch.OutOfMemoryError:
-            largest.pop(tile, None)
-            raise
-
-    return forward_filled
-
-
 def single_output(raw: object) -> torch.Tensor:
     """Take the network's output as it is when it is one tensor, and refuse it otherwise.
 
@@ -183,10 +163,9 @@ def can_compile(device: torch.device) -> bool:
 
 
 def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
-    """Raw forward pass whose kernels are compiled at the first call of each tile size.
+    """Raw forward pass whose kernels are compiled at the first call of each shape of batch.
 
-    Weights are frozen into the kernels, so that normalisation folds into convolutions. Batches are filled up to the
-    largest that came so far, because another batch size would be compiled anew.
+    Weights are frozen into the kernels, so that normalisation folds into convolutions.
 
     Raises
     ------
@@ -201,10 +180,8 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
     if isinstance(module, torch.jit.ScriptModule) or uses_batch_statistics(module):
         raise BundleError("Scripted networks and batch statistics cannot be compiled. Run them with backend='eager'.")
     module = _moved(module, device).to(memory_format=torch.channels_last)
-    compiled = torch.compile(
-        cast_forward(module, device=device, dtype=dtype), dynamic=False, options={"freezing": True}
-    )
-    return largest_batches(compiled)
+    forward = cast_forward(module, device=device, dtype=dtype)
+    return torch.compile(forward, dynamic=False, options={"freezing": True})
 
 
 def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) -> Forward:

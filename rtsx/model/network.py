@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -392,21 +392,26 @@ _T = TypeVar("_T")
 
 _CPU = torch.device("cpu")
 _LOCK = threading.Lock()
-_POOLS: dict[torch.device, ThreadPoolExecutor] = {}
+_POOLS: dict[tuple[torch.device, int], ThreadPoolExecutor] = {}
 _HERE = threading.local()
-"""Has the `device` whose networks that thread runs."""
+"""Has the `place` of a thread that runs networks: their device, and which of its threads it is."""
+
+
+def torch_threads(device: torch.device) -> int:
+    """Return how many threads run the networks of a device."""
+    return 1 if device.type == "cpu" else 2
 
 
 def run_in_torch_thread(work: Callable[[], _T], device: torch.device = _CPU) -> _T:
     """Call `work` in a thread that runs the networks of a device, after what others asked of it; returns or raises what it does.
 
-    On a GPU in one of two threads, each in a stream of its own. What `work` calls may ask again. Never ask while holding a lock
-    that work for this thread takes. What has begun is finished, even where its asker is interrupted. On a CPU operators take as
-    many threads as `torch.set_num_threads` said before the first call.
+    What `work` calls may ask again. Never ask while holding a lock that work for this thread takes. What has begun is finished,
+    even where its asker is interrupted. On a CPU operators take as many threads as `torch.set_num_threads` said before the first
+    call.
     """
-    if getattr(_HERE, "device", None) == device:
+    if getattr(_HERE, "place", (None,))[0] == device:
         return work()
-    future = _pool(device).submit(copy_context().run, work)
+    future = start_in_torch_thread(work, device, 0)
     try:
         return future.result()
     except BaseException:
@@ -416,19 +421,28 @@ def run_in_torch_thread(work: Callable[[], _T], device: torch.device = _CPU) -> 
         del future  # it would keep an error, and with it whatever `work` holds, alive in a circle
 
 
-def _pool(device: torch.device) -> ThreadPoolExecutor:
+def start_in_torch_thread(work: Callable[[], _T], device: torch.device, number: int) -> Future[_T]:
+    """Let one of the threads of a device call `work` after what it was asked before, without waiting; on a GPU each has a stream of its own."""
+    return _pool(device, number).submit(copy_context().run, work)
+
+
+def is_torch_thread(device: torch.device, number: int) -> bool:
+    """Whether the caller runs in this thread of a device, which would wait for itself."""
+    return getattr(_HERE, "place", None) == (device, number)
+
+
+def _pool(device: torch.device, number: int) -> ThreadPoolExecutor:
     with _LOCK:
-        if device not in _POOLS:
-            many = 1 if device.type == "cpu" else 2
-            _POOLS[device] = ThreadPoolExecutor(
-                many, thread_name_prefix=f"rtsx-{device}", initializer=_settle, initargs=(device,)
+        if (device, number) not in _POOLS:
+            _POOLS[device, number] = ThreadPoolExecutor(
+                1, thread_name_prefix=f"rtsx-{device}-{number}", initializer=_settle, initargs=(device, number)
             )
-        return _POOLS[device]
+        return _POOLS[device, number]
 
 
-def _settle(device: torch.device) -> None:
+def _settle(device: torch.device, number: int) -> None:
     """Make this thread one of a device's, on a GPU with the stream that it keeps."""
-    _HERE.device = device
+    _HERE.place = device, number
     if device.type == "cuda":
         # float32 means float32, and one batch gives one answer.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -96,6 +96,19 @@ class TileAxis:
                 other += step
         return (own / total).astype(np.float32)
 
+    def alike(self, index: int) -> int:
+        """Return the first tile with the same weights: all that are far enough from both ends have them.
+
+        Examples
+        --------
+        >>> axis = TilePlan(shape=(1000, 1000), tile=64, overlap=16, trim=0, stride=16).x
+        >>> {axis.alike(index) for index in axis.indices}
+        {0, 1, 2, 19, 20}
+        """
+        near = -(-self.tile // self.step)
+        first, last = self.indices[0] + near, self.indices[-1] - near
+        return first if first <= index <= last else index
+
     def tiles_covering(self, low: int, high: int) -> range:
         """Return indices of the tiles whose support meets the pixels `low` to `high`."""
         found = [k for k in self.indices if self.support(k)[0] < high and self.support(k)[1] > low]

@@ -1,7 +1,9 @@
 """The batch that shrinks when the device runs out of memory, and the slots of a device."""
 
 import gc
+import pickle
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +17,22 @@ import torch
 from rtsx.inference import kernel
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import (
-    _WINDOWS,
+    _HUBS,
+    Batches,
     BatchSize,
+    Pending,
     default_batch_size,
     from_device,
-    on_device,
+    room_for,
     to_device,
-    window_slot,
 )
-from rtsx.inference.kernel import BlockInput, EnsembleMember, run_tiles
+from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model import network as network_room
 from rtsx.model.inputs import InputLayer, Packing
 from rtsx.model.network import Network, StubNetwork, run_in_torch_thread
-from rtsx.tiling import TilePlan
+from rtsx.tiling import TilePlan, TileRange
 
 CPU = torch.device("cpu")
 TILING = TilePlan(shape=(64, 64), tile=16, overlap=8, trim=0, stride=4)
@@ -71,13 +74,18 @@ class SmallDevice(StubNetwork):
         return super().__call__(batch)
 
 
-def answer(network: Network, size: BatchSize, *, device: torch.device = CPU) -> np.ndarray:
+def block_of(network: Network, rows: slice = slice(0, 99)) -> BlockRun:
     member = EnsembleMember(network=network, inputs=(InputLayer(name="red"),), fill=0.0)
-    values = on_device(
-        device,
-        lambda: run_tiles(window(), TILING.all, plan=PLAN, members=[member], batch_size=size.size),
-        shrink=lambda error: size.halve(size.size, tile=TILING.tile, cause=error),
-    ).values
+    tiles = TileRange(TILING.all.y[rows], TILING.all.x)
+    return BlockRun(window(), tiles, plan=PLAN, open_members=lambda: (member,))
+
+
+def batches_of(size: BatchSize, *, device: torch.device = CPU) -> Batches[BlockRun]:
+    return Batches(device, size, tile=TILING.tile, run=run_batch)
+
+
+def answer(network: Network, size: BatchSize, *, device: torch.device = CPU) -> np.ndarray:
+    values = batches_of(size, device=device).submit(block_of(network)).result().values
     assert values is not None
     return values
 
@@ -88,10 +96,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     for name in ("set_device", "set_stream", "Stream"):
         monkeypatch.setattr(torch.cuda, name, lambda given: given)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    for flags, name in ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "deterministic")):
+        monkeypatch.setattr(flags, name, getattr(flags, name))
     device = torch.device("cuda", 0)
     yield device
-    if (pool := network_room._POOLS.pop(device, None)) is not None:
-        pool.shutdown()
+    _HUBS.pop(device, None)
+    for number in (0, 1):
+        if (pool := network_room._POOLS.pop((device, number), None)) is not None:
+            pool.shutdown()
 
 
 def test_out_of_memory_halves_the_batch_once_per_size_and_loses_nothing() -> None:
@@ -158,13 +170,90 @@ def test_other_errors_are_not_tried_again() -> None:
     assert network.n_calls == 1
 
 
+def test_a_batch_has_one_shape_and_is_filled_across_blocks() -> None:
+    """The network's answer depends on how many tiles come together, as on a GPU."""
+    seen: list[int] = []
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        return batch * (1 - len(batch) / 100)
+
+    network = StubNetwork(forward)
+    expected = answer(network, BatchSize(8))
+    seen.clear()
+    batches = batches_of(BatchSize(8))
+    pending = [batches.submit(block_of(network, slice(row, row + 1))) for row in range(len(TILING.all.y))]
+    for one in pending:
+        region, values = one.result().region, one.result().values
+        assert values is not None
+        expected[..., region[0], region[1]] -= values
+    assert not expected.any()
+    assert seen == [8] * -(-len(TILING) // 8)
+
+
+def test_nothing_runs_before_a_batch_is_full_or_waited_for() -> None:
+    network = StubNetwork(lambda batch: batch)
+    batches = batches_of(BatchSize(len(TILING) + 1))
+    first = batches.submit(block_of(network))
+    run_in_torch_thread(int)
+    assert network.n_calls == 0
+    second = batches.submit(block_of(network))
+    np.testing.assert_array_equal(first.result().values, second.result().values)
+    assert network.n_calls == 2
+
+
+def test_what_nobody_waits_for_any_more_is_not_run() -> None:
+    network = StubNetwork(lambda batch: batch)
+    batches, room = batches_of(BatchSize(100)), room_for(CPU, 5, limit=5)
+    dropped = batches.submit(block_of(network), room=room)
+    del dropped
+    assert batches.submit(block_of(network, slice(0, 1))).result().values is not None
+    assert network.n_calls == 1
+    room_for(CPU, 5, limit=5).release()
+
+
+def test_what_is_pending_travels_as_what_came_of_it() -> None:
+    pending = batches_of(BatchSize(100)).submit(block_of(StubNetwork(lambda batch: batch)))
+    there: Pending[TileSums] = pickle.loads(pickle.dumps(pending))
+    np.testing.assert_array_equal(there.result().values, pending.result().values)
+
+
+@pytest.mark.parametrize("is_for_good", [False, True])
+def test_memory_that_ends_within_a_batch_of_several_blocks_loses_nothing(gpu: torch.device, is_for_good: bool) -> None:
+    """Its blocks begin again, those of the other thread as well, as what they hold on the device may be missing."""
+    network = StubNetwork(lambda batch: batch)
+    expected = answer(network, BatchSize(1))
+    failed: list[int] = []
+
+    def failing(batch: torch.Tensor) -> torch.Tensor:
+        if network.n_calls > 3 and len(batch) == 6 and (is_for_good or not failed):
+            failed.append(6)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return batch
+
+    network = StubNetwork(failing)
+    size = BatchSize(6)
+    batches = batches_of(size, device=gpu)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pending = [batches.submit(block_of(network, slice(row, row + 1))) for row in range(len(TILING.all.y))]
+        for one in pending:
+            region, values = one.result().region, one.result().values
+            assert values is not None
+            expected[..., region[0], region[1]] -= values
+    assert not expected.any()
+    assert size.size == (3 if is_for_good else 6)
+    assert [str(one.message)[:40] for one in caught] == ["The device ran out of memory at 6 tiles "] * is_for_good
+
+
 def test_memory_that_another_block_holds_is_waited_for(gpu: torch.device) -> None:
     """The batch stays as it is, because a smaller one is not needed and may answer with other bits."""
     begun, failed, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def other() -> bool:
+    def other(batch: torch.Tensor) -> torch.Tensor:
         begun.set()
-        return go_on.wait(60)
+        assert go_on.wait(60)
+        return batch
 
     class Full(StubNetwork):
         def __call__(self, batch: torch.Tensor) -> torch.Tensor:
@@ -173,55 +262,59 @@ def test_memory_that_another_block_holds_is_waited_for(gpu: torch.device) -> Non
                 raise torch.OutOfMemoryError("the other block has it all")
             return super().__call__(batch)
 
-    with ThreadPoolExecutor(2) as pool:
-        holding = pool.submit(on_device, gpu, other, shrink=lambda error: None)
-        assert begun.wait(60)
-        size, network = BatchSize(1), Full(lambda batch: batch)
-        waiting = pool.submit(answer, network, size, device=gpu)
-        assert failed.wait(60)
-        go_on.set()
-        assert holding.result(timeout=60)
-        np.testing.assert_array_equal(
-            waiting.result(timeout=60), answer(StubNetwork(lambda batch: batch), BatchSize(8))
-        )
+    size = BatchSize(1)
+    batches = batches_of(size, device=gpu)
+    holding = batches.submit(block_of(StubNetwork(other), slice(0, 1)))
+    assert begun.wait(60)
+    waiting = batches.submit(block_of(Full(lambda batch: batch)))
+    assert failed.wait(60)
+    go_on.set()
+    assert holding.result().values is not None
+    np.testing.assert_array_equal(waiting.result().values, answer(StubNetwork(lambda batch: batch), BatchSize(8)))
     assert size.size == 1
 
 
-def test_blocks_that_both_run_out_of_memory_take_turns(gpu: torch.device) -> None:
-    together = threading.Barrier(2, timeout=60)
-    inside, most = [0], [0]
+def test_an_error_of_one_batch_leaves_the_next_alone(gpu: torch.device) -> None:
+    def fail(batch: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no such tile")
 
-    def work() -> int:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-        try:
-            if not alone[0]:
-                together.wait()
-                alone_after.append(1)
-                raise torch.OutOfMemoryError("two are too many")
-            return inside[0]
-        finally:
-            inside[0] -= 1
-
-    alone, alone_after = [False], list[int]()
-
-    def run() -> int:
-        def once() -> int:
-            if len(alone_after) == 2:
-                alone[0] = True
-            return work()
-
-        return on_device(gpu, once, shrink=lambda error: pytest.fail("nothing has to shrink"))
-
-    with ThreadPoolExecutor(2) as pool:
-        assert [each.result(timeout=60) for each in [pool.submit(run), pool.submit(run)]] == [1, 1]
-    assert most == [2]
+    batches = batches_of(BatchSize(1), device=gpu)
+    bad = [batches.submit(block_of(StubNetwork(fail))) for _ in range(3)]
+    good = batches.submit(block_of(StubNetwork(lambda batch: batch)))
+    for one in bad:
+        with pytest.raises(ValueError, match="no such tile"):
+            one.result()
+    assert good.result().values is not None
 
 
-def test_a_third_window_is_ready_while_a_gpu_computes_two() -> None:
+def test_windows_have_room_by_their_bytes() -> None:
     device = torch.device("cuda", 9)
-    with window_slot(device), window_slot(device), window_slot(device):
-        assert not _WINDOWS[device].acquire(blocking=False)
+    first, second = room_for(device, 60, limit=100), room_for(device, 40, limit=100)
+    given = threading.Event()
+
+    def ask() -> None:
+        room_for(device, 70, limit=100).release()
+        given.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    second.release()
+    second.release()  # once more counts for nothing
+    assert not given.wait(0.05)
+    first.release()
+    assert given.wait(60)
+    asking.join()
+    room_for(device, 1000, limit=100).release()  # alone, whatever it takes
+    del _HUBS[device]
+
+
+def test_whoever_asks_for_room_lets_what_waits_run() -> None:
+    network = StubNetwork(lambda batch: batch)
+    batches = batches_of(BatchSize(100))
+    pending = batches.submit(block_of(network), room=room_for(CPU, 60, limit=100))
+    room_for(CPU, 60, limit=100).release()
+    assert network.n_calls == 1
+    assert pending.result().values is not None
 
 
 def test_views_are_pinned_without_what_lies_between_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,12 +331,24 @@ def test_views_are_pinned_without_what_lies_between_their_rows(monkeypatch: pyte
     assert pinned[0].untyped_storage().nbytes() == 10 * 10 * 8
 
 
-def test_weights_of_a_tile_go_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_waits_for_the_device_once_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and mirrored edges are there already; layers and validity go without waiting."""
     answer(StubNetwork(lambda batch: batch), BatchSize(8))
-    sent: list[torch.Tensor] = []
+    sent, moved, fetched = list[torch.Tensor](), list[object](), list[object]()
+    real, to = kernel.from_device, torch.Tensor.to
     monkeypatch.setattr(kernel.torch, "from_numpy", lambda array: sent.append(array) or torch.tensor(array))
+    monkeypatch.setattr(kernel, "from_device", lambda tensor: fetched.append(tensor) or real(tensor))
+
+    def counted(tensor: torch.Tensor, *given: object, **more: object) -> torch.Tensor:
+        if any(isinstance(one, torch.device) for one in (*given, *more.values())):
+            moved.append(tensor)
+        return to(tensor, *given, **more)
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
     answer(StubNetwork(lambda batch: batch), BatchSize(8))
-    assert {array.ndim for array in sent} == {2}  # layers and validity, no weights
+    assert {array.ndim for array in sent} == {2}
+    assert len(moved) == 0
+    assert len(fetched) == 1
 
 
 def test_two_threads_at_one_wall_halve_once() -> None:
@@ -255,8 +360,11 @@ def test_two_threads_at_one_wall_halve_once() -> None:
 
 
 def test_a_cpu_runs_blocks_in_the_torch_thread() -> None:
-    ran = on_device(CPU, threading.get_ident, shrink=lambda error: None)
-    assert ran == run_in_torch_thread(threading.get_ident) != threading.get_ident()
+    ran: list[int] = []
+    network = StubNetwork(lambda batch: ran.append(threading.get_ident()) or batch)
+    answer(network, BatchSize(8))
+    assert set(ran) == {run_in_torch_thread(threading.get_ident)} != {threading.get_ident()}
+    assert run_in_torch_thread(lambda: answer(network, BatchSize(8))).any()  # which would wait for itself
 
 
 def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
@@ -291,7 +399,7 @@ def test_every_stored_dtype_makes_the_trip(dtype: str) -> None:
 
 def test_batches_fit_the_device() -> None:
     assert default_batch_size(torch.device("cpu"), tile=256) == 1
-    assert default_batch_size(torch.device("cuda"), tile=1024) == 16
+    assert default_batch_size(torch.device("cuda"), tile=1024) == 4
     assert default_batch_size(torch.device("cuda"), tile=256) == 64
     assert default_batch_size(torch.device("cuda"), tile=8192) == 1
 

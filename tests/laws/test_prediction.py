@@ -4,6 +4,9 @@ Held on random cubes with invalid pixels, against the network run once over the 
 The network has a stride and a finite reach: a pointwise one would pass every one of these whatever the code did.
 """
 
+from typing import ClassVar
+
+import dask
 import numpy as np
 import pytest
 import torch
@@ -94,6 +97,40 @@ def test_law_2_chunks_change_nothing(
     lazy = predict_cube(cube.chunk(chunks), make_bundle(), **options)
     assert lazy["probability"].chunks is not None
     xr.testing.assert_identical(lazy.compute(), whole)
+
+
+class Shaped(torch.nn.Module):
+    """Answers by how many tiles come together, as the arithmetic of a GPU may; memory ends at a call that is named."""
+
+    # Of the class, because a bundle runs copies of the module that it was made from.
+    seen: ClassVar[list[int]] = []
+    fails_at = 0
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(batch))
+        if len(self.seen) == Shaped.fails_at:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return batch[:, :1] * (1 - len(batch) / 100)
+
+
+@pytest.mark.parametrize(("tile", "batch_size"), [(16, 64), (32, 16), (64, 4)])
+def test_law_2_where_the_batch_decides_the_answer(tile: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither chunks nor memory that ends once change a bit, and batches are full: a sixteenth of 256/64, 512/128 and
+    1024/256 on chunks of 1024."""
+    cube, bundle = make_cube((256, 448)), make_bundle(Shaped())
+    plan = {"tile": tile, "overlap": tile // 4}
+    options = {**plan, "trim": 0, "dtype": "float32", "batch_size": batch_size}
+    whole = predict_cube(cube, bundle, **options)
+    for chunk, scheduler, fails_at in ((64, "threads", 0), (64, "synchronous", 4), (100, "threads", 2)):
+        Shaped.seen.clear()
+        monkeypatch.setattr(Shaped, "fails_at", fails_at)
+        lazy = predict_cube(cube.chunk(y=chunk, x=chunk), bundle, **options)
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            xr.testing.assert_identical(lazy.compute(), whole)
+        assert set(Shaped.seen) == {batch_size}
+        if not fails_at:
+            n_tiles = non_empty_tiles(cube, **plan, trim=0)
+            assert len(Shaped.seen) <= -(-n_tiles // batch_size) + 1  # the last ones are not full
 
 
 @settings(max_examples=12, deadline=None)

@@ -7,7 +7,7 @@ from rtsx.errors import BundleError
 from rtsx.model import ModelBundle, StubNetwork
 from rtsx.model.backend_choice import require_backends_equal
 
-OPTIONS = {"device": "cpu", "precision": "auto", "tile": 64}
+OPTIONS = {"device": "cpu", "precision": "auto", "tile": 64, "batch_size": 2}
 
 
 def make_bundle(bias: float) -> ModelBundle:

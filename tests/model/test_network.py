@@ -23,6 +23,8 @@ from rtsx.model.network import (
     resolve_device,
     resolve_dtype,
     run_in_torch_thread,
+    start_in_torch_thread,
+    torch_threads,
 )
 
 
@@ -210,10 +212,10 @@ def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.Mon
     def work() -> tuple[int, bool, bool]:
         return threading.get_ident(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
 
-    with ThreadPoolExecutor(8) as pool:
-        ran = set(pool.map(lambda _: run_in_torch_thread(work, device), range(50)))
-    _POOLS.pop(device).shutdown()
-    assert len({thread for thread, *_ in ran}) == len(streams) <= 2
+    ran = {start_in_torch_thread(work, device, number % torch_threads(device)).result() for number in range(50)}
+    for number in (0, 1):
+        _POOLS.pop((device, number)).shutdown()
+    assert len({thread for thread, *_ in ran}) == len(streams) == 2
     assert {one[1:] for one in ran} == {(False, True)}
 
 
