@@ -211,13 +211,13 @@ class CampaignUpdate:
     """Cells whose inputs could not be looked at; they keep their mark."""
     stopped: str | None
     """Why the search stopped before its last cell; None where it did not. Nothing is run then."""
-    flight: RunSummary | None
+    run: RunSummary | None
     """The run of all cells without a mark; None where the search stopped."""
 
     @property
     def complete(self) -> bool:
         """Whether every cell was looked at, and all have a mark again."""
-        return not self.unchecked and self.flight is not None and self.flight.complete
+        return not self.unchecked and self.run is not None and self.run.complete
 
     def __str__(self) -> str:
         lines = [
@@ -228,8 +228,8 @@ class CampaignUpdate:
         lines += [
             f"unchecked: cell {failure.cell}: {failure.error}: {failure.message}" for failure in self.unchecked[:10]
         ]
-        if self.flight is not None:
-            lines.append(str(self.flight))
+        if self.run is not None:
+            lines.append(str(self.run))
         return "\n".join(lines)
 
 
@@ -254,15 +254,15 @@ def update_campaign(
         progress=progress,
         on_set_aside=None,  # they keep what they have
     )
-    flight = None
+    run = None
     if search.stopped is None:
-        flight = run_campaign(plan, recipe, objects=objects, client=client, progress=progress)
+        run = run_campaign(plan, recipe, objects=objects, client=client, progress=progress)
     return CampaignUpdate(
         checked=search.done + search.skipped,
         changed=search.done,
         unchecked=search.set_aside,
         stopped=search.stopped,
-        flight=flight,
+        run=run,
     )
 
 

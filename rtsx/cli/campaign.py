@@ -13,7 +13,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import campaign_progress, print_info, show, show_line
-from rtsx.cli.options import require_models, require_there
+from rtsx.cli.options import require_known_keys, require_models, require_there
 from rtsx.errors import CampaignError, ClusterError, GridError
 from rtsx.parsing import memory_bytes
 
@@ -49,6 +49,7 @@ def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
         It cannot be read, or names what is not there.
     """
     require_there([str(config)])
+    require_known_keys(str(config), "campaign")
     from rtsx.config import load_campaign_config
 
     said = load_campaign_config(config, year=year)
@@ -74,6 +75,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
         opened = Campaign.open(given, year=year)
     else:
         require_there([given])
+        require_known_keys(given, "campaign")
         from rtsx.campaign import Campaign
         from rtsx.config.place import CampaignOutput
         from rtsx.config.validate import validate_config
@@ -305,8 +307,8 @@ def update(
         progress = stack.enter_context(campaign_progress("checking and updating"))
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
-    if updated.flight is not None:
-        _require_complete(updated.flight, _again(config, year))
+    if updated.run is not None:
+        _require_complete(updated.run, _again(config, year))
     if not updated.complete:
         raise CampaignError(
             f"{len(updated.unchecked)} cells could not be looked at{_because(updated.stopped)}. They keep what they have; run "

@@ -8,7 +8,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import print_error, progress, show
-from rtsx.cli.options import require_there
+from rtsx.cli.options import require_known_keys, require_there
 from rtsx.cli.outputs import require_absent
 
 __all__ = ["app"]
@@ -30,6 +30,7 @@ FAULTY = 1
 def _require_sound(cube: str) -> None:
     """Refuse what is not there, and a config with an error in it, before what reads images is loaded."""
     require_there([cube])
+    require_known_keys(cube, "cube")
     from rtsx.config.cube import is_config, load_cube_config
 
     if is_config(cube):

@@ -247,6 +247,14 @@ def require_there(paths: Iterable[str]) -> None:
             raise InputNotFoundError(f"{path} cannot be opened: there is no such file or folder. Check the path.")
 
 
+def require_known_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
+    """Refuse a YAML file for keys that it cannot have, before anything heavy is loaded; other files pass."""
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        from rtsx.config.validate import refuse_unknown_keys
+
+        refuse_unknown_keys(path, kind)
+
+
 def require_models(models: Iterable[str]) -> None:
     """Refuse local paths of models that hold nothing.
 
@@ -341,6 +349,8 @@ def open_image(
         )
     side = chunk_size(chunks)
     require_there([*paths, *([] if mask is None else [mask])])
+    for path in paths:
+        require_known_keys(path, "cube")
     cube = rtsx.open_cube(
         paths[0] if len(paths) == 1 else list(paths),
         layers=words(layers),

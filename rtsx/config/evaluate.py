@@ -56,7 +56,9 @@ class EvaluateConfig(ConfigModel):
         """
         return self.changed(scenes=expand_scenes(self.scenes, labels=self.labels, place="scenes"), labels=None)
 
-    def judged(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Iterator[EvaluationScene]":
+    def predicted_scenes(
+        self, bundle: "ModelBundle | list[ModelBundle]", *, device: str
+    ) -> "Iterator[EvaluationScene]":
         """The scenes with their lazy predictions.
 
         Raises
@@ -86,7 +88,7 @@ class EvaluateConfig(ConfigModel):
         """
         from rtsx.evaluation import EvaluationSettings, evaluate
 
-        return evaluate(self.judged(bundle, device=device), **self.shared(EvaluationSettings))
+        return evaluate(self.predicted_scenes(bundle, device=device), **self.shared(EvaluationSettings))
 
 
 def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:

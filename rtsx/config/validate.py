@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from glob import escape, iglob
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from rtsx.config.yaml import ConfigIssue, Document, KeyPath, dump_yaml, raise_issues
+from rtsx.config.yaml import ConfigIssue, Document, KeyPath, dump_yaml, raise_issues, read_yaml
 from rtsx.errors import ConfigError, RtsxError
 from rtsx.parsing import STRICT, Several
 from rtsx.redaction import is_secret_name
@@ -93,6 +93,57 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
     if complaints:
         raise_issues(document.name, complaints, lines=document.lines, cause=cause)
     return config
+
+
+def refuse_unknown_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
+    """Refuse keys of a YAML file that its schema does not have, before the libraries are loaded that check all the rest.
+
+    Raises
+    ------
+    ConfigError
+        There are some; each is named with its line and the nearest known one.
+    """
+    document = read_yaml(path)
+    schema = json.loads((Path(__file__).parent / "schemas" / f"{kind}.json").read_text())
+    unknown = list(_unknown_keys(document.values, _alternatives(schema, schema["$defs"]), schema["$defs"]))
+    if unknown:
+        raise_issues(document.name, [*document.complaints, *unknown], lines=document.lines)
+
+
+_Schemas = list[Mapping[str, Any]]
+
+
+def _unknown_keys(
+    values: object, schemas: _Schemas, definitions: Mapping[str, Any], *, path: KeyPath = ()
+) -> Iterator[ConfigIssue]:
+    """Keys of mappings anywhere in some values that none of their possible schemas has."""
+    inner: dict[KeyPath, tuple[object, list[Any]]] = {}
+    if isinstance(values, list):
+        items = [one["items"] for one in schemas if "items" in one]
+        inner = {(*path, place): (value, items) for place, value in enumerate(values)}
+    elif isinstance(values, Mapping):
+        mappings = [one for one in schemas if one.get("type") == "object"]
+        known = sorted({name for one in mappings for name in one.get("properties", {})})
+        others = [one for one in mappings if one.get("additionalProperties", True) is not False]
+        for key, value in values.items():
+            if mappings and key not in known and not others:
+                yield ConfigIssue((*path, str(key)), _unknown(str(key), known))
+            named = [one["properties"][key] for one in mappings if key in one.get("properties", {})]
+            inner[*path, str(key)] = value, named or [one.get("additionalProperties", {}) for one in others]
+    for place, (value, possible) in inner.items():
+        below = [one for schema in possible for one in _alternatives(schema, definitions)]
+        yield from _unknown_keys(value, below, definitions, path=place)
+
+
+def _alternatives(schema: Any, definitions: Mapping[str, Any]) -> _Schemas:
+    """What a schema allows: what it refers to, each of several kinds, or itself; nothing in particular where it is `true`."""
+    if not isinstance(schema, Mapping):
+        return []
+    if "$ref" in schema:
+        return _alternatives(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return (
+        [one for kind in schema["anyOf"] for one in _alternatives(kind, definitions)] if "anyOf" in schema else [schema]
+    )
 
 
 _EXPECTED = {

@@ -208,7 +208,7 @@ class OrderLimits:
         if not self.min_new_km2 > 0:
             raise OrderError(f"min_new_km2 is more than 0; got {self.min_new_km2}.")
 
-    def admits(self, scene: Scene) -> bool:
+    def accepts(self, scene: Scene) -> bool:
         """Whether a scene is clear enough to be considered."""
         return (scene.cloud_cover or 0.0) <= self.max_cloud and (
             scene.clear_percent is None or scene.clear_percent >= self.min_clear

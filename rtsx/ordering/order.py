@@ -112,7 +112,7 @@ def order_status(provider: Provider, ledger_path: Path) -> Ledger:
         ledger = Ledger.load(ledger_path)
         for entry in ledger.entries:
             if entry.waiting and entry.order_id:
-                ledger = ledger.with_entry(_answered(entry, provider.look(_batch(entry, None), entry.order_id)))
+                ledger = ledger.with_entry(_answered(entry, provider.status(_batch(entry, None), entry.order_id)))
                 ledger.save(ledger_path)
     return ledger
 
@@ -165,14 +165,14 @@ def fetch_order(
         for entry in ledger.entries:
             if entry.fetched or not entry.order_id or entry.state in ("failed", "cancelled"):
                 continue
-            answer = provider.look(_batch(entry, clip), entry.order_id)
+            answer = provider.status(_batch(entry, clip), entry.order_id)
             entry = _answered(entry, answer)
             if not entry.waiting:
                 files, wrong = _missing(answer, folder)
                 starting(files)
                 if fetch_files(files, folder, parallel=parallel, advance=advance, pause=pause):
                     # once more with fresh links, because those of a long fetch run out
-                    answer = provider.look(_batch(entry, clip), entry.order_id)
+                    answer = provider.status(_batch(entry, clip), entry.order_id)
                     files, wrong = _missing(answer, folder)
                     wrong |= fetch_files(files, folder, parallel=parallel, advance=advance, pause=pause)
                 new, unregistered = _registered(provider, files, folder, failed=wrong, collection=collection, clip=clip)

@@ -344,7 +344,7 @@ class PlanetProvider:
 
         return self._tried(placed)
 
-    def look(self, batch: Batch, order_id: str) -> OrderStatus:
+    def status(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with links that are fresh; see `Provider`."""
         order = self._asked(
             lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {batch.name}"

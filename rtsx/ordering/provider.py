@@ -159,7 +159,7 @@ class Provider(Protocol):
     def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once: where the provider has an order of that name, this answers for it and orders nothing."""
 
-    def look(self, batch: Batch, order_id: str) -> OrderStatus:
+    def status(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with fresh links to its files when there are any."""
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:

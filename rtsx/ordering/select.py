@@ -350,7 +350,9 @@ def select_scenes(
     ground = plane.place(region)
     if not ground.area:
         raise OrderError("A region has to be a polygon with an area; got one without. Check the file.")
-    field = _Field.of([scene for scene in given if limits.admits(scene)], ground, plane=plane, wishes=wishes, clip=clip)
+    field = _Field.of(
+        [scene for scene in given if limits.accepts(scene)], ground, plane=plane, wishes=wishes, clip=clip
+    )
     picks: list[int] = []
     for _ in range(_ROUNDS):
         grown, stop = _greedy(field, picks, wishes=wishes, limits=limits)
@@ -374,7 +376,7 @@ def select_scenes(
         clip=clip,
         stop=stop,
         candidates=len(given),
-        refused=sum(not limits.admits(scene) for scene in given),
+        refused=sum(not limits.accepts(scene) for scene in given),
     )
 
 

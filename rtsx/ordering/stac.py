@@ -51,10 +51,10 @@ class StacProvider:
         return tuple(scene_of(item) for item in newest_processing(self._documents.search(region, period)))
 
     def submit(self, batch: Batch) -> OrderStatus:
-        """Nothing is bought: the answer is at once that of `look`."""
-        return self.look(batch, batch.name)
+        """Nothing is bought: the answer is at once that of `status`."""
+        return self.status(batch, batch.name)
 
-    def look(self, batch: Batch, order_id: str) -> OrderStatus:
+    def status(self, batch: Batch, order_id: str) -> OrderStatus:
         """The files of the batch's items, with links as fresh as the catalog gives them."""
         items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
         self._items |= items
@@ -83,7 +83,7 @@ class StacProvider:
         )
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
-        """The item as `look` has found it; see `Provider`."""
+        """The item as `status` has found it; see `Provider`."""
         return self._items[scene_id]
 
     def _files(self, item: Mapping[str, Any]) -> list[RemoteFile]:

@@ -58,7 +58,7 @@ def launch(
             plugins=[LightningEnvironment()],
         )
         if devices == 1:
-            fabric.launch(work, plan, show)
+            fabric.launch(cast("Any", work), plan, show)
         else:
             _launch_several(fabric, parcel, show=show)
 

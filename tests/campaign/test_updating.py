@@ -61,8 +61,8 @@ def test_only_cells_whose_source_changed_are_made_anew(tmp_path: Path, client: C
     rewrite_east(files[1])
     updated = campaign.update(client)
     assert (updated.checked, updated.changed, updated.complete) == (len(CELLS), len(EASTERN), True)
-    assert updated.flight is not None
-    assert updated.flight.done == len(EASTERN)
+    assert updated.run is not None
+    assert updated.run.done == len(EASTERN)
     after, bytes_after = marks(campaign), shards(campaign)
     assert {cell for cell in CELLS if after[cell] != before[cell]} == EASTERN
     assert {key for key in bytes_before if bytes_after.get(key) != bytes_before[key]} >= {

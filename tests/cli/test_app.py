@@ -80,17 +80,18 @@ demo --out full
 # A campaign is looked at without what reads images or runs a network.
 WITHOUT_DATA = """
 campaign status typo.yaml
+cube build typo.yaml --out x.zarr
+cube info typo.yaml
+cube check typo.yaml
+cube plot typo.yaml --out a.png
+campaign plan typo.yaml
+predict typo.yaml -m demo --out x.zarr
 campaign status planned.yaml
 campaign status planned --check
 campaign retry planned.yaml
 campaign verify planned
 """
 WITHOUT_TORCH = """
-cube build typo.yaml --out x.zarr
-cube info typo.yaml
-cube check typo.yaml
-cube plot typo.yaml --out a.png
-campaign plan typo.yaml
 train epochs.yaml --out run
 train loss.yaml --out run
 train names.yaml --out run

@@ -189,7 +189,7 @@ class Odd:
     def submit(self, batch):
         return OrderStatus(order_id="1", state="success", files=self.files)
 
-    def look(self, batch, order_id):
+    def status(self, batch, order_id):
         return self.submit(batch)
 
     def describe(self, scene_id, files):

@@ -112,7 +112,7 @@ def test_the_key_goes_to_planet_only(provider, server, plan, ledger, tmp_path, f
     for order in server.orders.values():
         order["_links"]["results"][0]["location"] = "file:///etc/hostname"
     with pytest.raises(CubeError, match="is no address on a server"):
-        provider.look(Batch(name=entry.name, scene_ids=tuple(entry.scenes)), entry.order_id)
+        provider.status(Batch(name=entry.name, scene_ids=tuple(entry.scenes)), entry.order_id)
 
 
 def test_from_plan_to_a_catalog_that_cubes_read(provider, server, plan, ledger, tmp_path):
