@@ -1,0 +1,249 @@
+"""What one map shows, as a value: images, outlines, models, and how each is drawn; as a picture, a page, or in a notebook."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+import shapely
+
+from rtsx.errors import CubeError, MissingExtraError
+from rtsx.storage import refuse_other_format, staged
+from rtsx.viewer.outlines import Outlines
+from rtsx.viewer.pyramid import Box, Pyramid
+from rtsx.viewer.render import Picture, Style, draw_window, styles_of
+
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle
+
+__all__ = ["MapView", "Shown"]
+
+_LARGEST_PAGE = 4096
+"""Pixels along a side of the region that a page without a server holds."""
+_MOST_OUTLINES = 4000
+"""Outlines that are drawn at once, the largest; every browser still moves so many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One image as the map shows it."""
+
+    image: str
+    """Its title."""
+    style: str | None
+    """How it is drawn, of `styles_of`; None where it is not."""
+    opacity: float = 1.0
+    """0 to 1."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MapView:
+    """One map of images, predictions and outlines; shows itself in a notebook.
+
+    Made by `rtsx.view`.
+    """
+
+    title: str
+    """Of the page."""
+    images: Mapping[str, Pyramid]
+    """By title, the lowest first; all are drawn in the CRS of the first."""
+    outlines: Sequence[Outlines] = ()
+    """Tables, the lowest first."""
+    models: Mapping[str, "ModelBundle"] = field(default_factory=dict)
+    """Bundles by title, that predict what is seen of the first image."""
+    shown: tuple[Shown, ...] = ()
+    """How images are drawn at first; the best style of each if left out."""
+    box: Box | None = None
+    """What is seen at first, in `crs`; all of the first image if left out."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise CubeError("A map needs an image: a cube, a map or a raster. Give one, as rtsx.view('map.zarr').")
+        known = {name: list(self.styles[name]) for name in self.images}
+        for one in self.shown:
+            if one.image not in known or (one.style is not None and one.style not in known[one.image]):
+                raise CubeError(f"{one.image!r} cannot be shown as {one.style!r}; images and their styles are {known}.")
+
+    @cached_property
+    def crs(self) -> str:
+        """CRS of the map: that of the first image."""
+        return next(iter(self.images.values())).crs
+
+    @cached_property
+    def styles(self) -> dict[str, dict[str, Style]]:
+        """Styles of each image by name."""
+        return {title: styles_of(image.cube) for title, image in self.images.items()}
+
+    @cached_property
+    def first(self) -> tuple[Shown, ...]:
+        """How every image is drawn at first."""
+        given = {one.image: one for one in self.shown}
+        return tuple(
+            given.get(title, Shown(image=title, style=next(iter(self.styles[title]), None))) for title in self.images
+        )
+
+    @cached_property
+    def start(self) -> Box:
+        """What is seen at first."""
+        return self.box or next(iter(self.images.values())).box
+
+    def draw(self, box: Box, *, size: tuple[int, int], shown: Sequence[Shown] | None = None) -> list[tuple[Shown, Picture]]:
+        """Draw what is seen of every image that is shown, the lowest first."""
+        return [
+            (one, draw_window(self.images[one.image], box, size=size, style=self.styles[one.image][one.style], crs=self.crs))
+            for one in (self.first if shown is None else shown)
+            if one.style is not None
+        ]
+
+    def save_png(self, path: str | Path, *, size: tuple[int, int] = (900, 1200), overwrite: bool = False) -> Path:
+        """Draw what the page shows at first into a PNG file, without a browser.
+
+        Parameters
+        ----------
+        path
+            Ends in ``.png``.
+        size
+            Height and width, px.
+        overwrite
+            Replace a file that is there.
+        """
+        target = Path(path)
+        refuse_other_format(target, what="a picture", suffixes=(".png",))
+        try:
+            from matplotlib.collections import PatchCollection
+            from matplotlib.figure import Figure  # without pyplot, which opens a window system
+            from matplotlib.patches import PathPatch
+            from matplotlib.path import Path as Outline
+        except ImportError as error:
+            raise MissingExtraError("Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'") from error
+        height, width = size
+        box = fitted(self.start, size)
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+        axis = figure.add_axes((0, 0, 1, 1))
+        for one, picture in self.draw(box, size=size):
+            left, bottom, right, top = picture.box
+            if picture.rgba.size:
+                axis.imshow(picture.rgba, extent=(left, right, bottom, top), alpha=one.opacity, interpolation="nearest")
+        for outlines in self.outlines:
+            rows = outlines.seen(box, np.ones(len(outlines.table), bool), most=_MOST_OUTLINES)
+            colours = outlines.colours_by(outlines.best_column).colours[rows]
+            patches = [
+                PathPatch(
+                    Outline.make_compound_path(*(Outline(shapely.get_coordinates(ring)) for ring in shapely.get_rings(shape)))
+                )
+                for shape in outlines.table.geometry.to_numpy()[rows]
+            ]
+            axis.add_collection(PatchCollection(patches, facecolors="none", edgecolors=list(colours), linewidths=1.5))
+        axis.set_xlim(box[0], box[2])
+        axis.set_ylim(box[1], box[3])
+        axis.set_axis_off()
+        length, label = scale_length((box[2] - box[0]) * ground_scale(self.crs, box))
+        x, y = 0.03, 0.04
+        share = length / ((box[2] - box[0]) * ground_scale(self.crs, box))
+        axis.plot([x, x + share], [y, y], color="black", linewidth=4, transform=axis.transAxes)
+        axis.text(x, y + 0.01, label, transform=axis.transAxes, backgroundcolor=(1, 1, 1, 0.7))
+        with staged(target, overwrite=overwrite) as draft:
+            figure.savefig(draft, format="png", metadata={"Software": "rtsx"})
+        return target
+
+    def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the page as one file that opens without a server or a network, for a region of limited size.
+
+        Raises
+        ------
+        CubeError
+            What is seen at first is larger than 4096 px along a side; give `box`.
+        """
+        target = Path(path)
+        refuse_other_format(target, what="a page", suffixes=(".html",))
+        left, bottom, right, top = self.start
+        pixel = next(iter(self.images.values())).levels[0].pixel
+        size = (max(1, round((top - bottom) / pixel)), max(1, round((right - left) / pixel)))
+        if max(size) > _LARGEST_PAGE:
+            raise CubeError(
+                f"A page without a server holds at most {_LARGEST_PAGE} px along a side; this region has {size[1]} x {size[0]}. "
+                "Give a smaller one, with --box LEFT,BOTTOM,RIGHT,TOP; in Python, view(..., box=(left, bottom, right, top))."
+            )
+        page = _page_module().still_page(self, size=size)
+        with staged(target, overwrite=overwrite) as draft:
+            Path(draft).write_text(page, encoding="utf-8")
+        return target
+
+    def serve(self, *, port: int = 0, on_start: Any = None) -> None:
+        """Serve the page on this machine until it is stopped; see `rtsx view`."""
+        _server_module().serve(self, port=port, on_start=on_start)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """Show the page in a notebook's cell, from a server in this process."""
+        try:
+            address = _server_module().address_in_notebook(self)
+        except MissingExtraError as error:
+            return {"text/plain": repr(self), "text/html": f"<p>{html.escape(str(error))}</p>"}
+        frame = f'<iframe src="{html.escape(address)}" style="width:100%;height:640px;border:0"></iframe>'
+        return {"text/plain": repr(self), "text/html": frame}
+
+    def __repr__(self) -> str:
+        tables = ", ".join(f"{len(one.table)} {one.title}" for one in self.outlines)
+        return f"MapView({', '.join(self.images)}{'; ' if tables else ''}{tables}; {self.crs})"
+
+
+def _page_module() -> Any:
+    try:
+        import bokeh  # noqa: F401  # of the extra `view`
+    except ImportError as error:
+        raise MissingExtraError(
+            "An interactive map needs bokeh, which is not installed: pip install 'rtsx[view]'. A picture needs matplotlib "
+            "alone: rtsx view ... --png out.png"
+        ) from error
+    from rtsx.viewer import page
+
+    return page
+
+
+def _server_module() -> Any:
+    _page_module()
+    from rtsx.viewer import server
+
+    return server
+
+
+def fitted(box: Box, size: tuple[int, int]) -> Box:
+    """Widen a box to the shape of a screen, so that pixels are square.
+
+    Examples
+    --------
+    >>> fitted((0, 0, 10, 10), (100, 200))
+    (-5.0, 0.0, 15.0, 10.0)
+    """
+    pixel = max((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    dx, dy = pixel * size[1] / 2, pixel * size[0] / 2
+    return x - dx, y - dy, x + dx, y + dy
+
+
+def ground_scale(crs: str, box: Box) -> float:
+    """Metres on the ground of one unit of a CRS along x, in the middle of a box; 1 where that is beyond the Earth."""
+    y, width = (box[1] + box[3]) / 2, (box[2] - box[0]) / 100
+    x = (box[0] + box[2]) / 2
+    there = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    lon, lat = there.transform([x - width / 2, x + width / 2], [y, y])
+    if not np.isfinite([*lon, *lat]).all():
+        return 1.0
+    return float(pyproj.Geod(ellps="WGS84").inv(lon[0], lat[0], lon[1], lat[1])[2]) / width
+
+
+def scale_length(width_m: float) -> tuple[float, str]:
+    """Length of a scale bar for a map of some width, and what it says.
+
+    Examples
+    --------
+    >>> scale_length(3000.0), scale_length(90_000.0)
+    ((500.0, '500 m'), (20000.0, '20 km'))
+    """
+    power = 10 ** np.floor(np.log10(max(width_m, 1e-3) / 4))
+    length = float(max(step for step in (1, 2, 5) if step * power <= width_m / 4) * power)
+    return length, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"

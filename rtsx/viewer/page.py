@@ -1,0 +1,639 @@
+"""The page of a map in Bokeh: images read as they are seen, outlines, a table beside the map, prediction on demand."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from bokeh.document import Document
+from bokeh.embed import file_html
+from bokeh.events import ButtonClick, Tap
+from bokeh.layouts import column, row
+from bokeh.models import (
+    BoxZoomTool,
+    Button,
+    CheckboxGroup,
+    ColumnDataSource,
+    CustomJS,
+    DataTable,
+    Div,
+    HoverTool,
+    Metric,
+    PanTool,
+    Range1d,
+    ResetTool,
+    ScaleBar,
+    Select,
+    Slider,
+    TableColumn,
+    TextInput,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+from bokeh.util.callback_manager import EventCallback
+
+from rtsx.cube import packing
+from rtsx.errors import RtsxError
+from rtsx.viewer.live import LivePrediction
+from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
+from rtsx.viewer.outlines import Outlines
+from rtsx.viewer.pyramid import Box, Pyramid
+from rtsx.viewer.render import Picture, colours_of, draw_window, physical, styles_of
+
+__all__ = ["MapPage", "still_page"]
+
+_MOST_SEEN = 4000
+"""Outlines that are drawn at once, the largest."""
+_MOST_ROWS = 5000
+"""Rows of the table, which the browser holds."""
+_SMALL_PX = 4
+"""Outlines that are smaller on the screen are dots."""
+_NODES = 17
+"""Nodes along each side of the lattice from which the browser tells longitude and latitude."""
+_HIDDEN = "–"
+_OFF, _BESIDE, _SWIPE = "one map", "side by side", "swipe"
+
+_LONLAT = """
+const [left, bottom, right, top, n] = grid.tags, d = grid.data
+const u = (cb_obj.x - left) / (right - left) * (n - 1), v = (cb_obj.y - bottom) / (top - bottom) * (n - 1)
+if (!(u >= 0 && v >= 0 && u <= n - 1 && v <= n - 1)) { out.text = ""; return }
+const i = Math.min(Math.floor(u), n - 2), j = Math.min(Math.floor(v), n - 2), s = u - i, t = v - j
+const at = (a) => (1 - t) * ((1 - s) * a[j * n + i] + s * a[j * n + i + 1]) + t * ((1 - s) * a[j * n + n + i] + s * a[j * n + n + i + 1])
+const [x, y, z] = [at(d.x), at(d.y), at(d.z)], r = Math.hypot(x, y, z)
+const lon = Math.atan2(y, x) * 180 / Math.PI, lat = Math.asin(z / r) * 180 / Math.PI
+out.text = isNaN(lon) ? "" : `${Math.abs(lat).toFixed(5)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(5)}° ${lon < 0 ? "W" : "E"}`
+"""
+"""Longitude and latitude under the pointer, between directions from the centre of the Earth, which no meridian cuts."""
+_FLY = """
+if (cb_obj.indices.length == 0) { return }
+const i = cb_obj.indices[0], d = table.data
+const [l, b, r, t] = [d.left_[i], d.bottom_[i], d.right_[i], d.top_[i]]
+mark.data = {left: [l], bottom: [b], right: [r], top: [t]}
+const side = Math.max(3 * Math.max(r - l, t - b), least), w = x.end - x.start, h = y.end - y.start
+const share = side / Math.min(w, h) / 2, cx = (l + r) / 2, cy = (b + t) / 2
+x.setv({start: cx - w * share, end: cx + w * share})
+y.setv({start: cy - h * share, end: cy + h * share})
+"""
+"""Go to the row that was chosen: three times as wide as it, and no nearer than `least`."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Layer:
+    """One image on the page."""
+
+    title: str
+    style: Select
+    opacity: Slider
+    source: ColumnDataSource
+
+
+@dataclass(eq=False, kw_only=True)
+class _Drawn:
+    """One table of outlines on the page: polygons, and dots where they are small."""
+
+    outlines: Outlines
+    polygons: ColumnDataSource
+    dots: ColumnDataSource
+    renderers: list[Any]
+
+
+class MapPage:
+    """One page, of one reader.
+
+    Every change of the window is read by one thread, the newest only; what it has read is put on the page by the thread of the
+    document.
+    """
+
+    def __init__(self, view: MapView, *, size: tuple[int, int], run: Callable[[Callable[[], None]], None] | None = None) -> None:
+        self.view = view
+        self.images: dict[str, Pyramid] = dict(view.images)
+        self.styles = {title: dict(styles) for title, styles in view.styles.items()}
+        self.box: Box = fitted(view.start, size)
+        self.size = size
+        self.count = 0
+        """Changes so far; what was read for an earlier one is dropped."""
+        self.run = run
+        """Runs a function in the thread of the document; None where there is no server, and everything is read at once."""
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="rtsx-view")
+        self.prediction: LivePrediction | None = None
+        self.second: Picture | None = None
+        self.ground = Range1d(0, 1)
+        self.predictions: dict[str, LivePrediction] = {}
+        self.plot = self._plot(*self._ranges())
+        self.other = self._plot(self.plot.x_range, self.plot.y_range)
+        self.other.visible = False
+        self.legend, self.values, self.status = Div(text=""), Div(text=""), Div(text="")
+        self.lonlat, self.lattice = Div(text="", height=20), ColumnDataSource({"x": [], "y": [], "z": []})
+        self.images_box = column(sizing_mode="stretch_width")
+        self.layers: list[_Layer] = []
+        for one in view.first:
+            self._add_layer(one)
+        self.times = self._times()
+        self.time = self._time_slider("time")
+        self.other_time = self._time_slider("time of the second")
+        self.compare = Select(title="compare", options=[_OFF, _BESIDE, _SWIPE], value=_OFF)
+        self.other_style = Select(title="with", options=self._choices(), value=self._choices()[0])
+        self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False)
+        self.other_layer = self._image(self.other)
+        self.swiped = self._image(self.plot)
+        self.mark = ColumnDataSource({"left": [], "bottom": [], "right": [], "top": []})
+        self.drawn = [self._draw_outlines(one) for one in view.outlines]
+        for plot in (self.plot, self.other):
+            plot.quad(
+                "left", "right", "top", "bottom", source=self.mark, fill_alpha=0, line_color="#ffe000", line_width=2, line_dash="dashed"
+            )  # fmt: skip
+        self.plot.js_on_event("mousemove", CustomJS(args={"grid": self.lattice, "out": self.lonlat}, code=_LONLAT))
+        self.table_box = self._table() if self.drawn else None
+        if run is None:
+            self._read(self.count)
+            return
+        for layer in self.layers:
+            _on(layer.style, self._changed)
+        for control in (self.time, self.other_time, self.compare, self.other_style):
+            _on(control, self._changed)
+        _on(self.swipe, self._put_second)
+        for axis in (self.plot.x_range, self.plot.y_range):
+            _on(axis, self._moved, "start", "end")
+        self.plot.on_event(Tap, _event(self._tapped))
+        _on(self.plot, self._resized, "inner_width", "inner_height")
+
+    # What the page is made of.
+
+    @property
+    def layout(self) -> Any:
+        """The whole page."""
+        controls: list[Any] = [self.images_box]
+        if self.run is not None:
+            controls += [self.time, self.compare, self.other_style, self.other_time, self.swipe]
+        if self.drawn:
+            controls.append(self.visible)
+        if self.run is not None and self.view.models:
+            controls += self._prediction_controls()
+        controls += [self.legend, self.lonlat, self.values, self.status]
+        side = column(*controls, width=290, sizing_mode="stretch_height", styles={"overflow-y": "auto"})
+        maps = row(self.plot, self.other, sizing_mode="stretch_both")
+        parts = [maps] if self.table_box is None else [maps, self.table_box]
+        return row(side, column(*parts, sizing_mode="stretch_both"), sizing_mode="stretch_both", styles={"height": "97vh"})
+
+    def _ranges(self) -> tuple[Range1d, Range1d]:
+        left, bottom, right, top = self.box
+        return Range1d(left, right), Range1d(bottom, top)
+
+    def _plot(self, x: Range1d, y: Range1d) -> Any:
+        wheel = WheelZoomTool(zoom_on_axis=False)
+        plot = figure(
+            x_range=x, y_range=y, tools=[PanTool(), wheel, BoxZoomTool(match_aspect=True), ResetTool()], active_scroll=wheel,
+            sizing_mode="stretch_both", min_height=300, toolbar_location="above", background_fill_color="#f4f4f4", min_border=4,
+        )  # fmt: skip
+        plot.axis.visible = False
+        plot.grid.visible = False
+        # In metres on the ground, of which the map's own are only nearly as many.
+        plot.add_layout(
+            ScaleBar(range=self.ground, unit="m", dimensional=Metric(base_unit="m"), location="bottom_left", background_fill_alpha=0.7)
+        )
+        return plot
+
+    def _image(self, plot: Any) -> ColumnDataSource:
+        source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
+        plot.image_rgba("image", "x", "y", "dw", "dh", source=source, level="image")
+        return source
+
+    def _add_layer(self, shown: Shown) -> None:
+        styles = list(self.styles[shown.image])
+        source = self._image(self.plot)
+        opacity = Slider(title="opacity", start=0, end=1, step=0.05, value=shown.opacity, height=40)
+        glyph = self.plot.renderers[-1].glyph
+        glyph.global_alpha = shown.opacity
+        opacity.js_link("value", glyph, "global_alpha")
+        choice = Select(title=shown.image, options=[_HIDDEN, *styles], value=shown.style or _HIDDEN, name=f"style of {shown.image}")
+        self.layers.append(_Layer(title=shown.image, style=choice, opacity=opacity, source=source))
+        parts = [choice, opacity] if self.run is not None else [Div(text=html.escape(shown.image)), opacity]
+        self.images_box.children = [*self.images_box.children, *parts]
+
+    def _choices(self) -> list[str]:
+        return [f"{title}: {style}" for title in self.images for style in self.styles[title]]
+
+    def _times(self) -> list[np.datetime64]:
+        found: set[Any] = set()
+        for image in self.images.values():
+            if "time" in image.cube.dims and "time" in image.cube.coords:
+                found |= set(image.cube["time"].values)
+        return sorted(found)
+
+    def _time_slider(self, title: str) -> Slider:
+        last = max(1, len(self.times) - 1)
+        slider = Slider(title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False)
+        return slider
+
+    def _draw_outlines(self, outlines: Outlines) -> _Drawn:
+        names = [f"c{number}" for number in range(len(outlines.columns))]
+        polygons, dots = (ColumnDataSource(dict.fromkeys(["xs", "ys", "colour", *names], [])) for _ in range(2))
+        tips = [(name, f"@{{{key}}}") for name, key in zip(outlines.columns, names, strict=True)]
+        renderers = []
+        for plot in (self.plot, self.other):
+            shapes = plot.multi_polygons(
+                "xs", "ys", source=polygons, fill_color="colour", fill_alpha=0.08, line_color="colour", line_width=2
+            )
+            points = plot.scatter("xs", "ys", source=dots, size=6, fill_color="colour", line_color=None)
+            plot.add_tools(HoverTool(renderers=[shapes, points], tooltips=tips[:12]))
+            renderers += [shapes, points]
+        return _Drawn(outlines=outlines, polygons=polygons, dots=dots, renderers=renderers)
+
+    def _table(self) -> Any:
+        """The table beside the map, with its filter and the column that colours it."""
+        titles = [one.outlines.title for one in self.drawn]
+        self.chosen = Select(title="table", options=titles, value=titles[-1], width=140)
+        self.coloured = Select(title="coloured by", options=[], width=170)
+        self.filter = TextInput(title="show where", placeholder="area_m2 > 500, prob_max >= 0.65", width=330)
+        self.note = Div(text="", styles={"padding-top": "22px"})
+        self.rows = ColumnDataSource()
+        self.table = DataTable(
+            source=self.rows, columns=[], height=200, sizing_mode="stretch_width", index_position=None, selectable=True, name="rows"
+        )
+        self.visible = CheckboxGroup(labels=titles, active=list(range(len(titles))))
+        for number, one in enumerate(self.drawn):
+            for renderer in one.renderers:
+                code = "renderer.visible = cb_obj.active.includes(number)"
+                self.visible.js_on_change("active", CustomJS(args={"renderer": renderer, "number": number}, code=code))
+        least = 250 / ground_scale(self.view.crs, self.view.start)
+        self.rows.selected.js_on_change(
+            "indices",
+            CustomJS(
+                args={"table": self.rows, "mark": self.mark, "x": self.plot.x_range, "y": self.plot.y_range, "least": least},
+                code=_FLY,
+            ),
+        )
+        self._choose_table()
+        if self.run is None:
+            return column(self.table, sizing_mode="stretch_width")
+        _on(self.chosen, lambda: (self._choose_table(), self._changed()))
+        _on(self.filter, lambda: (self._fill_table(), self._changed()))
+        _on(self.coloured, self._changed)
+        return column(
+            row(self.chosen, self.coloured, self.filter, self.note), self.table, sizing_mode="stretch_width", height=280
+        )
+
+    def _choose_table(self) -> None:
+        one = self._of_table
+        self.table.columns = [
+            # Escaped, because the table sets titles as HTML.
+            TableColumn(field=f"c{number}", title=html.escape(name), width=110)
+            for number, name in enumerate(one.columns)
+        ]
+        self.filter.value = ""
+        self.coloured.options = [_HIDDEN, *one.columns]
+        self.coloured.value = one.best_column or _HIDDEN
+        self._fill_table()
+
+    @property
+    def _of_table(self) -> Outlines:
+        return next(one.outlines for one in self.drawn if one.outlines.title == self.chosen.value)
+
+    def _fill_table(self) -> None:
+        one = self._of_table
+        try:
+            kept = one.kept(self.filter.value)
+        except RtsxError as error:
+            self.note.text = html.escape(str(error))
+            return
+        rows = np.flatnonzero(kept)[:_MOST_ROWS]
+        told = f"{kept.sum():,} of {len(kept):,}"
+        self.note.text = told if kept.sum() <= _MOST_ROWS else f"the first {_MOST_ROWS:,} of {told}"
+        bounds = one.table.geometry.bounds.to_numpy()[rows]
+        edges = {name: bounds[:, at].tolist() for at, name in enumerate(("left_", "bottom_", "right_", "top_"))}
+        cells = {f"c{number}": values for number, values in enumerate(one.cells(rows).values())}
+        self.rows.selected.indices = []
+        self.rows.data = cells | edges
+
+    def _prediction_controls(self) -> list[Any]:
+        self.model = Select(title="predict what is seen with", options=list(self.view.models), value=next(iter(self.view.models)))
+        start, stop = Button(label="Predict", button_type="primary", width=90), Button(label="Stop", width=70)
+        self.progress = Div(text="")
+        start.on_event(ButtonClick, _event(lambda _: self._predict()))
+        stop.on_event(ButtonClick, _event(lambda _: self.prediction.stop() if self.prediction is not None else None))
+        return [self.model, row(start, stop), self.progress]
+
+    # What happens.
+
+    def _resized(self) -> None:
+        if self.plot.inner_width and self.plot.inner_height:
+            self.size = (int(self.plot.inner_height), int(self.plot.inner_width))
+            self._go(fitted(self.box, self.size))
+
+    def _go(self, box: Box) -> None:
+        """Show a box; the browser says that the ranges have changed, where they have."""
+        self.plot.x_range.update(start=box[0], end=box[2])
+        self.plot.y_range.update(start=box[1], end=box[3])
+        self.box = box
+        self._changed()
+
+    def _moved(self) -> None:
+        x, y = self.plot.x_range, self.plot.y_range
+        self.box = (x.start, y.start, x.end, y.end)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Read anew what is seen; of several changes in a row only the last is read."""
+        self.count += 1
+        assert self.run is not None
+        self.other.visible = self.compare.value == _BESIDE
+        self.swipe.visible = self.compare.value == _SWIPE
+        self.reader.submit(self._read, self.count)
+
+    def _shown(self) -> list[Shown]:
+        return [
+            Shown(image=layer.title, style=None if layer.style.value == _HIDDEN else layer.style.value)
+            for layer in self.layers
+        ]
+
+    def _select(self, title: str, slider: Slider) -> Mapping[str, int]:
+        """Place of the last time of an image that is not after the chosen one."""
+        cube = self.images[title].cube
+        if "time" not in cube.dims or len(self.times) < 2:
+            return {}
+        chosen = self.times[min(int(slider.value), len(self.times) - 1)]
+        return {"time": max(0, int(np.searchsorted(cube["time"].values, chosen, side="right")) - 1)}
+
+    def _picture(self, title: str, style: str, slider: Slider) -> Picture:
+        return draw_window(
+            self.images[title], self.box, size=self.size, style=self.styles[title][style], crs=self.view.crs,
+            select=self._select(title, slider),
+        )  # fmt: skip
+
+    def _read(self, count: int) -> None:
+        """Read what is seen and put it on the page; in the reader's thread."""
+        if count != self.count:
+            return
+        try:
+            pictures = []
+            for one in self._shown():
+                pictures.append(None if one.style is None else self._picture(one.image, one.style, self.time))
+                if count != self.count:
+                    return
+            title, _, style = self.other_style.value.partition(": ")
+            second = None if self.compare.value == _OFF else self._picture(title, style, self.other_time)
+            outlines = [self._seen(one) for one in self.drawn]
+            problem = ""
+        except RtsxError as error:
+            pictures, second, outlines, problem = [], None, [], str(error)
+        self._put_later(count, partial(self._put, count, pictures, second, outlines, problem))
+
+    def _put_later(self, count: int, put: Callable[[], None]) -> None:
+        if self.run is None:
+            put()
+        elif count == self.count:
+            self.run(put)
+
+    def _put(
+        self, count: int, pictures: Sequence[Picture | None], second: Picture | None, outlines: Sequence[Any], problem: str
+    ) -> None:
+        if count != self.count:
+            return
+        self.status.text = html.escape(problem)
+        for layer, picture in zip(self.layers, pictures, strict=False):
+            layer.source.data = _data(picture)
+        self.second = second
+        self._put_second()
+        for one, (polygons, dots) in zip(self.drawn, outlines, strict=False):
+            one.polygons.data, one.dots.data = polygons, dots
+        self.legend.text = self._legend(pictures)
+        self._put_place()
+
+    def _put_second(self) -> None:
+        """Show the second picture: on the other map, or on the right of the swipe."""
+        self.other_layer.data = _data(self.second if self.compare.value == _BESIDE else None)
+        picture = self.second if self.compare.value == _SWIPE else None
+        if picture is not None and picture.rgba.size:
+            left, _, right, _ = picture.box
+            at = self.box[0] + self.swipe.value * (self.box[2] - self.box[0])
+            rgba = picture.rgba.copy()
+            rgba[:, : max(0, round((at - left) / (right - left) * rgba.shape[1]))] = 0
+            picture = replace(picture, rgba=rgba)
+        self.swiped.data = _data(picture)
+
+    def _put_place(self) -> None:
+        left, bottom, right, top = self.box
+        scale = ground_scale(self.view.crs, self.box)
+        self.ground.update(start=0, end=max((right - left) * scale, 1e-6))
+        x, y = np.meshgrid(np.linspace(left, right, _NODES), np.linspace(bottom, top, _NODES))
+        there = pyproj.Transformer.from_crs(self.view.crs, "OGC:CRS84", always_xy=True)
+        lon, lat = np.radians(there.transform(x.ravel(), y.ravel()))
+        beyond = ~np.isfinite(lon + lat)
+        lon, lat = np.where(beyond, np.nan, lon), np.where(beyond, np.nan, lat)
+        self.lattice.tags = [left, bottom, right, top, _NODES]
+        self.lattice.data = {"x": np.cos(lat) * np.cos(lon), "y": np.cos(lat) * np.sin(lon), "z": np.sin(lat)}
+        for slider in (self.time, self.other_time):
+            if len(self.times) > 1:
+                day = np.datetime_as_string(self.times[min(int(slider.value), len(self.times) - 1)], unit="D")
+                slider.title = f"{str(slider.title).partition(':')[0]}: {day}"
+
+    def _seen(self, drawn: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Outlines in the window as polygons, and as dots those that are too small to be seen as such."""
+        one = drawn.outlines
+        is_chosen = one is self._of_table
+        kept = np.ones(len(one.table), bool)
+        if is_chosen and self.filter.value:
+            try:
+                kept = one.kept(self.filter.value)
+            except RtsxError:  # which the table has told
+                pass
+        rows = one.seen(self.box, kept, most=_MOST_SEEN)
+        pixel = (self.box[2] - self.box[0]) / self.size[1]
+        colours = one.colours_by(self.coloured.value if is_chosen else one.best_column).colours
+        shapes = one.table.geometry.to_numpy()[rows]
+        bounds = shapely.bounds(shapes).reshape(-1, 4)
+        is_small = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) < _SMALL_PX * pixel
+        large, small = rows[~is_small], rows[is_small]
+        middles = shapely.centroid(shapes[is_small])
+        rings = [_rings(shape) for shape in shapely.simplify(shapes[~is_small], pixel / 2)]
+        polygons = {"xs": [x for x, _ in rings], "ys": [y for _, y in rings], "colour": colours[large].tolist()}
+        dots = {"xs": shapely.get_x(middles), "ys": shapely.get_y(middles), "colour": colours[small].tolist()}
+        return tuple(  # type: ignore[return-value]
+            made | {f"c{number}": values for number, values in enumerate(one.cells(some).values())}
+            for made, some in ((polygons, large), (dots, small))
+        )
+
+    def _legend(self, pictures: Sequence[Picture | None]) -> str:
+        """What the colours of the map say, as HTML; every name is escaped."""
+        lines = []
+        for layer, picture in zip(self.layers, pictures, strict=False):
+            if picture is None:
+                continue
+            lines.append(f"<b>{html.escape(layer.title)}</b>: {html.escape(layer.style.value)}")
+            if picture.style.kind == "map" and picture.style.limits:
+                units = str(self.images[layer.title].cube[picture.style.layers[0]].attrs.get("units", ""))
+                lines.append(_gradient(picture.style.colours, picture.style.limits[0], units if units != "1" else ""))
+            elif picture.style.kind == "found":
+                lines.append(_chip("#ff8c00", "found"))
+            elif picture.style.kind == "missing":
+                lines.append(_chip("#5a5a5a", "not valid"))
+        for drawn in self.drawn:
+            one = drawn.outlines
+            by = self.coloured.value if one is self._of_table else one.best_column
+            coloured = one.colours_by(by)
+            lines.append(f"<b>{html.escape(one.title)}</b>" + (f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else ""))
+            if coloured.limits:
+                lines.append(_gradient("plasma", coloured.limits, ""))
+            elif coloured.classes:
+                lines += [_chip(colour, text) for text, colour in coloured.classes.items()]
+            else:
+                lines.append(_chip(one.colour or "#ff8c00", one.title))
+        return "<br>".join(lines)
+
+    def _tapped(self, event: Any) -> None:
+        """Tell the values of all images under a click."""
+        self.reader.submit(self._tell, float(event.x), float(event.y))
+
+    def _tell(self, x: float, y: float) -> None:
+        lines = []
+        for title, image in self.images.items():
+            names = [str(name) for name, layer in image.cube.data_vars.items() if {"y", "x"} <= set(layer.dims)]
+            half = image.levels[0].pixel * 1e-3
+            try:
+                read = image.read(
+                    names, (x - half, y - half, x + half, y + half), size=(1, 1), crs=self.view.crs, select=self._select(title, self.time)
+                ).cube  # fmt: skip
+            except RtsxError as error:
+                lines.append(html.escape(str(error)))
+                continue
+            if not (read.sizes["y"] and read.sizes["x"]):
+                continue
+            lines.append(f"<b>{html.escape(title)}</b>")
+            for name in names:
+                units = str(read[name].attrs.get("units", ""))
+                lines.append(f"{html.escape(name)} {_number(read[name])} {html.escape(units if units != '1' else '')}")
+        text = "<br>".join(lines)
+
+        def put() -> None:
+            self.values.text = text
+
+        if self.run is not None:
+            self.run(put)
+
+    def _predict(self) -> None:
+        """Predict what is seen of the first image with the chosen model, and show it as an image of its own."""
+        assert self.run is not None
+        run = self.run
+        if self.prediction is not None:
+            self.prediction.stop()
+        name, source = self.model.value, next(iter(self.images.values()))
+        title = f"predicted by {name}"
+
+        def show(done: int, parts: int, problem: str | None) -> None:
+            def put() -> None:
+                told = problem or (f"{done} of {parts} parts" if done < parts else f"{parts} parts, done")
+                self.progress.text = html.escape(told)
+                if problem is None and done:
+                    self._show_prediction(title)
+
+            run(put)
+
+        self.prediction = LivePrediction(source, self.view.models[name], box=self.box, on_progress=show)
+        self.predictions[title] = self.prediction
+        self.progress.text = "begins"
+        self.prediction.start()
+
+    def _show_prediction(self, title: str) -> None:
+        predicted = self.predictions[title].result
+        if predicted is None:
+            return
+        self.images[title] = Pyramid.of(predicted)
+        self.styles[title] = styles_of(predicted)
+        if all(layer.title != title for layer in self.layers):
+            self._add_layer(Shown(image=title, style="probability", opacity=0.8))
+            _on(self.layers[-1].style, self._changed)
+            self.other_style.options = self._choices()
+        self._changed()
+
+    def close(self) -> None:
+        """Stop what is being read and predicted for a reader who has left."""
+        self.count += 1
+        if self.prediction is not None:
+            self.prediction.stop()
+        self.reader.shutdown(wait=False, cancel_futures=True)
+
+
+def open_page(view: MapView, document: Document) -> MapPage:
+    """Put a page on a document of a server."""
+
+    def run(function: Callable[[], None]) -> None:
+        document.add_next_tick_callback(function)
+
+    page = MapPage(view, size=(600, 900), run=run)
+    document.title = view.title
+    document.add_root(page.layout)
+    document.on_session_destroyed(lambda _: page.close())
+    page._changed()
+    return page
+
+
+def still_page(view: MapView, *, size: tuple[int, int]) -> str:
+    """Return a page that needs no server: pictures of one region, outlines with their table, opacity and hover."""
+    page = MapPage(view, size=size)
+    page.close()
+    return str(file_html(page.layout, INLINE, title=view.title))
+
+
+def _on(model: Any, function: Callable[[], Any], *names: str) -> None:
+    """Call a function when properties of a model change, of controls their value; Bokeh looks at the names of parameters."""
+
+    def handle(attr: str, old: Any, new: Any) -> None:
+        function()
+
+    for name in names or ("value",):
+        model.on_change(name, handle)
+
+
+def _event(function: Callable[[Any], Any]) -> EventCallback:
+    """A handler of events; Bokeh looks at the signature of what it is given."""
+
+    def handle(event: Any) -> None:
+        function(event)
+
+    return handle
+
+
+def _data(picture: Picture | None) -> dict[str, Any]:
+    if picture is None or not picture.rgba.size:
+        return {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+    left, bottom, right, top = picture.box
+    # Bokeh draws from the bottom, and takes a pixel as one number of 32 bits.
+    flipped = np.ascontiguousarray(picture.rgba[::-1]).view(np.uint32)[..., 0]
+    return {"image": [flipped], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom]}
+
+
+def _rings(shape: Any) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
+    """Coordinates of an outline: of each polygon, of each ring."""
+    xs, ys = [], []
+    for part in shapely.get_parts(shape):
+        rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
+        if rings:
+            xs.append([ring[:, 0].tolist() for ring in rings])
+            ys.append([ring[:, 1].tolist() for ring in rings])
+    return xs, ys
+
+
+def _gradient(colours: str, limits: tuple[float, float], units: str) -> str:
+    stops = ", ".join("rgb({}, {}, {})".format(*colours_of(colours)(share, bytes=True)[:3]) for share in np.linspace(0, 1, 9))
+    bar = f'<span style="display:inline-block;width:120px;height:10px;background:linear-gradient(to right, {stops})"></span>'
+    return f"{limits[0]:.4g} {bar} {limits[1]:.4g} {html.escape(units)}"
+
+
+def _chip(colour: str, text: str) -> str:
+    box = f'<span style="display:inline-block;width:12px;height:12px;border:2px solid {html.escape(colour)}"></span>'
+    return f"{box} {html.escape(text)}"
+
+
+def _number(layer: Any) -> str:
+    stored = layer.values.ravel()[0]
+    if layer.dtype.kind == "b":
+        return str(bool(stored))
+    value = float(physical(layer).ravel()[0])
+    scaled = packing(layer)["is_declared"]
+    return "no data" if np.isnan(value) else f"{value:.6g}" + (f" (stored {stored:g})" if scaled else "")

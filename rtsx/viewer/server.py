@@ -1,0 +1,167 @@
+"""The server of the page: on this machine alone, for those who know the token of its address."""
+
+import hmac
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from bokeh.application import Application
+from bokeh.application.handlers.function import FunctionHandler
+from bokeh.resources import Resources
+from bokeh.server.auth_provider import AuthProvider
+from bokeh.server.server import BaseServer
+from bokeh.server.tornado import BokehTornado
+from bokeh.server.views.ws import WSHandler
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+from tornado.web import RequestHandler
+
+from rtsx.errors import PathError
+from rtsx.viewer.mapview import MapView
+from rtsx.viewer.page import open_page
+
+__all__ = ["address_in_notebook", "serve"]
+
+_HOST = "127.0.0.1"
+_REFUSED = "rtsx view: this address needs its token. Open the address that was printed, as a whole.\n"
+
+
+class _Refused(RequestHandler):
+    """What somebody without the token gets."""
+
+    def get(self) -> None:
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(_REFUSED)
+
+
+class _TokenAuth(AuthProvider):
+    """Lets in whoever has the token in the address; connections of a page carry a signed session of their own."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token.encode()
+        super().__init__()
+
+    @property
+    def get_user(self) -> Callable[[Any], str | None]:  # type: ignore[override]
+        return self._user
+
+    def _user(self, handler: RequestHandler) -> str | None:
+        # Not by a cookie, which a browser does not send from within a notebook of another address.
+        known = isinstance(handler, WSHandler) or hmac.compare_digest(handler.get_argument("token", "").encode(), self.token)
+        return "reader" if known else None
+
+    @property
+    def get_user_async(self) -> None:  # type: ignore[override]
+        return None
+
+    @property
+    def login_url(self) -> str:
+        return "refused"
+
+    @property
+    def get_login_url(self) -> None:  # type: ignore[override]
+        return None
+
+    @property
+    def login_handler(self) -> type[RequestHandler]:
+        return _Refused
+
+    @property
+    def logout_url(self) -> None:  # type: ignore[override]
+        return None
+
+    @property
+    def logout_handler(self) -> None:  # type: ignore[override]
+        return None
+
+
+class _PageServer(BokehTornado):
+    """Puts the JavaScript into the page, so that it works below any prefix that a proxy has, and without a network."""
+
+    def resources(self, absolute_url: str | bool | None = None) -> Resources:
+        return Resources(mode="inline")
+
+
+def make_server(view: MapView, *, port: int) -> tuple[BaseServer, str]:
+    """Make the server of a map, in the loop of this thread, and its address.
+
+    Raises
+    ------
+    PathError
+        The port is taken.
+    """
+    try:
+        sockets = bind_sockets(port, address=_HOST)
+    except (OSError, OverflowError) as error:
+        raise PathError(f"Port {port} of this machine cannot be used: {error}. Leave --port out for a free one, or name another.") from error
+    port = sockets[0].getsockname()[1]
+    token = secrets.token_urlsafe(24)
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    tornado = _PageServer(
+        Application(FunctionHandler(partial(open_page, view))),
+        secret_key=secrets.token_bytes(32),
+        sign_sessions=True,
+        auth_provider=_TokenAuth(token),
+        # Behind a hub the address is the hub's; who connects needs a session that only the token gives.
+        extra_websocket_origins=["*"] if prefix else [f"{_HOST}:{port}", f"localhost:{port}"],
+        keep_alive_milliseconds=10_000,
+    )
+    http = HTTPServer(tornado)
+    http.add_sockets(sockets)
+    server = BaseServer(IOLoop.current(), tornado, http)
+    server.start()
+    place = f"{prefix.rstrip('/')}/proxy/{port}/" if prefix else f"http://{_HOST}:{port}/"
+    return server, f"{place}?token={token}"
+
+
+def serve(view: MapView, *, port: int = 0, on_start: Callable[[str], None] | None = None) -> None:
+    """Serve a map until the process is stopped.
+
+    Parameters
+    ----------
+    view
+        What is shown.
+    port
+        0 for a free one.
+    on_start
+        Called with the address, which only who knows it may use.
+
+    Raises
+    ------
+    PathError
+        The port is taken.
+    """
+    logging.getLogger("bokeh").setLevel(logging.ERROR)
+    loop = IOLoop()
+    loop.make_current()
+    server, address = make_server(view, port=port)
+    try:
+        if on_start is not None:
+            loop.add_callback(on_start, address)
+        loop.start()
+    finally:
+        server.stop()
+
+
+_served: dict[int, str] = {}
+"""Addresses of the maps that notebooks show, by what they are of."""
+
+
+def address_in_notebook(view: MapView) -> str:
+    """Address of a map, served by a thread of this process as long as that runs."""
+    if id(view) not in _served:
+        ready = threading.Event()
+
+        def start(address: str) -> None:
+            _served[id(view)] = address
+            ready.set()
+
+        threading.Thread(target=serve, args=(view,), kwargs={"on_start": start}, name="rtsx-view", daemon=True).start()
+        ready.wait(10)
+    return _served[id(view)]
