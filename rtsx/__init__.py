@@ -17,7 +17,7 @@ from rtsx.threads import restart_dask_after_forks
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
-    from rtsx.config import build_cube, load_campaign, load_cube_recipe, open_cube, train_bundle
+    from rtsx.config import build_cube, load_campaign, load_cube_recipe, open_cube, train_bundle, view
     from rtsx.cube import Layer, export_cog, validate_cube, write_cube
     from rtsx.evaluation import cross_validate, evaluate
     from rtsx.footprints import extract_footprints, track_footprints, validate_footprints, write_footprints
@@ -56,6 +56,7 @@ __all__ = [
     "validate_cube",
     "validate_footprints",
     "validate_labels",
+    "view",
     "write_cube",
     "write_footprints",
     "write_labels",

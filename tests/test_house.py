@@ -17,12 +17,14 @@ SMALL = 80
 
 NAMES_OF_SEVERAL_THINGS = {
     "Scene": "users know both: rtsx.ordering.Scene is a candidate for an order, rtsx.synthetic.Scene one that was made",
+    "view": "rtsx.view shows a map; in a synthetic scene it is what a sensor sees",
     "app": "Typer's word for the commands of a file",
 }
 SMALL_MODULES = {
     "rtsx.training.smp": "loads segmentation-models-pytorch, which checking a config does not",
 }
 HEAVY = {
+    "bokeh": "the extra `view`",
     "aiohttp": "comes with fsspec's http alone",
     "cql2": "needed for conditions that are written as text",
     "dask": "0.2 s, which refusals do not wait for",
@@ -61,6 +63,8 @@ INNER_IMPORTS = {
     ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.record"): "torch, when a training is finished",
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
+    ("rtsx.viewer.mapview", "rtsx.viewer.page"): "the extra `view`",
+    ("rtsx.viewer.mapview", "rtsx.viewer.server"): "the extra `view`",
     ("rtsx.viewer.pyramid", "rtsx.cube.load"): "compiles the warp, which stores do not need",
     ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
     ("rtsx.training.record", "rtsx.training.networks"): "torch, when a network is described",

@@ -23,6 +23,7 @@ from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
+    import geopandas
     import xarray as xr
     from distributed import Client
 
@@ -352,6 +353,30 @@ class Campaign:
         from rtsx.campaign.map import open_map
 
         return open_map(self.output, storage_options=self.storage_options)
+
+    def cells(self) -> "geopandas.GeoDataFrame":
+        """List the cells of the plan with their state, in the CRS of the map; reads every commit record.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            `cell`, `state` (`mapped`, `empty`, `running`, `failed` or `left`), `reason` of what failed, and `geometry`.
+        """
+        from rtsx.campaign.report import cell_table
+
+        return cell_table(self.ledger, self.plan, self.status())
+
+    def outlines(self) -> "geopandas.GeoDataFrame":
+        """Read the footprints of the year: those that were collected, else those of single cells, cut at their borders.
+
+        Raises
+        ------
+        CampaignError
+            A file of them is damaged.
+        """
+        from rtsx.campaign.products import stored_footprints
+
+        return stored_footprints(self.objects, self.plan)
 
     def _recipe(self, what: str) -> CampaignRecipe:
         if self.recipe is None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import geopandas
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -313,6 +314,19 @@ def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics)
 
     running = set(status.running)
     return {cell: state(cell) for cell in plan.cells}
+
+
+def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatus) -> geopandas.GeoDataFrame:
+    """Cells of a plan with their states, in the CRS of the map; see `Campaign.cells`."""
+    marks = collect_records(mark for mark in ledger.marks(damaged=[]) if mark.cell in plan.cells)
+    states = states_of(plan, status, marks)
+    outlines = [plan.geobox[plan.region(cell)].extent.geom for cell in states]
+    columns = {
+        "cell": [cell_id(*cell) for cell in states],
+        "state": list(states.values()),
+        "reason": [status.failed[cell].message if cell in status.failed else "" for cell in states],
+    }
+    return geopandas.GeoDataFrame(columns, geometry=outlines, crs=str(plan.geobox.crs))
 
 
 def write_report(

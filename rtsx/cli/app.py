@@ -226,6 +226,11 @@ COMMANDS = {
         help="Makes tundra with thaw slumps and their true outlines, in real formats.",
         stopped={"scenes": _MADE, "region": _MADE},
     ),
+    "view": Entry(
+        module="rtsx.cli.view",
+        help="Show images, maps, outlines and campaigns on one interactive map in the browser, or as a picture or page.",
+        stopped="The map was closed; nothing was written.",
+    ),
     "info": Entry(
         module="rtsx.cli.info",
         help="Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.",

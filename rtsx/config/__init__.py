@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rtsx.config.legacy import ImportedTraining, import_training
     from rtsx.config.scenes import SceneConfig
     from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
+    from rtsx.config.viewing import view
     from rtsx.cube.build import BuildResult
 
 __getattr__ = lazy(__name__)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from pyproj import Transformer
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, RtsxError
@@ -34,6 +35,7 @@ class LivePrediction:
         bundle: "ModelBundle",
         *,
         box: Box,
+        crs: str,
         on_progress: Callable[[int, int, str | None], None],
     ) -> None:
         """Prepare; nothing is read.
@@ -45,11 +47,14 @@ class LivePrediction:
         bundle
             The model.
         box
-            What is seen, in the CRS of the image; what is beyond the image is left out.
+            What is seen; what is beyond the image is left out.
+        crs
+            Of the box.
         on_progress
             Called in the thread with parts that are done, all parts, and what went wrong.
         """
-        self.image, self.bundle, self.box, self.on_progress = image, bundle, box, on_progress
+        self.image, self.bundle, self.on_progress = image, bundle, on_progress
+        self.box: Box = Transformer.from_crs(crs, image.crs, always_xy=True).transform_bounds(*box)
         self.result: xr.Dataset | None = None
         """Prediction of the window, in memory; nodata where it is not done yet. None before the first part."""
         self._stopped = Event()
@@ -94,7 +99,9 @@ class LivePrediction:
 
     def _window(self, cube: xr.Dataset) -> tuple[slice, slice]:
         geobox = geobox_of(cube)
-        (left, top), (right, bottom) = (~geobox.affine * corner for corner in ((self.box[0], self.box[3]), (self.box[2], self.box[1])))
+        (left, top), (right, bottom) = (
+            ~geobox.affine * corner for corner in ((self.box[0], self.box[3]), (self.box[2], self.box[1]))
+        )
         rows = slice(max(0, math.floor(top)), min(geobox.shape[0], math.ceil(bottom)))
         columns = slice(max(0, math.floor(left)), min(geobox.shape[1], math.ceil(right)))
         height, width = rows.stop - rows.start, columns.stop - columns.start

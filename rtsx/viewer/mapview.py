@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyproj
 import shapely
+from pyproj import Geod, Transformer
 
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import refuse_other_format, staged
-from rtsx.viewer.outlines import Outlines
+from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, Style, draw_window, styles_of
 
@@ -49,16 +49,18 @@ class MapView:
 
     title: str
     """Of the page."""
+    crs: str
+    """Of the map; images of another are drawn where they lie on it."""
     images: Mapping[str, Pyramid]
-    """By title, the lowest first; all are drawn in the CRS of the first."""
-    outlines: Sequence[Outlines] = ()
+    """By title, the lowest first."""
+    outlines: Sequence[OutlineLayer] = ()
     """Tables, the lowest first."""
     models: Mapping[str, "ModelBundle"] = field(default_factory=dict)
     """Bundles by title, that predict what is seen of the first image."""
     shown: tuple[Shown, ...] = ()
     """How images are drawn at first; the best style of each if left out."""
     box: Box | None = None
-    """What is seen at first, in `crs`; all of the first image if left out."""
+    """What is seen at first, in `crs`; all of the lowest image if left out."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -67,11 +69,6 @@ class MapView:
         for one in self.shown:
             if one.image not in known or (one.style is not None and one.style not in known[one.image]):
                 raise CubeError(f"{one.image!r} cannot be shown as {one.style!r}; images and their styles are {known}.")
-
-    @cached_property
-    def crs(self) -> str:
-        """CRS of the map: that of the first image."""
-        return next(iter(self.images.values())).crs
 
     @cached_property
     def styles(self) -> dict[str, dict[str, Style]]:
@@ -89,12 +86,25 @@ class MapView:
     @cached_property
     def start(self) -> Box:
         """What is seen at first."""
-        return self.box or next(iter(self.images.values())).box
+        if self.box is not None:
+            return self.box
+        image = next(iter(self.images.values()))
+        left, bottom, right, top = Transformer.from_crs(image.crs, self.crs, always_xy=True).transform_bounds(
+            *image.box
+        )
+        return left, bottom, right, top
 
-    def draw(self, box: Box, *, size: tuple[int, int], shown: Sequence[Shown] | None = None) -> list[tuple[Shown, Picture]]:
+    def draw(
+        self, box: Box, *, size: tuple[int, int], shown: Sequence[Shown] | None = None
+    ) -> list[tuple[Shown, Picture]]:
         """Draw what is seen of every image that is shown, the lowest first."""
         return [
-            (one, draw_window(self.images[one.image], box, size=size, style=self.styles[one.image][one.style], crs=self.crs))
+            (
+                one,
+                draw_window(
+                    self.images[one.image], box, size=size, style=self.styles[one.image][one.style], crs=self.crs
+                ),
+            )
             for one in (self.first if shown is None else shown)
             if one.style is not None
         ]
@@ -119,7 +129,9 @@ class MapView:
             from matplotlib.patches import PathPatch
             from matplotlib.path import Path as Outline
         except ImportError as error:
-            raise MissingExtraError("Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'") from error
+            raise MissingExtraError(
+                "Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'"
+            ) from error
         height, width = size
         box = fitted(self.start, size)
         figure = Figure(figsize=(width / 100, height / 100), dpi=100)
@@ -133,7 +145,9 @@ class MapView:
             colours = outlines.colours_by(outlines.best_column).colours[rows]
             patches = [
                 PathPatch(
-                    Outline.make_compound_path(*(Outline(shapely.get_coordinates(ring)) for ring in shapely.get_rings(shape)))
+                    Outline.make_compound_path(
+                        *(Outline(shapely.get_coordinates(ring)) for ring in shapely.get_rings(shape))
+                    )
                 )
                 for shape in outlines.table.geometry.to_numpy()[rows]
             ]
@@ -156,7 +170,7 @@ class MapView:
         Raises
         ------
         CubeError
-            What is seen at first is larger than 4096 px along a side; give `box`.
+            What is seen at first is larger than 4096 px along a side.
         """
         target = Path(path)
         refuse_other_format(target, what="a page", suffixes=(".html",))
@@ -166,7 +180,7 @@ class MapView:
         if max(size) > _LARGEST_PAGE:
             raise CubeError(
                 f"A page without a server holds at most {_LARGEST_PAGE} px along a side; this region has {size[1]} x {size[0]}. "
-                "Give a smaller one, with --box LEFT,BOTTOM,RIGHT,TOP; in Python, view(..., box=(left, bottom, right, top))."
+                "Give a smaller one: bbox=(west, south, east, north)."
             )
         page = _page_module().still_page(self, size=size)
         with staged(target, overwrite=overwrite) as draft:
@@ -229,11 +243,11 @@ def ground_scale(crs: str, box: Box) -> float:
     """Metres on the ground of one unit of a CRS along x, in the middle of a box; 1 where that is beyond the Earth."""
     y, width = (box[1] + box[3]) / 2, (box[2] - box[0]) / 100
     x = (box[0] + box[2]) / 2
-    there = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    there = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
     lon, lat = there.transform([x - width / 2, x + width / 2], [y, y])
     if not np.isfinite([*lon, *lat]).all():
         return 1.0
-    return float(pyproj.Geod(ellps="WGS84").inv(lon[0], lat[0], lon[1], lat[1])[2]) / width
+    return float(Geod(ellps="WGS84").inv(lon[0], lat[0], lon[1], lat[1])[2]) / width
 
 
 def scale_length(width_m: float) -> tuple[float, str]:

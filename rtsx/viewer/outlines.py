@@ -18,7 +18,7 @@ from rtsx.errors import FootprintError
 from rtsx.viewer.pyramid import Box
 from rtsx.viewer.render import colours_of, limits_of
 
-__all__ = ["ColumnColours", "Outlines"]
+__all__ = ["ColumnColours", "OutlineLayer"]
 
 _COMPARISONS = {
     "<=": operator.le,
@@ -49,7 +49,7 @@ class ColumnColours:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Outlines:
+class OutlineLayer:
     """A table of outlines in the CRS of the map."""
 
     title: str
@@ -70,7 +70,7 @@ class Outlines:
         crs: str,
         colour: str | None = None,
         colours: Mapping[str, str] | None = None,
-    ) -> "Outlines":
+    ) -> "OutlineLayer":
         """Bring a table of any CRS onto the map.
 
         Raises
@@ -163,7 +163,9 @@ class Outlines:
         for number, text in enumerate(texts.value_counts().index[:_MOST_CLASSES]):
             r, g, b, _ = palette(number, bytes=True)
             classes[str(text)] = (self.colours or {}).get(str(text), f"#{r:02x}{g:02x}{b:02x}")
-        return ColumnColours(texts.map(classes).fillna(_OTHERS).to_numpy("<U7") if count else np.empty(0, "<U7"), None, classes)
+        return ColumnColours(
+            texts.map(classes).fillna(_OTHERS).to_numpy("<U7") if count else np.empty(0, "<U7"), None, classes
+        )
 
     def cells(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, list[Any]]:
         """Values of rows by column, as a browser can show them: numbers, and text for the rest."""

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
+from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.document import Document
 from bokeh.embed import file_html
 from bokeh.events import ButtonClick, Tap
@@ -42,7 +44,7 @@ from rtsx.cube import packing
 from rtsx.errors import RtsxError
 from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
-from rtsx.viewer.outlines import Outlines
+from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, colours_of, draw_window, physical, styles_of
 
@@ -56,7 +58,7 @@ _SMALL_PX = 4
 """Outlines that are smaller on the screen are dots."""
 _NODES = 17
 """Nodes along each side of the lattice from which the browser tells longitude and latitude."""
-_HIDDEN = "–"
+_HIDDEN = "hidden"
 _OFF, _BESIDE, _SWIPE = "one map", "side by side", "swipe"
 
 _LONLAT = """
@@ -97,10 +99,26 @@ class _Layer:
 class _Drawn:
     """One table of outlines on the page: polygons, and dots where they are small."""
 
-    outlines: Outlines
+    outlines: OutlineLayer
     polygons: ColumnDataSource
     dots: ColumnDataSource
     renderers: list[Any]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was read of one window."""
+
+    count: int
+    """Of the change that asked for it."""
+    pictures: Sequence[Picture | None]
+    """Of each layer; None where it is hidden."""
+    second: Picture | None
+    """For comparison."""
+    outlines: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+    """Of each table, polygons and dots."""
+    problem: str = ""
+    """Why there is none of it."""
 
 
 class MapPage:
@@ -110,7 +128,9 @@ class MapPage:
     document.
     """
 
-    def __init__(self, view: MapView, *, size: tuple[int, int], run: Callable[[Callable[[], None]], None] | None = None) -> None:
+    def __init__(
+        self, view: MapView, *, size: tuple[int, int], run: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
         self.view = view
         self.images: dict[str, Pyramid] = dict(view.images)
         self.styles = {title: dict(styles) for title, styles in view.styles.items()}
@@ -138,7 +158,7 @@ class MapPage:
         self.time = self._time_slider("time")
         self.other_time = self._time_slider("time of the second")
         self.compare = Select(title="compare", options=[_OFF, _BESIDE, _SWIPE], value=_OFF)
-        self.other_style = Select(title="with", options=self._choices(), value=self._choices()[0])
+        self.other_style = Select(title="with", options=list(self.choices), value=list(self.choices)[-1])
         self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False)
         self.other_layer = self._image(self.other)
         self.swiped = self._image(self.plot)
@@ -159,9 +179,9 @@ class MapPage:
             _on(control, self._changed)
         _on(self.swipe, self._put_second)
         for axis in (self.plot.x_range, self.plot.y_range):
-            _on(axis, self._moved, "start", "end")
+            _on(axis, self._moved, of=("start", "end"))
         self.plot.on_event(Tap, _event(self._tapped))
-        _on(self.plot, self._resized, "inner_width", "inner_height")
+        _on(self.plot, self._resized, of=("inner_width", "inner_height"))
 
     # What the page is made of.
 
@@ -179,7 +199,9 @@ class MapPage:
         side = column(*controls, width=290, sizing_mode="stretch_height", styles={"overflow-y": "auto"})
         maps = row(self.plot, self.other, sizing_mode="stretch_both")
         parts = [maps] if self.table_box is None else [maps, self.table_box]
-        return row(side, column(*parts, sizing_mode="stretch_both"), sizing_mode="stretch_both", styles={"height": "97vh"})
+        return row(
+            side, column(*parts, sizing_mode="stretch_both"), sizing_mode="stretch_both", styles={"height": "97vh"}
+        )
 
     def _ranges(self) -> tuple[Range1d, Range1d]:
         left, bottom, right, top = self.box
@@ -195,7 +217,13 @@ class MapPage:
         plot.grid.visible = False
         # In metres on the ground, of which the map's own are only nearly as many.
         plot.add_layout(
-            ScaleBar(range=self.ground, unit="m", dimensional=Metric(base_unit="m"), location="bottom_left", background_fill_alpha=0.7)
+            ScaleBar(
+                range=self.ground,
+                unit="m",
+                dimensional=Metric(base_unit="m", include=["m", "km"]),
+                location="bottom_left",
+                background_fill_alpha=0.7,
+            )
         )
         return plot
 
@@ -211,13 +239,17 @@ class MapPage:
         glyph = self.plot.renderers[-1].glyph
         glyph.global_alpha = shown.opacity
         opacity.js_link("value", glyph, "global_alpha")
-        choice = Select(title=shown.image, options=[_HIDDEN, *styles], value=shown.style or _HIDDEN, name=f"style of {shown.image}")
+        choice = Select(
+            title=shown.image, options=[_HIDDEN, *styles], value=shown.style or _HIDDEN, name=f"style of {shown.image}"
+        )
         self.layers.append(_Layer(title=shown.image, style=choice, opacity=opacity, source=source))
         parts = [choice, opacity] if self.run is not None else [Div(text=html.escape(shown.image)), opacity]
         self.images_box.children = [*self.images_box.children, *parts]
 
-    def _choices(self) -> list[str]:
-        return [f"{title}: {style}" for title in self.images for style in self.styles[title]]
+    @property
+    def choices(self) -> dict[str, tuple[str, str]]:
+        """Images and styles that can be compared with, by what the page calls them."""
+        return {f"{title}: {style}": (title, style) for title in self.images for style in self.styles[title]}
 
     def _times(self) -> list[np.datetime64]:
         found: set[Any] = set()
@@ -228,12 +260,11 @@ class MapPage:
 
     def _time_slider(self, title: str) -> Slider:
         last = max(1, len(self.times) - 1)
-        slider = Slider(title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False)
-        return slider
+        return Slider(title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False)
 
-    def _draw_outlines(self, outlines: Outlines) -> _Drawn:
+    def _draw_outlines(self, outlines: OutlineLayer) -> _Drawn:
         names = [f"c{number}" for number in range(len(outlines.columns))]
-        polygons, dots = (ColumnDataSource(dict.fromkeys(["xs", "ys", "colour", *names], [])) for _ in range(2))
+        polygons, dots = (ColumnDataSource({key: [] for key in ("xs", "ys", "colour", *names)}) for _ in range(2))
         tips = [(name, f"@{{{key}}}") for name, key in zip(outlines.columns, names, strict=True)]
         renderers = []
         for plot in (self.plot, self.other):
@@ -254,7 +285,13 @@ class MapPage:
         self.note = Div(text="", styles={"padding-top": "22px"})
         self.rows = ColumnDataSource()
         self.table = DataTable(
-            source=self.rows, columns=[], height=200, sizing_mode="stretch_width", index_position=None, selectable=True, name="rows"
+            source=self.rows,
+            columns=[],
+            height=200,
+            sizing_mode="stretch_width",
+            index_position=None,
+            reorderable=False,
+            name="rows",
         )
         self.visible = CheckboxGroup(labels=titles, active=list(range(len(titles))))
         for number, one in enumerate(self.drawn):
@@ -265,15 +302,21 @@ class MapPage:
         self.rows.selected.js_on_change(
             "indices",
             CustomJS(
-                args={"table": self.rows, "mark": self.mark, "x": self.plot.x_range, "y": self.plot.y_range, "least": least},
+                args={
+                    "table": self.rows,
+                    "mark": self.mark,
+                    "x": self.plot.x_range,
+                    "y": self.plot.y_range,
+                    "least": least,
+                },
                 code=_FLY,
             ),
         )
         self._choose_table()
         if self.run is None:
             return column(self.table, sizing_mode="stretch_width")
-        _on(self.chosen, lambda: (self._choose_table(), self._changed()))
-        _on(self.filter, lambda: (self._fill_table(), self._changed()))
+        _on(self.chosen, self._choose_table, self._changed)
+        _on(self.filter, self._fill_table, self._changed)
         _on(self.coloured, self._changed)
         return column(
             row(self.chosen, self.coloured, self.filter, self.note), self.table, sizing_mode="stretch_width", height=280
@@ -292,7 +335,7 @@ class MapPage:
         self._fill_table()
 
     @property
-    def _of_table(self) -> Outlines:
+    def _of_table(self) -> OutlineLayer:
         return next(one.outlines for one in self.drawn if one.outlines.title == self.chosen.value)
 
     def _fill_table(self) -> None:
@@ -312,7 +355,9 @@ class MapPage:
         self.rows.data = cells | edges
 
     def _prediction_controls(self) -> list[Any]:
-        self.model = Select(title="predict what is seen with", options=list(self.view.models), value=next(iter(self.view.models)))
+        self.model = Select(
+            title="predict what is seen with", options=list(self.view.models), value=next(iter(self.view.models))
+        )
         start, stop = Button(label="Predict", button_type="primary", width=90), Button(label="Stop", width=70)
         self.progress = Div(text="")
         start.on_event(ButtonClick, _event(lambda _: self._predict()))
@@ -322,9 +367,11 @@ class MapPage:
     # What happens.
 
     def _resized(self) -> None:
-        if self.plot.inner_width and self.plot.inner_height:
+        try:
             self.size = (int(self.plot.inner_height), int(self.plot.inner_width))
-            self._go(fitted(self.box, self.size))
+        except UnsetValueError:  # the browser tells one after the other
+            return
+        self._go(fitted(self.box, self.size))
 
     def _go(self, box: Box) -> None:
         """Show a box; the browser says that the ranges have changed, where they have."""
@@ -376,33 +423,29 @@ class MapPage:
                 pictures.append(None if one.style is None else self._picture(one.image, one.style, self.time))
                 if count != self.count:
                     return
-            title, _, style = self.other_style.value.partition(": ")
+            title, style = self.choices[self.other_style.value]
             second = None if self.compare.value == _OFF else self._picture(title, style, self.other_time)
-            outlines = [self._seen(one) for one in self.drawn]
-            problem = ""
+            look = _Look(count, pictures, second, [self._seen(one) for one in self.drawn])
         except RtsxError as error:
-            pictures, second, outlines, problem = [], None, [], str(error)
-        self._put_later(count, partial(self._put, count, pictures, second, outlines, problem))
-
-    def _put_later(self, count: int, put: Callable[[], None]) -> None:
+            look = _Look(count, [], None, [], str(error))
+        except Exception as error:  # of whatever reads the image: shown to the reader, whose page goes on
+            look = _Look(count, [], None, [], f"{type(error).__name__}: {error}")
         if self.run is None:
-            put()
-        elif count == self.count:
-            self.run(put)
+            self._put(look)
+        else:
+            self.run(partial(self._put, look))
 
-    def _put(
-        self, count: int, pictures: Sequence[Picture | None], second: Picture | None, outlines: Sequence[Any], problem: str
-    ) -> None:
-        if count != self.count:
+    def _put(self, look: _Look) -> None:
+        if look.count != self.count:
             return
-        self.status.text = html.escape(problem)
-        for layer, picture in zip(self.layers, pictures, strict=False):
+        self.status.text = html.escape(look.problem)
+        for layer, picture in zip(self.layers, look.pictures, strict=False):
             layer.source.data = _data(picture)
-        self.second = second
+        self.second = look.second
         self._put_second()
-        for one, (polygons, dots) in zip(self.drawn, outlines, strict=False):
+        for one, (polygons, dots) in zip(self.drawn, look.outlines, strict=False):
             one.polygons.data, one.dots.data = polygons, dots
-        self.legend.text = self._legend(pictures)
+        self.legend.text = self._legend(look.pictures)
         self._put_place()
 
     def _put_second(self) -> None:
@@ -439,10 +482,8 @@ class MapPage:
         is_chosen = one is self._of_table
         kept = np.ones(len(one.table), bool)
         if is_chosen and self.filter.value:
-            try:
+            with suppress(RtsxError):  # which the table has told
                 kept = one.kept(self.filter.value)
-            except RtsxError:  # which the table has told
-                pass
         rows = one.seen(self.box, kept, most=_MOST_SEEN)
         pixel = (self.box[2] - self.box[0]) / self.size[1]
         colours = one.colours_by(self.coloured.value if is_chosen else one.best_column).colours
@@ -477,7 +518,10 @@ class MapPage:
             one = drawn.outlines
             by = self.coloured.value if one is self._of_table else one.best_column
             coloured = one.colours_by(by)
-            lines.append(f"<b>{html.escape(one.title)}</b>" + (f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else ""))
+            lines.append(
+                f"<b>{html.escape(one.title)}</b>"
+                + (f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else "")
+            )
             if coloured.limits:
                 lines.append(_gradient("plasma", coloured.limits, ""))
             elif coloured.classes:
@@ -534,7 +578,9 @@ class MapPage:
 
             run(put)
 
-        self.prediction = LivePrediction(source, self.view.models[name], box=self.box, on_progress=show)
+        self.prediction = LivePrediction(
+            source, self.view.models[name], box=self.box, crs=self.view.crs, on_progress=show
+        )
         self.predictions[title] = self.prediction
         self.progress.text = "begins"
         self.prediction.start()
@@ -548,7 +594,7 @@ class MapPage:
         if all(layer.title != title for layer in self.layers):
             self._add_layer(Shown(image=title, style="probability", opacity=0.8))
             _on(self.layers[-1].style, self._changed)
-            self.other_style.options = self._choices()
+            self.other_style.options = list(self.choices)
         self._changed()
 
     def close(self) -> None:
@@ -580,13 +626,14 @@ def still_page(view: MapView, *, size: tuple[int, int]) -> str:
     return str(file_html(page.layout, INLINE, title=view.title))
 
 
-def _on(model: Any, function: Callable[[], Any], *names: str) -> None:
-    """Call a function when properties of a model change, of controls their value; Bokeh looks at the names of parameters."""
+def _on(model: Any, *functions: Callable[[], None], of: Sequence[str] = ("value",)) -> None:
+    """Call functions when a model's properties change, of a control its value; Bokeh looks at the names of parameters."""
 
     def handle(attr: str, old: Any, new: Any) -> None:
-        function()
+        for function in functions:
+            function()
 
-    for name in names or ("value",):
+    for name in of:
         model.on_change(name, handle)
 
 
@@ -620,7 +667,9 @@ def _rings(shape: Any) -> tuple[list[list[list[float]]], list[list[list[float]]]
 
 
 def _gradient(colours: str, limits: tuple[float, float], units: str) -> str:
-    stops = ", ".join("rgb({}, {}, {})".format(*colours_of(colours)(share, bytes=True)[:3]) for share in np.linspace(0, 1, 9))
+    stops = ", ".join(
+        "rgb({}, {}, {})".format(*colours_of(colours)(share, bytes=True)[:3]) for share in np.linspace(0, 1, 9)
+    )
     bar = f'<span style="display:inline-block;width:120px;height:10px;background:linear-gradient(to right, {stops})"></span>'
     return f"{limits[0]:.4g} {bar} {limits[1]:.4g} {html.escape(units)}"
 

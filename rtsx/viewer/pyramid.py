@@ -18,6 +18,7 @@ from rtsx.cube import CubeRecipe, as_cube, geobox_of, open_source, pixel_m
 from rtsx.cube.open import coarse_recipe, is_store
 from rtsx.cube.pyramid import level_count
 from rtsx.errors import CubeError
+from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group
 
 __all__ = ["Box", "Pyramid", "ReadWindow"]
@@ -86,11 +87,25 @@ class Pyramid:
 
     @classmethod
     def of(
-        cls, source: str | PathLike[str] | CubeRecipe | xr.Dataset, *, storage_options: Mapping[str, Any] | None = None
+        cls,
+        source: str | PathLike[str] | CubeRecipe | xr.Dataset | xr.DataArray,
+        *,
+        cell: Cell | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> "Pyramid":
-        """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, raster files, or a Dataset as it is."""
+        """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, a raster file, or a Dataset as it is.
+
+        Parameters
+        ----------
+        source
+            What is opened.
+        cell
+            Ground of a recipe; None for its region.
+        storage_options
+            For fsspec, where a store is behind a URL.
+        """
         if isinstance(source, CubeRecipe):
-            return cls(levels=_of_recipe(source))
+            return cls(levels=_of_recipe(source, cell))
         if isinstance(source, xr.Dataset | xr.DataArray):
             given = as_cube(source)
             return cls(levels=(Level(pixel=abs(geobox_of(given).affine.a), opener=lambda: given),))
@@ -245,11 +260,11 @@ def _of_store(path: str, options: Mapping[str, Any]) -> tuple[Level, ...]:
     return tuple(sorted(levels, key=lambda level: level.pixel))
 
 
-def _of_recipe(recipe: CubeRecipe) -> tuple[Level, ...]:
+def _of_recipe(recipe: CubeRecipe, cell: Cell | None) -> tuple[Level, ...]:
     """Levels whose sources read their own overviews; each asks the catalogs when it is first seen."""
     from rtsx.cube.load import recipe_geobox  # compiles the warp, which stores do not need
 
-    raster = recipe_geobox(recipe, None)
+    raster = recipe_geobox(recipe, cell)
     levels = []
     for number in range(level_count(raster.shape.yx) + 1):
         coarse, window = coarse_recipe(recipe, raster, side=max(1, max(raster.shape) >> number))

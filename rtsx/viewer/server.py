@@ -6,7 +6,6 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from bokeh.application import Application
@@ -35,6 +34,7 @@ class _Refused(RequestHandler):
     """What somebody without the token gets."""
 
     def get(self) -> None:
+        """Refuse, and say what is missing."""
         self.set_status(403)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(_REFUSED)
@@ -48,36 +48,45 @@ class _TokenAuth(AuthProvider):
         super().__init__()
 
     @property
-    def get_user(self) -> Callable[[Any], str | None]:  # type: ignore[override]
+    def get_user(self) -> Callable[[Any], str | None]:
+        """Function that knows a reader by his request."""
         return self._user
 
     def _user(self, handler: RequestHandler) -> str | None:
         # Not by a cookie, which a browser does not send from within a notebook of another address.
-        known = isinstance(handler, WSHandler) or hmac.compare_digest(handler.get_argument("token", "").encode(), self.token)
+        known = isinstance(handler, WSHandler) or hmac.compare_digest(
+            handler.get_argument("token", "").encode(), self.token
+        )
         return "reader" if known else None
 
     @property
-    def get_user_async(self) -> None:  # type: ignore[override]
+    def get_user_async(self) -> None:
+        """None, because nothing is waited for."""
         return None
 
     @property
     def login_url(self) -> str:
+        """Where strangers go."""
         return "refused"
 
     @property
-    def get_login_url(self) -> None:  # type: ignore[override]
+    def get_login_url(self) -> None:
+        """None, because all go to the same place."""
         return None
 
     @property
     def login_handler(self) -> type[RequestHandler]:
+        """What strangers get."""
         return _Refused
 
     @property
-    def logout_url(self) -> None:  # type: ignore[override]
+    def logout_url(self) -> None:
+        """None, because nobody is logged in."""
         return None
 
     @property
-    def logout_handler(self) -> None:  # type: ignore[override]
+    def logout_handler(self) -> None:
+        """None, likewise."""
         return None
 
 
@@ -85,6 +94,7 @@ class _PageServer(BokehTornado):
     """Puts the JavaScript into the page, so that it works below any prefix that a proxy has, and without a network."""
 
     def resources(self, absolute_url: str | bool | None = None) -> Resources:
+        """Resources that are in the page."""
         return Resources(mode="inline")
 
 
@@ -99,12 +109,14 @@ def make_server(view: MapView, *, port: int) -> tuple[BaseServer, str]:
     try:
         sockets = bind_sockets(port, address=_HOST)
     except (OSError, OverflowError) as error:
-        raise PathError(f"Port {port} of this machine cannot be used: {error}. Leave --port out for a free one, or name another.") from error
+        raise PathError(
+            f"Port {port} of this machine cannot be used: {error}. Leave --port out for a free one, or name another."
+        ) from error
     port = sockets[0].getsockname()[1]
     token = secrets.token_urlsafe(24)
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
     tornado = _PageServer(
-        Application(FunctionHandler(partial(open_page, view))),
+        Application(FunctionHandler(lambda document: open_page(view, document))),
         secret_key=secrets.token_bytes(32),
         sign_sessions=True,
         auth_provider=_TokenAuth(token),

@@ -1,5 +1,6 @@
 """Collecting: one product of each kind out of what the cells of a year have written, only what changed made again."""
 
 from rtsx.campaign.products.collect import Collected, collect_year
+from rtsx.campaign.products.footprints import stored_footprints
 
-__all__ = ["Collected", "collect_year"]
+__all__ = ["Collected", "collect_year", "stored_footprints"]

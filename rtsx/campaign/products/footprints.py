@@ -206,6 +206,17 @@ def collect_footprints(
     return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
 
 
+def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.GeoDataFrame:
+    """Footprints of a year as they are stored: those that were collected, else those of its cells."""
+    layout = YearLayout(plan.year)
+    for folder in (f"{layout.products}/{FOOTPRINTS}", layout.outlines):
+        found = {one.key: objects.get(one.key) for one in objects.list(folder) if one.key.endswith(".parquet")}
+        contents = {key: content for key, content in sorted(found.items()) if content is not None}
+        if contents:
+            break
+    return joined_outlines(contents, crs=str(plan.geobox.crs))[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
     """What the footprints of each partition are made of."""

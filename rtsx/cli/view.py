@@ -1,0 +1,115 @@
+"""`rtsx view`: one interactive map in the browser, or what it shows as a picture or a page."""
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import rtsx
+from rtsx.cli import options
+from rtsx.cli.console import show, show_line
+from rtsx.cli.options import require_models, require_there
+from rtsx.cli.outputs import require_absent, require_suffix
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_LayerOption = Annotated[
+    list[str] | None,
+    options.output_option(
+        "--style",
+        metavar="IMAGE=STYLE",
+        help="How an image is drawn at first, such as 'cube=false colour'. Repeatable.",
+    ),
+]
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx view map.zarr --cube cube.yaml --footprints slumps.parquet\n\n"
+    "rtsx view --campaign campaign.yaml\n\nrtsx view map.zarr --png map.png"
+)
+def view(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE...]", help="Maps or other images: Zarr stores, YAML files, GeoTIFFs.", show_default=False
+        ),
+    ] = None,
+    *,
+    cube: Annotated[str | None, options.input_option(metavar="CUBE", help="The image below the maps.")] = None,
+    footprints: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines that were found.")] = None,
+    truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
+    tracks: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines over years.")] = None,
+    campaign: Annotated[
+        str | None,
+        options.input_option(metavar="CAMPAIGN", help="A campaign's YAML file or output: map, outlines, cells."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        options.network_option("--model", "-m", metavar="MODEL", help="Predicts what is seen, on demand. Repeatable."),
+    ] = None,
+    trust: options.TrustOption = False,
+    style: _LayerOption = None,
+    bbox: Annotated[
+        str | None, options.input_option(metavar="WEST,SOUTH,EAST,NORTH", help="What is seen at first, degrees.")
+    ] = None,
+    port: Annotated[int, options.output_option(help="Of this machine; 0 for a free one.", min=0, max=65535)] = 0,
+    browser: Annotated[
+        bool, options.output_option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+    png: Annotated[str | None, options.output_option(metavar="FILE", help="Draw a picture instead of serving.")] = None,
+    html: Annotated[
+        str | None, options.output_option("--html", metavar="FILE", help="Write a page that needs no server instead.")
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Show images, maps, outlines and campaigns on one interactive map in the browser, or as a picture or page.
+
+    The map is served on this machine until Ctrl-C; only the address that is printed, with its token, opens it.
+    """
+    files = [(png, ".png", "--png"), (html, ".html", "--html")]
+    for path, suffix, option in files:
+        if path is not None:
+            require_suffix(path, [suffix], option=option)
+    require_absent([path for path, _, _ in files if path is not None], overwrite=overwrite)
+    require_there([path for path in (*(images or []), cube, footprints, truth, tracks, campaign) if path is not None])
+    if not images and cube is None and campaign is None:
+        raise typer.BadParameter("give a map, another image, --cube or --campaign.", param_hint="IMAGE")
+    require_models(model or [])
+    opened = rtsx.view(
+        images or None,
+        cube=cube,
+        footprints=footprints,
+        truth=truth,
+        tracks=tracks,
+        campaign=campaign,
+        model=options.open_models(model, trust=trust) if model else (),
+        style=_styles(style),
+        bbox=None if bbox is None else options.numbers(bbox, option="--bbox"),
+    )
+    if png is None and html is None:
+        opened.serve(port=port, on_start=lambda address: _started(address, browser=browser))
+        return
+    rows: list[tuple[str, object]] = []
+    if png is not None:
+        rows.append(("picture", opened.save_png(Path(png), overwrite=overwrite)))
+    if html is not None:
+        rows.append(("page", opened.save_html(Path(html), overwrite=overwrite)))
+    show("Drawn", rows)
+
+
+def _styles(given: list[str] | None) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given or []]
+    for title, sign, style in pairs:
+        if not (title and sign and style):
+            raise typer.BadParameter(f"expected IMAGE=STYLE; got {title + sign + style!r}.", param_hint="--style")
+    return {title: style for title, _, style in pairs}
+
+
+def _started(address: str, *, browser: bool) -> None:
+    show_line(f"Map at {address}", asked=True)
+    if browser and not webbrowser.open(address):
+        show_line("No browser could be started here; open this address in one.", asked=True)
+    show_line("Ctrl-C stops it.", asked=True)

@@ -1,0 +1,157 @@
+"""`view`: images, maps, outlines and campaigns, given as paths or as values, on one interactive map."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import geopandas
+import pyproj
+import xarray as xr
+
+from rtsx.arguments import typed
+from rtsx.campaign import Campaign
+from rtsx.campaign.map import map_path
+from rtsx.config.campaign import load_campaign_config
+from rtsx.config.cube import is_config, load_cube_config
+from rtsx.cube import CubeRecipe
+from rtsx.errors import CubeError
+from rtsx.labels.io import read_table
+from rtsx.model import ModelBundle
+from rtsx.storage import file_name
+from rtsx.viewer.mapview import MapView, Shown
+from rtsx.viewer.outlines import OutlineLayer
+from rtsx.viewer.pyramid import Box, Pyramid
+
+__all__ = ["view"]
+
+ImageGiven = str | PathLike[str] | xr.Dataset | xr.DataArray | CubeRecipe
+OutlinesGiven: TypeAlias = str | PathLike[str] | geopandas.GeoDataFrame
+CampaignGiven = str | PathLike[str] | Campaign
+_TRUTH = "#1f77ff"
+_STATES = {"mapped": "#2a8c55", "empty": "#a9c8d8", "running": "#e0a100", "failed": "#c0392b", "left": "#999999"}
+
+
+@typed(CubeError, but=("image", "cube"))
+def view(
+    image: ImageGiven | Sequence[ImageGiven] | Mapping[str, ImageGiven] | None = None,
+    *,
+    cube: ImageGiven | None = None,
+    footprints: OutlinesGiven | None = None,
+    truth: OutlinesGiven | None = None,
+    tracks: OutlinesGiven | None = None,
+    campaign: CampaignGiven | None = None,
+    model: str | PathLike[str] | ModelBundle | Sequence[str | ModelBundle] = (),
+    style: Mapping[str, str] | None = None,
+    bbox: Sequence[float] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> MapView:
+    """Show images, maps and outlines on one interactive map, in the CRS of the first image.
+
+    In a notebook the map shows itself in the cell; `MapView.save_png` and `MapView.save_html` write it. Nothing is read but what
+    is seen, at the coarsest overview that shows each pixel of the screen.
+
+    Parameters
+    ----------
+    image
+        A map or another image: a path or URL of a Zarr store, of a raster file or of a YAML config, or a lazy cube. Several,
+        such as maps of two years, are compared side by side or swiped; a mapping gives their titles.
+    cube
+        The image below them, that the maps were made from.
+    footprints, truth, tracks
+        OutlineLayer in any CRS: paths of vector files or tables. Coloured by a column, with a table beside the map.
+    campaign
+        A campaign, the folder of its output or its YAML config: its map, its outlines, and its cells by state.
+    model
+        Bundles that predict what is seen, on demand.
+    style
+        How images are drawn at first, by title, such as ``{"cube": "false colour"}``.
+    bbox
+        What is seen at first: west, south, east and north, degrees. All of the first image if left out.
+    storage_options
+        For fsspec, where a store is behind a URL.
+
+    Returns
+    -------
+    MapView
+        The map; nothing of it is drawn yet.
+
+    Raises
+    ------
+    ConfigError, CubeError, FootprintError, LabelError, CampaignError, BundleError
+        Something cannot be opened, or there is nothing to show.
+    """
+    opened = None if campaign is None else _campaign(campaign)
+    given = dict(_titled(image))
+    if opened is not None:
+        given["map"] = map_path(opened.output)
+    images = {"cube": _image(cube, storage_options)} if cube is not None else {}
+    options = storage_options if opened is None else {**opened.storage_options, **(storage_options or {})}
+    images |= {title: _image(one, options) for title, one in given.items()}
+    if not images:
+        raise CubeError("A map needs an image: give a map, an image or a campaign, such as rtsx.view('map.zarr').")
+    crs = images[next(iter(given), "cube")].crs
+    tables = []
+    if opened is not None:
+        tables.append(OutlineLayer.of(opened.cells(), title="cells", crs=crs, colours=_STATES))
+        if footprints is None:
+            tables.append(OutlineLayer.of(opened.outlines(), title="footprints", crs=crs))
+    for title, table, colour in (("truth", truth, _TRUTH), ("tracks", tracks, None), ("footprints", footprints, None)):
+        if table is not None:
+            known = table if isinstance(table, geopandas.GeoDataFrame) else read_table(fspath(table), what=title)
+            tables.append(OutlineLayer.of(known, title=title, crs=crs, colour=colour))
+    bundles = [model] if isinstance(model, str | PathLike | ModelBundle) else list(model)
+    return MapView(
+        title=f"{next(iter(given), 'cube')} - rtsx",
+        crs=crs,
+        images=images,
+        outlines=tables,
+        models=dict(_bundles(bundles)),
+        shown=tuple(Shown(image=title, style=name) for title, name in (style or {}).items()),
+        box=None if bbox is None else _box(bbox, crs),
+    )
+
+
+def _titled(image: Any) -> list[tuple[str, ImageGiven]]:
+    if image is None:
+        return []
+    if isinstance(image, Mapping) and not isinstance(image, xr.Dataset):
+        return [(str(title), one) for title, one in image.items()]
+    given = [image] if isinstance(image, str | PathLike | xr.Dataset | xr.DataArray | CubeRecipe) else list(image)
+    names = [Path(file_name(fspath(one))).name if isinstance(one, str | PathLike) else "image" for one in given]
+    return [
+        (name if names.count(name) == 1 else f"{name} {number}", one)
+        for number, (name, one) in enumerate(zip(names, given, strict=True), start=1)
+    ]
+
+
+def _image(given: ImageGiven, options: Mapping[str, Any] | None) -> Pyramid:
+    if is_config(given):
+        config = load_cube_config(str(given))
+        return Pyramid.of(config.recipe(), cell=config.cell)
+    return Pyramid.of(given, storage_options=options)
+
+
+def _campaign(given: CampaignGiven) -> Campaign:
+    if isinstance(given, Campaign):
+        return given
+    if is_config(given):
+        config = load_campaign_config(given).resolved()
+        return Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
+    return Campaign.open(fspath(given))
+
+
+def _bundles(given: Sequence[Any]) -> list[tuple[str, ModelBundle]]:
+    made: dict[str, ModelBundle] = {}
+    for one in given:
+        bundle = one if isinstance(one, ModelBundle) else ModelBundle.open(one)
+        title = bundle.id if bundle.id not in made else f"{bundle.id} {len(made) + 1}"
+        made[title] = bundle
+    return list(made.items())
+
+
+def _box(bbox: Sequence[float], crs: str) -> Box:
+    west, south, east, north = bbox
+    there = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    left, bottom, right, top = there.transform_bounds(west, south, east, north)
+    return left, bottom, right, top
