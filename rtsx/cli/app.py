@@ -212,6 +212,7 @@ COMMANDS = {
         help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
         stopped={
             "create": "Nothing is there before the review is whole; {again} makes it.",
+            "serve": "Verdicts that were sent are kept, and the page keeps the others; {again} goes on.",
             "status": _READ,
             "merge": _WHOLE,
         },

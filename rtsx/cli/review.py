@@ -1,7 +1,9 @@
-"""`rtsx review`: people judge outlines in a browser."""
+"""`rtsx review`: people judge outlines in a browser, and what they say is merged."""
 
 import json
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Literal
 
 import typer
@@ -20,6 +22,7 @@ app = typer.Typer(
     help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
 )
 
+_web = partial(typer.Option, rich_help_panel="Server")
 _ReviewArgument = Annotated[
     str, typer.Argument(metavar="REVIEW", help="Folder or URL that rtsx review create made.", show_default=False)
 ]
@@ -120,6 +123,61 @@ def _named(given: str, number: int) -> tuple[str, str]:
     if equals and name and "/" not in name:
         return name, absolute(path)
     return ("image" if number == 0 else f"image {number + 1}"), absolute(given)
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx review serve review\n\n"
+    "rtsx review serve s3://maps/review --reviewer ada --reviewer bob --host 0.0.0.0 --certificate cert.pem --key key.pem"
+)
+def serve(
+    review: _ReviewArgument,
+    *,
+    reviewer: Annotated[
+        list[str] | None,
+        typer.Option("--reviewer", metavar="NAME", help="Who gets an address; you, if left out. Repeatable."),
+    ] = None,
+    host: Annotated[str, _web(help="Address to listen at; this machine alone reaches the usual one.")] = "127.0.0.1",
+    port: Annotated[int, _web(help="Port; 0 for any that is free.", min=0, max=65535)] = 8765,
+    certificate: Annotated[str | None, _web(metavar="PEM", help="Certificate for TLS, with --key.")] = None,
+    key: Annotated[str | None, _web(metavar="PEM", help="Key of the certificate.")] = None,
+    behind_proxy: Annotated[bool, _web("--behind-proxy", help="State that a proxy in front of it does TLS.")] = False,
+    new_tokens: Annotated[bool, _web("--new-tokens", help="End the earlier addresses of these reviewers.")] = False,
+    browser: Annotated[bool, _web("--browser/--no-browser", help="Open the page of the first reviewer.")] = True,
+) -> None:
+    """Serve the page on which reviewers judge, until Ctrl-C; prints an address with a token for each."""
+    import webbrowser
+    from getpass import getuser
+
+    from rtsx.config.cube import is_config
+    from rtsx.review import open_review, serve_review
+    from rtsx.review.store import check_reviewer
+
+    if (certificate is None) != (key is None):
+        raise typer.BadParameter("--certificate and --key go together.", param_hint="--certificate")
+    names = reviewer or [getuser()]
+    for name in names:
+        check_reviewer(name)
+    opened = open_review(absolute(review))
+    pair = None if certificate is None or key is None else (certificate, key)
+    with serve_review(
+        opened,
+        opener=lambda source: rtsx.load_cube_recipe(source) if is_config(source) else source,
+        host=host,
+        port=port,
+        certificate=pair,
+        behind_proxy=behind_proxy,
+    ) as address:
+        places = []
+        for name in names:
+            if new_tokens:
+                opened.revoke(name)
+            places.append(f"{address}?token={opened.admit(name)}")
+        for name, place in zip(names, places, strict=True):
+            typer.echo(f"{name}: {place}")  # not by `show_line`, which hides tokens
+        print_info("Ctrl-C stops the server; verdicts that were sent are kept.")
+        if browser and not reviewer:
+            webbrowser.open(places[0])
+        Event().wait()
 
 
 @app.command(epilog="Example:\n\nrtsx review status review")

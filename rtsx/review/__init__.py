@@ -7,6 +7,7 @@ from rtsx.lazy import lazy
 if TYPE_CHECKING:
     from rtsx.review.merge import MergedReview, ReviewStatus, merge_review, review_status
     from rtsx.review.plan import AddedOutline, Answer, BatchVerdicts, ReviewClaim
+    from rtsx.review.server import serve_review
     from rtsx.review.store import Review, create_review, open_review
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "merge_review",
     "open_review",
     "review_status",
+    "serve_review",
 ]
 
 __getattr__ = lazy(__name__)

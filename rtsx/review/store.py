@@ -1,7 +1,9 @@
 """A review in a folder or object store: its outlines, rounds, claims and verdicts. Every question asks the store."""
 
 import hashlib
+import json
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from pyproj import CRS
 from rtsx.cube import geobox_of, open_source
 from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, ReviewError
 from rtsx.geometry.crs import transformed
+from rtsx.parsing import json_value
 from rtsx.review.plan import (
     Answer,
     BatchVerdicts,
@@ -196,6 +199,38 @@ class Review:
                 f"Round {number} of this review is being made by somebody else. Look with rtsx review status."
             )
         return made
+
+    def progress(self) -> tuple[int, int]:
+        """Outlines of the last round that are in finished batches, and all of it; reads no verdict."""
+        last = self.rounds()[-1]
+        done = self._done(last.number)
+        first = [(number, batch) for number, batch in enumerate(last.batches) if batch.repeats is None]
+        return sum(len(batch.outlines) for number, batch in first if number in done), last.n_outlines
+
+    def admit(self, reviewer: str) -> str:
+        """Make a token for a reviewer; only its digest is kept, and earlier ones stay good.
+
+        Raises
+        ------
+        ReviewError
+            The name is none.
+        """
+        check_reviewer(reviewer)
+        token = secrets.token_urlsafe(24)
+        self.objects.put(_token_key(token), json.dumps({"reviewer": reviewer}).encode())
+        return token
+
+    def reviewer_of(self, token: str) -> str | None:
+        """Whose token this is; None where it is nobody's."""
+        content = self.objects.get(_token_key(token))
+        return None if content is None else str(json_value(content, what="The token", error=ReviewError)["reviewer"])
+
+    def revoke(self, reviewer: str) -> None:
+        """End all tokens of a reviewer; a server that runs notices within a minute."""
+        for found in list(self.objects.list("tokens")):
+            content = self.objects.get(found.key)
+            if content is not None and json.loads(content)["reviewer"] == reviewer:
+                self.objects.delete(found.key)
 
     def active_claims(self) -> tuple[ReviewClaim, ...]:
         """Claims of the last round that count now."""
@@ -513,6 +548,10 @@ def _check_texts(verdicts: BatchVerdicts) -> None:
 
 def _round_key(number: int) -> str:
     return f"rounds/{number:03d}/round.json"
+
+
+def _token_key(token: str) -> str:
+    return f"tokens/{hashlib.sha256(token.encode()).hexdigest()}.json"
 
 
 def _claims_of(number: int, batch: int) -> str:

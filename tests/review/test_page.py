@@ -1,0 +1,95 @@
+"""The page in a real browser, by keyboard; left out where there is no Chromium."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+
+from rtsx.review import create_review, merge_review, open_review, serve_review
+from tests.review.reviewers import image, outlines_of
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := which(name))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="this machine has no Chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path: Path, browser: Any) -> None:
+    place = str(tmp_path / "review")
+    table = outlines_of(4)
+    table.loc[0, "footprint_id"] = "<img src=x onerror=document.title='broken'>"
+    create_review(
+        table,
+        place,
+        cubes={"2024": "now", "2019": "then"},
+        opener=lambda _: image(),
+        repeats=0.0,
+        class_name="<b>slump</b>",
+    )
+    review = open_review(place)
+    page = browser.new_page(viewport={"width": 1400, "height": 800})
+    state = lambda name: page.wait_for_selector(f"body[data-state={name}]", timeout=20_000)  # noqa: E731
+    with serve_review(review, opener=lambda _: image()) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        page.goto(f"{address}?token={review.admit('ada')}")
+        state("judging")
+        page.wait_for_selector('svg[data-view="wide"][data-ready]', timeout=20_000)
+        page.wait_for_selector('svg[data-image="1"][data-ready]')  # the other year beside it
+        assert "<b>slump</b>" in page.inner_text("header")
+        assert page.locator("#panels .outline").count() == 3
+        page.keyboard.press("o")
+        assert page.locator("#panels .outline").count() == 0
+        page.keyboard.press("o")
+        page.keyboard.press("1")
+        page.keyboard.press("2")
+        page.keyboard.press("Backspace")
+        page.keyboard.press("3")
+        page.keyboard.press("c")
+        page.keyboard.type("a lake & <more>")
+        page.keyboard.press("Enter")
+        # A missed one, drawn in the wide picture.
+        page.keyboard.press("a")
+        frame = page.locator('svg[data-view="wide"]').bounding_box()
+        middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+        for dx, dy in ((-60, -60), (60, -60), (60, 60), (-60, 60)):
+            page.mouse.click(middle[0] + dx, middle[1] + dy)
+        page.keyboard.press("Enter")
+        assert page.locator("#panels .added").count() == 3
+        page.screenshot(path=str(tmp_path / "review.png"))
+        page.reload()
+        state("judging")
+        assert "2 judged here" in page.inner_text("#progress")
+    # The server is gone: work goes on, and what is sent waits.
+    page.keyboard.press("2")
+    page.keyboard.press("2")
+    state("complete")
+    page.keyboard.press("Enter")
+    state("offline")
+    assert review.verdicts() == ()
+    with serve_review(review, opener=lambda _: image(), port=port):
+        state("done")
+    page.close()
+    (sent,) = review.verdicts()
+    order = review.rounds()[0].batches[0].outlines
+    assert [(one.outline, one.verdict) for one in sent.answers] == list(
+        zip(order, ("target", "unsure", "other", "other"), strict=True)
+    )
+    assert sent.answers[2].comment == "a lake & <more>"
+    merged = merge_review(replace(review))
+    assert merged.status.is_complete
+    (added,) = merged.added.geometry
+    scale = 1500 / frame["height"]
+    assert added.area == pytest.approx((120 * scale) ** 2, rel=0.03)

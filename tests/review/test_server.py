@@ -1,0 +1,186 @@
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from rtsx.errors import ReviewError
+from rtsx.review import Review, create_review, merge_review, open_review, serve_review
+from tests.review.reviewers import image, outlines_of
+
+
+@dataclass
+class Page:
+    """What the page does, without a browser."""
+
+    address: str
+    token: str
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.address + path, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
+
+    def post(self, path: str, body: Any = None) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return requests.post(self.address + path, headers=headers, data=json.dumps(body or {}), timeout=30)
+
+    def judged(self, claimed: dict[str, Any], truth: Any) -> list[dict[str, Any]]:
+        """What is sent of each batch by a reviewer who is always right."""
+        sent = []
+        for batch in claimed["batches"]:
+            items = [item for item in claimed["items"] if item["batch"] == batch["batch"]]
+            answers = [
+                {"outline": item["outline"], "verdict": "target" if truth[item["outline"]] else "other", "seconds": 2}
+                for item in items
+            ]
+            sent.append({**batch, "answers": answers, "added": []})
+        return sent
+
+
+def make(folder: Path, **how: Any) -> Review:
+    table = outlines_of(12)
+    table.loc[0, "footprint_id"] = "../../<img src=x onerror=alert(1)>"
+    place = str(folder / "review")
+    create_review(
+        table,
+        place,
+        cubes={"2024": "now", "2019": "then"},
+        opener=lambda _: image(),
+        **{"batch_size": 6, "repeats": 0.2, **how},
+    )
+    return open_review(place)
+
+
+@contextmanager
+def served(review: Review, **how: Any) -> Iterator[Page]:
+    with serve_review(review, opener=lambda _: image(), **how) as address:
+        yield Page(address, review.admit("ada"))
+
+
+def test_two_reviewers_work_through_a_review_and_nothing_is_lost_or_twice(tmp_path: Path) -> None:
+    review = make(tmp_path)
+    truth = review.outlines["is_slump"]
+    with served(review) as ada:
+        bob = replace(ada, token=review.admit("bob"))
+        claimed = {page.token: page.post("api/claim").json() for page in (ada, bob)}
+        assert not {one["batch"] for one in claimed[ada.token]["batches"]} & {
+            one["batch"] for one in claimed[bob.token]["batches"]
+        }
+        first = ada.judged(claimed[ada.token], truth)
+        assert ada.post("api/verdicts", first[0]).json() == {"new": True}
+    # The server ends, and another one begins: the page goes on with what it has, and with its token.
+    with served(review) as fresh:
+        ada, bob = replace(ada, address=fresh.address), replace(bob, address=fresh.address)
+        assert ada.post("api/verdicts", first[0]).json() == {"new": False}
+        for page in (bob, ada, bob, ada):
+            for sent in page.judged(page.post("api/claim").json(), truth):
+                assert page.post("api/verdicts", sent).status_code == 200
+        assert ada.post("api/claim").json()["items"] == []
+    merged = merge_review(review)
+    assert merged.status.is_complete
+    assert ((merged.outlines["verdict"] == "target") == merged.outlines["is_slump"]).all()
+    assert merged.status.kappa.pairs == 3
+    assert int(merged.outlines["n_reviews"].sum()) == 15
+
+
+def test_nothing_is_told_without_a_token(tmp_path: Path) -> None:
+    review = make(tmp_path)
+    with served(review) as page:
+        for token in ("", "wrong"):
+            nobody = replace(page, token=token)
+            for path in ("", "api/review", "api/picture/0/close/0", "nothing"):
+                reply = nobody.get(path)
+                assert reply.status_code == 401
+                assert "rtsx review serve" in reply.json()["error"]
+            assert nobody.post("api/claim").status_code == 401
+        assert not list(review.objects.list("claims"))
+        assert requests.get(f"{page.address}?token={page.token}", timeout=30).status_code == 200
+        review.revoke("ada")
+    with served(review) as again:
+        assert replace(page, address=again.address).get("api/review").status_code == 401
+
+
+def test_no_path_leads_to_a_file_and_names_stay_text(tmp_path: Path) -> None:
+    review = make(tmp_path, class_name="<script>alert(1)</script>")
+    with served(review) as page:
+        for path in (
+            "../review.json",
+            "%2e%2e/review.json",
+            "review.json",
+            "api/picture/../../x/close/0",
+            "static/" + quote("/etc/passwd", ""),
+        ):
+            assert page.get(path).status_code == 404
+        html = requests.get(f"{page.address}?token={page.token}", timeout=30)
+        assert "<script>alert" not in html.text
+        assert "script-src 'nonce-" in html.headers["Content-Security-Policy"]
+        assert page.get("api/picture/99999/close/0").status_code == 409
+        assert page.post("api/verdicts", {"round": 1}).status_code == 409
+        alien = {"round": 1, "batch": 0, "answers": [{"outline": "nowhere", "verdict": "other"}]}
+        assert "'nowhere'" in page.post("api/verdicts", alien).json()["error"]
+        assert (
+            "verdict"
+            in page.post("api/verdicts", {**alien, "answers": [{"outline": "a", "verdict": "maybe"}]}).json()["error"]
+        )
+
+
+def test_a_picture_shows_what_the_data_say_around_the_outline(tmp_path: Path) -> None:
+    review = make(tmp_path)
+    with served(review) as page:
+        item = page.post("api/claim").json()["items"][0]
+        assert "probability" not in item
+        for view, side in (("close", 250), ("wide", 1500)):
+            left, bottom, right, top = item[view]
+            assert right - left == pytest.approx(side, rel=2e-3)
+            assert top - bottom == pytest.approx(side, rel=2e-3)
+            reply = page.get(f"api/picture/{item['row']}/{view}/0?style=red")
+            box = json.loads(reply.headers["Rtsx-Box"])
+            assert box[0] <= left or box[0] == 500_000
+            pixels = np.asarray(Image.open(__import__("io").BytesIO(reply.content)))
+            seen = pixels[pixels.shape[0] // 2, :, 0].astype(int)
+            assert (np.diff(seen) >= 0).all()  # red rises to the east
+            assert seen[-1] > seen[0]
+        # An image that lacks what another has is drawn as it can be.
+        assert page.get(f"api/picture/{item['row']}/close/1?style=thermal").status_code == 200
+
+
+def test_drawn_outlines_come_back_in_the_crs_of_the_table(tmp_path: Path) -> None:
+    place = str(tmp_path / "review")
+    table = outlines_of(2).to_crs("EPSG:3413")
+    create_review(table, place, cubes={"2024": "now"}, opener=lambda _: image(), repeats=0.0)
+    review = open_review(place)
+    ring = [[501000, 7699000], [501100, 7699000], [501100, 7699100], [501000, 7699100]]
+    with served(review) as page:
+        claimed = page.post("api/claim").json()
+        (sent,) = page.judged(claimed, review.outlines["is_slump"])
+        sent["answers"][0] |= {"verdict": "target", "corrected": ring}
+        sent["added"] = [{"ring": ring, "comment": "missed"}]
+        bad = {**sent, "added": [{"ring": ring[:2]}]}
+        assert "three corners" in page.post("api/verdicts", bad).json()["error"]
+        assert page.post("api/verdicts", sent).json() == {"new": True}
+    merged = merge_review(review)
+    assert merged.added.crs == "EPSG:3413"
+    assert merged.added["area_m2"].iloc[0] == pytest.approx(10_000, rel=0.01)
+    assert merged.outlines["is_corrected"].sum() == 1
+
+
+def test_what_cannot_be_served_is_refused_with_its_cure(tmp_path: Path) -> None:
+    review = make(tmp_path)
+    with pytest.raises(ReviewError, match="--behind-proxy"), served(review, host="0.0.0.0"):
+        pass
+    with pytest.raises(ReviewError, match="no certificate"), served(review, certificate=("a.pem", "b.pem")):
+        pass
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ReviewError, match="is in use"), served(review, port=taken.getsockname()[1]):
+            pass
+    with served(review, host="0.0.0.0", behind_proxy=True) as page:
+        assert replace(page, address=page.address.replace("0.0.0.0", "127.0.0.1")).get("api/review").status_code == 200
