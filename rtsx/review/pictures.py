@@ -183,7 +183,7 @@ class ReviewPictures:
         """Metres on the ground of a unit of the CRS along x and y, at each outline (outline, 2): a map may stretch them."""
         middle = shapely.get_coordinates(shapely.centroid(self.places))
         half = abs(self.images[0][1].geobox.affine.a) / 2
-        units = np.empty_like(middle)
+        units: NDArray[np.float64] = np.empty_like(middle)
         for axis in (0, 1):
             ends = [middle + half * sign * np.eye(2)[axis] for sign in (-1, 1)]
             lonlat = [lonlat_transformer(self.crs).transform(*end.T) for end in ends]

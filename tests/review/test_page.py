@@ -1,7 +1,6 @@
 """The page in a real browser, by keyboard; left out where there is no Chromium."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -88,8 +87,8 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
         zip(order, ("target", "unsure", "other", "other"), strict=True)
     )
     assert sent.answers[2].comment == "a lake & <more>"
-    merged = merge_review(replace(review))
+    merged = merge_review(review)
     assert merged.status.is_complete
     (added,) = merged.added.geometry
-    scale = 1500 / frame["height"]
+    scale = 1500 / min(frame["width"], frame["height"])
     assert added.area == pytest.approx((120 * scale) ** 2, rel=0.03)
