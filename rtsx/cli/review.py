@@ -1,7 +1,9 @@
 """`rtsx review`: people judge outlines in a browser, and what they say is merged."""
 
 import json
+import webbrowser
 from functools import partial
+from getpass import getuser
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Literal
@@ -145,9 +147,6 @@ def serve(
     browser: Annotated[bool, _web("--browser/--no-browser", help="Open the page of the first reviewer.")] = True,
 ) -> None:
     """Serve the page on which reviewers judge, until Ctrl-C; prints an address with a token for each."""
-    import webbrowser
-    from getpass import getuser
-
     from rtsx.config.cube import is_config
     from rtsx.review import open_review, serve_review
     from rtsx.review.store import check_reviewer
