@@ -223,7 +223,7 @@ def resources_of(client: Client) -> dict[str, WorkerResources]:
     ClusterError
         One cannot say.
     """
-    offers = client.run(_offer_here, on_error="return")
+    offers = client.run(_offer, on_error="return")
     for address, offer in offers.items():
         if isinstance(offer, BaseException):
             raise _no_answer(f"Worker {address}", offer) from offer
@@ -237,10 +237,6 @@ def _no_answer(who: str, error: BaseException) -> ClusterError:
     )
 
 
-def _offer_here(dask_worker: Worker) -> WorkerResources:
-    return _offer(dask_worker)
-
-
-def _offer(worker: Worker) -> WorkerResources:
-    slots = int(worker.state.total_resources.get("GPU", 0)) or worker.state.nthreads
-    return WorkerResources(versions_here(), int(worker.memory_manager.memory_limit or 0), slots)
+def _offer(dask_worker: Worker) -> WorkerResources:
+    slots = int(dask_worker.state.total_resources.get("GPU", 0)) or dask_worker.state.nthreads
+    return WorkerResources(versions_here(), int(dask_worker.memory_manager.memory_limit or 0), slots)

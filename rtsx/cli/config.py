@@ -1,6 +1,7 @@
 """`rtsx config`: what YAML files may say, and files of the predecessor as files of ours."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,29 +18,20 @@ app = typer.Typer(no_args_is_help=True, help="Describes YAML files to editors, a
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 
 
+_SCHEMAS: dict[Kind, tuple[str, str]] = {
+    "train": ("rtsx.config.training", "training_schema"),
+    "evaluate": ("rtsx.config.evaluate", "evaluation_schema"),
+    "campaign": ("rtsx.config.campaign", "campaign_schema"),
+    "cube": ("rtsx.config.cube", "cube_schema"),
+    "order": ("rtsx.config.order", "order_schema"),
+}
+
+
 def schema_of(kind: Kind) -> dict[str, object]:
-    """JSON schema of one kind of YAML file."""
-    match kind:  # loads what the kind needs, torch only for what trains and judges
-        case "train":
-            from rtsx.config.training import training_schema
-
-            return training_schema()
-        case "evaluate":
-            from rtsx.config.evaluate import evaluation_schema
-
-            return evaluation_schema()
-        case "campaign":
-            from rtsx.config.campaign import campaign_schema
-
-            return campaign_schema()
-        case "cube":
-            from rtsx.config.cube import cube_schema
-
-            return cube_schema()
-        case "order":
-            from rtsx.config.order import order_schema
-
-            return order_schema()
+    """JSON schema of one kind of config; loads what the kind needs, torch only for what trains and judges."""
+    module, name = _SCHEMAS[kind]
+    schema: dict[str, object] = getattr(import_module(module), name)()
+    return schema
 
 
 @app.command(epilog="Examples:\n\nrtsx config schema train\n\nrtsx config schema cube --out cube.schema.json")

@@ -1,20 +1,19 @@
 """What the commands on cubes tell: rows of tables, from a YAML file or a store."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
 import zarr
-from odc.geo.geobox import GeoBox
 
 from rtsx.cli.summary import cube_rows
-from rtsx.config import load_cube_config, open_cube
+from rtsx.config import CubeConfig, load_cube_config, open_cube
 from rtsx.config.cube import config_of_built_cube, is_config
 from rtsx.cube.check import BuildState, CubeCheck, build_state
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.native import with_native_images
 from rtsx.cube.open import coarse_recipe, open_source, small_store
-from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_system
@@ -32,12 +31,11 @@ def opened(cube: str, *, cell: str | None) -> xr.Dataset:
 def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
     """A cube thinned to about `side` pixels: a store's overviews, or a YAML file on a coarser pixel grid."""
     ground = None if cell is None else _cell(cube, cell)
-    recipe = _recipe(cube)
-    if recipe is None:
-        if ground is not None:
-            return open_cube(cube, ground)
+    config = _config(cube)
+    if config is None:
         return small_store(cube, side=side, options={})
-    coarse, raster = coarse_recipe(recipe[0], recipe_geobox(recipe[0], ground or recipe[1]), side=side)
+    recipe = config.recipe() if is_config(cube) else with_native_images(config.recipe(), cube)
+    coarse, raster = coarse_recipe(recipe, recipe_geobox(recipe, ground or config.cell), side=side)
     return open_source(coarse, raster)
 
 
@@ -90,29 +88,21 @@ def _state_rows(state: BuildState) -> Rows:
     return rows
 
 
-def _recipe(cube: str) -> tuple[CubeRecipe, Cell | GeoBox | None] | None:
-    """Recipe and ground of a YAML file, or of a store that is aligned on opening; None for other stores."""
-    if is_config(cube):
-        config = load_cube_config(cube)
-        return config.recipe(), config.cell
-    stored = config_of_built_cube(cube, {})
-    return None if stored is None else (with_native_images(stored.recipe(), cube), stored.cell)
+def _config(cube: str) -> CubeConfig | None:
+    """What a YAML file says, or a store that is aligned on opening; None for other stores."""
+    return load_cube_config(cube) if is_config(cube) else config_of_built_cube(cube, {})
 
 
 def _cell(cube: str, name: str) -> Cell:
-    if is_config(cube):
-        return load_cube_config(cube).grid.grid().cell(name)
-    stored = config_of_built_cube(cube, {})
-    if stored is None:
+    config = _config(cube)
+    if config is None:
         raise CubeError(f"Cells are of the grid of a YAML file; {cube} is a store. Leave --cell out.")
-    return stored.grid.grid().cell(name)
+    return config.grid.grid().cell(name)
 
 
 def _chunks(cube: xr.Dataset) -> str:
     sizes = {dim: lengths[0] for dim, lengths in cube.chunksizes.items()}
-    count = 1
-    for lengths in cube.chunksizes.values():
-        count *= len(lengths)
+    count = math.prod(map(len, cube.chunksizes.values()))
     return f"{sizes.get('y')} x {sizes.get('x')} px, {count} of them"
 
 

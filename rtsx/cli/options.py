@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import product
 from math import isnan, lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -194,8 +195,14 @@ def numbers(given: str, *, option: str) -> list[float]:
         ) from error
 
 
-def tile_size(given: str, *, option: str) -> int | Literal["auto", "bundle"]:
-    """Read a number of pixels, `auto` or `bundle`.
+Side = int | Literal["auto", "bundle"]
+"""Pixels of a side, or whose choice it is."""
+
+
+def side_of(
+    given: str, *, option: str, words: tuple[str, ...] = ("auto", "bundle")
+) -> Any:  # `Side`, or one of fewer words
+    """Read a number of pixels, or one of a few words.
 
     Raises
     ------
@@ -204,30 +211,14 @@ def tile_size(given: str, *, option: str) -> int | Literal["auto", "bundle"]:
 
     Examples
     --------
-    >>> tile_size("512", option="--tile"), tile_size("auto", option="--tile")
+    >>> side_of("512", option="--tile"), side_of("auto", option="--tile")
     (512, 'auto')
     """
-    named: dict[str, Literal["auto", "bundle"]] = {"auto": "auto", "bundle": "bundle"}
-    if given in named:
-        return named[given]
-    if not given.isdecimal():
-        raise typer.BadParameter(f"expected auto, bundle or a number of pixels; got {given!r}.", param_hint=option)
-    return int(given)
-
-
-def chunk_size(given: str) -> int | Literal["auto"]:
-    """Read a number of pixels or `auto`.
-
-    Raises
-    ------
-    typer.BadParameter
-        It is neither.
-    """
-    if given == "auto":
-        return "auto"
-    if not given.isdecimal():
-        raise typer.BadParameter(f"expected auto or a number of pixels; got {given!r}.", param_hint="--chunks")
-    return int(given)
+    if given not in words and not given.isdecimal():
+        raise typer.BadParameter(
+            f"expected {', '.join(words)} or a number of pixels; got {given!r}.", param_hint=option
+        )
+    return given if given in words else int(given)
 
 
 # Of GDAL's drivers and virtual file systems, and of fsspec: what is there behind them only they know.
@@ -288,9 +279,7 @@ def described_models(models: Sequence[str]) -> "list[Metadata]":
     return [read_item(item.read_bytes(), where=str(item)).metadata for item in items if item.is_file()]
 
 
-def require_tiling(
-    described: "Sequence[Metadata]", *, tile: int | Literal["auto", "bundle"], overlap: int | Literal["auto", "bundle"]
-) -> None:
+def require_tiling(described: "Sequence[Metadata]", *, tile: Side, overlap: Side) -> None:
     """Refuse tiles and overlaps that bundles cannot have.
 
     Raises
@@ -347,7 +336,7 @@ def open_image(
             "--mask and --mask-rule go together: quality data can be read in more than one way.",
             param_hint="--mask" if mask is None else "--mask-rule",
         )
-    side = chunk_size(chunks)
+    side = side_of(chunks, option="--chunks", words=("auto",))
     require_there([*paths, *([] if mask is None else [mask])])
     for path in paths:
         require_known_keys(path, "cube")
@@ -431,18 +420,11 @@ def require_valid_pixel(pred: "xr.Dataset", *, source: str) -> None:
         There is none.
     """
     valid = pred["valid"].data
-    if not any(bool(valid.blocks[index].any()) for index in _indices(valid.numblocks)):
+    if not any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks))):
         raise CubeError(
             f"No pixel of {source} is valid: every one is nodata or NaN in some layer, or masked. "
             "Check nodata, the layers and --mask-rule with: rtsx info"
         )
-
-
-def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    indices: list[tuple[int, ...]] = [()]
-    for length in shape:
-        indices = [(*index, place) for index in indices for place in range(length)]
-    return indices
 
 
 def _path(model: str) -> str:

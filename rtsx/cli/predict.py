@@ -77,7 +77,7 @@ def predict(
     started = time.perf_counter()
     products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
     refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
-    sides = options.tile_size(tile, option="--tile"), options.tile_size(overlap, option="--overlap")
+    sides = options.side_of(tile, option="--tile"), options.side_of(overlap, option="--overlap")
     turns, sizes = options.augmentations(augment), options.numbers(scales, option="--scales")
     require_absent([out, *products.paths()], overwrite=overwrite)
     require_there(images)

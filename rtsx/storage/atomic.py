@@ -140,10 +140,7 @@ def staged(
                 raise _removed(path, folder) from error
             if not isinstance(error, OSError) or not (is_made or error.errno in MEDIUM_ERRORS):
                 raise
-            raise OutputNotWritableError(
-                f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left "
-                "half-written."
-            ) from error
+            raise not_written(path, error) from error
     except BaseException:
         _release(folder, lock)
         for parent in created:
@@ -238,6 +235,13 @@ def _not_writable(target: Path, error: OSError) -> OutputNotWritableError:
     return OutputNotWritableError(
         f"{target} cannot be written: {error.strerror or error} ({error.filename}). Choose a folder that you may write to, "
         "and a name that it takes."
+    )
+
+
+def not_written(path: str | os.PathLike[str], error: OSError) -> OutputNotWritableError:
+    """What to raise where the medium failed while an output was written."""
+    return OutputNotWritableError(
+        f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left half-written."
     )
 
 

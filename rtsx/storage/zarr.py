@@ -35,7 +35,7 @@ from zarr.registry import register_pipeline
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
-from rtsx.storage.atomic import MEDIUM_ERRORS, refuse_other_format, staged
+from rtsx.storage.atomic import MEDIUM_ERRORS, not_written, refuse_other_format, staged
 from rtsx.storage.diagnosis import file_problem, instead
 from rtsx.storage.paths import file_options, file_system, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
@@ -495,20 +495,6 @@ def atomic_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> I
             raise
 
 
-@contextmanager
-def _failures_told(target: str) -> Iterator[None]:
-    """Turn failures of the disk or the service into `OutputNotWritableError`; outside of it is the clean-up."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in MEDIUM_ERRORS:
-            raise
-        raise OutputNotWritableError(
-            f"{target} was not written: {error}. Free space or check the disk, then run again; nothing is left "
-            "half-written."
-        ) from error
-
-
 def refuse_what_is_no_store(target: Path) -> None:
     """Raise unless what is there is a Zarr store, which may be replaced."""
     if not any((target / name).is_file() for name in _ROOT_NAMES):
@@ -535,13 +521,14 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
             f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
         ) from error
     try:
-        with _failures_told(url):
-            yield store
-            finish_store(store)
-    except BaseException:
+        yield store
+        finish_store(store)
+    except BaseException as error:
         store.revoke()
         with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
             system.rm(root + suffix, recursive=True)
+        if isinstance(error, OSError) and error.errno in MEDIUM_ERRORS:
+            raise not_written(url, error) from error
         raise
     if exists:
         _move_remote(system, root + suffix, root)

@@ -352,10 +352,6 @@ class PartTable:
             removed=tuple(removed),
         )
 
-    def remove(self) -> tuple[str, ...]:
-        """Remove all files and records; their keys."""
-        return self.refresh((), is_current=lambda name, record: True, make=_nothing).removed
-
     def _made(self, name: str, *, make: Make, before: Record | None) -> tuple[Record, bool]:
         """Update a partition; return its new record, and whether its file had to be written."""
         table, sources = make(name)
@@ -372,7 +368,3 @@ class PartTable:
 def _bounds(table: geopandas.GeoDataFrame) -> list[float] | None:
     """(xmin, ymin, xmax, ymax) of all rows in the CRS of the grid; None for no rows."""
     return [float(edge) for edge in np.asarray(table.total_bounds)] if len(table) else None
-
-
-def _nothing(name: str) -> tuple[geopandas.GeoDataFrame, Record]:
-    raise AssertionError(f"nothing is wanted, but {name} was")

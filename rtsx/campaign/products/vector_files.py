@@ -2,9 +2,9 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -140,16 +140,11 @@ def _batch(table: geopandas.GeoDataFrame, form: VectorFormat) -> pa.RecordBatch:
     return batch.append_column("geometry", pa.array(shapely.to_wkb(collected), pa.binary()))
 
 
-class _gdal_option:  # noqa: N801 - used like a function
-    """A configuration option of GDAL for the length of a block."""
-
-    def __init__(self, name: str, value: str) -> None:
-        self._name, self._value = name, value
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        self._before = pyogrio.get_gdal_config_option(self._name)
-        pyogrio.set_gdal_config_options({self._name: self._value})
-
-    def __exit__(self, *error: object) -> None:
-        pyogrio.set_gdal_config_options({self._name: self._before})
+@contextmanager
+def _gdal_option(name: str, value: str) -> Iterator[None]:
+    before = pyogrio.get_gdal_config_option(name)
+    pyogrio.set_gdal_config_options({name: value})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({name: before})
