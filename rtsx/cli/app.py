@@ -187,6 +187,12 @@ COMMANDS = {
         help="Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.",
         stopped=_WHOLE,
     ),
+    "area": Entry(
+        module="rtsx.cli.sample",
+        app="area_app",
+        help="Sum probability x ground by cells: the area of the target that the map expects, without a threshold.",
+        stopped=_WHOLE,
+    ),
     "cross-validate": Entry(
         module="rtsx.cli.evaluate",
         app="cross_validate_app",

@@ -1,15 +1,18 @@
-"""`rtsx sample`: units of a map for people to review, drawn at random."""
+"""`rtsx sample` and `rtsx area`: units of a map for people to review, and the area that it expects."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show
 from rtsx.cli.options import numbers, open_prediction, require_there
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES
+from rtsx.storage import staged
 
 app = typer.Typer()
 
@@ -120,3 +123,69 @@ def draw_sample(
         (", ".join(filter(None, names)), count) for names, count in zip(strata.index, strata, strict=True)
     ]
     show("Drawn", [("sample", out), ("units", len(drawn)), *rows])
+
+
+area_app = typer.Typer()
+
+_AREA_SUFFIXES = (".zarr", ".tif", ".csv", ".parquet")
+
+
+@area_app.command(
+    "area",
+    epilog="Examples:\n\nrtsx area map.zarr --out area.tif\n\nrtsx area map.zarr --cell-degrees 0.5 --out area.csv",
+)
+def sum_area(
+    prediction: options.PredictionArgument,
+    *,
+    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .zarr, .tif, .csv or .parquet.")],
+    cell_m: Annotated[
+        float | None, typer.Option("--cell-m", metavar="M", help="Side of a cell in the map's CRS; 10000 if left out.")
+    ] = None,
+    cell_degrees: Annotated[
+        float | None, typer.Option(metavar="DEG", help="Instead, side of a cell in longitude and latitude.")
+    ] = None,
+    class_name: Annotated[str | None, options.output_option("--class", help="Class of several.")] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Sum probability x ground by cells: the area of the target that the map expects, without a threshold.
+
+    Rasters have the expected area; with .zarr, and in tables, which have a row for each cell and the longitude and latitude of its
+    middle, the valid ground stands beside it.
+    """
+    require_suffix(out, _AREA_SUFFIXES, option="--out")
+    require_absent([out], overwrite=overwrite)
+    require_there([prediction])
+    started = time.perf_counter()
+    from rtsx.cube import export_cog, geobox_of
+    from rtsx.evaluation import expected_area
+    from rtsx.geometry.pixels import PixelMesh
+
+    pred = open_prediction(prediction)
+    with progress("summing"):
+        area = expected_area(pred, cell_m=cell_m, cell_degrees=cell_degrees, class_name=class_name)
+    took = time.perf_counter() - started
+    target = Path(out)
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".zarr":
+        rtsx.write_cube(area, target, overwrite=overwrite)
+    elif target.suffix == ".tif":
+        renamed = area.rename(expected_area_m2=target.stem)
+        export_cog(renamed, target.parent, variables=[target.stem], overwrite=overwrite)
+    else:
+        height, width = (area.sizes[name] for name in ("y", "x"))
+        lon, lat = PixelMesh(geobox_of(area)).lonlat((slice(0, height), slice(0, width)))
+        table = area.drop_vars("spatial_ref").assign(lon=(("y", "x"), lon), lat=(("y", "x"), lat)).to_dataframe()
+        rows = table[table["valid_area_m2"] > 0].reset_index()
+        with staged(target, overwrite=overwrite) as draft:
+            rows.to_csv(draft, index=False) if target.suffix == ".csv" else rows.to_parquet(draft, index=False)
+    pixels = pred.sizes["y"] * pred.sizes["x"]
+    show(
+        "Summed",
+        [
+            ("expected area", f"{float(area['expected_area_m2'].sum()) / 1e6:.4g} km2"),
+            ("valid ground", f"{float(area['valid_area_m2'].sum()) / 1e6:.6g} km2"),
+            ("cells", int((area["valid_area_m2"] > 0).sum())),
+            ("area", out),
+            ("time", f"{took:.1f} s, {pixels / 1e6 / took:.1f} Mpx/s"),
+        ],
+    )

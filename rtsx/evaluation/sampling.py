@@ -21,7 +21,7 @@ from rtsx.evaluation.dask import reduce_blocks
 from rtsx.footprints import validate_footprints
 from rtsx.footprints.class_maps import split_classes
 from rtsx.geometry.crs import transformed
-from rtsx.geometry.pixel_area import PixelAreas
+from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
 
 Allocation = Literal["equal", "proportional"]
@@ -192,7 +192,7 @@ def sample_ground(
         raise EvaluationError("No outline meets the map: are these its footprints?")
     names = [""] if regions is None else _region_names(regions)
     kernel = _DrawPixels(
-        areas=PixelAreas(geobox),
+        mesh=PixelMesh(geobox),
         found=found,
         regions=None
         if regions is None
@@ -269,7 +269,7 @@ class _DrawPixels:
     Spirakis 2006, Information Processing Letters 97, 181-185).
     """
 
-    areas: PixelAreas
+    mesh: PixelMesh
     found: LabelRaster
     """1 near what was found, 2 found."""
     regions: LabelRaster | None
@@ -287,7 +287,7 @@ class _DrawPixels:
             region = self.regions.read(window)[rows, columns].astype(np.int64)
             inside = region > 0
             rows, columns, stratum = rows[inside], columns[inside], (stratum + (region - 1) * len(_GROUND))[inside]
-        area = self.areas(window)[rows, columns]
+        area = self.mesh.areas_m2(window)[rows, columns]
         rows, columns = rows + window[0].start, columns + window[1].start
         key = -np.log(_uniform(rows, columns, seed=self.seed)) / area
         pixels = pd.DataFrame({"stratum": stratum, "key": key, "row": rows, "column": columns, "area_m2": area})

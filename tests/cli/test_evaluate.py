@@ -8,6 +8,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 import pytest
+import rasterio
 import yaml
 
 from rtsx.evaluation import Evaluation
@@ -66,6 +67,29 @@ def test_a_sample_is_drawn_reviewed_and_assessed(
     assert json.loads((out / "accuracy.json").read_text())["design"] == "ground"
     of_outlines = rtsx_command("sample", "--footprints", outlines, "--size", "9", "--out", tmp_path / "few.parquet")
     assert of_outlines.status == 0, of_outlines.err
+
+
+@pytest.mark.parametrize("name", ["area.zarr", "area.tif", "area.csv", "area.parquet"])
+def test_expected_area_is_summed_by_cells(rtsx_command: Command, predicted: Path, tmp_path: Path, name: str) -> None:
+    import rtsx
+    from rtsx.evaluation import expected_area
+
+    out = tmp_path / name
+    told = rtsx_command("area", predicted, "--cell-m", "200", "--out", out)
+    assert told.status == 0, told.err
+    expected = expected_area(rtsx.open_cube(predicted), cell_m=200)["expected_area_m2"]
+    if out.suffix == ".zarr":
+        total = rtsx.open_cube(out)["expected_area_m2"].sum().values
+    elif out.suffix == ".tif":
+        with rasterio.open(out) as raster:
+            assert raster.res == (200, 200)
+            total = raster.read(1).sum()
+    else:
+        table = pd.read_csv(out) if out.suffix == ".csv" else pd.read_parquet(out)
+        assert table[["lon", "lat"]].notna().all(axis=None)
+        total = table["expected_area_m2"].sum()
+    assert total == pytest.approx(expected.sum().item())
+    assert "exists already" in rtsx_command("area", predicted, "--out", out).err
 
 
 def test_options_of_the_other_design_are_refused(rtsx_command: Command, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation import assess_accuracy, sample_ground, sample_outlines
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, _DrawPixels
 from rtsx.footprints import extract_footprints
-from rtsx.geometry.pixel_area import PixelAreas
+from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import StubLabelRaster
 from rtsx.scores.estimates import StratumCounts, estimate_area, estimate_precision, estimate_recall
 
@@ -106,14 +106,14 @@ def test_estimates_of_200_samples_hold_the_truth():
     strata = np.zeros((size, size), np.uint8)
     strata[40:80, 40:110], strata[50:70, 60:90] = 1, 2
     truth = rng.random((size, size)) < np.choose(strata, [0.01, 0.1, 0.8])
-    areas = PixelAreas(GeoBox((size, size), Affine(3, 0, 5e5, 0, -3, 4e6), "EPSG:32608"))
+    areas = PixelMesh(GeoBox((size, size), Affine(3, 0, 5e5, 0, -3, 4e6), "EPSG:32608"))
     window = (slice(0, size), slice(0, size))
-    pixel, found = areas(window), strata == 2
+    pixel, found = areas.areas_m2(window), strata == 2
     hits, total = pixel[truth & found].sum(), pixel[truth].sum()
     truths = (hits / pixel[found].sum(), hits / total, total)
     held = np.zeros(3)
     for seed in range(200):
-        kernel = _DrawPixels(areas=areas, found=StubLabelRaster(strata), regions=None, strata=3, size=units, seed=seed)
+        kernel = _DrawPixels(mesh=areas, found=StubLabelRaster(strata), regions=None, strata=3, size=units, seed=seed)
         drawn = kernel(np.ones((1, size, size), bool), window)
         right = truth[drawn.pixels["row"], drawn.pixels["column"]]
         counts = [
