@@ -174,6 +174,8 @@ _WRITERS: dict[str, _Writer] = {
     ".gpkg": partial(_write_ogr, driver="GPKG"),
     ".fgb": partial(_write_ogr, driver="FlatGeobuf"),
 }
+TABLE_SUFFIXES = tuple(_WRITERS)
+"""Endings that tables are written with."""
 
 
 def write_labels(labels: geopandas.GeoDataFrame, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -15,7 +15,7 @@ import shapely
 from pyproj import CRS
 
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.labels.io import format_hint, write_table
+from rtsx.labels.io import TABLE_SUFFIXES, write_table
 from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review, as_outline
 from rtsx.scores import Kappa, cohens_kappa
@@ -149,7 +149,7 @@ class MergedReview:
         overwrite
             Replace files that are there.
         """
-        if format_hint(Path(out), what="outlines") is None:
+        if Path(out).suffix.lower() in TABLE_SUFFIXES:
             return (write_table(self.table, local_path(out), overwrite=overwrite, what="outlines"),)
         folder = local_path(out)
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,9 @@ from rtsx.errors import ReviewError, RtsxError
 from rtsx.pages import render_page
 from rtsx.parsing import parsed_json
 from rtsx.review.pictures import ReviewPictures, View
-from rtsx.review.plan import AddedOutline, Answer, BatchVerdicts, ReviewClaim, Verdict
+from rtsx.review.plan import AddedOutline, Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review
+from rtsx.scores.agreement import Verdict
 
 _LARGEST_REQUEST = 16 << 20
 """Bytes of what a page may send."""
