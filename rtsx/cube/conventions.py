@@ -212,7 +212,7 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     variables = {}
     for number, name in enumerate(names):
         band = array.isel({dim: number}).transpose("time", "y", "x", missing_dims="ignore")
-        variables[name] = _variable(band, array.attrs, place=_place(number, coordinate), source=array.attrs)
+        variables[name] = _variable(band, array.attrs, place=_place(number, coordinate))
     stated = {*array.attrs, *(word for one in variables.values() for word in one.attrs)} & set(MISSING_ATTRS)
     if not is_single and not stated and not set(MISSING) & set(array.encoding):
         _ask_for_nodata(array)
@@ -272,14 +272,12 @@ def _of_band(value: Any, place: tuple[int, int | None]) -> Any:
     return value[0] if len(value) and all(one == value[0] for one in value) else None
 
 
-def _variable(
-    layer: xr.DataArray, words: Mapping[Any, Any], *, place: tuple[int, int | None], source: Mapping[Any, Any]
-) -> xr.Variable:
+def _variable(layer: xr.DataArray, words: Mapping[Any, Any], *, place: tuple[int, int | None]) -> xr.Variable:
     """Return one layer, with what attributes of several bands, `encoding` and stackstac's coordinates say of it."""
     variable: xr.Variable = layer.variable.copy(deep=False)
     variable.attrs = _stated(words, place=place, name=layer.name)
     variable.encoding = _stated(layer.encoding, place=place, name=layer.name)
-    _state_stac(variable, layer, source=source)
+    _state_stac(variable, layer)
     return variable
 
 
@@ -298,7 +296,7 @@ def _stated(words: Mapping[Any, Any], *, place: tuple[int, int | None], name: An
     return found
 
 
-def _state_stac(variable: xr.Variable, layer: xr.DataArray, *, source: Mapping[Any, Any]) -> None:
+def _state_stac(variable: xr.Variable, layer: xr.DataArray) -> None:
     """Add what stackstac keeps of an item's `raster:bands` as a coordinate; it applies the scale where it gives float64."""
     coord = layer.coords.get("raster:bands")
     stated = coord.item() if coord is not None and coord.size == 1 else None
@@ -354,7 +352,7 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
             or {"scales", "offsets", "nodatavals"} & {*own, *layer.encoding}
             or "raster:bands" in layer.coords
         ):
-            variable = _variable(layer, own, place=_place(number, names), source=cube.attrs)
+            variable = _variable(layer, own, place=_place(number, names))
             variable.attrs = {
                 key: value for key, value in layer.attrs.items() if key not in _OF_A_LAYER
             } | variable.attrs

@@ -313,7 +313,9 @@ def lazy_stacks(
             )
         arrays = [array.rechunk({0: -1, 1: -1, 2: chunks[0], 3: chunks[1]}) for array in arrays]
         sources += arrays
-        task = _FuseTask(step.images, tuple(tuple(group) for _, group in groups), has_time)
+        # Constants go into the function, because dask would take a tuple in a graph for a task or a key.
+        read = tuple(tuple(group) for _, group in groups)
+        task = partial(_composited, images=step.images, groups=read, has_time=has_time)
         for iy, ix in indices:
             key = (f"block-{token}", *((place,) if has_time else ()), iy, ix)
             graph[key] = (task, f"fuses-{token}", [(array.name, 0, 0, iy, ix) for array in arrays])
@@ -330,30 +332,21 @@ def _groups(blocks: ChunkLoader) -> list[tuple[Any, list[LayerEncoding]]]:
     return [(group[0].recipe.resampling, group) for group in groups.values()]
 
 
-@dataclass(frozen=True)
-class _FuseTask:
-    """Fuses the images of one step; carries its constants, because dask would take a tuple for a task or a key."""
+def _composited(
+    blocks: ChunkLoader,
+    arrays: list[NDArray[Any]],
+    *,
+    images: tuple[Image, ...],
+    groups: tuple[tuple[LayerEncoding, ...], ...],
+    has_time: bool,
+) -> tuple[NDArray[Any], ...]:
+    """Composite arrays (image, band, y, x) of one chunk, one for each group of layers, and last quality data if there are any."""
 
-    images: tuple[Image, ...]
-    """Images, best first."""
-    groups: tuple[tuple[LayerEncoding, ...], ...]
-    """Layers of each array but the last, which is quality data if there are any."""
-    has_time: bool
-    """Whether the arrays have a time dimension."""
-
-    def __call__(self, blocks: ChunkLoader, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """Fuse arrays (image, band, y, x) of one chunk."""
-        made = blocks.composited(
-            partial(self._pieces, blocks, arrays), count=len(self.images), shape=arrays[0].shape[2:]
-        )
-        return tuple(array[None] for array in made) if self.has_time else made
-
-    def _pieces(self, blocks: ChunkLoader, arrays: list[NDArray[Any]], rows: slice) -> Iterator[Observation]:
-        """Yield images one by one, for some rows of the chunk; they are in memory already."""
-        for place, image in enumerate(self.images):
+    def pieces(rows: slice) -> Iterator[Observation]:
+        for place, image in enumerate(images):
             layers: dict[str, NDArray[Any]] = {}
             valid = np.ones(arrays[0][place, 0, rows].shape, bool)
-            for group, array in zip(self.groups, arrays, strict=False):
+            for group, array in zip(groups, arrays, strict=False):
                 for layer, pixels in zip(group, array[place, :, rows], strict=True):
                     bands = image.bands[layer.recipe.name]
                     seen = is_representable(pixels, bands.nodata)
@@ -361,3 +354,6 @@ class _FuseTask:
                     valid &= seen
             data = arrays[-1][place, :, rows] if blocks.quality is not None else None
             yield blocks.masked_and_ranked([layers[layer.recipe.name] for layer in blocks.layers], valid, data)
+
+    made = blocks.composited(pieces, count=len(images), shape=arrays[0].shape[2:])
+    return tuple(array[None] for array in made) if has_time else made

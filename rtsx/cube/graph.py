@@ -1,8 +1,7 @@
 """Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, product
 from operator import getitem
 from typing import Any, Protocol
@@ -156,7 +155,9 @@ def lazy_blocks(
     steps: list[tuple[int, ...]] = [(step,) for step in range(len(meeting))] if has_time else [()]
     for step, images in zip(steps, meeting, strict=True):
         for iy, ix in indices:
-            task = _BlockTask(tuple(images.get((iy, ix), ())), spans[0][iy], spans[1][ix], has_time)
+            # Constants go into the function, because dask would take a tuple in a graph for a task or a key.
+            places = tuple(images.get((iy, ix), ()))
+            task = partial(_read_chunk, places=places, rows=spans[0][iy], columns=spans[1][ix], has_time=has_time)
             read[(f"block-{token}", *step, iy, ix)] = (task, shared)
     graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
     return split_outputs(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
@@ -198,22 +199,11 @@ def split_outputs(
     return lazy
 
 
-@dataclass(frozen=True)
-class _BlockTask:
-    """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
-
-    places: tuple[int, ...]
-    """Images that meet the chunk."""
-    rows: tuple[int, int]
-    """Half-open range of the array's rows."""
-    columns: tuple[int, int]
-    """Half-open range of the array's columns."""
-    has_time: bool
-    """Whether the arrays have a time dimension."""
-
-    def __call__(self, blocks: ChunkReader) -> tuple[NDArray[Any], ...]:
-        arrays = blocks(self.places, self.rows, self.columns)
-        return tuple(array[None] for array in arrays) if self.has_time else arrays
+def _read_chunk(
+    blocks: ChunkReader, *, places: tuple[int, ...], rows: tuple[int, int], columns: tuple[int, int], has_time: bool
+) -> tuple[NDArray[Any], ...]:
+    arrays = blocks(places, rows, columns)
+    return tuple(array[None] for array in arrays) if has_time else arrays
 
 
 _EDGE_POINTS = 21

@@ -27,7 +27,7 @@ def transform(x: Floats, y: Floats, *, source: "CRS", target: "CRS") -> tuple[Fl
     """Points of `source` in `target`, x (longitude) first in both; infinite where `target` has no such point."""
     if same_crs(source, target):
         return x, y
-    moved = _transformer(str(source), str(target)).transform(x, y)
+    moved = cached_transformer(str(source), str(target)).transform(x, y)
     return moved[0], moved[1]
 
 
@@ -70,14 +70,15 @@ def _are_same(one: str, other: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Transformer:
+def cached_transformer(source: str, target: str) -> Transformer:
+    """Return what moves points between two CRS, x (longitude) first in both; kept, because PROJ searches long for the way."""
     # One for all threads: pyproj makes the C object behind it once per thread.
     return Transformer.from_crs(source, target, always_xy=True)
 
 
 def lonlat_transformer(crs: PROJ_CRS) -> Transformer:
     """Return what moves points of `crs` to longitude and latitude, x first; kept, because PROJ searches long for the way."""
-    return _transformer(crs.to_wkt(), "EPSG:4326")
+    return cached_transformer(crs.to_wkt(), "EPSG:4326")
 
 
 Geometries = NDArray[np.object_]
@@ -150,7 +151,7 @@ def seam_of(crs: PROJ_CRS) -> float:
 
 def has_seam(crs: PROJ_CRS, latitude: float) -> bool:
     """Test whether a projection tears neighbours across `seam_of` apart, as Mercator does and polar projections do not."""
-    transformer = _transformer(PROJ_CRS.from_epsg(4326).to_wkt(), crs.to_wkt())
+    transformer = cached_transformer(PROJ_CRS.from_epsg(4326).to_wkt(), crs.to_wkt())
     seam = seam_of(crs)
     x, y = transformer.transform([seam - 1e-7, seam + 1e-7], [latitude, latitude])
     apart = float(np.hypot(x[1] - x[0], y[1] - y[0]))
@@ -158,7 +159,7 @@ def has_seam(crs: PROJ_CRS, latitude: float) -> bool:
 
 
 def _mover(source: PROJ_CRS, target: PROJ_CRS) -> Callable[[Floats], Floats]:
-    transformer = _transformer(source.to_wkt(), target.to_wkt())
+    transformer = cached_transformer(source.to_wkt(), target.to_wkt())
 
     def move(coordinates: Floats) -> Floats:
         moved = np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1]))

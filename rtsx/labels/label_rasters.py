@@ -191,10 +191,6 @@ def _outlines(labels: geopandas.GeoDataFrame) -> NDArray[np.object_]:
     return outlines
 
 
-def _label_truth_conforms(truth: RasterizedLabels) -> LabelRaster:
-    return truth
-
-
 _ROWS_AT_ONCE = 1024
 """Rows of the raster that are in memory together while its digest is made."""
 
@@ -313,5 +309,4 @@ def open_label_raster(
     )
 
 
-def _raster_truth_conforms(truth: RasterLabels) -> LabelRaster:
-    return truth
+_conforms: tuple[type[LabelRaster], ...] = (RasterizedLabels, RasterLabels)

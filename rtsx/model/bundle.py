@@ -347,7 +347,6 @@ class ModelBundle:
             (self.digest, device, precision, backend),
             lambda: open_network(
                 source,
-                digest=self.digest,
                 n_layers=len(self.inputs),
                 classes=self.classes,
                 activation=self.activation,

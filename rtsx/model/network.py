@@ -265,7 +265,6 @@ def resolve_dtype(precision: str, device: torch.device, *, backend: str = "eager
 def open_network(
     source: "NetworkSource",
     *,
-    digest: str,
     n_layers: int,
     classes: tuple[str, ...],
     activation: Activation,
@@ -282,8 +281,6 @@ def open_network(
     ----------
     source
         Where the weights are, in the form they were found in.
-    digest
-        The bundle's digest; names its measurements in the cache.
     n_layers, classes
         Input channels, and names of the output channels.
     activation, temperature

@@ -244,11 +244,6 @@ class TilePlan:
         """Pixels that the network sees per pixel of the raster, edges included."""
         return len(self) * self.tile**2 / (self.shape[0] * self.shape[1])
 
-    @property
-    def tile_bytes(self) -> int:
-        """Memory of one channel of one tile in float32; what a network needs on top is the bundle's to say."""
-        return 4 * self.tile**2
-
     @cached_property
     def y(self) -> TileAxis:
         """The tiling along y."""

@@ -45,7 +45,6 @@ def opened(
 ) -> Network:
     return open_network(
         ModuleSource(module),
-        digest="0" * 64,
         n_layers=n_layers,
         classes=classes,
         activation=activation,

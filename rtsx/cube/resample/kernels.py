@@ -1,7 +1,17 @@
 """The gather: one pass over the target pixels of a block for all bands, compiled, without the interpreter's lock.
 
-Arguments come as plain tuples, each in the order of a class in `arguments`; arrays that the innermost loop reads or writes
-come by themselves, because an array in a tuple, or handed on to a function, is counted anew at every use.
+Arguments come as plain tuples; arrays that the innermost loop reads or writes come by themselves, because an array in a
+tuple, or handed on to a function, is counted anew at every use:
+
+- block: global row and column of its first pixel, height, width, and row and column of that pixel in the output;
+- positions: rows and columns of the nodes, which cells are exact, rows and columns of the pixels of those, as in
+  `TransformGrid`;
+- frame of the window of source pixels: its first row and column in the raster (any number of turns away), height, width,
+  the columns after which the raster begins again (0 if it does not), whether a stored value means missing, and that value;
+- rule of storing: whether to round, the lowest and the highest value, whether missing pixels are told by a value that a
+  valid one must not get, that value, and what a valid pixel gets instead from above and from below;
+- samples of `average`: rows and columns of samples in each pixel by transform cell, the most there are, rows and columns of
+  the upper left corners of pixels in exact cells, and the columns once around the earth (0 for none).
 
 Every kernel takes the block and its positions, the source's pixels (band, y, x) and their frame, the arrays of the output
 (band, y, x), filled with the value of missing pixels and with False, and the rule of storing. Positions are computed a run

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,131 +76,36 @@ def _span(reach: tuple[float, float], margin: int) -> tuple[int, int]:
     return math.floor(low) - margin, math.floor(high) + 1 + margin
 
 
-Floats = NDArray[np.float64]
-
 SAMPLE_LIMIT = 64
 """Rows or columns of samples in one target pixel: more differ by less than a hundredth from these."""
 
 
-class TargetBlock(NamedTuple):
-    """A block of target pixels."""
+def _kernel_arguments(
+    coordinates: TransformGrid, *, within: tuple[slice, slice], storing: OutputDtype
+) -> tuple[tuple[Any, ...], ...]:
+    """Return block, positions and rule as kernels take them.
 
-    row: int
-    """Global row of the first pixel."""
-    column: int
-    """Global column of the first pixel."""
-    height: int
-    """Rows of the block."""
-    width: int
-    """Columns of the block."""
-    y: int
-    """Row in the arrays of the output of the first pixel."""
-    x: int
-    """Column in the arrays of the output of the first pixel."""
-
-    @classmethod
-    def of(cls, coordinates: TransformGrid, *, within: tuple[slice, slice]) -> Self:
-        """Return the block of some coordinates, a part of the global rows and columns of the output."""
-        rows, columns = coordinates.rows, coordinates.columns
-        size = rows.stop - rows.start, columns.stop - columns.start
-        return cls(rows.start, columns.start, *size, rows.start - within[0].start, columns.start - within[1].start)
+    As plain tuples, because compiled code is kept on disk by the types of its arguments, and could not be read again after
+    a class of ours changed its name.
+    """
+    rows, columns = coordinates.rows, coordinates.columns
+    size = rows.stop - rows.start, columns.stop - columns.start
+    block = (rows.start, columns.start, *size, rows.start - within[0].start, columns.start - within[1].start)
+    nodes = coordinates.node_rows, coordinates.node_columns
+    positions = (*nodes, coordinates.is_exact, coordinates.exact_rows, coordinates.exact_columns)
+    kind = storing.dtype.type
+    fill, above, below = (storing.fill, storing.above, storing.below) if storing.has_fill else (0, 0, 0)
+    rule = (storing.dtype.kind != "f", *storing.limits, storing.has_fill, kind(fill), kind(above), kind(below))
+    return block, positions, rule
 
 
-class Positions(NamedTuple):
-    """Source positions of a block of target pixels, as `TransformGrid` has them."""
-
-    node_rows: Floats
-    node_columns: Floats
-    is_exact: NDArray[np.bool_]
-    exact_rows: Floats
-    exact_columns: Floats
-
-    @classmethod
-    def of(cls, coordinates: TransformGrid) -> Self:
-        """Return the arrays of some coordinates."""
-        return cls(
-            coordinates.node_rows,
-            coordinates.node_columns,
-            coordinates.is_exact,
-            coordinates.exact_rows,
-            coordinates.exact_columns,
-        )
-
-
-class SourceFrame(NamedTuple):
-    """Where a window of stored pixels lies, and which of them count."""
-
-    top: int
-    """Row of the first pixel in the raster."""
-    left: int
-    """Column of the first pixel in the raster; with a period, any number of turns away."""
-    height: int
-    """Rows of the window."""
-    width: int
-    """Columns of the window."""
-    period: int
-    """Columns after which the raster begins again; 0 if it does not."""
-    has_nodata: bool
-    """Whether a stored value means missing."""
-    nodata: Any
-    """That value, in the dtype of the pixels."""
-
-    @classmethod
-    def of(cls, window: Window, dtype: np.dtype[Any], *, nodata: float | None) -> Self:
-        """Return the frame of a window of pixels of that dtype."""
-        value = output_nodata(nodata, dtype)
-        place = window.top, window.left, window.height, window.width
-        return cls(*place, window.period, value is not None, dtype.type(value or 0))
-
-
-class OutputRule(NamedTuple):
-    """How values are stored, as `OutputDtype` has it."""
-
-    is_integer: bool
-    """Whether to round to the nearest."""
-    low: float
-    """Lowest value that can be stored."""
-    high: float
-    """Highest value that can be stored."""
-    has_fill: bool
-    """Whether missing pixels are told by a value that a valid one must not get."""
-    fill: Any
-    """That value, in the dtype of the output."""
-    above: Any
-    """What a valid pixel gets instead, from above."""
-    below: Any
-    """What a valid pixel gets instead, from below."""
-
-    @classmethod
-    def of(cls, storing: OutputDtype) -> Self:
-        """Return the rule of an array."""
-        kind = storing.dtype.type
-        fill, above, below = (storing.fill, storing.above, storing.below) if storing.has_fill else (0, 0, 0)
-        return cls(storing.dtype.kind != "f", *storing.limits, storing.has_fill, kind(fill), kind(above), kind(below))
-
-
-class Samples(NamedTuple):
-    """How many samples `average` takes in a target pixel."""
-
-    counts: NDArray[np.int64]
-    """(cell, cell, 2): rows and columns of samples in each pixel of a transform cell."""
-    limit: int
-    """Most rows or columns of samples in a pixel of an exact cell."""
-    corner_rows: Floats
-    """Source rows of the pixels' upper left corners in exact cells, (height + 1, width + 1)."""
-    corner_columns: Floats
-    """Source columns of these corners."""
-    turn: float
-    """Columns once around the earth; 0 for none."""
-
-    @classmethod
-    def of(cls, coordinates: TransformGrid) -> Self:
-        """Return two for each source pixel along a target pixel, so that half a pixel counts half."""
-        steps = np.nan_to_num(coordinates.steps(), nan=0.0, posinf=0.0)  # only exact cells are not finite
-        # One thousandth less, so that 2.0001 source pixels are 2.
-        counts = np.clip(2 * np.ceil(np.minimum(steps, SAMPLE_LIMIT) - 1e-3), 1, SAMPLE_LIMIT).astype(np.int64)
-        corners = coordinates.corner_rows, coordinates.corner_columns
-        return cls(counts, SAMPLE_LIMIT, *corners, float(coordinates.placement.turn))
+def _samples(coordinates: TransformGrid) -> tuple[Any, ...]:
+    """Return how many samples `average` takes: two for each source pixel along a target pixel, so that half a pixel counts half."""
+    steps = np.nan_to_num(coordinates.steps(), nan=0.0, posinf=0.0)  # only exact cells are not finite
+    # One thousandth less, so that 2.0001 source pixels are 2.
+    counts = np.clip(2 * np.ceil(np.minimum(steps, SAMPLE_LIMIT) - 1e-3), 1, SAMPLE_LIMIT).astype(np.int64)
+    corners = coordinates.corner_rows, coordinates.corner_columns
+    return (counts, SAMPLE_LIMIT, *corners, float(coordinates.placement.turn))
 
 
 _WINDOW_BYTES = 64 * 2**20
@@ -330,19 +235,13 @@ def _gathered(
     for coordinates, window in pieces:
         pixels, nodata = without_mask(read_source_window(reader, window), reader.nodata)
         pixels = np.ascontiguousarray(pixels, _gathered_dtype(pixels.dtype))
-        # As plain tuples: compiled code is kept on disk by the types of its arguments, and could not be read again after a
-        # class of ours changed its name.
-        given = (
-            tuple(TargetBlock.of(coordinates, within=(rows, columns))),
-            tuple(Positions.of(coordinates)),
-            pixels,
-            tuple(SourceFrame.of(window, pixels.dtype, nodata=nodata)),
-            out.pixels,
-            out.valid,
-            tuple(OutputRule.of(gathered)),
-        )
+        value = output_nodata(nodata, pixels.dtype)
+        place = window.top, window.left, window.height, window.width
+        frame = (*place, window.period, value is not None, pixels.dtype.type(value or 0))
+        block, positions, rule = _kernel_arguments(coordinates, within=(rows, columns), storing=gathered)
+        given = (block, positions, pixels, frame, out.pixels, out.valid, rule)
         if resampling == "average":
-            average(*given, tuple(Samples.of(coordinates)))
+            average(*given, _samples(coordinates))
         else:
             _KERNELS[resampling](*given)
     if gathered.dtype == storing.dtype:

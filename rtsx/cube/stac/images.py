@@ -305,17 +305,14 @@ def selected_images(
     """
     kept: dict[tuple[str, str], ItemDict] = {}
     for item in items:
-        if _is_in_time(item, period) and _may_meet(item, area):
+        moment = time_of(item)
+        is_in_time = period is None or moment is None or moment in period
+        if is_in_time and _may_meet(item, area):
             kept.setdefault((str(item.get("collection")), str(item.get("id"))), item)
     # Before clouds count, because what a newer processing calls cloudy must not come back by an older one.
     clear = [item for item in newest_processing(kept.values()) if _is_clear(item, max_cloud_cover)]
     images = images_of(clear, wanted, sign=sign)
     return tuple(sorted((image for image in images if _meets(image, area)), key=_order))
-
-
-def _is_in_time(item: ItemDict, period: Period | None) -> bool:
-    moment = time_of(item)
-    return period is None or moment is None or moment in period
 
 
 def _is_clear(item: ItemDict, max_cloud_cover: float | None) -> bool:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
 from rtsx.geometry.antimeridian import lonlat_polygon
+from rtsx.geometry.crs import cached_transformer
 
 ItemDict = Mapping[str, Any]
 """A STAC item as JSON has it. Plain mappings instead of pystac's items, because those are migrated when they are read,
@@ -183,7 +183,8 @@ def _crs_name(crs: CRS) -> str:
 
 def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
     affine = _affine(_numbers(stated.get("proj:transform")))
-    shape = _shape(_numbers(stated.get("proj:shape")))
+    sides = _numbers(stated.get("proj:shape"))
+    shape = (round(sides[0]), round(sides[1])) if len(sides) == 2 else None
     bbox = _bbox(_numbers(stated.get("proj:bbox")))
     if stated.get("proj:transform") and affine is None:
         return None
@@ -215,10 +216,6 @@ def _affine(values: Sequence[float]) -> Affine | None:
     pixel = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
     has_sane_pixels = affine.determinant != 0 and max(pixel) < 1e3 * min(pixel)
     return affine if has_sane_pixels and (affine.a != 0) == (affine.e != 0) else None
-
-
-def _shape(values: Sequence[float]) -> tuple[int, int] | None:
-    return (round(values[0]), round(values[1])) if values and len(values) == 2 else None
 
 
 def _bbox(values: Sequence[float]) -> tuple[float, float, float, float] | None:
@@ -329,18 +326,12 @@ def overlaps(footprint: BaseGeometry, geobox: GeoBox) -> bool:
 
 def _native_rings(footprint: BaseGeometry, geobox: GeoBox) -> Iterator[NDArray[np.float64]]:
     """Corners of the outlines in the raster's projection, but for those that it does not reach."""
-    transformer = _to_native(_wkt(geobox))
+    native_of = cached_transformer("EPSG:4326", _wkt(geobox))
     for part in getattr(footprint, "geoms", [footprint]):
         ring = np.asarray(part.exterior.coords)[:, :2]
-        native = np.column_stack(transformer.transform(ring[:, 0], ring[:, 1]))
+        native = np.column_stack(native_of.transform(ring[:, 0], ring[:, 1]))
         if np.isfinite(native).all():
             yield native
-
-
-@lru_cache(maxsize=64)
-def _to_native(crs: str) -> Transformer:
-    """Kept, because making one takes a millisecond and all items of a search share a few projections."""
-    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def _wkt(geobox: GeoBox) -> str:
