@@ -14,8 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rtsx.cube.graph
-from rtsx.cube import SENSORS, Layer, geobox_of, lattice_origin, open_source, packing, write_cube
-from rtsx.cube.open import coarse_window, small_store, thinned
+from rtsx.cube import (
+    SENSORS,
+    BandRequest,
+    CubeRecipe,
+    GivenImages,
+    Layer,
+    LayerRecipe,
+    SourceRecipe,
+    geobox_of,
+    lattice_origin,
+    open_source,
+    packing,
+    write_cube,
+)
+from rtsx.cube.open import coarse_recipe
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, grid_offset
 
@@ -298,29 +311,13 @@ def test_storage_options_are_for_stores(write_tif: WriteTif) -> None:
         open_source(write_tif("scene.tif", SCENE), storage_options={"key": "a"})
 
 
-def test_a_store_gives_its_coarsest_level_that_is_large_enough(
-    random_cube: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
-    write_cube(random_cube((230, 301)), tmp_path / "cube.zarr")
-    for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):
-        small = small_store(str(tmp_path / "cube.zarr"), side=side, options={})
-        assert small.sizes["x"] == width, side
-
-
-def test_thinned_pixels_are_those_of_the_cube(random_cube: Callable[..., xr.Dataset]) -> None:
-    cube = random_cube((230, 301))
-    small = thinned(cube, side=100)
-    np.testing.assert_array_equal(small["red"].values, cube["red"].values[1::3, 1::3])
-    assert thinned(cube, side=400).sizes == cube.sizes
-
-
 def test_a_coarse_window_holds_the_fine_one_on_a_lattice_with_the_same_corner() -> None:
     grid = Grid("EPSG:3413", 3.0, origin=(7.0, 11.0))
     raster = grid.window((1001, 2113), (-5003, -4100))
-    coarse, window = coarse_window(grid, raster, side=100)
-    assert coarse.resolution == 33
-    assert coarse.origin == grid.origin
+    source = SourceRecipe(name="one", images=GivenImages([]), layers=(LayerRecipe(wanted=BandRequest(name="red")),))
+    coarse, window = coarse_recipe(CubeRecipe(grid=grid, sources=(source,)), raster, side=100)
+    assert coarse.grid.resolution == 33
+    assert coarse.grid.origin == grid.origin
     assert window.boundingbox.left <= raster.boundingbox.left
     assert window.boundingbox.bottom <= raster.boundingbox.bottom
     assert window.boundingbox.right >= raster.boundingbox.right
