@@ -10,6 +10,7 @@ from rasterio._err import CPLE_AppDefinedError
 import rtsx.errors
 from rtsx.campaign.lease import LeaseTaken
 from rtsx.errors import RtsxError
+from tests import warm
 
 KINDS = [one for one in map(vars(rtsx.errors).get, rtsx.errors.__all__) if issubclass(one, RtsxError)]
 
@@ -58,6 +59,7 @@ def test_from_a_worker_of_distributed() -> None:
     from distributed import Client, LocalCluster
 
     with (
+        warm.workers(),
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
         pytest.raises(rtsx.errors.CubeError, match="what to do"),

@@ -2,14 +2,18 @@
 for most of its time."""
 
 import importlib
+import multiprocessing
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dask
+import pytest
 from distributed.utils import get_mp_context
 
 _FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}
@@ -39,8 +43,30 @@ def workers() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def pools() -> Iterator[None]:
+    """Let processes start so that are otherwise spawned: of pools, and of dask."""
+    plain = multiprocessing.get_context
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            multiprocessing, "get_context", lambda method=None: _CONTEXT if method == "spawn" else plain(method)
+        )
+        yield
+
+
+def run(script: str, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a script in a process of its own, as `python -c` would, and return what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder, name) for name in ("out", "err")]
+        process = _CONTEXT.Process(target=_execute, args=(script, list(arguments), [str(path) for path in said]))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in said))
+
+
 def start(entry: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> BaseProcess:
-    """Start a program of this environment in a process of its own.
+    """Start a program of this environment in a process of its own, which leads a group.
 
     Parameters
     ----------
@@ -59,11 +85,23 @@ def start(entry: str, arguments: Sequence[str], *, log: Path, environment: Mappi
 
 
 def _run(entry: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    os.setsid()
     os.environ.update(environment)
-    said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(said, stream)
-    os.close(said)
+    dask.config.refresh()
+    _say([log, log])
     sys.argv = arguments
     module, function = entry.split(":")
     getattr(importlib.import_module(module), function)()
+
+
+def _execute(script: str, arguments: list[str], said: list[str]) -> None:
+    _say(said)
+    sys.argv = ["-c", *arguments]
+    exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+
+
+def _say(paths: list[str]) -> None:
+    for stream, path in enumerate(paths, start=1):
+        said = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(said, stream)
+        os.close(said)

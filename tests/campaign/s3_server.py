@@ -6,12 +6,19 @@ then two of many writers are told that they created one; real stores do not.
 
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
+from moto import backends
+from moto.core import serialize
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
+# For each request it lists the folder of its own services twice, and it parses the time of every object of a listing.
+_services = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: _services
+serialize.parse_to_aware_datetime = lru_cache(2**16)(serialize.parse_to_aware_datetime)
 _application = DomainDispatcherApplication(create_backend_app)
 _one_at_a_time = Lock()
 

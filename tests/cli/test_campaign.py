@@ -2,9 +2,8 @@
 
 import json
 import os
+import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
+from tests import warm
 from tests.campaign.small_campaign import (
     CELLS,
     GRID,
@@ -309,27 +309,28 @@ def test_signals_stop_it_and_the_same_command_goes_on(
     config: Path,
     scheduler: str,
 ) -> None:
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("rtsx"), "campaign", "run", str(config), "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=Path(__file__).parents[2],
+    log = config.with_name("said.txt")
+    # Ctrl-C has to reach workers too, so those that it is sent to are of the command's own group.
+    method = "forkserver" if send is os.kill else "spawn"
+    process = warm.start(
+        "rtsx.cli:main",
+        ["rtsx", "campaign", "run", str(config), "--workers", "1"],
+        log=log,
+        environment={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": method},
     )
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "of 6 cells" in line and " 0 of 6" not in line:  # the first cells are done
-                break
-        send(process.pid, number)
-        told = process.communicate(timeout=120)[1]
+        while not re.search("[1-9] of 6 cells", log.read_text() if log.exists() else ""):  # the first cells are done
+            assert process.is_alive(), log.read_text()
+            process.join(0.02)
+        send(process.pid or 0, number)
+        process.join(120)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode == 0:
+        if process.is_alive():
+            os.killpg(process.pid or 0, signal.SIGKILL)
+    if process.exitcode == 0:
         pytest.skip("the last cell was done before the signal came")
-    assert process.returncode == status, told
+    told = log.read_text()
+    assert process.exitcode == status, told
     assert "Cells that are done stay; the same command goes on with the rest." in told
     assert "Unexpected" not in told
     assert "distributed" not in told  # dask's loggers are for who looks for a defect

@@ -3,7 +3,6 @@
 import json
 import pickle
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +29,7 @@ from rtsx.cube.open import open_source
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import CubeError, MissingCoverageWarning, OutputExistsError
+from tests import warm
 from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make_scenes
 from tests.cube.scenes import CUBE, GRID, Ground, at, optical, recipe, trend
 
@@ -417,7 +417,7 @@ def killed(layers: CubeRecipe, mixed: CubeRecipe, tmp_path_factory: pytest.TempP
     cases = [(str(folder / f"{place}.zarr"), place, number, "aligned") for place, number, _ in ALIGNED]
     cases.append((str(folder / "native.zarr"), "after mark", 3, "native"))
     words = [str(folder / "recipes.pickle"), json.dumps(cases)]
-    ended = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True)
+    ended = warm.run(SCRIPT, words)
     assert json.loads(ended.stdout or "[]") == [-signal.SIGKILL] * len(cases), ended.stderr[-3000:]
     return folder
 

@@ -9,6 +9,7 @@ import pytest
 from rtsx.footprints import extract_footprints
 from rtsx.footprints.blocks import NO_MARGINS, ExtractionPlan
 from rtsx.footprints.dask import plan_blocks
+from tests import warm
 
 LOCK = threading.Lock()
 
@@ -68,8 +69,7 @@ def test_variables_with_different_chunks_come_together(pred):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_every_scheduler_gives_the_same(pred, scheduler):
-    workers = 1 if scheduler == "processes" else 2  # a process loads all libraries
-    with dask.config.set(scheduler=scheduler, num_workers=workers):
+    with warm.pools(), dask.config.set(scheduler=scheduler, num_workers=2):
         assert extract_footprints(pred).equals(extract_footprints(pred.chunk(y=25, x=33)))
 
 

@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
+from tests import warm
 
 
 def make_cube(times: int | None = None, shape: tuple[int, int] = (130, 170)) -> xr.Dataset:
@@ -134,8 +135,7 @@ def test_what_waits_in_memory_is_one_row_of_chunks(bundle: ModelBundle, chunks: 
 def test_every_scheduler_gives_the_same_bytes(bundle: ModelBundle, scheduler: str) -> None:
     cube = make_cube()
     expected = predict_cube(cube, bundle, **OPTIONS)
-    workers = 1 if scheduler == "processes" else 2  # a process loads all libraries
-    with dask.config.set(scheduler=scheduler, num_workers=workers):
+    with warm.pools(), dask.config.set(scheduler=scheduler, num_workers=2):
         found = predict_cube(cube.chunk(y=70, x=90), bundle, **OPTIONS).compute()
     xr.testing.assert_identical(found, expected)
 

@@ -1,12 +1,12 @@
 """Projected memory bounds what a small run takes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-# In processes of their own, because a peak can only be read once and would be that of other tests; one loads the library for all.
+from tests import warm
+
+# In processes of their own, because a peak can only be read once and would be that of other tests.
 SCRIPT = """
 import json, os, resource, sys
 import dask.array as da
@@ -56,7 +56,7 @@ CASES = [(1024, 512, 256), (1536, 768, 512)]
 @pytest.fixture(scope="module")
 def peaks() -> dict[tuple[int, ...], dict[str, int]]:
     """What was measured and what was projected, of each case."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, json.dumps(CASES)], capture_output=True, text=True)
+    done = warm.run(SCRIPT, [json.dumps(CASES)])
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(CASES), done.stderr[-3000:]
     return dict(zip(CASES, found, strict=True))

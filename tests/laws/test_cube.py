@@ -10,6 +10,7 @@ import pytest
 import rtsx
 from rtsx.cube import rasterio as files
 from rtsx.cube.recipe import CubeRecipe
+from tests import warm
 from tests.cube.scenes import CUBE, GRID, Ground, at, elevation, optical, recipe, trend
 
 
@@ -66,7 +67,7 @@ def test_two_processes_and_four_threads_give_the_same_bytes(many: dict[str, Any]
     cube = rtsx.open_cube(full(many, chunk=32, group="year"), CUBE)
     with dask.config.set(scheduler="threads", num_workers=4):
         threads = cube.compute()
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with warm.pools(), dask.config.set(scheduler="processes", num_workers=2):
         processes = cube.compute()
     for name in threads.data_vars:
         np.testing.assert_array_equal(threads[name].values, processes[name].values, err_msg=str(name))

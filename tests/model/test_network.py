@@ -2,7 +2,6 @@
 
 import gc
 import os
-import subprocess
 import sys
 import threading
 import weakref
@@ -26,6 +25,7 @@ from rtsx.model.network import (
     start_in_torch_thread,
     torch_threads,
 )
+from tests import warm
 
 
 class ModuleSource:
@@ -313,10 +313,10 @@ print(unknown() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux lists")
 def test_opening_and_predicting_start_one_team_of_threads() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(TEAM)], check=True, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.split() == [str(TEAM - 1), str(2 * (TEAM - 1))]  # the second shows that the count sees teams
+    done = warm.run(SCRIPT, [str(TEAM)])
+    assert done.stdout.split() == [str(TEAM - 1), str(2 * (TEAM - 1))], (
+        done.stderr
+    )  # the second shows that the count sees teams
 
 
 def test_everyone_is_served_by_one_thread() -> None:
@@ -398,8 +398,8 @@ if child == 0:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "7"
+    done = warm.run(script, [])
+    assert done.stdout.strip() == "7", done.stderr
 
 
 def stub():

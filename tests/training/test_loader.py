@@ -6,6 +6,7 @@ import torch
 from rtsx.training.dataset import TileReader
 from rtsx.training.loader import ReadAhead
 from rtsx.training.sampler import TileAddress
+from tests import warm
 from tests.training.little import make_recipe, make_scene
 
 
@@ -54,7 +55,7 @@ def test_processes_read_the_same() -> None:
     assert recipe.inputs is not None
     reader = TileReader(recipe.training, inputs=recipe.inputs, tile=32, cache_bytes=2**20)
     tiles = [[TileAddress(0, (8 * n, 4)), TileAddress(0, (0, 8 * n))] for n in range(3)]
-    with ReadAhead({"a": reader}, num_workers=1) as ahead:
+    with warm.pools(), ReadAhead({"a": reader}, num_workers=1) as ahead:
         found = list(ahead.batches("a", tiles))
     for batch, addresses in zip(found, tiles, strict=True):
         here = reader.read(addresses)

@@ -1,11 +1,9 @@
 """"""
 
-import json
 import os
 import random as python_random
-import signal
+import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +29,6 @@ from rtsx.training import (
 )
 from rtsx.training.run import git_revision, library_versions, machine
 from tests.training.little import ENCODER, NETWORK, make_recipe, make_scene, read_log
-
-ROOT = Path(__file__).parents[2]
 
 
 class Stopped(Exception):
@@ -69,10 +65,29 @@ def make_lively_recipe() -> TrainingRecipe:
     )
 
 
+DEATHS = {"step": python_random.Random(0).randint(1, 6), "writing": 3}
+"""Steps that are done, and files that are written, when a training is killed."""
+
+
 @pytest.fixture(scope="module")
 def lively(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """A training that nobody stopped."""
-    return train(make_lively_recipe(), tmp_path_factory.mktemp("runs") / "whole", device="cpu")
+    """A training that nobody stopped; beside it is what was on disk when it could have been killed."""
+    folder, written = tmp_path_factory.mktemp("runs"), 0
+
+    def keep(place: str, count: int) -> None:
+        if count == DEATHS[place] and not (folder / place).exists():
+            shutil.copytree(folder / "whole", folder / place)
+
+    def synced(_: int) -> None:
+        nonlocal written
+        keep("writing", written)
+        written += 1
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", synced)
+        return train(
+            make_lively_recipe(), folder / "whole", device="cpu", progress=lambda moment: keep("step", moment.step)
+        )
 
 
 def same_run(one: TrainedRun, other: TrainedRun) -> bool:
@@ -98,50 +113,11 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(lively: TrainedRun,
     assert same_run(train(make_lively_recipe(), tmp_path / "run", device="cpu"), lively)
 
 
-KILLED = """
-import json, os, signal, sys
-import kornia.augmentation, lightning.pytorch, segmentation_models_pytorch  # once for all that are killed
-from rtsx.training import train
-from tests.training.test_run import make_lively_recipe
-
-def kill(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def run(folder, place, step):
-    if place == "writing":
-        os.fsync = lambda *_, done=[]: kill() if len(done) == step else done.append(1)
-    train(make_lively_recipe(), folder, device="cpu",
-          progress=lambda moment: kill() if place == "step" and moment.step == step else None)
-
-ends = []
-for place, step in json.loads(sys.argv[2]):
-    child = os.fork()
-    if not child:
-        try:
-            run(f"{sys.argv[1]}/{place}", place, step)
-        finally:
-            os._exit(1)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-print(json.dumps(ends))
-"""
-DEATHS = [("step", python_random.Random(0).randint(1, 6)), ("writing", 3)]
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of trainings that ended without a word; one process loads the libraries for all of them."""
-    folder = tmp_path_factory.mktemp("killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", KILLED, str(folder), json.dumps(DEATHS)]
-    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert ended.stdout.endswith(f"{json.dumps([-signal.SIGKILL] * len(DEATHS))}\n"), ended.stderr
-    return folder
-
-
-@pytest.mark.parametrize("place", [place for place, _ in DEATHS])
-def test_a_killed_training_equals_one_that_was_not(lively: TrainedRun, killed: Path, place: str) -> None:
-    assert not (killed / place / "result.json").exists()
-    assert same_run(train(make_lively_recipe(), killed / place, device="cpu"), lively)
+@pytest.mark.parametrize("place", DEATHS)
+def test_a_killed_training_equals_one_that_was_not(lively: TrainedRun, place: str) -> None:
+    killed = lively.folder.with_name(place)
+    assert not (killed / "result.json").exists()
+    assert same_run(train(make_lively_recipe(), killed, device="cpu"), lively)
 
 
 def test_a_stop_while_finishing_costs_no_epoch(
