@@ -65,7 +65,9 @@ def run(script: str, arguments: Sequence[str]) -> "subprocess.CompletedProcess[s
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in said))
 
 
-def start(entry: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> BaseProcess:
+def start(
+    entry: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str], daemon: bool = True
+) -> BaseProcess:
     """Start a program of this environment in a process of its own, which leads a group.
 
     Parameters
@@ -78,8 +80,10 @@ def start(entry: str, arguments: Sequence[str], *, log: Path, environment: Mappi
         File that what it says is added to.
     environment
         Further variables of its environment.
+    daemon
+        Whether it ends with this process, and may not start others.
     """
-    process = _CONTEXT.Process(target=_run, args=(entry, list(arguments), str(log), dict(environment)), daemon=True)
+    process = _CONTEXT.Process(target=_run, args=(entry, list(arguments), str(log), dict(environment)), daemon=daemon)
     process.start()
     return process
 

@@ -317,6 +317,7 @@ def test_signals_stop_it_and_the_same_command_goes_on(
         ["rtsx", "campaign", "run", str(config), "--workers", "1"],
         log=log,
         environment={"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": method},
+        daemon=False,
     )
     try:
         while not re.search("[1-9] of 6 cells", log.read_text() if log.exists() else ""):  # the first cells are done
