@@ -21,12 +21,13 @@ from rtsx.config.yaml import map_texts
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
 from rtsx.cube.open import open_source
-from rtsx.errors import ConfigError, CubeError, LabelError, RtsxError, TrainingError
+from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, RtsxError, TrainingError
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
 from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.standardise import NEGATIVE
 from rtsx.parsing import Several
+from rtsx.review import MergedReview, merge_review, open_review
 from rtsx.storage import file_name, is_url
 
 _UNSAID = "unsaid"
@@ -66,7 +67,7 @@ ClassValues = Annotated[
 
 
 class LabelsConfig(ConfigModel):
-    """Outlines from vector files, or a raster."""
+    """Outlines from vector files, a raster, or a review."""
 
     files: Several[FilePath] = ()
     """Vector files of any format and CRS; their labels lie on each other in this order."""
@@ -84,27 +85,31 @@ class LabelsConfig(ConfigModel):
     """Band of the raster, from 1."""
     ignored: tuple[int, ...] = ()
     """Values of the raster that count neither way."""
+    review: FilePath | None = None
+    """Review of outlines, as ``rtsx review create`` made it. What reviewers confirmed, corrected or added is the class; what they
+    refused is a negative that training shows more often; what is unsure or not judged yet counts neither way."""
     classes: ClassValues | None = None
     """Values that these labels have for each class; the config's if left out."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "LabelsConfig":
-        if bool(self.files) == (self.raster is not None):
-            raise ValueError("labels are given by files or by a raster, by one of them")
-        misplaced = {"where", "class_column", "crs", "layer"} if self.raster else {"band", "ignored"}
+        if bool(self.files) + (self.raster is not None) + (self.review is not None) != 1:
+            raise ValueError("labels are given by files, by a raster or by a review, by one of them")
+        of_files, of_raster = {"where", "class_column", "crs", "layer"}, {"band", "ignored"}
+        misplaced = of_files if self.raster else of_raster if self.files else of_files | of_raster
         fields = type(self).model_fields
         given = sorted(
             name for name in misplaced if getattr(self, name) != fields[name].get_default(call_default_factory=True)
         )
         if given:
-            other = "files" if self.raster else "a raster"
+            other = "files" if self.raster else "a raster" if self.files else "files or a raster"
             raise ValueError(f"{', '.join(given)} says something about {other}, and these labels are none")
         return self
 
     @property
     def source(self) -> str:
         """What messages call these labels."""
-        return self.raster or ", ".join(self.files)
+        return self.raster or self.review or ", ".join(self.files)
 
 
 def _alone(given: object) -> object:
@@ -135,12 +140,16 @@ class LabelReader:
     """Pixels on both sides of class borders that count neither way."""
     _tables: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
     _met: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    _reviews: dict[str, MergedReview] = field(default_factory=dict)
+    _reviewed: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> LabelRaster:
         """What labels say of the pixels of a cube."""
         meant = {name: (labels.classes or self.classes).get(name, ()) for name in self.classes}
         if labels.raster is not None:
             return self._raster_truth(labels, cube, meant)
+        if labels.review is not None:
+            return self._review_truth(labels.review, cube, meant, scene=scene)
         key = labels.to_yaml()
         if key not in self._tables:
             self._tables[key] = _table(labels, meant)
@@ -163,6 +172,60 @@ class LabelReader:
                     f"The labels of {source} lie outside the cube{'s' if len(scenes) > 1 else ''} of {names}, or where leaves "
                     "none of them: no pixel is met. Check the CRS of the labels, which scenes they belong to, and where."
                 )
+
+    def refuse_divided_reviews(self, sets: Mapping[str, Sequence[str]]) -> None:
+        """Raise where scenes of two sets show one outline of a review: what is learnt from cannot judge.
+
+        Parameters
+        ----------
+        sets
+            Names of the scenes of each set.
+        """
+        seen: dict[str, tuple[str, str]] = {}
+        for name, scenes in sets.items():
+            for scene in scenes:
+                for outline in sorted(self._reviewed.get(scene, ())):
+                    other, first = seen.setdefault(outline, (name, scene))
+                    if other != name:
+                        raise ConfigError(
+                            f"Scene {first} of {other} and scene {scene} of {name} show one outline of a review, {outline!r}: what "
+                            "is learnt from cannot judge. Keep both scenes in one set; for a random split, give them one group."
+                        )
+
+    def _review_truth(
+        self, path: str, cube: xr.Dataset, meant: Mapping[str, Sequence[YamlValue]], *, scene: str
+    ) -> LabelRaster:
+        if path not in self._reviews:
+            try:
+                self._reviews[path] = merge_review(open_review(path))
+            except (ReviewError, InputNotFoundError) as error:
+                raise ConfigError(f"labels of {scene}: {error}") from error
+        merged = self._reviews[path]
+        table = merged.table
+        asked = merged.class_name
+        name = next((one for one, values in meant.items() if asked == one or asked in map(str, values)), None)
+        if name is None:
+            raise ConfigError(
+                f"{path} is a review of {asked!r}, which is none of the classes {', '.join(meant)}. Say which it means with "
+                f"classes: {{{next(iter(meant))}: [{asked}]}}."
+            )
+        rows = gpd.GeoDataFrame(
+            {"class_name": name, "label_id": [f"{path}/{one}" for one in table.index]},
+            geometry=table.geometry.to_numpy(),
+            crs=table.crs,
+        )
+        verdict = table["verdict"].to_numpy()
+        truth = rasterize_labels(
+            rows[verdict == "target"],
+            geobox_of(cube),
+            classes=tuple(self.classes),
+            ignore=self.ignore,
+            unsure=rows[(verdict != "target") & (verdict != "other")],
+            refused=rows[verdict == "other"],
+        )
+        self._met.setdefault(path, []).append((scene, truth.count))
+        self._reviewed[scene] = truth.label_ids
+        return truth
 
     def _raster_truth(
         self, labels: LabelsConfig, cube: xr.Dataset, meant: Mapping[str, Sequence[YamlValue]]
@@ -360,7 +423,7 @@ class SceneConfig(ConfigModel):
         yield from () if self.mask is None else (self.mask[0],)
         if self.labels is not None:
             yield from self.labels.files
-            yield from () if self.labels.raster is None else (self.labels.raster,)
+            yield from (one for one in (self.labels.raster, self.labels.review) if one is not None)
 
 
 def _listed(given: object) -> object:

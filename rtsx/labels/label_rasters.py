@@ -35,20 +35,26 @@ class RasterizedLabels:
     numbers: NDArray[np.uint8] = field(repr=False)
     """Class of each outline, `(label,)`, counted from 1."""
     ids: tuple[str, ...] = field(default=(), repr=False)
-    """`label_id` of each outline; empty where the table had none."""
+    """`label_id` of each outline, then of each refused one; empty where a table had none."""
+    refused: NDArray[np.object_] = field(default_factory=lambda: np.empty(0, np.object_), repr=False)
+    """What looks like a class and is none, in pixel coordinates, `(refused,)`: 0 like all other ground, but shown more often."""
 
     @cached_property
     def label_ids(self) -> frozenset[str]:
         """Ids of the labels that cover ground of the raster: scenes that share one must not judge each other."""
         height, width = self.shape
-        inside = shapely.area(shapely.intersection(self.outlines, shapely.box(0, 0, width, height))) > 0
+        inside = shapely.area(shapely.intersection(self._all, shapely.box(0, 0, width, height))) > 0
         return frozenset(name for name, is_inside in zip(self.ids, inside, strict=False) if is_inside)
 
     @cached_property
     def count(self) -> int:
         """How many labels meet the raster; 0 where all of them lie elsewhere."""
         height, width = self.shape
-        return int(shapely.intersects(self.outlines, shapely.box(0, 0, width, height)).sum())
+        return int(shapely.intersects(self._all, shapely.box(0, 0, width, height)).sum())
+
+    @property
+    def _all(self) -> NDArray[np.object_]:
+        return np.concatenate([self.outlines, self.refused])
 
     @cached_property
     def digest(self) -> str:
@@ -80,7 +86,13 @@ class RasterizedLabels:
 
 
 def rasterize_labels(
-    labels: geopandas.GeoDataFrame, geobox: GeoBox, *, classes: Sequence[str], ignore: int = 0
+    labels: geopandas.GeoDataFrame,
+    geobox: GeoBox,
+    *,
+    classes: Sequence[str],
+    ignore: int = 0,
+    unsure: geopandas.GeoDataFrame | None = None,
+    refused: geopandas.GeoDataFrame | None = None,
 ) -> RasterizedLabels:
     """Truth of label polygons on the pixels of a raster.
 
@@ -98,6 +110,10 @@ def rasterize_labels(
         Names of the classes, at most 254: the k-th, counted from 1, becomes the value k.
     ignore : int
         Pixels on both sides of each class border that become 255, where distance is Euclidean between pixel centres.
+    unsure : geopandas.GeoDataFrame or None
+        Outlines whose pixels become 255 where no label lies on them.
+    refused : geopandas.GeoDataFrame or None
+        Outlines of what looks like a class and is none; training shows them more often.
 
     Returns
     -------
@@ -123,16 +139,29 @@ def rasterize_labels(
     names = check_classes(classes)
     band = check_ignore(ignore)
     numbers = _numbers(labels, names)
-    outlines = _outlines(labels)
-    placed, which = to_pixels(outlines, CRS.from_user_input(labels.crs), geobox, margin=band)
+    under = _placed(unsure, geobox, margin=band)
+    placed = _placed(labels, geobox, margin=band)
+    beside = _placed(refused, geobox, margin=band)
     return RasterizedLabels(
         classes=names,
         shape=(int(geobox.shape.y), int(geobox.shape.x)),
         ignore=band,
-        outlines=placed,
-        numbers=numbers[which],
-        ids=tuple(labels["label_id"].iloc[which].astype(str)) if "label_id" in labels.columns else (),
+        outlines=np.concatenate([under[0], placed[0]]),
+        numbers=np.concatenate([np.full(len(under[0]), IGNORED, np.uint8), numbers[placed[1]]]),
+        ids=(*under[2], *placed[2], *beside[2]),
+        refused=beside[0],
     )
+
+
+def _placed(
+    table: geopandas.GeoDataFrame | None, geobox: GeoBox, *, margin: int
+) -> tuple[NDArray[np.object_], NDArray[np.int64], tuple[str, ...]]:
+    """Outlines in pixels, which rows they are, and their ids."""
+    if table is None or not len(table):
+        return np.empty(0, np.object_), np.empty(0, np.int64), ()
+    placed, which = to_pixels(_outlines(table), CRS.from_user_input(table.crs), geobox, margin=margin)
+    ids = tuple(table["label_id"].iloc[which].astype(str)) if "label_id" in table.columns else ()
+    return np.asarray(placed, np.object_), which, ids
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:

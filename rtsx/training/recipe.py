@@ -74,6 +74,9 @@ class SamplingSpec:
     are shown as much as they weigh in an IoU."""
     jitter: bool = True
     """Shift each tile at random by up to half a tile, so that no two epochs show the same cuts."""
+    hard_negatives: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Part of the tiles without a label, 0 to 1, that show something that a review has refused, where there is any; 0: as often
+    as any other ground."""
     min_valid: Annotated[float, Gt(0), Le(1)] = 0.05
     """Least part of a tile's pixels that have to be valid, above 0 to 1; a tile with less is never drawn."""
     blocks_at_once: Annotated[int, Ge(1)] | None = None
@@ -89,6 +92,10 @@ class SamplingSpec:
             )
         if self.drawn_by not in ("tile", "pixel"):
             raise TrainingError(f"Tiles are drawn_by 'tile' or 'pixel'; got {self.drawn_by!r}.")
+        if not 0 <= self.hard_negatives <= 1:
+            raise TrainingError(
+                f"hard_negatives is a part of the tiles without a label, 0 to 1; got {self.hard_negatives}."
+            )
         if not 0 < self.min_valid <= 1:
             raise TrainingError(f"min_valid is the part of a tile that is valid, above 0 to 1; got {self.min_valid}.")
         if self.blocks_at_once is not None and self.blocks_at_once < 1:

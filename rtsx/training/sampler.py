@@ -128,7 +128,8 @@ def sample_epoch(
     """Draw the tiles of one epoch, shuffled.
 
     Each tile of a kind is shown once before any is shown again, so an epoch of fewer tiles than there are shows different
-    ones each time; drawn by pixel, tiles with a label come as often as they have labelled pixels. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
+    ones each time; drawn by pixel, tiles with a label come as often as they have labelled pixels. Of those without one, some are
+    drawn from what a review has refused. Tiles are mixed over all scenes, or over `blocks_at_once`: neighbours that follow each other spare reading,
     but batches of one place are poor gradients.
 
     With jitter each tile is moved by up to half its side within the scene, to where it is certain that it is still what it
@@ -140,7 +141,7 @@ def sample_epoch(
     index
         What there is.
     sampling
-        Ratio of negatives to positives, now and at the end, whether tiles are moved, and how far they are mixed.
+        Ratio of negatives to positives, now and at the end, part of hard ones, whether tiles are moved, and how far they are mixed.
     epoch, epochs
         Which epoch, from 0, of how many.
     seed
@@ -164,6 +165,7 @@ def sample_epoch(
     starts = np.concatenate([scene.starts for scene in index.scenes])
     labelled = np.concatenate([scene.labelled for scene in index.scenes])
     is_positive = labelled > 0
+    is_hard = np.concatenate([scene.is_hard for scene in index.scenes])
     positives, negatives = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
     if not len(positives):
         raise TrainingError("No tile with a label is left to draw. Give scenes with labels, or lower min_valid.")
@@ -174,7 +176,12 @@ def sample_epoch(
         shown = random.choice(positives, n_positive, p=labelled[positives] / labelled[positives].sum())
     else:
         shown = _cycled(positives, n_positive, random=random)
-    drawn = np.concatenate([shown, _cycled(negatives, n_negative, random=random)])
+    hard = np.flatnonzero(is_hard)
+    n_hard = round(n_negative * sampling.hard_negatives) if len(hard) else 0
+    plain = negatives if not n_hard or len(hard) == len(negatives) else np.flatnonzero(~is_positive & ~is_hard)
+    drawn = np.concatenate(
+        [shown, _cycled(hard, n_hard, random=random), _cycled(plain, n_negative - n_hard, random=random)]
+    )
     if sampling.blocks_at_once is None:
         random.shuffle(drawn)
     else:
@@ -184,7 +191,8 @@ def sample_epoch(
     places = starts[drawn]
     if sampling.jitter:
         for number, scene in enumerate(index.scenes):
-            of_scene = np.flatnonzero(scenes[drawn] == number)
+            # What a review has refused stays in sight.
+            of_scene = np.flatnonzero((scenes[drawn] == number) & ~is_hard[drawn])
             # Seeds of their own, so that tiles of one scene do not move with the number of tiles of another.
             moving = np.random.default_rng(seed_of("jitter", seed, epoch, number))
             places[of_scene] = _moved(

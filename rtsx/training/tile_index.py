@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from rtsx.errors import TrainingError
@@ -116,6 +117,8 @@ class SceneTiles:
     """Pixels (tile,) that inference would trust."""
     labelled: NDArray[np.int64]
     """Pixels (tile,) of them that have a class and are not ignored."""
+    is_hard: NDArray[np.bool_]
+    """Tiles (tile,) without a label that show something that a review has refused."""
     counts: IntegralImage
     """The same three kinds (valid, learnable, labelled) for any other window, exactly or within bounds."""
 
@@ -252,8 +255,19 @@ def _scene_tiles(scene: TrainingScene, counts: IntegralImage, *, tile: int, min_
         starts=starts[kept],
         valid=found[VALID, kept],
         labelled=found[LABELLED, kept],
+        is_hard=_shows(getattr(scene.truth, "refused", ()), starts[kept], tile=tile) & (found[LABELLED, kept] == 0),
         counts=counts,
     )
+
+
+def _shows(outlines: Sequence[shapely.Geometry], starts: NDArray[np.int64], *, tile: int) -> NDArray[np.bool_]:
+    """Which tiles that begin there (tile, 2) meet any of some outlines in pixel coordinates."""
+    shows = np.zeros(len(starts), bool)
+    if len(outlines):
+        y, x = starts.T
+        tiles = shapely.STRtree(shapely.box(x, y, x + tile, y + tile))
+        shows[tiles.query(np.asarray(outlines, np.object_), predicate="intersects")[1]] = True
+    return shows
 
 
 def _check_learnable(index: TileIndex, *, with_class: Sequence[int]) -> None:
