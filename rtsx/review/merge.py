@@ -114,6 +114,8 @@ class ReviewStatus:
 class MergedReview:
     """Outlines with what reviewers say; of half a review, too."""
 
+    class_name: str
+    """What reviewers were asked for."""
     outlines: gpd.GeoDataFrame
     """Every outline as it was given or corrected, with the columns `verdict` (target, other, unsure or None), `n_reviews`,
     `reviewers`, `agreement` (part of the reviews that say the verdict), `disputed`, `review_date`, `review_reason`,
@@ -201,7 +203,8 @@ def merge_review(review: Review) -> MergedReview:
         outlines = outlines.set_geometry(gpd.GeoSeries(geometry, index=outlines.index, crs=outlines.crs))
         _measure(outlines, changed)
     added = _added(review, sent, like=outlines)
-    return MergedReview(outlines=outlines, added=added, status=_status(review, sent, outlines, n_added=len(added)))
+    status = _status(review, sent, outlines, n_added=len(added))
+    return MergedReview(class_name=review.settings.class_name, outlines=outlines, added=added, status=status)
 
 
 def review_status(review: Review) -> ReviewStatus:
