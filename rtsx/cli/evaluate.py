@@ -15,7 +15,7 @@ from rtsx.cli.outputs import require_absent
 from rtsx.storage import refuse_other_format, write_whole
 
 if TYPE_CHECKING:
-    from rtsx.evaluation import Evaluation
+    from rtsx.evaluation import Evaluation, ObjectChoice
 
 __all__ = ["app", "cross_validate_app"]
 
@@ -30,6 +30,8 @@ rtsx evaluate map.zarr --truth labels.gpkg
 rtsx evaluate slumps.parquet --truth labels.gpkg
 
 rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
+
+rtsx evaluate map.zarr --truth labels.gpkg --choose
 
 rtsx evaluate --sample sample.gpkg --out report
 """
@@ -55,6 +57,13 @@ def evaluate(
             help="Instead of a truth: what `rtsx sample` has drawn, with the column `verdict` filled in.",
         ),
     ] = None,
+    choose: Annotated[
+        bool,
+        _rule(
+            "--choose",
+            help="Instead of scores: the threshold and least area of outlines of the greatest object F1, for `rtsx footprints`.",
+        ),
+    ] = False,
     truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
     layer: Annotated[
         str | None, options.input_option(metavar="NAME", help="Layer of a --truth that has several.")
@@ -115,6 +124,11 @@ def evaluate(
         )
         _of_sample(sample, out, started=started)
         return
+    if choose:
+        _refuse_given(
+            {"--threshold": threshold, "--boundary": boundary, "--bootstrap": bootstrap},
+            because="--choose tries thresholds, and scores objects alone",
+        )
     if judged is None:
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if judged.lower().endswith(_CONFIGS):
@@ -122,7 +136,7 @@ def evaluate(
             {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
             because="the YAML file says them",
         )
-        evaluation = _of_scenes(judged, model or [], rule=rule, device=device, trust=trust)
+        evaluation = _of_scenes(judged, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
         _refuse_given(
             {"--model": model or None, "--device": None if device == "auto" else device, "--trust": trust or None},
@@ -135,12 +149,17 @@ def evaluate(
                 {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
                 because="it is for pixels, and these are outlines",
             )
-        evaluation = _of_one(judged, truth, layer=layer, crs=crs, class_name=class_name, rule=rule)
+            if choose:
+                raise typer.BadParameter(
+                    "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
+                )
+        evaluation = _of_one(judged, truth, layer=layer, crs=crs, class_name=class_name, rule=rule, choose=choose)
+    tables = _tables(evaluation)
     if out is not None:
-        _write(evaluation, out)
+        for name, written in tables.items():
+            write_whole(out / name, written.encode())
     show_line(str(evaluation), asked=out is None)
     rows: list[tuple[str, object]] = [
-        ("scenes", len(evaluation.counts)),
         ("report", out),
         ("time", f"{time.perf_counter() - started:.1f} s"),
     ]
@@ -166,7 +185,9 @@ def _of_sample(path: str, out: Path | None, *, started: float) -> None:
     show("Evaluated", rows)
 
 
-def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool) -> "Evaluation":
+def _of_scenes(
+    path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool, choose: bool
+) -> "Evaluation | ObjectChoice":
     if not models:
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
     require_there([path])
@@ -180,14 +201,22 @@ def _of_scenes(path: str, models: list[str], *, rule: dict[str, float], device: 
     require_device(device)
     bundles = open_models(models, trust=trust)
     with progress("scoring"):
-        return config.evaluate(bundles, device=device)
+        return (config.choose if choose else config.evaluate)(bundles, device=device)
 
 
 def _of_one(
-    judged: str, truth: str, *, layer: str | None, crs: str | None, class_name: str | None, rule: dict[str, float]
-) -> "Evaluation":
+    judged: str,
+    truth: str,
+    *,
+    layer: str | None,
+    crs: str | None,
+    class_name: str | None,
+    rule: dict[str, float],
+    choose: bool,
+) -> "Evaluation | ObjectChoice":
     require_there([judged, truth])
     from rtsx.cube import class_names, geobox_of
+    from rtsx.evaluation import choose_objects
     from rtsx.evaluation import evaluate as score
     from rtsx.labels import rasterize_labels, read_labels
     from rtsx.labels.io import read_table
@@ -202,6 +231,8 @@ def _of_one(
     targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
     with progress("scoring"):
+        if choose:
+            return choose_objects(prediction, known, class_name=class_name, **rule)  # type: ignore[arg-type]  # by name
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
 
 
@@ -215,10 +246,13 @@ def _refuse_given(given: Mapping[str, object], *, because: str) -> None:
             raise typer.BadParameter(f"{option} has no meaning here, because {because}.", param_hint=option)
 
 
-def _write(evaluation: "Evaluation", folder: Path) -> None:
-    for name in ("scenes", "regions", "pooled"):
-        write_whole(folder / f"{name}.csv", getattr(evaluation, name).to_csv(index=False).encode())
-    write_whole(folder / "evaluation.json", evaluation.to_json().encode())
+def _tables(result: "Evaluation | ObjectChoice") -> dict[str, str]:
+    from rtsx.evaluation import ObjectChoice
+
+    if isinstance(result, ObjectChoice):
+        return {"choice.csv": result.table.to_csv(index=False)}
+    tables = {f"{name}.csv": getattr(result, name).to_csv(index=False) for name in ("scenes", "regions", "pooled")}
+    return tables | {"evaluation.json": result.to_json()}
 
 
 cross_validate_app = typer.Typer()

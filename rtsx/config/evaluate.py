@@ -11,7 +11,7 @@ from rtsx.config.validate import ConfigModel, validate_config
 from rtsx.config.yaml import read_yaml
 
 if TYPE_CHECKING:
-    from rtsx.evaluation import Evaluation, EvaluationScene
+    from rtsx.evaluation import Evaluation, EvaluationScene, ObjectChoice
     from rtsx.model import ModelBundle
 
 
@@ -89,6 +89,16 @@ class EvaluateConfig(ConfigModel):
         from rtsx.evaluation import EvaluationSettings, evaluate
 
         return evaluate(self.predicted_scenes(bundle, device=device), **self.shared(EvaluationSettings))
+
+    def choose(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "ObjectChoice":
+        """Predict every scene, and choose threshold and least size by objects; raises what `evaluate` does."""
+        from rtsx.evaluation import choose_objects
+
+        return choose_objects(
+            self.predicted_scenes(bundle, device=device),
+            object_iou=self.object_iou,
+            min_object_area_m2=self.min_object_area_m2,
+        )
 
 
 def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:

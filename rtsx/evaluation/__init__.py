@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rtsx.evaluation.accuracy import Accuracy, assess_accuracy
     from rtsx.evaluation.annotators import Agreement, annotator_agreement
     from rtsx.evaluation.area import expected_area
+    from rtsx.evaluation.choice import ObjectChoice, choose_objects
     from rtsx.evaluation.cross_validation import CrossValidation, FoldResult, cross_validate, transfer_matrix
     from rtsx.evaluation.folds import Fold, FoldPlan
     from rtsx.evaluation.result import Evaluation

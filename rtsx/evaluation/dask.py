@@ -115,17 +115,21 @@ _FAN_IN = 16
 
 
 def evaluate_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -> list[tuple[ClassCounts, ...]]:
-    """Counts of each scene by class.
-
-    All scenes are computed in one go on the scheduler that is in force. What a block leaves behind are counts and the
-    objects, of which those at seams keep the pixels there.
-    """
+    """Counts of each scene by class."""
     # Before anything is computed, because a scene without a place on the ground is told at once.
-    least = [_least_pixels(case, rule) for case in cases]
+    least = [least_pixels(case, rule.min_object_area_m2) for case in cases]
+    counted = count_rasters(cases, rule=rule)
+    return [_finished(case, one, rule=rule, least=n) for case, one, n in zip(cases, counted, least, strict=True)]
+
+
+def count_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -> list[BlockCounts]:
+    """Count scenes, computed in one go on the scheduler that is in force.
+
+    What a block leaves behind are counts and the objects, of which those at seams keep the pixels there.
+    """
     pending = [_lazy(case, rule=rule) if _is_lazy(case) else _direct(case, rule=rule) for case in cases]
     lazy = iter(compute(*(each for each in pending if isinstance(each, da.Array))))
-    found = [next(lazy)[0] if isinstance(each, da.Array) else each for each in pending]
-    return [_finished(case, counted, rule=rule, least=n) for case, counted, n in zip(cases, found, least, strict=True)]
+    return [next(lazy)[0] if isinstance(each, da.Array) else each for each in pending]
 
 
 Sum = TypeVar("Sum")
@@ -164,11 +168,12 @@ def _finished(
     return tuple(finished)
 
 
-def _least_pixels(case: RasterCase, rule: EvaluationSettings) -> int:
-    if rule.min_object_area_m2 == 0:
+def least_pixels(case: RasterCase, area_m2: float) -> int:
+    """Return how many pixels an object of a scene has at least, of an area on the ground."""
+    if area_m2 == 0:
         return 1
     # Less a billionth, because 288 m² are 32 pixels of 9 m² and not 33 of a little less.
-    return max(1, math.ceil(rule.min_object_area_m2 / pixel_area_m2(case.prediction) - 1e-9))
+    return max(1, math.ceil(area_m2 / pixel_area_m2(case.prediction) - 1e-9))
 
 
 def _is_lazy(case: RasterCase) -> bool:

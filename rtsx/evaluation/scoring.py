@@ -141,7 +141,7 @@ def evaluate(
     )
     if isinstance(truth, str | PathLike):
         truth = read_labels(fspath(truth))
-    cases = [case_of(scene, classes=classes, threshold=threshold) for scene in _listed(scenes, truth)]
+    cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed_scenes(scenes, truth)]
     if not cases:
         raise EvaluationError("There is no scene to judge: give at least one.")
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
@@ -168,10 +168,17 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
         )
 
 
-def _listed(
+def listed_scenes(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
     truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | None,
 ) -> list[EvaluationScene]:
+    """Return the scenes that `evaluate` was given, one or several.
+
+    Raises
+    ------
+    EvaluationError
+        They are none, share a name, or have two truths.
+    """
     if isinstance(scenes, xr.Dataset | gpd.GeoDataFrame):
         if truth is None:
             raise EvaluationError("A prediction is judged by a truth: give it as the second argument.")

@@ -69,9 +69,9 @@ class ObjectOverlaps:
     shared: NDArray[np.float64]
     """(k,) size of what they share."""
 
-    def at_least(self, size: float) -> "ObjectOverlaps":
-        """Return the objects of at least a size."""
-        kept = (self.found >= size, self.true >= size)
+    def at_least(self, size: float, *, found: float = 0.0) -> "ObjectOverlaps":
+        """Return the objects of at least a size, the found ones also of at least `found`."""
+        kept = (self.found >= max(size, found), self.true >= size)
         chosen = kept[0][self.pairs[:, 0]] & kept[1][self.pairs[:, 1]]
         numbers = [np.cumsum(each) - 1 for each in kept]
         pairs = np.column_stack([number[self.pairs[chosen, side]] for side, number in enumerate(numbers)])

@@ -92,6 +92,19 @@ def test_expected_area_is_summed_by_cells(rtsx_command: Command, predicted: Path
     assert "exists already" in rtsx_command("area", predicted, "--out", out).err
 
 
+def test_threshold_and_least_area_are_chosen_by_objects(
+    rtsx_command: Command, predicted: Path, scene: SceneFiles, tmp_path: Path
+) -> None:
+    told = rtsx_command("evaluate", predicted, "--truth", scene.truth, "--choose", "--out", tmp_path / "report")
+    assert told.status == 0, told.err
+    assert "best: threshold" in told.out
+    table = pd.read_csv(tmp_path / "report" / "choice.csv")
+    assert table["object_f1"].max() > 0
+    refused = rtsx_command("evaluate", predicted, "--truth", scene.truth, "--choose", "--threshold", "0.5")
+    assert refused.status == 2
+    assert "--threshold has no meaning here" in " ".join(refused.err.split())
+
+
 def test_options_of_the_other_design_are_refused(rtsx_command: Command, tmp_path: Path) -> None:
     rest = ("--footprints", "slumps.parquet", "--size", "60", "--out", tmp_path / "sample.parquet")
     for words, message in (
