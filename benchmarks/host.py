@@ -9,12 +9,11 @@ import gc
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +30,7 @@ import rtsx
 from benchmarks.contenders import Contender
 from benchmarks.scene import make_cube
 from rtsx.cube.write import compressor_for
+from rtsx.inference.device import Pending, Room
 from rtsx.inference.kernel import ONE, BlockInput, TileSums, tiles_to_run
 from rtsx.inference.runner import Runner
 from rtsx.model.metadata import Reach
@@ -49,24 +49,30 @@ class FakeDevice:
 
     values: NDArray[np.int32]
     """Sums (member, class, y, x) of the whole raster."""
-    slots: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(2))
-    """Blocks at once, as on a GPU."""
 
-    def run(self, runner: Runner, window: BlockInput, tiles: TileRange) -> TileSums:
-        """Stand in for `Runner.run`."""
+    def submit(
+        self, runner: Runner, window: BlockInput, tiles: TileRange, *, room: Room | None = None
+    ) -> Pending[TileSums]:
+        """Stand in for `Runner.submit`."""
         tiling = runner.plan.tiling
         region = tiling.output_region(tiles)
-        if not list(tiles_to_run(window, tiles, tiling=tiling)):
-            return TileSums(region=region, values=None)
-        with self.slots:
+        values = None
+        if list(tiles_to_run(window, tiles, tiling=tiling)):
             for array in (*window.stored.values(), window.valid):
                 np.array(array)  # into pinned memory
-        return TileSums(region=region, values=self.values[..., region[0], region[1]])
+            values = self.values[..., region[0], region[1]]
+        if room is not None:
+            room.release()
+        return Pending.done(TileSums(region=region, values=values))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let every runner of this process use it."""
-        with mock.patch.object(Runner, "run", lambda runner, window, tiles: self.run(runner, window, tiles)):
+
+        def submit(*given: Any, **how: Any) -> Pending[TileSums]:
+            return self.submit(*given, **how)
+
+        with mock.patch.object(Runner, "submit", submit):
             yield
 
 

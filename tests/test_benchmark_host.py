@@ -13,13 +13,13 @@ def test_host_prints_every_contender(capsys: pytest.CaptureFixture[str], monkeyp
     )  # which takes as long to load as all else
     monkeypatch.setattr(host, "TILES", ())
     blocks = []
-    run = host.FakeDevice.run
+    submit = host.FakeDevice.submit
 
-    def counted(device: host.FakeDevice, *given: object) -> object:
+    def counted(device: host.FakeDevice, *given: object, **how: object) -> object:
         blocks.append(given)
-        return run(device, *given)  # type: ignore[arg-type]
+        return submit(device, *given, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(host.FakeDevice, "run", counted)
+    monkeypatch.setattr(host.FakeDevice, "submit", counted)
     found = host.run(size=256, rounds=1)
     labels = ["floor", "rtsx auto"]
     assert list(found) == [*labels, *(f"{label} + zarrs" for label in labels)]

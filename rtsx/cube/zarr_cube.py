@@ -95,7 +95,7 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class StoredPixels:
     """A stored variable as an array that dask can wrap; what goes wrong when it is read names the store."""
 
     variable: xr.Variable
@@ -130,6 +130,16 @@ class _Pixels:
             )
             raise store_failure(self.path, error, what=f"{self.name} cannot be read at {place}") from error
         return pixels
+
+
+def stored_pixels(array: da.Array) -> StoredPixels | None:
+    """Return what an array of `open_zarr_cube` is cut from; None for any other, also for one that was cut, computed with, put in other chunks or persisted.
+
+    Told by its graph: whatever is done to a dask array gives it another name, or leaves out of the graph what it was made from.
+    """
+    original = f"original-{array.name}"  # dask's own name for what `from_array` is given
+    found = getattr(array.dask, "layers", {}).get(original, {}).get(original)
+    return found if isinstance(found, StoredPixels) else None
 
 
 def _in_order(stored: xr.Dataset) -> xr.Dataset:
@@ -181,7 +191,9 @@ def _chunked(cube: xr.Dataset, chunk: int | None, path: str) -> xr.Dataset:
         if variable.dims:
             chunks = tuple(lengths[dim] for dim in variable.dims)
             # A name of its own, because dask would read the pixels to make one, and a store may be written again.
-            pixels = da.from_array(_Pixels(variable, str(name), path), chunks=chunks, name=False)
+            # And what its pixels are like, because dask would read none of them to see.
+            like = np.empty((0,) * variable.ndim, variable.dtype)
+            pixels = da.from_array(StoredPixels(variable, str(name), path), chunks=chunks, name=False, meta=like)
             lazy[name] = variable.copy(data=pixels)
     with warnings.catch_warnings():
         # xarray warns where chunks cut through stored ones. `chunk` is the caller's word, and at the edge of a cell the

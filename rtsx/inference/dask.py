@@ -10,8 +10,9 @@ Because dask looks at what tasks return together only where they are the last on
 stored at once (`compute`, `Dataset.to_zarr`), not for a store with `compute=False`: there all hang on one last task,
 whose dependencies dask takes in the order of a set.
 
-Per chunk: one task marks valid pixels; one reads its halo and runs the tiles that begin in the chunk; one cuts each
-strip that a neighbour needs; one adds up and quantises. Nothing is computed twice and nothing is computed here. Blocks
+Per chunk: one task reads all layers; one marks valid pixels; one puts the halo together and runs the tiles that begin in the
+chunk; one cuts each strip that a neighbour needs; one adds up and quantises. What is read waits for the neighbours that need it as
+their halo, so that nothing is decoded twice. Nothing is computed twice and nothing is computed here. Blocks
 are taken row by row, so that what waits in memory is a row of chunks.
 """
 
@@ -29,6 +30,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from numpy.typing import NDArray
 
+from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import Pending, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
@@ -67,23 +69,54 @@ def _nothing(*_: object) -> None:
 
 
 _Key = tuple[Any, ...]
+_Chunks = tuple[tuple[int, ...], ...]
 
 
 def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner) -> dict[str, da.Array]:
     """Build lazy outputs by name (see `quantise`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
-    some = next(iter(layers.values()))
-    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=some.chunks)
-    valid = _valid(layers, mask, runner)
-    token = tokenize(*(layer.name for layer in layers.values()), valid.name, runner)
-    graph = _graph(blocks, layers, valid=valid, runner=runner, token=token)
-    sources = [*layers.values(), valid]
+    arrays = [*layers.values(), *([] if mask is None else [mask])]
+    chunks = arrays[0].chunks
+    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=chunks)
+    token = tokenize(*(array.name for array in arrays), runner)
+    read = f"read-{tokenize(*(array.name for array in arrays))}"  # the same for every prediction of these layers
+    valid = _valid(_reading(read, arrays, blocks), read, names=tuple(layers), runner=runner, token=token, chunks=chunks)
+    graph = _graph(blocks, layers, read=read, valid=valid.name, runner=runner, token=token)
     planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned_device))
-    outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
+    outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=[valid])  # type: ignore[arg-type]  # dask.array is one
     lazy = {
-        name: _array(name, template, outputs, chunks=some.chunks, token=token)
+        name: _array(name, template, outputs, chunks=chunks, token=token)
         for name, template in _templates(runner).items()
     }
     return lazy | {"valid": valid}
+
+
+def _reading(name: str, arrays: Sequence[da.Array], blocks: BlockPlan) -> HighLevelGraph:
+    """Build a task for each chunk that gives it of every array: from the store, where that is all they are, else from their own tasks."""
+    indices = list(product(*(range(len(parts)) for parts in blocks.intervals)))
+    stored = [pixels for array in arrays if (pixels := stored_pixels(array)) is not None]
+    if len(stored) < len(arrays):
+        tasks: _Graph = {(name, *index): (_together, [(array.name, *index) for array in arrays]) for index in indices}
+        return HighLevelGraph.from_collections(name, tasks, dependencies=arrays)  # type: ignore[arg-type]  # dask.array is one
+    source = f"stored-{name}"
+    tasks = {(name, *index): (_ReadTask(blocks.region((index[0], index[1]))), source) for index in indices}
+    return HighLevelGraph({name: {source: _Stored(tuple(stored))} | tasks}, {name: set()})
+
+
+def _together(arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    return tuple(arrays)
+
+
+def _valid(
+    reading: HighLevelGraph, read: str, *, names: tuple[str, ...], runner: Runner, token: str, chunks: _Chunks
+) -> da.Array:
+    key = f"valid-{token}"
+    runner_key = f"runner-{token}"
+    tasks: _Graph = {
+        (key, *index): (_ValidTask(names), runner_key, (read, *index))
+        for index in product(*(range(len(sizes)) for sizes in chunks))
+    }
+    graph = HighLevelGraph({**reading.layers, key: {runner_key: runner} | tasks}, {**reading.dependencies, key: {read}})
+    return da.Array(graph, key, chunks=chunks, dtype=bool)
 
 
 def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
@@ -109,30 +142,12 @@ def _array(
     return da.Array(graph, key, chunks=(*((n,) for n in leading), *chunks), dtype=template.dtype)
 
 
-def _valid(layers: Mapping[str, da.Array], mask: da.Array | None, runner: Runner) -> da.Array:
-    masks = [] if mask is None else [mask]
-    valid: da.Array = da.map_blocks(
-        _valid_block,
-        *layers.values(),
-        *masks,
-        names=tuple(layers),
-        runner=runner,
-        dtype=bool,
-        name=None,
-        meta=np.empty((0, 0), bool),
-    )
-    return valid
-
-
-def _valid_block(*arrays: NDArray[Any], names: Sequence[str], runner: Runner) -> NDArray[np.bool_]:
-    stored = dict(zip(names, arrays, strict=False))
-    return runner.valid(stored, arrays[-1] if len(arrays) > len(names) else None)
-
-
-def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array, runner: Runner, token: str) -> _Graph:
+def _graph(
+    blocks: BlockPlan, layers: Mapping[str, da.Array], *, read: str, valid: str, runner: Runner, token: str
+) -> _Graph:
     runner_key = f"runner-{token}"
-    graph: _Graph = {runner_key: runner}
-    pixel_bytes = sum(array.dtype.itemsize for array in (*layers.values(), valid))
+    graph: _Graph = {}
+    pixel_bytes = 1 + sum(array.dtype.itemsize for array in layers.values())
     room = runner.windows_in_flight(runner.planned_device, blocks) * blocks.largest_read * pixel_bytes
     receiving: dict[tuple[int, int], list[_Key]] = {block.index: [] for block in blocks}
     for block in blocks:
@@ -147,8 +162,7 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
             origins=[blocks.region(index) for index in needed],
             room_bytes=room,
         )
-        parts = [[(array.name, *index) for index in needed] for array in (*layers.values(), valid)]
-        graph[output] = (task, runner_key, parts)
+        graph[output] = (task, runner_key, [(read, *index) for index in needed], [(valid, *index) for index in needed])
         for target in blocks.intersecting(block.output):
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), output)
@@ -159,7 +173,7 @@ def _graph(blocks: BlockPlan, layers: Mapping[str, da.Array], *, valid: da.Array
     for index, strips in receiving.items():
         hold = barrier(rungs, index[across], rows=rows)
         task_key = (f"finished-{token}", *index)
-        graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid.name, *index), hold)
+        graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid, *index), hold)
     return graph | ordering_barriers(rungs, rows)
 
 
@@ -210,6 +224,36 @@ class _Outputs(MaterializedLayer):
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """Layers of a store."""
+
+    pixels: tuple[StoredPixels, ...]
+    """One for each layer, and for the mask."""
+
+
+@dataclass(frozen=True)
+class _ReadTask:
+    """Reads all layers of one chunk, one after the other: none of them costs a task of dask's."""
+
+    region: Region
+
+    def __call__(self, stored: _Stored) -> tuple[NDArray[Any], ...]:
+        return tuple(pixels[self.region] for pixels in stored.pixels)
+
+
+@dataclass(frozen=True)
+class _ValidTask:
+    """Marks the valid pixels of one chunk."""
+
+    names: tuple[str, ...]
+    """Layers, in the order in which they come; the mask, if there is one, is the last."""
+
+    def __call__(self, runner: Runner, arrays: tuple[NDArray[Any], ...]) -> NDArray[np.bool_]:
+        stored = dict(zip(self.names, arrays, strict=False))
+        return runner.valid(stored, arrays[-1] if len(arrays) > len(self.names) else None)
+
+
+@dataclass(frozen=True)
 class _TilesTask:
     """Assembles a window from chunks and runs the tiles that begin in one of them."""
 
@@ -219,20 +263,27 @@ class _TilesTask:
     read: Region
     """Pixels that these tiles see."""
     origins: list[Region]
-    """Pixels of each chunk that is handed over, the same for every layer."""
+    """Pixels of each chunk that is handed over."""
     room_bytes: int
     """What all windows of a process may take."""
 
-    def __call__(self, runner: Runner, parts: list[list[NDArray[Any]]]) -> Pending[TileSums]:
-        """Run the tiles on the chunks of every layer and, last, of the validity; waits for them where a batch is one tile."""
+    def __call__(
+        self, runner: Runner, parts: list[tuple[NDArray[Any], ...]], valid: list[NDArray[np.bool_]]
+    ) -> Pending[TileSums]:
+        """Run the tiles on the chunks, each with every layer, and their valid pixels; waits for them where a batch is one tile."""
         device = runner.where
         n_pixels = prod(part.stop - part.start for part in self.read)
-        n_bytes = n_pixels * sum(chunks[0].dtype.itemsize for chunks in parts)
+        n_bytes = n_pixels * (1 + sum(parts[0][place].dtype.itemsize for place in range(len(self.names))))
         room = room_for(device, n_bytes, limit=self.room_bytes)
         try:
-            *layers, valid = (self._assembled(chunks) for chunks in parts)
-            stored = dict(zip(self.names, layers, strict=True))
-            window = BlockInput(region=self.read, stored=stored, packings=runner.packings, valid=valid)
+            window = BlockInput(
+                region=self.read,
+                stored={
+                    name: self._assembled([part[place] for part in parts]) for place, name in enumerate(self.names)
+                },
+                packings=runner.packings,
+                valid=self._assembled(valid),
+            )
             pending = runner.submit(window, self.tiles, room=room)
         except BaseException:
             room.release()
@@ -241,7 +292,7 @@ class _TilesTask:
             pending.result()
         return pending
 
-    def _assembled(self, chunks: list[NDArray[Any]]) -> NDArray[Any]:
+    def _assembled(self, chunks: Sequence[NDArray[Any]]) -> NDArray[Any]:
         out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)
         for chunk, origin in zip(chunks, self.origins, strict=True):
             both = [slice(max(r.start, o.start), min(r.stop, o.stop)) for r, o in zip(self.read, origin, strict=True)]

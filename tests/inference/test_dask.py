@@ -1,6 +1,7 @@
 """The dask driver: lazy, small in graph, the same on every scheduler."""
 
 import multiprocessing
+import pickle
 
 import dask
 import numpy as np
@@ -12,7 +13,8 @@ from dask.callbacks import Callback
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from rtsx import ModelBundle, predict_cube
+from rtsx import ModelBundle, open_cube, predict_cube, write_cube
+from rtsx.cube.zarr_cube import StoredPixels
 from tests import warm
 
 
@@ -99,6 +101,70 @@ def test_few_tasks_per_chunk(bundle: ModelBundle) -> None:
     assert len(graph) / chunks < 14
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_cube(
+        make_cube(), tmp_path_factory.mktemp("stored") / "cube.zarr", chunks=16, shards=32, overviews=False
+    )
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What is read of stores from now on."""
+    found: list[tuple[str, object]] = []
+    read = StoredPixels.__getitem__
+
+    def noted(pixels: StoredPixels, key: tuple[slice, ...]) -> object:
+        found.append((pixels.name, key))
+        return read(pixels, key)
+
+    monkeypatch.setattr(StoredPixels, "__getitem__", noted)
+    return found
+
+
+def test_a_store_is_read_once_by_one_task_per_chunk(
+    bundle: ModelBundle, stored: str, reads: list[tuple[str, object]]
+) -> None:
+    cube = open_cube(stored, chunks=64)
+    found = predict_cube(cube, bundle, **OPTIONS)
+    assert not reads
+    graph = found["probability"].__dask_graph__()
+    of_layers = {cube[name].data.name for name in ("red", "dem")}
+    assert not [key for key in graph if isinstance(key, tuple) and key[0] in of_layers]
+    assert sum(isinstance(key, tuple) and key[0].startswith("read-") for key in graph) == 3 * 3
+    xr.testing.assert_equal(found.compute(), predict_cube(make_cube(), bundle, **OPTIONS))
+    assert len(reads) == len({(name, str(key)) for name, key in reads}) == 2 * 3 * 3
+
+
+def test_only_layers_as_they_are_stored_are_read_from_the_store(
+    bundle: ModelBundle, stored: str, reads: list[tuple[str, object]]
+) -> None:
+    """Whatever was done to a layer counts, also where dask leaves its name."""
+    expected = predict_cube(make_cube(), bundle, **OPTIONS)
+    cube = open_cube(stored, chunks=64)
+    kept = cube.persist()
+    reads.clear()
+    xr.testing.assert_equal(predict_cube(kept, bundle, **OPTIONS).compute(), expected)
+    assert not reads
+    cube = open_cube(stored, chunks=64)
+    darker = cube.assign(red=cube["red"].copy(data=cube["red"].data // 2))
+    numpy = make_cube()
+    other = predict_cube(numpy.assign(red=numpy["red"].copy(data=numpy["red"].data // 2)), bundle, **OPTIONS)
+    xr.testing.assert_equal(predict_cube(darker, bundle, **OPTIONS).compute(), other)
+    (optimised,) = dask.optimize(cube)
+    pickled = pickle.loads(pickle.dumps(cube))
+    for same in (
+        optimised,
+        pickled,
+        cube.chunk(y=50, x=170),
+        cube.assign(dem=cube["dem"].copy(data=cube["dem"].values)),
+    ):
+        xr.testing.assert_equal(predict_cube(same, bundle, **OPTIONS).compute(), expected)
+    part = {"y": slice(40, 120), "x": slice(70, 170)}
+    cut = predict_cube(cube.isel(part), bundle, **OPTIONS)
+    xr.testing.assert_equal(cut.compute(), predict_cube(cube.isel(part).load(), bundle, **OPTIONS))
+
+
 def test_a_part_is_computed_without_the_rest(bundle: ModelBundle) -> None:
     cube = make_cube(shape=(500, 500)).chunk(y=50, x=50)
     last = predict_cube(cube, bundle, **OPTIONS)["probability"].data.blocks[9, 9]
@@ -122,10 +188,8 @@ class MostAlive(Callback):
 @pytest.mark.parametrize("chunks", [(12, 12), (5, 20), (20, 5)])
 def test_what_waits_in_memory_is_one_row_of_chunks(bundle: ModelBundle, chunks: tuple[int, int]) -> None:
     cube = make_cube(shape=(chunks[0] * 50, chunks[1] * 50)).chunk(y=50, x=50)
-    # Reading made lazy: chunks in memory from the start would all be alive.
-    cube["red"] = cube["red"].copy(data=cube["red"].data.map_blocks(np.copy, dtype=np.uint8, name="reading"))
     found = predict_cube(cube, bundle, **OPTIONS)
-    with dask.config.set(scheduler="synchronous"), MostAlive("reading") as reading:
+    with dask.config.set(scheduler="synchronous"), MostAlive("read-") as reading:
         dask.compute(found["probability"].data, found["binary"].data, found["valid"].data)
     assert reading.most <= min(chunks) + 4
 
