@@ -82,7 +82,8 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     valid = _valid(_reading(read, arrays, blocks), read, names=tuple(layers), runner=runner, token=token, chunks=chunks)
     graph = _graph(blocks, layers, read=read, valid=valid.name, runner=runner, token=token)
     planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned_device))
-    outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=[valid])  # type: ignore[arg-type]  # dask.array is one
+    sources: list[Any] = [valid]
+    outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=sources)
     lazy = {
         name: _array(name, template, outputs, chunks=chunks, token=token)
         for name, template in _templates(runner).items()
@@ -99,7 +100,8 @@ def _reading(name: str, arrays: Sequence[da.Array], blocks: BlockPlan) -> HighLe
         return HighLevelGraph.from_collections(name, tasks, dependencies=arrays)  # type: ignore[arg-type]  # dask.array is one
     source = f"stored-{name}"
     tasks = {(name, *index): (_ReadTask(blocks.region((index[0], index[1]))), source) for index in indices}
-    return HighLevelGraph({name: {source: _Stored(tuple(stored))} | tasks}, {name: set()})
+    tasks[source] = _Stored(tuple(stored))
+    return HighLevelGraph({name: tasks}, {name: set()})
 
 
 def _together(arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
