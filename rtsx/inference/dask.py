@@ -117,7 +117,9 @@ def _valid(
         (key, *index): (_ValidTask(names), runner_key, (read, *index))
         for index in product(*(range(len(sizes)) for sizes in chunks))
     }
-    graph = HighLevelGraph({**reading.layers, key: {runner_key: runner} | tasks}, {**reading.dependencies, key: {read}})
+    tasks[runner_key] = runner
+    layers: dict[str, Any] = {**reading.layers, key: tasks}
+    graph = HighLevelGraph(layers, {**reading.dependencies, key: {read}})
     return da.Array(graph, key, chunks=chunks, dtype=bool)
 
 
