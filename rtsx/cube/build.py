@@ -45,13 +45,7 @@ from rtsx.cube.load import load_recipe, recipe_geobox
 from rtsx.cube.native import NativeParts
 from rtsx.cube.pinning import image_ids, image_stamps, require_unchanged, resolve_images
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.write import (
-    next_overview,
-    overviews_of,
-    prepare_level,
-    root_attrs,
-    write_level,
-)
+from rtsx.cube.write import next_overview, overviews_of, prepare_level, root_attrs, write_level
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format

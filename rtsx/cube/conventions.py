@@ -488,9 +488,7 @@ def _is_plain(value: object) -> bool:
 
 def layer_names(cube: xr.Dataset) -> tuple[str, ...]:
     """Return names of the variables that lie on the cube's pixels, without `valid`."""
-    return tuple(
-        str(name) for name, layer in cube.data_vars.items() if name != "valid" and {"y", "x"} <= set(layer.dims)
-    )
+    return tuple(str(name) for name, layer in cube.data_vars.items() if _is_layer(layer))
 
 
 def class_names(pred: xr.Dataset) -> list[str]:

@@ -267,11 +267,7 @@ def _completed(stack: Any, table: BandTable, *, shape: tuple[int, int], chunk: t
 
 
 def lazy_stacks(
-    blocks: ChunkLoader,
-    steps: Sequence[TimeGroup],
-    *,
-    chunks: tuple[tuple[int, ...], tuple[int, ...]],
-    has_time: bool,
+    blocks: ChunkLoader, steps: Sequence[TimeGroup], *, chunks: tuple[tuple[int, ...], tuple[int, ...]], has_time: bool
 ) -> dict[str, da.Array]:
     """Return what `lazy_blocks` gives, from arrays that stackstac makes.
 

@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.encoding import VALID_RANGE, missing_values, packing
 from rtsx.cube.georeference import geobox_of
-from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period, settled_by
+from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.rasters import sensor_names
 from rtsx.cube.sensors import get_sensor
@@ -153,15 +153,10 @@ class StoreImages:
                     f"one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
                 )
             packed = packing(stored[name])
+            found = {key: packed[key] for key in ("nodata", "scale_factor", "add_offset")}
+            dtype = stored[name].dtype.name
             bands[one.name] = BandSource(
-                href=self.path,
-                bands=(name,),
-                geobox=geobox,
-                dtype=stored[name].dtype.name,
-                nodata=packed["nodata"] if one.nodata is None else one.nodata,
-                scale_factor=packed["scale_factor"] if one.scale_factor is None else one.scale_factor,
-                add_offset=packed["add_offset"] if one.add_offset is None else one.add_offset,
-                opener="zarr",
+                href=self.path, bands=(name,), geobox=geobox, dtype=dtype, opener="zarr", **found | one.stated
             )
         return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
 
@@ -216,18 +211,18 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> Ba
     header = headers[asset]
     numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
     places = [number - 1 for number in numbers]
+    dtype = _one([header.dtypes[place] for place in places], header, "dtype")
+    found = {"scale_factor": header.scales[places[0]], "add_offset": header.offsets[places[0]]}
+    if wanted.nodata is None:
+        found["nodata"] = _one([header.nodata[place] for place in places], header, "nodata")
     return BandSource(
         href=header.path,
         bands=numbers,
         geobox=header.geobox,
-        dtype=_one([header.dtypes[place] for place in places], header, "dtype"),
-        nodata=_one([header.nodata[place] for place in places], header, "nodata")
-        if wanted.nodata is None
-        else wanted.nodata,
-        scale_factor=header.scales[places[0]] if wanted.scale_factor is None else wanted.scale_factor,
-        add_offset=header.offsets[places[0]] if wanted.add_offset is None else wanted.add_offset,
+        dtype=dtype,
         asset=asset,
-        settled=settled_by(wanted),
+        settled=frozenset(wanted.stated),
+        **found | wanted.stated,
     )
 
 

@@ -31,10 +31,11 @@ class BandRequest:
     add_offset: float | None = None
     """Physical value of stored 0; None takes what item or file declares."""
 
-
-def settled_by(wanted: BandRequest) -> frozenset[str]:
-    """Return which of `nodata`, `scale_factor` and `add_offset` were stated with a wish, so that they overrule item and file."""
-    return frozenset(name for name in ("nodata", "scale_factor", "add_offset") if getattr(wanted, name) is not None)
+    @property
+    def stated(self) -> dict[str, float]:
+        """Those of `nodata`, `scale_factor` and `add_offset` that were stated with a wish: they overrule item and file."""
+        values = {"nodata": self.nodata, "scale_factor": self.scale_factor, "add_offset": self.add_offset}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

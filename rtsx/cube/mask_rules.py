@@ -133,10 +133,7 @@ _QA_PIXEL_CONFIDENCES = ("cloud_confidence", "cloud_shadow_confidence", "snow_co
 VOCABULARIES = {
     vocabulary.name: vocabulary
     for vocabulary in (
-        _vocabulary(
-            "udm2",
-            ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable"),
-        ),
+        _vocabulary("udm2", ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")),
         _vocabulary("scl", ("scl",), {name: BandTerm(0, equals=number) for number, name in enumerate(_SCL_CLASSES)}),
         _vocabulary(
             "qa_pixel",

@@ -381,7 +381,7 @@ _SELF_CONTAINED = frozenset(
 def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
     return RasterHeader(
         path=path,
-        geobox=_geobox_of(file),
+        geobox=GeoBox((file.height, file.width), file.transform, None if file.crs is None else _crs_name(file.crs)),
         dtypes=tuple(file.dtypes),
         nodata=_nodata_of(file),
         descriptions=_descriptions_of(file, path),
@@ -500,10 +500,6 @@ def _zone(longitude: float, latitude: float) -> str:
     if abs(latitude) > 84:
         return "EPSG:3413" if latitude > 0 else "EPSG:3031"
     return f"EPSG:{(32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) % 60 + 1}"
-
-
-def _geobox_of(file: rasterio.DatasetReader) -> GeoBox:
-    return GeoBox((file.height, file.width), file.transform, None if file.crs is None else _crs_name(file.crs))
 
 
 @lru_cache(maxsize=256)

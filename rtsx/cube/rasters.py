@@ -331,12 +331,7 @@ AUTO_CHUNK = 1024
 
 
 def open_rasters(
-    source: RasterSource,
-    cell: Cell | None,
-    *,
-    layers: Sequence[str] | None,
-    sensor: Sensor | None,
-    chunk: int | None,
+    source: RasterSource, cell: Cell | None, *, layers: Sequence[str] | None, sensor: Sensor | None, chunk: int | None
 ) -> xr.Dataset:
     """Lazy cube of raster files; reads their headers only.
 

@@ -61,11 +61,7 @@ class StoragePlan:
 
 
 def plan_storage(
-    shape: tuple[int, int],
-    lengths: tuple[Sequence[int], Sequence[int]],
-    *,
-    chunk: int,
-    shard: int | Literal["auto"],
+    shape: tuple[int, int], lengths: tuple[Sequence[int], Sequence[int]], *, chunk: int, shard: int | Literal["auto"]
 ) -> StoragePlan:
     """Return chunks and shards for an array that arrives in dask chunks of the given lengths.
 

@@ -297,9 +297,7 @@ def polygonize_block(
     renumbered = np.concatenate(([0], np.where(is_open, np.cumsum(is_open), 0))).astype(np.int32)
     top, bottom, left, right = (renumbered[labels[border]] for border in _BORDERS)
     return BlockFootprints(
-        closed=pieces.take(~is_open).finish(rule.levels),
-        open=pieces.take(is_open),
-        borders=(top, bottom, left, right),
+        closed=pieces.take(~is_open).finish(rule.levels), open=pieces.take(is_open), borders=(top, bottom, left, right)
     )
 
 

@@ -1,6 +1,5 @@
 """Truth from outlines, rasterised window by window, and from a label raster on the cube's own grid."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pyproj import CRS
 
 from rtsx.errors import LabelError
 from rtsx.labels.rasterize import ignore_borders, rasterize, to_pixels
+from rtsx.labels.schema import suggestion
 from rtsx.labels.truth import IGNORED, LabelRaster, TruthWindow
 
 
@@ -194,12 +194,11 @@ def _numbers(labels: geopandas.GeoDataFrame, classes: tuple[str, ...]) -> NDArra
     if is_unknown.any():
         row = int(np.argmax(is_unknown.to_numpy()))
         name = found.iloc[row]
-        near = difflib.get_close_matches(str(name), classes, n=1)
         raise LabelError(
             f"{int(is_unknown.sum())} of {len(labels)} labels have none of the classes {', '.join(classes)}; the first is "
-            f"row {row} with {name!r}. " + (f"Is {near[0]!r} meant? " if near else "")
-            + "Add the class, or leave its labels out with labels[labels['class_name'].isin(classes)]."
-        )  # fmt: skip
+            f"row {row} with {name!r}.{suggestion(str(name), list(classes))} Add the class, or leave its labels out with "
+            "labels[labels['class_name'].isin(classes)]."
+        )
     return np.asarray(found.map(known), np.uint8)
 
 

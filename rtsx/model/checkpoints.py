@@ -25,6 +25,7 @@ from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model.inputs import canonical_layers, preset_named
 from rtsx.model.metadata import Metadata
 from rtsx.model.smp import SmpSource
+from rtsx.model.source import NetworkSource
 from rtsx.parsing import LimitedLoader
 
 _TILE = 1024
@@ -57,13 +58,12 @@ _NO_OPTIONS = {"arch", "architecture", "encoder_weights", "model_framework"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A checkpoint as read: a network, and what its file says about it."""
+class LoadedModel:
+    """A network and everything known about it."""
 
-    source: SmpSource
-    """The network with its weights."""
+    source: NetworkSource
     metadata: Metadata
-    """What the file says, and the preset that such files were trained with."""
+    """What its file says, or the caller's word over that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class _Contents:
 
 def read_checkpoint(
     data: bytes, *, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
-) -> Checkpoint:
+) -> LoadedModel:
     """Read a checkpoint of TSS or DN, or of any training of a network of segmentation-models-pytorch.
 
     Parameters
@@ -318,7 +318,7 @@ def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return plain
 
 
-def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> Checkpoint:
+def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> LoadedModel:
     model = dict(contents.model)
     for names in (("arch", "architecture"), ("encoder_name", "encoder")):
         if names[1] in told:  # in either project's spelling, because the file may have the other one
@@ -338,7 +338,7 @@ def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> Checkpoint:
         )
     tile = contents.patch_size if isinstance(contents.patch_size, int) else _TILE
     preset = None if contents.preset is None else preset_named(contents.preset)
-    return Checkpoint(
+    return LoadedModel(
         source=source,
         metadata=Metadata(
             layers=layers,

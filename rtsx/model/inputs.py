@@ -231,26 +231,14 @@ def prepare(
     return out.masked_fill_(~valid, fill)
 
 
-LAYER_NAMES = (
-    "blue",
-    "green",
-    "red",
-    "nir",
-    "ndvi",
-    "relative_elevation",
-    "slope",
-    "tc_brightness",
-    "tc_greenness",
-    "tc_wetness",
-    "aspect",
-    "hillshade",
-    "curvature",
-    "dem",
-)
-"""Every layer that a preset knows how to scale."""
-
 _OPTICAL = ("blue", "green", "red", "nir")
 _TREND = ("tc_brightness", "tc_greenness", "tc_wetness")
+
+LAYER_NAMES = (
+    *(*_OPTICAL, "ndvi", "relative_elevation", "slope", *_TREND),
+    *("aspect", "hillshade", "curvature", "dem"),
+)
+"""Every layer that a preset knows how to scale."""
 
 # A source of the predecessors may stand for several layers, in the order in which its bands were stacked.
 _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ import torch
 from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, exported_shape, open_eager
 from rtsx.model.bundle_io import ITEM_NAME, BundleItem, read_item
-from rtsx.model.checkpoints import read_checkpoint
+from rtsx.model.checkpoints import LoadedModel, read_checkpoint
 from rtsx.model.digest import digest_of_bytes
 from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
 from rtsx.model.inputs import InputLayer
@@ -249,15 +249,6 @@ def _first_line(error: Exception) -> str:
 
 DEMO = "demo"
 """Name of the small bundle that ships with rtsx."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A network and everything known about it."""
-
-    source: NetworkSource
-    metadata: Metadata
-    """The caller's word over the file's."""
 
 
 @dataclass(frozen=True)

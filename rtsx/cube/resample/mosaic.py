@@ -59,10 +59,7 @@ class MosaicReader:
         top, left = spans[:, 0].min(), spans[:, 2].min()
         spans -= np.array([top, top, left, left])
         affine = tiles[0].geobox.affine
-        corner = (
-            affine.a * left + affine.b * top + affine.c,
-            affine.d * left + affine.e * top + affine.f,
-        )
+        corner = (affine.a * left + affine.b * top + affine.c, affine.d * left + affine.e * top + affine.f)
         shape = int(spans[:, 1].max()), int(spans[:, 3].max())
         nodata = tiles[0].nodata
         if nodata is None and tiles[0].dtype.kind == "f":
@@ -213,10 +210,7 @@ def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
         affine = reader.geobox.affine
         # The corner in pixels, turned back, because a raster may lie on its side; only rasters turned alike share `sizes`.
         inverse = ~Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
-        corner = (
-            inverse.a * affine.c + inverse.b * affine.f,
-            inverse.d * affine.c + inverse.e * affine.f,
-        )
+        corner = (inverse.a * affine.c + inverse.b * affine.f, inverse.d * affine.c + inverse.e * affine.f)
         phase = tuple(round(place * _PHASE_STEPS) % _PHASE_STEPS for place in corner)
         sizes = tuple(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e))
         kind = (reader.count, reader.dtype.str, str(reader.nodata), str(reader.geobox.crs))

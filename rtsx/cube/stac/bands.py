@@ -10,12 +10,7 @@ import numpy as np
 from rtsx.cube.stac.item import ItemDict, item_name
 from rtsx.errors import CubeError
 
-_COMMON_NAMES = {
-    "nearinfrared": "nir",
-    "coastalblue": "coastal",
-    "coastalaerosol": "coastal",
-    "panchromatic": "pan",
-}
+_COMMON_NAMES = {"nearinfrared": "nir", "coastalblue": "coastal", "coastalaerosol": "coastal", "panchromatic": "pan"}
 """What some write out, by the common name that STAC gives it."""
 
 

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.images import BandRequest, BandSource, Image, Period, settled_by
+from rtsx.cube.images import BandRequest, BandSource, Image, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.assets import (
     AssetSelection,
@@ -184,23 +184,25 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         bands = _filled(draft, own or headers[draft.kind])
     assert bands is not None
     packings = [packing_of(draft.item, draft.choice.asset, band=band) for band in bands]
-    scale = (
-        wanted.scale_factor if wanted.scale_factor is not None else _one(draft, "scale", [p.scale for p in packings])
-    )
-    offset = wanted.add_offset if wanted.add_offset is not None else _one(draft, "offset", [p.offset for p in packings])
+    found: dict[str, float | None] = {}
+    if wanted.scale_factor is None:
+        scale = _one(draft, "scale", [packed.scale for packed in packings])
+        found["scale_factor"] = 1.0 if scale is None else scale
+    if wanted.add_offset is None:
+        found["add_offset"] = _one(draft, "offset", [packed.offset for packed in packings]) or 0.0
+    if wanted.nodata is None:
+        found["nodata"] = _one(draft, "nodata", [band.nodata for band in bands])
     geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox
     return BandSource(
         href=draft.href,
         bands=tuple(band.name or band.number for band in bands) if _is_zarr(draft) else tuple(b.number for b in bands),
         geobox=geobox,
         dtype=str(_one(draft, "data_type", [band.dtype for band in bands])),
-        nodata=wanted.nodata if wanted.nodata is not None else _one(draft, "nodata", [band.nodata for band in bands]),
-        scale_factor=1.0 if scale is None else scale,
-        add_offset=0.0 if offset is None else offset,
         asset=draft.choice.asset,
         opener="zarr" if _is_zarr(draft) else "gdal",
-        settled=settled_by(wanted),
+        settled=frozenset(wanted.stated),
         stamp=etag_of(draft.item, draft.choice.asset),
+        **found | wanted.stated,
     )
 
 

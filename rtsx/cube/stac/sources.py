@@ -295,15 +295,10 @@ def _day(moment: str | None) -> date | None:
 class StacItems(_ItemSource):
     """STAC items, given one by one, as an image source.
 
-    Parameters
-    ----------
-    items
-        pystac items, or items as JSON has them.
-
     Raises
     ------
     CubeError
-        There is something else among them.
+        There is something else among them than pystac items, or items as JSON has them.
 
     Examples
     --------
@@ -311,23 +306,16 @@ class StacItems(_ItemSource):
     'a'
     """
 
-    items: tuple[ItemDict, ...]
-    """All of them, as JSON has them."""
-    max_cloud_cover: float | None = None
+    items: "Iterable[pystac.Item | ItemDict]"
+    """All of them, as JSON has them once they are here."""
+    max_cloud_cover: float | None = field(default=None, kw_only=True)
     """Percent under cloud, at most; any if left out."""
-    sign: str | Signer | None = None
+    sign: str | Signer | None = field(default=None, kw_only=True)
     """Signing hook for the hrefs: its name, or a function."""
 
-    def __init__(
-        self,
-        items: "Iterable[pystac.Item | dict[str, Any]]",
-        *,
-        max_cloud_cover: float | None = None,
-        sign: str | Signer | None = None,
-    ) -> None:
-        object.__setattr__(self, "items", tuple(_plain(item) for item in items))
-        object.__setattr__(self, "max_cloud_cover", max_cloud_cover)
-        object.__setattr__(self, "sign", sign)
+    def __post_init__(self) -> None:
+        """Take the items as JSON."""
+        object.__setattr__(self, "items", tuple(_plain(item) for item in self.items))
 
     def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
         return sound_items(self.items, "The list of items")

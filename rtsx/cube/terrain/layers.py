@@ -238,12 +238,7 @@ def _steps(ground: TerrainGrid) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def terrain_block(
-    dem: NDArray[Any],
-    valid: NDArray[np.bool_],
-    *,
-    ground: TerrainGrid,
-    layers: Sequence[str | TerrainLayer],
-    halo: int,
+    dem: NDArray[Any], valid: NDArray[np.bool_], *, ground: TerrainGrid, layers: Sequence[str | TerrainLayer], halo: int
 ) -> NDArray[np.float32]:
     """Terrain layers of the middle of a block.
 
