@@ -212,7 +212,7 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> Ba
     numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
     places = [number - 1 for number in numbers]
     dtype = _one([header.dtypes[place] for place in places], header, "dtype")
-    found = {"scale_factor": header.scales[places[0]], "add_offset": header.offsets[places[0]]}
+    found: dict[str, Any] = {"scale_factor": header.scales[places[0]], "add_offset": header.offsets[places[0]]}
     if wanted.nodata is None:
         found["nodata"] = _one([header.nodata[place] for place in places], header, "nodata")
     return BandSource(

@@ -22,7 +22,7 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell, grid_offset
 from rtsx.storage import file_name, is_url, local_path
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
-from rtsx.storage.zarr import is_zipped
+from rtsx.storage.zarr import is_zipped, open_group
 
 _GDAL_NAME = re.compile(r"/vsi|\w\w+:(?!//|:)")
 """How names begin that only GDAL knows, such as ``NETCDF:"a.nc":red``."""
@@ -122,6 +122,19 @@ def is_store(path: str) -> bool:
     if local.is_file():
         return is_zipped(local)
     return local.is_dir() or (suffix not in RASTER_SUFFIXES and not _GDAL_NAME.match(path))
+
+
+def small_store(path: str, *, side: int, options: Mapping[str, Any]) -> xr.Dataset:
+    """Return the coarsest level of a store that still has `side` pixels on its longer side, every n-th pixel of it if need be."""
+    group = open_group(path, options)
+    multiscales: Any = group.attrs.get("multiscales", {"layout": []})
+    level = path
+    for entry in multiscales["layout"]:
+        if max(entry["spatial:shape"]) >= side and entry["asset"] != ".":
+            level = f"{path.rstrip('/')}/{entry['asset']}"
+    cube = open_zarr_cube(level, None, layers=None, chunk=None, options=options)
+    step = max(1, max(cube.sizes["y"], cube.sizes["x"]) // side)
+    return cube.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step)) if step > 1 else cube
 
 
 def coarse_recipe(recipe: CubeRecipe, raster: GeoBox, *, side: int) -> tuple[CubeRecipe, GeoBox]:

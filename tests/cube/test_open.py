@@ -28,7 +28,7 @@ from rtsx.cube import (
     packing,
     write_cube,
 )
-from rtsx.cube.open import coarse_recipe
+from rtsx.cube.open import coarse_recipe, small_store
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, grid_offset
 
@@ -309,6 +309,20 @@ def test_a_rewritten_file_is_another_array(write_tif: WriteTif) -> None:
 def test_storage_options_are_for_stores(write_tif: WriteTif) -> None:
     with pytest.raises(CubeError, match=r"storage_options= is for Zarr stores .*\['key'\].*Leave it out"):
         open_source(write_tif("scene.tif", SCENE), storage_options={"key": "a"})
+
+
+def test_a_store_gives_its_coarsest_level_that_is_large_enough(
+    random_cube: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+    cube = random_cube((230, 301))
+    write_cube(cube, tmp_path / "cube.zarr")
+    for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):
+        small = small_store(str(tmp_path / "cube.zarr"), side=side, options={})
+        assert small.sizes["x"] == width, side
+    write_cube(cube, tmp_path / "plain.zarr", overviews=False)
+    thinned = small_store(str(tmp_path / "plain.zarr"), side=100, options={})
+    np.testing.assert_array_equal(thinned["red"].values, cube["red"].values[1::3, 1::3])
 
 
 def test_a_coarse_window_holds_the_fine_one_on_a_lattice_with_the_same_corner() -> None:

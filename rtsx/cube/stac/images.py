@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from odc.geo.geobox import GeoBox
 from shapely import box
@@ -184,7 +184,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         bands = _filled(draft, own or headers[draft.kind])
     assert bands is not None
     packings = [packing_of(draft.item, draft.choice.asset, band=band) for band in bands]
-    found: dict[str, float | None] = {}
+    found: dict[str, Any] = {}
     if wanted.scale_factor is None:
         scale = _one(draft, "scale", [packed.scale for packed in packings])
         found["scale_factor"] = 1.0 if scale is None else scale
