@@ -12,7 +12,7 @@ from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.tiling import over_compute_of_cells
-from rtsx.inference.device import default_batch_size
+from rtsx.inference.device import Hardware
 from rtsx.inference.ensemble import tiling_needs_of
 from rtsx.inference.kernel import BlockInput
 from rtsx.inference.memory import available_bytes, largest_tile
@@ -172,7 +172,9 @@ def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -
             larger.side,
             habits=habits,
             spec=spec,
-            largest=largest_tile(recipe.bundles, device=spec.device, available=available),
+            largest=largest_tile(
+                recipe.bundles, hardware=memory.hardware, precision=spec.precision, available=available
+            ),
             fits=fits,
         )
         if value < plan.work.over_compute * (1 - _WORTH_TELLING):
@@ -234,7 +236,8 @@ def seconds_per_tile(
     """
     where = resolve_device(device, backends=[plan.runtime["backend"]])
     tile = plan.prediction.tiling.tile
-    many = batch_size or default_batch_size(where, tile=tile)
+    probe = _Strip.of(plan, bundles, tile=tile, many=1, device=device, batch_size=batch_size)
+    many = probe.runner.batch_size_on(Hardware.of(where))
     timed = _Strip.of(plan, bundles, tile=tile, many=many, device=device, batch_size=batch_size)
     # Other backends and GPUs prepare for tiles of one size, so these have to be the plan's own.
     is_small = where.type == "cpu" and plan.runtime["backend"] == "eager"

@@ -23,11 +23,11 @@ from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import CampaignError
+from rtsx.inference.device import CPU, Hardware
 from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
-from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile
-from rtsx.inference.runner import needed_layers, packings_of, prediction_plan
+from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware
+from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle
-from rtsx.model.activations import network_bytes_per_pixel
 from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan
@@ -38,8 +38,6 @@ _BANDS = 4
 _BLOCKS = 2
 # What the windows of one block or band span where a tile is smaller, px.
 _SPAN = 2048
-# What the scratch of convolutions takes on top of the tensors themselves.
-_SCRATCH = 2.0
 # Of a pixel of a cell whose objects are outlined: a label beside each map.
 _LABEL_BYTES = 4
 
@@ -57,6 +55,8 @@ class TaskMemory:
     """Whether objects are outlined."""
     batch_size: int | None
     """Tiles per forward pass; None for the one of a CPU."""
+    hardware: Hardware = CPU
+    """What runs the networks; a GPU holds them, and their input, in memory of its own."""
 
     @classmethod
     def of(cls, recipe: CampaignRecipe, sample: xr.Dataset, *, layers: Sequence[str]) -> "TaskMemory":
@@ -67,6 +67,7 @@ class TaskMemory:
             side=recipe.cube.grid.cell_size,
             is_outlined=recipe.outlines is not None,
             batch_size=recipe.prediction.batch_size,
+            hardware=planned_of(recipe),
         )
 
     def estimate(self, tiling: TilePlan) -> MemoryPlan:
@@ -83,14 +84,25 @@ class TaskMemory:
         inputs = {(bundle.inputs, bundle.fill) for bundle in self.bundles}
         classes = len(self.bundles[0].classes)
         kept = 2 * classes + 1 + (_LABEL_BYTES if self.is_outlined else 0)
+        if self.hardware.name != "CPU":  # batches are filled from the next band
+            return MemoryPlan(
+                window_bytes=(_BANDS + 1) * height * across * self.stored_bytes,
+                output_bytes=(_BLOCKS + 1) * 4 * classes * height * across + kept * self.side**2,
+                network_bytes=0,
+            )
+        network = max(forward_bytes_per_pixel(each, CPU, precision="float32") for each in self.bundles)
         return MemoryPlan(
             window_bytes=_BANDS * height * across * self.stored_bytes
             + _BLOCKS * height * min(span, across) * 4 * sum(len(layers) for layers, _ in inputs),
             output_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
-            network_bytes=int(
-                _SCRATCH * max(map(network_bytes_per_pixel, self.bundles)) * (self.batch_size or 1) * tiling.tile**2
-            ),
+            network_bytes=network * (self.batch_size or 1) * tiling.tile**2,
         )
+
+
+def planned_of(recipe: CampaignRecipe) -> Hardware:
+    """Return what will run the networks of a campaign."""
+    spec = recipe.prediction
+    return planned_hardware(recipe.bundles, device=spec.device, backend=spec.backend)
 
 
 def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -> CampaignPlan:
@@ -206,7 +218,7 @@ def _tiling(
         side=grid.cell_size,
         habits=tiling_needs_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
         spec=spec,
-        largest=largest_tile(bundles, device=spec.device, available=available),
+        largest=largest_tile(bundles, hardware=memory.hardware, precision=spec.precision, available=available),
         fits=lambda tiling: memory.estimate(tiling).total_bytes <= available,
         settled=like.prediction.tiling.tile if is_alike and like is not None else None,
     )

@@ -21,13 +21,14 @@ from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
+from rtsx.campaign.planning import planned_of
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import ProgressCallback, RunRecord, RunSummary, write_run
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
-from rtsx.campaign.workers import require_environment, versions_here
+from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -87,7 +88,19 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     if stored is None:
         raise CampaignError(f"{recipe.output} holds no plan of {plan.year} any more. Create the campaign again.")
     require_same(stored, plan)
-    require_environment(client, versions=versions_here(), memory_bytes=CampaignEstimate.of(plan, recipe).memory_bytes)
+    spec = recipe.prediction
+    with client.as_current():
+        is_known = spec.device.startswith("cuda") or (
+            spec.device == "auto" and client.nthreads()
+        )  # "auto" without a worker may be anything
+        needs = WorkerRequirements(
+            versions_here(),
+            CampaignEstimate.of(plan, recipe).memory_bytes,
+            device=spec.device,
+            backends=(spec.backend,),
+            hardware=planned_of(recipe).name if is_known else "",
+        )
+    require_environment(client, needs)
 
 
 def run_recorded(

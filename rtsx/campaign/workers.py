@@ -45,6 +45,8 @@ class WorkerResources:
     """Memory that it may use, bytes; 0 where nothing bounds it."""
     slots: int
     """Cells that it would run at a time."""
+    hardware: str = ""
+    """What would run its networks, see `Hardware`; empty where nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class WorkerRequirements:
     """Versions of its libraries."""
     memory_bytes: int
     """Memory of one cell, bytes."""
+    device: str = "cpu"
+    """Where the networks run, as the recipe says."""
+    backends: tuple[str, ...] = ()
+    """What runs them."""
+    hardware: str = ""
+    """What that has to be: a card by its name, or "GPU" for any. Empty where it does not matter."""
 
     def lacking(self, offer: WorkerResources) -> str:
         """Describe what is wrong with a worker; empty where nothing is.
@@ -72,6 +80,8 @@ class WorkerRequirements:
         if offer.memory_bytes and needed > offer.memory_bytes:
             cells = f"{offer.slots} cell{'s' * (offer.slots > 1)} at a time, which need{'s' * (offer.slots == 1)}"
             wrong.append(f"has {format_bytes(offer.memory_bytes)} for {cells} {format_bytes(needed)}")
+        if self.hardware and offer.hardware != self.hardware and (self.hardware != "GPU" or offer.hardware == "CPU"):
+            wrong.append(f"would compute with {offer.hardware} instead of {self.hardware}")
         return "; ".join(wrong)
 
     def differing(self, versions: Mapping[str, str]) -> list[str]:
@@ -83,7 +93,7 @@ class WorkerRequirements:
         ]
 
 
-def require_environment(client: "Client", *, versions: Mapping[str, str], memory_bytes: int) -> None:
+def require_environment(client: "Client", needs: WorkerRequirements) -> None:
     """Refuse a cluster that would make other bytes than this process, or run out of memory.
 
     Workers that come later are looked at before they run a task, and sent away if they do not fit, until
@@ -93,25 +103,23 @@ def require_environment(client: "Client", *, versions: Mapping[str, str], memory
     ----------
     client
         Of the cluster; it may have no worker yet.
-    versions
-        What `versions_here` gives on the client.
-    memory_bytes
-        Memory of one cell, bytes. A worker runs as many at a time as it has GPUs, or threads where it has none.
+    needs
+        What every worker has to have: the versions that `versions_here` gives on the client, and memory for as many cells as
+        it has GPUs, or threads where it has none.
 
     Raises
     ------
     ClusterError
         The scheduler or a worker has other versions or too little memory; names all that differ.
     """
-    needs = WorkerRequirements(versions, memory_bytes)
     wrong = _wrong("the scheduler", "; ".join(needs.differing(scheduler_versions(client))))
-    for address, offer in sorted(resources_of(client).items()):
+    for address, offer in sorted(resources_of(client, needs).items()):
         wrong += _wrong(f"worker {address}", needs.lacking(offer))
     if wrong:
         told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         raise ClusterError(
             f"The cluster is not fit to run what this machine planned:\n{told}\nGive all machines one environment, such as one "
-            "container image, and workers enough memory or fewer threads."
+            "container image, and workers enough memory or fewer threads, and one kind of device."
         )
     client.register_plugin(MemoryMonitorPlugin(needs, topic=refusals_topic(client)), name=GUARD)
     _guarded.add(client)
@@ -161,7 +169,7 @@ class MemoryMonitorPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Look at a worker that has just come."""
         _unfit.clear()
-        lacking = self._needs.lacking(_offer(worker))
+        lacking = self._needs.lacking(_offer(self._needs, worker))
         if lacking:
             _unfit.append(lacking)
             _log.error("This worker %s, so it leaves. Give it the environment of the client.", lacking)
@@ -215,7 +223,7 @@ def scheduler_versions(client: Client) -> Mapping[str, str]:
     return found
 
 
-def resources_of(client: Client) -> dict[str, WorkerResources]:
+def resources_of(client: Client, needs: WorkerRequirements) -> dict[str, WorkerResources]:
     """List the libraries and memory of each worker, by its address.
 
     Raises
@@ -223,7 +231,7 @@ def resources_of(client: Client) -> dict[str, WorkerResources]:
     ClusterError
         One cannot say.
     """
-    offers = client.run(_offer, on_error="return")
+    offers = client.run(_offer, needs, on_error="return")
     for address, offer in offers.items():
         if isinstance(offer, BaseException):
             raise _no_answer(f"Worker {address}", offer) from offer
@@ -237,6 +245,14 @@ def _no_answer(who: str, error: BaseException) -> ClusterError:
     )
 
 
-def _offer(dask_worker: Worker) -> WorkerResources:
+def _offer(needs: WorkerRequirements, dask_worker: Worker) -> WorkerResources:
     slots = int(dask_worker.state.total_resources.get("GPU", 0)) or dask_worker.state.nthreads
-    return WorkerResources(versions_here(), int(dask_worker.memory_manager.memory_limit or 0), slots)
+    hardware = _hardware_name(needs) if needs.hardware else ""
+    return WorkerResources(versions_here(), int(dask_worker.memory_manager.memory_limit or 0), slots, hardware)
+
+
+def _hardware_name(needs: WorkerRequirements) -> str:
+    from rtsx.inference.memory import hardware_here  # loads torch
+
+    found = hardware_here(needs.device, needs.backends)
+    return "CPU" if isinstance(found, str) else found.name

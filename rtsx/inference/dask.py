@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.inference.blocks import BlockPlan, Region
-from rtsx.inference.device import Pending, room_for
+from rtsx.inference.device import Hardware, Pending, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
@@ -68,6 +68,11 @@ def _nothing(*_: object) -> None:
     return None
 
 
+def _hardware_name(runner: Runner) -> str:
+    """Say on which kind of device a computation begins; run once for all of its blocks, on whichever worker."""
+    return Hardware.of(runner.where).name
+
+
 _Key = tuple[Any, ...]
 _Chunks = tuple[tuple[int, ...], ...]
 
@@ -81,7 +86,7 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     read = f"read-{tokenize(*(array.name for array in arrays))}"  # the same for every prediction of these layers
     valid = _valid(_reading(read, arrays, blocks), read, names=tuple(layers), runner=runner, token=token, chunks=chunks)
     graph = _graph(blocks, layers, read=read, valid=valid.name, runner=runner, token=token)
-    planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned_device))
+    planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned))
     sources: list[Any] = [valid]
     outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=sources)
     lazy = {
@@ -150,9 +155,10 @@ def _graph(
     blocks: BlockPlan, layers: Mapping[str, da.Array], *, read: str, valid: str, runner: Runner, token: str
 ) -> _Graph:
     runner_key = f"runner-{token}"
-    graph: _Graph = {}
+    begun_on = f"hardware-{token}"
+    graph: _Graph = {begun_on: (_hardware_name, runner_key)}
     pixel_bytes = 1 + sum(array.dtype.itemsize for array in layers.values())
-    room = runner.windows_in_flight(runner.planned_device, blocks) * blocks.largest_read * pixel_bytes
+    room = runner.windows_in_flight(blocks) * blocks.largest_read * pixel_bytes
     receiving: dict[tuple[int, int], list[_Key]] = {block.index: [] for block in blocks}
     for block in blocks:
         if block.read is None or block.output is None:
@@ -166,7 +172,8 @@ def _graph(
             origins=[blocks.region(index) for index in needed],
             room_bytes=room,
         )
-        graph[output] = (task, runner_key, [(read, *index) for index in needed], [(valid, *index) for index in needed])
+        parts = [(read, *index) for index in needed]
+        graph[output] = (task, runner_key, parts, [(valid, *index) for index in needed], begun_on)
         for target in blocks.intersecting(block.output):
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), output)
@@ -272,9 +279,10 @@ class _TilesTask:
     """What all windows of a process may take."""
 
     def __call__(
-        self, runner: Runner, parts: list[tuple[NDArray[Any], ...]], valid: list[NDArray[np.bool_]]
+        self, runner: Runner, parts: list[tuple[NDArray[Any], ...]], valid: list[NDArray[np.bool_]], begun_on: str
     ) -> Pending[TileSums]:
         """Run the tiles on the chunks, each with every layer, and their valid pixels; waits for them where a batch is one tile."""
+        runner.require_hardware(begun_on)
         device = runner.where
         n_pixels = prod(part.stop - part.start for part in self.read)
         n_bytes = n_pixels * (1 + sum(parts[0][place].dtype.itemsize for place in range(len(self.names))))
@@ -292,7 +300,7 @@ class _TilesTask:
         except BaseException:
             room.release()
             raise
-        if not runner.tiles_ahead(device):
+        if not runner.tiles_ahead(Hardware.of(device)):
             pending.result()
         return pending
 

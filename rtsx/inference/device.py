@@ -12,6 +12,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,22 +30,70 @@ from rtsx.threads import ReadWriteLock
 _GPU_BATCH_PIXELS = 2**22
 
 
-def default_batch_size(device: torch.device, *, tile: int) -> int:
-    """Return tiles per forward pass: one on a CPU, where a larger batch only falls out of the caches."""
-    return 1 if device.type == "cpu" else max(1, min(64, _GPU_BATCH_PIXELS // tile**2))
+# Of a card, for the tensors of forward passes; the rest is for weights, for what blocks hold, and for what libraries take.
+_CARD_SHARE = 0.8
 
 
-def tiles_ahead(device: torch.device, *, batch_size: int) -> int:
+@dataclass(frozen=True)
+class Hardware:
+    """What computes, as far as its kind decides values and memory."""
+
+    name: str
+    """"CPU", or the name of the card; "GPU" where only that is known."""
+    memory_bytes: int = 0
+    """Of the card, all of it; 0 where it is not known, or none."""
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Hardware":
+        """Look at a device of this process."""
+        return CPU if device.type == "cpu" else _card(device)
+
+    @classmethod
+    def named(cls, device: str) -> "Hardware":
+        """Return what a device's name says, which need not be here."""
+        return CPU if device in ("cpu", "auto") else cls("GPU")
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads run networks on it."""
+        return torch_threads(torch.device("cpu" if self.name == "CPU" else "cuda"))
+
+    def batch_pixels(self, bytes_per_pixel: int) -> int | None:
+        """Return how many pixels a forward pass may have where all threads run one; None where nobody knows."""
+        return int(_CARD_SHARE * self.memory_bytes / (self.n_threads * bytes_per_pixel)) if self.memory_bytes else None
+
+
+CPU = Hardware("CPU")
+"""Any, because its memory is that of the machine."""
+
+
+@cache
+def _card(device: torch.device) -> Hardware:
+    properties = torch.cuda.get_device_properties(device)
+    return Hardware(properties.name, properties.total_memory)
+
+
+def default_batch_size(hardware: Hardware, *, tile: int, bytes_per_pixel: int) -> int:
+    """Return tiles per forward pass: one on a CPU, where a larger batch only falls out of the caches.
+
+    By the whole memory of a card, not by what is free, so that one kind of card has one arithmetic.
+    """
+    if hardware.name == "CPU":
+        return 1
+    pixels = min(_GPU_BATCH_PIXELS, hardware.batch_pixels(bytes_per_pixel) or _GPU_BATCH_PIXELS)
+    return max(1, min(64, pixels // tile**2))
+
+
+def tiles_ahead(hardware: Hardware, *, batch_size: int) -> int:
     """Return how many tiles should be there beside those of a block before it is waited for, so that its batches are full."""
-    return 0 if batch_size == 1 else torch_threads(device) * batch_size
+    return 0 if batch_size == 1 else hardware.n_threads * batch_size
 
 
-def windows_in_flight(device: torch.device, *, batch_size: int, tiles_per_block: float) -> int:
+def windows_in_flight(hardware: Hardware, *, batch_size: int, tiles_per_block: float) -> int:
     """Return how many windows there are at most: those whose tiles run or wait for a full batch, and one that comes next."""
     if batch_size == 1:
-        return torch_threads(device) + 1
-    running = torch_threads(device) * batch_size
-    return 2 + ceil((running + tiles_ahead(device, batch_size=batch_size)) / tiles_per_block)
+        return hardware.n_threads + 1
+    return 2 + ceil(2 * tiles_ahead(hardware, batch_size=batch_size) / tiles_per_block)
 
 
 _T_co = TypeVar("_T_co", covariant=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
-from rtsx.inference.device import Pending
+from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 
@@ -26,7 +26,7 @@ def predict_arrays(
     """Predict arrays in memory: outputs by name (see `quantise`) and `valid`, each over the whole plane (y, x) of the layers."""
     valid = runner.valid(layers, mask)
     blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
-    ahead = runner.tiles_ahead(runner.where)
+    ahead = runner.tiles_ahead(Hardware.of(runner.where))
     running: deque[tuple[slice, int, list[Pending[TileSums]]]] = deque()
     waiting: list[TileSums] = []
     rows: list[dict[str, NDArray[Any]]] = []

@@ -4,21 +4,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
+from typing import TYPE_CHECKING, cast
 
 import psutil
-import torch
 import xarray as xr
 
-from rtsx.errors import MemoryPlanError
+from rtsx.errors import BundleError, ClusterError, MemoryPlanError
 from rtsx.inference.blocks import BlockPlan
+from rtsx.inference.device import CPU, Hardware
 from rtsx.inference.in_memory import direct_chunks, plane_chunks
 from rtsx.inference.plan import PredictionPlan
-from rtsx.inference.runner import Runner
+from rtsx.inference.runner import Runner, forward_bytes_per_pixel, mixed_hardware
 from rtsx.model import ModelBundle
-from rtsx.model.activations import network_bytes_per_pixel
+from rtsx.model.backend_choice import reference_backend
+from rtsx.model.network import resolve_device
 
-# Scratch of the convolution library on top of the tensors themselves; 1.4 measured on a U-Net with oneDNN.
-_SCRATCH = 2.0
+if TYPE_CHECKING:
+    from distributed import Client
+
 # What allocators hold back between passes, and schedulers and libraries load on first use.
 _SLACK_BYTES = 2**27
 _GIB = 2**30
@@ -54,8 +57,8 @@ class MemoryPlan:
         *,
         stored_bytes_per_pixel: int,
         channels: int,
-        activation_bytes: int,
-        in_flight: int = 2,
+        network_bytes: int,
+        in_flight: int,
     ) -> "MemoryPlan":
         """Estimate the bound for the largest block.
 
@@ -66,9 +69,9 @@ class MemoryPlan:
         stored_bytes_per_pixel
             Of all layers that are read, and of the validity.
         channels
-            Input channels of all members that want different ones.
-        activation_bytes
-            Of one forward pass over a full batch; the most of any member.
+            Input channels of all members that want different ones, where they are in this memory.
+        network_bytes
+            Of one forward pass over a full batch, likewise; the most of any member.
         in_flight
             Blocks at once in one process: those that are computed, and one that is read or handed over meanwhile.
         """
@@ -78,7 +81,7 @@ class MemoryPlan:
         return cls(
             window_bytes=in_flight * read * (stored_bytes_per_pixel + 4 * channels),
             output_bytes=in_flight * output * (read + 2 * chunk),
-            network_bytes=int(_SCRATCH * activation_bytes),
+            network_bytes=network_bytes,
         )
 
     def require(self, available: int) -> None:
@@ -114,45 +117,129 @@ def available_bytes() -> int:
 
 def _worker_limit() -> int | None:
     """Return the memory limit of the smallest worker of the current client; None without a client or a limit."""
-    distributed = sys.modules.get("distributed")  # without a client nobody has imported it
-    if distributed is None:
-        return None
-    try:
-        client = distributed.get_client()
-    except ValueError:
+    client = _client()
+    if client is None:
         return None
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
     return int(min(limits)) if limits else None
 
 
-def largest_tile(bundles: Sequence[ModelBundle], *, device: str, available: int) -> int:
-    """Find the largest tile in pixels whose forward pass takes two fifths of the memory at most; never below the bundle's own."""
-    if device != "cpu" and torch.cuda.is_available():
-        available = min(available, torch.cuda.mem_get_info()[1])  # of the device, not what is free on it
-    per_pixel = max(network_bytes_per_pixel(bundle) for bundle in bundles)
-    fitting = isqrt(int(_NETWORK_SHARE * available / (_SCRATCH * per_pixel)))
+def _client() -> "Client | None":
+    distributed = sys.modules.get("distributed")  # without a client nobody has imported it
+    if distributed is None:
+        return None
+    try:
+        return cast("Client", distributed.get_client())
+    except ValueError:
+        return None
+
+
+def planned_hardware(bundles: Sequence[ModelBundle], *, device: str, backend: str) -> Hardware:
+    """Return what will compute a prediction: what the workers of the current client have, or this machine where there is none.
+
+    No worker is asked where the CPU is named, and the client opens no GPU where there are workers.
+
+    Raises
+    ------
+    ClusterError
+        A worker lacks the GPU that is asked for, or workers have several kinds of devices.
+    """
+    if device == "cpu":
+        return CPU
+    backends = [reference_backend(each) if backend == "auto" else backend for each in bundles]
+    client = _client()
+    if client is None or _is_worker():
+        try:
+            return Hardware.of(resolve_device(device, backends=backends))
+        except BundleError:  # perhaps workers that come later have it
+            return Hardware.named(device)
+    if client.asynchronous:
+        return Hardware.named(device)
+    found = client.run(hardware_here, device, backends)
+    lacking = {address: one for address, one in found.items() if isinstance(one, str)}
+    if lacking:
+        address, reason = min(lacking.items())
+        raise ClusterError(
+            f"{len(lacking)} of {len(found)} workers have no device={device!r}, such as {address}: {reason} Use workers that all "
+            "have a GPU, or device='cpu'."
+        )
+    kinds = {one.name: f"at {address}" for address, one in sorted(found.items(), reverse=True)}
+    if len(kinds) > 1:
+        raise ClusterError(mixed_hardware(kinds))
+    return min(found.values(), key=lambda one: one.memory_bytes, default=Hardware.named(device))
+
+
+def _is_worker() -> bool:
+    from distributed import get_worker  # loaded, where there is a client
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def hardware_here(device: str, backends: Sequence[str]) -> Hardware | str:
+    """Return what this worker has, or in words why not what was asked for."""
+    try:
+        return Hardware.of(resolve_device(device, backends=backends))
+    except BundleError as error:
+        return str(error)
+
+
+def largest_tile(bundles: Sequence[ModelBundle], *, hardware: Hardware, precision: str, available: int) -> int:
+    """Find the largest tile in pixels whose forward pass takes a fixed share of the memory at most; never below the bundle's own.
+
+    Of the card where a GPU computes, of the worker's or machine's `available` bytes otherwise.
+    """
+    per_pixel = max(forward_bytes_per_pixel(bundle, hardware, precision=precision) for bundle in bundles)
+    fitting = isqrt(hardware.batch_pixels(per_pixel) or int(_NETWORK_SHARE * available / per_pixel))
     return max(min(fitting, _LARGEST_TILE), bundles[0].tile)
 
 
 def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> MemoryPlan:
     """Estimate what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes.
 
-    Without a cluster, it is also refused where less than it needs is free on this machine.
+    Without a cluster, it is also refused where less than it needs is free on this machine. Where a GPU computes, its memory
+    holds the network, and has to.
     """
-    plan = runner.plan
+    plan, hardware = runner.plan, runner.planned
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
-    batch = runner.batch_size or 1
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
     blocks = BlockPlan(tiling=plan.tiling, chunks=chunks)
+    stored = 1 + sum(cube[name].dtype.itemsize for name in plan.layers)
+    channels = sum(len(layers) for layers, _ in inputs)
+    batch = runner.batch_size_on(hardware)
+    network_bytes = runner.bytes_per_pixel(hardware) * batch * plan.tiling.tile**2
+    if hardware.memory_bytes:
+        held = blocks.largest_read * (stored + 4 * channels + 4 * plan.kept * len(plan.classes))
+        require_card(hardware, network_bytes + hardware.n_threads * held, batch_size=batch, tile=plan.tiling.tile)
     reckoned = MemoryPlan.estimate(
         plan,
         blocks,
-        stored_bytes_per_pixel=1 + sum(cube[name].dtype.itemsize for name in plan.layers),
-        channels=sum(len(layers) for layers, _ in inputs),
-        activation_bytes=max(map(network_bytes_per_pixel, runner.bundles)) * batch * plan.tiling.tile**2,
-        in_flight=runner.windows_in_flight(runner.planned_device, blocks),
+        stored_bytes_per_pixel=stored,
+        channels=channels if hardware.name == "CPU" else 0,
+        network_bytes=network_bytes if hardware.name == "CPU" else 0,
+        in_flight=runner.windows_in_flight(blocks),
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     reckoned.require(min(available, free))
     return reckoned
+
+
+def require_card(hardware: Hardware, n_bytes: int, *, batch_size: int, tile: int) -> None:
+    """Refuse a batch that its GPU cannot hold even when nothing else is there.
+
+    Raises
+    ------
+    MemoryPlanError
+        The card has fewer than `n_bytes`.
+    """
+    if n_bytes > hardware.memory_bytes:
+        what = f"{batch_size} tiles" if batch_size > 1 else "one tile"
+        cure = "Take a smaller batch_size" if batch_size > 1 else "Take a smaller tile"
+        raise MemoryPlanError(
+            f"A forward pass over {what} of {tile} px needs about {n_bytes / _GIB:.1f} GiB of {hardware.name}, which has "
+            f"{hardware.memory_bytes / _GIB:.1f} GiB. {cure}, or device='cpu'."
+        )

@@ -22,7 +22,7 @@ from rtsx.inference.ensemble import (
 )
 from rtsx.inference.in_memory import predict_planes
 from rtsx.inference.kernel import NODATA
-from rtsx.inference.memory import available_bytes, largest_tile, require_memory
+from rtsx.inference.memory import available_bytes, largest_tile, planned_hardware, require_memory
 from rtsx.inference.plan import Merge, PredictionDtype, TestTimeAugmentation
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.tile_choice import TileChoice, choose_tiling
@@ -193,7 +193,9 @@ def predict_cube(
     PlanError
         Tile, overlap, trim, blend, augmentation or scales contradict each other or the bundle.
     MemoryPlanError
-        The plan needs more memory than a worker has.
+        The plan needs more memory than a worker has, or than its GPU.
+    ClusterError
+        Workers have several kinds of devices, or not the one that is asked for; also when blocks are computed.
 
     Warns
     -----
@@ -213,6 +215,7 @@ def predict_cube(
     check_test_time_augmentations(bundles, augment)
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
+    planned = planned_hardware(bundles, device=device, backend=backend)
     tiling = choose_tiling(
         (cube.sizes["y"], cube.sizes["x"]),
         grid_offset(geobox_of(cube), lattice_origin(cube)),
@@ -221,7 +224,7 @@ def predict_cube(
         overlap=overlap,
         trim=trim,
         blend=blend,
-        largest=largest_tile(bundles, device=device, available=available),
+        largest=largest_tile(bundles, hardware=planned, precision=precision, available=available),
     )
     plan = prediction_plan(
         bundles,
@@ -233,6 +236,15 @@ def predict_cube(
         keep_members=keep_members,
         dtype=dtype,
     )
-    runner = runner_of(plan, bundles, cube, device=device, precision=precision, backend=backend, batch_size=batch_size)
+    runner = runner_of(
+        plan,
+        bundles,
+        cube,
+        device=device,
+        precision=precision,
+        backend=backend,
+        batch_size=batch_size,
+        planned=planned,
+    )
     require_memory(runner, cube, available=available)
     return prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))

@@ -13,13 +13,24 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube import layer_names, packing
-from rtsx.errors import BundleError, LayerValuesWarning, PlanError
+from rtsx.errors import BundleError, ClusterError, LayerValuesWarning, PlanError
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.device import Batches, BatchSize, Pending, Room, default_batch_size, tiles_ahead, windows_in_flight
+from rtsx.inference.device import (
+    CPU,
+    Batches,
+    BatchSize,
+    Hardware,
+    Pending,
+    Room,
+    default_batch_size,
+    tiles_ahead,
+    windows_in_flight,
+)
 from rtsx.inference.ensemble import check_test_time_augmentations
 from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch, tiles_to_run
 from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
+from rtsx.model.activations import network_bytes_per_pixel
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, reference_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
 from rtsx.model.network import resolve_device
@@ -48,6 +59,8 @@ class Runner:
     """What runs the network."""
     batch_size: int | None
     """Tiles per forward pass; None is the device's own choice."""
+    planned: Hardware = CPU
+    """What blocks are planned for; another kind changes what waits in memory, and no value."""
     _warned: set[tuple[PredictionPlan, str]] = field(default_factory=set, repr=False, compare=False)
     """What has been warned of."""
 
@@ -62,10 +75,17 @@ class Runner:
         backends = {reference_backend(each) if self.backend == "auto" else self.backend for each in self.bundles}
         return resolve_device(self.device, backends=backends)
 
-    @property
-    def planned_device(self) -> torch.device:
-        """The kind of device that blocks are planned for; by name, because a client need not have the GPU of its workers."""
-        return self.where if self.device == "auto" else torch.device(self.device)
+    def require_hardware(self, begun_on: str) -> None:
+        """Refuse to go on with a prediction that was begun on another kind of device than this process has.
+
+        Raises
+        ------
+        ClusterError
+            It is another.
+        """
+        here = Hardware.of(self.where).name
+        if here != begun_on:
+            raise ClusterError(mixed_hardware({begun_on: "where this prediction began", here: "here"}))
 
     def valid(self, stored: Mapping[str, NDArray[np.generic]], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Return pixels (y, x) that every required layer and the mask declare valid.
@@ -125,18 +145,25 @@ class Runner:
         block = BlockRun(window, tiles, plan=self.plan, open_members=lambda: self._members(device))
         return self._batches(device).submit(block, room=room)
 
-    def tiles_ahead(self, device: torch.device) -> int:
+    def tiles_ahead(self, hardware: Hardware) -> int:
         """Return how many tiles should be handed in beside those of a block before that is waited for."""
-        return tiles_ahead(device, batch_size=self._first_batch_size(device))
+        return tiles_ahead(hardware, batch_size=self.batch_size_on(hardware))
 
-    def windows_in_flight(self, device: torch.device, blocks: BlockPlan) -> int:
+    def windows_in_flight(self, blocks: BlockPlan) -> int:
         """Return how many windows of blocks may be in memory at once."""
-        filled = sum(len(block.tiles) > 0 for block in blocks)
+        batch_size, filled = self.batch_size_on(self.planned), sum(len(block.tiles) > 0 for block in blocks)
         per_block = len(self.plan.tiling) / max(1, filled)
-        return windows_in_flight(device, batch_size=self._first_batch_size(device), tiles_per_block=per_block)
+        return windows_in_flight(self.planned, batch_size=batch_size, tiles_per_block=per_block)
 
-    def _first_batch_size(self, device: torch.device) -> int:
-        return self.batch_size or default_batch_size(device, tile=self.plan.tiling.tile)
+    def batch_size_on(self, hardware: Hardware) -> int:
+        """Return tiles per forward pass, as long as memory lasts."""
+        if self.batch_size is not None or hardware.name == "CPU":
+            return self.batch_size or 1
+        return default_batch_size(hardware, tile=self.plan.tiling.tile, bytes_per_pixel=self.bytes_per_pixel(hardware))
+
+    def bytes_per_pixel(self, hardware: Hardware) -> int:
+        """Return what one forward pass of the largest member takes for each pixel, with the scratch of its convolutions."""
+        return max(forward_bytes_per_pixel(each, hardware, precision=self.precision) for each in self.bundles)
 
     def _batches(self, device: torch.device) -> Batches[BlockRun]:
         """Those of all predictions in this process that may share a batch: cells of a campaign have a plan each."""
@@ -147,7 +174,9 @@ class Runner:
         return Batches.shared(
             device,
             key,
-            lambda: Batches(device, BatchSize(self._first_batch_size(device)), tile=tiling.tile, run=run_batch),
+            lambda: Batches(
+                device, BatchSize(self.batch_size_on(Hardware.of(device))), tile=tiling.tile, run=run_batch
+            ),
         )
 
     def _members(self, device: torch.device) -> tuple[EnsembleMember, ...]:
@@ -176,11 +205,33 @@ class Runner:
             device=str(device),
             precision=self.precision,
             tile=tile,
-            batch_size=self._first_batch_size(device),
+            batch_size=self.batch_size_on(Hardware.of(device)),
         )
         if self.backend != "auto" or device.type != "cpu" or self.precision not in ("auto", "float32"):
             return self.backend
         return choose_backend(bundle, tile=tile, passes=self._passes)
+
+
+# Scratch of the convolution library on top of the tensors themselves; 1.4 measured on a U-Net with oneDNN.
+_SCRATCH = 2.0
+
+
+def forward_bytes_per_pixel(bundle: ModelBundle, hardware: Hardware, *, precision: str) -> int:
+    """Return what a forward pass takes for each pixel of its tiles at most, with the scratch of its convolutions.
+
+    In half precision, which a GPU takes unless told otherwise, tensors have half the size.
+    """
+    is_half = hardware.name != "CPU" and precision != "float32" and bundle.source.framework == "torch"
+    return int((0.5 if is_half else 1) * _SCRATCH * network_bytes_per_pixel(bundle))
+
+
+def mixed_hardware(where: Mapping[str, str]) -> str:
+    """Say that kinds of devices are mixed, and what to do; where each is, by its name."""
+    told = "; ".join(f"{name} {place}" for name, place in sorted(where.items()))
+    return (
+        f"One map is computed by one kind of device, because another has another arithmetic, and seams would show; found {told}. "
+        "Use workers that all have the same card, or device='cpu', which all have."
+    )
 
 
 def needed_layers(bundles: Sequence[ModelBundle], available: Sequence[str]) -> tuple[str, ...]:
@@ -277,6 +328,7 @@ def runner_of(
     precision: str,
     backend: str,
     batch_size: int | None,
+    planned: Hardware = CPU,
 ) -> Runner:
     """Make the runner of a plan on the layers of a cube; opens no network.
 
@@ -290,6 +342,8 @@ def runner_of(
         Holds the plan's layers; only their dtype and packing are looked at.
     device, precision, backend, batch_size
         As in `predict_cube`.
+    planned
+        What its blocks are planned for.
 
     Raises
     ------
@@ -312,4 +366,5 @@ def runner_of(
         precision=precision,
         backend=backend,
         batch_size=batch_size,
+        planned=planned,
     )

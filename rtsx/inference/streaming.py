@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.inference.blocks import Region
-from rtsx.inference.device import Pending
+from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
@@ -68,7 +68,7 @@ def predict_region(
     across = input_window(tiling, region)[1]
     bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
     columns = _parts(tiling.x, tiles.x)
-    ahead = runner.tiles_ahead(runner.where)
+    ahead = runner.tiles_ahead(Hardware.of(runner.where))
     held = _Held.nothing(bands[0].read.start, across)
     running: deque[_Running] = deque()
     waiting: list[TileSums] = []

@@ -19,7 +19,7 @@ from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
-from rtsx.campaign.workers import require_environment, versions_here
+from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
 from rtsx.errors import ClusterError
 from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server
@@ -70,7 +70,7 @@ def test_workers_of_a_profile_come_with_the_work_and_the_cluster_ends(gateway: G
 
     with connect_cluster(spec) as client:
         assert len(clusters_of(gateway)) == 1
-        require_environment(client, versions=versions_here(), memory_bytes=2**30)
+        require_environment(client, WorkerRequirements(versions_here(), 2**30))
         cells = [(0, x) for x in range(40)]
         summary = run_on_cluster(
             client, NoOp(), cells, run="r", retry=RetrySpec(), on_tick=ticks.append, on_outcome=completed

@@ -39,7 +39,7 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
 
 @pytest.mark.slow
 def test_a_fit_cluster_passes_and_may_run_afterwards(client: Client) -> None:
-    require_environment(client, versions=versions_here(), memory_bytes=GIB)
+    require_environment(client, WorkerRequirements(versions_here(), GIB))
     assert run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec()).complete
     release_environment(client)  # once more than needed, which is no error
 
@@ -47,7 +47,7 @@ def test_a_fit_cluster_passes_and_may_run_afterwards(client: Client) -> None:
 def test_other_versions_and_too_little_memory_are_refused_by_name(client: Client) -> None:
     other = versions_here() | {"zarr": "0.0"}
     with pytest.raises(ClusterError) as told:
-        require_environment(client, versions=other, memory_bytes=2 * GIB)
+        require_environment(client, WorkerRequirements(other, 2 * GIB))
     lines = str(told.value).splitlines()
     here = versions_here()["zarr"]
     assert lines[1] == f"- the scheduler has zarr {here} instead of 0.0"
@@ -68,7 +68,7 @@ def test_a_worker_that_comes_later_and_does_not_fit_runs_nothing_and_leaves(
     cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
     diary, go = Diary(tmp_path), tmp_path / "go"
-    require_environment(client, versions=versions_here(), memory_bytes=GIB)
+    require_environment(client, WorkerRequirements(versions_here(), GIB))
     fit = set(client.run(_process).values())
     ticks: list[RunSummary] = []
 
@@ -97,7 +97,7 @@ def _process() -> int:
 @pytest.mark.slow
 def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
     with LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as cluster, Client(cluster) as client:
-        require_environment(client, versions=versions_here(), memory_bytes=2**50)
+        require_environment(client, WorkerRequirements(versions_here(), 2**50))
         cluster.adapt(minimum=0, maximum=1, interval="100ms")
         with pytest.raises(ClusterError, match=r"those that came were sent away, the last since worker .*2.00 PiB"):
             run_on_cluster(client, NoOp(), [(0, 0)], run="r", retry=RetrySpec())
@@ -105,6 +105,21 @@ def test_a_cluster_all_of_whose_workers_are_sent_away_is_told() -> None:
 
 def test_a_worker_without_a_bound_has_memory_enough() -> None:
     assert WorkerRequirements({}, 2**60).lacking(WorkerResources({}, 0, slots=4)) == ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has", "said"),
+    [
+        ("", "CPU", ""),
+        ("GPU", "NVIDIA A10", ""),
+        ("GPU", "CPU", "would compute with CPU instead of GPU"),
+        ("NVIDIA A10", "NVIDIA H200", "would compute with NVIDIA H200 instead of NVIDIA A10"),
+        ("CPU", "NVIDIA A10", "would compute with NVIDIA A10 instead of CPU"),
+    ],
+)
+def test_one_map_is_computed_by_one_kind_of_device(wanted: str, has: str, said: str) -> None:
+    needs = WorkerRequirements({}, 0, device="auto", hardware=wanted)
+    assert needs.lacking(WorkerResources({}, 0, slots=1, hardware=has)) == said
 
 
 def test_what_is_missing_is_named() -> None:

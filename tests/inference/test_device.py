@@ -14,18 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from rtsx.errors import ClusterError
 from rtsx.inference import kernel
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import (
     _HUBS,
     Batches,
     BatchSize,
+    Hardware,
     Pending,
     default_batch_size,
     from_device,
     room_for,
     to_device,
 )
+from rtsx.inference.device import CPU as CPU_HARDWARE
 from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner
@@ -397,11 +400,29 @@ def test_every_stored_dtype_makes_the_trip(dtype: str) -> None:
     np.testing.assert_array_equal(from_device(there), array)
 
 
-def test_batches_fit_the_device() -> None:
-    assert default_batch_size(torch.device("cpu"), tile=256) == 1
-    assert default_batch_size(torch.device("cuda"), tile=1024) == 4
-    assert default_batch_size(torch.device("cuda"), tile=256) == 64
-    assert default_batch_size(torch.device("cuda"), tile=8192) == 1
+@pytest.mark.parametrize(
+    ("hardware", "tile", "size"),
+    [
+        (CPU_HARDWARE, 256, 1),
+        (Hardware("GPU"), 1024, 4),
+        (Hardware("GPU"), 256, 64),
+        (Hardware("GPU"), 8192, 1),
+        (Hardware("large", 80 * 2**30), 1024, 4),
+        (Hardware("small", 8 * 2**30), 1024, 3),
+    ],
+)
+def test_batches_fit_the_device(hardware: Hardware, tile: int, size: int) -> None:
+    """By all that a card has, so that one kind of card has one arithmetic."""
+    assert default_batch_size(hardware, tile=tile, bytes_per_pixel=1000) == size
+
+
+def test_a_prediction_goes_on_where_it_began_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(
+        plan=PLAN, bundles=(), packings={}, device="cpu", precision="float32", backend="eager", batch_size=1
+    )
+    runner.require_hardware("CPU")
+    with pytest.raises(ClusterError, match=r"found CPU here; NVIDIA A10 where this prediction began. .*device='cpu'"):
+        runner.require_hardware("NVIDIA A10")
 
 
 def test_block_plan_reads_what_its_tiles_see() -> None:

@@ -2,7 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from rtsx import ModelBundle, predict_cube
+from rtsx.errors import ClusterError, MemoryPlanError
+from rtsx.inference import memory, predict
+from rtsx.inference import runner as runner_room
+from rtsx.inference.device import CPU, Hardware
+from rtsx.model.metadata import Reach
 
 from tests import warm
 
@@ -70,3 +83,79 @@ def test_projected_memory_bounds_the_measured(
     found = peaks[case]
     assert found["measured"] <= found["projected"]
     assert found["projected"] < 20 * max(found["measured"], 2**24), "a bound that is never near refuses what would work"
+
+
+class Workers:
+    """A client whose workers have these devices."""
+
+    asynchronous = False
+
+    def __init__(self, *have: Hardware | str) -> None:
+        self.have = {f"tcp://10.0.0.{number}": one for number, one in enumerate(have)}
+
+    def run(self, ask: object, *given: object) -> dict[str, Hardware | str]:
+        return self.have
+
+
+A10, H200 = Hardware("NVIDIA A10", 24 * 2**30), Hardware("NVIDIA H200", 140 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("device", "have", "refused"),
+    [
+        ("cuda", [A10, A10], None),
+        (
+            "auto",
+            [A10, CPU],
+            r"found CPU at tcp://10.0.0.1; NVIDIA A10 at tcp://10.0.0.0. .* or device='cpu', which all have",
+        ),
+        ("auto", [A10, H200], r"found NVIDIA A10 at tcp://10.0.0.0; NVIDIA H200 at tcp://10.0.0.1"),
+        (
+            "cuda",
+            [A10, "torch sees 0 GPUs here."],
+            r"1 of 2 workers have no device='cuda', such as tcp://10.0.0.1: torch",
+        ),
+        ("cpu", [A10, CPU], None),
+    ],
+)
+def test_workers_that_would_compute_otherwise_are_refused(
+    device: str, have: list[Hardware | str], refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_client", lambda: Workers(*have))
+    monkeypatch.setattr(memory, "_is_worker", lambda: False)
+    if refused is None:
+        expected = CPU if device == "cpu" else have[0]
+        assert memory.planned_hardware([], device=device, backend="eager") == expected
+    else:
+        with pytest.raises(ClusterError, match=refused):
+            memory.planned_hardware([], device=device, backend="eager")
+
+
+def test_a_gpu_is_planned_for_by_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network does not count in the memory of the machine, nor the machine's for the tile."""
+    module = torch.nn.Conv2d(1, 1, 1)
+    bundle = ModelBundle.from_module(module, layers=("a",), mean=[0], std=[1], tile=64, overlap=16, stride=1)
+    bundle = bundle.with_reach(Reach(stride=1, radius=1, depends_on_tile=False))
+    monkeypatch.setattr(runner_room, "network_bytes_per_pixel", lambda bundle: 1000)
+    tiles = [
+        memory.largest_tile([bundle], hardware=hardware, precision="auto", available=2**26)
+        for hardware in (CPU, Hardware("small", 2**30), A10)
+    ]
+    assert tiles[0] < tiles[1] < tiles[2] == 3210
+    cube = xr.Dataset({"a": (("y", "x"), np.ones((3000, 3000), np.float32))})
+    cube = cube.assign_coords(xr_coords(GeoBox((3000, 3000), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"), always_yx=True))
+    plans = []
+    real = predict.require_memory
+    monkeypatch.setattr(predict, "require_memory", lambda *given, **more: plans.append(real(*given, **more)))
+    for hardware in (CPU, A10, Hardware("NVIDIA Nano", 2**30)):
+        monkeypatch.setattr(predict, "planned_hardware", lambda *given, now=hardware, **more: now)
+        if hardware.memory_bytes == 2**30:
+            with pytest.raises(
+                MemoryPlanError,
+                match=r"one tile of 2048 px needs .* GiB of NVIDIA Nano, which has 1.0 GiB. Take a smaller tile",
+            ):
+                predict_cube(cube.chunk(y=2048, x=2048), bundle, tile=2048, overlap=16, device="cuda")
+        else:
+            predict_cube(cube.chunk(y=2048, x=2048), bundle, tile=1024, overlap=16, device="cuda")
+    on_cpu, on_gpu = plans
+    assert on_gpu.network_bytes == 0 < on_cpu.network_bytes
