@@ -278,7 +278,7 @@ class _TilesTask:
     room_bytes: int
     """What all windows of a process may take."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0917 - dask gives them by place
         self, runner: Runner, parts: list[tuple[NDArray[Any], ...]], valid: list[NDArray[np.bool_]], begun_on: str
     ) -> Pending[TileSums]:
         """Run the tiles on the chunks, each with every layer, and their valid pixels; waits for them where a batch is one tile."""

@@ -16,7 +16,6 @@ from rtsx.inference import memory, predict
 from rtsx.inference import runner as runner_room
 from rtsx.inference.device import CPU, Hardware
 from rtsx.model.metadata import Reach
-
 from tests import warm
 
 # In processes of their own, because a peak can only be read once and would be that of other tests.
