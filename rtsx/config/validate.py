@@ -2,13 +2,13 @@
 
 import json
 import re
-import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
 from glob import escape, iglob
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -105,45 +105,65 @@ def refuse_unknown_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
     """
     document = read_yaml(path)
     schema = json.loads((Path(__file__).parent / "schemas" / f"{kind}.json").read_text())
-    unknown = list(_unknown_keys(document.values, _alternatives(schema, schema["$defs"]), schema["$defs"]))
+    unknown = list(_unknown_keys(document.values, _Allowed.by(schema)))
     if unknown:
         raise_issues(document.name, [*document.complaints, *unknown], lines=document.lines)
 
 
-_Schemas = list[Mapping[str, Any]]
+def _unknown_keys(values: object, allowed: "_Allowed", *, path: KeyPath = ()) -> Iterator[ConfigIssue]:
+    """Keys of mappings anywhere in some values that their schema does not have."""
+    if not isinstance(values, Mapping | list):
+        return
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+        if isinstance(values, Mapping) and allowed.is_closed and key not in allowed.keys:
+            yield ConfigIssue((*path, str(key)), _unknown(str(key), allowed.keys))
+        yield from _unknown_keys(value, allowed.below(key), path=(*path, key))
 
 
-def _unknown_keys(
-    values: object, schemas: _Schemas, definitions: Mapping[str, Any], *, path: KeyPath = ()
-) -> Iterator[ConfigIssue]:
-    """Keys of mappings anywhere in some values that none of their possible schemas has."""
-    inner: dict[KeyPath, tuple[object, list[Any]]] = {}
-    if isinstance(values, list):
-        items = [one["items"] for one in schemas if "items" in one]
-        inner = {(*path, place): (value, items) for place, value in enumerate(values)}
-    elif isinstance(values, Mapping):
-        mappings = [one for one in schemas if one.get("type") == "object"]
-        known = sorted({name for one in mappings for name in one.get("properties", {})})
-        others = [one for one in mappings if one.get("additionalProperties", True) is not False]
-        for key, value in values.items():
-            if mappings and key not in known and not others:
-                yield ConfigIssue((*path, str(key)), _unknown(str(key), known))
-            named = [one["properties"][key] for one in mappings if key in one.get("properties", {})]
-            inner[*path, str(key)] = value, named or [one.get("additionalProperties", {}) for one in others]
-    for place, (value, possible) in inner.items():
-        below = [one for schema in possible for one in _alternatives(schema, definitions)]
-        yield from _unknown_keys(value, below, definitions, path=place)
+@dataclass(frozen=True)
+class _Allowed:
+    """What a JSON schema allows at one place of a document."""
+
+    kinds: tuple[Mapping[str, Any], ...]
+    """Schemas of which any may hold, none of them a reference."""
+    definitions: Mapping[str, Any]
+    """What references of the schema mean."""
+
+    @classmethod
+    def by(cls, schema: Mapping[str, Any]) -> Self:
+        """What it allows as a whole."""
+        return cls(tuple(_kinds(schema, schema.get("$defs", {}))), schema.get("$defs", {}))
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys that are known by name."""
+        return sorted({name for kind in self.kinds for name in kind.get("properties", {})})
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a mapping may have no others."""
+        mappings = [kind for kind in self.kinds if kind.get("type") == "object"]
+        return bool(mappings) and all(kind.get("additionalProperties") is False for kind in mappings)
+
+    def below(self, part: str | int) -> "_Allowed":
+        """What is allowed below a key, or in a place of a list."""
+        named = [kind["properties"][part] for kind in self.kinds if part in kind.get("properties", {})]
+        others = [kind.get("items" if isinstance(part, int) else "additionalProperties") for kind in self.kinds]
+        kinds = (one for schema in named or others for one in _kinds(schema, self.definitions))
+        return _Allowed(tuple(kinds), self.definitions)
 
 
-def _alternatives(schema: Any, definitions: Mapping[str, Any]) -> _Schemas:
-    """What a schema allows: what it refers to, each of several kinds, or itself; nothing in particular where it is `true`."""
+def _kinds(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a schema refers to, each of several that it joins, or itself; nothing where it is none, or `true`."""
     if not isinstance(schema, Mapping):
-        return []
+        return
     if "$ref" in schema:
-        return _alternatives(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return (
-        [one for kind in schema["anyOf"] for one in _alternatives(kind, definitions)] if "anyOf" in schema else [schema]
-    )
+        yield from _kinds(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    elif "anyOf" in schema:
+        for one in schema["anyOf"]:
+            yield from _kinds(one, definitions)
+    else:
+        yield schema
 
 
 _EXPECTED = {
@@ -157,12 +177,15 @@ _EXPECTED = {
 """What pydantic says in words of Python, in those of YAML."""
 
 
-def _told(error: ValidationError, model: type[BaseModel]) -> Iterator[ConfigIssue]:
+def _told(error: ValidationError, model: type[ConfigModel]) -> Iterator[ConfigIssue]:
     for one in error.errors():
         path: KeyPath = one["loc"]
         match one["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
-                yield ConfigIssue(path, _unknown(str(path[-1]), sorted(_keys(model, path[:-1]))))
+                yield ConfigIssue(
+                    path,
+                    _unknown(str(path[-1]), reduce(_Allowed.below, path[:-1], _Allowed.by(model.json_schema())).keys),
+                )
             case "missing":
                 yield ConfigIssue(path, "this key has to be given")
             case "value_error":
@@ -179,37 +202,6 @@ def _unknown(key: str, known: list[str]) -> str:
     return (
         f"unknown key{hint} Known keys are {', '.join(known)}" if near else f"unknown key; known are {', '.join(known)}"
     )
-
-
-def _keys(model: type[BaseModel], path: KeyPath) -> set[str]:
-    """Known keys of the model at a path."""
-    found: Any = model
-    for part in path:
-        known = _fields(found)
-        if known:
-            found = _inner(known.get(part))
-        elif get_origin(found) is dict:
-            found = _inner(get_args(found)[1])
-        elif get_origin(found) in (list, tuple):
-            found = _inner(get_args(found)[0])
-    return set(_fields(found))
-
-
-def _fields(kind: Any) -> dict[Any, Any]:
-    """Types by key of a model or a dataclass; empty for what is neither."""
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return {field.metadata.get("alias", field.name): hints[field.name] for field in fields(kind)}
-    return {name: field.annotation for name, field in getattr(kind, "model_fields", {}).items()}
-
-
-def _inner(annotation: Any) -> Any:
-    """The type within ``X | None`` and ``Annotated``; of several, the first model."""
-    if get_origin(annotation) is Annotated:
-        return _inner(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((_inner(one) for one in get_args(annotation) if one is not type(None)), None)
-    return annotation
 
 
 def _with_place(given: object, handler: ValidatorFunctionWrapHandler) -> object:
