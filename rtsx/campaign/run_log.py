@@ -13,35 +13,41 @@ from rtsx.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """Every cell of a run, counted once."""
+class RunCounts:
+    """What a run states while it goes on, and what is kept of it."""
 
     run: str
     """Id of the run."""
     cells: int
-    """Cells that the run was given."""
+    """Cells that it was given."""
     done: int
     """Cells that it finished."""
     skipped: int
     """Cells that were finished before a task of this run came to them, by another run or by a task that was lost."""
-    set_aside: tuple[Failure, ...]
-    """Cells that were given up, with their last failure."""
-    left: int
-    """Cells that have not ended: still to come, or not come to because the run stopped."""
     stopped: str | None
-    """Why the run stopped before its last cell; None where it did not."""
+    """Why it stopped before its last cell; None where it did not."""
     retried: int
     """Tasks that failed and were tried again."""
-    started: str
+    started: Moment
     """Begin, UTC, ISO 8601."""
-    finished: str
-    """End, likewise; or when this was said."""
     seconds: float
     """Time from begin to end, s."""
     worker_seconds: float
     """Time that workers were there, summed over them, s: what machines are paid by."""
     workers: int
     """Workers that were there last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(RunCounts):
+    """Every cell of a run, counted once."""
+
+    set_aside: tuple[Failure, ...]
+    """Cells that were given up, with their last failure."""
+    left: int
+    """Cells that have not ended: still to come, or not come to because the run stopped."""
+    finished: str
+    """End, UTC, ISO 8601; or when this was said."""
     in_flight: int
     """Cells that a task was under way for when this was said; none at the end of a run. They are among those left."""
     before: int = 0
@@ -74,44 +80,24 @@ ProgressCallback = Callable[[RunSummary], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord(StoredRecord):
+class RunRecord(StoredRecord, RunCounts):
     """One run, as it stood when the record was last written."""
 
     what = "This is no record of a run"
     raises = CampaignError
 
-    run: str
-    """Id of the run."""
     plan_digest: str
     """Digest of the plan that it ran by."""
     host: str
     """Machine that drove it."""
     versions: Mapping[str, str]
     """Versions of the libraries, as `versions_here` gives them."""
-    started: Moment
-    """Begin, UTC, ISO 8601."""
     written: str
-    """When the record was last written, likewise. A run that was killed does not write its end."""
+    """When the record was last written, UTC, ISO 8601. A run that was killed does not write its end."""
     ended: bool
     """Whether the run came to its end, be it the last cell, a stop or an error."""
-    stopped: str | None
-    """Why it stopped before its last cell."""
-    cells: int
-    """Cells that it was given."""
-    done: int
-    """Cells that it finished."""
-    skipped: int
-    """Cells that were finished before its tasks came to them."""
     set_aside: int
     """Cells that it gave up."""
-    retried: int
-    """Tasks that failed and were tried again."""
-    workers: int
-    """Workers that were there when the record was last written."""
-    seconds: float
-    """Time of the run, s."""
-    worker_seconds: float
-    """Time that workers were there, summed over them, s."""
 
     @classmethod
     def of(cls, summary: RunSummary, *, plan_digest: str, host: str, versions: Mapping[str, str], ended: bool) -> Self:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import rtsx
 from rtsx.cli.console import progress
@@ -150,14 +150,14 @@ def write_outlines(
     *,
     overwrite: bool,
     min_area_m2: float,
-    threshold: float | None = None,
-    class_name: str | None = None,
-    edge_distance: int = 10,
-    drop_edge: bool = False,
     geographic: bool = False,
     cleanup: CleanUp | None = None,
+    **extraction: Any,
 ) -> int:
-    """Outline the objects of a prediction, clean and write them, and return how many there are."""
+    """Outline the objects of a prediction, clean and write them, and return how many there are.
+
+    What is not named here is for `extract_footprints`.
+    """
     water = None if cleanup is None or cleanup.water is None else open_water(cleanup.water)
     from rtsx.footprints import to_geographic  # here, because it loads rasterio
 
@@ -165,11 +165,8 @@ def write_outlines(
         outlines = rtsx.extract_footprints(
             pred,
             min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2,
-            threshold=threshold,
-            class_name=class_name,
-            edge_distance=edge_distance,
-            drop_edge=drop_edge,
             water=water,
+            **extraction,
         )
         if cleanup is not None:
             outlines = cleanup.apply(outlines, min_area_m2=min_area_m2)
