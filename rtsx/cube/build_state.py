@@ -85,7 +85,7 @@ def create_marks(root: zarr.Group, count: int) -> None:
 
 
 def done_parts(store: Store) -> set[int]:
-    """Numbers of the parts that have a mark; lists them, and reads none."""
+    """Return the numbers of the parts that have a mark; lists them, and reads none."""
 
     async def listed() -> list[str]:
         found: AsyncIterator[str] = store.list_dir(f"{_MARKS}/c")
@@ -150,7 +150,7 @@ _LEFT_OUT = frozenset({"access", "stamp"})
 
 
 def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
-    """A recipe as mappings, lists, text and finite numbers, as JSON has them; functions by their names, addresses without secrets."""
+    """Return a recipe as mappings, lists, text and finite numbers, as JSON has them; functions by their names, addresses without secrets."""
     described = _plain(recipe)
     assert isinstance(described, dict)
     return described
@@ -417,7 +417,7 @@ def exclusive_lock(target: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
-    """Handle of a locked file; None where there can be no lock."""
+    """Return the handle of a locked file; None where there can be no lock."""
     while True:
         name = lock
         try:

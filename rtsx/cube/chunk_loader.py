@@ -165,7 +165,7 @@ class ChunkLoader:
         return self.composited(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
     def composited(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
-        """Arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
+        """Return the arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
         empty = Observation(layers, np.zeros(shape, np.uint8))
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
@@ -193,7 +193,7 @@ class ChunkLoader:
     def masked_and_ranked(
         self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None
     ) -> Observation:
-        """Layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
+        """Return the layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
         quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
         if self.quality is not None and data is not None:
             quality = np.minimum(quality, self.quality.rule.quality(data))
@@ -234,7 +234,7 @@ class ChunkLoader:
         return Observation(tuple(layer[inner] for layer in piece.layers), quality[inner])
 
     def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
-        """Layers of one image, bands of one file read together, and where all of them hold data."""
+        """Return the layers of one image, bands of one file read together, and where all of them hold data."""
         layers: dict[str, NDArray[Any]] = {}
         valid = np.ones(window.shape, bool)
         for group in self._groups(image):
@@ -250,7 +250,7 @@ class ChunkLoader:
         return [layers[one.recipe.name] for one in self.layers], valid
 
     def _groups(self, image: Image) -> list[list[LayerEncoding]]:
-        """Layers that one read gives: same file, grid and resampling."""
+        """Return the layers that one read gives: same file, grid and resampling."""
         groups: dict[object, list[LayerEncoding]] = {}
         for layer in self.layers:
             bands = image.bands[layer.recipe.name]

@@ -25,7 +25,7 @@ ImageStack = Callable[[slice], Iterator[Observation]]
 
 
 def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
-    """Per pixel the first image whose level is at least `least`; where none is, the first of any level above 0.
+    """Return per pixel the first image whose level is at least `least`; where none is, the first of any level above 0.
 
     Stops reading as soon as every pixel has found an image to trust.
     """
@@ -43,7 +43,7 @@ def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int
 
 
 def best_quality(pieces: Iterable[Observation], *, empty: Observation) -> Observation:
-    """Per pixel the image of the highest level; of equals the first that came. Level 0 gives nothing."""
+    """Return per pixel the image of the highest level; of equals the first that came. Level 0 gives nothing."""
     layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
     for piece in pieces:
         _take(Observation(tuple(layers), quality), piece, piece.quality > quality)
@@ -53,7 +53,7 @@ def best_quality(pieces: Iterable[Observation], *, empty: Observation) -> Observ
 
 
 def mean_composite(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
-    """Per pixel the mean of all images whose level is at least `least`; the level is the lowest among them.
+    """Return per pixel the mean of all images whose level is at least `least`; the level is the lowest among them.
 
     Whole numbers are summed exactly and rounded half up once; others are summed in float64.
     """
@@ -76,7 +76,7 @@ def mean_composite(pieces: Iterable[Observation], *, empty: Observation, least: 
 
 
 def median_composite(stack: ImageStack, *, empty: Observation, least: int, rows_at_once: int) -> Observation:
-    """Per pixel the median of all images whose level is at least `least`; the level is the lowest among them.
+    """Return per pixel the median of all images whose level is at least `least`; the level is the lowest among them.
 
     Of an even number the mean of the two in the middle. A median needs all images of a pixel side by side, so the block
     is worked through `rows_at_once` rows at a time, instead of holding a hundred images of a whole block.

@@ -470,7 +470,7 @@ def _plain_number(value: object) -> object:
 
 
 def _with_plain_attrs(cube: xr.Dataset) -> xr.Dataset:
-    """Attributes that can be stored: others become text, a transform its six numbers."""
+    """Return the attributes that can be stored: others become text, a transform its six numbers."""
     odd = {key: value for key, value in cube.attrs.items() if not _is_plain(value)}
     if not odd:
         return cube

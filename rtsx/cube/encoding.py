@@ -18,7 +18,7 @@ VALID_RANGE = ("valid_range", "valid_min", "valid_max")
 
 
 def packing(layer: xr.DataArray) -> dict[str, Any]:
-    """Packing of one variable, as its attributes say.
+    """Return the packing of one variable, as its attributes say.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def missing_values(layer: xr.DataArray) -> tuple[float, ...]:
 
 
 def _stated(layer: xr.DataArray) -> Iterator[tuple[str, float, np.dtype[Any]]]:
-    """Word and number of all that is said of missing pixels, and the dtype that it is said of."""
+    """Yield the word and number of all that is said of missing pixels, and the dtype that it is said of."""
     decoded = {"scale_factor", "add_offset"} & set(layer.encoding)
     encoding = {} if decoded and layer.dtype.kind == "f" else layer.encoding
     stored = np.dtype(encoding.get("dtype") or layer.dtype)
@@ -257,7 +257,7 @@ def packing_attrs(
     units: str | None = None,
     long_name: str | None = None,
 ) -> dict[str, Any]:
-    """Attributes that `packing` reads; whatever is None is left out.
+    """Return the attributes that `packing` reads; whatever is None is left out.
 
     A nodata value that the dtype cannot hold is left out too, because no stored pixel can have it.
 

@@ -320,7 +320,7 @@ def lazy_stacks(
 
 
 def _groups(blocks: ChunkLoader) -> list[tuple[Any, list[LayerEncoding]]]:
-    """Layers that one call reads: one resampling each, and one dtype."""
+    """Return the layers that one call reads: one resampling each, and one dtype."""
     groups: dict[object, list[LayerEncoding]] = {}
     for layer in blocks.layers:
         bands = blocks.images[0].bands[layer.recipe.name]

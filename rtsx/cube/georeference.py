@@ -35,7 +35,7 @@ _TRANSFORMS = {"transform": (0, 1, 2, 3, 4, 5), "GeoTransform": (1, 2, 0, 4, 5, 
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
-    """CRS, transform and shape of a georeferenced Dataset, read from its coordinates; see `proj_geobox`.
+    """Return the CRS, transform and shape of a georeferenced Dataset, read from its coordinates; see `proj_geobox`.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def stated_geobox(cube: xr.Dataset | xr.DataArray, geobox: GeoBox) -> GeoBox:
 
 
 def _stated_transforms(cube: xr.Dataset | xr.DataArray) -> Iterator[tuple[Any, str, Affine]]:
-    """Who states a transform, under which key, and the transform; identity is what files say that have none."""
+    """Yield who states a transform, under which key, and the transform; identity is what files say that have none."""
     layers = cube.data_vars.values() if isinstance(cube, xr.Dataset) else ()
     for owner in chain([cube], layers, cube.coords.values()):
         for key, order in _TRANSFORMS.items():
@@ -210,7 +210,7 @@ def with_pixel_centres(cube: xr.Dataset) -> xr.Dataset:
 
 
 def lattice_origin(cube: xr.Dataset) -> tuple[float, float]:
-    """Upper-left corner (x, y) of the pixel grid that tiles are anchored to: the attribute, else the cube's own corner."""
+    """Return the upper-left corner (x, y) of the pixel grid that tiles are anchored to: the attribute, else the cube's own corner."""
     if "lattice_origin" in cube.attrs:
         x, y = cube.attrs["lattice_origin"]
         return float(x), float(y)
@@ -242,7 +242,7 @@ def with_georeference(
 
 
 def crs_name(crs: CRS | None) -> str:
-    """``EPSG:CODE`` where there is one, else WKT; for messages."""
+    """Return ``EPSG:CODE`` where there is one, else WKT; for messages."""
     return f"EPSG:{crs.epsg}" if crs is not None and crs.epsg else str(crs)
 
 
@@ -253,7 +253,7 @@ def describe_geobox(geobox: GeoBox) -> str:
 
 
 def geobox_window(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int], *, halo: int) -> GeoBox:
-    """Geobox of half-open ranges of a raster's rows and columns and `halo` pixels around them, which may lie outside.
+    """Return the geobox of half-open ranges of a raster's rows and columns and `halo` pixels around them, which may lie outside.
 
     Examples
     --------
@@ -268,7 +268,7 @@ def geobox_window(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int
 
 
 def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
-    """Height and width (y, x) in m of the pixel in the middle of a raster, along geodesics: a map may stretch them.
+    """Return the height and width (y, x) in m of the pixel in the middle of a raster, along geodesics: a map may stretch them.
 
     Examples
     --------
@@ -299,7 +299,7 @@ def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
 
 
 def pixel_m(geobox: GeoBox) -> float:
-    """Height of a pixel by the map, m, the same wherever it lies; in degrees by the length of a meridian, 111.2 km a degree.
+    """Return the height of a pixel by the map, m, the same wherever it lies; in degrees by the length of a meridian, 111.2 km a degree.
 
     For distances in pixels, which have to be equal in all parts of a raster; see `ground_pixel_m`.
     """

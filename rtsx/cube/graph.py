@@ -36,7 +36,7 @@ def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
 def lazy_bands(
     header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
 ) -> da.Array:
-    """Lazy pixels (band, y, x) of some bands of one file, one task per chunk that reads all of them in one go.
+    """Return the lazy pixels (band, y, x) of some bands of one file, one task per chunk that reads all of them in one go.
 
     One task per file and chunk, instead of rioxarray's one per variable: in a pixel-interleaved file (PlanetScope as
     delivered) every read decodes all bands anyway, and a remote file is opened once instead of once per band.
@@ -58,7 +58,7 @@ def lazy_bands(
 def lazy_valid(
     header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
 ) -> da.Array:
-    """Lazy (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
+    """Return a lazy array (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
     return _lazy(read_valid, header, window, bands=bands, chunk=chunk, leading=())
 
 
@@ -131,7 +131,7 @@ def lazy_blocks(
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     has_time: bool,
 ) -> dict[str, da.Array]:
-    """Lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
+    """Return the lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
 
     One task per step and chunk reads what all arrays need, and one per array picks its part: the graph does not know the
     images, so it does not grow with them.
@@ -171,7 +171,7 @@ def split_outputs(
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     steps: int | None,
 ) -> dict[str, da.Array]:
-    """Lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
+    """Return the lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 def images_per_chunk(
     images: Sequence[Image], geobox: GeoBox, chunks: Chunks, *, halo: int
 ) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Per image the indices (iy, ix) of the chunks that it may hold ground of, row by row.
+    """Return per image the indices (iy, ix) of the chunks that it may hold ground of, row by row.
 
     Never one too few; sometimes one too many near its edge, which then reads nothing.
 
@@ -258,7 +258,7 @@ def _boxes(geobox: GeoBox, chunks: Chunks) -> list[BaseGeometry]:
 
 
 def _outline(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
-    """Ground of an image in the target's CRS, widened; None where it cannot be drawn there."""
+    """Return the ground of an image in the target's CRS, widened; None where it cannot be drawn there."""
     outline = _ground(image, target, margin)
     if outline is None or target.crs is None or not target.crs.geographic:
         return outline

@@ -133,7 +133,7 @@ def search_area(geobox: GeoBox, *, margin_m: float) -> BaseGeometry:
 
 
 def longitude_of(geobox: GeoBox) -> float:
-    """Longitude of the middle of a raster, degrees; 0 on a pole, which has none.
+    """Return the longitude of the middle of a raster, degrees; 0 on a pole, which has none.
 
     Examples
     --------
@@ -150,7 +150,7 @@ _QUALITY = {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"}
 
 
 def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
-    """Lazy cube of a recipe on a raster; asks the sources and reads no pixel.
+    """Return the lazy cube of a recipe on a raster; asks the sources and reads no pixel.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def _planned(
 
 
 def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
-    """Layers of a source that has no image here: NaN everywhere, as nothing says how they would be stored."""
+    """Return the layers of a source that has no image here: NaN everywhere, as nothing says how they would be stored."""
     shape, dims = geobox.shape.yx, ("y", "x")
     attrs = {"_FillValue": np.float32(np.nan), "long_name": "no image of this ground"}
     missing = da.full(shape, np.nan, dtype=np.float32, chunks=chunk)
@@ -298,7 +298,7 @@ def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
 def _by_chunk(
     steps: Sequence[TimeGroup], hits: Sequence[Sequence[tuple[int, int]]]
 ) -> list[dict[tuple[int, int], list[int]]]:
-    """Per step the images of each chunk, from the chunks of each image."""
+    """Return per step the images of each chunk, from the chunks of each image."""
     per_step: list[dict[tuple[int, int], list[int]]] = []
     place = 0
     for step in steps:
@@ -334,7 +334,7 @@ def _valid_block(*levels: NDArray[np.uint8], least: tuple[int, ...], takes_any: 
 
 
 def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.generic]]]:
-    """`time`, and `item_ids` that say what every step is made of; nothing for a cube without time steps."""
+    """Return `time`, and `item_ids` that say what every step is made of; nothing for a cube without time steps."""
     steps = next((plan.steps for plan in plans if plan.source.group != "all"), ())
     if not steps:
         return {}

@@ -46,7 +46,7 @@ class BandTerm:
     """Class that it is asked for; None for the number itself."""
 
     def of(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Number at each pixel, or whether it is the class."""
+        """Return the number at each pixel, or whether it is the class."""
         band: NDArray[Any] = data[self.band]
         if self.bits is not None:
             if not np.issubdtype(band.dtype, np.integer):
@@ -80,7 +80,7 @@ class Condition:
     """What it is applied to; of ``in`` first the value, then the numbers that it may be."""
 
     def of(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """(y, x) bool of quality data (band, y, x)."""
+        """Return (y, x) bool of quality data (band, y, x)."""
         # One by one, so that no more than two of many are in memory.
         parts: Iterator[Any] = (one.of(data) if isinstance(one, Condition | BandTerm) else one for one in self.operands)
         match self.operation:
@@ -148,7 +148,7 @@ Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the num
 
 
 def band_names(data: str | Iterable[str]) -> BandNames:
-    """The names of a known kind of quality data, or of data whose bands the caller names.
+    """Return the names of a known kind of quality data, or of data whose bands the caller names.
 
     Raises
     ------
@@ -197,7 +197,7 @@ _GRAMMAR = (
 
 
 def parse_condition(text: str, vocabulary: BandNames) -> Condition:
-    """The condition that an expression states.
+    """Return the condition that an expression states.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ class _Parser:
         self.vocabulary = vocabulary
 
     def condition(self, node: ast.expr) -> Condition:
-        """What is true or false."""
+        """Return what is true or false."""
         match node:
             case ast.BoolOp(op=ast.And(), values=parts):
                 return Condition("and", tuple(self.condition(part) for part in parts))
@@ -258,7 +258,7 @@ class _Parser:
         raise self.error(node, f"{self.source(node)} is no condition")
 
     def comparison(self, node: ast.Compare) -> Condition:
-        """One relation, or a chain such as ``20 < confidence <= 80``."""
+        """Return one relation, or a chain such as ``20 < confidence <= 80``."""
         sides = [node.left, *node.comparators]
         relations: list[Condition] = []
         for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
@@ -274,11 +274,11 @@ class _Parser:
         return relations[0] if len(relations) == 1 else Condition("and", tuple(relations))
 
     def value(self, node: ast.expr) -> BandTerm | float:
-        """A side of a comparison."""
+        """Return a side of a comparison."""
         return self.term(node) if isinstance(node, ast.Name | ast.Call) else self.number(node)
 
     def term(self, node: ast.Name | ast.Call) -> BandTerm:
-        """A name or a bit."""
+        """Return a name or a bit."""
         if isinstance(node, ast.Name):
             if node.id not in self.vocabulary.terms:
                 near = get_close_matches(node.id, self.vocabulary.terms, n=1)
@@ -298,20 +298,20 @@ class _Parser:
         raise self.error(node, f"{self.source(node)} is none of bit(number) and bit(name, number)")
 
     def bit(self, node: ast.expr) -> int:
-        """Number of a bit."""
+        """Return the number of a bit."""
         number = self.number(node)
         if not isinstance(number, int) or not 0 <= number < 64:
             raise self.error(node, f"bits are numbered from 0 to 63, got {number}")
         return number
 
     def numbers(self, node: ast.expr) -> tuple[int | float, ...]:
-        """Right side of ``in``."""
+        """Return the right side of ``in``."""
         if not isinstance(node, ast.List | ast.Tuple | ast.Set):
             raise self.error(node, f"'in' is followed by a list of numbers, got {self.source(node)}")
         return tuple(self.number(part) for part in node.elts)
 
     def number(self, node: ast.expr) -> int | float:
-        """A number, with or without a sign."""
+        """Return a number, with or without a sign."""
         match node:
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant() as inner):
                 return -self.number(inner)
@@ -322,11 +322,11 @@ class _Parser:
         raise self.error(node, f"{self.source(node)} is no number")
 
     def source(self, node: ast.expr) -> str:
-        """The part of the line that a node comes from."""
+        """Return the part of the line that a node comes from."""
         return repr(ast.get_source_segment(self.line, node))
 
     def error(self, node: ast.expr, what: str) -> CubeError:
-        """An error that shows the place and the names."""
+        """Return an error that shows the place and the names."""
         column = len(self.line.encode()[: node.col_offset].decode()) + 1  # ast counts bytes
         return CubeError(
             f"Mask expression {self.line!r}, column {column}: {what}. Known names of {self.vocabulary.name} are "
@@ -373,7 +373,7 @@ class _Stated:
 
 
 def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None) -> MaskRule:
-    """A rule by its name, or as expressions over the names of quality data.
+    """Return a rule by its name, or as expressions over the names of quality data.
 
     Parameters
     ----------
@@ -419,7 +419,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
 
 
 def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]:
-    """Level of each pixel by a rule.
+    """Return the level of each pixel by a rule.
 
     Parameters
     ----------

@@ -407,7 +407,7 @@ def _groups_of(image: Image, source: SourceRecipe, *, path: str, raster: GeoBox)
 
 
 def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
-    """Ground that erosion and terrain look at around a pixel, m."""
+    """Return the ground that erosion and terrain look at around a pixel, m."""
     eroded = 0.0 if source.quality is None else source.quality.erode_m
     halo = terrain_halo(source.terrain, TerrainGrid.from_geobox(geobox)) * pixel_m(geobox) if source.terrain else 0.0
     return max(eroded, halo)

@@ -71,7 +71,7 @@ def _state(bands: BandSource) -> str:
 
 
 def _file_state(href: str) -> str:
-    """Size and time of change of a local file; empty for what is none."""
+    """Return the size and time of change of a local file; empty for what is none."""
     if is_url(href) or href.startswith("/vsi"):
         return ""
     try:
@@ -185,7 +185,7 @@ def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequ
 
 
 def image_ids(recipe: CubeRecipe) -> dict[str, list[str]]:
-    """Ids of the images of a pinned recipe, by source."""
+    """Return the ids of the images of a pinned recipe, by source."""
     return {
         source.name: [image.id for image in source.images.images]
         for source in recipe.sources
@@ -194,7 +194,7 @@ def image_ids(recipe: CubeRecipe) -> dict[str, list[str]]:
 
 
 def image_stamps(recipe: CubeRecipe) -> dict[str, dict[str, list[str]]]:
-    """Stamp and remote state of the images of a pinned recipe, by source and id."""
+    """Return the stamp and remote state of the images of a pinned recipe, by source and id."""
     with ThreadPoolExecutor(_THREADS, "rtsx-stamp") as threads:
         return {
             source.name: {

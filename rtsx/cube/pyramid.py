@@ -51,7 +51,7 @@ def level_count(shape: tuple[int, int]) -> int:
 
 
 def halved_geobox(geobox: GeoBox) -> GeoBox:
-    """Geobox of pixels twice as large from the same corner; an odd side is rounded up and reaches beyond the data."""
+    """Return the geobox of pixels twice as large from the same corner; an odd side is rounded up and reaches beyond the data."""
     height, width = geobox.shape
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
     return GeoBox((-(-height // 2), -(-width // 2)), Affine(2 * a, 2 * b, c, 2 * d, 2 * e, f), geobox.crs)
@@ -122,7 +122,7 @@ _CONVENTIONS = {
 
 
 def spatial_attrs(geobox: GeoBox) -> dict[str, Any]:
-    """Attributes of a group whose arrays lie on `geobox`.
+    """Return the attributes of a group whose arrays lie on `geobox`.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def spatial_attrs(geobox: GeoBox) -> dict[str, Any]:
 
 
 def multiscale_attrs(levels: Sequence[tuple[str, GeoBox]]) -> dict[str, Any]:
-    """Attributes of the root group of a pyramid.
+    """Return the attributes of the root group of a pyramid.
 
     Parameters
     ----------

@@ -160,7 +160,7 @@ def require_raster(path: str | PathLike[str]) -> None:
 
 
 def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
-    """Height and width of an overview, 0 the finest: they cannot be told from the factor, as writers round either way.
+    """Return the height and width of an overview, 0 the finest: they cannot be told from the factor, as writers round either way.
 
     Raises
     ------
@@ -303,7 +303,7 @@ def _open_parts(mosaic: rasterio.DatasetReader) -> None:
 
 @contextmanager
 def _opened(path: str, files: ExitStack | None = None, **options: Any) -> Iterator[rasterio.DatasetReader]:
-    """A raster for the duration of a block, or as long as `files`.
+    """Open a raster for the duration of a block, or as long as `files`.
 
     Raises
     ------
@@ -418,7 +418,7 @@ def _masked_bands(file: rasterio.DatasetReader) -> tuple[int, ...]:
 
 
 def _nodata_of(file: rasterio.DatasetReader) -> tuple[float | None, ...]:
-    """Nodata of each band; None where GDAL takes a mask in its place, as its value is data then.
+    """Return nodata of each band; None where GDAL takes a mask in its place, as its value is data then.
 
     So it does where only pixels count that are nodata in all bands together (NODATA_VALUES).
     """
@@ -435,7 +435,7 @@ def _valid(file: rasterio.DatasetReader, bands: Sequence[int], part: Window) -> 
 
 
 def _options(path: str) -> dict[str, str]:
-    """GDAL's options for a path, without those for servers that the caller's environment or `rasterio.Env` sets otherwise."""
+    """Return GDAL's options for a path, without those for servers that the caller's environment or `rasterio.Env` sets otherwise."""
     is_remote = _REMOTE.search(path)
     options = _HTTP_OPTIONS | (_REMOTE_OPTIONS if is_remote else {})
     # Those already set alike are set again, because they may be another thread's that is about to take them back.
@@ -504,7 +504,7 @@ def _zone(longitude: float, latitude: float) -> str:
 
 @lru_cache(maxsize=256)
 def _crs_name(crs: rasterio.CRS) -> str:
-    """``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
+    """Return ``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
     authority = crs.to_authority(confidence_threshold=100)
     return ":".join(authority) if authority else str(crs.to_wkt())
 
@@ -519,5 +519,5 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 
 def stored_dtype(header: RasterHeader, band: int) -> np.dtype[Any]:
-    """NumPy dtype of a band, counted from 1."""
+    """Return the NumPy dtype of a band, counted from 1."""
     return np.dtype(header.dtypes[band - 1])

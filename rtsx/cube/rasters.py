@@ -79,7 +79,7 @@ class Selection:
 def select_bands(
     headers: Sequence[RasterHeader], *, layers: Sequence[str] | None, sensor: Sensor | None
 ) -> tuple[Selection, ...]:
-    """Every band of some files as a layer, or those that `layers` names.
+    """Return every band of some files as a layer, or those that `layers` names.
 
     Names come from the sensor, else from the bands' descriptions, else from the file's name (one band) or from the
     band's number (``band_1``). `layers` picks among those names; where it holds others, and as many as there are bands, it
@@ -333,7 +333,7 @@ AUTO_CHUNK = 1024
 def open_rasters(
     source: RasterSource, cell: Cell | None, *, layers: Sequence[str] | None, sensor: Sensor | None, chunk: int | None
 ) -> xr.Dataset:
-    """Lazy cube of raster files; reads their headers only.
+    """Return the lazy cube of raster files; reads their headers only.
 
     `chunk` in pixels; None chooses about 1024, in whole blocks of the files.
     """
@@ -391,7 +391,7 @@ def _select(source: RasterSource, *, layers: Sequence[str] | None, sensor: Senso
 
 
 def _auto_chunk(headers: Sequence[RasterHeader]) -> tuple[int, int]:
-    """About `AUTO_CHUNK` px in whole blocks of the file with the largest ones, so that no block is decoded twice.
+    """Return about `AUTO_CHUNK` px in whole blocks of the file with the largest ones, so that no block is decoded twice.
 
     Strips (blocks as wide as the file) bind the rows only.
     """

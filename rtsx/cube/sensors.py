@@ -26,7 +26,7 @@ class Sensor:
     """Physical unit of every band."""
 
     def names(self, count: int) -> tuple[str, ...]:
-        """Layer names of a file with `count` bands, in band order.
+        """Return the layer names of a file with `count` bands, in band order.
 
         Raises
         ------

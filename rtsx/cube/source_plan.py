@@ -64,7 +64,7 @@ class LayerEncoding:
 
 
 def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[LayerEncoding, ...]:
-    """Dtype and packing of every layer of a source.
+    """Return the dtype and packing of every layer of a source.
 
     The images of a layer share a dtype. Where their offsets differ, as Sentinel-2's do from 2022, the lowest is the
     variable's, because then no stored value of the others falls below zero.
@@ -173,7 +173,7 @@ def group_images(
 
 
 def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tuple[datetime, str]:
-    """Time of the step, and what else tells it from others of that time."""
+    """Return the time of the step, and what else tells it from others of that time."""
     if group == "item":
         return time.astimezone(UTC), image.id
     solar = (time.astimezone(UTC) + timedelta(minutes=4 * longitude)).date()
@@ -190,7 +190,7 @@ def _ordered(images: Iterable[Image], order: str) -> tuple[Image, ...]:
 
 
 def mean_sun(images: Sequence[Image], source: str) -> tuple[float, float]:
-    """Azimuth (clockwise from true north) and elevation of the mean direction towards the sun, degrees.
+    """Return the azimuth (clockwise from true north) and elevation of the mean direction towards the sun, degrees.
 
     Parameters
     ----------

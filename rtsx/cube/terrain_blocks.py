@@ -141,7 +141,7 @@ class TerrainChunkReader:
         return out
 
     def _by_resampling(self) -> dict[Resampling, list[int]]:
-        """Places of the layers by how they are warped: angles nearest, as the mean of 359 and 1 degree is not 180."""
+        """Return the places of the layers by how they are warped: angles nearest, as the mean of 359 and 1 degree is not 180."""
         places: dict[Resampling, list[int]] = {}
         for place, layer in enumerate(self.source.terrain):
             places.setdefault("nearest" if layer.is_angle else self.source.terrain_resampling, []).append(place)
@@ -160,7 +160,7 @@ class TerrainChunkReader:
         return layers, heights[halo : height - halo, halo : width - halo]
 
     def _heights(self, rasters: Sequence[WindowReader], window: GeoBox) -> NDArray[np.float32]:
-        """Heights (y, x) in m on a window of the cube's grid, NaN where there are none."""
+        """Return the heights (y, x) in m on a window of the cube's grid, NaN where there are none."""
         out = np.full(window.shape, np.nan, np.float32)
         stored = self.elevation
         for raster in rasters:

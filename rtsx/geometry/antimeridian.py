@@ -41,7 +41,7 @@ def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
 
 
 def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -> Polygon | MultiPolygon:
-    """Projected ground in EPSG:4326: polygons with holes, any number of them, also around a pole or across the antimeridian.
+    """Return the projected ground in EPSG:4326: polygons with holes, any number of them, also around a pole or across the antimeridian.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def unwrap(polygons: Geometries, period: float) -> Geometries:
 
 
 def split_at_antimeridian(polygon: Polygon | MultiPolygon, *, west: float, inset: float) -> Geometries:
-    """Pieces of a Polygon whose longitudes run on, cut at a meridian and moved into the turn that begins there.
+    """Return the pieces of a Polygon whose longitudes run on, cut at a meridian and moved into the turn that begins there.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ ellipsoids in many ways."""
 
 
 def transform(x: Floats, y: Floats, *, source: "CRS", target: "CRS") -> tuple[Floats, Floats]:
-    """Points of `source` in `target`, x (longitude) first in both; infinite where `target` has no such point."""
+    """Return the points of `source` in `target`, x (longitude) first in both; infinite where `target` has no such point."""
     if same_crs(source, target):
         return x, y
     moved = cached_transformer(str(source), str(target)).transform(x, y)
@@ -132,18 +132,18 @@ def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geo
 
 
 def crs_text(crs: PROJ_CRS) -> str:
-    """``EPSG:CODE`` and the like where there is a code, else the name; for messages."""
+    """Return ``EPSG:CODE`` and the like where there is a code, else the name; for messages."""
     authority = crs.to_authority()
     return ":".join(authority) if authority else repr(crs.name)
 
 
 def period_of(crs: PROJ_CRS) -> float | None:
-    """Full turn in the unit of a geographic CRS; None for any other."""
+    """Return the full turn in the unit of a geographic CRS; None for any other."""
     return 2 * np.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else None
 
 
 def seam_of(crs: PROJ_CRS) -> float:
-    """Longitude, degrees, opposite of a projection's central meridian: where its plane can end."""
+    """Return the longitude, degrees, opposite of a projection's central meridian: where its plane can end."""
     operation = crs.coordinate_operation
     centres = [one.value for one in operation.params if one.name.startswith("Longitude of")] if operation else []
     return (float(centres[0]) if centres else 0.0) % 360 - 180

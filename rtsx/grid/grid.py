@@ -38,7 +38,7 @@ def cell_id(iy: int, ix: int) -> str:
 
 
 def parse_cell_id(name: str) -> tuple[int, int]:
-    """(iy, ix) of a cell's name.
+    """Return (iy, ix) of a cell's name.
 
     Raises
     ------
@@ -247,7 +247,7 @@ class Grid:
         return self[math.floor((self.origin[1] - y) / side), math.floor((x - self.origin[0]) / side)]
 
     def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> "GeoBox":
-        """Geobox of a half-open range of pixel grid rows and columns.
+        """Return the geobox of a half-open range of pixel grid rows and columns.
 
         Examples
         --------
@@ -376,7 +376,7 @@ point noise would decide the answer, instead of the 0.5 of plain rounding, which
 
 
 def grid_offset(raster: "GeoBox | Affine", lattice_origin: tuple[float, float]) -> tuple[int, int]:
-    """Global pixel index (row, column) of a raster's upper-left corner, counted from `lattice_origin`.
+    """Return the global pixel index (row, column) of a raster's upper-left corner, counted from `lattice_origin`.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def rasterize_labels(
     unsure: geopandas.GeoDataFrame | None = None,
     refused: geopandas.GeoDataFrame | None = None,
 ) -> RasterizedLabels:
-    """Truth of label polygons on the pixels of a raster.
+    """Return the truth of label polygons on the pixels of a raster.
 
     A pixel is the class of the last label, in the order of rows, that its centre lies in. Nothing is painted before a
     window is read; memory grows with windows and labels, never with the raster.
@@ -156,7 +156,7 @@ def rasterize_labels(
 def _placed(
     table: geopandas.GeoDataFrame | None, geobox: GeoBox, *, margin: int
 ) -> tuple[NDArray[np.object_], NDArray[np.int64], tuple[str, ...]]:
-    """Outlines in pixels, which rows they are, and their ids."""
+    """Return the outlines in pixels, which rows they are, and their ids."""
     if table is None or not len(table):
         return np.empty(0, np.object_), np.empty(0, np.int64), ()
     placed, which = to_pixels(_outlines(table), CRS.from_user_input(table.crs), geobox, margin=margin)
@@ -273,7 +273,7 @@ class RasterLabels:
 def open_label_raster(
     raster: xr.DataArray, *, classes: Mapping[str, Sequence[int]], ignored: Sequence[int] = (), ignore: int = 0
 ) -> RasterLabels:
-    """Truth of a raster of codes, such as a land cover map, on the pixels of a cube.
+    """Return the truth of a raster of codes, such as a land cover map, on the pixels of a cube.
 
     Nothing is read before a window is asked for.
 

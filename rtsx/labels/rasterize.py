@@ -228,7 +228,7 @@ def rasterize(values: NDArray[np.uint8], outline: shapely.Geometry, *, number: i
 
 
 def _pixel_range(low: float, high: float, *, first: int, length: int) -> tuple[int, int]:
-    """Half-open range of the pixels of a window that an interval meets."""
+    """Return the half-open range of the pixels of a window that an interval meets."""
     return max(first, int(np.floor(low))), min(first + length, int(np.ceil(high)))
 
 

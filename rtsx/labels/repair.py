@@ -193,7 +193,7 @@ def from_geocentric(outlines: Geometries, crs: CRS, *, hemisphere: Hemisphere | 
 
 
 def _z_on_ellipsoid(radius: Floats, crs: CRS) -> Floats:
-    """Z of points of the ellipsoid whose distance from the axis is given, m; NaN where there is none."""
+    """Return Z of points of the ellipsoid whose distance from the axis is given, m; NaN where there is none."""
     assert crs.ellipsoid is not None  # a geocentric CRS has one
     a, b = crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre
     inside = 1 - (radius / a) ** 2

@@ -85,20 +85,20 @@ class LabelSource:
         return self._floats(self.columns.get(ours))
 
     def stated_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Latitudes and longitudes that rows say they lie at; NaN where they do not."""
+        """Return the latitudes and longitudes that rows say they lie at; NaN where they do not."""
         lat, lon = (
             find_column(map(str, self.table.columns), (one, f"{one[:8]}_{one[8:]}")) for one in CENTROID_COLUMNS
         )
         return self._floats(lat), self._floats(lon)
 
     def days(self, *, today: date) -> Days:
-        """Days of the imagery."""
+        """Return the days of the imagery."""
         theirs, ends = self.columns.get("image_date"), self.columns.get("image_date_end")
         values = [None] * len(self.table) if theirs is None else list(self.table[theirs])
         return read_days(values, None if ends is None else list(self.table[ends]), today=today)
 
     def classes(self, class_name: str | Mapping[Any, str] | None, *, default: str) -> list[str]:
-        """Class of each row.
+        """Return the class of each row.
 
         Raises
         ------

@@ -81,7 +81,7 @@ _conforms: type[LabelRaster] = StubLabelRaster
 
 
 def truth_array(truth: LabelRaster, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Lazy array of a truth, on the grid of a cube and in its chunks.
+    """Return the lazy array of a truth, on the grid of a cube and in its chunks.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def activation_bytes(module: torch.nn.Module, *, layers: int, tile: int, batch: int) -> int:
-    """Most bytes that tensors take at once during ``module(batch of tiles)`` in float32, input and output included."""
+    """Return the most bytes that tensors take at once during ``module(batch of tiles)`` in float32, input and output included."""
     walked = copy.deepcopy(module).to("meta")
     counter = _LiveBytes()
     with torch.inference_mode(), counter:
@@ -66,7 +66,7 @@ def activation_bytes(module: torch.nn.Module, *, layers: int, tile: int, batch: 
 
 
 def network_bytes_per_pixel(bundle: "ModelBundle") -> int:
-    """Bytes per pixel of a tile that one forward pass of a bundle takes; walked once per process and digest."""
+    """Return the bytes per pixel of a tile that one forward pass of a bundle takes; walked once per process and digest."""
     if bundle.digest not in _BY_DIGEST:
         _BY_DIGEST[bundle.digest] = run_in_torch_thread(lambda: _walked(bundle)) + 1
     return _BY_DIGEST[bundle.digest]

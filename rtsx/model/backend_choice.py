@@ -41,7 +41,7 @@ _AGREED: set[tuple[str, str, str, int]] = set()
 
 
 def reference_backend(bundle: ModelBundle) -> str:
-    """The backend whose answers count as right: eager torch, or ONNX Runtime where there is no torch network."""
+    """Return the backend whose answers count as right: eager torch, or ONNX Runtime where there is no torch network."""
     return "onnx" if bundle.source.framework == "onnx" else "eager"
 
 
@@ -94,7 +94,7 @@ def require_backends_equal(
 
 
 def max_abs_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference of two answers; infinite where one is NaN or they differ in shape.
+    """Return the largest difference of two answers; infinite where one is NaN or they differ in shape.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def max_abs_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def load_cached(kind: str, conditions: Mapping[str, object]) -> dict[str, object] | None:
-    """What was remembered under these conditions, or None.
+    """Return what was remembered under these conditions, or None.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ _BACKENDS: dict[tuple[str, int], str] = {}
 
 
 def receptive_field_of(bundle: ModelBundle) -> Reach:
-    """Stored reach of a bundle, or the measured one: some seconds, once per bundle and machine."""
+    """Return the stored reach of a bundle, or the measured one: some seconds, once per bundle and machine."""
     if bundle.reach is not None:
         return bundle.reach
     return run_in_torch_thread(lambda: _reach_of(bundle))
@@ -182,7 +182,7 @@ def _reach_of(bundle: ModelBundle) -> Reach:
 
 
 def choose_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
-    """The backend for `passes` forward passes over tiles of `tile` px on this machine's CPU.
+    """Return the backend for `passes` forward passes over tiles of `tile` px on this machine's CPU.
 
     A job of a few tiles, or that the reference finishes within a minute, is left to it. For a longer one, every installed backend is timed
     on a few passes; the fastest that agrees with the reference to 1e-4 is chosen and remembered for the bundle's
@@ -202,7 +202,7 @@ def choose_backend(bundle: ModelBundle, *, tile: int, passes: int) -> str:
 def fastest_backend(
     open_backend: Callable[[str], Network], candidates: Sequence[str], *, batch: torch.Tensor
 ) -> tuple[str, dict[str, float]]:
-    """The fastest of some backends that agrees with the first, and the median seconds of each that does.
+    """Return the fastest of some backends that agrees with the first, and the median seconds of each that does.
 
     One that cannot be opened or run is passed over, as is one whose probabilities are off by more than 1e-4.
     """
@@ -228,7 +228,7 @@ def fastest_backend(
 
 
 def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
-    """The backend, and whether it was found by measuring, now or earlier."""
+    """Return the backend, and whether it was found by measuring, now or earlier."""
     reference = reference_backend(bundle)
     candidates = _installed(reference)
     conditions: dict[str, object] = {
@@ -284,7 +284,7 @@ def _version(name: str) -> str | None:
 
 
 def fixed_sides(source: NetworkSource) -> tuple[int | None, int | None]:
-    """Height and width in px that alone the network takes; None where it says nothing, as torch modules do."""
+    """Return the height and width in px that alone the network takes; None where it says nothing, as torch modules do."""
     if isinstance(source, OnnxSource):
         return source.shapes.height, source.shapes.width
     if isinstance(source, ExportSource):

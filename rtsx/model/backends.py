@@ -101,7 +101,7 @@ def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 
 def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
-    """Raw forward pass of a module: channels_last input, autocast to `dtype` unless that is float32, no gradients."""
+    """Return the raw forward pass of a module: channels_last input, autocast to `dtype` unless that is float32, no gradients."""
 
     # no_grad instead of inference_mode, because callers blend answers in place and an inference tensor refuses that.
     def forward(batch: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.
 
 
 def uses_batch_statistics(module: torch.nn.Module) -> bool:
-    """Whether a batch normalisation in the module normalises by the tiles of the batch instead of stored averages."""
+    """Test whether a batch normalisation in the module normalises by the tiles of the batch instead of stored averages."""
     return any(
         normalisation.training or normalisation.running_mean is None for normalisation in _batch_normalisations(module)
     )
@@ -128,7 +128,7 @@ def _batch_normalisations(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def exported_shape(module: torch.nn.Module) -> tuple[int | None, ...] | None:
-    """Batch size, height and width that an exported program is bound to, None where free; None for other modules."""
+    """Return the batch size, height and width that an exported program is bound to, None where free; None for other modules."""
     graph = getattr(module, "graph", None)
     if not isinstance(module, torch.fx.GraphModule) or graph is None:
         return None
@@ -155,7 +155,7 @@ def _of_exported_shape(forward: Forward, shape: tuple[int | None, ...]) -> Forwa
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether the machine has what torch.compile calls: a C++ compiler for a CPU; Triton, which calls a C compiler, for a GPU."""
+    """Test whether the machine has what torch.compile calls: a C++ compiler for a CPU; Triton, which calls a C compiler, for a GPU."""
     if device.type == "cuda":
         compilers = (os.environ.get("CC", ""), "cc", "gcc", "clang")
         return find_spec("triton") is not None and any(map(shutil.which, compilers))
@@ -163,7 +163,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
-    """Raw forward pass whose kernels are compiled at the first call of each shape of batch.
+    """Return the raw forward pass whose kernels are compiled at the first call of each shape of batch.
 
     Weights are frozen into the kernels, so that normalisation folds into convolutions.
 
@@ -185,7 +185,7 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
 
 
 def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) -> Forward:
-    """Raw forward pass in float32 on the CPU, of a torch network or an ONNX file.
+    """Return the raw forward pass in float32 on the CPU, of a torch network or an ONNX file.
 
     Parameters
     ----------

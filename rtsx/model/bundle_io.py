@@ -143,7 +143,7 @@ def read_item(raw: bytes, *, where: str) -> BundleItem:
 
 
 def _file_beside(href: object, *, where: str) -> str:
-    """The name of a file in the bundle's own folder.
+    """Return the name of a file in the bundle's own folder.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def _post_processing(activation: str | None, temperature: float) -> dict[str, ob
 
 
 def _mlm_name(name: str) -> str:
-    """The name with the characters that MLM allows: at least three, a letter first, a letter or digit last."""
+    """Return the name with the characters that MLM allows: at least three, a letter first, a letter or digit last."""
     allowed = re.sub(r"[^a-zA-Z0-9_.\-\s]", "-", name).strip("_.- \t\n")
     if re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", allowed):
         return allowed

@@ -186,7 +186,7 @@ def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _
 
 
 def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Contents:
-    """A checkpoint of any training: the one network that is in it, its sizes from its weights."""
+    """Return a checkpoint of any training: the one network that is in it, its sizes from its weights."""
     networks = dict(_networks(content))
     averaged = [place for place in networks if _AVERAGED.search(place)]
     if not networks:
@@ -229,7 +229,7 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
 def _networks(
     content: Mapping[Any, Any], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Weights of every network under its own names, by where they stand in a checkpoint."""
+    """Yield the weights of every network under its own names, by where they stand in a checkpoint."""
     tensors = {name: one for name, one in content.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
     for prefix in dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match):
         inside = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
@@ -245,7 +245,7 @@ def _networks(
 
 
 def _hyperparameters(content: Mapping[str, Any]) -> dict[str, object]:
-    """Architecture and encoder, where hyperparameters of a usual name say them."""
+    """Return the architecture and encoder, where hyperparameters of a usual name say them."""
     parameters = _as_mapping(content.get("hyper_parameters"))
     found = {}
     for ours, theirs in _TOLD_AS.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def digest_of_bytes(data: bytes) -> str:
-    """sha256 of a file's content, as hex.
+    """Return the sha256 of a file's content, as hex.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def digest_of_bytes(data: bytes) -> str:
 
 
 def digest_of_json(value: object) -> str:
-    """sha256 of a JSON value, whatever the order of its keys.
+    """Return the sha256 of a JSON value, whatever the order of its keys.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def digest_of_json(value: object) -> str:
 
 
 def digest_of_tensors(tensors: "Mapping[str, torch.Tensor]", *, header: str) -> str:
-    """sha256 over names, dtypes, shapes and bytes of tensors, whatever container they came in, and over `header`."""
+    """Return the sha256 over names, dtypes, shapes and bytes of tensors, whatever container they came in, and over `header`."""
     import torch  # heavy; kept out of `import rtsx`
 
     digest = hashlib.sha256(header.encode())
@@ -48,7 +48,7 @@ def digest_of_tensors(tensors: "Mapping[str, torch.Tensor]", *, header: str) -> 
 
 
 def fingerprint(value: object) -> str:
-    """Text that stands for a value in a digest, equal in every process that runs the same Python.
+    """Return the text that stands for a value in a digest, equal in every process that runs the same Python.
 
     Functions stand for their byte code, constants, defaults and the values they close over, objects for their class
     and attributes, arrays for their bytes. What a function calls by global name is represented by that name only.

@@ -109,7 +109,7 @@ class ExportSource(NetworkSource):
 
 
 def is_exported(archive: zipfile.ZipFile) -> bool:
-    """Whether a zip file is a .pt2 archive, of today's layout or of torch 2.7 and before."""
+    """Test whether a zip file is a .pt2 archive, of today's layout or of torch 2.7 and before."""
     names = {name.rpartition("/")[2] for name in archive.namelist()}
     return bool(names & {"archive_format", "serialized_exported_program.json"})
 
@@ -246,7 +246,7 @@ class TorchScriptSource(NetworkSource):
 
 
 def is_torchscript(archive: zipfile.ZipFile) -> bool:
-    """Whether a zip file is a TorchScript archive."""
+    """Test whether a zip file is a TorchScript archive."""
     names = archive.namelist()
     return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 

@@ -99,12 +99,12 @@ class InputLayer:
         return cls(name=name, scale=1 / span, offset=-low / span, clip=(0.0, 1.0) if clip else None, units=units)
 
     def coefficients(self, packing: Packing) -> tuple[float, float]:
-        """Factor and summand that turn a stored value straight into the channel, before `clip`."""
+        """Return the factor and summand that turn a stored value straight into the channel, before `clip`."""
         return self.scale * packing.scale_factor, self.scale * packing.add_offset + self.offset
 
 
 def required_layers(inputs: Sequence[InputLayer], available: Sequence[str]) -> tuple[str, ...]:
-    """Names of the cube's variables that have to be read, `ndvi` replaced by its two bands where the cube lacks it.
+    """Return the names of the cube's variables that have to be read, `ndvi` replaced by its two bands where the cube lacks it.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def required_layers(inputs: Sequence[InputLayer], available: Sequence[str]) -> t
 def valid_pixels(
     stored: Mapping[str, NDArray[Any]], *, packings: Mapping[str, Packing], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
-    """Pixels (y, x) that are valid in every stored layer and in `mask`; runs on the host, before anything is filled.
+    """Return the pixels (y, x) that are valid in every stored layer and in `mask`; runs on the host, before anything is filled.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def trusted_pixels(
     packings: Mapping[str, Packing],
     mask: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
-    """Pixels (y, x) that inference trusts, and training learns from: valid, and with every derived channel defined.
+    """Return the pixels (y, x) that inference trusts, and training learns from: valid, and with every derived channel defined.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def trusted_pixels(
 def derived_ndvi_is_defined(
     stored: Mapping[str, NDArray[Any]], *, packings: Mapping[str, Packing]
 ) -> NDArray[np.bool_]:
-    """Pixels (y, x) where red + nir is not 0, so that ndvi = (nir - red) / (nir + red) exists."""
+    """Return the pixels (y, x) where red + nir is not 0, so that ndvi = (nir - red) / (nir + red) exists."""
     red, nir = (
         stored[name].astype(np.float32) * np.float32(factor) + np.float32(summand)
         for name, (factor, summand) in _in_units_of_red(packings).items()
@@ -190,7 +190,7 @@ def derived_ndvi_is_defined(
 
 
 def _in_units_of_red(packings: Mapping[str, Packing]) -> dict[str, tuple[float, float]]:
-    """Factor and summand of both bands of ndvi, in stored units of red instead of physical ones.
+    """Return the factor and summand of both bands of ndvi, in stored units of red instead of physical ones.
 
     The index is the same, and with an offset such as Sentinel-2's the sum of two whole numbers is exactly 0 where it
     should be, not 1e-8.
@@ -207,7 +207,7 @@ def prepare(
     packings: Mapping[str, Packing],
     fill: float,
 ) -> "torch.Tensor":
-    """Network input (layer, y, x) float32 from stored layers (y, x), on the device they are on.
+    """Return the network input (layer, y, x) float32 from stored layers (y, x), on the device they are on.
 
     With a batch of tiles, (tile, y, x) in `stored` and `valid`, the result is (layer, tile, y, x).
 
@@ -260,7 +260,7 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def canonical_layers(names: Iterable[str]) -> tuple[str, ...]:
-    """Our names of layers that may go by the predecessors' names; their sources become several layers.
+    """Return our names of layers that may go by the predecessors' names; their sources become several layers.
 
     Raises
     ------
@@ -302,7 +302,7 @@ class Preset:
     """What the family's binary models find."""
 
     def inputs_for(self, layers: Iterable[str]) -> tuple[InputLayer, ...]:
-        """Input layers in the order given; the predecessors' names are understood.
+        """Return the input layers in the order given; the predecessors' names are understood.
 
         Raises
         ------

@@ -204,7 +204,7 @@ def _inlined(data: bytes, *, siblings: dict[str, bytes]) -> bytes:
 
 
 def _channels_first(data: bytes) -> bytes:
-    """A model that takes and returns (tile, layer, y, x), where it has its channels last, as TensorFlow has them."""
+    """Return a model that takes and returns (tile, layer, y, x), where it has its channels last, as TensorFlow has them."""
     model = _parse(data)
     graph, inputs = model.graph, _inputs(model.graph)
     if len(inputs) != 1 or len(graph.output) != 1 or not _has_channels_last(_dimensions(inputs[0])):
@@ -228,12 +228,12 @@ def _channels_first(data: bytes) -> bytes:
 
 
 def _has_channels_last(dimensions: tuple[int | None, ...]) -> bool:
-    """Whether rows and columns are alike, or free, and what comes after them is not."""
+    """Test whether rows and columns are alike, or free, and what comes after them is not."""
     return len(dimensions) == 4 and dimensions[3] is not None and dimensions[1] == dimensions[2] != dimensions[3]
 
 
 def _turned(value: Any, *, order: tuple[int, ...]) -> Any:
-    """An input or output under another name, with its dimensions in another order."""
+    """Return an input or output under another name, with its dimensions in another order."""
     turned = type(value)()
     turned.CopyFrom(value)
     turned.name = f"{value.name}_channels_first"
@@ -264,7 +264,7 @@ def _last_operator(graph: Any) -> str:
 
 
 def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
-    """Raw forward pass of an ONNX model; a model of fixed batch size is fed batches of that size.
+    """Return the raw forward pass of an ONNX model; a model of fixed batch size is fed batches of that size.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
 
 
 def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes:
-    """A torch network as an ONNX model with free batch size, height and width.
+    """Return a torch network as an ONNX model with free batch size, height and width.
 
     Raises
     ------
@@ -333,7 +333,7 @@ def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes
 
 
 def onnx_runs_on_gpus() -> bool:
-    """Whether the ONNX Runtime that is installed, if one is, can use CUDA."""
+    """Test whether the ONNX Runtime that is installed, if one is, can use CUDA."""
     try:
         import onnxruntime
     except ImportError:

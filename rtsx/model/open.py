@@ -163,7 +163,7 @@ _MOST_CLASSES = 256
 
 
 def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, str] | None:
-    """What the numbers (tile, class, y, x) are instead of scores, and the cure; None for scores, and where they do not tell."""
+    """Return what the numbers (tile, class, y, x) are instead of scores, and the cure; None for scores, and where they do not tell."""
     low, high = float(numbers.min()), float(numbers.max())
     if low == high == 1 and numbers.shape[1] == 1:
         return "1", "It ends in a softmax over its one class: take that off the network's end."
@@ -195,7 +195,7 @@ def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, st
 
 
 def _one_sided(numbers: torch.Tensor, *, low: float, high: float) -> tuple[str, str] | None:
-    """What numbers are that end at 0: a sigmoid makes all of them at least, or at most, one half."""
+    """Return what numbers are that end at 0: a sigmoid makes all of them at least, or at most, one half."""
     if low >= 0 and int((numbers <= _FLAT).sum()) >= _CROWD:
         return "numbers never below 0", "Take what bounds them, such as a ReLU or a factor, off the network's end."
     if high <= 0 and int((numbers >= -_FLAT).sum()) >= _CROWD:
@@ -219,7 +219,7 @@ def _have_sum(numbers: torch.Tensor, total: float) -> bool:
 
 
 def _reach(numbers: torch.Tensor, low: float, high: float) -> bool:
-    """Whether many numbers crowd at both bounds, as those of no score do."""
+    """Test whether many numbers crowd at both bounds, as those of no score do."""
     near = 1e-3 * (high - low)
     return all(int(((numbers - bound).abs() <= near).sum()) >= _CROWD for bound in (low, high))
 
@@ -237,7 +237,7 @@ def _answer(module: torch.nn.Module, *, n_layers: int, side: int) -> tuple[objec
 
 
 def _batch_of(module: torch.nn.Module) -> int:
-    """Tiles in a pass: one, unless the module is a program that was exported for another number."""
+    """Return the tiles in a pass: one, unless the module is a program that was exported for another number."""
     shape = exported_shape(module)
     return 1 if shape is None or shape[0] is None else shape[0]
 
@@ -278,7 +278,7 @@ class _Location:
         return _Location(self.fs, bare.rpartition("/")[0] + self.path.removeprefix(bare))
 
     def read(self) -> bytes:
-        """Content of the file."""
+        """Return the content of the file."""
         try:
             content: bytes = self.fs.cat_file(self.path)
         except (FileNotFoundError, IsADirectoryError) as error:
@@ -290,7 +290,7 @@ class _Location:
         return content
 
     def read_if_exists(self) -> bytes | None:
-        """Content of the file, None where there is none."""
+        """Return the content of the file, None where there is none."""
         return self.read() if self.fs.isfile(self.path) else None
 
 

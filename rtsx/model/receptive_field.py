@@ -35,7 +35,7 @@ class SyntheticInputs:
     """Channels (layer, y, x) float32 of a real scene to show instead of random fields, mirrored where it is too small."""
 
     def field(self, side: int, *, number: int) -> torch.Tensor:
-        """Scene (1, layer, side, side) float32; every number is another one.
+        """Return the scene (1, layer, side, side) float32; every number is another one.
 
         Examples
         --------
@@ -57,7 +57,7 @@ class SyntheticInputs:
         return torch.clamp(low + (high - low) * (field / len(_GRAINS) ** 0.5 / 4 + 0.5), low, high)
 
     def flat(self, side: int, *, at: float) -> torch.Tensor:
-        """Scene (1, layer, side, side) of one value: each layer's low for `at` 0, its high for 1."""
+        """Return the scene (1, layer, side, side) of one value: each layer's low for `at` 0, its high for 1."""
         low, high = self._limits()
         return (low + (high - low) * at).expand(1, -1, side, side)
 
@@ -67,7 +67,7 @@ class SyntheticInputs:
 
 
 def input_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...]:
-    """Channel values that each input is likely to take, as (low, high).
+    """Return the channel values that each input is likely to take, as (low, high).
 
     Its clip where it has one; two standard deviations where physical 0 lies below the channel's 0, as it does after
     ``(physical - mean) / std``; else 0 to 1.
@@ -81,7 +81,7 @@ def input_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...
 
 
 def _turned_sample(sample: torch.Tensor, side: int, number: int) -> torch.Tensor:
-    """The sample in one of its eight positions, repeated by mirroring, its middle in the middle."""
+    """Return the sample in one of its eight positions, repeated by mirroring, its middle in the middle."""
     turned = torch.rot90(sample.flip(-1) if number // 4 % 2 else sample, number % 4, (-2, -1))
     for axis in (-2, -1):
         length = turned.shape[axis]
@@ -181,7 +181,7 @@ def measure_receptive_field(
 
 
 def _margins(stride: int, *, watched: int) -> Iterator[int]:
-    """Multiples of the stride that lie between the watched block and the edge of the tile, each twice the last."""
+    """Yield the multiples of the stride that lie between the watched block and the edge of the tile, each twice the last."""
     margin = max(2, (_SMALLEST_TILE - watched) // 2 // stride) * stride
     yield margin
     while watched + 4 * margin <= _LARGEST_TILE:
@@ -208,17 +208,17 @@ class _Probe:
         return max(1, _WATCHED // self.stride) * self.stride
 
     def logits(self, scene: torch.Tensor) -> torch.Tensor:
-        """Answers (1, class, y, x) as logits, on the host."""
+        """Return the answers (1, class, y, x) as logits, on the host."""
         answer = self.network(scene.contiguous().to(self.network.device)).cpu()
         return answer.clamp(_UNDECIDED, 1 - _UNDECIDED).logit()
 
     def moved(self, before: torch.Tensor, after: torch.Tensor) -> bool:
-        """Whether two answers in logits differ by more than half a quantum for a pixel that is undecided."""
+        """Test whether two answers in logits differ by more than half a quantum for a pixel that is undecided."""
         # sigmoid(d / 2) - sigmoid(-d / 2), the most that a change of the logit by d can do to a probability
         return bool((after - before).abs().max().div(4).tanh() > self.least)
 
     def takes(self, side: int) -> bool:
-        """Whether the network runs on tiles of this side."""
+        """Test whether the network runs on tiles of this side."""
         try:
             self.network(self.scenery.flat(side, at=0.5).contiguous().to(self.network.device))
         except BundleError:
@@ -226,7 +226,7 @@ class _Probe:
         return True
 
     def views(self, margin: int) -> tuple["_View", ...]:
-        """Scenes to watch, each with its own ideas of what lies far away."""
+        """Return the scenes to watch, each with its own ideas of what lies far away."""
         side = self.watched + 2 * margin
         ground = [self.scenery.field(side, number=number) for number in range(3)]
         return (
@@ -235,7 +235,7 @@ class _Probe:
         )
 
     def checked_stride(self, margin: int) -> int:
-        """Least shift of the scene that only shifts the answer.
+        """Return the least shift of the scene that only shifts the answer.
 
         Raises
         ------
@@ -283,7 +283,7 @@ class _View:
         return _middle(self.probe.logits(self.near), self.probe.watched)
 
     def moves(self, distance: int) -> bool:
-        """Whether the watched block moves when everything beyond a distance from it is replaced, or cut off."""
+        """Test whether the watched block moves when everything beyond a distance from it is replaced, or cut off."""
         scene = _middle(self.near, self.probe.watched + 2 * distance)
         changed = (scene if far is None else _with_middle(far, scene) for far in self.far)
         return any(self._is_moved_by(each) for each in changed)
@@ -297,7 +297,7 @@ class _View:
 
 
 def _least_unmoved(views: Sequence[_View], *, moved: int, unmoved: int) -> int:
-    """Fewest strides of distance beyond which nothing moves a view, between one that does not do and one that does."""
+    """Return the fewest strides of distance beyond which nothing moves a view, between one that does not do and one that does."""
     while unmoved - moved > 1:
         between = (moved + unmoved) // 2
         if any(view.moves(between * view.probe.stride) for view in views):

@@ -115,7 +115,7 @@ _MOST_PARAMETERS = 2_000_000_000
 
 
 def network_stride(network: torch.nn.Module) -> int:
-    """Total down-sampling of a network of the library, in px: 2 to the encoder's depth, less where it is dilated."""
+    """Return the total down-sampling of a network of the library, in px: 2 to the encoder's depth, less where it is dilated."""
     return cast("int", cast("torch.nn.Module", network.encoder).output_stride)
 
 
@@ -275,7 +275,7 @@ class SmpSource(NetworkSource):
 
 
 def meta_network(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:
-    """A network without numbers, to look at; copy it before anything of it is changed, because it is kept.
+    """Return a network without numbers, to look at; copy it before anything of it is changed, because it is kept.
 
     Parameters
     ----------
@@ -405,7 +405,7 @@ _DEEPLAB_PARTS: Mapping[str, Literal["aspp", "conv", "bn"]] = {"0": "aspp", "1":
 
 
 def _deeplab_name(name: str, *, wanted: set[str]) -> str:
-    """Name of a DeepLabV3 decoder tensor in the installed library.
+    """Return the name of a DeepLabV3 decoder tensor in the installed library.
 
     It was `decoder.N` up to 0.4, `decoder.aspp.N` in 0.5, and has been `decoder.aspp`, `.conv`, `.bn` since 0.6.
     """

@@ -73,7 +73,7 @@ class NetworkSource(Protocol):
         )
 
     def onnx_path(self) -> Path:
-        """Local path of the ONNX file, which must not be changed.
+        """Return the local path of the ONNX file, which must not be changed.
 
         Raises
         ------

@@ -119,7 +119,7 @@ def _check_unit(layer: InputLayer, packing: Packing, *, stated: str) -> None:
 
 
 def _unit(text: str) -> str:
-    """One word for a unit, `""` where it is not known; reflectances and indices are parts of 1."""
+    """Return one word for a unit, `""` where it is not known; reflectances and indices are parts of 1."""
     word = text.strip().lower().replace(" ", "_")
     if "reflectance" in word:
         return "1"
@@ -212,7 +212,7 @@ def check_values(
 
 
 def _sample(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Finite values; those of integers without the saturated ones."""
+    """Return the finite values; those of integers without the saturated ones."""
     if values.dtype.kind in "ui":
         values = values[values != np.iinfo(values.dtype).max]
     numbers = values.astype(np.float64)
@@ -220,7 +220,7 @@ def _sample(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _quantity(layer: InputLayer) -> str:
-    """The bundle's unit, or what the layer is by its name and the bundle's statistics; `""` where nothing is known.
+    """Return the bundle's unit, or what the layer is by its name and the bundle's statistics; `""` where nothing is known.
 
     `"number"` is an optical layer of a bundle that has learnt stored numbers.
     """
@@ -373,7 +373,7 @@ def _far_from_learnt(layer: InputLayer, physical: NDArray[np.float64]) -> dict[s
 
 
 def _offset_or_emptiness(layers: Mapping[str, NDArray[np.float64]], *, has_offset: bool) -> dict[str, str]:
-    """What shows in all reflectances together: an offset that is left out or applied twice, or nothing at all."""
+    """Return what shows in all reflectances together: an offset that is left out or applied twice, or nothing at all."""
     if not _VISIBLE & set(layers):
         return {}
     names = ", ".join(map(repr, layers))

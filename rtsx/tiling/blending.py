@@ -19,7 +19,7 @@ _GAUSSIAN_WIDTH = 0.125
 
 
 def window_shape(blend: Blend, *, length: int, ramp: int) -> NDArray[np.float64]:
-    """Raw weights (length,) of one tile along one axis, in (0, 1], before neighbours are made to sum to one.
+    """Return the raw weights (length,) of one tile along one axis, in (0, 1], before neighbours are made to sum to one.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def output_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def is_representable(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """True where a stored pixel is neither masked nor nodata nor NaN nor infinite.
+    """Return True where a stored pixel is neither masked nor nodata nor NaN nor infinite.
 
     Examples
     --------

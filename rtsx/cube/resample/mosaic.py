@@ -121,7 +121,7 @@ class MosaicReader:
         )
 
     def overview_for(self, factor: float) -> Self:
-        """Itself: a mosaic is read at full resolution, however coarse the target.
+        """Return itself: a mosaic is read at full resolution, however coarse the target.
 
         Which overview fits would hang on the tiles that happen to be in the mosaic, so that two cells of a campaign would
         give the same ground other values; and every tile's header would be read to find out. Elevation, which mosaics are

@@ -84,7 +84,7 @@ class ArrayReader:
         return self.pixels[:, rows, columns].copy()
 
     def overview_for(self, factor: float) -> Self:
-        """Itself: an array has no overviews."""
+        """Return itself: an array has no overviews."""
         return self
 
 
@@ -333,7 +333,7 @@ class ZarrReader:
         return pixels
 
     def overview_for(self, factor: float) -> Self:
-        """Itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
+        """Return itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
         return self
 
     @property

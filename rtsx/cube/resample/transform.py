@@ -23,7 +23,7 @@ _PIXEL_EQUAL = 1e-3
 
 
 def pixel_index(target: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
-    """Global row and column of a target's first pixel, counted from `anchor`; negative above or left of it.
+    """Return the global row and column of a target's first pixel, counted from `anchor`; negative above or left of it.
 
     Raises
     ------
@@ -107,7 +107,7 @@ class GridTransform:
         return whole if spans else 0
 
     def positions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
-        """Exact positions in the source of points in the pixel grid.
+        """Return the exact positions in the source of points in the pixel grid.
 
         Parameters
         ----------
@@ -143,7 +143,7 @@ class GridTransform:
         return (-row, -column) if (apart <= _PIXEL_EQUAL).all() else None
 
     def scale(self) -> float:
-        """Source pixels along a target pixel, in the direction and at the place where they are fewest.
+        """Return the source pixels along a target pixel, in the direction and at the place where they are fewest.
 
         Taken over the source as a whole, so that all blocks of a target choose the same overview.
         """
@@ -171,7 +171,7 @@ class GridTransform:
         return (x - self.anchor[0]) / self.size[0] - 0.5
 
     def _short_way(self, step: Floats) -> Floats:
-        """Steps (row, column) that do not go around the earth."""
+        """Return the steps (row, column) that do not go around the earth."""
         if self.turn:
             step[1] -= np.round(step[1] / self.turn) * self.turn
         return step
@@ -263,7 +263,7 @@ class TransformGrid:
         return np.stack([below, beside], axis=-1)
 
     def reach(self) -> SourceExtent | None:
-        """Lowest and highest positions of the pixels, up to the overshoot of the quadratic; None where there is none."""
+        """Return the lowest and highest positions of the pixels, up to the overshoot of the quadratic; None where there is none."""
         rows, columns = (_probes(span) for span in (self.rows, self.columns))
         probed = self._interpolated(rows, columns)
         is_smooth = ~self.is_exact[np.ix_(rows // CELL - self.first_cell[0], columns // CELL - self.first_cell[1])]
@@ -358,7 +358,7 @@ def transform_grid(
 
 
 def _exact_grid(placement: GridTransform, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Exact positions of the grid of global rows and columns."""
+    """Return the exact positions of the grid of global rows and columns."""
     shape = len(rows), len(columns)
     points: Floats = np.empty((2, *shape))
     points[0], points[1] = rows[:, None], columns[None, :]
@@ -369,7 +369,7 @@ def _exact_grid(placement: GridTransform, rows: NDArray[np.int64], columns: NDAr
 def _exact_points(
     placement: GridTransform, wanted: NDArray[np.bool_], *, start: tuple[float, float]
 ) -> tuple[Floats, Floats]:
-    """Exact positions where wanted, NaN elsewhere."""
+    """Return the exact positions where wanted, NaN elsewhere."""
     rows, columns = np.nonzero(wanted)
     down: Floats = np.add(rows, start[0], dtype=np.float64)
     right: Floats = np.add(columns, start[1], dtype=np.float64)
@@ -381,7 +381,7 @@ def _exact_points(
 
 
 def _bent(nodes: Floats) -> NDArray[np.bool_]:
-    """(cell, cell): whether the nine nodes of a cell are not all finite, or bend by more than `_BEND`."""
+    """Return (cell, cell): whether the nine nodes of a cell are not all finite, or bend by more than `_BEND`."""
     with np.errstate(invalid="ignore"):
         down = ~(np.abs(nodes[:-2:2] - 2 * nodes[1::2] + nodes[2::2]) <= _BEND)
         right = ~(np.abs(nodes[:, :-2:2] - 2 * nodes[:, 1::2] + nodes[:, 2::2]) <= _BEND)

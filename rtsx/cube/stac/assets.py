@@ -189,7 +189,7 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
 
 
 def _pixel_size(asset: Mapping[str, Any]) -> float | None:
-    """Size of a pixel in CRS units; None where the asset does not tell."""
+    """Return the size of a pixel in CRS units; None where the asset does not tell."""
     transform = asset.get("proj:transform")
     stored = asset.get("raster:bands") or asset.get("bands") or [{}]
     told = (
@@ -362,7 +362,7 @@ def _shows(newer: list[_Processed], one: _Processed) -> bool:
 
 
 def _baseline(item: ItemDict) -> float | None:
-    """Processing baseline of a Sentinel-2 item: its property, else ``_N0509_`` in the product's name; None for others."""
+    """Return the processing baseline of a Sentinel-2 item: its property, else ``_N0509_`` in the product's name; None for others."""
     properties = item.get("properties") or {}
     stated = str(properties.get("s2:processing_baseline", properties.get("sentinel:processing_baseline", "")))
     if re.fullmatch(r"\d+\.\d+", stated):

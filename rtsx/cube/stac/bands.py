@@ -121,7 +121,7 @@ def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, cou
 
 
 def _named(item: ItemDict, asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """``eo:bands`` of an asset, looked up in the item where they are only pointers."""
+    """Return ``eo:bands`` of an asset, looked up in the item where they are only pointers."""
     properties = item.get("properties") or {}
     known: Sequence[Mapping[str, Any]] = properties.get("eo:bands") or ()
     by_name = {band.get("name"): band for band in known if isinstance(band, Mapping)}

@@ -65,7 +65,7 @@ class HttpAccess:
 
     @contextmanager
     def session(self, *, home: str) -> Iterator[StacApiIO]:
-        """An HTTP session whose headers go to the host of `home` only, closed at the end; not to be shared between threads."""
+        """Open an HTTP session whose headers go to the host of `home` only, closed at the end; not to be shared between threads."""
         retry = Retry(
             total=self.retries,
             backoff_factor=self.backoff_s / 2,

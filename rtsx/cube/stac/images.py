@@ -129,7 +129,7 @@ def _drafts(item: ItemDict, wanted: Sequence[BandRequest], sign: Callable[[str],
 def _headers(
     drafts: Sequence[_Draft], read: Callable[[str], RasterHeader]
 ) -> dict[str | tuple[str, str], RasterHeader]:
-    """Headers by href, and by kind where one answers for many."""
+    """Return the headers by href, and by kind where one answers for many."""
     needed: dict[str, _Draft] = {}
     answering: dict[tuple[str, str], str] = {}
     for draft in drafts:

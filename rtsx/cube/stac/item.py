@@ -32,7 +32,7 @@ _CHECKSUMS = ("file:checksum", "checksum:multihash", "e-tag", "etag")
 
 
 def item_name(item: ItemDict) -> str:
-    """Id of an item for messages, with its collection where it says so.
+    """Return the id of an item for messages, with its collection where it says so.
 
     Examples
     --------
@@ -86,13 +86,13 @@ def etag_of(item: ItemDict, asset: str) -> str:
 
 
 def cloud_cover_of(item: ItemDict) -> float | None:
-    """Percent under cloud; None where the item does not say, or says what no percentage is, such as Landsat's -1."""
+    """Return the percent under cloud; None where the item does not say, or says what no percentage is, such as Landsat's -1."""
     percent = _number(item, _CLOUD_COVER)
     return percent if percent is not None and 0 <= percent <= 100 else None
 
 
 def sun_of(item: ItemDict) -> tuple[float | None, float | None]:
-    """Azimuth (degrees clockwise from true north) and elevation (degrees) of the sun; None where the item is silent.
+    """Return the azimuth (degrees clockwise from true north) and elevation (degrees) of the sun; None where the item is silent.
 
     Examples
     --------
@@ -135,7 +135,7 @@ _TOLERANCE = 0.5
 
 
 def proj_geobox(item: ItemDict, key: str) -> GeoBox | None:
-    """CRS, transform and shape of an asset from the projection extension, of any version.
+    """Return the CRS, transform and shape of an asset from the projection extension, of any version.
 
     What the asset states goes before what the item states. Transform, shape and bbox are taken from one of the two, never
     mixed, because an item often states its finest grid and leaves coarser assets to themselves. Two of the three are
@@ -209,7 +209,7 @@ def _numbers(values: object) -> tuple[float, ...]:
 
 
 def _affine(values: Sequence[float]) -> Affine | None:
-    """Six or nine numbers, row by row; None for what is no grid in that order, such as GDAL's (x0, dx, 0, y0, 0, dy)."""
+    """Return the transform of six or nine numbers, row by row; None for what is no grid in that order, such as GDAL's (x0, dx, 0, y0, 0, dy)."""
     if not values or len(values) not in (6, 9):
         return None
     affine = Affine(*(float(value) for value in values[:6]))
@@ -325,7 +325,7 @@ def overlaps(footprint: BaseGeometry, geobox: GeoBox) -> bool:
 
 
 def _native_rings(footprint: BaseGeometry, geobox: GeoBox) -> Iterator[NDArray[np.float64]]:
-    """Corners of the outlines in the raster's projection, but for those that it does not reach."""
+    """Yield the corners of the outlines in the raster's projection, but for those that it does not reach."""
     native_of = cached_transformer("EPSG:4326", _wkt(geobox))
     for part in getattr(footprint, "geoms", [footprint]):
         ring = np.asarray(part.exterior.coords)[:, :2]

@@ -178,7 +178,7 @@ class _Walk:
             yield from self._at(self.catalog.path)
 
     def _folder(self, folder: Path) -> Iterator[object]:
-        """Every item below a folder; other JSON, such as a scene's metadata, is passed over."""
+        """Yield every item below a folder; other JSON, such as a scene's metadata, is passed over."""
         found = False
         for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.geojson")]):
             try:

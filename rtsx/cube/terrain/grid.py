@@ -37,7 +37,7 @@ def metres_per_unit(crs: str) -> float:
 
 
 def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats]:
-    """Height and width in m of the pixels of each row on the ellipsoid, along geodesics.
+    """Return the height and width in m of the pixels of each row on the ellipsoid, along geodesics.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats
 
 
 def north_vector(crs: str, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Unit vector (x, y) of true north at points of a projected CRS, in the plane of its map."""
+    """Return the unit vector (x, y) of true north at points of a projected CRS, in the plane of its map."""
     system = CRS.from_user_input(crs)
     to_lonlat = _to_lonlat(system)
     lon, lat = to_lonlat.transform(x, y)
@@ -183,7 +183,7 @@ class TerrainGrid:
         return replace(self, corner=corner, shape=(rows.stop - rows.start, columns.stop - columns.start))
 
     def heights_m(self) -> NDArray[np.float64]:
-        """(y,) height of the pixels of each row in m.
+        """Return (y,) height of the pixels of each row in m.
 
         Geographic and Mercator grids: along the geodesic. All others: as the map says, which in EPSG:3413 is 3 % short
         at the pole, right at 70° N and 6 % long at 55° N.
@@ -191,7 +191,7 @@ class TerrainGrid:
         return self._lengths()[0]
 
     def widths_m(self) -> NDArray[np.float64]:
-        """(y,) width of the pixels of each row in m; see `heights_m`."""
+        """Return (y,) width of the pixels of each row in m; see `heights_m`."""
         return self._lengths()[1]
 
     def _lengths(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -203,7 +203,7 @@ class TerrainGrid:
         return height, width
 
     def true_north(self) -> NDArray[np.float32]:
-        """(2, y, x): x and y of the unit vector towards true north, in the plane of the map; read-only.
+        """Return (2, y, x): x and y of the unit vector towards true north, in the plane of the map; read-only.
 
         Exact at points 32 pixels apart, bilinear in between: at 3 m, from 10 km off the pole on, within 0.001° and 0.00005
         of unit length.

@@ -178,7 +178,7 @@ def dem(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("relative_elevation", units="m", long_name="elevation above the mean within 100 m", halo_m=_CIRCLE_M)
 def relative_elevation(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Height minus the mean of the valid heights in a circle of radius 100 m, the middle included.
+    """Return the height minus the mean of the valid heights in a circle of radius 100 m, the middle included.
 
     A pixel belongs to the circle where its centre is at most 100 m away. Missing pixels are left out of the mean.
     """
@@ -188,13 +188,13 @@ def relative_elevation(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("slope", units="degree", long_name="slope", halo_px=1, limits=(0, 90))
 def slope(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Angle to the horizontal in degrees, 0-90, after Horn (1981)."""
+    """Return the angle to the horizontal in degrees, 0-90, after Horn (1981)."""
     return compiled.slope_kernel(heights, *_steps(ground))
 
 
 @terrain_layer("aspect", units="degree", long_name="aspect, clockwise from true north", halo_px=1, is_angle=True)
 def aspect(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Downhill direction in degrees clockwise from true north, 0 up to 360; 0 where the ground is level.
+    """Return the downhill direction in degrees clockwise from true north, 0 up to 360; 0 where the ground is level.
 
     Level ground is 0 instead of NaN, because NaN is invalid, and lakes are not.
     """
@@ -203,7 +203,7 @@ def aspect(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("hillshade", units="1", long_name="hillshade", halo_px=1, limits=(0, 1))
 def hillshade(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Cosine of the angle between the sun and the ground's normal, 0-1; 0 on slopes turned away. No cast shadows."""
+    """Return the cosine of the angle between the sun and the ground's normal, 0-1; 0 on slopes turned away. No cast shadows."""
     sun = (float(ground.sun_azimuth), float(ground.sun_elevation))
     return compiled.hillshade_kernel(heights, *_steps(ground), ground.true_north(), sun)
 
@@ -219,7 +219,7 @@ def curvature(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("profile_curvature", units="0.01 m-1", long_name="curvature along the slope", halo_px=1)
 def profile_curvature(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Curvature along the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground.
+    """Return the curvature along the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground.
 
     Total curvature is profile minus plan curvature.
     """
@@ -228,19 +228,19 @@ def profile_curvature(heights: Heights, ground: TerrainGrid) -> Heights:
 
 @terrain_layer("plan_curvature", units="0.01 m-1", long_name="curvature across the slope", halo_px=1)
 def plan_curvature(heights: Heights, ground: TerrainGrid) -> Heights:
-    """Curvature across the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground."""
+    """Return the curvature across the line of steepest descent, after Zevenbergen & Thorne (1987); 0 on level ground."""
     return compiled.curvatures(heights, *_steps(ground), 2)
 
 
 def _steps(ground: TerrainGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Metres from row to row and column to column, each row, signed like the axes of the CRS."""
+    """Return the metres from row to row and column to column, each row, signed like the axes of the CRS."""
     return np.copysign(ground.heights_m(), ground.pixel[0]), np.copysign(ground.widths_m(), ground.pixel[1])
 
 
 def terrain_block(
     dem: NDArray[Any], valid: NDArray[np.bool_], *, ground: TerrainGrid, layers: Sequence[str | TerrainLayer], halo: int
 ) -> NDArray[np.float32]:
-    """Terrain layers of the middle of a block.
+    """Return the terrain layers of the middle of a block.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class TerrainReader(WindowReader):
         return float("nan")
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Layers (layer, y, x) of a window that lies within the raster, NaN where invalid."""
+        """Return the layers (layer, y, x) of a window that lies within the raster, NaN where invalid."""
         height, width = self.geobox.shape
         whole = self._ground()
         halos = [get_terrain(layer).halo(whole.window(rows, columns)) for layer in self.layers]
