@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import campaign
+from tests import warm
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,8 @@ def levels() -> Iterator[None]:
 
 
 def test_campaign_prints_its_three_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    flown, reached, graphs = campaign.run(9, workers=1, simulated=(3,), seconds=0.02, rounds=2, limit_s=200)
+    with warm.workers():
+        flown, reached, graphs = campaign.run(9, workers=1, simulated=(3,), seconds=0.02, rounds=2, limit_s=200)
     assert [took.cells for took in flown] == [9]
     assert all(took.early_mib > 0 and took.late_mib > 0 and 0 < took.first_s < math.inf for took in flown)
     assert set(reached) == {3}

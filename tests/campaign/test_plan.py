@@ -21,7 +21,8 @@ from rtsx.storage.object_store import MemoryObjects
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import make_plan
 
-words = st.text(min_size=1, max_size=8)
+# All that UTF-8 has, by category, because a codec is tried out on every character that there is.
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 values = st.recursive(
     st.none()
     | st.booleans()

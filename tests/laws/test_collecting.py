@@ -115,7 +115,7 @@ def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(division(), st.integers(0, 2**32 - 1))
 def test_tracks_of_partitions_are_those_of_the_whole(case, seed):
     plan, pixels, _order, count = case

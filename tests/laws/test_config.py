@@ -9,7 +9,7 @@ from rtsx.config import CubeConfig
 from rtsx.config.yaml import parse_yaml
 
 NAMES = ("blue", "green", "red", "nir", "dem", "tc_wetness")
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 PATH = TEXT.map(lambda text: "/" + text.replace("{tcvis_window}", ""))
 NUMBER = st.floats(-1e6, 1e6, allow_nan=False)
 RESAMPLING = st.sampled_from(["nearest", "bilinear", "cubic", "average"])
