@@ -12,7 +12,7 @@ from rtsx.cli import options
 from rtsx.cli.console import progress, show, show_line
 from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
 from rtsx.cli.outputs import require_absent
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.storage import absolute, refuse_other_format, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, ObjectChoice
@@ -33,7 +33,7 @@ rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
 
 rtsx evaluate map.zarr --truth labels.gpkg --choose
 
-rtsx evaluate --sample sample.gpkg --out report
+rtsx evaluate --sample review --out report
 """
 _CONFIGS = (".yaml", ".yml")
 _VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
@@ -53,8 +53,8 @@ def evaluate(
     sample: Annotated[
         str | None,
         options.input_option(
-            metavar="FILE",
-            help="Instead of a truth: what `rtsx sample` has drawn, with the column `verdict` filled in.",
+            metavar="REVIEW|FILE",
+            help="Instead of a truth: a review of what `rtsx sample` has drawn, or that file with the column `verdict` filled in.",
         ),
     ] = None,
     choose: Annotated[
@@ -167,11 +167,17 @@ def evaluate(
 
 
 def _of_sample(path: str, out: Path | None, *, started: float) -> None:
-    require_there([path])
     from rtsx.evaluation import assess_accuracy
-    from rtsx.labels.io import read_table
 
-    accuracy = assess_accuracy(read_table(path, what="a sample"))
+    if path.lower().endswith(_VECTORS):
+        require_there([path])
+        from rtsx.labels.io import read_table
+
+        accuracy = assess_accuracy(read_table(path, what="a sample"))
+    else:
+        from rtsx.review import merge_review, open_review
+
+        accuracy = assess_accuracy(merge_review(open_review(absolute(path))).outlines)
     if out is not None:
         for name in ("strata", "estimates"):
             write_whole(out / f"{name}.csv", getattr(accuracy, name).to_csv(index=False).encode())

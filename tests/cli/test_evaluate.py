@@ -14,6 +14,7 @@ import yaml
 from rtsx.evaluation import Evaluation
 from rtsx.synthetic import SceneFiles
 from tests.cli.trainable import trainable
+from tests.review.reviewers import image, outlines_of, work_through
 
 Command = Callable[..., Any]
 
@@ -105,6 +106,32 @@ def test_threshold_and_least_area_are_chosen_by_objects(rtsx_command: Command, p
     refused = rtsx_command("evaluate", predicted, "--truth", truth, "--choose", "--threshold", "0.5")
     assert refused.status == 2
     assert "--threshold has no meaning here" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("design", ["ground", "outlines"])
+def test_a_review_of_a_sample_is_assessed(rtsx_command: Command, tmp_path: Path, design: str) -> None:
+    from rtsx.review import create_review, merge_review
+
+    drawn = outlines_of(40)
+    if design == "ground":
+        drawn = drawn.set_geometry(drawn.centroid)
+    sample = drawn.assign(
+        sample_id=[f"s{n}" for n in range(40)],
+        design=design,
+        region="",
+        stratum="all",
+        mapped=True,
+        stratum_size=500.0,
+        inclusion_probability=0.08,
+        verdict=None,
+    )
+    made = create_review(sample, str(tmp_path / "review"), cubes={"2024": "c"}, opener=lambda _: image(), repeats=0.0)
+    work_through(made, "ada")
+    told = rtsx_command("evaluate", "--sample", tmp_path / "review")
+    assert told.status == 0, told.err
+    expected = (merge_review(made).outlines["verdict"] == "target").mean()
+    assert f"{expected:.3g}" in told.out
+    assert rtsx_command("evaluate", "--sample", tmp_path / "nothing").status == 2
 
 
 def test_options_of_the_other_design_are_refused(rtsx_command: Command, tmp_path: Path) -> None:
