@@ -146,6 +146,7 @@ class MapPage:
         self.ground = Range1d(0, 1)
         self.predictions: dict[str, LivePrediction] = {}
         self.plot = self._plot(*self._ranges())
+        self.plot.name = "map"
         self.other = self._plot(self.plot.x_range, self.plot.y_range)
         self.other.visible = False
         self.legend, self.values, self.status = Div(text=""), Div(text=""), Div(text="")
@@ -158,7 +159,9 @@ class MapPage:
         self.time = self._time_slider("time")
         self.other_time = self._time_slider("time of the second")
         self.compare = Select(title="compare", options=[_OFF, _BESIDE, _SWIPE], value=_OFF)
-        self.other_style = Select(title="with", options=list(self.choices), value=list(self.choices)[-1])
+        last = list(self.images)[-1]
+        best = next(name for name, (title, _) in self.choices.items() if title == last)
+        self.other_style = Select(title="with", options=list(self.choices), value=best)
         self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False)
         self.other_layer = self._image(self.other)
         self.swiped = self._image(self.plot)

@@ -1,5 +1,6 @@
 """The server of the page: on this machine alone, for those who know the token of its address."""
 
+import asyncio
 import hmac
 import logging
 import os
@@ -150,13 +151,15 @@ def serve(view: MapView, *, port: int = 0, on_start: Callable[[str], None] | Non
         The port is taken.
     """
     logging.getLogger("bokeh").setLevel(logging.ERROR)
-    loop = IOLoop()
-    loop.make_current()
+    asyncio.run(_serve(view, port=port, on_start=on_start))
+
+
+async def _serve(view: MapView, *, port: int, on_start: Callable[[str], None] | None) -> None:
     server, address = make_server(view, port=port)
     try:
         if on_start is not None:
-            loop.add_callback(on_start, address)
-        loop.start()
+            on_start(address)
+        await asyncio.Event().wait()  # until the loop is stopped
     finally:
         server.stop()
 
