@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from pyproj import Geod, Transformer
+from pyproj import CRS, Geod, Transformer
 
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import refuse_other_format, staged
@@ -202,7 +202,7 @@ class MapView:
 
     def __repr__(self) -> str:
         tables = ", ".join(f"{len(one.table)} {one.title}" for one in self.outlines)
-        return f"MapView({', '.join(self.images)}{'; ' if tables else ''}{tables}; {self.crs})"
+        return f"MapView({', '.join(self.images)}{'; ' if tables else ''}{tables}; {CRS(self.crs).name})"
 
 
 def _page_module() -> Any:

@@ -5,6 +5,7 @@ import hmac
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,7 @@ from bokeh.server.tornado import BokehTornado
 from bokeh.server.views.ws import WSHandler
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.netutil import bind_sockets
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from rtsx.errors import PathError
 from rtsx.viewer.mapview import MapView
@@ -28,17 +28,7 @@ from rtsx.viewer.page import open_page
 __all__ = ["address_in_notebook", "serve"]
 
 _HOST = "127.0.0.1"
-_REFUSED = "rtsx view: this address needs its token. Open the address that was printed, as a whole.\n"
-
-
-class _Refused(RequestHandler):
-    """What somebody without the token gets."""
-
-    def get(self) -> None:
-        """Refuse, and say what is missing."""
-        self.set_status(403)
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(_REFUSED)
+_REFUSED = "This address needs its token: open the whole address that rtsx view printed"
 
 
 class _TokenAuth(AuthProvider):
@@ -56,9 +46,11 @@ class _TokenAuth(AuthProvider):
     def _user(self, handler: RequestHandler) -> str | None:
         # Not by a cookie, which a browser does not send from within a notebook of another address.
         known = isinstance(handler, WSHandler) or hmac.compare_digest(
-            handler.get_argument("token", "").encode(), self.token
+            handler.get_argument("ticket", "").encode(), self.token
         )
-        return "reader" if known else None
+        if not known:
+            raise HTTPError(403, reason=_REFUSED)
+        return "reader"
 
     @property
     def get_user_async(self) -> None:
@@ -67,8 +59,8 @@ class _TokenAuth(AuthProvider):
 
     @property
     def login_url(self) -> str:
-        """Where strangers go."""
-        return "refused"
+        """Nowhere, because strangers are refused at once."""
+        return "/"
 
     @property
     def get_login_url(self) -> None:
@@ -76,9 +68,9 @@ class _TokenAuth(AuthProvider):
         return None
 
     @property
-    def login_handler(self) -> type[RequestHandler]:
-        """What strangers get."""
-        return _Refused
+    def login_handler(self) -> None:
+        """None, likewise."""
+        return None
 
     @property
     def logout_url(self) -> None:
@@ -108,12 +100,13 @@ def make_server(view: MapView, *, port: int) -> tuple[BaseServer, str]:
         The port is taken.
     """
     try:
-        sockets = bind_sockets(port, address=_HOST)
+        listening = socket.create_server((_HOST, port))
     except (OSError, OverflowError) as error:
         raise PathError(
             f"Port {port} of this machine cannot be used: {error}. Leave --port out for a free one, or name another."
         ) from error
-    port = sockets[0].getsockname()[1]
+    listening.setblocking(False)
+    port = listening.getsockname()[1]
     token = secrets.token_urlsafe(24)
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
     tornado = _PageServer(
@@ -126,11 +119,11 @@ def make_server(view: MapView, *, port: int) -> tuple[BaseServer, str]:
         keep_alive_milliseconds=10_000,
     )
     http = HTTPServer(tornado)
-    http.add_sockets(sockets)
+    http.add_sockets([listening])
     server = BaseServer(IOLoop.current(), tornado, http)
     server.start()
     place = f"{prefix.rstrip('/')}/proxy/{port}/" if prefix else f"http://{_HOST}:{port}/"
-    return server, f"{place}?token={token}"
+    return server, f"{place}?ticket={token}"
 
 
 def serve(view: MapView, *, port: int = 0, on_start: Callable[[str], None] | None = None) -> None:

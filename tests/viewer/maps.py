@@ -22,7 +22,10 @@ def small_image(side: int = 300, *, pixel: float = 12.0) -> xr.Dataset:
     """Four bands and a hill on the polar grid; reflectance rises to the east."""
     coords = xr_coords(GeoBox((side, side), Affine(pixel, 0, LEFT, 0, -pixel, TOP), "EPSG:3413"))
     y, x = np.mgrid[0:side, 0:side]
-    bands = {name: (("y", "x"), (100 + step * x).astype(np.uint16)) for step, name in enumerate(("blue", "green", "red", "nir"))}
+    bands = {
+        name: (("y", "x"), (100 + step * x).astype(np.uint16))
+        for step, name in enumerate(("blue", "green", "red", "nir"))
+    }
     hill = (("y", "x"), np.hypot(y - side / 2, x - side / 2).astype(np.float32))
     image = xr.Dataset({**bands, "dem": hill}, coords=coords)
     for name in bands:

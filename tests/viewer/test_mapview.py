@@ -1,0 +1,149 @@
+"""What one map shows: opened from anything, drawn without a browser, predicted where it is looked at."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import rtsx
+from rtsx.errors import CubeError, FootprintError, OutputNotWritableError, PathError
+from rtsx.viewer.live import LivePrediction
+from rtsx.viewer.outlines import OutlineLayer
+from rtsx.viewer.pyramid import Pyramid
+from rtsx.viewer.render import colours_of
+from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_map(tmp_path_factory.mktemp("map") / "map.zarr")
+
+
+def bundle() -> rtsx.ModelBundle:
+    torch.manual_seed(0)
+    return rtsx.ModelBundle.from_module(
+        torch.nn.Sequential(torch.nn.Conv2d(2, 1, 5, padding=2)), layers=["red", "nir"], mean=[0.05, 0.05], std=[0.02, 0.02],
+        classes=["slump"], activation="sigmoid", tile=64, overlap=16, stride=1, threshold=0.5, id="tiny",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [None, 100])
+def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None) -> None:
+    image = small_image()
+    image = image if chunk is None else image.chunk({"y": chunk, "x": chunk})
+    model, told = bundle(), []
+    live = LivePrediction(
+        Pyramid.of(image),
+        model,
+        box=(600, 1200, 1500, 2400),
+        crs="EPSG:3413",
+        on_progress=lambda *one: told.append(one),
+    )
+    live.start()
+    live.join()
+    parts = 1 if chunk is None else 2
+    assert told == [(number, parts, None) for number in range(1, parts + 1)]
+    whole = rtsx.predict_cube(image, model).isel(y=slice(100, 200), x=slice(50, 125)).compute()
+    xr.testing.assert_identical(live.result.drop_attrs(), whole.drop_attrs())
+    assert len(np.unique(whole["probability"])) > 10
+
+
+def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
+    image = small_image().chunk({"y": 100, "x": 100})
+    told: list[tuple[int, int, str | None]] = []
+    live = LivePrediction(
+        Pyramid.of(image), bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413",
+        on_progress=lambda done, parts, problem: (told.append((done, parts, problem)), live.stop()),
+    )  # fmt: skip
+    live.start()
+    live.join()
+    assert told == [(1, 9, None), (1, 9, "stopped")]
+    assert 0 < int((live.result["probability"] != 255).sum()) <= 10_000
+    large = xr.Dataset({name: image[name].pad(y=(0, 4000), x=(0, 4000), constant_values=0) for name in ("red", "nir")})
+    large = large.assign_coords(small_image(4300).coords)
+    told.clear()
+    live = LivePrediction(
+        Pyramid.of(large),
+        bundle(),
+        box=Pyramid.of(large).box,
+        crs="EPSG:3413",
+        on_progress=lambda *one: told.append(one),
+    )
+    live.start()
+    live.join()
+    assert re.search(r"4,300 x 4,300 pixels; at most 16,777,216 .* Zoom in", told[0][2])
+
+
+def test_a_picture_shows_what_the_page_shows(stored: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    shown = rtsx.view({"map": stored}, cube=small_image(), footprints=small_outlines(), style={"cube": "false colour"})
+    picture = np.asarray(Image.open(shown.save_png(tmp_path / "map.png", size=(400, 600))).convert("RGB")).astype(int)
+    assert picture.shape == (400, 600, 3)
+    # The map is fitted to the height; 80 % of probability in its middle, in the colours of its legend.
+    assert np.abs(picture[205, 305] - np.multiply(255, colours_of("inferno")(0.8)[:3])).max() < 5
+    with pytest.raises(OutputNotWritableError, match=r"map\.png"):
+        shown.save_png(tmp_path / "map.tif")
+
+
+def test_a_page_without_a_server_holds_everything_and_no_html_of_names(stored: Path, tmp_path: Path) -> None:
+    shown = rtsx.view({HOSTILE: stored}, footprints=small_outlines())
+    text = shown.save_html(tmp_path / "map.html").read_text()
+    assert HOSTILE not in text
+    assert not re.search(r'<(script|link)[^>]*(src|href)="?https?://', text)
+    assert "prob_mean" in text
+    with pytest.raises(CubeError, match=r"at most 4096 px .* has 5000 x 5000.*bbox"):
+        rtsx.view(small_image(5000)).save_html(tmp_path / "large.html")
+
+
+def test_images_and_outlines_of_another_crs_lie_where_they_are(stored: Path) -> None:
+    from pyproj import Transformer
+
+    there = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True)
+    shown = rtsx.view(
+        stored, cube=small_image(), footprints=small_outlines(), bbox=there.transform_bounds(0, 0, 3600, 3600)
+    )
+    assert shown.outlines[0].box == pytest.approx((1500, 600, 2760, 2100), abs=0.1)
+    assert shown.start[0] < 1
+    assert shown.start[2] > 3599
+    beside = rtsx.view(stored, cube=small_image()[["dem"]].rio.reproject("EPSG:3995"))
+    (_, moved), (_, _) = beside.draw((0, 0, 3600, 3600), size=(100, 100))
+    assert moved.rgba[..., 3].mean() > 200
+
+
+def test_nothing_to_show_and_strange_styles_are_refused(stored: Path) -> None:
+    with pytest.raises(CubeError, match="A map needs an image"):
+        rtsx.view()
+    with pytest.raises(CubeError, match=r"'map.zarr' cannot be shown as 'red'.*'binary'"):
+        rtsx.view(stored, style={"map.zarr": "red"})
+    with pytest.raises(FootprintError, match="do not say their CRS"):
+        rtsx.view(stored, footprints=small_outlines().set_crs(None, allow_override=True))
+
+
+def test_a_taken_port_is_told(stored: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PathError, match=rf"Port {port} .*Leave --port out"):
+            rtsx.view(stored).serve(port=port)
+
+
+def test_conditions_choose_rows_and_run_nothing() -> None:
+    table = OutlineLayer.of(small_outlines(), title="slumps", crs="EPSG:3413")
+    assert table.kept("prob_mean > 0.5").tolist() == [True, False]
+    assert table.kept("prob_mean >= 0.3, name ~ MID").tolist() == [True, False]
+    assert table.kept("name != middle").tolist() == [False, True]
+    assert table.kept("").tolist() == [True, True]
+    for bad in ("__import__('os')", "area > 5", "prob_mean > many"):
+        with pytest.raises(FootprintError):
+            table.kept(bad)
+    assert table.seen((1000, 1000, 1600, 1600), np.ones(2, bool), most=10).tolist() == [0]
+    assert table.seen((0, 0, 3600, 3600), np.ones(2, bool), most=1).tolist() == [0]
+    by_number, by_text = table.colours_by("prob_mean"), table.colours_by("name")
+    assert by_number.limits is not None
+    assert len(set(by_number.colours)) == 2
+    assert set(by_text.classes) == {"middle", HOSTILE}
