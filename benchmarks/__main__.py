@@ -1,6 +1,7 @@
 """`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a campaign's driver costs, and how soon commands answer, as tables."""
 
 import argparse
+from pathlib import Path
 
 from benchmarks import alignment, allocator, campaign, host, learning, memory, reading, speed, start, teams, tracks
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["eager", "auto"], help="backends for tile='auto'")
     parser.add_argument("--sizes", type=int, nargs="*", default=[4096, 12288], help="sides of the cube for memory, px")
     parser.add_argument("--scene", type=int, default=3072, help="side of the scene for reading, px")
+    parser.add_argument("--rasters", type=Path, nargs="*", default=[], help="further files for the codecs of reading")
     parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, px")
     parser.add_argument(
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
@@ -52,7 +54,7 @@ def main() -> None:
     if "memory" in given.what:
         memory.run(tuple(given.sizes))
     if "reading" in given.what:
-        reading.run(size=given.scene, chunk=given.chunk, rounds=given.rounds)
+        reading.run(size=given.scene, chunk=given.chunk, rounds=given.rounds, rasters=given.rasters)
     if "alignment" in given.what:
         alignment.run(size=given.chunk, rounds=given.rounds)
     if "tracks" in given.what:

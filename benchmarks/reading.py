@@ -3,16 +3,20 @@
 Three ways to do the same work, in one process and taken in turns: rtsx, stackstac with plain dask, and GDAL's own warper
 chunk by chunk as the floor of what a reader in Python could cost. Terrain is computed on the cube's grid by the same
 kernels in all three, so that only reading, warping and scheduling differ.
+
+And what is written: sizes and times of the codecs that a cube may be stored with, on the bands of that scene and of other rasters.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,10 +27,12 @@ import numpy as np
 import rasterio
 import rasterio.warp
 import stackstac
+import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
+from zarr.codecs import BloscCodec, ZstdCodec
 
 import rtsx
 from benchmarks.peak import peak_mib
@@ -234,8 +240,8 @@ def _terrain(dem: NDArray[np.float32], *, layer: str, halo: int) -> NDArray[np.f
 CONTENDERS: dict[str, Callable[[Work], None]] = {"rtsx": with_rtsx, "stackstac": with_stackstac, "GDAL": with_gdal}
 
 
-def run(*, size: int, chunk: int, rounds: int) -> dict[str, float]:
-    """Time every contender in turns, take the peak memory of each in a process of its own, and print the table."""
+def run(*, size: int, chunk: int, rounds: int, rasters: Sequence[Path] = ()) -> dict[str, float]:
+    """Time every contender in turns, take the peak memory of each in a process of its own, and print the table; then that of codecs."""
     with tempfile.TemporaryDirectory() as name:
         work = Work.make(Path(name), size=size, chunk=chunk)
         seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -258,7 +264,76 @@ def run(*, size: int, chunk: int, rounds: int) -> dict[str, float]:
                 f"{ratio:5.2f} x rtsx {peak:6.0f} MiB peak",
                 flush=True,
             )
+        files = work.files
+        own = {"demo image": files.image, "demo elevation": files.dem, "demo trends": files.tcvis}
+        named = own | {raster.stem[:19]: raster for raster in rasters}
+        compare_codecs({label: bands_of(path) for label, path in named.items()}, rounds=rounds)
     return {label: median(values) for label, values in seconds.items()}
+
+
+CODECS = {
+    "zstd": lambda width: ZstdCodec(level=1),
+    "zstd, bytes shuffled": lambda width: BloscCodec(typesize=width, cname="zstd", clevel=1, shuffle="shuffle"),
+    "zstd, bits shuffled": lambda width: BloscCodec(typesize=width, cname="zstd", clevel=1, shuffle="bitshuffle"),
+    "lz4, bits shuffled": lambda width: BloscCodec(typesize=width, cname="lz4", clevel=1, shuffle="bitshuffle"),
+}
+"""How pixels of so many bytes may be compressed, all at level 1."""
+LAYOUTS = {"512 in 1024": (512, 1024), "1024": (1024, None)}
+"""Sides of chunks and of the shards that hold them, px."""
+
+
+def compare_codecs(rasters: Mapping[str, Sequence[NDArray[Any]]], *, rounds: int) -> dict[tuple[str, ...], float]:
+    """Measure and print what storing each raster's bands takes, by codec and layout: size, and milliseconds of processor time per megapixel of a band.
+
+    Returns the milliseconds of reading by zarr alone, by raster, layout and codec.
+    """
+    print(
+        f"{'':20}{'layout':14}{'codec':22}{'size':>6}{'write':>8}{'read':>8}{'by zarrs':>10}   ms of a processor per Mpx"
+    )
+    found = {}
+    for (label, bands), (layout, (chunk, shard)), (codec, make) in product(
+        rasters.items(), LAYOUTS.items(), CODECS.items()
+    ):
+        with tempfile.TemporaryDirectory() as name:
+            group = zarr.open_group(name, mode="w")
+            began = time.process_time()
+            for number, band in enumerate(bands):
+                group.create_array(
+                    f"band{number}", data=band, chunks=(chunk, chunk), shards=None if shard is None else (shard, shard),
+                    compressors=make(band.dtype.itemsize),
+                )  # fmt: skip
+            spent = {"write": [time.process_time() - began]}
+            for _ in range(rounds):
+                for how, pipeline in PIPELINES.items():
+                    with zarr.config.set({"codec_pipeline.path": pipeline}):
+                        began = time.process_time()
+                        for _, array in zarr.open_group(name, mode="r").arrays():
+                            array[:]
+                        spent.setdefault(how, []).append(time.process_time() - began)
+            stored = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
+        megapixels = sum(band.size for band in bands) / 1e6
+        ms = {how: 1000 * median(seconds) / megapixels for how, seconds in spent.items()}
+        found[label, layout, codec] = ms["read"]
+        zarrs = f"{ms['zarrs']:10.1f}" if "zarrs" in ms else ""
+        size = stored / sum(band.nbytes for band in bands)
+        print(f"{label:20}{layout:14}{codec:22}{size:6.2f}{ms['write']:8.1f}{ms['read']:8.1f}{zarrs}", flush=True)
+    return found
+
+
+PIPELINES = {"read": "zarr.core.codec_pipeline.BatchedCodecPipeline"} | (
+    {"zarrs": "zarrs.ZarrsCodecPipeline"} if find_spec("zarrs") else {}
+)
+"""Who decodes."""
+
+
+def bands_of(path: Path, *, least: int = 2048) -> list[NDArray[Any]]:
+    """Return the bands of a raster file, or of the arrays (y, x, band) of an .npz, mirrored until they are `least` px wide and high."""
+    if path.suffix == ".npz":
+        bands = [band for array in np.load(path).values() if array.ndim == 3 for band in np.moveaxis(array, -1, 0)]
+    else:
+        with rasterio.open(path) as file:
+            bands = list(file.read())
+    return [np.pad(band, [(0, max(0, least - length)) for length in band.shape], mode="symmetric") for band in bands]
 
 
 def _alone(label: str, folder: str, *, size: int, chunk: int) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ from rtsx.cube import GRID_MAPPING, as_cube, as_stored, geobox_of, lattice_origi
 from rtsx.cube.georeference import with_pixel_centres
 from rtsx.errors import PlanError
 from rtsx.grid import grid_offset
+from rtsx.inference.blocks import Region
 from rtsx.inference.ensemble import (
     BundleGiven,
     check_runtime,
@@ -25,6 +27,7 @@ from rtsx.inference.kernel import NODATA
 from rtsx.inference.memory import available_bytes, largest_tile, planned_hardware, require_memory
 from rtsx.inference.plan import Merge, PredictionDtype, TestTimeAugmentation
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
+from rtsx.inference.streaming import input_window
 from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
 
@@ -119,6 +122,7 @@ def predict_cube(
     keep_members: bool = False,
     dtype: PredictionDtype = "uint8",
     layers: Sequence[str] | None = None,
+    window: tuple[slice, slice] | None = None,
 ) -> xr.Dataset:
     """Apply a bundle to a cube, tile by tile, without seams.
 
@@ -174,6 +178,11 @@ def predict_cube(
     layers
         Names of the layers in the order of the bands, for an array whose bands have only numbers; None takes the names
         that are there.
+    window
+        Rows and columns of the cube to predict, to look at a part of it; None for all. Pixels around it are read as context. With the
+        same numbers for `tile`, `overlap` and `trim`, it is what `isel` would cut from the whole prediction; `"auto"` takes
+        the tile that is cheapest for this window, where a window of a lazy prediction of the whole runs the large tiles that are
+        cheapest for the whole.
 
     Returns
     -------
@@ -216,6 +225,7 @@ def predict_cube(
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
     planned = planned_hardware(bundles, device=device, backend=backend)
+    region = None if window is None else _region(window, (cube.sizes["y"], cube.sizes["x"]))
     tiling = choose_tiling(
         (cube.sizes["y"], cube.sizes["x"]),
         grid_offset(geobox_of(cube), lattice_origin(cube)),
@@ -225,7 +235,13 @@ def predict_cube(
         trim=trim,
         blend=blend,
         largest=largest_tile(bundles, hardware=planned, precision=precision, available=available),
+        cost=None if region is None else lambda plan: len(plan.tiles_covering(region)) * plan.tile**2,
     )
+    if region is not None:
+        rows, columns = read = input_window(tiling, region)
+        cube = cube.assign_attrs(lattice_origin=list(lattice_origin(cube))).isel(y=rows, x=columns)
+        offset = (tiling.offset[0] + rows.start, tiling.offset[1] + columns.start)
+        tiling = replace(tiling, shape=(cube.sizes["y"], cube.sizes["x"]), offset=offset)
     plan = prediction_plan(
         bundles,
         layers=needed,
@@ -247,4 +263,23 @@ def predict_cube(
         planned=planned,
     )
     require_memory(runner, cube, available=available)
-    return prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))
+    result = prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))
+    if region is None:
+        return result
+    y, x = (
+        slice(part.start - around.start, part.stop - around.start) for part, around in zip(region, read, strict=True)
+    )
+    return result.isel(y=y, x=x)
+
+
+def _region(window: tuple[slice, slice], shape: tuple[int, int]) -> Region:
+    """Return rows and columns as pixels of the raster, from its first to its last at most."""
+    steps = [part.step for part in window if part.step not in (None, 1)]
+    spans = [part.indices(length) for part, length in zip(window, shape, strict=True)]
+    if steps or any(start >= stop for start, stop, _ in spans):
+        raise PlanError(
+            f"window is rows and columns of the cube, which has {shape[0]} x {shape[1]} px, in steps of one; got "
+            f"{window[0]} and {window[1]}. Write window=(slice(0, 400), slice(0, 400))."
+        )
+    (top, bottom, _), (left, right, _) = spans
+    return slice(top, bottom), slice(left, right)

@@ -393,3 +393,60 @@ def test_pixels_of_another_size_are_warned_of_unless_a_scale_makes_up_for_it() -
         predict_cube(cube, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=6.0), scales=(1.0, 0.5), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=3.1), **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "options", [OPTIONS, OPTIONS | {"blend": "crop"}, {"tile": "bundle", "overlap": "bundle", "trim": 2}, {"tile": 64}]
+)
+@pytest.mark.parametrize("window", [np.s_[20:37, 41:66], np.s_[:9, -12:], np.s_[-5:, :3], np.s_[:, :]])
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_a_window_is_cut_from_the_whole(options: dict[str, object], window: tuple[slice, slice], is_lazy: bool) -> None:
+    cube, bundle = make_cube((90, 110)).assign_attrs(lattice_origin=[0.0, 1200.0]), make_bundle()
+    whole = predict_cube(cube, bundle, **options)
+    part = predict_cube(cube.chunk(y=40, x=30) if is_lazy else cube, bundle, window=window, **options)
+    xr.testing.assert_equal(part.compute(), whole.isel(y=window[0], x=window[1]))
+    assert part.attrs["lattice_origin"] == whole.attrs["lattice_origin"]
+    assert part.odc.geobox == whole.odc.geobox[window]
+
+
+def test_the_tile_of_a_window_is_the_cheapest_for_it() -> None:
+    cube = make_cube((2000, 2000)).chunk(y=500, x=500)
+    bundle = make_bundle(stride=32, tile=256, overlap=64).with_reach(Reach(stride=32, radius=20, depends_on_tile=False))
+    whole, part = (
+        predict_cube(cube, bundle, backend="eager", window=window) for window in (None, np.s_[900:1300, 700:1100])
+    )
+    tiles = [json.loads(found.attrs["plan"])["tiling"]["tile"] for found in (whole, part)]
+    assert tiles[0] > 1000
+    assert tiles[1] < 600
+    shapes: list[tuple[int, ...]] = []
+    seen = predict_cube(
+        cube, make_bundle(module=Noting(shapes), stride=32, tile=256, overlap=64).with_reach(bundle.reach),
+        backend="eager", window=np.s_[900:1300, 700:1100],
+    )  # fmt: skip
+    same = seen["probability"].compute()
+    assert sum(shape[0] * shape[2] * shape[3] for shape in shapes) < 8 * 400**2
+    xr.testing.assert_equal(same, whole["probability"].isel(y=slice(900, 1300), x=slice(700, 1100)).compute())
+
+
+class Noting(Smooth):
+    """Keeps the shapes of its batches."""
+
+    def __init__(self, shapes: list[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(batch.shape))
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("window", [np.s_[10:10, :], np.s_[:, 200:300], np.s_[::2, :], np.s_[30:20, 5:9]])
+def test_a_window_without_a_pixel_is_refused(window: tuple[slice, slice]) -> None:
+    with pytest.raises(PlanError, match=r"90 x 110 px.*window=\(slice\(0, 400\)"):
+        predict_cube(make_cube((90, 110)), make_bundle(), window=window, **OPTIONS)
+
+
+@pytest.mark.parametrize("window", [400, (slice(0, 4),), "0:4", ((0, 4), (0, 4))])
+def test_a_window_of_another_type_is_refused(window: object) -> None:
+    with pytest.raises(PlanError, match="window"):
+        predict_cube(make_cube(), make_bundle(), window=window, **OPTIONS)
