@@ -1,6 +1,7 @@
-"""Pages for people: HTML that needs no other file, from the templates of this package."""
+"""Pages for people, and tables of notebooks: HTML that needs no other file."""
 
-from collections.abc import Mapping
+import html
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,3 +27,18 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
         What it states, by the names that the template has for it.
     """
     return _environment().get_template(template).render(facts)
+
+
+def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """Return a small table for notebooks, of names and values; every text is escaped.
+
+    Examples
+    --------
+    >>> html_table("tiny", [("layers", "<red>")])
+    '<b>tiny</b><table><tr><th style="text-align:left">layers</th><td style="text-align:left">&lt;red&gt;</td></tr></table>'
+    """
+    left = 'style="text-align:left"'
+    lines = "".join(
+        f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(str(value))}</td></tr>" for name, value in rows
+    )
+    return f"<b>{html.escape(title)}</b><table>{lines}</table>"

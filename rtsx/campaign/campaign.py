@@ -20,6 +20,7 @@ from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
+from rtsx.pages import html_table
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Campaign:
     def __repr__(self) -> str:
         """In a line, because a plan is a page and may hold a million cells."""
         return f"<Campaign {self.plan.name} {self.plan.year}: {len(self.plan.cells):,} cells, output {self.output}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Campaign {self.plan.name} {self.plan.year}", [("output", self.output), *self.plan.summary])
 
     @classmethod
     @typed(CampaignError)

@@ -22,6 +22,7 @@ from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
 from rtsx.inference.blocks import Region
 from rtsx.inference.plan import PredictionPlan
+from rtsx.pages import html_table
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.storage.object_store import ObjectStore
 
@@ -67,6 +68,19 @@ class CampaignPlan:
         )
         if not inside.all():
             raise CampaignError(f"Cells lie outside the rows {self.rows} and columns {self.columns} of the map.")
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Plan of campaign {self.name} {self.year}", self.summary)
+
+    @property
+    def summary(self) -> list[tuple[str, object]]:
+        """What it says in a few words, by name."""
+        height, width = self.shape
+        return [
+            ("cells", f"{len(self.cells):,} of {self.grid.cell_size} px"),
+            ("map", f"{height:,} x {width:,} px of {self.grid.resolution:g} in {self.grid.crs}"),
+            *self.prediction.summary,
+        ]
 
     @property
     def shape(self) -> tuple[int, int]:

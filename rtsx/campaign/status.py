@@ -13,6 +13,7 @@ from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import RunRecord, read_runs
 from rtsx.grid.grid import cell_id
+from rtsx.pages import html_table
 from rtsx.storage.object_store import ObjectStore
 
 _RECENT = timedelta(hours=1)
@@ -60,6 +61,17 @@ class CampaignStatus:
     def is_complete(self) -> bool:
         """Whether every cell is done."""
         return self.done == self.cells
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("done", f"{self.done:,} of {self.cells:,} cells"),
+            ("running", f"{len(self.running):,}"),
+            ("failed", f"{len(self.failed):,}"),
+            ("left", f"{self.left:,}"),
+            ("to go", "unknown" if self.time_to_go_s is None else _duration(self.time_to_go_s)),
+            ("device-hours", f"{self.device_hours:,.2f}"),
+        ]
+        return html_table(f"Campaign {self.name} {self.year}", rows)
 
     def __str__(self) -> str:
         share = self.done / self.cells if self.cells else 1.0

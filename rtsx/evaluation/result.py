@@ -189,6 +189,13 @@ class Evaluation:
         table: str = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
         return table
 
+    def _repr_html_(self) -> str:
+        tables = [("all scenes together", self.pooled)]
+        if self.regions["region"].nunique() > 1:
+            tables.append(("by region", self.regions))
+        shown = [table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0) for _, table in tables]
+        return "".join(f"<b>{title}</b>{table}" for (title, _), table in zip(tables, shown, strict=True))
+
     def to_json(self) -> str:
         """Everything as JSON; `from_json` reads it."""
 

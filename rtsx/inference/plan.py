@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from rtsx.errors import PlanError
+from rtsx.pages import html_table
 from rtsx.parsing import parsed_json
 from rtsx.tiling import TilePlan
 
@@ -110,6 +111,21 @@ class PredictionPlan:
                     f"A tile of {self.tiling.tile} px at scale {scale} has {size:g} px, which is no multiple of the "
                     f"network's stride of {self.tiling.stride} px. Take another scale or tile."
                 )
+
+    def _repr_html_(self) -> str:
+        return html_table("Prediction plan", self.summary)
+
+    @property
+    def summary(self) -> list[tuple[str, object]]:
+        """What it says in a few words, by name."""
+        return [
+            ("layers", ", ".join(self.layers)),
+            ("classes", ", ".join(self.classes)),
+            ("threshold", f"{self.threshold:g}"),
+            ("tiles", f"{self.tiling.tile} px with overlap {self.tiling.overlap}, blended by {self.tiling.blend}"),
+            ("bundles", ", ".join(digest[:12] for digest in self.members)),
+            ("passes per tile", self.passes_per_tile),
+        ]
 
     @property
     def kept(self) -> int:

@@ -20,6 +20,7 @@ from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_tor
 from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource
+from rtsx.pages import html_table
 
 UNSAID_STRIDE = 32
 """Stride of a network that does not say: five halvings, which every smaller power of two divides."""
@@ -377,6 +378,18 @@ class ModelBundle:
 
     def _said(self) -> tuple[object, ...]:
         return self.id, self.preset, self.pixel_m, self.reach, dict(self.provenance or {})
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("digest", self.digest[:12]),
+            ("network", self.source.architecture),
+            ("layers", ", ".join(self.layers)),
+            ("classes", ", ".join(self.classes)),
+            ("threshold", f"{self.threshold:g}"),
+            ("tiles", f"{self.tile} px with overlap {self.overlap}"),
+            ("pixel", "any" if self.pixel_m is None else f"{self.pixel_m:g} m"),
+        ]
+        return html_table(f"Model bundle {self.id}", rows)
 
     def __str__(self) -> str:
         return (

@@ -107,6 +107,20 @@ def test_its_products_and_its_report_are_made_from_the_output_alone(done: Campai
     assert "All 6 cells are done." in Path(outside).read_text()
 
 
+def test_a_campaign_is_seen_with_its_cells_and_outlines(done: Campaign) -> None:
+    cells = done.cells()
+    assert dict(cells["state"].value_counts()) == {"mapped": len(CELLS)} or set(cells["state"]) <= {"mapped", "empty"}
+    assert cells.total_bounds == pytest.approx(done.plan.geobox.boundingbox)
+    assert len(done.outlines()) > 0
+    shown = rtsx.view(campaign=done.output)
+    assert [one.title for one in shown.outlines] == ["cells", "footprints"]
+    assert len(shown.outlines[1].table) == len(done.outlines())
+    (_, picture), *_ = shown.draw(shown.start, size=(100, 100))
+    assert picture.rgba[..., 3].any()
+    for one in (done, done.plan, done.plan.prediction, done.status()):
+        assert "<table>" in one._repr_html_()
+
+
 def test_a_finished_campaign_runs_nothing_again(done: Campaign, client: Client) -> None:
     before = objects_below(Path(done.output)), {mark.cell: mark for mark in done.ledger.marks()}
     again = done.run(client)
