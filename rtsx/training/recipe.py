@@ -152,6 +152,7 @@ AUGMENTATION_NAMES = (
     "MultiplicativeNoise",
     "RandomResizedCrop",
     "ChannelDropout",
+    "TrivialAugment",
 )
 """Names of the classes of augmentations, which load torch."""
 

@@ -1,7 +1,7 @@
 """Augmentations by name, checked for the layers that they change, and applied to a batch by key."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -13,6 +13,44 @@ from rtsx.training.augment.radiometric import Blur, ChannelDropout, Multiplicati
 from rtsx.training.dataset import TileBatch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment:
+    """One augmentation for each tile, each of a list equally likely, with its own parameters (Mueller and Hutter 2021, ICCV).
+
+    Of rtsx's own augmentations, instead of kornia's policy, because that knows three channels from 0 to 1 and no invalid pixels.
+    """
+
+    augmentations: tuple[str, ...] = ("Blur", "MultiplicativeNoise", "RandomBrightnessContrast")
+    """What it chooses from; by default nothing that turns or scales a tile, because that moves shadows to where no sun casts
+    them, and slumps to sizes that they do not have."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no list of augmentations that come one by one; one, as YAML has it, becomes a tuple."""
+        names: object = self.augmentations
+        choices = [name for name in AUGMENTATIONS if name not in ("ChannelDropout", "TrivialAugment")]
+        if not isinstance(names, list | tuple) or not names:
+            raise TrainingError(f"augmentations of TrivialAugment has to be a list of names; got {names!r}.")
+        for name in names:
+            if name not in choices:
+                raise TrainingError(f"TrivialAugment cannot choose {name!r}.{suggest(str(name), choices)}")
+        object.__setattr__(self, "augmentations", tuple(names))
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Refuse layers that one of them refuses."""
+        for name in self.augmentations:
+            AUGMENTATIONS[name]().check_layers(layers)
+
+    def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
+        """Change each tile by one of them."""
+        choice = chance.integers(len(batch.valid), low=0, high=len(self.augmentations) - 1)
+        for number, name in enumerate(self.augmentations):
+            chosen = (choice == number).to(batch.valid.device)
+            if chosen.any():
+                batch = _merged(batch, chosen, AUGMENTATIONS[name]().apply(_part(batch, chosen), chance=chance))
+        return batch
+
+
 _KNOWN: tuple[type[Augmentation], ...] = (
     HorizontalFlip,
     VerticalFlip,
@@ -23,6 +61,7 @@ _KNOWN: tuple[type[Augmentation], ...] = (
     MultiplicativeNoise,
     RandomResizedCrop,
     ChannelDropout,
+    TrivialAugment,
 )
 
 AUGMENTATIONS: Mapping[str, type[Augmentation]] = {known.__name__: known for known in _KNOWN}

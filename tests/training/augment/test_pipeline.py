@@ -15,7 +15,7 @@ ON_BATCHES = [name for name in AUGMENTATIONS if name != "ChannelDropout"]
 def test_the_promised_augmentations_are_there():
     assert list(AUGMENTATIONS) == [
         *("HorizontalFlip", "VerticalFlip", "RandomRotate90", "Rotate", "Blur", "RandomBrightnessContrast"),
-        *("MultiplicativeNoise", "RandomResizedCrop", "ChannelDropout"),
+        *("MultiplicativeNoise", "RandomResizedCrop", "ChannelDropout", "TrivialAugment"),
     ]
 
 
@@ -53,6 +53,43 @@ def test_every_augmentation_gives_finite_channels(name):
     assert batch.truth.dtype == torch.uint8
     assert batch.stored.shape == (4, 5, 24, 24)
     assert shown(batch).isfinite().all()
+
+
+def test_each_tile_is_changed_by_one_of_a_list():
+    names = ("HorizontalFlip", "VerticalFlip", "RandomRotate90")
+    batch = make_batch(tiles=120, size=8, layers=("red", "nir", "slope"), invalid=0.0)
+    trivial = AugmentationSpec(name="TrivialAugment", probability=1.0, options={"augmentations": list(names)})
+    changed = shown(augment(batch, [trivial], key=(3,)))
+    ways = [
+        shown(batch).flip(-1),
+        shown(batch).flip(-2),
+        *(shown(batch).rot90(turns, dims=(-2, -1)) for turns in (1, 2, 3)),
+    ]
+    is_way = torch.stack([(changed == way).flatten(1).all(1) for way in ways])
+    assert is_way.any(0).all()
+    assert ((is_way[:2].float().mean(1) > 0.2) & (is_way[:2].float().mean(1) < 0.5)).all()
+
+
+@pytest.mark.parametrize(
+    ("augmentations", "message"),
+    [
+        (["Blurr"], "Did you mean 'Blur'"),
+        (["ChannelDropout"], "cannot choose 'ChannelDropout'"),
+        (["TrivialAugment"], "cannot choose 'TrivialAugment'"),
+        ([], "has to be a list of names"),
+        ("Blur", "has to be a list of names"),
+    ],
+)
+def test_what_is_no_list_of_augmentations_is_refused(augmentations, message):
+    with pytest.raises(TrainingError, match=message):
+        check_augmentations(
+            [AugmentationSpec(name="TrivialAugment", options={"augmentations": augmentations})], layers=["red"]
+        )
+    with pytest.raises(TrainingError, match="still be lit"):
+        check_augmentations(
+            [AugmentationSpec(name="TrivialAugment", options={"augmentations": ["Rotate"]})],
+            layers=["red", "hillshade"],
+        )
 
 
 def test_steps_come_in_their_order():
