@@ -1,6 +1,7 @@
 """Processes that start in a moment: forked from one that has loaded the libraries, because a test that kills twenty would load them
 for most of its time."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -105,6 +106,7 @@ def _execute(script: str, arguments: list[str], said: list[str]) -> None:
 
 
 def _say(paths: list[str]) -> None:
+    gc.freeze()  # what was imported stays, and need not be looked at again
     for stream, path in enumerate(paths, start=1):
         said = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(said, stream)

@@ -62,6 +62,7 @@ def recipe(files: tuple[Path, Path], tmp_path: Path) -> CampaignRecipe:
     return make_recipe(files, str(tmp_path / "output"))
 
 
+@pytest.mark.slow
 def test_its_bytes_are_those_of_one_prediction_of_the_whole(done: Campaign) -> None:
     tiling = done.plan.prediction.tiling
     assert done.recipe is not None
@@ -140,6 +141,7 @@ def test_an_output_is_looked_at_without_sources_and_bundles(done: Campaign, clie
             action()
 
 
+@pytest.mark.slow
 def test_stopped_and_run_again_it_is_as_if_never_stopped(
     recipe: CampaignRecipe, client: Client, done: Campaign
 ) -> None:
@@ -159,6 +161,7 @@ def test_stopped_and_run_again_it_is_as_if_never_stopped(
     assert _products(campaign) == _products(done)
 
 
+@pytest.mark.slow
 def test_failures_are_set_aside_told_and_tried_again(recipe: CampaignRecipe, client: Client, tmp_path: Path) -> None:
     west, east = write_country(tmp_path)
     campaign = Campaign.create(make_recipe((west, east), recipe.output))
@@ -179,6 +182,7 @@ def test_failures_are_set_aside_told_and_tried_again(recipe: CampaignRecipe, cli
     assert campaign.status().is_complete
 
 
+@pytest.mark.slow
 def test_cells_that_are_named_are_made_anew(recipe: CampaignRecipe, client: Client) -> None:
     campaign = Campaign.create(recipe)
     campaign.run(client)
@@ -213,6 +217,7 @@ def test_it_is_created_once(recipe: CampaignRecipe, tmp_path: Path) -> None:
             Campaign.create(replace(recipe, **changes))
 
 
+@pytest.mark.slow
 def test_another_year_shares_the_map(recipe: CampaignRecipe, client: Client) -> None:
     Campaign.create(recipe).run(client)
     later = Campaign.create(replace(recipe, year=2025))
@@ -239,6 +244,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(recipe: Campaign
         Campaign.create(replace(recipe, output=str(in_the_way)))
 
 
+@pytest.mark.slow
 def test_cells_of_a_plan_that_is_gone_are_not_taken_for_ones_of_another(recipe: CampaignRecipe, client: Client) -> None:
     campaign = Campaign.create(recipe)
     campaign.run(client)
@@ -268,6 +274,7 @@ def test_an_object_store_holds_the_same_bytes(recipe: CampaignRecipe, client: Cl
     assert b"All 6 cells are done." in page
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(
     recipe: CampaignRecipe, client: Client, done: Campaign, small_disk: Callable[[int], Path]
 ) -> None:

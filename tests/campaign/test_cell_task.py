@@ -172,6 +172,7 @@ def test_shards_are_written_once_and_valid_after_all_else_but_the_mark(recipe: C
     assert kinds == ["shard"] * 8 + ["outline", "valid", "mark"]
 
 
+@pytest.mark.slow
 def test_a_reader_sees_a_cell_whole_or_not_at_all_while_it_is_run_again(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
@@ -247,6 +248,7 @@ def test_who_marks_a_cell_looks_whether_another_has_removed_it_meanwhile(recipe:
     assert verify_year(recipe.output, LAYOUT, storage_options={}).is_sound
 
 
+@pytest.mark.slow
 def test_shards_that_are_there_are_replaced_even_if_they_are_damaged(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
@@ -376,6 +378,7 @@ def test_the_halo_is_read_where_tiles_do_not_see_it(scenes: tuple[Path, ...], tm
     assert len(ground.neighbours) == 8
 
 
+@pytest.mark.slow
 def test_geotiffs_of_a_cell(scenes: tuple[Path, ...], tmp_path: Path) -> None:
     recipe = make_recipe(scenes, tmp_path / "out", cogs=True)
     plan = make_plan(recipe)
@@ -390,6 +393,7 @@ def test_geotiffs_of_a_cell(scenes: tuple[Path, ...], tmp_path: Path) -> None:
             assert file.tags()["bundle_id"] == make_bundle().id
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_who_ran_first_and_how_often(scenes: tuple[Path, ...], tmp_path: Path) -> None:
     found = []
     for name, order in (("one", 1), ("other", -1)):
@@ -488,6 +492,7 @@ def test_an_image_that_is_away_for_a_moment_is_no_gap(scenes: tuple[Path, ...], 
     assert CampaignLedger(objects_in(recipe), LAYOUT).done() == set()
 
 
+@pytest.mark.slow
 def test_in_an_object_store(scenes: tuple[Path, ...], s3: "S3") -> None:
     recipe = make_recipe(scenes, s3.url, storage_options=s3.options, cogs=True)
     plan = make_plan(recipe)

@@ -39,6 +39,7 @@ def test_the_cells_are_those_of_the_grid(region: BaseGeometry) -> None:
     assert chosen(region) == {(cell.iy, cell.ix) for cell in COARSE.cells(region)}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(shapes, shapes)
 def test_what_is_left_out_leaves_cells_with_ground_of_the_region_beside_it(

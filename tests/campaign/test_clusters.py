@@ -173,6 +173,7 @@ def heard() -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     def said() -> tuple[dict[str, str | None], object, int]:
         import torch
@@ -192,6 +193,7 @@ def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatc
     assert threads == CPU_COUNT
 
 
+@pytest.mark.slow
 def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     def seen(dask_worker: Worker) -> tuple[str | None, object, object]:
         pause = dask.config.get("distributed.worker.memory.pause")

@@ -130,6 +130,7 @@ def test_a_cell_that_always_kills_its_worker_takes_no_other_with_it(client: Clie
     assert 2 <= len(set(diary.read(poisoned, "start"))) <= twice.attempts + 1
 
 
+@pytest.mark.slow
 def test_what_no_cell_can_do_stops_the_run_and_the_next_run_goes_on(client: Client, diary: Diary) -> None:
     cells = [(0, x) for x in range(400)]
     summary = run_on_cluster(

@@ -95,6 +95,7 @@ def test_many_cells_take_little_memory(tmp_path: Path) -> None:
     assert peak < 2000 * len(plan.cells)  # 2 GB for a million
 
 
+@pytest.mark.slow
 def test_the_default_plan_of_the_demo_computes_little_twice(tmp_path: Path) -> None:
     bundle = ModelBundle.open(demo_bundle_path())
     names = ("blue", "green", "red", "nir")

@@ -99,6 +99,7 @@ def test_images_that_come_and_go_are_changes(tmp_path: Path, client: Client) -> 
     assert {mark.state for mark in campaign.ledger.marks()} == {"mapped"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_looked_at_keeps_its_mark(tmp_path: Path, client: Client) -> None:
     files = write_country(tmp_path)
     campaign = Campaign.create(make_recipe(files, str(tmp_path / "output")))

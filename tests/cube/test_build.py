@@ -69,6 +69,7 @@ def own_scenes(tmp_path: Path) -> list[Image]:
     return make_scenes(Ground(folder))
 
 
+@pytest.mark.slow
 def test_an_aligned_store_holds_what_the_recipe_opens_to(mixed: CubeRecipe, opened: xr.Dataset, tmp_path: Path) -> None:
     made = build_store(mixed, tmp_path / "cube.zarr")
     cube, wanted = open_source(tmp_path / "cube.zarr"), opened
@@ -100,6 +101,7 @@ def test_a_native_store_opens_to_the_same_cube(own_scenes: list[Image], tmp_path
     assert open_source(tmp_path / "native.zarr" / "planetscope" / "b").odc.crs.epsg == 32608
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["item", "day", "year"])
 def test_time_steps_are_built_as_they_open(
     scenes: list[Image], ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: Any
@@ -176,6 +178,7 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "memory"])
 @pytest.mark.parametrize(
     "moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"]
@@ -281,6 +284,7 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
     assert found_keys == sorted(str(file.relative_to(store)) for file in (shard, gone))
 
 
+@pytest.mark.slow
 def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 

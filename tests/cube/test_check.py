@@ -10,6 +10,7 @@ from rtsx.cube.check import block_statistics, cube_statistics, merged
 from rtsx.cube.encoding import packing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 37, 100, 1000])
 def test_they_are_those_of_the_whole(random_cube: Callable[..., xr.Dataset], chunk: int | None) -> None:
     cube = random_cube(chunk=chunk)

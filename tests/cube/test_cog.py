@@ -109,6 +109,7 @@ def test_what_gdal_cannot_write_is_told(random_cube: Make, tmp_path: Path, monke
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_no_line_of_gdal(
     random_cube: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

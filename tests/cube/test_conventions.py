@@ -202,6 +202,7 @@ def test_nodatavals_of_a_layer_are_its_own(random_cube: Make) -> None:
     assert [packing(cube[name])["nodata"] for name in ("red", "binary")] == [7, 255]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize(
     ("dtype", "words", "is_told"),

@@ -140,6 +140,7 @@ RANGES: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["array", "decoded", "Zarr 2", "Zarr 3", "open_zarr"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32"])
 @pytest.mark.parametrize(("words", "kept"), RANGES)

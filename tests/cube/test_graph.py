@@ -39,6 +39,7 @@ def chunks_with_pixels(geobox: GeoBox, halo: int) -> set[tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halo", [0, 12])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_chunk_that_holds_a_pixel_is_missed(seed: int, halo: int) -> None:

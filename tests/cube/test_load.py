@@ -102,6 +102,7 @@ def test_scenes_with_another_offset_are_brought_to_the_lowest(ground: Ground) ->
     np.testing.assert_array_equal(cube["red"].values[from_new], first_new.layers[0][from_new])
 
 
+@pytest.mark.slow
 def test_per_scene_cubes_have_times_and_item_ids(ground: Ground) -> None:
     images = [ground.scene("b", time=at("2024-07-02")), ground.scene("a", time=at("2023-07-01"), crs="EPSG:32608")]
     cube = rtsx.open_cube(

@@ -86,6 +86,7 @@ def test_opening_reads_nothing_and_a_chunk_reads_itself_once(
     assert len(set(map(repr, reads))) == len(reads)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(chunk=st.integers(1, 250), rows=st.tuples(st.integers(0, 199), st.integers(1, 200)), layer=st.integers(0, 3))
 def test_chunks_change_no_pixel(write_tif: WriteTif, chunk: int, rows: tuple[int, int], layer: int) -> None:
@@ -204,6 +205,7 @@ def test_a_cell_keeps_what_lies_in_it_on_the_grids_lattice(
         open_source(path, Grid.arctic()[0, 0])
 
 
+@pytest.mark.slow
 def test_a_store_opens_with_whole_shards_as_chunks(random_cube: Make, tmp_path: Path) -> None:
     write_cube(random_cube((1500, 700), chunk=None, times=2), tmp_path / "cube.zarr", chunks=100, shards=300)
     with dask.config.set(scheduler=refuse):
@@ -215,6 +217,7 @@ def test_a_store_opens_with_whole_shards_as_chunks(random_cube: Make, tmp_path: 
         open_source(tmp_path / "cube.zarr", layers=["slope"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("consolidated", [True, False])
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently")

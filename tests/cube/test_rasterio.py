@@ -423,6 +423,7 @@ def _expected(path: Path) -> np.ndarray:
         return (file.read_masks(bands) > 0).all(axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_validity_is_what_gdal_says(kind: str, tmp_path: Path) -> None:
     path = KINDS[kind](tmp_path / "a.tif")
@@ -442,6 +443,7 @@ def test_masks_beside_local_files_count_whatever_the_environment_says(tmp_path: 
     np.testing.assert_array_equal(cube["valid"], ~HOLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_warped_validity_is_what_gdal_says(kind: str, resampling: Resampling, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ Make = Callable[..., xr.Dataset]
 FLOATING = Affine(2.8571436480450573e-05, 0.0, -67.68420000210446, 0.0, -2.86344946729323e-05, -14.254299999999951)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "shards"),
     [
@@ -56,6 +57,7 @@ def test_a_cube_comes_back_identical(
     assert {name: again[name].dtype for name in again.variables} == {name: cube[name].dtype for name in cube.variables}
 
 
+@pytest.mark.slow
 def test_a_store_of_ours_can_be_written_again(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube(times=2, classes=2)
     write_cube(cube, tmp_path / "one.zarr")
@@ -63,6 +65,7 @@ def test_a_store_of_ours_can_be_written_again(random_cube: Make, tmp_path: Path)
     xr.testing.assert_identical(open_source(tmp_path / "two.zarr").load(), cube.load())
 
 
+@pytest.mark.slow
 def test_everything_is_computed_once(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube((2100, 1030), chunk=512)
     calls: list[tuple[int, ...]] = []
@@ -111,6 +114,7 @@ def test_ground_without_data_takes_no_room(random_cube: Make, tmp_path: Path) ->
     assert (open_source(tmp_path / "cube.zarr")["probability"] == 255).all()
 
 
+@pytest.mark.slow
 def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube((2500, 1030), chunk=512, classes=2)
     write_cube(cube, tmp_path / "cube.zarr")
@@ -131,6 +135,7 @@ def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: 
     assert not (tmp_path / "cube.zarr" / "8x").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timed", [False, True])
 def test_xarray_finds_crs_and_tree_without_a_word(random_cube: Make, tmp_path: Path, timed: bool) -> None:
     cube = random_cube((1500, 40), chunk=512, classes=2)
@@ -230,6 +235,7 @@ def failing(cube: xr.Dataset, error: BaseException) -> xr.Dataset:
     return cube.assign(red=(("y", "x"), broken))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [RuntimeError("worker died"), OSError(28, "No space left on device"), KeyboardInterrupt()]
 )
@@ -290,6 +296,7 @@ def test_writing_shows_itself(
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @given(rows=LENGTHS, columns=LENGTHS, chunk=st.sampled_from([128, 256, 512, 500]))
 def test_a_shard_is_whole_chunks_and_rechunking_to_shards_fits(rows: list[int], columns: list[int], chunk: int) -> None:
     shape = (sum(rows), sum(columns))

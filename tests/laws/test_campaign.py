@@ -27,6 +27,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return write_files(tmp_path_factory.mktemp("scenes"), seed=11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cell"), [("crop", 64), ("crop, moved", 96), ("linear", 64), ("max", 96), ("linear", 192)]
 )

@@ -67,6 +67,7 @@ def assert_same(one, other, *, by=("footprint_id",)):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(division())
 def test_footprints_of_cells_are_those_of_the_whole_map(case):

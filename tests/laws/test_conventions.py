@@ -166,6 +166,7 @@ DOORS: dict[str, Callable[[Path, pystac.Item], xr.Dataset | xr.DataArray]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.filterwarnings("ignore::xarray.coding.variables.SerializationWarning")
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # of text, which stackstac has much of

@@ -39,6 +39,7 @@ def full(many: dict[str, Any], *, chunk: int, **fields: Any) -> CubeRecipe:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resampling", "composite", "terrain_grid"),  # every pair of two
     [

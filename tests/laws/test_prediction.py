@@ -84,6 +84,7 @@ shapes = st.tuples(st.integers(1, 120), st.integers(1, 120))
 offsets = st.tuples(st.integers(-200, 200), st.integers(-200, 200))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(shapes, offsets, st.integers(0, 2**31), st.data())
 def test_law_2_chunks_change_nothing(
@@ -163,6 +164,7 @@ def test_law_2_a_part_of_a_cube_is_answered_like_the_whole(y: int, x: int, seed:
     xr.testing.assert_equal(part.isel(inner), whole.isel(y=slice(y, None), x=slice(x, None)).isel(inner))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blend", ["linear", "hann", "gaussian", "crop", "max"])
 @pytest.mark.parametrize("trim", [None, 0])
 def test_a_constant_network_gives_a_constant(blend: str, trim: int | None) -> None:

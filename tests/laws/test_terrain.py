@@ -37,6 +37,7 @@ def cuts(draw: st.DrawFn, size: int) -> list[int]:
     return [0, *sorted(inner), size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 @settings(max_examples=12)
 @given(data=st.data())
@@ -52,6 +53,7 @@ def test_terrain_on_its_own_grid_is_the_same_however_it_is_cut(name: str, data: 
     np.testing.assert_array_equal(np.block(parts), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 @settings(max_examples=12)
 @given(data=st.data())

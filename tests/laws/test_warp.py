@@ -46,6 +46,7 @@ def random_pixels(seed: int, dtype: Any, shape: tuple[int, int]) -> NDArray[Any]
     return pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
 @pytest.mark.parametrize(("fine", "coarse"), [(10.0, 30.0), (30.0, 10.0)], ids=["down", "up"])
 @pytest.mark.parametrize(("source_crs", "target_crs"), list(permutations(CRSS, 2)))
@@ -80,6 +81,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @given(
     seed=st.integers(0, 10**6),
@@ -106,6 +108,7 @@ def test_any_chunking_gives_the_same_bits(
             np.testing.assert_array_equal(part.valid, whole.valid[:, top:bottom, left:right])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2_000.0, 40_000.0], ids=["fine", "coarse"])
 @given(
     seed=st.integers(0, 10**6),
@@ -150,6 +153,7 @@ def test_values_under_the_mask_never_matter(seed: int, resampling: Resampling) -
         np.testing.assert_array_equal(warped.valid, expected.valid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.0, 3.3, 5.0])
 def test_average_is_the_mean_of_exact_samples(scale: float) -> None:
     at = (-135.4, 69.1)

@@ -132,6 +132,7 @@ def test_onnx_files_run_in_both_runtimes(bundle: ModelBundle, tmp_path: Path) ->
         torch.testing.assert_close(run(opened, backend, batch), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_of_fixed_batch_takes_any_number_of_tiles(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs the onnx extra")
     network = Small().eval()

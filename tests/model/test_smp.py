@@ -14,6 +14,7 @@ def tiles(channels=3, side=64):
     return torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "DPT"])
 def test_every_architecture_builds_with_any_number_of_channels(architecture):
     network = build_network(architecture, {"encoder_name": "resnet18", "in_channels": 7, "classes": 2})

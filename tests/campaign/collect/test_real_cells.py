@@ -10,6 +10,7 @@ from rtsx.footprints import extract_footprints
 from tests.campaign.small_campaign import make_recipe, write_country
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge_distance", [0, 3])
 def test_cells_of_a_campaign_are_collected(tmp_path, edge_distance):
     spec = OutlineSpec(min_area_m2=300.0, edge_distance=edge_distance)

@@ -133,6 +133,7 @@ class Remembering(ArrayReader):
         raise AssertionError(f"an overview of {factor} was asked for")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiles", [CUTS, CUTS[:1]])
 @pytest.mark.parametrize("resampling", get_args(Resampling))
 def test_coarse_targets_read_all_pixels_a_bounded_window_at_a_time(

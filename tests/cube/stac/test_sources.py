@@ -456,6 +456,7 @@ def items_of_table(make_item: Make) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_table_finds_what_its_items_find(
     write_table: Callable[[list[dict[str, Any]]], Path], items_of_table: list[dict[str, Any]]
 ) -> None:
