@@ -255,7 +255,9 @@ def test_two_years_that_begin_at_once_get_a_step_each(
 ) -> None:
     """Another year is begun and finished before each single write of the first one: no interleaving loses anything."""
     real = map_store
-    for n in range(0, 200, 1 if place == "memory" else 4):  # a disk takes ten times as long, and differs in its claims alone
+    for n in range(
+        0, 200, 1 if place == "memory" else 4
+    ):  # a disk takes ten times as long, and differs in its claims alone
         output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
         if not is_first:
             create_map(output, plan_of(year=2022), storage_options={})
