@@ -307,19 +307,19 @@ def test_what_a_cell_wrote_before_is_gone_when_its_ground_has_no_image_any_more(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "halo"), [(1, 10), (3, 3)])
+@pytest.mark.parametrize(("classes", "halo", "cell"), [(1, 10, 64), (3, 3, 96)])
 def test_outlines_of_cells_are_those_of_the_whole(
-    scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int
+    scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int, cell: int
 ) -> None:
     rule = OutlineSpec(min_area_m2=900.0, edge_distance=halo)
-    recipe = make_recipe(scenes, tmp_path / "out", bundles=(make_bundle(classes),), outlines=rule)
+    recipe = make_recipe(scenes, tmp_path / "out", cell=cell, bundles=(make_bundle(classes),), outlines=rule)
     plan = make_plan(recipe)
     run(make_job(recipe, plan), *plan.cells)
     tables = []
-    for cell in plan.cells:
-        content = objects_in(recipe).get(LAYOUT.outline(cell))
-        mark = mark_of(recipe, cell)
-        assert (content is not None) == (mark.n_outlines > 0) == (LAYOUT.outline(cell) in mark.objects)
+    for place in plan.cells:
+        content = objects_in(recipe).get(LAYOUT.outline(place))
+        mark = mark_of(recipe, place)
+        assert (content is not None) == (mark.n_outlines > 0) == (LAYOUT.outline(place) in mark.objects)
         if content is not None:
             tables.append(geopandas.read_parquet(io.BytesIO(content)))
             assert len(tables[-1]) == mark.n_outlines

@@ -18,10 +18,10 @@ MADE = {"scene", "cube.yaml", "map.zarr", "slumps.parquet", "probability.tif", "
 @pytest.mark.slow
 def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    outcome = rtsx_command("demo", "--out", out, "--size", "512", "--seed", "5")
+    outcome = rtsx_command("demo", "--out", out, "--size", "256", "--seed", "5")
     assert outcome.status == 0, outcome.err
     assert {path.name for path in out.iterdir()} == MADE
-    assert "Scene 5, 512 x 512 px of 3 m, on the Arctic grid" in outcome.out
+    assert "Scene 5, 256 x 256 px of 3 m, on the Arctic grid" in outcome.out
     assert all(word in outcome.out for word in ("IoU", "precision", "recall", "total", str(out / "demo.png")))
     stored = rtsx.open_cube(out / "map.zarr")
     with rasterio.open(out / "binary.tif") as file:
