@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import geopandas
 import pyproj
@@ -11,17 +11,19 @@ import xarray as xr
 
 from rtsx.arguments import typed
 from rtsx.campaign import Campaign
-from rtsx.campaign.map import map_path
+from rtsx.campaign.layout import MAP
 from rtsx.config.campaign import load_campaign_config
 from rtsx.config.cube import is_config, load_cube_config
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.labels.io import read_table
-from rtsx.model import ModelBundle
 from rtsx.storage import file_name
 from rtsx.viewer.mapview import MapView, Shown
 from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
+
+if TYPE_CHECKING:
+    from rtsx.model import ModelBundle
 
 __all__ = ["view"]
 
@@ -41,7 +43,7 @@ def view(
     truth: OutlinesGiven | None = None,
     tracks: OutlinesGiven | None = None,
     campaign: CampaignGiven | None = None,
-    model: str | PathLike[str] | ModelBundle | Sequence[str | ModelBundle] = (),
+    model: object = (),
     style: Mapping[str, str] | None = None,
     bbox: Sequence[float] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -63,7 +65,7 @@ def view(
     campaign
         A campaign, the folder of its output or its YAML config: its map, its outlines, and its cells by state.
     model
-        Bundles that predict what is seen, on demand.
+        Bundle that predicts what is seen, on demand, or several: a `ModelBundle` or its path, as `ModelBundle.open` takes it.
     style
         How images are drawn at first, by title, such as ``{"cube": "false colour"}``.
     bbox
@@ -84,7 +86,7 @@ def view(
     opened = None if campaign is None else _campaign(campaign)
     given = dict(_titled(image))
     if opened is not None:
-        given["map"] = map_path(opened.output)
+        given["map"] = f"{opened.output.rstrip('/')}/{MAP}"
     images = {"cube": _image(cube, storage_options)} if cube is not None else {}
     options = storage_options if opened is None else {**opened.storage_options, **(storage_options or {})}
     images |= {title: _image(one, options) for title, one in given.items()}
@@ -100,13 +102,12 @@ def view(
         if table is not None:
             known = table if isinstance(table, geopandas.GeoDataFrame) else read_table(fspath(table), what=title)
             tables.append(OutlineLayer.of(known, title=title, crs=crs, colour=colour))
-    bundles = [model] if isinstance(model, str | PathLike | ModelBundle) else list(model)
     return MapView(
         title=f"{next(iter(given), 'cube')} - rtsx",
         crs=crs,
         images=images,
         outlines=tables,
-        models=dict(_bundles(bundles)),
+        models=_bundles([*model] if isinstance(model, list | tuple) else [model]),
         shown=tuple(Shown(image=title, style=name) for title, name in (style or {}).items()),
         box=None if bbox is None else _box(bbox, crs),
     )
@@ -141,13 +142,16 @@ def _campaign(given: CampaignGiven) -> Campaign:
     return Campaign.open(fspath(given))
 
 
-def _bundles(given: Sequence[Any]) -> list[tuple[str, ModelBundle]]:
+def _bundles(given: Sequence[Any]) -> "dict[str, ModelBundle]":
+    if not given:
+        return {}
+    from rtsx.model import ModelBundle as Bundle  # torch, which maps without models do not wait for
+
     made: dict[str, ModelBundle] = {}
     for one in given:
-        bundle = one if isinstance(one, ModelBundle) else ModelBundle.open(one)
-        title = bundle.id if bundle.id not in made else f"{bundle.id} {len(made) + 1}"
-        made[title] = bundle
-    return list(made.items())
+        bundle = one if isinstance(one, Bundle) else Bundle.open(one)
+        made[bundle.id if bundle.id not in made else f"{bundle.id} {len(made) + 1}"] = bundle
+    return made
 
 
 def _box(bbox: Sequence[float], crs: str) -> Box:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -42,11 +42,13 @@ from bokeh.util.callback_manager import EventCallback
 
 from rtsx.cube import packing
 from rtsx.errors import RtsxError
-from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
 from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, colours_of, draw_window, physical, styles_of
+
+if TYPE_CHECKING:
+    from rtsx.viewer.live import LivePrediction
 
 __all__ = ["MapPage", "still_page"]
 
@@ -565,6 +567,8 @@ class MapPage:
 
     def _predict(self) -> None:
         """Predict what is seen of the first image with the chosen model, and show it as an image of its own."""
+        from rtsx.viewer.live import LivePrediction  # torch, which those who only look do not wait for
+
         assert self.run is not None
         run = self.run
         if self.prediction is not None:

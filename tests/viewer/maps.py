@@ -57,3 +57,14 @@ def small_outlines() -> geopandas.GeoDataFrame:
     squares = [shapely.box(1500, 1500, 2100, 2100), shapely.box(2700, 600, 2760, 660)]
     columns = {"name": ["middle", HOSTILE], "prob_mean": [0.8, 0.3], HOSTILE: ["a", "b"]}
     return geopandas.GeoDataFrame(columns, geometry=squares, crs="EPSG:3413").to_crs("EPSG:4326")
+
+
+def tiny_bundle() -> rtsx.ModelBundle:
+    """A network of one layer, with weights of a fixed seed."""
+    import torch
+
+    torch.manual_seed(0)
+    return rtsx.ModelBundle.from_module(
+        torch.nn.Sequential(torch.nn.Conv2d(2, 1, 5, padding=2)), layers=["red", "nir"], mean=[0.05, 0.05], std=[0.02, 0.02],
+        classes=["slump"], activation="sigmoid", tile=64, overlap=16, stride=1, threshold=0.5, id="tiny",
+    )  # fmt: skip

@@ -1,18 +1,20 @@
 """The page in a real browser: what is seen is what the data says, a pan reads what is seen, names are never HTML."""
 
 import io
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rtsx
-from rtsx.cube.zarr_cube import _Pixels
+from rtsx.cube.zarr_cube import StoredPixels
 from rtsx.viewer.mapview import MapView
 from rtsx.viewer.render import colours_of
-from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines
+from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines, tiny_bundle
 
 pytest.importorskip("bokeh", reason="the page needs the extra `view`")
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright drives a browser here")
@@ -33,7 +35,7 @@ PLACE = """([x, y]) => {
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[MapView, str]:
     folder = tmp_path_factory.mktemp("map")
     path = small_map(folder / "map.zarr")
-    made = rtsx.view({HOSTILE: path}, cube=small_image(), footprints=small_outlines())
+    made = rtsx.view({HOSTILE: path}, cube=small_image(), footprints=small_outlines(), model=tiny_bundle())
     ready, found = threading.Event(), []
 
     def start(address: str) -> None:
@@ -75,7 +77,6 @@ IMAGES = "Bokeh.documents[0].get_model_by_name('map').renderers.filter(r => r.da
 
 def test_what_is_seen_is_what_the_data_says(page: Any, shown: tuple[MapView, str]) -> None:
     settled(page, f"{IMAGES}.length == 2")
-    page.screenshot(path="/tmp/view_page.png")
     # Over the image: 80 % in the middle of the map is opaque, in the colours of the legend.
     expected = [round(255 * share) for share in colours_of("inferno")(0.8)[:3]]
     seen = pixel(page, 1650, 1650)
@@ -87,19 +88,31 @@ def test_what_is_seen_is_what_the_data_says(page: Any, shown: tuple[MapView, str
     assert page.get_by_text(HOSTILE).count() > 0
 
 
+def test_the_page_of_the_documentation_shows_what_it_says(page: Any, tmp_path: Path) -> None:
+    """A prediction on demand beside the map; the picture is that of docs/howto/view.md."""
+    settled(page, f"{IMAGES}.length == 2")
+    page.get_by_role("button", name="Predict").click()
+    page.get_by_text("predicted by tiny").first.wait_for(timeout=60_000)
+    page.get_by_text("parts, done").wait_for(timeout=60_000)
+    settled(page, f"{IMAGES}.length == 3")
+    folder = Path(os.environ.get("RTSX_DOCS_IMAGES", tmp_path))
+    page.screenshot(path=folder / "view.png")
+    assert (folder / "view.png").stat().st_size > 20_000
+
+
 def test_a_pan_reads_the_chunks_that_are_seen_and_no_other(
     page: Any, shown: tuple[MapView, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled(page, f"{IMAGES}.length == 2")
     read: list[tuple[int, ...]] = []
-    get = _Pixels.__getitem__
+    get = StoredPixels.__getitem__
 
     def noted(self: Any, key: Any) -> Any:
         if self.name == "probability" and key[0].stop > key[0].start:
             read.append(tuple(edge for part in key for edge in (part.start, part.stop)))
         return get(self, key)
 
-    monkeypatch.setattr(_Pixels, "__getitem__", noted)
+    monkeypatch.setattr(StoredPixels, "__getitem__", noted)
     # 800 m wide, in the south-east: finer than the screen, so at full resolution.
     page.evaluate(
         "() => { const p = Bokeh.documents[0].get_model_by_name('map'); p.x_range.setv({start: 2750, end: 3550}); "

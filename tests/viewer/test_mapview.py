@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import rtsx
@@ -14,7 +13,7 @@ from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Pyramid
 from rtsx.viewer.render import colours_of
-from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines
+from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +21,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_map(tmp_path_factory.mktemp("map") / "map.zarr")
 
 
-def bundle() -> rtsx.ModelBundle:
-    torch.manual_seed(0)
-    return rtsx.ModelBundle.from_module(
-        torch.nn.Sequential(torch.nn.Conv2d(2, 1, 5, padding=2)), layers=["red", "nir"], mean=[0.05, 0.05], std=[0.02, 0.02],
-        classes=["slump"], activation="sigmoid", tile=64, overlap=16, stride=1, threshold=0.5, id="tiny",
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("chunk", [None, 100])
 def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None) -> None:
     image = small_image()
     image = image if chunk is None else image.chunk({"y": chunk, "x": chunk})
-    model, told = bundle(), []
+    model, told = tiny_bundle(), []
     live = LivePrediction(
         Pyramid.of(image),
         model,
@@ -55,7 +46,7 @@ def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
     image = small_image().chunk({"y": 100, "x": 100})
     told: list[tuple[int, int, str | None]] = []
     live = LivePrediction(
-        Pyramid.of(image), bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413",
+        Pyramid.of(image), tiny_bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413",
         on_progress=lambda done, parts, problem: (told.append((done, parts, problem)), live.stop()),
     )  # fmt: skip
     live.start()
@@ -67,7 +58,7 @@ def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
     told.clear()
     live = LivePrediction(
         Pyramid.of(large),
-        bundle(),
+        tiny_bundle(),
         box=Pyramid.of(large).box,
         crs="EPSG:3413",
         on_progress=lambda *one: told.append(one),
