@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import alignment, allocator, campaign, host, learning, memory, reading, speed, start, teams, tracks
+from benchmarks import alignment, allocator, campaign, gpu, host, learning, memory, reading, speed, start, teams, tracks
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         "teams",
         "start",
     ]
-    parser.add_argument("what", nargs="*", choices=everything, default=everything)
+    parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], default=everything)
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed and host, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
     parser.add_argument(
@@ -45,10 +45,14 @@ def main() -> None:
         "--sides", type=int, nargs="*", default=[512, 3264], help="sides of tiles for the allocator, px"
     )
     parser.add_argument("--limit", type=float, default=600, help="longest time of one graph beside a campaign, s")
+    parser.add_argument("--minutes", type=float, default=8, help="after which no step of gpu begins")
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder for the table and the trace of gpu")
     given = parser.parse_args()
     if "speed" in given.what:
         tiles = tuple((tile, tile // 4) for tile in given.tiles)
         speed.run(size=given.size, rounds=given.rounds, tiles=tiles, backends=tuple(given.backends))
+    if "gpu" in given.what:
+        gpu.run(given.out, minutes=given.minutes, size=given.size)
     if "host" in given.what:
         host.run(size=given.size, rounds=given.rounds)
     if "memory" in given.what:

@@ -41,7 +41,7 @@ class PredictionSpec:
     device: str = "auto"
     """Device of each worker: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Arithmetic; auto is float32."""
     backend: Literal["eager", "compile", "onnx", "openvino"] = "eager"
     """What runs the network. Not auto, because workers that chose differently would not write the same bytes."""
     augment: Several[TestTimeAugmentation] = ()

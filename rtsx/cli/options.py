@@ -85,7 +85,7 @@ TrustOption = Annotated[
 DeviceOption = Annotated[str, network_option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    network_option(help="Arithmetic; auto is bfloat16 on a GPU and float32 on a CPU."),
+    network_option(help="Arithmetic; auto is float32."),
 ]
 BackendOption = Annotated[
     Literal["auto", "eager", "compile", "onnx", "openvino"],

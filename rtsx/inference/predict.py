@@ -159,8 +159,8 @@ def predict_cube(
         `"auto"` (the first GPU, else the CPU, of whoever computes; the CPU for ONNX and OpenVINO where they cannot use a
         GPU, with a `RuntimeWarning`), `"cpu"`, `"cuda"` or `"cuda:N"`.
     precision
-        `"auto"` (bfloat16 autocast for torch on a GPU, else float32), `"float32"` (without TF32), `"bfloat16"` or
-        `"float16"`.
+        `"auto"` and `"float32"` (without TF32); `"bfloat16"` or `"float16"`, which torch takes by autocast: faster on a GPU, and
+        other by a per cent or more at some pixels.
     backend
         `"eager"`, `"compile"`, `"onnx"`, `"openvino"`, or `"auto"` for the fastest that is installed and agrees with
         eager torch to 1e-4.

@@ -219,9 +219,9 @@ _SCRATCH = 2.0
 def forward_bytes_per_pixel(bundle: ModelBundle, hardware: Hardware, *, precision: str) -> int:
     """Return what a forward pass takes for each pixel of its tiles at most, with the scratch of its convolutions.
 
-    In half precision, which a GPU takes unless told otherwise, tensors have half the size.
+    In half precision tensors have half the size; on a CPU scratch makes up for it.
     """
-    is_half = hardware.name != "CPU" and precision != "float32" and bundle.source.framework == "torch"
+    is_half = hardware.name != "CPU" and precision in ("bfloat16", "float16")
     return int((0.5 if is_half else 1) * _SCRATCH * network_bytes_per_pixel(bundle))
 
 
