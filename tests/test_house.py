@@ -51,6 +51,7 @@ INNER_IMPORTS = {
     ("rtsx.campaign.campaign", "rtsx.campaign.run"): "torch and distributed, when a campaign runs",
     ("rtsx.campaign.campaign", "rtsx.cube"): "xarray and dask, when the cube is opened",
     ("rtsx.campaign.clusters", "rtsx.model.allocator"): "torch, which a client of other machines does not need",
+    ("rtsx.campaign.workers", "rtsx.inference.memory"): "torch, when a worker says what it computes with",
     ("rtsx.config.campaign", "rtsx.model"): "torch, when bundles are opened",
     ("rtsx.config.evaluate", "rtsx.evaluation"): "torch, when scenes are evaluated",
     ("rtsx.config.evaluate", "rtsx.inference"): "torch, when scenes are evaluated",
