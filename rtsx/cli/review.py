@@ -2,6 +2,7 @@
 
 import json
 import webbrowser
+from dataclasses import replace
 from functools import partial
 from getpass import getuser
 from pathlib import Path
@@ -24,6 +25,8 @@ app = typer.Typer(
     help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
 )
 
+_CHUNK = 256
+"""Side of a chunk of what a YAML file describes, px."""
 _web = partial(typer.Option, rich_help_panel="Server")
 _ReviewArgument = Annotated[
     str, typer.Argument(metavar="REVIEW", help="Folder or URL that rtsx review create made.", show_default=False)
@@ -160,7 +163,8 @@ def serve(
     pair = None if certificate is None or key is None else (certificate, key)
     with serve_review(
         opened,
-        opener=lambda source: rtsx.load_cube_recipe(source) if is_config(source) else source,
+        # In small chunks, because a picture shows a few hundred metres and every chunk under it is aligned whole.
+        opener=lambda source: replace(rtsx.load_cube_recipe(source), chunk=_CHUNK) if is_config(source) else source,
         host=host,
         port=port,
         certificate=pair,

@@ -146,8 +146,8 @@ class MergedReview:
         Parameters
         ----------
         out
-            A vector file for `table`; else a folder, which gets `outlines.parquet` (the table), `confirmed.parquet`,
-            `refused.parquet` and `review.json` (the status).
+            A vector file for `table`; else a folder, which gets `outlines.parquet` (as they were given, with verdicts),
+            `added.parquet`, `confirmed.parquet`, `refused.parquet` and `review.json` (the status).
         overwrite
             Replace files that are there.
         """
@@ -155,7 +155,7 @@ class MergedReview:
             return (write_table(self.table, local_path(out), overwrite=overwrite, what="outlines"),)
         folder = local_path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        tables = {"outlines": self.table, "confirmed": self.confirmed, "refused": self.refused}
+        tables = {"outlines": self.outlines, "added": self.added, "confirmed": self.confirmed, "refused": self.refused}
         paths = [
             write_table(table, folder / f"{name}.parquet", overwrite=overwrite, what=name)
             for name, table in tables.items()

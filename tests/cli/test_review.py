@@ -1,0 +1,138 @@
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pytest
+import requests
+import shapely
+
+import rtsx
+from rtsx.review import open_review
+from tests.review.reviewers import CRS, image, outlines_of, work_through
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def slumps(tmp_path: Path) -> Path:
+    outlines_of(12).to_parquet(tmp_path / "slumps.parquet")
+    rtsx.write_cube(image(), tmp_path / "cube.zarr")
+    return tmp_path / "slumps.parquet"
+
+
+def test_from_outlines_to_a_verified_map(rtsx_command: Command, slumps: Path, tmp_path: Path) -> None:
+    review, cube = tmp_path / "review", tmp_path / "cube.zarr"
+    made = rtsx_command(
+        "review",
+        "create",
+        "--footprints",
+        slumps,
+        "--cube",
+        f"2024={cube}",
+        "--out",
+        review,
+        "--batch-size",
+        5,
+        "--repeats",
+        0.5,
+    )
+    assert made.status == 0, made.err
+    assert "12 in 3 batches" in made.out
+    work_through(open_review(str(review)), "ada", "bob", errors=0.2)
+    told = rtsx_command("review", "status", review, "--json")
+    assert json.loads(told.out)["judged"] == 12
+    merged = rtsx_command("review", "merge", review, "--out", tmp_path / "verified")
+    assert merged.status == 0, merged.err
+    assert sorted(path.name for path in (tmp_path / "verified").iterdir()) == [
+        "added.parquet", "confirmed.parquet", "outlines.parquet", "refused.parquet", "review.json",
+    ]  # fmt: skip
+    table = gpd.read_parquet(tmp_path / "verified" / "outlines.parquet")
+    assert table["verdict"].notna().all()
+    again = rtsx_command("review", "create", "--again", "--out", review)
+    disputed = int(table["disputed"].sum())
+    assert again.status == (0 if disputed else 2)
+    for ending in ("gpkg", "fgb"):
+        whole = rtsx_command("review", "merge", review, "--out", tmp_path / f"whole.{ending}")
+        assert whole.status == 0, whole.err
+        assert gpd.read_file(tmp_path / f"whole.{ending}")["verdict"].notna().sum() >= 12 - disputed
+
+
+def test_a_sample_is_reviewed_and_stated(rtsx_command: Command, slumps: Path, tmp_path: Path) -> None:
+    sample, review = tmp_path / "sample.parquet", tmp_path / "review"
+    drawn = rtsx_command("sample", "--footprints", slumps, "--size", 8, "--out", sample)
+    assert drawn.status == 0, drawn.err
+    made = rtsx_command("review", "create", "--sample", sample, "--cube", tmp_path / "cube.zarr", "--out", review)
+    assert made.status == 0, made.err
+    work_through(open_review(str(review)), "ada")
+    stated = rtsx_command("evaluate", "--sample", review)
+    assert stated.status == 0, stated.err
+    assert "precision" in stated.out
+
+
+def test_the_page_is_served_until_it_is_stopped(
+    rtsx_command: Command, slumps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    review = tmp_path / "review"
+    rtsx_command("review", "create", "--footprints", slumps, "--cube", tmp_path / "cube.zarr", "--out", review)
+    answered: list[int] = []
+
+    def stopped_at_once(self: threading.Event, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    class Waits:
+        wait = stopped_at_once
+
+    def asked(text: str) -> None:
+        answered.append(requests.get(text.split(": ", 1)[1], timeout=30).status_code)
+
+    monkeypatch.setattr("rtsx.cli.review.Event", Waits)
+    monkeypatch.setattr("rtsx.cli.review.typer.echo", asked)
+    outcome = rtsx_command("review", "serve", review, "--reviewer", "ada", "--reviewer", "bob", "--port", 0)
+    assert outcome.status == 130
+    assert answered == [200, 200]
+    assert "Verdicts that were sent are kept" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("create", "--out", "r"), "one of --footprints, --sample and --again"),
+        (("create", "--footprints", "slumps.parquet", "--out", "r"), "no cube was given"),
+        (("create", "--footprints", "slumps.parquet", "--cube", "none.zarr", "--out", "r"), "none.zarr"),
+        (("create", "--footprints", "far.parquet", "--cube", "cube.zarr", "--out", "r"), "outside of the cube"),
+        (("create", "--sample", "slumps.parquet", "--cube", "cube.zarr", "--out", "r"), "no column sample_id"),
+        (
+            (
+                "create",
+                "--footprints",
+                "slumps.parquet",
+                "--cube",
+                "a=cube.zarr",
+                "--cube",
+                "a=cube.zarr",
+                "--out",
+                "r",
+            ),
+            "one name",
+        ),
+        (("serve", "nothing"), "is no review"),
+        (("serve", "nothing", "--reviewer", "../x"), "letters, digits"),
+        (("serve", "nothing", "--key", "k.pem"), "go together"),
+        (("status", "nothing"), "is no review"),
+        (("merge", "nothing", "--out", "m"), "is no review"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    rtsx_command: Command, slumps: Path, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(slumps.parent)
+    far = gpd.GeoDataFrame({"footprint_id": ["a"], "prob_max": [0.9]}, geometry=[shapely.box(0, 0, 9, 9)], crs=CRS)
+    far.to_parquet("far.parquet")
+    outcome = rtsx_command("review", *line)
+    assert outcome.status == 2
+    assert message in " ".join(outcome.err.replace("│", " ").split())
+    assert not Path("r").exists()
+    assert not Path("m").exists()
