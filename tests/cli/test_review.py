@@ -10,6 +10,8 @@ import requests
 import shapely
 
 import rtsx
+from rtsx.evaluation import sample_outlines
+from rtsx.footprints.schema import coerce
 from rtsx.review import open_review
 from tests.review.reviewers import CRS, image, outlines_of, work_through
 
@@ -62,8 +64,12 @@ def test_from_outlines_to_a_verified_map(rtsx_command: Command, slumps: Path, tm
 
 def test_a_sample_is_reviewed_and_stated(rtsx_command: Command, slumps: Path, tmp_path: Path) -> None:
     sample, review = tmp_path / "sample.parquet", tmp_path / "review"
-    drawn = rtsx_command("sample", "--footprints", slumps, "--size", 8, "--out", sample)
-    assert drawn.status == 0, drawn.err
+    table = outlines_of(60)
+    numbers = dict.fromkeys(("perimeter_m", "centroid_lat", "centroid_lon", "prob_min", "prob_median", "prob_std"), 0.5)
+    texts = dict.fromkeys(("date", "scene_id", "bundle_id", "bundle_digest"))
+    columns = {**table.drop(columns="geometry"), **numbers, **texts, "year": 2024, "n_pixels": 4, "touches_edge": False}
+    footprints = coerce(columns, table.geometry).assign(is_slump=table["is_slump"])
+    sample_outlines(footprints, size=12, area_edges_m2=[2000]).to_parquet(sample)
     made = rtsx_command("review", "create", "--sample", sample, "--cube", tmp_path / "cube.zarr", "--out", review)
     assert made.status == 0, made.err
     work_through(open_review(str(review)), "ada")
