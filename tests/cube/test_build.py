@@ -499,7 +499,7 @@ def test_another_recipe_is_refused(mixed: CubeRecipe, simple: CubeRecipe, tmp_pa
     source = replace(mixed.sources[1], terrain=(get_terrain("slope"),))
     for other, message in (
         (replace(whole, chunk=50), r"chunk is 100 there and 50 here"),
-        (replace(whole, sources=(mixed.sources[0], source, mixed.sources[2])), r"sources\[1\]\.terrain is"),
+        (replace(whole, sources=(mixed.sources[0], source, mixed.sources[2])), r"sources\[arcticdem\]\.terrain is"),
         (replace(whole, grid=replace(GRID, resolution=20.0)), r"grid\.resolution is 10\.0 there and 20\.0 here"),
     ):
         with pytest.raises(CubeError, match=f"begun from another recipe: {message}.*overwrite=True"):
