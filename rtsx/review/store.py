@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from rtsx.cube import geobox_of, open_source
-from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, ReviewError
+from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, OutputNotWritableError, ReviewError
 from rtsx.geometry.crs import transformed
 from rtsx.parsing import json_value
 from rtsx.review.plan import (
@@ -363,6 +363,7 @@ def create_review(
             f"A batch has at least 1 outline, repeats are a part from 0 to 1, a seed is at least 0 and a lease above 0 s; got "
             f"{batch_size}, {repeats}, {seed} and {lease_s}."
         )
+    asked = class_name or _class_of(outlines)
     named = outlines.set_index(outlines[key].astype(str))
     for name, source in cubes.items():
         placed_in(named, geobox_of(opener(source)), name=name)
@@ -370,14 +371,15 @@ def create_review(
     queue = queue_outlines(outlines, key=key, order=chosen, seed=seed)
     planned = plan_round(queue, number=1, batch_size=batch_size, repeats=repeats, seed=seed)
     objects = open_object_store(out, storage_options or {})
-    if objects.get(_SETTINGS) is not None:
+    if _settings_in(objects) is not None:
         raise OutputExistsError(
             f"{out} is a review already. Go on with it: rtsx review serve; or choose another place."
         )
+    _probe(objects)
     buffer = BytesIO()
     outlines.reset_index(drop=True).to_parquet(buffer, index=False, compression="zstd", schema_version="1.1.0")
     settings = ReviewSettings(
-        class_name=class_name or _class_of(outlines),
+        class_name=asked,
         key=key,
         order=chosen,
         blind=blind,
@@ -414,7 +416,7 @@ def open_review(path: str, *, storage_options: Mapping[str, Any] | None = None) 
         It is damaged.
     """
     objects = open_object_store(path, storage_options or {})
-    content = objects.get(_SETTINGS)
+    content = _settings_in(objects)
     if content is None:
         raise InputNotFoundError(f"{path} is no review: it has no {_SETTINGS}. Make one with rtsx review create.")
     return Review(objects=objects, settings=ReviewSettings.from_json(content))
@@ -476,6 +478,31 @@ def as_outline(text: str) -> shapely.Geometry:
             f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again."
         )
     return drawn
+
+
+def _settings_in(objects: ObjectStore) -> bytes | None:
+    try:
+        return objects.get(_SETTINGS)
+    except OSError as error:
+        raise ReviewError(
+            f"{objects} cannot be read: {error}. Check the address, its rights and your credentials."
+        ) from error
+
+
+def _probe(objects: ObjectStore) -> None:
+    """Refuse a place that cannot be written, or where two that create one object would both be told that they did."""
+    key = f"probe-{secrets.token_hex(8)}"
+    try:
+        is_kept = objects.create(key, b"first") and not objects.create(key, b"second")
+        objects.delete(key)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{objects} cannot be written: {error}. Choose a folder or bucket that you may write to."
+        ) from error
+    if not is_kept:
+        raise ReviewError(
+            f"{objects} does not keep conditional writes, so two reviewers could hold one batch. Use another store, or a folder."
+        )
 
 
 def _check_outlines(outlines: gpd.GeoDataFrame, key: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from rtsx.errors import InputNotFoundError, OutputExistsError, ReviewError
-from rtsx.review import AddedOutline, Review, create_review, open_review
+from rtsx.errors import InputNotFoundError, OutputExistsError, OutputNotWritableError, ReviewError
+from rtsx.review import AddedOutline, Review, create_review, merge_review, open_review
 from rtsx.storage.object_store import open_object_store
 from tests.review.reviewers import Hands, answers, image, outlines_of, work_through
 
@@ -204,3 +204,28 @@ def test_the_image_is_not_read(tmp_path: Any) -> None:
 
 def _refuse(_: Any) -> Any:
     raise AssertionError("a pixel was read")
+
+
+def test_a_place_that_cannot_hold_a_review_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputNotWritableError, match="cannot be written"):
+        create_review(outlines_of(3), str(tmp_path / "file" / "review"), **OPENED)
+    # A store that lets everybody create an object that is there, as some S3 servers do.
+    monkeypatch.setattr("rtsx.storage.object_store.LocalObjects.create", lambda self, key, content: True)
+    with pytest.raises(ReviewError, match="conditional writes"):
+        create_review(outlines_of(3), str(tmp_path / "review"), **OPENED)
+
+
+@pytest.mark.slow
+def test_a_review_lies_on_s3(s3: Any) -> None:
+    place = f"s3://{s3.bucket}/review"
+    made = create_review(outlines_of(12), place, **OPENED, batch_size=4, repeats=0.5, storage_options=s3.options)
+    with ThreadPoolExecutor(3) as pool:
+        taken = [claims[0].batch for claims in pool.map(made.claim, ("ada", "bob", "eve"))]
+    assert sorted(taken) == [0, 1, 2]
+    work_through(made, "ada", "bob", "eve")
+    merged = merge_review(open_review(place, storage_options=s3.options))
+    assert merged.status.is_complete
+    assert merged.status.kappa.pairs == 6
+    with pytest.raises(ReviewError, match="cannot be read"):
+        open_review(f"s3://{s3.bucket}-none/review", storage_options=s3.options)
