@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -65,16 +66,17 @@ class Counted:
         return {**stored, "valid": self.runner.valid(stored, None)}
 
 
-def runner_for(whole: xr.Dataset, cube: xr.Dataset) -> Runner:
-    return runner_of(
+def runner_for(whole: xr.Dataset, cube: xr.Dataset, bundle: ModelBundle | None = None, **changes: Any) -> Runner:
+    runner = runner_of(
         PredictionPlan.from_json(whole.attrs["plan"]),
-        (make_bundle(),),
+        (bundle or make_bundle(),),
         cube,
         device="cpu",
         precision="auto",
         backend="eager",
         batch_size=None,
     )
+    return replace(runner, **changes)
 
 
 REGIONS = [
@@ -106,6 +108,35 @@ def test_bands_are_the_answer_of_the_whole_and_every_pixel_is_read_once(
         expected = np.zeros(SHAPE, int)
         expected[input_window(runner.plan.tiling, region)] = 1
         np.testing.assert_array_equal(read.times, expected)
+
+
+class Shaped(torch.nn.Module):
+    """Answers by how many tiles come together, as the arithmetic of a GPU may."""
+
+    # Of the class, because a bundle runs copies of the module that it was made from.
+    seen: ClassVar[list[int]] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(batch))
+        return batch[:, :1] * (1 - len(batch) / 100)
+
+
+@pytest.mark.parametrize("span", [32, 50])
+def test_batches_are_filled_from_the_band_below(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_module, "_SPAN", span)
+    cube = make_cube()
+    bundle = ModelBundle.from_module(Shaped(), layers=("red",), tile=32, overlap=12, stride=2)
+    Shaped.seen.clear()
+    whole = predict_cube(cube, bundle, tile=32, overlap=12, backend="eager", batch_size=7)
+    in_memory = list(Shaped.seen)
+    Shaped.seen.clear()
+    runner = runner_for(whole, cube, bundle, batch_size=7)
+    bands = list(predict_region(Counted(cube, runner), REGIONS[0], runner=runner))
+    found = np.concatenate([answers["probability"] for _, answers in bands])
+    np.testing.assert_array_equal(found, whole["probability"].values[REGIONS[0]])
+    assert len(bands) > 2
+    assert set(Shaped.seen) == {7}
+    assert len(Shaped.seen) == in_memory.count(7)
 
 
 def test_only_one_band_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
