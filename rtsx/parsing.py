@@ -12,9 +12,9 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar, cast, get_args, get_type_hints
 
 import yaml
+from pydantic import AfterValidator as AfterValidator  # for fields of rooms that need no more of it
+from pydantic import AwareDatetime as AwareDatetime
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
@@ -28,25 +28,6 @@ from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
 from rtsx.errors import RtsxError
-
-__all__ = [
-    "STRICT",
-    "AfterValidator",
-    "AwareDatetime",
-    "LimitedLoader",
-    "Memory",
-    "Moment",
-    "Several",
-    "StoredRecord",
-    "Written",
-    "differences",
-    "error_place",
-    "first_difference",
-    "json_value",
-    "memory_bytes",
-    "parsed_json",
-    "wrap_damage",
-]
 
 _T = TypeVar("_T")
 

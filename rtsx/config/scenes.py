@@ -21,7 +21,7 @@ from rtsx.config.yaml import map_texts
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
 from rtsx.cube.open import open_source
-from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, RtsxError, TrainingError
+from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, TrainingError
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
 from rtsx.labels.schema import LABEL_COLUMNS
@@ -152,7 +152,8 @@ class LabelReader:
             return self._review_truth(labels.review, cube, meant, scene=scene)
         key = labels.to_yaml()
         if key not in self._tables:
-            self._tables[key] = _table(labels, meant)
+            parts = [_part(path, labels, meant) for path in labels.files]
+            self._tables[key] = pd.concat(parts, ignore_index=True)
         table = self._tables[key]
         truth = rasterize_labels(table, geobox_of(cube), classes=tuple(self.classes), ignore=self.ignore)
         # Files without a row are how scenes with nothing on them are said; with rows that do not count, it may be a mistake.
@@ -258,11 +259,6 @@ def _same_pixels(ours: GeoBox, theirs: GeoBox) -> bool:
         abs(one - other) for one, other in zip(tuple(~ours.affine @ theirs.affine)[:6], (1, 0, 0, 0, 1, 0), strict=True)
     )
     return ours.crs == theirs.crs and ours.shape == theirs.shape and drift < 1e-3
-
-
-def _table(labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValue]]) -> gpd.GeoDataFrame:
-    """Labels of all files in the schema, with our classes; those of what no class is are left out."""
-    return pd.concat([_part(path, labels, meant) for path in labels.files], ignore_index=True)
 
 
 def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValue]]) -> gpd.GeoDataFrame:
@@ -481,11 +477,7 @@ def open_scene(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, Lab
         cube = scene.open()
         return cube, reader.truth(scene.labels, cube, scene=str(scene.name))
     except (ConfigError, CubeError, LabelError, TrainingError) as error:
-        raise _named(error, scene) from error
-
-
-def _named(error: RtsxError, scene: SceneConfig) -> RtsxError:
-    return type(error)(f"Scene {scene.name}: {error}")
+        raise type(error)(f"Scene {scene.name}: {error}") from error
 
 
 def _refuse_missing(scenes: tuple[SceneConfig, ...]) -> None:

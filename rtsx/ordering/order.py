@@ -89,7 +89,8 @@ def submit_order(
     with locked(ledger_path):
         ledger = Ledger.load(ledger_path)
         batches = planned_batches(plan, ledger, provider, name=name, retry=retry)
-        fresh = sum(cost for batch, costs in batches for cost in costs.values() if not _known(ledger, batch))
+        known = {entry.name for entry in ledger.entries}
+        fresh = sum(sum(costs.values()) for batch, costs in batches if batch.name not in known)
         if budget_km2 is not None and ledger.cost_km2 + fresh > budget_km2 + 1e-6:
             raise OrderError(
                 f"The budget is {budget_km2:,.1f} km²; {ledger.cost_km2:,.1f} km² have been ordered and {fresh:,.1f} km² "
@@ -257,11 +258,6 @@ def _answered(entry: OrderEntry, answer: OrderStatus) -> OrderEntry:
 
 def _batch(entry: OrderEntry, clip: BaseGeometry | None) -> Batch:
     return Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip)
-
-
-def _known(ledger: Ledger, batch: Batch) -> bool:
-    """Whether a batch's cost is in the ledger already."""
-    return any(entry.name == batch.name for entry in ledger.entries)
 
 
 def _name(name: str, ids: tuple[str, ...], *, clip: BaseGeometry | None, attempt: int) -> str:

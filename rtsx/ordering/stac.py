@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,7 +102,7 @@ class StacProvider:
         taken: set[str] = set()
         for index, file in enumerate(files):
             if file.name in taken:  # several assets called index.json, for example
-                files[index] = RemoteFile(**{**_fields(file), "name": f"{file.asset}_{file.name}"})
+                files[index] = replace(file, name=f"{file.asset}_{file.name}")
             taken.add(files[index].name)
         return files
 
@@ -163,10 +164,6 @@ def _size(stated: object) -> int | None:
     if isinstance(stated, bool) or not re.fullmatch(r"\d+", str(stated)):
         raise OrderError(f"file:size is a number of bytes; got {stated!r}.")
     return int(str(stated))
-
-
-def _fields(file: RemoteFile) -> dict[str, Any]:
-    return {name: getattr(file, name) for name in RemoteFile.__dataclass_fields__}
 
 
 _conforms: type[Provider] = StacProvider
