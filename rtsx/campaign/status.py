@@ -82,7 +82,7 @@ class CampaignStatus:
         if self.started:
             lines.append(f"  started {self.started}" + (f", finished {self.finished}" if self.finished else ""))
         if self.rate_per_hour is not None:
-            to_go = "" if self.time_to_go_s is None else f", {timedelta(seconds=round(self.time_to_go_s))} to go"
+            to_go = "" if self.time_to_go_s is None else f", {_duration(self.time_to_go_s)} to go"
             lines.append(f"  {self.rate_per_hour:,.1f} cells an hour{to_go}")
         if self.device_hours:
             cost = "" if self.device_cost is None else f", {self.device_cost:,.2f} {self.currency}"
@@ -182,3 +182,7 @@ def _rate(moments: Iterable[datetime], *, since: datetime, now: datetime) -> flo
     hours = (now - begin) / timedelta(hours=1)
     recent = sum(begin < moment <= now for moment in moments)
     return recent / hours if recent and hours > 0 else None
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
