@@ -578,7 +578,7 @@ class MapPage:
 
         def show(done: int, parts: int, problem: str | None) -> None:
             def put() -> None:
-                told = problem or (f"{done} of {parts} parts" if done < parts else f"{parts} parts, done")
+                told = problem or (f"{done} of {parts} parts" if done < parts else f"all of {parts} parts are done")
                 self.progress.text = html.escape(told)
                 if problem is None and done:
                     self._show_prediction(title)

@@ -1,7 +1,6 @@
 """The page in a real browser: what is seen is what the data says, a pan reads what is seen, names are never HTML."""
 
 import io
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,16 +87,13 @@ def test_what_is_seen_is_what_the_data_says(page: Any, shown: tuple[MapView, str
     assert page.get_by_text(HOSTILE).count() > 0
 
 
-def test_the_page_of_the_documentation_shows_what_it_says(page: Any, tmp_path: Path) -> None:
-    """A prediction on demand beside the map; the picture is that of docs/howto/view.md."""
+def test_what_is_looked_at_is_predicted_on_the_page(page: Any, tmp_path: Path) -> None:
     settled(page, f"{IMAGES}.length == 2")
     page.get_by_role("button", name="Predict").click()
     page.get_by_text("predicted by tiny").first.wait_for(timeout=60_000)
-    page.get_by_text("parts, done").wait_for(timeout=60_000)
+    page.get_by_text("parts are done").wait_for(timeout=60_000)
     settled(page, f"{IMAGES}.length == 3")
-    folder = Path(os.environ.get("RTSX_DOCS_IMAGES", tmp_path))
-    page.screenshot(path=folder / "view.png")
-    assert (folder / "view.png").stat().st_size > 20_000
+    page.screenshot(path=tmp_path / "view.png")
 
 
 def test_a_pan_reads_the_chunks_that_are_seen_and_no_other(
