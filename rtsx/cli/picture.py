@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import staged
+from rtsx.viewer.render import LAYER_COLOURS, limits_of, physical
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,8 +206,6 @@ def _scale_bar(axis: "Axes", extent: tuple[float, float, float, float]) -> None:
 _COLUMNS = 4
 _PANEL = 3.4
 """Side of a panel, inches."""
-_COLOURS = {"ndvi": "RdYlGn", "relative_elevation": "RdBu_r", "slope": "magma", "dem": "terrain"}
-"""Colour maps of layers whose values have a meaning by sign or size; grey for the rest."""
 _RGB = ("red", "green", "blue")
 
 
@@ -257,9 +256,9 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
 
 
 def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:
-    values = _physical(layer)
-    low, high = _limits(values)
-    colours = _COLOURS.get(str(layer.name), "gray")
+    values = physical(layer)
+    low, high = limits_of(values)
+    colours = LAYER_COLOURS.get(str(layer.name), "gray")
     if colours == "RdBu_r":
         high = max(abs(low), abs(high))
         low = -high
@@ -270,26 +269,7 @@ def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:
     figure.colorbar(drawn, ax=axis, shrink=0.8, aspect=30, location="bottom", pad=0.02)
 
 
-def _physical(layer: xr.DataArray) -> NDArray[np.float32]:
-    """Values (y, x) in physical units, NaN where there are none."""
-    packed = packing(layer)
-    stored = layer.values
-    values: NDArray[np.float32] = stored.astype(np.float32) * packed["scale_factor"] + packed["add_offset"]
-    if packed["nodata"] is not None and layer.dtype.kind != "b":
-        values[stored == packed["nodata"]] = np.nan
-    return values
-
-
 def _present(cube: xr.Dataset) -> NDArray[np.float32]:
     """1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
-    present: NDArray[np.float32] = np.isfinite(sum(_physical(cube[name]) for name in _RGB)).astype(np.float32)
+    present: NDArray[np.float32] = np.isfinite(sum(physical(cube[name]) for name in _RGB)).astype(np.float32)
     return present
-
-
-def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Values drawn darkest and brightest: 1st and 99th percentile, because single pixels would set the scale."""
-    present = values[np.isfinite(values)]
-    if not present.size:
-        return 0.0, 1.0
-    low, high = (float(limit) for limit in np.percentile(present, (1, 99)))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)

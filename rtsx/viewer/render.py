@@ -18,7 +18,13 @@ TRUE_COLOUR = ("red", "green", "blue")
 FALSE_COLOUR = ("nir", "red", "green")
 _GAMMA = 0.8
 """Exponent of a composite's stretch: below 1 brightens the dark tundra."""
-_COLOURS = {"ndvi": "RdYlGn", "relative_elevation": "RdBu_r", "slope": "magma", "dem": "terrain", "spread": "viridis"}
+LAYER_COLOURS = {
+    "ndvi": "RdYlGn",
+    "relative_elevation": "RdBu_r",
+    "slope": "magma",
+    "dem": "terrain",
+    "spread": "viridis",
+}
 """Colour maps of layers whose values have a meaning by sign or size; grey for the rest."""
 _ELEVATION = ("dem", "elevation", "relative_elevation")
 """Layers that a relief is shaded from, the best first."""
@@ -94,7 +100,7 @@ def _style(layer: xr.DataArray) -> Style:
     flags = layer.attrs.get("flag_values")
     if flags is not None or name in ("scl", "class_index"):
         return Style(layers=(name,), colours="tab20", limits=((0.0, 19.0),))
-    return Style(layers=(name,), colours=_COLOURS.get(name, "gray"))
+    return Style(layers=(name,), colours=LAYER_COLOURS.get(name, "gray"))
 
 
 def draw_window(
