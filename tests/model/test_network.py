@@ -196,7 +196,6 @@ def test_what_cannot_use_a_gpu_runs_on_the_cpu_by_default(monkeypatch: pytest.Mo
         assert resolve_device("auto", backends=[backend]).type == "cpu"
     monkeypatch.setattr("rtsx.model.network.onnx_runs_on_gpus", lambda: True)
     assert resolve_device("auto", backends=["onnx"]).type == "cuda"
-    assert resolve_dtype("auto", torch.device("cuda"), backend=backend) == torch.float32
 
 
 def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.MonkeyPatch) -> None:
