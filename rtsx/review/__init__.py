@@ -10,19 +10,4 @@ if TYPE_CHECKING:
     from rtsx.review.server import serve_review
     from rtsx.review.store import Review, create_review, open_review
 
-__all__ = [
-    "AddedOutline",
-    "Answer",
-    "BatchVerdicts",
-    "MergedReview",
-    "Review",
-    "ReviewClaim",
-    "ReviewStatus",
-    "create_review",
-    "merge_review",
-    "open_review",
-    "review_status",
-    "serve_review",
-]
-
 __getattr__ = lazy(__name__)

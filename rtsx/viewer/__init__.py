@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
+    from rtsx.viewer.mapview import MapView
     from rtsx.viewer.pyramid import Box, Pyramid, ReadWindow
     from rtsx.viewer.render import Picture, Style, draw_picture, draw_window, styles_of
-
-__all__ = ["Box", "Picture", "Pyramid", "ReadWindow", "Style", "draw_picture", "draw_window", "styles_of"]
 
 __getattr__ = lazy(__name__)
