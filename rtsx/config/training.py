@@ -221,6 +221,8 @@ class TrainConfig(ConfigModel):
             for listed in (config.scenes.training, config.scenes.validation, config.scenes.test)
         ]
         reader.refuse_labels_elsewhere()
+        listed = zip(("training", "validation", "test"), sets, strict=True)
+        reader.refuse_divided_reviews({name: [scene.name for scene in scenes] for name, scenes in listed})
         own = {
             "training": sets[0],
             "validation": sets[1],

@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 from rtsx.config.scenes import LabelReader, LabelsConfig
+from rtsx.config.training import TrainConfig
 from rtsx.errors import ConfigError
 from rtsx.labels import IGNORED
 from rtsx.review import AddedOutline, Answer, BatchVerdicts, create_review
@@ -95,11 +96,14 @@ def test_refused_ones_are_shown_more_often_and_stay_in_sight(review: str) -> Non
     assert shown(0.0) < 0.1
 
 
-def test_an_outline_is_never_on_both_sides_of_a_split(review: str) -> None:
-    reader, _ = truth_of(review, scenes=("one", "other"))
-    reader.refuse_divided_reviews({"training": ["one", "other"], "test": []})
-    with pytest.raises(ConfigError, match="Scene one of training and scene other of test show one outline"):
-        reader.refuse_divided_reviews({"training": ["one"], "test": ["other"]})
+@pytest.mark.parametrize("other", ["validation", "test"])
+def test_an_outline_is_never_on_both_sides_of_a_split(review: str, tmp_path: Path, other: str) -> None:
+    image().to_zarr(tmp_path / "cube.zarr", consolidated=False)
+    one, two = ({"cube": str(tmp_path / "cube.zarr"), "name": name} for name in ("one", "two"))
+    given: Any = {"id": "slumps", "classes": {"slump": ["rts"]}, "labels": {"review": review}}
+    assert TrainConfig(**given, scenes={"training": [one, two]}).recipe().training
+    with pytest.raises(ConfigError, match=f"Scene one of training and scene two of {other} show one outline"):
+        TrainConfig(**given, scenes={"training": [one], other: [two]}).recipe()
 
 
 def test_a_review_of_something_else_or_none_is_refused(review: str, tmp_path: Path) -> None:
