@@ -254,7 +254,7 @@ class MapPage:
     @property
     def choices(self) -> dict[str, tuple[str, str]]:
         """Images and styles that can be compared with, by what the page calls them."""
-        return {f"{title}: {style}": (title, style) for title in self.images for style in self.styles[title]}
+        return {f"{title}: {style}": (title, style) for title in list(self.images) for style in self.styles[title]}
 
     def _times(self) -> list[np.datetime64]:
         found: set[Any] = set()
@@ -541,22 +541,13 @@ class MapPage:
 
     def _tell(self, x: float, y: float) -> None:
         lines = []
-        for title, image in self.images.items():
-            names = [str(name) for name, layer in image.cube.data_vars.items() if {"y", "x"} <= set(layer.dims)]
-            half = image.levels[0].pixel * 1e-3
+        for title, image in list(self.images.items()):  # copied, because a prediction may add its own
             try:
-                read = image.read(
-                    names, (x - half, y - half, x + half, y + half), size=(1, 1), crs=self.view.crs, select=self._select(title, self.time)
-                ).cube  # fmt: skip
+                values = self._values(title, image, x=x, y=y)
             except RtsxError as error:
                 lines.append(html.escape(str(error)))
                 continue
-            if not (read.sizes["y"] and read.sizes["x"]):
-                continue
-            lines.append(f"<b>{html.escape(title)}</b>")
-            for name in names:
-                units = str(read[name].attrs.get("units", ""))
-                lines.append(f"{html.escape(name)} {_number(read[name])} {html.escape(units if units != '1' else '')}")
+            lines += [f"<b>{html.escape(title)}</b>", *values] if values else []
         text = "<br>".join(lines)
 
         def put() -> None:
@@ -564,6 +555,26 @@ class MapPage:
 
         if self.run is not None:
             self.run(put)
+
+    def _values(self, title: str, image: Pyramid, *, x: float, y: float) -> list[str]:
+        """Values of every layer and class of an image at a place, as HTML; none beyond it."""
+        half = (self.box[2] - self.box[0]) * 1e-9  # of what is seen, because the image may have other units than the map
+        named = {name: style for name, style in self.styles[title].items() if style.kind not in ("composite", "relief")}
+        found = {}
+        for place in dict.fromkeys(style.place for style in named.values()):
+            some = {name: style.layers[0] for name, style in named.items() if style.place == place}
+            read = image.read(
+                [*some.values()], (x - half, y - half, x + half, y + half), size=(1, 1), crs=self.view.crs,
+                select={**self._select(title, self.time), **dict(place)},
+            )  # fmt: skip
+            if not (read.cube.sizes["y"] and read.cube.sizes["x"]):
+                return []
+            found |= {name: read.cube[layer] for name, layer in some.items()}
+        lines = []
+        for name in named:
+            units = str(found[name].attrs.get("units", ""))
+            lines.append(f"{html.escape(name)} {_number(found[name])} {html.escape(units if units != '1' else '')}")
+        return lines
 
     def _predict(self) -> None:
         """Predict what is seen of the first image with the chosen model, and show it as an image of its own."""
@@ -596,10 +607,10 @@ class MapPage:
         predicted = self.predictions[title].result
         if predicted is None:
             return
-        self.images[title] = Pyramid.of(predicted)
         self.styles[title] = styles_of(predicted)
+        self.images[title] = Pyramid.of(predicted)
         if all(layer.title != title for layer in self.layers):
-            self._add_layer(Shown(image=title, style="probability", opacity=0.8))
+            self._add_layer(Shown(image=title, style=next(iter(self.styles[title])), opacity=0.8))
             _on(self.layers[-1].style, self._changed)
             self.other_style.options = list(self.choices)
         self._changed()

@@ -1,7 +1,8 @@
 """Pictures of a window: colours by percentiles of what is seen, colour maps, relief; transparent where there is no data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ class Style:
     """Name of a colour map of matplotlib, for ``"map"``."""
     limits: tuple[tuple[float, float], ...] | None = None
     """Physical values drawn darkest and brightest, of each layer; None for percentiles 1 and 99 of what is seen."""
+    place: tuple[tuple[str, int], ...] = ()
+    """Place along dimensions beside y, x and time, such as ``(("class", 1),)``; the first of those left out."""
     fades: bool = False
     """Transparent at the lower limit, opaque from a third of the way on: for probabilities, under which the ground shows."""
 
@@ -75,6 +78,12 @@ def styles_of(cube: xr.Dataset) -> dict[str, Style]:
     ['true colour', 'false colour', 'relief', 'blue', 'green', 'red', 'nir', 'dem']
     >>> list(styles_of(xr.Dataset({"binary": flat, "probability": flat, "valid": flat > 0})))
     ['probability', 'binary', 'valid']
+
+    Of several classes each has its own, but for the background:
+
+    >>> several = xr.DataArray(np.zeros((3, 2, 2), np.uint8), dims=("class", "y", "x"), coords={"class": ["background", "slump", "lake"]})
+    >>> list(styles_of(xr.Dataset({"probability": several, "valid": flat > 0})))
+    ['probability: slump', 'probability: lake', 'valid']
     """
     names = [str(name) for name, layer in cube.data_vars.items() if {"y", "x"} <= set(layer.dims)]
     made = {}
@@ -85,8 +94,23 @@ def styles_of(cube: xr.Dataset) -> dict[str, Style]:
     if elevation is not None:
         made["relief"] = Style(layers=(elevation,), kind="relief")
     for name in sorted(names, key=lambda name: (name == "valid", name != "probability" and names.index(name) + 1)):
-        made[name] = _style(cube[name])
+        style = _style(cube[name])
+        made |= {": ".join((name, *labels)): replace(style, place=place) for labels, place in _places(cube[name])}
     return made
+
+
+def _places(layer: xr.DataArray) -> Iterator[tuple[list[str], tuple[tuple[str, int], ...]]]:
+    """Places along dimensions such as `class` and `member`, with their names; one without a name where there is no choice."""
+    dims = [dim for dim in layer.dims if dim not in ("time", "y", "x") and layer.sizes[dim] > 1]
+    names = [[str(name) for name in layer[dim].values] for dim in dims]
+    names = [
+        known if dim in layer.coords and len({*known}) == len(known) else [f"{dim} {number}" for number in range(len(known))]
+        for dim, known in zip(dims, names, strict=True)
+    ]
+    for numbers in product(*(range(layer.sizes[dim]) for dim in dims)):
+        labels = [known[number] for known, number in zip(names, numbers, strict=True)]
+        if "background" not in labels:
+            yield labels, tuple(zip(map(str, dims), numbers, strict=True))
 
 
 def _style(layer: xr.DataArray) -> Style:
@@ -128,11 +152,12 @@ def draw_window(
     crs
         Of the map; None for that of the image.
     select
-        Place along dimensions beside y and x, such as ``{"time": 0}``.
+        Place along dimensions beside y and x that the style leaves open, such as ``{"time": 0}``.
     """
     pyramid = image if isinstance(image, Pyramid) else Pyramid.of(image)
     names = [*style.layers, *(["valid"] if style.kind != "missing" and "valid" in pyramid.cube else [])]
-    return draw_picture(pyramid.read(names, box, size=size, crs=crs, select=select), style)
+    place = {**(select or {}), **dict(style.place)}
+    return draw_picture(pyramid.read(names, box, size=size, crs=crs, select=place), style)
 
 
 def draw_picture(window: ReadWindow, style: Style) -> Picture:

@@ -52,6 +52,16 @@ def small_map(path: Path) -> Path:
     return path
 
 
+def several_classes() -> xr.Dataset:
+    """A map of two classes beside the background: a slump in the west, a lake in the east."""
+    coords = xr_coords(GeoBox((4, 8), Affine(3, 0, LEFT, 0, -3, TOP), "EPSG:3413"))
+    west = np.broadcast_to(np.arange(8) < 4, (4, 8))
+    probability = np.stack([np.full((4, 8), 5), np.where(west, 90, 0), np.where(west, 0, 80)]).astype(np.uint8)
+    attrs = {"scale_factor": 0.01, "_FillValue": np.uint8(255)}
+    made = {"probability": (("class", "y", "x"), probability, attrs), "valid": (("y", "x"), np.ones((4, 8), bool))}
+    return xr.Dataset(made, coords=coords).assign_coords({"class": ["background", "slump", "lake"]})
+
+
 def small_outlines() -> geopandas.GeoDataFrame:
     """Two outlines, one of them with a name that is HTML, in longitude and latitude."""
     squares = [shapely.box(1500, 1500, 2100, 2100), shapely.box(2700, 600, 2760, 660)]

@@ -1,6 +1,7 @@
 """What one map shows: opened from anything, drawn without a browser, predicted where it is looked at."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import xarray as xr
 import rtsx
 from rtsx.errors import CubeError, FootprintError, OutputNotWritableError, PathError
 from rtsx.viewer.live import LivePrediction
+from rtsx.viewer.mapview import MapView
 from rtsx.viewer.outlines import OutlineLayer
+from rtsx.viewer.page import MapPage
 from rtsx.viewer.pyramid import Pyramid
 from rtsx.viewer.render import colours_of
-from tests.viewer.maps import HOSTILE, small_image, small_map, small_outlines, tiny_bundle
+from tests.viewer.maps import HOSTILE, several_classes, small_image, small_map, small_outlines, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,40 @@ def test_a_picture_shows_what_the_page_shows(stored: Path, tmp_path: Path) -> No
     assert np.abs(picture[205, 305] - np.multiply(255, colours_of("inferno")(0.8)[:3])).max() < 5
     with pytest.raises(OutputNotWritableError, match=r"map\.png"):
         shown.save_png(tmp_path / "map.tif")
+
+
+def page_of(shown: MapView) -> tuple[MapPage, Callable[[], None]]:
+    """Return a page as a server has it, and a function that ends what it has to read and puts it there."""
+    waiting: list[Callable[[], None]] = []
+    page = MapPage(shown, size=(40, 80), run=waiting.append)
+    page._changed()
+
+    def settle() -> None:
+        page.reader.submit(int).result()
+        while waiting:
+            waiting.pop(0)()
+
+    return page, settle
+
+
+def test_each_of_several_classes_is_drawn_and_has_its_values() -> None:
+    shown = rtsx.view({"map": several_classes()})
+    assert list(shown.styles["map"]) == ["probability: slump", "probability: lake", "valid"]
+    page, settle = page_of(shown)
+    for style, expected in (("probability: slump", (255, 0)), ("probability: lake", (0, 255))):
+        page.layers[0].style.value = style
+        settle()
+        opacity = page.layers[0].source.data["image"][0].view(np.uint8).reshape(4, -1, 4)[..., 3]
+        west, east = opacity[:, 0].max(), opacity[:, -1].max()
+        assert (west, east) == expected
+    page._tell(3.0, 3594.0)
+    settle()
+    assert page.values.text.split("<br>")[1:] == [
+        "probability: slump 0.9 (stored 90) ",
+        "probability: lake 0 (stored 0) ",
+        "valid True ",
+    ]
+    page.close()
 
 
 def test_a_page_without_a_server_holds_everything_and_no_html_of_names(stored: Path, tmp_path: Path) -> None:
