@@ -558,7 +558,9 @@ class MapPage:
 
     def _values(self, title: str, image: Pyramid, *, x: float, y: float) -> list[str]:
         """Values of every layer and class of an image at a place, as HTML; none beyond it."""
-        half = (self.box[2] - self.box[0]) * 1e-9  # of what is seen, because the image may have other units than the map
+        half = (
+            self.box[2] - self.box[0]
+        ) * 1e-9  # of what is seen, because the image may have other units than the map
         named = {name: style for name, style in self.styles[title].items() if style.kind not in ("composite", "relief")}
         found = {}
         for place in dict.fromkeys(style.place for style in named.values()):

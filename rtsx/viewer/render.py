@@ -104,7 +104,9 @@ def _places(layer: xr.DataArray) -> Iterator[tuple[list[str], tuple[tuple[str, i
     dims = [dim for dim in layer.dims if dim not in ("time", "y", "x") and layer.sizes[dim] > 1]
     names = [[str(name) for name in layer[dim].values] for dim in dims]
     names = [
-        known if dim in layer.coords and len({*known}) == len(known) else [f"{dim} {number}" for number in range(len(known))]
+        known
+        if dim in layer.coords and len({*known}) == len(known)
+        else [f"{dim} {number}" for number in range(len(known))]
         for dim, known in zip(dims, names, strict=True)
     ]
     for numbers in product(*(range(layer.sizes[dim]) for dim in dims)):
