@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import progress, show, show_line
+from rtsx.cli.console import print_info, progress, show, show_line
 from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
 from rtsx.cli.outputs import require_absent
+from rtsx.errors import MissingExtraError
 from rtsx.storage import absolute, refuse_other_format, write_whole
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def evaluate(
         _refuse_given(
             {"MAP.zarr|OUTLINES|EVALUATE.yaml": judged, "--truth": truth, "--layer": layer, "--crs": crs}
             | {"--class": class_name, "--model": model or None, "--threshold": threshold, "--object-iou": object_iou}
+            | {"--choose": choose or None, "--trust": trust or None, "--device": None if device == "auto" else device}
             | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
             because="a sample was drawn of one map, and says all of it",
         )
@@ -182,6 +184,10 @@ def _of_sample(path: str, out: Path | None, *, started: float) -> None:
         for name in ("strata", "estimates"):
             write_whole(out / f"{name}.csv", getattr(accuracy, name).to_csv(index=False).encode())
         write_whole(out / "accuracy.json", accuracy.to_json().encode())
+        try:
+            accuracy.plot(out / "strata.png")
+        except MissingExtraError as error:
+            print_info(f"strata.png is left out. {error}")
     show_line(str(accuracy), asked=out is None)
     rows: list[tuple[str, object]] = [
         ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from affine import Affine
 from numpy.typing import NDArray
 
 from rtsx.arguments import typed
 from rtsx.cube import GRID_MAPPING, geobox_of
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.dask import reduce_blocks
+from rtsx.evaluation.dask import check_range, reduce_blocks
 from rtsx.footprints.class_maps import split_classes, thresholds_of
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import TruthWindow
@@ -49,7 +50,8 @@ def expected_area(
     Raises
     ------
     EvaluationError
-        Both sizes are given or one is not above 0, the map has several classes or times, or no valid pixel.
+        Both sizes are given or one is not above 0, the map has several classes or times, no valid pixel, or
+        probabilities beyond 0 to 1.
     FootprintError
         `pred` is no prediction.
 
@@ -127,6 +129,7 @@ class _SumCells:
         valid = np.isfinite(stored) if stored.dtype.kind == "f" else stored != _MISSING
         if not valid.any():  # most of an Arctic is sea
             return _CellSums(cells=np.empty((0, 2), np.int64), area_m2=np.empty((0, 2)))
+        check_range(stored[valid], levels=self.levels, window=window)
         along_x, along_y = self.mesh.lonlat(window) if self.degrees else self._coordinates(window)
         cell_y, cell_x = (np.floor(along / self.side).astype(np.int64) for along in (along_y, along_x))
         first_y, first_x = cell_y.min(), cell_x.min()
@@ -168,5 +171,7 @@ def _on_grid(sums: _CellSums, *, side: float, crs: str) -> xr.Dataset:
     )
     for name in result.data_vars:
         result[name].encoding |= GRID_MAPPING
-    placed: xr.Dataset = result.rio.write_crs(crs)
+    corner = (float(first[1] * side), float((last[0] + 1) * side))
+    # Stated, because the coordinates of a single cell do not tell its side.
+    placed: xr.Dataset = result.rio.write_crs(crs).rio.write_transform(Affine(side, 0, corner[0], 0, -side, corner[1]))
     return placed

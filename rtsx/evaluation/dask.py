@@ -84,7 +84,7 @@ def count_block(
         tally = None
         if probability is not None:
             values = probability[place][inner_counted]
-            _check_range(values, levels=levels, block=block)
+            check_range(values, levels=levels, window=block.window)
             tally = PixelTally.of(values, inner_true[inner_counted], levels=levels)
         counts.append(
             ClassCounts(
@@ -98,12 +98,20 @@ def count_block(
     return BlockCounts(counts=tuple(counts), pieces=tuple(pieces))
 
 
-def _check_range(values: NDArray[Any], *, levels: int, block: ExtractionBlock) -> None:
+def check_range(values: NDArray[Any], *, levels: int, window: TruthWindow) -> None:
+    """Refuse valid probabilities of a window that are none: floats beyond 0 to 1, integers beyond their levels.
+
+    Raises
+    ------
+    EvaluationError
+        Says where.
+    """
     greatest = 1.0 if values.dtype.kind == "f" else levels
     if values.size and not 0 <= values.min() <= values.max() <= greatest:
+        y, x = window
         raise EvaluationError(
-            f"probability runs from 0 to {greatest:g}, but a pixel in rows {block.y[0]}-{block.y[1] - 1}, columns "
-            f"{block.x[0]}-{block.x[1] - 1} has {values.max()} or {values.min()}: mark such pixels in `valid`, or correct the "
+            f"probability runs from 0 to {greatest:g}, but a pixel in rows {y.start}-{y.stop - 1}, columns "
+            f"{x.start}-{x.stop - 1} has {values.max()} or {values.min()}: mark such pixels in `valid`, or correct the "
             "scale_factor of `probability`"
         )
 
@@ -112,6 +120,8 @@ _BLOCK_SIZE = 2048
 """Side of the blocks, in pixels, in which arrays in memory are worked through."""
 _FAN_IN = 16
 """Results that one task adds up."""
+_STRIP_PIXELS = 2**20
+"""Pixels that a kernel of `reduce_blocks` is given at a time."""
 
 
 def evaluate_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -> list[tuple[ClassCounts, ...]]:
@@ -136,17 +146,34 @@ Sum = TypeVar("Sum")
 
 
 def reduce_blocks(stacked: xr.DataArray, kernel: Callable[[NDArray[Any], TruthWindow], Sum]) -> Sum:
-    """The sum of what a kernel returns for each block of an array (layer, y, x) and its window; each chunk computed once."""
+    """The sum of what a kernel returns for parts of an array (layer, y, x) and their windows; each chunk computed once.
+
+    Parts have at most `_STRIP_PIXELS` pixels, or one row, whatever the chunks, so that a kernel's memory is bounded.
+    """
     height, width = stacked.shape[1:]
     if stacked.chunks is None:
         blocks = ExtractionPlan.regular((height, width), size=_BLOCK_SIZE).blocks
-        return reduce(add, [kernel(stacked.values[:, *block.window], block.window) for block in blocks])
+        return _total([_reduced(kernel, stacked.values[:, *block.window], block.window) for block in blocks])
     whole = da.asarray(stacked.data).rechunk({0: -1})
     plan = ExtractionPlan(rows=whole.chunks[1], columns=whole.chunks[2])
-    boxes = da.map_blocks(
-        _Reduced(kernel, plan), whole, dtype=object, chunks=((1,), *((1,) * n for n in whole.numblocks[1:]))
+    name = f"reduce-{uuid4().hex}"
+    graph: dict[Any, Any] = {f"{name}-kernel": kernel}
+    level: list[Any] = []
+    for number, block in enumerate(plan.blocks):
+        level.append((f"{name}-block", number))
+        chunk = (whole.name, 0, *divmod(number, len(plan.columns)))
+        graph[level[-1]] = (_reduced, f"{name}-kernel", chunk, block.window)
+    return cast("Sum", _summed(name, graph, level, sources=[whole]).compute()[0])
+
+
+def _reduced(kernel: Callable[[NDArray[Any], TruthWindow], Sum], chunk: NDArray[Any], window: TruthWindow) -> Sum:
+    rows, columns = window
+    step = max(1, _STRIP_PIXELS // chunk.shape[2])
+    starts = range(0, chunk.shape[1], step)
+    windows = [slice(rows.start + start, min(rows.start + start + step, rows.stop)) for start in starts]
+    return _total(
+        [kernel(chunk[:, part.start - rows.start : part.stop - rows.start], (part, columns)) for part in windows]
     )
-    return reduce(add, cast("list[Sum]", boxes.compute().ravel().tolist()))
 
 
 def _finished(
@@ -219,14 +246,18 @@ def _lazy(case: RasterCase, *, rule: EvaluationSettings) -> da.Array:
         level.append((f"{name}-block", number))
         chunk = None if probability is None else (probability.name, 0, *at)
         graph[level[-1]] = (_task(case, block, rule=rule), truth, halo, chunk)
+    return _summed(name, graph, level, sources=[array for array in (decided, probability) if array is not None])
+
+
+def _summed(name: str, graph: dict[Any, Any], level: list[Any], *, sources: Sequence[Any]) -> da.Array:
+    """The sum of what some keys of a graph give, a few at a time where they are computed, as an array of one object."""
     depth = 0
     while len(level) > 1:
         depth += 1
         groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
         level = [(f"{name}-sum{depth}", number) for number in range(len(groups))]
-        graph |= {key: (_sum, group) for key, group in zip(level, groups, strict=True)}
+        graph |= {key: (_total, group) for key, group in zip(level, groups, strict=True)}
     graph[name, 0] = (_boxed, level[0])
-    sources: list[Any] = [array for array in (decided, probability) if array is not None]
     layered = HighLevelGraph.from_collections(name, graph, dependencies=sources)
     return da.Array(layered, name, chunks=((1,),), dtype=object)
 
@@ -243,11 +274,11 @@ def _cut(chunk: NDArray[Any], window: tuple[slice, slice]) -> NDArray[Any]:
     return np.ascontiguousarray(chunk[:, *window])
 
 
-def _sum(parts: list[BlockCounts]) -> BlockCounts:
-    return reduce(add, parts)
+def _total(parts: list[Sum]) -> Sum:
+    return cast("Sum", reduce(add, parts))  # type: ignore[arg-type]  # whatever adds up
 
 
-def _boxed(counted: BlockCounts) -> NDArray[np.object_]:
+def _boxed(counted: object) -> NDArray[np.object_]:
     box = np.empty(1, np.object_)
     box[0] = counted
     return box
@@ -287,18 +318,3 @@ class _JudgeTask:
             )
         except EvaluationError as error:
             raise EvaluationError(f"Scene {self.scene!r} cannot be judged: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Reduced:
-    """A kernel that returns arrays of one object, because dask arrays are made of arrays."""
-
-    kernel: Callable[[NDArray[Any], TruthWindow], Any]
-    plan: ExtractionPlan
-    """Where the blocks lie."""
-
-    def __call__(self, chunk: NDArray[Any], block_id: tuple[int, int, int]) -> NDArray[np.object_]:
-        box = np.empty((1, 1, 1), np.object_)
-        window = self.plan.blocks[block_id[1] * len(self.plan.columns) + block_id[2]].window
-        box[0, 0, 0] = self.kernel(chunk, window)
-        return box

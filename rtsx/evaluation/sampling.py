@@ -63,7 +63,7 @@ def sample_outlines(
     footprints
         Outlines of one class, as `extract_footprints` gives them.
     size
-        Outlines to draw; all of them, where there are fewer.
+        Outlines to draw; all of them, where there are fewer, and more where strata are to have two each.
     confidence_edges
         Values of `prob_max` (0-1) between which strata lie, ascending; none makes one stratum.
     area_edges_m2
@@ -81,7 +81,7 @@ def sample_outlines(
     geopandas.GeoDataFrame
         The rows that were drawn, in random order, with the columns of `footprints`, and
 
-        - sample_id: `"s1"`, `"s2"`, ...; design: `"outlines"`; region: text, empty without;
+        - in place of what has their names, sample_id: `"s1"`, `"s2"`, ...; design: `"outlines"`; region: text, empty without;
         - stratum: text, such as ``prob 0.65-0.8, 500-2000 m2``; mapped: True;
         - stratum_size: outlines of the stratum; inclusion_probability: the part of them that was drawn;
         - verdict: None, for a reviewer; one of `"target"`, `"other"` and `"unsure"`.
@@ -282,13 +282,24 @@ class _DrawPixels:
 
     def __call__(self, valid: NDArray[np.bool_], window: TruthWindow) -> _Drawn:
         rows, columns = np.nonzero(valid[0])
+        if not len(rows):  # most of an Arctic is sea
+            return self._drawn(rows, rows, columns, area=np.empty(0))
         stratum = self.found.read(window)[rows, columns].astype(np.int64)
         if self.regions is not None:
             region = self.regions.read(window)[rows, columns].astype(np.int64)
             inside = region > 0
             rows, columns, stratum = rows[inside], columns[inside], (stratum + (region - 1) * len(_GROUND))[inside]
         area = self.mesh.areas_m2(window)[rows, columns]
-        rows, columns = rows + window[0].start, columns + window[1].start
+        return self._drawn(stratum, rows + window[0].start, columns + window[1].start, area=area)
+
+    def _drawn(
+        self,
+        stratum: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        *,
+        area: NDArray[np.float64],
+    ) -> _Drawn:
         key = -np.log(_uniform(rows, columns, seed=self.seed)) / area
         pixels = pd.DataFrame({"stratum": stratum, "key": key, "row": rows, "column": columns, "area_m2": area})
         return _Drawn(

@@ -155,12 +155,12 @@ def estimate_recall(strata: Sequence[StratumCounts], *, confidence: float = 0.95
     recall = hits.value / total
     error = math.hypot((1 - recall) * hits.standard_error, recall * misses.standard_error) / total
     # Recall rises with hits / misses alone, so that its interval is that of the ratio.
-    low = _recall_end(hits, misses, ends=(hits.low, misses.high))
-    high = _recall_end(hits, misses, ends=(hits.high, misses.low))
+    low = _recall_end(hits, misses, ends=(hits.low, misses.high), upper=False)
+    high = _recall_end(hits, misses, ends=(hits.high, misses.low), upper=True)
     return Estimate(value=recall, standard_error=error, low=low, high=high)
 
 
-def _recall_end(hits: Estimate, misses: Estimate, *, ends: tuple[float, float]) -> float:
+def _recall_end(hits: Estimate, misses: Estimate, *, ends: tuple[float, float], upper: bool) -> float:
     """Return one end of the interval of hits / (hits + misses), from that of the ratio r = hits / misses.
 
     Newcombe's equation c r^2 - 2 b r + a = 0; its root is kept as two numbers, because without misses r has no value.
@@ -169,10 +169,9 @@ def _recall_end(hits: Estimate, misses: Estimate, *, ends: tuple[float, float]) 
     b = hits.value * misses.value
     c = misses.value**2 - (ends[1] - misses.value) ** 2
     root = math.sqrt(max(b * b - a * c, 0.0))
-    upward = ends[0] > hits.value or ends[1] < misses.value
-    numerator, denominator = (b + root, c) if upward else (max(a, 0.0), b + root)
+    numerator, denominator = (b + root, c) if upper else (max(a, 0.0), b + root)
     if denominator <= 0:
-        return 1.0 if upward else 0.0
+        return 1.0 if upper else 0.0
     return numerator / (numerator + denominator)
 
 
@@ -200,7 +199,7 @@ def required_sample(part: float, *, half_width: float, size: float = math.inf, c
     245
     """
     wanted = (float(norm.ppf(0.5 + confidence / 2)) / half_width) ** 2 * part * (1 - part)
-    return max(2, math.ceil(wanted / (1 + max(wanted - 1, 0) / size)))
+    return int(min(size, max(2, math.ceil(wanted / (1 + max(wanted - 1, 0) / size)))))
 
 
 _UNKNOWN = Estimate(value=math.nan, standard_error=math.nan, low=math.nan, high=math.nan)

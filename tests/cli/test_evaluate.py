@@ -65,6 +65,7 @@ def test_a_sample_is_drawn_reviewed_and_assessed(
     assert told.status == 0, told.err
     assert "60 decided of 60" in told.err + told.out
     assert pd.read_csv(out / "estimates.csv")["measure"].tolist() == ["precision", "recall", "area_m2"]
+    assert (out / "strata.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "accuracy.json").read_text())["design"] == "ground"
     of_outlines = rtsx_command("sample", "--footprints", outlines, "--size", "9", "--out", tmp_path / "few.parquet")
     assert of_outlines.status == 0, of_outlines.err
@@ -150,6 +151,8 @@ def test_options_of_the_other_design_are_refused(rtsx_command: Command, tmp_path
         ((), "name a map, outlines or a YAML file"),
         (("map.zarr", "--sample", "s.gpkg"), "has no meaning here"),
         (("--sample", "s.gpkg", "--truth", "t.gpkg"), "--truth has no meaning here"),
+        (("--sample", "s.gpkg", "--choose"), "--choose has no meaning here"),
+        (("--sample", "s.gpkg", "--device", "cuda:7"), "--device has no meaning here"),
     ):
         told = rtsx_command("evaluate", *words)
         assert told.status == 2

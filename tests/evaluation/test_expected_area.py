@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401  registers .rio
+import rioxarray
 import xarray as xr
 from pyproj import Transformer
 
@@ -72,6 +72,25 @@ def test_cells_of_degrees_hold_the_pixels_whose_middles_they_hold(crs, step, cor
             np.floor(lon / 0.25) == np.floor(cell.x.item() / 0.25)
         )
         assert cell.item() == pytest.approx((ground * probability)[inside].sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(20, 20), (20, 90)])
+def test_one_cell_and_one_row_of_cells_have_a_place(tmp_path, size):
+    area = expected_area(make_map(size=size, corner=(-2_000_000.0, 1_010_000.0))[0], cell_m=10_000)
+    assert area.sizes["y"] == 1
+    assert tuple(geobox_of(area).boundingbox)[0::3] == (-2_000_000.0, 1_010_000.0)
+    rtsx.write_cube(area, tmp_path / "area.zarr")
+    (path,) = rtsx.export_cog(area, tmp_path, variables=["expected_area_m2"])
+    assert rioxarray.open_rasterio(path).rio.resolution() == (10_000, -10_000)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_what_is_no_probability_is_refused(dtype):
+    pred, *_ = make_map(dtype)
+    with pytest.raises(EvaluationError, match="probability runs from 0 to"):
+        expected_area(
+            pred.assign(probability=(pred["probability"] * 2).astype(dtype).assign_attrs(pred["probability"].attrs))
+        )
 
 
 def test_it_is_stored_like_any_raster(tmp_path):

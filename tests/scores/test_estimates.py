@@ -79,6 +79,18 @@ def test_where_nothing_was_missed_recall_is_one_and_its_interval_is_not():
     assert 0.5 < recall.low < 0.9
 
 
+@pytest.mark.parametrize("found", [0, 1, 29, 30])
+@pytest.mark.parametrize("missed", [0, 1, 30])
+def test_ends_are_on_both_sides_of_the_value(found, missed):
+    strata = [
+        StratumCounts(mapped=True, size=100.0, reviewed=30, target=found, finite=False),
+        StratumCounts(mapped=False, size=900.0, reviewed=30, target=missed, finite=False),
+    ]
+    for estimate in (estimate_precision(strata), estimate_recall(strata), estimate_area(strata)):
+        assert math.isnan(estimate.value) or estimate.low <= estimate.value <= estimate.high
+    assert math.isnan(estimate_recall(strata).value) == (found == missed == 0)
+
+
 def test_without_any_hit_recall_is_zero():
     found = StratumCounts(mapped=True, size=100.0, reviewed=50, target=0, finite=False)
     elsewhere = StratumCounts(mapped=False, size=1000.0, reviewed=100, target=10, finite=False)
@@ -129,3 +141,4 @@ def test_the_required_sample_gives_the_wanted_interval():
     assert (high - low) / 2 == pytest.approx(0.04, rel=0.02)
     assert required_sample(0.3, half_width=0.04, size=100) <= 100
     assert required_sample(0.0, half_width=0.1) == 2
+    assert required_sample(0.5, half_width=0.1, size=1) == 1
