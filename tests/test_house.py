@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +26,9 @@ SMALL_MODULES = {
 }
 HEAVY = {
     "bokeh": "the extra `view`",
-    "aiohttp": "comes with fsspec's http alone",
+    "aiohttp": "comes with fsspec's http and dask-gateway alone",
     "cql2": "needed for conditions that are written as text",
+    "dask_gateway": "the extra `gateway`",
     "dask": "0.2 s, which refusals do not wait for",
     "fsspec": "0.2 s, and of a local disk most commands only check a path",
     "distributed": "0.5 s, and not every run has a cluster",
@@ -42,6 +44,15 @@ HEAVY = {
     "zarrs": "the extra `fast`",
     "torch": "seconds, which `import rtsx` and refusals do not wait for",
 }
+MODULES_OF_EXTRAS = {
+    "rtsx.ordering.planet": "order",
+    "rtsx.training.engine": "train",
+    "rtsx.viewer.page": "view",
+    "rtsx.viewer.server": "view",
+}
+"""What is imported only where its extra is there; a message names the extra where it is not."""
+OTHER_NAMES = {"PIL": "pillow", "odc": "odc-geo", "pydantic_core": "pydantic", "yaml": "pyyaml"}
+"""Libraries that are imported by another name than they are installed by."""
 INNER_IMPORTS = {
     ("rtsx.campaign.campaign", "rtsx.campaign.estimate"): "torch, which whoever looks at a campaign does not need",
     ("rtsx.campaign.campaign", "rtsx.campaign.map"): "xarray and zarr, when the map is opened",
@@ -153,6 +164,31 @@ def test_a_small_module_has_more_than_one_importer() -> None:
         if text.count("\n") < SMALL and len(importers[module]) < 2 and not is_package(module)
     }
     assert small == set(SMALL_MODULES)
+
+
+def test_only_modules_of_an_extra_need_more_than_what_is_always_installed() -> None:
+    project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]
+    always = {re.split(r"[^\w-]", line, maxsplit=1)[0] for line in project["dependencies"]} | {"rtsx"}
+    found = {
+        module
+        for module, (_, tree) in modules().items()
+        for name in imported_at_top(tree.body)
+        if name not in sys.stdlib_module_names and OTHER_NAMES.get(name, name).replace("_", "-") not in always
+    }
+    assert found == set(MODULES_OF_EXTRAS)
+
+
+def imported_at_top(body: Sequence[ast.stmt]) -> set[str]:
+    """Libraries that importing a module imports."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Try | ast.With) or (isinstance(node, ast.If) and not isinstance(node.test, ast.Name)):
+            found |= imported_at_top([inner for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt)])
+    return found
 
 
 def test_only_heavy_libraries_are_imported_by_functions() -> None:

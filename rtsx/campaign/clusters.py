@@ -5,10 +5,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-from aiohttp import ClientError, ClientResponseError
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.comm.addressing import parse_address
@@ -16,6 +15,10 @@ from distributed.comm.registry import get_backend
 
 from rtsx.campaign.recipe import ClusterSpec
 from rtsx.errors import ClusterError, MissingExtraError
+
+if TYPE_CHECKING:
+    from dask_gateway import Gateway, GatewayCluster
+    from dask_gateway.auth import GatewayAuth
 
 
 @contextmanager
@@ -180,13 +183,6 @@ def scheduler_client(spec: ClusterSpec) -> Iterator[Client]:
         yield client
 
 
-try:
-    from dask_gateway import BasicAuth, Gateway, GatewayCluster, JupyterHubAuth
-    from dask_gateway.auth import GatewayAuth, KerberosAuth
-except ImportError as error:
-    raise MissingExtraError("A gateway needs dask-gateway: pip install 'rtsx[gateway]'.") from error
-
-
 @contextmanager
 def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
     """Start a new cluster of a gateway; the cluster ends with the client.
@@ -195,7 +191,14 @@ def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
     ------
     ClusterError
         The gateway does not answer, does not let us in, has no such profile or option, or starts no cluster.
+    MissingExtraError
+        dask-gateway is not installed.
     """
+    try:
+        from dask_gateway import Gateway
+    except ImportError as error:
+        raise MissingExtraError("A gateway needs dask-gateway: pip install 'rtsx[gateway]'.") from error
+
     with _told(spec, "reached"):
         gateway = Gateway(spec.gateway, auth=_auth_of(spec))
     with _closing(gateway):
@@ -215,7 +218,7 @@ def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
                 yield client
 
 
-def _new_cluster(gateway: Gateway, options: Any) -> GatewayCluster:
+def _new_cluster(gateway: "Gateway", options: Any) -> "GatewayCluster":
     """Start a cluster, in two steps, so that Ctrl-C on the way leaves none behind that nobody knows of."""
     name = gateway.submit(options)
     try:
@@ -226,7 +229,7 @@ def _new_cluster(gateway: Gateway, options: Any) -> GatewayCluster:
 
 
 @contextmanager
-def _closing(gateway: Gateway) -> Iterator[None]:
+def _closing(gateway: "Gateway") -> Iterator[None]:
     """Close the connections of a gateway at the end, for good."""
     try:
         yield
@@ -252,6 +255,9 @@ def _choose(spec: ClusterSpec, options: Any) -> None:
 
 def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
     """Who we are; None leaves it to dask's configuration."""
+    from dask_gateway import BasicAuth, JupyterHubAuth
+    from dask_gateway.auth import KerberosAuth
+
     kind = spec.auth or ("basic" if "DASK_GATEWAY_PASSWORD" in os.environ else None)
     if kind == "basic":
         return BasicAuth(os.environ.get("DASK_GATEWAY_USER"), os.environ.get("DASK_GATEWAY_PASSWORD"))
@@ -265,6 +271,8 @@ def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
 @contextmanager
 def _told(spec: ClusterSpec, what: str) -> Iterator[None]:
     """Raise the errors of a gateway in words that say what to do."""
+    from aiohttp import ClientError, ClientResponseError  # which comes with dask-gateway
+
     try:
         yield
     except ClusterError:

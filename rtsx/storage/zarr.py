@@ -6,6 +6,8 @@ store says of itself whether it is complete (`COMPLETE`), and only an overwrite 
 
 import asyncio
 import json
+import logging
+import os
 import re
 import threading
 import time
@@ -47,6 +49,7 @@ BUILD = "rtsx:build"
 LAYERS = "rtsx:layers"
 """Attribute of the groups that we write: names of the variables in their order."""
 
+_log = logging.getLogger(__name__)
 _ROOTS = ("zarr.json", ".zgroup")
 """What makes a folder a group of Zarr, v3 and v2."""
 _METADATA = (*_ROOTS, ".zarray", ".zattrs", ".zmetadata")
@@ -180,9 +183,16 @@ class _ZarrsReads(BatchedCodecPipeline):
         """Make the pipeline of an array; zarr calls it where it opens one."""
         if not _is_local(store):
             raise NotImplementedError  # zarr goes on with `from_codecs`
-        reading = None
-        with suppress(Exception):  # of zarrs, for codecs and dtypes that it does not know, each of another kind
-            reading = _zarrs().from_array_metadata_and_store(array_metadata, store.wrapped)
+        global _has_threads
+        reading, pipeline = None, _zarrs()
+        if pipeline is not None and not any(
+            "fixedscaleoffset" in str(codec).lower() for codec in _named(array_metadata)
+        ):
+            _has_threads = True
+            try:
+                reading = pipeline.from_array_metadata_and_store(array_metadata, store.wrapped)
+            except Exception as error:  # for codecs and dtypes that it does not know, each of another kind
+                _log.debug("zarr's own codecs read an array that zarrs does not know: %s", error)
         return replace(cls.from_codecs(_codecs(array_metadata)), state=(array_metadata, store), reading=reading)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -198,13 +208,20 @@ class _ZarrsReads(BatchedCodecPipeline):
     ) -> None:
         """Read chunks into `out`."""
         batch: list[Any] = list(batch_info)
-        if self.reading is not None and self.state is not None:
+        if self.reading is not None and self.state is not None and not _is_forked:
             for getter, *_ in batch:
                 self.state[1].require(getter.path)
-            with suppress(Exception):  # zarr's own codecs read it then, or say in their words what is wrong
+            try:
                 await self.reading.read(batch, out, drop_axes)
                 return
+            except Exception as error:  # zarr's own codecs read it then, or say in their words what is wrong
+                _log.debug("zarr's own codecs read what zarrs does not: %s", error)
         await super().read(batch, out, drop_axes)
+
+
+def _named(metadata: ArrayMetadata) -> Iterable[Any]:
+    """What decodes an array. zarrs computes FixedScaleOffset in other precision, and so reads other values."""
+    return metadata.filters or () if isinstance(metadata, ArrayV2Metadata) else metadata.codecs
 
 
 def _codecs(metadata: ArrayMetadata) -> Iterable[Codec]:
@@ -219,6 +236,19 @@ def _is_local(store: Store) -> TypeGuard["_WholeStore"]:
 
 _CONFIG_LOCK = threading.RLock()
 """Held while zarr's configuration, which is one for all threads, is ours."""
+_has_threads = False
+"""zarrs has been asked for something here, and so has threads."""
+_is_forked = False
+"""This is the child of a process in which zarrs had threads: here it would wait for them for ever."""
+
+
+def _forget_threads() -> None:
+    global _CONFIG_LOCK, _is_forked
+    _CONFIG_LOCK, _is_forked = threading.RLock(), _is_forked or _has_threads
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @contextmanager
@@ -227,22 +257,28 @@ def fast_codecs(store: Store) -> Iterator[None]:
 
     zarr chooses the codecs of an array when it is opened, by its configuration. One that somebody has changed is left alone.
     """
-    if not _is_local(store) or zarr.config.get("codec_pipeline.path") != _PYTHON_CODECS or _zarrs() is None:
+    if not _is_local(store) or _zarrs() is None:
         yield
         return
-    register_pipeline(_ZarrsReads)
-    name = f"{_ZarrsReads.__module__}.{_ZarrsReads.__qualname__}"
-    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.path": name, "codec_pipeline.strict": True}):
-        yield
+    with _CONFIG_LOCK:  # also to look, because what another thread has set is ours
+        if zarr.config.get("codec_pipeline.path") not in (_PYTHON_CODECS, _OUR_CODECS):
+            yield
+            return
+        register_pipeline(_ZarrsReads)
+        with zarr.config.set({"codec_pipeline.path": _OUR_CODECS, "codec_pipeline.strict": True}):
+            yield
 
 
+_OUR_CODECS = f"{_ZarrsReads.__module__}.{_ZarrsReads.__qualname__}"
 _PYTHON_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _ZARRS = (0, 2)
 """The first version of zarrs whose pipeline reads what zarr 3.1 writes."""
 
 
 def _zarrs() -> Any:
-    """Return the pipeline of zarrs; None where it is not installed, or with a warning where it cannot be used."""
+    """Return the pipeline of zarrs; None where it is not installed or its threads are not, or with a warning where it cannot be used."""
+    if _is_forked:
+        return None
     try:
         import zarrs
 

@@ -20,7 +20,7 @@ from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.run_log import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
-from rtsx.errors import ClusterError
+from rtsx.errors import ClusterError, MissingExtraError
 from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server
 
@@ -109,6 +109,15 @@ def test_a_wrong_password_is_told(gateway: GatewayServer, monkeypatch: pytest.Mo
     with (
         pytest.raises(ClusterError, match=r"does not let us in \(HTTP 401\).*DASK_GATEWAY_PASSWORD"),
         connect_cluster(ClusterSpec(gateway=gateway.url, adapt=(0, 1))),
+    ):
+        raise AssertionError
+
+
+def test_a_gateway_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_gateway", None)
+    with (
+        pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[gateway\]'"),
+        connect_cluster(ClusterSpec(gateway="http://127.0.0.1:1", workers=1)),
     ):
         raise AssertionError
 

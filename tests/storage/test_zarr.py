@@ -1,11 +1,15 @@
 """A Zarr store that is asked again, and one that is read by the library zarrs."""
 
+import os
 import pickle
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -136,6 +140,37 @@ def test_zarrs_reads_what_zarr_reads_and_is_set_for_nobody_else(layers: str, mon
             np.testing.assert_array_equal(pickle.loads(pickle.dumps(array))[place], whole[place])
         assert len(asked) >= 8
         asked.clear()
+
+
+def test_threads_that_open_at_once_all_read_through_zarrs(layers: str) -> None:
+    pytest.importorskip("zarrs", reason="needs the fast extra")
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: _opened(layers)["plain"], range(60)))
+    assert {type(array._async_array.codec_pipeline).__name__ for array in opened} == {"_ZarrsReads"}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_reads_without_the_threads_of_its_parent(layers: str) -> None:
+    pytest.importorskip("zarrs", reason="needs the fast extra")
+    array = _opened(layers)["plain"]
+    expected = int(array[:].sum())
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends it if it waits for ever
+        opened = int(_opened(layers)["sharded"][:].sum())
+        os._exit(0 if opened == expected == int(array[:].sum()) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_codec_that_zarrs_computes_otherwise_is_left_to_zarr(tmp_path: Path) -> None:
+    pytest.importorskip("zarrs", reason="needs the fast extra")
+    values = np.random.default_rng(0).normal(100, 1, (32, 32)).astype(np.float32)
+    scaled = numcodecs.FixedScaleOffset(offset=0.3, scale=7, dtype="f4", astype="f4")
+    group = zarr.open_group(tmp_path / "scaled.zarr", mode="w", zarr_format=2)
+    group.create_array("plain", data=values, chunks=(16, 16), filters=[scaled])
+    group.create_array("sharded", data=values, chunks=(16, 16))
+    array = _opened(str(tmp_path / "scaled.zarr"))["plain"]
+    np.testing.assert_array_equal(array[:], zarr.open_group(tmp_path / "scaled.zarr", mode="r")["plain"][:])  # type: ignore[index]
 
 
 def test_zarrs_never_writes(layers: str, monkeypatch: pytest.MonkeyPatch) -> None:
