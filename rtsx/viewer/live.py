@@ -1,7 +1,7 @@
 """Prediction of the window that somebody looks at: bounded, part by part, and stopped at any time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class LivePrediction:
         *,
         box: Box,
         crs: str,
+        select: Mapping[str, int],
         on_progress: Callable[[int, int, str | None], None],
     ) -> None:
         """Prepare; nothing is read.
@@ -50,10 +51,12 @@ class LivePrediction:
             What is seen; what is beyond the image is left out.
         crs
             Of the box.
+        select
+            Place along `time`, such as ``{"time": 0}``; the last if left out.
         on_progress
             Called in the thread with parts that are done, all parts, and what went wrong.
         """
-        self.image, self.bundle, self.on_progress = image, bundle, on_progress
+        self.image, self.bundle, self.select, self.on_progress = image, bundle, select, on_progress
         self.box: Box = Transformer.from_crs(crs, image.crs, always_xy=True).transform_bounds(*box)
         self.result: xr.Dataset | None = None
         """Prediction of the window, in memory; nodata where it is not done yet. None before the first part."""
@@ -83,7 +86,7 @@ class LivePrediction:
     def _predict(self) -> None:
         cube = self.image.cube
         if "time" in cube.dims:
-            cube = cube.isel(time=-1)
+            cube = cube.isel(time=self.select.get("time", -1))
         rows, columns = self._window(cube)
         predicted = predict_cube(cube, self.bundle).isel(y=rows, x=columns)
         self.result = _blank(predicted)

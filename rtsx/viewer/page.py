@@ -114,13 +114,13 @@ class _Look:
     count: int
     """Of the change that asked for it."""
     pictures: Sequence[Picture | None]
-    """Of each layer; None where it is hidden."""
+    """Of each layer; None where it is hidden or cannot be read."""
     second: Picture | None
     """For comparison."""
     outlines: Sequence[tuple[dict[str, Any], dict[str, Any]]]
     """Of each table, polygons and dots."""
     problem: str = ""
-    """Why there is none of it."""
+    """Which images cannot be read, and why, a line each."""
 
 
 class MapPage:
@@ -351,8 +351,8 @@ class MapPage:
             self.note.text = html.escape(str(error))
             return
         rows = np.flatnonzero(kept)[:_MOST_ROWS]
-        told = f"{kept.sum():,} of {len(kept):,}"
-        self.note.text = told if kept.sum() <= _MOST_ROWS else f"the first {_MOST_ROWS:,} of {told}"
+        shown = f"{kept.sum():,} of {len(kept):,}"
+        self.note.text = shown if kept.sum() <= _MOST_ROWS else f"the first {_MOST_ROWS:,} of {shown}"
         bounds = one.table.geometry.bounds.to_numpy()[rows]
         edges = {name: bounds[:, at].tolist() for at, name in enumerate(("left_", "bottom_", "right_", "top_"))}
         cells = {f"c{number}": values for number, values in enumerate(one.cells(rows).values())}
@@ -422,19 +422,27 @@ class MapPage:
         """Read what is seen and put it on the page; in the reader's thread."""
         if count != self.count:
             return
-        try:
-            pictures = []
-            for one in self._shown():
-                pictures.append(None if one.style is None else self._picture(one.image, one.style, self.time))
-                if count != self.count:
-                    return
-            title, style = self.choices[self.other_style.value]
-            second = None if self.compare.value == _OFF else self._picture(title, style, self.other_time)
-            look = _Look(count, pictures, second, [self._seen(one) for one in self.drawn])
-        except RtsxError as error:
-            look = _Look(count, [], None, [], str(error))
-        except Exception as error:  # of whatever reads the image: shown to the reader, whose page goes on
-            look = _Look(count, [], None, [], f"{type(error).__name__}: {error}")
+        wanted = [(one.image, one.style, self.time) for one in self._shown()]
+        if self.compare.value != _OFF:
+            wanted.append((*self.choices[self.other_style.value], self.other_time))
+        pictures: list[Picture | None] = []
+        problems = []
+        for title, style, slider in wanted:
+            try:
+                pictures.append(None if style is None else self._picture(title, style, slider))
+            except (
+                Exception
+            ) as error:  # of whatever reads the image: shown to the reader, whose page goes on with the others
+                pictures.append(None)
+                problems.append(
+                    f"{title}: {error}" if isinstance(error, RtsxError) else f"{title}: {type(error).__name__}: {error}"
+                )
+            if count != self.count:
+                return
+        second = pictures.pop() if self.compare.value != _OFF else None
+        look = _Look(
+            count, pictures, second, [self._seen(one) for one in self.drawn], "\n".join(dict.fromkeys(problems))
+        )
         if self.run is None:
             self._put(look)
         else:
@@ -443,7 +451,7 @@ class MapPage:
     def _put(self, look: _Look) -> None:
         if look.count != self.count:
             return
-        self.status.text = html.escape(look.problem)
+        self.status.text = html.escape(look.problem).replace("\n", "<br>")
         for layer, picture in zip(self.layers, look.pictures, strict=False):
             layer.source.data = _data(picture)
         self.second = look.second
@@ -586,21 +594,21 @@ class MapPage:
         run = self.run
         if self.prediction is not None:
             self.prediction.stop()
-        name, source = self.model.value, next(iter(self.images.values()))
+        name, (below, source) = self.model.value, next(iter(self.images.items()))
         title = f"predicted by {name}"
 
         def show(done: int, parts: int, problem: str | None) -> None:
             def put() -> None:
-                told = problem or (f"{done} of {parts} parts" if done < parts else f"all of {parts} parts are done")
-                self.progress.text = html.escape(told)
+                state = f"{done} of {parts} parts" if done < parts else f"all of {parts} parts are done"
+                self.progress.text = html.escape(problem or state)
                 if problem is None and done:
                     self._show_prediction(title)
 
             run(put)
 
         self.prediction = LivePrediction(
-            source, self.view.models[name], box=self.box, crs=self.view.crs, on_progress=show
-        )
+            source, self.view.models[name], box=self.box, crs=self.view.crs, select=self._select(below, self.time), on_progress=show
+        )  # fmt: skip
         self.predictions[title] = self.prediction
         self.progress.text = "begins"
         self.prediction.start()

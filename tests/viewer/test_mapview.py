@@ -34,6 +34,7 @@ def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None)
         model,
         box=(600, 1200, 1500, 2400),
         crs="EPSG:3413",
+        select={},
         on_progress=lambda *one: told.append(one),
     )
     live.start()
@@ -49,7 +50,7 @@ def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
     image = small_image().chunk({"y": 100, "x": 100})
     told: list[tuple[int, int, str | None]] = []
     live = LivePrediction(
-        Pyramid.of(image), tiny_bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413",
+        Pyramid.of(image), tiny_bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413", select={},
         on_progress=lambda done, parts, problem: (told.append((done, parts, problem)), live.stop()),
     )  # fmt: skip
     live.start()
@@ -64,6 +65,7 @@ def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
         tiny_bundle(),
         box=Pyramid.of(large).box,
         crs="EPSG:3413",
+        select={},
         on_progress=lambda *one: told.append(one),
     )
     live.start()
@@ -114,6 +116,39 @@ def test_each_of_several_classes_is_drawn_and_has_its_values() -> None:
         "probability: lake 0 (stored 0) ",
         "valid True ",
     ]
+    page.close()
+
+
+def test_the_year_that_is_seen_is_predicted() -> None:
+    image, model = small_image(20), tiny_bundle()
+    years = xr.concat([image, image + 900], "time").assign_coords(time=np.array(["2019-07-01", "2024-07-01"], "M8[ns]"))
+    page, settle = page_of(rtsx.view(years, model=model))
+    assert page.layout is not None
+    page.time.value = 0
+    page._predict()
+    page.prediction.join()
+    settle()
+    assert "all of 1 parts are done" in page.progress.text
+    expected = rtsx.predict_cube(years.isel(time=0), model).compute()
+    assert not expected["probability"].equals(rtsx.predict_cube(years.isel(time=1), model)["probability"].compute())
+    xr.testing.assert_equal(page.prediction.result["probability"], expected["probability"])
+    page.close()
+
+
+def test_an_image_that_cannot_be_read_leaves_the_others_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, settle = page_of(rtsx.view({"map": several_classes()}, cube=small_image(20)))
+    draw = page._picture
+
+    def broken(title: str, style: str, slider: object) -> object:
+        if title == "cube":
+            raise OSError("the disk <is> gone")
+        return draw(title, style, slider)
+
+    monkeypatch.setattr(page, "_picture", broken)
+    page._changed()
+    settle()
+    assert page.status.text == "cube: OSError: the disk &lt;is&gt; gone"
+    assert [len(layer.source.data["image"]) for layer in page.layers] == [0, 1]
     page.close()
 
 
