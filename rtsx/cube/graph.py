@@ -83,6 +83,7 @@ def _lazy(
         name=f"{'raster' if leading else 'mask'}-{tokenize(header, bands, window, chunk)}",
         read=read,
         path=header.path,
+        overview=header.overview,
         bands=bands,
         window=window,
         chunk=chunk,
@@ -95,6 +96,7 @@ def _read_block(
     *,
     read: Callable[..., NDArray[Any]],
     path: str,
+    overview: int | None,
     bands: tuple[int, ...],
     window: tuple[slice, slice],
     chunk: tuple[int, int],
@@ -104,7 +106,7 @@ def _read_block(
         slice(span.start + place * size, min(span.start + (place + 1) * size, span.stop))
         for span, place, size in zip(window, block_id[-2:], chunk, strict=True)
     )
-    return read(path, (rows, columns), bands=bands)
+    return read(path, (rows, columns), bands=bands, overview=overview)
 
 
 class ChunkReader(Protocol):

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
@@ -94,6 +95,8 @@ class RasterHeader:
     """Bands, from 1, whose missing pixels a mask tells: of the file, beside it (.msk), in a VRT, or an alpha band."""
     alpha: int | None = None
     """Number of the alpha band; None where there is none."""
+    overview: int | None = None
+    """Which overview `geobox` is of, 0 the finest; None for the raster itself."""
 
     @property
     def count(self) -> int:
@@ -159,8 +162,10 @@ def require_raster(path: str | PathLike[str]) -> None:
             raise CubeError(f"{path} is no whole raster: {gdal_problem(str(path), error)}") from error
 
 
-def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
-    """Return the height and width of an overview, 0 the finest: they cannot be told from the factor, as writers round either way.
+def read_overview_geobox(path: str, overview: int, *, whole: GeoBox) -> GeoBox:
+    """Return the geobox of an overview, 0 the finest, of a raster that lies on `whole`.
+
+    Its shape cannot be computed from the factor, as writers round either way; its pixels are stretched to cover exactly the same ground.
 
     Raises
     ------
@@ -169,9 +174,11 @@ def read_overview_shape(path: str, overview: int) -> tuple[int, int]:
     """
     try:
         with _opened(path, overview_level=overview) as file:
-            return file.height, file.width
+            rows, columns = file.height, file.width
     except RasterioError as error:
         raise CubeError(f"Overview {overview} of {path} cannot be opened: {gdal_problem(path, error)}") from error
+    stretched = whole.affine * Affine.scale(whole.shape[1] / columns, whole.shape[0] / rows)
+    return GeoBox((rows, columns), stretched, whole.crs)
 
 
 def read_window(
@@ -217,7 +224,9 @@ def read_window(
     return _tried(path, window, read, bands=bands, overview=overview)
 
 
-def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) -> NDArray[np.bool_]:
+def read_valid(
+    path: str, window: tuple[slice, slice], *, bands: Sequence[int], overview: int | None = None
+) -> NDArray[np.bool_]:
     """Return where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``.
 
     Raises
@@ -226,7 +235,11 @@ def read_valid(path: str, window: tuple[slice, slice], *, bands: Sequence[int]) 
         The file cannot be read there, three times in a row.
     """
     return _tried(
-        path, window, lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0), bands=bands
+        path,
+        window,
+        lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0),
+        bands=bands,
+        overview=overview,
     )
 
 

@@ -17,7 +17,7 @@ from rtsx.arguments import typed
 from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, with_georeference
 from rtsx.cube.graph import lazy_bands, lazy_valid
-from rtsx.cube.rasterio import RasterHeader, read_header, stored_dtype
+from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, stored_dtype
 from rtsx.cube.sensors import Sensor, require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
@@ -331,13 +331,22 @@ AUTO_CHUNK = 1024
 
 
 def open_rasters(
-    source: RasterSource, cell: Cell | None, *, layers: Sequence[str] | None, sensor: Sensor | None, chunk: int | None
+    source: RasterSource,
+    cell: Cell | None,
+    *,
+    layers: Sequence[str] | None,
+    sensor: Sensor | None,
+    chunk: int | None,
+    overview: int | None = None,
 ) -> xr.Dataset:
-    """Return the lazy cube of raster files; reads their headers only.
+    """Return the lazy cube of raster files, or of one of their overviews, 0 the finest; reads their headers only.
 
     `chunk` in pixels; None chooses about 1024, in whole blocks of the files.
     """
     selected = _select(source, layers=layers, sensor=sensor)
+    if overview is not None:
+        coarse = {one.header: _at_overview(one.header, overview) for one in selected}
+        selected = tuple(replace(one, header=coarse[one.header]) for one in selected)
     headers = tuple(dict.fromkeys(one.header for one in selected))
     validate_same_grid(headers)
     geobox = headers[0].geobox
@@ -388,6 +397,11 @@ def _select(source: RasterSource, *, layers: Sequence[str] | None, sensor: Senso
     if not paths:
         raise CubeError("A cube needs at least one file; the list of sources is empty.")
     return select_bands([read_header(path) for path in paths], layers=layers, sensor=sensor)
+
+
+def _at_overview(header: RasterHeader, overview: int) -> RasterHeader:
+    geobox = read_overview_geobox(header.path, overview, whole=header.geobox)
+    return replace(header, geobox=geobox, overview=overview)
 
 
 def _auto_chunk(headers: Sequence[RasterHeader]) -> tuple[int, int]:

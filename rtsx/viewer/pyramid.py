@@ -17,6 +17,8 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube import CubeRecipe, as_cube, geobox_of, open_source, pixel_m
 from rtsx.cube.open import coarse_recipe, is_store
 from rtsx.cube.pyramid import level_count
+from rtsx.cube.rasterio import read_header
+from rtsx.cube.rasters import open_rasters
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group
@@ -93,7 +95,7 @@ class Pyramid:
         cell: Cell | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Pyramid":
-        """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, a raster file, or a Dataset as it is.
+        """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, a raster file with its overviews, or a Dataset as it is.
 
         Parameters
         ----------
@@ -112,8 +114,7 @@ class Pyramid:
         path, options = str(source), storage_options or {}
         if is_store(path):
             return cls(levels=_of_store(path, options))
-        file = open_source(path)
-        return cls(levels=(Level(pixel=geobox_of(file).affine.a, opener=lambda: file),))
+        return cls(levels=_of_file(path))
 
     @property
     def geobox(self) -> GeoBox:
@@ -180,8 +181,9 @@ class Pyramid:
         y, x = (_span(edges, length, step) for edges, length in ((rows, geobox.shape[0]), (columns, geobox.shape[1])))
         if (y.stop - y.start) * (x.stop - x.start) > _LARGEST_READ:
             raise CubeError(
-                f"This window has {y.stop - y.start} x {x.stop - x.start} pixels and the image no overviews to look at it from afar. "
-                "Zoom in, or write it with overviews: rtsx.write_cube(cube, 'cube.zarr')."
+                f"This window has {y.stop - y.start} x {x.stop - x.start} pixels, too many to read at once, and the image has no "
+                "overview as coarse as the screen. Zoom in, or add overviews: gdaladdo image.tif 2 4 8 16 32, or, as "
+                "rtsx.write_cube(cube, 'cube.zarr') does, a Zarr store with them."
             )
         place = {"y": slice(y.start + step // 2, y.stop, step), "x": slice(x.start + step // 2, x.stop, step)}
         part = cube[list(names)].isel(place)
@@ -258,6 +260,19 @@ def _of_store(path: str, options: Mapping[str, Any]) -> tuple[Level, ...]:
             opener = partial(open_source, place, storage_options=options or None)
             levels.append(Level(pixel=abs(entry["spatial:transform"][0]), opener=opener))
     return tuple(sorted(levels, key=lambda level: level.pixel))
+
+
+def _of_file(path: str) -> tuple[Level, ...]:
+    whole = open_source(path)
+    pixel = float(geobox_of(whole).affine.a)
+    opener = partial(open_rasters, path, None, layers=None, sensor=None, chunk=None)
+    return (
+        Level(pixel=pixel, opener=lambda: whole),
+        *(
+            Level(pixel=pixel * factor, opener=partial(opener, overview=number))
+            for number, factor in enumerate(read_header(path).overviews)
+        ),
+    )
 
 
 def _of_recipe(recipe: CubeRecipe, cell: Cell | None) -> tuple[Level, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio._env import del_gdal_config
 from rasterio.errors import RasterioIOError
 from shapely import box
@@ -23,7 +24,7 @@ from rtsx.cube.build import build_store
 from rtsx.cube.encoding import packing
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest
-from rtsx.cube.rasterio import read_header, read_overview_shape, read_valid, read_window
+from rtsx.cube.rasterio import read_header, read_overview_geobox, read_valid, read_window
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling, is_representable
 from rtsx.cube.resample.mosaic import MosaicReader
@@ -119,7 +120,7 @@ def test_credentials_are_not_called_damage(server: ScriptedServer, status: int) 
     with pytest.raises(CubeError, match=told):
         read_window(path, WINDOW, bands=(1,))
     with pytest.raises(CubeError, match=told):
-        read_overview_shape(path, 0)
+        read_overview_geobox(path, 0, whole=GeoBox((4, 4), Affine(1, 0, 0, 0, -1, 0), "EPSG:3413"))
 
 
 def test_credentials_that_ran_out_while_pixels_are_read(write_tif: WriteTif, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401
 import xarray as xr
 import zarr
@@ -161,13 +162,31 @@ def test_a_time_and_class_are_selected() -> None:
     assert shown == [0, 255, 255]
 
 
+def test_overviews_of_a_file_are_what_is_read_from_afar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.full((1001, 1001), 40, np.uint8)
+    values[:500, :500] = 255  # missing in the north-west
+    image = cube({"probability": values}).chunk({"y": 512, "x": 512})
+    image["probability"].rio.write_nodata(255).rio.to_raster(tmp_path / "map.tif", tiled=True)
+    with rasterio.open(tmp_path / "map.tif", "r+") as file:
+        file.build_overviews([2, 4, 8, 16])
+    file_image = Pyramid.of(tmp_path / "map.tif")
+    assert [level.pixel for level in file_image.levels] == [3, 6, 12, 24, 48]
+    monkeypatch.setattr("rtsx.viewer.pyramid._LARGEST_READ", 1 << 14)
+    style = styles_of(file_image.cube)["probability"]
+    whole = draw_window(file_image, file_image.box, size=(63, 63), style=style)
+    assert whole.rgba.shape[:2] == (63, 63)
+    assert whole.box == pytest.approx(file_image.box)
+    assert whole.rgba[..., 3].mean() == pytest.approx(255 * 0.75, rel=0.03)
+    assert not whole.rgba[:30, :30, 3].any()
+
+
 def test_an_image_without_overviews_is_refused_from_afar() -> None:
     import dask.array as da
 
     big = cube({"red": np.zeros((1, 1), np.uint8)})
     coords = xr_coords(GeoBox((1 << 14, 1 << 14), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"))
     big = xr.Dataset({"red": (("y", "x"), da.zeros((1 << 14, 1 << 14), "uint8", chunks=4096))}, coords=coords)
-    with pytest.raises(CubeError, match=r"no overviews.*write_cube"):
+    with pytest.raises(CubeError, match=r"no overview as coarse.*gdaladdo.*write_cube"):
         draw_window(big, Pyramid.of(big).box, size=(100, 100), style=Style(layers=("red",)))
 
 

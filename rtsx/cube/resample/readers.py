@@ -7,13 +7,12 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import zarr
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name
 from rtsx.cube.images import BandSource
-from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_shape, read_window
+from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
 from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
@@ -194,16 +193,8 @@ class FileReader:
         return self
 
     def _at_overview(self, place: int) -> "FileReader":
-        """Return the reader of one overview: its shape was rounded, so its pixels are stretched to cover exactly the same ground."""
-        height, width = self.geobox.shape
-        rows, columns = read_overview_shape(self.path, place)
-        a, b, c, d, e, f = tuple(self.geobox.affine)[:6]
-        x, y = width / columns, height / rows
-        return replace(
-            self,
-            geobox=GeoBox((rows, columns), Affine(a * x, b * y, c, d * x, e * y, f), self.geobox.crs),
-            overview=place,
-        )
+        """Return the reader of one overview."""
+        return replace(self, geobox=read_overview_geobox(self.path, place, whole=self.geobox), overview=place)
 
     def check(self, header: RasterHeader) -> None:
         """Refuse a file that is not the one that was described.
