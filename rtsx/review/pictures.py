@@ -26,8 +26,10 @@ View = Literal["close", "wide"]
 _VIEWS: Mapping[str, tuple[float, float]] = {"close": (3.0, 250.0), "wide": (10.0, 1500.0)}
 _SCREEN = 512
 """Side of a picture, px, at least."""
-_KEPT = 2000
-"""Pictures in memory."""
+_KEPT_BYTES = 512 << 20
+"""Bytes of pictures in memory."""
+_MOST_NEAR = 20
+"""Other outlines that are drawn around one, the nearest, because a browser keeps about 5 MB of a batch."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,22 @@ class ReviewPictures:
         return x - half / unit_x, y - half / unit_y, x + half / unit_x, y + half / unit_y
 
     def near(self, row: int) -> list[int]:
-        """Rows of other outlines that are seen in the wide picture."""
+        """Rows of other outlines that are seen in the wide picture, the nearest of many."""
         found = self._tree.query(shapely.box(*self.box(row, "wide")), predicate="intersects")
-        return [int(other) for other in np.sort(found) if other != row]
+        others = np.sort(found[found != row])
+        if len(others) > _MOST_NEAR:
+            distances = shapely.distance(self.places[row], self._middles[others])
+            others = others[np.argsort(distances, kind="stable")[:_MOST_NEAR]]
+        return [int(other) for other in others]
 
     def rings(self, row: int) -> list[list[list[float]]]:
-        """Rings of an outline, in the CRS of the first image; a point is a ring of one place."""
+        """Rings of an outline in the CRS of the first image, to half of its pixel; a point is a ring of one place."""
         place = self.places[row]
+        digits = max(0, int(np.ceil(-np.log10(self._pixel / 10))))
         if place.geom_type == "Point":
-            return [[[place.x, place.y]]]
-        return [shapely.get_coordinates(ring).tolist() for ring in shapely.get_rings(shapely.get_parts(place))]
+            return [[[round(place.x, digits), round(place.y, digits)]]]
+        rings = shapely.get_rings(shapely.get_parts(shapely.simplify(place, self._pixel / 2)))
+        return [shapely.get_coordinates(ring).round(digits).tolist() for ring in rings]
 
     def to_outline(self, ring: list[tuple[float, float]]) -> str:
         """WKT in the CRS of the table of what was drawn in that of the first image.
@@ -145,13 +153,12 @@ class ReviewPictures:
         key = (row, view, image, style)
         with self._lock:
             there = self._kept.get(key)
-            if there is None:
-                there = self._kept[key] = self._pool.submit(self._drawn, row, view, image=image, style=styles[style])
+            made = there or self._pool.submit(self._drawn, row, view, image=image, style=styles[style])
+            self._kept[key] = made
             self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        there.add_done_callback(lambda done: self._forget(key) if done.exception() else None)
-        return there
+        if there is None:
+            made.add_done_callback(lambda done: self._limit(key, done))  # without the lock, because it may run at once
+        return made
 
     def close(self) -> None:
         """End the threads that draw."""
@@ -170,9 +177,30 @@ class ReviewPictures:
         PillowImage.fromarray(rgba).save(buffer, "PNG", compress_level=1)
         return EncodedPicture(buffer.getvalue(), picture.box)
 
-    def _forget(self, key: tuple[int, str, int, str]) -> None:
+    def _limit(self, key: tuple[int, str, int, str], done: "Future[EncodedPicture]") -> None:
+        """Forget a picture that could not be drawn, and the oldest ones beyond the memory that they may take."""
         with self._lock:
-            self._kept.pop(key, None)
+            if done.cancelled() or done.exception():
+                self._kept.pop(key, None)
+                return
+            drawn = ((one, made) for one, made in self._kept.items() if made.done() and not made.cancelled())
+            sizes = {one: len(made.result().png) for one, made in drawn if not made.exception()}
+            excess = sum(sizes.values()) - _KEPT_BYTES
+            for oldest, size in sizes.items():
+                if excess <= 0:
+                    break
+                del self._kept[oldest]
+                excess -= size
+
+    @cached_property
+    def _middles(self) -> NDArray[np.object_]:
+        middles: NDArray[np.object_] = shapely.centroid(self.places)
+        return middles
+
+    @cached_property
+    def _pixel(self) -> float:
+        """Side of a pixel of the first image, in units of its CRS."""
+        return abs(float(self.images[0][1].geobox.affine.a))
 
     @cached_property
     def _tree(self) -> shapely.STRtree:
@@ -181,8 +209,8 @@ class ReviewPictures:
     @cached_property
     def _units(self) -> NDArray[np.float64]:
         """Metres on the ground of a unit of the CRS along x and y, at each outline (outline, 2): a map may stretch them."""
-        middle = shapely.get_coordinates(shapely.centroid(self.places))
-        half = abs(self.images[0][1].geobox.affine.a) / 2
+        middle = shapely.get_coordinates(self._middles)
+        half = self._pixel / 2
         units: NDArray[np.float64] = np.empty_like(middle)
         for axis in (0, 1):
             ends = [middle + half * sign * np.eye(2)[axis] for sign in (-1, 1)]

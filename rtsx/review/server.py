@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -114,15 +114,18 @@ class ReviewService:
         if len(claims) > 1:  # repeats are not to be told from the others by where they stand
             seed = [self.review.settings.seed, *(claim.batch for claim in claims)]
             shown = [shown[place] for place in np.random.default_rng(seed).permutation(len(shown))]
-        return [self._item(claim, name, int(table.index.get_loc(name))) for claim, name in shown]
+        rings = cache(self.pictures.rings)  # of one batch, whose outlines are neighbours of each other
+        return [self._item(claim, name, int(table.index.get_loc(name)), rings=rings) for claim, name in shown]
 
-    def _item(self, claim: ReviewClaim, name: str, row: int) -> dict[str, Any]:
+    def _item(
+        self, claim: ReviewClaim, name: str, row: int, *, rings: Callable[[int], list[list[list[float]]]]
+    ) -> dict[str, Any]:
         item: dict[str, Any] = {
             "outline": name,
             "batch": claim.batch,
             "row": row,
-            "rings": self.pictures.rings(row),
-            "near": [ring for other in self.pictures.near(row) for ring in self.pictures.rings(other)],
+            "rings": rings(row),
+            "near": [ring for other in self.pictures.near(row) for ring in rings(other)],
             "close": self.pictures.box(row, "close"),
             "wide": self.pictures.box(row, "wide"),
         }
@@ -208,7 +211,10 @@ class _Handler(RequestHandler):
         """Send what some work gives, or why it cannot be had."""
         try:
             self.finish(await self.threaded(work, *given))
-        except ReviewError as error:
+        except OSError as error:  # before ours, because some of them are one, and may pass
+            _LOG.warning("The store of the review: %s", error)
+            self.refuse(503, "The store of the review does not answer; the terminal of rtsx review serve says why.")
+        except RtsxError as error:
             self.refuse(409, str(error))
 
     def refuse(self, status: int, message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rtsx.review import create_review, merge_review, open_review, serve_review
-from tests.review.reviewers import image, outlines_of
+from tests.review.reviewers import answers, image, outlines_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := which(name))), None)
@@ -92,3 +92,49 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
     (added,) = merged.added.geometry
     scale = 1500 / min(frame["width"], frame["height"])
     assert added.area == pytest.approx((120 * scale) ** 2, rel=0.03)
+
+
+def test_neither_a_full_browser_nor_a_refused_batch_nor_a_claim_that_fails_loses_verdicts(
+    tmp_path: Path, browser: Any
+) -> None:
+    place = str(tmp_path / "review")
+    review = create_review(
+        outlines_of(4), place, cubes={"2024": "now"}, opener=lambda _: image(), batch_size=2, repeats=1.0
+    )
+    (theirs,) = review.claim("bob")
+    review.submit(answers(review, theirs))
+    page = browser.new_page()
+    state = lambda name: page.wait_for_selector(f"body[data-state={name}]", timeout=20_000)  # noqa: E731
+    full = """() => { const store = localStorage; for (let size = 1 << 22; size; size >>= 1)
+        try { for (let n = 0; n < 9; n++) store.setItem(`full ${size} ${n}`, "x".repeat(size)) } catch {} }"""
+    with serve_review(review, opener=lambda _: image()) as address:
+        page.clock.install()
+        page.goto(address)
+        page.evaluate(full)
+        page.goto(f"{address}?token={review.admit('ada')}")
+        state("judging")
+        assert "storage of this browser is full" in page.inner_text("#message")
+        page.evaluate("() => localStorage.clear()")
+        page.keyboard.press("1")
+        assert "full" not in page.inner_text("#message")
+        page.reload()  # what was judged is there, and the batch is asked for again
+        state("judging")
+        assert "1 judged here" in page.inner_text("#progress")
+        for _ in range(3):
+            page.keyboard.press("1")
+        state("complete")
+        # One of the two batches was sent before from elsewhere.
+        first, second = review.claim("ada")
+        review.submit(answers(review, first, unsure=1.0))
+        page.keyboard.press("Enter")
+        state("refused")
+        page.route("**/api/claim", lambda route: route.abort())
+        page.keyboard.press("Delete")
+        state("offline")
+        page.unroute("**/api/claim")
+        page.clock.fast_forward(6000)
+        state("done")
+    page.close()
+    sent = {(one.batch, one.reviewer): [answer.verdict for answer in one.answers] for one in review.verdicts()}
+    assert sent[second.batch, "ada"] == ["target", "target"]
+    assert set(sent[first.batch, "ada"]) == {"unsure"}

@@ -10,10 +10,13 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import requests
+import shapely
 from PIL import Image
 
-from rtsx.errors import ReviewError
+from rtsx.errors import LabelError, ReviewError
 from rtsx.review import Review, create_review, merge_review, open_review, serve_review
+from rtsx.review.pictures import ReviewPictures
+from rtsx.review.server import ReviewService
 from tests.review.reviewers import image, outlines_of
 
 
@@ -184,3 +187,48 @@ def test_what_cannot_be_served_is_refused_with_its_cure(tmp_path: Path) -> None:
             pass
     with served(review, host="0.0.0.0", behind_proxy=True) as page:
         assert replace(page, address=page.address.replace("0.0.0.0", "127.0.0.1")).get("api/review").status_code == 200
+
+
+def test_a_dense_batch_fits_into_a_browser(tmp_path: Path) -> None:
+    table = outlines_of(200)
+    wavy = shapely.buffer(table.centroid, 60, quad_segs=30)  # 120 corners
+    place = str(tmp_path / "review")
+    review = create_review(
+        table.set_geometry(wavy), place, cubes={"2024": "now"}, opener=lambda _: image(), repeats=0.0
+    )
+    pictures = ReviewPictures.open(review, opener=lambda _: image())
+    claimed = ReviewService(review=review, pictures=pictures).claim("ada")
+    assert len(claimed["items"]) == 200
+    assert len(json.dumps(claimed)) < 3e6
+    for item in claimed["items"][:20]:
+        shown, outline = shapely.Polygon(item["rings"][0]), pictures.places[item["row"]]
+        assert shapely.hausdorff_distance(shown, outline) < 10  # px
+        assert len(pictures.near(item["row"])) == len(item["near"]) == 20
+    pictures.close()
+
+
+def test_pictures_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = ReviewPictures.open(make(tmp_path), opener=lambda _: image())
+    look = lambda row: pictures.picture(row, "close", image=0, style="red").result()  # noqa: E731
+    size = len(look(0).png)
+    monkeypatch.setattr("rtsx.review.pictures._KEPT_BYTES", int(2.5 * size))
+    for row in range(1, 6):
+        look(row)
+    pictures._pool.shutdown()  # after what follows a picture
+    assert 0 < sum(len(made.result().png) for made in pictures._kept.values()) <= 2.5 * size
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(LabelError("no place"), 409), (OSError("bucket"), 503), (ReviewError("no"), 409)]
+)
+def test_what_goes_wrong_is_said_and_told_from_a_server_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(ReviewService, "claim", fail)
+    with served(make(tmp_path)) as page:
+        reply = page.post("api/claim")
+    assert reply.status_code == status
+    assert ("rtsx review serve says why" if status == 503 else str(error)) in reply.json()["error"]
