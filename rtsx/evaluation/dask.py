@@ -275,7 +275,7 @@ def _cut(chunk: NDArray[Any], window: tuple[slice, slice]) -> NDArray[Any]:
 
 
 def _total(parts: list[Sum]) -> Sum:
-    return cast("Sum", reduce(add, parts))  # type: ignore[arg-type]  # whatever adds up
+    return reduce(add, parts)
 
 
 def _boxed(counted: object) -> NDArray[np.object_]:
