@@ -91,7 +91,7 @@ def view(
     options = storage_options if opened is None else {**opened.storage_options, **(storage_options or {})}
     images |= {title: _image(one, options) for title, one in given.items()}
     if not images:
-        raise CubeError("A map needs an image: give a map, an image or a campaign, such as rtsx.view('map.zarr').")
+        raise CubeError("A map needs an image: give a map, an image or a campaign; got none of them.")
     crs = images[next(iter(given), "cube")].crs
     tables = []
     if opened is not None:
@@ -118,7 +118,7 @@ def _titled(image: Any) -> list[tuple[str, ImageGiven]]:
         return []
     if isinstance(image, Mapping) and not isinstance(image, xr.Dataset):
         return [(str(title), one) for title, one in image.items()]
-    given = [image] if isinstance(image, str | PathLike | xr.Dataset | xr.DataArray | CubeRecipe) else list(image)
+    given = [*image] if isinstance(image, list | tuple) else [image]
     names = [Path(file_name(fspath(one))).name if isinstance(one, str | PathLike) else "image" for one in given]
     return [
         (name if names.count(name) == 1 else f"{name} {number}", one)
@@ -127,6 +127,10 @@ def _titled(image: Any) -> list[tuple[str, ImageGiven]]:
 
 
 def _image(given: ImageGiven, options: Mapping[str, Any] | None) -> Pyramid:
+    if not isinstance(given, str | PathLike | xr.Dataset | xr.DataArray | CubeRecipe):
+        raise CubeError(
+            f"An image is a path, a cube in memory or a recipe; got {type(given).__name__}. Several are a list, or a mapping by title."
+        )
     if is_config(given):
         config = load_cube_config(str(given))
         return Pyramid.of(config.recipe(), cell=config.cell)

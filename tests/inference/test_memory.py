@@ -140,7 +140,7 @@ def test_a_gpu_is_planned_for_by_its_own_memory(monkeypatch: pytest.MonkeyPatch)
         memory.largest_tile([bundle], hardware=hardware, precision="auto", available=2**26)
         for hardware in (CPU, Hardware("small", 2**30), A10)
     ]
-    assert tiles[0] < tiles[1] < tiles[2] == 3210
+    assert tiles[0] < tiles[1] < tiles[2] == 2270
     cube = xr.Dataset({"a": (("y", "x"), np.ones((3000, 3000), np.float32))})
     cube = cube.assign_coords(xr_coords(GeoBox((3000, 3000), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413"), always_yx=True))
     plans = []

@@ -13,7 +13,8 @@ def real_models(real_data: Path, request: pytest.FixtureRequest) -> Path:
     """Folder of trained weights: `RTSX_REAL_MODELS`, else fetched once into pytest's cache, else a skip."""
     if given := os.environ.get("RTSX_REAL_MODELS"):
         return Path(given)
-    assert request.config.cache is not None
+    if getattr(request.config, "cache", None) is None:
+        pytest.skip("trained weights are kept in pytest's cache, which is switched off")
     folder = request.config.cache.mkdir("rtsx-models")
     weights = folder / "weights"
     if not (weights / "model_4b_l1c.onnx").exists() or not list(weights.glob("*kelp*.pt")):
