@@ -125,6 +125,8 @@ class BatchSize:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.has_shrunk = False
+        """The device ran out of memory at the size it began with."""
         self._lock = threading.Lock()
 
     @property
@@ -146,8 +148,9 @@ class BatchSize:
             ) from cause
         with self._lock:
             if self._size < failed:
-                return  # another thread met the same wall and has said so
+                return  # another thread ran out of memory at the same size and has said so
             self._size = failed // 2
+            self.has_shrunk = True
         warnings.warn(
             f"The device ran out of memory at {failed} tiles of {tile} px; going on with {failed // 2}, which may change the last "
             f"bits of probabilities. Pass batch_size={failed // 2} to have one arithmetic for the whole map.",
@@ -191,12 +194,18 @@ class Batches(Generic[_W]):
 
     @classmethod
     def shared(cls, device: torch.device, key: Hashable, make: Callable[[], "Batches[_W]"]) -> "Batches[_W]":
-        """Return this process's under a key, made where there is none yet."""
+        """Return this process's under a key, made where there is none yet; those that have nothing to do give way to it."""
         hub = _hub(device)
         with hub.lock:
             if key not in hub.shared:
+                hub.shared = {other: batches for other, batches in hub.shared.items() if batches.is_needed}
                 hub.shared[key] = make()
             return hub.shared[key]
+
+    @property
+    def is_needed(self) -> bool:
+        """Tiles wait in them, or a new one would begin with a batch that the device has no memory for."""
+        return self._size.has_shrunk or any(lane.jobs for lane in self._lanes)
 
     def submit(self, work: _W, *, room: "Room | None" = None) -> "Pending[Any]":
         """Hand in a block; its room is given back when it is done."""
@@ -206,6 +215,7 @@ class Batches(Generic[_W]):
             # One batch is filled before the next is begun.
             lane = min(self._lanes, key=lambda one: (not 0 < one.left < size, one.left))
             lane.jobs.append(job)
+            self._hub.lanes.add(lane)
         lane.start()
         return Pending(job, lane)
 
@@ -247,8 +257,8 @@ class _Job:
         """Tiles that are in a batch that runs or has run."""
         self.is_wanted = False
         """Somebody waits for it."""
-        self.is_dropped = False
-        """Nobody will."""
+        self.is_suspect = False
+        """It was in a batch that failed, so it runs apart from others."""
         self.result: Future[Any] = Future()
         self._room = room
 
@@ -264,18 +274,20 @@ class _Job:
         self.taken = 0
 
     def end(self, value: Any = None, *, error: BaseException | None = None) -> None:
-        """Let go of the block and its room, and say what came of it."""
+        """Let go of the block and its room, and say what came of it; once more is no error."""
         self.work = None
         if self._room is not None:
             self._room.release()
+        if self.result.done():
+            return
         if error is None:
             self.result.set_result(value)
         else:
             self.result.set_exception(error)
 
     def drop(self) -> None:
-        """Say that nobody waits for it, from wherever the garbage collector runs: no lock is taken."""
-        self.is_dropped = True
+        """Let go of the block, as nobody waits for it; from wherever the garbage collector runs, so no lock is taken."""
+        self.work = None
 
 
 class _Lane:
@@ -288,7 +300,6 @@ class _Lane:
         """With tiles left, in the order in which they came."""
         self._hub, self._number, self._size, self._tile, self._run = hub, number, size, tile, run
         self._is_running = False
-        hub.lanes.append(self)
 
     @property
     def left(self) -> int:
@@ -301,15 +312,29 @@ class _Lane:
             if self._is_running or not self._is_ready():
                 return
             self._is_running = True
-        if is_torch_thread(self._hub.device, self._number):
-            self._run_all()
-        else:
-            start_in_torch_thread(self._run_all, self._hub.device, self._number)
+        try:
+            if is_torch_thread(self._hub.device, self._number):
+                self._run_all()
+            else:
+                running = start_in_torch_thread(self._run_all, self._hub.device, self._number)
+                running.add_done_callback(lambda future: self._stop(future.exception()))
+        except BaseException as error:
+            self._stop(error)
+            raise
+
+    def _stop(self, error: BaseException | None) -> None:
+        """End what waits where running itself has failed, because nobody else would; the next block tries again."""
+        if error is not None:
+            with self._hub.lock:
+                self._is_running = False
+                self._fail(list(self.jobs), error)
 
     def _is_ready(self) -> bool:
-        for job in [job for job in self.jobs if job.is_dropped and not job.taken]:
-            self.jobs.remove(job)
-            job.end(error=CancelledError())
+        """Return whether a batch can run, when none does; blocks that were dropped leave."""
+        for job in [job for job in self.jobs if job.work is None]:
+            self._fail([job], CancelledError())
+        if not self.jobs:
+            self._hub.lanes.discard(self)
         is_urgent = self._hub.is_short or any(job.is_wanted for job in self.jobs)
         return self.left >= (1 if is_urgent else self._size.size)
 
@@ -324,18 +349,18 @@ class _Lane:
             with self._hub.turns.taken(alone=alone):
                 if alone:
                     self._hub.clear_device()
-                size, parts = self._taken()
+                size, parts = self._next_batch()
                 if not parts:
                     return
-                reason = self._tried(parts, size)
+                reason = self._run_batch(parts, size)
             if reason is not None and alone:
                 try:
                     self._size.halve(size, tile=self._tile, cause=reason)
                 except (MemoryPlanError, Warning) as error:  # where warnings are errors
-                    self._fail(parts, error)
+                    self._fail([job for job, _ in parts], error)
             alone = reason is not None
 
-    def _taken(self) -> tuple[int, list[tuple[_Job, Sequence[Any]]]]:
+    def _next_batch(self) -> tuple[int, list[tuple[_Job, Sequence[Any]]]]:
         """Take the tiles of the next batch, and how many it has when full; none ends the run."""
         with self._hub.lock:
             parts: list[tuple[_Job, Sequence[Any]]] = []
@@ -343,6 +368,8 @@ class _Lane:
             self._is_running = self._is_ready()
             while self._is_running and self.jobs and missing:
                 job = self.jobs[0]
+                if parts and (job.is_suspect or parts[0][0].is_suspect):
+                    break
                 tiles = job.tiles[job.taken : job.taken + missing]
                 job.taken += len(tiles)
                 missing -= len(tiles)
@@ -351,40 +378,67 @@ class _Lane:
                     self.jobs.popleft()
             return size, parts
 
-    def _tried(self, parts: Sequence[tuple[_Job, Sequence[Any]]], size: int) -> torch.OutOfMemoryError | None:
-        """Run a batch and hand out what is done; where memory ends, put its blocks back and return why."""
+    def _run_batch(self, parts: Sequence[tuple[_Job, Sequence[Any]]], size: int) -> torch.OutOfMemoryError | None:
+        """Run a batch and hand out what is done; where memory ends, put its blocks back and return why.
+
+        Where it fails otherwise, its blocks begin again, each apart from the others, because the error is that of one.
+        """
+        works = [(work, tiles) for job, tiles in parts if (work := job.work) is not None]
+        jobs = [job for job, _ in parts]
+        reason = None
         try:
-            self._run([(job.work, tiles) for job, tiles in parts], size)
-            done = [(job, job.work.sums()) for job, _ in parts if job.work is not None and not job.left]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                self._fail(parts, error)
-                del parts  # whose results hold the error, which holds this frame
-                return None
-            # Its words alone, because the frames of the error and of those behind it hold what the block has used.
-            reason = torch.OutOfMemoryError(str(error))
+            if works:
+                self._run(works, size)
         except BaseException as error:
-            self._fail(parts, error)
-            del parts
-            return None
+            reason = _out_of_memory(error)
+            if reason is None and len(jobs) == 1:
+                self._fail(jobs, error)
+                del parts, works, jobs  # whose results hold the error, which holds this frame
+                return None
+            for job in jobs:
+                job.is_suspect |= reason is None
         else:
-            for job, value in done:
-                job.end(value)
-            return None
+            del works
+            done = [job for job in jobs if not job.left]
+            jobs = []
+            for job in done:
+                if (failed := self._finish(job)) is not None:
+                    reason = failed
+                    jobs.append(job)
         with self._hub.lock:
-            for job, _ in reversed(parts):
+            for job in reversed(jobs):
                 if job not in self.jobs:
                     self.jobs.appendleft(job)
                 job.restart()
         return reason
 
-    def _fail(self, parts: Sequence[tuple[_Job, Sequence[Any]]], error: BaseException) -> None:
+    @staticmethod
+    def _finish(job: _Job) -> torch.OutOfMemoryError | None:
+        """Hand out what came of a block; where memory ends, return why."""
+        try:
+            value = None if (work := job.work) is None else work.sums()
+        except BaseException as error:
+            if (reason := _out_of_memory(error)) is not None:
+                return reason
+            job.end(error=error)
+            del job, work  # whose result holds the error, which holds this frame
+        else:
+            job.end(value)
+        return None
+
+    def _fail(self, jobs: Sequence[_Job], error: BaseException) -> None:
         with self._hub.lock:
-            for job, _ in parts:
+            for job in jobs:
                 if job in self.jobs:
                     self.jobs.remove(job)
-        for job, _ in parts:
+        for job in jobs:
             job.end(error=error)
+
+
+def _out_of_memory(error: BaseException) -> torch.OutOfMemoryError | None:
+    """Return an error that says the same, where one says that memory ended; without the frames of it, which hold what the block has used."""
+    is_one = isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error)
+    return torch.OutOfMemoryError(str(error)) if is_one else None
 
 
 class Room:
@@ -416,7 +470,8 @@ class _Hub:
         self.device = device
         self.lock = threading.RLock()
         self.turns = ReadWriteLock()
-        self.lanes: list[_Lane] = []
+        self.lanes: set[_Lane] = set()
+        """Those in which blocks wait."""
         self.shared: dict[Hashable, Batches[Any]] = {}
         self._changed = threading.Condition(self.lock)
         self._used = 0
@@ -432,10 +487,10 @@ class _Hub:
         with self.lock:
             self._asking.append(room)
             self._give_in_turn()
+            lanes = [] if room.is_given else list(self.lanes)
         try:
-            if not room.is_given:
-                for lane in list(self.lanes):
-                    lane.start()
+            for lane in lanes:
+                lane.start()
             with self._changed:
                 self._changed.wait_for(lambda: room.is_given)
         except BaseException:

@@ -168,7 +168,7 @@ class Runner:
     def _batches(self, device: torch.device) -> Batches[BlockRun]:
         """Those of all predictions in this process that may share a batch: cells of a campaign have a plan each."""
         plan, tiling = self.plan, self.plan.tiling
-        passes = self._passes if self.backend == "auto" else 0  # see `_backend`
+        passes = self._passes if self.backend == "auto" and device.type == "cpu" else 0  # see `_backend`
         how = (self.precision, self.backend, self.batch_size, passes)
         key = (tiling.tile, plan.members, plan.augment, plan.scales, plan.merge, plan.keep_members, *how)
         return Batches.shared(

@@ -12,10 +12,11 @@ import re
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -422,7 +423,7 @@ def run_in_torch_thread(work: Callable[[], _T], device: torch.device = _CPU) -> 
 
 def start_in_torch_thread(work: Callable[[], _T], device: torch.device, number: int) -> Future[_T]:
     """Let one of the threads of a device call `work` after what it was asked before, without waiting; on a GPU each has a stream of its own."""
-    return _pool(device, number).submit(copy_context().run, work)
+    return _pool(device, number).submit(copy_context().run, _call, work, device, number)
 
 
 def is_torch_thread(device: torch.device, number: int) -> bool:
@@ -433,21 +434,69 @@ def is_torch_thread(device: torch.device, number: int) -> bool:
 def _pool(device: torch.device, number: int) -> ThreadPoolExecutor:
     with _LOCK:
         if (device, number) not in _POOLS:
-            _POOLS[device, number] = ThreadPoolExecutor(
-                1, thread_name_prefix=f"rtsx-{device}-{number}", initializer=_settle, initargs=(device, number)
-            )
+            _POOLS[device, number] = ThreadPoolExecutor(1, thread_name_prefix=f"rtsx-{device}-{number}")
         return _POOLS[device, number]
 
 
 def _settle(device: torch.device, number: int) -> None:
     """Make this thread one of a device's, on a GPU with the stream that it keeps."""
-    _HERE.place = device, number
     if device.type == "cuda":
-        # float32 means float32, and one batch gives one answer.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
         torch.cuda.set_device(device)
         torch.cuda.set_stream(torch.cuda.Stream(device))
+    _HERE.place = device, number
+
+
+def _call(work: Callable[[], _T], device: torch.device, number: int) -> _T:
+    """Call `work` in a thread of a device.
+
+    Which is settled here, because a pool whose initializer has failed once, as on a busy card, never runs anything again.
+    """
+    if getattr(_HERE, "place", None) is None:
+        _settle(device, number)
+    if device.type == "cpu":
+        return work()
+    with _float32_arithmetic():
+        return work()
+
+
+@contextmanager
+def _float32_arithmetic() -> Iterator[None]:
+    """Have float32 mean float32, and one batch give one answer; restored by the last thread that leaves, as the flags are the process's."""
+    global _n_inside
+    with _LOCK:
+        _n_inside += 1
+        if not _FLAGS_BEFORE:
+            for where, name, value in _flags():
+                _FLAGS_BEFORE.append((where, name, getattr(where, name)))
+                setattr(where, name, value)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _n_inside -= 1
+            while _FLAGS_BEFORE and not _n_inside:
+                setattr(*_FLAGS_BEFORE.pop())
+
+
+_FLAGS_BEFORE: list[tuple[Any, str, Any]] = []
+"""What a flag was before threads of GPUs changed it."""
+_n_inside = 0
+"""How many threads rely on the changed ones."""
+
+
+def _flags() -> list[tuple[Any, str, Any]]:
+    """Return torch's flags and what they have to be."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    # torch before 2.9 has the older names only, which later ones refuse to read where the newer were used.
+    is_new = hasattr(matmul, "fp32_precision")
+    name, value = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
+    convolutions = cudnn.conv if is_new else cudnn
+    return [
+        (convolutions, name, value),
+        (matmul, name, value),
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+    ]
 
 
 def _forget() -> None:

@@ -5,16 +5,18 @@ import pickle
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
 from rtsx.errors import ClusterError
+from rtsx.inference import device as device_room
 from rtsx.inference import kernel
 from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import (
@@ -93,14 +95,27 @@ def answer(network: Network, size: BatchSize, *, device: torch.device = CPU) -> 
     return values
 
 
+class Tiles:
+    """A block whose tiles are numbers, and what comes of it."""
+
+    def __init__(self, tiles: range, value: object = None) -> None:
+        self.tiles, self.value = tiles, value
+
+    def restart(self) -> None:
+        """Nothing is on a device."""
+
+    def sums(self) -> object:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A device of its own threads, which computes on the CPU."""
     for name in ("set_device", "set_stream", "Stream"):
         monkeypatch.setattr(torch.cuda, name, lambda given: given)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    for flags, name in ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "deterministic")):
-        monkeypatch.setattr(flags, name, getattr(flags, name))
     device = torch.device("cuda", 0)
     yield device
     _HUBS.pop(device, None)
@@ -288,6 +303,88 @@ def test_an_error_of_one_batch_leaves_the_next_alone(gpu: torch.device) -> None:
         with pytest.raises(ValueError, match="no such tile"):
             one.result()
     assert good.result().values is not None
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (torch.cuda, "set_device"),  # a busy card
+        (torch.cuda, "empty_cache"),  # one whose context is poisoned
+        (device_room, "start_in_torch_thread"),  # no thread is to be had
+    ],
+)
+def test_a_thread_that_fails_ends_what_waits_and_is_tried_again(
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    full = [torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def run(parts: object, size: int) -> None:
+        if full:
+            raise full.pop()
+
+    batches: Batches[Tiles] = Batches(gpu, BatchSize(1), tile=16, run=run)
+    # Not `result`, which would wait for ever where this fails.
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, mock.Mock(side_effect=RuntimeError("CUDA error: out of order")))
+        with pytest.raises(RuntimeError, match="out of order"):
+            batches.submit(Tiles(range(1)))._job.result.result(timeout=20)
+    assert batches.submit(Tiles(range(1), "fine"))._job.result.result(timeout=20) == "fine"
+
+
+def test_an_error_of_one_block_leaves_the_others_of_its_batch_alone() -> None:
+    ran: list[int] = []
+
+    def run(parts: Sequence[tuple[Tiles, Sequence[int]]], size: int) -> None:
+        numbers = [number for _, tiles in parts for number in tiles]
+        ran.extend(numbers)
+        if 5 in numbers:
+            raise ValueError("no such tile")
+
+    batches: Batches[Tiles] = Batches(CPU, BatchSize(4), tile=16, run=run)
+    blocks = [
+        Tiles(range(2), ValueError("NaN")),
+        Tiles(range(2, 5), "first"),
+        Tiles(range(5, 6)),
+        Tiles(range(6, 8), "last"),
+    ]
+    pending = [batches.submit(block) for block in blocks]
+    for one, said in ((pending[0], "NaN"), (pending[2], "no such tile")):
+        with pytest.raises(ValueError, match=said):
+            one.result()
+    assert [pending[1].result(), pending[3].result()] == ["first", "last"]
+    assert ran == [0, 1, 2, 3, 4, 5, 6, 7, 2, 3, 4, 5, 6, 7]
+
+
+def test_blocks_that_have_begun_are_let_go_where_nobody_waits() -> None:
+    ran: list[int] = []
+    batches: Batches[Tiles] = Batches(CPU, BatchSize(4), tile=16, run=lambda parts, size: ran.append(len(parts)))
+    block = Tiles(range(5))
+    alive = weakref.ref(block)
+    room = room_for(CPU, 5, limit=5)
+    dropped = batches.submit(block, room=room)
+    run_in_torch_thread(int)
+    assert ran == [1]
+    del block, dropped
+    assert alive() is None
+    room_for(CPU, 5, limit=5).release()  # asking for its room is enough
+    assert ran == [1]
+
+
+def test_batches_that_have_nothing_to_do_are_forgotten() -> None:
+    def shared(key: str) -> Batches[Tiles]:
+        return Batches.shared(CPU, key, lambda: Batches(CPU, sizes[key], tile=16, run=lambda parts, size: None))
+
+    sizes = {name: BatchSize(4) for name in ("idle", "busy", "shrunk", "new")}
+    with pytest.warns(RuntimeWarning, match="at 4 tiles"):
+        sizes["shrunk"].halve(4, tile=16, cause=torch.OutOfMemoryError())
+    before, pending = {name: shared(name) for name in ("idle",)}, shared("busy").submit(Tiles(range(1)))
+    before |= {name: shared(name) for name in ("busy", "shrunk")}
+    shared("new")
+    assert shared("busy") is before["busy"]
+    assert shared("shrunk") is before["shrunk"]
+    assert shared("idle") is not before["idle"]
+    pending.result()
+    assert not _HUBS[CPU].lanes
 
 
 def test_windows_have_room_by_their_bytes() -> None:

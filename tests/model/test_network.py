@@ -203,18 +203,25 @@ def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams.append(device) or device)
     for name in ("set_device", "set_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda given: given)
-    for flags, name in ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "deterministic")):
-        monkeypatch.setattr(flags, name, getattr(flags, name))
     device = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = _flags_now()
 
-    def work() -> tuple[int, bool, bool]:
-        return threading.get_ident(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    def work() -> tuple[int, list[object]]:
+        return threading.get_ident(), _flags_now()
 
-    ran = {start_in_torch_thread(work, device, number % torch_threads(device)).result() for number in range(50)}
+    ran = [start_in_torch_thread(work, device, number % torch_threads(device)).result() for number in range(50)]
     for number in (0, 1):
         _POOLS.pop((device, number)).shutdown()
-    assert len({thread for thread, *_ in ran}) == len(streams) == 2
-    assert {one[1:] for one in ran} == {(False, True)}
+    assert len({thread for thread, _ in ran}) == len(streams) == 2
+    assert all(flags == ["ieee", "ieee", True, False] for _, flags in ran)
+    assert _flags_now() == before
+
+
+def _flags_now() -> list[object]:
+    """Those that decide whether float32 is float32, as torch 2.9 and later name them, and whether it is so again."""
+    cudnn = torch.backends.cudnn
+    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.deterministic, cudnn.benchmark]
 
 
 @pytest.mark.parametrize(
