@@ -146,16 +146,21 @@ def serve(
     certificate: Annotated[str | None, _web(metavar="PEM", help="Certificate for TLS, with --key.")] = None,
     key: Annotated[str | None, _web(metavar="PEM", help="Key of the certificate.")] = None,
     behind_proxy: Annotated[bool, _web("--behind-proxy", help="State that a proxy in front of it does TLS.")] = False,
+    address: Annotated[
+        str | None,
+        _web(metavar="URL", help="What reviewers open, such as https://maps.org/review/; of this machine if left out."),
+    ] = None,
     new_tokens: Annotated[bool, _web("--new-tokens", help="End the earlier addresses of these reviewers.")] = False,
     browser: Annotated[bool, _web("--browser/--no-browser", help="Open the page of the first reviewer.")] = True,
 ) -> None:
     """Serve the page on which reviewers judge, until Ctrl-C; prints an address with a token for each."""
-    from rtsx.config.cube import is_config
     from rtsx.review import open_review, serve_review
     from rtsx.review.store import check_reviewer
 
     if (certificate is None) != (key is None):
         raise typer.BadParameter("--certificate and --key go together.", param_hint="--certificate")
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"an address begins with https:// or http://; got {address}", param_hint="--address")
     names = reviewer or [getuser()]
     for name in names:
         check_reviewer(name)
@@ -163,24 +168,34 @@ def serve(
     pair = None if certificate is None or key is None else (certificate, key)
     with serve_review(
         opened,
-        # In small chunks, because a picture shows a few hundred metres and every chunk under it is aligned whole.
-        opener=lambda source: replace(rtsx.load_cube_recipe(source), chunk=_CHUNK) if is_config(source) else source,
+        opener=_image,
         host=host,
         port=port,
         certificate=pair,
         behind_proxy=behind_proxy,
-    ) as address:
+    ) as served:
         places = []
         for name in names:
             if new_tokens:
                 opened.revoke(name)
-            places.append(f"{address}?token={opened.admit(name)}")
+            places.append(f"{(address or served).rstrip('/')}/?token={opened.admit(name)}")
         for name, place in zip(names, places, strict=True):
             typer.echo(f"{name}: {place}")  # not by `show_line`, which hides tokens
         print_info("Ctrl-C stops the server; verdicts that were sent are kept.")
         if browser and not reviewer:
             webbrowser.open(places[0])
         Event().wait()
+
+
+def _image(source: str) -> object:
+    from rtsx.config.cube import is_config, load_cube_config
+    from rtsx.viewer import Pyramid
+
+    if not is_config(source):
+        return source
+    config = load_cube_config(source)
+    # In small chunks, because a picture shows a few hundred metres and every chunk under it is aligned whole.
+    return Pyramid.of(replace(config.recipe(), chunk=_CHUNK), cell=config.cell)
 
 
 @app.command(epilog="Example:\n\nrtsx review status review")
@@ -214,10 +229,11 @@ def merge(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write outlines with verdicts, what is confirmed, what is refused, and how far reviewers agree; of half a review, too."""
+    from rtsx.labels.io import TABLE_SUFFIXES
     from rtsx.review import merge_review, open_review
 
     opened = open_review(absolute(review))
-    require_absent([out] if Path(out).suffix else [], overwrite=overwrite)
+    require_absent([out] if Path(out).suffix.lower() in TABLE_SUFFIXES else [], overwrite=overwrite)
     merged = merge_review(opened)
     files = merged.write(out, overwrite=overwrite)
     show("Merged", [*merged.status.rows(), ("written", ", ".join(map(str, files)))])

@@ -202,6 +202,11 @@ class LabelReader:
             except (ReviewError, InputNotFoundError) as error:
                 raise ConfigError(f"labels of {scene}: {error}") from error
         merged = self._reviews[path]
+        if not merged.outlines.geom_type.isin(["Polygon", "MultiPolygon"]).all():
+            raise ConfigError(
+                f"{path} is a review of points, which have no outline to learn; rtsx evaluate --sample {path} estimates with it. "
+                "Name a review of footprints."
+            )
         table = merged.table
         asked = merged.class_name
         name = next((one for one, values in meant.items() if asked == one or asked in map(str, values)), None)

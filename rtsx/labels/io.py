@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import geopandas
 import pyogrio
@@ -164,8 +164,11 @@ def _write_parquet(table: geopandas.GeoDataFrame, path: Path, layer: str) -> Non
 
 
 def _write_ogr(table: geopandas.GeoDataFrame, path: Path, layer: str, *, driver: str) -> None:
-    points = len(table) > 0 and bool((table.geom_type == "Point").all())
-    kind = {"geometry_type": "Point"} if points else {"geometry_type": "MultiPolygon", "promote_to_multi": True}
+    points = table.geom_type == "Point"
+    if points.any():
+        kind: dict[str, Any] = {"geometry_type": "Point" if points.all() else "Unknown"}
+    else:
+        kind = {"geometry_type": "MultiPolygon", "promote_to_multi": True}
     table.to_file(path, driver=driver, layer=layer, engine="pyogrio", **kind)
 
 

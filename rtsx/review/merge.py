@@ -14,8 +14,9 @@ import pandas as pd
 import shapely
 from pyproj import CRS
 
+from rtsx.errors import ReviewError
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.labels.io import TABLE_SUFFIXES, write_table
+from rtsx.labels.io import require_format, write_table
 from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review, as_outline
 from rtsx.scores import Kappa, cohens_kappa
@@ -150,8 +151,15 @@ class MergedReview:
             `added.parquet`, `confirmed.parquet`, `refused.parquet` and `review.json` (the status).
         overwrite
             Replace files that are there.
+
+        Raises
+        ------
+        ReviewError
+            The ending is that of a file of another kind; a folder may be called so with a ``/`` at its end.
         """
-        if Path(out).suffix.lower() in TABLE_SUFFIXES:
+        suffix = Path(out).suffix
+        if suffix and not suffix[1:].isdecimal() and not out.endswith("/"):
+            require_format(Path(out), what="outlines", error=ReviewError)
             return (write_table(self.table, local_path(out), overwrite=overwrite, what="outlines"),)
         folder = local_path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,6 +196,7 @@ def merge_review(review: Review) -> MergedReview:
         for answer in one.answers:
             given[answer.outline][one.round].append((one, answer))
     outlines = review.outlines.copy()
+    outlines[review.settings.key] = outlines.index.astype(object)  # text, as of those that were drawn
     rows = [_row(given.get(str(name), {})) for name in outlines.index]
     columns = pd.DataFrame(rows, index=outlines.index)
     corrected = columns.pop("corrected")

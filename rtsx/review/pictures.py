@@ -63,14 +63,15 @@ class ReviewPictures:
         review
             The review.
         opener
-            Opens what `Pyramid.of` takes from the source of an image: itself, or what a YAML file says.
+            Makes of the source of an image what `Pyramid.of` takes, or a `Pyramid`.
 
         Raises
         ------
         ReviewError
             Outlines lie elsewhere.
         """
-        images = tuple((name, Pyramid.of(opener(source))) for name, source in review.settings.cubes)
+        opened = ((name, opener(source)) for name, source in review.settings.cubes)
+        images = tuple((name, one if isinstance(one, Pyramid) else Pyramid.of(one)) for name, one in opened)
         made = cls(review=review, images=images)
         assert len(made.places) == len(review.outlines)  # and so they are checked
         return made

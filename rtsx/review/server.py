@@ -318,7 +318,8 @@ def serve_review(
     review : Review
         The review.
     opener : callable
-        Opens what `rtsx.viewer.Pyramid.of` takes from the source of an image; for YAML files, `rtsx.load_cube_recipe`.
+        Makes of the source of an image what `rtsx.viewer.Pyramid.of` takes, such as `rtsx.load_cube_recipe` of a YAML file, or a
+        `Pyramid`.
     host : str
         Address to listen at; other machines than this one reach it only where it is not a loopback address.
     port : int
@@ -373,7 +374,8 @@ def serve_review(
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="rtsx-review-server", daemon=True)
     thread.start()
     ready.wait()
-    shown = f"[{host}]" if ":" in host else host
+    named = socket.gethostname() if host in ("", "0.0.0.0", "::") else host  # nobody can open these
+    shown = f"[{named}]" if ":" in named else named
     try:
         yield f"{'https' if certificate else 'http'}://{shown}:{listening.getsockname()[1]}/"
     finally:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -72,6 +72,11 @@ class Review:
         table = gpd.read_parquet(BytesIO(content))
         return table.set_index(table[self.settings.key].astype(str).rename("outline"))
 
+    @cached_property
+    def has_points(self) -> bool:
+        """Whether places are judged, as of a sample of the ground, and not outlines; nothing is then drawn."""
+        return bool((~self.outlines.geom_type.isin(["Polygon", "MultiPolygon"])).any())
+
     def rounds(self) -> tuple[ReviewRound, ...]:
         """All rounds, the first one first."""
         keys = sorted(found.key for found in self.objects.list("rounds") if found.key.endswith("/round.json"))
@@ -108,7 +113,8 @@ class Review:
         if not rounds:
             raise ReviewError(f"{self.objects} has no round to review. Make the review again with rtsx review create.")
         current = rounds[-1]
-        done, claims = self._done(current.number), self._claims(current.number)
+        done = self._done(current.number)
+        claims = self._claims(current.number, done)
         mine = [
             claim
             for number, claim in claims.items()
@@ -139,7 +145,7 @@ class Review:
         """Say that a reviewer is still there; the batches that are still his, with their new ends."""
         number = self.rounds()[-1].number
         done = self._done(number)
-        mine = [claim for claim in self._claims(number).values() if claim.reviewer == reviewer]
+        mine = [claim for claim in self._claims(number, done).values() if claim.reviewer == reviewer]
         renewed = [self._renewed(claim) for claim in mine if reviewer not in done.get(claim.batch, ())]
         return tuple(claim for claim in renewed if claim is not None)
 
@@ -156,8 +162,14 @@ class Review:
         check_reviewer(verdicts.reviewer)
         _check_verdicts(verdicts, {one.number: one for one in self.rounds()})
         _check_texts(verdicts)
+        if self.has_points and (verdicts.added or any(one.corrected is not None for one in verdicts.answers)):
+            raise ReviewError(
+                "This review asks what is at points, but an outline was drawn. Leave it out; outlines are drawn in a review of "
+                "footprints."
+            )
         folder = _claims_of(verdicts.round, verdicts.batch)
-        if not any(claim.reviewer == verdicts.reviewer for claim in self._records(folder)):
+        claims = self._read(found.key for found in self.objects.list(folder))
+        if not any(claim.reviewer == verdicts.reviewer for claim in claims):
             raise ReviewError(
                 f"Batch {verdicts.batch} of round {verdicts.round} was never claimed by {verdicts.reviewer}. Claim a batch, "
                 "and send the verdicts of that one."
@@ -238,7 +250,7 @@ class Review:
         done, now = self._done(number), self.clock()
         return tuple(
             claim
-            for claim in self._claims(number).values()
+            for claim in self._claims(number, done).values()
             if not claim.is_over(now) and claim.reviewer not in done.get(claim.batch, ())
         )
 
@@ -289,13 +301,15 @@ class Review:
             done.setdefault(int(batch), set()).add(name.removesuffix(".json"))
         return done
 
-    def _claims(self, number: int) -> dict[int, ReviewClaim]:
-        """The last claim of each batch of a round."""
-        return {claim.batch: claim for claim in self._records(f"claims/{number:03d}")}
+    def _claims(self, number: int, done: Mapping[int, Collection[str]]) -> dict[int, ReviewClaim]:
+        """The last claim of each batch of a round, but of those whose every claim has led to verdicts; reads no other."""
+        generations: dict[int, list[str]] = {}
+        for found in self.objects.list(f"claims/{number:03d}"):
+            generations.setdefault(int(found.key.split("/")[-2]), []).append(found.key)
+        last = [max(keys) for batch, keys in sorted(generations.items()) if len(done.get(batch, ())) < len(keys)]
+        return {claim.batch: claim for claim in self._read(last)}
 
-    def _records(self, folder: str) -> list[ReviewClaim]:
-        """Claims in a folder, by batch and generation."""
-        keys = sorted(found.key for found in self.objects.list(folder) if found.key.endswith(".json"))
+    def _read(self, keys: Iterable[str]) -> list[ReviewClaim]:
         return [ReviewClaim.from_json(content) for content in map(self.objects.get, keys) if content is not None]
 
 

@@ -1,13 +1,16 @@
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pytest
+import rasterio
 import requests
 import shapely
+import yaml
+from rasterio.transform import from_origin
 
 import rtsx
 from rtsx.evaluation import sample_outlines
@@ -78,6 +81,43 @@ def test_a_sample_is_reviewed_and_stated(rtsx_command: Command, slumps: Path, tm
     assert "precision" in stated.out
 
 
+class StopsAtOnce:
+    """In place of the event that is waited for."""
+
+    def wait(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_the_cell_of_a_config_is_served_at_the_address_of_a_proxy(
+    rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands = np.arange(4096, dtype="uint16").reshape(1, 64, 64)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=64, height=64, count=1, dtype="uint16", crs="EPSG:3413",
+        transform=from_origin(0, 0, 10, 10),
+    ) as file:  # fmt: skip
+        file.write(bands)
+    values = {
+        "grid": {"resolution": 10, "cell_size": 64},
+        "region": {"cell": "r000c000"},
+        "sources": {"a": {"files": str(tmp_path / "a.tif"), "layers": {"red": 1}}},
+    }
+    (tmp_path / "cube.yaml").write_text(yaml.safe_dump(values))
+    table = gpd.GeoDataFrame({"footprint_id": [7], "prob_max": [0.9]}, geometry=[shapely.box(200, -300, 300, -200)])
+    table.set_crs("EPSG:3413").to_parquet(tmp_path / "slump.parquet")
+    review, cube = tmp_path / "review", tmp_path / "cube.yaml"
+    made = rtsx_command("review", "create", "--footprints", tmp_path / "slump.parquet", "--cube", cube, "--out", review)
+    assert made.status == 0, made.err
+    said: list[str] = []
+    monkeypatch.setattr("rtsx.cli.review.Event", StopsAtOnce)
+    monkeypatch.setattr("rtsx.cli.review.typer.echo", said.append)
+    serve = ("review", "serve", review, "--port", 0, "--reviewer", "ada", "--address")
+    outcome = rtsx_command(*serve, "https://maps.org/review")
+    assert outcome.status == 130, outcome.err
+    assert said[0].startswith("ada: https://maps.org/review/?token=")
+    assert rtsx_command(*serve, "maps.org").status == 2
+
+
 def test_the_page_is_served_until_it_is_stopped(
     rtsx_command: Command, slumps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,16 +125,10 @@ def test_the_page_is_served_until_it_is_stopped(
     rtsx_command("review", "create", "--footprints", slumps, "--cube", tmp_path / "cube.zarr", "--out", review)
     answered: list[int] = []
 
-    def stopped_at_once(self: threading.Event, timeout: float | None = None) -> bool:
-        raise KeyboardInterrupt
-
-    class Waits:
-        wait = stopped_at_once
-
     def asked(text: str) -> None:
         answered.append(requests.get(text.split(": ", 1)[1], timeout=30).status_code)
 
-    monkeypatch.setattr("rtsx.cli.review.Event", Waits)
+    monkeypatch.setattr("rtsx.cli.review.Event", StopsAtOnce)
     monkeypatch.setattr("rtsx.cli.review.typer.echo", asked)
     outcome = rtsx_command("review", "serve", review, "--reviewer", "ada", "--reviewer", "bob", "--port", 0)
     assert outcome.status == 130

@@ -107,6 +107,11 @@ def test_an_outline_is_never_on_both_sides_of_a_split(review: str, tmp_path: Pat
 
 
 def test_a_review_of_something_else_or_none_is_refused(review: str, tmp_path: Path) -> None:
+    points = gpd.GeoDataFrame({"sample_id": ["a"]}, geometry=[shapely.Point(501_000, 7_698_000)], crs=CRS)
+    place = str(tmp_path / "points")
+    create_review(points, place, cubes={"a": "b"}, opener=lambda _: image(), class_name="rts")
+    with pytest.raises(ConfigError, match="review of points, which have no outline to learn"):
+        truth_of(place)
     with pytest.raises(ConfigError, match=r"review of 'rts', which is none of the classes lake"):
         truth_of(review, classes={"lake": (), "river": ()})
     with pytest.raises(ConfigError, match=r"has no review\.json"):

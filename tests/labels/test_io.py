@@ -15,6 +15,7 @@ from rtsx.config.place import AreaConfig, RegionConfig
 from rtsx.config.scenes import LabelReader, LabelsConfig
 from rtsx.errors import RtsxError
 from rtsx.footprints import read_footprints, read_years
+from rtsx.labels.io import read_table, write_table
 from tests.footprints.conftest import make_prediction
 
 NORTH, SOUTH = shapely.box(-139, 69.5, -138.9, 69.6), shapely.box(-139, 69, -138.9, 69.1)
@@ -80,3 +81,10 @@ def test_a_layer_where_no_file_is(two: str) -> None:
             config(bbox=(0, 70, 1, 71), layer="north")
     with pytest.raises(ValueError, match="layer says something about files"):
         LabelsConfig(raster="labels.tif", layer="north")
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "fgb", "parquet"])
+def test_points_and_polygons_of_one_table_stay_what_they_are(tmp_path: Path, ending: str) -> None:
+    table = gpd.GeoDataFrame({"a": [1, 2]}, geometry=[NORTH.centroid, SOUTH], crs="EPSG:4326")
+    path = write_table(table, tmp_path / f"both.{ending}", overwrite=False, what="places")
+    assert {one.geom_type for one in read_table(str(path)).geometry} == {"Point", "Polygon"}

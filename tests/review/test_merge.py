@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from rtsx.errors import ReviewError
-from rtsx.review import AddedOutline, Review, create_review, merge_review, review_status
+from rtsx.review import AddedOutline, Answer, BatchVerdicts, Review, create_review, merge_review, review_status
 from rtsx.scores.agreement import VERDICTS
 from tests.review.reviewers import Hands, answers, image, outlines_of, work_through
 
@@ -123,3 +123,34 @@ def test_a_sample_has_its_verdicts(tmp_path: Path) -> None:
     assert set(merged.outlines["verdict"]) <= set(VERDICTS)
     assert merged.outlines["sample_id"].tolist() == table["sample_id"].tolist()
     assert merged.status.reviewed_down_to is None
+
+
+@pytest.mark.parametrize("numbers", [range(3), [10**12, 5, 7]])
+def test_outlines_with_numbers_as_ids_are_written_beside_added_ones(tmp_path: Path, numbers: Any) -> None:
+    review = make(tmp_path, outlines_of(3).assign(footprint_id=list(numbers)).astype({"footprint_id": "int64"}))
+    (claim,) = review.claim("ada")
+    said = tuple(Answer(outline=name, verdict="target") for name in review.outlines.index)
+    drawn = "POLYGON ((501000 7699000, 501100 7699000, 501100 7699100, 501000 7699000))"
+    review.submit(
+        BatchVerdicts(
+            round=1, batch=claim.batch, reviewer="ada", answers=said, finished=review.clock(),
+            added=(AddedOutline(geometry=drawn),),
+        )
+    )  # fmt: skip
+    merged = merge_review(review)
+    merged.write(str(tmp_path / "verified"))
+    ids = set(gpd.read_parquet(tmp_path / "verified" / "confirmed.parquet")["footprint_id"])
+    assert ids == {*map(str, numbers), "added-1-0-0-ada"}
+    for name in ("whole.gpkg", "whole.fgb", "whole.parquet"):
+        (file,) = merged.write(str(tmp_path / name))
+        assert file.is_file()
+
+
+def test_the_name_of_another_kind_of_file_becomes_no_folder(tmp_path: Path) -> None:
+    merged = merge_review(make(tmp_path, outlines_of(3)))
+    for name in ("verified.geojson", "verified.shp", "verified.csv"):
+        with pytest.raises(ReviewError, match="change the ending"):
+            merged.write(str(tmp_path / name))
+        assert not (tmp_path / name).exists()
+    for name in ("verified.2024", "verified.v2/", "verified"):
+        assert len(merged.write(str(tmp_path / name) + "/" * name.endswith("/"))) == 5

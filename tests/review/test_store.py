@@ -229,3 +229,44 @@ def test_a_review_lies_on_s3(s3: Any) -> None:
     assert merged.status.kappa.pairs == 6
     with pytest.raises(ReviewError, match="cannot be read"):
         open_review(f"s3://{s3.bucket}-none/review", storage_options=s3.options)
+
+
+def test_what_is_asked_of_the_store_does_not_grow_with_what_is_done(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    review = make(60, batch_size=2, repeats=0.0)
+    work_through(review, "ada", most=25)
+    review.claim("bob")  # who leaves
+    review.clock.move(days=8)
+    (taken,) = review.claim("eve")
+    review.submit(answers(review, taken))
+    (held,) = review.claim("ada")
+    asked: list[str] = []
+    get = type(review.objects).get
+    monkeypatch.setattr(
+        type(review.objects),
+        "get",
+        lambda self, key: get(self, asked.append(key) or key),  # type: ignore[func-returns-value]
+    )
+    assert [one.batch for one in review.claim("ada")] == [held.batch]
+    assert [one.batch for one in review.renew("ada")] == [held.batch]
+    assert [one.batch for one in review.active_claims()] == [held.batch]
+    claims = [key for key in asked if key.startswith("claims/")]
+    assert {int(key.split("/")[2]) for key in claims} <= {held.batch, taken.batch}
+    assert [one.batch for one in review.claim("zoe")] == [held.batch + 1]
+
+
+def test_points_are_judged_and_not_drawn(tmp_path: Any) -> None:
+    table = outlines_of(3).rename(columns={"footprint_id": "sample_id"})
+    place = str(tmp_path / "review")
+    review = create_review(table.set_geometry(table.centroid), place, **OPENED, repeats=0.0)
+    (claim,) = review.claim("ada")
+    sent = answers(review, claim)
+    drawn = "POLYGON ((501000 7699000, 501100 7699000, 501100 7699100, 501000 7699000))"
+    for one in (
+        replace(sent, added=(AddedOutline(geometry=drawn),)),
+        replace(sent, answers=(replace(sent.answers[0], corrected=drawn), *sent.answers[1:])),
+    ):
+        with pytest.raises(ReviewError, match="asks what is at points"):
+            review.submit(one)
+    assert review.submit(sent)
