@@ -55,10 +55,13 @@ def view(
     bbox: Annotated[
         str | None, options.input_option(metavar="WEST,SOUTH,EAST,NORTH", help="What is seen at first, degrees.")
     ] = None,
-    port: Annotated[int, options.output_option(help="Of this machine; 0 for a free one.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int | None, options.output_option(help="Of this machine; a free one if left out.", min=0, max=65535)
+    ] = None,
     browser: Annotated[
-        bool, options.output_option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+        bool | None,
+        options.output_option("--browser/--no-browser", help="Open the page in the browser, as it is if left out."),
+    ] = None,
     png: Annotated[str | None, options.output_option(metavar="FILE", help="Draw a picture instead of serving.")] = None,
     html: Annotated[
         str | None, options.output_option("--html", metavar="FILE", help="Write a page that needs no server instead.")
@@ -73,6 +76,14 @@ def view(
     for path, suffix, option in files:
         if path is not None:
             require_suffix(path, [suffix], option=option)
+    if png is not None or html is not None:
+        given = {"--model": bool(model), "--port": port is not None, "--browser": browser is not None}
+        idle = [option for option, is_given in given.items() if is_given]
+        if idle:
+            raise typer.BadParameter(
+                f"with --png or --html no page is served; leave out {' and '.join(idle)}.",
+                param_hint=idle[0],
+            )
     require_absent([path for path, _, _ in files if path is not None], overwrite=overwrite)
     require_there([path for path in (*(images or []), cube, footprints, truth, tracks, campaign) if path is not None])
     if not images and cube is None and campaign is None:
@@ -90,7 +101,7 @@ def view(
         bbox=None if bbox is None else options.numbers(bbox, option="--bbox"),
     )
     if png is None and html is None:
-        opened.serve(port=port, on_start=lambda address: _started(address, browser=browser))
+        opened.serve(port=port or 0, on_start=lambda address: _started(address, browser=browser is not False))
         return
     rows: list[tuple[str, object]] = []
     if png is not None:
@@ -110,6 +121,8 @@ def _styles(given: list[str] | None) -> dict[str, str]:
 
 def _started(address: str, *, browser: bool) -> None:
     show_line(f"Map at {address}", asked=True)
-    if browser and not webbrowser.open(address):
+    if address.startswith("/"):
+        show_line("Open it below the address of your JupyterHub, such as https://hub.example.org/user/...", asked=True)
+    elif browser and not webbrowser.open(address):
         show_line("No browser could be started here; open this address in one.", asked=True)
     show_line("Ctrl-C stops it.", asked=True)

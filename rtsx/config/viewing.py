@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import geopandas
+import numpy as np
 import pyproj
 import xarray as xr
 
@@ -14,8 +15,11 @@ from rtsx.campaign import Campaign
 from rtsx.campaign.layout import MAP
 from rtsx.config.campaign import load_campaign_config
 from rtsx.config.cube import is_config, load_cube_config
+from rtsx.config.place import RegionConfig
+from rtsx.config.validate import validate_config
+from rtsx.config.yaml import Document
 from rtsx.cube import CubeRecipe
-from rtsx.errors import CubeError
+from rtsx.errors import ConfigError, CubeError
 from rtsx.labels.io import read_table
 from rtsx.storage import file_name
 from rtsx.viewer.mapview import MapView, Shown
@@ -61,7 +65,7 @@ def view(
     cube
         The image below them, that the maps were made from.
     footprints, truth, tracks
-        OutlineLayer in any CRS: paths of vector files or tables. Coloured by a column, with a table beside the map.
+        Outlines in any CRS: paths of vector files or tables. Coloured by a column, with a table beside the map.
     campaign
         A campaign, the folder of its output or its YAML config: its map, its outlines, and its cells by state.
     model
@@ -69,7 +73,8 @@ def view(
     style
         How images are drawn at first, by title, such as ``{"cube": "false colour"}``.
     bbox
-        What is seen at first: west, south, east and north, degrees. All of the first image if left out.
+        What is seen at first: west, south, east and north, degrees. All of the cube if left out, or of the first image where there is
+        none.
     storage_options
         For fsspec, where a store is behind a URL.
 
@@ -159,7 +164,14 @@ def _bundles(given: Sequence[Any]) -> "dict[str, ModelBundle]":
 
 
 def _box(bbox: Sequence[float], crs: str) -> Box:
-    west, south, east, north = bbox
+    if len(bbox) != 4:
+        raise ConfigError(f"bbox is [west, south, east, north] in degrees; got {list(bbox)}.")
+    region = validate_config(RegionConfig, Document("bbox", {"bbox": [float(edge) for edge in bbox]}, {}, ()))
+    assert region.bbox is not None  # as given
     there = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
-    left, bottom, right, top = there.transform_bounds(west, south, east, north)
+    left, bottom, right, top = there.transform_bounds(*region.bbox)
+    if not np.isfinite((left, bottom, right, top)).all():
+        raise CubeError(
+            f"bbox {list(bbox)} cannot be shown on a map in {pyproj.CRS(crs).name}. Give a smaller one, or one nearer to the images."
+        )
     return left, bottom, right, top

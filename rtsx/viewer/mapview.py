@@ -13,7 +13,7 @@ from pyproj import CRS, Geod, Transformer
 
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import refuse_other_format, staged
-from rtsx.viewer.outlines import OutlineLayer
+from rtsx.viewer.outlines import MOST_SEEN, OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, Style, draw_window, styles_of
 
@@ -24,8 +24,6 @@ __all__ = ["MapView", "Shown"]
 
 _LARGEST_PAGE = 4096
 """Pixels along a side of the region that a page without a server holds."""
-_MOST_OUTLINES = 4000
-"""Outlines that are drawn at once, the largest; every browser still moves so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class MapView:
     title: str
     """Of the page."""
     crs: str
-    """Of the map; images of another are drawn where they lie on it."""
+    """Of the map, that of one of its images; those of another are drawn where they lie on it."""
     images: Mapping[str, Pyramid]
     """By title, the lowest first."""
     outlines: Sequence[OutlineLayer] = ()
@@ -65,6 +63,9 @@ class MapView:
     def __post_init__(self) -> None:
         if not self.images:
             raise CubeError("A map needs an image: a cube, a map or a raster. Give one, as rtsx.view('map.zarr').")
+        if not any(_is_in(image, self.crs) for image in self.images.values()):
+            names = sorted({CRS(image.crs).name for image in self.images.values()})
+            raise CubeError(f"A map is in the CRS of one of its images, {names}; got {CRS(self.crs).name}.")
         known = {name: list(self.styles[name]) for name in self.images}
         for one in self.shown:
             if one.image not in known or (one.style is not None and one.style not in known[one.image]):
@@ -141,7 +142,7 @@ class MapView:
             if picture.rgba.size:
                 axis.imshow(picture.rgba, extent=(left, right, bottom, top), alpha=one.opacity, interpolation="nearest")
         for outlines in self.outlines:
-            rows = outlines.seen(box, np.ones(len(outlines.table), bool), most=_MOST_OUTLINES)
+            rows = outlines.seen(box, np.ones(len(outlines.table), bool), most=MOST_SEEN)
             colours = outlines.colours_by(outlines.best_column).colours[rows]
             patches = [
                 PathPatch(
@@ -175,7 +176,7 @@ class MapView:
         target = Path(path)
         refuse_other_format(target, what="a page", suffixes=(".html",))
         left, bottom, right, top = self.start
-        pixel = next(iter(self.images.values())).levels[0].pixel
+        pixel = next(image.levels[0].pixel for image in self.images.values() if _is_in(image, self.crs))
         size = (max(1, round((top - bottom) / pixel)), max(1, round((right - left) / pixel)))
         if max(size) > _LARGEST_PAGE:
             raise CubeError(
@@ -223,6 +224,10 @@ def _server_module() -> Any:
     from rtsx.viewer import server
 
     return server
+
+
+def _is_in(image: Pyramid, crs: str) -> bool:
+    return bool(CRS(image.crs) == CRS(crs))
 
 
 def fitted(box: Box, size: tuple[int, int]) -> Box:

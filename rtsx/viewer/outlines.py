@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,8 @@ from rtsx.viewer.render import colours_of, limits_of
 
 __all__ = ["ColumnColours", "OutlineLayer"]
 
+MOST_SEEN = 4000
+"""Outlines that are drawn at once, the largest; every browser still moves so many."""
 _COMPARISONS = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -60,6 +62,8 @@ class OutlineLayer:
     """One colour for all, such as of the truth; None for those of a column."""
     colours: Mapping[str, str] | None = None
     """Colours of known values of a column of text."""
+    _coloured: dict[str | None, ColumnColours] = field(default_factory=dict, init=False, repr=False)
+    """What `colours_by` has found, because every pan asks again."""
 
     @classmethod
     def of(
@@ -146,6 +150,11 @@ class OutlineLayer:
 
     def colours_by(self, column: str | None) -> ColumnColours:
         """Colour every row by a column: numbers by size, text by value."""
+        if column not in self._coloured:
+            self._coloured[column] = self._colours_by(column)
+        return self._coloured[column]
+
+    def _colours_by(self, column: str | None) -> ColumnColours:
         count = len(self.table)
         if self.colour is not None or column not in self.columns:
             return ColumnColours(np.full(count, self.colour or "#ff8c00"), None, {})

@@ -43,7 +43,7 @@ from bokeh.util.callback_manager import EventCallback
 from rtsx.cube import packing
 from rtsx.errors import RtsxError
 from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
-from rtsx.viewer.outlines import OutlineLayer
+from rtsx.viewer.outlines import MOST_SEEN, OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, colours_of, draw_window, physical, styles_of
 
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MapPage", "still_page"]
 
-_MOST_SEEN = 4000
-"""Outlines that are drawn at once, the largest."""
 _MOST_ROWS = 5000
 """Rows of the table, which the browser holds."""
 _SMALL_PX = 4
@@ -497,7 +495,7 @@ class MapPage:
         if is_chosen and self.filter.value:
             with suppress(RtsxError):  # which the table has told
                 kept = one.kept(self.filter.value)
-        rows = one.seen(self.box, kept, most=_MOST_SEEN)
+        rows = one.seen(self.box, kept, most=MOST_SEEN)
         pixel = (self.box[2] - self.box[0]) / self.size[1]
         colours = one.colours_by(self.coloured.value if is_chosen else one.best_column).colours
         shapes = one.table.geometry.to_numpy()[rows]
@@ -570,14 +568,14 @@ class MapPage:
             self.box[2] - self.box[0]
         ) * 1e-9  # of what is seen, because the image may have other units than the map
         named = {name: style for name, style in self.styles[title].items() if style.kind not in ("composite", "relief")}
-        found = {}
+        found: dict[str, Any] = {}
         for place in dict.fromkeys(style.place for style in named.values()):
             some = {name: style.layers[0] for name, style in named.items() if style.place == place}
             read = image.read(
                 [*some.values()], (x - half, y - half, x + half, y + half), size=(1, 1), crs=self.view.crs,
                 select={**self._select(title, self.time), **dict(place)},
             )  # fmt: skip
-            if not (read.cube.sizes["y"] and read.cube.sizes["x"]):
+            if not read.known.any():
                 return []
             found |= {name: read.cube[layer] for name, layer in some.items()}
         lines = []

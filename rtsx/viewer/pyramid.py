@@ -68,6 +68,8 @@ class ReadWindow:
     """Edges of its pixels, in the CRS of the map."""
     pixel_m: float
     """Side of its pixels, m."""
+    known: NDArray[np.bool_]
+    """Where the image has a pixel (y, x); on a map in another CRS it may not fill the window."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,7 +196,8 @@ class Pyramid:
         read = part.compute()
         left, top = geobox.affine * (x.start, y.start)
         right, bottom = geobox.affine * (x.start + step * read.sizes["x"], y.start + step * read.sizes["y"])
-        return ReadWindow(read, (left, bottom, right, top), pixel_m(geobox) * step)
+        known = np.ones((read.sizes["y"], read.sizes["x"]), bool)
+        return ReadWindow(read, (left, bottom, right, top), pixel_m(geobox) * step, known)
 
     def _warped(
         self, names: Sequence[str], box: Box, *, size: tuple[int, int], crs: str, select: Mapping[str, int] | None
@@ -224,7 +227,7 @@ class Pyramid:
         column = np.where(known, (at_x - there_is.box[0]) / (dx or 1), 0).astype(int)
         known &= (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         taken = {name: _gather(there_is.cube[name], row, column, known=known) for name in names}
-        return ReadWindow(xr.Dataset(taken), box, pixel_m(GeoBox.from_bbox(box, crs, shape=size, tight=True)))
+        return ReadWindow(xr.Dataset(taken), box, pixel_m(GeoBox.from_bbox(box, crs, shape=size, tight=True)), known)
 
 
 def _padded(box: Box, size: tuple[int, int]) -> Box:

@@ -168,7 +168,9 @@ def draw_picture(window: ReadWindow, style: Style) -> Picture:
     if not values[0].size:
         return Picture(np.zeros((0, 0, 4), np.uint8), window.box, style)
     if style.kind == "missing":
-        return Picture(_flat(window.cube[style.layers[0]].values == 0, (*_GREY, 140)), window.box, style)
+        return Picture(
+            _flat((window.cube[style.layers[0]].values == 0) & window.known, (*_GREY, 140)), window.box, style
+        )
     if style.kind == "found":
         return Picture(_flat(values[0] > 0, (*_ORANGE, 255)), window.box, style)
     if style.kind == "relief":

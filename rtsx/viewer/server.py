@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from bokeh.application import Application
@@ -164,12 +165,16 @@ _served: dict[int, str] = {}
 def address_in_notebook(view: MapView) -> str:
     """Address of a map, served by a thread of this process as long as that runs."""
     if id(view) not in _served:
-        ready = threading.Event()
+        address: Future[str] = Future()
 
-        def start(address: str) -> None:
-            _served[id(view)] = address
-            ready.set()
+        def run() -> None:
+            try:
+                serve(view, on_start=address.set_result)
+            except BaseException as error:
+                if address.done():
+                    raise
+                address.set_exception(error)  # raised in the cell that asks
 
-        threading.Thread(target=serve, args=(view,), kwargs={"on_start": start}, name="rtsx-view", daemon=True).start()
-        ready.wait(10)
+        threading.Thread(target=run, name="rtsx-view", daemon=True).start()
+        _served[id(view)] = address.result()
     return _served[id(view)]

@@ -34,6 +34,10 @@ def test_a_map_is_served_and_its_address_printed(stored: Path, monkeypatch: pyte
     )  # fmt: skip
     CliRunner().invoke(app, ["view", str(stored), "--no-browser"])
     assert "opened" not in seen
+    monkeypatch.setattr(MapView, "serve", lambda self, *, port, on_start: on_start("/user/ann/proxy/5006/?ticket=t"))
+    run = CliRunner().invoke(app, ["view", str(stored)])
+    assert "below the address of your JupyterHub" in run.output
+    assert "opened" not in seen
 
 
 def test_a_picture_and_a_page_are_written(stored: Path, tmp_path: Path) -> None:
@@ -70,6 +74,12 @@ def test_a_picture_and_a_page_are_written(stored: Path, tmp_path: Path) -> None:
         (["{map}", "--style", "map.zarr=blue"], "cannot be shown as 'blue'"),
         (["{map}", "--footprints", "absent.parquet"], "absent.parquet"),
         (["{map}", "--port", "99999"], "65535"),
+        (
+            ["{map}", "--png", "m.png", "--model", "m", "--no-browser"],
+            "no page is served; leave out --model and --browser",
+        ),
+        (["{map}", "--html", "m.html", "--port", "0"], "no page is served; leave out --port"),
+        (["{map}", "--bbox", "1,2,3"], "bbox"),
     ],
 )
 def test_what_is_wrong_is_told(stored: Path, line: list[str], told: str) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 import rtsx
-from rtsx.errors import CubeError, FootprintError, OutputNotWritableError, PathError
+from rtsx.errors import ConfigError, CubeError, FootprintError, OutputNotWritableError, PathError
 from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.mapview import MapView
 from rtsx.viewer.outlines import OutlineLayer
@@ -28,19 +31,19 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None) -> None:
     image = small_image()
     image = image if chunk is None else image.chunk({"y": chunk, "x": chunk})
-    model, told = tiny_bundle(), []
+    model, reported = tiny_bundle(), []
     live = LivePrediction(
         Pyramid.of(image),
         model,
         box=(600, 1200, 1500, 2400),
         crs="EPSG:3413",
         select={},
-        on_progress=lambda *one: told.append(one),
+        on_progress=lambda *one: reported.append(one),
     )
     live.start()
     live.join()
     parts = 1 if chunk is None else 2
-    assert told == [(number, parts, None) for number in range(1, parts + 1)]
+    assert reported == [(number, parts, None) for number in range(1, parts + 1)]
     whole = rtsx.predict_cube(image, model).isel(y=slice(100, 200), x=slice(50, 125)).compute()
     xr.testing.assert_identical(live.result.drop_attrs(), whole.drop_attrs())
     assert len(np.unique(whole["probability"])) > 10
@@ -48,29 +51,29 @@ def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None)
 
 def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
     image = small_image().chunk({"y": 100, "x": 100})
-    told: list[tuple[int, int, str | None]] = []
+    reported: list[tuple[int, int, str | None]] = []
     live = LivePrediction(
         Pyramid.of(image), tiny_bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413", select={},
-        on_progress=lambda done, parts, problem: (told.append((done, parts, problem)), live.stop()),
+        on_progress=lambda done, parts, problem: (reported.append((done, parts, problem)), live.stop()),
     )  # fmt: skip
     live.start()
     live.join()
-    assert told == [(1, 9, None), (1, 9, "stopped")]
+    assert reported == [(1, 9, None), (1, 9, "stopped")]
     assert 0 < int((live.result["probability"] != 255).sum()) <= 10_000
     large = xr.Dataset({name: image[name].pad(y=(0, 4000), x=(0, 4000), constant_values=0) for name in ("red", "nir")})
     large = large.assign_coords(small_image(4300).coords)
-    told.clear()
+    reported.clear()
     live = LivePrediction(
         Pyramid.of(large),
         tiny_bundle(),
         box=Pyramid.of(large).box,
         crs="EPSG:3413",
         select={},
-        on_progress=lambda *one: told.append(one),
+        on_progress=lambda *one: reported.append(one),
     )
     live.start()
     live.join()
-    assert re.search(r"4,300 x 4,300 pixels; at most 16,777,216 .* Zoom in", told[0][2])
+    assert re.search(r"4,300 x 4,300 pixels; at most 16,777,216 .* Zoom in", reported[0][2])
 
 
 def test_a_picture_shows_what_the_page_shows(stored: Path, tmp_path: Path) -> None:
@@ -162,6 +165,47 @@ def test_a_page_without_a_server_holds_everything_and_no_html_of_names(stored: P
         rtsx.view(small_image(5000)).save_html(tmp_path / "large.html")
 
 
+def test_a_page_has_the_pixels_of_the_image_whose_crs_the_map_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr("rtsx.viewer.page.still_page", lambda view, *, size: sizes.append(size) or "")
+    boxes = (
+        GeoBox((100, 100), Affine(1e-4, 0, -135, 0, -1e-4, 69.4), "EPSG:4326"),
+        GeoBox((100, 100), Affine(10, 0, 500_000, 0, -10, 7_700_000), "EPSG:32608"),
+    )
+    image, cube = (
+        xr.Dataset({"dem": (("y", "x"), np.zeros((100, 100)))}, coords=xr_coords(box, dims=("y", "x"))) for box in boxes
+    )
+    rtsx.view(image, cube=cube).save_html(tmp_path / "map.html")
+    assert sizes == [pytest.approx((90, 260), abs=10)]  # 1 km of the cube, in ten-thousandths of a degree
+    with pytest.raises(CubeError, match=r"CRS of one of its images, \['.*Polar Stereographic North'\]; got WGS 84\."):
+        MapView(title="", crs="EPSG:4326", images={"map": Pyramid.of(small_image(4))})
+
+
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [
+        ((1, 2, 3), r"in degrees; got \[1, 2, 3\]"),
+        ((-140, 60, -130, 100), "in degrees, south below north"),
+        ((-140, 70, -130, 60), "in degrees, south below north"),
+        ((-140, float("nan"), -130, 60), "in degrees, south below north"),
+    ],
+)
+def test_what_is_seen_at_first_is_a_box_in_degrees(bbox: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rtsx.view(small_image(4), bbox=bbox)
+
+
+def test_a_notebook_says_why_its_map_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("no more ports")
+
+    monkeypatch.setattr("socket.create_server", refused)
+    with pytest.raises(PathError, match="no more ports"):
+        rtsx.view(small_image(4))._repr_mimebundle_()
+
+
 def test_images_and_outlines_of_another_crs_lie_where_they_are(stored: Path) -> None:
     from pyproj import Transformer
 
@@ -186,7 +230,7 @@ def test_nothing_to_show_and_strange_styles_are_refused(stored: Path) -> None:
         rtsx.view(stored, footprints=small_outlines().set_crs(None, allow_override=True))
 
 
-def test_a_taken_port_is_told(stored: Path) -> None:
+def test_a_taken_port_is_refused(stored: Path) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -206,6 +250,7 @@ def test_conditions_choose_rows_and_run_nothing() -> None:
             table.kept(bad)
     assert table.seen((1000, 1000, 1600, 1600), np.ones(2, bool), most=10).tolist() == [0]
     assert table.seen((0, 0, 3600, 3600), np.ones(2, bool), most=1).tolist() == [0]
+    assert table.colours_by("name") is table.colours_by("name")  # computed once, not at every pan
     by_number, by_text = table.colours_by("prob_mean"), table.colours_by("name")
     assert by_number.limits is not None
     assert len(set(by_number.colours)) == 2

@@ -151,6 +151,19 @@ def test_an_image_of_another_crs_is_drawn_where_it_lies_on_the_map() -> None:
     assert not away.rgba[..., 3].any()
 
 
+def test_what_is_beyond_an_image_of_another_crs_is_not_called_invalid() -> None:
+    image = cube({"valid": np.ones((50, 50), bool)}, pixel=10.0)
+    image["valid"][:25] = False
+    box = (-1000, -1000, 1500, 1500)
+    seen = [
+        draw_window(image, box, size=(100, 100), style=styles_of(image)["valid"], crs=crs)
+        for crs in (None, "EPSG:3995")
+    ]
+    around = seen[1].rgba[..., 3]
+    assert not around[:, :10].any()
+    assert 0 < (around > 0).mean() < 0.1
+
+
 def test_a_time_and_class_are_selected() -> None:
     flat = cube({"red": np.zeros((4, 4), np.float32)})
     years = xr.concat([flat, flat + 1], "time")
