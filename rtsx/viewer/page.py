@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyproj
@@ -58,6 +58,7 @@ _SMALL_PX = 4
 """Outlines that are smaller on the screen are dots."""
 _NODES = 17
 """Nodes along each side of the lattice from which the browser tells longitude and latitude."""
+_Read = TypeVar("_Read")
 _HIDDEN = "hidden"
 _OFF, _BESIDE, _SWIPE = "one map", "side by side", "swipe"
 
@@ -115,8 +116,8 @@ class _Look:
     """Of each layer; None where it is hidden or cannot be read."""
     second: Picture | None
     """For comparison."""
-    outlines: Sequence[tuple[dict[str, Any], dict[str, Any]]]
-    """Of each table, polygons and dots."""
+    outlines: Sequence[tuple[dict[str, Any], dict[str, Any]] | None]
+    """Of each table, polygons and dots; None where they cannot be drawn."""
     problem: str = ""
     """Which images cannot be read, and why, a line each."""
 
@@ -423,24 +424,25 @@ class MapPage:
         wanted = [(one.image, one.style, self.time) for one in self._shown()]
         if self.compare.value != _OFF:
             wanted.append((*self.choices[self.other_style.value], self.other_time))
-        pictures: list[Picture | None] = []
-        problems = []
-        for title, style, slider in wanted:
+        problems: list[str] = []
+
+        def attempt(title: str, function: Callable[[], _Read]) -> _Read | None:
             try:
-                pictures.append(None if style is None else self._picture(title, style, slider))
+                return function()
             except (
                 Exception
             ) as error:  # of whatever reads the image: shown to the reader, whose page goes on with the others
-                pictures.append(None)
-                problems.append(
-                    f"{title}: {error}" if isinstance(error, RtsxError) else f"{title}: {type(error).__name__}: {error}"
-                )
+                problems.append(_problem(title, error))
+                return None
+
+        pictures: list[Picture | None] = []
+        for title, style, slider in wanted:
+            pictures.append(None if style is None else attempt(title, partial(self._picture, title, style, slider)))
             if count != self.count:
                 return
         second = pictures.pop() if self.compare.value != _OFF else None
-        look = _Look(
-            count, pictures, second, [self._seen(one) for one in self.drawn], "\n".join(dict.fromkeys(problems))
-        )
+        outlines = [attempt(one.outlines.title, partial(self._seen, one)) for one in self.drawn]
+        look = _Look(count, pictures, second, outlines, "\n".join(dict.fromkeys(problems)))
         if self.run is None:
             self._put(look)
         else:
@@ -450,12 +452,13 @@ class MapPage:
         if look.count != self.count:
             return
         self.status.text = html.escape(look.problem).replace("\n", "<br>")
-        for layer, picture in zip(self.layers, look.pictures, strict=False):
+        for layer, picture in zip(self.layers, look.pictures, strict=False):  # which a prediction may have added to
             layer.source.data = _data(picture)
         self.second = look.second
         self._put_second()
-        for one, (polygons, dots) in zip(self.drawn, look.outlines, strict=False):
-            one.polygons.data, one.dots.data = polygons, dots
+        for one, seen in zip(self.drawn, look.outlines, strict=True):
+            if seen is not None:
+                one.polygons.data, one.dots.data = seen
         self.legend.text = self._legend(look.pictures)
         self._put_place()
 
@@ -550,8 +553,8 @@ class MapPage:
         for title, image in list(self.images.items()):  # copied, because a prediction may add its own
             try:
                 values = self._values(title, image, x=x, y=y)
-            except RtsxError as error:
-                lines.append(html.escape(str(error)))
+            except Exception as error:  # of whatever reads the image, as above
+                lines.append(html.escape(_problem(title, error)))
                 continue
             lines += [f"<b>{html.escape(title)}</b>", *values] if values else []
         text = "<br>".join(lines)
@@ -650,6 +653,10 @@ def still_page(view: MapView, *, size: tuple[int, int]) -> str:
     page = MapPage(view, size=size)
     page.close()
     return str(file_html(page.layout, INLINE, title=view.title))
+
+
+def _problem(title: str, error: Exception) -> str:
+    return f"{title}: {error}" if isinstance(error, RtsxError) else f"{title}: {type(error).__name__}: {error}"
 
 
 def _on(model: Any, *functions: Callable[[], None], of: Sequence[str] = ("value",)) -> None:

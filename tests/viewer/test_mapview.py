@@ -152,6 +152,10 @@ def test_an_image_that_cannot_be_read_leaves_the_others_on_the_page(monkeypatch:
     settle()
     assert page.status.text == "cube: OSError: the disk &lt;is&gt; gone"
     assert [len(layer.source.data["image"]) for layer in page.layers] == [0, 1]
+    monkeypatch.setattr(page, "_values", lambda title, *_, **__: broken(title, "valid", page.time) and ["here"])
+    page._tell(3.0, 3594.0)
+    settle()
+    assert page.values.text == "cube: OSError: the disk &lt;is&gt; gone<br><b>map</b><br>here"
     page.close()
 
 
