@@ -54,6 +54,8 @@ class BlockPlan:
     """Tiles and their weights."""
     chunks: tuple[tuple[int, ...], tuple[int, ...]]
     """Sizes of the chunks along y and x, as dask counts them."""
+    wanted: TileRange | None = None
+    """Tiles that are run; None for all."""
 
     @cached_property
     def intervals(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -78,7 +80,8 @@ class BlockPlan:
     def block(self, index: tuple[int, int]) -> Block:
         """Return the block at a position."""
         region = self.region(index)
-        tiles = self.tiling.starting_in(region)
+        y, x = (self._starting_in(axis, part) for axis, part in enumerate(region))
+        tiles = TileRange(y, x)
         return Block(
             index=index,
             region=region,
@@ -87,12 +90,29 @@ class BlockPlan:
             output=self.tiling.output_region(tiles) if len(tiles) else None,
         )
 
+    def _starting_in(self, axis: int, part: slice) -> range:
+        along = (self.tiling.y, self.tiling.x)[axis].tiles_starting_in(part.start, part.stop)
+        if self.wanted is None:
+            return along
+        wanted = (self.wanted.y, self.wanted.x)[axis]
+        return range(max(along.start, wanted.start), min(along.stop, wanted.stop))
+
+    @cached_property
+    def n_tiles(self) -> int:
+        """Tiles of all blocks."""
+        return len(self.tiling.all if self.wanted is None else self.wanted)
+
+    @cached_property
+    def tiles_per_block(self) -> float:
+        """Mean of those blocks that run any."""
+        return self.n_tiles / max(1, sum(len(block.tiles) > 0 for block in self))
+
     @property
     def largest_read(self) -> int:
         """Pixels of the largest region that any block reads, or of the largest chunk if that is larger."""
         longest = 1
-        for axis, parts in zip((self.tiling.y, self.tiling.x), self.intervals, strict=True):
-            ranges = [axis.tiles_starting_in(part.start, part.stop) for part in parts]
+        for number, (axis, parts) in enumerate(zip((self.tiling.y, self.tiling.x), self.intervals, strict=True)):
+            ranges = [self._starting_in(number, part) for part in parts]
             windows = [axis.window(tiles[-1])[1] - axis.window(tiles[0])[0] for tiles in ranges if tiles]
             longest *= max([part.stop - part.start for part in parts] + windows)
         return longest

@@ -81,7 +81,7 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     """Build lazy outputs by name (see `quantise`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
     arrays = [*layers.values(), *([] if mask is None else [mask])]
     chunks = arrays[0].chunks
-    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=chunks)
+    blocks = runner.blocks(chunks)
     token = tokenize(*(array.name for array in arrays), runner)
     read = f"read-{tokenize(*(array.name for array in arrays))}"  # the same for every prediction of these layers
     valid = _valid(_reading(read, arrays, blocks), read, names=tuple(layers), runner=runner, token=token, chunks=chunks)

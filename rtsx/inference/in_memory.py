@@ -10,7 +10,6 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
-from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
 from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
@@ -25,7 +24,7 @@ def predict_arrays(
 ) -> dict[str, NDArray[Any]]:
     """Predict arrays in memory: outputs by name (see `quantise`) and `valid`, each over the whole plane (y, x) of the layers."""
     valid = runner.valid(layers, mask)
-    blocks = BlockPlan(tiling=runner.plan.tiling, chunks=direct_chunks(runner.plan.tiling.shape))
+    blocks = runner.blocks(direct_chunks(runner.plan.tiling.shape))
     ahead = runner.tiles_ahead(Hardware.of(runner.where))
     running: deque[tuple[slice, int, list[Pending[TileSums]]]] = deque()
     waiting: list[TileSums] = []

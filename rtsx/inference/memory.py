@@ -207,7 +207,7 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     plan, hardware = runner.plan, runner.planned
     chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
-    blocks = BlockPlan(tiling=plan.tiling, chunks=chunks)
+    blocks = runner.blocks(chunks)
     stored = 1 + sum(cube[name].dtype.itemsize for name in plan.layers)
     channels = sum(len(layers) for layers, _ in inputs)
     batch = runner.batch_size_on(hardware)

@@ -45,7 +45,7 @@ def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: 
 
     Parameters
     ----------
-    answers
+    outputs
         Arrays `(time?, member?, class?, y, x)` by name; NumPy or dask.
     cube
         Where they belong.
@@ -238,10 +238,12 @@ def predict_cube(
         cost=None if region is None else lambda plan: len(plan.tiles_covering(region)) * plan.tile**2,
     )
     if region is not None:
-        rows, columns = read = input_window(tiling, region)
+        read = rows, columns = input_window(tiling, region)
         cube = cube.assign_attrs(lattice_origin=list(lattice_origin(cube))).isel(y=rows, x=columns)
         offset = (tiling.offset[0] + rows.start, tiling.offset[1] + columns.start)
         tiling = replace(tiling, shape=(cube.sizes["y"], cube.sizes["x"]), offset=offset)
+        y, x = (slice(p.start - around.start, p.stop - around.start) for p, around in zip(region, read, strict=True))
+        region = y, x
     plan = prediction_plan(
         bundles,
         layers=needed,
@@ -261,15 +263,21 @@ def predict_cube(
         backend=backend,
         batch_size=batch_size,
         planned=planned,
+        region=region,
     )
     require_memory(runner, cube, available=available)
     result = prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))
-    if region is None:
-        return result
-    y, x = (
-        slice(part.start - around.start, part.stop - around.start) for part, around in zip(region, read, strict=True)
-    )
-    return result.isel(y=y, x=x)
+    return result if region is None else _cut(result, region)
+
+
+def _cut(result: xr.Dataset, region: Region) -> xr.Dataset:
+    """Cut a region out of a prediction, with the transform that is its own."""
+    part = result.isel(y=region[0], x=region[1])
+    mapping = part.coords.get(GRID_MAPPING["grid_mapping"])
+    if mapping is None or "GeoTransform" not in mapping.attrs:
+        return part
+    transform = geobox_of(result)[region].affine.to_gdal()
+    return part.assign_coords({mapping.name: mapping.assign_attrs(GeoTransform=" ".join(map(str, transform)))})
 
 
 def _region(window: tuple[slice, slice], shape: tuple[int, int]) -> Region:

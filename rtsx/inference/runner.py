@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, ClusterError, LayerValuesWarning, PlanError
-from rtsx.inference.blocks import BlockPlan
+from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import (
     CPU,
     Batches,
@@ -61,13 +61,23 @@ class Runner:
     """Tiles per forward pass; None is the device's own choice."""
     planned: Hardware = CPU
     """What blocks are planned for; another kind changes what waits in memory, and no value."""
+    region: Region | None = None
+    """Pixels of the raster whose outputs count, those of other pixels being nothing; None for all."""
     _warned: set[tuple[PredictionPlan, str]] = field(default_factory=set, repr=False, compare=False)
     """What has been warned of."""
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """What dask names tasks by: digests instead of the weights, which it would hash anew for every prediction."""
         packings = tuple(sorted((name, repr(packing)) for name, packing in self.packings.items()))
-        return self.plan.to_json(), packings, self.device, self.precision, self.backend, self.batch_size
+        return (
+            self.plan.to_json(),
+            packings,
+            self.device,
+            self.precision,
+            self.backend,
+            self.batch_size,
+            str(self.region),
+        )
 
     @property
     def where(self) -> torch.device:
@@ -151,9 +161,13 @@ class Runner:
 
     def windows_in_flight(self, blocks: BlockPlan) -> int:
         """Return how many windows of blocks may be in memory at once."""
-        batch_size, filled = self.batch_size_on(self.planned), sum(len(block.tiles) > 0 for block in blocks)
-        per_block = len(self.plan.tiling) / max(1, filled)
-        return windows_in_flight(self.planned, batch_size=batch_size, tiles_per_block=per_block)
+        batch_size = self.batch_size_on(self.planned)
+        return windows_in_flight(self.planned, batch_size=batch_size, tiles_per_block=blocks.tiles_per_block)
+
+    def blocks(self, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> BlockPlan:
+        """Return the blocks in which a raster of these chunks is run."""
+        wanted = None if self.region is None else self.plan.tiling.tiles_covering(self.region)
+        return BlockPlan(tiling=self.plan.tiling, chunks=chunks, wanted=wanted)
 
     def batch_size_on(self, hardware: Hardware) -> int:
         """Return tiles per forward pass, as long as memory lasts."""
@@ -193,8 +207,13 @@ class Runner:
 
     @property
     def _passes(self) -> int:
-        """Forward passes of one bundle over the whole raster."""
-        return len(self.plan.tiling) * self.plan.passes_per_tile // len(self.bundles)
+        """Forward passes of one bundle over all that is run."""
+        tiling = self.plan.tiling
+        return (
+            len(tiling.all if self.region is None else tiling.tiles_covering(self.region))
+            * self.plan.passes_per_tile
+            // len(self.bundles)
+        )
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """Choose the backend: on a CPU in float32 the fastest by measurement; elsewhere `"auto"` is plain eager torch."""
@@ -329,6 +348,7 @@ def runner_of(
     backend: str,
     batch_size: int | None,
     planned: Hardware = CPU,
+    region: Region | None = None,
 ) -> Runner:
     """Make the runner of a plan on the layers of a cube; opens no network.
 
@@ -344,6 +364,8 @@ def runner_of(
         As in `predict_cube`.
     planned
         What its blocks are planned for.
+    region
+        Pixels of the raster whose outputs count; None for all.
 
     Raises
     ------
@@ -367,4 +389,5 @@ def runner_of(
         backend=backend,
         batch_size=batch_size,
         planned=planned,
+        region=region,
     )
