@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import xarray as xr
 
@@ -22,10 +23,10 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
-from rtsx.errors import CampaignError
-from rtsx.inference.device import CPU, Hardware
+from rtsx.errors import BundleError, CampaignError
+from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
 from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
-from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware
+from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware, require_card
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle
 from rtsx.storage import refuse_other_format
@@ -54,9 +55,11 @@ class TaskMemory:
     is_outlined: bool
     """Whether objects are outlined."""
     batch_size: int | None
-    """Tiles per forward pass; None for the one of a CPU."""
+    """Tiles per forward pass; None for the device's own."""
     hardware: Hardware = CPU
     """What runs the networks; a GPU holds them, and their input, in memory of its own."""
+    precision: str = "auto"
+    """Of the network's arithmetic."""
 
     @classmethod
     def of(cls, recipe: CampaignRecipe, sample: xr.Dataset, *, layers: Sequence[str]) -> "TaskMemory":
@@ -68,6 +71,7 @@ class TaskMemory:
             is_outlined=recipe.outlines is not None,
             batch_size=recipe.prediction.batch_size,
             hardware=planned_of(recipe),
+            precision=recipe.prediction.precision,
         )
 
     def estimate(self, tiling: TilePlan) -> MemoryPlan:
@@ -81,28 +85,70 @@ class TaskMemory:
         across = widest_read(tiling, side=self.side)
         span = max(tiling.tile, _SPAN)
         height = min(span, self.side + 2 * tiling.tile)
-        inputs = {(bundle.inputs, bundle.fill) for bundle in self.bundles}
         classes = len(self.bundles[0].classes)
         kept = 2 * classes + 1 + (_LABEL_BYTES if self.is_outlined else 0)
-        if self.hardware.name != "CPU":  # batches are filled from the next band
+        if self.hardware.name != "CPU":  # batches are filled from the bands below, of which a cell has only so many
+            tiles = self._rows(tiling) * ceil(self.side / tiling.step)
+            ahead = tiles_ahead(self.hardware, batch_size=self._batch_size(tiling))
+            more = min(ceil(ahead / tiles), ceil(self.side / (self._rows(tiling) * tiling.step)))
             return MemoryPlan(
-                window_bytes=(_BANDS + 1) * height * across * self.stored_bytes,
-                output_bytes=(_BLOCKS + 1) * 4 * classes * height * across + kept * self.side**2,
+                window_bytes=(_BANDS + more) * height * across * self.stored_bytes,
+                output_bytes=(_BLOCKS + more) * 4 * classes * height * across + kept * self.side**2,
                 network_bytes=0,
             )
-        network = max(forward_bytes_per_pixel(each, CPU, precision="float32") for each in self.bundles)
         return MemoryPlan(
             window_bytes=_BANDS * height * across * self.stored_bytes
-            + _BLOCKS * height * min(span, across) * 4 * sum(len(layers) for layers, _ in inputs),
+            + _BLOCKS * height * min(span, across) * 4 * self._channels,
             output_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
-            network_bytes=network * (self.batch_size or 1) * tiling.tile**2,
+            network_bytes=self._pixel_bytes * self._batch_size(tiling) * tiling.tile**2,
         )
+
+    def require(self, tiling: TilePlan, *, available: int) -> None:
+        """Refuse tiles that a worker of `available` bytes cannot hold, or its GPU.
+
+        Raises
+        ------
+        MemoryPlanError
+            One of them has less.
+        """
+        self.estimate(tiling).require(available)
+        span, batch_size = max(tiling.tile, _SPAN), self._batch_size(tiling)
+        require_card(
+            self.hardware,
+            network_bytes=self._pixel_bytes * batch_size * tiling.tile**2,
+            block_bytes=span**2 * (self.stored_bytes + 4 * self._channels + 4 * len(self.bundles[0].classes)),
+            tiles_per_block=self._rows(tiling) ** 2,
+            batch_size=batch_size,
+            tile=tiling.tile,
+        )
+
+    @property
+    def _channels(self) -> int:
+        """Input channels of all members that want different ones."""
+        return sum(len(layers) for layers, _ in {(bundle.inputs, bundle.fill) for bundle in self.bundles})
+
+    @property
+    def _pixel_bytes(self) -> int:
+        """Of one forward pass."""
+        return max(forward_bytes_per_pixel(each, self.hardware, precision=self.precision) for each in self.bundles)
+
+    def _batch_size(self, tiling: TilePlan) -> int:
+        default = default_batch_size(self.hardware, tile=tiling.tile, bytes_per_pixel=self._pixel_bytes)
+        return default if self.batch_size is None else self.batch_size
+
+    @staticmethod
+    def _rows(tiling: TilePlan) -> int:
+        """Rows of tiles of one band."""
+        return max(1, (_SPAN - tiling.overlap) // tiling.step)
 
 
 def planned_of(recipe: CampaignRecipe) -> Hardware:
     """Return what will run the networks of a campaign."""
     spec = recipe.prediction
-    return planned_hardware(recipe.bundles, device=spec.device, backend=spec.backend)
+    try:
+        return planned_hardware(recipe.bundles, device=spec.device, backend=spec.backend)
+    except BundleError:  # a cluster that is started later has it
+        return Hardware.named(spec.device)
 
 
 def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -> CampaignPlan:
@@ -128,7 +174,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     BundleError, PlanError
         Layers, units, tile, overlap or turns do not go with the bundles.
     MemoryPlanError
-        A worker has no memory for one cell.
+        A worker has no memory for one cell, or its GPU none for its tiles.
     CubeError
         A source cannot be asked.
 
@@ -145,7 +191,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
     tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)
     if like is None:  # else it was asked before, perhaps for larger machines than this one
-        memory.estimate(tiling).require(available)
+        memory.require(tiling, available=available)
     prediction = prediction_plan(
         bundles,
         layers=layer_names(sample),

@@ -6,6 +6,7 @@ transfers of one block behind the work of another.
 """
 
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -241,6 +242,12 @@ class Pending(Generic[_T_co]):
             self._lane.start()
         value: _T_co = self._job.result.result()
         return value
+
+    def __sizeof__(self) -> int:
+        """Return the bytes of what comes of it, by which a cluster spills and moves it."""
+        work, result = self._job.work, self._job.result
+        value = result.result() if result.done() and result.exception() is None else None
+        return object.__sizeof__(self) + sys.getsizeof(value if work is None else work)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Wait for it, because what is pending does not travel."""

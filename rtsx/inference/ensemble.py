@@ -1,5 +1,6 @@
 """The bundles of one prediction, taken together: do they go together, and with this cube? Pure checks."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from math import ceil, lcm
@@ -57,7 +58,7 @@ def check_runtime(
     *, device: str, precision: str, backend: str, batch_size: int | None, scales: Sequence[float]
 ) -> None:
     """Refuse words and numbers that mean nothing; whether a device or library is there, only the worker knows."""
-    if not (device in ("auto", "cpu", "cuda") or device.startswith("cuda:")):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.")
     if precision not in PRECISIONS:
         raise BundleError(f"precision has to be 'auto' or one of {', '.join(PRECISIONS[1:])}; got {precision!r}.")

@@ -1,8 +1,6 @@
 """The kernel: stored pixels of a window in, blended and quantised output of its tiles out.
 
-Part of the kernel: tensors in, tensors out, on whatever device the batch lies on.
-
-Knows arrays, tiles and networks; no store, no scheduler, no geography. Answers are sums of weighted probabilities in
+Knows arrays, tiles and networks; no store, no scheduler, no geography. Outputs are sums of weighted probabilities in
 fixed point: integers add up to the same total in any order, so neither chunks nor workers can change a bit, which
 sums of floats would.
 """
@@ -10,6 +8,7 @@ sums of floats would.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,6 +100,10 @@ class TileSums:
     values: NDArray[np.int32] | None
     """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
 
+    def __sizeof__(self) -> int:
+        """Return its bytes, those of the array included, by which a cluster spills and moves it."""
+        return object.__sizeof__(self) + (0 if self.values is None else self.values.nbytes)
+
 
 def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
     """Select the tiles with a valid pixel in their support; no output of the others would be kept. Uses no device."""
@@ -129,6 +132,15 @@ class BlockRun:
         self._open_members = open_members
         self.restart()
 
+    def __sizeof__(self) -> int:
+        """Return the bytes of its sums, which is what comes of it."""
+        return object.__sizeof__(self) + 4 * prod(self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Of the sums."""
+        return self.plan.kept, len(self.plan.classes), *(part.stop - part.start for part in self.region)
+
     def restart(self) -> None:
         """Let go of everything on the device, and begin with the first tile again."""
         self.members: tuple[EnsembleMember, ...] = ()
@@ -144,9 +156,8 @@ class BlockRun:
         members = self._open_members()
         device = members[0].network.device
         channels = _prepared(self.window, members, device)
-        shape = (self.plan.kept, len(self.plan.classes), *(part.stop - part.start for part in self.region))
         self.members, self.channels = members, channels
-        self._total = torch.zeros(shape, dtype=torch.int32, device=device)
+        self._total = torch.zeros(self._shape, dtype=torch.int32, device=device)
 
     def add(self, outputs: torch.Tensor, tiles: Sequence[Tile]) -> None:
         """Add probabilities (member, tile, class, y, x) of tiles of this block."""

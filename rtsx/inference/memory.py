@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
+from math import ceil, isqrt
 from typing import TYPE_CHECKING, cast
 
 import psutil
@@ -95,7 +95,7 @@ class MemoryPlan:
         if self.total_bytes > available:
             raise MemoryPlanError(
                 f"This prediction needs about {self.total_bytes / _GIB:.1f} GiB in one process "
-                f"(windows {self.window_bytes / _GIB:.1f}, answers {self.output_bytes / _GIB:.1f}, network "
+                f"(windows {self.window_bytes / _GIB:.1f}, outputs {self.output_bytes / _GIB:.1f}, network "
                 f"{self.network_bytes / _GIB:.1f}), but a worker has {available / _GIB:.1f} GiB. "
                 f"Take a smaller tile, a smaller batch_size or smaller chunks, or give workers more memory."
             )
@@ -142,6 +142,8 @@ def planned_hardware(bundles: Sequence[ModelBundle], *, device: str, backend: st
 
     Raises
     ------
+    BundleError
+        There is no client, and this machine lacks the GPU that is asked for.
     ClusterError
         A worker lacks the GPU that is asked for, or workers have several kinds of devices.
     """
@@ -150,10 +152,7 @@ def planned_hardware(bundles: Sequence[ModelBundle], *, device: str, backend: st
     backends = [reference_backend(each) if backend == "auto" else backend for each in bundles]
     client = _client()
     if client is None or _is_worker():
-        try:
-            return Hardware.of(resolve_device(device, backends=backends))
-        except BundleError:  # perhaps workers that come later have it
-            return Hardware.named(device)
+        return Hardware.of(resolve_device(device, backends=backends))
     if client.asynchronous:
         return Hardware.named(device)
     found = client.run(hardware_here, device, backends)
@@ -212,10 +211,15 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     channels = sum(len(layers) for layers, _ in inputs)
     batch = runner.batch_size_on(hardware)
     network_bytes = runner.bytes_per_pixel(hardware) * batch * plan.tiling.tile**2
-    if hardware.memory_bytes:
-        held = blocks.largest_read * (stored + 4 * channels + 4 * plan.kept * len(plan.classes))
-        require_card(hardware, network_bytes + hardware.n_threads * held, batch_size=batch, tile=plan.tiling.tile)
-    reckoned = MemoryPlan.estimate(
+    require_card(
+        hardware,
+        network_bytes=network_bytes,
+        block_bytes=blocks.largest_read * (stored + 4 * channels + 4 * plan.kept * len(plan.classes)),
+        tiles_per_block=blocks.tiles_per_block,
+        batch_size=batch,
+        tile=plan.tiling.tile,
+    )
+    estimated = MemoryPlan.estimate(
         plan,
         blocks,
         stored_bytes_per_pixel=stored,
@@ -224,19 +228,36 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
         in_flight=runner.windows_in_flight(blocks),
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
-    reckoned.require(min(available, free))
-    return reckoned
+    estimated.require(min(available, free))
+    return estimated
 
 
-def require_card(hardware: Hardware, n_bytes: int, *, batch_size: int, tile: int) -> None:
-    """Refuse a batch that its GPU cannot hold even when nothing else is there.
+def require_card(
+    hardware: Hardware, *, network_bytes: int, block_bytes: int, tiles_per_block: float, batch_size: int, tile: int
+) -> None:
+    """Refuse a batch that its GPU cannot hold even when nothing else is there; passes where its memory is not known.
+
+    Parameters
+    ----------
+    hardware
+        The GPU.
+    network_bytes
+        Of one forward pass.
+    block_bytes
+        Of the pixels and sums of one block on the device; there are those of a batch, and one that is begun with it, for each thread.
+    tiles_per_block
+        Tiles of a block.
+    batch_size, tile
+        Tiles of a batch, and their side in px.
 
     Raises
     ------
     MemoryPlanError
-        The card has fewer than `n_bytes`.
+        The card has fewer bytes.
     """
-    if n_bytes > hardware.memory_bytes:
+    n_blocks = hardware.n_threads * (ceil(batch_size / tiles_per_block) + 1)
+    n_bytes = network_bytes + n_blocks * block_bytes
+    if 0 < hardware.memory_bytes < n_bytes:
         what = f"{batch_size} tiles" if batch_size > 1 else "one tile"
         cure = "Take a smaller batch_size" if batch_size > 1 else "Take a smaller tile"
         raise MemoryPlanError(

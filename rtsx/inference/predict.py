@@ -195,7 +195,8 @@ def predict_cube(
     Raises
     ------
     BundleError
-        A layer is missing, lacks the scale that the bundle relies on, is in another unit, or bundles do not go together.
+        A layer is missing, lacks the scale that the bundle relies on, is in another unit, or bundles do not go together; or
+        there is no such device here, nor a client whose workers are asked.
         When blocks are computed: a sample of a layer's values cannot be what the bundle has learnt.
     CubeError
         The cube is not one, see `validate_cube`.

@@ -46,7 +46,8 @@ def predict_region(
 ) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
     """Predict one region of the plan's raster, from the top to the bottom.
 
-    Memory is bounded by a band: the rows that the windows of a row of tiles span, as wide as what is read.
+    Memory is bounded by a band: the rows that the windows of a row of tiles span, as wide as what is read. On a GPU by as many as have
+    the `Runner.tiles_ahead`, and one.
 
     Parameters
     ----------

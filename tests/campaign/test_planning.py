@@ -16,6 +16,7 @@ from rtsx.campaign.recipe import PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
 from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
 from rtsx.grid import Grid, grid_offset
+from rtsx.inference.device import Hardware
 from rtsx.inference.plan import PredictionPlan
 from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
@@ -187,6 +188,19 @@ def test_more_of_anything_takes_more() -> None:
     assert memory_of(is_outlined=False).estimate(tiling_of(512)).total_bytes < least
     other = replace(make_bundle(), fill=1.0)  # wants its own channels
     assert memory_of(bundles=(make_bundle(), other)).estimate(tiling_of(512)).total_bytes > least
+
+
+def test_a_card_that_is_too_small_is_refused() -> None:
+    small = memory_of(hardware=Hardware("NVIDIA Nano", 3 * 2**28))
+    small.require(tiling_of(512), available=2**50)
+    with pytest.raises(MemoryPlanError, match=r"one tile of 3072 px needs .* of NVIDIA Nano"):
+        small.require(tiling_of(3072), available=2**50)
+
+
+def test_bands_that_fill_a_batch_are_in_it() -> None:
+    few, many = (memory_of(hardware=Hardware("GPU"), batch_size=size, side=1024) for size in (1, 64))
+    tiling = tiling_of(1024, side=1024)
+    assert many.estimate(tiling).window_bytes > few.estimate(tiling).window_bytes
 
 
 def test_a_worker_that_is_too_small_is_told_by_how_much() -> None:

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from dask.sizeof import sizeof
 
 from rtsx.errors import ClusterError
 from rtsx.inference import device as device_room
@@ -234,6 +235,15 @@ def test_what_is_pending_travels_as_what_came_of_it() -> None:
     pending = batches_of(BatchSize(100)).submit(block_of(StubNetwork(lambda batch: batch)))
     there: Pending[TileSums] = pickle.loads(pickle.dumps(pending))
     np.testing.assert_array_equal(there.result().values, pending.result().values)
+
+
+def test_what_is_pending_has_the_size_of_what_comes_of_it() -> None:
+    pending = batches_of(BatchSize(100)).submit(block_of(StubNetwork(lambda batch: batch)))
+    before = sizeof(pending)
+    values = pending.result().values
+    assert values is not None
+    assert values.nbytes < before <= sizeof(pending) + 50 < values.nbytes + 500
+    assert sizeof(pending.result()) > values.nbytes
 
 
 @pytest.mark.parametrize("is_for_good", [False, True])

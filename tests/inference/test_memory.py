@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
-from rtsx.errors import ClusterError, MemoryPlanError
+from rtsx.errors import BundleError, ClusterError, MemoryPlanError
 from rtsx.inference import memory, predict
 from rtsx.inference import runner as runner_room
 from rtsx.inference.device import CPU, Hardware
@@ -128,6 +128,24 @@ def test_workers_that_would_compute_otherwise_are_refused(
     else:
         with pytest.raises(ClusterError, match=refused):
             memory.planned_hardware([], device=device, backend="eager")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:banana"])
+def test_a_device_that_is_not_here_is_refused_where_there_are_no_workers(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_client", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(BundleError, match=f"{device!r}"):
+        memory.planned_hardware([], device=device, backend="eager")
+
+
+def test_a_card_holds_every_block_that_a_batch_is_filled_from() -> None:
+    options = {"network_bytes": 2**30, "block_bytes": 2**30, "batch_size": 8, "tile": 512}
+    memory.require_card(A10, tiles_per_block=8, **options)
+    with pytest.raises(MemoryPlanError, match=r"8 tiles of 512 px needs about 35.0 GiB of NVIDIA A10"):
+        memory.require_card(A10, tiles_per_block=0.5, **options)
+    memory.require_card(Hardware("GPU"), tiles_per_block=0.5, **options)
 
 
 def test_a_gpu_is_planned_for_by_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
