@@ -48,6 +48,7 @@ MODULES_OF_EXTRAS = {
     "rtsx.ordering.planet": "order",
     "rtsx.training.engine": "train",
     "rtsx.viewer.page": "view",
+    "rtsx.viewer.table": "view",
     "rtsx.viewer.server": "view",
 }
 """What is imported only where its extra is there; a message names the extra where it is not."""

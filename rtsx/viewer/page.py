@@ -1,16 +1,14 @@
-"""The page of a map in Bokeh: images read as they are seen, outlines, a table beside the map, prediction on demand."""
+"""The page of a map in Bokeh: images read as they are seen, comparison, values under a click, prediction on demand."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyproj
-import shapely
 from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.document import Document
 from bokeh.embed import file_html
@@ -19,12 +17,9 @@ from bokeh.layouts import column, row
 from bokeh.models import (
     BoxZoomTool,
     Button,
-    CheckboxGroup,
     ColumnDataSource,
     CustomJS,
-    DataTable,
     Div,
-    HoverTool,
     Metric,
     PanTool,
     Range1d,
@@ -32,8 +27,6 @@ from bokeh.models import (
     ScaleBar,
     Select,
     Slider,
-    TableColumn,
-    TextInput,
     WheelZoomTool,
 )
 from bokeh.plotting import figure
@@ -43,23 +36,18 @@ from bokeh.util.callback_manager import EventCallback
 from rtsx.cube import packing
 from rtsx.errors import RtsxError
 from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
-from rtsx.viewer.outlines import MOST_SEEN, OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
-from rtsx.viewer.render import Picture, colours_of, draw_window, physical, styles_of
+from rtsx.viewer.render import Picture, draw_window, physical, styles_of
+from rtsx.viewer.table import HIDDEN, OutlineTable, SeenOutlines, chip, gradient, on_change
 
 if TYPE_CHECKING:
     from rtsx.viewer.live import LivePrediction
 
 __all__ = ["MapPage", "still_page"]
 
-_MOST_ROWS = 5000
-"""Rows of the table, which the browser holds."""
-_SMALL_PX = 4
-"""Outlines that are smaller on the screen are dots."""
 _NODES = 17
 """Nodes along each side of the lattice from which the browser tells longitude and latitude."""
 _Read = TypeVar("_Read")
-_HIDDEN = "hidden"
 _OFF, _BESIDE, _SWIPE = "one map", "side by side", "swipe"
 
 _LONLAT = """
@@ -73,17 +61,6 @@ const lon = Math.atan2(y, x) * 180 / Math.PI, lat = Math.asin(z / r) * 180 / Mat
 out.text = isNaN(lon) ? "" : `${Math.abs(lat).toFixed(5)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(5)}° ${lon < 0 ? "W" : "E"}`
 """
 """Longitude and latitude under the pointer, between directions from the centre of the Earth, which no meridian cuts."""
-_FLY = """
-if (cb_obj.indices.length == 0) { return }
-const i = cb_obj.indices[0], d = table.data
-const [l, b, r, t] = [d.left_[i], d.bottom_[i], d.right_[i], d.top_[i]]
-mark.data = {left: [l], bottom: [b], right: [r], top: [t]}
-const side = Math.max(3 * Math.max(r - l, t - b), least), w = x.end - x.start, h = y.end - y.start
-const share = side / Math.min(w, h) / 2, cx = (l + r) / 2, cy = (b + t) / 2
-x.setv({start: cx - w * share, end: cx + w * share})
-y.setv({start: cy - h * share, end: cy + h * share})
-"""
-"""Go to the row that was chosen: three times as wide as it, and no nearer than `least`."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -96,16 +73,6 @@ class _Layer:
     source: ColumnDataSource
 
 
-@dataclass(eq=False, kw_only=True)
-class _Drawn:
-    """One table of outlines on the page: polygons, and dots where they are small."""
-
-    outlines: OutlineLayer
-    polygons: ColumnDataSource
-    dots: ColumnDataSource
-    renderers: list[Any]
-
-
 @dataclass(frozen=True)
 class _Look:
     """What was read of one window."""
@@ -116,7 +83,7 @@ class _Look:
     """Of each layer; None where it is hidden or cannot be read."""
     second: Picture | None
     """For comparison."""
-    outlines: Sequence[tuple[dict[str, Any], dict[str, Any]] | None]
+    outlines: Sequence[SeenOutlines | None]
     """Of each table, polygons and dots; None where they cannot be drawn."""
     problem: str = ""
     """Which images cannot be read, and why, a line each."""
@@ -166,26 +133,24 @@ class MapPage:
         self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False)
         self.other_layer = self._image(self.other)
         self.swiped = self._image(self.plot)
-        self.mark = ColumnDataSource({"left": [], "bottom": [], "right": [], "top": []})
-        self.drawn = [self._draw_outlines(one) for one in view.outlines]
-        for plot in (self.plot, self.other):
-            plot.quad(
-                "left", "right", "top", "bottom", source=self.mark, fill_alpha=0, line_color="#ffe000", line_width=2, line_dash="dashed"
-            )  # fmt: skip
+        self.outlines = None
+        if view.outlines:
+            least = 250 / ground_scale(view.crs, view.start)
+            changed = None if run is None else self._changed
+            self.outlines = OutlineTable(view.outlines, plots=(self.plot, self.other), least=least, changed=changed)
         self.plot.js_on_event("mousemove", CustomJS(args={"grid": self.lattice, "out": self.lonlat}, code=_LONLAT))
-        self.table_box = self._table() if self.drawn else None
         if run is None:
             self._read(self.count)
             return
         for layer in self.layers:
-            _on(layer.style, self._changed)
+            on_change(layer.style, self._changed)
         for control in (self.time, self.other_time, self.compare, self.other_style):
-            _on(control, self._changed)
-        _on(self.swipe, self._put_second)
+            on_change(control, self._changed)
+        on_change(self.swipe, self._put_second)
         for axis in (self.plot.x_range, self.plot.y_range):
-            _on(axis, self._moved, of=("start", "end"))
+            on_change(axis, self._moved, of=("start", "end"))
         self.plot.on_event(Tap, _event(self._tapped))
-        _on(self.plot, self._resized, of=("inner_width", "inner_height"))
+        on_change(self.plot, self._resized, of=("inner_width", "inner_height"))
 
     # What the page is made of.
 
@@ -195,14 +160,14 @@ class MapPage:
         controls: list[Any] = [self.images_box]
         if self.run is not None:
             controls += [self.time, self.compare, self.other_style, self.other_time, self.swipe]
-        if self.drawn:
-            controls.append(self.visible)
+        if self.outlines is not None:
+            controls.append(self.outlines.visible)
         if self.run is not None and self.view.models:
             controls += self._prediction_controls()
         controls += [self.legend, self.lonlat, self.values, self.status]
         side = column(*controls, width=290, sizing_mode="stretch_height", styles={"overflow-y": "auto"})
         maps = row(self.plot, self.other, sizing_mode="stretch_both")
-        parts = [maps] if self.table_box is None else [maps, self.table_box]
+        parts = [maps] if self.outlines is None else [maps, self.outlines.layout]
         return row(
             side, column(*parts, sizing_mode="stretch_both"), sizing_mode="stretch_both", styles={"height": "97vh"}
         )
@@ -244,7 +209,7 @@ class MapPage:
         glyph.global_alpha = shown.opacity
         opacity.js_link("value", glyph, "global_alpha")
         choice = Select(
-            title=shown.image, options=[_HIDDEN, *styles], value=shown.style or _HIDDEN, name=f"style of {shown.image}"
+            title=shown.image, options=[HIDDEN, *styles], value=shown.style or HIDDEN, name=f"style of {shown.image}"
         )
         self.layers.append(_Layer(title=shown.image, style=choice, opacity=opacity, source=source))
         parts = [choice, opacity] if self.run is not None else [Div(text=html.escape(shown.image)), opacity]
@@ -265,98 +230,6 @@ class MapPage:
     def _time_slider(self, title: str) -> Slider:
         last = max(1, len(self.times) - 1)
         return Slider(title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False)
-
-    def _draw_outlines(self, outlines: OutlineLayer) -> _Drawn:
-        names = [f"c{number}" for number in range(len(outlines.columns))]
-        polygons, dots = (ColumnDataSource({key: [] for key in ("xs", "ys", "colour", *names)}) for _ in range(2))
-        tips = [(name, f"@{{{key}}}") for name, key in zip(outlines.columns, names, strict=True)]
-        renderers = []
-        for plot in (self.plot, self.other):
-            shapes = plot.multi_polygons(
-                "xs", "ys", source=polygons, fill_color="colour", fill_alpha=0.08, line_color="colour", line_width=2
-            )
-            points = plot.scatter("xs", "ys", source=dots, size=6, fill_color="colour", line_color=None)
-            plot.add_tools(HoverTool(renderers=[shapes, points], tooltips=tips[:12]))
-            renderers += [shapes, points]
-        return _Drawn(outlines=outlines, polygons=polygons, dots=dots, renderers=renderers)
-
-    def _table(self) -> Any:
-        """The table beside the map, with its filter and the column that colours it."""
-        titles = [one.outlines.title for one in self.drawn]
-        self.chosen = Select(title="table", options=titles, value=titles[-1], width=140)
-        self.coloured = Select(title="coloured by", options=[], width=170)
-        self.filter = TextInput(title="show where", placeholder="area_m2 > 500, prob_max >= 0.65", width=330)
-        self.note = Div(text="", styles={"padding-top": "22px"})
-        self.rows = ColumnDataSource()
-        self.table = DataTable(
-            source=self.rows,
-            columns=[],
-            height=200,
-            sizing_mode="stretch_width",
-            index_position=None,
-            reorderable=False,
-            name="rows",
-        )
-        self.visible = CheckboxGroup(labels=titles, active=list(range(len(titles))))
-        for number, one in enumerate(self.drawn):
-            for renderer in one.renderers:
-                code = "renderer.visible = cb_obj.active.includes(number)"
-                self.visible.js_on_change("active", CustomJS(args={"renderer": renderer, "number": number}, code=code))
-        least = 250 / ground_scale(self.view.crs, self.view.start)
-        self.rows.selected.js_on_change(
-            "indices",
-            CustomJS(
-                args={
-                    "table": self.rows,
-                    "mark": self.mark,
-                    "x": self.plot.x_range,
-                    "y": self.plot.y_range,
-                    "least": least,
-                },
-                code=_FLY,
-            ),
-        )
-        self._choose_table()
-        if self.run is None:
-            return column(self.table, sizing_mode="stretch_width")
-        _on(self.chosen, self._choose_table, self._changed)
-        _on(self.filter, self._fill_table, self._changed)
-        _on(self.coloured, self._changed)
-        return column(
-            row(self.chosen, self.coloured, self.filter, self.note), self.table, sizing_mode="stretch_width", height=280
-        )
-
-    def _choose_table(self) -> None:
-        one = self._of_table
-        self.table.columns = [
-            # Escaped, because the table sets titles as HTML.
-            TableColumn(field=f"c{number}", title=html.escape(name), width=110)
-            for number, name in enumerate(one.columns)
-        ]
-        self.filter.value = ""
-        self.coloured.options = [_HIDDEN, *one.columns]
-        self.coloured.value = one.best_column or _HIDDEN
-        self._fill_table()
-
-    @property
-    def _of_table(self) -> OutlineLayer:
-        return next(one.outlines for one in self.drawn if one.outlines.title == self.chosen.value)
-
-    def _fill_table(self) -> None:
-        one = self._of_table
-        try:
-            kept = one.kept(self.filter.value)
-        except RtsxError as error:
-            self.note.text = html.escape(str(error))
-            return
-        rows = np.flatnonzero(kept)[:_MOST_ROWS]
-        shown = f"{kept.sum():,} of {len(kept):,}"
-        self.note.text = shown if kept.sum() <= _MOST_ROWS else f"the first {_MOST_ROWS:,} of {shown}"
-        bounds = one.table.geometry.bounds.to_numpy()[rows]
-        edges = {name: bounds[:, at].tolist() for at, name in enumerate(("left_", "bottom_", "right_", "top_"))}
-        cells = {f"c{number}": values for number, values in enumerate(one.cells(rows).values())}
-        self.rows.selected.indices = []
-        self.rows.data = cells | edges
 
     def _prediction_controls(self) -> list[Any]:
         self.model = Select(
@@ -399,7 +272,7 @@ class MapPage:
 
     def _shown(self) -> list[Shown]:
         return [
-            Shown(image=layer.title, style=None if layer.style.value == _HIDDEN else layer.style.value)
+            Shown(image=layer.title, style=None if layer.style.value == HIDDEN else layer.style.value)
             for layer in self.layers
         ]
 
@@ -441,7 +314,11 @@ class MapPage:
             if count != self.count:
                 return
         second = pictures.pop() if self.compare.value != _OFF else None
-        outlines = [attempt(one.outlines.title, partial(self._seen, one)) for one in self.drawn]
+        outlines: list[SeenOutlines | None] = []
+        if self.outlines is not None:
+            pixel = (self.box[2] - self.box[0]) / self.size[1]
+            look_at = partial(self.outlines.seen, box=self.box, pixel=pixel)
+            outlines = [attempt(one.outlines.title, partial(look_at, one)) for one in self.outlines.drawn]
         look = _Look(count, pictures, second, outlines, "\n".join(dict.fromkeys(problems)))
         if self.run is None:
             self._put(look)
@@ -456,7 +333,7 @@ class MapPage:
             layer.source.data = _data(picture)
         self.second = look.second
         self._put_second()
-        for one, seen in zip(self.drawn, look.outlines, strict=True):
+        for one, seen in zip([] if self.outlines is None else self.outlines.drawn, look.outlines, strict=True):
             if seen is not None:
                 one.polygons.data, one.dots.data = seen
         self.legend.text = self._legend(look.pictures)
@@ -490,30 +367,6 @@ class MapPage:
                 day = np.datetime_as_string(self.times[min(int(slider.value), len(self.times) - 1)], unit="D")
                 slider.title = f"{str(slider.title).partition(':')[0]}: {day}"
 
-    def _seen(self, drawn: _Drawn) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Outlines in the window as polygons, and as dots those that are too small to be seen as such."""
-        one = drawn.outlines
-        is_chosen = one is self._of_table
-        kept = np.ones(len(one.table), bool)
-        if is_chosen and self.filter.value:
-            with suppress(RtsxError):  # which the table has told
-                kept = one.kept(self.filter.value)
-        rows = one.seen(self.box, kept, most=MOST_SEEN)
-        pixel = (self.box[2] - self.box[0]) / self.size[1]
-        colours = one.colours_by(self.coloured.value if is_chosen else one.best_column).colours
-        shapes = one.table.geometry.to_numpy()[rows]
-        bounds = shapely.bounds(shapes).reshape(-1, 4)
-        is_small = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) < _SMALL_PX * pixel
-        large, small = rows[~is_small], rows[is_small]
-        middles = shapely.centroid(shapes[is_small])
-        rings = [_rings(shape) for shape in shapely.simplify(shapes[~is_small], pixel / 2)]
-        polygons = {"xs": [x for x, _ in rings], "ys": [y for _, y in rings], "colour": colours[large].tolist()}
-        dots = {"xs": shapely.get_x(middles), "ys": shapely.get_y(middles), "colour": colours[small].tolist()}
-        return tuple(  # type: ignore[return-value]
-            made | {f"c{number}": values for number, values in enumerate(one.cells(some).values())}
-            for made, some in ((polygons, large), (dots, small))
-        )
-
     def _legend(self, pictures: Sequence[Picture | None]) -> str:
         """What the colours of the map say, as HTML; every name is escaped."""
         lines = []
@@ -523,25 +376,12 @@ class MapPage:
             lines.append(f"<b>{html.escape(layer.title)}</b>: {html.escape(layer.style.value)}")
             if picture.style.kind == "map" and picture.style.limits:
                 units = str(self.images[layer.title].cube[picture.style.layers[0]].attrs.get("units", ""))
-                lines.append(_gradient(picture.style.colours, picture.style.limits[0], units if units != "1" else ""))
+                lines.append(gradient(picture.style.colours, picture.style.limits[0], units if units != "1" else ""))
             elif picture.style.kind == "found":
-                lines.append(_chip("#ff8c00", "found"))
+                lines.append(chip("#ff8c00", "found"))
             elif picture.style.kind == "missing":
-                lines.append(_chip("#5a5a5a", "not valid"))
-        for drawn in self.drawn:
-            one = drawn.outlines
-            by = self.coloured.value if one is self._of_table else one.best_column
-            coloured = one.colours_by(by)
-            lines.append(
-                f"<b>{html.escape(one.title)}</b>"
-                + (f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else "")
-            )
-            if coloured.limits:
-                lines.append(_gradient("plasma", coloured.limits, ""))
-            elif coloured.classes:
-                lines += [_chip(colour, text) for text, colour in coloured.classes.items()]
-            else:
-                lines.append(_chip(one.colour or "#ff8c00", one.title))
+                lines.append(chip("#5a5a5a", "not valid"))
+        lines += [] if self.outlines is None else self.outlines.legend()
         return "<br>".join(lines)
 
     def _tapped(self, event: Any) -> None:
@@ -622,7 +462,7 @@ class MapPage:
         self.images[title] = Pyramid.of(predicted)
         if all(layer.title != title for layer in self.layers):
             self._add_layer(Shown(image=title, style=next(iter(self.styles[title])), opacity=0.8))
-            _on(self.layers[-1].style, self._changed)
+            on_change(self.layers[-1].style, self._changed)
             self.other_style.options = list(self.choices)
         self._changed()
 
@@ -659,17 +499,6 @@ def _problem(title: str, error: Exception) -> str:
     return f"{title}: {error}" if isinstance(error, RtsxError) else f"{title}: {type(error).__name__}: {error}"
 
 
-def _on(model: Any, *functions: Callable[[], None], of: Sequence[str] = ("value",)) -> None:
-    """Call functions when a model's properties change, of a control its value; Bokeh looks at the names of parameters."""
-
-    def handle(attr: str, old: Any, new: Any) -> None:
-        for function in functions:
-            function()
-
-    for name in of:
-        model.on_change(name, handle)
-
-
 def _event(function: Callable[[Any], Any]) -> EventCallback:
     """A handler of events; Bokeh looks at the signature of what it is given."""
 
@@ -686,30 +515,6 @@ def _data(picture: Picture | None) -> dict[str, Any]:
     # Bokeh draws from the bottom, and takes a pixel as one number of 32 bits.
     flipped = np.ascontiguousarray(picture.rgba[::-1]).view(np.uint32)[..., 0]
     return {"image": [flipped], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom]}
-
-
-def _rings(shape: Any) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
-    """Coordinates of an outline: of each polygon, of each ring."""
-    xs, ys = [], []
-    for part in shapely.get_parts(shape):
-        rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
-        if rings:
-            xs.append([ring[:, 0].tolist() for ring in rings])
-            ys.append([ring[:, 1].tolist() for ring in rings])
-    return xs, ys
-
-
-def _gradient(colours: str, limits: tuple[float, float], units: str) -> str:
-    stops = ", ".join(
-        "rgb({}, {}, {})".format(*colours_of(colours)(share, bytes=True)[:3]) for share in np.linspace(0, 1, 9)
-    )
-    bar = f'<span style="display:inline-block;width:120px;height:10px;background:linear-gradient(to right, {stops})"></span>'
-    return f"{limits[0]:.4g} {bar} {limits[1]:.4g} {html.escape(units)}"
-
-
-def _chip(colour: str, text: str) -> str:
-    box = f'<span style="display:inline-block;width:12px;height:12px;border:2px solid {html.escape(colour)}"></span>'
-    return f"{box} {html.escape(text)}"
 
 
 def _number(layer: Any) -> str:
