@@ -52,10 +52,10 @@ def ordering_barriers(name: str, rows: int) -> _Graph:
     >>> tasks[barrier("rung", 0, rows=2)][1:] == (("rung", 30, 0), ("rung", 30, 1))
     True
     """
-    tasks: _Graph = {(name, 0, side): (_nothing, side) for side in (0, 1)}
+    tasks: _Graph = {(name, 0, side): (_no_value, side) for side in (0, 1)}
     for height in range(1, _LOWEST + rows):
         for side in (0, 1):
-            tasks[name, height, side] = (_nothing, (name, height - 1, 0), (name, height - 1, 1))
+            tasks[name, height, side] = (_no_value, (name, height - 1, 0), (name, height - 1, 1))
     return tasks
 
 
@@ -64,7 +64,7 @@ def barrier(name: str, row: int, *, rows: int) -> tuple[str, int, int]:
     return name, _LOWEST + rows - 1 - row, 0
 
 
-def _nothing(*_: object) -> None:
+def _no_value(*_: object) -> None:
     return None
 
 
@@ -218,7 +218,7 @@ class _Outputs(MaterializedLayer):
         handed = [(f"handed-{self._token}", *key[1:]) for key in tiles]
         for key, mark, before in zip(tiles, handed, [None, *handed], strict=False):
             # After those before it, too: dask would else take this block next, and not those between.
-            tasks[mark] = (_nothing, key, before)
+            tasks[mark] = (_no_value, key, before)
             dependencies[mark] = {key} if before is None else {key, before}
         totals = [0, *accumulate(len(tasks[key][0].tiles) for key in tiles)]
         awaited = {

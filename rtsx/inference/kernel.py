@@ -171,14 +171,14 @@ class BlockRun:
         Raises
         ------
         BundleError
-            The network answered with NaN or infinity.
+            The network returned NaN or infinity.
         """
         if self._total is None:
             return TileSums(region=self.region, values=None)
         values = from_device(self._total)
         if not self._is_finite:
             raise BundleError(
-                f"The network answered NaN or infinity for a tile in pixels {self.region}. Run it with precision='float32'; "
+                f"The network returned NaN or infinity for a tile in pixels {self.region}. Run it with precision='float32'; "
                 f"if that is what it ran with, look for values in the layers that it was not trained with."
             )
         return TileSums(region=self.region, values=values)

@@ -1,8 +1,6 @@
 """The plan of one prediction: everything that its values depend on, and nothing of where they are computed.
 
-Pure functions of tensors whose last two axes are (y, x) and equally long.
-
-Frozen, comparable, printable; written into the attributes of every prediction.
+Frozen, comparable, printable; written into the attributes of every prediction. With it the turns of tiles that it names.
 """
 
 import json

@@ -226,7 +226,7 @@ def predict_cube(
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
     planned = planned_hardware(bundles, device=device, backend=backend)
-    region = None if window is None else _region(window, (cube.sizes["y"], cube.sizes["x"]))
+    region = within = None if window is None else _region(window, (cube.sizes["y"], cube.sizes["x"]))
     tiling = choose_tiling(
         (cube.sizes["y"], cube.sizes["x"]),
         grid_offset(geobox_of(cube), lattice_origin(cube)),
@@ -244,7 +244,7 @@ def predict_cube(
         offset = (tiling.offset[0] + rows.start, tiling.offset[1] + columns.start)
         tiling = replace(tiling, shape=(cube.sizes["y"], cube.sizes["x"]), offset=offset)
         y, x = (slice(p.start - around.start, p.stop - around.start) for p, around in zip(region, read, strict=True))
-        region = y, x
+        within = y, x
     plan = prediction_plan(
         bundles,
         layers=needed,
@@ -264,11 +264,11 @@ def predict_cube(
         backend=backend,
         batch_size=batch_size,
         planned=planned,
-        region=region,
+        region=within,
     )
     require_memory(runner, cube, available=available)
     result = prediction_dataset(predict_planes(cube, runner=runner), cube, runner=runner, version=version("rtsx"))
-    return result if region is None else _cut(result, region)
+    return result if within is None else _cut(result, within)
 
 
 def _cut(result: xr.Dataset, region: Region) -> xr.Dataset:

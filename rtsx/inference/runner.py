@@ -246,9 +246,9 @@ def forward_bytes_per_pixel(bundle: ModelBundle, hardware: Hardware, *, precisio
 
 def mixed_hardware(where: Mapping[str, str]) -> str:
     """Say that kinds of devices are mixed, and what to do; where each is, by its name."""
-    told = "; ".join(f"{name} {place}" for name, place in sorted(where.items()))
+    found = "; ".join(f"{name} {place}" for name, place in sorted(where.items()))
     return (
-        f"One map is computed by one kind of device, because another has another arithmetic, and seams would show; found {told}. "
+        f"One map is computed by one kind of device, because another has another arithmetic, and seams would show; found {found}. "
         "Use workers that all have the same card, or device='cpu', which all have."
     )
 

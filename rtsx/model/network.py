@@ -1,4 +1,4 @@
-"""A network ready to run, a batch of tiles in and probabilities out; those open in this process, and the threads that run them.
+"""Networks: ready to run, a batch of tiles in and probabilities out; kept open by a process; and run by threads of its own.
 
 On a GPU every thread keeps plans of cuDNN and a workspace of cuBLAS, and every stream memory of its own, so there two fixed
 threads with a stream each run all networks. On a CPU one does. Every thread that calls torch there gets a team of OpenMP
@@ -46,11 +46,11 @@ class Network(Protocol):
     """What inference needs of a network: call it with tiles, get probabilities.
 
     Threads: one caller at a time; a network may use every thread that torch is allowed. Ownership: the network keeps
-    neither the batch nor the answer, so the caller may overwrite both.
+    neither the batch nor the output, so the caller may overwrite both.
     """
 
     device: torch.device
-    """Where batches have to lie and answers come to lie."""
+    """Where batches have to lie and outputs come to lie."""
     backend: str
     """What does the arithmetic: "eager", "compile", "onnx", "openvino", or a stub's own word."""
 
@@ -486,7 +486,8 @@ _n_inside = 0
 
 def _flags() -> list[tuple[Any, str, Any]]:
     """Return torch's flags and what they have to be."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     # torch before 2.9 has the older names only, which later ones refuse to read where the newer were used.
     is_new = hasattr(matmul, "fp32_precision")
     name, value = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)

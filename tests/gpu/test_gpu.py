@@ -4,18 +4,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from benchmarks.scene import LAYERS, make_bundle, make_cube, make_unet
-from rtsx import ModelBundle, open_cube, predict_cube
+from rtsx import ModelBundle, predict_cube
 from rtsx.inference.device import _HUBS, Hardware
 from rtsx.model.metadata import Reach
 
@@ -48,7 +46,7 @@ def probability(cube: xr.Dataset, bundle: ModelBundle, **options: object) -> NDA
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
-def test_every_stored_dtype_is_answered_as_on_a_cpu(bundle: ModelBundle, cube: xr.Dataset, dtype: str) -> None:
+def test_every_stored_dtype_is_predicted_as_on_a_cpu(bundle: ModelBundle, cube: xr.Dataset, dtype: str) -> None:
     """Casts, masks and mirrored edges; float32 is float32, not TF32, which is off by about 1e-3."""
     small = cube.isel(y=slice(0, 300), x=slice(0, 300)).copy(deep=True)
     for name in LAYERS:
@@ -115,32 +113,6 @@ def test_the_host_waits_once_for_a_block(bundle: ModelBundle, cube: xr.Dataset) 
         probability(cube, bundle)
     waits = sum(event.count for event in profiled.key_averages() if event.key == "cudaStreamSynchronize")
     assert waits <= 8, "one block of 2048 px, and its finite check"
-
-
-def test_half_precision_changes_few_values_by_one(tmp_path: Path) -> None:
-    """The default of a GPU: at most 1 % of the per cents of the demo's trained network by one, none by more than two."""
-    from rtsx.synthetic.demo import demo_bundle_path
-
-    trained = ModelBundle.open(demo_bundle_path())
-    found, expected = (
-        predict_cube(
-            demo_cube(tmp_path), trained, device="cuda", backend="eager", precision=precision
-        ).probability.values.astype(int)
-        for precision in ("auto", "float32")
-    )
-    apart = np.abs(found - expected)
-    assert (apart > 0).mean() <= 0.01
-    assert apart.max() <= 2
-
-
-def demo_cube(folder: Path) -> xr.Dataset:
-    """A small scene of the demo's kind."""
-    from rtsx.cli.demo import demo_config
-    from rtsx.synthetic import demo_spec, write_demo_scene
-
-    config = demo_config(write_demo_scene(demo_spec(size=512), folder / "scene"))
-    (folder / "cube.yaml").write_text(yaml.safe_dump(config))
-    return open_cube(folder / "cube.yaml").load()
 
 
 def test_a_compiled_network_has_one_shape(bundle: ModelBundle, cube: xr.Dataset) -> None:

@@ -353,7 +353,7 @@ def test_nan_from_a_network_is_an_error_and_not_a_map_without_slumps() -> None:
     cube = make_cube()
     cube["red"].values[:] = 1000
     cube["red"].values[50, 70] = 60000
-    with pytest.raises(BundleError, match=r"answered NaN or infinity for a tile in pixels .*precision='float32'"):
+    with pytest.raises(BundleError, match=r"returned NaN or infinity for a tile in pixels .*precision='float32'"):
         predict_cube(cube, make_bundle(module=Overflowing()), **OPTIONS)
 
 
