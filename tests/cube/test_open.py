@@ -45,9 +45,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, tuple[sli
     seen: list[tuple[str, tuple[slice, slice], tuple[int, ...]]] = []
     plain = rtsx.cube.graph.read_window
 
-    def counting(path: str, window: tuple[slice, slice], *, bands: tuple[int, ...]) -> np.ndarray:
+    def counting(path: str, window: tuple[slice, slice], *, bands: tuple[int, ...], **how: Any) -> np.ndarray:
         seen.append((Path(path).name, window, tuple(bands)))
-        return plain(path, window, bands=bands)
+        return plain(path, window, bands=bands, **how)
 
     monkeypatch.setattr(rtsx.cube.graph, "read_window", counting)
     return seen

@@ -103,6 +103,7 @@ class FileReader:
 
     Examples
     --------
+    >>> from affine import Affine
     >>> box = GeoBox((100, 200), Affine(3, 0, 0, 0, -3, 300), "EPSG:3413")
     >>> FileReader(path="scene.tif", bands=(4, 3), geobox=box, dtype=np.dtype("uint16"), nodata=0).count
     2
