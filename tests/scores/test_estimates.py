@@ -135,6 +135,24 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sizes, parts, reviewed):
     assert ((held / draws >= 0.9) & (held / draws <= 0.99)).all(), held / draws
 
 
+def test_twice_the_standard_error_is_too_short_where_little_is_found():
+    """As docs/howto/accuracy.md says: with 300 points elsewhere, one in 500 of which holds a slump."""
+    rng = np.random.default_rng(5)
+    held, draws, recall = np.zeros(2), 1000, 80 / 130
+    for _ in range(draws):
+        strata = [
+            StratumCounts(mapped=mapped, size=size, reviewed=n, target=int(rng.binomial(n, part)), finite=False)
+            for mapped, size, part, n in ((True, 100, 0.8, 100), (False, 300, 0.1, 100), (False, 10_000, 0.002, 300))
+        ]
+        estimate = estimate_recall(strata)
+        held += [
+            abs(estimate.value - recall) <= 1.96 * estimate.standard_error,
+            estimate.low <= recall <= estimate.high,
+        ]
+    assert held[0] / draws == pytest.approx(0.71, abs=0.04)
+    assert held[1] / draws == pytest.approx(0.94, abs=0.02)
+
+
 def test_the_required_sample_gives_the_wanted_interval():
     n = required_sample(0.3, half_width=0.04)
     low, high = wilson_interval(0.3, n)
