@@ -40,7 +40,7 @@ LAYER_SETS = {"4 bands": range(4), "8 bands": range(8), "8 bands, Landsat": [*ra
 STEPS = 25
 """Batches of an epoch."""
 HALF = 126
-"""Rows of the Bykovsky chip that are learnt from; the other 125 are judged, and the other way round."""
+"""Rows of the Bykovsky chip that are learnt from; the other 125 are tested on, and the other way round."""
 
 
 def run(*, epochs: int) -> None:
@@ -60,12 +60,12 @@ def land_cover(folder: Path, *, epochs: int) -> None:
         kept = [scene for number, scene in enumerate(scenes) if number not in LEFT_OUT]
         started = time.perf_counter()
         bundle = trained(name, kept, tile=128, epochs=epochs)
-        judged = [
+        scenes = [
             EvaluationScene(name=scenes[number].name, prediction=predicted(scenes[number].cube, bundle), truth=truth)
             for number in LEFT_OUT
             for truth in [scenes[number].truth]
         ]
-        score = rtsx.evaluate(judged, bootstrap=0).pooled.iloc[0]
+        score = rtsx.evaluate(scenes, bootstrap=0).pooled.iloc[0]
         print(
             f"  {name:17} IoU {score['iou']:.3f}  precision {score['precision']:.3f}  recall {score['recall']:.3f}  "
             f"average precision {score['average_precision']:.3f}  {time.perf_counter() - started:.0f} s",
@@ -74,10 +74,10 @@ def land_cover(folder: Path, *, epochs: int) -> None:
 
 
 def coast(folder: Path, *, epochs: int) -> None:
-    """Slumps as the majority of ten experts sees them: each half of a chip is judged by what the other half taught."""
+    """Slumps as the majority of ten experts sees them: each half of a chip is tested with what the other half taught."""
     chip = rtsx.open_cube(next(folder.glob("S2_*.tif")), sensor="sentinel2-l2a")
     drawn = {path.stem.split("_")[0]: gpd.read_file(path) for path in sorted((folder / "experts").glob("*.shp"))}
-    for name, learnt, judged in (
+    for name, learnt, tested in (
         ("south", slice(0, HALF), slice(HALF, 251)),
         ("north", slice(HALF, 251), slice(0, HALF)),
     ):
@@ -86,9 +86,9 @@ def coast(folder: Path, *, epochs: int) -> None:
         )
         started = time.perf_counter()
         bundle = trained(scene.name, [scene], tile=64, epochs=epochs)
-        ground = chip.isel(y=judged)
+        ground = chip.isel(y=tested)
         agreement = annotator_agreement(drawn, ground, models={"model": predicted(ground, bundle)})
-        print(f"Bykovsky, Sentinel-2, the {name}, judged by what the other half taught, beside the experts")
+        print(f"Bykovsky, Sentinel-2, the {name}, tested with what the other half taught, beside the experts")
         print("  " + str(agreement).replace("\n", "\n  "))
         print(f"  {time.perf_counter() - started:.0f} s", flush=True)
 

@@ -116,7 +116,7 @@ COMMANDS = {
     ),
     "predict": Entry(
         module="rtsx.cli.predict",
-        help="Map an image with a model: probability, yes or no, and which pixels could be judged.",
+        help="Map an image with a model: probability, yes or no, and which pixels are valid.",
         stopped=_WHOLE,
     ),
     "footprints": Entry(
@@ -215,7 +215,7 @@ COMMANDS = {
     ),
     "review": Entry(
         module="rtsx.cli.review",
-        help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
+        help="People review outlines in a browser; what they say becomes a verified map and better labels.",
         stopped={
             "create": "Nothing is there before the review is whole; {again} makes it.",
             "serve": "Verdicts that were sent are kept, and the page keeps the others; {again} goes on.",

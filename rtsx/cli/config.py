@@ -28,7 +28,7 @@ _SCHEMAS: dict[Kind, tuple[str, str]] = {
 
 
 def schema_of(kind: Kind) -> dict[str, object]:
-    """JSON schema of one kind of config; loads what the kind needs, torch only for what trains and judges."""
+    """JSON schema of one kind of config; loads what the kind needs, torch only for what trains and evaluates."""
     module, name = _SCHEMAS[kind]
     schema: dict[str, object] = getattr(import_module(module), name)()
     return schema

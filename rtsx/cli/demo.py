@@ -59,7 +59,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
     size: Annotated[int, typer.Option(metavar="PX", help="Side of the scene, in pixels of 3 m.", min=256)] = _SIZE,
     seed: Annotated[
-        int, typer.Option(help="Seed of the scene; 1000-3007 have trained or judged the model.", min=0)
+        int, typer.Option(help="Seed of the scene; 1000-3007 have trained or tested the model.", min=0)
     ] = DEMO_SEED,
     overwrite: options.OverwriteOption = False,
 ) -> None:

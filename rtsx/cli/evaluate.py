@@ -42,11 +42,11 @@ _VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
 
 @app.command(epilog=_EXAMPLES)
 def evaluate(
-    judged: Annotated[
+    evaluated: Annotated[
         str | None,
         typer.Argument(
             metavar="MAP.zarr|OUTLINES|EVALUATE.yaml",
-            help="A map that `rtsx predict` wrote, outlines, or the scenes that --model is judged on.",
+            help="A map that `rtsx predict` wrote, outlines, or the scenes that --model is evaluated on.",
             show_default=False,
         ),
     ] = None,
@@ -73,7 +73,7 @@ def evaluate(
         str | None, options.input_option(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.")
     ] = None,
     class_name: Annotated[
-        str | None, options.input_option("--class", help="Class of the map to judge; its only one if left out.")
+        str | None, options.input_option("--class", help="Class of the map to evaluate; its only one if left out.")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -118,7 +118,7 @@ def evaluate(
     rule = {name: value for name, value in options_given.items() if value is not None}
     if sample is not None:
         _refuse_given(
-            {"MAP.zarr|OUTLINES|EVALUATE.yaml": judged, "--truth": truth, "--layer": layer, "--crs": crs}
+            {"MAP.zarr|OUTLINES|EVALUATE.yaml": evaluated, "--truth": truth, "--layer": layer, "--crs": crs}
             | {"--class": class_name, "--model": model or None, "--threshold": threshold, "--object-iou": object_iou}
             | {"--choose": choose or None, "--trust": trust or None, "--device": None if device == "auto" else device}
             | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
@@ -131,22 +131,22 @@ def evaluate(
             {"--threshold": threshold, "--boundary": boundary, "--bootstrap": bootstrap},
             because="--choose tries thresholds, and scores objects alone",
         )
-    if judged is None:
+    if evaluated is None:
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
-    if judged.lower().endswith(_CONFIGS):
+    if evaluated.lower().endswith(_CONFIGS):
         _refuse_given(
             {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
             because="the YAML file says them",
         )
-        evaluation = _of_scenes(judged, model or [], rule=rule, device=device, trust=trust, choose=choose)
+        evaluation = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
         _refuse_given(
             {"--model": model or None, "--device": None if device == "auto" else device, "--trust": trust or None},
             because="a map and outlines are predicted already; it is for YAML files",
         )
         if truth is None:
-            raise typer.BadParameter("a map or outlines are judged by a truth: say --truth labels.gpkg.")
-        if _has_outlines(judged):
+            raise typer.BadParameter("a map or outlines are evaluated by a truth: say --truth labels.gpkg.")
+        if _has_outlines(evaluated):
             _refuse_given(
                 {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
                 because="it is for pixels, and these are outlines",
@@ -155,7 +155,7 @@ def evaluate(
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
                 )
-        evaluation = _of_one(judged, truth, layer=layer, crs=crs, class_name=class_name, rule=rule, choose=choose)
+        evaluation = _of_one(evaluated, truth, layer=layer, crs=crs, class_name=class_name, rule=rule, choose=choose)
     tables = _tables(evaluation)
     if out is not None:
         for name, written in tables.items():
@@ -217,7 +217,7 @@ def _of_scenes(
 
 
 def _of_one(
-    judged: str,
+    evaluated: str,
     truth: str,
     *,
     layer: str | None,
@@ -226,7 +226,7 @@ def _of_one(
     rule: dict[str, float],
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
-    require_there([judged, truth])
+    require_there([evaluated, truth])
     from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import choose_objects
     from rtsx.evaluation import evaluate as score
@@ -237,9 +237,9 @@ def _of_one(
     labels = read_labels(truth, layer=layer, crs=crs)
     labels = labels[labels["class_name"] != NEGATIVE]
     classes = None if class_name is None else [class_name]
-    if _has_outlines(judged):
-        return score(read_table(judged, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
-    prediction = open_prediction(judged)
+    if _has_outlines(evaluated):
+        return score(read_table(evaluated, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
+    prediction = open_prediction(evaluated)
     targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
     with progress("scoring"):
@@ -248,8 +248,8 @@ def _of_one(
         return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
 
 
-def _has_outlines(judged: str) -> bool:
-    return judged.lower().partition("|layername=")[0].endswith(_VECTORS)
+def _has_outlines(evaluated: str) -> bool:
+    return evaluated.lower().partition("|layername=")[0].endswith(_VECTORS)
 
 
 def _refuse_given(given: Mapping[str, object], *, because: str) -> None:

@@ -70,7 +70,7 @@ def predict(
     cog: options.CogOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Map an image with a model: probability, yes or no, and which pixels could be judged.
+    """Map an image with a model: probability, yes or no, and which pixels are valid.
 
     The image is read, predicted and written chunk by chunk, so memory does not grow with it.
     """

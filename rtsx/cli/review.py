@@ -1,4 +1,4 @@
-"""`rtsx review`: people judge outlines in a browser, and what they say is merged."""
+"""`rtsx review`: people review outlines in a browser, and what they say is merged."""
 
 import json
 import webbrowser
@@ -22,7 +22,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="People judge outlines in a browser; what they say becomes a verified map and better labels.",
+    help="People review outlines in a browser; what they say becomes a verified map and better labels.",
 )
 
 _CHUNK = 256
@@ -44,10 +44,10 @@ def create(
         str, options.output_option(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")
     ],
     footprints: Annotated[
-        str | None, options.input_option(metavar="FILE", help="Outlines to judge, as rtsx footprints writes them.")
+        str | None, options.input_option(metavar="FILE", help="Outlines to review, as rtsx footprints writes them.")
     ] = None,
     sample: Annotated[
-        str | None, options.input_option(metavar="FILE", help="A sample to judge instead, in random order.")
+        str | None, options.input_option(metavar="FILE", help="A sample to review instead, in random order.")
     ] = None,
     again: Annotated[
         bool, options.input_option("--again", help="Ask once more in a review of what is unsure or disputed.")
@@ -80,7 +80,7 @@ def create(
         float, typer.Option(help="Days without a sign of life after which a batch is free for others.", min=0.001)
     ] = 7.0,
 ) -> None:
-    """Make a queue of outlines for people to judge, in batches; or a further round of one."""
+    """Make a queue of outlines for people to review, in batches; or a further round of one."""
     from rtsx.labels.io import read_table
     from rtsx.review import create_review, merge_review, open_review
 
@@ -153,7 +153,7 @@ def serve(
     new_tokens: Annotated[bool, _web("--new-tokens", help="End the earlier addresses of these reviewers.")] = False,
     browser: Annotated[bool, _web("--browser/--no-browser", help="Open the page of the first reviewer.")] = True,
 ) -> None:
-    """Serve the page on which reviewers judge, until Ctrl-C; prints an address with a token for each."""
+    """Serve the page for reviewers, until Ctrl-C; prints an address with a token for each."""
     from rtsx.review import open_review, serve_review
     from rtsx.review.store import check_reviewer
 

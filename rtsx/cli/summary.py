@@ -30,13 +30,13 @@ def cube_rows(cube: "xr.Dataset") -> Rows:
 
 
 def prediction_rows(pred: "xr.Dataset") -> Rows:
-    """Where a stored prediction lies, what made it, and how much was judged and found; reads `valid` and `binary`."""
+    """Where a stored prediction lies, what made it, and how much is valid and found; reads `valid` and `binary`."""
     from dask.base import compute
 
     from rtsx.cube import class_names
 
     valid, found = compute(pred["valid"].mean(), (pred["binary"] == 1).sum(["y", "x"]))
-    judged = int(pred["valid"].size * float(valid))
+    n_valid = int(pred["valid"].size * float(valid))
     classes = class_names(pred) or ["target"]
     per_class = found if "time" not in found.dims else found.sum("time")
     counts = zip(classes, per_class.values.reshape(-1).tolist(), strict=True)
@@ -45,7 +45,7 @@ def prediction_rows(pred: "xr.Dataset") -> Rows:
         ("model", f"{pred.attrs['bundle_id']} ({pred.attrs['bundle_digest'][:12]})"),
         ("tiles", tiling_line(pred)),
         ("valid", f"{float(valid):.1%} of the pixels"),
-        *((name, f"{count:,} px, {count / max(judged, 1):.2%} of the valid ones") for name, count in counts),
+        *((name, f"{count:,} px, {count / max(n_valid, 1):.2%} of the valid ones") for name, count in counts),
     ]
 
 

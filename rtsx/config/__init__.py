@@ -1,6 +1,6 @@
 """Configs: YAML files as strict models, and the values that they mean.
 
-What trains, judges and maps regions loads when it is first used, because a cube that is opened needs no torch.
+What trains, evaluates and maps regions loads when it is first used, because a cube that is opened needs no torch.
 """
 
 from typing import TYPE_CHECKING

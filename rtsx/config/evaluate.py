@@ -79,7 +79,7 @@ class EvaluateConfig(ConfigModel):
             yield EvaluationScene(name=str(scene.name), region=region, prediction=prediction, truth=truth)
 
     def evaluate(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "Evaluation":
-        """Predict and judge every scene, on the dask scheduler in force.
+        """Predict and evaluate every scene, on the dask scheduler in force.
 
         Raises
         ------

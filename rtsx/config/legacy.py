@@ -286,7 +286,7 @@ def _augment(name: str, dataset: Mapping[str, Any], notes: list[str]) -> list[st
             f"datasets.{name}.augment_types: what is named runs here; some versions of the predecessor ignored it"
         )
     else:
-        notes.append(f"datasets.{name}.augment: left out if it is judged by; only training tiles are changed")
+        notes.append(f"datasets.{name}.augment: left out if it is evaluated on; only training tiles are changed")
     return [one for one in types if one in _AUGMENTATIONS]
 
 

@@ -87,7 +87,7 @@ class LabelsConfig(ConfigModel):
     """Values of the raster that count neither way."""
     review: FilePath | None = None
     """Review of outlines, as ``rtsx review create`` made it. What reviewers confirmed, corrected or added is the class; what they
-    refused is a negative that training shows more often; what is unsure or not judged yet counts neither way."""
+    refused is a negative that training shows more often; what is unsure or not reviewed yet counts neither way."""
     classes: ClassValues | None = None
     """Values that these labels have for each class; the config's if left out."""
 
@@ -175,7 +175,7 @@ class LabelReader:
                 )
 
     def refuse_divided_reviews(self, sets: Mapping[str, Sequence[str]]) -> None:
-        """Raise where scenes of two sets show one outline of a review: what is learnt from cannot judge.
+        """Raise where scenes of two sets show one outline of a review: what is learnt from cannot evaluate.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class LabelReader:
                     if other != name:
                         raise ConfigError(
                             f"Scene {first} of {other} and scene {scene} of {name} show one outline of a review, {outline!r}: what "
-                            "is learnt from cannot judge. Keep both scenes in one set; for a random split, give them one group."
+                            "is learnt from cannot evaluate. Keep both scenes in one set; for a random split, give them one group."
                         )
 
     def _review_truth(
@@ -516,7 +516,7 @@ def _stem(path: str) -> str:
 
 
 class ScenesConfig(ConfigModel):
-    """What is learnt from, chosen by and judged on."""
+    """What is learnt from, chosen by and tested on."""
 
     training: Scenes
     """What is learnt from."""

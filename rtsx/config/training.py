@@ -45,7 +45,7 @@ class SamplingConfig(SamplingSpec):
     """Which tiles, and which of their pixels, the network learns from."""
 
     ignore: Annotated[int, Ge(0)] = 0
-    """Pixels on both sides of each outline that are not learnt from, nor judged by."""
+    """Pixels on both sides of each outline that are not learnt from, nor evaluated on."""
 
     def sampling(self) -> SamplingSpec:
         """Which tiles the network sees."""
@@ -85,7 +85,7 @@ class TrainConfig(ConfigModel):
     overlap: int = Field(default=TrainingRecipe.overlap, ge=0)
     """What the bundle recommends for inference, px."""
     scenes: ScenesConfig
-    """What is learnt from, chosen by and judged on."""
+    """What is learnt from, chosen by and tested on."""
     labels: Labels = None
     """Labels of every scene that names none."""
     sampling: Checked[SamplingConfig] = SamplingConfig()
@@ -105,7 +105,7 @@ class TrainConfig(ConfigModel):
     gradient_clip: float | None = Field(default=OptimisationSpec.gradient_clip, gt=0)
     """Greatest norm of the gradient; as it comes if left out."""
     ema: float | None = Field(default=OptimisationSpec.ema, gt=0, lt=1)
-    """Decay of a moving average of the weights, which is then what is judged and kept; none if left out."""
+    """Decay of a moving average of the weights, which is then what is evaluated and kept; none if left out."""
     precision: Precision = OptimisationSpec.precision
     """Arithmetic of forward and backward pass."""
     epochs: int = Field(default=TrainingRecipe.epochs, gt=0)

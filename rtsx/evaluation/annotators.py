@@ -82,7 +82,7 @@ class Agreement:
 
     def _scores(self, number: int, shared: int, size: int) -> PixelScores:
         own = int(self.counts.sizes[number])
-        rest = self.counts.judged - own - size + shared
+        rest = self.counts.counted - own - size + shared
         return PixelScores(hits=shared, false_alarms=own - shared, misses=size - shared, rejections=rest)
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Agreement:
         text: str = self.table.sort_values("rank", kind="stable").to_string(index=False, float_format="{:.3f}".format)
         return (
             f"{text}\nmean IoU of two annotators {self.mean_pairwise_iou:.3f}, "
-            f"majority {self.majority_px} of {self.counts.judged} px"
+            f"majority {self.majority_px} of {self.counts.counted} px"
         )
 
     def to_json(self) -> str:
@@ -176,7 +176,7 @@ def annotator_agreement(
     stacked = xr.concat([drawn[0].decided, *(case.decided for case in found)], dim="class", join="override")
     kernel = _Kernel(truths=tuple(case.truth for case in drawn), numbers=tuple(case.numbers[0] for case in drawn))
     counts = reduce_blocks(stacked, kernel)
-    if not counts.judged:
+    if not counts.counted:
         raise EvaluationError("No pixel counts: nowhere do all annotators know what is there and all models are valid.")
     return Agreement(annotators=tuple(annotators), models=tuple(given), counts=counts)
 

@@ -90,8 +90,8 @@ def _raster_case(
             f"Prediction and truth of scene {scene.name!r} differ in size: {size} and {truth.shape} px. Bring the truth onto "
             "the grid of the prediction, with gdalwarp; in Python, rasterize_labels(labels, geobox_of(prediction), ...) makes it of labels."
         )
-    judged = _evaluated_classes(scene, names, truth.classes, wanted=classes)
-    places = [place for place, _ in judged]
+    evaluated = _evaluated_classes(scene, names, truth.classes, wanted=classes)
+    places = [place for place, _ in evaluated]
     answers = {
         name: _by_class(pred[name], places)
         for name in ("probability", "binary")
@@ -102,8 +102,8 @@ def _raster_case(
     return RasterCase(
         name=scene.name,
         region=scene.region,
-        classes=tuple(truth.classes[number - 1] for _, number in judged),
-        numbers=tuple(number for _, number in judged),
+        classes=tuple(truth.classes[number - 1] for _, number in evaluated),
+        numbers=tuple(number for _, number in evaluated),
         decided=_decided(scene, answers, _valid(pred), threshold=threshold, levels=levels),
         probability=probability,
         levels=levels,
@@ -180,20 +180,20 @@ def _evaluated_classes(
         if wanted is None and (set(known) != set(true) or set(known) != set(targets)):
             raise EvaluationError(
                 f"Scene {scene.name!r} is predicted for the classes {', '.join(map(str, targets))}, and its truth knows "
-                f"{', '.join(true)}: name those to judge with classes=[...]"
+                f"{', '.join(true)}: name those to evaluate with classes=[...]"
             )
     for name in wanted or ():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "judge one of those that both have."
+            hint = f"did you mean {near[0]!r}?" if near else "evaluate one of those that both have."
             raise EvaluationError(
                 f"Class {name!r} is not among those that prediction ({', '.join(map(str, targets))}) and truth "
                 f"({', '.join(true)}) of scene {scene.name!r} share: {hint}"
             )
-    judged = [name for name in true if name in (known if wanted is None else wanted)]
-    if not judged:
-        raise EvaluationError(f"No class of scene {scene.name!r} is to be judged: classes is empty.")
-    return [(known[name], true.index(name) + 1) for name in judged]
+    evaluated = [name for name in true if name in (known if wanted is None else wanted)]
+    if not evaluated:
+        raise EvaluationError(f"No class of scene {scene.name!r} is to be evaluated: classes is empty.")
+    return [(known[name], true.index(name) + 1) for name in evaluated]
 
 
 def _by_class(answers: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
@@ -230,7 +230,7 @@ def _decided(
 ) -> xr.DataArray:
     """What was found: (class, y, x) uint8 1, 0, or `UNCOUNTED` where any answer is missing or not valid."""
     name, cure = (
-        ("binary", "give a threshold") if threshold is None else ("probability", "judge it without a threshold")
+        ("binary", "give a threshold") if threshold is None else ("probability", "evaluate it without a threshold")
     )
     if name not in answers:
         raise EvaluationError(f"The prediction of scene {scene.name!r} has no {name}: {cure}.")
@@ -266,7 +266,7 @@ def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> Outl
     if classes is not None and list(classes) != [name]:
         raise EvaluationError(
             f"The outlines of scene {scene.name!r} are of {', '.join(sorted(named)) or 'a class without a name'}, and "
-            f"{', '.join(classes)} is to be judged: select the outlines of one class before."
+            f"{', '.join(classes)} is to be evaluated: select the outlines of one class before."
         )
     return OutlineCase(name=scene.name, region=scene.region, classes=(str(name),), found=found, true=true)
 
@@ -294,7 +294,7 @@ def _checked_outlines(scene: EvaluationScene, table: gpd.GeoDataFrame, *, what: 
     names = _named(table)
     if len(names) > 1:
         raise EvaluationError(
-            f"The outlines {where} are of several classes, {', '.join(map(str, names))}: judge one at a time, with "
+            f"The outlines {where} are of several classes, {', '.join(map(str, names))}: evaluate one at a time, with "
             "outlines[outlines['class_name'] == ...]."
         )
     return table

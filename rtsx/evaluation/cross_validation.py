@@ -118,7 +118,7 @@ class CrossValidation:
         names = list(dict.fromkeys(self.table["class"]))
         wanted = names[-1] if class_name is None else class_name
         if wanted not in names:
-            raise EvaluationError(f"The classes {', '.join(names)} were judged, not {wanted!r}.")
+            raise EvaluationError(f"The classes {', '.join(names)} were evaluated, not {wanted!r}.")
         chosen = self.table[(self.table["class"] == wanted) & (self.table["region"] != ALL_REGIONS)]
         regions = list(dict.fromkeys(chosen["region"]))
         order = [name for name in dict.fromkeys(chosen["trained_on"]) if name in regions]

@@ -230,7 +230,7 @@ def _lazy(case: RasterCase, *, rule: EvaluationSettings) -> da.Array:
     if probability is not None:
         probability = probability.rechunk({1: plan.rows, 2: plan.columns})
     # A name of its own, instead of one by the digest of the truth, because that would read a raster one time more.
-    name = f"judge-{uuid4().hex}"
+    name = f"evaluate-{uuid4().hex}"
     truth = f"{name}-truth"
     graph: dict[Any, Any] = {truth: case.truth}
     level: list[Any] = []
@@ -266,8 +266,8 @@ def _whole_classes(array: xr.DataArray | None) -> da.Array | None:
     return None if array is None else da.asarray(array.data).rechunk({0: -1})
 
 
-def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings) -> "_JudgeTask":
-    return _JudgeTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
+def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings) -> "_EvaluateTask":
+    return _EvaluateTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
 
 
 def _cut(chunk: NDArray[Any], window: tuple[slice, slice]) -> NDArray[Any]:
@@ -285,7 +285,7 @@ def _boxed(counted: object) -> NDArray[np.object_]:
 
 
 @dataclass(frozen=True)
-class _JudgeTask:
+class _EvaluateTask:
     """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
 
     scene: str
@@ -317,4 +317,4 @@ class _JudgeTask:
                 boundary=self.boundary,
             )
         except EvaluationError as error:
-            raise EvaluationError(f"Scene {self.scene!r} cannot be judged: {error}") from error
+            raise EvaluationError(f"Scene {self.scene!r} cannot be evaluated: {error}") from error

@@ -148,13 +148,13 @@ class FoldJob:
 
     def _made(self) -> Evaluation:
         bundle = self.trainer(self._own_recipe(), self.folder / "run")
-        judged = []
+        scenes = []
         for name in self.fold.test:
             scene = self.scenes[name]
             # The bundle's own tiles, instead of the largest that fit, because scores must not depend on a machine's memory.
             pred = predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=self.device)
-            judged.append(EvaluationScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
-        return evaluate(judged, classes=self.recipe.classes, **asdict(self.rule))
+            scenes.append(EvaluationScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
+        return evaluate(scenes, classes=self.recipe.classes, **asdict(self.rule))
 
     def _own_recipe(self) -> TrainingRecipe:
         fold = self.fold

@@ -86,7 +86,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _sizes(counts: ClassCounts | None, unit: Unit) -> Row:
     """What was counted: pixels (or area), those of the target, and objects; nothing for a mean."""
-    names = (f"judged_{unit}", f"target_{unit}", f"found_{unit}", "objects_true", "objects_found", "objects_matched")
+    names = (f"evaluated_{unit}", f"target_{unit}", f"found_{unit}", "objects_true", "objects_found", "objects_matched")
     if counts is None:
         return dict.fromkeys(names, float("nan"))
     hits, false_alarms, misses, _ = counts.extent.tolist()
@@ -123,18 +123,18 @@ class Evaluation:
         for scene in self.counts:
             if scene.unit != first.unit:
                 raise EvaluationError(
-                    f"Scene {first.name!r} was judged in {first.unit} and {scene.name!r} in {scene.unit}: pixels and outlines "
-                    "do not add up. Judge them apart."
+                    f"Scene {first.name!r} was evaluated in {first.unit} and {scene.name!r} in {scene.unit}: pixels and outlines "
+                    "do not add up. Evaluate them apart."
                 )
             if scene.classes != first.classes:
                 raise EvaluationError(
-                    f"Scene {first.name!r} was judged for the classes {', '.join(first.classes)}, and {scene.name!r} for "
-                    f"{', '.join(scene.classes)}: name those to judge with classes=..."
+                    f"Scene {first.name!r} was evaluated for the classes {', '.join(first.classes)}, and {scene.name!r} for "
+                    f"{', '.join(scene.classes)}: name those to evaluate with classes=..."
                 )
         names = [scene.name for scene in self.counts]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise EvaluationError(f"A scene is judged once, but {', '.join(repeated)} came more than once.")
+            raise EvaluationError(f"A scene is evaluated once, but {', '.join(repeated)} came more than once.")
 
     @classmethod
     def pooled_of(cls, evaluations: Iterable["Evaluation"]) -> "Evaluation":

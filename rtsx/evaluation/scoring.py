@@ -36,7 +36,7 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
     outlines = [np.asarray(table.geometry.array, np.object_) for table in tables]
     crss = [CRS.from_user_input(table.crs) for table in tables]
     if not any(map(len, outlines)):
-        raise EvaluationError(f"Scene {case.name!r} has neither found nor true outlines: there is nothing to judge.")
+        raise EvaluationError(f"Scene {case.name!r} has neither found nor true outlines: there is nothing to evaluate.")
     some = 0 if len(outlines[0]) else 1
     try:
         plane = equal_area(outlines[some], crss[some])
@@ -143,7 +143,7 @@ def evaluate(
         truth = read_labels(fspath(truth))
     cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed_scenes(scenes, truth)]
     if not cases:
-        raise EvaluationError("There is no scene to judge: give at least one.")
+        raise EvaluationError("There is no scene to evaluate: give at least one.")
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
     rasters = iter(evaluate_rasters([case for case in cases if not isinstance(case, OutlineCase)], rule=rule))
@@ -164,7 +164,7 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
     if isinstance(case, RasterCase) and isinstance(case.truth, RasterizedLabels) and not case.truth.count:
         raise EvaluationError(
             "No outline of the truth lies on the prediction. Is it the truth of another place, or in another CRS than it says? "
-            "A place that is known to have none is judged by a table without rows."
+            "A place that is known to have none is evaluated by a table without rows."
         )
 
 
@@ -181,14 +181,14 @@ def listed_scenes(
     """
     if isinstance(scenes, xr.Dataset | gpd.GeoDataFrame):
         if truth is None:
-            raise EvaluationError("A prediction is judged by a truth: give it as the second argument.")
+            raise EvaluationError("A prediction is evaluated by a truth: give it as the second argument.")
         return [EvaluationScene(name="scene", prediction=scenes, truth=truth)]
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
     listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)
     for scene in listed:
         if not isinstance(scene, EvaluationScene):
-            raise EvaluationError(f"A scene to judge is an EvaluationScene, not {type(scene).__name__}.")
+            raise EvaluationError(f"A scene to evaluate is an EvaluationScene, not {type(scene).__name__}.")
     names = [scene.name for scene in listed]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -83,6 +83,6 @@ class EvaluationScene:
             )
         if isinstance(self.prediction, gpd.GeoDataFrame) and not isinstance(self.truth, gpd.GeoDataFrame):
             raise EvaluationError(
-                f"Footprints are judged by polygons, but the truth of scene {self.name!r} is "
-                f"{type(self.truth).__name__}: judge the prediction that the footprints are from instead."
+                f"Footprints are evaluated by polygons, but the truth of scene {self.name!r} is "
+                f"{type(self.truth).__name__}: evaluate the prediction that the footprints are from instead."
             )

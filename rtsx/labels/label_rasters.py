@@ -41,7 +41,7 @@ class RasterizedLabels:
 
     @cached_property
     def label_ids(self) -> frozenset[str]:
-        """Ids of the labels that cover ground of the raster: scenes that share one must not judge each other."""
+        """Ids of the labels that cover ground of the raster: scenes that share one must not be on both sides of a split."""
         height, width = self.shape
         inside = shapely.area(shapely.intersection(self._all, shapely.box(0, 0, width, height))) > 0
         return frozenset(name for name, is_inside in zip(self.ids, inside, strict=False) if is_inside)
@@ -58,10 +58,10 @@ class RasterizedLabels:
 
     @cached_property
     def digest(self) -> str:
-        """sha256, as hex, over size, classes, band and the outlines in pixels, in order."""
+        """sha256, as hex, over size, classes, band and the outlines in pixels, in order, refused ones included."""
         digest = hashlib.sha256(repr((self.classes, self.shape, self.ignore)).encode())
         digest.update(self.numbers.tobytes())
-        for outline in shapely.to_wkb(self.outlines, byte_order=1):
+        for outline in shapely.to_wkb(self._all, byte_order=1):  # `numbers` says which of them are refused: the rest
             digest.update(outline)
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""People judge outlines: a queue in batches, claims, verdicts that are never changed, and what follows from them."""
+"""People review outlines: a queue in batches, claims, verdicts that are never changed, and what follows from them."""
 
 from typing import TYPE_CHECKING
 

@@ -32,8 +32,8 @@ class ReviewStatus:
     """How far a review is, and how far reviewers agree."""
 
     outlines: int
-    """Outlines to judge."""
-    judged: int
+    """Outlines to review."""
+    reviewed: int
     """Those with a verdict."""
     verdicts: Mapping[Verdict, int]
     """How many outlines have each verdict."""
@@ -61,13 +61,13 @@ class ReviewStatus:
     @property
     def is_complete(self) -> bool:
         """Whether every outline has a verdict."""
-        return self.judged == self.outlines
+        return self.reviewed == self.outlines
 
     def rows(self) -> list[tuple[str, object]]:
         """Names and values, for a summary."""
         low, high = self.kappa.interval
         kappa = f"{self.kappa.value:.2f} ({low:.2f} to {high:.2f}, standard error {self.kappa.standard_error:.3f})"
-        no_kappa = "not known: no two reviewers have judged the same outline" if not self.kappa.pairs else (
+        no_kappa = "not known: no two reviewers have reviewed the same outline" if not self.kappa.pairs else (
             f"not defined: both always say the same, in {self.kappa.pairs} pairs"
         )  # fmt: skip
         held = ", ".join(
@@ -76,9 +76,9 @@ class ReviewStatus:
         return [
             (
                 "state",
-                "complete" if self.is_complete else f"incomplete: {self.outlines - self.judged:,} have no verdict",
+                "complete" if self.is_complete else f"incomplete: {self.outlines - self.reviewed:,} have no verdict",
             ),
-            ("outlines", f"{self.judged:,} of {self.outlines:,} judged"),
+            ("outlines", f"{self.reviewed:,} of {self.outlines:,} reviewed"),
             *((name, f"{self.verdicts[name]:,}") for name in VERDICTS),
             ("added", f"{self.added:,}"),
             ("disputed", f"{self.disputed:,}"),
@@ -95,7 +95,7 @@ class ReviewStatus:
         return {
             "complete": self.is_complete,
             "outlines": self.outlines,
-            "judged": self.judged,
+            "reviewed": self.reviewed,
             "verdicts": dict(self.verdicts),
             "added": self.added,
             "disputed": self.disputed,
@@ -332,7 +332,7 @@ def _status(review: Review, sent: Sequence[BatchVerdicts], outlines: gpd.GeoData
         reviewers[one.reviewer] += len(one.answers)
     return ReviewStatus(
         outlines=len(outlines),
-        judged=sum(verdicts.values()),
+        reviewed=sum(verdicts.values()),
         verdicts=verdicts,
         added=n_added,
         disputed=int(outlines["disputed"].sum()),

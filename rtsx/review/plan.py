@@ -1,4 +1,4 @@
-"""The queue of a review: which outlines are judged in which batch and order; pure, and the same for the same seed."""
+"""The queue of a review: which outlines are reviewed in which batch and order; pure, and the same for the same seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ QueueOrder = Literal["probability", "uncertainty", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewBatch:
-    """Outlines that one reviewer judges in one go."""
+    """Outlines that one reviewer reviews in one go."""
 
     outlines: tuple[str, ...]
     """Their ids, in the order in which they are shown."""
@@ -42,7 +42,7 @@ class ReviewRound(StoredRecord):
 
     @property
     def n_outlines(self) -> int:
-        """Outlines that are judged in this round, without repeats."""
+        """Outlines that are reviewed in this round, without repeats."""
         return sum(len(batch.outlines) for batch in self.batches if batch.repeats is None)
 
     @property
@@ -116,7 +116,7 @@ def queue_outlines(table: pd.DataFrame, *, key: str, order: QueueOrder, seed: in
 def plan_round(queue: Sequence[str], *, number: int, batch_size: int, repeats: float, seed: int) -> ReviewRound:
     """Cut a queue into batches, shuffled within, and choose what another reviewer sees again.
 
-    Once the first n batches are done, all that stands before the end of batch n in the queue has been judged.
+    Once the first n batches are done, all that stands before the end of batch n in the queue has been reviewed.
 
     Parameters
     ----------

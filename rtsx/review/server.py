@@ -98,7 +98,7 @@ class ReviewService:
         }
 
     def claim(self, reviewer: str) -> dict[str, Any]:
-        """Batches for a reviewer, with all that is needed to judge them without the server."""
+        """Batches for a reviewer, with all that is needed to review them without the server."""
         claims = self.review.claim(reviewer)
         done, total = self.review.progress()
         return {

@@ -74,7 +74,7 @@ class Review:
 
     @cached_property
     def has_points(self) -> bool:
-        """Whether places are judged, as of a sample of the ground, and not outlines; nothing is then drawn."""
+        """Whether places are reviewed, as of a sample of the ground, and not outlines; nothing is then drawn."""
         return bool((~self.outlines.geom_type.isin(["Polygon", "MultiPolygon"])).any())
 
     def rounds(self) -> tuple[ReviewRound, ...]:
@@ -99,7 +99,7 @@ class Review:
         return tuple(sent)
 
     def claim(self, reviewer: str) -> tuple[ReviewClaim, ...]:
-        """Batches for a reviewer: those he has, else the first that is free, with repeats of what others have judged.
+        """Batches for a reviewer: those he has, else the first that is free, with repeats of what others have reviewed.
 
         Empty where nothing is left for him. Two reviewers never hold one batch; a claim whose time is over is free.
 
@@ -135,8 +135,8 @@ class Review:
             number
             for number in free
             if (source := current.batches[number].repeats) is not None
-            and (judges := done.get(source))
-            and reviewer not in judges
+            and (reviewers := done.get(source))
+            and reviewer not in reviewers
         )
         taken += self._take(current.number, again, reviewer=reviewer, count=_REPEATS_AT_ONCE - len(held))
         return tuple(taken)
@@ -328,7 +328,7 @@ def create_review(
     opener: Callable[[str], xr.Dataset] = open_source,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Review:
-    """Make a review of outlines: a queue in batches, for people to judge.
+    """Make a review of outlines: a queue in batches, for people to review.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class AgreementCounts:
     """(mask,) pixels that each shares with the majority of the annotators besides itself."""
     others_size: Counts
     """(mask,) pixels of that majority."""
-    judged: int
+    counted: int
     """Pixels that count."""
 
     @classmethod
@@ -72,7 +72,7 @@ class AgreementCounts:
             all_size=int(np.count_nonzero(by_all)),
             others_shared=others_shared,
             others_size=others_size,
-            judged=flat.shape[1],
+            counted=flat.shape[1],
         )
 
     def __add__(self, more: Self) -> Self:
@@ -86,7 +86,7 @@ class AgreementCounts:
             all_size=self.all_size + more.all_size,
             others_shared=self.others_shared + more.others_shared,
             others_size=self.others_size + more.others_size,
-            judged=self.judged + more.judged,
+            counted=self.counted + more.counted,
         )
 
     def iou(self) -> NDArray[np.float64]:

@@ -134,7 +134,7 @@ def boundary_buffer(mask: Mask, counts: Mask, *, distance: int) -> Mask:
     less its erosion by `distance` steps of a 3 x 3 square, which are king's moves. They take 2 % of the image's diagonal
     for the distance; a map has no diagonal that means anything, so it is given in pixels. They also count the border of
     the image as an outline. Here only a pixel that counts and is not in the mask makes one: where an object meets
-    ground that nobody judges, or the end of the data, its outline is unknown.
+    ground that does not count, or the end of the data, its outline is unknown.
 
     Parameters
     ----------

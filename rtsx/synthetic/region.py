@@ -82,7 +82,7 @@ class RegionSpec:
     """
 
     seed: int
-    """Seed of ground and scenes, 0 or above; the demo's bundle was trained and judged on grounds 1000-3007."""
+    """Seed of ground and scenes, 0 or above; the demo's bundle was trained and tested on grounds 1000-3007."""
     size: int = 512
     """Side of each scene's raster, px of 3 m; at least 64."""
     scenes: int = 4

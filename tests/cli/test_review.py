@@ -48,7 +48,7 @@ def test_from_outlines_to_a_verified_map(rtsx_command: Command, slumps: Path, tm
     assert "12 in 3 batches" in made.out
     work_through(open_review(str(review)), "ada", "bob", errors=0.2)
     told = rtsx_command("review", "status", review, "--json")
-    assert json.loads(told.out)["judged"] == 12
+    assert json.loads(told.out)["reviewed"] == 12
     merged = rtsx_command("review", "merge", review, "--out", tmp_path / "verified")
     assert merged.status == 0, merged.err
     assert sorted(path.name for path in (tmp_path / "verified").iterdir()) == [

@@ -71,14 +71,14 @@ def test_pixels_count_where_all_know_and_all_models_are_valid():
     level, truth, valid = random_case(4)
     like = make_prediction(level, valid=valid)
     agreement = annotator_agreement({"a": StubLabelRaster(truth), "b": StubLabelRaster(truth)}, like)
-    assert agreement.counts.judged == (valid & (truth != 255)).sum()
+    assert agreement.counts.counted == (valid & (truth != 255)).sum()
     half = np.zeros_like(valid)
     half[:20] = True
     model = make_prediction(level, valid=half)
     with_model = annotator_agreement(
         {"a": StubLabelRaster(truth), "b": StubLabelRaster(truth)}, like, models={"model": model}
     )
-    assert with_model.counts.judged == (valid & half & (truth != 255)).sum()
+    assert with_model.counts.counted == (valid & half & (truth != 255)).sum()
 
 
 def test_one_class_of_several(like):
@@ -86,7 +86,7 @@ def test_one_class_of_several(like):
     truth[:10], truth[10:30] = 1, 2
     given = {name: StubLabelRaster(truth, classes=("pond", "slump")) for name in "ab"}
     assert annotator_agreement(given, like, class_name="slump").majority_px == 1000
-    with pytest.raises(EvaluationError, match="name those to judge with classes="):
+    with pytest.raises(EvaluationError, match="name those to evaluate with classes="):
         annotator_agreement(given, like)
 
 

@@ -72,8 +72,8 @@ def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
         assert name.split("-")[1] not in training + validation
         assert validation
         assert test == ""
-    # Whoever trains the stub, its scores are those of judging all scenes at once.
-    judged = [
+    # Whoever trains the stub, its scores are those of evaluating all scenes at once.
+    scenes = [
         EvaluationScene(
             name=s.name,
             region=s.group,
@@ -82,7 +82,7 @@ def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
         )
         for s in recipe.training
     ]
-    whole = rtsx.evaluate(judged, boundary=2, bootstrap=20)
+    whole = rtsx.evaluate(scenes, boundary=2, bootstrap=20)
     table = result.table.set_index("region")
     assert table.index.tolist() == ["lena", "banks", "yukon", "all"]
     assert table["iou"].iloc[:3].tolist() == whole.regions["iou"].tolist()
@@ -184,7 +184,7 @@ def test_the_transfer_matrix_has_a_row_for_each_way_of_training(recipe, tmp_path
     assert (tmp_path / "out" / "matrix.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(EvaluationError, match="not 'jaccard'"):
         result.matrix("jaccard")
-    with pytest.raises(EvaluationError, match="The classes target were judged, not 'pond'"):
+    with pytest.raises(EvaluationError, match="The classes target were evaluated, not 'pond'"):
         result.matrix(class_name="pond")
 
 
@@ -225,7 +225,7 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(recipe, tmp_path
 
 @pytest.mark.slow
 def test_a_real_training_is_cross_validated(tmp_path):
-    """Two steps an epoch, so that it is quick; stopped before it is judged, a training is not repeated."""
+    """Two steps an epoch, so that it is quick; stopped before it is evaluated, a training is not repeated."""
     recipe = make_recipe(training=scenes(lena=1, banks=2), validation=(), test=(), epochs=1)
     result = cross_validate(recipe, tmp_path / "out", device="cpu", plot=False, bootstrap=0)
     assert result.table["region"].tolist() == ["lena", "banks", "all"]

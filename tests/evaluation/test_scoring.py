@@ -1,4 +1,4 @@
-"""Scores of whole scenes agree with torchmetrics and with searching for objects one by one; what cannot be judged is refused."""
+"""Scores of whole scenes agree with torchmetrics and with searching for objects one by one; what cannot be evaluated is refused."""
 
 import dask.array as da
 import geopandas as gpd
@@ -39,7 +39,7 @@ def test_pixel_scores_are_those_of_torchmetrics(seed, dtype):
     expected = float(tm.binary_average_precision(found, target, ignore_index=-1))
     assert row["average_precision"] == pytest.approx(expected, abs=1e-6)
     counted = valid & (truth != 255)
-    assert row["judged_px"] == counted.sum()
+    assert row["evaluated_px"] == counted.sum()
     assert row["target_px"] == (truth == 1)[counted].sum()
 
 
@@ -163,7 +163,7 @@ def test_regions_and_the_whole_are_sums_of_scenes():
     assert evaluation.scenes["scene"].tolist() == [scene.name for scene in scenes]
     assert evaluation.regions["region"].tolist() == ["east", "west"]
     assert evaluation.regions["scenes"].tolist() == [2, 3]
-    for name in ("judged_px", "target_px", "found_px", "objects_true", "objects_found", "objects_matched"):
+    for name in ("evaluated_px", "target_px", "found_px", "objects_true", "objects_found", "objects_matched"):
         by_region = evaluation.scenes.groupby("region")[name].sum()
         assert evaluation.regions.set_index("region")[name].to_dict() == by_region.to_dict()
         assert evaluation.pooled[name].iloc[0] == evaluation.scenes[name].sum()
@@ -189,7 +189,7 @@ def test_a_scene_alone_has_no_interval():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_prediction_from_a_store_is_judged_alike(tmp_path, dtype):
+def test_a_prediction_from_a_store_is_evaluated_alike(tmp_path, dtype):
     level, truth, valid = random_case(2, size=(60, 60))
     pred = make_prediction(level, valid=valid, dtype=dtype).chunk(y=20, x=30)
     expected = rtsx.evaluate(pred, StubLabelRaster(truth)).to_json()
@@ -218,7 +218,7 @@ def bad_inputs():
     )
     several = StubLabelRaster(truth, classes=("slump", "pond", "scar"))
     return {
-        "no scene": (([],), {}, "There is no scene to judge"),
+        "no scene": (([],), {}, "There is no scene to evaluate"),
         "no truth": ((pred,), {}, "give it as the second argument"),
         "two truths": (([make_scene(1)], good), {}, "Scenes hold their own truth"),
         "same name": (([make_scene(1), make_scene(1)],), {}, "scene 1 occurs more than once"),
@@ -228,18 +228,18 @@ def bad_inputs():
         "no class": ((pred, good), {"classes": []}, "classes is empty"),
         "nothing valid": ((pred, StubLabelRaster(np.full_like(truth, 255))), {}, "No pixel of scene 'scene' counts"),
         "polygons of one class": ((two, square(0)), {}, "classes slump, pond, but its truth is polygons of one"),
-        "polygons of several": ((pred, mixed), {}, "are of several classes, slump, pond: judge one at a time"),
+        "polygons of several": ((pred, mixed), {}, "are of several classes, slump, pond: evaluate one at a time"),
         "no CRS of polygons": ((pred, square(0, crs=None)), {}, "need a CRS, but it is None"),
         "no CRS": ((make_prediction(level, crs=None), square(0)), {}, "A cube needs a CRS"),
         "no place": ((make_prediction(level, crs=None), good), {"min_object_area_m2": 9}, "no place there: A cube needs a"),
         "lines": ((pred, line), {}, "are Polygons or MultiPolygons, but there are LineString"),
         "broken": ((pred, bowtie), {}, "1 of 1 outlines of the truth of scene 'scene' are not valid; the first is row 0"),
-        "raster for outlines": ((square(0), good), {}, "Footprints are judged by polygons, but .* is StubLabelRaster"),
-        "array": (([EvaluationScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to judge is an EvaluationScene, not int"),
+        "raster for outlines": ((square(0), good), {}, "Footprints are evaluated by polygons, but .* is StubLabelRaster"),
+        "array": (([EvaluationScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to evaluate is an EvaluationScene, not int"),
         "no variables": ((pred[["valid"]], good), {}, "has probability or binary, or both, but there are valid"),
         "times": ((pred.expand_dims(time=2), good), {}, r"one ground at one time, select one with pred.isel\(time"),
         "no binary": ((pred.drop_vars("binary"), good), {}, "has no binary: give a threshold"),
-        "no probability": ((pred.drop_vars("probability"), good), {"threshold": 0.5}, "no probability: judge it without"),
+        "no probability": ((pred.drop_vars("probability"), good), {"threshold": 0.5}, "no probability: evaluate it without"),
         "integers": ((pred.assign(probability=pred["probability"].astype("int16")), good), {}, "came as int16"),
         "beyond 1": ((make_prediction(level * 3, dtype="float32"), good), {}, "runs from 0 to 1, but a pixel in rows 0-39"),
         "threshold": ((pred, good), {"threshold": 50}, "a probability from 0 to 1, not 50"),
@@ -252,7 +252,7 @@ def bad_inputs():
 
 
 @pytest.mark.parametrize("case", bad_inputs())
-def test_what_cannot_be_judged_is_refused(case):
+def test_what_cannot_be_evaluated_is_refused(case):
     arguments, keywords, message = bad_inputs()[case]
     with pytest.raises(EvaluationError, match=message):
         rtsx.evaluate(*arguments, **keywords)
@@ -337,14 +337,14 @@ def test_nothing_found():
 
 def test_pixels_and_outlines_do_not_add_up():
     outlines = EvaluationScene(name="outlines", prediction=boxes((0, 0, 9, 9)), truth=boxes((0, 0, 9, 9)))
-    with pytest.raises(EvaluationError, match=r"judged in px and 'outlines' in m2: pixels and outlines do not add up"):
+    with pytest.raises(EvaluationError, match=r"evaluated in px and 'outlines' in m2: pixels and outlines do not add up"):
         rtsx.evaluate([make_scene(1), outlines])
 
 
 def test_classes_of_outlines_are_one():
     named = boxes((0, 0, 9, 9)).assign(class_name="slump")
     assert rtsx.evaluate(named, named).pooled["class"].tolist() == ["slump"]
-    with pytest.raises(EvaluationError, match="are of slump, and pond is to be judged"):
+    with pytest.raises(EvaluationError, match="are of slump, and pond is to be evaluated"):
         rtsx.evaluate(named, named, classes=["pond"])
     both = gpd.GeoDataFrame(pd.concat([named, boxes((20, 0, 30, 9)).assign(class_name="pond")]), crs=named.crs)
     with pytest.raises(EvaluationError, match="of the prediction of scene 'scene' are of several classes, slump, pond"):

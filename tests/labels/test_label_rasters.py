@@ -79,6 +79,13 @@ def test_the_digest_tells_truths_apart(other):
     assert len(digests) == 2
 
 
+def test_the_digest_knows_what_reviewers_refused():
+    here, there = labels_of(shapely.box(700, -900, 1200, -500)), labels_of(shapely.box(1300, -900, 1400, -500))
+    without, refused = (rasterize_labels(here, RASTER, classes=["slump"], refused=some) for some in (None, there))
+    np.testing.assert_array_equal(everything(refused), everything(without))  # which training shows more often all the same
+    assert refused.digest != without.digest
+
+
 def test_the_digest_does_not_know_labels_elsewhere():
     here, far = shapely.box(700, -900, 1200, -500), shapely.box(90_000, -900, 90_100, -800)
     one, two = (rasterize_labels(labels_of(*some), RASTER, classes=["slump"]) for some in ((here,), (here, far)))

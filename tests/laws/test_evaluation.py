@@ -1,4 +1,4 @@
-"""Laws of judging: chunks change nothing, what does not count never matters, and parts add up to the whole."""
+"""Laws of evaluation: chunks change nothing, what does not count never matters, and parts add up to the whole."""
 
 import dask
 import dask.array as da
@@ -28,7 +28,7 @@ def rasters(draw):
     truth = (random.random(size) < density).astype(np.uint8)
     truth[random.random(size) < draw(st.sampled_from([0.0, 0.1, 0.3]))] = 255
     valid = random.random(size) >= draw(st.sampled_from([0.0, 0.1, 0.3]))
-    # At least one pixel counts, because otherwise there is nothing to judge.
+    # At least one pixel counts, because otherwise there is nothing to evaluate.
     truth[0, 0], valid[0, 0] = 1, True
     return level, truth, valid
 
@@ -49,7 +49,7 @@ def division(draw, length):
     return tuple(np.diff([0, *cuts, length]).tolist())
 
 
-def judge(pred, truth, **keywords):
+def score(pred, truth, **keywords):
     # One thread, because starting two for a hundred chunks of a pixel takes most of the time.
     with dask.config.set(scheduler="synchronous"):
         return rtsx.evaluate(pred, truth, boundary=BOUNDARY, bootstrap=0, **keywords)
@@ -60,8 +60,8 @@ def judge(pred, truth, **keywords):
 def test_chunks_change_nothing(case, threshold):
     level, truth, valid, (rows, columns), dtype = case
     pred = make_prediction(level, valid=valid, dtype=dtype)
-    whole = judge(pred, StubLabelRaster(truth), threshold=threshold).to_json()
-    assert judge(pred.chunk(y=rows, x=columns), StubLabelRaster(truth), threshold=threshold).to_json() == whole
+    whole = score(pred, StubLabelRaster(truth), threshold=threshold).to_json()
+    assert score(pred.chunk(y=rows, x=columns), StubLabelRaster(truth), threshold=threshold).to_json() == whole
 
 
 @settings(max_examples=8, deadline=None)
@@ -69,7 +69,7 @@ def test_chunks_change_nothing(case, threshold):
 def test_what_does_not_count_never_matters(case, seed):
     level, truth, valid, (rows, columns), dtype = case
     random = np.random.default_rng(seed)
-    shown = judge(make_prediction(level, valid=valid, dtype=dtype), StubLabelRaster(truth)).to_json()
+    shown = score(make_prediction(level, valid=valid, dtype=dtype), StubLabelRaster(truth)).to_json()
     other = np.where(valid & (truth != 255), level, random.integers(0, 101, level.shape))
     hidden = make_prediction(other, valid=valid, dtype=dtype)
     if dtype == "uint8":
@@ -77,7 +77,7 @@ def test_what_does_not_count_never_matters(case, seed):
         hidden["probability"] = hidden["probability"].copy(data=other.astype("uint8"))
         hidden["binary"] = hidden["binary"].copy(data=(other >= 50).astype("uint8"))
     below = np.where(valid, truth, random.choice([0, 1, 255], truth.shape)).astype(np.uint8)
-    assert judge(hidden.chunk(y=rows, x=columns), StubLabelRaster(below)).to_json() == shown
+    assert score(hidden.chunk(y=rows, x=columns), StubLabelRaster(below)).to_json() == shown
 
 
 @settings(max_examples=12, deadline=None)
@@ -86,12 +86,12 @@ def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixels compared one by one, bands by looking around each pixel, objects by labelling the whole."""
     level, truth, valid = case
     pred = make_prediction(level, valid=valid).chunk(y=3, x=4)
-    row = judge(pred, StubLabelRaster(truth)).pooled.iloc[0]
+    row = score(pred, StubLabelRaster(truth)).pooled.iloc[0]
     counted = valid & (truth != 255)
     found, true = counted & (level >= 50), counted & (truth == 1)
     union = (found | true).sum()
     assert row["iou"] == ((found & true).sum() / union if union else 1.0)
-    assert row["judged_px"] == counted.sum()
+    assert row["evaluated_px"] == counted.sum()
     bands = [np.zeros_like(counted), np.zeros_like(counted)]
     for band, mask in zip(bands, (found, true), strict=True):
         for y, x in np.argwhere(mask):
@@ -131,7 +131,7 @@ def test_scenes_pooled_are_their_concatenation(cases):
 @given(rasters())
 def test_an_evaluation_comes_back_from_json_equal(case):
     level, truth, valid = case
-    evaluation = judge(make_prediction(level, valid=valid), StubLabelRaster(truth))
+    evaluation = score(make_prediction(level, valid=valid), StubLabelRaster(truth))
     again = Evaluation.from_json(evaluation.to_json())
     assert again.to_json() == evaluation.to_json()
     assert again.scenes.equals(evaluation.scenes)

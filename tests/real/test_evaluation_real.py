@@ -59,7 +59,7 @@ def test_the_agreement_of_the_experts_is_the_published_one(chip, experts, votes,
     agreement = annotator_agreement(experts, chip)
     assert round(agreement.mean_pairwise_iou, 3) == 0.212
     assert agreement.majority_px == 887 == majority.sum()
-    assert round(agreement.majority_px / agreement.counts.judged, 3) == 0.014
+    assert round(agreement.majority_px / agreement.counts.counted, 3) == 0.014
     # The tie of five is what decides: more than half would be another mask.
     assert (votes > 5).sum() == 699
     assert annotator_agreement(experts, chip.chunk(y=64, x=50)).to_json() == agreement.to_json()

@@ -43,11 +43,11 @@ def test_half_a_review_is_a_product_that_says_so(tmp_path: Path) -> None:
     table = outlines_of(50)
     review = make(tmp_path, table, batch_size=10)
     empty = review_status(review)
-    assert (empty.judged, empty.reviewed_down_to, empty.is_complete) == (0, None, False)
+    assert (empty.reviewed, empty.reviewed_down_to, empty.is_complete) == (0, None, False)
     work_through(review, "ada", most=3)
     merged = merge_review(review)
     best = table["prob_max"].sort_values(ascending=False)
-    assert merged.status.judged == 30
+    assert merged.status.reviewed == 30
     assert merged.status.reviewed_down_to == best.iloc[29]
     assert dict(merged.status.rows())["state"] == "incomplete: 20 have no verdict"
     assert merged.outlines["verdict"].isna().sum() == 20

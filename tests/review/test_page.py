@@ -44,7 +44,7 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
     with serve_review(review, opener=lambda _: image()) as address:
         port = int(address.rstrip("/").rpartition(":")[2])
         page.goto(f"{address}?token={review.admit('ada')}")
-        state("judging")
+        state("reviewing")
         page.wait_for_selector('svg[data-view="wide"][data-ready]', timeout=20_000)
         page.wait_for_selector('svg[data-image="1"][data-ready]')  # the other year beside it
         assert "<b>slump</b>" in page.inner_text("header")
@@ -69,8 +69,8 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
         assert page.locator("#panels .added").count() == 3
         page.screenshot(path=str(tmp_path / "review.png"))
         page.reload()
-        state("judging")
-        assert "2 judged here" in page.inner_text("#progress")
+        state("reviewing")
+        assert "2 reviewed here" in page.inner_text("#progress")
     # The server is gone: work goes on, and what is sent waits.
     page.keyboard.press("2")
     page.keyboard.press("2")
@@ -112,14 +112,14 @@ def test_neither_a_full_browser_nor_a_refused_batch_nor_a_claim_that_fails_loses
         page.goto(address)
         page.evaluate(full)
         page.goto(f"{address}?token={review.admit('ada')}")
-        state("judging")
+        state("reviewing")
         assert "storage of this browser is full" in page.inner_text("#message")
         page.evaluate("() => localStorage.clear()")
         page.keyboard.press("1")
         assert "full" not in page.inner_text("#message")
-        page.reload()  # what was judged is there, and the batch is asked for again
-        state("judging")
-        assert "1 judged here" in page.inner_text("#progress")
+        page.reload()  # verdicts are there, and the batch is asked for again
+        state("reviewing")
+        assert "1 reviewed here" in page.inner_text("#progress")
         for _ in range(3):
             page.keyboard.press("1")
         state("complete")

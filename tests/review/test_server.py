@@ -34,7 +34,7 @@ class Page:
         headers = {"Authorization": f"Bearer {self.token}"}
         return requests.post(self.address + path, headers=headers, data=json.dumps(body or {}), timeout=30)
 
-    def judged(self, claimed: dict[str, Any], truth: Any) -> list[dict[str, Any]]:
+    def verdicts(self, claimed: dict[str, Any], truth: Any) -> list[dict[str, Any]]:
         """What is sent of each batch by a reviewer who is always right."""
         sent = []
         for batch in claimed["batches"]:
@@ -76,14 +76,14 @@ def test_two_reviewers_work_through_a_review_and_nothing_is_lost_or_twice(tmp_pa
         assert not {one["batch"] for one in claimed[ada.token]["batches"]} & {
             one["batch"] for one in claimed[bob.token]["batches"]
         }
-        first = ada.judged(claimed[ada.token], truth)
+        first = ada.verdicts(claimed[ada.token], truth)
         assert ada.post("api/verdicts", first[0]).json() == {"new": True}
     # The server ends, and another one begins: the page goes on with what it has, and with its token.
     with served(review) as fresh:
         ada, bob = replace(ada, address=fresh.address), replace(bob, address=fresh.address)
         assert ada.post("api/verdicts", first[0]).json() == {"new": False}
         for page in (bob, ada, bob, ada):
-            for sent in page.judged(page.post("api/claim").json(), truth):
+            for sent in page.verdicts(page.post("api/claim").json(), truth):
                 assert page.post("api/verdicts", sent).status_code == 200
         assert ada.post("api/claim").json()["items"] == []
     merged = merge_review(review)
@@ -162,7 +162,7 @@ def test_drawn_outlines_come_back_in_the_crs_of_the_table(tmp_path: Path) -> Non
     ring = [[501000, 7699000], [501100, 7699000], [501100, 7699100], [501000, 7699100]]
     with served(review) as page:
         claimed = page.post("api/claim").json()
-        (sent,) = page.judged(claimed, review.outlines["is_slump"])
+        (sent,) = page.verdicts(claimed, review.outlines["is_slump"])
         sent["answers"][0] |= {"verdict": "target", "corrected": ring}
         sent["added"] = [{"ring": ring, "comment": "missed"}]
         bad = {**sent, "added": [{"ring": ring[:2]}]}

@@ -102,12 +102,12 @@ def test_repeats_come_to_another_reviewer_alone(make: Make) -> None:
     assert [review.rounds()[0].batches[claim.batch].repeats for claim in review.claim("ada")] == [None]
     assert [review.rounds()[0].batches[claim.batch].repeats for claim in review.claim("bob")] == [None, 0]
     work_through(review, "ada", "bob")
-    judges: dict[str, list[str]] = {}
+    reviewers: dict[str, list[str]] = {}
     for one in review.verdicts():
         for answer in one.answers:
-            judges.setdefault(answer.outline, []).append(one.reviewer)
-    assert sum(len(names) for names in judges.values()) == 48
-    assert all(len(names) == len(set(names)) for names in judges.values())
+            reviewers.setdefault(answer.outline, []).append(one.reviewer)
+    assert sum(len(names) for names in reviewers.values()) == 48
+    assert all(len(names) == len(set(names)) for names in reviewers.values())
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_is_asked_of_the_store_does_not_grow_with_what_is_done(
     assert [one.batch for one in review.claim("zoe")] == [held.batch + 1]
 
 
-def test_points_are_judged_and_not_drawn(tmp_path: Any) -> None:
+def test_points_are_reviewed_and_not_drawn(tmp_path: Any) -> None:
     table = outlines_of(3).rename(columns={"footprint_id": "sample_id"})
     place = str(tmp_path / "review")
     review = create_review(table.set_geometry(table.centroid), place, **OPENED, repeats=0.0)

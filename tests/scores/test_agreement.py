@@ -37,7 +37,7 @@ def test_counts_of_parts_add_up():
     together = left + right
     np.testing.assert_array_equal(whole.shared, together.shared)
     np.testing.assert_array_equal(whole.others_shared, together.others_shared)
-    assert (whole.all_size, whole.judged) == (together.all_size, together.judged)
+    assert (whole.all_size, whole.counted) == (together.all_size, together.counted)
 
 
 def test_other_masks_do_not_add_up():
