@@ -337,7 +337,9 @@ def test_nothing_found():
 
 def test_pixels_and_outlines_do_not_add_up():
     outlines = EvaluationScene(name="outlines", prediction=boxes((0, 0, 9, 9)), truth=boxes((0, 0, 9, 9)))
-    with pytest.raises(EvaluationError, match=r"evaluated in px and 'outlines' in m2: pixels and outlines do not add up"):
+    with pytest.raises(
+        EvaluationError, match=r"evaluated in px and 'outlines' in m2: pixels and outlines do not add up"
+    ):
         rtsx.evaluate([make_scene(1), outlines])
 
 

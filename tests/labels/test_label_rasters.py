@@ -82,7 +82,9 @@ def test_the_digest_tells_truths_apart(other):
 def test_the_digest_knows_what_reviewers_refused():
     here, there = labels_of(shapely.box(700, -900, 1200, -500)), labels_of(shapely.box(1300, -900, 1400, -500))
     without, refused = (rasterize_labels(here, RASTER, classes=["slump"], refused=some) for some in (None, there))
-    np.testing.assert_array_equal(everything(refused), everything(without))  # which training shows more often all the same
+    np.testing.assert_array_equal(
+        everything(refused), everything(without)
+    )  # which training shows more often all the same
     assert refused.digest != without.digest
 
 
