@@ -46,6 +46,17 @@ def test_a_command_is_understood(line: str) -> None:
     assert context.params
 
 
+def test_pages_use_no_file_that_only_a_checkout_has() -> None:
+    shown = [block for page in PAGES for language in ("sh", "python") for block in blocks(page, language)]
+    assert [block for block in shown if "configs/" in block] == []
+
+
+def test_examples_that_pages_name_are_there() -> None:
+    named = {name for page in PAGES for name in re.findall(r"rtsx config example ([\w-]+)", page.read_text())}
+    assert named - {"NAME"} <= {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    assert len(named) > 5
+
+
 def test_there_are_commands_to_test() -> None:
     assert len(commands()) >= 10
 

@@ -23,6 +23,7 @@ COPY ${CONSTRAINTS} /build/constraints.txt
 RUN pip install --require-hashes --no-deps --only-binary :all: ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
       --requirement /build/constraints.txt
 COPY pyproject.toml README.md LICENSE /build/
+COPY configs /build/configs
 COPY rtsx /build/rtsx
 RUN pip install --no-index --no-deps --no-build-isolation "/build[fast,gateway,s3]" \
     && pip check \

@@ -225,8 +225,8 @@ COMMANDS = {
     ),
     "config": Entry(
         module="rtsx.cli.config",
-        help="Describes YAML files to editors, and reads those of the predecessor.",
-        stopped={"schema": _WHOLE, "import": _WHOLE},
+        help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.",
+        stopped={"schema": _WHOLE, "example": _WHOLE, "import": _WHOLE},
     ),
     "synthetic": Entry(
         module="rtsx.cli.synthetic",

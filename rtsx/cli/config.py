@@ -1,7 +1,9 @@
-"""`rtsx config`: what YAML files may say, and files of the predecessor as files of ours."""
+"""`rtsx config`: YAML files to start from, what such files may say, and files of the predecessor as files of ours."""
 
 import json
-from importlib import import_module
+import re
+import shlex
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,13 +13,16 @@ from rtsx.cli import options
 from rtsx.cli.console import print_info, show, show_line
 from rtsx.cli.options import require_there
 from rtsx.cli.outputs import require_absent
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.errors import InputNotFoundError
+from rtsx.storage import local_path, refuse_other_format, write_whole
+from rtsx.suggest import suggest
 
-app = typer.Typer(no_args_is_help=True, help="Describes YAML files to editors, and reads those of the predecessor.")
+app = typer.Typer(no_args_is_help=True, help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.")
 
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 
 
+_EXAMPLES = Path(str(resources.files("rtsx.config"))) / "examples"
 _SCHEMAS: dict[Kind, tuple[str, str]] = {
     "train": ("rtsx.config.training", "training_schema"),
     "evaluate": ("rtsx.config.evaluate", "evaluation_schema"),
@@ -51,6 +56,53 @@ def schema(
     refuse_other_format(out, what="a JSON schema", suffixes=(".json",))
     require_absent([str(out)], overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx config example\n\nrtsx config example cube-demo --out cube.yaml",
+)
+def example(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Of an example; all are listed if left out.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, options.output_option(metavar="YAML", help="File; standard output if left out.")
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Write a YAML file to start from; its first lines say what it is for, and which commands use it.
+
+    Data that other commands of the example make is looked for below the working directory, wherever the file is written.
+    """
+    examples = {path.stem: path.read_text() for path in sorted(_EXAMPLES.glob("*.yaml"))}
+    if name is None:
+        show("Examples of YAML files", [(each, _purpose(text)) for each, text in examples.items()], asked=True)
+        return
+    if name not in examples:
+        raise InputNotFoundError(f"There is no example {name!r}.{suggest(name, examples)}")
+    file = out or Path(f"{name}.yaml")
+    text = examples[name].replace(f"configs/{name}.yaml", shlex.quote(str(file)))
+    text = text.replace("../", _way_to_working_directory(local_path(file).absolute()))
+    if out is None:
+        show_line(text.rstrip(), asked=True)
+        return
+    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
+    require_absent([str(out)], overwrite=overwrite)
+    write_whole(out, text.encode())
+
+
+def _purpose(text: str) -> str:
+    """First sentence of the comment that an example begins with."""
+    comment = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
+    words = " ".join(line for line in comment if not line.startswith("yaml-language-server"))
+    return re.split(r"(?<=\.) |:  |: rtsx ", words)[0]
+
+
+def _way_to_working_directory(file: Path) -> str:
+    """What a path has to begin with that is in the working directory and counts from the folder of `file`."""
+    here = Path.cwd()
+    return "../" * (len(file.relative_to(here).parts) - 1) if file.is_relative_to(here) else ""
 
 
 @app.command(

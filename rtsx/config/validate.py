@@ -104,7 +104,7 @@ def refuse_unknown_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
         There are some; each is named with its line and the nearest known one.
     """
     document = read_yaml(path)
-    schema = json.loads((Path(__file__).parent / "schemas" / f"{kind}.json").read_text())
+    schema = json.loads((Path(__file__).parent / "examples" / f"{kind}.schema.json").read_text())
     unknown = list(_unknown_keys(document.values, _Allowed.by(schema)))
     if unknown:
         raise_issues(document.name, [*document.complaints, *unknown], lines=document.lines)

@@ -202,7 +202,7 @@ def test_an_option_that_is_given_twice_is_an_error_of_the_user(rtsx_command) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("config check a.yaml", "No such command 'check'. Commands of rtsx config are schema, import."),
+        ("config check a.yaml", "No such command 'check'. Commands of rtsx config are schema, example, import."),
         (
             "cube buld a.yaml",
             "No such command 'buld'. Did you mean 'build'? Commands of rtsx cube are build, info, check, plot.",

@@ -1,4 +1,4 @@
-"""`rtsx config`: schemas, and the predecessor's files."""
+"""`rtsx config`: schemas, examples, and the predecessor's files."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rtsx.cli.config import schema_of
-from rtsx.config import load_train_config
+from rtsx.config import load_cube_config, load_train_config
 
 Command = Callable[..., Any]
 
@@ -25,6 +25,44 @@ def test_an_unknown_kind_lists_the_known_ones(rtsx_command: Command) -> None:
     told = rtsx_command("config", "schema", "moon")
     assert told.status == 2
     assert "evaluate" in told.err
+
+
+def test_examples_are_listed_with_what_they_are_for(rtsx_command: Command) -> None:
+    told = rtsx_command("config", "example")
+    assert told.status == 0
+    assert "Sentinel-2 L2A at 10 m, the median of a summer's clear pixels, with ArcticDEM." in told.out
+    assert "yaml-language-server" not in told.out
+
+
+@pytest.mark.parametrize("out", ["cube.yaml", "configs/2024/cube.yaml"])
+def test_an_example_looks_for_data_below_the_working_directory(
+    rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert rtsx_command("config", "example", "cube-demo", "--out", out).status == 0
+    catalog = load_cube_config(out).resolved().sources["planetscope"].catalog
+    assert catalog is not None
+    assert Path(str(catalog.path)).resolve() == tmp_path / "demo-output" / "scene" / "catalog.json"
+    assert f"rtsx cube build {out} --out cube.zarr" in Path(out).read_text()
+    again = rtsx_command("config", "example", "cube-demo", "--out", out)
+    assert again.status == 2
+    assert "--overwrite" in again.err
+    assert rtsx_command("config", "example", "cube-demo", "--out", out, "--overwrite").status == 0
+
+
+def test_an_example_is_printed(rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = rtsx_command("config", "example", "campaign-demo").out
+    assert rtsx_command("config", "example", "campaign-demo", "--out", "campaign-demo.yaml").status == 0
+    assert printed == Path("campaign-demo.yaml").read_text()
+
+
+def test_an_unknown_example_and_an_ending_of_another_format_are_refused(rtsx_command: Command, tmp_path: Path) -> None:
+    told = rtsx_command("config", "example", "cube-dmo", "--out", tmp_path / "cube.yaml")
+    assert told.status == 2
+    assert "Did you mean 'cube-demo'?" in told.err
+    assert rtsx_command("config", "example", "cube-demo", "--out", tmp_path / "cube.tif").status == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_of_the_predecessor_is_translated(rtsx_command: Command, tmp_path: Path) -> None:

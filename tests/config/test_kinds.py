@@ -7,6 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 
 from rtsx.cli.config import schema_of
 from rtsx.config import load_campaign_config, load_cube_config, load_train_config
@@ -42,6 +44,15 @@ def test_the_published_schema_is_current(kind: Any) -> None:
     published = json.loads((CONFIGS / f"{kind}.schema.json").read_text())
     again = f"write it again: rtsx config schema {kind} --out configs/{kind}.schema.json --overwrite"
     assert published == json.loads(json.dumps(schema_of(kind))), again
+
+
+@pytest.mark.parametrize(
+    ("builder", "folder"), [(WheelBuilder, Path("rtsx/config/examples")), (SdistBuilder, Path("configs"))]
+)
+def test_what_is_installed_has_the_files(builder: Any, folder: Path) -> None:
+    held = [file.distribution_path for file in builder(str(CONFIGS.parent)).recurse_included_files()]
+    assert {str(folder / path.name) for path in CONFIGS.iterdir()} <= set(held)
+    assert len(set(held)) == len(held)
 
 
 @pytest.mark.slow
