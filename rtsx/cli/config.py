@@ -17,7 +17,10 @@ from rtsx.errors import InputNotFoundError
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.suggest import suggest
 
-app = typer.Typer(no_args_is_help=True, help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.",
+)
 
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 
@@ -63,7 +66,8 @@ def schema(
 )
 def example(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Of an example; all are listed if left out.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Of an example; all are listed if left out.", show_default=False),
     ] = None,
     *,
     out: Annotated[
