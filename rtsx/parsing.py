@@ -16,11 +16,11 @@ from pydantic import AfterValidator as AfterValidator  # for fields of rooms tha
 from pydantic import AwareDatetime as AwareDatetime
 from pydantic import (
     BeforeValidator,
-    ConfigDict,
     GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
 )
+from pydantic import ConfigDict as ConfigDict
 from pydantic_core import CoreSchema, core_schema
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError

@@ -151,6 +151,7 @@ COMMANDS = {
         module="rtsx.cli.cube",
         help="Builds cubes from YAML files, and looks into them.",
         stopped={
+            "init": _WHOLE,
             "build": "What is built stays; {again} goes on with it.",
             "info": _READ,
             "check": _READ,

@@ -10,6 +10,7 @@ from rtsx.cli import options
 from rtsx.cli.console import print_error, progress, show
 from rtsx.cli.options import require_known_keys, require_there
 from rtsx.cli.outputs import require_absent
+from rtsx.storage import refuse_other_format, write_whole
 
 __all__ = ["app"]
 
@@ -35,6 +36,34 @@ def _require_sound(cube: str) -> None:
 
     if is_config(cube):
         load_cube_config(cube)
+
+
+@app.command(
+    epilog="Examples:\n\nrtsx cube init --preset tss-v1 --region -139.3,69.5,-138.9,69.65 --year 2024 --out cube.yaml\n\n"
+    "rtsx cube init --preset sentinel2 --region island.gpkg --year 2024 --out season.yaml"
+)
+def init(
+    *,
+    preset: Annotated[
+        str,
+        options.input_option(
+            metavar="NAME", help="Layers of a published model, tss-v1 or darts-v2, or a product such as sentinel2."
+        ),
+    ],
+    region: Annotated[
+        str, options.input_option(metavar="W,S,E,N|CELL|FILE", help="Ground: degrees, a cell, or a vector file.")
+    ],
+    year: Annotated[int, options.input_option(metavar="YYYY", help="Year of the images.", min=1972, max=9998)],
+    out: Annotated[Path, options.output_option(metavar="YAML", help="The file.")],
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Write the YAML file of a cube to start from: edit it, look at it with `info`, build it."""
+    from rtsx.config.starter import starter_yaml  # loads the models, which `--help` does not wait for
+
+    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
+    require_absent([str(out)], overwrite=overwrite)
+    write_whole(out, starter_yaml(preset, region=region, year=year).encode())
+    show("Written", [("config", out), ("next", f"rtsx cube info {out}")])
 
 
 @app.command(

@@ -46,9 +46,19 @@ LayersOption = Annotated[
         metavar="A,B,...", help="Layers to use; for GeoTIFFs without band names, the names of the bands in their order."
     ),
 ]
-SensorName = Literal["planetscope", "sentinel2-l2a", "sentinel2-l2a-04.00", "arcticdem", "tcvis"]
-"""Names in `rtsx.cube.SENSORS`, which loads what refusals do not wait for; a test holds one to the other."""
-MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel"]
+SensorName = Literal[
+    "planetscope",
+    "planet-basemap",
+    "sentinel2-l2a",
+    "sentinel2-l2a-04.00",
+    "landsat",
+    "hls",
+    "sentinel1-rtc",
+    "arcticdem",
+    "tcvis",
+]
+"""Names in `rtsx.cube.SENSORS` that files have, which loads what refusals do not wait for; a test holds one to the other."""
+MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel", "hls-fmask"]
 """Likewise in `rtsx.cube.MASK_RULES`."""
 
 SensorOption = Annotated[SensorName | None, input_option(help="What the bands of the GeoTIFFs are.")]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -14,7 +14,7 @@ from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
 from rtsx.cube.recipe import Composite, Grouping, LayerRecipe, QualityRecipe, ReaderName, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.sensors import SENSORS, get_sensor
+from rtsx.cube.sensors import SENSORS, SensorCatalog, get_sensor
 from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
 from rtsx.cube.stac.assets import SIGNER_GROUP
 from rtsx.cube.terrain import get_terrain
@@ -24,8 +24,8 @@ from rtsx.errors import ConfigError, CubeError
 class LayerConfig(ConfigModel):
     """One layer: where it lies in an image, and how it comes onto the grid."""
 
-    asset: str | None = None
-    """Key of the asset that holds it; if left out, found by the name of the band."""
+    asset: str | dict[str, str] | None = None
+    """Key of the asset that holds it, or keys by collection; the sensor's, else found by the name of the band, if left out."""
     band: int | str | None = None
     """Number (from 1) or name of the band; if left out, the band called like the layer, else the only one."""
     resampling: Resampling | None = None
@@ -274,16 +274,86 @@ class SensorConfig(ConfigModel):
     """Name that `open_cube` knows, such as planetscope."""
     bands: int | None = None
     """Number of bands of its files, where they have no names; the layers then are bands by number."""
+    provider: str | None = None
+    """Whose catalog has it, such as planetary-computer; that of the address, else the first that is known, if left out."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         sensor = get_sensor(self.name)
         if self.bands is not None:
             sensor.names(self.bands)
+        if self.provider is not None and self.provider not in sensor.catalogs:
+            known = ", ".join(sensor.catalogs) or "nobody"
+            raise ValueError(f"{self.name} is known to be had from {known}; got {self.provider!r}")
         return self
 
-    def layers(self, files: FileImages | None) -> tuple[str, ...]:
-        """All layers of the product's files; reads the header of the first one where there are several kinds.
+    def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of a source of items, with what the product says of its catalog where they say nothing themselves."""
+        sensor, images = (
+            get_sensor(self.name),
+            {kind: given[kind] for kind in SOURCE_KINDS if given.get(kind) is not None},
+        )
+        if not sensor.catalogs or not set(images) <= {"stac", "catalog", "items"}:
+            return dict(given)
+        full: dict[str, Any] = {**sensor.defaults, **given}
+        search = images.get("stac", {}) if set(images) <= {"stac"} else None
+        catalog = self._catalog(next(iter(images.values()), {}), is_search=search is not None)
+        if catalog is not None and catalog.url and isinstance(search, Mapping):
+            usual = {"url": catalog.url, "collections": catalog.collections, **catalog.search}
+            if str(search.get("url", catalog.url)).rstrip("/") != catalog.url:
+                usual.pop("sign", None)  # hooks are for addresses of the provider's own
+            full["stac"] = {**usual, **search}
+        quality = {**(sensor.quality or {}), **({"asset": catalog.quality} if catalog and catalog.quality else {})}
+        if quality and isinstance(full.setdefault("quality", {}), Mapping):
+            full["quality"] = {**quality, **full["quality"]}
+        return full
+
+    def check(self, images: StacSearch | StacCatalog | ItemTable) -> None:
+        """Refuse collections that hold another product.
+
+        Raises
+        ------
+        ValueError
+            They are known to; the message says which ones fit.
+        """
+        sensor = get_sensor(self.name)
+        at = [
+            name
+            for name, one in sensor.catalogs.items()
+            if one.url and one.url == getattr(images, "url", "").rstrip("/")
+        ]
+        if self.provider is not None and at and self.provider not in at:
+            raise ValueError(
+                f"the address is that of {at[0]}, and the provider is said to be {self.provider!r}; leave one out"
+            )
+        fitting = {
+            name: (*one.collections, *one.others)
+            for name, one in sensor.catalogs.items()
+            if one.url and (not at or name in at)
+        }
+        for collection in images.collections:
+            held = [one.name for one in SENSORS.values() if one.owner_of(collection) is not None]
+            if (at and collection not in fitting[at[0]]) or (held and self.name not in held):
+                known = "; ".join(f"{', '.join(names)} of {name}" for name, names in fitting.items())
+                raise ValueError(
+                    f"collection {collection!r} holds {' and '.join(held) or 'something else'}, and the sensor is {self.name}, "
+                    f"which is in {known or 'no collection of others'}. Name one of these, or the sensor that fits"
+                )
+
+    def _catalog(self, images: object, *, is_search: bool) -> SensorCatalog | None:
+        """What the catalog of a source calls the product's parts; None where nobody knows it."""
+        known = get_sensor(self.name).catalogs
+        stated = images if isinstance(images, Mapping) else getattr(images, "__dict__", {})
+        url, named = str(stated.get("url") or "").rstrip("/"), stated.get("collections") or ()
+        collections = (named,) if isinstance(named, str) else named
+        by_url = (name for name, one in known.items() if url and url == one.url)
+        by_collection = (get_sensor(self.name).owner_of(str(collection)) for collection in collections)
+        usual = next(iter(known), None) if len(known) == 1 or (is_search and not (url and collections)) else None
+        provider = self.provider or next((one for one in (*by_url, *by_collection) if one is not None), usual)
+        return None if provider is None else known[provider]
+
+    def layers(self, files: FileImages | None, *, has_items: bool) -> tuple[str, ...]:
+        """Layers that are read of the product's items, else all of its files; reads the header of the first one where there are several kinds.
 
         Raises
         ------
@@ -291,6 +361,8 @@ class SensorConfig(ConfigModel):
             It has several kinds of files, and neither the number of bands is given nor a file that says it.
         """
         sensor = get_sensor(self.name)
+        if self.bands is None and has_items and sensor.layers:
+            return sensor.layers
         if self.bands is None and len(sensor.bands) > 1:
             problem = ""
             try:
@@ -305,10 +377,13 @@ class SensorConfig(ConfigModel):
             )
         return sensor.bands[0] if self.bands is None else sensor.names(self.bands)
 
-    def described(self, name: str, layer: LayerConfig) -> LayerConfig:
-        """A layer with what the product says about it, where it says nothing itself."""
+    def described(self, name: str, layer: LayerConfig, images: object) -> LayerConfig:
+        """A layer with what the product and the catalog of its images say about it, where it says nothing itself."""
         sensor = get_sensor(self.name)
-        if name not in {known for names in sensor.bands for known in names}:
+        has_items = isinstance(images, StacSearch | StacCatalog | ItemTable)
+        catalog = self._catalog(images, is_search=isinstance(images, StacSearch)) if has_items else None
+        assets = {} if catalog is None else catalog.assets
+        if name not in {*assets, *(known for names in sensor.bands for known in names)}:
             return layer
         known: dict[str, object] = {
             "scale_factor": sensor.scale_factor,
@@ -318,6 +393,10 @@ class SensorConfig(ConfigModel):
         }
         if self.bands is not None and name in sensor.names(self.bands):
             known["band"] = sensor.names(self.bands).index(name) + 1
+        elif name in assets:
+            known["asset"] = assets[name]
+        elif has_items:
+            known["band"] = sensor.common_names.get(name)
         return layer.changed(**{key: value for key, value in known.items() if getattr(layer, key) is None})
 
 
@@ -341,7 +420,8 @@ class SourceConfig(ConfigModel):
             json_schema_input_type=SensorConfig | Literal[tuple(sorted(SENSORS))] | None,
         ),
     ] = None
-    """Product that says names, packing and units of the layers; for files, whose bands say little themselves."""
+    """Product that says where it is searched for, unless images are given, and names, packing, units and quality data of its
+    layers."""
     asset: str | None = None
     """Asset of all layers that name none."""
     layers: Layers | None = None
@@ -373,15 +453,35 @@ class SourceConfig(ConfigModel):
     reader: ReaderName = "rtsx"
     """What reads."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        """What the sensor knows of a source, where the source says nothing itself."""
+        sensor = given.get("sensor") if isinstance(given, Mapping) else None
+        try:
+            known = SensorConfig.model_validate({"name": sensor} if isinstance(sensor, str) else sensor)
+        except ValueError:  # none, or one that its own check refuses with line and key
+            return given
+        return known.filled(given)
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
+        if not given and self.sensor is not None and get_sensor(self.sensor.name).catalogs:
+            raise ValueError(
+                f"{self.sensor.name} is ordered and not searched for: add catalog: FOLDER, where `rtsx order fetch` has put it"
+            )
         if len(given) != 1:
             raise ValueError(f"a source has one of {', '.join(SOURCE_KINDS)}; got {' and '.join(given) or 'none'}")
         if self.layers is None and self.sensor is None and not self.terrain:
             raise ValueError("a source needs layers, or a sensor that knows them; add layers: [...]")
         for name in self.terrain:
             get_terrain(name)
+        if self.sensor is not None:
+            if self.files is not None:
+                get_sensor(self.sensor.name).require_packing()
+            elif (images := self.stac or self.catalog or self.items) is not None:
+                self.sensor.check(images)
         return self
 
     def resolved(self, preset: CubePreset | None, period: PeriodConfig | None) -> Self:
@@ -397,12 +497,15 @@ class SourceConfig(ConfigModel):
             files = replace(files, sensor=self.sensor.name)
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
-            names = dict.fromkeys(("dem",) if self.sensor is None else self.sensor.layers(files), LayerConfig())
+            has_items = (self.stac or self.catalog or self.items) is not None
+            known = ("dem",) if self.sensor is None else self.sensor.layers(files, has_items=has_items)
+            names = dict.fromkeys(known, LayerConfig())
         quality = self.quality
         if quality is not None and quality.rule is None:
-            if preset is None:
+            if preset is None and self.sensor is None:
                 raise ConfigError("quality needs a rule, such as rule: tss-v1, where the cube has no preset")
-            quality = quality.changed(rule=preset.mask_rule)
+            # Of the sensors that are known, only PlanetScope leaves the rule to the preset.
+            quality = quality.changed(rule="tss-v1" if preset is None else preset.mask_rule)
         if quality is not None:
             quality = quality.changed(name=quality.name or quality.asset or "quality")
         return self.changed(
@@ -419,11 +522,11 @@ class SourceConfig(ConfigModel):
         )
 
     def _resolved_layer(self, name: str, layer: LayerConfig, preset: CubePreset | None) -> LayerConfig:
-        known = layer if self.sensor is None else self.sensor.described(name, layer)
+        layer = layer.changed(asset=layer.asset or self.asset)
+        images = self.stac or self.catalog or self.items
+        known = layer if self.sensor is None else self.sensor.described(name, layer, images)
         usual = None if preset is None else preset.resampling.get(name)
-        return known.changed(
-            asset=layer.asset or self.asset, resampling=layer.resampling or self.resampling or usual or "bilinear"
-        )
+        return known.changed(resampling=layer.resampling or self.resampling or usual or "bilinear")
 
     def recipe(self, name: str) -> SourceRecipe:
         """The recipe of a resolved source."""

@@ -145,7 +145,7 @@ class DigestStore(WrapperStore[Store]):
             await self.set(key, value)
 
 
-_LEFT_OUT = frozenset({"access", "stamp"})
+_LEFT_OUT = frozenset({"access", "outline", "stamp"})
 """Fields that change no pixel, or only tell that pixels changed; `access` also holds the keys of servers."""
 
 

@@ -204,7 +204,7 @@ def _time_in(name: str) -> datetime | None:
 
 def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> BandSource:
     asset = next(iter(headers)) if wanted.asset is None else wanted.asset
-    if asset not in headers:
+    if not isinstance(asset, str) or asset not in headers:
         raise CubeError(
             f"{wanted.name!r} is in asset {asset!r}; the files given are of {sorted(headers)}. Add them, or name another."
         )

@@ -20,8 +20,8 @@ class BandRequest:
 
     name: str
     """Name of the layer, such as ``red``, or of quality data, such as ``udm2``."""
-    asset: str | None = None
-    """Key of the asset in an item; None finds the asset by the name of the band. Files have no assets."""
+    asset: str | Mapping[str, str] | None = None
+    """Key of the asset in an item, or keys by collection; None finds the asset by the name of the band. Files have no assets."""
     bands: tuple[int | str, ...] = ()
     """Numbers (from 1) or names of the bands; empty takes the band called `name`, else all bands of `asset`."""
     nodata: float | None = None
@@ -30,6 +30,9 @@ class BandRequest:
     """Physical units per stored unit; None takes what item or file declares."""
     add_offset: float | None = None
     """Physical value of stored 0; None takes what item or file declares."""
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.bands))
 
     @property
     def stated(self) -> dict[str, float]:

@@ -128,6 +128,7 @@ _SCL_CLASSES = (
     "snow",
 )
 _QA_PIXEL_FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
+_FMASK_FLAGS = ("cirrus", "cloud", "adjacent_to_cloud", "cloud_shadow", "snow", "water")
 _QA_PIXEL_CONFIDENCES = ("cloud_confidence", "cloud_shadow_confidence", "snow_confidence", "cirrus_confidence")
 
 VOCABULARIES = {
@@ -141,10 +142,17 @@ VOCABULARIES = {
             {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_QA_PIXEL_FLAGS)}
             | {name: BandTerm(0, first_bit=8 + 2 * i, bits=2) for i, name in enumerate(_QA_PIXEL_CONFIDENCES)},
         ),
+        _vocabulary(
+            "fmask",
+            ("fmask",),
+            {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_FMASK_FLAGS)}
+            | {"aerosol": BandTerm(0, first_bit=6, bits=2)},
+        ),
     )
 }
 """PlanetScope's UDM2 (bands; true where not 0), Sentinel-2's scene classification (classes, and `scl` for the number),
-Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the number)."""
+Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the number), Fmask of HLS (bits, aerosol 0-3, and
+`fmask` for the number)."""
 
 
 def band_names(data: str | Iterable[str]) -> BandNames:
@@ -382,7 +390,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
         some of ``invalid``, ``low`` and ``good``. Where several hold, the lowest level wins. Where none holds, a pixel is
         invalid if the rule says what is good, else good.
     data
-        ``"udm2"``, ``"scl"`` or ``"qa_pixel"``, or the names of the bands. Not needed for a known rule.
+        ``"udm2"``, ``"scl"``, ``"qa_pixel"`` or ``"fmask"``, or the names of the bands. Not needed for a known rule.
 
     Raises
     ------
@@ -426,8 +434,8 @@ def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]
     data
         Quality data (band, y, x).
     rule
-        A `MaskRule`, or ``"tss-v1"`` or ``"darts-v2"`` (UDM2, 8 bands), ``"sentinel2-scl"`` (1 band) or
-        ``"landsat-qa-pixel"`` (1 band).
+        A `MaskRule`, or ``"tss-v1"`` or ``"darts-v2"`` (UDM2, 8 bands), ``"sentinel2-scl"``, ``"landsat-qa-pixel"`` or
+        ``"hls-fmask"`` (1 band each).
 
     Returns
     -------
@@ -467,8 +475,9 @@ _NAMED: dict[str, tuple[str, dict[str, str]]] = {
         "qa_pixel",
         {"invalid": "fill", "low": "dilated_cloud or cirrus or cloud or cloud_shadow or snow"},
     ),
+    "hls-fmask": ("fmask", {"invalid": "fmask == 255", "low": "cloud or adjacent_to_cloud or cloud_shadow or snow"}),
 }
 
 MASK_RULES = {name: _stated(texts, band_names(data), name=name) for name, (data, texts) in _NAMED.items()}
 """Rules by name: two for the eight bands of PlanetScope's UDM2, one for the scene classification of Sentinel-2, one for
-QA_PIXEL of Landsat Collection 2."""
+QA_PIXEL of Landsat Collection 2, one for Fmask of HLS."""

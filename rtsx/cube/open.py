@@ -57,7 +57,7 @@ def open_source(
         Side of a chunk, px. ``"auto"``: about 1024, in whole blocks, chunks or shards of the source; the recipe's own.
     sensor
         What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
-        ``"arcticdem"``, ``"tcvis"`` or a `Sensor`; gives names, scale, nodata and units.
+        ``"landsat"``, ``"arcticdem"`` or another name of `SENSORS`, or a `Sensor`; gives names, scale, nodata and units.
     storage_options
         For fsspec, where a Zarr store is behind a URL.
 

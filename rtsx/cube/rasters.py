@@ -221,8 +221,9 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     Raises
     ------
     CubeError
-        The product has no file with as many bands.
+        The product has no file with as many bands, or files of it need their items.
     """
+    sensor.require_packing()
     names = [_ALPHA if band == header.alpha else "" for band in range(1, header.count + 1)]
     if header.alpha is None or header.count - 1 not in map(len, sensor.bands):
         names = [""] * header.count

@@ -1,11 +1,30 @@
-"""What the bands of well-known products are called and how they are stored, and what no layer can be called."""
+"""Well-known products: what their bands are called and how they are stored, which catalogs have them; and what no layer can be called."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from rtsx.errors import CubeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorCatalog:
+    """What one provider's catalog calls a product and its parts."""
+
+    url: str
+    """Address of its STAC API; empty where scenes are ordered instead of searched for."""
+    collections: tuple[str, ...] = ()
+    """Collections that are searched unless others are named."""
+    others: tuple[str, ...] = ()
+    """Further collections of the same product and layout."""
+    assets: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict, hash=False)
+    """Key of the asset by layer; by collection where they differ."""
+    quality: str | None = None
+    """Key of the asset that holds quality data."""
+    search: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further fields of the search, such as the signing hook; a source may say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +37,42 @@ class Sensor:
     """Layer names in band order, one tuple per kind of file; the number of bands tells the kinds apart."""
     scale_factor: float
     """Physical units per stored unit."""
-    add_offset: float
-    """Physical value of stored 0."""
+    add_offset: float | None
+    """Physical value of stored 0; None where only an item says it."""
     nodata: float | None
     """Stored value of a missing pixel; None where the product has none of its own."""
     units: str
     """Physical unit of every band."""
+    catalogs: Mapping[str, SensorCatalog] = field(default_factory=dict, hash=False)
+    """Catalogs that have it, by provider; a source that says nothing else searches the first."""
+    layers: tuple[str, ...] = ()
+    """Layers that a source reads of a catalog if it names none; the first of `bands` if empty."""
+    common_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What catalogs call a band, where that is not the name of the layer."""
+    quality: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Asset and rule of the quality data in catalogs that no provider names; None where there are none."""
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What a source of a catalog does unless it says otherwise, such as its composite."""
+
+    def require_packing(self) -> None:
+        """Raise unless files of the product are stored in one way, so that a file needs no item to be read.
+
+        Raises
+        ------
+        CubeError
+            Only items say how they are stored.
+        """
+        if self.add_offset is None:
+            raise CubeError(
+                f"Files of {self.name} do not say whether the offset of newer processing is in their values. Name the sensor "
+                f"{' or '.join(name for name in SENSORS if name.startswith(f'{self.name}-'))}, or read them by their STAC items."
+            )
+
+    def owner_of(self, collection: str) -> str | None:
+        """Return the provider that has a collection of this product; None where no known one does."""
+        return next(
+            (name for name, one in self.catalogs.items() if collection in (*one.collections, *one.others)), None
+        )
 
     def names(self, count: int) -> tuple[str, ...]:
         """Return the layer names of a file with `count` bands, in band order.
@@ -56,6 +105,31 @@ _SENTINEL2 = (
     ),
 )
 """10 m bands; 10 m and 20 m bands; all L2A bands. Names are those of the STAC common names of Sentinel-2."""
+_SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
+_ELEMENT84 = "https://earth-search.aws.element84.com/v1"
+_PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/stac/v1"
+_COPERNICUS = "https://stac.dataspace.copernicus.eu/v1"
+_NASA = "https://cmr.earthdata.nasa.gov/stac/LPCLOUD"
+_PGC = "https://stac.pgc.umn.edu/api/v1"
+_CLOUDY = {"max_cloud_cover": 70}
+"""Percent above which a scene costs more than its clear pixels are worth; that of the published Landsat trends."""
+_SIGNED = {"sign": "planetary-computer"}
+_SENTINEL2_BANDS = dict(
+    zip(
+        _SENTINEL2[2], ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"), strict=True
+    )
+)
+_SENTINEL2_METRES = {"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B08": 10, "B09": 60}
+"""Pixels of its bands, where they are not 20 m."""
+_LANDSAT_ASSETS = {name: name for name in ("coastal", *_SIX)} | {"nir": "nir08"}
+
+
+def _hls_assets(sentinel: str, landsat: str) -> dict[str, str | Mapping[str, str]]:
+    """Return assets of HLS by layer: the two halves share the numbers of bands, and not what they mean."""
+    shared: dict[str, str | Mapping[str, str]] = {"coastal": "B01", "blue": "B02", "green": "B03", "red": "B04"}
+    differing = {"nir": ("B8A", "B05"), "swir16": ("B11", "B06"), "swir22": ("B12", "B07")}
+    return shared | {layer: {sentinel: mine, landsat: theirs} for layer, (mine, theirs) in differing.items()}
+
 
 SENSORS = {
     sensor.name: sensor
@@ -70,6 +144,135 @@ SENSORS = {
             add_offset=0.0,
             nodata=0,
             units="reflectance",
+            catalogs={
+                "planet": SensorCatalog(
+                    url="",
+                    assets=dict.fromkeys(("blue", "green", "red", "nir"), "ortho_analytic_4b_sr")
+                    | dict.fromkeys(("coastal_blue", "green_i", "yellow", "rededge"), "ortho_analytic_8b_sr"),
+                    quality="ortho_udm2",
+                )
+            },
+            layers=("blue", "green", "red", "nir"),
+            quality={"asset": "ortho_udm2"},
+        ),
+        Sensor(
+            name="sentinel2",
+            bands=_SENTINEL2,
+            scale_factor=1e-4,
+            add_offset=None,
+            nodata=0,
+            units="reflectance",
+            catalogs={
+                "element84": SensorCatalog(
+                    url=_ELEMENT84,
+                    collections=("sentinel-2-l2a",),
+                    others=("sentinel-2-c1-l2a",),
+                    assets={name: name for name in _SENTINEL2[2]},
+                    quality="scl",
+                    search=_CLOUDY,
+                ),
+                "planetary-computer": SensorCatalog(
+                    url=_PLANETARY_COMPUTER,
+                    collections=("sentinel-2-l2a",),
+                    assets=_SENTINEL2_BANDS,
+                    quality="SCL",
+                    search=_CLOUDY | _SIGNED,
+                ),
+                "cdse": SensorCatalog(
+                    url=_COPERNICUS,
+                    collections=("sentinel-2-l2a",),
+                    assets={
+                        layer: f"{band}_{_SENTINEL2_METRES.get(band, 20)}m" for layer, band in _SENTINEL2_BANDS.items()
+                    },
+                    quality="SCL_20m",
+                    search=_CLOUDY,
+                ),
+            },
+            layers=_SENTINEL2[0],
+            quality={"asset": "scl", "rule": "sentinel2-scl"},
+            defaults={"composite": "median"},
+        ),
+        Sensor(
+            name="landsat",
+            bands=(_SIX, ("coastal", *_SIX)),
+            scale_factor=2.75e-5,
+            add_offset=-0.2,
+            nodata=0,
+            units="reflectance",
+            catalogs={
+                "planetary-computer": SensorCatalog(
+                    url=_PLANETARY_COMPUTER,
+                    collections=("landsat-c2-l2",),
+                    assets=_LANDSAT_ASSETS,
+                    quality="qa_pixel",
+                    search=_CLOUDY | _SIGNED,
+                ),
+                "element84": SensorCatalog(
+                    url=_ELEMENT84,
+                    collections=("landsat-c2-l2",),
+                    assets=_LANDSAT_ASSETS,
+                    quality="qa_pixel",
+                    search=_CLOUDY,
+                ),
+            },
+            layers=_SIX,
+            common_names={"nir": "nir08"},
+            quality={"asset": "qa_pixel", "rule": "landsat-qa-pixel"},
+            defaults={"composite": "median"},
+        ),
+        Sensor(
+            name="hls",
+            bands=(_SIX, ("coastal", *_SIX)),
+            scale_factor=1e-4,
+            add_offset=0.0,
+            nodata=-9999,
+            units="reflectance",
+            catalogs={
+                "planetary-computer": SensorCatalog(
+                    url=_PLANETARY_COMPUTER,
+                    collections=("hls2-s30", "hls2-l30"),
+                    assets=_hls_assets("hls2-s30", "hls2-l30"),
+                    quality="Fmask",
+                    search=_CLOUDY | _SIGNED,
+                ),
+                "nasa": SensorCatalog(
+                    url=_NASA,
+                    collections=("HLSS30_2.0", "HLSL30_2.0"),
+                    assets=_hls_assets("HLSS30_2.0", "HLSL30_2.0"),
+                    quality="Fmask",
+                    search=_CLOUDY | {"outline": False},  # it refuses polygons that are no boxes
+                ),
+            },
+            layers=_SIX,
+            quality={"asset": "Fmask", "rule": "hls-fmask"},
+            defaults={"composite": "median"},
+        ),
+        Sensor(
+            name="sentinel1-rtc",
+            bands=(("vv", "vh"),),
+            scale_factor=1.0,
+            add_offset=0.0,
+            nodata=-32768,
+            units="1",
+            catalogs={
+                "planetary-computer": SensorCatalog(
+                    url=_PLANETARY_COMPUTER,
+                    collections=("sentinel-1-rtc",),
+                    assets={name: name for name in ("vv", "vh", "hh", "hv")},
+                    # Scenes of the sea ice have HH and HV, others one of the two only.
+                    search={"query": {"sar:polarizations": {"eq": ["VV", "VH"]}}} | _SIGNED,
+                )
+            },
+            defaults={"composite": "mean"},  # of power: it thins out the speckle
+        ),
+        Sensor(
+            name="planet-basemap",
+            bands=(("red", "green", "blue"),),
+            scale_factor=1.0,
+            add_offset=0.0,
+            nodata=None,
+            units="dn",
+            catalogs={"planet": SensorCatalog(url="")},
         ),
         Sensor(
             name="sentinel2-l2a", bands=_SENTINEL2, scale_factor=1e-4, add_offset=0.0, nodata=0, units="reflectance"
@@ -82,7 +285,23 @@ SENSORS = {
             nodata=0,
             units="reflectance",
         ),
-        Sensor(name="arcticdem", bands=(("dem",),), scale_factor=1.0, add_offset=0.0, nodata=-9999, units="m"),
+        Sensor(
+            name="arcticdem",
+            bands=(("dem",),),
+            scale_factor=1.0,
+            add_offset=0.0,
+            nodata=-9999,
+            units="m",
+            catalogs={
+                "pgc": SensorCatalog(
+                    url=_PGC,
+                    collections=("arcticdem-mosaics-v4.1-10m",),
+                    others=("arcticdem-mosaics-v4.1-2m", "arcticdem-mosaics-v4.1-32m"),
+                    assets={"dem": "dem"},
+                )
+            },
+            defaults={"period": "any"},
+        ),
         Sensor(
             name="tcvis",
             bands=(("tc_brightness", "tc_greenness", "tc_wetness"),),
@@ -93,7 +312,8 @@ SENSORS = {
         ),
     )
 }
-"""The products that `open_cube` knows. ``sentinel2-l2a-04.00`` is for files as ESA ships them from processing baseline
+"""The products that `open_cube` and sources know. ``sentinel2`` is for catalogs, whose items say which values have the
+offset of processing baseline 04.00; ``sentinel2-l2a-04.00`` is for files as ESA ships them from processing baseline
 04.00 (25 January 2022), whose values are 1000 too high; ``sentinel2-l2a`` for older files and for those that a provider
 has already harmonised."""
 

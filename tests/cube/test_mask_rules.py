@@ -91,7 +91,7 @@ def test_bands_that_the_caller_names() -> None:
     vocabulary = band_names(["haze", "ice"])
     data = np.array([[[0.2, 0.9]], [[0, 1]]], np.float32)
     assert parse_condition("haze < 0.5 and not ice", vocabulary).of(data).tolist() == [[True, False]]
-    with pytest.raises(CubeError, match=r"Known quality data are \['qa_pixel', 'scl', 'udm2'\]; got 'udm3'"):
+    with pytest.raises(CubeError, match=r"Known quality data are \['fmask', 'qa_pixel', 'scl', 'udm2'\]; got 'udm3'"):
         band_names("udm3")
     for names in ([], ["a", "a"], ["two words"], ["not"]):
         with pytest.raises(CubeError, match="one different name each"):

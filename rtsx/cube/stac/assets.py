@@ -16,6 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from shapely import union_all
 
 from rtsx.cube.images import BandRequest
+from rtsx.cube.sensors import SENSORS
 from rtsx.cube.stac.bands import Band, bands_of, normalise_name, same_band_name
 from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
 from rtsx.errors import CubeError
@@ -44,7 +45,7 @@ class AssetSelection:
 def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """Return the asset and the bands that answer a wish.
 
-    - With `BandRequest.asset`: the asset with that key; else the one whose key is the same but for case and punctuation; else
+    - With `BandRequest.asset`, that of the item's collection where it has several: the asset with that key; else the one whose key is the same but for case and punctuation; else
       the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
       ``ortho_udm2``. Then its bands by number or name, or the band called `BandRequest.name`, or all if none is.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
@@ -63,11 +64,19 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     >>> select_asset(item, BandRequest(name="red")).asset
     'B04'
     """
-    if wanted.asset is not None:
-        keys = _called(item, wanted.asset)
+    asset = wanted.asset
+    if isinstance(asset, Mapping):
+        if item.get("collection") not in asset:
+            raise CubeError(
+                f"The asset of {wanted.name!r} is named for the collections {list(asset)}, and item {item_name(item)} is of none of "
+                "them. Name the asset alone, or search these collections."
+            )
+        asset = asset[item["collection"]]
+    if asset is not None:
+        keys = _called(item, asset)
         if not keys:
-            raise CubeError(_missing(item, f"no asset {wanted.asset!r}"))
-        return _bands_in(item, _only(item, wanted.asset, keys), wanted)
+            raise CubeError(_missing(item, f"no asset {asset!r}"))
+        return _bands_in(item, _only(item, asset, keys), wanted)
     if keys := [key for key in _called(item, wanted.name) if may_be_raster(item["assets"][key])]:
         return _bands_in(item, _only(item, wanted.name, keys), wanted)
     return _by_band(item, wanted)
@@ -242,6 +251,9 @@ _SAME_PASS_S = 600
 """Seconds between two products of one pass, at most: other passes over a tile are 100 minutes apart."""
 
 _REFLECTANCE = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
+_COLOURS = {name for names in SENSORS["sentinel2"].bands for name in names}
+"""Names that Earth Search gives the same bands."""
+_ORIGINAL = "image/jp2"
 _HARMONISED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
@@ -261,7 +273,7 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
     For reflectance bands of items with a Sentinel-2 processing baseline, the first that holds:
 
     1. the provider says that the values were harmonised (``earthsearch:boa_offset_applied`` is true): offset 0, although
-       the same items still state -0.1 for each band;
+       the same items still state -0.1 for each band; not for the JPEG 2000 originals that they have beside them;
     2. the item states an offset for the band: that one;
     3. the baseline is 04.00 or later: -1000 stored units, which is -0.1;
     4. otherwise 0.
@@ -280,7 +292,7 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
         return BandEncoding(scale=band.scale, offset=band.offset)
     scale = _SCALE if band.scale is None else band.scale
     properties = item.get("properties") or {}
-    if any(properties.get(name) is True for name in _HARMONISED):
+    if any(properties.get(name) is True for name in _HARMONISED) and item["assets"][key].get("type") != _ORIGINAL:
         return BandEncoding(scale=scale, offset=0.0)
     if band.offset is not None:
         return BandEncoding(scale=scale, offset=band.offset)
@@ -376,10 +388,11 @@ def _baseline(item: ItemDict) -> float | None:
 
 
 def _is_reflectance(item: ItemDict, key: str, band: Band) -> bool:
-    """Test whether a band holds reflectance: ``B01`` to ``B12`` by its own name or its asset's, and no picture of them."""
+    """Test whether a band holds reflectance: ``B01`` to ``B12``, or its colour, by its own name or its asset's, and no picture of them."""
     if is_thumbnail(item, key) or band.dtype == "uint8":
         return False
-    return bool(_REFLECTANCE.fullmatch(band.name or "") or _REFLECTANCE.fullmatch(key.split("_")[0]))
+    names = (band.name or "", re.split("[_-]", key)[0])
+    return any(_REFLECTANCE.fullmatch(name) or name in _COLOURS for name in names)
 
 
 Signer = Callable[[str], str]

@@ -19,6 +19,7 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from requests.adapters import HTTPAdapter
+from shapely import get_parts, orient_polygons
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3 import Retry
@@ -283,8 +284,11 @@ def _parameters(search: "StacSearch", client: Client, *, area: BaseGeometry, per
             f"{search.url} does not say that it understands CQL2, so that filter={search.filter!r} might be ignored. Use "
             "query= or max_cloud_cover=, which are applied again to what it answers."
         )
+    wide = buffered_area(area)
     parameters: dict[str, Any] = {
-        "intersects": mapping(buffered_area(area)),
+        # Outlines run counter-clockwise in GeoJSON, and NASA refuses others.
+        "intersects": mapping(orient_polygons(wide)) if search.outline else None,
+        "bbox": None if search.outline else _box_of(wide),
         "limit": search.page,
         "collections": list(search.collections) or None,
         "ids": list(search.ids) or None,
@@ -293,6 +297,17 @@ def _parameters(search: "StacSearch", client: Client, *, area: BaseGeometry, per
         "datetime": None if period is None else f"{period.start}T00:00:00Z/{period.end}T23:59:59.999999Z",
     }
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _box_of(area: BaseGeometry) -> list[float]:
+    """Return west, south, east, north; west is east of east where the area lies on both sides of the antimeridian."""
+    west, south, east, north = area.bounds
+    parts = [part.bounds for part in get_parts(area)]
+    before, after = [one for one in parts if one[2] >= 180], [one for one in parts if one[0] <= -180]
+    if before and after and len(before) + len(after) == len(parts):
+        first, last = min(one[0] for one in before), max(one[2] for one in after)
+        west, east = (first, last) if first > last else (west, east)
+    return [west, south, east, north]
 
 
 def _cql2_json(filter_: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:

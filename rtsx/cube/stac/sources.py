@@ -22,7 +22,7 @@ from rtsx.cube.stac.geoparquet import table_items
 from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of
 from rtsx.errors import CubeError
-from rtsx.parsing import STRICT, Several, wrap_damage
+from rtsx.parsing import STRICT, ConfigDict, Several, wrap_damage
 from rtsx.storage import absolute, is_url, local_path
 
 
@@ -68,7 +68,8 @@ class StacSearch(_ItemSource):
     20
     """
 
-    __pydantic_config__ = STRICT
+    # Nothing is required for editors, because the sensor of a source fills in what is left out.
+    __pydantic_config__ = STRICT | ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
 
     url: str
     """Address of the API's landing page."""
@@ -84,6 +85,8 @@ class StacSearch(_ItemSource):
     """Condition in CQL2, as JSON or as text; text needs the package ``cql2``."""
     sign: Sign = field(default=None, kw_only=True)
     """Signing hook for the hrefs, such as ``planetary-computer``; called when images are found."""
+    outline: bool = field(default=True, kw_only=True)
+    """Send the outline of the area; its box where the server takes no polygons."""
     page: Annotated[int, Gt(0)] = field(default=100, kw_only=True)
     """Items per page that the server is asked for."""
     access: HttpAccess = field(default=HttpAccess(), kw_only=True)

@@ -490,3 +490,13 @@ def test_only_reflectance_has_it() -> None:
     assert packed(new, key="B8A", name="B8A") == (1e-4, -0.1)
     assert packed(new, key="picture", name="B04", raster={"data_type": "uint8"}) == (None, None)
     assert packed(new, key="B04_10m", name="red") == (1e-4, -0.1)
+
+
+def test_earth_search_calls_bands_by_their_colours() -> None:
+    new = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True}
+    assert packed(new, key="red", name="red", raster=STATED) == (1e-4, 0.0)
+    assert packed(new, key="rededge1", name="rededge1", raster=STATED) == (1e-4, 0.0)
+    assert packed(new, key="aot", name="aot", raster={"scale": 0.001}) == (0.001, None)
+    original = {"id": "a", "properties": new, "assets": {"red-jp2": {"href": "x", "type": "image/jp2"}}}
+    original["assets"]["red-jp2"] |= {"eo:bands": [{"name": "red"}], "raster:bands": [STATED]}
+    assert packing_of(original, "red-jp2", band=bands_of(original, "red-jp2")[0]).offset == -0.1

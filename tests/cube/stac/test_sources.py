@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shapely import MultiPolygon, box
+from shapely import MultiPolygon, Polygon, box
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ReadTimeoutError
 
@@ -157,6 +158,20 @@ def test_what_is_sent(scripted: ScriptedServer, make_item: Make) -> None:
     assert (body["filter"], body["filter-lang"]) == (condition, "cql2-json")
     assert body["datetime"] == "2023-07-01T00:00:00Z/2023-07-31T23:59:59.999999Z"
     assert body["intersects"]["type"] == "Polygon"
+
+
+def test_outlines_run_as_geojson_asks_and_a_server_that_takes_none_is_sent_a_box(scripted: ScriptedServer) -> None:
+    scripted.landing_page()
+    scripted.searches({"type": "FeatureCollection", "features": [], "links": []})
+    across = MultiPolygon([box(179, 66, 180, 67), box(-180, 66, -178, 67)])
+    for area, outline in ((across, False), (box(-139, 69, -138, 70), False), (across, True)):
+        assert not StacSearch(scripted.url, ("a",), outline=outline).find(area, None, RED)
+    bent, plain, outlined = [body for _, path, _, body in scripted.asked if path == "/search"]
+    assert "intersects" not in bent
+    np.testing.assert_allclose(bent["bbox"], [178.98, 65.98, -177.98, 67.02])
+    np.testing.assert_allclose(plain["bbox"], [-139.02, 68.98, -137.98, 70.02])
+    assert "bbox" not in outlined
+    assert all(Polygon(rings[0]).exterior.is_ccw for rings in outlined["intersects"]["coordinates"])
 
 
 def test_filters_as_text_are_translated(scripted: ScriptedServer, make_item: Make) -> None:
