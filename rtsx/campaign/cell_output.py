@@ -194,6 +194,8 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
         min_area_m2=rule.min_area_m2,
         threshold=rule.threshold,
         edge_distance=rule.edge_distance,
+        area_thresholds=rule.area_thresholds or (),
+        nodata_fraction=rule.nodata_fraction,
         halo=rule.halo,
     )
 

@@ -152,7 +152,7 @@ class CampaignPlan:
             "cells": hashlib.sha256(self.cells.addresses.tobytes()).hexdigest(),
             "prediction": json.loads(self.prediction.to_json()),
             "layers": dict(self.layers),
-            "outlines": None if self.outlines is None else asdict(self.outlines),
+            "outlines": None if self.outlines is None else self.outlines.to_document(),
             "cogs": self.cogs,
             "shard": self.shard,
             "chunk": self.chunk,

@@ -1,7 +1,7 @@
 """Plan a campaign: a recipe to a frozen plan, with the memory of one task; reads metadata of single cells and no pixel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import xarray as xr
@@ -19,11 +19,12 @@ from rtsx.campaign.preflight import (
     require_space,
     require_untimed,
 )
-from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
 from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError
+from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
 from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
 from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware, require_card
@@ -213,12 +214,20 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
         cells=choice.cells,
         prediction=prediction,
         layers=_described(recipe),
-        outlines=recipe.outlines,
+        outlines=None if recipe.outlines is None else _outlines(recipe.outlines, like=like),
         cogs=recipe.cogs,
         shard=recipe.shard,
         chunk=recipe.chunk,
         runtime={"backend": spec.backend, "precision": spec.precision},
     )
+
+
+def _outlines(spec: OutlineSpec, *, like: CampaignPlan | None) -> OutlineSpec:
+    """Fill in what a recipe leaves open, as in the plan before, so that years have the same columns."""
+    if spec.area_thresholds is not None:
+        return spec
+    before = None if like is None else like.outlines
+    return replace(spec, area_thresholds=AREA_THRESHOLDS if before is None else before.area_thresholds)
 
 
 def _check(recipe: CampaignRecipe) -> None:

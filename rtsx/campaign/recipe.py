@@ -1,7 +1,8 @@
 """What a campaign is asked to do, as frozen values: region, layers, bundles, prediction, outlines, retries, prices, cluster."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.arguments import typed
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError, ClusterError
+from rtsx.footprints.pieces import area_column, checked_thresholds
 from rtsx.inference.plan import Merge, TestTimeAugmentation
 from rtsx.parsing import STRICT, Memory, Several
 from rtsx.storage import absolute
@@ -74,6 +76,11 @@ class OutlineSpec:
     """Least probability of an object; the bundle's own if left out."""
     edge_distance: Annotated[int, Ge(0)] = 10
     """Outlines this near to missing data are marked as cut, px; the halo that cells look around themselves."""
+    area_thresholds: Several[Annotated[float, Gt(0), Le(1)]] | None = None
+    """Whole per cents (0-1) at which the area of an outline is measured, for `area_m2_t45` and the like, or `[]`; those of the
+    campaign's plan before if left out, else 0.45, 0.65 and 0.8."""
+    nodata_fraction: bool = False
+    """Also say which part of the box around an outline is not valid."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, before they stand in a plan."""
@@ -82,6 +89,23 @@ class OutlineSpec:
             raise CampaignError(
                 f"Outlines take a threshold above 0 and up to 1, and min_area_m2 and edge_distance of 0 or more; got {self}."
             )
+        if self.area_thresholds is not None:
+            object.__setattr__(self, "area_thresholds", checked_thresholds(self.area_thresholds))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns beside those that all footprints have."""
+        areas = [area_column(one) for one in self.area_thresholds or ()]
+        return (*areas, "nodata_fraction") if self.nodata_fraction else tuple(areas)
+
+    def to_document(self) -> dict[str, Any]:
+        """Convert to JSON values; what plans of before did not say is left out where it is as it was then."""
+        document = asdict(self)
+        if self.area_thresholds is None:
+            del document["area_thresholds"]
+        if not self.nodata_fraction:
+            del document["nodata_fraction"]
+        return json.loads(json.dumps(document))  # type: ignore[no-any-return]
 
     @property
     def halo(self) -> int:

@@ -45,6 +45,19 @@ def footprints(
     drop_edge: Annotated[
         bool, options.output_option("--drop-edge", help="Leave out what touches missing data.")
     ] = False,
+    area_thresholds: Annotated[
+        str | None,
+        options.output_option(
+            metavar="P,P,...|none",
+            help="Also the area that is at least so probable, as columns such as area_m2_t45; 0.45,0.65,0.8 if left out.",
+        ),
+    ] = None,
+    nodata_fraction: Annotated[
+        bool,
+        options.output_option(
+            "--nodata-fraction", help="Also which part of the box around an object, widened by --edge-distance, is missing."
+        ),
+    ] = False,
     geographic: options.GeographicOption = False,
     flags: Annotated[
         bool,
@@ -82,6 +95,10 @@ def footprints(
         min_prob_mean=min_prob_mean,
         simplify_m=simplify_m,
     )
+    areas = {}
+    if area_thresholds is not None:
+        given = "" if area_thresholds == "none" else area_thresholds
+        areas["area_thresholds"] = options.numbers(given, option="--area-thresholds")
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     require_absent([out], overwrite=overwrite)
     count = write_outlines(
@@ -92,7 +109,9 @@ def footprints(
         class_name=class_name,
         edge_distance=edge_distance,
         drop_edge=drop_edge,
+        nodata_fraction=nodata_fraction,
         geographic=geographic,
+        **areas,
         cleanup=cleanup,
         overwrite=overwrite,
     )

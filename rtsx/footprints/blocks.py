@@ -1,5 +1,6 @@
 """Outlines of one block of a prediction: its window and halo, labelled pixels, and their polygons. Arrays in, arrays out."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
@@ -13,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.pieces import Outlines, Pieces
+from rtsx.footprints.pieces import Outlines, Pieces, least_level
 from rtsx.scores.objects import near_any
 
 Margins = tuple[int, int, int, int]
@@ -36,6 +37,10 @@ class ExtractionRule:
     """Pixels, counted in king's moves: an object this near to invalid ground touches the edge."""
     min_pixels: int
     """An object of fewer pixels is below the smallest area wherever it lies; it is dropped before it is outlined."""
+    area_thresholds: tuple[float, ...] = ()
+    """Probabilities (0-1) at which the pixels of an object are counted."""
+    nodata_fraction: bool = False
+    """Whether blocks keep which pixels are invalid, for the boxes around objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +248,8 @@ class BlockFootprints:
     """Pieces that reach a seam and may go on behind it."""
     borders: tuple[LabelArray, LabelArray, LabelArray, LabelArray]
     """First row, last row, first column and last column: 1 + the open piece at each pixel, 0 for none."""
+    invalid: bytes
+    """Which pixels are invalid, as `_packed` writes it; empty where none is, or nobody asks."""
 
 
 def polygonize_block(
@@ -297,8 +304,69 @@ def polygonize_block(
     renumbered = np.concatenate(([0], np.where(is_open, np.cumsum(is_open), 0))).astype(np.int32)
     top, bottom, left, right = (renumbered[labels[border]] for border in _BORDERS)
     return BlockFootprints(
-        closed=pieces.take(~is_open).finish(rule.levels), open=pieces.take(is_open), borders=(top, bottom, left, right)
+        closed=pieces.take(~is_open).finish(rule.levels, thresholds=rule.area_thresholds),
+        open=pieces.take(is_open),
+        borders=(top, bottom, left, right),
+        invalid=_packed(_inner(invalid, block=block, reach=rule.edge_distance)) if rule.nodata_fraction else b"",
     )
+
+
+def _packed(mask: NDArray[np.bool_]) -> bytes:
+    """Compress a mask: a bit a pixel or far less, because missing data hang together."""
+    return zlib.compress(np.packbits(mask).tobytes(), 1) if mask.any() else b""
+
+
+def _unpacked(packed: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+    return np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape)
+
+
+def padded_boxes(outlines: NDArray[np.object_], *, reach: int) -> NDArray[np.int64]:
+    """Return the bounding boxes of outlines in pixel coordinates, widened by `reach`.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(outline, 4)`: first row, row after the last, first column, column after the last; perhaps beyond the raster.
+    """
+    left, top, right, bottom = np.rint(shapely.bounds(outlines).reshape(-1, 4)).astype(np.int64).T
+    return np.column_stack([top - reach, bottom + reach, left - reach, right + reach])
+
+
+def nodata_fractions(
+    outlines: NDArray[np.object_], found: Sequence[BlockFootprints], plan: ExtractionPlan, *, reach: int
+) -> NDArray[np.float64]:
+    """Return the part of the bounding box of each outline, widened by `reach` pixels, that is invalid or beyond the raster.
+
+    Parameters
+    ----------
+    outlines
+        `(n,)` in pixel coordinates of the raster.
+    found
+        The blocks, in the order of `plan.blocks`, with their invalid pixels.
+    plan
+        Where they lie.
+    reach
+        Pixels.
+    """
+    boxes = padded_boxes(outlines, reach=reach)
+    blocks = np.array([(*block.y, *block.x) for block in plan.blocks], np.int64).reshape(-1, 4)
+    tree = shapely.STRtree(shapely.box(boxes[:, 2], boxes[:, 0], boxes[:, 3], boxes[:, 1]))
+    pairs = tree.query(shapely.box(blocks[:, 2], blocks[:, 0], blocks[:, 3], blocks[:, 1]))
+    places, rows = pairs[:, np.argsort(pairs[0], kind="stable")]
+    start, stop = np.maximum(boxes[rows, ::2], blocks[places, ::2]), np.minimum(boxes[rows, 1::2], blocks[places, 1::2])
+    valid = np.maximum(stop - start, 0).prod(axis=1)
+    met, first = np.unique(places, return_index=True)
+    for place, begin, end in zip(met, first, np.append(first, len(places))[1:], strict=True):
+        if not found[place].invalid:
+            continue
+        top, bottom, left, right = blocks[place]
+        invalid = _unpacked(found[place].invalid, (bottom - top, right - left))
+        for pair in begin + np.flatnonzero(valid[begin:end]):
+            (y, x), (y_stop, x_stop) = start[pair] - (top, left), stop[pair] - (top, left)
+            valid[pair] -= np.count_nonzero(invalid[y:y_stop, x:x_stop])
+    size = (boxes[:, 1::2] - boxes[:, ::2]).prod(axis=1)
+    return (size - np.bincount(rows, weights=valid, minlength=len(boxes))) / size
 
 
 def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:
@@ -315,8 +383,7 @@ def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: Ex
         return np.asarray(binary == 1)
     if probability.dtype.kind == "f":
         return np.asarray(probability >= np.asarray(rule.threshold, probability.dtype))
-    # A whole level, because 0.29 * 100 is a little more than 29 and would lose the pixels at 29.
-    return np.asarray(probability >= np.ceil(rule.threshold * rule.levels - 1e-6))
+    return np.asarray(probability >= least_level(rule.threshold, rule.levels))
 
 
 def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:

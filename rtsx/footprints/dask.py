@@ -1,6 +1,7 @@
 """The dask driver: reads blocks, calls the kernel, and joins the pieces of objects across block borders."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from operator import getitem
 from typing import Any
@@ -19,6 +20,7 @@ from rtsx.footprints.blocks import (
     ExtractionPlan,
     ExtractionRule,
     Margins,
+    nodata_fractions,
     polygonize_block,
 )
 from rtsx.footprints.class_maps import ClassMap
@@ -47,7 +49,15 @@ def merge_blocks(found: Sequence[BlockFootprints], plan: ExtractionPlan, *, rule
     """
     group = _objects(found, plan)
     pieces = _group([block.open for block in found], group, rule=rule)
-    return Outlines.concatenate([pieces.finish(rule.levels), *(block.closed for block in found)])
+    parts = [pieces.finish(rule.levels, thresholds=rule.area_thresholds), *(block.closed for block in found)]
+    outlines = Outlines.concatenate(parts)
+    if not rule.nodata_fraction:
+        return outlines
+    whole = np.flatnonzero(~outlines.cut)  # of what is cut, nobody knows the box yet
+    known = nodata_fractions(outlines.geometry[whole], found, plan, reach=rule.edge_distance)
+    fractions = outlines.nodata_fraction.copy()
+    fractions[whole] = known
+    return replace(outlines, nodata_fraction=fractions)
 
 
 def _objects(found: Sequence[BlockFootprints], plan: ExtractionPlan) -> Numbers:

@@ -51,6 +51,13 @@ def to_map_crs(outlines: Geometries, transform: Affine) -> Geometries:
     return np.asarray(shapely.normalize(moved), np.object_)
 
 
+def to_pixel_coordinates(outlines: Geometries, transform: Affine) -> Geometries:
+    """Move outlines from ground to pixel coordinates."""
+    scale, shift = (transform.a, transform.e), (transform.c, transform.f)
+    moved: Geometries = shapely.transform(outlines, lambda ground: (ground - shift) / scale)
+    return np.asarray(moved, np.object_)
+
+
 def _corners_only(outlines: Geometries) -> Geometries:
     """Drop the vertices at which an outline goes straight on: the ends of seams.
 

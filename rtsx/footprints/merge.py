@@ -8,14 +8,17 @@ import geopandas
 import numpy as np
 import pandas as pd
 import shapely
+import xarray as xr
+from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
+from rtsx.footprints.blocks import padded_boxes
 from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.geometry import components, dissolve, intersecting
-from rtsx.footprints.pieces import format_counts, parse_counts, statistics
-from rtsx.footprints.schema import COLUMNS, OPTIONAL, validate_footprints
+from rtsx.footprints.geometry import Placement, components, dissolve, intersecting, to_pixel_coordinates
+from rtsx.footprints.pieces import format_counts, least_level, parse_counts, statistics
+from rtsx.footprints.schema import area_columns, known_dtypes, validate_footprints
 from rtsx.geometry.crs import longest_edge
 
 _LISTED = ("scene_id", "bundle_id", "bundle_digest", "images")
@@ -50,8 +53,8 @@ def aggregate_counts(
     # Arrays, instead of a table for each group, which would cost a millisecond.
     columns: Columns = {name: rows[name].to_numpy() for name in rows.columns if name != "geometry"}
     described = [
-        _describe({name: column[members] for name, column in columns.items()}, outlines[members], united)
-        for members, united in zip(groups, geometry, strict=True)
+        _describe({name: column[members] for name, column in columns.items()}, outlines[members], united, area_m2=size)
+        for members, united, size in zip(groups, geometry, area.tolist(), strict=True)
     ]
     pooled: dict[str, Any] = {
         "footprint_id": columns["footprint_id"][list(first)],
@@ -61,16 +64,15 @@ def aggregate_counts(
         "centroid_lon": lon,
     }
     pooled |= {name: [one[name] for one in described] for name in columns if name not in pooled}
-    table = pd.DataFrame({name: pd.Series(pooled[name], dtype=_dtype(rows, name)) for name in columns})
+    known = known_dtypes(columns)  # the dtype of further ones is object, because some of it may be missing
+    dtypes = {name: rows[name].dtype if name in known else np.dtype(object) for name in columns}
+    table = pd.DataFrame({name: pd.Series(pooled[name], dtype=dtypes[name]) for name in columns})
     return geopandas.GeoDataFrame(table, geometry=geometry, crs=rows.crs)
 
 
-def _dtype(rows: geopandas.GeoDataFrame, name: str) -> Any:
-    """Return the dtype of a united column: for further ones object, because some of it may be missing."""
-    return rows[name].dtype if name in COLUMNS or name in OPTIONAL else np.dtype(object)
-
-
-def _describe(columns: Columns, outlines: NDArray[np.object_], united: shapely.Geometry) -> dict[str, object]:
+def _describe(
+    columns: Columns, outlines: NDArray[np.object_], united: shapely.Geometry, *, area_m2: float
+) -> dict[str, object]:
     """Return the attributes of one group, but for its id, place and measures."""
     seen_once = float(shapely.area(united) / shapely.area(outlines).sum())
     if seen_once > 1 - 1e-9:
@@ -84,8 +86,10 @@ def _describe(columns: Columns, outlines: NDArray[np.object_], united: shapely.G
     attributes["touches_edge"] = _touches_edge(columns["touches_edge"], outlines)
     if "cut" in columns:
         attributes["cut"] = bool(columns["cut"].any())
-    exact = _exact(columns) if seen_once == 1.0 else None
-    attributes |= _pooled(columns, seen_once=seen_once) if exact is None else exact
+    exact = _exact(columns, area_m2=area_m2) if seen_once == 1.0 else None
+    attributes |= _pooled(columns, seen_once=seen_once, area_m2=area_m2) if exact is None else exact
+    if "nodata_fraction" in columns:
+        attributes["nodata_fraction"] = np.nan  # of another box than those of the parts
     if "water_fraction" in columns:
         attributes["water_fraction"] = _water(columns)
     if "area_outlined_m2" in columns:
@@ -126,7 +130,7 @@ def _touches_edge(flags: NDArray[np.bool_], outlines: NDArray[np.object_]) -> bo
     return bool((common < 0.5 * shapely.area(outlines[flags])).any())
 
 
-def _exact(columns: Columns) -> dict[str, object] | None:
+def _exact(columns: Columns, *, area_m2: float) -> dict[str, object] | None:
     """Return the statistics of parts whose histograms are known, else None."""
     texts = columns.get("prob_counts")
     if texts is None or any(not isinstance(text, str) for text in texts):
@@ -140,17 +144,22 @@ def _exact(columns: Columns) -> dict[str, object] | None:
     np.add.at(count, inverse, np.concatenate([part for _, _, part in parsed]))
     pooled = statistics(np.zeros(len(level), np.int64), level, count, levels=levels)
     exact: dict[str, object] = {name: values[0] for name, values in pooled.items()}
+    exact |= {
+        name: count[level >= least_level(threshold, levels)].sum() / pooled["n_pixels"][0] * area_m2
+        for name, threshold in area_columns(columns).items()
+    }
     return exact | {"prob_counts": format_counts(level, count, levels=levels)}
 
 
-def _pooled(columns: Columns, *, seen_once: float) -> dict[str, object]:
+def _pooled(columns: Columns, *, seen_once: float, area_m2: float) -> dict[str, object]:
     """Return statistics by the pixels of each part; the median is the mean of medians."""
     weight = columns["n_pixels"] / columns["n_pixels"].sum()
     mean = float((weight * columns["prob_mean"]).sum())
     # Variance within the parts plus variance between them.
     variance = float((weight * (columns["prob_std"] ** 2 + (columns["prob_mean"] - mean) ** 2)).sum())
     low, high = columns["prob_min"].min(), columns["prob_max"].max()
-    return {
+    areas = {name: np.minimum(area_m2, columns[name].sum() * seen_once) for name in area_columns(columns)}
+    return areas | {
         "n_pixels": max(1, round(float(columns["n_pixels"].sum()) * seen_once)),
         "prob_min": low,
         "prob_max": high,
@@ -176,7 +185,12 @@ _PLACE = re.compile(r"y(-?\d+)x(-?\d+)$")
 
 
 def merge_footprints(
-    footprints: Sequence[geopandas.GeoDataFrame], *, min_area_m2: float = 0.0, complete: bool = True
+    footprints: Sequence[geopandas.GeoDataFrame],
+    *,
+    min_area_m2: float = 0.0,
+    complete: bool = True,
+    valid: xr.DataArray | None = None,
+    edge_distance: int = 10,
 ) -> geopandas.GeoDataFrame:
     """Merge the footprints of neighbouring cells and of overlapping scenes of one time.
 
@@ -195,6 +209,12 @@ def merge_footprints(
     complete : bool
         All neighbours are here: nothing is cut any more. False keeps the columns `cut` and `prob_counts` and what is
         cut whatever its size, so that the result can be merged further.
+    valid : xarray.DataArray, optional
+        `valid` of the whole map, `(y, x)`, NumPy or dask: where footprints have `nodata_fraction`, that of united and cut ones
+        is counted on it, because their boxes may reach into cells where nothing was found. Only these boxes are read.
+        Without, it is missing.
+    edge_distance : int
+        What `extract_footprints` had, pixels, for the boxes.
 
     Returns
     -------
@@ -205,7 +225,8 @@ def merge_footprints(
           bundle_id and bundle_digest are listed, where they differ, sorted and separated by commas;
         - area_m2, perimeter_m and centroid are measured anew;
         - n_pixels is the sum; prob_min, prob_max, prob_mean and prob_std are those of all pixels; water_fraction
-          is the mean by pixels;
+          is the mean by pixels; area_m2_t45 and the like are exact where every part has `prob_counts`, else their sum;
+        - nodata_fraction is counted on `valid`, or missing;
         - prob_median is exact where every part has `prob_counts`. Without, medians cannot be pooled: it is their mean
           by pixels, which lies between the smallest and the largest of them;
         - ground that several scenes saw counts once for each in prob_*, and n_pixels is the sum times the united area
@@ -230,6 +251,8 @@ def merge_footprints(
     if complete:
         kept = kept.drop(columns=[name for name in ("cut", "prob_counts") if name in kept.columns])
     merged = sort(kept)
+    if valid is not None and complete and "nodata_fraction" in merged.columns:
+        merged = _with_nodata(merged, valid, edge_distance=edge_distance)
     repeated = merged["footprint_id"].duplicated()
     if repeated.any():
         raise FootprintError(
@@ -237,6 +260,63 @@ def merge_footprints(
             "merging predictions of several classes, times or grids, put the prediction's name before the id"
         )
     return merged
+
+
+def _with_nodata(rows: geopandas.GeoDataFrame, valid: xr.DataArray, *, edge_distance: int) -> geopandas.GeoDataFrame:
+    """Count the nodata of the boxes of the rows that lack it."""
+    placement = Placement.of(valid.to_dataset(name="valid"))
+    if CRS.from_user_input(rows.crs) != placement.crs:
+        raise FootprintError(
+            f"valid is in {placement.crs.name!r}, but the footprints are in {CRS.from_user_input(rows.crs).name!r}: give that of "
+            "the map that they are of"
+        )
+    fractions = rows["nodata_fraction"].to_numpy(np.float64).copy()
+    unknown = np.flatnonzero(np.isnan(fractions))
+    there = valid.transpose("y", "x")
+
+    def count(y: slice, x: slice) -> int:
+        return int(np.count_nonzero(there[y, x].values == 1))
+
+    fractions[unknown] = counted_nodata(
+        np.asarray(rows.geometry.array[unknown], np.object_),
+        (placement.transform, placement.shape),
+        count_valid=count,
+        reach=edge_distance,
+    )
+    return rows.assign(nodata_fraction=fractions)
+
+
+def counted_nodata(
+    outlines: NDArray[np.object_],
+    raster: tuple[Affine, tuple[int, int]],
+    *,
+    count_valid: Callable[[slice, slice], int],
+    reach: int,
+) -> NDArray[np.float64]:
+    """Return the part of the bounding box of each outline, widened by `reach` pixels, that is not valid.
+
+    Parameters
+    ----------
+    outlines
+        `(n,)` in the CRS of the raster.
+    raster
+        Its transform and shape.
+    count_valid
+        How many pixels of a window, rows and columns within the raster, are valid.
+    reach
+        Pixels.
+    """
+    fractions = np.empty(len(outlines), np.float64)
+    transform, shape = raster
+    boxes = padded_boxes(to_pixel_coordinates(outlines, transform), reach=reach)
+    for number, (top, bottom, left, right) in enumerate(boxes.tolist()):
+        y, x = (
+            slice(min(max(start, 0), length), min(max(stop, 0), length))
+            for start, stop, length in zip((top, left), (bottom, right), shape, strict=True)
+        )
+        size = (bottom - top) * (right - left)
+        fractions[number] = (size - count_valid(y, x)) / size
+    return fractions
 
 
 def concat(footprints: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:

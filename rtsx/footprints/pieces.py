@@ -1,11 +1,17 @@
 """Objects on their way to become footprints: pieces inside one block, and outlines that are complete."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rtsx.errors import FootprintError
+
+AREA_THRESHOLDS = (0.45, 0.65, 0.8)
+"""Probabilities at which the area of an outline is measured where nothing else is said."""
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -48,6 +54,10 @@ class Outlines(_Objects):
     """Median probability, 0-1; half-way between the middle two of an even number of pixels."""
     prob_std: NDArray[np.float64]
     """Standard deviation of the probability (divided by n), 0-1."""
+    n_at: NDArray[np.int64]
+    """`(object, threshold)` pixels that are at least so probable."""
+    nodata_fraction: NDArray[np.float64]
+    """Part of the bounding box, widened, that is not valid, 0-1; NaN where that is not known."""
     prob_counts: NDArray[np.object_]
     """The histogram as text where the object is cut, as `format_counts` writes it, else None."""
 
@@ -89,12 +99,15 @@ class Pieces(_Objects):
             count=self.count[bins],
         )
 
-    def finish(self, levels: int) -> Outlines:
+    def finish(self, levels: int, *, thresholds: Sequence[float]) -> Outlines:
         """Return the pieces as complete objects, with statistics from `levels` steps of probability."""
         start = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        at = [_sums(self.count * (self.level >= least_level(one, levels)), start) for one in thresholds]
         return Outlines(
             **self._of(np.arange(len(self))),
             **statistics(self.owner, self.level, self.count, levels=levels),
+            n_at=np.stack(at, axis=1) if at else np.empty((len(self), 0), np.int64),
+            nodata_fraction=np.full(len(self), np.nan),
             prob_counts=self._counts(start, levels),
         )
 
@@ -105,6 +118,55 @@ class Pieces(_Objects):
             bins = slice(start[number], stop[number])
             counts[number] = format_counts(self.level[bins], self.count[bins], levels=levels)
         return counts
+
+
+def least_level(threshold: float, levels: int) -> int:
+    """Return the first of `levels` steps of probability that reaches a threshold.
+
+    A whole one, because 0.29 * 100 is a little more than 29 and would lose the pixels at 29.
+
+    Examples
+    --------
+    >>> least_level(0.29, 100), least_level(0.291, 100)
+    (29, 30)
+    """
+    return math.ceil(threshold * levels - 1e-6)
+
+
+def area_column(threshold: float) -> str:
+    """Return the name of the column of the area that is at least so probable.
+
+    Examples
+    --------
+    >>> area_column(0.45)
+    'area_m2_t45'
+    """
+    return f"area_m2_t{round(100 * threshold)}"
+
+
+def checked_thresholds(given: Sequence[float]) -> tuple[float, ...]:
+    """Return probabilities at which areas are measured, ascending, each once.
+
+    Raises
+    ------
+    FootprintError
+        One is no whole per cent from 1 to 100.
+
+    Examples
+    --------
+    >>> checked_thresholds([0.65, 0.45])
+    (0.45, 0.65)
+    """
+    try:
+        per_cent = [100 * float(one) for one in given]
+    except (TypeError, ValueError) as error:
+        raise FootprintError(f"area_thresholds are probabilities such as [0.45, 0.65], not {given!r}") from error
+    strange = [one for one in per_cent if not (1 <= one <= 100 and abs(one - round(one)) < 1e-6)]
+    if strange:
+        raise FootprintError(
+            f"area_thresholds are whole per cents, as fractions from 0.01 to 1, not {strange[0] / 100:g}: for 45 per cent give 0.45"
+        )
+    return tuple(one / 100 for one in sorted({round(one) for one in per_cent}))
 
 
 def statistics(

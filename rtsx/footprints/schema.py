@@ -1,5 +1,8 @@
 """What a table of footprints must have."""
 
+import re
+from collections.abc import Iterable
+
 import geopandas
 import numpy as np
 import pandas as pd
@@ -31,6 +34,7 @@ COLUMNS = {
 """Columns of footprints, in order, and their pandas dtypes; "object" holds strings or None. `geometry` comes last."""
 
 OPTIONAL = {
+    "nodata_fraction": "float64",
     "water_fraction": "float64",
     "area_outlined_m2": "float64",
     "flags": "object",
@@ -41,11 +45,29 @@ OPTIONAL = {
     "cut": "bool",
     "prob_counts": "object",
 }
-"""Columns that some footprints have, and their pandas dtypes: `water_fraction`, `cut` and `prob_counts` from
-`extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, the others from
+"""Columns that some footprints have, and their pandas dtypes: `nodata_fraction`, `water_fraction`, `cut` and `prob_counts`
+from `extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, the others from
 `level2_footprints`."""
 
-_DTYPES = COLUMNS | OPTIONAL
+_AREA_COLUMN = re.compile(r"area_m2_t(\d+)")
+
+
+def area_columns(names: Iterable[object]) -> dict[str, float]:
+    """Return those of some columns that are areas by probability, and their least probabilities (0-1), ascending.
+
+    Examples
+    --------
+    >>> area_columns(["area_m2_t65", "area_m2", "area_m2_t45"])
+    {'area_m2_t45': 0.45, 'area_m2_t65': 0.65}
+    """
+    found = [match for name in names if (match := _AREA_COLUMN.fullmatch(str(name)))]
+    return {match[0]: int(match[1]) / 100 for match in sorted(found, key=lambda match: int(match[1]))}
+
+
+def known_dtypes(names: Iterable[object]) -> dict[str, str]:
+    """Return the pandas dtypes of all columns that footprints may have, in order; areas by probability are those among `names`."""
+    return COLUMNS | dict.fromkeys(area_columns(names), "float64") | OPTIONAL
+
 
 FLAGS = ("small", "edge", "water", "weak")
 """What can speak against an outline; `clean_footprints` says when."""
@@ -54,13 +76,15 @@ FLAGS = ("small", "edge", "water", "weak")
 def coerce(table: dict[str, object], geometry: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
     """Return footprints of columns by name; dtypes are set, also where there is no row."""
     return conform(
-        table, geometry, dtypes={name: dtype for name, dtype in _DTYPES.items() if name in (*COLUMNS, *table)}
+        table,
+        geometry,
+        dtypes={name: dtype for name, dtype in known_dtypes(table).items() if name in (*COLUMNS, *table)},
     )
 
 
 def reorder(footprints: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Return footprints with known columns in their order, then further ones, then the geometry."""
-    known = [name for name in (*COLUMNS, *OPTIONAL) if name in footprints.columns]
+    known = [name for name in known_dtypes(footprints.columns) if name in footprints.columns]
     geometry = footprints.geometry.name
     further = [name for name in footprints.columns if name not in known and name != geometry]
     return footprints[[*known, *further, geometry]]
@@ -97,10 +121,11 @@ def validate_footprints(footprints: geopandas.GeoDataFrame) -> None:
 
 
 def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
-    if (name := wrong_dtype(footprints, _DTYPES)) is not None:
+    dtypes = known_dtypes(footprints.columns)
+    if (name := wrong_dtype(footprints, dtypes)) is not None:
         raise FootprintError(
-            f"column {name!r} of footprints has dtype {_DTYPES[name]}, not {footprints[name].dtype}: "
-            f"convert it, for example with footprints.astype({{{name!r}: {_DTYPES[name]!r}}})"
+            f"column {name!r} of footprints has dtype {dtypes[name]}, not {footprints[name].dtype}: "
+            f"convert it, for example with footprints.astype({{{name!r}: {dtypes[name]!r}}})"
         )
     identity = footprints["footprint_id"]
     if identity.isna().any() or identity.duplicated().any():
@@ -109,7 +134,7 @@ def _check_columns(footprints: geopandas.GeoDataFrame) -> None:
             f"every footprint has an id of its own, but footprint_id {wrong!r} is missing or repeated: when joining "
             "footprints of several predictions, put the prediction's name before the id"
         )
-    for name, dtype in _DTYPES.items():
+    for name, dtype in dtypes.items():
         if dtype == "float64" and name in footprints:
             _check_range(footprints[name])
     _check_flags(footprints)
@@ -120,6 +145,10 @@ def _check_range(column: "pd.Series[float]") -> None:
     name = str(column.name)
     if name.startswith(("prob_", "water_")):
         low, high, expected = 0.0, 1.0, "between 0 and 1"
+    elif name == "nodata_fraction":  # missing where an outline was cut, and these where tables of several kinds are one
+        column, low, high, expected = column.dropna(), 0.0, 1.0, "between 0 and 1, or missing"
+    elif _AREA_COLUMN.fullmatch(name):
+        column, low, high, expected = column.dropna(), 0.0, np.inf, "at least 0, or missing"
     elif name.startswith("area_"):
         low, high, expected = np.nextafter(0.0, 1.0), np.inf, "above 0"
     else:

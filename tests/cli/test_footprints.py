@@ -48,7 +48,8 @@ def test_outlines_are_those_of_the_library(rtsx_command: Command, stored: Path, 
 def test_options_reach_the_extraction(rtsx_command: Command, stored: Path, tmp_path: Path) -> None:
     out = tmp_path / "slumps.parquet"
     line = ("--threshold", "0.4", "--min-area-m2", "900", "--edge-distance", "3", "--drop-edge", "--geographic")
-    assert rtsx_command("footprints", stored, "--out", out, *line, "--class", "slump").status == 0
+    line += ("--area-thresholds", "0.5", "--nodata-fraction", "--class", "slump")
+    assert rtsx_command("footprints", stored, "--out", out, *line).status == 0
     expected = rtsx.extract_footprints(
         rtsx.open_cube(stored),
         threshold=0.4,
@@ -57,9 +58,13 @@ def test_options_reach_the_extraction(rtsx_command: Command, stored: Path, tmp_p
         drop_edge=True,
         geographic=True,
         class_name="slump",
+        area_thresholds=[0.5],
+        nodata_fraction=True,
     )
     found = gpd.read_parquet(out)
+    assert list(found.columns.drop("geometry")) == list(expected.columns.drop("geometry"))
     assert list(found["footprint_id"]) == list(expected["footprint_id"])
+    assert list(found["area_m2_t50"]) == list(expected["area_m2_t50"])
     assert found.crs == expected.crs
 
 

@@ -26,6 +26,28 @@ def test_attributes_of_known_objects(pred):
     assert footprints.crs == "EPSG:3413"
 
 
+def test_areas_by_probability(predict):
+    level = np.zeros((60, 60))
+    level[20:30, 20:40] = 50
+    level[20:30, 20:30] = 65
+    level[20:30, 20:22] = 80
+    (found,) = extract_footprints(predict(level)).to_dict("records")
+    areas = [found[f"area_m2_t{at}"] for at in (45, 65, 80)]
+    assert areas == [found["area_m2"], 0.5 * found["area_m2"], 0.1 * found["area_m2"]]
+    # Of eight bits of another scale, too: 163 of 250 is 65.2 per cent, and 162 is 64.8.
+    finer = predict(level)
+    finer["probability"] = finer["probability"].copy(
+        data=np.where(level == 65, 162, np.where(level == 80, 163, level * 2.5)).astype("uint8")
+    )
+    finer["probability"].attrs["scale_factor"] = 1 / 250
+    (found,) = extract_footprints(finer, area_thresholds=[0.65]).to_dict("records")
+    assert found["area_m2_t65"] == 0.1 * found["area_m2"]
+    assert "area_m2_t65" not in extract_footprints(finer, area_thresholds=[])
+    for wrong in ([0.455], [0], [45], ["much"]):
+        with pytest.raises(FootprintError, match="area_thresholds are"):
+            extract_footprints(finer, area_thresholds=wrong)
+
+
 def test_areas_are_those_of_the_ground_not_of_the_map(pred):
     """At 71.6 N the scale of EPSG:3413 differs from one: the map's area is wrong by a known share."""
     footprints = extract_footprints(pred)

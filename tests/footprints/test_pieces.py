@@ -21,7 +21,7 @@ def pieces_of(values):
 
 def test_statistics_are_those_of_the_pixels():
     values = [[50], [50, 100], [60, 60, 61, 90], [51, 52, 53], list(range(50, 101))]
-    outlines = pieces_of(values).finish(100)
+    outlines = pieces_of(values).finish(100, thresholds=())
     for number, levels in enumerate(values):
         probability = np.array(levels) / 100
         assert outlines.n_pixels[number] == len(levels)
@@ -33,7 +33,7 @@ def test_statistics_are_those_of_the_pixels():
 
 
 def test_nothing_has_no_statistics():
-    outlines = pieces_of([]).finish(100)
+    outlines = pieces_of([]).finish(100, thresholds=())
     assert len(outlines) == 0
     assert outlines.n_pixels.dtype == np.int64
 
@@ -46,7 +46,7 @@ def test_taking_pieces_numbers_their_bins_anew():
 
 
 def test_sets_come_together_in_the_order_of_first_pixels():
-    one, other = pieces_of([[10], [20]]).finish(100), pieces_of([[30], [40]]).finish(100)
+    one, other = pieces_of([[10], [20]]).finish(100, thresholds=()), pieces_of([[30], [40]]).finish(100, thresholds=())
     whole = Outlines.concatenate([one, other])
     assert whole.first.tolist() == [0, 0, 1, 1]
     assert whole.prob_mean.tolist() == [0.2, 0.4, 0.1, 0.3]

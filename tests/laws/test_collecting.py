@@ -12,6 +12,7 @@ from rtsx.campaign.products import tables
 from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
 from rtsx.campaign.products.tables import cell_states, read_outlines
 from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
+from rtsx.campaign.recipe import OutlineSpec
 from rtsx.footprints import level2_footprints, track_footprints
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.collect.finished import Output, make_pixels, masked, plan_of, whole_footprints
@@ -29,7 +30,8 @@ def division(draw):
     rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     addresses = [(j, i) for j in range(rows) for i in range(columns)]
     without = draw(st.sets(st.sampled_from(addresses), max_size=len(addresses) // 3))
-    plan = plan_of(rows, columns, cell=draw(st.sampled_from([8, 16])), without=without)
+    spec = OutlineSpec(min_area_m2=14400.0, edge_distance=3, area_thresholds=(0.55, 0.8), nodata_fraction=True)
+    plan = plan_of(rows, columns, cell=draw(st.sampled_from([8, 16])), without=without, spec=spec)
     pixels = make_pixels(
         plan,
         seed=draw(st.integers(0, 2**32 - 1)),
@@ -50,7 +52,9 @@ def collected(output, *, name=FOOTPRINTS):
 
 def collect(output):
     states = cell_states(output.ledger.marks(), output.layout)
-    table, refreshed = collect_footprints(output.objects, output.plan, states, spec=output.plan.outlines)
+    table, refreshed = collect_footprints(
+        output.objects, output.plan, states, spec=output.plan.outlines, valid=lambda y, x: output.valid[y, x]
+    )
     collect_level2(table, refreshed, layout=output.layout)
     return refreshed
 

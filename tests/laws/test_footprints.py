@@ -11,8 +11,10 @@ import shapely
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import CRS
 
 from rtsx.footprints import extract_footprints, merge_footprints, simplify_footprints, validate_footprints
+from rtsx.footprints.geographic import measure
 from tests.footprints.conftest import make_prediction
 
 EDGE_DISTANCE = 2
@@ -93,9 +95,15 @@ def test_cells_merge_to_the_whole(case, min_area_m2):
     level, valid, water = padded(level, valid, water)
     pred = prediction(level, valid, dtype=dtype)
     on_water = pred["valid"].copy(data=water)
-    whole = extract(pred, min_area_m2=min_area_m2, water=on_water)
-    parts = [extract(part, min_area_m2=min_area_m2, water=on_water, halo=halo) for part, halo in cells(pred, cuts)]
-    merged = merge_footprints([parts[number] for number in order], min_area_m2=min_area_m2)
+    keywords = {"min_area_m2": min_area_m2, "water": on_water, "area_thresholds": [0.55, 0.8], "nodata_fraction": True}
+    whole = extract(pred, **keywords)
+    parts = [extract(part, halo=halo, **keywords) for part, halo in cells(pred, cuts)]
+    merged = merge_footprints(
+        [parts[number] for number in order],
+        min_area_m2=min_area_m2,
+        valid=pred["valid"],
+        edge_distance=EDGE_DISTANCE,
+    )
     validate_footprints(merged)
     assert list(merged["footprint_id"]) == list(whole["footprint_id"])
     columns = [name for name in merged.columns if name not in ("cut", "prob_counts")]
@@ -202,8 +210,8 @@ def assert_equal(one, other):
 def test_chunks_change_nothing(case):
     level, valid, (rows, columns), dtype = case
     pred = prediction_of_footprints_chunking(level, valid, dtype=dtype)
-    whole = extract_of_footprints_chunking(pred)
-    assert_equal(whole, extract_of_footprints_chunking(pred.chunk(y=rows, x=columns)))
+    whole = extract_of_footprints_chunking(pred, nodata_fraction=True)
+    assert_equal(whole, extract_of_footprints_chunking(pred.chunk(y=rows, x=columns), nodata_fraction=True))
     validate_footprints(whole)
 
 
@@ -226,7 +234,9 @@ def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixel squares united one by one, statistics by NumPy, distance by comparing every pair of pixels."""
     level, valid, (rows, columns), dtype = case
     found = extract_of_footprints_chunking(
-        prediction_of_footprints_chunking(level, valid, dtype=dtype).chunk(y=rows, x=columns)
+        prediction_of_footprints_chunking(level, valid, dtype=dtype).chunk(y=rows, x=columns),
+        area_thresholds=[0.51, 0.8],
+        nodata_fraction=True,
     )
     labels, count = scipy.ndimage.label(valid & (level >= 50), np.ones((3, 3)))
     assert len(found) == count
@@ -251,6 +261,15 @@ def test_the_answer_is_that_of_the_naive_reference(case):
             for i, j in zip(y, x, strict=True)
         ]
         assert row["touches_edge"] == any(near)
+        for name, least in (("area_m2_t51", 51), ("area_m2_t80", 80)):
+            certain = geodesic_m2(squares[level[y, x] >= least])
+            assert row[name] == pytest.approx(certain, rel=1e-5, abs=1e-9)
+        box = padded[y.min() : y.max() + 2 * EDGE_DISTANCE + 1, x.min() : x.max() + 2 * EDGE_DISTANCE + 1]
+        assert row["nodata_fraction"] == box.mean()
+
+
+def geodesic_m2(squares):
+    return sum(measure(squares, CRS.from_epsg(3413))[0])
 
 
 def corners(mask):

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years
+from rtsx.campaign.map import map_path, map_year
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
+from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, ReadValid, collect_footprints, collect_level2
 from rtsx.campaign.products.overviews import collect_overviews
 from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
 from rtsx.campaign.products.tables import CellStates, PartTable, Records, Refreshed, cell_states, digest_of
@@ -17,6 +21,7 @@ from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_na
 from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.zarr import open_group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,13 @@ def export_key(layout: YearLayout, form: VectorFormat) -> str:
 
 
 def collect_files(
-    footprints: PartTable, refreshed: Refreshed, forms: Sequence[VectorFormat], *, layout: YearLayout, crs: str
+    footprints: PartTable,
+    refreshed: Refreshed,
+    forms: Sequence[VectorFormat],
+    *,
+    layout: YearLayout,
+    crs: str,
+    further: Sequence[str],
 ) -> tuple[dict[str, str], list[str]]:
     """Bring these files up to date; their SHA-256 by key, and the keys of those that were written.
 
@@ -98,7 +109,7 @@ def collect_files(
         name, key = form.suffix[1:], export_key(layout, form)
         record = before.get(name)
         if record is None or record["from"] != source or key not in there:
-            content = one_file(footprints.walk(refreshed.records), form, crs=crs)
+            content = one_file(footprints.walk(refreshed.records), form, crs=crs, further=further)
             record = {"from": source, "sha256": sha256(content).hexdigest()}
             # Not taken back, because the format would be forgotten if this call were stopped, and the file not follow any more.
             records.put(name, {"from": "?", "sha256": ""})
@@ -173,7 +184,13 @@ def collect_year(
     objects = open_object_store(output, storage_options or {})
     layout = YearLayout(plan.year)
     states = cell_states(CampaignLedger(objects, layout).marks(), layout)
-    vectors = _Vectors.of(objects, plan, states, forms=forms, levels=levels, tracks=tracks)
+
+    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
+        group = open_group(map_path(output), storage_options or {})
+        array: Any = group["valid"]
+        return np.asarray(array[map_year(group, plan.year), y, x], bool)
+
+    vectors = _Vectors.of(objects, plan, states, valid=valid, forms=forms, levels=levels, tracks=tracks)
     shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
     documents = None
     if stac:
@@ -218,6 +235,7 @@ class _Vectors:
         plan: CampaignPlan,
         states: CellStates,
         *,
+        valid: ReadValid,
         forms: Sequence[VectorFormat],
         levels: bool,
         tracks: bool,
@@ -226,7 +244,7 @@ class _Vectors:
         if plan.outlines is None:
             return cls(tables={}, files={}, written=())
         layout = YearLayout(plan.year)
-        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines)
+        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid)
         tables = {FOOTPRINTS: refreshed}
         if levels:
             tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
@@ -234,7 +252,9 @@ class _Vectors:
         years = collected_years(objects, earlier)
         if years:
             tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
-        files, written = collect_files(table, refreshed, forms, layout=layout, crs=plan.grid.crs)
+        files, written = collect_files(
+            table, refreshed, forms, layout=layout, crs=plan.grid.crs, further=plan.outlines.columns
+        )
         return cls(tables=tables, files=files, written=written)
 
     @property

@@ -15,6 +15,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
@@ -36,6 +37,9 @@ from rtsx.campaign.products.tables import (
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
 from rtsx.footprints import level2_footprints, merge_footprints
+from rtsx.footprints.blocks import padded_boxes
+from rtsx.footprints.geometry import to_pixel_coordinates
+from rtsx.footprints.merge import counted_nodata
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
@@ -183,12 +187,15 @@ def seam_outlines(
     return footprints.assign(touches_edge=flags)
 
 
+ReadValid = Callable[[slice, slice], NDArray[np.bool_]]
+"""Reads `valid` (y, x) of rows and columns of the map of the year; asked only where outlines have `nodata_fraction`."""
+
 FOOTPRINTS = "footprints"
 """Folder of the footprints below the products of a year."""
 
 
 def collect_footprints(
-    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec
+    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec, valid: ReadValid
 ) -> tuple[PartTable, Refreshed]:
     """Bring the footprints up to date: those partitions are made again whose cells, or neighbours they reach into, changed.
 
@@ -201,7 +208,7 @@ def collect_footprints(
         The outlines of a cell are missing, damaged, or not those that its mark names.
     """
     table = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS)
-    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec)
+    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec, valid=valid)
     wanted = [partition_name(partition) for partition in parts.cells]
     return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
 
@@ -225,6 +232,7 @@ class _Parts:
     plan: CampaignPlan
     states: CellStates
     spec: OutlineSpec
+    valid: ReadValid
 
     @cached_property
     def cells(self) -> dict[Address, list[Address]]:
@@ -241,7 +249,6 @@ class _Parts:
         partition = parse_partition(name)
         found = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
         cells = [*self.cells[partition], *found.visited]
-        record: Record = {"cells": self._digest(cells), "visited": [cell_id(*cell) for cell in found.visited]}
         merged = merge_footprints([found.rows.table], min_area_m2=self.spec.min_area_m2)
         owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
         is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
@@ -251,14 +258,55 @@ class _Parts:
             grid=self.plan.grid,
             edge_distance=self.spec.edge_distance,
         )
+        visited = set(found.visited)
+        if self.spec.nodata_fraction:
+            footprints, under = self._with_nodata(footprints)
+            visited |= under - set(self.cells[partition])
+        record: Record = {
+            "cells": self._digest([*self.cells[partition], *visited]),
+            "visited": [cell_id(*cell) for cell in sorted(visited)],
+        }
         return footprints, record
+
+    def _with_nodata(self, rows: geopandas.GeoDataFrame) -> tuple[geopandas.GeoDataFrame, set[Address]]:
+        """Count the nodata around outlines whose boxes reach beyond their cell, and name all cells under these boxes.
+
+        Cells that are not finished are nodata, whatever the map holds of them so far.
+        """
+        side, under = self.plan.grid.cell_size, set[Address]()
+
+        def count(y: slice, x: slice) -> int:
+            n_valid = 0
+            for iy in range(y.start // side, -(-y.stop // side)):
+                for ix in range(x.start // side, -(-x.stop // side)):
+                    cell = (self.plan.rows[0] + iy, self.plan.columns[0] + ix)
+                    under.add(cell)
+                    if cell in self.states and not self.states[cell].is_empty:
+                        inside = (slice(max(y.start, iy * side), min(y.stop, (iy + 1) * side)),)
+                        inside += (slice(max(x.start, ix * side), min(x.stop, (ix + 1) * side)),)
+                        n_valid += int(np.count_nonzero(self.valid(*inside)))
+            return n_valid
+
+        transform = Affine(*self.plan.geobox.affine[:6])
+        outlines = np.asarray(rows.geometry.array, np.object_)
+        boxes = padded_boxes(to_pixel_coordinates(outlines, transform), reach=self.spec.edge_distance)
+        fractions = rows["nodata_fraction"].to_numpy(np.float64).copy()
+        crosses = (boxes[:, ::2] // side != (boxes[:, 1::2] - 1) // side).any(axis=1)
+        anew = crosses | np.isnan(fractions)
+        fractions[anew] = counted_nodata(
+            outlines[anew], (transform, self.plan.shape), count_valid=count, reach=self.spec.edge_distance
+        )
+        return rows.assign(nodata_fraction=fractions), under
 
     def _digest(self, cells: Iterable[Address]) -> str:
         """Digest what the footprints of these cells depend on: their outlines, and which cells around them are missing."""
         of = sorted(cells)
         known = {cell: self.states.get(cell) for cell in of}
         outlines = [(cell, None if state is None else state.outlines) for cell, state in known.items()]
-        return digest_of([self.plan.digest, outlines, sorted(self._missing(of))])
+        content = [self.plan.digest, outlines, sorted(self._missing(of))]
+        if self.spec.nodata_fraction:
+            content.append([None if state is None else state.map for state in known.values()])
+        return digest_of(content)
 
     def _missing(self, cells: Iterable[Address]) -> set[Address]:
         """Planned cells beside these that are not finished. Those that are not planned were flagged when cells ran."""
@@ -270,7 +318,7 @@ class _Parts:
     def _read(self, cells: Sequence[Address]) -> CellRows:
         there = [cell for cell in cells if cell in self.states and self.states[cell].outlines]
         contents = {YearLayout(self.plan.year).outline(cell): self._content(cell) for cell in there}
-        table, numbers = joined_outlines(contents, crs=self.plan.grid.crs)
+        table, numbers = joined_outlines(contents, crs=self.plan.grid.crs, further=self.spec.columns)
         return CellRows(table=table, cells=np.array(there, np.int64).reshape(-1, 2)[numbers])
 
     def _content(self, cell: Address) -> bytes:
@@ -302,7 +350,7 @@ def collect_level2(footprints: PartTable, refreshed: Refreshed, *, layout: YearL
         rows["year"] = rows["year"].fillna(layout.year)
         level2 = level2_footprints([rows]).get(layout.year)
         if level2 is None:
-            level2 = empty_outlines(rows.crs, *_OWN)
+            level2 = empty_outlines(rows.crs, *_OWN, *rows.columns)
         return level2, {FOOTPRINTS: refreshed.records[name]["sha256"]}
 
     return PartTable.of(footprints.objects, layout, LEVEL2).refresh(refreshed.records, is_current=is_current, make=make)

@@ -26,7 +26,7 @@ from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.footprints.io import to_serialisable
-from rtsx.footprints.schema import COLUMNS, OPTIONAL, coerce
+from rtsx.footprints.schema import COLUMNS, coerce, known_dtypes
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.storage.object_store import ObjectStore
 
@@ -203,7 +203,9 @@ def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
         raise _unreadable(name, error) from error
 
 
-def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopandas.GeoDataFrame, NDArray[np.int64]]:
+def joined_outlines(
+    contents: Mapping[str, bytes], *, crs: str, further: Iterable[str] = ()
+) -> tuple[geopandas.GeoDataFrame, NDArray[np.int64]]:
     """Footprints of many small files as one table, and for each row the number of its file.
 
     Joined before they become a table, because making one takes a hundred times as long as reading its bytes.
@@ -214,6 +216,8 @@ def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopand
         GeoParquet by the name that it is called by in errors.
     crs
         In which all of them are.
+    further
+        Optional columns that they have.
 
     Raises
     ------
@@ -228,7 +232,7 @@ def joined_outlines(contents: Mapping[str, bytes], *, crs: str) -> tuple[geopand
         except (OSError, ValueError, KeyError) as error:
             raise _unreadable(name, error) from error
     if not tables:
-        return empty_outlines(crs, "cut", "prob_counts"), np.empty(0, np.int64)
+        return empty_outlines(crs, "cut", "prob_counts", *further), np.empty(0, np.int64)
     numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     # Permissive, because a column of nothing but missing values has no type of its own.
     joined = pa.concat_tables(tables, promote_options="permissive")
@@ -249,7 +253,7 @@ def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 def empty_outlines(crs: str, *further: str) -> geopandas.GeoDataFrame:
     """Footprints without a row, with some of the optional columns."""
-    columns: dict[str, object] = {name: [] for name in (*COLUMNS, *(name for name in OPTIONAL if name in further))}
+    columns: dict[str, object] = {name: [] for name in known_dtypes(further) if name in (*COLUMNS, *further)}
     return coerce(columns, geopandas.GeoSeries([], crs=crs))
 
 

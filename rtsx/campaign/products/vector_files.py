@@ -79,7 +79,9 @@ def format_named(name: str) -> VectorFormat:
     return found
 
 
-def one_file(tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, crs: str) -> bytes:
+def one_file(
+    tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, crs: str, further: Iterable[str] = ()
+) -> bytes:
     """Write a file with the rows of all tables, as bytes.
 
     Tables are taken one after the other, so that only one of them is in memory, and the finished file once.
@@ -92,13 +94,15 @@ def one_file(tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, cr
         The format.
     crs
         Of the grid.
+    further
+        Optional columns that they have.
 
     Raises
     ------
     OutputNotWritableError
         The file could not be made in the folder for temporary files.
     """
-    schema = _batch(empty_outlines(crs), form).schema
+    schema = _batch(empty_outlines(crs, *further), form).schema
     batches = pa.RecordBatchReader.from_batches(schema, _batches(tables, form, schema=schema))
     with tempfile.TemporaryDirectory(prefix="rtsx-") as folder:
         path = Path(folder) / f"footprints{form.suffix}"

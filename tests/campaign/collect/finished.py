@@ -121,9 +121,12 @@ def whole_footprints(pixels: Pixels, plan: CampaignPlan) -> Any:
     """What is found on the map at once."""
     spec = plan.outlines
     assert spec is not None
-    return extract_footprints(
-        whole(pixels, plan), min_area_m2=spec.min_area_m2, threshold=spec.threshold, edge_distance=spec.edge_distance
-    )
+    return extract_footprints(whole(pixels, plan), **_rule(spec))
+
+
+def _rule(spec: OutlineSpec) -> dict[str, Any]:
+    names = ("min_area_m2", "threshold", "edge_distance", "nodata_fraction")
+    return {name: getattr(spec, name) for name in names} | {"area_thresholds": spec.area_thresholds or ()}
 
 
 class Output:
@@ -139,6 +142,7 @@ class Output:
     ) -> None:
         self.plan, self.path, self.options = plan, str(path), options or {}
         self.has_map = store is None
+        self.valid = np.zeros(plan.shape, bool)
         self.objects = store or open_object_store(self.path, self.options)
         self.layout = YearLayout(plan.year)
         self.ledger = CampaignLedger(self.objects, self.layout)
@@ -157,7 +161,9 @@ class Output:
         assert plan.outlines is not None
         region = plan.region(cell)
         own = {name: np.ascontiguousarray(array[(..., *region)]) for name, array in pixels.items()}
-        objects = self._write_map(own, cell) if self.has_map else {}
+        # Without a map, its digest all the same: what is counted on it is counted anew when it changes.
+        self.valid[region] = own["valid"]
+        objects = self._write_map(own, cell) if self.has_map else {f"{MAP}/{cell}": sha256(own["valid"]).hexdigest()}
         is_empty = not own["valid"].any()
         count = 0
         if not is_empty:
@@ -203,11 +209,7 @@ class Output:
             edges = [(0, 0)] * (array.ndim - 2) + beyond
             haloed[name] = np.pad(array[(..., *inside)], edges, constant_values=0 if name == "valid" else 255)
         return extract_footprints(
-            dataset(haloed, self.plan, self.plan.grid[cell].haloed(halo)),
-            min_area_m2=spec.min_area_m2,
-            threshold=spec.threshold,
-            edge_distance=spec.edge_distance,
-            halo=halo,
+            dataset(haloed, self.plan, self.plan.grid[cell].haloed(halo)), halo=halo, **_rule(spec)
         )
 
     def _write_map(self, own: Pixels, cell: Address) -> dict[str, str]:
