@@ -55,7 +55,8 @@ def footprints(
     nodata_fraction: Annotated[
         bool,
         options.output_option(
-            "--nodata-fraction", help="Also which part of the box around an object, widened by --edge-distance, is missing."
+            "--nodata-fraction",
+            help="Also which part of the box around an object, widened by --edge-distance, is missing.",
         ),
     ] = False,
     geographic: options.GeographicOption = False,
