@@ -20,7 +20,7 @@ DEV_EXTRAS := bench,docs,fast,gateway,onnx,openvino,order,s3,test,train,view
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format lint types contract docs bench clean
+.PHONY: help demo test quick check format lint types contract docs notebooks bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ format: $(DEV_STAMP) ## rewrite the sources in the project's format
 docs: $(DEV_STAMP) ## build the documentation into site/, warnings are errors
 	@# Not --quiet, because then warnings are neither shown nor counted.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(DEV_STAMP) ## run the notebooks of the documentation again and keep what they put out
+	$(BIN)/python -m tests.notebooks
 
 bench: $(DEV_STAMP) ## measure speed and memory against the bare network and against others
 	$(BIN)/python -m benchmarks
