@@ -1,7 +1,11 @@
 """What the documentation shows runs: its Python where it is complete, its commands up to the work itself."""
 
+import ast
+import errno
+import os
 import re
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,12 @@ import torch
 from typer.main import get_command
 
 import rtsx
+from rtsx.campaign.workers import _BROKEN_GPU
 from rtsx.cli.app import LazyGroup, app
 from rtsx.cli.demo import demo_config
 from rtsx.config.yaml import dump_yaml
 from rtsx.model import ModelBundle, build_network
+from rtsx.model.network import _OUT_OF_MEMORY
 from rtsx.synthetic import demo_spec, write_demo_scene
 
 ROOT = Path(__file__).parent.parent
@@ -90,3 +96,31 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert missing == []
+
+
+def said_in_sources() -> str:
+    """Every text of the package, a line each, with … for what is filled in."""
+    texts = []
+    for path in sorted((ROOT / "rtsx").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                texts.append("".join(map(str, parts)))
+    return "\n".join(texts)
+
+
+def test_messages_of_the_troubleshooting_are_those_that_are_raised(tmp_path: Path) -> None:
+    ours, theirs = (ROOT / "docs" / "troubleshooting.md").read_text().split("## Of other libraries")
+    quoted = re.findall(r"^\| `([^`]+)` \|", ours, re.MULTILINE)
+    assert len(quoted) > 30
+    said = said_in_sources()
+    assert [message for message in quoted if message not in said] == []
+    (tmp_path / "login.tif").write_text("<html>")
+    with pytest.raises(rtsx.errors.CubeError) as refused:
+        rtsx.open_cube(tmp_path / "login.tif")
+    heard = [refused.value.__cause__, *map(os.strerror, (errno.ENOENT, errno.ENOSPC, errno.EMFILE)), signal.strsignal(9)]
+    for message in re.findall(r"^\| `([^`]+)` \|", theirs, re.MULTILINE):
+        known = any(message in str(one) for one in heard) or _OUT_OF_MEMORY.search(message) or _BROKEN_GPU.search(message)
+        assert known, message
