@@ -63,6 +63,21 @@ def test_examples_that_pages_name_are_there() -> None:
     assert len(named) > 5
 
 
+def test_every_command_has_a_row_on_the_page_of_commands() -> None:
+    table = (ROOT / "docs" / "cli.md").read_text().split("\n## ")[0]
+    named = set()
+    for row in re.findall(r"^\| \[?(`rtsx [^|\]]+)", table, re.MULTILINE):
+        first, *others = re.findall("`(?:rtsx )?([^`]+)`", row)
+        group = first.rpartition(" ")[0]
+        named |= {first, *(f"{group} {other}" for other in others)}
+    root: Any = get_command(app)
+    there = set()
+    for name in root.list_commands(None):
+        inner = getattr(root.load(name), "commands", None)
+        there |= {name} if inner is None else {f"{name} {leaf}" for leaf in inner}
+    assert named == there
+
+
 def test_there_are_commands_to_test() -> None:
     assert len(commands()) >= 10
 
