@@ -135,7 +135,13 @@ def test_messages_of_the_troubleshooting_are_those_that_are_raised(tmp_path: Pat
     (tmp_path / "login.tif").write_text("<html>")
     with pytest.raises(rtsx.errors.CubeError) as refused:
         rtsx.open_cube(tmp_path / "login.tif")
-    heard = [refused.value.__cause__, *map(os.strerror, (errno.ENOENT, errno.ENOSPC, errno.EMFILE)), signal.strsignal(9)]
+    heard = [
+        refused.value.__cause__,
+        *map(os.strerror, (errno.ENOENT, errno.ENOSPC, errno.EMFILE)),
+        signal.strsignal(9),
+    ]
     for message in re.findall(r"^\| `([^`]+)` \|", theirs, re.MULTILINE):
-        known = any(message in str(one) for one in heard) or _OUT_OF_MEMORY.search(message) or _BROKEN_GPU.search(message)
+        known = (
+            any(message in str(one) for one in heard) or _OUT_OF_MEMORY.search(message) or _BROKEN_GPU.search(message)
+        )
         assert known, message
