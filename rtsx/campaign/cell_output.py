@@ -173,9 +173,8 @@ def cell_dataset(
         pred = pred.assign_coords({"class": list(plan.prediction.classes)})
     return pred.assign_coords(time=np.datetime64(f"{plan.year}-01-01", "ns")).assign_attrs(
         bundle_id="+".join(bundle.id for bundle in bundles),
-        bundle_digest="+".join(plan.prediction.members),
         bundle_classes=json.dumps(plan.prediction.classes),
-        threshold=plan.prediction.threshold,
+        **plan.prediction.attrs,
     )
 
 
@@ -191,7 +190,7 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
     """
     return extract_footprints(
         haloed,
-        min_area_m2=rule.min_area_m2,
+        min_area_m2=rule.least_area_m2,
         threshold=rule.threshold,
         edge_distance=rule.edge_distance,
         area_thresholds=rule.area_thresholds or (),

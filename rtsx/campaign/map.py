@@ -335,11 +335,7 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
 
 def _facts(plan: CampaignPlan) -> dict[str, Any]:
     """What a year was made with."""
-    facts = {
-        "bundle_digest": "+".join(plan.prediction.members),
-        "threshold": plan.prediction.threshold,
-        "plan": plan.prediction.to_json(),
-    }
+    facts = {**plan.prediction.attrs, "plan": plan.prediction.to_json()}
     return json.loads(json.dumps(facts))  # type: ignore[no-any-return]
 
 

@@ -29,7 +29,7 @@ from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
 from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
 from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware, require_card
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
-from rtsx.model import ModelBundle
+from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan
@@ -214,7 +214,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
         cells=choice.cells,
         prediction=prediction,
         layers=_described(recipe),
-        outlines=None if recipe.outlines is None else _outlines(recipe.outlines, like=like),
+        outlines=None if recipe.outlines is None else _outlines(recipe.outlines, chosen=prediction.outlines, like=like),
         cogs=recipe.cogs,
         shard=recipe.shard,
         chunk=recipe.chunk,
@@ -222,12 +222,17 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     )
 
 
-def _outlines(spec: OutlineSpec, *, like: CampaignPlan | None) -> OutlineSpec:
-    """Fill in what a recipe leaves open, as in the plan before, so that years have the same columns."""
-    if spec.area_thresholds is not None:
-        return spec
-    before = None if like is None else like.outlines
-    return replace(spec, area_thresholds=AREA_THRESHOLDS if before is None else before.area_thresholds)
+def _outlines(spec: OutlineSpec, *, chosen: OutlineChoice | None, like: CampaignPlan | None) -> OutlineSpec:
+    """Fill in what a recipe leaves open: threshold and least area as the bundle says, columns as in the plan before."""
+    if chosen is not None:
+        threshold = chosen.threshold if spec.threshold is None else spec.threshold
+        min_area_m2 = chosen.min_area_m2 if spec.min_area_m2 is None else spec.min_area_m2
+        spec = replace(spec, threshold=threshold, min_area_m2=min_area_m2)
+    thresholds = spec.area_thresholds
+    if thresholds is None:  # so that years have the same columns
+        before = None if like is None else like.outlines
+        thresholds = AREA_THRESHOLDS if before is None else before.area_thresholds
+    return replace(spec, min_area_m2=spec.least_area_m2, area_thresholds=thresholds)
 
 
 def _check(recipe: CampaignRecipe) -> None:

@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.arguments import typed
 from rtsx.cube import CubeRecipe
 from rtsx.errors import CampaignError, ClusterError
-from rtsx.footprints.pieces import area_column, checked_thresholds
+from rtsx.footprints.pieces import LEAST_AREA_M2, area_column, checked_thresholds
 from rtsx.inference.plan import Merge, TestTimeAugmentation
 from rtsx.parsing import STRICT, Memory, Several
 from rtsx.storage import absolute
@@ -70,8 +70,8 @@ class OutlineSpec:
 
     __pydantic_config__ = STRICT
 
-    min_area_m2: Annotated[float, Ge(0)] = 288.0
-    """Smaller objects are left out, m²; geodesic."""
+    min_area_m2: Annotated[float, Ge(0)] | None = None
+    """Smaller objects are left out, m²; geodesic. The bundle's own choice if left out, or 288."""
     threshold: Annotated[float, Gt(0), Le(1)] | None = None
     """Least probability of an object; the bundle's own if left out."""
     edge_distance: Annotated[int, Ge(0)] = 10
@@ -85,12 +85,17 @@ class OutlineSpec:
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, before they stand in a plan."""
         above_zero = self.threshold is None or 0 < self.threshold <= 1
-        if not (above_zero and self.min_area_m2 >= 0 and self.edge_distance >= 0):
+        if not (above_zero and (self.min_area_m2 or 0) >= 0 and self.edge_distance >= 0):
             raise CampaignError(
                 f"Outlines take a threshold above 0 and up to 1, and min_area_m2 and edge_distance of 0 or more; got {self}."
             )
         if self.area_thresholds is not None:
             object.__setattr__(self, "area_thresholds", checked_thresholds(self.area_thresholds))
+
+    @property
+    def least_area_m2(self) -> float:
+        """Smaller objects are left out, m²."""
+        return LEAST_AREA_M2 if self.min_area_m2 is None else self.min_area_m2
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from rtsx.storage import absolute, refuse_other_format, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, ObjectChoice
+    from rtsx.model import ModelBundle
 
 __all__ = ["app", "cross_validate_app"]
 
@@ -33,6 +34,8 @@ rtsx evaluate slumps.parquet --truth labels.gpkg
 rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
 
 rtsx evaluate map.zarr --truth labels.gpkg --choose
+
+rtsx evaluate evaluate.yaml --model runs/first/bundle --choose --save-model chosen
 
 rtsx evaluate --sample review --out report
 """
@@ -65,6 +68,13 @@ def evaluate(
             help="Instead of scores: the threshold and least area of outlines of the greatest object F1, for `rtsx footprints`.",
         ),
     ] = False,
+    save_model: Annotated[
+        str | None,
+        options.output_option(
+            metavar="FOLDER",
+            help="With --choose: also write the --model with what was chosen, which its maps are then outlined by.",
+        ),
+    ] = None,
     truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
     layer: Annotated[
         str | None, options.input_option(metavar="NAME", help="Layer of a --truth that has several.")
@@ -120,12 +130,24 @@ def evaluate(
         _refuse_given(
             {"MAP.zarr|OUTLINES|EVALUATE.yaml": evaluated, "--truth": truth, "--layer": layer, "--crs": crs}
             | {"--class": class_name, "--model": model or None, "--threshold": threshold, "--object-iou": object_iou}
-            | {"--choose": choose or None, "--trust": trust or None, "--device": None if device == "auto" else device}
+            | {
+                "--choose": choose or None,
+                "--save-model": save_model,
+                "--trust": trust or None,
+                "--device": None if device == "auto" else device,
+            }
             | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
             because="a sample was drawn of one map, and says all of it",
         )
         _of_sample(sample, out, started=started)
         return
+    if save_model is not None:
+        if not choose or len(model or []) != 1:
+            raise typer.BadParameter(
+                "a model is written with what was chosen: say --choose, and one --model.", param_hint="--save-model"
+            )
+        refuse_other_format(save_model, what="the folder of a bundle")
+        require_absent([save_model], overwrite=overwrite)
     if choose:
         _refuse_given(
             {"--threshold": threshold, "--boundary": boundary, "--bootstrap": bootstrap},
@@ -138,10 +160,11 @@ def evaluate(
             {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
             because="the YAML file says them",
         )
-        evaluation = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
+        evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
         _refuse_given(
-            {"--model": model or None, "--device": None if device == "auto" else device, "--trust": trust or None},
+            ({} if save_model else {"--model": model or None, "--trust": trust or None})
+            | {"--device": None if device == "auto" else device},
             because="a map and outlines are predicted already; it is for YAML files",
         )
         if truth is None:
@@ -155,7 +178,10 @@ def evaluate(
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
                 )
+        bundles = [] if save_model is None else _of_map(evaluated, model or [], trust=trust)
         evaluation = _of_one(evaluated, truth, layer=layer, crs=crs, class_name=class_name, rule=rule, choose=choose)
+    if save_model is not None:
+        evaluation.applied_to(bundles[0]).save(save_model, overwrite=overwrite)  # type: ignore[union-attr]  # it chose
     tables = _tables(evaluation)
     if out is not None:
         for name, written in tables.items():
@@ -163,9 +189,25 @@ def evaluate(
     show_line(str(evaluation), asked=out is None)
     rows: list[tuple[str, object]] = [
         ("report", out),
+        ("model", save_model),
         ("time", f"{time.perf_counter() - started:.1f} s"),
     ]
     show("Evaluated", rows)
+
+
+def _of_map(path: str, models: list[str], *, trust: bool) -> "list[ModelBundle]":
+    """Open the model that a map was predicted with, and no other."""
+    require_there([path])
+    require_models(models)
+    made = str(open_prediction(path).attrs.get("bundle_digest"))
+    bundles = open_models(models, trust=trust)
+    if made != bundles[0].digest:
+        raise typer.BadParameter(
+            f"{path} was predicted by {made[:12]}, and {models[0]} is {bundles[0].digest[:12]}: what is best for the one is not "
+            "for the other. Name the model that made the map.",
+            param_hint="--model",
+        )
+    return bundles
 
 
 def _of_sample(path: str, out: Path | None, *, started: float) -> None:
@@ -199,7 +241,7 @@ def _of_sample(path: str, out: Path | None, *, started: float) -> None:
 
 def _of_scenes(
     path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool, choose: bool
-) -> "Evaluation | ObjectChoice":
+) -> "tuple[Evaluation | ObjectChoice, list[ModelBundle]]":
     if not models:
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
     require_there([path])
@@ -213,7 +255,7 @@ def _of_scenes(
     require_device(device)
     bundles = open_models(models, trust=trust)
     with progress("scoring"):
-        return (config.choose if choose else config.evaluate)(bundles, device=device)
+        return (config.choose if choose else config.evaluate)(bundles, device=device), bundles
 
 
 def _of_one(

@@ -38,7 +38,7 @@ def footprints(
     prediction: options.PredictionArgument,
     *,
     out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
-    min_area_m2: options.MinAreaOption = 288.0,
+    min_area_m2: options.MinAreaOption = None,
     threshold: options.ThresholdOption = None,
     class_name: Annotated[str | None, options.output_option("--class", help="Outline this class only.")] = None,
     edge_distance: options.EdgeDistanceOption = 10,

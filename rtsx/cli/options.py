@@ -140,7 +140,10 @@ FootprintsOption = Annotated[
 ]
 CogOption = Annotated[str | None, output_option(metavar="DIR", help="Also write probability.tif and binary.tif there.")]
 
-MinAreaOption = Annotated[float, output_option("--min-area-m2", help="Leave out smaller objects, in m².")]
+MinAreaOption = Annotated[
+    float | None,
+    output_option("--min-area-m2", help="Leave out smaller objects, in m²; the model's own, or 288, if left out."),
+]
 ThresholdOption = Annotated[
     float | None, output_option(help="Least probability (0-1) of an object; the model's own if left out.")
 ]

@@ -66,7 +66,7 @@ def predict(
     keep_members: options.KeepMembersOption = False,
     float32: options.Float32Option = False,
     footprints: options.FootprintsOption = None,
-    min_area_m2: options.MinAreaOption = 288.0,
+    min_area_m2: options.MinAreaOption = None,
     cog: options.CogOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:

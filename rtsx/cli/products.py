@@ -113,12 +113,12 @@ class Products:
     """Where the outlines go; None for no outlines."""
     cog: str | None
     """Folder of the GeoTIFFs; None for none."""
-    min_area_m2: float
-    """Least area of an outline, m²."""
+    min_area_m2: float | None
+    """Least area of an outline, m²; None for the model's own."""
 
     def __post_init__(self) -> None:
         """Refuse places and formats that we do not write, and areas that are none."""
-        if not (math.isfinite(self.min_area_m2) and self.min_area_m2 >= 0):
+        if self.min_area_m2 is not None and not (math.isfinite(self.min_area_m2) and self.min_area_m2 >= 0):
             raise FootprintError(
                 f"--min-area-m2 takes a finite area of at least 0 m²; got {self.min_area_m2}. 0 keeps everything."
             )
@@ -149,7 +149,7 @@ def write_outlines(
     path: str,
     *,
     overwrite: bool,
-    min_area_m2: float,
+    min_area_m2: float | None,
     geographic: bool = False,
     cleanup: CleanUp | None = None,
     **extraction: Any,
@@ -160,6 +160,7 @@ def write_outlines(
     """
     water = None if cleanup is None or cleanup.water is None else open_water(cleanup.water)
     from rtsx.footprints import to_geographic  # here, because it loads rasterio
+    from rtsx.footprints.extract import default_min_area_m2
 
     with progress("outlining"):
         outlines = rtsx.extract_footprints(
@@ -169,7 +170,8 @@ def write_outlines(
             **extraction,
         )
         if cleanup is not None:
-            outlines = cleanup.apply(outlines, min_area_m2=min_area_m2)
+            least = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
+            outlines = cleanup.apply(outlines, min_area_m2=least)
         if geographic:
             outlines = to_geographic(outlines)
     Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,7 @@ def bundle_rows(bundle: "ModelBundle") -> Rows:
         ("layers", ", ".join(bundle.layers)),
         ("preset", bundle.preset),
         ("classes", f"{', '.join(bundle.classes)} ({bundle.activation}, threshold {bundle.threshold:g})"),
+        ("outlines", "" if bundle.outlines is None else f"{bundle.outlines}, chosen by objects"),
         ("temperature", "" if bundle.temperature == 1 else f"{bundle.temperature:g}"),
         ("tile", f"{bundle.tile} px, overlap {bundle.overlap}, trim {bundle.trim}, stride {bundle.stride}"),
         ("pixel", "" if bundle.pixel_m is None else f"{bundle.pixel_m:g} m on the ground"),

@@ -96,6 +96,7 @@ def _rows(run: "TrainedRun") -> list[tuple[str, object]]:
         ("validation", "" if run.validation is None else _scores(run.validation)),
         *((f"test {name}", _scores(scores)) for name, scores in run.test.items()),
         ("threshold", f"{bundle.threshold:g}"),
+        ("outlines", "" if bundle.outlines is None else bundle.outlines),
         ("temperature", f"{bundle.temperature:g}"),
         ("parameters", f"{bundle.n_parameters:,}"),
         ("digest", bundle.digest),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -37,6 +38,7 @@ from rtsx.training.recipe import (
 from rtsx.training.run_log import ShowProgress
 
 if TYPE_CHECKING:
+    from rtsx.model import ModelBundle, OutlineChoice
     from rtsx.training import TrainedRun
 
 
@@ -116,6 +118,9 @@ class TrainConfig(ConfigModel):
     """Tiles of a batch, on all devices together."""
     patience: int | None = Field(default=TrainingRecipe.patience, gt=0)
     """Epochs without a better validation after which training stops; all epochs run if left out."""
+    choose: Literal["pixels", "objects"] = "pixels"
+    """What validation scenes choose the model's outlines by. pixels: the threshold of the best IoU, as of the map; objects:
+    also a threshold and a least area of outlines, together, by object F1, which the bundle keeps. For one class."""
     seeds: Several[Annotated[int, Ge(0)]] = (TrainingRecipe.seed,)
     """One training for each, of everything that is random."""
 
@@ -126,6 +131,16 @@ class TrainConfig(ConfigModel):
         if len(classes) > 1 and "background" in classes:
             raise ValueError("background is what no class is, and needs no name here; leave it out")
         return classes
+
+    @field_validator("choose")
+    @classmethod
+    def _of_one_class(cls, choose: str, info: ValidationInfo) -> str:
+        if choose == "objects" and len(info.data.get("classes", ())) > 1:
+            raise ValueError(
+                "threshold and least area of outlines are chosen for one class; with several, leave choose out, and say them when "
+                "outlines are extracted"
+            )
+        return choose
 
     @field_validator("tile")
     @classmethod
@@ -424,13 +439,19 @@ def train_bundle(
 
     folder = local_path(out)
     refuse_other_format(folder, what="the folder of a training")  # also of the one around those of several seeds
-    text = ""
+    text, by_objects = "", False
     if isinstance(config, TrainingRecipe):
         recipes: tuple[TrainingRecipe, ...] = (config,)
     elif isinstance(config, TrainConfig) or is_config(config):
         beside = Path.cwd() if isinstance(config, TrainConfig) else local_path(config).parent
         read = config if isinstance(config, TrainConfig) else load_train_config(config)
         recipes, text = training_recipes(read, folder=beside), read.resolved().to_yaml()
+        by_objects = read.choose == "objects"
+        if by_objects and not recipes[0].validation:
+            raise ConfigError(
+                "choose: objects needs scenes that nothing is learnt from, and there are no validation scenes. Name some, or a "
+                "split; or leave choose out."
+            )
     else:
         raise ConfigError(f"A training is described by a YAML file; got {config!s}. Its name ends in .yaml or .yml.")
     places = [folder] if len(recipes) == 1 else [folder / f"seed-{recipe.seed}" for recipe in recipes]
@@ -458,6 +479,7 @@ def train_bundle(
                     num_workers=num_workers,
                     loggers=loggers,
                     progress=progress,
+                    choose=partial(_chosen_outlines, recipe, device=device) if by_objects else None,
                 )
             )
         return tuple(runs)
@@ -465,6 +487,23 @@ def train_bundle(
         # Only beside what it is the config of: what has begun by this call, or is done, and not what was there and refused it.
         if text and (runs or _recipe_text(places[0]) != before):
             write_whole(folder / "config.yaml", text.encode())
+
+
+def _chosen_outlines(recipe: TrainingRecipe, bundle: "ModelBundle", *, device: str) -> "OutlineChoice":
+    """Choose threshold and least area of outlines by the objects of the validation scenes."""
+    from rtsx.evaluation import EvaluationScene, choose_objects  # here, because they load torch
+    from rtsx.inference import predict_cube
+
+    scenes = [
+        EvaluationScene(
+            name=scene.name,
+            # The bundle's own tiles, because what is chosen must not depend on a machine's memory.
+            prediction=predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=device),
+            truth=scene.truth,
+        )
+        for scene in recipe.validation
+    ]
+    return choose_objects(scenes).outlines
 
 
 def _recipe_text(place: Path) -> str | None:

@@ -17,6 +17,7 @@ from rtsx.evaluation.dask import count_rasters, least_pixels
 from rtsx.evaluation.scoring import listed_scenes
 from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.labels import LabelRaster
+from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectScores
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
@@ -47,6 +48,28 @@ class ObjectChoice:
     def min_area_m2(self) -> float:
         """Least area of the best row, m²."""
         return float(self.best["min_area_m2"])
+
+    @property
+    def outlines(self) -> OutlineChoice:
+        """The best, as a bundle keeps it."""
+        return OutlineChoice(threshold=self.threshold, min_area_m2=self.min_area_m2)
+
+    def applied_to(self, bundle: ModelBundle) -> ModelBundle:
+        """Copy a bundle with the best threshold and least area, which `extract_footprints` and campaigns then take unless told.
+
+        Its `threshold`, by which maps are binary, stays; its digest is another. Save it with `ModelBundle.save`.
+
+        Raises
+        ------
+        BundleError
+            The bundle tells several classes apart.
+        """
+        scores = {name: float(self.best[f"object_{name}"]) for name in ("f1", "precision", "recall")}
+        provenance = {
+            **(bundle.provenance or {}),
+            "outlines_chosen_by": {**scores, "true_objects": int(self.best["true"])},
+        }
+        return replace(bundle, outlines=self.outlines, provenance=provenance)
 
     def __str__(self) -> str:
         """F1 by threshold and least area, and which is best."""
@@ -96,7 +119,7 @@ def choose_objects(
     -------
     ObjectChoice
         A table of all, and the best, for ``extract_footprints(pred, threshold=choice.threshold,
-        min_area_m2=choice.min_area_m2)``.
+        min_area_m2=choice.min_area_m2)``, or for all maps of a bundle: ``choice.applied_to(bundle).save(path)``.
 
     Raises
     ------

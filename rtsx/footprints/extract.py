@@ -18,14 +18,14 @@ from rtsx.footprints.clean import overlap_fraction, water_in
 from rtsx.footprints.dask import outline_maps
 from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure, to_geographic
 from rtsx.footprints.geometry import Placement, to_map_crs
-from rtsx.footprints.pieces import AREA_THRESHOLDS, Outlines, area_column, checked_thresholds
+from rtsx.footprints.pieces import AREA_THRESHOLDS, LEAST_AREA_M2, Outlines, area_column, checked_thresholds
 from rtsx.footprints.schema import COLUMNS, coerce, reorder
 
 
 def extract_footprints(
     pred: xr.Dataset | str | PathLike[str],
     *,
-    min_area_m2: float = 288.0,
+    min_area_m2: float | None = None,
     threshold: float | None = None,
     class_name: str | None = None,
     edge_distance: int = 10,
@@ -47,10 +47,12 @@ def extract_footprints(
         `probability` and `binary`, uint8 or float, optionally `valid`, with dimensions `([time,] [class,] y, x)` as
         `predict_cube` returns them, NumPy or dask. Computed here, each chunk once; only outlines and the borders of
         chunks stay in memory. Or the path of a stored one, which `open_cube` opens.
-    min_area_m2 : float
-        Smaller objects are left out; geodesic area in m². 288 m² are 32 pixels of 3 m.
+    min_area_m2 : float, optional
+        Smaller objects are left out; geodesic area in m². Default: what the bundle chose by objects, where it did
+        (`pred.attrs["outline_min_area_m2"]`), else 288 m², which are 32 pixels of 3 m.
     threshold : float, optional
-        Smallest probability (0-1) of an object pixel. Default: what the bundle chose, as in `binary`.
+        Smallest probability (0-1) of an object pixel. Default: what the bundle chose by objects, where it did
+        (`pred.attrs["outline_threshold"]`), else what it chose by pixels, as in `binary`.
     class_name : str, optional
         The class to outline. Default: every class of the prediction, one after the other.
     edge_distance : int
@@ -125,6 +127,8 @@ def extract_footprints(
             f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "
             "give the path of one."
         )
+    threshold = _stated(pred, "outline_threshold") if threshold is None else threshold
+    min_area_m2 = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     thresholds = checked_thresholds(area_thresholds)
     placement = Placement.of(pred)
@@ -162,6 +166,23 @@ def extract_footprints(
         footprints["water_fraction"] = overlap_fraction(geometry, water, crs=placement.crs)
     footprints = reorder(footprints)
     return to_geographic(footprints) if geographic else footprints
+
+
+def default_min_area_m2(pred: xr.Dataset) -> float:
+    """Return the least area of outlines of a prediction, m², where nobody says one."""
+    stated = _stated(pred, "outline_min_area_m2")
+    return LEAST_AREA_M2 if stated is None else stated
+
+
+def _stated(pred: xr.Dataset, name: str) -> float | None:
+    """Return a number among the attributes of a prediction."""
+    value = pred.attrs.get(name)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise FootprintError(
+            f"the attribute {name} of a prediction is a number, not {value!r}: remove it, or give threshold and min_area_m2"
+        ) from error
 
 
 def _check(*, min_area_m2: float, threshold: float | None, edge_distance: int) -> None:

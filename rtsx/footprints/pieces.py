@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
 
+LEAST_AREA_M2 = 288.0
+"""Smaller objects are left out where neither the caller nor the bundle says otherwise, m²: 32 pixels of 3 m."""
 AREA_THRESHOLDS = (0.45, 0.65, 0.8)
 """Probabilities at which the area of an outline is measured where nothing else is said."""
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from rtsx.errors import PlanError
+from rtsx.model.metadata import OutlineChoice
 from rtsx.pages import html_table
 from rtsx.parsing import parsed_json
 from rtsx.tiling import TilePlan
@@ -85,6 +86,8 @@ class PredictionPlan:
     """True: every bundle's own output and their spread are returned too."""
     dtype: PredictionDtype
     """What probability is stored as."""
+    outlines: OutlineChoice | None = None
+    """Threshold and least area of outlines that the first bundle brings; None: as `threshold` says."""
 
     def __post_init__(self) -> None:
         """Refuse what the kernel could not run."""
@@ -120,6 +123,7 @@ class PredictionPlan:
             ("layers", ", ".join(self.layers)),
             ("classes", ", ".join(self.classes)),
             ("threshold", f"{self.threshold:g}"),
+            *(() if self.outlines is None else [("outlines", str(self.outlines))]),
             ("tiles", f"{self.tiling.tile} px with overlap {self.tiling.overlap}, blended by {self.tiling.blend}"),
             ("bundles", ", ".join(digest[:12] for digest in self.members)),
             ("passes per tile", self.passes_per_tile),
@@ -137,7 +141,16 @@ class PredictionPlan:
 
     def to_json(self) -> str:
         """Write one line for an attribute; numbers and names only."""
-        return json.dumps(asdict(self), sort_keys=True)
+        document = asdict(self)
+        if self.outlines is None:  # so that plans of before keep their digest
+            del document["outlines"]
+        return json.dumps(document, sort_keys=True)
+
+    @property
+    def attrs(self) -> dict[str, object]:
+        """Attributes of what is predicted by this plan, beside the plan itself."""
+        chosen = {} if self.outlines is None else self.outlines.attrs
+        return {"bundle_digest": "+".join(self.members), "threshold": self.threshold, **chosen}
 
     @classmethod
     def from_json(cls, text: str) -> "PredictionPlan":

@@ -69,9 +69,8 @@ def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: 
         lattice_origin=list(lattice_origin(cube)),
         Conventions="CF-1.11",
         bundle_id="+".join(bundle.id for bundle in runner.bundles),
-        bundle_digest="+".join(plan.members),
         bundle_classes=json.dumps(plan.classes),  # text, because NetCDF 3 has no lists of it
-        threshold=plan.threshold,
+        **plan.attrs,
         plan=plan.to_json(),
         rtsx_version=version,
     )

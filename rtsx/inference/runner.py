@@ -328,6 +328,7 @@ def prediction_plan(
         layers=needed_layers(bundles, layers),
         classes=first.classes,
         threshold=first.threshold,
+        outlines=first.outlines,
         exclusive=first.activation == "softmax" and len(first.classes) > 1,
         members=tuple(b.digest for b in bundles),
         augment=tuple(dict.fromkeys(("identity", *augment))),

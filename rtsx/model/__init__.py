@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         required_layers,
         valid_pixels,
     )
-    from rtsx.model.metadata import Reach
+    from rtsx.model.metadata import OutlineChoice, Reach
     from rtsx.model.network import Network, StubNetwork
     from rtsx.model.receptive_field import measure_receptive_field
     from rtsx.model.smp import ARCHITECTURES, build_network

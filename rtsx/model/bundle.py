@@ -15,7 +15,15 @@ from rtsx.model.bundle_io import ITEM_NAME, write_folder, write_item
 from rtsx.model.digest import digest_of_json
 from rtsx.model.exported import ModuleSource, TorchScriptSource
 from rtsx.model.inputs import InputLayer
-from rtsx.model.metadata import Activation, Metadata, Reach, check_channels, check_temperature, check_tiles
+from rtsx.model.metadata import (
+    Activation,
+    Metadata,
+    OutlineChoice,
+    Reach,
+    check_channels,
+    check_temperature,
+    check_tiles,
+)
 from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_torch_thread
 from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
@@ -54,6 +62,8 @@ class BundleKeywords(TypedDict, total=False):
     """Total down-sampling, px. Default: the network's where that is known, else 32."""
     threshold: float | None
     """Least probability that counts as found. Default 0.5."""
+    outlines: OutlineChoice | None
+    """Threshold and least area of outlines that were chosen by object scores, for one class. Default: those of `threshold`, from 288 m²."""
     temperature: float | None
     """What the network's output is divided by before the activation. Default 1."""
     fill: float | None
@@ -130,6 +140,8 @@ class ModelBundle:
     """Channel value of an invalid pixel, in every layer."""
     temperature: float = 1.0
     """What the network's output is divided by before the activation; above 1 makes probabilities less extreme."""
+    outlines: OutlineChoice | None = None
+    """Threshold and least area of outlines, chosen by object scores; None: as `threshold` says, from 288 m²."""
     pixel_m: float | None = None
     """Ground length of a pixel that the network has learnt, m; None: nobody has said. Another one is warned of."""
     preset: str | None = None
@@ -147,6 +159,11 @@ class ModelBundle:
         check_temperature(self.temperature, activation=self.activation)
         if self.pixel_m is not None and not 0 < self.pixel_m < math.inf:
             raise BundleError(f"pixel_m is the ground length of a pixel, above 0 m; got {self.pixel_m}.")
+        if self.outlines is not None and len(self.classes) > 1:
+            raise BundleError(
+                f"outlines are chosen for one class, but the bundle tells {', '.join(self.classes)} apart. Leave them out, and say "
+                "threshold and min_area_m2 when outlines are extracted."
+            )
         check_tiles(self.tile, overlap=self.overlap, stride=self.stride, trim=self.trim)
         if self.bn_mode not in {"eval", "batch"}:
             raise BundleError(f"bn_mode has to be 'eval' or 'batch'; got {self.bn_mode!r}.")
@@ -265,9 +282,10 @@ class ModelBundle:
         Name, provenance and the measured reach are left out: what the planner makes of the reach is in the plan.
         """
         # Left out where it changes nothing, so that bundles of before keep their digest.
-        calibrated = {} if self.temperature == 1 else {"temperature": self.temperature}
+        later = {} if self.temperature == 1 else {"temperature": self.temperature}
+        later |= {} if self.outlines is None else self.outlines.attrs
         return digest_of_json(
-            calibrated
+            later
             | {
                 "network": self.source.digest,
                 "inputs": [asdict(layer) for layer in self.inputs],
@@ -386,6 +404,7 @@ class ModelBundle:
             ("layers", ", ".join(self.layers)),
             ("classes", ", ".join(self.classes)),
             ("threshold", f"{self.threshold:g}"),
+            *(() if self.outlines is None else [("outlines", str(self.outlines))]),
             ("tiles", f"{self.tile} px with overlap {self.overlap}"),
             ("pixel", "any" if self.pixel_m is None else f"{self.pixel_m:g} m"),
         ]

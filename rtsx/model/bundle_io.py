@@ -40,10 +40,10 @@ _CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schem
 
 _STATED = (
     *("inputs", "classes", "activation", "tile", "overlap", "trim", "stride", "threshold", "temperature", "fill"),
-    *("pixel_m", "preset", "bn_mode", "reach", "provenance"),
+    *("pixel_m", "preset", "bn_mode", "reach", "provenance", "outlines"),
 )
 """Fields of the metadata that a bundle states, as ``rtsx:NAME``."""
-_LATER = {"temperature": None, "pixel_m": None}
+_LATER = {"temperature": None, "pixel_m": None, "outlines": None}
 """Those that bundles of 0.1 do not state."""
 
 
@@ -163,7 +163,7 @@ def _own_properties(metadata: Metadata, *, source: NetworkSource, artifact: Arti
     stated = asdict(metadata) | {"provenance": redacted_values(metadata.provenance or {})}
     return {
         "rtsx:format": _FORMAT,
-        **{f"rtsx:{name}": stated[name] for name in _STATED},
+        **{f"rtsx:{name}": stated[name] for name in _STATED if (name, stated[name]) != ("outlines", None)},
         "rtsx:network": {"kind": artifact.kind, "options": dict(artifact.options), "digest": source.digest},
     }
 

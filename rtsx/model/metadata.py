@@ -30,6 +30,38 @@ class Reach:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutlineChoice:
+    """What outlines are made by where nobody says otherwise: threshold and least area, chosen together by object scores.
+
+    Raises
+    ------
+    BundleError
+        A number is out of its range.
+    """
+
+    threshold: float
+    """Least probability of a pixel of an outline, 0-1; `ModelBundle.threshold` is that of the binary map."""
+    min_area_m2: float
+    """Smaller objects are left out, m²; geodesic."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if not (0 <= self.threshold <= 1 and 0 <= self.min_area_m2 < math.inf):
+            raise BundleError(
+                f"Outlines have a threshold from 0 to 1 and a finite least area of at least 0 m²; got {self.threshold} and "
+                f"{self.min_area_m2}."
+            )
+
+    def __str__(self) -> str:
+        return f"from {self.threshold:g}, at least {self.min_area_m2:g} m2"
+
+    @property
+    def attrs(self) -> dict[str, float]:
+        """Attributes of a prediction that say it."""
+        return {"outline_threshold": self.threshold, "outline_min_area_m2": self.min_area_m2}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metadata:
     """Everything a bundle knows besides its weights; None where nobody has said it yet."""
 
@@ -59,6 +91,8 @@ class Metadata:
     """Total down-sampling of the network in px."""
     threshold: float | None = None
     """Least probability that counts as found."""
+    outlines: OutlineChoice | None = None
+    """Threshold and least area of outlines, where they were chosen by object scores."""
     temperature: float | None = None
     """What the network's output is divided by before the activation, so that probabilities are calibrated."""
     fill: float | None = None

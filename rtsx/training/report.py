@@ -256,6 +256,7 @@ def _result(run: TrainedRun) -> list[tuple[str, object]]:
             f"{run.best_epoch} of {run.epochs}" + ("" if judged else ": the last, because nothing validates"),
         ),
         ("Threshold", f"{bundle.threshold:g}" + ("" if judged else ": not chosen")),
+        *(() if bundle.outlines is None else [("Outlines", f"{bundle.outlines}, chosen by objects")]),
         ("Temperature", f"{bundle.temperature:g}" + ("" if judged else ": not calibrated")),
         ("Parameters", bundle.n_parameters),
         ("Digest", bundle.digest),

@@ -12,7 +12,7 @@ import torch
 
 import rtsx
 from rtsx.errors import BundleError, MissingExtraError, TrainingError
-from rtsx.model import InputLayer
+from rtsx.model import InputLayer, ModelBundle, OutlineChoice
 from rtsx.model.network import resolve_device
 from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
@@ -77,6 +77,7 @@ def train(
     num_workers: int = 0,
     loggers: Sequence[LoggerName] = (),
     progress: ShowProgress | None = None,
+    choose: Callable[[ModelBundle], OutlineChoice] | None = None,
 ) -> TrainedRun:
     """Train a network and make a bundle of it.
 
@@ -108,6 +109,8 @@ def train(
         "tensorboard", "wandb", or both, beside the CSV file; what is not installed is refused.
     progress
         Called after every step and every epoch.
+    choose
+        Called once, with the calibrated bundle: threshold and least area of outlines that it is to carry. None: none.
 
     Returns
     -------
@@ -155,6 +158,8 @@ def train(
         checkpoint = TrainingCheckpoint.open(folder.checkpoint)
         write_log(folder.log, checkpoint.log)
         finished = finalise(plan, checkpoint, test=tiles.get("test"), device=where)
+        if choose is not None:
+            finished = replace(finished, bundle=replace(finished.bundle, outlines=choose(finished.bundle)))
         provenance = {
             "recipe": record,
             "recipe_digest": digest,

@@ -125,7 +125,7 @@ def make_plan(**changes: Any) -> CampaignPlan:
             dtype="uint8",
         ),
         "layers": {"sources": [{"name": "scenes", "layers": ["red", "nir"]}], "derived": []},
-        "outlines": OutlineSpec(),
+        "outlines": OutlineSpec(min_area_m2=288.0),
         "cogs": False,
         "shard": 32,
         "chunk": 16,

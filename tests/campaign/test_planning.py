@@ -12,12 +12,13 @@ from shapely import box
 from rtsx import ModelBundle, open_cube, predict_cube
 from rtsx.campaign.planning import TaskMemory, plan_campaign
 from rtsx.campaign.preflight import opened_sample
-from rtsx.campaign.recipe import PredictionSpec
+from rtsx.campaign.recipe import OutlineSpec, PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
 from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
 from rtsx.grid import Grid, grid_offset
 from rtsx.inference.device import Hardware
 from rtsx.inference.plan import PredictionPlan
+from rtsx.model import OutlineChoice
 from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
@@ -206,3 +207,20 @@ def test_bands_that_fill_a_batch_are_in_it() -> None:
 def test_a_worker_that_is_too_small_is_told_by_how_much() -> None:
     with pytest.raises(MemoryPlanError, match=r"but a worker has 0\.1 GiB. Take a smaller tile"):
         memory_of().estimate(tiling_of(3072)).require(2**27)
+
+
+def test_what_the_bundle_chose_and_the_years_before_had_is_in_the_plan(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    plain = plan_campaign(recipe)
+    assert plain.outlines is not None
+    assert plain.outlines == OutlineSpec(min_area_m2=288.0, area_thresholds=(0.45, 0.65, 0.8))
+    chosen = replace(recipe.bundles[0], outlines=OutlineChoice(threshold=0.3, min_area_m2=900.0))
+    plan = plan_campaign(replace(recipe, bundles=(chosen,)))
+    assert plan.outlines == replace(plain.outlines, threshold=0.3, min_area_m2=900.0)
+    assert plan.prediction.attrs["outline_threshold"] == 0.3
+    told = replace(recipe, bundles=(chosen,), outlines=OutlineSpec(threshold=0.6, min_area_m2=100.0))
+    assert plan_campaign(told).outlines == replace(plain.outlines, threshold=0.6, min_area_m2=100.0)
+    # A plan of before there were areas by probability keeps its digest, and years that follow keep its columns.
+    before = replace(plain, outlines=OutlineSpec(min_area_m2=288.0))
+    assert set(before.to_document()["outlines"]) == {"min_area_m2", "threshold", "edge_distance"}
+    assert plan_campaign(recipe, like=before) == before

@@ -12,6 +12,7 @@ import rasterio
 import yaml
 
 from rtsx.evaluation import Evaluation
+from rtsx.model import ModelBundle
 from rtsx.synthetic import SceneFiles
 from tests.cli.trainable import trainable
 from tests.review.reviewers import image, outlines_of, work_through
@@ -94,7 +95,9 @@ def test_expected_area_is_summed_by_cells(rtsx_command: Command, predicted: Path
     assert "exists already" in rtsx_command("area", predicted, "--out", out).err
 
 
-def test_threshold_and_least_area_are_chosen_by_objects(rtsx_command: Command, predicted: Path, tmp_path: Path) -> None:
+def test_threshold_and_least_area_are_chosen_by_objects(
+    rtsx_command: Command, predicted: Path, bundle: Path, tmp_path: Path
+) -> None:
     truth = tmp_path / "slumps.parquet"  # what it finds itself, because the small scene has none
     assert (
         rtsx_command("footprints", predicted, "--out", truth, "--threshold", "0.5", "--min-area-m2", "1000").status == 0
@@ -104,6 +107,19 @@ def test_threshold_and_least_area_are_chosen_by_objects(rtsx_command: Command, p
     assert "best: threshold" in told.out
     table = pd.read_csv(tmp_path / "report" / "choice.csv")
     assert table["object_f1"].max() == 1
+    again = rtsx_command(
+        "evaluate", predicted, "--truth", truth, "--choose", "--model", bundle, "--save-model", tmp_path / "chosen"
+    )
+    assert again.status == 0, again.err
+    chosen = ModelBundle.open(tmp_path / "chosen")
+    assert chosen.outlines is not None
+    assert f"threshold {chosen.outlines.threshold:g}, least area {chosen.outlines.min_area_m2:g} m" in told.out
+    assert chosen.threshold == ModelBundle.open(bundle).threshold
+    words = ("evaluate", predicted, "--truth", truth, "--choose", "--save-model", tmp_path / "more")
+    assert "and one --model" in rtsx_command(*words).err
+    other = rtsx_command(*words, "--model", tmp_path / "chosen")
+    assert "Name the model" in other.err
+    assert not (tmp_path / "more").exists()
     refused = rtsx_command("evaluate", predicted, "--truth", truth, "--choose", "--threshold", "0.5")
     assert refused.status == 2
     assert "--threshold has no meaning here" in " ".join(refused.err.split())

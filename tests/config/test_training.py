@@ -13,6 +13,8 @@ import yaml
 
 from rtsx.config import load_train_config, load_training_recipe, train_bundle, training_schema
 from rtsx.errors import ConfigError, OutputExistsError, TrainingError
+from rtsx.evaluation import EvaluationScene, choose_objects
+from rtsx.inference import predict_cube
 from rtsx.model import InputLayer, ModelBundle, preset_named
 from rtsx.synthetic import SceneSpec
 from rtsx.training import AugmentationSpec, LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe
@@ -256,10 +258,21 @@ def test_the_schema_knows_every_spelling(tmp_path: Path, values: dict[str, Any])
 
 @pytest.mark.slow
 def test_a_config_is_trained(tmp_path: Path, values: dict[str, Any], scene_specs: tuple[SceneSpec, ...]) -> None:
+    values = values | {"choose": "objects"}
     path = write(tmp_path, values)
     out = tmp_path / "run"
     (run,) = train_bundle(path, out, device="cpu")
     assert run.bundle == ModelBundle.open(out / "bundle")
+    assert run.bundle.outlines is not None
+    scenes = [
+        EvaluationScene(
+            name=one.name,
+            truth=one.truth,
+            prediction=predict_cube(one.cube, run.bundle, tile="bundle", overlap="bundle"),
+        )
+        for one in load_training_recipe(path).validation
+    ]
+    assert choose_objects(scenes).outlines == run.bundle.outlines
     assert run.bundle.layers == tuple(BANDS)
     assert (out / "report.html").is_file()
     assert load_train_config(out / "config.yaml") == load_train_config(path).resolved()

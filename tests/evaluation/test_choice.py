@@ -1,13 +1,18 @@
 """The scores that are chosen among are those of objects, counted one map after the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.ndimage
+import torch
 
 import rtsx
-from rtsx.errors import EvaluationError
+from rtsx.errors import BundleError, EvaluationError
 from rtsx.evaluation import EvaluationScene, choose_objects
+from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import StubLabelRaster
+from rtsx.model import ModelBundle, OutlineChoice
 from tests.evaluation.scenes import make_prediction, random_case
 
 
@@ -66,6 +71,49 @@ def test_a_lazy_map_is_computed_once():
     lazy = pred.chunk(y=35, x=45).map(lambda array: array.copy(data=array.data.map_blocks(counted, dtype=array.dtype)))
     choose_objects(lazy[["probability"]], StubLabelRaster(truth), thresholds=[0.3, 0.5, 0.7])
     assert [size for size in calls if size > 1] == [35 * 45] * 4  # dask asks small ones what they return
+
+
+def test_a_bundle_keeps_what_was_chosen_and_its_maps_are_outlined_by_it(tmp_path):
+    level, truth = blobs(3)
+    network = torch.nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        network.weight.fill_(1), network.bias.fill_(0)
+    stated = {"layers": ("red",), "tile": 32, "overlap": 0, "stride": 1, "activation": "none", "id": "copy"}
+    bundle = ModelBundle.from_module(network, **stated)
+    cube = make_prediction(level).drop_vars("binary").rename(probability="red")
+    cube["red"] = cube["red"].astype("float32").copy(data=(level / 100).astype("float32")).drop_attrs()
+    choice = choose_objects(rtsx.predict_cube(cube, bundle), StubLabelRaster(truth), object_iou=0.1)
+    chosen = choice.applied_to(bundle)
+    chosen.save(tmp_path / "chosen")
+    again = ModelBundle.open(tmp_path / "chosen", trust=True)
+    assert again == chosen
+    assert (
+        again.outlines == choice.outlines == OutlineChoice(threshold=choice.threshold, min_area_m2=choice.min_area_m2)
+    )
+    assert again.digest != bundle.digest
+    assert again.threshold == bundle.threshold
+    # Bundles without a choice are written, and named, as before.
+    bundle.save(tmp_path / "plain")
+    assert "outlines" not in (tmp_path / "plain" / "item.json").read_text()
+    pred = rtsx.predict_cube(cube, again)
+    np.testing.assert_array_equal(pred["binary"], rtsx.predict_cube(cube, bundle)["binary"])
+    plan = PredictionPlan.from_json(pred.attrs["plan"])
+    assert plan.outlines == choice.outlines
+    assert "outlines" not in rtsx.predict_cube(cube, bundle).attrs["plan"]
+    rtsx.write_cube(pred, tmp_path / "map.zarr")
+    stored = rtsx.open_cube(tmp_path / "map.zarr")
+    explicit = {"threshold": choice.threshold, "min_area_m2": choice.min_area_m2}
+    expected = rtsx.extract_footprints(rtsx.predict_cube(cube, bundle), **explicit).drop(columns="bundle_digest")
+    found = rtsx.extract_footprints(stored).drop(columns="bundle_digest")
+    assert len(found)
+    assert found.equals(expected)
+    told = {"threshold": 0.9, "min_area_m2": 0.0}
+    plain = rtsx.extract_footprints(rtsx.predict_cube(cube, bundle), **told).drop(columns="bundle_digest")
+    assert rtsx.extract_footprints(stored, **told).drop(columns="bundle_digest").equals(plain)
+    with pytest.raises(BundleError, match="outlines are chosen for one class"):
+        replace(bundle, classes=("a", "b"), outlines=choice.outlines)
+    with pytest.raises(BundleError, match="threshold from 0 to 1"):
+        OutlineChoice(threshold=45, min_area_m2=0)
 
 
 def test_what_cannot_be_chosen_is_refused():

@@ -249,7 +249,7 @@ class _Parts:
         partition = parse_partition(name)
         found = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
         cells = [*self.cells[partition], *found.visited]
-        merged = merge_footprints([found.rows.table], min_area_m2=self.spec.min_area_m2)
+        merged = merge_footprints([found.rows.table], min_area_m2=self.spec.least_area_m2)
         owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
         is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
         footprints = seam_outlines(
