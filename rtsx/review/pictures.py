@@ -96,10 +96,16 @@ class ReviewPictures:
         """What is seen of an outline: a square on the ground around it."""
         left, bottom, right, top = self.places[row].bounds
         unit_x, unit_y = self._units[row]
-        times, least = _VIEWS[view]
-        half = max(times * max((right - left) * unit_x, (top - bottom) * unit_y), least) / 2
+        half = self.side_m(row, view) / 2
         x, y = (left + right) / 2, (bottom + top) / 2
         return x - half / unit_x, y - half / unit_y, x + half / unit_x, y + half / unit_y
+
+    def side_m(self, row: int, view: View) -> float:
+        """Side of what is seen of an outline, m."""
+        left, bottom, right, top = self.places[row].bounds
+        unit_x, unit_y = self._units[row]
+        times, least = _VIEWS[view]
+        return float(max(times * max((right - left) * unit_x, (top - bottom) * unit_y), least))
 
     def near(self, row: int) -> list[int]:
         """Rows of other outlines that are seen in the wide picture, the nearest of many."""

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 from annotated_types import Ge
@@ -128,6 +128,7 @@ class ReviewService:
             "near": [ring for other in self.pictures.near(row) for ring in rings(other)],
             "close": self.pictures.box(row, "close"),
             "wide": self.pictures.box(row, "wide"),
+            "metres": {view: self.pictures.side_m(row, view) for view in get_args(View)},
         }
         table = self.review.outlines
         if not self.review.settings.blind and "prob_max" in table.columns:

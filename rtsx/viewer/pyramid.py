@@ -88,6 +88,10 @@ class Pyramid:
 
     levels: tuple[Level, ...]
     """Full resolution first."""
+    _made_of: tuple[CubeRecipe, Cell | None] | None = field(default=None, repr=False)
+    """Recipe and its ground; None for what is stored."""
+    _parts: dict[tuple[str, ...], "Pyramid"] = field(default_factory=dict, repr=False)
+    """Pyramids of some of the recipe's sources, by their names."""
 
     @classmethod
     def of(
@@ -109,7 +113,7 @@ class Pyramid:
             For fsspec, where a store is behind a URL.
         """
         if isinstance(source, CubeRecipe):
-            return cls(levels=_of_recipe(source, cell))
+            return cls(levels=_of_recipe(source, cell), _made_of=(source, cell))
         if isinstance(source, xr.Dataset | xr.DataArray):
             given = as_cube(source)
             return cls(levels=(Level(pixel=abs(geobox_of(given).affine.a), opener=lambda: given),))
@@ -138,6 +142,22 @@ class Pyramid:
     def cube(self) -> xr.Dataset:
         """Lazy, at full resolution."""
         return self.levels[0].open()[0]
+
+    def only(self, layers: Sequence[str]) -> "Pyramid":
+        """Return the image for a look at some layers: of a recipe, sources of none of them are not read and make no pixel invalid."""
+        if self._made_of is None:
+            return self
+        recipe, cell = self._made_of
+        wanted = [source for source in recipe.sources if set(layers) & set(source.layer_names)]
+        # Derived layers have no data where the cube is not valid, by any source.
+        if len(wanted) == len(recipe.sources) or not set(layers) <= {name for one in wanted for name in one.layer_names}:
+            return self
+        names = tuple(source.name for source in wanted)
+        if names not in self._parts:
+            # With all layers of these sources, so that another look at them asks the catalogs no second time.
+            part = recipe.only(tuple(name for source in wanted for name in source.layer_names))
+            self._parts.setdefault(names, Pyramid(levels=_of_recipe(part, cell)))
+        return self._parts[names]
 
     def read(
         self,

@@ -159,7 +159,7 @@ def draw_window(
     pyramid = image if isinstance(image, Pyramid) else Pyramid.of(image)
     names = [*style.layers, *(["valid"] if style.kind != "missing" and "valid" in pyramid.cube else [])]
     place = {**(select or {}), **dict(style.place)}
-    return draw_picture(pyramid.read(names, box, size=size, crs=crs, select=place), style)
+    return draw_picture(pyramid.only(style.layers).read(names, box, size=size, crs=crs, select=place), style)
 
 
 def draw_picture(window: ReadWindow, style: Style) -> Picture:

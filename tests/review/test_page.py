@@ -48,12 +48,16 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
         page.wait_for_selector('svg[data-view="wide"][data-ready]', timeout=20_000)
         page.wait_for_selector('svg[data-image="1"][data-ready]')  # the other year beside it
         assert "<b>slump</b>" in page.inner_text("header")
+        assert page.locator("figcaption").all_inner_texts() == ["2024, close: 250 m", "2024, wide: 1500 m", "2019, close: 250 m"]
         assert page.locator("#panels .outline").count() == 3
         page.keyboard.press("o")
         assert page.locator("#panels .outline").count() == 0
         page.keyboard.press("o")
         page.keyboard.press("1")
-        page.keyboard.press("2")
+        page.set_viewport_size({"width": 390, "height": 800})  # of a telephone, which has no keys
+        page.locator('button[data-key="2"]').click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.set_viewport_size({"width": 1400, "height": 800})
         page.keyboard.press("Backspace")
         page.keyboard.press("3")
         page.keyboard.press("c")

@@ -12,9 +12,12 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from rtsx.cube import rasterio as rasterio_files
 from rtsx.cube.pyramid import halved_geobox, multiscale_attrs, spatial_attrs
 from rtsx.errors import CubeError
 from rtsx.viewer import Pyramid, Style, draw_window, styles_of
+from tests.cube.buildable import make_mixed, make_scenes
+from tests.cube.scenes import Ground
 
 SIDE = 1 << 20
 """Pixels of the whole Arctic at 3 m."""
@@ -206,3 +209,21 @@ def test_an_image_without_overviews_is_refused_from_afar() -> None:
 def test_a_layer_that_is_not_there_is_named() -> None:
     with pytest.raises(CubeError, match=r"\['nir'\] are not in this image, which has \['red'\]"):
         draw_window(cube({"red": np.zeros((2, 2))}), (0, 0, 6, 6), size=(2, 2), style=Style(layers=("nir",)))
+
+
+def test_a_look_at_some_layers_reads_the_sources_of_those_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ground = Ground(tmp_path)
+    image = Pyramid.of(make_mixed(ground, make_scenes(ground)))
+    read: set[str] = set()
+    tried = vars(rasterio_files)["_tried"]
+    monkeypatch.setattr(rasterio_files, "_tried", lambda path, *a, **k: read.add(Path(path).stem) or tried(path, *a, **k))
+    styles = styles_of(image.cube)
+    whole = image.cube.compute()
+    for name, files in {"red": "_sr _udm2", "tc_greenness": "t", "valid": "_sr _udm2 t east west"}.items():
+        read.clear()
+        picture = draw_window(image, image.box, size=image.geobox.shape.yx, style=styles[name])
+        assert {one[1:] if one[1:2] == "_" else one for one in read} == set(files.split())
+        present = {"red": whole["red"] != 0, "tc_greenness": True, "valid": ~whole["valid"]}[name]
+        assert np.array_equal(picture.rgba[..., 3] > 0, np.broadcast_to(present, image.geobox.shape.yx))
+    assert image.only(("nir",)) is image.only(("red", "nir"))
+    assert image.only(("red", "slope", "tc_brightness")) is image.only(("valid",)) is image.only(("ndvi",)) is image
