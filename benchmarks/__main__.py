@@ -1,9 +1,9 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a campaign's driver costs, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
 
-from benchmarks import alignment, allocator, campaign, gpu, host, learning, memory, reading, speed, start, teams, tracks
+from benchmarks import alignment, allocator, campaign, gpu, host, learning, memory, reading, review, speed, start, teams, tracks
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
         "alignment",
         "tracks",
         "learning",
+        "review",
         "campaign",
         "allocator",
         "teams",
@@ -66,6 +67,8 @@ def main() -> None:
         tracks.run(tuple(given.slumps))
     if "learning" in given.what:
         learning.run(epochs=given.epochs)
+    if "review" in given.what:
+        review.run(seeds=(0, 1))
     if "campaign" in given.what:
         campaign.run(given.cells, simulated=tuple(given.workers), limit_s=given.limit)
     if "allocator" in given.what:

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import allocator, memory, speed, teams
+from benchmarks import allocator, memory, review, speed, teams
 from rtsx.model.allocator import KEEPING
+from rtsx.review import create_review
+from rtsx.review.pictures import ReviewPictures
 from tests.campaign.stage import write_bundle
+from tests.review.reviewers import image, outlines_of
 
 
 @pytest.fixture
@@ -83,3 +86,18 @@ def test_allocator_prints_both_ways(
     assert kept == back | KEEPING
     assert back["OMP_NUM_THREADS"] == "1"
     assert "PATH" in back or "PATH" not in os.environ
+
+def test_a_simulated_reviewer_goes_through_a_map(tmp_path: Path) -> None:
+    truth = outlines_of(60).query("is_slump")
+    found = outlines_of(60).iloc[5:]  # of which one slump or more is missing
+    made = create_review(found, str(tmp_path / "review"), cubes={"map": "map"}, opener=lambda _: image(), repeats=0.0)
+    pictures = ReviewPictures.open(made, opener=lambda _: image())
+    merged = review.work_through(made, pictures, truth=truth, seed=0)
+    pictures.close()
+    verdicts = merged.outlines["verdict"]
+    said = verdicts != "unsure"
+    agreed = (verdicts[said] == "target") == merged.outlines.geometry[said].intersects(truth.union_all())
+    assert merged.status.is_complete
+    assert 0 < (~said).mean() < 3 * review.ERRORS
+    assert 1 - 3 * review.ERRORS < agreed.mean() < 1
+    assert 0 < merged.status.added <= 5
