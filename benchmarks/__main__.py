@@ -3,7 +3,21 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import alignment, allocator, campaign, gpu, host, learning, memory, reading, review, speed, start, teams, tracks
+from benchmarks import (
+    alignment,
+    allocator,
+    campaign,
+    gpu,
+    host,
+    learning,
+    memory,
+    reading,
+    review,
+    speed,
+    start,
+    teams,
+    tracks,
+)
 
 
 def main() -> None:

@@ -73,7 +73,9 @@ def compare(folder: Path, *, seed: int) -> None:
     pictures = ReviewPictures.open(review, opener=lambda _: cube)
     merged = work_through(review, pictures, truth=truth, seed=seed)
     reviewed = scene_of(mapped) | {"labels": {"review": str(folder / f"review-{seed}"), "classes": {"rts": ["rts"]}}}
-    second = learn(folder / f"second-{seed}", {"training": [*labelled, reviewed], **common}, test=scenes["test"], how=how)
+    second = learn(
+        folder / f"second-{seed}", {"training": [*labelled, reviewed], **common}, test=scenes["test"], how=how
+    )
     said = merged.status.verdicts
     print(
         f"seed {seed}: reviewed {merged.status.judged} outlines: {said['target']} confirmed, {int(merged.outlines['is_corrected'].sum())} of them "
@@ -142,7 +144,13 @@ def learn(folder: Path, scenes: dict[str, Any], *, test: Sequence[SceneFiles], h
         for files in test
     ]
     row = rtsx.evaluate(judged, bootstrap=0, min_object_area_m2=288).pooled.iloc[0]
-    names = {"IoU": "iou", "precision": "precision", "recall": "recall", "average precision": "average_precision", "object F1": "object_f1"}
+    names = {
+        "IoU": "iou",
+        "precision": "precision",
+        "recall": "recall",
+        "average precision": "average_precision",
+        "object F1": "object_f1",
+    }
     scores = {name: float(row[column]) for name, column in names.items()}
     print(f"{folder.name}: {time.perf_counter() - started:.0f} s", flush=True)
     return Learnt(bundle=run.bundle, scores=scores)

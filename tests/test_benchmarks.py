@@ -87,6 +87,7 @@ def test_allocator_prints_both_ways(
     assert back["OMP_NUM_THREADS"] == "1"
     assert "PATH" in back or "PATH" not in os.environ
 
+
 def test_a_simulated_reviewer_goes_through_a_map(tmp_path: Path) -> None:
     truth = outlines_of(60).query("is_slump")
     found = outlines_of(60).iloc[5:]  # of which one slump or more is missing

@@ -150,7 +150,9 @@ class Pyramid:
         recipe, cell = self._made_of
         wanted = [source for source in recipe.sources if set(layers) & set(source.layer_names)]
         # Derived layers have no data where the cube is not valid, by any source.
-        if len(wanted) == len(recipe.sources) or not set(layers) <= {name for one in wanted for name in one.layer_names}:
+        if len(wanted) == len(recipe.sources) or not set(layers) <= {
+            name for one in wanted for name in one.layer_names
+        }:
             return self
         names = tuple(source.name for source in wanted)
         if names not in self._parts:

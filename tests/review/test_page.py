@@ -48,7 +48,11 @@ def test_a_batch_by_keyboard_through_a_reload_and_a_crash_of_the_server(tmp_path
         page.wait_for_selector('svg[data-view="wide"][data-ready]', timeout=20_000)
         page.wait_for_selector('svg[data-image="1"][data-ready]')  # the other year beside it
         assert "<b>slump</b>" in page.inner_text("header")
-        assert page.locator("figcaption").all_inner_texts() == ["2024, close: 250 m", "2024, wide: 1500 m", "2019, close: 250 m"]
+        assert page.locator("figcaption").all_inner_texts() == [
+            "2024, close: 250 m",
+            "2024, wide: 1500 m",
+            "2019, close: 250 m",
+        ]
         assert page.locator("#panels .outline").count() == 3
         page.keyboard.press("o")
         assert page.locator("#panels .outline").count() == 0

@@ -211,12 +211,16 @@ def test_a_layer_that_is_not_there_is_named() -> None:
         draw_window(cube({"red": np.zeros((2, 2))}), (0, 0, 6, 6), size=(2, 2), style=Style(layers=("nir",)))
 
 
-def test_a_look_at_some_layers_reads_the_sources_of_those_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_some_layers_reads_the_sources_of_those_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ground = Ground(tmp_path)
     image = Pyramid.of(make_mixed(ground, make_scenes(ground)))
     read: set[str] = set()
     tried = vars(rasterio_files)["_tried"]
-    monkeypatch.setattr(rasterio_files, "_tried", lambda path, *a, **k: read.add(Path(path).stem) or tried(path, *a, **k))
+    monkeypatch.setattr(
+        rasterio_files, "_tried", lambda path, *a, **k: read.add(Path(path).stem) or tried(path, *a, **k)
+    )
     styles = styles_of(image.cube)
     whole = image.cube.compute()
     for name, files in {"red": "_sr _udm2", "tc_greenness": "t", "valid": "_sr _udm2 t east west"}.items():
