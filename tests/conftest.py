@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from _pytest.doctest import DoctestModule
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 if TYPE_CHECKING:
     from rtsx.synthetic import RegionFiles
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 # No deadline, because on a shared machine the first example pays for imports and page faults of others.
 settings.register_profile("rtsx", deadline=None)
 settings.load_profile("rtsx")
+
+# Clusters in this process look at their loops fifty times a second, and at the stacks of their threads a hundred times: for
+# dashboards, which nobody reads here.
+os.environ.setdefault("DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL", "500ms")
+os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
+
+# No example is a word out of the package, because to look for them in its files, and to hold each to an alphabet, takes longer than the tests.
+providers.is_local_module_file = lambda path: False
 
 # No test cuts the power, and on a shared disk every call waits for what others write. That it is called has a test.
 os.fsync = lambda handle: None

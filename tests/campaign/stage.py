@@ -1,4 +1,4 @@
-"""The stage of the fault run: a small country in flaky files, a bundle, and a campaign over 64 cells as a YAML file."""
+"""The stage of the fault run: a small country in flaky files, a bundle, and a campaign over 25 cells as a YAML file."""
 
 import json
 import warnings
@@ -25,9 +25,9 @@ CELL = 64
 GRID = Grid("EPSG:3413", 10.0, cell_size=CELL)
 FIRST: Address = (310, -210)
 """The cell at the upper left."""
-ACROSS = 8
+ACROSS = 5
 """Cells along each side."""
-POISONED: Address = (FIRST[0] + 5, FIRST[1] + 2)
+POISONED: Address = (FIRST[0] + 3, FIRST[1] + 1)
 """The cell in whose middle a file is damaged."""
 _MARGIN = 32
 """Pixels of data around the cells."""

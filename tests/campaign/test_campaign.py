@@ -257,24 +257,6 @@ def test_cells_of_a_plan_that_is_gone_are_not_taken_for_ones_of_another(recipe: 
 
 
 @pytest.mark.slow
-def test_an_object_store_holds_the_same_bytes(recipe: CampaignRecipe, client: Client, done: Campaign, s3: S3) -> None:
-    campaign = Campaign.create(replace(recipe, output=s3.url, storage_options=s3.options))
-    assert campaign.run(client).complete
-    opened = Campaign.open(s3.url, storage_options=s3.options)
-    assert opened.plan == done.plan
-    assert opened.status().is_complete
-    assert opened.verify().is_sound
-    wanted = _products(done)
-    assert {key: campaign.objects.get(key) for key in wanted} == wanted
-    stored, local = (one.map().compute(scheduler="synchronous") for one in (opened, done))
-    for name in ("probability", "binary", "valid"):
-        np.testing.assert_array_equal(stored[name].values, local[name].values)
-    page = campaign.objects.get(opened.report().removeprefix(f"{s3.url}/"))
-    assert page is not None
-    assert b"All 6 cells are done." in page
-
-
-@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(
     recipe: CampaignRecipe, client: Client, done: Campaign, small_disk: Callable[[int], Path]
 ) -> None:

@@ -307,13 +307,15 @@ def test_what_a_cell_wrote_before_is_gone_when_its_ground_has_no_image_any_more(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "halo", "cell"), [(1, 10, 64), (3, 3, 96)])
+@pytest.mark.parametrize(
+    ("classes", "halo", "cell", "cells"), [(1, 10, 64, [beside(y, x) for y in (0, 1) for x in (0, 1)]), (3, 3, 96, None)]
+)
 def test_outlines_of_cells_are_those_of_the_whole(
-    scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int, cell: int
+    scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int, cell: int, cells: list[Address] | None
 ) -> None:
     rule = OutlineSpec(min_area_m2=900.0, edge_distance=halo)
     recipe = make_recipe(scenes, tmp_path / "out", cell=cell, bundles=(make_bundle(classes),), outlines=rule)
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, cells=cells)
     run(make_job(recipe, plan), *plan.cells)
     tables = []
     for place in plan.cells:
@@ -400,10 +402,11 @@ def test_bytes_do_not_depend_on_who_ran_first_and_how_often(scenes: tuple[Path, 
         recipe = make_recipe(scenes, tmp_path / name)
         plan = make_plan(recipe)
         job = make_job(recipe, plan)
-        for cell in list(plan.cells)[:2][::order]:
+        for number, cell in enumerate(list(plan.cells)[:2][::order]):
             run(job, cell)
-            CampaignLedger(objects_in(recipe), LAYOUT).retire(cell)
-            run(job, cell)
+            if number == 0:
+                CampaignLedger(objects_in(recipe), LAYOUT).retire(cell)
+                run(job, cell)
         root = Path(recipe.output)
         kept = [file for file in root.rglob("*") if file.is_file() and not {"marks", "retired"} & set(file.parts)]
         found.append({str(file.relative_to(root)): file.read_bytes() for file in kept})
@@ -496,10 +499,10 @@ def test_an_image_that_is_away_for_a_moment_is_no_gap(scenes: tuple[Path, ...], 
 def test_in_an_object_store(scenes: tuple[Path, ...], s3: "S3") -> None:
     recipe = make_recipe(scenes, s3.url, storage_options=s3.options, cogs=True)
     plan = make_plan(recipe)
-    run(make_job(recipe, plan), FIRST, beside(1, 1))
+    run(make_job(recipe, plan), beside(1, 1))
     verified = verify_year(s3.url, LAYOUT, storage_options=s3.options)
     assert verified.is_sound
-    assert verified.n_cells == 2
+    assert verified.n_cells == 1
     found = open_map(s3.url, storage_options=s3.options).isel(time=0, y=slice(64, 128), x=slice(64, 128))
     expected = whole(recipe, plan).isel(y=slice(64, 128), x=slice(64, 128))
     for name in ("probability", "binary", "valid"):

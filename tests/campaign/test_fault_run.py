@@ -154,14 +154,18 @@ def test_a_campaign_on_failing_machines_ends_as_if_nothing_had_been(s3: S3, sour
     assert status not in (0, None), "one cell is poisoned, so the campaign is not complete"
     assert all(one != 0 for one in statuses)
     assert reader_saw[-1] == sum(bool(one.any()) for one in valid_cells(whole))
-    assert store.failed > 20, "the store was meant to fail"
-    assert sources.proxy.failed > 5, "the sources were meant to fail"
+    assert store.failed > 8, "the store was meant to fail"
+    assert sources.proxy.failed > 2, "the sources were meant to fail"
     campaign = rtsx.Campaign.open(s3.url, storage_options=s3.options)
     standing = campaign.status()
     assert (standing.done, set(standing.failed), standing.left) == (len(HEALTHY), {stage.POISONED}, 0)
     assert campaign.verify().is_sound
     assert "damaged.tif" in operator.said()
     assert writes_after_marks(store.answered) == {}
+    assert campaign.plan == rtsx.Campaign.open(str(whole)).plan
+    page = campaign.objects.get(campaign.report().removeprefix(f"{s3.url}/"))
+    assert page is not None
+    assert b"damaged.tif" in page
     ours, theirs = objects_of(s3.url, s3.options), objects_of(str(whole), {})
     assert sorted(ours) == sorted(theirs)
     assert [key for key in ours if ours[key] != theirs[key]] == []
@@ -201,15 +205,10 @@ def play(operator: Operator, cluster: Cluster, store: FaultyProxy, *, reader: Re
     script = [
         (3, cluster.kill_worker),
         (6, operator_gives_up),
-        (10, cluster.kill_worker),
-        (14, operator_gives_up),
-        (18, disk_is_full),
-        (24, operator_gives_up),
-        (30, scheduler_is_gone),
-        (36, operator_gives_up),
-        (42, cluster.kill_worker),
-        (48, operator_gives_up),
-        (54, cluster.kill_worker),
+        (9, disk_is_full),
+        (13, scheduler_is_gone),
+        (17, cluster.kill_worker),
+        (20, operator_gives_up),
     ]
     statuses: list[int] = []
     seen: list[int] = []

@@ -249,15 +249,14 @@ class Interrupted(WrapperStore[Store]):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "is_first"), [("local", True), ("memory", False)])
+@pytest.mark.parametrize(("place", "is_first"), [("local", True), ("memory", True), ("memory", False)])
 def test_two_years_that_begin_at_once_get_a_step_each(
     tmp_path: Path, place: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another year is begun and finished before each single write of the first one: no interleaving loses anything."""
     real = map_store
-    for n in range(
-        0, 200, 1 if place == "memory" else 4
-    ):  # a disk takes ten times as long, and differs in its claims alone
+    step = {("local", True): 9, ("memory", True): 3, ("memory", False): 1}[place, is_first]
+    for n in range(0, 200, step):  # a disk takes ten times as long, and differs in its claims alone
         output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
         if not is_first:
             create_map(output, plan_of(year=2022), storage_options={})
@@ -288,8 +287,8 @@ def test_two_years_that_begin_at_once_get_a_step_each(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
-    years = [2022, 2023, 2024]
-    with ThreadPoolExecutor(3) as threads:
+    years = [2022, 2023]
+    with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda year: create_map(s3.url, plan_of(year=year), storage_options=s3.options), years))
     assert list(open_map(s3.url, storage_options=s3.options)["time"].dt.year.values) == years
 
