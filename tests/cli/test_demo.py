@@ -42,7 +42,6 @@ def test_refuses_a_folder_that_exists_and_replaces_only_its_own_files(rtsx_comma
     assert "--overwrite" in refused.err
     assert [path.name for path in out.iterdir()] == ["scene"]
     assert rtsx_command(*line, "--overwrite").status == 0
-    assert rtsx_command(*line, "--overwrite").status == 0
     assert (out / "scene" / "mine.txt").read_text() == "mine"
 
 

@@ -72,7 +72,7 @@ def assert_same(one, other, *, by=("footprint_id",)):
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(division())
 def test_footprints_of_cells_are_those_of_the_whole_map(case):
     plan, pixels, order, count = case
@@ -91,7 +91,7 @@ def test_footprints_of_cells_are_those_of_the_whole_map(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(division(), st.data())
 def test_cell_by_cell_gives_the_bytes_of_all_at_once(case, data):
     plan, pixels, order, count = case

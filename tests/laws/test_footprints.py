@@ -87,7 +87,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(cut_map(), st.sampled_from([0.0, 3.5 * PIXEL_M2, 8.5 * PIXEL_M2]))
 def test_cells_merge_to_the_whole(case, min_area_m2):
     level, valid, water, cuts, order, dtype = case
@@ -111,7 +111,7 @@ def test_cells_merge_to_the_whole(case, min_area_m2):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(cut_map())
 def test_merging_in_steps_is_merging_at_once(case):
     level, valid, water, cuts, order, _ = case
@@ -127,7 +127,7 @@ def test_merging_in_steps_is_merging_at_once(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
 def test_overlapping_scenes_unite_in_any_order(seed, count):
     """Ground, ids and statistics of the union do not depend on the order of scenes and rows."""
@@ -205,7 +205,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.slow
-@settings(max_examples=18, deadline=None)
+@settings(max_examples=11, deadline=None)
 @given(raster())
 def test_chunks_change_nothing(case):
     level, valid, (rows, columns), dtype = case
@@ -215,7 +215,7 @@ def test_chunks_change_nothing(case):
     validate_footprints(whole)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(raster(), st.integers(0, 100))
 def test_hidden_values_change_nothing(case, hidden):
     level, valid, (rows, columns), dtype = case
@@ -228,7 +228,7 @@ def test_hidden_values_change_nothing(case, hidden):
     )
 
 
-@settings(max_examples=18, deadline=None)
+@settings(max_examples=11, deadline=None)
 @given(raster())
 def test_the_answer_is_that_of_the_naive_reference(case):
     """Pixel squares united one by one, statistics by NumPy, distance by comparing every pair of pixels."""
@@ -304,7 +304,7 @@ def outlines(chosen, *, count, crs, step):
     return extract_footprints(pred.assign_coords({"class": names}).assign_attrs(bundle_classes=names), min_area_m2=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=9, deadline=None)
 @given(classes(), st.integers(1, 3), st.sampled_from([("EPSG:3413", 3.0), ("EPSG:4326", 2.0**-15)]))
 def test_topology_stays(case, count, grid):
     chosen, tolerance_m = case

@@ -85,7 +85,7 @@ offsets = st.tuples(st.integers(-200, 200), st.integers(-200, 200))
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(shapes, offsets, st.integers(0, 2**31), st.data())
 def test_law_2_chunks_change_nothing(
     shape: tuple[int, int], offset: tuple[int, int], seed: int, data: st.DataObject
@@ -134,7 +134,7 @@ def test_law_2_where_the_batch_decides_the_answer(tile: int, batch_size: int, mo
             assert len(Shaped.seen) <= -(-n_tiles // batch_size) + 1  # the last ones are not full
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(shapes, offsets, st.integers(0, 2**31), st.sampled_from([{"blend": "crop"}, {"trim": REACH}, {"trim": 7}]))
 def test_law_2_enough_trim_gives_the_whole_scene_answer(
     shape: tuple[int, int], offset: tuple[int, int], seed: int, joined: dict[str, object]
@@ -152,7 +152,7 @@ def test_too_little_trim_does_not() -> None:
     assert np.nanmax(np.abs(found["probability"].values - whole_scene(cube, module, (0, 0)))) > 1e-3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 2**31))
 def test_law_2_a_part_of_a_cube_is_answered_like_the_whole(y: int, x: int, seed: int) -> None:
     cube = make_cube((120, 120), seed=seed)
@@ -180,7 +180,7 @@ def test_a_constant_network_gives_a_constant(blend: str, trim: int | None) -> No
     assert (found["binary"].values[found["valid"].values] == 1).all(), "exactly the threshold counts as found"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**31))
 def test_law_4_what_hides_under_the_mask_never_matters(seed: int) -> None:
     cube = make_cube((90, 70), seed=seed)
@@ -250,7 +250,7 @@ def test_a_far_reaching_network_needs_its_reach_and_gets_it_from_auto() -> None:
     assert np.nanmax(np.abs(bundled["probability"].values - auto["probability"].values)) > 0.01
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.tuples(st.integers(1, 56), st.integers(1, 56)), st.integers(0, 2**31))
 @example((1, 1), 0)
 @example((3, 50), 0)

@@ -78,7 +78,7 @@ def words(listed):
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seeds, st.sampled_from([0.05, 0.2, 0.6, 1.0]), st.integers(0, 2))
 def test_links_are_those_of_brute_force(seed, min_overlap, max_gap):
     yearly = {year: outline(level) for year, level in maps(seed, (2019, 2020, 2022, 2023)).items()}
@@ -87,7 +87,7 @@ def test_links_are_those_of_brute_force(seed, min_overlap, max_gap):
     assert len(tracks) == sum(map(len, yearly.values()))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds, st.integers(5, 24))
 def test_chunks_and_order_change_nothing(seed, chunks):
     levels = maps(seed, (2021, 2022, 2023))
@@ -99,7 +99,7 @@ def test_chunks_and_order_change_nothing(seed, chunks):
     pd.testing.assert_frame_equal(track_summary(track_footprints(mixed)), track_summary(tracks))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds, st.integers(0, 2))
 def test_a_later_year_renames_no_track(seed, max_gap):
     yearly = {year: outline(level) for year, level in maps(seed, (2020, 2021, 2022, 2023)).items()}
@@ -111,7 +111,7 @@ def test_a_later_year_renames_no_track(seed, max_gap):
             assert before[name].tolist() == common[name].tolist()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seeds, st.integers(0, 2))
 def test_every_track_is_whole(seed, max_gap):
     """Tracks begin new, go on by links only, and a merger ends in an outline of a living track."""
@@ -135,7 +135,7 @@ def test_every_track_is_whole(seed, max_gap):
     assert set(summary.loc[summary["status"] == "merged", "track_id"]) == set(merged)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds)
 def test_areas_add_up(seed):
     """Where no track ends in another one, the areas of tracks are those of the outlines; elsewhere they are no less."""
