@@ -308,7 +308,8 @@ def test_what_a_cell_wrote_before_is_gone_when_its_ground_has_no_image_any_more(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("classes", "halo", "cell", "cells"), [(1, 10, 64, [beside(y, x) for y in (0, 1) for x in (0, 1)]), (3, 3, 96, None)]
+    ("classes", "halo", "cell", "cells"),
+    [(1, 10, 64, [beside(y, x) for y in (0, 1) for x in (0, 1)]), (3, 3, 96, None)],
 )
 def test_outlines_of_cells_are_those_of_the_whole(
     scenes: tuple[Path, ...], tmp_path: Path, classes: int, halo: int, cell: int, cells: list[Address] | None

@@ -27,9 +27,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "cell"), [("crop, moved", 96), ("linear", 64), ("max", 96), ("linear", 192)]
-)
+@pytest.mark.parametrize(("name", "cell"), [("crop, moved", 96), ("linear", 64), ("max", 96), ("linear", 192)])
 def test_law_3_cells_are_the_whole(scenes: tuple[Path, ...], tmp_path: Path, name: str, cell: int) -> None:
     assert_cells_are_the_whole(scenes, tmp_path, cell=cell, classes=1, tiles=TILINGS[name], seed=cell)
 
