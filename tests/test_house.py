@@ -71,6 +71,8 @@ INNER_IMPORTS = {
     ("rtsx.config.order", "rtsx.ordering.planet"): "the extra `order`",
     ("rtsx.config.place", "rtsx.cube.rasterio"): "rasterio, when a region is a file",
     ("rtsx.config.place", "rtsx.labels.io"): "geopandas, when a region is a file",
+    ("rtsx.config.training", "rtsx.evaluation"): "torch, when outlines are chosen by objects",
+    ("rtsx.config.training", "rtsx.inference"): "torch, when outlines are chosen by objects",
     ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",
     ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",

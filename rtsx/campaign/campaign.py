@@ -24,6 +24,8 @@ from rtsx.pages import html_table
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import geopandas
     import xarray as xr
     from distributed import Client
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.products import Collected
     from rtsx.campaign.run import CampaignUpdate
+    from rtsx.footprints import ConfidenceRule
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -287,6 +290,7 @@ class Campaign:
         self,
         *,
         formats: Sequence[str] = (),
+        confidence_rule: "ConfidenceRule | str | PathLike[str] | None" = None,
         levels: bool = True,
         tracks: bool = True,
         overviews: bool = True,
@@ -298,6 +302,9 @@ class Campaign:
         ----------
         formats
             Also one file of all outlines each: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
+        confidence_rule
+            A class for each outline, as the column `confidence_class`, by a rule that `derive_confidence_rule` made of a
+            reviewed sample, or by its file. Kept with the products, and applied from then on.
         levels
             Outlines of the year as one set.
         tracks
@@ -323,6 +330,7 @@ class Campaign:
             self.plan,
             storage_options=self.storage_options,
             formats=formats,
+            confidence_rule=confidence_rule,
             levels=levels,
             tracks=tracks,
             overviews=overviews,

@@ -402,6 +402,14 @@ def collect(
             "--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles.", rich_help_panel="Output"
         ),
     ] = None,
+    confidence_rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE.json",
+            help="Also a class for each outline, by what `rtsx evaluate --sample --confidence-rule` derived; kept for the next time.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     levels: Annotated[bool, typer.Option(help="Outlines of the year as one set.", rich_help_panel="Output")] = True,
     tracks: Annotated[bool, typer.Option(help="Objects over the years.", rich_help_panel="Output")] = True,
     overviews: Annotated[bool, typer.Option(help="Coarser levels of the map.", rich_help_panel="Output")] = True,
@@ -412,7 +420,12 @@ def collect(
     Run it again after more cells are done, and only what they touch is written again.
     """
     collected = opened_campaign(campaign, year=year).collect(
-        formats=tuple(options.words(formats) or ()), levels=levels, tracks=tracks, overviews=overviews, stac=stac
+        formats=tuple(options.words(formats) or ()),
+        confidence_rule=confidence_rule,
+        levels=levels,
+        tracks=tracks,
+        overviews=overviews,
+        stac=stac,
     )
     show_line(str(collected))
 

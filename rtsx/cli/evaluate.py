@@ -11,7 +11,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import print_info, progress, show, show_line
 from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
-from rtsx.cli.outputs import require_absent
+from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.errors import MissingExtraError
 from rtsx.storage import absolute, refuse_other_format, write_whole
 
@@ -38,6 +38,8 @@ rtsx evaluate map.zarr --truth labels.gpkg --choose
 rtsx evaluate evaluate.yaml --model runs/first/bundle --choose --save-model chosen
 
 rtsx evaluate --sample review --out report
+
+rtsx evaluate --sample review --confidence-rule rule.json --precision-floor 0.6
 """
 _CONFIGS = (".yaml", ".yml")
 _VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
@@ -60,6 +62,18 @@ def evaluate(
             metavar="REVIEW|FILE",
             help="Instead of a truth: a review of what `rtsx sample` has drawn, or that file with the column `verdict` filled in.",
         ),
+    ] = None,
+    confidence_rule: Annotated[
+        Path | None,
+        options.output_option(
+            metavar="RULE.json",
+            help="With --sample, of outlines: also a class for each outline by its probability and size, for `rtsx footprints` and "
+            "`rtsx campaign collect`.",
+        ),
+    ] = None,
+    precision_floor: Annotated[
+        float | None,
+        _rule(help="With --confidence-rule: least precision of outlines that are accepted; 0.5 if left out."),
     ] = None,
     choose: Annotated[
         bool,
@@ -139,8 +153,20 @@ def evaluate(
             | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
             because="a sample was drawn of one map, and says all of it",
         )
-        _of_sample(sample, out, started=started)
+        if precision_floor is not None and confidence_rule is None:
+            raise typer.BadParameter(
+                "it is for --confidence-rule RULE.json; say where to.", param_hint="--precision-floor"
+            )
+        if confidence_rule is not None:
+            require_suffix(str(confidence_rule), (".json",), option="--confidence-rule")
+            require_absent([str(confidence_rule)], overwrite=overwrite)
+        floor = 0.5 if precision_floor is None else precision_floor
+        _of_sample(sample, out, rule=confidence_rule, precision_floor=floor, started=started)
         return
+    _refuse_given(
+        {"--confidence-rule": confidence_rule, "--precision-floor": precision_floor},
+        because="it is derived from a reviewed --sample of outlines",
+    )
     if save_model is not None:
         if not choose or len(model or []) != 1:
             raise typer.BadParameter(
@@ -210,18 +236,20 @@ def _of_map(path: str, models: list[str], *, trust: bool) -> "list[ModelBundle]"
     return bundles
 
 
-def _of_sample(path: str, out: Path | None, *, started: float) -> None:
-    from rtsx.evaluation import assess_accuracy
+def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floor: float, started: float) -> None:
+    from rtsx.evaluation import assess_accuracy, derive_confidence_rule
 
     if path.lower().endswith(_VECTORS):
         require_there([path])
         from rtsx.labels.io import read_table
 
-        accuracy = assess_accuracy(read_table(path, what="a sample"))
+        reviewed = read_table(path, what="a sample")
     else:
         from rtsx.review import merge_review, open_review
 
-        accuracy = assess_accuracy(merge_review(open_review(absolute(path))).outlines)
+        reviewed = merge_review(open_review(absolute(path))).outlines
+    accuracy = assess_accuracy(reviewed)
+    derived = None if rule is None else derive_confidence_rule(reviewed, precision_floor=precision_floor)
     if out is not None:
         for name in ("strata", "estimates"):
             write_whole(out / f"{name}.csv", getattr(accuracy, name).to_csv(index=False).encode())
@@ -231,8 +259,12 @@ def _of_sample(path: str, out: Path | None, *, started: float) -> None:
         except MissingExtraError as error:
             print_info(f"strata.png is left out. {error}")
     show_line(str(accuracy), asked=out is None)
+    if derived is not None and rule is not None:
+        derived.write(rule)
+        show_line(str(derived), asked=out is None)
     rows: list[tuple[str, object]] = [
         ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
+        ("rule", rule),
         ("report", out),
         ("time", f"{time.perf_counter() - started:.1f} s"),
     ]

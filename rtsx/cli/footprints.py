@@ -59,6 +59,13 @@ def footprints(
             help="Also which part of the box around an object, widened by --edge-distance, is missing.",
         ),
     ] = False,
+    confidence_rule: Annotated[
+        str | None,
+        options.input_option(
+            metavar="RULE.json",
+            help="Also a class for each object, by what `rtsx evaluate --sample --confidence-rule` derived for the same model.",
+        ),
+    ] = None,
     geographic: options.GeographicOption = False,
     flags: Annotated[
         bool,
@@ -111,6 +118,7 @@ def footprints(
         edge_distance=edge_distance,
         drop_edge=drop_edge,
         nodata_fraction=nodata_fraction,
+        confidence_rule=confidence_rule,
         geographic=geographic,
         **areas,
         cleanup=cleanup,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.evaluation.accuracy import Accuracy, assess_accuracy
+    from rtsx.evaluation.accuracy import Accuracy, assess_accuracy, derive_confidence_rule
     from rtsx.evaluation.annotators import Agreement, annotator_agreement
     from rtsx.evaluation.area import expected_area
     from rtsx.evaluation.choice import ObjectChoice, choose_objects

@@ -4,7 +4,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,7 +16,9 @@ import pandas as pd
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.plots import check_drawable, draw_estimates
-from rtsx.evaluation.sampling import SAMPLE_COLUMNS
+from rtsx.evaluation.sampling import SAMPLE_COLUMNS, stratum_bands
+from rtsx.footprints import ConfidenceRule, ConfidenceStratum
+from rtsx.footprints.confidence import confidence_class
 from rtsx.scores.agreement import VERDICTS, Verdict
 from rtsx.scores.estimates import (
     StratumCounts,
@@ -254,6 +258,11 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
             raise EvaluationError(
                 f"Stratum {stratum!r} has units of several sizes or of both kinds: is this one sample?"
             )
+        if design == "outlines" and len(units) > units["stratum_size"].iloc[0]:
+            raise EvaluationError(
+                f"Stratum {stratum!r} has {units['stratum_size'].iloc[0]:g} outlines, and {len(units)} are in the sample: is this one "
+                "sample, as it was drawn?"
+            )
         n_target, n_other, n_unsure = (int((units["verdict"] == name).sum()) for name in VERDICTS)
         counts = StratumCounts(
             mapped=bool(units["mapped"].iloc[0]),
@@ -266,6 +275,120 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
             ReviewedStratum(region=str(region), stratum=str(stratum), drawn=len(units), unsure=n_unsure, counts=counts)
         )
     return Accuracy(design=design, confidence=confidence, reviewed=tuple(strata))
+
+
+@typed(EvaluationError, but=("sample",))
+def derive_confidence_rule(
+    sample: gpd.GeoDataFrame, *, precision_floor: float = 0.5, confidence: float = 0.95
+) -> ConfidenceRule:
+    """Derive a class for every outline of a map from the precision of a reviewed sample, by probability and size.
+
+    Precision does not simply rise with probability, and hangs on size as much; so what is accepted is read off the measured
+    grid: strata whose precision reaches a floor.
+
+    Parameters
+    ----------
+    sample
+        What `sample_outlines` has drawn, reviewed; see `assess_accuracy`. Of several regions, the strata of one name are put
+        together by their sizes.
+    precision_floor
+        Least precision of outlines that are accepted, above 0 and up to 1.
+    confidence
+        Of the intervals, above 0 and under 1.
+
+    Returns
+    -------
+    ConfidenceRule
+        `high_confidence` where the lower end of a stratum's interval reaches the floor, `candidate` where its value does,
+        `marginal` where neither. Strata of which nothing is decided yet are left out, and outlines in them have no class. For
+        ``extract_footprints(pred, confidence_rule=rule)``, `Campaign.collect`, and `ConfidenceRule.apply`.
+
+    Raises
+    ------
+    EvaluationError
+        The sample is one of the ground, is not reviewed, or its outlines are of several bundles or classes, or of an unnamed one.
+
+    Examples
+    --------
+    >>> sample = gpd.GeoDataFrame(
+    ...     {
+    ...         "sample_id": [f"s{n}" for n in range(60)],
+    ...         "design": "outlines",
+    ...         "stratum": ["prob under 0.65"] * 30 + ["prob from 0.65"] * 30,
+    ...         "region": "",
+    ...         "mapped": True,
+    ...         "stratum_size": 400.0,
+    ...         "inclusion_probability": 0.075,
+    ...         "verdict": ["target"] * 10 + ["other"] * 20 + ["target"] * 25 + ["other"] * 5,
+    ...         "bundle_digest": "d1",
+    ...         "class_name": "slump",
+    ...     },
+    ...     geometry=gpd.points_from_xy(range(60), range(60)),
+    ... )
+    >>> print(derive_confidence_rule(sample))
+    precision at least 0.5
+      prob_max area_m2  reviewed        precision           class
+     from 0.65     any        30 0.83 (0.67-0.92) high_confidence
+    under 0.65     any        30 0.33 (0.20-0.51)        marginal
+    """
+    if not 0 < precision_floor <= 1:
+        raise EvaluationError(f"precision_floor is above 0 and up to 1; got {precision_floor}.")
+    accuracy = assess_accuracy(sample, confidence=confidence)
+    if accuracy.design != "outlines":
+        raise EvaluationError("Classes of outlines follow from a sample of outlines; this is one of the ground.")
+    (digest,) = _only(sample, "bundle_digest")
+    (class_name,) = _only(sample, "class_name")
+    if digest is None:
+        raise EvaluationError(
+            "The sample does not say which bundle its outlines are of: draw it from outlines with their column bundle_digest."
+        )
+    strata = []
+    for name in sorted({each.stratum for each in accuracy.reviewed}):
+        counts = [each.counts for each in accuracy.reviewed if each.stratum == name and each.counts.reviewed]
+        if not counts:
+            continue
+        found = estimate_precision(counts, confidence=confidence)
+        prob_max, area_m2 = stratum_bands(name)
+        low, high = max(found.low, 0.0), min(found.high, 1.0)
+        strata.append(
+            ConfidenceStratum(
+                prob_max=prob_max,
+                area_m2=area_m2,
+                reviewed=sum(each.reviewed for each in counts),
+                precision=found.value,
+                low=min(low, found.value),
+                high=max(high, found.value),
+                confidence_class=confidence_class(
+                    precision=found.value, low=min(low, found.value), floor=precision_floor
+                ),
+            )
+        )
+    return ConfidenceRule(
+        bundle_digest=digest,
+        class_name=class_name,
+        precision_floor=precision_floor,
+        interval=confidence,
+        strata=tuple(strata),
+        provenance={
+            "drawn": len(sample),
+            "verdicts": {name: int((sample["verdict"] == name).sum()) for name in VERDICTS},
+            "derived": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rtsx_version": version("rtsx"),
+        },
+    )
+
+
+def _only(sample: gpd.GeoDataFrame, name: str) -> list[str | None]:
+    """Return the one value that a column has; None where it is missing."""
+    if name not in sample.columns:
+        return [None]
+    values = [None if pd.isna(value) else str(value) for value in sample[name].unique()]
+    if len(values) > 1:
+        raise EvaluationError(
+            f"Classes are derived for outlines of one {name}, but the sample has {', '.join(map(str, values))}: derive one rule "
+            "for each."
+        )
+    return values
 
 
 def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:

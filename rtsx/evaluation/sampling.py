@@ -1,6 +1,7 @@
 """Draw stratified random samples for people to review: of outlines, and of the ground that a map covers."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.dask import reduce_blocks
 from rtsx.footprints import validate_footprints
 from rtsx.footprints.class_maps import split_classes
+from rtsx.footprints.confidence import Band
 from rtsx.geometry.crs import transformed
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
@@ -363,7 +365,7 @@ def _bands(
         raise EvaluationError(f"{what} ascend, but came as {list(edges)}.")
     if not len(edges):
         return pd.Series("", index=values.index)
-    ends = [f"{edge:g}" for edge in edges]
+    ends = [f"{edge:.15g}" for edge in edges]  # `stratum_bands` reads them
     names = [
         f"under {ends[0]}",
         *(f"{low}-{high}" for low, high in pairwise(ends)),
@@ -371,6 +373,39 @@ def _bands(
     ]
     place = np.searchsorted(np.asarray(edges, np.float64), values.to_numpy(np.float64), side="right")
     return pd.Series([words[0].format(names[number]) + words[1] for number in place], index=values.index)
+
+
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_BAND = re.compile(
+    rf"(?P<prob>prob )?(?:under (?P<below>{_NUMBER})|from (?P<least>{_NUMBER})|(?P<low>{_NUMBER})-(?P<high>{_NUMBER}))"
+    r"(?P<area> m2)?"
+)
+
+
+def stratum_bands(stratum: str) -> tuple[Band, Band]:
+    """Return the bands of greatest probability and of area that the name of a stratum of outlines says.
+
+    Raises
+    ------
+    EvaluationError
+        It is no such name.
+
+    Examples
+    --------
+    >>> stratum_bands("prob 0.65-0.8, under 500 m2")
+    ((0.65, 0.8), (None, 500.0))
+    """
+    bands: dict[bool, Band] = {}
+    for part in filter(None, stratum.split(", ")):
+        found = _BAND.fullmatch(part)
+        if found is None or (found["prob"] is None) == (found["area"] is None):
+            raise EvaluationError(
+                f"A stratum of outlines is called 'prob 0.65-0.8, 500-2000 m2' or the like; got {stratum!r}: draw it with sample_outlines."
+            )
+        ends = [found[name] for name in ("least", "low", "below", "high")]
+        low, high = ends[0] or ends[1], ends[2] or ends[3]
+        bands[found["area"] is None] = (None if low is None else float(low), None if high is None else float(high))
+    return bands.get(True, (None, None)), bands.get(False, (None, None))
 
 
 def _buffered(footprints: gpd.GeoDataFrame, distance_m: float) -> NDArray[np.object_]:

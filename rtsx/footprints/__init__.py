@@ -6,6 +6,7 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.footprints.clean import clean_footprints, simplify_footprints
+    from rtsx.footprints.confidence import ConfidenceRule, ConfidenceStratum
     from rtsx.footprints.extract import extract_footprints
     from rtsx.footprints.geographic import to_geographic
     from rtsx.footprints.io import read_footprints, read_years, write_footprints, write_tracks

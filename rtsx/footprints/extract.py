@@ -15,6 +15,7 @@ from rtsx.errors import FootprintError
 from rtsx.footprints.blocks import ExtractionRule
 from rtsx.footprints.class_maps import ClassMap, split_classes, thresholds_of
 from rtsx.footprints.clean import overlap_fraction, water_in
+from rtsx.footprints.confidence import ConfidenceRule
 from rtsx.footprints.dask import outline_maps
 from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure, to_geographic
 from rtsx.footprints.geometry import Placement, to_map_crs
@@ -34,6 +35,7 @@ def extract_footprints(
     water: xr.DataArray | geopandas.GeoDataFrame | geopandas.GeoSeries | None = None,
     area_thresholds: Sequence[float] = AREA_THRESHOLDS,
     nodata_fraction: bool = False,
+    confidence_rule: ConfidenceRule | str | PathLike[str] | None = None,
     halo: int | tuple[int, int, int, int] = 0,
 ) -> geopandas.GeoDataFrame:
     """Outline the objects of a prediction.
@@ -71,6 +73,9 @@ def extract_footprints(
         outline that is at least so probable, which says how sure its border is. They cost nothing; none leaves them out.
     nodata_fraction : bool
         Add the column `nodata_fraction`. With a `halo`, what is cut gets it from `merge_footprints`, which takes the map for it.
+    confidence_rule : ConfidenceRule, str or pathlib.Path, optional
+        Add the column `confidence_class`, by a rule that `derive_confidence_rule` made of a reviewed sample of outlines of the
+        same bundle, or by its file.
     halo : int or tuple of int
         Pixels on all sides, or at the top, bottom, left and right, that lie in neighbouring predictions: objects there
         are left to those, and only whether the pixels are valid is looked at. An object that reaches the halo is kept
@@ -94,6 +99,8 @@ def extract_footprints(
           but for the change of a pixel's ground within the outline, which is below 0.1 per cent over 1 km;
         - with `nodata_fraction`, nodata_fraction: the part (0-1) of its bounding box, widened by `edge_distance` pixels, that
           is not valid or beyond the end of the data; missing where the outline is cut;
+        - with `confidence_rule`, confidence_class: `high_confidence`, `candidate` or `marginal`; missing where the rule knows
+          nothing, and where the outline is cut;
         - with `water`, water_fraction: the part (0-1) on water, of the pixels under a map or of the area under polygons;
         - with `halo`, cut: whether the object may go on behind a halo, and prob_counts: then its histogram of
           probabilities as text, from which the statistics of the whole follow exactly.
@@ -131,6 +138,9 @@ def extract_footprints(
     min_area_m2 = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     thresholds = checked_thresholds(area_thresholds)
+    rule_of_confidence = None if confidence_rule is None else ConfidenceRule.open(confidence_rule)
+    if rule_of_confidence is not None:
+        rule_of_confidence.require_bundle(pred.attrs.get("bundle_digest"))
     placement = Placement.of(pred)
     margins = _margins(halo, placement, edge_distance=edge_distance)
     if drop_edge and any(margins):
@@ -155,6 +165,8 @@ def extract_footprints(
         tables.append(table[(table["area_m2"] >= min_area_m2) | table["cut"]])
     footprints = pd.concat(tables, ignore_index=True)
     _check_ids(footprints)
+    if rule_of_confidence is not None:
+        footprints = rule_of_confidence.apply(footprints)
     if not any(margins):
         footprints = footprints.drop(columns=["cut", "prob_counts"])
     if not nodata_fraction:

@@ -90,6 +90,8 @@ def _describe(
     attributes |= _pooled(columns, seen_once=seen_once, area_m2=area_m2) if exact is None else exact
     if "nodata_fraction" in columns:
         attributes["nodata_fraction"] = np.nan  # of another box than those of the parts
+    if "confidence_class" in columns:
+        attributes["confidence_class"] = None  # of a larger outline, of which a rule says something else
     if "water_fraction" in columns:
         attributes["water_fraction"] = _water(columns)
     if "area_outlined_m2" in columns:
@@ -226,7 +228,7 @@ def merge_footprints(
         - area_m2, perimeter_m and centroid are measured anew;
         - n_pixels is the sum; prob_min, prob_max, prob_mean and prob_std are those of all pixels; water_fraction
           is the mean by pixels; area_m2_t45 and the like are exact where every part has `prob_counts`, else their sum;
-        - nodata_fraction is counted on `valid`, or missing;
+        - nodata_fraction is counted on `valid`, or missing; confidence_class is missing: apply the rule again;
         - prob_median is exact where every part has `prob_counts`. Without, medians cannot be pooled: it is their mean
           by pixels, which lies between the smallest and the largest of them;
         - ground that several scenes saw counts once for each in prob_*, and n_pixels is the sum times the united area

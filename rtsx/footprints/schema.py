@@ -38,6 +38,7 @@ OPTIONAL = {
     "water_fraction": "float64",
     "area_outlined_m2": "float64",
     "flags": "object",
+    "confidence_class": "object",
     "n_images": "Int32",
     "n_images_possible": "Int32",
     "first_date": "datetime64[ms]",
@@ -46,7 +47,8 @@ OPTIONAL = {
     "prob_counts": "object",
 }
 """Columns that some footprints have, and their pandas dtypes: `nodata_fraction`, `water_fraction`, `cut` and `prob_counts`
-from `extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, the others from
+from `extract_footprints`, `area_outlined_m2` from `simplify_footprints`, `flags` from `clean_footprints`, `confidence_class` from
+`ConfidenceRule.apply`, the others from
 `level2_footprints`."""
 
 _AREA_COLUMN = re.compile(r"area_m2_t(\d+)")

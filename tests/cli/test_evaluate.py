@@ -70,6 +70,19 @@ def test_a_sample_is_drawn_reviewed_and_assessed(
     assert json.loads((out / "accuracy.json").read_text())["design"] == "ground"
     of_outlines = rtsx_command("sample", "--footprints", outlines, "--size", "9", "--out", tmp_path / "few.parquet")
     assert of_outlines.status == 0, of_outlines.err
+    # Reviewed, it gives each outline of the map a class.
+    few = gpd.read_parquet(tmp_path / "few.parquet")
+    few.assign(verdict="target").to_parquet(tmp_path / "few.parquet")
+    rule, classed = tmp_path / "rule.json", tmp_path / "classed.parquet"
+    words = ("evaluate", "--sample", tmp_path / "few.parquet", "--confidence-rule", rule)
+    derived = rtsx_command(*words, "--precision-floor", "0.3")
+    assert derived.status == 0, derived.err
+    assert "precision at least 0.3" in derived.out
+    assert "exists already" in rtsx_command(*words).err
+    outlined = rtsx_command("footprints", predicted, "--out", classed, "--confidence-rule", rule)
+    assert outlined.status == 0, outlined.err
+    assert set(gpd.read_parquet(classed)["confidence_class"].dropna()) <= {"high_confidence", "candidate"}
+    assert gpd.read_parquet(classed)["confidence_class"].notna().any()
 
 
 @pytest.mark.parametrize("name", ["area.zarr", "area.tif", "area.csv", "area.parquet"])

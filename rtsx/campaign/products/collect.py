@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_year
 from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
 from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
+from rtsx.footprints import ConfidenceRule
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import open_group
 
@@ -126,6 +128,7 @@ def collect_year(
     *,
     storage_options: Mapping[str, Any] | None = None,
     formats: Sequence[str] = (),
+    confidence_rule: ConfidenceRule | str | PathLike[str] | None = None,
     levels: bool = True,
     tracks: bool = True,
     overviews: bool = True,
@@ -150,6 +153,9 @@ def collect_year(
         Files that hold all footprints at once, beside the GeoParquet dataset: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
         Those that were asked for earlier are brought up to date, too. They are made in the folder for temporary files.
         PMTiles are in the projection of web maps, which ends at 85 degrees north.
+    confidence_rule
+        A class for each outline, by a rule of the campaign's bundles or its file. It is kept with the products, and applied
+        from then on, until another is given.
     levels
         Level 2, the footprints of the year as one set. Level 1, a set per image, are the footprints themselves, because the
         one image that a campaign outlines is the map of its year.
@@ -181,8 +187,14 @@ def collect_year(
             f"There are no footprints to be written as {', '.join(formats)}: {plan.name} was planned without outlines. Leave "
             "the formats out, or plan a campaign with outlines."
         )
+    if confidence_rule is not None and plan.outlines is None:
+        raise CampaignError(
+            f"There are no footprints that a rule could be applied to: {plan.name} was planned without outlines. Leave it out, or plan "
+            "a campaign with outlines."
+        )
     objects = open_object_store(output, storage_options or {})
     layout = YearLayout(plan.year)
+    rule = _kept_rule(objects, plan, confidence_rule)
     states = cell_states(CampaignLedger(objects, layout).marks(), layout)
 
     def valid(y: slice, x: slice) -> NDArray[np.bool_]:
@@ -190,12 +202,12 @@ def collect_year(
         array: Any = group["valid"]
         return np.asarray(array[map_year(group, plan.year), y, x], bool)
 
-    vectors = _Vectors.of(objects, plan, states, valid=valid, forms=forms, levels=levels, tracks=tracks)
+    vectors = _Vectors.of(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
     shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
     documents = None
     if stac:
         years = sorted({*planned_years(objects), plan.year})
-        assets = _assets(vectors, layout)
+        assets = _assets(vectors, layout, rule=rule)
         documents = collect_stac(objects, plan, states, assets=assets, years=years)
     return Collected(
         output=output,
@@ -236,6 +248,7 @@ class _Vectors:
         states: CellStates,
         *,
         valid: ReadValid,
+        rule: ConfidenceRule | None,
         forms: Sequence[VectorFormat],
         levels: bool,
         tracks: bool,
@@ -244,7 +257,7 @@ class _Vectors:
         if plan.outlines is None:
             return cls(tables={}, files={}, written=())
         layout = YearLayout(plan.year)
-        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid)
+        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid, rule=rule)
         tables = {FOOTPRINTS: refreshed}
         if levels:
             tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
@@ -253,7 +266,12 @@ class _Vectors:
         if years:
             tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
         files, written = collect_files(
-            table, refreshed, forms, layout=layout, crs=plan.grid.crs, further=plan.outlines.columns
+            table,
+            refreshed,
+            forms,
+            layout=layout,
+            crs=plan.grid.crs,
+            further=(*plan.outlines.columns, *(() if rule is None else ("confidence_class",))),
         )
         return cls(tables=tables, files=files, written=written)
 
@@ -276,7 +294,27 @@ class _Vectors:
         return self.tables[name].rows if name in self.tables else 0
 
 
-def _assets(vectors: _Vectors, layout: YearLayout) -> dict[str, Any]:
+def rule_key(layout: YearLayout) -> str:
+    """Return the key of the rule of confidence of a year."""
+    return f"{layout.products}/confidence_rule.json"
+
+
+def _kept_rule(
+    objects: ObjectStore, plan: CampaignPlan, given: ConfidenceRule | str | PathLike[str] | None
+) -> ConfidenceRule | None:
+    """Keep a rule, and return it or the one that was kept before."""
+    key = rule_key(YearLayout(plan.year))
+    content = objects.get(key)
+    if given is None and content is None:
+        return None
+    rule = ConfidenceRule.open(given) if given is not None else ConfidenceRule.from_json(content or b"")
+    rule.require_bundle("+".join(plan.prediction.members))
+    if given is not None and (document := rule.to_json().encode()) != content:
+        objects.put(key, document)
+    return rule
+
+
+def _assets(vectors: _Vectors, layout: YearLayout, *, rule: ConfidenceRule | None) -> dict[str, Any]:
     """Assets of the collection of a year."""
     beside = collection_key(layout)
     assets = {"map": asset(MAP, beside=beside, media_type=ZARR, title="Map of all cells and years")}
@@ -289,6 +327,11 @@ def _assets(vectors: _Vectors, layout: YearLayout) -> dict[str, Any]:
         if key in vectors.files:
             title = f"All footprints as {form.driver}"
             assets[form.suffix[1:]] = asset(key, beside=beside, media_type=form.media_type, title=title)
+    if rule is not None:
+        title = "Which class outlines are of, by their measured precision"
+        assets["confidence_rule"] = asset(
+            rule_key(layout), beside=beside, media_type="application/json", title=title, roles=("metadata",)
+        )
     return assets
 
 

@@ -36,7 +36,7 @@ from rtsx.campaign.products.tables import (
 )
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
-from rtsx.footprints import level2_footprints, merge_footprints
+from rtsx.footprints import ConfidenceRule, level2_footprints, merge_footprints
 from rtsx.footprints.blocks import padded_boxes
 from rtsx.footprints.geometry import to_pixel_coordinates
 from rtsx.footprints.merge import counted_nodata
@@ -195,7 +195,13 @@ FOOTPRINTS = "footprints"
 
 
 def collect_footprints(
-    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec, valid: ReadValid
+    objects: ObjectStore,
+    plan: CampaignPlan,
+    states: CellStates,
+    *,
+    spec: OutlineSpec,
+    valid: ReadValid,
+    rule: ConfidenceRule | None = None,
 ) -> tuple[PartTable, Refreshed]:
     """Bring the footprints up to date: those partitions are made again whose cells, or neighbours they reach into, changed.
 
@@ -208,7 +214,7 @@ def collect_footprints(
         The outlines of a cell are missing, damaged, or not those that its mark names.
     """
     table = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS)
-    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec, valid=valid)
+    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
     wanted = [partition_name(partition) for partition in parts.cells]
     return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
 
@@ -233,6 +239,7 @@ class _Parts:
     states: CellStates
     spec: OutlineSpec
     valid: ReadValid
+    rule: ConfidenceRule | None
 
     @cached_property
     def cells(self) -> dict[Address, list[Address]]:
@@ -262,6 +269,8 @@ class _Parts:
         if self.spec.nodata_fraction:
             footprints, under = self._with_nodata(footprints)
             visited |= under - set(self.cells[partition])
+        if self.rule is not None:
+            footprints = self.rule.apply(footprints)
         record: Record = {
             "cells": self._digest([*self.cells[partition], *visited]),
             "visited": [cell_id(*cell) for cell in sorted(visited)],
@@ -306,6 +315,8 @@ class _Parts:
         content = [self.plan.digest, outlines, sorted(self._missing(of))]
         if self.spec.nodata_fraction:
             content.append([None if state is None else state.map for state in known.values()])
+        if self.rule is not None:
+            content.append(self.rule.to_json())
         return digest_of(content)
 
     def _missing(self, cells: Iterable[Address]) -> set[Address]:

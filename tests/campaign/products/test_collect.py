@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import BandRequest, pyramid
 from rtsx.cube.images import Period
 from rtsx.cube.stac.sources import StacCatalog
-from rtsx.errors import CampaignError, MissingExtraError
+from rtsx.errors import CampaignError, FootprintError, MissingExtraError
+from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.storage.object_store import LocalObjects, open_object_store
 from tests.campaign.collect.finished import LEFT, TOP, Output, make_pixels, masked, plan_of, whole, whole_footprints
 
@@ -83,6 +85,33 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ("products" in path.parts or MAP in path.parts or path.name == "catalog.json")
     }
+
+
+def test_a_rule_gives_outlines_a_class_and_is_kept(small, tmp_path):
+    output = Output(small, tmp_path / "out")
+    output.finish(make_pixels(small, seed=4, threshold=0.2), small.cells)
+    options = {"overviews": False, "tracks": False}
+    plain = collect_year(output.path, small, **options)
+    median = float(geopandas.read_parquet(tmp_path / "out" / plain.footprints)["area_m2"].median())
+    numbers = {"reviewed": 40, "precision": 0.8, "low": 0.65, "high": 0.9}
+    large = ConfidenceStratum(
+        prob_max=(None, None), area_m2=(median, None), confidence_class="high_confidence", **numbers
+    )
+    digest = "+".join(small.prediction.members)
+    rule = ConfidenceRule(bundle_digest=digest, class_name=None, precision_floor=0.5, interval=0.95, strata=(large,))
+    rule.write(tmp_path / "rule.json")
+    collected = collect_year(output.path, small, confidence_rule=tmp_path / "rule.json", formats=["gpkg"], **options)
+    for path in (collected.footprints, collected.level2, f"{collected.footprints}.gpkg"):
+        read = geopandas.read_file if path.endswith(".gpkg") else geopandas.read_parquet
+        table = read(tmp_path / "out" / path)
+        assert (table["confidence_class"].eq("high_confidence") == (table["area_m2"] >= median)).all()
+        assert 0 < table["confidence_class"].notna().sum() < len(table) == plain.n_footprints
+    collection = json.loads((tmp_path / "out" / collected.stac).read_text())
+    kept = (tmp_path / "out" / collected.stac).parent / collection["assets"]["confidence_rule"]["href"]
+    assert ConfidenceRule.open(kept) == rule
+    assert collect_year(output.path, small, **options).rewritten == ()
+    with pytest.raises(FootprintError, match="measured on outlines of the bundle another"):
+        collect_year(output.path, small, confidence_rule=replace(rule, bundle_digest="another"), **options)
 
 
 @pytest.mark.slow
