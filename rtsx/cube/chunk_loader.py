@@ -14,12 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.composite import ImageStack, Observation, best_quality, first_valid, mean_composite, median_composite
+from rtsx.cube.composite import (
+    ImageStack,
+    Observation,
+    best_quality,
+    first_valid,
+    mean_composite,
+    medoid_composite,
+    percentile_composite,
+)
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD, LOW
-from rtsx.cube.recipe import Composite, QualityRecipe
+from rtsx.cube.recipe import Composite, QualityRecipe, percent_of
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.source_plan import LayerEncoding
@@ -93,7 +101,7 @@ def collected_missing() -> Iterator[list[MissingImage]]:
 
 
 _STACK_BYTES = 256 * 2**20
-"""Memory that the images of a median may take side by side."""
+"""Memory that the images of a percentile or a medoid may take side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +177,7 @@ class ChunkLoader:
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
         empty = Observation(layers, np.zeros(shape, np.uint8))
         least = LOW if self.quality is not None and self.quality.keep_low else GOOD
-        everything = slice(0, shape[0])
+        everything, percent = slice(0, shape[0]), percent_of(self.composite)
         if self.composite == "first":
             made = first_valid(stack(everything), empty=empty, least=least)
         elif self.composite == "best":
@@ -177,9 +185,13 @@ class ChunkLoader:
         elif self.composite == "mean":
             made = mean_composite(stack(everything), empty=empty, least=least)
         else:
-            rows_at_once = self._rows_at_once(count, width=shape[1])
-            made = median_composite(stack, empty=empty, least=least, rows_at_once=rows_at_once)
-        if self.composite in ("mean", "median"):
+            beside = {"count": count, "rows_at_once": self._rows_at_once(count, width=shape[1])}
+            if percent is None:
+                scales = tuple(layer.scale_factor for layer in self.layers)
+                made = medoid_composite(stack, empty=empty, least=least, scales=scales, **beside)
+            else:
+                made = percentile_composite(stack, empty=empty, least=least, percent=percent, **beside)
+        if self.composite == "mean" or percent is not None:
             self._keep_off_nodata(made)
         return (*made.layers, made.quality)
 
@@ -259,6 +271,6 @@ class ChunkLoader:
         return list(groups.values())
 
     def _rows_at_once(self, count: int, *, width: int) -> int:
-        """Return rows of a block whose images fit the memory of a median: values and what is needed to sort them."""
-        pixel_bytes = sum(layer.dtype.itemsize for layer in self.layers) + 2
-        return max(16, _STACK_BYTES // max(1, 2 * count * pixel_bytes * width))
+        """Return rows of a block whose images fit the memory that they may take side by side."""
+        pixel_bytes = len(self.layers) * np.result_type(*(layer.dtype for layer in self.layers)).itemsize + 1
+        return max(1, _STACK_BYTES // max(1, count * pixel_bytes * width))

@@ -1,5 +1,6 @@
 """Several images of one place as one: the kernels of composites. Pure arrays, one image after the other."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsx.cube.erosion import compiled
 from rtsx.cube.mask_rules import GOOD
 
 
@@ -75,40 +77,191 @@ def mean_composite(pieces: Iterable[Observation], *, empty: Observation, least: 
     return Observation(layers, np.where(seen, quality, empty.quality))
 
 
-def median_composite(stack: ImageStack, *, empty: Observation, least: int, rows_at_once: int) -> Observation:
-    """Return per pixel the median of all images whose level is at least `least`; the level is the lowest among them.
+def percentile_composite(
+    stack: ImageStack, *, empty: Observation, least: int, percent: float, count: int, rows_at_once: int
+) -> Observation:
+    """Return per pixel and layer a percentile of all images whose level is at least `least`; the level is the lowest among them.
 
-    Of an even number the mean of the two in the middle. A median needs all images of a pixel side by side, so the block
-    is worked through `rows_at_once` rows at a time, instead of holding a hundred images of a whole block.
+    Between two values it is interpolated linearly, as NumPy does: the median of an even number is the mean of the two in
+    the middle. It needs all images of a pixel side by side, so the block is worked through `rows_at_once` rows at a time,
+    instead of holding hundreds of images of a whole block.
+
+    Parameters
+    ----------
+    stack
+        The images.
+    empty
+        What a pixel has that no image shows.
+    least
+        Lowest level that counts.
+    percent
+        0 to 100; 50 is the median.
+    count
+        Images of the stack, at most.
+    rows_at_once
+        Rows whose images are in memory at a time.
     """
-    height = empty.quality.shape[0]
-    parts = [
-        _median_of(list(stack(rows)), _rows_of(empty, rows), least)
-        for rows in (slice(start, min(start + rows_at_once, height)) for start in range(0, height, rows_at_once))
-    ]
+
+    def of_rows(side: _SideBySide, rows: Observation) -> Observation:
+        layers = []
+        for values, template in zip(side.values, rows.layers, strict=True):
+            found = _percentile(values, side.quality, (least, percent / 100))
+            layers.append(_stored(found, template, side.seen))
+        return Observation(tuple(layers), np.where(side.seen, side.lowest, rows.quality))
+
+    return _by_rows(stack, of_rows, empty=empty, least=least, count=count, rows_at_once=rows_at_once)
+
+
+def medoid_composite(
+    stack: ImageStack, *, empty: Observation, least: int, scales: tuple[float, ...], count: int, rows_at_once: int
+) -> Observation:
+    """Return per pixel the image whose layers are nearest to those of all others, of the images whose level is at least `least`.
+
+    The sum of Euclidean distances counts, each layer times its entry of `scales`; of equals the first. Unlike a median of
+    each layer, what comes out was seen as it is. See `percentile_composite` for the rest.
+    """
+
+    def of_rows(side: _SideBySide, rows: Observation) -> Observation:
+        place = _medoid(side.values, side.quality, (least, np.array(scales, np.float64)))[None]
+        layers = tuple(
+            np.where(side.seen, np.take_along_axis(values, place, axis=0)[0].astype(template.dtype), template)
+            for values, template in zip(side.values, rows.layers, strict=True)
+        )
+        return Observation(
+            layers, np.where(side.seen, np.take_along_axis(side.quality, place, axis=0)[0], rows.quality)
+        )
+
+    return _by_rows(stack, of_rows, empty=empty, least=least, count=count, rows_at_once=rows_at_once)
+
+
+@dataclass(frozen=True)
+class _SideBySide:
+    """All images of some rows that count anywhere."""
+
+    values: NDArray[Any]
+    """Stored pixels (layer, image, y, x), of a dtype that holds those of all layers."""
+    quality: NDArray[np.uint8]
+    """Level of each pixel (image, y, x)."""
+    lowest: NDArray[np.uint8]
+    """Lowest level that counts (y, x)."""
+    seen: NDArray[np.bool_]
+    """Where any image counts (y, x)."""
+
+
+def _by_rows(
+    stack: ImageStack,
+    of_rows: Callable[[_SideBySide, Observation], Observation],
+    *,
+    empty: Observation,
+    least: int,
+    count: int,
+    rows_at_once: int,
+) -> Observation:
+    """Return what a kernel makes of all images side by side, some rows at a time."""
+    height, width = empty.quality.shape
+    dtype = np.result_type(*empty.layers)
+    parts = []
+    for start in range(0, height, rows_at_once):
+        rows = slice(start, min(start + rows_at_once, height))
+        part = _rows_of(empty, rows)
+        shape = (rows.stop - rows.start, width)
+        # Written once per image into place, because a list that is stacked takes the memory twice.
+        values, quality = np.empty((len(empty.layers), count, *shape), dtype), np.empty((count, *shape), np.uint8)
+        lowest, seen, filled = np.full(shape, GOOD, np.uint8), np.zeros(shape, bool), 0
+        for piece in stack(rows):
+            use = piece.quality >= least
+            if not use.any():
+                continue
+            for place, layer in enumerate(piece.layers):
+                values[place, filled] = layer
+            quality[filled] = piece.quality
+            np.minimum(lowest, piece.quality, out=lowest, where=use)
+            seen |= use
+            filled += 1
+        parts.append(of_rows(_SideBySide(values[:, :filled], quality[:filled], lowest, seen), part) if filled else part)
     layers = tuple(np.concatenate(arrays) for arrays in zip(*(part.layers for part in parts), strict=True))
     return Observation(layers, np.concatenate([part.quality for part in parts]))
 
 
-def _median_of(pieces: list[Observation], empty: Observation, least: int) -> Observation:
-    if not pieces:
-        return empty
-    use = np.stack([piece.quality >= least for piece in pieces])
-    count = use.sum(axis=0)
-    seen = count > 0
-    lower, upper = np.maximum(count - 1, 0) // 2, count // 2
-    upper = np.minimum(upper, len(pieces) - 1)
-    layers = []
-    for place, template in enumerate(empty.layers):
-        values = np.stack([piece.layers[place] for piece in pieces])
-        # What does not count goes to the end of the sorted column, where neither middle index can reach it.
-        values[~use] = np.inf if values.dtype.kind == "f" else np.iinfo(values.dtype).max
-        values.sort(axis=0)
-        low, high = (np.take_along_axis(values, index[None], axis=0)[0].astype(np.float64) for index in (lower, upper))
-        low[~seen] = high[~seen] = 0
-        layers.append(_stored((low + high) / 2, template, seen))
-    quality = np.where(use, np.stack([piece.quality for piece in pieces]), GOOD).min(axis=0)
-    return Observation(tuple(layers), np.where(seen, quality, empty.quality).astype(np.uint8))
+def _percentile_kernel(values, quality, rule):  # type: ignore[no-untyped-def]
+    """Percentile of each pixel (y, x) of one layer (image, y, x), by selection; 0 where nothing counts."""
+    least, fraction = rule
+    count, height, width = values.shape
+    found = np.zeros((height, width))
+    kept = np.empty(count, values.dtype)
+    for y in range(height):
+        for x in range(width):
+            many = 0
+            for image in range(count):
+                if quality[image, y, x] >= least:
+                    kept[many] = values[image, y, x]
+                    many += 1
+            if many == 0:
+                continue
+            place = (many - 1) * fraction
+            low = min(int(place), many - 1)
+            first, last = 0, many - 1
+            while first < last:  # Hoare's selection: what is left of `low` ends up no greater, what is right no less
+                pivot, left, right = kept[low], first, last
+                while left <= right:
+                    while kept[left] < pivot:
+                        left += 1
+                    while pivot < kept[right]:
+                        right -= 1
+                    if left <= right:
+                        kept[left], kept[right] = kept[right], kept[left]
+                        left += 1
+                        right -= 1
+                if right < low:
+                    first = left
+                if low < left:
+                    last = right
+            value = np.float64(kept[low])
+            rest = place - low
+            if rest > 0:
+                above = kept[low + 1]
+                for image in range(low + 2, many):
+                    above = min(above, kept[image])
+                value += rest * (np.float64(above) - value)
+            found[y, x] = value
+    return found
+
+
+def _medoid_kernel(values, quality, rule):  # type: ignore[no-untyped-def]
+    """Image of each pixel (layer, image, y, x) whose distances to all others sum up to the least; 0 where nothing counts."""
+    least, scales = rule
+    layers, count, height, width = values.shape
+    chosen = np.zeros((height, width), np.int64)
+    points, images, sums = np.empty((count, layers)), np.empty(count, np.int64), np.empty(count)
+    for y in range(height):
+        for x in range(width):
+            many = 0
+            for image in range(count):
+                if quality[image, y, x] >= least:
+                    for layer in range(layers):
+                        points[many, layer] = values[layer, image, y, x] * scales[layer]
+                    images[many], sums[many] = image, 0.0
+                    many += 1
+            for one in range(many):
+                for other in range(one + 1, many):
+                    square = 0.0
+                    for layer in range(layers):
+                        apart = points[one, layer] - points[other, layer]
+                        square += apart * apart
+                    distance = math.sqrt(square)
+                    sums[one] += distance
+                    sums[other] += distance
+            best = 0
+            for one in range(1, many):
+                if sums[one] < sums[best]:
+                    best = one
+            if many:
+                chosen[y, x] = images[best]
+    return chosen
+
+
+_percentile: Callable[..., NDArray[np.float64]] = compiled(_percentile_kernel)
+_medoid: Callable[..., NDArray[np.int64]] = compiled(_medoid_kernel)
 
 
 def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """What a cube is made of: sources, layers, quality and terrain as frozen values. A YAML file becomes one of these."""
 
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
@@ -13,6 +14,8 @@ from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
+from rtsx.parsing import AfterValidator
+from rtsx.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from rtsx.cube.terrain import TerrainLayer
@@ -20,9 +23,41 @@ if TYPE_CHECKING:
 Grouping = Literal["all", "item", "day", "year"]
 """Which images of a source become one time step; ``all`` gives no time dimension. A day is a solar day of the place."""
 
-Composite = Literal["first", "best", "median", "mean"]
+_COMPOSITES = ("first", "best", "mean", "median", "medoid")
+
+
+def percent_of(composite: str) -> float | None:
+    """Return the percentile that a composite takes; None for one that takes none.
+
+    Raises
+    ------
+    CubeError
+        There is no such composite.
+
+    Examples
+    --------
+    >>> percent_of("median"), percent_of("p20"), percent_of("medoid")
+    (50.0, 20.0, None)
+    """
+    found = re.fullmatch(r"p(\d{1,3}(?:\.\d+)?)", composite)
+    percent = 50.0 if composite == "median" else float(found[1]) if found else None
+    if (composite not in _COMPOSITES and percent is None) or (percent is not None and percent > 100):
+        raise CubeError(
+            f"A composite is one of {', '.join(_COMPOSITES)}, or a percentile from p0 to p100, such as p20; got {composite!r}."
+            f"{did_you_mean(composite, _COMPOSITES)}"
+        )
+    return percent
+
+
+def _known_composite(composite: str) -> str:
+    percent_of(composite)
+    return composite
+
+
+Composite = Annotated[Literal["first", "best", "mean", "median", "medoid"] | str, AfterValidator(_known_composite)]
 """How the images of one time step become one: per pixel the first valid image, least cloudy first; the best quality, then
-the newest; the median or the mean of the valid ones."""
+the newest; of the valid ones the mean, the median or another percentile of each layer, such as ``p20``; or the medoid, which is
+the image nearest to all others."""
 
 ReaderName = Literal["rtsx", "stackstac"]
 
@@ -115,6 +150,7 @@ class SourceRecipe:
         names = self.layer_names
         if not names:
             raise CubeError(f"Source {self.name!r} has no layer. Name at least one in layers=.")
+        percent_of(self.composite)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise CubeError(f"Source {self.name!r} has layers {twice} twice. Give every layer a name of its own.")
