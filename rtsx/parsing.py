@@ -129,12 +129,18 @@ STRICT = ConfigDict(extra="forbid", serialize_by_alias=True, use_attribute_docst
 """As ``__pydantic_config__`` of a dataclass: unknown names are errors, and the text below a field describes it in a schema."""
 
 
+def _as_tuple(given: object) -> object:
+    if isinstance(given, str | int | float):
+        return (given,)
+    return tuple(given) if isinstance(given, list) else given  # JSON has lists alone, which a strict tuple is not
+
+
 class _OneOrSeveral:
     """Lets a text or number alone stand for a tuple of it."""
 
     def __get_pydantic_core_schema__(self, several: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
-            lambda given: (given,) if isinstance(given, str | int | float) else given,
+            _as_tuple,
             handler(several),
             json_schema_input_schema=handler(several | get_args(several)[0]),
         )

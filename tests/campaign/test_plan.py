@@ -82,6 +82,7 @@ def plans(draw: st.DrawFn) -> CampaignPlan:
                 min_area_m2=st.floats(0, 1e6),
                 threshold=st.none() | st.floats(0, 1, exclude_min=True),
                 edge_distance=st.integers(0, 50),
+                area_thresholds=st.none() | st.sets(st.sampled_from([0.3, 0.45, 0.8])).map(sorted).map(tuple),
             )
         ),
         cogs=draw(st.booleans()),

@@ -136,6 +136,8 @@ def test_tracks_of_partitions_are_those_of_the_whole(case, seed):
         output.finish(ground, done)
         collect(output)
         found[year] = whole_footprints(masked(ground, of_year, done), of_year)
+        if year == 2022:  # one year alone has no tracks
+            continue
         records = collected_years(store, found)
         refreshed = collect_tracks(store, records, layout=YearLayout(year))
         expected = track_footprints(found)
@@ -143,4 +145,4 @@ def test_tracks_of_partitions_are_those_of_the_whole(case, seed):
         assert refreshed.rows == len(expected)
         dtypes = expected.drop(columns="geometry").dtypes.to_dict()  # a file has its own word for text
         assert_same(rows[expected.columns].astype(dtypes), expected, by=("year", "footprint_id"))
-        assert collect_tracks(store, records, layout=YearLayout(year)).rewritten == ()
+    assert collect_tracks(store, records, layout=YearLayout(year)).rewritten == ()
