@@ -6,7 +6,6 @@ what a convolution library needs as scratch comes on top and is the margin of wh
 """
 
 import copy
-import gc
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,6 @@ def activation_bytes(module: torch.nn.Module, *, layers: int, tile: int, batch: 
     counter = _LiveBytes()
     with torch.inference_mode(), counter:
         walked(torch.empty((batch, layers, tile, tile), device="meta"))
-    gc.collect()
     return counter.peak
 
 

@@ -236,6 +236,9 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
     TrainingError
         Its features of such a tile are too small: to be halved again, or to be normalised over so few tiles.
     """
+    known = f"{spec.architecture} {sorted(_options(spec, layers=3, classes=1).items())!r} {tile} {tiles}"
+    if known in _FITTING:
+        return
     network = copy.deepcopy(_without_numbers(spec)).train()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -248,6 +251,11 @@ def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:
                 f"{spec.architecture} with {spec.encoder} cannot learn from {tiles} tile{'s' if tiles > 1 else ''} of {tile} px "
                 f"at a time: {error}. Take a larger tile, or more of them in a batch (for each device)."
             ) from error
+    _FITTING.add(known)
+
+
+_FITTING: set[str] = set()
+"""Networks with tiles that they can learn from: seeds and folds train one of them again and again."""
 
 
 def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
