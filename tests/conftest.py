@@ -1,10 +1,15 @@
 """What tests of every room share."""
 
+import fcntl
 import gc
+import importlib
 import os
-from collections.abc import Generator
+import pickle
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 from _pytest.doctest import DoctestModule
@@ -26,8 +31,25 @@ os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
 # No example is a word out of the package, because to look for them in its files, and to hold each to an alphabet, takes longer than the tests.
 providers.is_local_module_file = lambda path: False
 
+# Compiling takes less than starting a pool of processes for it, each of which loads torch.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 # No test cuts the power, and on a shared disk every call waits for what others write. That it is called has a test.
 os.fsync = lambda handle: None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import all tests, each worker from another file on, because on a fresh machine each would rewrite what the others do."""
+    config = session.config
+    if not hasattr(config, "workerinput") or config.args != config.getini("testpaths"):
+        return
+    root = Path(__file__).parent
+    files = sorted(root.rglob("test_*.py"))
+    first = int(config.workerinput["workerid"].removeprefix("gw")) * len(files) // config.workerinput["workercount"]
+    for file in [*files[first:], *files[:first]]:
+        with suppress(Exception, pytest.skip.Exception):  # collection tells it
+            importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -37,7 +59,7 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over all that was imported: networks are measured with a full collection each, over two million objects."""
+    """Let the garbage collector pass over all that was imported: two million objects that stay."""
     gc.freeze()
 
 
@@ -51,10 +73,37 @@ def real_data() -> Path:
     return folder
 
 
+T = TypeVar("T")
+
+
+class Once(Protocol):
+    """Makes what tests of several files share."""
+
+    def __call__(self, name: str, write: Callable[[Path], T]) -> T:
+        """Return what writing a folder of this name returned, to whichever worker asked first; nobody changes the folder."""
+
+
 @pytest.fixture(scope="session")
-def region_files(tmp_path_factory: pytest.TempPathFactory) -> "RegionFiles":
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Folders that are written once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, write: Callable[[Path], Any]) -> Any:
+        made = root / f"{name}.pickle"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                made.write_bytes(pickle.dumps(write(root / name)))
+        return pickle.loads(made.read_bytes())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def region_files(once: Once) -> "RegionFiles":
     """A synthetic region: four overlapping scenes in two UTM zones, tiles of elevation, trends, and their catalog."""
     from rtsx.synthetic import RegionSpec, write_region  # here, because most tests need none of it
 
     spec = RegionSpec(seed=1, size=256, scenes=2, years=(2023, 2024))
-    return write_region(spec, tmp_path_factory.mktemp("region") / "files")
+    return once("region-files", partial(write_region, spec))

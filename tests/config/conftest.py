@@ -1,5 +1,6 @@
 """Scenes to write configs about."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ SEEDS = (5, 6, 9, 15)
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(once: Callable[..., Path]) -> Path:
     """Folder of four small scenes, as `rtsx synthetic scenes` writes them."""
-    folder = tmp_path_factory.mktemp("archive")
-    specs = [varied_spec(seed, size=96, slumps_per_km2=30.0) for seed in SEEDS]
-    list(write_scenes(specs, folder, processes=1))
-    return folder
+
+    def write(folder: Path) -> Path:
+        specs = [varied_spec(seed, size=96, slumps_per_km2=30.0) for seed in SEEDS]
+        list(write_scenes(specs, folder, processes=1))
+        return folder
+
+    return once("archive", write)
 
 
 @pytest.fixture(scope="session")

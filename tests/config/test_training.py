@@ -51,6 +51,13 @@ def values(archive: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def two_scenes(values: dict[str, Any], scene_specs: tuple[SceneSpec, ...]) -> dict[str, Any]:
+    """The same with two of the scenes, for what is trained."""
+    training = {**values["scenes"]["training"], "names": [spec.image_id for spec in scene_specs[:2]]}
+    return {**values, "scenes": {"training": training, "split": {"validation": 0.5}}}
+
+
 def write(folder: Path, values: dict[str, Any]) -> Path:
     path = folder / "train.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -287,9 +294,9 @@ def test_a_config_is_trained(tmp_path: Path, values: dict[str, Any], scene_specs
 
 
 @pytest.mark.slow
-def test_seeds_are_trained_one_by_one_and_not_again(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_seeds_are_trained_one_by_one_and_not_again(tmp_path: Path, two_scenes: dict[str, Any]) -> None:
     out = tmp_path / "runs"
-    values = {**values, "seeds": [4, 5]}
+    values = {**two_scenes, "seeds": [4, 5]}
     first = train_bundle(write(tmp_path, values), out, device="cpu")
     assert [run.folder for run in first] == [out / "seed-4", out / "seed-5"]
     assert [run.bundle.id for run in first] == ["small-seed-4", "small-seed-5"]

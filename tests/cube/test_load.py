@@ -53,6 +53,7 @@ def nothing() -> Observation:
 
 
 def assert_piece(cube: xr.Dataset, piece: Observation) -> None:
+    cube = cube.compute()  # at once, because layers of one image are warped together
     for name, wanted in zip(("red", "nir"), piece.layers, strict=True):
         np.testing.assert_array_equal(cube[name].values, wanted)
     np.testing.assert_array_equal(cube["quality_planetscope"].values, piece.quality)
@@ -68,7 +69,7 @@ def test_a_composite_of_scenes_in_two_zones(ground: Ground, composite: str, erod
         ground.scene("b", shift=(250, 0), cloud=1, crs="EPSG:32608", time=at("2024-07-02")),
         ground.scene("c", cloud=3, time=at("2024-07-03")),
     ]
-    cube = rtsx.open_cube(recipe(optical(images, composite=composite, erode_m=erode_m)), CUBE)
+    cube = rtsx.open_cube(recipe(optical(images, composite=composite, erode_m=erode_m), chunk=60), CUBE).compute()
     pieces = {image.id: whole_piece(image, erode_m=erode_m) for image in images}
     ordered = [pieces[name] for name in ("bac" if composite != "best" else "cba")]
     if composite == "first":
@@ -153,8 +154,8 @@ def test_terrain_is_the_same_on_one_tile_or_two(ground: Ground, tmp_path: Path) 
 
 def test_a_pixel_is_valid_where_every_required_source_is(ground: Ground) -> None:
     scenes, heights = [ground.scene("a")], [ground.heights("d", shift=(500, 0), size=60)]
-    both = rtsx.open_cube(recipe(optical(scenes), elevation(heights)), CUBE).compute()
-    alone = rtsx.open_cube(recipe(optical(scenes), elevation(heights, is_required=False)), CUBE).compute()
+    both = rtsx.open_cube(recipe(optical(scenes), elevation(heights), chunk=60), CUBE).compute()
+    alone = rtsx.open_cube(recipe(optical(scenes), elevation(heights, is_required=False), chunk=60), CUBE).compute()
     seen = np.isfinite(both["slope"].values) & np.isfinite(both["relative_elevation"].values)
     np.testing.assert_array_equal(both["valid"].values, alone["valid"].values & seen)
     assert 0 < both["valid"].values.sum() < alone["valid"].values.sum()
@@ -226,7 +227,7 @@ def test_stackstac_agrees_to_the_pixel_on_a_shared_grid(ground: Ground, group: s
         rtsx.open_cube(
             replace(recipe(optical(images, group=group, reader=name), chunk=60), grid=grid),
             grid.window((0, 150), (20, 130)),
-        )
+        ).compute()
         for name in ("rtsx", "stackstac")
     )
     assert ours["valid"].values.mean() > 0.3
@@ -251,7 +252,7 @@ def test_terrain_at_the_edge_of_a_cell_sees_the_tile_beyond(ground: Ground, terr
     middle = GRID.window(ROWS, (COLUMNS[0], -210_000 - 3))
     tiles = [outlined(ground.heights("west", shift=(-1500, 0))), outlined(ground.heights("east", shift=(1500, 0)))]
     given = recipe(elevation(tiles, terrain_grid=terrain_grid))
-    whole, cell = rtsx.open_cube(given, CUBE), rtsx.open_cube(given, middle)
+    whole, cell = rtsx.open_cube(given, CUBE).compute(), rtsx.open_cube(given, middle).compute()
     assert cell.attrs["images_arcticdem"] == "east,west"
     for name in ("relative_elevation", "slope"):
         np.testing.assert_array_equal(whole[name].values[:, : middle.shape[1]], cell[name].values, err_msg=name)

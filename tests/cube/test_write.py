@@ -27,6 +27,12 @@ Make = Callable[..., xr.Dataset]
 FLOATING = Affine(2.8571436480450573e-05, 0.0, -67.68420000210446, 0.0, -2.86344946729323e-05, -14.254299999999951)
 
 
+@pytest.fixture
+def random_cube(random_cube: Make) -> Make:
+    """Small, in four chunks."""
+    return lambda shape=(130, 171), **options: random_cube(shape, **options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "shards"),
@@ -66,8 +72,9 @@ def test_a_store_of_ours_can_be_written_again(random_cube: Make, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_everything_is_computed_once(random_cube: Make, tmp_path: Path) -> None:
-    cube = random_cube((2100, 1030), chunk=512)
+def test_everything_is_computed_once(random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 256)
+    cube = random_cube((525, 258), chunk=128)
     calls: list[tuple[int, ...]] = []
 
     def predict(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
@@ -115,8 +122,11 @@ def test_ground_without_data_takes_no_room(random_cube: Make, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_overviews_are_halved_from_the_level_above(random_cube: Make, tmp_path: Path) -> None:
-    cube = random_cube((2500, 1030), chunk=512, classes=2)
+def test_overviews_are_halved_from_the_level_above(
+    random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 256)
+    cube = random_cube((625, 259), chunk=128, classes=2)
     write_cube(cube, tmp_path / "cube.zarr")
     expected = {
         name: (cube[name].values, cube[name].attrs.get("_FillValue"))

@@ -54,7 +54,7 @@ def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> N
         pytest.skip(f"{NEEDS[backend]} is not installed")
     if backend == "compile" and not can_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler")
-    for shape in ((3, 2, 32, 32), (1, 2, 32, 32), (2, 2, 64, 64)):
+    for shape in ((1, 2, 32, 32), (2, 2, 64, 64)):
         batch = torch.rand(shape)
         expected = run(bundle, "eager", batch)
         torch.testing.assert_close(run(bundle, backend, batch), expected, atol=1e-4, rtol=0)
@@ -132,13 +132,20 @@ def test_onnx_files_run_in_both_runtimes(bundle: ModelBundle, tmp_path: Path) ->
         torch.testing.assert_close(run(opened, backend, batch), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
 def test_an_onnx_file_of_fixed_batch_takes_any_number_of_tiles(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="needs the onnx extra")
-    network = Small().eval()
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    from onnx import TensorProto, helper, numpy_helper, save_model
+
+    network = torch.nn.Conv2d(2, 1, 3, padding=1)
     path = tmp_path / "fixed.onnx"
-    program = torch.onnx.export(network, (torch.rand(2, 2, 32, 32),), dynamo=True, verbose=False)
-    program.save(str(path))
+    weights = [numpy_helper.from_array(one.detach().numpy(), name) for name, one in network.named_parameters()]
+    node = helper.make_node("Conv", ["x", "weight", "bias"], ["y"], pads=[1, 1, 1, 1])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, count, 32, 32))
+        for name, count in (("x", 2), ("y", 1))
+    ]
+    graph = helper.make_graph([node], "net", ends[:1], ends[1:], initializer=weights)
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     opened = ModelBundle.open(
         path,
         layers=LAYERS,

@@ -39,11 +39,11 @@ def saved(content) -> bytes:
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return build_network("Unet", {"encoder_name": "resnet18", "in_channels": 7, "classes": 1})
+    return build_network("Unet", {"encoder_name": "mobilenet_v2", "in_channels": 7, "classes": 1})
 
 
 def darts_checkpoint(network):
-    model = {"arch": "Unet", "encoder_name": "resnet18", "in_channels": 7, "classes": 1}
+    model = {"arch": "Unet", "encoder_name": "mobilenet_v2", "in_channels": 7, "classes": 1}
     return {"config": {"model": model, "bands": list(TEN)}, "statedict": network.state_dict()}
 
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_needs_no_keywords(tmp_path, network):
 def test_a_run_folder_is_found_around_its_checkpoint(tmp_path, network):
     run = tmp_path / "run7"
     (run / "checkpoints").mkdir(parents=True)
-    model = {"architecture": "Unet", "encoder": "resnet18", "encoder_weights": "random", "input_channels": 7}
+    model = {"architecture": "Unet", "encoder": "mobilenet_v2", "encoder_weights": "random", "input_channels": 7}
     sources = ["planet", "ndvi", "slope", "relative_elevation"]
     (run / "config.yml").write_text(yaml.safe_dump({"model": model, "data_sources": sources}))
     (run / "checkpoints" / "42.pt").write_bytes(saved(network.state_dict()))
@@ -116,12 +116,12 @@ def test_a_bare_state_dict_takes_architecture_and_layers(tmp_path, network):
     with pytest.raises(BundleError, match=r"pass architecture=, encoder= and layers="):
         ModelBundle.open(path)
     with pytest.raises(BundleError, match=r"does not say its mean, std, classes, tile, overlap"):
-        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN)
+        ModelBundle.open(path, architecture="Unet", encoder="mobilenet_v2", layers=TEN)
     told = {"preset": "tss-v1", "classes": ("slump",), "tile": 64, "overlap": 32}
-    bundle = ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN, **told)
+    bundle = ModelBundle.open(path, architecture="Unet", encoder="mobilenet_v2", layers=TEN, **told)
     assert (bundle.preset, bundle.layers) == ("tss-v1", TEN)
     with pytest.raises(BundleError, match=r"takes 7 channels, but 6 layers are named"):
-        ModelBundle.open(path, architecture="Unet", encoder="resnet18", layers=TEN[:6], **told)
+        ModelBundle.open(path, architecture="Unet", encoder="mobilenet_v2", layers=TEN[:6], **told)
 
 
 def test_keywords_count_more_than_the_checkpoint(tmp_path, network):

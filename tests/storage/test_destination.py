@@ -1,9 +1,6 @@
 """Object stores: complete or told to be incomplete."""
 
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,49 +28,26 @@ def memory() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
+def s3(s3_server: str) -> dict[str, Any]:
     """Storage options of a local S3 server with one bucket, `maps`."""
-    server = shutil.which("moto_server")
-    if server is None:
-        pytest.skip("moto_server is not installed (pip install 'moto[server]')")
-    pytest.importorskip("s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [server, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        limit = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > limit or process.poll() is not None:
-                    pytest.skip("moto_server does not start")
-                time.sleep(0.05)
-        options = {
-            "key": "a",
-            "secret": "b",
-            "endpoint_url": f"http://127.0.0.1:{port}",
-            "client_kwargs": {"region_name": "eu-central-1"},
-        }
-        fsspec.filesystem("s3", **options).mkdir("maps")
-        yield options
-    finally:
-        process.kill()
-        process.wait()
+    options = {
+        "key": "a",
+        "secret": "b",
+        "endpoint_url": s3_server,
+        "client_kwargs": {"region_name": "eu-central-1"},
+    }
+    fsspec.filesystem("s3", **options).mkdir("maps")
+    return options
 
 
 def test_a_cube_goes_to_memory_and_back(memory: Any, random_cube: Make) -> None:
-    cube = random_cube((1100, 300), chunk=256, times=2, classes=2)
+    cube = random_cube((300, 130), chunk=70, times=2, classes=2)
     write_cube(cube, "memory://maps/2024.zarr")
     xr.testing.assert_identical(open_source("memory://maps/2024.zarr").load(), cube.load())
 
 
 def test_a_cube_goes_to_s3_and_back(s3: dict[str, Any], random_cube: Make) -> None:
-    first, second = random_cube(seed=1, chunk=128), random_cube(seed=2, chunk=128)
+    first, second = (random_cube((130, 171), seed=seed, chunk=128) for seed in (1, 2))
     url = "s3://maps/deep/2024.zarr"
     write_cube(first, url, storage_options=s3)
     xr.testing.assert_identical(open_source(url, storage_options=s3).load(), first.load())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -172,14 +173,22 @@ def test_a_prediction_is_computed_from_another_folder(
     assert pred["valid"].values.all()
 
 
+@pytest.fixture(scope="module")
+def results(made: Path, bundle: rtsx.ModelBundle) -> tuple[xr.Dataset, gpd.GeoDataFrame]:
+    """A map and its outlines."""
+    pred = rtsx.predict_cube(rtsx.open_cube(made / "s.zarr"), bundle).compute()
+    return pred, rtsx.extract_footprints(pred, threshold=0.0)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_every_output_goes_where_its_name_says(form: str, scene: Path, bundle: rtsx.ModelBundle) -> None:
+def test_every_output_goes_where_its_name_says(
+    form: str, scene: Path, bundle: rtsx.ModelBundle, results: tuple[xr.Dataset, gpd.GeoDataFrame]
+) -> None:
     def name(plain: str) -> str:
         return form.format(name=f"out/{plain}", folder=scene)
 
     shutil.rmtree("out", ignore_errors=True)
-    pred = rtsx.predict_cube(rtsx.open_cube("s.zarr"), bundle).compute()
-    outlines = rtsx.extract_footprints(pred, threshold=0.0)
+    pred, outlines = results
     rtsx.write_cube(pred, name("map.zarr"))
     rtsx.open_cube(name("map.zarr"))
     rtsx.build_cube("cube.yaml", name("cube.zarr"))

@@ -1,5 +1,7 @@
 """One small region, written once, and a validator of STAC documents that needs no network."""
 
+from functools import partial
+
 import jsonschema
 import pytest
 import referencing
@@ -11,13 +13,13 @@ REGION = RegionSpec(seed=15, size=256, scenes=4, cloud_cover=0.04)
 
 
 @pytest.fixture(scope="session")
-def region_ground():
-    return make_ground(REGION.ground_spec)
+def region_ground(once):
+    return once("ground", lambda folder: make_ground(REGION.ground_spec))
 
 
 @pytest.fixture(scope="session")
-def region(tmp_path_factory):
-    return write_region(REGION, tmp_path_factory.mktemp("region") / "new")
+def region(once):
+    return once("region", partial(write_region, REGION))
 
 
 @pytest.fixture(scope="session")

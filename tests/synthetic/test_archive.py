@@ -6,6 +6,7 @@ import pytest
 
 from rtsx.errors import CubeError, OutputExistsError
 from rtsx.synthetic import SceneSpec, varied_spec, write_scene, write_scenes
+from tests import warm
 
 SPECS = [varied_spec(seed, size=64) for seed in (5, 6)]
 
@@ -13,7 +14,8 @@ SPECS = [varied_spec(seed, size=64) for seed in (5, 6)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("scenes") / "new"
-    assert [scene.was_made for scene in write_scenes(SPECS, made, processes=2)] == [True, True]
+    with warm.pools():
+        assert [scene.was_made for scene in write_scenes(SPECS, made, processes=2)] == [True, True]
     return made
 
 

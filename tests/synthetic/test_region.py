@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -134,6 +135,14 @@ def test_what_cannot_be_is_refused(change, message):
 
 
 SMALL = RegionSpec(seed=2, size=64, scenes=2)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Folder of that region, for whoever changes nothing in it."""
+    folder = tmp_path_factory.mktemp("small") / "new"
+    write_region(SMALL, folder)
+    return folder
 
 
 def digests(folder):
@@ -292,19 +301,15 @@ def test_every_raster_is_a_cog(region):
             assert raster.tags()["SYNTHETIC"] == "rtsx"
 
 
-def test_the_same_spec_gives_the_same_bytes_and_another_seed_others(tmp_path):
-    one, two, other = (tmp_path / name for name in ("one", "two", "other"))
-    write_region(SMALL, one)
-    write_region(SMALL, two)
-    files = write_region(replace(SMALL, seed=3), other)
-    assert digests(one) == digests(two)
-    assert not {path.name for path in files.images} & {path.name for path in one.rglob("*_SR.tif")}
+def test_the_same_spec_gives_the_same_bytes_and_another_seed_others(tmp_path, small):
+    write_region(SMALL, tmp_path / "again")
+    files = write_region(replace(SMALL, seed=3), tmp_path / "other")
+    assert digests(small) == digests(tmp_path / "again")
+    assert not {path.name for path in files.images} & {path.name for path in small.rglob("*_SR.tif")}
 
 
-def test_an_interrupted_run_is_finished_by_the_next(tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    write_region(SMALL, whole)
-    calls = []
+def test_an_interrupted_run_is_finished_by_the_next(tmp_path, monkeypatch, small):
+    broken, calls = tmp_path / "broken", []
 
     def interrupted(path, height, **how):
         calls.append(path)
@@ -320,11 +325,11 @@ def test_an_interrupted_run_is_finished_by_the_next(tmp_path, monkeypatch):
             write_region(SMALL, broken)
     assert not (broken / "catalog.json").exists()
     write_region(SMALL, broken)
-    assert digests(broken) == digests(whole)
+    assert digests(broken) == digests(small)
 
 
-def test_what_is_there_is_not_overwritten(tmp_path):
-    write_region(SMALL, tmp_path / "one")
+def test_what_is_there_is_not_overwritten(tmp_path, small):
+    shutil.copytree(small, tmp_path / "one")
     with pytest.raises(OutputExistsError, match=r"found catalog.json. Choose another folder"):
         write_region(SMALL, tmp_path / "one")
     (tmp_path / "one" / "catalog.json").unlink()
