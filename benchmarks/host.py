@@ -189,7 +189,7 @@ def _with_codecs(fast: bool, run: Callable[[], None], *, is_floor: bool = False)
     if fast and is_floor:
         how = zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
     elif not fast:
-        how = mock.patch("rtsx.storage.zarr._zarrs", return_value=None)
+        how = mock.patch("rtsx.storage.codecs._zarrs", return_value=None)
     with how:
         run()
 

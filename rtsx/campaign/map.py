@@ -34,6 +34,7 @@ from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs
 from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
+from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.object_store import ObjectStore, is_s3, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
@@ -388,7 +389,8 @@ class ShardEncoder:
             if metadata is None:
                 raise FileNotFoundError(f"There is no array {name} in {store}.")
             sync(self._memory.set(f"{name}/zarr.json", metadata))
-            self.arrays[name] = zarr.open_array(self._memory, path=name, mode="r+")
+            with fast_codecs():
+                self.arrays[name] = zarr.open_array(self._memory, path=name, mode="r+")
 
     def encoded(
         self, name: str, pixels: NDArray[Any], *, at: tuple[Any, ...], keys: Iterable[str]

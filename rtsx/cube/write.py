@@ -24,6 +24,7 @@ from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, w
 from rtsx.cube.pyramid import halve, halved_geobox, level_count, multiscale_attrs, reduction_of, spatial_attrs
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
+from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.zarr import LAYERS, atomic_store
 
 _LARGEST_AUTO_SHARD = 4096
@@ -145,9 +146,23 @@ def root_attrs(levels: Levels) -> dict[str, Any]:
 
 def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
     """Write one level: metadata and coordinates at once, then all variables in one computation."""
-    # At once, rather than lazily and then `compute`: that puts one task on top of all, below which dask takes chunks in no
-    # order, and a third of a prediction waits in memory for its neighbours.
-    _described(cube, store, group=group, plan=plan).to_zarr(store, group=group, **_WRITING)
+    described = _described(cube, store, group=group, plan=plan)
+    described.to_zarr(store, group=group, compute=False, **_WRITING)
+    lazy = {str(name): one.data for name, one in described.variables.items() if isinstance(one.data, da.Array)}
+    with fast_codecs():
+        stored = zarr.open_group(store, path=group, mode="r+", use_consolidated=False)
+        arrays = [_as_described(stored, described[name]) for name in lazy]
+    pixels = [one.astype(array.dtype) for one, array in zip(lazy.values(), arrays, strict=True)]
+    # At once, instead of computing what xarray gives for it: that puts one task on top of all, below which dask takes chunks
+    # in no order, and a third of a prediction waits in memory for its neighbours.
+    da.store(pixels, arrays, lock=False)
+
+
+def _as_described(group: zarr.Group, variable: xr.DataArray) -> "zarr.Array[Any]":
+    """Return the array of a variable, with what no metadata keeps: whether chunks of nothing but the fill value are stored."""
+    array = group[str(variable.name)]
+    assert isinstance(array, zarr.Array)  # it was made a moment ago
+    return array.with_config({"write_empty_chunks": variable.encoding.get("write_empty_chunks", False)})
 
 
 def prepare_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:

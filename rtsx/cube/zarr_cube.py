@@ -19,7 +19,8 @@ from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_cent
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.zarr import LAYERS, StorageOptions, fast_codecs, open_group, require_chunks, store_failure
+from rtsx.storage.codecs import fast_codecs
+from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
@@ -74,7 +75,7 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
     group = open_group(path, options)
     try:
         _refuse_hollow_chunks(group, path)
-        with fast_codecs(group.store):
+        with fast_codecs():
             stored: xr.Dataset = xr.open_zarr(
                 group.store,
                 group=group.path or None,

@@ -7,7 +7,6 @@ store says of itself whether it is complete (`COMPLETE`), and only an overwrite 
 import asyncio
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -16,24 +15,16 @@ import warnings
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeGuard, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.codec import Codec
-from zarr.abc.store import ByteGetter, ByteRequest, Store
-from zarr.codecs._v2 import V2Codec
-from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer, BufferPrototype, NDBuffer
-from zarr.core.codec_pipeline import BatchedCodecPipeline
-from zarr.core.indexing import SelectorTuple
-from zarr.core.metadata import ArrayMetadata, ArrayV2Metadata
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
-from zarr.registry import register_pipeline
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
@@ -85,7 +76,7 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
         with _silent_about_consolidation():
             store = store_of(path, options, read_only=True)
             root = _root_in_zip(store.path) if isinstance(store, ZipStore) else None
-            group = zarr.open_group(_WholeStore(store, path), mode="r", path=root)
+            group = zarr.open_group(WholeStore(store, path), mode="r", path=root)
     except ContainsArrayError as error:
         raise CubeError(
             f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
@@ -122,7 +113,7 @@ def require_chunks(group: zarr.Group, name: str) -> None:
     name
         Of the array in it.
     """
-    assert isinstance(group.store, _WholeStore)
+    assert isinstance(group.store, WholeStore)
     group.store.whole.add(f"{group.path}/{name}/".lstrip("/"))
 
 
@@ -169,146 +160,7 @@ def _absent(path: str, key: str, array: str) -> CubeError:
     )
 
 
-@dataclass(frozen=True)
-class _ZarrsReads(BatchedCodecPipeline):
-    """zarr's own codecs, but what is read goes through the library zarrs. What is written never does: its files appear half-written."""
-
-    state: tuple[ArrayMetadata, "_WholeStore"] | None = None
-    """What the pipeline of zarrs is made of."""
-    reading: Any = None
-    """The pipeline of zarrs; None where it does not know the array."""
-
-    @classmethod
-    def from_array_metadata_and_store(cls, array_metadata: ArrayMetadata, store: Store) -> "_ZarrsReads":
-        """Make the pipeline of an array; zarr calls it where it opens one."""
-        if not _is_local(store):
-            raise NotImplementedError  # zarr goes on with `from_codecs`
-        global _has_threads
-        reading, pipeline = None, _zarrs()
-        if pipeline is not None and not any(
-            "fixedscaleoffset" in str(codec).lower() for codec in _named(array_metadata)
-        ):
-            _has_threads = True
-            try:
-                reading = pipeline.from_array_metadata_and_store(array_metadata, store.wrapped)
-            except Exception as error:  # for codecs and dtypes that it does not know, each of another kind
-                _log.debug("zarr's own codecs read an array that zarrs does not know: %s", error)
-        return replace(cls.from_codecs(_codecs(array_metadata)), state=(array_metadata, store), reading=reading)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.state is None:
-            return BatchedCodecPipeline.from_codecs, (tuple(self),)
-        return _unpickled, self.state
-
-    async def read(
-        self,
-        batch_info: Iterable[tuple[ByteGetter, ArraySpec, SelectorTuple, SelectorTuple, bool]],
-        out: NDBuffer,
-        drop_axes: tuple[int, ...] = (),
-    ) -> None:
-        """Read chunks into `out`."""
-        batch: list[Any] = list(batch_info)
-        if self.reading is not None and self.state is not None and not _is_forked:
-            for getter, *_ in batch:
-                self.state[1].require(getter.path)
-            try:
-                await self.reading.read(batch, out, drop_axes)
-                return
-            except Exception as error:  # zarr's own codecs read it then, or say in their words what is wrong
-                _log.debug("zarr's own codecs read what zarrs does not: %s", error)
-        await super().read(batch, out, drop_axes)
-
-
-def _named(metadata: ArrayMetadata) -> Iterable[Any]:
-    """What decodes an array. zarrs computes FixedScaleOffset in other precision, and so reads other values."""
-    return metadata.filters or () if isinstance(metadata, ArrayV2Metadata) else metadata.codecs
-
-
-def _codecs(metadata: ArrayMetadata) -> Iterable[Codec]:
-    if isinstance(metadata, ArrayV2Metadata):
-        return (V2Codec(filters=metadata.filters, compressor=metadata.compressor),)
-    return metadata.codecs
-
-
-def _is_local(store: Store) -> TypeGuard["_WholeStore"]:
-    return isinstance(store, _WholeStore) and isinstance(store.wrapped, LocalStore)
-
-
-_CONFIG_LOCK = threading.RLock()
-"""Held while zarr's configuration, which is one for all threads, is ours."""
-_has_threads = False
-"""zarrs has been asked for something here, and so has threads."""
-_is_forked = False
-"""This is the child of a process in which zarrs had threads: here it would wait for them for ever."""
-
-
-def _forget_threads() -> None:
-    global _CONFIG_LOCK, _is_forked
-    _CONFIG_LOCK, _is_forked = threading.RLock(), _is_forked or _has_threads
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
-
-
-@contextmanager
-def fast_codecs(store: Store) -> Iterator[None]:
-    """Open arrays within it: what is read of those of a local store then goes through zarrs, where that is installed.
-
-    zarr chooses the codecs of an array when it is opened, by its configuration. One that somebody has changed is left alone.
-    """
-    if not _is_local(store) or _zarrs() is None:
-        yield
-        return
-    with _CONFIG_LOCK:  # also to look, because what another thread has set is ours
-        if zarr.config.get("codec_pipeline.path") not in (_PYTHON_CODECS, _OUR_CODECS):
-            yield
-            return
-        register_pipeline(_ZarrsReads)
-        with zarr.config.set({"codec_pipeline.path": _OUR_CODECS, "codec_pipeline.strict": True}):
-            yield
-
-
-_OUR_CODECS = f"{_ZarrsReads.__module__}.{_ZarrsReads.__qualname__}"
-_PYTHON_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-_ZARRS = (0, 2)
-"""The first version of zarrs whose pipeline reads what zarr 3.1 writes."""
-
-
-def _zarrs() -> Any:
-    """Return the pipeline of zarrs; None where it is not installed or its threads are not, or with a warning where it cannot be used."""
-    if _is_forked:
-        return None
-    try:
-        import zarrs
-
-        if tuple(int(part) for part in zarrs.__version__.split(".")[:2]) >= _ZARRS:
-            return zarrs.ZarrsCodecPipeline
-        reason = f"it is version {zarrs.__version__}"
-    except ModuleNotFoundError as error:
-        if error.name == "zarrs":
-            return None
-        reason = str(error)
-    except (ImportError, AttributeError) as error:
-        reason = str(error)
-    warnings.warn(
-        f"The library zarrs that is installed cannot read for rtsx: {reason}. Reading goes on without it, more slowly; install the "
-        "right one with: pip install 'rtsx[fast]', or remove it with: pip uninstall zarrs.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return None
-
-
-def _unpickled(metadata: ArrayMetadata, store: "_WholeStore") -> BatchedCodecPipeline:
-    """The same pipeline in another process, where zarrs may not be installed."""
-    if _zarrs() is None:
-        return BatchedCodecPipeline.from_codecs(_codecs(metadata))
-    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.strict": True}):
-        return _ZarrsReads.from_array_metadata_and_store(metadata, store)
-
-
-class _WholeStore(WrapperStore[Store]):
+class WholeStore(WrapperStore[Store]):
     """A store of which some arrays have to be whole."""
 
     def __init__(self, store: Store, path: str) -> None:
@@ -327,6 +179,7 @@ class _WholeStore(WrapperStore[Store]):
         return self._store
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Value of a key; None where there is none, and it may be missing."""
         found = await super().get(key, prototype, byte_range)
         if found is None:
             self._refuse(key)

@@ -61,7 +61,7 @@ def arctic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keys of pixels that were read from local stores, and how many bytes of them."""
-    monkeypatch.setattr("rtsx.storage.zarr._zarrs", lambda: None)  # whose reads nobody sees
+    monkeypatch.setattr("rtsx.storage.codecs._zarrs", lambda: None)  # whose reads nobody sees
     keys: list[str] = []
     get = zarr.storage.LocalStore.get
 

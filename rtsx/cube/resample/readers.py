@@ -16,7 +16,8 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, 
 from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
-from rtsx.storage.zarr import fast_codecs, open_group, require_chunks, store_failure
+from rtsx.storage.codecs import fast_codecs
+from rtsx.storage.zarr import open_group, require_chunks, store_failure
 
 
 class WindowReader(Protocol):
@@ -334,7 +335,7 @@ class ZarrReader:
 
     def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
         """Return an array, after a look at what it says of itself."""
-        with fast_codecs(group.store):
+        with fast_codecs():
             array = group.get(name)
         if not isinstance(array, zarr.Array):
             raise CubeError(
