@@ -1,7 +1,8 @@
 """A Zarr store as a lazy cube, whoever wrote it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,8 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import CopyOnWriteArray, LazilyIndexedArray, MemoryCachedArray
 
 from rtsx.cube.conventions import as_cube, layer_names
 from rtsx.cube.encoding import is_sparse
@@ -19,7 +22,7 @@ from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_cent
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.codecs import fast_codecs
+from rtsx.storage.codecs import QuickCodecs, fast_codecs
 from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
@@ -120,9 +123,27 @@ class StoredPixels:
         dtype: np.dtype[Any] = np.dtype(self.variable.dtype)
         return dtype
 
+    def at(self, step: int) -> "StoredPixels":
+        """Return one step of the first axis."""
+        return StoredPixels(self.variable[step], self.name, self.path)
+
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        try:
+        with self._telling(key):
             pixels: NDArray[Any] = self.variable[key].to_numpy()
+        return pixels
+
+    def read_into(self, out: NDArray[Any], key: tuple[slice, ...]) -> None:
+        """Read a part into the first rows and columns of an array, in one step where the codecs can."""
+        part = self.variable[key]
+        stored = _in_store(part)
+        with self._telling(key):
+            if stored is None or not stored[0].async_array.codec_pipeline.read_directly(*stored, out=out):
+                out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
+
+    @contextmanager
+    def _telling(self, key: tuple[slice, ...]) -> Iterator[None]:
+        try:
+            yield
         except CubeError:
             raise
         except Exception as error:  # see `store_failure`
@@ -130,7 +151,28 @@ class StoredPixels:
                 f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True)
             )
             raise store_failure(self.path, error, what=f"{self.name} cannot be read at {place}") from error
-        return pixels
+
+
+def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...]] | None":
+    """Return the array of Zarr that a variable is cut from, and what of it that is; None where more than cutting was done."""
+    data: Any = variable._data
+    while isinstance(data, MemoryCachedArray | CopyOnWriteArray):
+        data = data.array
+    if not isinstance(data, LazilyIndexedArray) or not isinstance(data.array, ZarrArrayWrapper):
+        return None
+    array: zarr.Array[Any] = data.array.get_array()
+    part = []
+    for one, length in zip(data.key.tuple, array.shape, strict=True):
+        if isinstance(one, slice):
+            start, stop, step = one.indices(length)
+        elif isinstance(one, int | np.integer):
+            start, stop, step = int(one), int(one) + 1, 1
+        else:
+            return None
+        if step != 1 or stop <= start:
+            return None
+        part.append(slice(start, stop))
+    return (array, tuple(part)) if isinstance(array.async_array.codec_pipeline, QuickCodecs) else None
 
 
 def stored_pixels(array: da.Array) -> StoredPixels | None:

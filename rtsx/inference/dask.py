@@ -10,10 +10,10 @@ Because dask looks at what tasks return together only where they are the last on
 stored at once (`compute`, `Dataset.to_zarr`), not for a store with `compute=False`: there all hang on one last task,
 whose dependencies dask takes in the order of a set.
 
-Per chunk: one task reads all layers; one marks valid pixels; one puts the halo together and runs the tiles that begin in the
-chunk; one cuts each strip that a neighbour needs; one adds up and quantises. What is read waits for the neighbours that need it as
-their halo, so that nothing is decoded twice. Nothing is computed twice and nothing is computed here. Blocks
-are taken row by row, so that what waits in memory is a row of chunks.
+Per chunk: one task reads all layers; one marks valid pixels; one adds the halo and runs the tiles that begin in the
+chunk; one cuts each strip that a neighbour needs; one adds up and quantises. A chunk is read into the place in which the device finds it,
+see `_Window`, and waits for the neighbours that need it as their halo, so that nothing is decoded twice. Nothing is computed twice and
+nothing is computed here. Blocks are taken row by row, so that what waits in memory is a row of chunks.
 """
 
 from bisect import bisect_left
@@ -31,9 +31,9 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
-from rtsx.inference.blocks import BlockPlan, Region
-from rtsx.inference.device import Hardware, Pending, room_for
-from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
+from rtsx.inference.blocks import Block, BlockPlan, Region
+from rtsx.inference.device import Hardware, Memory, Pending, memory_for, plain_memory, room_for
+from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
@@ -83,8 +83,9 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     chunks = arrays[0].chunks
     blocks = runner.blocks(chunks)
     token = tokenize(*(array.name for array in arrays), runner)
-    read = f"read-{tokenize(*(array.name for array in arrays))}"  # the same for every prediction of these layers
-    valid = _valid(_reading(read, arrays, blocks), read, names=tuple(layers), runner=runner, token=token, chunks=chunks)
+    reading = _reading(layers, mask, blocks=blocks, runner=runner, token=token)
+    read = next(iter(reading.layers))
+    valid = _valid(reading, read, token=token, chunks=chunks)
     graph = _graph(blocks, layers, read=read, valid=valid.name, runner=runner, token=token)
     planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned))
     sources: list[Any] = [valid]
@@ -96,36 +97,43 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
     return lazy | {"valid": valid}
 
 
-def _reading(name: str, arrays: Sequence[da.Array], blocks: BlockPlan) -> HighLevelGraph:
-    """Build a task for each chunk that gives it of every array: from the store, where that is all they are, else from their own tasks."""
-    indices = list(product(*(range(len(parts)) for parts in blocks.intervals)))
-    stored = [pixels for array in arrays if (pixels := stored_pixels(array)) is not None]
-    if len(stored) < len(arrays):
-        tasks: _Graph = {(name, *index): (_together, [(array.name, *index) for array in arrays]) for index in indices}
-        return HighLevelGraph.from_collections(name, tasks, dependencies=arrays)  # type: ignore[arg-type]  # dask.array is one
+def _reading(
+    layers: Mapping[str, da.Array], mask: da.Array | None, *, blocks: BlockPlan, runner: Runner, token: str
+) -> HighLevelGraph:
+    """Build a task for each chunk that gives it of every array: from the store where that is all that an array is, else from its own task."""
+    arrays = dict(layers) if mask is None else {**layers, "valid": mask}
+    stored = {name: pixels for name, array in arrays.items() if (pixels := stored_pixels(array)) is not None}
+    others = [array for name, array in arrays.items() if name not in stored]
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    # The same for every prediction of these layers with these blocks.
+    name = f"read-{tokenize([array.name for array in arrays.values()], blocks, runner.device, runner.backend)}"
     source = f"stored-{name}"
-    tasks = {(name, *index): (_ReadTask(blocks.region((index[0], index[1]))), source) for index in indices}
-    tasks[source] = _Stored(tuple(stored))
-    return HighLevelGraph({name: tasks}, {name: set()})
+    tasks: _Graph = {source: _Stored(stored)}
+    for block in blocks:
+        task = _ReadTask(block.region, _Window.around(block), dtypes)
+        tasks[name, *block.index] = (task, f"runner-{token}", source, [(one.name, *block.index) for one in others])
+    whole = HighLevelGraph.from_collections(name, tasks, dependencies=others)  # type: ignore[arg-type]  # dask.array is one
+    needed = {**whole.dependencies, name: whole.dependencies[name] | {f"runner-{token}"}, f"runner-{token}": set()}
+    return HighLevelGraph(
+        {name: whole.layers[name], **whole.layers, f"runner-{token}": {f"runner-{token}": runner}}, needed
+    )
 
 
-def _together(arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-    return tuple(arrays)
-
-
-def _valid(
-    reading: HighLevelGraph, read: str, *, names: tuple[str, ...], runner: Runner, token: str, chunks: _Chunks
-) -> da.Array:
+def _valid(reading: HighLevelGraph, read: str, *, token: str, chunks: _Chunks) -> da.Array:
     key = f"valid-{token}"
-    runner_key = f"runner-{token}"
     tasks: _Graph = {
-        (key, *index): (_ValidTask(names), runner_key, (read, *index))
+        (key, *index): (_valid_pixels, f"runner-{token}", (read, *index))
         for index in product(*(range(len(sizes)) for sizes in chunks))
     }
-    tasks[runner_key] = runner
     layers: dict[str, Any] = {**reading.layers, key: tasks}
-    graph = HighLevelGraph(layers, {**reading.dependencies, key: {read}})
+    graph = HighLevelGraph(layers, {**reading.dependencies, key: {read, f"runner-{token}"}})
     return da.Array(graph, key, chunks=chunks, dtype=bool)
+
+
+def _valid_pixels(runner: Runner, window: "_Window") -> NDArray[np.bool_]:
+    stored = {name: window.chunk(name) for name in window.layers}
+    mask = stored.pop("valid", None)
+    return runner.valid(stored, mask)
 
 
 def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
@@ -165,15 +173,9 @@ def _graph(
             continue
         output = (f"tiles-{token}", *block.index)
         needed = blocks.intersecting(block.read)
-        task = _TilesTask(
-            names=tuple(layers),
-            tiles=block.tiles,
-            read=block.read,
-            origins=[blocks.region(index) for index in needed],
-            room_bytes=room,
-        )
-        parts = [(read, *index) for index in needed]
-        graph[output] = (task, runner_key, parts, [(valid, *index) for index in needed], begun_on)
+        task = _TilesTask(tiles=block.tiles, read=block.read, room_bytes=room)
+        windows = [(read, *index) for index in needed]
+        graph[output] = (task, runner_key, windows, [(valid, *index) for index in needed], begun_on)
         for target in blocks.intersecting(block.output):
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), output)
@@ -238,80 +240,157 @@ class _Outputs(MaterializedLayer):
 class _Stored:
     """Layers of a store."""
 
-    pixels: tuple[StoredPixels, ...]
-    """One for each layer, and for the mask."""
+    pixels: Mapping[str, StoredPixels]
+    """By name."""
+
+
+_ROOMY = 3.0
+"""Times a chunk that its window may have and wait for its tiles; a larger one is made when these run, and the chunk copied."""
+
+
+class _Window:
+    """Layers (y, x) of one chunk, with room for what its own tiles see of others, as one piece of memory. Pickles as the chunk alone.
+
+    The chunk is read into the first rows and columns; what its tiles see to the right and below is copied into the rest just before they
+    run. Blocks look forwards only and run row by row, so its own tiles are the last that need it.
+    """
+
+    def __init__(self, own: Region, region: Region, *, dtypes: Mapping[str, np.dtype[Any]], memory: Memory) -> None:
+        self.own = own
+        """Pixels of the chunk."""
+        self.region = region
+        """Pixels of the layers, from the first of the chunk."""
+        shape = _shape(region)
+        sizes = {name: prod(shape) * dtype.itemsize for name, dtype in dtypes.items()}
+        starts = accumulate(
+            (-(-size // 64) * 64 for size in sizes.values()), initial=0
+        )  # where lines of the cache begin
+        whole = memory(sum(-(-size // 64) * 64 for size in sizes.values()))
+        self.layers: dict[str, NDArray[Any]] = {
+            name: whole[start : start + sizes[name]].view(dtype).reshape(shape)
+            for (name, dtype), start in zip(dtypes.items(), starts, strict=False)
+        }
+        """By name; `valid` is the cube's mask."""
+
+    @staticmethod
+    def around(block: Block) -> Region:
+        """Return what the window of a block is made for: its chunk, and what its tiles see beyond that."""
+        if block.read is None:
+            return block.region
+        y, x = (slice(own.start, max(own.stop, seen.stop)) for own, seen in zip(block.region, block.read, strict=True))
+        is_roomy = prod(_shape((y, x))) <= _ROOMY * prod(_shape(block.region))
+        return (y, x) if is_roomy else block.region
+
+    def chunk(self, name: str) -> NDArray[Any]:
+        """Return the pixels of the chunk."""
+        return _cut(self.layers[name], self.own, self.region)
+
+    def with_halo(self, others: Sequence["_Window"], read: Region, *, memory: Memory) -> "_Window":
+        """Return a window over at least `read`, this one where it has room, with the pixels of other chunks in it."""
+        window, missing = self, others
+        if any(own.stop < seen.stop for own, seen in zip(self.region, read, strict=True)):
+            dtypes = {name: layer.dtype for name, layer in self.layers.items()}
+            window, missing = _Window(read, read, dtypes=dtypes, memory=memory), [self, *others]
+        for other in missing:
+            both = _overlap(read, other.own)
+            for name, layer in window.layers.items():
+                _cut(layer, both, window.region)[...] = _cut(other.layers[name], both, other.region)
+        return window
+
+    @property
+    def nbytes(self) -> int:
+        """Of the chunk."""
+        return sum(prod(_shape(self.own)) * layer.itemsize for layer in self.layers.values())
+
+    def __sizeof__(self) -> int:
+        """Return what a cluster moves and spills."""
+        return object.__sizeof__(self) + self.nbytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _window_of, (self.own, {name: self.chunk(name) for name in self.layers})
+
+
+def _window_of(own: Region, chunks: Mapping[str, NDArray[Any]]) -> _Window:
+    window = _Window(own, own, dtypes={}, memory=plain_memory)
+    window.layers.update(chunks)
+    return window
+
+
+def _shape(region: Region) -> tuple[int, int]:
+    return region[0].stop - region[0].start, region[1].stop - region[1].start
+
+
+def _overlap(one: Region, other: Region) -> Region:
+    y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return y, x
+
+
+def _cut(array: NDArray[Any], wanted: Region, region: Region) -> NDArray[Any]:
+    """Cut pixels out of an array (y, x) over `region`."""
+    y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
+    return array[y, x]
 
 
 @dataclass(frozen=True)
 class _ReadTask:
-    """Reads all layers of one chunk, one after the other: none of them costs a task of dask's."""
+    """Reads all layers of one chunk, one after the other: none of a store costs a task of dask's, or a copy."""
 
+    own: Region
     region: Region
+    """Pixels of the window."""
+    dtypes: Mapping[str, np.dtype[Any]]
+    """By name."""
 
-    def __call__(self, stored: _Stored) -> tuple[NDArray[Any], ...]:
-        return tuple(pixels[self.region] for pixels in stored.pixels)
-
-
-@dataclass(frozen=True)
-class _ValidTask:
-    """Marks the valid pixels of one chunk."""
-
-    names: tuple[str, ...]
-    """Layers, in the order in which they come; the mask, if there is one, is the last."""
-
-    def __call__(self, runner: Runner, arrays: tuple[NDArray[Any], ...]) -> NDArray[np.bool_]:
-        stored = dict(zip(self.names, arrays, strict=False))
-        return runner.valid(stored, arrays[-1] if len(arrays) > len(self.names) else None)
+    def __call__(self, runner: Runner, stored: _Stored, others: list[NDArray[Any]]) -> _Window:
+        window = _Window(self.own, self.region, dtypes=self.dtypes, memory=memory_for(runner.where))
+        waiting = iter(others)
+        for name, layer in window.layers.items():
+            if name in stored.pixels:
+                stored.pixels[name].read_into(layer, self.own)
+            else:
+                window.chunk(name)[...] = next(waiting)
+        return window
 
 
 @dataclass(frozen=True)
 class _TilesTask:
-    """Assembles a window from chunks and runs the tiles that begin in one of them."""
+    """Adds the halo to a window and runs the tiles that begin in its chunk."""
 
-    names: tuple[str, ...]
-    """Layers, in the order in which their chunks come."""
     tiles: TileRange
     read: Region
     """Pixels that these tiles see."""
-    origins: list[Region]
-    """Pixels of each chunk that is handed over."""
     room_bytes: int
     """What all windows of a process may take."""
 
     def __call__(  # noqa: PLR0917 - dask gives them by place
-        self, runner: Runner, parts: list[tuple[NDArray[Any], ...]], valid: list[NDArray[np.bool_]], begun_on: str
+        self, runner: Runner, windows: list[_Window], valid: list[NDArray[np.bool_]], begun_on: str
     ) -> Pending[TileSums]:
-        """Run the tiles on the chunks, each with every layer, and their valid pixels; waits for them where a batch is one tile."""
+        """Run the tiles on the chunks, their own first, and their valid pixels; waits for them where a batch is one tile."""
         runner.require_hardware(begun_on)
         device = runner.where
-        n_pixels = prod(part.stop - part.start for part in self.read)
-        n_bytes = n_pixels * (1 + sum(parts[0][place].dtype.itemsize for place in range(len(self.names))))
+        own, *others = windows
+        names = runner.plan.layers
+        n_bytes = prod(_shape(self.read)) * (1 + sum(own.layers[name].itemsize for name in names))
         room = room_for(device, n_bytes, limit=self.room_bytes)
         try:
-            window = BlockInput(
+            window = own.with_halo(others, self.read, memory=memory_for(device))
+            trusted = np.empty(_shape(self.read), bool)
+            for one, pixels in zip(windows, valid, strict=True):
+                both = _overlap(self.read, one.own)
+                _cut(trusted, both, self.read)[...] = _cut(pixels, both, one.own)
+            block = BlockInput(
                 region=self.read,
-                stored={
-                    name: self._assembled([part[place] for part in parts]) for place, name in enumerate(self.names)
-                },
+                stored={name: _cut(window.layers[name], self.read, window.region) for name in names},
                 packings=runner.packings,
-                valid=self._assembled(valid),
+                valid=trusted,
             )
-            pending = runner.submit(window, self.tiles, room=room)
+            pending = runner.submit(block, self.tiles, room=room)
         except BaseException:
             room.release()
             raise
         if not runner.tiles_ahead(Hardware.of(device)):
             pending.result()
         return pending
-
-    def _assembled(self, chunks: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        out = np.empty([part.stop - part.start for part in self.read], chunks[0].dtype)
-        for chunk, origin in zip(chunks, self.origins, strict=True):
-            both = [slice(max(r.start, o.start), min(r.stop, o.stop)) for r, o in zip(self.read, origin, strict=True)]
-            to = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(both, self.read, strict=True))
-            source = tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(both, origin, strict=True))
-            out[to] = chunk[source]
-        return out
 
 
 @dataclass(frozen=True)
@@ -335,4 +414,4 @@ class _FinishTask:
     def __call__(
         self, runner: Runner, strips: list[TileSums], valid: NDArray[np.bool_], _rung: None
     ) -> dict[str, NDArray[Any]]:
-        return quantise(merge_strips(strips, self.region, plan=runner.plan), valid, plan=runner.plan)
+        return finished(strips, self.region, valid, plan=runner.plan)

@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -547,10 +547,68 @@ def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
         # torch cannot mark a tensor as read-only, and refuses foreign byte order and arrays that run backwards.
         array = array.astype(array.dtype.newbyteorder("="), order="C")
+    tensor = torch.from_numpy(array)
     if device.type == "cpu":
-        return torch.from_numpy(array)
+        return tensor
+    if tensor.is_pinned():
+        # With what lies between its rows, because torch would gather these in other memory first, and wait.
+        span = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        sent = tensor.as_strided((span,), (1,)).to(device, non_blocking=True)
+        return sent.as_strided(tensor.shape, tensor.stride())
     # A view would be pinned with all that lies between its rows, and copied once more to be sent.
     return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
+
+
+Memory = Callable[[int], NDArray[np.uint8]]
+"""Gives so many bytes of host memory."""
+
+
+def plain_memory(n_bytes: int) -> NDArray[np.uint8]:
+    """Return memory of this process, which is used again when nothing holds it: what is new costs the system as long to clear as to fill."""
+    return np.asarray(_Lent(n_bytes))
+
+
+class _Lent:
+    """Memory as an array holds it; given back by whichever thread lets go of it last, so that no lock is taken."""
+
+    _free: ClassVar[deque[NDArray[np.uint8]]] = deque(maxlen=8)
+    _lent: ClassVar[set[int]] = set()
+
+    def __init__(self, n_bytes: int) -> None:
+        self._memory = self._found(n_bytes)
+        self._lent.add(id(self))
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (n_bytes,),
+            "data": self._memory.__array_interface__["data"],
+        }
+
+    def __del__(self) -> None:
+        self._free.append(self._memory)
+        self._lent.discard(id(self))
+        if not self._lent:
+            self._free.clear()
+
+    def _found(self, n_bytes: int) -> NDArray[np.uint8]:
+        for _ in range(len(self._free)):
+            try:
+                memory = self._free.popleft()
+            except IndexError:  # another thread has it
+                break
+            if n_bytes <= memory.nbytes <= 3 * n_bytes:
+                return memory
+            self._free.append(memory)
+        return np.empty(n_bytes, np.uint8)
+
+
+def memory_for(device: torch.device) -> Memory:
+    """Return what gives host memory that a device takes pixels from: for a GPU what it reads by itself."""
+    return plain_memory if device.type == "cpu" else _pinned
+
+
+def _pinned(n_bytes: int) -> NDArray[np.uint8]:
+    return np.asarray(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
 
 
 def from_device(tensor: torch.Tensor) -> NDArray[Any]:

@@ -10,9 +10,10 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
+from rtsx.cube.zarr_cube import stored_pixels
 from rtsx.inference.dask import predict_lazily
 from rtsx.inference.device import Hardware, Pending
-from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
+from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
 from rtsx.inference.runner import Runner
 
 # Pixels along each side of a block: bounds what is prepared at once; larger blocks are no faster.
@@ -49,7 +50,7 @@ def predict_arrays(
             here, _, outputs = running.popleft()
             waiting += [output.result() for output in outputs]
             band = (here, slice(0, valid.shape[1]))
-            rows.append(quantise(merge_strips(waiting, band, plan=runner.plan), valid[band], plan=runner.plan))
+            rows.append(finished(waiting, band, valid[band], plan=runner.plan))
             # What lies wholly above the next band is done with.
             below = (slice(here.stop, valid.shape[0]), band[1])
             waiting = [crop(output, below) for output in waiting if output.region[0].stop > here.stop]
@@ -87,11 +88,22 @@ def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
     if "time" not in cube.dims:
         return _plane(arrays, runner)
     planes = [
-        _plane({name: array[step] if array.ndim == 3 else array for name, array in arrays.items()}, runner)
+        _plane({name: _at(array, step) if array.ndim == 3 else array for name, array in arrays.items()}, runner)
         for step in range(cube.sizes["time"])
     ]
     stack = np.stack if chunks is None else da.stack
     return {name: stack([plane[name] for plane in planes]) for name in planes[0]}
+
+
+def _at(array: _Array, step: int) -> _Array:
+    """Return a plane of a stack; of one in a store another that is in it, which dask would not say of a part."""
+    pixels = None if isinstance(array, np.ndarray) else stored_pixels(array)
+    if pixels is None:
+        return array[step]
+    plane = pixels.at(step)
+    like = np.empty((0, 0), array.dtype)
+    lazy: da.Array = da.from_array(plane, chunks=array.chunks[1:], name=f"{array.name}-{step}", meta=like)
+    return lazy
 
 
 def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:

@@ -354,11 +354,30 @@ _SLACK = 8
 
 
 def crop(output: TileSums, region: Region) -> TileSums:
-    """Crop sums to a region, as their own memory, so that the rest can be freed."""
+    """Crop sums to a region, as their own memory so that the rest can be freed, unless that is the smaller part."""
     both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(output.region, region, strict=True))
     y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(output.region, both, strict=True))
-    values = None if output.values is None else np.ascontiguousarray(output.values[..., y, x])
+    values = None if output.values is None else output.values[..., y, x]
+    if values is not None and output.values is not None and 2 * values.size < output.values.size:
+        values = np.ascontiguousarray(values)
     return TileSums(region=(both[0], both[1]), values=values)
+
+
+_ROWS = 128
+"""That are added up and quantised at a time, so that sums stay in the processor's cache."""
+
+
+def finished(
+    outputs: Sequence[TileSums], region: Region, valid: NDArray[np.bool_], *, plan: PredictionPlan
+) -> dict[str, NDArray[Any]]:
+    """Add up all sums over a region and return what is stored of it by name, see `quantise`."""
+    y, x = region
+    bands = []
+    for top in range(y.start, y.stop, _ROWS):
+        rows = slice(top, min(top + _ROWS, y.stop))
+        own = valid[rows.start - y.start : rows.stop - y.start]
+        bands.append(quantise(merge_strips(outputs, (rows, x), plan=plan), own, plan=plan))
+    return {name: np.concatenate([band[name] for band in bands], axis=-2) for name in bands[0]}
 
 
 def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
@@ -368,11 +387,12 @@ def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: Predictio
     for output in outputs:
         if not regions_meet(output.region, region):
             continue
-        strip = crop(output, region)
-        if strip.values is None:
-            continue
-        y, x = (slice(s.start - r.start, s.stop - r.start) for s, r in zip(strip.region, region, strict=True))
-        add(total[..., y, x], strip.values, out=total[..., y, x])
+        both = tuple(
+            slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(output.region, region, strict=True)
+        )
+        if output.values is not None:
+            here = _within(total, (both[0], both[1]), region)
+            add(here, _within(output.values, (both[0], both[1]), output.region), out=here)
     return total
 
 
@@ -400,8 +420,16 @@ def _stored(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan
     if plan.dtype == "float32":
         fraction = np.minimum(values / np.float32(ONE), 1).astype(np.float32)
         return np.where(valid, fraction, np.float32(np.nan))
-    percent = np.minimum(np.rint(values * np.float32(100 / ONE)), 100).astype(np.uint8)
-    return np.where(valid, percent, np.uint8(NODATA))
+    if values.dtype == np.int32:
+        # 100 / 2 ** 24 is 25 / 2 ** 22; halves go to the even number, as by `rint`.
+        scaled = values * np.int32(25)
+        scaled += ((scaled >> 22) & 1) + np.int32(2**21 - 1)
+        scaled >>= 22
+    else:
+        scaled = np.rint(values * np.float32(100 / ONE))
+    percent = np.minimum(scaled, 100, dtype=scaled.dtype).astype(np.uint8)
+    percent[..., ~valid] = NODATA
+    return percent
 
 
 def _binary(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan) -> NDArray[np.uint8]:
@@ -409,4 +437,6 @@ def _binary(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan
         positive = np.arange(len(values))[:, None, None] == values.argmax(0)
     else:
         positive = values + _SLACK >= round(plan.threshold * ONE)
-    return np.where(valid, positive.astype(np.uint8), np.uint8(NODATA))
+    stored = positive.astype(np.uint8)
+    stored[..., ~valid] = NODATA
+    return stored

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtsx.inference.blocks import Region
 from rtsx.inference.device import Hardware, Pending
-from rtsx.inference.kernel import BlockInput, TileSums, crop, merge_strips, quantise
+from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
 
@@ -95,8 +95,7 @@ def predict_region(
                 if first.until > done:
                     rows = slice(done, first.until)
                     valid = first.held.valid(rows, region[1])
-                    total = merge_strips(waiting, (rows, region[1]), plan=runner.plan)
-                    yield rows, quantise(total, valid, plan=runner.plan) | {"valid": valid}
+                    yield rows, finished(waiting, (rows, region[1]), valid, plan=runner.plan) | {"valid": valid}
                     done = first.until
                     rest = (slice(done, region[0].stop), region[1])
                     waiting = [crop(output, rest) for output in waiting if output.region[0].stop > done]

@@ -150,8 +150,12 @@ def valid_pixels(
         nodata = packings[name].nodata
         if layer.dtype.kind == "f":
             valid &= np.isfinite(layer)
-        if nodata is not None and np.isfinite(nodata):
+        if nodata is None or not np.isfinite(nodata):
+            continue
+        if layer.dtype.kind not in "iu":
             valid &= layer != nodata
+        elif nodata.is_integer() and np.iinfo(layer.dtype).min <= nodata <= np.iinfo(layer.dtype).max:
+            valid &= layer != layer.dtype.type(nodata)  # in its own dtype: NumPy would turn every pixel into a float64
     return valid
 
 

@@ -90,8 +90,8 @@ class QuickCodecs(BatchedCodecPipeline):
                 _log.debug("zarr's own codecs read what zarrs does not: %s", error)
         await super().read(batch, out, drop_axes)
 
-    def read_directly(self, array: "zarr.Array[Any]", part: Part, *, out: NDArray[Any], place: Part) -> bool:
-        """Read part of an array into a place of another in this thread, past the event loop; False where that cannot be."""
+    def read_directly(self, array: "zarr.Array[Any]", part: Part, *, out: NDArray[Any]) -> bool:
+        """Read part of an array of this store into the first rows and columns of another, past the event loop; False where that cannot be."""
         if self.reading is None or self.state is None or _is_forked or not out.flags.c_contiguous:
             return False
         if array.dtype != out.dtype or not out.dtype.isnative or out.dtype.kind not in "biuf":
@@ -101,7 +101,6 @@ class QuickCodecs(BatchedCodecPipeline):
         unit = array.shards or array.chunks
         items = []
         shape = (*(1 for _ in range(array.ndim - out.ndim)), *out.shape)
-        offsets = [into.start - own.start for into, own in zip(place, part, strict=True)]
         for index in product(
             *(range(own.start // size, -(-own.stop // size)) for own, size in zip(part, unit, strict=True))
         ):
@@ -115,7 +114,7 @@ class QuickCodecs(BatchedCodecPipeline):
                 slice(a - number * size, b - number * size)
                 for (a, b), number, size in zip(spans, index, unit, strict=True)
             ]
-            into = [slice(a + offset, b + offset) for (a, b), offset in zip(spans, offsets, strict=True)]
+            into = [slice(a - own.start, b - own.start) for (a, b), own in zip(spans, part, strict=True)]
             items.append(ChunkItem(key=key, chunk_subset=within, chunk_shape=unit, subset=into, shape=shape))
         try:
             self.reading.impl.retrieve_chunks_and_apply_index(items, out)

@@ -112,13 +112,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     """What is read of stores from now on."""
     found: list[tuple[str, object]] = []
-    read = StoredPixels.__getitem__
+    read = StoredPixels.read_into
 
-    def noted(pixels: StoredPixels, key: tuple[slice, ...]) -> object:
+    def noted(pixels: StoredPixels, out: np.ndarray, key: tuple[slice, ...]) -> None:
         found.append((pixels.name, key))
-        return read(pixels, key)
+        read(pixels, out, key)
 
-    monkeypatch.setattr(StoredPixels, "__getitem__", noted)
+    monkeypatch.setattr(StoredPixels, "read_into", noted)
     return found
 
 
