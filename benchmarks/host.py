@@ -1,6 +1,6 @@
 """What rtsx costs the processors around a network on a device that takes no time: reading, assembling, quantising, writing.
 
-The device is faked: a window is copied as it would be into pinned memory, and the answer is there. Floor is the same arrays through zarr-python
+The device is faked: what it cannot take from where it lies is copied as it would be, and the answer is there. Floor is the same arrays through zarr-python
 alone, with the codecs that rtsx writes. Seconds of user and system together, contenders in turns, medians of the rounds. The busiest thread bounds what
 one process can deliver, however many processors it has: its seconds per megapixel are taken from Linux's own count of each thread.
 """
@@ -58,8 +58,7 @@ class FakeDevice:
         region = tiling.output_region(tiles)
         values = None
         if list(tiles_to_run(window, tiles, tiling=tiling)):
-            for array in (*window.stored.values(), window.valid):
-                np.array(array)  # into pinned memory
+            np.array(window.valid)  # into pinned memory, in which the layers are since they were read
             values = self.values[..., region[0], region[1]]
         if room is not None:
             room.release()

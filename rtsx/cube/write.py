@@ -147,15 +147,22 @@ def root_attrs(levels: Levels) -> dict[str, Any]:
 def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
     """Write one level: metadata and coordinates at once, then all variables in one computation."""
     described = _described(cube, store, group=group, plan=plan)
-    described.to_zarr(store, group=group, compute=False, **_WRITING)
     lazy = {str(name): one.data for name, one in described.variables.items() if isinstance(one.data, da.Array)}
+    # In one chunk that is never computed, because xarray builds the graph that it is told not to compute.
+    nothing = {
+        name: described[name].copy(
+            data=da.from_array(np.broadcast_to(one.dtype.type(), one.shape), chunks=-1, name=False)
+        )
+        for name, one in lazy.items()
+    }
+    described.assign(nothing).to_zarr(store, group=group, compute=False, **_WRITING)
     with fast_codecs():
         stored = zarr.open_group(store, path=group, mode="r+", use_consolidated=False)
         arrays = [_as_described(stored, described[name]) for name in lazy]
     pixels = [one.astype(array.dtype) for one, array in zip(lazy.values(), arrays, strict=True)]
     # At once, instead of computing what xarray gives for it: that puts one task on top of all, below which dask takes chunks
     # in no order, and a third of a prediction waits in memory for its neighbours.
-    da.store(pixels, arrays, lock=False)
+    da.store(pixels, arrays, lock=False)  # type: ignore[arg-type]  # arrays of Zarr are what it is for
 
 
 def _as_described(group: zarr.Group, variable: xr.DataArray) -> "zarr.Array[Any]":

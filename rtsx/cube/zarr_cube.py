@@ -135,9 +135,10 @@ class StoredPixels:
     def read_into(self, out: NDArray[Any], key: tuple[slice, ...]) -> None:
         """Read a part into the first rows and columns of an array, in one step where the codecs can."""
         part = self.variable[key]
-        stored = _in_store(part)
+        array, within = _in_store(part) or (None, ())
+        codecs = None if array is None else array.async_array.codec_pipeline
         with self._telling(key):
-            if stored is None or not stored[0].async_array.codec_pipeline.read_directly(*stored, out=out):
+            if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
     @contextmanager
@@ -160,7 +161,7 @@ def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...
         data = data.array
     if not isinstance(data, LazilyIndexedArray) or not isinstance(data.array, ZarrArrayWrapper):
         return None
-    array: zarr.Array[Any] = data.array.get_array()
+    array: zarr.Array[Any] = data.array.get_array()  # type: ignore[no-untyped-call]
     part = []
     for one, length in zip(data.key.tuple, array.shape, strict=True):
         if isinstance(one, slice):
@@ -172,7 +173,7 @@ def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...
         if step != 1 or stop <= start:
             return None
         part.append(slice(start, stop))
-    return (array, tuple(part)) if isinstance(array.async_array.codec_pipeline, QuickCodecs) else None
+    return array, tuple(part)
 
 
 def stored_pixels(array: da.Array) -> StoredPixels | None:

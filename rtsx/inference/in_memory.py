@@ -97,13 +97,11 @@ def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
 
 def _at(array: _Array, step: int) -> _Array:
     """Return a plane of a stack; of one in a store another that is in it, which dask would not say of a part."""
-    pixels = None if isinstance(array, np.ndarray) else stored_pixels(array)
-    if pixels is None:
-        return array[step]
-    plane = pixels.at(step)
-    like = np.empty((0, 0), array.dtype)
-    lazy: da.Array = da.from_array(plane, chunks=array.chunks[1:], name=f"{array.name}-{step}", meta=like)
-    return lazy
+    plane: _Array = array[step]
+    if isinstance(array, da.Array) and (pixels := stored_pixels(array)) is not None:
+        like = np.empty((0, 0), array.dtype)
+        plane = da.from_array(pixels.at(step), chunks=array.chunks[1:], name=f"{array.name}-{step}", meta=like)
+    return plane
 
 
 def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:

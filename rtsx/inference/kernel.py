@@ -427,7 +427,7 @@ def _stored(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan
         scaled >>= 22
     else:
         scaled = np.rint(values * np.float32(100 / ONE))
-    percent = np.minimum(scaled, 100, dtype=scaled.dtype).astype(np.uint8)
+    percent = np.asarray(np.minimum(scaled, 100), np.uint8)
     percent[..., ~valid] = NODATA
     return percent
 

@@ -131,7 +131,8 @@ class QuickCodecs(BatchedCodecPipeline):
     ) -> None:
         """Write chunks; those that are whole are encoded in one go, each in a thread."""
         codecs = tuple(self)
-        whole, others = [], []
+        whole: list[tuple[ByteSetter, ArraySpec, SelectorTuple, SelectorTuple, bool]] = []
+        others: list[tuple[ByteSetter, ArraySpec, SelectorTuple, SelectorTuple, bool]] = []
         for one in batch_info:
             (whole if one[4] and value.shape and _is_plain(codecs) and _is_basic(one[2]) else others).append(one)
 
@@ -183,7 +184,7 @@ def _encoded(pixels: NDArray[Any], spec: ArraySpec, *, codecs: Sequence[Codec], 
         if isinstance(codec, ShardingCodec):
             content = _encoded_shard(pixels, spec, sharding=codec, ends=ends)
         else:
-            content = codec._encode_sync(content, spec)  # type: ignore[attr-defined]  # see `_is_plain`
+            content = codec._encode_sync(content, spec)  # type: ignore[union-attr]  # see `_is_plain`
         if content is None:
             return None
     encoded: Buffer = content
