@@ -193,10 +193,15 @@ def test_what_cannot_be_drawn_is_refused(pred, footprints):
 
 def test_the_page_runs(pred, footprints, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rtsx.write_cube(pred, "map.zarr")
+    made = pred.assign(binary=(pred["probability"] >= 50).astype("uint8")).assign_attrs(bundle_digest="0" * 64)
+    rtsx.write_cube(made, "map.zarr")
+    footprints = footprints.assign(bundle_digest="0" * 64)
     footprints.to_parquet("slumps.parquet")
     footprints[footprints["prob_max"] > 0.6].to_parquet("truth.parquet")
     names = {}
     for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE):
         exec(compile(block, PAGE.name, "exec"), names)
-    assert "area, km2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "area, km2" in printed
+    assert "precision at least 0.6" in printed
+    assert "confidence_class" in printed
