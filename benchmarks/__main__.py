@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,7 @@ from benchmarks import (
     start,
     teams,
     tracks,
+    work,
 )
 
 
@@ -36,6 +37,7 @@ def main() -> None:
         "allocator",
         "teams",
         "start",
+        "work",
     ]
     parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], help="all but gpu, if none is named")
     parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed and host, px")
@@ -91,6 +93,8 @@ def main() -> None:
         teams.run(tuple(given.tiles))
     if "start" in given.what:
         start.run(rounds=given.rounds)
+    if "work" in given.what:
+        work.run(tuple(given.workers))
 
 
 if __name__ == "__main__":  # worker processes import this file once more

@@ -5,6 +5,7 @@ What plans, runs, draws and collects is imported by the methods that do, because
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -190,6 +191,42 @@ class Campaign:
         from rtsx.campaign.run import run_campaign
 
         return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
+
+    @typed(CampaignError)
+    def work(self, *, until: datetime | None = None, progress: ProgressCallback | None = None) -> RunSummary:
+        """Run cells in this process, one at a time, until none is left: a worker without a scheduler.
+
+        Any number of processes may do this at the same time, on any machines that see the output, beside `run` too. Each takes
+        cells by lease, along the plan's order from a place of its own, and waits at the end for those that others hold, because
+        it takes over what a lost one has left. The bytes and records are those of `run`. A cell that was lost with as many
+        workers as it has attempts is set aside.
+
+        Parameters
+        ----------
+        until
+            When to end, aware: no cell is begun that would not be done by then, as the slowest so far took, and one that is under
+            way then is given up, where this is the main thread. None for no such time.
+        progress
+            Called with how it stands before each cell, in this thread.
+
+        Returns
+        -------
+        RunSummary
+            Of all cells that had no mark when it began; `skipped` were done by others since. It is not complete while a cell of
+            the campaign has no mark, and `stopped` tells why this worker ended before.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe, the output is not what it was planned with, or `until` has no zone.
+        ClusterError
+            This machine has too little memory, or other libraries than workers that are at the campaign now.
+        OutputNotWritableError
+            The output cannot be written.
+        """
+        from rtsx.campaign.work import work_campaign
+
+        return work_campaign(self.plan, self._recipe("Working"), objects=self.objects, until=until, progress=progress)
 
     @typed(CampaignError)
     def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> "CampaignUpdate":

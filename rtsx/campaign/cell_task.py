@@ -27,7 +27,8 @@ from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
 from rtsx.campaign.workers import versions_here
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.pinning import resolve_images
-from rtsx.errors import NoImageError
+from rtsx.errors import CampaignError, NoImageError
+from rtsx.grid.grid import cell_id
 from rtsx.inference.streaming import predict_region
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -35,10 +36,10 @@ _COGS = ("probability", "binary")
 """Variables that are written as GeoTIFFs."""
 
 
-def cell_job(recipe: CampaignRecipe, plan: CampaignPlan) -> "CellJob":
+def cell_job(recipe: CampaignRecipe, plan: CampaignPlan, *, most_lost: int | None = None) -> "CellJob":
     """Make the job of a plan, ready to be sent: the plan's digest is computed here, once."""
     bare = replace(plan, cells=CellTable(plan.cells.addresses))  # without what it has cached since it was made
-    return CellJob(recipe=recipe, plan=bare, plan_digest=plan.digest)
+    return CellJob(recipe=recipe, plan=bare, plan_digest=plan.digest, most_lost=most_lost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class CellJob:
     plan: CampaignPlan
     plan_digest: str
     """Its digest, for the marks."""
+    most_lost: int | None = None
+    """Workers that a cell may take with it before it fails; None where a scheduler counts them."""
 
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Run a cell, unless it has a mark or another run is at it; see `CellTask`."""
@@ -62,7 +65,12 @@ class CellJob:
     def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         if self._ledger.mark(cell) is not None:
             return "skipped"
-        with held(self._objects, self._layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
+        with held(self._objects, self._layout, cell, run=run, lease_s=self.recipe.retry.lease_s) as lease:
+            if self.most_lost is not None and lease.generation > self.most_lost:  # leases that nobody gave back
+                raise CampaignError(
+                    f"Cell {cell_id(*cell)} was not finished by {lease.generation - 1} workers that have vanished. See in their "
+                    "logs what ended them, such as memory."
+                )
             if self._ledger.mark(cell) is not None:  # by whoever held it before
                 return "skipped"
             making = _Making(self, cell, run)

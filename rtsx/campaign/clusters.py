@@ -134,6 +134,32 @@ class _GpuCluster(LocalCluster):
         return {name: {**spec, "options": {**options, **own}}}
 
 
+def worker_environments(workers: int, *, gpus: bool) -> list[dict[str, str]]:
+    """Variables of the environment for each of several worker processes on this machine, which share its processors.
+
+    Parameters
+    ----------
+    workers
+        Processes.
+    gpus
+        Whether each has a GPU of its own.
+
+    Raises
+    ------
+    ClusterError
+        This machine has fewer GPUs.
+    """
+    shared = {name: str(value) for name, value in _settings(workers)[_FOR_WORKERS].items()}
+    if not gpus:
+        return [shared] * workers
+    found = _gpus()
+    if len(found) < workers:
+        raise ClusterError(
+            f"This machine has {len(found)} GPUs that torch can use; got {workers} to run on. Ask for fewer."
+        )
+    return [{**shared, "CUDA_VISIBLE_DEVICES": gpu} for gpu in found[:workers]]
+
+
 def _gpus() -> list[str]:
     """GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch  # heavy, and a client of other machines does not need it

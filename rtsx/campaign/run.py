@@ -35,7 +35,7 @@ from rtsx.storage.object_store import ObjectStore, open_object_store
 if TYPE_CHECKING:
     from distributed import Client
 
-_RECORD_S = 30.0
+RECORD_S = 30.0
 """Seconds between two records of a run: what a client that is killed leaves unsaid about its costs."""
 
 
@@ -135,7 +135,7 @@ def run_recorded(
     on_set_aside
         Called with the failure of each cell that is given up; None where that is nobody's loss.
     """
-    log = _RunLog(objects, plan)
+    log = RunLog(objects, plan)
 
     def tick(summary: RunSummary) -> None:
         log.note(summary)
@@ -148,7 +148,7 @@ def run_recorded(
         log.end()
 
 
-class _RunLog:
+class RunLog:
     """The record of one run, written now and then."""
 
     def __init__(self, objects: ObjectStore, plan: CampaignPlan) -> None:
@@ -157,12 +157,12 @@ class _RunLog:
         self._digest = plan.digest
         self._versions: Mapping[str, str] = versions_here()
         self._last: RunSummary | None = None
-        self._written = -_RECORD_S
+        self._written = -RECORD_S
 
     def note(self, summary: RunSummary) -> None:
         """Take in how the run stands."""
         self._last = summary
-        if time.monotonic() - self._written >= _RECORD_S:
+        if time.monotonic() - self._written >= RECORD_S:
             self._write(summary, ended=False)
 
     def end(self) -> None:

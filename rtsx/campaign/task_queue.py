@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import sleep
 from typing import Literal, Protocol
@@ -28,6 +28,16 @@ class CellResult:
     """Why, where it failed."""
     free_after_s: float = 0.0
     """Seconds after which a lease of another run can be looked at again."""
+
+
+class Cells(Protocol):
+    """Cells of a run, in the order in which they are tried."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def __iter__(self) -> Iterator[Address]:
+        """Go through them; an end need not be the last one."""
 
 
 class CellTask(Protocol):
@@ -108,7 +118,7 @@ class TaskQueue:
     (1, 1, 1, False)
     """
 
-    def __init__(self, cells: Collection[Address], *, retry: RetrySpec, seed: int = 0) -> None:
+    def __init__(self, cells: Cells, *, retry: RetrySpec, seed: int = 0) -> None:
         self.total = len(cells)
         self.done = 0
         self.skipped = 0

@@ -206,6 +206,8 @@ COMMANDS = {
         stopped={
             "plan": _WHOLE,
             "run": _CELLS,
+            "work": _CELLS,
+            "submit": "What was submitted stays so.",
             "update": _CELLS,
             "status": _READ,
             "retry": "Cells freed so far stay free; {again} frees the rest.",

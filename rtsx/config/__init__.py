@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.config.campaign import CampaignConfig, campaign_schema, load_campaign, load_campaign_config
+    from rtsx.config.campaign import (
+        CampaignConfig,
+        campaign_schema,
+        load_campaign,
+        load_campaign_config,
+        stored_campaign_config,
+    )
     from rtsx.config.cube import CubeConfig, build_cube, cube_schema, load_cube_config, load_cube_recipe, open_cube
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
     from rtsx.config.legacy import ImportedTraining, import_training

@@ -21,10 +21,11 @@ from rtsx.config.validate import (
     substitute_year,
     validate_config,
 )
-from rtsx.config.yaml import ConfigIssue, dump_yaml, read_yaml
+from rtsx.config.yaml import ConfigIssue, dump_yaml, parse_yaml, read_yaml
 from rtsx.errors import CampaignError, ConfigError, CubeError, GridError
 
 if TYPE_CHECKING:
+    from rtsx.campaign import Campaign
     from rtsx.model import ModelBundle
 
 Outlines = Annotated[
@@ -250,6 +251,30 @@ def load_campaign(path: str | PathLike[str], *, year: int | None = None) -> Camp
         if str(error).startswith(str(path)):
             raise
         raise ConfigError(f"{path}: {error}") from error
+
+
+def stored_campaign_config(campaign: "Campaign") -> CampaignConfig:
+    """Read the config that is stored beside the plan of a campaign, with its output where it was opened.
+
+    Model files that can run code are not read by it, whatever it says: who may write to an output may not run code here.
+
+    Raises
+    ------
+    CampaignError
+        It was planned from a recipe in Python, of which nothing is stored.
+    ConfigError
+        What is stored cannot be read.
+    """
+    key = campaign.ledger.layout.config
+    text = campaign.objects.get(key)
+    if not text:
+        raise CampaignError(
+            f"{campaign.output} holds no config, because {campaign.plan.name} {campaign.plan.year} was not planned from a YAML "
+            "file. Give the YAML file."
+        )
+    document = parse_yaml(text.decode(), name=f"{campaign.output}/{key}", environment=None)
+    config = validate_config(CampaignConfig, document)
+    return config.changed(output=campaign.output, storage_options=dict(campaign.storage_options), trust=False)
 
 
 def campaign_schema() -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from distributed import LocalCluster
 import rtsx
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.run_log import RunSummary
-from rtsx.cli.campaign import cluster_of
+from rtsx.cli.campaign_run import cluster_of
 from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
 from rtsx.errors import ClusterError
@@ -28,6 +31,7 @@ from tests.campaign.small_campaign import (
     LAYERS,
     damage,
     make_bundle,
+    objects_below,
     region_of,
     rewrite_east,
     write_country,
@@ -339,3 +343,93 @@ def test_signals_stop_it_and_the_same_command_goes_on(
     ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
     assert ran.status == 0, ran.out + ran.err
     assert len(marks(config)) == 6
+
+
+@pytest.mark.slow
+def test_workers_without_a_scheduler_survive_what_happens_to_them(
+    rtsx_command: Command, tmp_path: Path, values: dict[str, Any], scheduler: str
+) -> None:
+    config = write(tmp_path, {**values, "retry": {**values["retry"], "lease_s": 1}})
+    log = config.with_name("said.txt")
+
+    def started(*more: str) -> Any:
+        arguments = ["rtsx", "campaign", "work", str(config), *more]
+        return warm.start("rtsx.cli:main", arguments, log=log, environment={"OMP_NUM_THREADS": "1"})
+
+    first, second = started(), started()
+    while not marks(config):
+        first.join(0.02)
+    first.kill()  # it leaves a lease behind
+    second.terminate()
+    second.join(60)
+    assert second.exitcode in (0, 143), log.read_text()
+    both = started(), started()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0], log.read_text()
+    assert marks(config) == {cell_id(*cell) for cell in CELLS}
+    worked = objects_below(tmp_path / "out")
+    again = rtsx_command("campaign", "work", config)
+    assert (again.status, "nothing to run" in again.out) == (0, True)
+
+    other = write(tmp_path, {**values, "output": "other"})
+    assert rtsx_command("campaign", "run", other, "--scheduler", scheduler).status == 0
+    config_text = str(Path(YearLayout(2024).config))
+    ran = objects_below(tmp_path / "other")
+    assert {key for key in worked | ran if worked.get(key) != ran.get(key)} <= {config_text}
+
+
+def test_an_output_is_worked_by_the_config_in_it(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
+    assert rtsx_command("campaign", "plan", config, "--no-measure").status == 0
+    refused = rtsx_command("campaign", "work", tmp_path / "out")
+    assert (refused.status, "--trust" in refused.err) == (2, True), refused.err
+    late = rtsx_command("campaign", "work", tmp_path / "out", "--trust", "--until", "2024-01-01T00:00")
+    assert (late.status, marks(config)) == (75, set()), late.err
+    both = rtsx_command("campaign", "work", config, "--workers", "2", "--gpu", "2")
+    assert (both.status, "Give one of them" in both.err) == (2, True)
+
+
+def test_a_batch_system_runs_members_until_every_cell_is_done(
+    rtsx_command: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members that a stand-in for sbatch executes; a stand-in for the worker runs out of time twice."""
+    refused = rtsx_command("campaign", "submit", config, "--slurm", "--workers", "2", "--time", "1:00")
+    assert (refused.status, "no campaign" in refused.err or "no plan" in refused.err) == (2, True)
+    assert rtsx_command("campaign", "plan", config, "--no-measure").status == 0
+    programs = {
+        "sbatch": 'cat > job.sh; echo "Submitted batch job 7"',
+        "rtsx": 'echo "$@" >> calls.txt; [ "$(wc -l < calls.txt)" -gt 2 ] || exit 75',
+        "scontrol": '[ "$1 $2" = "requeue 7_0" ] && echo again >> requeued.txt',
+    }
+    for name, body in programs.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/bash\\n{body}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    said = rtsx_command(
+        *("campaign", "submit", config, "--slurm", "--workers", "2", "--time", "1:00", "--gpus", "2"),
+        *("--partition", "gpu", "--memory", "8GiB", "--setup", "export READY=1", "--option", "--constraint=a100"),
+    )
+    assert (said.status, "Submitted batch job 7" in said.out) == (0, True), said.err
+    script = (tmp_path / "job.sh").read_text()
+    for line in ("--array=0-1", "--time=60", "--mem=8192M", "--partition=gpu", "--constraint=a100", "--requeue"):
+        assert f"#SBATCH {line}\\n" in script
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", "job.sh"], check=True)
+    statuses = []
+    while not statuses or (tmp_path / "requeued.txt").read_text().count("again") == len(statuses):
+        member = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+        statuses.append(subprocess.run(["bash", "job.sh"], env=member, check=False).returncode)
+    assert statuses == [75, 75, 0]
+    words = (tmp_path / "calls.txt").read_text().splitlines()[0].split()
+    assert words[:3] + words[-2:] == ["campaign", "work", str(config), "--gpu", "2"]
+    until = datetime.fromisoformat(words[words.index("--until") + 1])
+    assert timedelta(minutes=57) < until - datetime.now(UTC) < timedelta(minutes=59)
+
+    printed = rtsx_command("campaign", "submit", config, "--pbs", "--workers", "3", "--time", "90", "--dry-run")
+    assert "#PBS -J 0-2" in printed.out
+    assert "#PBS -l walltime=01:30:00" in printed.out
+    for wrong in (["--time", "1:00"], ["--slurm", "--time", "soon"], ["--slurm", "--time", "2"]):
+        assert rtsx_command("campaign", "submit", config, "--workers", "2", *wrong).status == 2

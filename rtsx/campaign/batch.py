@@ -1,0 +1,166 @@
+"""A campaign's workers as the array job of a batch system: its script, and its submission."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
+from shlex import quote
+from typing import Literal
+
+from rtsx.errors import CampaignError
+
+TIME_IS_OVER = 75
+"""Exit status of a worker whose time ends before the campaign: EX_TEMPFAIL of sysexits.h, "start it again"."""
+_MARGIN = timedelta(minutes=2)
+"""By which a worker ends before its job would be ended."""
+_COMMANDS = {"slurm": "sbatch", "pbs": "qsub"}
+"""What takes a script on its standard input and prints the job's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob:
+    """An array job, each member of which is one process of `rtsx campaign work`.
+
+    A member ends two minutes before its time. With Slurm it then queues itself again, until every cell is done; with PBS, which
+    lets no job do that, the array is submitted again.
+
+    Examples
+    --------
+    >>> job = BatchJob(system="slurm", campaign="s3://maps/arctic", workers=40, time=timedelta(hours=12), gpus=1)
+    >>> print(job.script)
+    #!/bin/bash
+    #SBATCH --job-name=rtsx
+    #SBATCH --array=0-39
+    #SBATCH --time=720
+    #SBATCH --gpus-per-node=1
+    #SBATCH --nodes=1
+    #SBATCH --ntasks=1
+    #SBATCH --requeue
+    #SBATCH --open-mode=append
+    set -u
+    rtsx campaign work s3://maps/arctic --until "$(date -Iseconds -d '+43080 seconds')" --gpu 1
+    status=$?
+    if [ "$status" -eq 75 ]; then
+        scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    fi
+    exit "$status"
+    <BLANKLINE>
+
+    Raises
+    ------
+    CampaignError
+        A number is out of its range, or a text is more than a line.
+    """
+
+    system: Literal["slurm", "pbs"]
+    """What runs it."""
+    campaign: str
+    """YAML file or output of the campaign, as the nodes see it."""
+    workers: int
+    """Members of the array."""
+    time: timedelta
+    """Wall time of a member; above three minutes."""
+    year: int | None = None
+    """Year of the map; None for the file's, or an output's newest."""
+    gpus: int = 0
+    """GPUs of a member, which runs a process for each."""
+    cpus: int | None = None
+    """Processors of a member; None for the system's own default, as of all below."""
+    memory_bytes: int | None = None
+    partition: str | None = None
+    """Partition (Slurm) or queue (PBS)."""
+    account: str | None = None
+    container: str | None = None
+    """Image of Apptainer that holds rtsx."""
+    setup: Sequence[str] = ()
+    """Lines of shell before the work, such as ``source ~/rtsx/bin/activate``."""
+    options: Sequence[str] = ()
+    """Further options of the system, such as ``--constraint=a100``."""
+    logs: str | None = None
+    """Folder for what members print, which has to be there."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no batch system would take."""
+        if self.workers < 1 or self.gpus < 0 or (self.cpus is not None and self.cpus < 1):
+            raise CampaignError(
+                f"workers and cpus are at least 1, and gpus 0; got {self.workers}, {self.cpus} and {self.gpus}."
+            )
+        if self.time <= _MARGIN + timedelta(minutes=1):
+            raise CampaignError(
+                f"A member needs more than three minutes, as it ends two before its time; got {self.time}."
+            )
+        for text in (self.partition, self.account, self.logs, *self.options):
+            if text is not None and not re.fullmatch(r"[^\n\r]+", text):
+                raise CampaignError(f"An option of a batch system is one line; got {text!r}.")
+
+    @property
+    def script(self) -> str:
+        """The script, for bash."""
+        word = {"slurm": "#SBATCH", "pbs": "#PBS"}[self.system]
+        lines = ["#!/bin/bash", *(f"{word} {one}" for one in (*self._directives(), *self.options))]
+        lines += ["set -u", *self.setup, self._command, "status=$?"]
+        if self.system == "slurm":
+            lines += [
+                f'if [ "$status" -eq {TIME_IS_OVER} ]; then',
+                '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+                "fi",
+            ]
+        return "\n".join([*lines, 'exit "$status"', ""])
+
+    def submit(self) -> str:
+        """Hand the script to the batch system of this machine; returns what it answers, such as the id of the job.
+
+        Raises
+        ------
+        CampaignError
+            There is none, or it refuses the script.
+        """
+        command = _COMMANDS[self.system]
+        try:
+            answer = subprocess.run([command], input=self.script, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise CampaignError(
+                f"This machine has no {command}. Submit from a login node, or print the script with --dry-run."
+            ) from None
+        if answer.returncode:
+            raise CampaignError(f"{command} refuses the job: {answer.stderr.strip() or answer.stdout.strip()}")
+        return answer.stdout.strip()
+
+    def _directives(self) -> Iterator[str]:
+        minutes = ceil(self.time / timedelta(minutes=1))
+        members = f"0-{self.workers - 1}"
+        if self.system == "slurm":
+            yield from ("--job-name=rtsx", f"--array={members}", f"--time={minutes}")
+            for option, value in (
+                ("gpus-per-node", self.gpus or None),
+                ("cpus-per-task", self.cpus),
+                ("mem", None if self.memory_bytes is None else f"{ceil(self.memory_bytes / 2**20)}M"),
+                ("partition", self.partition),
+                ("account", self.account),
+                ("output", None if self.logs is None else f"{self.logs}/rtsx-%A_%a.log"),
+            ):
+                if value is not None:
+                    yield f"--{option}={value}"
+            yield from ("--nodes=1", "--ntasks=1", "--requeue", "--open-mode=append")
+            return
+        chunk = ["select=1"]
+        chunk += [] if self.cpus is None else [f"ncpus={self.cpus}"]
+        chunk += [] if self.memory_bytes is None else [f"mem={ceil(self.memory_bytes / 2**20)}mb"]
+        chunk += [f"ngpus={self.gpus}"] if self.gpus else []
+        yield "-N rtsx"
+        if self.workers > 1:  # PBS takes no array of one
+            yield f"-J {members}"
+        yield f"-l {':'.join(chunk)}"
+        yield f"-l walltime={minutes // 60:02d}:{minutes % 60:02d}:00"
+        yield from (f"{option} {value}" for option, value in (("-q", self.partition), ("-A", self.account)) if value)
+        yield from ("-j oe", "-r y", *([] if self.logs is None else [f"-o {self.logs}"]))
+
+    @property
+    def _command(self) -> str:
+        until = int((self.time - _MARGIN).total_seconds())
+        inside = f"apptainer exec {'--nv ' * bool(self.gpus)}{quote(self.container)} " if self.container else ""
+        year = "" if self.year is None else f" --year {self.year}"
+        gpus = f" --gpu {self.gpus}" if self.gpus else ""
+        return f"{inside}rtsx campaign work {quote(self.campaign)}{year} --until \"$(date -Iseconds -d '+{until} seconds')\"{gpus}"

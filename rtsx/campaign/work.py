@@ -1,0 +1,356 @@
+"""One worker of a campaign that needs no scheduler: a process that takes cells by lease until none is left."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+from dask.utils import format_bytes
+from numpy.typing import NDArray
+
+from rtsx.campaign.cell_task import cell_job
+from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.clusters import worker_environments
+from rtsx.campaign.estimate import CampaignEstimate
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.map import create_map
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.preflight import check_object_store
+from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
+from rtsx.campaign.records import Failure
+from rtsx.campaign.run import RECORD_S, RunLog, new_run
+from rtsx.campaign.run_log import ProgressCallback, RunSummary, read_runs
+from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
+from rtsx.campaign.workers import WorkerRequirements, versions_here
+from rtsx.errors import CampaignError, ClusterError
+from rtsx.inference.memory import available_bytes
+from rtsx.storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
+
+TIME_OVER = "its time was over"
+"""Why a worker stopped that was told until when it may run."""
+_LOOK_S = (0.5, 15.0)
+"""Seconds between two listings of the store while others hold all cells that are left: at first, and in the end."""
+_TICK_S = 0.2
+"""Seconds between two looks at the clock meanwhile."""
+
+
+class _TimeOver(BaseException):
+    """The time of a worker ended within a cell; no error, so that nothing on its way takes it for one."""
+
+
+class FreeCells:
+    """Cells that are neither done nor set aside nor held, in the order in which one worker should take them.
+
+    Along the Hilbert curve from a place of its own, so that a cell finds in caches what the one before has read. Where a worker
+    meets cells of another, it goes on anywhere among those that are free. Iteration ends while there are none; it may go on
+    later with those whose worker was lost.
+
+    Parameters
+    ----------
+    cells
+        Those of the plan, in their order.
+    ledger
+        Tells what has become of them.
+
+    Examples
+    --------
+    >>> from rtsx.storage.object_store import MemoryObjects
+    >>> table = CellTable(np.array([[0, 0], [0, 1], [1, 1]], np.int32))
+    >>> sorted(FreeCells(table, CampaignLedger(MemoryObjects(), YearLayout(2024))))
+    [(0, 0), (0, 1), (1, 1)]
+    """
+
+    def __init__(self, cells: CellTable, ledger: CampaignLedger) -> None:
+        self._cells = cells
+        self._ledger = ledger
+        self._place = 0
+        self._is_old = True
+        self._patience_s, self._patient_until = _LOOK_S[0], 0.0
+        self._given = np.zeros(len(cells), bool)
+        self.look()
+        self._begin = ~self._done
+
+    def __len__(self) -> int:
+        """Cells that were not done at the beginning."""
+        return int(self._begin.sum())
+
+    def __iter__(self) -> Iterator[Address]:
+        return self
+
+    def __next__(self) -> Address:
+        if self._is_old or self._place == len(self._free) or not self._free[self._place]:
+            if not self._free.any() and time.monotonic() < self._patient_until:
+                raise StopIteration
+            self.look()
+            free = np.flatnonzero(self._free)
+            if not free.size:
+                self._patient_until = time.monotonic() + self._patience_s
+                self._patience_s = min(2 * self._patience_s, _LOOK_S[1])
+                raise StopIteration
+            self._patience_s = _LOOK_S[0]
+            self._place = random.choice(free)
+            self._is_old = False
+        place = self._place
+        self._place += 1
+        self._given[place] = True
+        self._free[place] = False
+        row, column = self._cells.addresses[place]
+        return int(row), int(column)
+
+    @property
+    def n_done(self) -> int:
+        """Cells of the beginning that were done at the last look, by whomever."""
+        return int((self._begin & self._done).sum())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none is left but those that this worker was given; what others hold might come free."""
+        return not (self._open & ~self._given).any()
+
+    def taken(self, cell: Address, *, is_done: bool) -> None:
+        """Note that a cell is another worker's, so that what is known of the store is old; it may come again if it is not done."""
+        self._is_old = True
+        self._given[self._cells.places[cell]] = is_done
+
+    def look(self) -> None:
+        """List the store."""
+        now = datetime.now(UTC)
+        held = (cell for cell, lease in self._ledger.leases(damaged=[]).items() if lease.expires > now)
+        self._done = self._mask(self._ledger.done())
+        self._open = ~(self._done | self._mask(self._ledger.set_aside_cells()))
+        self._free = self._open & ~self._mask(held) & ~self._given
+
+    def _mask(self, cells: Iterable[Address]) -> NDArray[np.bool_]:
+        places = self._cells.places
+        mask = np.zeros(len(self._cells), bool)
+        mask[[places[cell] for cell in cells if cell in places]] = True
+        return mask
+
+
+class CellWorker:
+    """Runs cells in this process, one at a time.
+
+    Parameters
+    ----------
+    job
+        What is run for each.
+    cells
+        Those to be run.
+    ledger
+        Keeps what is set aside.
+    retry
+        Attempts, pauses, and when to give up.
+    """
+
+    def __init__(self, job: CellTask, cells: FreeCells, *, ledger: CampaignLedger, retry: RetrySpec) -> None:
+        self.cells = cells
+        self._job = job
+        self._ledger = ledger
+        self._queue = TaskQueue(cells, retry=retry)
+        self._run = new_run()
+        self._started = datetime.now(UTC)
+        self._others = 0
+        self._slowest_s = 0.0
+
+    def work(self, until: datetime | None) -> Iterator[RunSummary]:
+        """Run until no cell is left or no time for another; yields how it stands before each, and while it waits for others."""
+        queue = self._queue
+        while not (queue.stopped or (self.cells.is_over and queue.next_retry() is None)):
+            yield self.summary()
+            if until is not None and datetime.now(UTC) + timedelta(seconds=self._slowest_s) > until:
+                queue.stop(TIME_OVER)
+            for start in queue.take(1, time.monotonic()):
+                self._take_in(self._job(start.cell, start.attempt, self._run))
+                break
+            else:
+                time.sleep(_TICK_S)
+
+    def stop(self, reason: str) -> None:
+        """Note why no further cell is begun."""
+        self._queue.stop(reason)
+
+    def summary(self, failures: Mapping[Address, Failure] | None = None) -> RunSummary:
+        """Summarise what this worker did; with the failures of the whole campaign, what it leaves behind is told truly."""
+        queue, now = self._queue, datetime.now(UTC)
+        self._others = max(self._others, self.cells.n_done - queue.done)
+        set_aside = tuple(queue.set_aside if failures is None else failures.values())
+        seconds = (now - self._started).total_seconds()
+        return RunSummary(
+            run=self._run,
+            cells=len(self.cells),
+            done=queue.done,
+            skipped=self._others,
+            set_aside=set_aside,
+            left=len(self.cells) - queue.done - self._others - len(set_aside),
+            stopped=queue.stopped,
+            retried=queue.retried,
+            started=self._started.isoformat(),
+            finished=now.isoformat(),
+            seconds=seconds,
+            worker_seconds=seconds,
+            workers=1,
+            in_flight=queue.in_flight,
+        )
+
+    def _take_in(self, outcome: CellResult) -> None:
+        if outcome.state in ("skipped", "leased"):
+            self.cells.taken(outcome.cell, is_done=outcome.state == "skipped")
+            outcome = replace(
+                outcome, state="skipped"
+            )  # the queue would wait for the lease, and others give theirs back sooner
+        elif outcome.state == "done":
+            self._slowest_s = max(self._slowest_s, outcome.seconds)
+        failure = self._queue.completed(outcome, time.monotonic())
+        if failure is not None:
+            self._ledger.quarantine(failure)
+
+
+def work_campaign(
+    plan: CampaignPlan,
+    recipe: CampaignRecipe,
+    *,
+    objects: ObjectStore,
+    until: datetime | None,
+    progress: ProgressCallback | None,
+) -> RunSummary:
+    """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
+    if until is not None and until.tzinfo is None:
+        raise CampaignError(
+            f"until is a time with its zone, such as datetime.now(UTC) + timedelta(hours=2); got {until}."
+        )
+    check_object_store(objects, lease_s=recipe.retry.lease_s)
+    require_memory(plan, recipe, workers=1)
+    _require_like_others(objects, plan)
+    create_map(recipe.output, plan, storage_options=recipe.storage_options)
+    ledger = CampaignLedger(objects, YearLayout(plan.year))
+    job = cell_job(recipe, plan, most_lost=recipe.retry.attempts)
+    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=recipe.retry)
+    log = RunLog(objects, plan)
+    try:
+        with _cut_off_at(until):
+            for summary in worker.work(until):
+                log.note(summary)
+                if progress is not None:
+                    progress(summary)
+    except _TimeOver:
+        worker.stop(TIME_OVER)
+    except KeyboardInterrupt:
+        worker.stop("it was interrupted")  # for the record of the run, which says why it has cells left
+        raise
+    finally:
+        log.note(worker.summary())
+        log.end()
+    worker.cells.look()
+    done = ledger.done()
+    failures = {
+        cell: one for cell, one in ledger.failures(damaged=[]).items() if cell in plan.cells and cell not in done
+    }
+    summary = replace(worker.summary(failures), before=len(plan.cells) - len(worker.cells))
+    if progress is not None:
+        progress(summary)
+    return summary
+
+
+@contextmanager
+def _cut_off_at(until: datetime | None) -> Iterator[None]:
+    """Raise `_TimeOver` in the block at that time, in the midst of a cell; in another thread than the main one nothing is."""
+    if until is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TimeOver
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, (until - datetime.now(UTC)).total_seconds()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_in_processes(campaign: "Campaign", command: Sequence[str], *, workers: int, gpus: bool) -> list[int]:
+    """Run a command of rtsx in several processes of this machine; returns their exit statuses.
+
+    Parameters
+    ----------
+    campaign
+        Of which each is a worker.
+    command
+        What follows the word `rtsx`.
+    workers
+        Processes, which share the processors.
+    gpus
+        Whether each has a GPU of its own.
+
+    Raises
+    ------
+    ClusterError
+        The machine has less memory, or fewer GPUs.
+    """
+    assert campaign.recipe is not None  # a command has read one
+    require_memory(campaign.plan, campaign.recipe, workers=workers)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", "from rtsx.cli.main import main; main()", *command], env={**os.environ, **variables}
+        )
+        for variables in worker_environments(workers, gpus=gpus)
+    ]
+    try:
+        return [process.wait() for process in started]
+    finally:  # after SIGTERM too, which a batch system may send to this process alone
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def require_memory(plan: CampaignPlan, recipe: CampaignRecipe, *, workers: int) -> None:
+    """Refuse more workers on this machine than its memory holds.
+
+    Raises
+    ------
+    ClusterError
+        It has less than they need.
+    """
+    needed = CampaignEstimate.of(plan, recipe).memory_bytes * workers
+    available = recipe.prediction.memory_bytes or available_bytes()
+    if needed > available:
+        raise ClusterError(
+            f"{workers} worker{'s' * (workers > 1)} of this campaign need{'s' * (workers == 1)} {format_bytes(needed)} besides "
+            f"libraries and weights, and this machine has {format_bytes(available)}. Start fewer, ask for more memory, or plan "
+            "with smaller tiles."
+        )
+
+
+def _require_like_others(objects: ObjectStore, plan: CampaignPlan) -> None:
+    """Refuse to make other bytes than the workers that are at it now.
+
+    Raises
+    ------
+    ClusterError
+        One that wrote its record within the last minute has other versions of libraries.
+    """
+    recent = datetime.now(UTC) - timedelta(seconds=2 * RECORD_S)
+    for record in read_runs(objects, YearLayout(plan.year), damaged=[]):
+        if not record.ended and datetime.fromisoformat(record.written) > recent:
+            wrong = WorkerRequirements(record.versions, 0).differing(versions_here())
+            if wrong:
+                raise ClusterError(
+                    f"This process {', '.join(wrong)}: {record.host} is at this campaign with it, and would write other bytes. "
+                    "Give all machines one environment, such as one container image."
+                )

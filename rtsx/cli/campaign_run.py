@@ -1,0 +1,501 @@
+"""`rtsx campaign plan`, `run`, `work`, `submit` and `update`: what makes a campaign's cells.
+
+What runs is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
+"""
+
+import os
+import re
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rtsx.cli import options
+from rtsx.cli.console import campaign_progress, print_info, show, show_line
+from rtsx.cli.options import require_known_keys, require_models, require_there
+from rtsx.errors import CampaignError, ClusterError
+from rtsx.parsing import memory_bytes
+
+if TYPE_CHECKING:
+    from rtsx.campaign import Campaign
+    from rtsx.campaign.recipe import ClusterSpec
+    from rtsx.campaign.run_log import RunSummary
+    from rtsx.config.campaign import CampaignConfig
+
+
+def created(config: "CampaignConfig") -> "Campaign":
+    """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan.
+
+    Raises
+    ------
+    ConfigError, BundleError, CampaignError, OutputNotWritableError
+        See `rtsx.load_campaign` and `rtsx.Campaign.create`.
+    """
+    from rtsx.campaign import Campaign
+
+    return Campaign.create(config.recipe(), config=config.resolved().without_secrets().to_yaml())
+
+
+def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
+    """Read a config, whose models have to be there.
+
+    Raises
+    ------
+    ConfigError, BundleError, InputNotFoundError
+        It cannot be read, or names what is not there.
+    """
+    require_there([str(config)])
+    require_known_keys(str(config), "campaign")
+    from rtsx.config import load_campaign_config
+
+    said = load_campaign_config(config, year=year)
+    require_models(said.model)
+    return said
+
+
+def opened_campaign(given: str, *, year: int | None) -> "Campaign":
+    """The campaign that a config or an output names, to look at it; neither bundles nor sources are needed.
+
+    Raises
+    ------
+    ConfigError
+        The config cannot be read.
+    CampaignError
+        There is no plan of that year.
+    """
+    if Path(given).suffix.lower() not in (".yaml", ".yml"):
+        if "://" not in given and not Path(given).expanduser().is_dir():
+            raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
+        from rtsx.campaign import Campaign  # here, because it is heavy
+
+        opened = Campaign.open(given, year=year)
+    else:
+        require_there([given])
+        require_known_keys(given, "campaign")
+        from rtsx.campaign import Campaign
+        from rtsx.config.place import CampaignOutput
+        from rtsx.config.validate import validate_config
+        from rtsx.config.yaml import read_yaml
+
+        config = validate_config(CampaignOutput, read_yaml(given))
+
+        opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
+    if year is None:
+        print_info(f"Year {opened.plan.year}, as no --year was given")
+    return opened
+
+
+def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = None, **given: Any) -> "ClusterSpec":
+    """The machines that options name, or the config where they leave something open.
+
+    Parameters
+    ----------
+    config
+        The config.
+    local
+        Whether to leave out what the config says of machines.
+    memory
+        Memory of a worker, such as 8GB; None where the option was not given, as in `given`.
+    given
+        Further fields of `ClusterSpec`.
+
+    Raises
+    ------
+    ClusterError
+        Options contradict each other, or the config.
+
+    Examples
+    --------
+    >>> from rtsx.config import CampaignConfig
+    >>> files = {"files": "scene.tif", "layers": ["red"]}
+    >>> said = {"name": "a", "year": 2024, "region": "arctic", "cube": {"sources": {"scene": files}}, "model": "demo"}
+    >>> config = CampaignConfig.model_validate({**said, "output": "out", "cluster": {"gateway": "http://a", "adapt": [0, 9]}})
+    >>> cluster_of(config, local=False, adapt=(2, 4)).adapt, cluster_of(config, local=True, workers=2).kind
+    ((2, 4), 'local')
+    """
+    from rtsx.campaign.recipe import ClusterSpec
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    # Another scheduler or gateway is another cluster; anything else changes the one that the file names.
+    is_another = local or bool({"scheduler", "gateway"} & set(chosen))
+    said = {} if is_another else {name: value for name, value in vars(config.cluster).items() if value is not None}
+    for one, other in (("workers", "adapt"), ("adapt", "workers")):
+        if one in chosen and other not in chosen:
+            said.pop(other, None)
+    if memory is not None:
+        try:
+            chosen["memory_bytes"] = memory_bytes(memory)
+        except ValueError as error:
+            raise ClusterError(str(error)) from error
+    return ClusterSpec(**{**said, **chosen})
+
+
+app = typer.Typer(no_args_is_help=True, help="Maps a region of any size, cell by cell, on machines that may fail.")
+
+_ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CAMPAIGN.yaml", help="What is mapped, how, and where to.", show_default=False)
+]
+CampaignArgument = Annotated[
+    str, typer.Argument(metavar="CAMPAIGN", help="The YAML file, or the output's folder or URL.", show_default=False)
+]
+YearOption = Annotated[
+    int | None, typer.Option(help="Another year than the file's; of an output, the newest if left out.")
+]
+_machines = partial(typer.Option, rich_help_panel="Machines")
+_LocalOption = Annotated[bool, _machines("--local", help="This machine, whatever the file says.")]
+_WorkersOption = Annotated[int | None, _machines(help="Worker processes, here or at the gateway.", min=1)]
+_ThreadsOption = Annotated[int | None, _machines(help="Cells that a worker here runs at a time.", min=1)]
+_MemoryOption = Annotated[str | None, _machines(metavar="8GB", help="Memory of a worker here.")]
+_SchedulerOption = Annotated[str | None, _machines(metavar="tcp://HOST:PORT", help="A scheduler that runs already.")]
+_GatewayOption = Annotated[str | None, _machines(metavar="URL", help="A dask-gateway.")]
+_ProfileOption = Annotated[str | None, _machines(metavar="NAME", help="Kind of workers at the gateway, such as gpu.")]
+_AuthOption = Annotated[
+    Literal["basic", "kerberos", "jupyterhub"] | None,
+    _machines(help="Who one is to the gateway; secrets come from the environment."),
+]
+_AdaptOption = Annotated[
+    tuple[int, int] | None, _machines(metavar="MIN MAX", help="Workers between which the cluster follows the work.")
+]
+
+_PLAN = """Examples:
+
+rtsx campaign plan campaign.yaml
+
+rtsx campaign plan campaign.yaml --seconds-per-tile 0.02
+"""
+
+
+@app.command(epilog=_PLAN)
+def plan(
+    config: _ConfigArgument,
+    *,
+    year: YearOption = None,
+    measure: Annotated[bool, typer.Option(help="Run the model for some seconds to reckon hours.")] = True,
+    seconds_per_tile: Annotated[
+        float | None, typer.Option(metavar="S", help="What a tile takes on the device in question, instead.", min=0)
+    ] = None,
+) -> None:
+    """Tell what a campaign will take, before anything is spent: cells, pixels, tiles, memory, bytes, hours and money.
+
+    Writes the plan and an empty map into the output, where runs are held to them; no pixel of an image is read.
+    """
+    measure = measure and seconds_per_tile is None
+    if measure:
+        from rtsx.model.allocator import configure_malloc
+
+        configure_malloc()  # as workers do, because the hours are theirs
+    said = loaded(config, year=year)
+    campaign = created(said)
+    recipe = campaign.recipe
+    if measure and recipe is not None:
+        from rtsx.campaign.estimate import seconds_per_tile as measured  # here, because it loads torch
+
+        print_info("measuring the model on this machine ...")
+        spec = recipe.prediction
+        seconds_per_tile = measured(recipe.bundles, campaign.plan, device=spec.device, batch_size=spec.batch_size)
+    show_line(str(campaign.estimate(seconds_per_tile=seconds_per_tile)))
+    show("Planned", [("output", campaign.output), ("plan", campaign.plan.digest)])
+
+
+_RUN = """Examples:
+
+rtsx campaign run campaign.yaml --workers 2
+
+rtsx campaign run campaign.yaml --gateway https://hub.example.org/services/dask-gateway --profile gpu --adapt 0 40
+"""
+
+
+@app.command(epilog=_RUN)
+def run(
+    config: _ConfigArgument,
+    *,
+    year: YearOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
+    local: _LocalOption = False,
+    workers: _WorkersOption = None,
+    threads: _ThreadsOption = None,
+    memory: _MemoryOption = None,
+    scheduler: _SchedulerOption = None,
+    gateway: _GatewayOption = None,
+    profile: _ProfileOption = None,
+    auth: _AuthOption = None,
+    adapt: _AdaptOption = None,
+) -> None:
+    """Run every cell that is not done; stop it and run it again as often as you like, and nothing is done twice.
+
+    The exit status is 0 when every cell is done.
+    """
+    said = loaded(config, year=year)
+    spec = cluster_of(
+        said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
+        profile=profile, auth=auth, adapt=adapt,
+    )  # fmt: skip
+    print_info("planning, or opening the plan that is there ...")
+    from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
+
+    campaign = created(said)
+    if retry:
+        campaign.retry()
+    print_info("opening the cluster ...")
+    with ExitStack() as stack:
+        client = stack.enter_context(connect_cluster(spec))
+        progress = stack.enter_context(campaign_progress("mapping"))
+        summary = campaign.run(client, progress=progress)
+    show_line(str(summary))
+    _require_complete(summary, f"run {_again(config, year)}")
+
+
+_WORK = """Examples:
+
+rtsx campaign work campaign.yaml --workers 4
+
+rtsx campaign work s3://maps/arctic --until 2026-12-01T06:00
+"""
+_GpuOption = Annotated[int | None, _machines("--gpu", help="GPUs of this machine, with a process for each.", min=1)]
+
+
+@app.command(epilog=_WORK)
+def work(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    until: Annotated[
+        datetime | None,
+        _machines(
+            metavar="TIME",
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"],
+            help="When to end, with cells left or not; the end of a Slurm job if left out.",
+        ),
+    ] = None,
+    workers: Annotated[int | None, _machines(help="Processes on this machine.", min=1)] = None,
+    gpu: _GpuOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
+    trust: options.TrustOption = False,
+) -> None:
+    """Run cells on this machine without a scheduler, until every cell is done; start it on as many machines as you like.
+
+    An output alone is enough: sources and models are then found by the config that is stored in it. Exit status: 0 every cell is
+    done; 2 some are not, and the message tells why; 75 the time was over.
+    """
+    if workers is not None and gpu is not None:
+        raise ClusterError("--workers and --gpu both say how many processes there are. Give one of them.")
+    is_one = workers in (None, 1) and gpu is None
+    if is_one:
+        from rtsx.model.allocator import configure_malloc
+
+        configure_malloc()
+    said = stored_config(campaign, year=year, trust=trust)
+    from rtsx.campaign.batch import TIME_IS_OVER
+    from rtsx.campaign.work import TIME_OVER, run_in_processes  # here, because it is heavy
+
+    ends = _slurm_end() if until is None else until.astimezone()
+    made = created(said)
+    if retry:
+        made.retry()
+    again = f"work {campaign}" if year is None else f"work {campaign} --year {year}"
+    if is_one:
+        with campaign_progress("mapping") as progress:
+            summary = made.work(until=ends, progress=progress)
+        show_line(str(summary))
+        if summary.stopped == TIME_OVER and summary.left:
+            raise typer.Exit(TIME_IS_OVER)
+        _require_complete(summary, again)
+        return
+    command = ["campaign", "work", campaign, "--year", str(made.plan.year), *(["--trust"] if trust else [])]
+    command += [] if ends is None else ["--until", ends.isoformat(timespec="seconds")]
+    statuses = run_in_processes(made, command, workers=workers or gpu or 1, gpus=gpu is not None)
+    found = made.status()
+    show_line(str(found))
+    if found.is_complete:
+        return
+    if TIME_IS_OVER in statuses:
+        raise typer.Exit(TIME_IS_OVER)
+    raise CampaignError(
+        f"{found.cells - found.done} of {found.cells} cells are not done, {len(found.failed)} of them set aside. The messages above "
+        f"tell why: cure it, and run rtsx campaign {again} --retry."
+    )
+
+
+def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConfig":
+    """The config of a YAML file, or the one that is stored in an output; its model files may run code only where one says so here.
+
+    Raises
+    ------
+    ConfigError, BundleError, InputNotFoundError
+        As `loaded`.
+    CampaignError
+        The output holds no campaign, or its campaign was made in Python, where no config is.
+    """
+    if Path(given).suffix.lower() in (".yaml", ".yml"):
+        said = loaded(Path(given), year=year)
+        return said.changed(trust=said.trust or trust)
+    opened = opened_campaign(given, year=year)
+    from rtsx.config import stored_campaign_config
+
+    said = stored_campaign_config(opened).changed(trust=trust)
+    require_models(said.model)
+    return said
+
+
+def _slurm_end() -> datetime | None:
+    """A minute before the end of the Slurm job that this process belongs to, if it does."""
+    seconds = os.environ.get("SLURM_JOB_END_TIME", "")
+    return datetime.fromtimestamp(int(seconds), UTC) - timedelta(minutes=1) if seconds.isdecimal() else None
+
+
+_SUBMIT = """Examples:
+
+rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --gpus 1 --partition gpu --account mine
+
+rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --setup "source ~/rtsx/bin/activate" --dry-run
+"""
+_batch = partial(typer.Option, rich_help_panel="Batch system")
+
+
+@app.command(epilog=_SUBMIT)
+def submit(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    slurm: Annotated[bool, _batch("--slurm", help="Submit with sbatch.")] = False,
+    pbs: Annotated[bool, _batch("--pbs", help="Submit with qsub.")] = False,
+    workers: Annotated[int, _batch(help="Members of the array.", min=1)],
+    time: Annotated[str, _batch(metavar="HH:MM", help="Wall time of a member; it ends two minutes before.")],
+    gpus: Annotated[int, _batch(help="GPUs of a member, with a process for each.", min=0)] = 0,
+    cpus: Annotated[int | None, _batch(help="Processors of a member.", min=1)] = None,
+    memory: Annotated[str | None, _batch(metavar="32GB", help="Memory of a member.")] = None,
+    partition: Annotated[str | None, _batch(help="Partition, or queue of PBS.")] = None,
+    account: Annotated[str | None, _batch(help="Account.")] = None,
+    container: Annotated[str | None, _batch(metavar="IMAGE", help="Apptainer image that holds rtsx.")] = None,
+    setup: Annotated[
+        list[str] | None, _batch(metavar="LINE", help="Line of shell before the work; again for more.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        _batch(metavar="--X=Y", help="Option of the system, such as --constraint=a100; again for more."),
+    ] = None,
+    logs: Annotated[Path | None, _batch(metavar="FOLDER", help="For what members print.")] = None,
+    dry_run: Annotated[bool, _batch("--dry-run", help="Print the script instead of submitting it.")] = False,
+) -> None:
+    """Start workers of a planned campaign as an array job, whose members run rtsx campaign work.
+
+    A member of Slurm queues itself again when its time is over and cells are left.
+    """
+    if slurm == pbs:
+        raise CampaignError("Give one of --slurm and --pbs.")
+    from rtsx.campaign.batch import BatchJob
+
+    opened = opened_campaign(campaign, year=year)  # refuses what was not planned, because every member would do so
+    try:
+        job = BatchJob(
+            system="slurm" if slurm else "pbs",
+            campaign=campaign if "://" in campaign else str(Path(campaign).expanduser().absolute()),
+            year=opened.plan.year,
+            workers=workers,
+            time=wall_time(time),
+            gpus=gpus,
+            cpus=cpus,
+            memory_bytes=None if memory is None else memory_bytes(memory),
+            partition=partition,
+            account=account,
+            container=container,
+            setup=tuple(setup or ()),
+            options=tuple(option or ()),
+            logs=None if logs is None else str(logs.expanduser().absolute()),
+        )
+    except ValueError as error:
+        raise CampaignError(str(error)) from error
+    if dry_run:
+        show_line(job.script, asked=True)
+        return
+    if logs is not None:
+        logs.expanduser().mkdir(parents=True, exist_ok=True)
+    show_line(job.submit())
+
+
+def wall_time(given: str) -> timedelta:
+    """A wall time as batch systems write it.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+
+    Examples
+    --------
+    >>> [str(wall_time(text)) for text in ("90", "12:00", "12:30:00", "2-00:00:00")]
+    ['1:30:00', '12:00:00', '12:30:00', '2 days, 0:00:00']
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d\d))?", given)
+    if found is None:
+        raise ValueError(f"A wall time is HH:MM, HH:MM:SS, D-HH:MM:SS or minutes; got {given!r}.")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+@app.command(epilog="Example:\n\nrtsx campaign update campaign.yaml --workers 2")
+def update(
+    config: _ConfigArgument,
+    *,
+    year: YearOption = None,
+    local: _LocalOption = False,
+    workers: _WorkersOption = None,
+    threads: _ThreadsOption = None,
+    memory: _MemoryOption = None,
+    scheduler: _SchedulerOption = None,
+    gateway: _GatewayOption = None,
+    profile: _ProfileOption = None,
+    auth: _AuthOption = None,
+    adapt: _AdaptOption = None,
+) -> None:
+    """Run the cells again whose images changed, came or went since they were made, and those that are not done.
+
+    The exit status is 0 when every cell was looked at and is done.
+    """
+    said = loaded(config, year=year)
+    spec = cluster_of(
+        said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
+        profile=profile, auth=auth, adapt=adapt,
+    )  # fmt: skip
+
+    from rtsx.campaign.clusters import connect_cluster  # likewise
+
+    campaign = created(said)
+    with ExitStack() as stack:
+        client = stack.enter_context(connect_cluster(spec))
+        progress = stack.enter_context(campaign_progress("checking and updating"))
+        updated = campaign.update(client, progress=progress)
+    show_line(str(updated))
+    if updated.run is not None:
+        _require_complete(updated.run, f"run {_again(config, year)}")
+    if not updated.complete:
+        raise CampaignError(
+            f"{len(updated.unchecked)} cells could not be looked at{_because(updated.stopped)}. They keep what they have; run "
+            f"rtsx campaign update {_again(config, year)} again."
+        )
+
+
+def _again(config: Path, year: int | None) -> str:
+    """What a command was given, to be given again."""
+    return str(config) if year is None else f"{config} --year {year}"
+
+
+def _require_complete(summary: "RunSummary", command: str) -> None:
+    if summary.complete:
+        return
+    told = f"{summary.cells - summary.done - summary.skipped} of {summary.cells} cells are not done"
+    cures = []
+    if summary.left or summary.stopped is not None:
+        cures.append(f"Run rtsx campaign {command} again.")
+    if summary.set_aside:
+        cures.append(
+            f"{len(summary.set_aside)} were set aside: cure the cause, and run rtsx campaign {command} --retry."
+        )
+    raise CampaignError(f"{told}{_because(summary.stopped)}. {' '.join(cures)}")
+
+
+def _because(reason: str | None) -> str:
+    return "" if reason is None else f", because {reason.rstrip('.')}"

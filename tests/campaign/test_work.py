@@ -1,0 +1,193 @@
+"""Workers without a scheduler: any number share the cells, however they end."""
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from rtsx import Campaign
+from rtsx.campaign import work
+from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import acquire, held
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.recipe import RetrySpec
+from rtsx.campaign.run_log import read_runs, write_run
+from rtsx.campaign.task_queue import CellResult
+from rtsx.campaign.work import TIME_OVER, CellWorker, FreeCells
+from rtsx.campaign.worker import cell_result
+from rtsx.errors import CampaignError, ClusterError
+from rtsx.storage.object_store import MemoryObjects
+from tests.campaign.small_campaign import CELLS, make_recipe, objects_below, thread_client, write_country
+
+YEAR = YearLayout(2024)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    return write_country(tmp_path_factory.mktemp("country"))
+
+
+@pytest.fixture(scope="module")
+def run(files: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run on a cluster writes."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    with thread_client() as client:
+        assert Campaign.create(make_recipe(files, str(out))).run(client).complete
+    return objects_below(out)
+
+
+def test_several_at_once_write_what_a_run_writes_and_no_cell_twice(
+    files: tuple[Path, ...], tmp_path: Path, run: dict[str, bytes]
+) -> None:
+    campaigns = [Campaign.create(make_recipe(files, str(tmp_path / "out"))) for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        summaries = list(threads.map(lambda one: one.work(), campaigns))
+    assert objects_below(tmp_path / "out") == run
+    assert sum(one.done for one in summaries) == len(CELLS)
+    assert all(one.complete and one.left == 0 for one in summaries)
+    assert [record.ended for record in read_runs(campaigns[0].objects, YEAR)] == [True] * 3
+    assert campaigns[0].status().is_complete
+    assert not list(campaigns[0].objects.list(YEAR.leases))
+
+
+class Task:
+    """Takes a cell as a campaign does; what happens in it is up to the test."""
+
+    def __init__(self, ledger: CampaignLedger, within: Callable[[Address], object] = lambda cell: None) -> None:
+        self.ledger = ledger
+        self.within = within
+        self.outcomes: Counter[tuple[Address, str]] = Counter()
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
+        outcome = cell_result(self._run, cell, attempt=attempt, run=run)
+        self.outcomes[cell, outcome.state] += 1
+        return outcome
+
+    def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
+        mark = YEAR.mark(cell)
+        with held(self.ledger.objects, YEAR, cell, run=run, lease_s=20.0):
+            if self.ledger.objects.get(mark) is not None:
+                return "skipped"
+            self.within(cell)
+            self.ledger.objects.create(mark, b"")
+        return "done"
+
+
+@pytest.fixture
+def ledger() -> CampaignLedger:
+    return CampaignLedger(MemoryObjects(), YEAR)
+
+
+def table(count: int) -> CellTable:
+    return CellTable(np.stack(np.divmod(np.arange(count), 10), axis=1).astype(np.int32))
+
+
+def worker_of(task: Task, count: int, *, attempts: int = 4) -> CellWorker:
+    retry = RetrySpec(attempts=attempts, backoff_s=0.0)
+    return CellWorker(task, FreeCells(table(count), task.ledger), ledger=task.ledger, retry=retry)
+
+
+def finish(worker: CellWorker, until: datetime | None = None) -> CellWorker:
+    for _ in worker.work(until):
+        pass
+    worker.cells.look()
+    return worker
+
+
+def test_many_workers_do_every_cell_once(ledger: CampaignLedger) -> None:
+    task = Task(ledger)
+    with ThreadPoolExecutor(16) as threads:
+        summaries = [one.summary() for one in threads.map(lambda _: finish(worker_of(task, 200)), range(16))]
+    assert {cell: task.outcomes[cell, "done"] for cell in table(200)} == dict.fromkeys(table(200), 1)
+    assert sum(one.done for one in summaries) == 200
+    assert all(one.complete for one in summaries)
+
+
+def test_what_fails_is_tried_again_and_set_aside_and_told_truly(ledger: CampaignLedger) -> None:
+    def fail(cell: Address) -> None:
+        if cell == (0, 3):
+            raise ConnectionResetError("gone")
+        if cell == (0, 5):
+            raise ValueError("bad data")
+
+    worker = finish(worker_of(task := Task(ledger, fail), 10, attempts=3))
+    assert (task.outcomes[(0, 3), "failed"], task.outcomes[(0, 5), "failed"]) == (3, 1)
+    assert {failure.cell for failure in ledger.failures().values()} == {(0, 3), (0, 5)}
+    summary = worker.summary(ledger.failures())
+    assert (summary.done, len(summary.set_aside), summary.left, summary.complete) == (8, 2, 0, False)
+    assert finish(worker_of(Task(ledger), 10)).summary().done == 0  # nobody else tries them
+    ledger.reset()
+    assert finish(worker_of(Task(ledger), 10)).summary().complete
+
+
+def test_cells_of_another_are_waited_for_and_taken_over_where_it_is_lost(ledger: CampaignLedger) -> None:
+    acquire(ledger.objects, YEAR, (0, 4), run="living", lease_s=20.0)
+    acquire(ledger.objects, YEAR, (0, 7), run="dead", lease_s=0.2)
+    worker = worker_of(Task(ledger), 10)
+    waiting = worker.work(None)
+    seen = [next(waiting).done for _ in range(12)]
+    while worker.summary().done < 9:  # until the lease of the dead one ends
+        next(waiting)
+    ledger.objects.create(YEAR.mark((0, 4)), b"")
+    list(waiting)
+    assert max(seen) < 10
+    assert (worker.summary().done, worker.summary().skipped) == (9, 1)
+
+
+def test_it_ends_in_time(ledger: CampaignLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    task = Task(ledger)
+    begun = finish(worker_of(task, 10), until=now)
+    assert (begun.summary().stopped, begun.summary().left, not task.outcomes) == (TIME_OVER, 10, True)
+    worker = worker_of(task, 10)
+    worker._slowest_s = 3600.0  # as one cell took
+    finish(worker, until=now + timedelta(minutes=30))
+    assert (worker.summary().stopped, not task.outcomes) == (TIME_OVER, True)
+
+
+def test_its_time_ends_within_a_cell_which_is_given_back(ledger: CampaignLedger) -> None:
+    reached = threading.Event()
+    with pytest.raises(work._TimeOver), work._cut_off_at(datetime.now(UTC) + timedelta(seconds=0.2)):
+        finish(worker_of(Task(ledger, lambda cell: reached.wait(60)), 10))
+    assert not ledger.leases()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_cell_that_takes_its_workers_with_it_is_set_aside(files: tuple[Path, ...], tmp_path: Path) -> None:
+    campaign = Campaign.create(make_recipe(files, str(tmp_path / "out")))
+    for run in range(2):  # as many as it has attempts
+        acquire(campaign.objects, YEAR, CELLS[1], run=str(run), lease_s=1e-6)
+    summary = campaign.work()
+    assert (summary.done, [failure.cell for failure in summary.set_aside]) == (5, [CELLS[1]])
+    assert "2 workers that have vanished" in summary.set_aside[0].message
+    assert not campaign.ledger.leases()
+    campaign.retry()
+    assert campaign.work().complete
+
+
+def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(files: tuple[Path, ...], tmp_path: Path) -> None:
+    recipe = make_recipe(files, str(tmp_path / "out"))
+    campaign = Campaign.create(recipe)
+    late = campaign.work(until=datetime.now(UTC))
+    assert (late.stopped, late.left, campaign.status().done) == (TIME_OVER, len(CELLS), 0)
+    with pytest.raises(CampaignError, match="with its zone"):
+        campaign.work(until=datetime.now())
+    with pytest.raises(CampaignError, match="opened from its output alone"):
+        Campaign.open(recipe.output).work()
+    small = replace(campaign, recipe=replace(recipe, prediction=replace(recipe.prediction, memory_bytes=1000)))
+    with pytest.raises(ClusterError, match=r"1 worker of this campaign needs .* and this machine has 0.98 kiB"):
+        small.work()
+    (record,) = read_runs(campaign.objects, YEAR)
+    other = replace(record, run="other", ended=False, versions={**record.versions, "numpy": "1.0"})
+    write_run(campaign.objects, YEAR, other)
+    with pytest.raises(ClusterError, match=r"has numpy .* instead of 1\.0"):
+        campaign.work()
