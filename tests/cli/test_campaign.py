@@ -404,7 +404,7 @@ def test_a_batch_system_runs_members_until_every_cell_is_done(
     for name, body in programs.items():
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/bash\\n{body}\n")
+        program.write_text(f"#!/bin/bash\n{body}\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
@@ -415,7 +415,7 @@ def test_a_batch_system_runs_members_until_every_cell_is_done(
     assert (said.status, "Submitted batch job 7" in said.out) == (0, True), said.err
     script = (tmp_path / "job.sh").read_text()
     for line in ("--array=0-1", "--time=60", "--mem=8192M", "--partition=gpu", "--constraint=a100", "--requeue"):
-        assert f"#SBATCH {line}\\n" in script
+        assert f"#SBATCH {line}\n" in script
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", "job.sh"], check=True)
     statuses = []
