@@ -64,7 +64,8 @@ def share(workers: int, *, cells: int, seconds: float) -> tuple[float, float, fl
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(workers)))
         clock = time.perf_counter() - begin
-        assert len(ledger.done()) == cells and job.outcomes["done"] == cells
+        assert len(ledger.done()) == cells
+        assert job.outcomes["done"] == cells
     claims = job.outcomes.total()
     return claims / clock, 1 - cells / claims, seconds * cells / workers / clock
 
