@@ -232,7 +232,7 @@ def work_campaign(
             f"until is a time with its zone, such as datetime.now(UTC) + timedelta(hours=2); got {until}."
         )
     check_object_store(objects, lease_s=recipe.retry.lease_s)
-    require_memory(plan, recipe, workers=1)
+    require_worker_memory(plan, recipe, workers=1)
     _require_like_others(objects, plan)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
     ledger = CampaignLedger(objects, YearLayout(plan.year))
@@ -303,7 +303,7 @@ def run_in_processes(campaign: "Campaign", command: Sequence[str], *, workers: i
         The machine has less memory, or fewer GPUs.
     """
     assert campaign.recipe is not None  # a command has read one
-    require_memory(campaign.plan, campaign.recipe, workers=workers)
+    require_worker_memory(campaign.plan, campaign.recipe, workers=workers)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", "from rtsx.cli.main import main; main()", *command], env={**os.environ, **variables}
@@ -319,7 +319,7 @@ def run_in_processes(campaign: "Campaign", command: Sequence[str], *, workers: i
             process.wait()
 
 
-def require_memory(plan: CampaignPlan, recipe: CampaignRecipe, *, workers: int) -> None:
+def require_worker_memory(plan: CampaignPlan, recipe: CampaignRecipe, *, workers: int) -> None:
     """Refuse more workers on this machine than its memory holds.
 
     Raises
