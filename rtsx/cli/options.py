@@ -58,7 +58,7 @@ SensorName = Literal[
     "tcvis",
 ]
 """Names in `rtsx.cube.SENSORS` that files have, which loads what refusals do not wait for; a test holds one to the other."""
-MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel", "hls-fmask"]
+MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel", "hls-fmask", "model-sky"]
 """Likewise in `rtsx.cube.MASK_RULES`."""
 
 SensorOption = Annotated[SensorName | None, input_option(help="What the bands of the GeoTIFFs are.")]

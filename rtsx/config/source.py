@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from rtsx.config.place import PeriodConfig
-from rtsx.config.validate import ConfigModel, Names, from_folder
+from rtsx.config.validate import ConfigModel, FilePath, Names, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
@@ -97,6 +97,10 @@ class QualityConfig(ConfigModel):
 
     asset: str | None = None
     """Key of the asset that holds the quality data."""
+    model: FilePath | None = None
+    """Bundle that tells clear ground from clouds, and from their shadows, by the image's own bands; instead of an asset."""
+    inputs: Layers | None = None
+    """Layers that only the model reads; of the sensor, else by their names, if left out."""
     bands: tuple[int | str, ...] = ()
     """Its bands; all if left out."""
     name: str | None = None
@@ -113,6 +117,10 @@ class QualityConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
+        if self.model is not None and (self.asset is not None or self.bands):
+            raise ValueError("quality data is an asset of the image, or computed by a model; give one of them")
+        if self.model is None and self.inputs is not None:
+            raise ValueError("inputs are those of a model, and none is given; add model: BUNDLE")
         if self.rule is not None:
             self._rule()
         return self
@@ -123,8 +131,8 @@ class QualityConfig(ConfigModel):
         return QualityRecipe(wanted=wanted, **self.shared(QualityRecipe) | {"rule": self._rule()})
 
     @classmethod
-    def from_recipe(cls, recipe: QualityRecipe) -> Self:
-        """The config of a quality recipe.
+    def from_recipe(cls, recipe: QualityRecipe, images: ImageSource) -> Self:
+        """The config of a quality recipe, and of the model that computes what it reads of some images.
 
         Raises
         ------
@@ -132,11 +140,25 @@ class QualityConfig(ConfigModel):
             The rule is a function, which no file can name.
         """
         rule, data = _stated(recipe.rule)
-        return cls(**cls.taken(recipe.wanted) | cls.taken(recipe) | {"rule": rule, "data": data})
+        model = getattr(images, "model", None)
+        known = {
+            one.name: LayerConfig.from_recipe(LayerRecipe(wanted=one)) for one in getattr(images, "known", None) or ()
+        }
+        own = {"rule": rule, "data": data, "model": model, "inputs": known or None}
+        return cls(**cls.taken(recipe.wanted) | cls.taken(recipe) | own)
 
     def _rule(self) -> MaskRule:
         assert self.rule is not None  # the preset has given one by now
-        return mask_rule(self.rule, data=self.data)
+        return mask_rule(self.rule, data="sky" if self.data is None and self.model is not None else self.data)
+
+    def masked(self, images: ImageSource) -> ImageSource:
+        """The images, with the mask that a model gives them."""
+        if self.model is None:
+            return images
+        from rtsx.inference.clouds import CloudMasked  # here, because it loads torch
+
+        known = tuple(layer.recipe(name).wanted for name, layer in (self.inputs or {}).items())
+        return CloudMasked(images, self.model, name=self.recipe().wanted.name, known=known)
 
 
 def _stated(rule: MaskRule) -> tuple[str | dict[str, str], str | None]:
@@ -304,7 +326,7 @@ class SensorConfig(ConfigModel):
                 usual.pop("sign", None)  # hooks are for addresses of the provider's own
             full["stac"] = {**usual, **search}
         quality = {**(sensor.quality or {}), **({"asset": catalog.quality} if catalog and catalog.quality else {})}
-        if quality and isinstance(full.setdefault("quality", {}), Mapping):
+        if quality and isinstance(full.setdefault("quality", {}), Mapping) and not full["quality"].get("model"):
             full["quality"] = {**quality, **full["quality"]}
         return full
 
@@ -501,6 +523,14 @@ class SourceConfig(ConfigModel):
             known = ("dem",) if self.sensor is None else self.sensor.layers(files, has_items=has_items)
             names = dict.fromkeys(known, LayerConfig())
         quality = self.quality
+        if quality is not None and quality.model is not None:
+            known = () if self.sensor is None else get_sensor(self.sensor.name).bands[-1]
+            inputs = {name: LayerConfig() for name in known if name not in names} | (quality.inputs or {})
+            quality = quality.changed(
+                inputs={name: self._resolved_layer(name, layer, preset) for name, layer in inputs.items()} or None,
+                rule=quality.rule or "model-sky",
+                name=quality.name or "sky",
+            )
         if quality is not None and quality.rule is None:
             if preset is None and self.sensor is None:
                 raise ConfigError("quality needs a rule, such as rule: tss-v1, where the cube has no preset")
@@ -533,7 +563,7 @@ class SourceConfig(ConfigModel):
         (images,) = (getattr(self, kind) for kind in SOURCE_KINDS if getattr(self, kind) is not None)
         own = {
             "name": name,
-            "images": images,
+            "images": images if self.quality is None else self.quality.masked(images),
             "layers": tuple(layer.recipe(one) for one, layer in (self.layers or {}).items()),
             "quality": None if self.quality is None else self.quality.recipe(),
             "period": self.period.period() if isinstance(self.period, PeriodConfig) else None,
@@ -554,7 +584,7 @@ class SourceConfig(ConfigModel):
         own = {
             **_images(recipe.images, recipe.name),
             "layers": {layer.name: LayerConfig.from_recipe(layer) for layer in recipe.layers},
-            "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality),
+            "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality, recipe.images),
             "period": "any" if recipe.period is None else PeriodConfig.from_period(recipe.period),
             "terrain": tuple(layer.name for layer in recipe.terrain),
             "required": recipe.is_required,
@@ -563,6 +593,7 @@ class SourceConfig(ConfigModel):
 
 
 def _images(images: ImageSource, name: str) -> dict[str, ImageSource]:
+    images = getattr(images, "images", images) if hasattr(images, "model") else images
     key = _KEYS.get(type(images))
     if key is None:
         raise ConfigError(

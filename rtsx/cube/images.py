@@ -13,6 +13,8 @@ from rtsx.errors import CubeError
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
+    from rtsx.cube.resample.readers import WindowReader
+
 
 @dataclass(frozen=True, kw_only=True)
 class BandRequest:
@@ -61,12 +63,14 @@ class BandSource:
     """Physical value of stored 0, for example -0.1 for Sentinel-2 from processing baseline 04.00."""
     asset: str = ""
     """Key of the asset in its item, for messages; empty for plain files."""
-    opener: Literal["gdal", "zarr"] = "gdal"
-    """What reads the file."""
+    opener: Literal["gdal", "zarr", "model"] = "gdal"
+    """What reads the file; a model computes pixels from other bands."""
     settled: frozenset[str] = frozenset()
     """Which of `nodata`, `scale_factor` and `add_offset` the caller stated, or the file: others have to agree with the file."""
     stamp: str = ""
     """What the item says of the file's content: a checksum, an ETag, or when it was changed; empty where it says nothing."""
+    reader: "WindowReader | None" = None
+    """Of what is computed; None where `opener` reads a file."""
 
 
 @dataclass(frozen=True, kw_only=True)

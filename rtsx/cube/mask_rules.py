@@ -131,6 +131,9 @@ _QA_PIXEL_FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "
 _FMASK_FLAGS = ("cirrus", "cloud", "adjacent_to_cloud", "cloud_shadow", "snow", "water")
 _QA_PIXEL_CONFIDENCES = ("cloud_confidence", "cloud_shadow_confidence", "snow_confidence", "cirrus_confidence")
 
+SKY_CLASSES = ("no_data", "clear", "cloud", "shadow", "other")
+"""Classes of a cloud mask that a model computes, by number; what a model tells beside them is other."""
+
 VOCABULARIES = {
     vocabulary.name: vocabulary
     for vocabulary in (
@@ -148,11 +151,12 @@ VOCABULARIES = {
             {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_FMASK_FLAGS)}
             | {"aerosol": BandTerm(0, first_bit=6, bits=2)},
         ),
+        _vocabulary("sky", ("sky",), {name: BandTerm(0, equals=number) for number, name in enumerate(SKY_CLASSES)}),
     )
 }
 """PlanetScope's UDM2 (bands; true where not 0), Sentinel-2's scene classification (classes, and `scl` for the number),
 Landsat Collection 2 QA_PIXEL (bits, confidences 0-3, and `qa_pixel` for the number), Fmask of HLS (bits, aerosol 0-3, and
-`fmask` for the number)."""
+`fmask` for the number), the classes that a model of clouds tells apart (`sky` for the number)."""
 
 
 def band_names(data: str | Iterable[str]) -> BandNames:
@@ -475,9 +479,10 @@ _NAMED: dict[str, tuple[str, dict[str, str]]] = {
         "qa_pixel",
         {"invalid": "fill", "low": "dilated_cloud or cirrus or cloud or cloud_shadow or snow"},
     ),
+    "model-sky": ("sky", {"invalid": "no_data", "low": "not clear"}),
     "hls-fmask": ("fmask", {"invalid": "fmask == 255", "low": "cloud or adjacent_to_cloud or cloud_shadow or snow"}),
 }
 
 MASK_RULES = {name: _stated(texts, band_names(data), name=name) for name, (data, texts) in _NAMED.items()}
 """Rules by name: two for the eight bands of PlanetScope's UDM2, one for the scene classification of Sentinel-2, one for
-QA_PIXEL of Landsat Collection 2, one for Fmask of HLS."""
+QA_PIXEL of Landsat Collection 2, one for Fmask of HLS, and one for what a model says."""

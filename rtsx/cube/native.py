@@ -425,7 +425,7 @@ def _read_together(group: NativeGroup) -> list[list[str]]:
 
 def _band_source(group: NativeGroup, name: str) -> BandSource:
     bands = group.image.bands[name]
-    return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr")
+    return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr", reader=None)
 
 
 def _free(path: str, taken: set[str]) -> str:

@@ -15,6 +15,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import rtsx
+from rtsx.config import CubeConfig
+from rtsx.cube import geobox_of
 
 BANDS = ("blue", "green", "red", "nir")
 CLEAR, CLOUD, SHADOW = range(3)
@@ -70,6 +72,28 @@ def test_a_trained_cloud_mask_reaches_its_published_agreement(
     assert agreement >= least
     exclusive = prediction["binary"].values
     assert (exclusive.sum(0) == 1).all(), "exclusive classes: one per pixel"
+
+
+def test_a_trained_network_masks_the_clouds_of_a_source(
+    real_data: Path, cloud_bundle: rtsx.ModelBundle, tmp_path: Path
+) -> None:
+    """As `quality: {model: BUNDLE}`: what counts as clear is what people have called clear."""
+    scene, truth = landsat(real_data, "landsat7")
+    path, bundle = tmp_path / "landsat7_20010720.tif", tmp_path / "clouds"
+    cloud_bundle.save(bundle)
+    box = geobox_of(scene)
+    profile = {"driver": "GTiff", "count": 4, "dtype": "float32", "height": box.shape.y, "width": box.shape.x}
+    with rasterio.open(path, "w", **profile, crs=str(box.crs), transform=box.affine, nodata=-1) as file:
+        file.write(np.stack([scene[band].values for band in BANDS]))
+        file.descriptions = BANDS
+    source = {"files": str(path), "layers": ["red"], "quality": {"model": str(bundle)}}
+    grid = {"crs": str(box.crs), "resolution": 30, "origin": [box.affine.c, box.affine.f]}
+    recipe = CubeConfig.model_validate({"grid": grid, "sources": {"landsat": source}, "chunk": 512}).recipe()
+    clear = rtsx.open_cube(recipe, box)["valid"].values
+    found = np.where(clear, CLEAR, CLOUD)
+    agreement = kappa(found, np.where(truth == CLEAR, CLEAR, CLOUD))
+    print(f"clear or not: kappa {agreement:.3f}, {(clear == (truth == CLEAR)).mean():.1%} of the pixels")
+    assert agreement > 0.8
 
 
 def test_a_trained_torchscript_network_runs_over_naip(real_data: Path, real_models: Path) -> None:

@@ -390,6 +390,8 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     >>> open_reader(BandSource(href="scene.tif", bands=(1,), geobox=box, dtype="uint16", nodata=0)).nodata
     0
     """
+    if bands.reader is not None:
+        return bands.reader
     numbers = tuple(band for band in bands.bands if isinstance(band, int))
     names = tuple(band for band in bands.bands if isinstance(band, str))
     if not bands.bands or (names if bands.opener == "gdal" else numbers):

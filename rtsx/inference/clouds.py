@@ -1,0 +1,181 @@
+"""Cloud masks by a model: quality data of every image that a bundle computes from the image's own bands, when it is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
+from rtsx.cube.load import load_recipe
+from rtsx.cube.mask_rules import SKY_CLASSES
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
+from rtsx.cube.resample.readers import WindowReader
+from rtsx.errors import BundleError, CubeError
+from rtsx.grid import Grid
+from rtsx.inference.predict import predict_cube
+from rtsx.model import ModelBundle
+from rtsx.model.backend_choice import reference_backend
+from rtsx.storage import absolute
+
+_NAMES = {"cloud_shadow": "shadow", "cloud shadow": "shadow", "clouds": "cloud", "shadows": "shadow"}
+"""What bundles call classes beside the names of `SKY_CLASSES`."""
+
+
+@dataclass(frozen=True)
+class CloudMasked:
+    """Images of another source with one band more: the class that a bundle gives each of their pixels.
+
+    The bundle is opened when images are asked for, and runs when a window of the band is read: tile by tile on the image's
+    own grid, so that neither the cube's grid nor its chunks change an answer.
+    """
+
+    images: ImageSource
+    """Where the images come from."""
+    model: str
+    """Path or URL of the bundle; it has the classes clear and cloud, and may have shadow and others."""
+    name: str
+    """What the band is called."""
+    known: tuple[BandRequest, ...] = ()
+    """Where the images have the layers that the bundle may need; others are found by their names."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "model", absolute(self.model))
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
+        """Return the images with their mask; see `ImageSource`.
+
+        Raises
+        ------
+        CubeError
+            The images cannot be found, or lack a layer of the bundle.
+        BundleError
+            There is no bundle, or it has no classes clear and cloud.
+        """
+        bundle = _bundle(self.model)
+        own = {one.name: one for one in self.known} | {one.name: one for one in wanted if one.name != self.name}
+        inputs = [own.get(layer) or BandRequest(name=layer) for layer in bundle.layers]
+        asked = {one.name: one for one in wanted if one.name != self.name} | {one.name: one for one in inputs}
+        found = self.images.find(area, period, tuple(asked.values()))
+        return tuple(self._masked(image, bundle) for image in found)
+
+    def _masked(self, image: Image, bundle: ModelBundle) -> Image:
+        inputs = tuple((layer, image.bands[layer]) for layer in bundle.layers)
+        grid = inputs[0][1].geobox
+        if grid.affine.b or grid.affine.d:
+            raise CubeError(
+                f"The mask of image {image.id!r} is computed on its own grid, which is turned against its CRS. Warp it first, or "
+                "take a mask that comes with it."
+            )
+        mask = BandSource(
+            href=self.model,
+            bands=(1,),
+            geobox=grid,
+            dtype="uint8",
+            nodata=None,
+            asset=self.name,
+            opener="model",
+            stamp=f"model={bundle.digest}",  # its bands are in the image, too, and have their own
+            reader=CloudReader(model=self.model, inputs=inputs),
+        )
+        return replace(image, bands={**image.bands, self.name: mask})
+
+
+_source_conforms: type[ImageSource] = CloudMasked
+
+
+@dataclass(frozen=True)
+class CloudReader:
+    """Reads what a bundle makes of an image: the number of a class of `SKY_CLASSES` for each pixel, 0 where there is no data."""
+
+    model: str
+    """Path or URL of the bundle."""
+    inputs: tuple[tuple[str, BandSource], ...]
+    """Its layers by name, in its order; the grid of the first is that of the answer."""
+
+    @property
+    def geobox(self) -> GeoBox:
+        """CRS, transform and shape."""
+        return self.inputs[0][1].geobox
+
+    @property
+    def count(self) -> int:
+        """One band."""
+        return 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the numbers."""
+        return np.dtype(np.uint8)
+
+    @property
+    def nodata(self) -> float | None:
+        """None: what 0 means is for the rule to say."""
+        return None
+
+    def overview_for(self, factor: float) -> Self:
+        """Return itself: a network has learnt pixels of one size."""
+        return self
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Return classes (1, y, x) of a window.
+
+        Raises
+        ------
+        CubeError
+            A band cannot be read.
+        """
+        bundle = _bundle(self.model)
+        predicted = predict_cube(
+            _native(self),
+            bundle,
+            tile="bundle",  # as it was trained, whatever memory this machine has
+            overlap="bundle",
+            window=(rows, columns),
+            device="cpu",
+            backend=reference_backend(bundle),
+            dtype="float32",
+        )[["probability", "valid"]].compute(scheduler="synchronous")
+        numbers = np.array([_number_of(name) for name in bundle.classes], np.uint8)
+        valid = predicted["valid"].values
+        best = np.argmax(np.nan_to_num(predicted["probability"].values, nan=-1.0), axis=0)
+        return np.where(valid, numbers[best], np.uint8(0))[None]
+
+
+_reader_conforms: type[WindowReader] = CloudReader
+
+
+def _number_of(name: str) -> int:
+    """Return the number of a class; that of the last, which is trusted nowhere, for one that is not known."""
+    plain = _NAMES.get(name.strip().lower(), name.strip().lower())
+    return SKY_CLASSES.index(plain) if plain in SKY_CLASSES else len(SKY_CLASSES) - 1
+
+
+@lru_cache(maxsize=4)
+def _bundle(model: str) -> ModelBundle:
+    bundle = ModelBundle.open(model)
+    numbers = {_number_of(name) for name in bundle.classes}
+    if not {SKY_CLASSES.index("clear"), SKY_CLASSES.index("cloud")} <= numbers:
+        raise BundleError(
+            f"A model that masks clouds tells clear from cloud, and may know shadow; {model} has the classes "
+            f"{', '.join(bundle.classes)}. Name its classes so, or take another bundle."
+        )
+    return bundle
+
+
+@lru_cache(maxsize=16)  # each is a graph of the whole image, which many windows share
+def _native(reader: CloudReader) -> xr.Dataset:
+    """Return the layers of an image on its own grid, lazily."""
+    grid = reader.geobox
+    corner = (float(grid.affine.c), float(grid.affine.f))
+    layers = tuple(LayerRecipe(wanted=BandRequest(name=name)) for name, _ in reader.inputs)
+    image = GivenImages([Image(id=reader.inputs[0][1].href, bands=dict(reader.inputs))])
+    source = SourceRecipe(name="image", images=image, layers=layers)
+    own = Grid(str(grid.crs), abs(float(grid.affine.a)), origin=corner)
+    return load_recipe(CubeRecipe(grid=own, sources=(source,)), grid, anchor=corner)
