@@ -84,7 +84,7 @@ def main() -> None:
     if "learning" in given.what:
         learning.run(epochs=given.epochs)
     if "review" in given.what:
-        review.run(seeds=(0, 1))
+        review.run(seeds=(0,))
     if "campaign" in given.what:
         campaign.run(given.cells, simulated=tuple(given.workers), limit_s=given.limit)
     if "allocator" in given.what:

@@ -95,6 +95,20 @@ class OutlineLayer:
         """Names of the columns beside the geometry, those that hold single values."""
         return [str(name) for name in self.table.columns if name != self.table.geometry.name]
 
+    @cached_property
+    def told(self) -> dict[str, int]:
+        """Columns that say something of any row, and how wide a table shows them, px."""
+        filled = [name for name in self.columns if self.table[name].notna().any()]
+        texts = {name: self.table[name].astype(str).str.len().max() for name in filled if name not in self.formats}
+        return {name: 24 + 7 * min(max(len(name), texts.get(name, 8)), 24) for name in filled}
+
+    @cached_property
+    def formats(self) -> dict[str, str]:
+        """Numerals of columns of fractions, as a browser has them: four decimals, none from 1000 on."""
+        numbers = self.table[self.columns].select_dtypes("float")
+        largest = numbers.abs().max()
+        return {str(name): "0" if largest[name] >= 1000 else "0.0000" for name in numbers}
+
     @property
     def box(self) -> Box | None:
         """Edges of all of them; None where there is none."""

@@ -116,8 +116,8 @@ class MapPage:
         self.plot = self._plot(*self._ranges())
         self.plot.name = "map"
         self.other = self._plot(self.plot.x_range, self.plot.y_range)
-        self.other.visible = False
-        self.legend, self.values, self.status = Div(text=""), Div(text=""), Div(text="")
+        self.other.name, self.other.visible = "other", False
+        self.legend, self.values, self.status = Div(text="", name="legend"), Div(text=""), Div(text="", name="status")
         self.lonlat, self.lattice = Div(text="", height=20), ColumnDataSource({"x": [], "y": [], "z": []})
         self.images_box = column(sizing_mode="stretch_width")
         self.layers: list[_Layer] = []
@@ -130,7 +130,7 @@ class MapPage:
         last = list(self.images)[-1]
         best = next(name for name, (title, _) in self.choices.items() if title == last)
         self.other_style = Select(title="with", options=list(self.choices), value=best)
-        self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False)
+        self.swipe = Slider(title="swipe", start=0, end=1, step=0.01, value=0.5, visible=False, width=250)
         self.other_layer = self._image(self.other)
         self.swiped = self._image(self.plot)
         self.outlines = None
@@ -182,6 +182,7 @@ class MapPage:
             x_range=x, y_range=y, tools=[PanTool(), wheel, BoxZoomTool(match_aspect=True), ResetTool()], active_scroll=wheel,
             sizing_mode="stretch_both", min_height=300, toolbar_location="above", background_fill_color="#f4f4f4", min_border=4,
         )  # fmt: skip
+        plot.toolbar.logo = None
         plot.axis.visible = False
         plot.grid.visible = False
         # In metres on the ground, of which the map's own are only nearly as many.
@@ -191,6 +192,7 @@ class MapPage:
                 unit="m",
                 dimensional=Metric(base_unit="m", include=["m", "km"]),
                 location="bottom_left",
+                bar_length=0.1,
                 background_fill_alpha=0.7,
             )
         )
@@ -204,7 +206,7 @@ class MapPage:
     def _add_layer(self, shown: Shown) -> None:
         styles = list(self.styles[shown.image])
         source = self._image(self.plot)
-        opacity = Slider(title="opacity", start=0, end=1, step=0.05, value=shown.opacity, height=40)
+        opacity = Slider(title="opacity", start=0, end=1, step=0.05, value=shown.opacity, height=40, width=250)
         glyph = self.plot.renderers[-1].glyph
         glyph.global_alpha = shown.opacity
         opacity.js_link("value", glyph, "global_alpha")
@@ -229,7 +231,9 @@ class MapPage:
 
     def _time_slider(self, title: str) -> Slider:
         last = max(1, len(self.times) - 1)
-        return Slider(title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False)
+        return Slider(
+            title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False, width=250
+        )
 
     def _prediction_controls(self) -> list[Any]:
         self.model = Select(
@@ -266,8 +270,11 @@ class MapPage:
         """Read anew what is seen; of several changes in a row only the last is read."""
         self.count += 1
         assert self.run is not None
+        self.status.text = "reading ..."
         self.other.visible = self.compare.value == _BESIDE
         self.swipe.visible = self.compare.value == _SWIPE
+        self.other_style.visible = self.compare.value != _OFF
+        self.other_time.visible = self.compare.value != _OFF and len(self.times) > 1
         self.reader.submit(self._read, self.count)
 
     def _shown(self) -> list[Shown]:

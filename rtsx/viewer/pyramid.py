@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from threading import Lock
@@ -32,6 +32,9 @@ _COARSER = 1.01
 """Part of a screen's pixel that a level's may be larger and still count as fine enough: zooms are rounded."""
 _LARGEST_READ = 1 << 26
 """Pixels of one layer that a window may read. Beyond it the image has no overviews that would do."""
+
+_CHUNK = 512
+"""Side of the chunks of a recipe, px, because all of each is aligned that a window meets. Of 1024 a look from near takes twice as long."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -113,6 +116,7 @@ class Pyramid:
             For fsspec, where a store is behind a URL.
         """
         if isinstance(source, CubeRecipe):
+            source = replace(source, chunk=min(source.chunk, _CHUNK))
             return cls(levels=_of_recipe(source, cell), _made_of=(source, cell))
         if isinstance(source, xr.Dataset | xr.DataArray):
             given = as_cube(source)

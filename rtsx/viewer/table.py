@@ -16,7 +16,9 @@ from bokeh.models import (
     DataTable,
     Div,
     HoverTool,
+    NumberFormatter,
     Select,
+    StringFormatter,
     TableColumn,
     TextInput,
 )
@@ -92,7 +94,8 @@ class OutlineTable:
                 "left", "right", "top", "bottom", source=self.mark, fill_alpha=0, line_color="#ffe000", line_width=2, line_dash="dashed"
             )  # fmt: skip
         titles = [one.outlines.title for one in self.drawn]
-        self.chosen = Select(title="table", options=titles, value=titles[-1], width=140)
+        filled = [one.title for one in outlines if len(one.table)]
+        self.chosen = Select(title="table", options=titles, value=(filled or titles)[-1], width=140)
         self.coloured = Select(title="coloured by", options=[], width=170)
         self.filter = TextInput(title="show where", placeholder="area_m2 > 500, prob_max >= 0.65", width=330)
         self.note = Div(text="", styles={"padding-top": "22px"})
@@ -104,6 +107,7 @@ class OutlineTable:
             sizing_mode="stretch_width",
             index_position=None,
             reorderable=False,
+            autosize_mode="none",
             name="rows",
         )
         self.visible = CheckboxGroup(labels=titles, active=list(range(len(titles))))
@@ -140,8 +144,10 @@ class OutlineTable:
 
     def _draw_outlines(self, outlines: OutlineLayer) -> Drawn:
         names = [f"c{number}" for number in range(len(outlines.columns))]
+        formats = {name: f"{{{text}}}" for name, text in outlines.formats.items()}
         polygons, dots = (ColumnDataSource({key: [] for key in ("xs", "ys", "colour", *names)}) for _ in range(2))
-        tips = [(name, f"@{{{key}}}") for name, key in zip(outlines.columns, names, strict=True)]
+        known = zip(outlines.columns, names, strict=True)
+        tips = [(name, f"@{{{key}}}{formats.get(name, '')}") for name, key in known if name in outlines.told]
         renderers = []
         for plot in self.plots:
             shapes = plot.multi_polygons(
@@ -156,8 +162,16 @@ class OutlineTable:
         one = self._of_table
         self.table.columns = [
             # Escaped, because the table sets titles as HTML.
-            TableColumn(field=f"c{number}", title=html.escape(name), width=110)
+            TableColumn(
+                field=f"c{number}",
+                title=html.escape(name),
+                width=one.told[name],
+                formatter=NumberFormatter(format=one.formats[name], text_align="right", null_format="", nan_format="")
+                if name in one.formats
+                else StringFormatter(null_format=""),
+            )
             for number, name in enumerate(one.columns)
+            if name in one.told
         ]
         self.filter.value = ""
         self.coloured.options = [HIDDEN, *one.columns]

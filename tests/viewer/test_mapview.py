@@ -1,6 +1,7 @@
 """What one map shows: opened from anything, drawn without a browser, predicted where it is looked at."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import rtsx
-from rtsx.errors import ConfigError, CubeError, FootprintError, OutputNotWritableError, PathError
+from rtsx.errors import ConfigError, CubeError, FootprintError, MissingExtraError, OutputNotWritableError, PathError
 from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.mapview import MapView
 from rtsx.viewer.outlines import OutlineLayer
@@ -259,3 +260,30 @@ def test_conditions_choose_rows_and_run_nothing() -> None:
     assert by_number.limits is not None
     assert len(set(by_number.colours)) == 2
     assert set(by_text.classes) == {"middle", HOSTILE}
+
+
+def test_a_page_without_its_extra_says_what_to_install(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = rtsx.view(stored)
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    for action in (shown.serve, lambda: shown.save_html(tmp_path / "map.html")):
+        with pytest.raises(MissingExtraError, match=r"needs bokeh, .* pip install 'rtsx\[view\]'"):
+            action()
+    assert "rtsx[view]" in shown._repr_mimebundle_()["text/html"]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"need matplotlib, .* pip install 'rtsx\[view\]'"):
+        shown.save_png(tmp_path / "map.png")
+
+
+def test_a_table_shows_what_says_something_and_the_one_that_has_rows() -> None:
+    some = small_outlines()[["name", "prob_mean", "geometry"]].assign(
+        date=None, area_m2=[360000.4, 3600.0], count=[1, 2]
+    )
+    layer = OutlineLayer.of(some, title="cells", crs="EPSG:3413")
+    assert list(layer.told) == ["name", "prob_mean", "area_m2", "count"]
+    assert layer.formats == {"prob_mean": "0.0000", "area_m2": "0"}
+    page, _ = page_of(rtsx.view(small_image(20), truth=some, footprints=some[:0]))
+    assert page.outlines.chosen.value == "truth"
+    assert [one.title for one in page.outlines.table.columns] == ["name", "prob_mean", "area_m2", "count"]
+    page.close()
