@@ -238,7 +238,7 @@ def test_a_row_of_the_demo_s_table_is_gone_to_and_hover_and_click_tell_it(
     page.get_by_label("show where").press("Enter")
     page.get_by_text(f"1 of {len(found)}").wait_for()
     page.get_by_text(row["footprint_id"]).first.click()
-    left, bottom, right, top = row.geometry.bounds
+    left, _, right, _ = row.geometry.bounds
     settled(
         page,
         f"(() => {{ const [l, b, r, t] = ({SEEN})(); return Math.abs((l + r) / 2 - {(left + right) / 2}) < 5 && r - l < {5 * (right - left) + 800} }})()",
@@ -338,13 +338,13 @@ def test_a_map_shows_itself_below_the_address_of_a_hub(
     address = served(rtsx.view(small_image(60)))
     assert address.startswith("/user/ada/proxy/")
     port = int(address.split("/")[4])
-    with proxy(f"/user/ada/proxy/{port}", port) as outside:
+    with Proxy(f"/user/ada/proxy/{port}", port) as outside:
         page = open_page(f"http://127.0.0.1:{outside}{address}", images=1)
         page.get_by_label("image").select_option("relief")
         settled(page, "Bokeh.documents[0].get_model_by_name('legend').text.endsWith(': relief')")
 
 
-class proxy:  # noqa: N801  # used like a function
+class Proxy:
     """What a hub does: hands on what is asked below a prefix, without it, WebSockets too."""
 
     def __init__(self, prefix: str, port: int) -> None:
