@@ -366,7 +366,8 @@ def nodata_fractions(
             (y, x), (y_stop, x_stop) = start[pair] - (top, left), stop[pair] - (top, left)
             valid[pair] -= np.count_nonzero(invalid[y:y_stop, x:x_stop])
     size = (boxes[:, 1::2] - boxes[:, ::2]).prod(axis=1)
-    return (size - np.bincount(rows, weights=valid, minlength=len(boxes))) / size
+    n_valid = np.bincount(rows, weights=valid, minlength=len(boxes))
+    return np.asarray((size - n_valid) / size, np.float64)
 
 
 def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:
@@ -381,9 +382,8 @@ def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: Ex
     if rule.threshold is None:
         assert binary is not None, "without a threshold the binary map decides"
         return np.asarray(binary == 1)
-    if probability.dtype.kind == "f":
-        return np.asarray(probability >= np.asarray(rule.threshold, probability.dtype))
-    return np.asarray(probability >= least_level(rule.threshold, rule.levels))
+    least = rule.threshold if probability.dtype.kind == "f" else least_level(rule.threshold, rule.levels)
+    return np.asarray(probability >= np.asarray(least, probability.dtype))
 
 
 def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:

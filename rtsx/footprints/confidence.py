@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import geopandas
 import numpy as np
 import pandas as pd
 
-from rtsx.errors import FootprintError, InputNotFoundError, RtsxError
+from rtsx.errors import FootprintError, InputNotFoundError
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.parsing import StoredRecord
 from rtsx.storage import local_path, write_whole
@@ -96,8 +96,8 @@ class ConfidenceRule(StoredRecord):
     True
     """
 
-    what: ClassVar[str] = "This is no rule of confidence"
-    raises: ClassVar[type[RtsxError]] = FootprintError
+    what = "This is no rule of confidence"
+    raises = FootprintError
 
     bundle_digest: str
     """Model whose outlines were reviewed; of several that are averaged, their digests joined by `+`."""

@@ -291,9 +291,9 @@ class _Parts:
                     cell = (self.plan.rows[0] + iy, self.plan.columns[0] + ix)
                     under.add(cell)
                     if cell in self.states and not self.states[cell].is_empty:
-                        inside = (slice(max(y.start, iy * side), min(y.stop, (iy + 1) * side)),)
-                        inside += (slice(max(x.start, ix * side), min(x.stop, (ix + 1) * side)),)
-                        n_valid += int(np.count_nonzero(self.valid(*inside)))
+                        rows_of = slice(max(y.start, iy * side), min(y.stop, (iy + 1) * side))
+                        columns_of = slice(max(x.start, ix * side), min(x.stop, (ix + 1) * side))
+                        n_valid += int(np.count_nonzero(self.valid(rows_of, columns_of)))
             return n_valid
 
         transform = Affine(*self.plan.geobox.affine[:6])
@@ -312,7 +312,7 @@ class _Parts:
         of = sorted(cells)
         known = {cell: self.states.get(cell) for cell in of}
         outlines = [(cell, None if state is None else state.outlines) for cell, state in known.items()]
-        content = [self.plan.digest, outlines, sorted(self._missing(of))]
+        content: list[object] = [self.plan.digest, outlines, sorted(self._missing(of))]
         if self.spec.nodata_fraction:
             content.append([None if state is None else state.map for state in known.values()])
         if self.rule is not None:
