@@ -61,6 +61,7 @@ INNER_IMPORTS = {
     ("rtsx.campaign.campaign", "rtsx.campaign.products"): "geopandas and dask, when products are made",
     ("rtsx.campaign.campaign", "rtsx.campaign.report"): "zarr, when the report is written",
     ("rtsx.campaign.campaign", "rtsx.campaign.run"): "torch and distributed, when a campaign runs",
+    ("rtsx.campaign.campaign", "rtsx.campaign.watch"): "pydantic's adapters and urllib, when a campaign is watched",
     ("rtsx.campaign.campaign", "rtsx.campaign.work"): "torch and distributed, when a worker works",
     ("rtsx.campaign.campaign", "rtsx.cube"): "xarray and dask, when the cube is opened",
     ("rtsx.campaign.clusters", "rtsx.model.allocator"): "torch, which a client of other machines does not need",

@@ -3,9 +3,9 @@
 What plans, runs, draws and collects is imported by the methods that do, because whoever looks at a campaign needs none of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -259,6 +259,29 @@ class Campaign:
             The output cannot be read, or a record in it is damaged.
         """
         return campaign_status(self.objects, self.plan, prices=self.prices)
+
+    @typed(CampaignError)
+    def watch(self, notify: Callable[[str], None], *, quiet: timedelta = timedelta(minutes=30)) -> CampaignStatus:
+        """Look once, and tell what has not been told before: cells set aside, runs that stopped, silence, the end and its cost.
+
+        What was told is kept in the output, so that a look from another process or machine repeats nothing.
+
+        Parameters
+        ----------
+        notify
+            Called with each message, text of some lines. What it raises is raised, and the message comes again at the next look.
+        quiet
+            A campaign with cells left is said to be quiet where for so long no cell was done, no run wrote its record, and no lease
+            was renewed.
+
+        Raises
+        ------
+        CampaignError
+            The output cannot be read.
+        """
+        from rtsx.campaign.watch import watch_campaign
+
+        return watch_campaign(self.objects, self.plan, prices=self.prices, notify=notify, quiet=quiet)
 
     def retry(self, cells: Iterable[Address] | None = None) -> int:
         """Let cells that were set aside be run again by the next run; how many there were.

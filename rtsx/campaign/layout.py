@@ -80,6 +80,11 @@ class YearLayout:
         return f"{self.root}/runs"
 
     @property
+    def told(self) -> str:
+        """What somebody was told about the year."""
+        return f"{self.root}/told.json"
+
+    @property
     def products(self) -> str:
         """Folder of what is collected from all cells."""
         return f"{self.root}/products"

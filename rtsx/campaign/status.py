@@ -18,6 +18,8 @@ from rtsx.storage.object_store import ObjectStore
 
 _RECENT = timedelta(hours=1)
 """Over which the present rate is taken."""
+_THERE = timedelta(minutes=2)
+"""Age of a run's record, which it writes every half minute, up to which the run is taken to go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class CampaignStatus:
     """Begin of the first run, UTC, ISO 8601; empty before it."""
     finished: str
     """When the last mark was written, likewise; empty until all are there."""
+    last_done: datetime | None
+    """When the newest mark was written, aware; None before the first."""
     rate_per_hour: float | None
     """Cells an hour, over the last hour of work; None while nothing runs."""
     time_to_go_s: float | None
@@ -157,7 +161,10 @@ def status_of(
     running = tuple(sorted(cell for cell in held if cell in places and cell not in done and cell not in failed))
     left = len(plan.cells) - len(done) - len(failed)
     begins = sorted(datetime.fromisoformat(run.started) for run in runs)
-    rate = _rate(done.values(), since=begins[-1] if begins else now, now=now) if running else None
+    # Of many workers, each of which is a run, the first of those that are there.
+    there = (run for run in runs if not run.ended and now - datetime.fromisoformat(run.written) < _THERE)
+    present = [datetime.fromisoformat(run.started) for run in there] or begins[-1:] or [now]
+    rate = _rate(done.values(), since=min(present), now=now) if running else None
     hours = sum(run.worker_seconds for run in runs) / 3600
     return CampaignStatus(
         name=plan.name,
@@ -168,6 +175,7 @@ def status_of(
         failed=failed,
         started=begins[0].isoformat(timespec="seconds") if begins else "",
         finished=max(done.values()).isoformat(timespec="seconds") if len(done) == len(plan.cells) else "",
+        last_done=max(done.values(), default=None),
         rate_per_hour=rate,
         time_to_go_s=left / rate * 3600 if rate else None,
         device_hours=hours,

@@ -3,7 +3,10 @@
 What runs is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
 """
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +65,46 @@ def status(
         print_info(f"other years, with --year: {', '.join(others)}")
     if check and not found.is_complete:
         raise typer.Exit(FAULTY)
+
+
+_WATCH = """Examples:
+
+rtsx campaign watch campaign.yaml --notify "mail -s rtsx me@example.org"
+
+rtsx campaign watch s3://maps/arctic --notify https://hooks.example.org/rtsx --every 60
+"""
+
+
+@app.command(epilog=_WATCH)
+def watch(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND|URL",
+            help="Command that gets each message on its standard input, or address that gets it as JSON; printed if left out.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        float, typer.Option(metavar="MINUTES", help="Without any sign of life, after which that is said.", min=1)
+    ] = 30,
+    every: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Look again so often until every cell is done; once if left out.", min=1),
+    ] = None,
+) -> None:
+    """Tell once each: cells set aside, runs that stopped, silence, and the end with what it has cost.
+
+    What was told is kept in the output, so a restart, or another look of cron, repeats nothing.
+    """
+    opened = opened_campaign(campaign, year=year)
+    from rtsx.campaign.watch import notifier
+
+    send = partial(show_line, asked=True) if notify is None else notifier(notify)
+    while not opened.watch(send, quiet=timedelta(minutes=quiet)).is_complete and every is not None:
+        time.sleep(every)
 
 
 @app.command(

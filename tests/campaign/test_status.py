@@ -60,7 +60,7 @@ def test_rate_and_time_to_go_come_from_the_last_hour() -> None:
 
 
 def test_a_young_run_is_rated_over_its_own_time() -> None:
-    runs = (a_run(run="a", started=_ago(hours=9)), a_run(run="b", started=_ago(minutes=30)))
+    runs = (a_run(run="a", started=_ago(hours=9), ended=True), a_run(run="b", started=_ago(minutes=30)))
     found = status(marked=marked([40, 20, 10]), leases=(a_lease((1, 0), ends_in_s=9),), runs=runs)
     assert found.rate_per_hour == 4.0
     assert found.started == _ago(hours=9)

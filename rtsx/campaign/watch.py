@@ -1,0 +1,158 @@
+"""What somebody has to be told about a campaign, each thing once: failures, stops, silence, and the end with what it has cost."""
+
+import json
+import shlex
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import Lease
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.run_log import RunRecord, read_runs
+from rtsx.campaign.status import CampaignStatus, status_of
+from rtsx.errors import CampaignError
+from rtsx.grid.grid import cell_id
+from rtsx.parsing import parsed_json
+from rtsx.storage.object_store import ObjectStore
+
+_MOST_NAMED = 5
+"""Cells that one message names."""
+_ANSWER_S = 30.0
+"""Seconds in which who is notified has to answer."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One message."""
+
+    keys: tuple[str, ...]
+    """What it tells, none of which is told again."""
+    text: str
+    """For people; its first line says the most."""
+
+
+def due_alerts(
+    status: CampaignStatus,
+    *,
+    leases: Collection[Lease],
+    runs: Collection[RunRecord],
+    told: Collection[str],
+    quiet: timedelta,
+    now: datetime,
+) -> Iterator[Alert]:
+    """Yield what has not been told yet.
+
+    Parameters
+    ----------
+    status
+        How the campaign stands.
+    leases, runs
+        Of all its cells and runs, in any state.
+    told
+        Keys of what was told before.
+    quiet
+        A campaign with cells left is quiet where for so long no cell was done, no run wrote its record and no lease was renewed.
+    now
+        The time, aware.
+    """
+    name = f"{status.name} {status.year}"
+    aside = {f"set aside {cell_id(*cell)} {one.when}": one for cell, one in sorted(status.failed.items())}
+    fresh = {key: one for key, one in aside.items() if key not in told}
+    if fresh:
+        named = [f"  {cell_id(*one.cell)} {one.error}: {one.message}" for one in list(fresh.values())[:_MOST_NAMED]]
+        more = [f"  ... and {len(fresh) - _MOST_NAMED:,} more"] if len(fresh) > _MOST_NAMED else []
+        text = f"{name}: {len(fresh):,} cells were set aside, {len(aside):,} in all"
+        yield Alert(tuple(fresh), "\n".join([text, *named, *more]))
+    for run in runs:
+        key = f"stopped {run.run}"
+        if run.stopped is not None and run.ended and not status.is_complete and key not in told:
+            yield Alert((key,), f"{name}: a run on {run.host} stopped, because {run.stopped}\n{status}")
+    signs = [datetime.fromisoformat(run.written) for run in runs] + [lease.expires for lease in leases]
+    signs += [status.last_done] if status.last_done is not None else []
+    if signs and status.left + len(status.running) and now - max(signs) > quiet:
+        key = f"quiet {max(signs).isoformat()}"
+        if key not in told:
+            yield Alert((key,), f"{name}: nothing has happened since {max(signs):%Y-%m-%d %H:%M} UTC\n{status}")
+    if status.is_complete and (key := f"done {status.finished}") not in told:
+        yield Alert((key,), f"{name}: every cell is done\n{status}")
+
+
+def watch_campaign(
+    objects: ObjectStore, plan: CampaignPlan, *, prices: Prices, notify: Callable[[str], None], quiet: timedelta
+) -> CampaignStatus:
+    """Look once, and tell what is new; see `Campaign.watch`."""
+    layout = YearLayout(plan.year)
+    ledger = CampaignLedger(objects, layout)
+    damaged: list[str] = []
+    leases = ledger.leases(damaged=damaged).values()
+    runs = read_runs(objects, layout, damaged=damaged)
+    now = datetime.now(UTC)
+    status = status_of(
+        plan,
+        marked=ledger.moments(),
+        leases=tuple(leases),
+        failures=ledger.failures(damaged=damaged),
+        runs=runs,
+        prices=prices,
+        now=now,
+    )
+    told = _read_told(objects, layout)
+    for alert in due_alerts(status, leases=leases, runs=runs, told=told, quiet=quiet, now=now):
+        notify(alert.text)
+        told += (
+            alert.keys
+        )  # after it, and one by one: who is killed between the two tells one thing twice, and none never
+        objects.put(layout.told, json.dumps({"told": told}).encode())
+    return status
+
+
+def notifier(target: str) -> Callable[[str], None]:
+    """Return what hands a message to a web address, as JSON with the key ``text``, or to a command, on its standard input.
+
+    Raises
+    ------
+    CampaignError
+        The target is empty; and, when it is called, the address or command does not take the message.
+
+    Examples
+    --------
+    >>> notifier("cat -")("arctic 2024: every cell is done")
+    """
+    if not target.strip():
+        raise CampaignError("--notify is a command or a web address; got nothing.")
+    if target.startswith(("http://", "https://")):
+        return lambda text: _post(target, text)
+    return lambda text: _run(shlex.split(target), text)
+
+
+def _post(url: str, text: str) -> None:
+    request = urllib.request.Request(
+        url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER_S):
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        raise CampaignError(f"The address that is notified does not take the message: {error}") from None
+
+
+def _run(command: list[str], text: str) -> None:
+    try:
+        answer = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CampaignError(f"The command that is notified cannot be run: {error}") from error
+    if answer.returncode:
+        raise CampaignError(f"{command[0]} did not take the message: {answer.stderr.strip() or answer.returncode}")
+
+
+def _read_told(objects: ObjectStore, layout: YearLayout) -> list[str]:
+    content = objects.get(layout.told)
+    if content is None:
+        return []
+    return parsed_json(content, dict[str, list[str]], what=layout.told, error=CampaignError).get("told", [])

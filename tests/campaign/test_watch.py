@@ -1,0 +1,128 @@
+"""Each thing is told once, and silence only where there is no sign of life at all."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.plan import write_plan
+from rtsx.campaign.recipe import Prices
+from rtsx.campaign.run_log import write_run
+from rtsx.campaign.status import status_of
+from rtsx.campaign.watch import due_alerts, notifier
+from rtsx.errors import CampaignError
+from rtsx.storage.object_store import open_object_store
+from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
+
+PLAN = a_plan(rows=2, columns=2)
+QUIET = timedelta(minutes=30)
+
+
+def told(**facts: Any) -> list[str]:
+    """First lines of what is due."""
+    known = {"marked": {}, "leases": (), "failures": {}, "runs": (), "told": (), "now": NOW} | facts
+    status = status_of(
+        PLAN, prices=Prices(), **{name: known[name] for name in ("marked", "leases", "failures", "runs", "now")}
+    )
+    due = due_alerts(
+        status, leases=known["leases"], runs=known["runs"], told=known["told"], quiet=QUIET, now=known["now"]
+    )
+    return [alert.text.splitlines()[0] for alert in due]
+
+
+def ago(minutes: float) -> datetime:
+    return NOW - timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize("mark", [10, 50])
+@pytest.mark.parametrize("written", [10, 50])
+@pytest.mark.parametrize("lease", [-600, -3000, 60])
+def test_it_is_quiet_only_without_any_sign(mark: float, written: float, lease: float) -> None:
+    found = told(
+        marked={(0, 0): ago(mark)},
+        runs=(a_run(started=ago(90).isoformat(), written=ago(written).isoformat(), ended=False),),
+        leases=(a_lease((0, 1), ends_in_s=lease),),
+    )
+    is_quiet = mark == 50 and written == 50 and lease == -3000
+    assert found == (["arctic 2024: nothing has happened since 2024-07-01 11:10 UTC"] if is_quiet else [])
+
+
+def test_nothing_is_told_of_what_has_not_begun() -> None:
+    assert told() == []
+
+
+def test_stops_and_failures_are_told_by_name() -> None:
+    failures = {(0, 1): a_failure((0, 1))}
+    stopped = a_run(written=NOW.isoformat(), stopped="the disk is full", ended=True)
+    found = told(failures=failures, runs=(stopped,))
+    assert found[0] == "arctic 2024: 1 cells were set aside, 1 in all"
+    assert found[1].endswith("stopped, because the disk is full")
+    keys = [f"set aside r000c001 {failures[0, 1].when}", f"stopped {stopped.run}"]
+    assert told(failures=failures, runs=(stopped,), told=keys) == []
+
+
+@pytest.fixture
+def campaign(tmp_path: Any) -> Campaign:
+    objects = open_object_store(str(tmp_path), {})
+    write_plan(objects, PLAN)
+    layout = YearLayout(PLAN.year)
+    for cell in PLAN.cells:
+        CampaignLedger(objects, layout).commit(a_mark(cell))
+    now = datetime.now(UTC).isoformat()
+    write_run(objects, layout, a_run(started=now, written=now, ended=True))
+    return Campaign(plan=PLAN, output=str(tmp_path), prices=Prices(device_hour=3.0, currency="USD"))
+
+
+def test_the_end_is_told_once_with_its_cost_whoever_looks(campaign: Campaign) -> None:
+    heard: list[str] = []
+
+    def deaf(text: str) -> None:
+        raise CampaignError("nobody is there")
+
+    with pytest.raises(CampaignError, match="nobody"):
+        campaign.watch(deaf)
+    for _ in range(3):
+        assert Campaign(plan=PLAN, output=campaign.output, prices=campaign.prices).watch(heard.append).is_complete
+    (text,) = heard
+    assert text.startswith("arctic 2024: every cell is done\n")
+    assert "USD" in text
+
+
+@contextmanager
+def hook(status: int) -> Iterator[tuple[str, list[Any]]]:
+    """Address that takes messages, and what has come."""
+    came: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", came
+        server.shutdown()
+
+
+def test_messages_go_to_an_address_or_a_command(tmp_path: Any) -> None:
+    with hook(200) as (url, came):
+        notifier(url)("a\nb")
+    assert came == [{"text": "a\nb"}]
+    with hook(500) as (url, _), pytest.raises(CampaignError, match="does not take the message: HTTP Error 500"):
+        notifier(url)("a")
+    notifier(f"tee {tmp_path / 'heard'}")("a\nb")
+    assert (tmp_path / "heard").read_text() == "a\nb"
+    for wrong in ("false", "no-such-program", " "):
+        with pytest.raises(CampaignError):
+            notifier(wrong)("a")
