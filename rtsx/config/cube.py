@@ -174,10 +174,7 @@ class CubeConfig(ConfigModel):
         self, sources: Mapping[str, SourceConfig], preset: CubePreset | None
     ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """Derived layers, and the order of all."""
-        names: set[str] = set()
-        for source in sources.values():
-            names |= {*source.terrain} if source.terrain and not source.keep_dem else {*(source.layers or ())}
-            names |= {*source.terrain}
+        names = {name for source in sources.values() for name in source.layer_names}
         usual = () if preset is None else tuple(one for one in preset.derived if set(get_derived(one).needs) <= names)
         derived = usual if self.derived is None else self.derived
         layers = self.layers

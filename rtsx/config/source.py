@@ -12,7 +12,18 @@ from rtsx.config.validate import ConfigModel, FilePath, Names, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
-from rtsx.cube.recipe import Composite, Grouping, LayerRecipe, QualityRecipe, ReaderName, SourceRecipe
+from rtsx.cube.recipe import (
+    TREND_BANDS,
+    TREND_LAYERS,
+    Composite,
+    Grouping,
+    LayerRecipe,
+    QualityRecipe,
+    ReaderName,
+    SourceRecipe,
+    TrendMethod,
+    TrendRecipe,
+)
 from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.sensors import SENSORS, SensorCatalog, get_sensor
 from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
@@ -217,8 +228,44 @@ Files = Annotated[
 """Raster files by asset, or the images alone."""
 
 
+class TrendConfig(ConfigModel):
+    """Trends that are computed from scenes of Landsat, as the published ones were."""
+
+    window: str = Field(pattern=r"^(\d{4}-\d{4}|\{tcvis_window\})$")
+    """First and last year, such as 2005-2024, or ``{tcvis_window}``."""
+    months: tuple[int, ...] = (7, 8)
+    """Months of every year that count."""
+    method: TrendMethod = "linear"
+    """Least squares, as the published models know it, or theil-sen: the median of the slopes between all pairs."""
+    layers: Names = TREND_LAYERS
+    """Layers to compute; beside the three trends `tc_observations`, and the trends' names with `_stderr`."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Of the trends: as published, or reflectance a decade."""
+    max_cloud_cover: float = Field(default=70.0, gt=0)
+    """Scenes with this percent under cloud or more are left out."""
+
+    def recipe(self, resampling: Resampling) -> TrendRecipe:
+        """The recipe; the window is one of years by now."""
+        first, last = map(int, self.window.split("-"))
+        return TrendRecipe(**self.shared(TrendRecipe) | {"window": (first, last), "resampling": resampling})
+
+    @classmethod
+    def from_recipe(cls, recipe: TrendRecipe) -> Self:
+        """The config of a trend."""
+        return cls(**cls.taken(recipe) | {"window": f"{recipe.window[0]}-{recipe.window[1]}"})
+
+
+Trend = Annotated[
+    TrendConfig,
+    BeforeValidator(
+        lambda given: {"window": given} if isinstance(given, str) else given, json_schema_input_type=TrendConfig | str
+    ),
+]
+"""Trends, or their window alone."""
+
+
 PresetName = Literal["tss-v1", "darts-v2"]
-_TCVIS = ("tc_brightness", "tc_greenness", "tc_wetness")
+_TCVIS = TREND_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,7 +494,7 @@ class SourceConfig(ConfigModel):
     asset: str | None = None
     """Asset of all layers that name none."""
     layers: Layers | None = None
-    """What is read; the sensor's bands if left out, or `dem` where there is terrain."""
+    """What is read; the sensor's bands if left out, or `dem` where there is terrain, or what a trend is computed from."""
     resampling: Resampling | None = None
     """How all layers that say nothing are warped; the preset's, else bilinear, if left out."""
     quality: QualityConfig | None = None
@@ -466,6 +513,8 @@ class SourceConfig(ConfigModel):
     """How terrain of its own grid is warped; the preset's, else cubic, if left out."""
     keep_dem: bool = False
     """Make `dem` a layer too."""
+    trend: Trend | None = None
+    """Trends that are computed of all scenes of Landsat of a window of years; or that window alone, or ``{tcvis_window}``."""
     sun_of: str | None = None
     """Source whose images say where the sun stands in hillshade."""
     required: bool = True
@@ -495,7 +544,9 @@ class SourceConfig(ConfigModel):
             )
         if len(given) != 1:
             raise ValueError(f"a source has one of {', '.join(SOURCE_KINDS)}; got {' and '.join(given) or 'none'}")
-        if self.layers is None and self.sensor is None and not self.terrain:
+        if self.trend is not None and self.period not in (None, "any"):
+            raise ValueError("the days of a trend are its window and months; leave period out")
+        if self.layers is None and self.sensor is None and not self.terrain and self.trend is None:
             raise ValueError("a source needs layers, or a sensor that knows them; add layers: [...]")
         for name in self.terrain:
             get_terrain(name)
@@ -520,7 +571,9 @@ class SourceConfig(ConfigModel):
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
             has_items = (self.stac or self.catalog or self.items) is not None
-            known = ("dem",) if self.sensor is None else self.sensor.layers(files, has_items=has_items)
+            known = TREND_BANDS if self.trend is not None else ("dem",)
+            if self.sensor is not None and self.trend is None:
+                known = self.sensor.layers(files, has_items=has_items)
             names = dict.fromkeys(known, LayerConfig())
         quality = self.quality
         if quality is not None and quality.model is not None:
@@ -531,6 +584,9 @@ class SourceConfig(ConfigModel):
                 rule=quality.rule or "model-sky",
                 name=quality.name or "sky",
             )
+        if self.trend is not None:
+            quality = quality or QualityConfig(asset="qa_pixel")
+            quality = quality.changed(rule=quality.rule or "landsat-qa-pixel")
         if quality is not None and quality.rule is None:
             if preset is None and self.sensor is None:
                 raise ConfigError("quality needs a rule, such as rule: tss-v1, where the cube has no preset")
@@ -543,20 +599,32 @@ class SourceConfig(ConfigModel):
             layers={name: self._resolved_layer(name, layer, preset) for name, layer in names.items()},
             quality=quality,
             # Elevation has no season, and what its items say of time is when its images were taken.
-            period=self.period or ("any" if self.terrain or period is None else period),
+            period=self.period or ("any" if self.terrain or self.trend is not None or period is None else period),
             terrain_grid=self.terrain_grid or ("source" if preset is None else preset.terrain_grid),
             terrain_resampling=self.terrain_resampling or ("cubic" if preset is None else preset.terrain_resampling),
             sensor=None,
             asset=None,
-            resampling=None,
+            resampling=None if self.trend is None else self._usual(TREND_LAYERS[0], preset),
         )
+
+    def _usual(self, name: str, preset: CubePreset | None) -> Resampling:
+        """How a layer is warped that does not say so itself."""
+        return self.resampling or (None if preset is None else preset.resampling.get(name)) or "bilinear"
 
     def _resolved_layer(self, name: str, layer: LayerConfig, preset: CubePreset | None) -> LayerConfig:
         layer = layer.changed(asset=layer.asset or self.asset)
         images = self.stac or self.catalog or self.items
         known = layer if self.sensor is None else self.sensor.described(name, layer, images)
-        usual = None if preset is None else preset.resampling.get(name)
-        return known.changed(resampling=layer.resampling or self.resampling or usual or "bilinear")
+        usual = self._usual(name, preset) if self.trend is None else "nearest"
+        return known.changed(resampling=layer.resampling or usual)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers that a resolved source makes."""
+        if self.trend is not None:
+            return self.trend.layers
+        read = () if self.terrain and not self.keep_dem else tuple(self.layers or ())
+        return (*read, *self.terrain)
 
     def recipe(self, name: str) -> SourceRecipe:
         """The recipe of a resolved source."""
@@ -568,6 +636,7 @@ class SourceConfig(ConfigModel):
             "quality": None if self.quality is None else self.quality.recipe(),
             "period": self.period.period() if isinstance(self.period, PeriodConfig) else None,
             "terrain": tuple(get_terrain(one) for one in self.terrain),
+            "trend": None if self.trend is None else self.trend.recipe(self.resampling or "bilinear"),
             "is_required": self.required,
         }
         return SourceRecipe(**self.shared(SourceRecipe) | own)
@@ -585,8 +654,12 @@ class SourceConfig(ConfigModel):
             **_images(recipe.images, recipe.name),
             "layers": {layer.name: LayerConfig.from_recipe(layer) for layer in recipe.layers},
             "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality, recipe.images),
-            "period": "any" if recipe.period is None else PeriodConfig.from_period(recipe.period),
+            "period": "any"
+            if recipe.period is None or recipe.trend is not None
+            else PeriodConfig.from_period(recipe.period),
             "terrain": tuple(layer.name for layer in recipe.terrain),
+            "trend": None if recipe.trend is None else TrendConfig.from_recipe(recipe.trend),
+            "resampling": None if recipe.trend is None else recipe.trend.resampling,
             "required": recipe.is_required,
         }
         return cls.model_validate(cls.taken(recipe) | own)

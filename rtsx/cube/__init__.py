@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rtsx.cube.masks import apply_mask
     from rtsx.cube.open import open_source
     from rtsx.cube.rasters import Layer
-    from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
+    from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe, TrendRecipe
     from rtsx.cube.sensors import SENSORS, Sensor
     from rtsx.cube.terrain import TERRAIN, TerrainLayer, get_terrain, terrain_layer
     from rtsx.cube.write import write_cube

@@ -147,6 +147,8 @@ class DigestStore(WrapperStore[Store]):
 
 _LEFT_OUT = frozenset({"access", "outline", "stamp"})
 """Fields that change no pixel, or only tell that pixels changed; `access` also holds the keys of servers."""
+_LATER = frozenset({"trend"})
+"""Fields that came after version 0.1: left out where they say nothing, so that what it began is gone on with."""
 
 
 def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
@@ -159,7 +161,11 @@ def describe_recipe(recipe: CubeRecipe) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         kind = {} if type(value).__name__.endswith("Recipe") else {"kind": type(value).__name__}
-        parts = {one.name: _plain(getattr(value, one.name)) for one in fields(value) if one.name not in _LEFT_OUT}
+        parts = {
+            one.name: _plain(getattr(value, one.name))
+            for one in fields(value)
+            if one.name not in _LEFT_OUT and not (one.name in _LATER and getattr(value, one.name) is None)
+        }
         return kind | parts
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

@@ -147,6 +147,11 @@ class ChunkLoader:
             return 0
         return erosion_halo(distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
 
+    @property
+    def least(self) -> int:
+        """Lowest level of a pixel that counts."""
+        return LOW if self.quality is not None and self.quality.keep_low else GOOD
+
     def __dask_tokenize__(self) -> str:
         # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
         return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
@@ -169,14 +174,14 @@ class ChunkLoader:
             An image cannot be read, and gaps are errors; it is named.
         """
         images = tuple(self.images[place] for place in places)
-        stack = partial(self._pieces, images, rows=rows, columns=columns)
+        stack = partial(self.pieces, images, rows=rows, columns=columns)
         return self.composited(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
     def composited(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
         """Return the arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
         empty = Observation(layers, np.zeros(shape, np.uint8))
-        least = LOW if self.quality is not None and self.quality.keep_low else GOOD
+        least = self.least
         everything, percent = slice(0, shape[0]), percent_of(self.composite)
         if self.composite == "first":
             made = first_valid(stack(everything), empty=empty, least=least)
@@ -211,7 +216,7 @@ class ChunkLoader:
             quality = np.minimum(quality, self.quality.rule.quality(data))
         return Observation(tuple(layers), quality)
 
-    def _pieces(
+    def pieces(
         self, images: Sequence[Image], part: slice, *, rows: tuple[int, int], columns: tuple[int, int]
     ) -> Iterator[Observation]:
         """Yield images, best first, for a part of the rows of a chunk; each is read when it is asked for."""
@@ -228,21 +233,29 @@ class ChunkLoader:
                 warn_missing(MissingImage(self.source, image.id), reason=message, error=error)
 
     def piece(self, image: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Observation:
-        """Return one image on a window of the cube: its layers, and the level of every pixel."""
+        """Return one image on a window of the cube: its layers, and the level of every pixel.
+
+        Quality data is read first, and where no pixel of the window can count, the layers are not read at all.
+        """
         halo = self.halo
         window = geobox_window(self.geobox, rows, columns, halo=halo)
-        layers, valid = self._warped_layers(image, window)
-        data = None
+        inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
+        data: NDArray[Any] | None = None
+        seen: NDArray[np.bool_] = np.ones(window.shape, bool)
         if self.quality is not None:
             bands = image.bands[self.quality.wanted.name]
             # Every value counts here: what 0 means in quality data, nodata or all clear, is for the rule to say.
             warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
-            data, valid = warped.pixels, valid & warped.valid.all(axis=0)
-        piece = self.masked_and_ranked(layers, valid, data)
+            data, seen = warped.pixels, np.asarray(warped.valid.all(axis=0))
+            levels = self.masked_and_ranked((), seen, data).quality[inner]
+            if not (levels >= (self.least if self.composite in ("mean", "median") else LOW)).any():
+                fills = (np.full(levels.shape, layer.fill, layer.dtype) for layer in self.layers)
+                return Observation(tuple(fills), np.zeros(levels.shape, np.uint8))
+        layers, valid = self._warped_layers(image, window)
+        piece = self.masked_and_ranked(layers, valid & seen, data)
         quality = piece.quality
         if self.quality is not None and self.quality.erode_m:
             quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))
-        inner = slice(halo, halo + rows[1] - rows[0]), slice(halo, halo + columns[1] - columns[0])
         return Observation(tuple(layer[inner] for layer in piece.layers), quality[inner])
 
     def _warped_layers(self, image: Image, window: GeoBox) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:

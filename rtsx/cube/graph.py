@@ -1,5 +1,6 @@
 """Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate, product
@@ -10,6 +11,7 @@ import dask.array as da
 import numpy as np
 import shapely
 import shapely.affinity
+from affine import Affine
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
@@ -17,8 +19,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.cube.georeference import pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
+from rtsx.geometry.crs import longitude_period, transform
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -321,3 +325,53 @@ def _transformer(crs: str, target: str) -> Transformer | None:
 def _diagonal(geometry: BaseGeometry) -> float:
     xmin, ymin, xmax, ymax = geometry.bounds
     return float(np.hypot(xmax - xmin, ymax - ymin))
+
+
+_PIXELS_AROUND = 8
+"""Pixels of an image around what a cube touches: twice what the widest resampling looks at."""
+_COVER_POINTS = 33
+"""Points per side of the cube's raster that are projected to find what it touches; inside, too."""
+
+
+def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return rows and columns of an image's raster that a cube may touch; None where it touches none.
+
+    Parameters
+    ----------
+    raster
+        Grid of the image.
+    cube
+        Grid of the cube.
+    margin_m
+        Ground around the cube that counts, too.
+    """
+    ours, theirs = cube.crs, raster.crs
+    assert ours is not None  # every grid and every image has one
+    assert theirs is not None
+    # A tenth more, because a metre of a projection is not one of the ground.
+    around = margin_m / pixel_m(cube) * 1.1 + 2
+    height, width = cube.shape
+    along = [np.linspace(-around, size + around, _COVER_POINTS) for size in (width, height)]
+    columns, rows = np.meshgrid(*along)
+    x, y = cube.affine.c + cube.affine.a * columns.ravel(), cube.affine.f + cube.affine.e * rows.ravel()
+    x, y = transform(x, y, source=ours, target=theirs)
+    inverse: Affine = ~raster.affine
+    column = inverse.a * x + inverse.b * y + inverse.c
+    row = inverse.d * x + inverse.e * y + inverse.f
+    if not (np.isfinite(column).all() and np.isfinite(row).all()):
+        return (0, raster.shape[0]), (0, raster.shape[1])
+    turn = longitude_period(theirs) / abs(raster.affine.a)
+    if turn:
+        # Around the earth to where the raster is; where the cube lies on the seam or on a pole, all columns count.
+        column = column - np.floor((column + max(0.0, (turn - raster.shape[1]) / 2)) / turn) * turn
+        if np.ptp(column) > turn / 2:
+            column = np.array([0.0, raster.shape[1]])
+            row = np.append(row, [0.0] if abs(y).max() > 89 else [])
+    spans = []
+    for positions, size in ((row, raster.shape[0]), (column, raster.shape[1])):
+        start = max(0, math.floor(positions.min()) - _PIXELS_AROUND)
+        stop = min(size, math.ceil(positions.max()) + _PIXELS_AROUND)
+        if start >= stop:
+            return None
+        spans.append((start, stop))
+    return spans[0], spans[1]

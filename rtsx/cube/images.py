@@ -93,6 +93,8 @@ class Image:
     """Ground that holds data, in longitude and latitude, split at the antimeridian; None: all of its rasters."""
     cloud_cover: float | None = None
     """Percent of the image under cloud, as its item says."""
+    platform: str | None = None
+    """Satellite, as its item says, such as ``landsat-8``."""
     sun_azimuth: float | None = None
     """Degrees clockwise from true north."""
     sun_elevation: float | None = None

@@ -27,6 +27,8 @@ from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.source_plan import TimeGroup, group_images, mean_sun, plan_encodings
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainChunkReader
+from rtsx.cube.trend.blocks import TrendChunkReader
+from rtsx.cube.trend.kernels import LEAST
 from rtsx.errors import CubeError, NoImageError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 
@@ -203,13 +205,27 @@ class _Planned:
     """Level of every pixel: 0 where a layer has no data."""
 
 
+def find_images(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
+    """Return the images that a source has for a raster, without those that its trend leaves out for their cloud."""
+    images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
+    if source.trend is None:
+        return images
+    most = source.trend.max_cloud_cover
+    return tuple(image for image in images if image.cloud_cover is None or image.cloud_cover < most)
+
+
 def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
     """Return images of a source; none only where the cube can do without it."""
-    images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
-    if not images and source.is_required:
+    images = find_images(source, geobox)
+    least = 1 if source.trend is None else LEAST
+    if len(images) < least and not source.is_required:
+        return ()
+    if len(images) < least:
         period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
+        months = "" if source.trend is None else f" in the months {', '.join(map(str, source.trend.months))}"
+        few = "no image" if not images else f"{len(images)} scenes, and a trend is made of {LEAST} or more,"
         raise NoImageError(
-            f"Source {source.name!r} has no image of this ground{period}. Check region, dates and collection, and filters "
+            f"Source {source.name!r} has {few} of this ground{period}{months}. Check region, dates and collection, and filters "
             "such as the cloud cover; or drop the source."
         )
     if source.quality is not None:
@@ -236,13 +252,15 @@ def _planned(
     steps = group_images(
         found[source.name],
         group=source.group,
-        order="newest" if source.composite == "best" else "cloud",
+        order="oldest" if source.trend is not None else "newest" if source.composite == "best" else "cloud",
         longitude=longitude_of(geobox),
         source=source.name,
     )
     images = tuple(image for step in steps for image in step.images)
-    blocks: ChunkLoader | TerrainChunkReader
-    if source.terrain:
+    blocks: ChunkLoader | TerrainChunkReader | TrendChunkReader
+    if source.trend is not None:
+        blocks = TrendChunkReader.plan(source, images, geobox=geobox, anchor=anchor)
+    elif source.terrain:
         sun = (SUN_AZIMUTH, SUN_ELEVATION) if source.sun_of is None else mean_sun(found[source.sun_of], source.sun_of)
         blocks = TerrainChunkReader(
             source=source,

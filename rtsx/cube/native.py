@@ -1,7 +1,6 @@
 """Stores that keep every image on its own grid: windows of files copied as they are, and the index by which they are opened."""
 
 import json
-import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from rtsx.cube.build_state import PartPlan, PartSource, RegionWrite
 from rtsx.cube.chunk_loader import MissingImage, warn_missing
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import pixel_m, with_georeference
+from rtsx.cube.graph import covering_window
 from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
 from rtsx.cube.pinning import ResolvedImages
 from rtsx.cube.rasterio import read_header
@@ -35,7 +35,6 @@ from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.terrain import TerrainGrid, terrain_halo
 from rtsx.cube.write import prepare_level
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import longitude_period, transform
 from rtsx.parsing import parsed_json
 from rtsx.storage import absolute
 from rtsx.storage.zarr import StorageOptions, open_group
@@ -140,6 +139,8 @@ class _StoredImage:
     """Azimuth and elevation, degrees."""
     bands: dict[str, _StoredBands]
     """Where its bands lie."""
+    platform: str | None = None
+    """Satellite; not in the stores of version 0.1."""
 
 
 def _stored(image: Image) -> _StoredImage:
@@ -150,6 +151,7 @@ def _stored(image: Image) -> _StoredImage:
         cloud_cover=image.cloud_cover,
         sun=(image.sun_azimuth, image.sun_elevation),
         bands={name: _stored_bands(bands) for name, bands in image.bands.items()},
+        platform=image.platform,
     )
 
 
@@ -190,15 +192,10 @@ def _image(stored: _StoredImage, path: str) -> Image:
         time=None if stored.time is None else datetime.fromisoformat(stored.time),
         footprint=None if stored.footprint is None else shapely.from_wkt(stored.footprint),
         cloud_cover=stored.cloud_cover,
+        platform=stored.platform,
         sun_azimuth=stored.sun[0],
         sun_elevation=stored.sun[1],
     )
-
-
-_PIXELS_AROUND = 8
-"""Pixels of an image around what a cube touches: twice what the widest resampling looks at."""
-_EDGE_POINTS = 33
-"""Points per side of the cube's raster that are projected to find what it touches; inside, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,50 +339,6 @@ def _no_value(bands: BandSource, names: Sequence[str]) -> str:
         f"{bands.href} says by a mask what is missing, and {bands.dtype} without nodata has no value for it in a store. "
         f"Write nodata: with a spare value in the layers {list(names)}."
     )
-
-
-def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return rows and columns of an image's raster that a cube may touch; None where it touches none.
-
-    Parameters
-    ----------
-    raster
-        Grid of the image.
-    cube
-        Grid of the cube.
-    margin_m
-        Ground around the cube that counts, too.
-    """
-    ours, theirs = cube.crs, raster.crs
-    assert ours is not None  # every grid and every image has one
-    assert theirs is not None
-    # A tenth more, because a metre of a projection is not one of the ground.
-    around = margin_m / pixel_m(cube) * 1.1 + 2
-    height, width = cube.shape
-    along = [np.linspace(-around, size + around, _EDGE_POINTS) for size in (width, height)]
-    columns, rows = np.meshgrid(*along)
-    x, y = cube.affine.c + cube.affine.a * columns.ravel(), cube.affine.f + cube.affine.e * rows.ravel()
-    x, y = transform(x, y, source=ours, target=theirs)
-    inverse: Affine = ~raster.affine
-    column = inverse.a * x + inverse.b * y + inverse.c
-    row = inverse.d * x + inverse.e * y + inverse.f
-    if not (np.isfinite(column).all() and np.isfinite(row).all()):
-        return (0, raster.shape[0]), (0, raster.shape[1])
-    turn = longitude_period(theirs) / abs(raster.affine.a)
-    if turn:
-        # Around the earth to where the raster is; where the cube lies on the seam or on a pole, all columns count.
-        column = column - np.floor((column + max(0.0, (turn - raster.shape[1]) / 2)) / turn) * turn
-        if np.ptp(column) > turn / 2:
-            column = np.array([0.0, raster.shape[1]])
-            row = np.append(row, [0.0] if abs(y).max() > 89 else [])
-    spans = []
-    for positions, size in ((row, raster.shape[0]), (column, raster.shape[1])):
-        start = max(0, math.floor(positions.min()) - _PIXELS_AROUND)
-        stop = min(size, math.ceil(positions.max()) + _PIXELS_AROUND)
-        if start >= stop:
-            return None
-        spans.append((start, stop))
-    return spans[0], spans[1]
 
 
 def _groups_of(image: Image, source: SourceRecipe, *, path: str, raster: GeoBox) -> list[NativeGroup]:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
-from rtsx.cube.load import search_area
+from rtsx.cube.load import find_images
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
 from rtsx.storage import is_url, local_path
@@ -169,8 +169,7 @@ def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequ
     """
     sources = []
     for source in recipe.sources:
-        area = search_area(geobox, margin_m=source.reach_m)
-        images = source.images.find(area, source.period, source.wanted)
+        images = find_images(source, geobox)
         if ids is not None:
             known = ids[source.name]
             missing = sorted(set(known) - {image.id for image in images})

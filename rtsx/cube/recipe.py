@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pyproj import CRS
@@ -103,6 +104,74 @@ class QualityRecipe:
     """Ground beside invalid ground and scene edges that is not trusted either, m."""
 
 
+TrendMethod = Literal["linear", "theil-sen"]
+
+TREND_BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
+"""Bands that tasseled cap trends are computed from, by the names that STAC gives them."""
+
+TREND_LAYERS = ("tc_brightness", "tc_greenness", "tc_wetness")
+"""Trends of the tasseled cap indices, in the order of their rows of coefficients."""
+
+TREND_EXTRAS = ("tc_observations", *(f"{name}_stderr" for name in TREND_LAYERS))
+"""What can be had beside them: the number of observations, and the standard error of each slope."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendRecipe:
+    """How the scenes of Landsat become trends of tasseled cap brightness, greenness and wetness; as the published trends were made.
+
+    Raises
+    ------
+    CubeError
+        The window runs backwards, a month is none, or a layer cannot be had.
+
+    Examples
+    --------
+    >>> TrendRecipe(window=(2005, 2024)).period.months
+    (7, 8)
+    """
+
+    window: tuple[int, int]
+    """First and last year."""
+    months: tuple[int, ...] = (7, 8)
+    """Months of every year that count, 1-12."""
+    method: TrendMethod = "linear"
+    """Unweighted least squares, or the median of the slopes between all pairs (Theil-Sen)."""
+    layers: tuple[str, ...] = TREND_LAYERS
+    """Layers to compute, in order: some of `TREND_LAYERS` and `TREND_EXTRAS`."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Of the trends: as published, -0.12 to 0.12 a decade on 0 to 255, or reflectance a decade."""
+    max_cloud_cover: float = 70.0
+    """Scenes that state this percent under cloud or more are left out."""
+    resampling: Resampling = "bilinear"
+    """How the layers come from Landsat's grid onto the cube's."""
+
+    def __post_init__(self) -> None:
+        """Check names and combinations."""
+        if not 1982 <= self.window[0] <= self.window[1] <= 9999:
+            raise CubeError(
+                f"The window of a trend is its first and its last year, from 1982 on; got {self.window[0]}-{self.window[1]}."
+            )
+        known = (*TREND_LAYERS, *TREND_EXTRAS)
+        odd = [name for name in self.layers if name not in known]
+        if odd or not self.layers:
+            raise CubeError(f"A trend has the layers {list(known)}; got {list(self.layers)}. Ask for some of these.")
+        errors = [name for name in self.layers if name.endswith("_stderr")]
+        if errors and self.method != "linear":
+            raise CubeError(f"{errors} are errors of the linear fit; got the method {self.method!r}. Leave one out.")
+        if not self.months or not self.max_cloud_cover > 0:
+            raise CubeError(
+                f"A trend has at least one month, and a max_cloud_cover above 0; got {self.months} and {self.max_cloud_cover}."
+            )
+        _ = self.period  # checks the months
+
+    @property
+    def period(self) -> Period:
+        """Days whose scenes count."""
+        first, last = self.window
+        return Period(date(first, 1, 1), date(last, 12, 31), months=self.months)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceRecipe:
     """One catalog, folder or table, and what its images become.
@@ -138,6 +207,8 @@ class SourceRecipe:
     sun_of: str | None = None
     """Name of the source whose images say where the sun stands in hillshade: the mean of those that meet the cube, so that
     cubes of other ground may have another sun, which campaigns refuse. None for the fixed sun of the field, the same everywhere."""
+    trend: TrendRecipe | None = None
+    """What is computed of all images of a pixel together, which then are scenes of Landsat; None for none."""
     is_required: bool = True
     """Whether a pixel that this source does not have is invalid in the whole cube."""
     unreadable: Literal["error", "gap"] = "error"
@@ -179,9 +250,34 @@ class SourceRecipe:
                 f"group='all' and composite='first'; got {self.group!r} and {self.composite!r}."
             )
 
+        if self.trend is not None:
+            self._check_trend(self.trend)
+
+    def _check_trend(self, trend: TrendRecipe) -> None:
+        """Refuse what a trend leaves no room for, and take its days."""
+        read = [(layer.name, layer.resampling, layer.dtype) for layer in self.layers]
+        if read != [(name, "nearest", None) for name in TREND_BANDS] or self.terrain:
+            raise CubeError(
+                f"Source {self.name!r} computes trends, and for that it reads {list(TREND_BANDS)} as they are stored, with "
+                f"resampling 'nearest'; it reads {read}. Put other layers into a source of their own."
+            )
+        if self.quality is None or self.group != "all" or self.composite != "first" or self.reader != "rtsx":
+            raise CubeError(
+                f"Source {self.name!r}: a trend is made of all clear observations, so it has quality data, and takes "
+                f"group='all', composite='first' and reader='rtsx'; got quality {self.quality and self.quality.rule.name!r}, "
+                f"{self.group!r}, {self.composite!r} and {self.reader!r}."
+            )
+        if self.period not in (None, trend.period):
+            raise CubeError(
+                f"Source {self.name!r}: the days of a trend are its window and months; got a period, too. Leave it out."
+            )
+        object.__setattr__(self, "period", trend.period)
+
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of its variables, in order."""
+        if self.trend is not None:
+            return self.trend.layers
         read = tuple(layer.name for layer in self.layers) if self.keep_dem or not self.terrain else ()
         return (*read, *(layer.name for layer in self.terrain))
 
@@ -190,8 +286,11 @@ class SourceRecipe:
         """How far beyond a cube's edge its images matter, m.
 
         Terrain sees the mosaic of all of them, so the neighbours' pixels count: what its layers look at, and a few pixels of
-        the elevation, whose size nobody knows before it is found. Other images answer for their own ground only.
+        the elevation, whose size nobody knows before it is found. Trends are computed on Landsat's grid, and a few pixels of
+        that count. Other images answer for their own ground only.
         """
+        if self.trend is not None:
+            return _PIXELS_M
         return max(layer.halo_m for layer in self.terrain) + _PIXELS_M if self.terrain else 0.0
 
     @property

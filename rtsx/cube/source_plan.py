@@ -129,7 +129,7 @@ def group_images(
     images: Sequence[Image],
     *,
     group: Literal["all", "item", "day", "year"],
-    order: Literal["cloud", "newest"],
+    order: Literal["cloud", "newest", "oldest"],
     longitude: float,
     source: str,
 ) -> tuple[TimeGroup, ...]:
@@ -146,7 +146,7 @@ def group_images(
     group
         What they have in common; see `rtsx.cube.recipe.Grouping`.
     order
-        ``"cloud"``: least cloudy first, then newest; ``"newest"``: newest first. The id decides between equals, so that
+        ``"cloud"``: least cloudy first, then newest; ``"newest"`` or ``"oldest"`` first. The id decides between equals, so that
         the order in which a server answers changes nothing.
     longitude
         Of the cube's middle, degrees.
@@ -184,7 +184,7 @@ def _ordered(images: Iterable[Image], order: str) -> tuple[Image, ...]:
     def rank(image: Image) -> tuple[float, float, str]:
         newest = -image.time.timestamp() if image.time is not None else 0.0
         cloud = image.cloud_cover if image.cloud_cover is not None else 100.0
-        return (cloud if order == "cloud" else 0.0, newest, image.id)
+        return (cloud if order == "cloud" else 0.0, -newest if order == "oldest" else newest, image.id)
 
     return tuple(sorted(images, key=rank))
 

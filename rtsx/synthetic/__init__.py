@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         write_demo_scene,
     )
     from rtsx.synthetic.ground import Ground, make_ground
+    from rtsx.synthetic.landsat import LandsatStack, write_landsat
     from rtsx.synthetic.region import DemTile, RegionFiles, RegionSpec, region_items, write_region
     from rtsx.synthetic.scene import Scene, SceneFiles, make_scene, write_scene
     from rtsx.synthetic.spec import (

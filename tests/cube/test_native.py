@@ -6,7 +6,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rtsx.cube.native import covering_window
+from rtsx.cube.graph import covering_window
 from rtsx.grid import Grid
 
 GRID = Grid.arctic(resolution=100)

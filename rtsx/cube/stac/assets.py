@@ -28,6 +28,8 @@ _SHOWN_ASSETS = 40
 
 _PICTURE_ROLES = {"thumbnail", "overview", "visual", "metadata"}
 _PICTURE_KEYS = ("visual", "preview", "thumbnail", "renderedpreview", "tci")
+_RASTER_ENDING = re.compile(r"\.(tiff?|jp2)$", re.IGNORECASE)
+"""Of keys that are names of files, as the first items of Landsat have them."""
 _NO_RASTER_TYPES = ("text/", "application/json", "application/geo+json", "application/xml", "application/pdf")
 _NO_RASTER_ENDINGS = {".json", ".geojson", ".xml", ".txt", ".html", ".pdf", ".csv", ".parquet", ".png", ".jpg", ".jpeg"}
 
@@ -45,8 +47,8 @@ class AssetSelection:
 def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """Return the asset and the bands that answer a wish.
 
-    - With `BandRequest.asset`, that of the item's collection where it has several: the asset with that key; else the one whose key is the same but for case and punctuation; else
-      the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
+    - With `BandRequest.asset`, that of the item's collection where it has several: the asset with that key; else the one whose key is the same but for case,
+      punctuation and the ending of a file; else the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
       ``ortho_udm2``. Then its bands by number or name, or the band called `BandRequest.name`, or all if none is.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
       name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for people (``visual``, ``thumbnail``) never count. Among
@@ -104,7 +106,7 @@ def _called(item: ItemDict, name: str) -> list[str]:
         return [name]
     plain = normalise_name(name)
     names = {plain, f"ortho{plain}"}
-    by_key = [key for key in assets if normalise_name(key) in names]
+    by_key = [key for key in assets if normalise_name(_RASTER_ENDING.sub("", key)) in names]
     return by_key or [
         key for key, asset in assets.items() if normalise_name(str(asset.get("pl:asset_type", ""))) in names
     ]

@@ -32,6 +32,7 @@ from rtsx.cube.stac.item import (
     item_footprint,
     item_name,
     overlaps,
+    platform_of,
     proj_geobox,
     raster_footprint,
     sun_of,
@@ -172,6 +173,7 @@ def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHea
         time=time_of(item),
         footprint=None if outline is None else densify_in_source_crs(outline, next(iter(bands.values())).geobox),
         cloud_cover=cloud_cover_of(item),
+        platform=platform_of(item),
         sun_azimuth=azimuth,
         sun_elevation=elevation,
     )

@@ -106,6 +106,19 @@ def sun_of(item: ItemDict) -> tuple[float | None, float | None]:
     return _number(item, _SUN_AZIMUTH), elevation
 
 
+def platform_of(item: ItemDict) -> str | None:
+    """Return the satellite, as the item says it; None where it does not.
+
+    Examples
+    --------
+    >>> platform_of({"id": "a", "properties": {"eo:platform": "LANDSAT_8"}})
+    'LANDSAT_8'
+    """
+    properties = item.get("properties") or {}
+    found = properties.get("platform", properties.get("eo:platform"))
+    return found if isinstance(found, str) and found else None
+
+
 def _moment(item: ItemDict, key: str) -> datetime | None:
     text = (item.get("properties") or {}).get(key)
     if text is None:

@@ -1,0 +1,1 @@
+"""Trends of the tasseled cap over all scenes of Landsat of a window of years."""
