@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading, trends and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,7 @@ from benchmarks import (
     start,
     teams,
     tracks,
+    trend,
     work,
 )
 
@@ -31,6 +32,7 @@ def main() -> None:
         "reading",
         "alignment",
         "tracks",
+        "trend",
         "learning",
         "review",
         "campaign",
@@ -53,6 +55,8 @@ def main() -> None:
     parser.add_argument(
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
     )
+    parser.add_argument("--stack", type=int, default=256, help="side of the scenes for trend, px")
+    parser.add_argument("--scenes", type=int, nargs="*", default=[100, 400], help="numbers of scenes for trend")
     parser.add_argument("--epochs", type=int, default=8, help="epochs of 25 batches for learning")
     parser.add_argument("--cells", type=int, default=100_000, help="cells of the largest campaign")
     parser.add_argument(
@@ -81,6 +85,8 @@ def main() -> None:
         alignment.run(size=given.chunk, rounds=given.rounds)
     if "tracks" in given.what:
         tracks.run(tuple(given.slumps))
+    if "trend" in given.what:
+        trend.run(side=given.stack, scenes=tuple(given.scenes))
     if "learning" in given.what:
         learning.run(epochs=given.epochs)
     if "review" in given.what:

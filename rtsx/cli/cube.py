@@ -67,13 +67,26 @@ def init(
 
 
 @app.command(
-    epilog="Examples:\n\nrtsx cube build cube.yaml --out cube.zarr\n\nrtsx cube build cube.yaml --out native.zarr --native"
+    epilog="Examples:\n\nrtsx cube build cube.yaml --out cube.zarr\n\nrtsx cube build cube.yaml --out native.zarr --native\n\n"
+    "rtsx cube build cube.yaml --only trend --resolution 30 --out trends.zarr"
 )
 def build(
     config: _ConfigArgument,
     *,
     out: Annotated[str, options.output_option(metavar="OUT.zarr", help="The store.")],
     cell: _CellOption = None,
+    only: Annotated[
+        str | None,
+        options.input_option(
+            metavar="A,B,...", help="Sources to build, by name, or trend or terrain; all if left out."
+        ),
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        options.input_option(
+            metavar="SIZE", help="Side of a pixel in units of the CRS; the grid's if left out.", min=0
+        ),
+    ] = None,
     native: Annotated[
         bool, options.output_option("--native", help="Keep every image on its own grid; aligned on opening.")
     ] = False,
@@ -98,6 +111,8 @@ def build(
             shard=shard,
             overviews=overviews,
             overwrite=overwrite,
+            only=options.words(only) or (),
+            resolution=resolution,
         )
     rows: list[tuple[str, object]] = [
         ("parts", f"{made.parts}, of which {made.built} were built now"),

@@ -25,7 +25,7 @@ from rtsx.cube.rasters import RasterSource
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
 from rtsx.errors import ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
-from rtsx.grid import Cell
+from rtsx.grid import Cell, lonlat_polygon
 from rtsx.storage import file_system, is_url, local_path, refuse_other_format, staged
 from rtsx.storage.zarr import BUILD, open_group, store_of
 
@@ -102,6 +102,40 @@ class CubeConfig(ConfigModel):
             layers=config.layers,
             chunk=config.chunk,
         )
+
+    def only(self, sources: Sequence[str], *, resolution: float | None = None) -> Self:
+        """The resolved config of some sources, with what is derived from them alone.
+
+        Parameters
+        ----------
+        sources
+            Names of sources; ``trend`` and ``terrain`` stand for all that compute those. All sources if empty.
+        resolution
+            Side of a pixel in CRS units, instead of the grid's.
+
+        Raises
+        ------
+        ConfigError
+            There is no such source.
+        """
+        config = self.resolved()
+        kinds = {
+            kind: [name for name, one in config.sources.items() if getattr(one, kind)] for kind in ("trend", "terrain")
+        }
+        unknown = [name for name in sources if name not in config.sources and not kinds.get(name)]
+        if unknown:
+            raise ConfigError(
+                f"The cube has the sources {', '.join(config.sources)}; got {', '.join(unknown)}. Name some of these."
+            )
+        wanted = {one for name in sources for one in ([name] if name in config.sources else kinds[name])} or {
+            *config.sources
+        }
+        kept = {name: one for name, one in config.sources.items() if name in wanted}
+        names = {name for source in kept.values() for name in source.layer_names}
+        derived = tuple(one for one in config.derived or () if set(get_derived(one).needs) <= names)
+        layers = None if config.layers is None else tuple(one for one in config.layers if one in names | set(derived))
+        grid = config.grid if resolution is None else config.grid.changed(resolution=resolution)
+        return config.changed(sources=kept, derived=derived, layers=layers or None, grid=grid)
 
     @property
     def cell(self) -> Cell | None:
@@ -370,6 +404,8 @@ def build_cube(
     shard: int | None = None,
     overviews: bool = True,
     overwrite: bool = False,
+    only: Sequence[str] = (),
+    resolution: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> BuildResult:
     """Build a Zarr store from a config, part by part, on the dask scheduler of the caller.
@@ -398,6 +434,10 @@ def build_cube(
         Also write levels at half the resolution each; for the aligned layout.
     overwrite
         Remove a store that is there, and start again. Without it, an unfinished one is continued.
+    only
+        Sources of a config that are built: their names, or ``trend`` or ``terrain`` for all that compute those; all if empty.
+    resolution
+        Side of a pixel in CRS units; None for the grid's own. For what is coarser than the cube, such as trends of 30 m.
     storage_options
         For fsspec, where `path` is a URL.
 
@@ -417,11 +457,20 @@ def build_cube(
     OutputNotWritableError
         The name does not end in ``.zarr``, nothing can be written there, or the disk is full; what is done stays done.
     """
+    if isinstance(source, CubeRecipe) and (only or resolution is not None):
+        raise ConfigError(
+            "A recipe is built as it is; got only or resolution, too. Change the recipe, such as by recipe.only(layers)."
+        )
     if isinstance(source, CubeRecipe):
         recipe, text = source, ""
     elif is_config(source):
         config = load_cube_config(source)
         cell = cell or config.cell
+        if only or resolution is not None:
+            if resolution is not None and cell is not None:
+                ground = RegionConfig.from_geometry(lonlat_polygon(cell.geobox.extent.geom, cell.grid.crs))
+                config, cell = config.changed(region=ground), None
+            config = config.only(only, resolution=resolution)
         recipe = config.recipe()
         resolved = config.resolved().without_secrets()
         # The ground itself instead of the file that holds it, which is not where the store may be opened.

@@ -13,7 +13,7 @@ from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
 from rtsx.cube.recipe import (
-    TREND_BANDS,
+    TASSELED_CAP_BANDS,
     TREND_LAYERS,
     Composite,
     Grouping,
@@ -364,7 +364,7 @@ class SensorConfig(ConfigModel):
         )
         if not sensor.catalogs or not set(images) <= {"stac", "catalog", "items"}:
             return dict(given)
-        full: dict[str, Any] = {**sensor.defaults, **given}
+        full: dict[str, Any] = {**(sensor.defaults if given.get("trend") is None else {}), **given}
         search = images.get("stac", {}) if set(images) <= {"stac"} else None
         catalog = self._catalog(next(iter(images.values()), {}), is_search=search is not None)
         if catalog is not None and catalog.url and isinstance(search, Mapping):
@@ -571,7 +571,7 @@ class SourceConfig(ConfigModel):
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
             has_items = (self.stac or self.catalog or self.items) is not None
-            known = TREND_BANDS if self.trend is not None else ("dem",)
+            known = TASSELED_CAP_BANDS if self.trend is not None else ("dem",)
             if self.sensor is not None and self.trend is None:
                 known = self.sensor.layers(files, has_items=has_items)
             names = dict.fromkeys(known, LayerConfig())

@@ -248,7 +248,7 @@ class ChunkLoader:
             warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
             data, seen = warped.pixels, np.asarray(warped.valid.all(axis=0))
             levels = self.masked_and_ranked((), seen, data).quality[inner]
-            if not (levels >= (self.least if self.composite in ("mean", "median") else LOW)).any():
+            if not (levels >= (LOW if self.composite in ("first", "best") else self.least)).any():
                 fills = (np.full(levels.shape, layer.fill, layer.dtype) for layer in self.layers)
                 return Observation(tuple(fills), np.zeros(levels.shape, np.uint8))
         layers, valid = self._warped_layers(image, window)

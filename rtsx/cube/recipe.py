@@ -106,7 +106,7 @@ class QualityRecipe:
 
 TrendMethod = Literal["linear", "theil-sen"]
 
-TREND_BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
+TASSELED_CAP_BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
 """Bands that tasseled cap trends are computed from, by the names that STAC gives them."""
 
 TREND_LAYERS = ("tc_brightness", "tc_greenness", "tc_wetness")
@@ -256,9 +256,9 @@ class SourceRecipe:
     def _check_trend(self, trend: TrendRecipe) -> None:
         """Refuse what a trend leaves no room for, and take its days."""
         read = [(layer.name, layer.resampling, layer.dtype) for layer in self.layers]
-        if read != [(name, "nearest", None) for name in TREND_BANDS] or self.terrain:
+        if read != [(name, "nearest", None) for name in TASSELED_CAP_BANDS] or self.terrain:
             raise CubeError(
-                f"Source {self.name!r} computes trends, and for that it reads {list(TREND_BANDS)} as they are stored, with "
+                f"Source {self.name!r} computes trends, and for that it reads {list(TASSELED_CAP_BANDS)} as they are stored, with "
                 f"resampling 'nearest'; it reads {read}. Put other layers into a source of their own."
             )
         if self.quality is None or self.group != "all" or self.composite != "first" or self.reader != "rtsx":

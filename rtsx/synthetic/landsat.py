@@ -17,25 +17,25 @@ from rtsx.synthetic.stac import EO, make_asset, make_item, raster_outline, write
 
 LANDSAT = "landsat-c2-l2"
 """Collection of the scenes, as public servers call it."""
-BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
+LANDSAT_BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
 """Keys of the assets with reflectance."""
-PIXEL_M = 30.0
-CORNER = (565005.0, 7725015.0)
+_PIXEL_M = 30.0
+_CORNER = (565005.0, 7725015.0)
 """x and y of the upper left corner: Herschel Island, on the pixels that all scenes of Landsat share."""
-SCALE, OFFSET = 2.75e-5, -0.2
+_SCALE, _OFFSET = 2.75e-5, -0.2
 """Reflectance per stored unit, and of stored 0."""
-CLEAR, CLOUD, FILL = 21824, 22280, 1
+_CLEAR, _CLOUD, _FILL = 21824, 22280, 1
 """Values of QA_PIXEL."""
-TUNDRA = np.array([0.04, 0.07, 0.06, 0.25, 0.18, 0.10])
+_TUNDRA = np.array([0.04, 0.07, 0.06, 0.25, 0.18, 0.10])
 """Reflectance in summer, as ETM+ sees it, in the middle of the window."""
-FADING = np.array([-0.02, -0.02, -0.03, 0.05, -0.04, -0.05])
+_FADING = np.array([-0.02, -0.02, -0.03, 0.05, -0.04, -0.05])
 """Change of reflectance a decade where the ground changes most; bare ground that is overgrown."""
-OLI = (
+_OLI = (
     np.array([0.9785, 0.9542, 0.9825, 1.0073, 1.0171, 0.9949]),
     np.array([-0.0095, -0.0016, -0.0022, -0.0021, -0.0030, 0.0029]),
 )
 """Slope and intercept by which OLI sees the reflectance of ETM+ (Roy et al. 2016)."""
-DECADE_DAYS = 3650.0
+_DECADE_DAYS = 3650.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class LandsatStack:
     catalog: Path
     """Static catalog of all scenes."""
     change: NDArray[np.float64]
-    """(band, y, x) change of reflectance a decade, as ETM+ sees it, in `BANDS`."""
+    """(band, y, x) change of reflectance a decade, as ETM+ sees it, in `LANDSAT_BANDS`."""
     crs: str
     """CRS of all scenes."""
     transform: Affine
@@ -59,7 +59,7 @@ def write_landsat(
     years: tuple[int, int] = (2000, 2019),
     scenes_a_year: int = 2,
     crs: str = "EPSG:32607",
-    corner: tuple[float, float] = CORNER,
+    corner: tuple[float, float] = _CORNER,
     noise: float = 0.004,
     seed: int = 0,
 ) -> LandsatStack:
@@ -93,17 +93,17 @@ def write_landsat(
     refuse_other_format(folder, what="a folder of scenes")
     folder = local_path(folder)
     rng = np.random.default_rng(seed)
-    transform = Affine(PIXEL_M, 0, corner[0], 0, -PIXEL_M, corner[1])
+    transform = Affine(_PIXEL_M, 0, corner[0], 0, -_PIXEL_M, corner[1])
     amount = _smooth(rng, shape)
-    change = FADING[:, None, None] * (amount - amount.min()) / (np.ptp(amount) or 1)
+    change = _FADING[:, None, None] * (amount - amount.min()) / (np.ptp(amount) or 1)
     middle = dt.datetime((years[0] + years[1] + 1) // 2, 1, 1, tzinfo=dt.UTC)
     items = []
     for year in range(years[0], years[1] + 1):
         for number in range(scenes_a_year):
             day = 1 + int(62 * (number + rng.random()) / scenes_a_year)
             time = dt.datetime(year, 7, 1, 20, 30, tzinfo=dt.UTC) + dt.timedelta(days=min(day, 62) - 1)
-            decades = (time - middle).total_seconds() / 86400 / DECADE_DAYS
-            seen = TUNDRA[:, None, None] + change * decades + rng.normal(0, noise, (len(BANDS), *shape))
+            decades = (time - middle).total_seconds() / 86400 / _DECADE_DAYS
+            seen = _TUNDRA[:, None, None] + change * decades + rng.normal(0, noise, (len(LANDSAT_BANDS), *shape))
             satellite = (5, 7)[number % 2] if year < 2012 else (7, 8)[number % 2] if year < 2022 else (8, 9)[number % 2]
             items.append(_scene(folder, seen, rng, time=time, satellite=satellite, crs=crs, transform=transform))
     anywhere = pystac.Extent(pystac.SpatialExtent([-180.0, -90.0, 180.0, 90.0]), pystac.TemporalExtent([None, None]))
@@ -131,7 +131,7 @@ def _scene(
     """Write one scene of what ETM+ would see, under clouds and with its edge, and describe it."""
     shape = seen.shape[1:]
     if satellite >= 8:
-        slope, intercept = OLI
+        slope, intercept = _OLI
         seen = slope[:, None, None] * seen + intercept[:, None, None]
     clouds = _smooth(rng, shape)
     under = clouds > np.quantile(clouds, 0.67)
@@ -139,26 +139,26 @@ def _scene(
     seen[:, under | hidden] = rng.uniform(0.4, 0.7)
     rows, columns = np.indices(shape)
     outside = rows + columns < rng.uniform(0, 0.4) * min(shape)
-    qa = np.where(outside, FILL, np.where(under, CLOUD, CLEAR)).astype(np.uint16)
-    stored = np.where(outside, 0, np.clip(np.rint((seen - OFFSET) / SCALE), 1, 65535)).astype(np.uint16)
+    qa = np.where(outside, _FILL, np.where(under, _CLOUD, _CLEAR)).astype(np.uint16)
+    stored = np.where(outside, 0, np.clip(np.rint((seen - _OFFSET) / _SCALE), 1, 65535)).astype(np.uint16)
     name = f"{['LT05', 'LE07', 'LC08', 'LC09'][(5, 7, 8, 9).index(satellite)]}_L2SP_068011_{time:%Y%m%d}_02_T1"
     place = folder / LANDSAT / name
     place.mkdir(parents=True, exist_ok=True)
-    packing = {"raster:scale": SCALE, "raster:offset": OFFSET}
+    packing = {"raster:scale": _SCALE, "raster:offset": _OFFSET}
     assets = {}
-    for key, pixels in (*zip(BANDS, stored, strict=True), ("qa_pixel", qa)):
+    for key, pixels in (*zip(LANDSAT_BANDS, stored, strict=True), ("qa_pixel", qa)):
         path = place / f"{name}_{key}.tif"
-        nodata = FILL if key == "qa_pixel" else 0
+        nodata = _FILL if key == "qa_pixel" else 0
         write_cog(path, pixels[None], crs=crs, transform=transform, nodata=nodata, names=(key,), tags={})
         described = {} if key == "qa_pixel" else {key: {"eo:common_name": key, **packing}}
-        assets[key] = make_asset(path, title=key, pixel_m=PIXEL_M, bands=described)
+        assets[key] = make_asset(path, title=key, pixel_m=_PIXEL_M, bands=described)
     return make_item(
         name,
         assets,
         collection=LANDSAT,
         geometry=raster_outline(place / f"{name}_blue.tif", crs=crs),
         time=time,
-        pixel_m=PIXEL_M,
+        pixel_m=_PIXEL_M,
         properties={
             "platform": f"landsat-{satellite}",
             "eo:cloud_cover": round(100 * float(under[~outside].mean()), 2),

@@ -12,9 +12,11 @@ import rasterio
 import yaml
 from odc.geo.geobox import GeoBox
 
-from rtsx.config import cube_schema, load_cube_config, open_cube
+from rtsx.config import build_cube, cube_schema, load_cube_config, open_cube
+from rtsx.errors import ConfigError
 from rtsx.grid import Grid, lonlat_polygon
-from rtsx.synthetic import RegionFiles, demo_spec, region_items, write_scene
+from rtsx.synthetic import RegionFiles, demo_spec, region_items, write_landsat, write_scene
+from rtsx.synthetic.stac import catalog_items
 from tests.servers import rustac_server
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -36,7 +38,12 @@ TEN = (
 @pytest.fixture(scope="module")
 def server(region_files: RegionFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A STAC API with the region's items."""
-    items = region_items(region_files)
+    with rasterio.open(region_files.images[0]) as file:
+        x, y = file.xy(file.height // 2, file.width // 2)
+        corner, crs = (x // 30 * 30 - 585, y // 30 * 30 + 585), str(file.crs)  # on the pixels of Landsat
+    folder = tmp_path_factory.mktemp("landsat")
+    stack = write_landsat(folder, shape=(39, 39), years=(2010, 2019), scenes_a_year=1, crs=crs, corner=corner)
+    items = [*region_items(region_files), *catalog_items(stack.catalog)]
     names = sorted({item["collection"] for item in items})
     with rustac_server(tmp_path_factory.mktemp("server"), items, names) as url:
         yield url
@@ -67,6 +74,10 @@ def local(region_files: RegionFiles, server: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("RTSX_DEM_STAC", server)
     monkeypatch.setenv("RTSX_DEM_COLLECTION", "arcticdem-mosaic-10m")
     monkeypatch.setenv("RTSX_TCVIS", str(tmp_path))
+    monkeypatch.setenv("RTSX_LANDSAT_STAC", server)
+    monkeypatch.setitem(
+        sys.modules, "planetary_computer", SimpleNamespace(sign=str)
+    )  # a server that wants no signature
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -184,3 +195,33 @@ def sentinel2(path: Path, folder: Path, *, date: str) -> dict[str, Any]:
         "links": [],
         "assets": assets,
     }
+
+
+@pytest.mark.usefixtures("local")
+def test_trends_are_built_alone_and_taken_by_the_cube(ground: GeoBox, tmp_path: Path) -> None:
+    text = (CONFIGS / "cube-planetscope.yaml").read_text()
+    middle = lonlat_polygon(ground.extent.geom, str(ground.crs)).centroid
+    x, y = middle.x, middle.y
+    here = f"region: {{bbox: [{x - 0.01}, {y - 0.002}, {x + 0.01}, {y + 0.002}]}}"
+    text = "\n".join(here if line.startswith("region:") else line for line in text.splitlines())
+    (tmp_path / "cube.yaml").write_text(text)
+    built = build_cube(tmp_path / "cube.yaml", tmp_path / "trends.zarr", only=["trend"], resolution=30.0)
+    assert built.built == 1
+    assert build_cube(tmp_path / "cube.yaml", tmp_path / "trends.zarr", only=["tcvis"], resolution=30.0).built == 0
+    trends = open_cube(tmp_path / "trends.zarr")
+    assert [*trends.data_vars] == ["tc_brightness", "tc_greenness", "tc_wetness", "quality_tcvis", "valid"]
+    assert abs(trends["x"].values[1] - trends["x"].values[0]) == 30
+    with pytest.raises(ConfigError, match="has the sources planetscope, dem, tcvis; got tcviz"):
+        build_cube(tmp_path / "cube.yaml", tmp_path / "other.zarr", only=["tcviz"])
+
+    head, _ = text.split("  tcvis:\n")
+    stored = f"  tcvis: {{zarr: {tmp_path / 'trends.zarr'}, layers: [{', '.join(TEN[-3:])}]}}\n"
+    (tmp_path / "stored.yaml").write_text(head + stored)
+    cube, there = open_cube(tmp_path / "stored.yaml", ground), trends["valid"]
+    assert tuple(cube.data_vars)[:10] == TEN
+    seen = there.sel(x=cube["x"], y=cube["y"], method="nearest").values
+    assert 0 < seen.mean() < 1
+    np.testing.assert_array_equal(
+        cube["valid"].values & ~seen, False
+    )  # what no trend says is missing, and not a fall of 0.12
+    assert cube["valid"].values.any()

@@ -270,6 +270,10 @@ def _apart(one: GeoBox, other: GeoBox) -> float:
 _file_reader_conforms: type[WindowReader] = FileReader
 
 
+VALID = "valid"
+"""Array of a cube's store that says which pixels count."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZarrReader:
     """Arrays (y, x) of one dtype and shape in a Zarr group, v2 or v3, each as a band.
@@ -294,6 +298,8 @@ class ZarrReader:
     """Dtype that the arrays are stored in."""
     nodata: float | None
     """Stored value of a missing pixel; None where there is none."""
+    any_value: bool = False
+    """Whether every stored value is data, as in quality data."""
     asset: str = ""
     """What the group is called in its catalog, for messages."""
 
@@ -304,6 +310,8 @@ class ZarrReader:
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Return stored pixels (band, y, x) of a window; chunks that were never written hold the array's fill value.
+
+        Masked by the array `valid` that cubes have, where the pixels have no value of their own for what is missing.
 
         Raises
         ------
@@ -323,6 +331,11 @@ class ZarrReader:
             except Exception as error:  # see `store_failure`
                 where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
                 raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
+        if self.nodata is None and self.dtype.kind in "iu" and not self.any_value and VALID not in self.arrays:
+            valid = group.get(VALID)
+            if isinstance(valid, zarr.Array) and valid.dtype == bool and valid.shape == self.geobox.shape.yx:
+                missing = ~np.asarray(valid[rows, columns])
+                return np.ma.MaskedArray(pixels, np.broadcast_to(missing, pixels.shape))
         return pixels
 
     def overview_for(self, factor: float) -> Self:
@@ -405,6 +418,7 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
             geobox=bands.geobox,
             dtype=np.dtype(bands.dtype),
             nodata=nodata,
+            any_value=any_value,
             asset=bands.asset,
         )
     return FileReader(

@@ -246,6 +246,9 @@ _ELEMENT84 = re.compile(
 )
 """Id as Earth Search writes it; its number counts the products of a tile and day."""
 
+_LANDSAT = re.compile(r"L[COTE]0\d_(?P<level>L2)S[PR]_(?P<tile>\d{6})_\d{8}_(?:(?P<made>\d{8})_)?\d{2}_(?:RT|T1|T2)")
+"""Id of a scene of Landsat as USGS, Planetary Computer (without the day of processing) and Earth Search write it."""
+
 _COVERED = 0.9
 """Part of an image that newer ones have to show to stand for it. Two strips of one pass share a tile, and both count."""
 
@@ -302,7 +305,9 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
 
 
 def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:
-    """Return items without those of Sentinel-2 that were processed anew: of one tile and pass the highest baseline counts, once.
+    """Return items without those that were processed anew: of one tile and pass of Sentinel-2 the highest baseline counts, once.
+
+    Of a scene of Landsat, which has no baselines, the last processing counts.
 
     The same baseline twice counts as processed anew where the newer shows the ground of the older, too. Items of other
     sensors, and strips that show other ground of the tile, are all kept, in their order.
@@ -333,7 +338,7 @@ def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Processed:
-    """One product of Sentinel-2 among others of its tile."""
+    """One product of Sentinel-2 or Landsat among others of its tile, or path and row."""
 
     place: int
     item: ItemDict
@@ -348,7 +353,9 @@ class _Processed:
 def _processed(item: ItemDict, place: int) -> _Processed | None:
     properties = item.get("properties") or {}
     names = [str(properties.get("s2:product_uri") or ""), str(item.get("id"))]
-    found = next((match for name in names for rule in (_PRODUCT, _ELEMENT84) if (match := rule.match(name))), None)
+    found = next(
+        (match for name in names for rule in (_PRODUCT, _ELEMENT84, _LANDSAT) if (match := rule.match(name))), None
+    )
     if found is None:
         return None
     parts = found.groupdict()

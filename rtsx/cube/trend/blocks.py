@@ -22,7 +22,7 @@ from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.graph import covering_window
 from rtsx.cube.images import BandSource, Image
 from rtsx.cube.mask_rules import GOOD
-from rtsx.cube.recipe import TREND_BANDS, TREND_LAYERS, SourceRecipe, TrendRecipe
+from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_LAYERS, SourceRecipe, TrendRecipe
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.source_plan import plan_encodings
 from rtsx.cube.trend.kernels import (
@@ -35,9 +35,9 @@ from rtsx.cube.trend.kernels import (
     add_moments,
     add_series,
     add_sums,
-    limits_of,
     linear_fit,
     median_slopes,
+    reflectance_limits,
     scene_observations,
     trend_layers,
 )
@@ -47,7 +47,7 @@ from rtsx.geometry.crs import transform
 SCALE_FACTOR, ADD_OFFSET, NODATA = 2.75e-5, -0.2, 0
 """Packing of surface reflectance in Collection 2, for items and files that state none."""
 
-DECADE_DAYS = 3650.0
+_DECADE_DAYS = 3650.0
 
 _PLATFORM = re.compile(r"landsat[-_ ]?0?([1-9])\b", re.IGNORECASE)
 _SCENE = re.compile(r"L[COTE]0([1-9])_")
@@ -78,7 +78,7 @@ def with_packing_of_collection2(image: Image) -> Image:
 
 
 def _packed(name: str, bands: BandSource) -> BandSource:
-    if name not in TREND_BANDS or np.dtype(bands.dtype).kind not in "iu":
+    if name not in TASSELED_CAP_BANDS or np.dtype(bands.dtype).kind not in "iu":
         return bands
     known: dict[str, Any] = {}
     if (bands.scale_factor, bands.add_offset) == (1.0, 0.0) and not {"scale_factor", "add_offset"} & bands.settled:
@@ -99,7 +99,7 @@ def decades_of(image: Image, trend: TrendRecipe) -> float:
     if image.time is None:
         raise CubeError(f"A trend needs the time of every scene; {image.id!r} has none. Give its item a datetime.")
     middle = datetime((trend.window[0] + trend.window[1] + 1) // 2, 1, 1, tzinfo=UTC)
-    return (image.time - middle).total_seconds() / 86400 / DECADE_DAYS
+    return (image.time - middle).total_seconds() / 86400 / _DECADE_DAYS
 
 
 _KEPT_BYTES = 256 * 2**20
@@ -175,7 +175,7 @@ class TrendReader:
             if held <= _KEPT_BYTES or self.trend.method == "theil-sen":
                 kept.append(scene)
                 read = place + 1
-        limits = limits_of(moments)
+        limits = reflectance_limits(moments)
         del moments
         again = self._scenes(read, rows, columns) if held > _KEPT_BYTES and self.trend.method == "linear" else ()
         scenes = chain(kept, (scene for _, scene in again))
@@ -248,7 +248,7 @@ class TrendChunkReader:
         for image in scenes:
             is_oli(image), decades_of(image, source.trend)
         layers = plan_encodings(source, scenes)
-        grids = Counter(image.bands[TREND_BANDS[0]].geobox for image in scenes)
+        grids = Counter(image.bands[TASSELED_CAP_BANDS[0]].geobox for image in scenes)
         names = sorted({str(grid.crs) for grid in grids})
         stacks = []
         for name in names:

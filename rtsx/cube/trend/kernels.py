@@ -24,12 +24,12 @@ TASSELED_CAP = np.array(
         [0.0315, 0.2021, 0.3102, 0.1594, -0.6806, -0.6109],
     ]
 )
-"""Brightness, greenness and wetness of reflectance in `TREND_BANDS`: Crist 1985, Remote Sensing of Environment 17, 301-306, for
+"""Brightness, greenness and wetness of reflectance in `TASSELED_CAP_BANDS`: Crist 1985, Remote Sensing of Environment 17, 301-306, for
 TM. One matrix for all sensors, as published: ETM+ sees like TM, and OLI is brought to ETM+ before."""
 
-_OLI_SLOPE = np.array([0.9785, 0.9542, 0.9825, 1.0073, 1.0171, 0.9949])
-_OLI_INTERCEPT = np.array([-0.0095, -0.0016, -0.0022, -0.0021, -0.0030, 0.0029])
-"""OLI = slope x ETM+ + intercept in `TREND_BANDS`, by reduced major axis: Roy et al. 2016, Remote Sensing of Environment 185, 57-70."""
+OLI_SLOPE = np.array([0.9785, 0.9542, 0.9825, 1.0073, 1.0171, 0.9949])
+OLI_INTERCEPT = np.array([-0.0095, -0.0016, -0.0022, -0.0021, -0.0030, 0.0029])
+"""OLI = slope x ETM+ + intercept in `TASSELED_CAP_BANDS`, by reduced major axis: Roy et al. 2016, Remote Sensing of Environment 185, 57-70."""
 
 LEAST = 5
 """Observations that a trend has at least; with fewer a pixel is missing."""
@@ -53,7 +53,7 @@ class SceneObservations:
     counts: NDArray[np.bool_]
     """(pixel,) True where it does."""
     values: NDArray[Any]
-    """(band, n) stored values of those, in `TREND_BANDS`."""
+    """(band, n) stored values of those, in `TASSELED_CAP_BANDS`."""
     gain: NDArray[np.float64]
     """(band,) reflectance as ETM+ sees it per stored unit."""
     bias: NDArray[np.float64]
@@ -80,7 +80,7 @@ def scene_observations(
     Parameters
     ----------
     layers
-        Stored pixels (y, x) in `TREND_BANDS`.
+        Stored pixels (y, x) in `TASSELED_CAP_BANDS`.
     counts
         (y, x) True where a pixel can be trusted.
     packing
@@ -92,7 +92,7 @@ def scene_observations(
     """
     gain, bias = packing
     if oli:
-        gain, bias = gain / _OLI_SLOPE, (bias - _OLI_INTERCEPT) / _OLI_SLOPE
+        gain, bias = gain / OLI_SLOPE, (bias - OLI_INTERCEPT) / OLI_SLOPE
     values = np.stack([layer[counts] for layer in layers])
     return SceneObservations(counts=counts.ravel(), values=values, gain=gain, bias=bias, decades=decades)
 
@@ -182,7 +182,7 @@ MOMENTS, SUMS = 9, 12
 """Numbers that are kept for each pixel: before observations are dropped, and of those that are left."""
 
 
-def limits_of(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def reflectance_limits(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the lowest and highest reflectance (pixel, 2, band) that counts: `DEVIATIONS` of the population from the mean."""
     number = np.maximum(moments[:, :1], 1)
     mean = moments[:, 1 : 1 + _JUDGED] / number

@@ -387,6 +387,19 @@ def test_ids_without_a_baseline_and_other_sensors() -> None:
     assert kept(landsat, landsat) == [landsat["id"]] * 2
 
 
+def test_the_last_processing_of_a_scene_of_landsat_counts() -> None:
+    scene, again, below, mission = (
+        {**item("LC08_L2SP_20210721", WHOLE), "id": name}
+        for name in (
+            "LC08_L2SP_068011_20210721_20210730_02_RT",
+            "LC08_L2SR_068011_20210721_20210810_02_T1",
+            "LC08_L2SP_068012_20210721_20210730_02_T1",
+            "LE07_L2SP_068011_20210721_20210730_02_T1",
+        )
+    )
+    assert kept(scene, again, below, mission) == [again["id"], below["id"], mission["id"]]
+
+
 def test_two_strips_of_one_tile_both_count() -> None:
     west, east = box(-139, 69, -138.5, 70), box(-138.6, 69, -138, 70)
     again = NEW.replace("20230215T112233", "20230215T112244")

@@ -40,9 +40,7 @@ class Stack:
     """(time, y, x)."""
     times: Sequence[datetime]
     satellites: Sequence[int]
-    geobox: GeoBox = field(
-        default_factory=lambda: GeoBox((1, 1), Affine(30, 0, 565005, 0, -30, 7725015), "EPSG:32607")
-    )
+    geobox: GeoBox = field(default_factory=lambda: GeoBox((1, 1), Affine(30, 0, 565005, 0, -30, 7725015), "EPSG:32607"))
 
     @property
     def here(self) -> GeoBox:
@@ -63,9 +61,7 @@ def random_stack(shape: tuple[int, int], count: int, *, seed: int, clear: float 
     seen = ground + change * years[:, None, None, None] + rng.normal(0, 0.01, (count, 6, *shape))
     seen[(rng.random((count, *shape)) < 0.04)[:, None].repeat(6, axis=1)] += 0.5
     dn = np.clip(np.rint((seen + 0.2) / 2.75e-5), 1, 65535).astype(np.uint16)
-    qa = rng.choice(
-        [CLEAR, CLOUD, SNOW, FILL], (count, *shape), p=[clear, *np.array([0.5, 0.25, 0.25]) * (1 - clear)]
-    )
+    qa = rng.choice([CLEAR, CLOUD, SNOW, FILL], (count, *shape), p=[clear, *np.array([0.5, 0.25, 0.25]) * (1 - clear)])
     dn[(qa == FILL)[:, None].repeat(6, axis=1)] = 0
     qa[:, 0, : shape[1] // 2] = CLOUD
     qa[4:, -1, : shape[1] // 2] = CLOUD
@@ -119,7 +115,9 @@ def write_items(stack: Stack, folder: Path, *, names: Sequence[str] | None = Non
     for place, (dn, qa, time, satellite) in enumerate(
         zip(stack.dn, stack.qa, stack.times, stack.satellites, strict=True)
     ):
-        name = names[place] if names else f"L{'TE' [satellite == 7] if satellite < 8 else 'C'}0{satellite}_L2SP_{place:06}"
+        name = (
+            names[place] if names else f"L{'TE'[satellite == 7] if satellite < 8 else 'C'}0{satellite}_L2SP_{place:06}"
+        )
         bands, quality = folder / f"{name}_SR.tif", folder / f"{name}_QA.tif"
         profile: dict[str, Any] = {
             "driver": "GTiff", "height": geobox.shape.y, "width": geobox.shape.x, "dtype": "uint16",

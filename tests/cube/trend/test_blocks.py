@@ -17,7 +17,7 @@ from shapely import box
 import rtsx
 from rtsx.cube import BandRequest, CubeRecipe, LayerRecipe, Period, QualityRecipe, SourceRecipe, TrendRecipe, mask_rule
 from rtsx.cube.chunk_loader import ChunkLoader
-from rtsx.cube.recipe import TREND_BANDS, TREND_EXTRAS, TREND_LAYERS
+from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_EXTRAS, TREND_LAYERS
 from rtsx.cube.stac import StacItems
 from rtsx.cube.trend import blocks
 from rtsx.errors import CubeError, NoImageError
@@ -33,7 +33,7 @@ def recipe_of(items: list[dict[str, Any]], *, chunk: int = 64, grid: rtsx.Grid =
     source = SourceRecipe(
         name="trends",
         images=StacItems(items),
-        layers=tuple(LayerRecipe(wanted=BandRequest(name=name), resampling="nearest") for name in TREND_BANDS),
+        layers=tuple(LayerRecipe(wanted=BandRequest(name=name), resampling="nearest") for name in TASSELED_CAP_BANDS),
         quality=QualityRecipe(
             wanted=BandRequest(name="qa_pixel", asset="qa_pixel"), rule=mask_rule("landsat-qa-pixel", data=None)
         ),
@@ -131,7 +131,9 @@ def test_scenes_of_two_zones_are_one_series(tmp_path: Path) -> None:
     cube = opened(everything, ground, **options)
     assert cube["valid"].all()
     assert set(np.unique(cube["tc_observations"])) == {10}
-    expected = trends_of(Stack(dn=still.dn[:, :, :1, :1], qa=still.qa[:, :1, :1], times=still.times, satellites=[5] * 10))
+    expected = trends_of(
+        Stack(dn=still.dn[:, :, :1, :1], qa=still.qa[:, :1, :1], times=still.times, satellites=[5] * 10)
+    )
     np.testing.assert_allclose(cube["tc_brightness"], expected[1][0].item(), atol=1e-6)
     xr.testing.assert_identical(opened(everything, ground, chunk=7, **options), cube)
 
@@ -160,7 +162,9 @@ def changed(item: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 
 def test_what_is_no_stack_of_landsat_is_refused_when_it_is_opened(items: list[dict[str, Any]], stack: Stack) -> None:
-    with pytest.raises(NoImageError, match="has no image of this ground between 2021-01-01 and 2022-12-31 in the months 7, 8"):
+    with pytest.raises(
+        NoImageError, match="has no image of this ground between 2021-01-01 and 2022-12-31 in the months 7, 8"
+    ):
         opened(items, stack.here, window=(2021, 2022))
     with pytest.raises(NoImageError, match="has 4 scenes, and a trend is made of 5 or more"):
         opened(items[:4], stack.here)
@@ -221,7 +225,7 @@ def test_recipes_that_no_trend_can_be_are_refused() -> None:
 
 def test_the_scene_of_greenland_joins_a_stack(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "stac_json" / "landsat_greenland"
-    files = {band: next(folder.glob(f"*SR_B{number}.TIF")) for number, band in enumerate(TREND_BANDS, start=2)}
+    files = {band: next(folder.glob(f"*SR_B{number}.TIF")) for number, band in enumerate(TASSELED_CAP_BANDS, start=2)}
     with rasterio.open(files["blue"]) as file:
         affine, crs = file.transform, str(file.crs)
     top, left = GREENLAND

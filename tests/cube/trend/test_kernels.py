@@ -18,9 +18,9 @@ from rtsx.cube.trend.kernels import (
     add_series,
     add_sums,
     encoded,
-    limits_of,
     linear_fit,
     median_slopes,
+    reflectance_limits,
     scene_observations,
     trend_layers,
 )
@@ -48,7 +48,7 @@ def limits(scenes: list[SceneObservations]) -> NDArray[np.float64]:
     moments = np.zeros((len(scenes[0].counts), MOMENTS))
     for one in scenes:
         add_moments(one.counts, one.values, one.gain, one.bias, moments)
-    return limits_of(moments)
+    return reflectance_limits(moments)
 
 
 def linear(scenes: list[SceneObservations]) -> tuple[NDArray[np.float64], ...]:
@@ -106,7 +106,12 @@ def test_slopes_and_errors_are_those_of_scipy() -> None:
 
 
 def test_a_pixel_that_never_changed_keeps_all_its_observations() -> None:
-    stack = random_stack((1, 2), 12, seed=1, clear=1.0, )
+    stack = random_stack(
+        (1, 2),
+        12,
+        seed=1,
+        clear=1.0,
+    )
     stack.qa[:] = CLEAR
     stack.dn[:] = 9123
     still = Stack(dn=stack.dn, qa=stack.qa, times=stack.times, satellites=[7] * 12)
