@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading, trends and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading, seasons, trends and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -13,6 +13,7 @@ from benchmarks import (
     memory,
     reading,
     review,
+    season,
     speed,
     start,
     teams,
@@ -30,6 +31,7 @@ def main() -> None:
         "host",
         "memory",
         "reading",
+        "season",
         "alignment",
         "tracks",
         "trend",
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["eager", "auto"], help="backends for tile='auto'")
     parser.add_argument("--sizes", type=int, nargs="*", default=[4096, 12288], help="sides of the cube for memory, px")
     parser.add_argument("--scene", type=int, default=3072, help="side of the scene for reading, px")
+    parser.add_argument("--images", type=int, default=60, help="images of a season")
     parser.add_argument("--rasters", type=Path, nargs="*", default=[], help="further files for the codecs of reading")
     parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, px")
     parser.add_argument(
@@ -81,6 +84,8 @@ def main() -> None:
         memory.run(tuple(given.sizes))
     if "reading" in given.what:
         reading.run(size=given.scene, chunk=given.chunk, rounds=given.rounds, rasters=given.rasters)
+    if "season" in given.what:
+        season.run(count=given.images, side=given.chunk, chunk=given.chunk)
     if "alignment" in given.what:
         alignment.run(size=given.chunk, rounds=given.rounds)
     if "tracks" in given.what:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import allocator, memory, review, speed, teams
+from benchmarks import allocator, memory, review, season, speed, teams
 from rtsx.model.allocator import KEEPING
 from rtsx.review import create_review
 from rtsx.review.pictures import ReviewPictures
@@ -104,3 +104,11 @@ def test_a_simulated_reviewer_goes_through_a_map(tmp_path: Path) -> None:
     assert 0 < (~said).mean() < 3 * review.ERRORS
     assert 1 - 3 * review.ERRORS < agreed.mean() < 1
     assert 0 < merged.status.added <= 5
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+def test_season(capsys: pytest.CaptureFixture[str]) -> None:
+    season.run(count=4, side=48, chunk=48)
+    said = capsys.readouterr().out
+    assert said.count("median") == 3
+    assert "4 images, 4 layers and their mask on 48 x 48 px" in said

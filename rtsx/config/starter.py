@@ -24,10 +24,10 @@ _SCENES = """\
 
 _TRENDS = """\
   tcvis:
-    # GeoTIFFs of the trends, with their window in the name, such as tcvis_2000-2019.tif.
-    files: "tcvis/*{tcvis_window}*.tif"
-    sensor: tcvis
-    period: any
+    # Computed from every scene of Landsat in the window: once, by `rtsx cube build --only trend --resolution 30 --out trends.zarr`;
+    # then `zarr: trends.zarr` with `layers: [tc_brightness, tc_greenness, tc_wetness]` stands in place of these two lines.
+    sensor: landsat
+    trend: "{tcvis_window}"
 """
 
 _MODELS: Mapping[str, str] = MappingProxyType(
@@ -52,7 +52,7 @@ STARTERS = (*_MODELS, *_PIXEL_M)
 
 
 def starter_yaml(preset: str, *, region: str, year: int) -> str:
-    """Return the YAML text of a cube to start from; it opens as it stands, once scenes and trends that it names are there.
+    """Return the YAML text of a cube to start from; it opens as it stands, once the scenes that it names are there.
 
     Parameters
     ----------
