@@ -79,7 +79,9 @@ def kernels(*, count: int, side: int) -> dict[str, float]:
     """Megapixels a second of each way to join `count` images of one layer that are in memory."""
     rng = np.random.default_rng(2)
     pieces = [
-        Observation((rng.integers(1, 9000, (side, side)).astype(np.uint16),), rng.integers(1, 3, (side, side), np.uint8))
+        Observation(
+            (rng.integers(1, 9000, (side, side)).astype(np.uint16),), rng.integers(1, 3, (side, side), np.uint8)
+        )
         for _ in range(count)
     ]
     empty = Observation((np.zeros((side, side), np.uint16),), np.zeros((side, side), np.uint8))
@@ -114,7 +116,9 @@ def run(*, count: int, side: int, chunk: int, threads: int = 2) -> None:
         print(f"{name:16} {speed:8.2f}")
     with tempfile.TemporaryDirectory() as folder:
         found = images(Path(folder), count=count, side=side)
-        print(f"\n{count} images, {len(BANDS)} layers and their mask on {side} x {side} px, chunks of {chunk}, {threads} threads")
+        print(
+            f"\n{count} images, {len(BANDS)} layers and their mask on {side} x {side} px, chunks of {chunk}, {threads} threads"
+        )
         print(f"\n{'composite':16} {'s':>8} {'Mpx/s':>8} {'1 degree, h':>12} {'peak MiB':>9}")
         print(f"{'(nothing yet)':16} {'':>8} {'':>8} {'':>12} {peak_mib():9.0f}")
         for composite in ("median", "medoid"):
