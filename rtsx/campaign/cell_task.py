@@ -29,6 +29,7 @@ from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.pinning import resolve_images
 from rtsx.errors import CampaignError, NoImageError
 from rtsx.grid.grid import cell_id
+from rtsx.inference.device import Hardware
 from rtsx.inference.streaming import predict_region
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -125,6 +126,7 @@ class _Making:
         self._began, self._started = perf_counter(), _now()
         self._objects: dict[str, str] = {}
         self._n_outlines = 0
+        self._hardware = ""
 
     def committed(self) -> bool:
         """Make it and mark it; False where another run was faster.
@@ -173,6 +175,7 @@ class _Making:
         return int(np.count_nonzero(self._shards.pixels["valid"]))
 
     def _predict(self, reader: CellReader) -> None:
+        self._hardware = Hardware.of(reader.runner.where).name
         with self._shards.filling() as shards:
             for rows, answers in predict_region(reader, self._ground.region, runner=reader.runner):
                 shards.fill(rows, answers)
@@ -225,6 +228,7 @@ class _Making:
             run=self._run,
             worker=worker_name(),
             gaps=tuple(sorted({f"{gap.source}/{gap.image}" for gap in gaps})),
+            hardware=self._hardware,
         )
 
 

@@ -61,6 +61,8 @@ class CommitRecord(StoredRecord):
     """Address or name of the worker."""
     gaps: tuple[str, ...] = ()
     """Images that could not be read and were left out, as ``source/id``, where the recipe asks for gaps instead of errors."""
+    hardware: str = ""
+    """What ran the networks: "CPU", or a card by its name. Empty where there was nothing to run, and in marks of earlier versions."""
 
     def __post_init__(self) -> None:
         """Refuse keys that lie outside of the output, of which somebody else's record may tell."""

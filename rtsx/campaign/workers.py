@@ -16,7 +16,7 @@ from rtsx import __version__
 from rtsx.campaign.records import Failure
 from rtsx.errors import ClusterError
 
-LIBRARIES = ("rtsx", "torch", "zarr", "dask", "distributed", "numpy")
+LIBRARIES = ("rtsx", "torch", "zarr", "zarrs", "dask", "distributed", "numpy")
 """Libraries whose versions are compared: they make the bytes, or carry values between processes."""
 GUARD = "rtsx-environment"
 """Name of the plugin that looks at workers that come later."""
@@ -30,7 +30,7 @@ def versions_here() -> dict[str, str]:
     Examples
     --------
     >>> sorted(versions_here())
-    ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr']
+    ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr', 'zarrs']
     """
     return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
 

@@ -84,6 +84,7 @@ def test_a_cell_is_told_by_its_mark(recipe: CampaignRecipe) -> None:
     assert mark.bundles == (make_bundle().digest,)
     assert [stamp.image for stamp in mark.inputs] == ["scene0"]
     assert mark.versions["zarr"]
+    assert mark.hardware == "CPU"
     assert mark.peak_memory_bytes > 2**20
     assert mark.seconds > 0
     assert mark.run == "a-run"

@@ -34,6 +34,7 @@ marks = st.builds(
     finished=moments,
     run=words,
     worker=words,
+    hardware=words,
 )
 failures = st.builds(
     Failure,
