@@ -77,13 +77,23 @@ _Key = tuple[Any, ...]
 _Chunks = tuple[tuple[int, ...], ...]
 
 
-def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner) -> dict[str, da.Array]:
-    """Build lazy outputs by name (see `quantise`) and `valid`, in the chunks of the layers, which all share them (y, x)."""
-    arrays = [*layers.values(), *([] if mask is None else [mask])]
-    chunks = arrays[0].chunks
+def predict_lazily(
+    layers: Mapping[str, da.Array], mask: da.Array | None, *, runner: Runner, shared: Collection[str] = ()
+) -> dict[str, da.Array]:
+    """Build lazy outputs by name (see `quantise`) and `valid`, in the chunks of the layers, which all share them (y, x).
+
+    Layers that are `shared` with other predictions (`"valid"` for the mask) come from tasks of their own, so that they are read once.
+    """
+    arrays = dict(layers) if mask is None else {**layers, "valid": mask}
+    chunks = next(iter(layers.values())).chunks
     blocks = runner.blocks(chunks)
-    token = tokenize(*(array.name for array in arrays), runner)
-    reading = _reading(layers, mask, blocks=blocks, runner=runner, token=token)
+    token = tokenize(*(array.name for array in arrays.values()), runner)
+    stored = {
+        name: pixels
+        for name, array in arrays.items()
+        if name not in shared and (pixels := stored_pixels(array)) is not None
+    }
+    reading = _reading(arrays, stored, blocks=blocks, runner=runner, token=token)
     read = next(iter(reading.layers))
     valid = _valid(reading, read, token=token, chunks=chunks)
     graph = _graph(blocks, layers, read=read, valid=valid.name, runner=runner, token=token)
@@ -98,11 +108,9 @@ def predict_lazily(layers: Mapping[str, da.Array], mask: da.Array | None, *, run
 
 
 def _reading(
-    layers: Mapping[str, da.Array], mask: da.Array | None, *, blocks: BlockPlan, runner: Runner, token: str
+    arrays: Mapping[str, da.Array], stored: Mapping[str, StoredPixels], *, blocks: BlockPlan, runner: Runner, token: str
 ) -> HighLevelGraph:
-    """Build a task for each chunk that gives it of every array: from the store where that is all that an array is, else from its own task."""
-    arrays = dict(layers) if mask is None else {**layers, "valid": mask}
-    stored = {name: pixels for name, array in arrays.items() if (pixels := stored_pixels(array)) is not None}
+    """Build a task for each chunk that gives it of every array: from the store where it is there, else from its own task."""
     others = [array for name, array in arrays.items() if name not in stored]
     dtypes = {name: array.dtype for name, array in arrays.items()}
     # The same for every prediction of these layers with these blocks.

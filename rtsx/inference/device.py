@@ -593,12 +593,12 @@ class _Lent:
     def _found(self, n_bytes: int) -> NDArray[np.uint8]:
         for _ in range(len(self._free)):
             try:
-                memory = self._free.popleft()
+                memory = self._free.pop()
             except IndexError:  # another thread has it
                 break
             if n_bytes <= memory.nbytes <= 3 * n_bytes:
                 return memory
-            self._free.append(memory)
+            self._free.appendleft(memory)
         return np.empty(n_bytes, np.uint8)
 
 
@@ -611,14 +611,16 @@ def _pinned(n_bytes: int) -> NDArray[np.uint8]:
     return np.asarray(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
 
 
-def from_device(tensor: torch.Tensor) -> NDArray[Any]:
-    """Copy a tensor to the host as an array, when everything before it on this stream is done."""
-    if tensor.device.type == "cpu":
-        return np.asarray(tensor.numpy())
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return np.asarray(host.numpy())
+def from_device(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
+    """Copy tensors of one device to the host as arrays, when everything before them on this stream is done; waits once."""
+    device = tensors[0].device
+    if device.type == "cpu":
+        return [np.asarray(tensor.numpy()) for tensor in tensors]
+    hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for host, tensor in zip(hosts, tensors, strict=True):
+        host.copy_(tensor.contiguous(), non_blocking=True)
+    torch.cuda.current_stream(device).synchronize()
+    return [np.asarray(host.numpy()) for host in hosts]
 
 
 if hasattr(os, "register_at_fork"):

@@ -87,8 +87,9 @@ def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
     arrays = {name: _in_chunks(cube[name].data, chunks) for name in names}
     if "time" not in cube.dims:
         return _plane(arrays, runner)
+    shared = frozenset(name for name, array in arrays.items() if array.ndim == 2)
     planes = [
-        _plane({name: _at(array, step) if array.ndim == 3 else array for name, array in arrays.items()}, runner)
+        _plane({name: array if name in shared else _at(array, step) for name, array in arrays.items()}, runner, shared)
         for step in range(cube.sizes["time"])
     ]
     stack = np.stack if chunks is None else da.stack
@@ -113,9 +114,9 @@ def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:
     return rechunked
 
 
-def _plane(arrays: dict[str, Any], runner: Runner) -> dict[str, Any]:
+def _plane(arrays: dict[str, Any], runner: Runner, shared: frozenset[str] = frozenset()) -> dict[str, Any]:
     layers = {name: array for name, array in arrays.items() if name != "valid"}
     mask = arrays.get("valid")
     if isinstance(next(iter(layers.values())), da.Array):
-        return dict(predict_lazily(layers, mask, runner=runner))
+        return dict(predict_lazily(layers, mask, runner=runner, shared=shared))
     return dict(predict_arrays(layers, mask, runner=runner))

@@ -6,8 +6,9 @@ sums of floats would.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import pairwise, product
 from math import prod
 from typing import Any, TypeVar
 
@@ -60,6 +61,7 @@ def _fused(outputs: Sequence[torch.Tensor], merge: str) -> torch.Tensor:
 
 
 _Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
+_Sums = TypeVar("_Sums", NDArray[Any], torch.Tensor)
 
 ONE = 2**24
 """Fixed-point value of probability 1: the finest at which float32 still holds every integer."""
@@ -98,11 +100,16 @@ class TileSums:
     region: Region
     """Pixels of the raster that the sums cover."""
     values: NDArray[np.int32] | None
-    """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel."""
+    """Weighted probabilities (member, class, y, x), `ONE` for 1; None where no tile held a valid pixel. Anything where they are `done`."""
+    complete: Region | None = None
+    """Pixels to which no other block adds, and which the device has quantised."""
+    done: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What is stored of these, by name; see `quantise`."""
 
     def __sizeof__(self) -> int:
-        """Return its bytes, those of the array included, by which a cluster spills and moves it."""
-        return object.__sizeof__(self) + (0 if self.values is None else self.values.nbytes)
+        """Return its bytes, those of the arrays included, by which a cluster spills and moves it."""
+        arrays = [*self.done.values(), *(() if self.values is None else (self.values,))]
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
 
 
 def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
@@ -127,6 +134,7 @@ class BlockRun:
         self.plan = plan
         self.window = window
         self.region = plan.tiling.output_region(tiles)
+        self._complete = plan.tiling.complete_region(tiles)
         self.tiles = tuple(tiles_to_run(window, tiles, tiling=plan.tiling))
         """Tiles that have to run."""
         self._open_members = open_members
@@ -147,6 +155,7 @@ class BlockRun:
         self.channels: dict[tuple[tuple[InputLayer, ...], float], torch.Tensor] = {}
         """Network input (layer, y, x) of the whole window, once for all members with the same channels."""
         self._total: torch.Tensor | None = None
+        self._valid: torch.Tensor | None = None
         self._is_finite: torch.Tensor | bool = True
 
     def begin(self) -> None:
@@ -155,8 +164,9 @@ class BlockRun:
             return
         members = self._open_members()
         device = members[0].network.device
-        channels = _prepared(self.window, members, device)
-        self.members, self.channels = members, channels
+        valid = to_device(self.window.valid, device)
+        self.members, self.channels = members, _prepared(self.window, valid, members)
+        self._valid = valid
         self._total = torch.zeros(self._shape, dtype=torch.int32, device=device)
 
     def add(self, outputs: torch.Tensor, tiles: Sequence[Tile]) -> None:
@@ -168,6 +178,8 @@ class BlockRun:
     def sums(self) -> TileSums:
         """Bring the sums to the host, where all tiles have run; the only time that the host waits for the device.
 
+        On a GPU, pixels to which no other block adds are quantised there, and come as bytes.
+
         Raises
         ------
         BundleError
@@ -175,13 +187,47 @@ class BlockRun:
         """
         if self._total is None:
             return TileSums(region=self.region, values=None)
-        values = from_device(self._total)
+        complete, done = None, {}
+        if self._complete is not None and self._valid is not None and quantises(self._total.device, self.plan):
+            complete = self._complete
+            done = quantise_there(
+                _within(self._total, complete, self.region),
+                _within(self._valid, complete, self.window.region),
+                plan=self.plan,
+            )
+        around = [self.region] if complete is None else _around(complete, self.region)
+        strips = [_within(self._total, part, self.region) for part in around]
+        arrays = from_device([*done.values(), *strips])
         if not self._is_finite:
             raise BundleError(
                 f"The network returned NaN or infinity for a tile in pixels {self.region}. Run it with precision='float32'; "
                 f"if that is what it ran with, look for values in the layers that it was not trained with."
             )
-        return TileSums(region=self.region, values=values)
+        if complete is None:
+            return TileSums(region=self.region, values=arrays[0])
+        values = np.empty(self._shape, np.int32)
+        for part, strip in zip(around, arrays[len(done) :], strict=True):
+            _within(values, part, self.region)[...] = strip
+        return TileSums(
+            region=self.region, values=values, complete=complete, done=dict(zip(done, arrays, strict=False))
+        )
+
+
+def quantises(device: torch.device, plan: PredictionPlan) -> bool:
+    """Test whether a device quantises what is complete: a GPU does, because a quarter of the bytes come back."""
+    return device.type != "cpu" and plan.kept == 1 and plan.dtype == "uint8"
+
+
+def _around(inner: Region, outer: Region) -> list[Region]:
+    """Return the parts of a region around another one in it."""
+    (y, x), (tall, wide) = inner, outer
+    parts = (
+        (slice(tall.start, y.start), wide),
+        (slice(y.stop, tall.stop), wide),
+        (y, slice(wide.start, x.start)),
+        (y, slice(x.stop, wide.stop)),
+    )
+    return [part for part in parts if part[0].start < part[0].stop and part[1].start < part[1].stop]
 
 
 def run_batch(parts: Sequence[tuple[BlockRun, Sequence[Tile]]], size: int) -> None:
@@ -205,11 +251,10 @@ def run_batch(parts: Sequence[tuple[BlockRun, Sequence[Tile]]], size: int) -> No
 
 
 def _prepared(
-    window: BlockInput, members: Sequence[EnsembleMember], device: torch.device
+    window: BlockInput, valid: torch.Tensor, members: Sequence[EnsembleMember]
 ) -> dict[tuple[tuple[InputLayer, ...], float], torch.Tensor]:
     """Compute the network input (layer, y, x) of the whole window, once for all members with the same channels."""
-    stored = {name: to_device(layer, device) for name, layer in window.stored.items()}
-    valid = to_device(window.valid, device)
+    stored = {name: to_device(layer, valid.device) for name, layer in window.stored.items()}
     return {
         (inputs, fill): prepare(stored, valid, inputs=inputs, packings=window.packings, fill=fill)
         for inputs, fill in {(member.inputs, member.fill) for member in members}
@@ -360,7 +405,12 @@ def crop(output: TileSums, region: Region) -> TileSums:
     values = None if output.values is None else output.values[..., y, x]
     if values is not None and output.values is not None and 2 * values.size < output.values.size:
         values = np.ascontiguousarray(values)
-    return TileSums(region=(both[0], both[1]), values=values)
+    complete = output.complete
+    if complete is None or not regions_meet(complete, (both[0], both[1])):
+        return TileSums(region=(both[0], both[1]), values=values)
+    rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(complete, both, strict=True))
+    done = {name: _within(pixels, (rows, columns), complete) for name, pixels in output.done.items()}
+    return TileSums(region=(both[0], both[1]), values=values, complete=(rows, columns), done=done)
 
 
 _ROWS = 128
@@ -371,13 +421,34 @@ def finished(
     outputs: Sequence[TileSums], region: Region, valid: NDArray[np.bool_], *, plan: PredictionPlan
 ) -> dict[str, NDArray[Any]]:
     """Add up all sums over a region and return what is stored of it by name, see `quantise`."""
-    y, x = region
-    bands = []
-    for top in range(y.start, y.stop, _ROWS):
-        rows = slice(top, min(top + _ROWS, y.stop))
-        own = valid[rows.start - y.start : rows.stop - y.start]
-        bands.append(quantise(merge_strips(outputs, (rows, x), plan=plan), own, plan=plan))
-    return {name: np.concatenate([band[name] for band in bands], axis=-2) for name in bands[0]}
+    out: dict[str, NDArray[Any]] = {}
+    edges = [output.complete for output in outputs if output.complete is not None]
+    rows, columns = (
+        [
+            slice(*pair)
+            for pair in pairwise(sorted({p for p in (*cuts, part.start, part.stop) if part.start <= p <= part.stop}))
+        ]
+        for part, cuts in zip(
+            region,
+            (
+                [*range(region[0].start, region[0].stop, _ROWS), *(p for y, _ in edges for p in (y.start, y.stop))],
+                [p for _, x in edges for p in (x.start, x.stop)],
+            ),
+            strict=True,
+        )
+    )
+    for part in product(rows, columns):
+        done = next((one for one in outputs if one.complete is not None and regions_meet(one.complete, part)), None)
+        if done is not None and done.complete is not None:
+            pixels = {name: _within(array, part, done.complete) for name, array in done.done.items()}
+        else:
+            pixels = quantise(merge_strips(outputs, part, plan=plan), _within(valid, part, region), plan=plan)
+        for name, array in pixels.items():
+            if name not in out:
+                size = [one.stop - one.start for one in region]
+                out[name] = np.empty((*array.shape[:-2], *size), array.dtype)
+            _within(out[name], part, region)[...] = array
+    return out
 
 
 def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
@@ -421,15 +492,32 @@ def _stored(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan
         fraction = np.minimum(values / np.float32(ONE), 1).astype(np.float32)
         return np.where(valid, fraction, np.float32(np.nan))
     if values.dtype == np.int32:
-        # 100 / 2 ** 24 is 25 / 2 ** 22; halves go to the even number, as by `rint`.
-        scaled = values * np.int32(25)
-        scaled += ((scaled >> 22) & 1) + np.int32(2**21 - 1)
-        scaled >>= 22
+        percent = _percent(values).astype(np.uint8)
     else:
-        scaled = np.rint(values * np.float32(100 / ONE))
-    percent = np.asarray(np.minimum(scaled, 100), np.uint8)
+        percent = np.minimum(np.rint(values * np.float32(100 / ONE)), 100).astype(np.uint8)
     percent[..., ~valid] = NODATA
     return percent
+
+
+def _percent(values: _Sums) -> _Sums:
+    """Return per cents of sums, in whole numbers: halves go to the even one, as by `rint`."""
+    scaled = values.clip(max=ONE) * 25  # 100 / 2 ** 24 is 25 / 2 ** 22
+    scaled += ((scaled >> 22) & 1) + (2**21 - 1)
+    scaled >>= 22
+    return scaled
+
+
+def quantise_there(total: torch.Tensor, valid: torch.Tensor, *, plan: PredictionPlan) -> dict[str, torch.Tensor]:
+    """Do what `quantise` does of one member in uint8, to the byte, where a tensor is."""
+    values = total[0]
+    if plan.exclusive:
+        classes = torch.arange(len(values), device=values.device)[:, None, None]
+        positive = classes == values.argmax(0)  # the first of equals, as NumPy
+    else:
+        positive = values + _SLACK >= round(plan.threshold * ONE)
+    outputs = {"probability": _percent(values), "binary": positive}
+    stored = {name: pixels.to(torch.uint8).masked_fill_(~valid, NODATA) for name, pixels in outputs.items()}
+    return {name: pixels[0] for name, pixels in stored.items()} if len(plan.classes) == 1 else stored
 
 
 def _binary(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan) -> NDArray[np.uint8]:

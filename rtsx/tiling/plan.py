@@ -287,6 +287,25 @@ class TilePlan:
         """Return pixels of the raster that the supports of a range of tiles cover."""
         return self._hull(among, TileAxis.support)
 
+    def complete_region(self, among: TileRange) -> tuple[slice, slice] | None:
+        """Return pixels of the raster that lie in the support of no tile but those of a range; None where there are none.
+
+        Examples
+        --------
+        >>> tiling = TilePlan(shape=(512, 512), tile=256, overlap=64, trim=0, stride=32)
+        >>> tiling.complete_region(TileRange(range(1), range(3)))
+        (slice(0, 192, None), slice(0, 512, None))
+        """
+        parts = []
+        for axis, tiles in ((self.y, among.y), (self.x, among.x)):
+            before, after = tiles.start - 1, tiles.stop
+            low = axis.support(before)[1] if before in axis.indices else 0
+            high = axis.support(after)[0] if after in axis.indices else axis.length
+            if low >= high:
+                return None
+            parts.append(slice(low, high))
+        return parts[0], parts[1]
+
     def _axis(self, number: int) -> TileAxis:
         return TileAxis(
             length=self.shape[number],

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -15,6 +16,7 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, open_cube, predict_cube, write_cube
 from rtsx.cube.zarr_cube import StoredPixels
+from rtsx.inference import kernel
 from tests import warm
 
 
@@ -163,6 +165,45 @@ def test_only_layers_as_they_are_stored_are_read_from_the_store(
     part = {"y": slice(40, 120), "x": slice(70, 170)}
     cut = predict_cube(cube.isel(part), bundle, **OPTIONS)
     xr.testing.assert_equal(cut.compute(), predict_cube(cube.isel(part).load(), bundle, **OPTIONS))
+
+
+def test_times_in_a_store_are_read_from_it(
+    bundle: ModelBundle, reads: list[tuple[str, object]], tmp_path: Path
+) -> None:
+    cube = make_cube(times=2)
+    stored = open_cube(write_cube(cube, tmp_path / "times.zarr", chunks=16, overviews=False), chunks=64)
+    found = predict_cube(stored, bundle, **OPTIONS)
+    xr.testing.assert_equal(found.compute(), predict_cube(cube, bundle, **OPTIONS))
+    assert [name for name, _ in reads] == 2 * 3 * 3 * [
+        "red"
+    ]  # the other is the same at all times, and read once for them
+
+
+@pytest.mark.parametrize("options", [{}, {"blend": "max"}, {"tile": 96, "overlap": 32}, {"tile": 16, "overlap": 0}])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_what_a_device_quantises_is_what_the_host_does(
+    monkeypatch: pytest.MonkeyPatch, classes: int, options: dict[str, object]
+) -> None:
+    """In all three drivers, with several outputs and with tiles larger and smaller than chunks."""
+    torch.manual_seed(1)
+    network = torch.nn.Conv2d(2, classes, 3, padding=1)
+    names = [f"class{number}" for number in range(classes)]
+    activation = "softmax" if classes > 1 else "sigmoid"
+    bundle = ModelBundle.from_module(
+        network, layers=("red", "dem"), mean=[100, 0.5], std=[50, 0.3], tile=32, overlap=8, stride=2, classes=names,
+        activation=activation,
+    )  # fmt: skip
+    cube = make_cube()
+    cube["red"][30:70, 20:100] = 0
+    chunked = cube.chunk(y=50, x=60)
+    expected = predict_cube(cube, bundle, **OPTIONS | options)
+    done = []
+    monkeypatch.setattr(kernel, "quantises", lambda device, plan: True)
+    there = kernel.quantise_there
+    monkeypatch.setattr(kernel, "quantise_there", lambda *given, **how: done.append(given) or there(*given, **how))
+    for one in (cube, chunked, cube.chunk(y=130, x=20)):
+        xr.testing.assert_identical(predict_cube(one, bundle, **OPTIONS | options).compute(), expected)
+    assert done
 
 
 def test_a_part_is_computed_without_the_rest(bundle: ModelBundle) -> None:

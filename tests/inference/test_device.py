@@ -28,6 +28,7 @@ from rtsx.inference.device import (
     Pending,
     default_batch_size,
     from_device,
+    plain_memory,
     room_for,
     to_device,
 )
@@ -441,6 +442,49 @@ def test_views_are_pinned_without_what_lies_between_their_rows(monkeypatch: pyte
     assert pinned[0].untyped_storage().nbytes() == 10 * 10 * 8
 
 
+def test_pinned_pixels_are_sent_from_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pytest.fail("copied"))
+    sent = list[torch.Tensor]()
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, *, non_blocking: sent.append(tensor) or tensor.clone()
+    )
+    wide = np.arange(1000, dtype=np.uint16).reshape(10, 100)
+    there = to_device(wide[2:7, 10:20], torch.device("meta"))
+    assert there.tolist() == wide[2:7, 10:20].tolist()
+    assert sent[0].is_contiguous()
+    assert sent[0].data_ptr() == wide[2:7, 10:20].ctypes.data
+
+
+def test_memory_is_used_again_when_nothing_holds_it_and_not_before() -> None:
+    held = plain_memory(1000)
+    first = plain_memory(2000)
+    part = first.view(np.uint16)[3:5]
+    place = first.ctypes.data
+    del first
+    assert plain_memory(2000).ctypes.data != place  # a view of it is left
+    part[:] = 7
+    del part
+    assert plain_memory(1900).ctypes.data == place
+    del held
+    assert not device_room._Lent._free
+    assert not device_room._Lent._lent
+
+
+def test_sums_are_quantised_alike_in_whole_numbers_and_in_floats() -> None:
+    """By the host and where a tensor is, at every tie and beyond one."""
+    halves = (np.arange(0, 201) * kernel.ONE // 200).astype(np.int32)
+    total = np.unique(np.concatenate([halves + by for by in range(-2, 3)])).clip(0)[None, None, None]
+    valid = np.ones(total.shape[-2:], bool)
+    valid[0, 5] = False
+    found = kernel.quantise(total, valid, plan=PLAN)
+    exact = np.minimum(np.rint(total[0, 0].astype(float) * 100 / kernel.ONE), 100)
+    np.testing.assert_array_equal(found["probability"], np.where(valid, exact, 255))
+    there = kernel.quantise_there(torch.from_numpy(total), torch.from_numpy(valid), plan=PLAN)
+    for name, pixels in there.items():
+        np.testing.assert_array_equal(pixels.numpy(), found[name])
+
+
 def test_the_host_waits_for_the_device_once_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and mirrored edges are there already; layers and validity go without waiting."""
     answer(StubNetwork(lambda batch: batch), BatchSize(8))
@@ -504,7 +548,7 @@ def test_every_stored_dtype_makes_the_trip(dtype: str) -> None:
     array = np.arange(12).reshape(3, 4).astype(dtype)
     array.flags.writeable = False
     there = to_device(array, torch.device("cpu"))
-    np.testing.assert_array_equal(from_device(there), array)
+    np.testing.assert_array_equal(from_device([there])[0], array)
 
 
 @pytest.mark.parametrize(

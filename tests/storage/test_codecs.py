@@ -109,6 +109,20 @@ def test_zarrs_reads_what_zarr_reads_and_is_set_for_nobody_else(layers: str, mon
         asked.clear()
 
 
+def test_a_part_is_read_straight_into_a_larger_array(layers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _counted(monkeypatch)
+    expected = np.arange(32 * 64, dtype=np.uint16).reshape(32, 64)
+    for array in _opened(layers).values():
+        out = np.full((40, 70), 9, np.uint16)
+        assert array.async_array.codec_pipeline.read_directly(array, (slice(3, 30), slice(14, 64)), out=out)
+        np.testing.assert_array_equal(out[:27, :50], expected[3:30, 14:64])
+        assert (out[27:] == 9).all()
+        assert (out[:, 50:] == 9).all()
+        for other in (out.astype(np.float32), out.astype(">u2"), out[:, ::2]):
+            assert not array.async_array.codec_pipeline.read_directly(array, (slice(0, 9), slice(0, 9)), out=other)
+    assert not asked
+
+
 def test_threads_that_open_at_once_all_read_through_zarrs(layers: str) -> None:
     pytest.importorskip("zarrs", reason="needs the fast extra")
     with ThreadPoolExecutor(4) as pool:
