@@ -108,8 +108,8 @@ class TileSums:
 
     def __sizeof__(self) -> int:
         """Return its bytes, those of the arrays included, by which a cluster spills and moves it."""
-        arrays = [*self.done.values(), *(() if self.values is None else (self.values,))]
-        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
+        arrays: list[NDArray[Any]] = [*self.done.values(), *(() if self.values is None else (self.values,))]
+        return object.__sizeof__(self) + sum(int(array.nbytes) for array in arrays)
 
 
 def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
@@ -525,6 +525,6 @@ def _binary(values: NDArray[Any], valid: NDArray[np.bool_], plan: PredictionPlan
         positive = np.arange(len(values))[:, None, None] == values.argmax(0)
     else:
         positive = values + _SLACK >= round(plan.threshold * ONE)
-    stored = positive.astype(np.uint8)
+    stored: NDArray[np.uint8] = np.asarray(positive, np.uint8)
     stored[..., ~valid] = NODATA
     return stored
