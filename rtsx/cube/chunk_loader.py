@@ -115,7 +115,7 @@ class ChunkLoader:
     layers: tuple[LayerEncoding, ...]
     """Variables, in order."""
     quality: QualityRecipe | None
-    """How pixels are judged; None where those that hold data count."""
+    """How pixels are masked; None where those that hold data count."""
     composite: Composite
     """How images become one."""
     geobox: GeoBox

@@ -307,7 +307,7 @@ class NativeParts(PartSource):
             bands = group.image.bands[names[0]]
             together = replace(bands, bands=tuple(b for name in names for b in group.image.bands[name].bands))
             try:
-                # Every value of quality data counts, as where it is read to judge.
+                # Every value of quality data counts, as where it is read to mask.
                 pixels = open_reader(together, any_value=judging in names).read(rows, columns)
                 stored, _ = without_mask(pixels, bands.nodata)
                 if stored.dtype != pixels.dtype:

@@ -119,7 +119,7 @@ def _check_scenes(recipe: TrainingRecipe) -> None:
     twice = [name for name, n in Counter(scene.name for scene in _all_scenes(recipe)).items() if n > 1]
     if twice:
         raise TrainingError(
-            f"Scenes {twice} stand more than once among training, validation and test: what is learnt from cannot judge. "
+            f"Scenes {twice} stand more than once among training, validation and test: what is learnt from cannot be tested on. "
             "Give each scene one place and its own name."
         )
     learnt = {scene.group for scene in (*recipe.training, *recipe.validation) if scene.group}

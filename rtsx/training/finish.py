@@ -150,13 +150,13 @@ def finalise(
     if plan.validation:
         temperature = _temperature(network.to(device), plan, device=device)
         bundle = replace(bundle, temperature=temperature)
-        validation = _judged(bundle, plan, scenes=recipe.validation, tiles=plan.validation, device=device)
+        validation = _evaluated(bundle, plan, scenes=recipe.validation, tiles=plan.validation, device=device)
         bundle = replace(bundle, threshold=validation.best_threshold)
     tested = {}
     tiles = validation_tiles(test) if test else ()
     for number, scene in enumerate(recipe.test):
         own = [tile for tile in tiles if tile.scene == number]
-        tested[scene.name] = _judged(bundle, plan, scenes=recipe.test, tiles=own, device=device)
+        tested[scene.name] = _evaluated(bundle, plan, scenes=recipe.test, tiles=own, device=device)
     return TrainedModel(bundle=bundle, validation=validation, test=tested)
 
 
@@ -176,7 +176,7 @@ def _temperature(network: torch.nn.Module, plan: TrainingPlan, *, device: torch.
     return best_temperature(np.concatenate(logits), np.concatenate(truth))
 
 
-def _judged(
+def _evaluated(
     bundle: ModelBundle,
     plan: TrainingPlan,
     *,

@@ -84,7 +84,7 @@ class TrainingModule:
         network = new_network(recipe.network, layers=len(plan.inputs), classes=self.channels, seed=recipe.seed)
         # 1.3 times as fast on a CPU, and more on a GPU.
         self.network = network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's own stub lacks it
-        self._judged = copy.deepcopy(self.network).eval()
+        self._evaluated = copy.deepcopy(self.network).eval()
         self._optimiser = build_optimiser(recipe.optimisation, self.network.parameters())
         self._forward, self._stepper = fabric.setup(self.network, self._optimiser)
         self._loss = build_loss(recipe.losses, classes=self.channels)
@@ -127,13 +127,13 @@ class TrainingModule:
     def forward(self, channels: torch.Tensor) -> torch.Tensor:
         """Probabilities by the weights that `evaluated_state` took."""
         with torch.no_grad(), torch.autocast(channels.device.type, enabled=False):
-            return probability_of(self._judged(channels.contiguous(memory_format=torch.channels_last)))
+            return probability_of(self._evaluated(channels.contiguous(memory_format=torch.channels_last)))
 
     def evaluated_state(self) -> Mapping[str, torch.Tensor]:
         """Take the weights that are evaluated, in every process those of the first: the averages where there are some."""
         state = self.network.state_dict() if self._average is None else self._average.state
         shared: Mapping[str, torch.Tensor] = self._fabric.broadcast(dict(state))
-        self._judged.load_state_dict(dict(shared))
+        self._evaluated.load_state_dict(dict(shared))
         return shared
 
     def checkpoint(self, *, epoch: int, is_done: bool, best: BestWeights, log: Sequence[LogRow]) -> TrainingCheckpoint:
@@ -228,9 +228,9 @@ class _Epochs:
         """Run the next epoch, up to its checkpoint."""
         loss, rate = self._learn(reader)
         state = self._learner.evaluated_state()
-        judgement = self._judge(reader) if self._plan.validation else None
+        metrics = self._validate(reader) if self._plan.validation else None
         self._epoch += 1
-        row = _row(judgement, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
+        row = _row(metrics, epoch=self._epoch, step=self._plan.first_step[self._epoch], loss=loss, rate=rate)
         self._log.append(row)
         if self._best is None or row.iou is None or (self._best.iou is not None and row.iou > self._best.iou):
             self._best = BestWeights(epoch=self._epoch, iou=row.iou, state=on_cpu(state))
@@ -297,7 +297,7 @@ class _Epochs:
                 loss=loss,
             )
 
-    def _judge(self, reader: ReadAhead) -> EpochMetrics:
+    def _validate(self, reader: ReadAhead) -> EpochMetrics:
         plan, fabric = self._plan, self._fabric
         share = plan.validation[fabric.global_rank :: fabric.world_size]
         size = max(plan.recipe.batch_size // fabric.world_size, 1)
@@ -331,19 +331,19 @@ def _summed(fabric: "Fabric", numbers: torch.Tensor) -> torch.Tensor:
     return cast("torch.Tensor", fabric.all_reduce(numbers, reduce_op="sum")).cpu()
 
 
-def _row(judgement: EpochMetrics | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
-    if judgement is None:
+def _row(metrics: EpochMetrics | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
+    if metrics is None:
         return LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
-    threshold = judgement.best_threshold
-    each = judgement.by_class(threshold)
-    average_precision = judgement.mean_average_precision()
+    threshold = metrics.best_threshold
+    each = metrics.by_class(threshold)
+    average_precision = metrics.mean_average_precision()
     return LogRow(
         epoch=epoch,
         step=step,
         loss=loss,
         learning_rate=rate,
         threshold=threshold,
-        iou=judgement.mean_iou(threshold),
+        iou=metrics.mean_iou(threshold),
         precision=float(np.mean([scores.precision for scores in each])),
         recall=float(np.mean([scores.recall for scores in each])),
         f1=float(np.mean([scores.f1 for scores in each])),

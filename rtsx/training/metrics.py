@@ -102,7 +102,7 @@ class EpochMetrics:
         return torch.from_numpy(np.concatenate([part for tally in tallies for part in (tally.target, tally.other)]))
 
     def with_counts(self, counts: torch.Tensor) -> Self:
-        """The judgement of these counts, in the shape of this one."""
+        """The metrics of these counts, in the shape of this one."""
         tallies = []
         rest = counts.cpu().numpy()
         for tally in (*self.probabilities, *self.decisions):

@@ -249,32 +249,32 @@ def write_training_report(
 
 def _result(run: TrainedRun) -> list[tuple[str, object]]:
     bundle = run.bundle
-    judged = run.validation is not None
+    evaluated = run.validation is not None
     return [
         (
             "Epoch kept",
-            f"{run.best_epoch} of {run.epochs}" + ("" if judged else ": the last, because nothing validates"),
+            f"{run.best_epoch} of {run.epochs}" + ("" if evaluated else ": the last, because nothing validates"),
         ),
-        ("Threshold", f"{bundle.threshold:g}" + ("" if judged else ": not chosen")),
+        ("Threshold", f"{bundle.threshold:g}" + ("" if evaluated else ": not chosen")),
         *(() if bundle.outlines is None else [("Outlines", f"{bundle.outlines}, chosen by objects")]),
-        ("Temperature", f"{bundle.temperature:g}" + ("" if judged else ": not calibrated")),
+        ("Temperature", f"{bundle.temperature:g}" + ("" if evaluated else ": not calibrated")),
         ("Parameters", bundle.n_parameters),
         ("Digest", bundle.digest),
     ]
 
 
 def _scores(plan: TrainingPlan, finished: TrainedModel, *, threshold: float) -> list[tuple[object, ...]]:
-    judged: dict[str, EpochMetrics] = {} if finished.validation is None else {"validation": finished.validation}
-    judged |= {f"test: {name}": judgement for name, judgement in finished.test.items()}
+    evaluated: dict[str, EpochMetrics] = {} if finished.validation is None else {"validation": finished.validation}
+    evaluated |= {f"test: {name}": metrics for name, metrics in finished.test.items()}
     return [
-        (name, known, *_numbers(scores, judgement, number=number), judgement.n_pixels)
-        for name, judgement in judged.items()
-        for number, (known, scores) in enumerate(zip(plan.recipe.classes, judgement.by_class(threshold), strict=True))
+        (name, known, *_numbers(scores, metrics, number=number), metrics.n_pixels)
+        for name, metrics in evaluated.items()
+        for number, (known, scores) in enumerate(zip(plan.recipe.classes, metrics.by_class(threshold), strict=True))
     ]
 
 
-def _numbers(scores: PixelScores, judgement: EpochMetrics, *, number: int) -> tuple[float, ...]:
-    tally = judgement.probabilities[number]
+def _numbers(scores: PixelScores, metrics: EpochMetrics, *, number: int) -> tuple[float, ...]:
+    tally = metrics.probabilities[number]
     alone = EpochMetrics(probabilities=(tally,), decisions=())
     return (
         scores.iou,

@@ -193,7 +193,7 @@ def _look_at(recipe: TrainingRecipe) -> tuple[tuple[InputLayer, ...], dict[str, 
             if sets[role]:
                 tiles[role] = index(sets[role])
         except TrainingError as error:
-            raise TrainingError(f"The {role} scenes cannot judge. {error}") from error
+            raise TrainingError(f"The {role} scenes cannot be scored. {error}") from error
     return inputs, tiles
 
 
@@ -237,7 +237,7 @@ def _keep(
         epochs=checkpoint.epoch,
         best_epoch=checkpoint.best.epoch,
         validation=None if validation is None else validation.scores(threshold),
-        test={name: judgement.scores(threshold) for name, judgement in finished.test.items()},
+        test={name: metrics.scores(threshold) for name, metrics in finished.test.items()},
     )
     run.bundle.save(plan.folder.bundle, overwrite=True)
     write_training_report(plan, finished, log=checkpoint.log, run=run, judging=judging)

@@ -294,11 +294,13 @@ def test_epochs_show_each_positive_tile_by_default(tmp_path: Path) -> None:
     assert moments[-1].step == moments[-1].steps == n_tiles // 4
 
 
-def test_scenes_that_cannot_judge_are_named(tmp_path: Path) -> None:
+def test_scenes_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
     from rtsx.labels import StubLabelRaster
 
     empty = replace(make_scene("three"), truth=StubLabelRaster(np.zeros((96, 96), np.uint8)))
-    with pytest.raises(TrainingError, match=r"The validation scenes cannot judge.*no label lies within them.*three"):
+    with pytest.raises(
+        TrainingError, match=r"The validation scenes cannot be scored.*no label lies within them.*three"
+    ):
         train(make_recipe(validation=(empty,)), tmp_path, device="cpu")
 
 
