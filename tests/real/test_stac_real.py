@@ -14,9 +14,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely import box
 
+from rtsx.config import CubeConfig
 from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.rasterio import RasterHeader, read_header, read_window
 from rtsx.cube.stac import StacCatalog, StacItems, images_of
+from rtsx.cube.stac.assets import packing_of, select_asset
 from rtsx.errors import CubeError
 
 WORLD = box(-180, -90, 180, 90)
@@ -184,3 +186,62 @@ def test_landsat_of_2020_with_its_files(documents: Path) -> None:
     assert source.find(box(0, 0, 1, 1), None, wanted) == ()
     with pytest.raises(CubeError, match=r"no band 'nir'\. Its assets and bands are: .*SR_B5\.TIF \(SR_B5 nir08\)"):
         source.find(WORLD, None, [BandRequest(name="nir")])
+
+
+S2_LAYERS = (
+    "coastal",
+    "blue",
+    "green",
+    "red",
+    "rededge1",
+    "rededge2",
+    "rededge3",
+    "nir",
+    "nir08",
+    "nir09",
+    "swir16",
+    "swir22",
+)
+S2_KEYS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12", "SCL")
+
+
+@pytest.mark.parametrize(
+    ("document", "source", "expected"),
+    [
+        (
+            "sentinel2_arctic/pc_sentinel-2-item.json",
+            {"sensor": {"name": "sentinel2", "provider": "planetary-computer"}, "layers": list(S2_LAYERS)},
+            S2_KEYS,
+        ),
+        (
+            "sentinel2_arctic/odc_S2B_MSIL2A_20190629T212529_R043_T06VVN_20201006T080531.json",
+            {"sensor": {"name": "sentinel2", "provider": "planetary-computer"}, "layers": list(S2_LAYERS)},
+            S2_KEYS,
+        ),
+        (
+            "sentinel2_arctic/S2B_MSIL2A_20200914T231559_N0500_R087_T01VCG_20230315T224658.json",
+            {"sensor": {"name": "sentinel2", "provider": "element84"}, "layers": list(S2_LAYERS)},
+            (*S2_LAYERS, "scl"),
+        ),
+        (
+            "landsat_greenland/LC08_L2SP_005009_20150710_20200908_02_T2_SR_stac.json",
+            {"sensor": "landsat", "catalog": "x", "quality": {"asset": "QA_PIXEL.TIF"}},
+            (*(f"SR_B{band}.TIF" for band in range(2, 8)), "QA_PIXEL.TIF"),
+        ),
+        (
+            "planet_open_stac/stac/education/bloom/20220221_145102_07_2457/20220221_145102_07_2457.json",
+            {"sensor": "planetscope", "catalog": "x", "asset": "ortho_analytic_8b_sr"},
+            (*["20220221_145102_07_2457_3B_AnalyticMS_SR_8b_tif"] * 4, "20220221_145102_07_2457_3B_udm2_tif"),
+        ),
+    ],
+)
+def test_products_by_name_find_their_assets_in_real_items(
+    documents: Path, document: str, source: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    found = item(documents / document)
+    wanted = CubeConfig.model_validate({"sources": {"scene": source}}).recipe().sources[0].wanted
+    chosen = [select_asset(found, one) for one in wanted]
+    assert tuple(one.asset for one in chosen) == expected
+    if "sentinel2" in document:
+        offsets = {packing_of(found, one.asset, band=one.bands[0]).offset for one in chosen[:-1] if one.bands}
+        assert offsets == {0.0 if "2019" in document else -0.1}
