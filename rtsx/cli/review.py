@@ -116,7 +116,7 @@ def create(
     (first,) = review.rounds()
     batches = sum(batch.repeats is None for batch in first.batches)
     rows = [
-        ("outlines", f"{first.n_outlines:,} in {batches:,} batches"),
+        ("outlines", f"{first.n_outlines:,} in {batches:,} batch{'es' if batches > 1 else ''}"),
         ("seen twice", f"{first.n_repeats:,}"),
         ("review", out),
     ]

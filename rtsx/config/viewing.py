@@ -114,7 +114,7 @@ def view(
         outlines=tables,
         models=_bundles([*model] if isinstance(model, list | tuple) else [model]),
         shown=tuple(Shown(image=title, style=name) for title, name in (style or {}).items()),
-        box=None if bbox is None else _box(bbox, crs),
+        box=None if bbox is None else _box(bbox, images, crs=crs),
     )
 
 
@@ -163,7 +163,7 @@ def _bundles(given: Sequence[Any]) -> "dict[str, ModelBundle]":
     return made
 
 
-def _box(bbox: Sequence[float], crs: str) -> Box:
+def _box(bbox: Sequence[float], images: Mapping[str, Pyramid], *, crs: str) -> Box:
     if len(bbox) != 4:
         raise ConfigError(f"bbox is [west, south, east, north] in degrees; got {list(bbox)}.")
     region = validate_config(RegionConfig, Document("bbox", {"bbox": [float(edge) for edge in bbox]}, {}, ()))
@@ -174,4 +174,12 @@ def _box(bbox: Sequence[float], crs: str) -> Box:
         raise CubeError(
             f"bbox {list(bbox)} cannot be shown on a map in {pyproj.CRS(crs).name}. Give a smaller one, or one nearer to the images."
         )
+    boxes = [
+        pyproj.Transformer.from_crs(image.crs, crs, always_xy=True).transform_bounds(*image.box)
+        for image in images.values()
+    ]
+    if all(box[0] > right or box[2] < left or box[1] > top or box[3] < bottom for box in boxes):
+        back = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+        first = [round(edge, 4) for edge in back.transform_bounds(*boxes[0])]
+        raise CubeError(f"bbox {list(bbox)} shows none of the images; {next(iter(images))} lies in {first}.")
     return left, bottom, right, top

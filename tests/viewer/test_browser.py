@@ -1,6 +1,6 @@
 """The page in a real browser: what is seen is what the data says, a pan reads what is seen, names are never HTML.
 
-`RTSX_SCREENSHOTS=docs/images pytest tests/viewer/test_browser.py tests/review/test_page.py` draws the pictures of the docs anew.
+`RTSX_SCREENSHOTS=docs/images pytest tests/viewer/test_browser.py` draws the pictures of the docs anew.
 """
 
 import asyncio
@@ -23,8 +23,10 @@ import rtsx
 from rtsx.campaign import Campaign
 from rtsx.campaign.cell_task import cell_job
 from rtsx.cli.demo import demo_config
+from rtsx.cli.review import _image as review_image
 from rtsx.config.yaml import dump_yaml
 from rtsx.cube.zarr_cube import StoredPixels
+from rtsx.review import create_review, serve_review
 from rtsx.synthetic import demo_bundle_path, demo_spec, write_demo_scene
 from rtsx.viewer.mapview import MapView
 from rtsx.viewer.render import colours_of, physical
@@ -254,6 +256,26 @@ def test_a_row_of_the_demo_s_table_is_gone_to_and_hover_and_click_tell_it(
     pred = rtsx.open_cube(products / "map.zarr")
     value = float(physical(pred["probability"].sel(x=[place.x], y=[place.y], method="nearest").compute())[0, 0])
     page.get_by_text(f"probability {value:.6g} (stored").first.wait_for()
+
+
+def test_the_demo_s_outlines_are_reviewed_on_its_cube(browser: Any, products: Path, tmp_path: Path) -> None:
+    outlines = gpd.read_parquet(products / "slumps.parquet")
+    sources = {"2024": str(products / "cube.yaml"), "map": str(products / "map.zarr")}
+    review = create_review(outlines, str(tmp_path / "review"), cubes=sources, opener=rtsx.open_cube, repeats=0.0)
+    page = browser.new_page(viewport={"width": 1400, "height": 640})
+    with serve_review(review, opener=review_image) as address:
+        page.goto(f"{address}?token={review.admit('ada')}")
+        for picture in ('svg[data-view="wide"][data-ready]', 'svg[data-image="1"][data-ready]'):
+            page.wait_for_selector(picture, timeout=60_000)
+        picture = page.screenshot()
+        canvas = page.locator('svg[data-image="1"]').bounding_box()
+        page.close()
+    # The map beside it: probable where the outline is, and nothing at the rim.
+    shown = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[:, :, 0]
+    x, y, side = int(canvas["x"]), int(canvas["y"]), int(canvas["width"])
+    assert shown[y + side // 2, x + side // 2] > 150 > 80 > np.median(shown[y + 5 : y + side - 5, x + 5])
+    if SCREENSHOTS:
+        save(picture, "review.png")
 
 
 def test_a_campaign_shows_its_map_and_its_cells_by_state(open_page: Open, tmp_path: Path) -> None:

@@ -202,6 +202,11 @@ def test_what_is_seen_at_first_is_a_box_in_degrees(bbox: tuple[float, ...], mess
         rtsx.view(small_image(4), bbox=bbox)
 
 
+def test_what_is_seen_at_first_shows_an_image() -> None:
+    with pytest.raises(CubeError, match=r"bbox \[10, 60, 11, 61\] shows none of the images; image lies in \[134\.2"):
+        rtsx.view(small_image(4), bbox=(10, 60, 11, 61))
+
+
 def test_a_notebook_says_why_its_map_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError("no more ports")
