@@ -571,14 +571,14 @@ class SourceConfig(ConfigModel):
         names: Mapping[str, LayerConfig] = self.layers or {}
         if self.layers is None:
             has_items = (self.stac or self.catalog or self.items) is not None
-            known = TASSELED_CAP_BANDS if self.trend is not None else ("dem",)
+            known: tuple[str, ...] = TASSELED_CAP_BANDS if self.trend is not None else ("dem",)
             if self.sensor is not None and self.trend is None:
                 known = self.sensor.layers(files, has_items=has_items)
             names = dict.fromkeys(known, LayerConfig())
         quality = self.quality
         if quality is not None and quality.model is not None:
-            known = () if self.sensor is None else get_sensor(self.sensor.name).bands[-1]
-            inputs = {name: LayerConfig() for name in known if name not in names} | (quality.inputs or {})
+            others = () if self.sensor is None else get_sensor(self.sensor.name).bands[-1]
+            inputs = {name: LayerConfig() for name in others if name not in names} | (quality.inputs or {})
             quality = quality.changed(
                 inputs={name: self._resolved_layer(name, layer, preset) for name, layer in inputs.items()} or None,
                 rule=quality.rule or "model-sky",
