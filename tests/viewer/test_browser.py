@@ -113,7 +113,7 @@ def _years(image: xr.Dataset) -> xr.Dataset:
 def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `rtsx demo` writes, of a small scene."""
     out = tmp_path_factory.mktemp("demo")
-    made = write_demo_scene(demo_spec(size=2048 if SCREENSHOTS else 320), out / "scene")
+    made = write_demo_scene(demo_spec(size=1024 if SCREENSHOTS else 320), out / "scene")
     (out / "cube.yaml").write_bytes(dump_yaml(demo_config(made)).encode())
     bundle = rtsx.ModelBundle.open(demo_bundle_path())
     pred = rtsx.predict_cube(
