@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading, seasons, trends and tracks, what the host costs around a device, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading, seasons, trends and tracks, what the host costs around a device, what a device waits for, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from benchmarks import (
     alignment,
     allocator,
     campaign,
+    feed,
     gpu,
     host,
     learning,
@@ -29,6 +30,7 @@ def main() -> None:
     everything = [
         "speed",
         "host",
+        "feed",
         "memory",
         "reading",
         "season",
@@ -44,7 +46,7 @@ def main() -> None:
         "work",
     ]
     parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], help="all but gpu, if none is named")
-    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed and host, px")
+    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, host and feed, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
     parser.add_argument(
         "--tiles", type=int, nargs="*", default=[256, 512, 1024], help="tiles, each with a quarter overlap"
@@ -69,6 +71,7 @@ def main() -> None:
         "--sides", type=int, nargs="*", default=[512, 3264], help="sides of tiles for the allocator, px"
     )
     parser.add_argument("--limit", type=float, default=600, help="longest time of one graph beside a campaign, s")
+    parser.add_argument("--rates", type=float, nargs="*", default=[5, 10, 20, 50], help="of the device of feed, Mpx/s")
     parser.add_argument("--minutes", type=float, default=8, help="after which no step of gpu begins")
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder for the table and the trace of gpu")
     given = parser.parse_args()
@@ -80,6 +83,8 @@ def main() -> None:
         gpu.run(given.out, minutes=given.minutes, size=given.size)
     if "host" in given.what:
         host.run(size=given.size, rounds=given.rounds)
+    if "feed" in given.what:
+        feed.run(size=given.size, rounds=given.rounds, rates=given.rates)
     if "memory" in given.what:
         memory.run(tuple(given.sizes))
     if "reading" in given.what:
