@@ -22,6 +22,7 @@ from rtsx.campaign.map import map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import CommitRecord, InputVersion
+from rtsx.campaign.searches import with_answers
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
 from rtsx.campaign.workers import versions_here
@@ -155,7 +156,8 @@ class _Making:
     def _made(self) -> CommitRecord:
         """Make it, and say what was written; `valid` is written last, so that readers see all of the cell or nothing."""
         job = self._job
-        cube = resolve_images(job.recipe.cube, self._ground.geobox, ids=None)
+        asked = with_answers(job._objects, job._layout, job.recipe.cube)
+        cube = resolve_images(asked, self._ground.geobox, ids=None)
         inputs = stamps_of(cube)
         gaps: list[MissingImage] = []
         try:

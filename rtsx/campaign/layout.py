@@ -45,6 +45,16 @@ class YearLayout:
         return f"{self.root}/config.yaml"
 
     @property
+    def searches(self) -> str:
+        """What the searches of STAC APIs were, and which tables answer them."""
+        return f"{self.root}/searches.json"
+
+    @property
+    def items(self) -> str:
+        """Folder of the tables of items."""
+        return f"{self.root}/items"
+
+    @property
     def marks(self) -> str:
         """Folder of the commit marks."""
         return f"{self.root}/marks"
@@ -108,6 +118,10 @@ class YearLayout:
     def run_record(self, run: str) -> str:
         """Return the key of the record of a run."""
         return f"{self.runs}/{run}.json"
+
+    def item_table(self, source: str, digest: str) -> str:
+        """Items that one search of a source has found; the first letters of a digest of the table keep several apart."""
+        return f"{self.items}/{source}.{digest[:12]}.parquet"
 
     def outline(self, cell: Address) -> str:
         """Outlines of a cell."""

@@ -15,13 +15,13 @@ from rtsx.campaign.preflight import (
     check_object_store,
     opened_sample,
     require_fixed_sun,
-    require_sources,
     require_space,
     require_untimed,
 )
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
+from rtsx.campaign.searches import ask_searches, with_answers
 from rtsx.campaign.tiling import campaign_tiling, widest_read
-from rtsx.cube import geobox_of, layer_names
+from rtsx.cube import CubeRecipe, geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
@@ -152,7 +152,9 @@ def planned_of(recipe: CampaignRecipe) -> Hardware:
         return Hardware.named(spec.device)
 
 
-def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -> CampaignPlan:
+def plan_campaign(
+    recipe: CampaignRecipe, *, like: CampaignPlan | None = None, answered: CubeRecipe | None = None
+) -> CampaignPlan:
     """Plan a campaign: its cells in their order, the tiles of its map, and all that its bytes depend on.
 
     Parameters
@@ -162,6 +164,8 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     like
         A plan that is stored already, of this year or an earlier one. Where the recipe leaves the tile open, and bundles
         and grid are the same, its tile is kept: the largest that the memory holds is another one on every machine.
+    answered
+        The recipe's cube with searches that were answered before; None asks the servers.
 
     Returns
     -------
@@ -187,7 +191,7 @@ def plan_campaign(recipe: CampaignRecipe, *, like: CampaignPlan | None = None) -
     spec, bundles, grid = recipe.prediction, ensemble(recipe.bundles), recipe.cube.grid
     _check(recipe)
     choice = chosen_cells(grid, recipe.region, without=recipe.without, extent=recipe.extent)
-    sample = opened_sample(recipe.cube, choice.cells)
+    sample = opened_sample(answered or recipe.cube, choice.cells)
     available = spec.memory_bytes or available_bytes()
     memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
     tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)
@@ -315,16 +319,17 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     objects = open_object_store(recipe.output, recipe.storage_options)
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     stored = read_plan(objects, recipe.year)
-    plan = plan_campaign(recipe, like=stored or _newest(objects))
+    answered = None if stored is None else with_answers(objects, YearLayout(recipe.year), recipe.cube)
+    plan = plan_campaign(recipe, like=stored or _newest(objects), answered=answered)
     if stored is not None:
         require_same(stored, plan)
         plan = stored
     else:
         _refuse_foreign_marks(objects, plan)
-        require_sources(recipe, plan)
         require_space(recipe.output, len(plan.cells) * _BLOCK_BYTES)
         require_same_map(objects, plan)
         create_map(recipe.output, plan, storage_options=recipe.storage_options)
+        ask_searches(objects, plan, recipe.cube)
         write_plan(objects, plan, config=config)
     write_prices(objects, recipe.prices, year=plan.year)
     return plan

@@ -12,11 +12,9 @@ import xarray as xr
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.lease import Clock, utc_now
-from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError
-from rtsx.inference.runner import packings_of
 from rtsx.storage import is_url, local_path
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.retry import classify_error, service_code
@@ -244,30 +242,6 @@ def require_fixed_sun(recipe: CampaignRecipe) -> None:
             f"Sources {moving} take the sun of hillshade from the images near each cell (sun_of), so that the map would have "
             "seams where cells meet. Leave sun_of out, for the fixed sun that is the same everywhere."
         )
-
-
-def require_sources(recipe: CampaignRecipe, plan: CampaignPlan) -> None:
-    """Refuse sources that have nothing to offer; asks for the metadata of single cells, spread over all of them.
-
-    Parameters
-    ----------
-    recipe
-        Whose sources are asked.
-    plan
-        Whose cells are looked at.
-
-    Raises
-    ------
-    CampaignError
-        No cell that was looked at has images of every required source, a source has time steps, or a sun that moves.
-    CubeError
-        A source cannot be asked.
-    BundleError
-        A layer is missing, or lacks the scale that a bundle relies on.
-    """
-    require_untimed(recipe)
-    require_fixed_sun(recipe)
-    packings_of(recipe.bundles, opened_sample(recipe.cube, plan.cells), layers=plan.prediction.layers)
 
 
 def require_space(output: str, n_bytes: int) -> None:

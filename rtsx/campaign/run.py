@@ -26,6 +26,7 @@ from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import ProgressCallback, RunRecord, RunSummary, write_run
+from rtsx.campaign.searches import ask_searches, with_answers
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
 from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
@@ -256,6 +257,7 @@ def update_campaign(
 ) -> CampaignUpdate:
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
     require_ready(plan, recipe, objects=objects, client=client)
+    ask_searches(objects, plan, recipe.cube)
     done = CampaignLedger(objects, YearLayout(plan.year)).done()
     search = run_recorded(
         CellUpdate(recipe=recipe, plan=plan),
@@ -297,7 +299,10 @@ class CellUpdate:
         objects = open_object_store(self.recipe.output, self.recipe.storage_options)
         ledger = CampaignLedger(objects, YearLayout(self.plan.year))
         mark = ledger.mark(cell)
-        if mark is None or mark.inputs == input_stamps(self.recipe.cube, cell_geobox(self.plan, cell)):
+        if mark is None:
+            return "skipped"
+        cube = with_answers(objects, ledger.layout, self.recipe.cube)
+        if mark.inputs == input_stamps(cube, cell_geobox(self.plan, cell)):
             return "skipped"
         with held(objects, ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
             if ledger.mark(cell) != mark:  # another update was faster, and its run may be further already

@@ -36,7 +36,7 @@ def test_folders_hold_what_they_name() -> None:
     assert YEAR.failure(cell).startswith(f"{YEAR.failures}/")
     assert YEAR.outline(cell).startswith(f"{YEAR.outlines}/")
     assert YEAR.cog(cell, "binary").startswith(f"{YEAR.cogs}/")
-    folders = [YEAR.marks, YEAR.leases, YEAR.failures, YEAR.outlines, YEAR.cogs, YEAR.runs, YEAR.products]
+    folders = [YEAR.marks, YEAR.leases, YEAR.failures, YEAR.outlines, YEAR.cogs, YEAR.runs, YEAR.products, YEAR.items]
     assert len(set(folders)) == len(folders)
     assert {YEAR.plan, YEAR.cells, YEAR.config} == {
         f"{YEAR.root}/{name}" for name in ("plan.json", "cells.npy", "config.yaml")

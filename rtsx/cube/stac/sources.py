@@ -35,7 +35,7 @@ class _ItemSource(ImageSource):
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Return images by time, then id; see `ImageSource`."""
         return selected_images(
-            self._items(area, period),
+            self.found_items(area, period),
             wanted,
             area=area,
             period=period,
@@ -43,7 +43,7 @@ class _ItemSource(ImageSource):
             sign=self.sign,
         )
 
-    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+    def found_items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
         """Yield sound items that may show the area within the period."""
         raise NotImplementedError
 
@@ -105,7 +105,8 @@ class StacSearch(_ItemSource):
         if self.query is not None:
             check_query(self.query)
 
-    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+    def found_items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        """Yield what the server gives, whole, in its order."""
         for item in sound_items(searched_items(self, area=area, period=period), self.url):
             is_wanted = not self.collections or item.get("collection") in self.collections
             if is_wanted and (not self.ids or item.get("id") in self.ids) and meets_query(item, self.query or {}):
@@ -155,7 +156,8 @@ class StacCatalog(_ItemSource):
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+    def found_items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        """Yield sound items that may show the area within the period."""
         return sound_items(_Walk(self, area, period).items(), self.path)
 
 
@@ -320,7 +322,8 @@ class StacItems(_ItemSource):
         """Take the items as JSON."""
         object.__setattr__(self, "items", tuple(_plain(item) for item in self.items))
 
-    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+    def found_items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        """Yield sound items that may show the area within the period."""
         return sound_items(self.items, "The list of items")
 
 
@@ -369,5 +372,6 @@ class ItemTable(_ItemSource):
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
-    def _items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+    def found_items(self, area: BaseGeometry, period: Period | None) -> Iterator[ItemDict]:
+        """Yield sound items that may show the area within the period."""
         return sound_items(table_items(self.path, collections=self.collections, area=area, period=period), self.path)

@@ -1,0 +1,278 @@
+"""Searches of STAC APIs that a year sends once for all its cells: their items lie beside the plan, and cells are answered from there.
+
+The year is cut into blocks of cells that follow each other. Each block is one search, page by page, of the ground that its cells look
+at; what it answers is one table, named by its digest. A cell asks the first block that holds all of its ground, by the condition that
+the server has: it gets the items that the server would give, in its order. What no block holds is asked of the server.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from shapely import STRtree, box, from_wkb, prepare, to_wkb, union_all
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.tiling import widest_read
+from rtsx.cube import CubeRecipe
+from rtsx.cube.build_state import describe_recipe
+from rtsx.cube.georeference import pixel_m
+from rtsx.cube.images import BandRequest, Image, ImageSource, Period
+from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.stac import StacSearch
+from rtsx.cube.stac.images import buffered_area, selected_images
+from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
+from rtsx.errors import CampaignError
+from rtsx.geometry.antimeridian import lonlat_region
+from rtsx.parsing import parsed_json
+from rtsx.redaction import redacted
+from rtsx.storage.object_store import ObjectStore
+
+_CELLS = 1024
+"""Cells of a block: few searches, and items of one that a worker can hold."""
+_RECTANGLES = 64
+"""Of the ground of a block, at most, because servers refuse outlines of thousands of corners; cells are joined to fours for that."""
+_ROW_GROUP = 64
+"""Items that are read together: a cell wants some of a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemBlock:
+    """What one search has answered."""
+
+    area: str
+    """Ground that was asked for, longitude and latitude, as WKB in hexadecimal digits."""
+    table: str
+    """Key of the table of its items."""
+    digest: str
+    """SHA-256 of the table."""
+    items: int
+    """How many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the searches of one source have answered."""
+
+    search: str
+    """Digest of what was searched for: another search is not answered from here."""
+    blocks: tuple[ItemBlock, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredSearch(ImageSource):
+    """A search that is answered from tables where they hold the ground, else by the server."""
+
+    search: StacSearch
+    period: Period | None
+    """Days that were asked for."""
+    blocks: tuple[ItemBlock, ...]
+    objects: ObjectStore
+    """Where the tables are."""
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
+        """Return the images that the server would give; addresses are signed now. See `ImageSource`."""
+        block = self.holding(area) if period == self.period else None
+        table = None if block is None else _table(self.objects, block)
+        if table is None:
+            return self.search.find(area, period, wanted)
+        wide = buffered_area(area)
+        return selected_images(
+            table.meeting(wide if self.search.outline else box(*wide.bounds)),
+            wanted,
+            area=area,
+            period=period,
+            max_cloud_cover=self.search.max_cloud_cover,
+            sign=self.search.sign,
+        )
+
+    def holding(self, area: BaseGeometry) -> ItemBlock | None:
+        """Return the first block that holds all of an area; None where the server has to be asked."""
+        return next((block for block in self.blocks if _area(block.area).covers(area)), None)
+
+
+def with_answers(objects: ObjectStore, layout: YearLayout, cube: CubeRecipe) -> CubeRecipe:
+    """Return the recipe with searches that are answered from the tables of a year; as it is where there are none.
+
+    Raises
+    ------
+    CampaignError
+        The list of the tables is damaged.
+    """
+    content = objects.get(layout.searches) if any(isinstance(one.images, StacSearch) for one in cube.sources) else None
+    if content is None:
+        return cube
+    asked = _parsed(content)
+    sources = []
+    for source in cube.sources:
+        search, known = source.images, asked.get(source.name)
+        if isinstance(search, StacSearch) and known is not None and known.search == _digest_of(cube, source):
+            answered = AnsweredSearch(search=search, period=source.period, blocks=known.blocks, objects=objects)
+            source = replace(source, images=answered)
+        sources.append(source)
+    return replace(cube, sources=tuple(sources))
+
+
+def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> None:
+    """Ask every search of a recipe for the ground of all cells, and store what it answers, in place of what it answered before.
+
+    A search whose answers hold addresses that are signed already is not stored, because they are secret, and expire.
+
+    Raises
+    ------
+    CubeError
+        A server cannot be asked.
+    """
+    layout = YearLayout(plan.year)
+    before = objects.get(layout.searches)
+    asked = {}
+    for source in cube.sources:
+        if isinstance(source.images, StacSearch):
+            blocks = [_asked(objects, layout, source, area=area) for area in _areas(plan, source)]
+            whole = tuple(block for block in blocks if block is not None)
+            if len(whole) == len(blocks):
+                asked[source.name] = _Asked(search=_digest_of(cube, source), blocks=whole)
+    if not asked and before is None:
+        return
+    document = {name: asdict(one) for name, one in asked.items()}
+    objects.put(layout.searches, json.dumps(document, indent=1).encode())
+    # Those of the time before are kept, because a cell that is under way may read them.
+    kept = {block.table for one in (asked, _known(before)) for each in one.values() for block in each.blocks}
+    for old in list(objects.list(layout.items)):
+        if old.key not in kept:
+            objects.delete(old.key)
+
+
+def _known(content: bytes | None) -> Mapping[str, _Asked]:
+    try:
+        return {} if content is None else _parsed(content)
+    except CampaignError:  # which is why it is asked anew
+        return {}
+
+
+@lru_cache(2)
+def _parsed(content: bytes) -> Mapping[str, _Asked]:
+    return parsed_json(content, dict[str, _Asked], what="The list of a campaign's searches", error=CampaignError)
+
+
+def _digest_of(cube: CubeRecipe, source: SourceRecipe) -> str:
+    (described,) = describe_recipe(replace(cube, sources=(source,)))["sources"]
+    asked = {name: described[name] for name in ("images", "period")}
+    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _areas(plan: CampaignPlan, source: SourceRecipe) -> Iterator[BaseGeometry]:
+    """Yield the ground of each block of cells in longitude and latitude, with all that a cell may look at around itself."""
+    grid, side = plan.grid, plan.grid.cell_size
+    halo = 0 if plan.outlines is None else plan.outlines.halo
+    for start in range(0, len(plan.cells), _CELLS):
+        cells = plan.cells.addresses[start : start + _CELLS]
+        row, column = map(int, cells[0])
+        reach = 2 * source.reach_m / pixel_m(grid[row, column].geobox)  # twice, because maps stretch
+        # And a little, because edges are straight in degrees here, and on the grid there.
+        margin = round(max(widest_read(plan.prediction.tiling, side=side) - side, halo) + reach + side / 16) + 16
+        step, found = 1, cells
+        while len(found) > _RECTANGLES:
+            step *= 2
+            found = np.unique(cells // step, axis=0)
+        yield lonlat_region(
+            union_all([_rectangle(plan, one * step, step=step, margin=margin) for one in found]),
+            grid.crs,
+            longest=step * side * grid.resolution,
+        )
+
+
+def _rectangle(plan: CampaignPlan, first: NDArray[np.int32], *, step: int, margin: int) -> BaseGeometry:
+    (top, left), side = (first * plan.grid.cell_size).tolist(), step * plan.grid.cell_size
+    window = plan.grid.window((top - margin, top + side + margin), (left - margin, left + side + margin))
+    return box(*window.boundingbox)
+
+
+def _asked(objects: ObjectStore, layout: YearLayout, source: SourceRecipe, *, area: BaseGeometry) -> ItemBlock | None:
+    """Ask for one block, and store its table; None where addresses are signed."""
+    search = source.images
+    assert isinstance(search, StacSearch)
+    items = list(search.found_items(area, source.period))
+    if any(redacted(asset["href"]) != asset["href"] for item in items for asset in item["assets"].values()):
+        return None
+    content = items_parquet(items)
+    digest = sha256(content).hexdigest()
+    key = layout.item_table(source.name, digest)
+    objects.put(key, content)
+    return ItemBlock(area=to_wkb(area, hex=True), table=key, digest=digest, items=len(items))
+
+
+def items_parquet(items: Iterable[ItemDict]) -> bytes:
+    """Write items as GeoParquet, in their order: id, collection, time, outline, and all of each as JSON."""
+    rows = list(items)
+    outlines = [item_footprint(item) for item in rows]
+    described = {"encoding": "WKB", "geometry_types": []}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": described}}
+    table = pa.table(
+        {
+            "id": pa.array([str(item["id"]) for item in rows], pa.string()),
+            "collection": pa.array([item.get("collection") for item in rows], pa.string()),
+            "datetime": pa.array([time_of(item) for item in rows], pa.timestamp("us", "UTC")),
+            "geometry": pa.array([None if one is None else to_wkb(one) for one in outlines], pa.binary()),
+            "item": pa.array([json.dumps(item) for item in rows], pa.string()),
+        }
+    ).replace_schema_metadata({"geo": json.dumps(geo)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
+    return buffer.getvalue()
+
+
+class _Table:
+    """Items of one search, as they are stored, because read they are ten times that."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        outlines = from_wkb(pq.read_table(io.BytesIO(content), columns=["geometry"])["geometry"].to_pylist())
+        self._tree = STRtree(outlines)
+        self._silent = np.flatnonzero([one is None for one in outlines])
+
+    def meeting(self, area: BaseGeometry) -> Iterator[ItemDict]:
+        """Yield items that meet an area, or state no outline, in the order in which the server gave them."""
+        rows = np.sort(np.concatenate([self._tree.query(area, predicate="intersects"), self._silent]))
+        file = pq.ParquetFile(io.BytesIO(self._content))
+        for group in np.unique(rows // _ROW_GROUP).tolist():
+            texts = file.read_row_group(group, columns=["item"])["item"]
+            for row in rows[rows // _ROW_GROUP == group] % _ROW_GROUP:
+                item: dict[str, Any] = json.loads(texts[int(row)].as_py())
+                yield item
+
+
+_tables: dict[str, _Table] = {}
+"""The tables that this process read last, by digest."""
+_KEPT = 8
+_one_reads = Lock()
+
+
+def _table(objects: ObjectStore, block: ItemBlock) -> _Table | None:
+    """Return the table of a block; None where it is gone or another one, so that the server has to be asked."""
+    with _one_reads:
+        if block.digest not in _tables:
+            content = objects.get(block.table)
+            if content is None or sha256(content).hexdigest() != block.digest:
+                return None
+            while len(_tables) >= _KEPT:
+                del _tables[next(iter(_tables))]
+            _tables[block.digest] = _Table(content)
+        return _tables[block.digest]
+
+
+@lru_cache(4096)
+def _area(wkb: str) -> BaseGeometry:
+    area = from_wkb(wkb)
+    prepare(area)
+    return area

@@ -1,0 +1,250 @@
+"""Searches that a year sends once: the images of a cell are those that the server would give, and hardly anybody is asked."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from shapely import box
+from shapely.geometry import mapping
+
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.cell_input import cell_geobox, input_stamps
+from rtsx.campaign.cell_task import cell_job
+from rtsx.campaign.cells import CellTable
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.run import CellUpdate
+from rtsx.campaign.searches import AnsweredSearch, ask_searches, with_answers
+from rtsx.cube import CubeRecipe, LayerRecipe, SourceRecipe
+from rtsx.cube.images import BandRequest
+from rtsx.cube.load import search_area
+from rtsx.cube.stac import HttpAccess, StacSearch
+from rtsx.cube.stac.client import HostSession
+from rtsx.errors import CampaignError
+from rtsx.geometry.antimeridian import lonlat_polygon
+from rtsx.storage.object_store import MemoryObjects
+from tests.campaign.plans import GRID, LAYERS, make_plan
+from tests.campaign.small_campaign import make_recipe, objects_below, rewrite_east, write_country
+from tests.ordering.file_server import FileServer
+from tests.servers import ScriptedServer, rustac_server
+
+LAYOUT = YearLayout(2024)
+
+
+def item(
+    name: str, bounds: tuple[float, ...], *, shape: tuple[int, int], href: str, **properties: Any
+) -> dict[str, Any]:
+    """An item of a raster of the grid, with two bands."""
+    left, bottom, right, top = bounds
+    outline = lonlat_polygon(box(*bounds), GRID.crs)
+    bands = [{"name": name} for name in LAYERS]
+    asset = {
+        "href": href,
+        "type": "image/tiff; application=geotiff",
+        "eo:bands": bands,
+        "raster:bands": [{"data_type": "uint16", "nodata": 0}] * 2,
+        "proj:transform": [(right - left) / shape[1], 0, left, 0, (bottom - top) / shape[0], top],
+        "proj:shape": list(shape),
+    }
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "collection": "scenes",
+        "geometry": mapping(outline),
+        "bbox": list(outline.bounds),
+        "properties": {"datetime": "2024-07-01T00:00:00Z", "proj:epsg": 3413} | properties,
+        "links": [],
+        "assets": {"image": asset},
+    }
+
+
+def searching(url: str, **changes: Any) -> CubeRecipe:
+    """The recipe of the files, searched."""
+    layers = tuple(
+        LayerRecipe(wanted=BandRequest(name=name, asset="image", bands=(number,)))
+        for number, name in enumerate(LAYERS, start=1)
+    )
+    search = StacSearch(url, ("scenes",), **changes)
+    return CubeRecipe(grid=GRID, sources=(SourceRecipe(name="images", images=search, layers=layers),))
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    """A server that answers by a script."""
+    server = ScriptedServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that searches were sent to."""
+    sent: list[str] = []
+    send = HostSession.send
+    monkeypatch.setattr(
+        HostSession, "send", lambda self, request, **kwargs: sent.append(request.url) or send(self, request, **kwargs)
+    )
+    return sent
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with items of all sizes over a thousand cells, and around them."""
+    random = np.random.default_rng(5)
+    items = []
+    for number in range(120):
+        left, top = random.uniform((-140000, -228000), (-105000, -193000))
+        side = float(random.choice([300, 2500, 9000]))
+        cover = float(random.integers(0, 100))
+        day = f"2024-0{random.integers(6, 10)}-11T00:00:00Z"
+        bounds = (left, top - side, left + side, top)
+        found = item(f"{number:03d}", bounds, shape=(50, 50), href=f"https://example.org/{number}.tif", datetime=day)
+        found["properties"]["eo:cloud_cover"] = cover
+        items.append(found)
+    with rustac_server(tmp_path_factory.mktemp("many"), items, ["scenes"]) as url:
+        yield url
+
+
+def thousand() -> Any:
+    """A plan of 40 by 25 cells."""
+    rows, columns = (310, 350), (-210, -185)
+    cells = np.array([(y, x) for y in range(*rows) for x in range(*columns)], np.int32)
+    plan = make_plan()
+    tiling = replace(plan.prediction.tiling, shape=(40 * 64, 25 * 64))
+    prediction = replace(plan.prediction, tiling=tiling)
+    return replace(plan, rows=rows, columns=columns, cells=CellTable(cells), prediction=prediction)
+
+
+@pytest.mark.parametrize("changes", [{"outline": False, "page": 10}, {"max_cloud_cover": 60, "page": 10}])
+def test_a_cell_gets_the_images_that_the_server_would_give(
+    many: str, changes: dict[str, Any], asked: list[str]
+) -> None:
+    plan, objects, cube = thousand(), MemoryObjects(), searching(many, **changes)
+    ask_searches(objects, plan, cube)
+    (source,), (answered,) = cube.sources, with_answers(objects, LAYOUT, cube).sources
+    assert isinstance(answered.images, AnsweredSearch)
+    counts = []
+    for cell in [(310, -210), (349, -186), (330, -200), (320, -190), (349, -210)]:
+        area = search_area(cell_geobox(plan, cell), margin_m=0)
+        asked.clear()
+        found = answered.images.find(area, None, source.wanted)
+        assert not asked
+        assert found == source.images.find(area, None, source.wanted)
+        counts.append(len(found))
+    assert min(counts) >= 0 < max(counts)
+    elsewhere = search_area(GRID[(310, -150)].geobox, margin_m=0)
+    asked.clear()
+    assert answered.images.find(elsewhere, None, source.wanted) == source.images.find(elsewhere, None, source.wanted)
+    assert len(asked) >= 4  # both of them ask where no table holds the ground
+
+
+def test_a_thousand_cells_send_a_handful_of_requests(many: str, asked: list[str]) -> None:
+    plan, objects, cube = thousand(), MemoryObjects(), searching(many)
+    ask_searches(objects, plan, cube)
+    assert 2 <= len(asked) <= 4
+    (answered,) = with_answers(objects, LAYOUT, cube).sources
+    assert isinstance(answered.images, AnsweredSearch)
+    assert sum(block.items for block in answered.images.blocks) > 60
+    edge = [cell for cell in plan.cells if cell[0] in (310, 349) or cell[1] in (-210, -186)]
+    areas = [search_area(cell_geobox(plan, cell), margin_m=0) for cell in (*edge, *list(plan.cells)[::31])]
+    assert all(map(answered.images.holding, areas))
+
+
+@pytest.fixture
+def country(tmp_path: Path) -> Iterator[tuple[tuple[Path, Path], Callable[..., list[dict[str, Any]]]]]:
+    """Two files on a server, and their items."""
+    files = write_country(tmp_path)
+    server = FileServer(tmp_path)
+
+    def items(**properties: Any) -> list[dict[str, Any]]:
+        found = []
+        for path in files:
+            with rasterio.open(path) as file:
+                found.append(
+                    item(path.stem, file.bounds, shape=file.shape, href=f"{server.url}/{path.name}", **properties)
+                )
+        return found
+
+    yield files, items
+    server.close()
+
+
+def answer(server: ScriptedServer, items: list[dict[str, Any]]) -> None:
+    """Give these items to every search."""
+    server.landing_page()
+    server.searches({"type": "FeatureCollection", "features": items, "links": []})
+
+
+def test_a_campaign_of_tables_writes_the_bytes_of_one_that_asks_and_an_update_sees_what_changed(
+    country: tuple[tuple[Path, Path], Callable[..., list[dict[str, Any]]]],
+    tmp_path: Path,
+    scripted: ScriptedServer,
+) -> None:
+    files, items = country
+    answer(scripted, items())
+
+    def made(name: str) -> tuple[CampaignRecipe, Campaign]:
+        cube = searching(scripted.url, access=HttpAccess(headers={"X-Key": "hidden-4711"}))
+        recipe = make_recipe(files, str(tmp_path / name), cube=cube)
+        return recipe, Campaign.create(recipe)
+
+    def run(recipe: CampaignRecipe, campaign: Campaign) -> dict[str, bytes]:
+        job = cell_job(recipe, campaign.plan)
+        assert [job(cell, 1, "run").state for cell in campaign.plan.cells] == ["done"] * 6
+        return {name: one for name, one in objects_below(Path(recipe.output)).items() if name != LAYOUT.searches}
+
+    asking, direct = made("asking")
+    (tmp_path / "asking" / LAYOUT.searches).unlink()  # as before there were tables
+    scripted.asked.clear()
+    expected = run(asking, direct)
+    assert len(scripted.asked) == 2 * 6
+    scripted.asked.clear()
+    recipe, campaign = made("tables")
+    assert len(scripted.asked) <= 4
+    scripted.asked.clear()
+    assert run(recipe, campaign).items() >= {k: v for k, v in expected.items() if "/items/" not in k}.items()
+    assert Campaign.create(recipe).plan == campaign.plan
+    assert not scripted.asked
+    stored = [path for path in (tmp_path / "tables").rglob("*") if path.is_file()]
+    assert not any(b"hidden-4711" in path.read_bytes() for path in stored)
+
+    update = CellUpdate(recipe=recipe, plan=campaign.plan)
+    rewrite_east(files[1])
+    changed = [items()[0], *items(updated="2025-01-01T00:00:00Z")[1:]]
+    answer(scripted, changed)
+    cells = list(campaign.plan.cells)
+    ask_searches(campaign.objects, campaign.plan, recipe.cube)
+    assert {update(cell, 1, "run").state for cell in cells} == {"done", "skipped"}
+    assert 0 < sum(mark.cell[1] == -210 for mark in campaign.ledger.marks()) == len(list(campaign.ledger.marks()))
+
+
+def test_what_is_signed_already_or_damaged_is_asked_again(
+    country: tuple[tuple[Path, Path], Callable[..., list[dict[str, Any]]]], scripted: ScriptedServer
+) -> None:
+    _, items = country
+    plan, objects, cube = make_plan(), MemoryObjects(), searching(scripted.url)
+    answer(scripted, items())
+    ask_searches(objects, plan, cube)
+    (key,) = (found.key for found in objects.list(LAYOUT.items))
+    objects.put(key, b"other")
+    scripted.asked.clear()
+    assert input_stamps(with_answers(objects, LAYOUT, cube), cell_geobox(plan, (310, -210)))
+    assert len(scripted.asked) == 2
+    other = searching(scripted.url, query={"platform": {"eq": "a"}})
+    assert with_answers(objects, LAYOUT, other) == other
+
+    signed = items()
+    signed[0]["assets"]["image"]["href"] += "?sig=aB3%2FxYz0123456789abcdef%3D"
+    answer(scripted, signed)
+    ask_searches(objects, plan, cube)
+    assert with_answers(objects, LAYOUT, cube) == cube
+    assert b"aB3" not in b"".join(objects.get(found.key) or b"" for found in objects.list(LAYOUT.root))
+    objects.put(LAYOUT.searches, json.dumps({"images": 1}).encode())
+    with pytest.raises(CampaignError, match="searches"):
+        with_answers(objects, LAYOUT, cube)
