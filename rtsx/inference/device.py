@@ -564,7 +564,7 @@ Memory = Callable[[int], NDArray[np.uint8]]
 
 
 def plain_memory(n_bytes: int) -> NDArray[np.uint8]:
-    """Return memory of this process, which is used again when nothing holds it: what is new costs the system as long to clear as to fill."""
+    """Return memory of this process, which is used again when nothing holds it: the system clears what is new, which takes longer than to copy pixels into it."""
     return np.asarray(_Lent(n_bytes))
 
 
