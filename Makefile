@@ -14,7 +14,7 @@ WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? 
 # installs nothing. The demo needs less than the tests: its stamp is written by both.
 USER_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
-DEV_EXTRAS := bench,docs,fast,gateway,onnx,openvino,order,s3,test,train,view
+DEV_EXTRAS := bench,deliver,docs,fast,gateway,onnx,openvino,order,s3,test,train,view
 
 # Compiled code is kept, even where the shell says not to: tests start a hundred processes, and each would compile the package.
 export PYTHONDONTWRITEBYTECODE :=

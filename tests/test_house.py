@@ -35,6 +35,7 @@ HEAVY = {
     "geopandas": "0.6 s, which refusals do not wait for",
     "kornia": "the extra `train`",
     "matplotlib": "the extra `view`",
+    "morecantile": "the extra `deliver`",
     "odc": "0.5 s, because it loads dask",
     "onnx": "the extra `onnx`",
     "onnxruntime": "the extra `onnx`",

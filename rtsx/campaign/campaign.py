@@ -3,6 +3,7 @@
 What plans, runs, draws and collects is imported by the methods that do, because whoever looks at a campaign needs none of it.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from rtsx.campaign.estimate import CampaignEstimate
-    from rtsx.campaign.products import Collected
+    from rtsx.campaign.products import Collected, Delivered
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.footprints import ConfidenceRule
 
@@ -395,6 +396,76 @@ class Campaign:
             tracks=tracks,
             overviews=overviews,
             stac=stac,
+        )
+
+    @typed(CampaignError)
+    def deliver(
+        self,
+        to: "str | PathLike[str]",
+        *,
+        tiles: str | None = None,
+        zoom: int | None = None,
+        tile_zoom: int | None = None,
+        outlines: bool = True,
+        allow_missing: bool = False,
+        license: str = "other",  # noqa: A002, the word that STAC has for it
+        providers: Sequence[str] = (),
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> "Delivered":
+        """Write the package that an archive takes; called again, only what has changed is written.
+
+        Probability and its binary map as cloud-optimised GeoTIFFs, outlines in several formats, a fact sheet, caveats, provenance,
+        a STAC collection, and last of all `SHA256SUMS`. Products alone, no pixel of an image. Outlines are collected
+        first where that is needed.
+
+        Parameters
+        ----------
+        to
+            Folder or URL, empty or with an earlier delivery of the same.
+        tiles
+            Name of a registered tile matrix set, such as ``"WebMercatorQuad"`` or ``"UPSArcticWGS84Quad"``: each file is exactly a
+            tile of it, called ``{z}/{x}/{y}.tif``. None for the map's own pixels, a file for each cell.
+        zoom
+            Zoom whose pixels the files have; None for the one nearest to the map's.
+        tile_zoom
+            Zoom whose tiles the files are; None for four above `zoom`, which makes 4096 px of a set of 256.
+        outlines
+            Deliver them.
+        allow_missing
+            Deliver a year of which cells are not done; the package names them.
+        license
+            SPDX identifier, such as ``"CC-BY-4.0"``.
+        providers
+            Who made it, each as ``NAME`` or ``NAME=https://ADDRESS``.
+        storage_options
+            For fsspec, where `to` is a URL.
+
+        Raises
+        ------
+        CampaignError
+            Cells are not done, there are no outlines, or no such tile matrix set or zoom.
+        MissingExtraError
+            Tile matrix sets need the extra `deliver`.
+        OutputExistsError
+            Something else is there.
+        OutputNotWritableError
+            It cannot be written, or has no room.
+        """
+        from rtsx.campaign.products import deliver_year
+
+        return deliver_year(
+            self.output,
+            self.plan,
+            os.fspath(to),
+            storage_options=self.storage_options,
+            to_options=storage_options or {},
+            tiles=tiles,
+            zoom=zoom,
+            tile_zoom=tile_zoom,
+            outlines=outlines,
+            allow_missing=allow_missing,
+            licence=license,
+            providers=providers,
         )
 
     def cube(self) -> "xr.Dataset":

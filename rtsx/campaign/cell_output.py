@@ -3,13 +3,11 @@
 import asyncio
 import io
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import geopandas
@@ -27,11 +25,9 @@ from rtsx.campaign.layout import MAP
 from rtsx.campaign.map import ANSWERS, ShardEncoder, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.cube import export_cog
 from rtsx.cube.build_state import DigestStore
 from rtsx.cube.georeference import with_georeference
 from rtsx.footprints import extract_footprints
-from rtsx.grid.grid import cell_id
 from rtsx.inference.blocks import Region
 from rtsx.inference.predict import variable_attrs
 from rtsx.model import ModelBundle
@@ -204,10 +200,3 @@ def footprints_parquet(footprints: geopandas.GeoDataFrame) -> bytes:
     buffer = io.BytesIO()
     footprints.to_parquet(buffer, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
     return buffer.getvalue()
-
-
-def cell_cog(pred: xr.Dataset, variable: str, *, cell: Address) -> bytes:
-    """Encode a variable of a cell as a cloud-optimised GeoTIFF; by way of a temporary folder, because GDAL writes files."""
-    with tempfile.TemporaryDirectory(prefix="rtsx-cog-") as folder:
-        (path,) = export_cog(pred, Path(folder), variables=[variable], prefix=f"{cell_id(*cell)}_")
-        return path.read_bytes()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
-from rtsx.campaign.cell_output import CellShards, cell_cog, cell_dataset, cell_outlines, footprints_parquet
+from rtsx.campaign.cell_output import CellShards, cell_dataset, cell_outlines, footprints_parquet
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
@@ -27,6 +27,7 @@ from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
 from rtsx.campaign.workers import versions_here
 from rtsx.cube.chunk_loader import MissingImage
+from rtsx.cube.cog import encoded_cog
 from rtsx.cube.pinning import resolve_images
 from rtsx.errors import CampaignError, NoImageError
 from rtsx.grid.grid import cell_id
@@ -197,7 +198,7 @@ class _Making:
         if plan.cogs:
             pred = cell_dataset(self._shards.pixels, plan, geobox=plan.grid[self._cell].geobox, bundles=bundles)
             for name in _COGS:
-                self._put(layout.cog(self._cell, name), cell_cog(pred, name, cell=self._cell))
+                self._put(layout.cog(self._cell, name), encoded_cog(pred, name))
         self._memory.sample()
 
     def _put(self, key: str, content: bytes) -> None:

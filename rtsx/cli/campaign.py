@@ -199,3 +199,62 @@ def collect(
         stac=stac,
     )
     show_line(str(collected))
+
+
+_DELIVER = """Examples:
+
+rtsx campaign deliver campaign.yaml --to package --license CC-BY-4.0 --provider "Our institute=https://example.org"
+
+rtsx campaign deliver campaign.yaml --year 2024 --to s3://archive/rts-2024 --tiles UPSArcticWGS84Quad
+"""
+
+
+@app.command(epilog=_DELIVER)
+def deliver(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    to: Annotated[str, typer.Option(metavar="DIR|URL", help="Where the package goes.", rich_help_panel="Output")],
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tile matrix set that files are tiles of, such as WebMercatorQuad; the map's own pixels if left out.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    zoom: Annotated[
+        int | None,
+        typer.Option(help="Zoom of the pixels; the nearest to the map's if left out.", rich_help_panel="Output"),
+    ] = None,
+    tile_zoom: Annotated[
+        int | None, typer.Option(help="Zoom of the files; four less if left out.", rich_help_panel="Output")
+    ] = None,
+    outlines: Annotated[bool, typer.Option(help="Outlines of all objects.", rich_help_panel="Output")] = True,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Though cells are not done; they are named.", rich_help_panel="Output"),
+    ] = False,
+    license_: Annotated[
+        str, typer.Option("--license", metavar="SPDX", help="Such as CC-BY-4.0.", rich_help_panel="Output")
+    ] = "other",
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=URL]", help="Who made it; again for more.", rich_help_panel="Output"),
+    ] = None,
+) -> None:
+    """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
+
+    Run it again after it was stopped or the map has changed, and only what is missing or differs is written.
+    """
+    delivered = opened_campaign(campaign, year=year).deliver(
+        to,
+        tiles=tiles,
+        zoom=zoom,
+        tile_zoom=tile_zoom,
+        outlines=outlines,
+        allow_missing=allow_missing,
+        license=license_,
+        providers=provider or (),
+    )
+    show_line(str(delivered))

@@ -1,6 +1,7 @@
 """`export_cog`: a prediction as cloud-optimised GeoTIFF, for those who work with GDAL and QGIS."""
 
 import ctypes
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -90,6 +91,13 @@ def export_cog(
         )
     targets = tuple(local_path(folder) / f"{prefix}{name}.tif" for name in names)
     return _export(cube, dict(zip(names, targets, strict=True)), overwrite=overwrite, progress=progress)
+
+
+def encoded_cog(cube: xr.Dataset, variable: str) -> bytes:
+    """Encode a variable as `export_cog` does; by way of a temporary folder, because GDAL writes files."""
+    with tempfile.TemporaryDirectory(prefix="rtsx-cog-") as folder:
+        (path,) = export_cog(cube, folder, variables=[variable])
+        return path.read_bytes()
 
 
 def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool) -> tuple[Path, ...]:

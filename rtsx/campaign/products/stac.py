@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from shapely.geometry.base import BaseGeometry
+
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import map_in_threads
@@ -133,6 +135,56 @@ def collection_document(
             *(link("child", f"./{name}/catalog.json") for name in branches),
         ],
         "assets": dict(assets),
+    }
+
+
+def year_collection(
+    plan: CampaignPlan,
+    mapped: Sequence[BaseGeometry],
+    *,
+    files: Mapping[str, tuple[str, str]],
+    licence: str,
+    providers: Mapping[str, str],
+    summaries: Mapping[str, Any],
+) -> Document:
+    """A collection that stands alone, beside its files.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    mapped
+        Cells with a map, in longitude and latitude.
+    files
+        Media type and title by key.
+    licence
+        SPDX identifier, or ``other``.
+    providers
+        Addresses by name; empty where there is none.
+    summaries
+        Values by the name of what they are.
+    """
+    key = "collection.json"
+    document = collection_document(plan, (), {}, key=key, box=bounding_box(mapped))
+    return document | {
+        "license": licence,
+        "keywords": [*plan.prediction.classes],
+        "providers": [
+            {"name": name, "roles": ["producer", "licensor"]} | ({"url": address} if address else {})
+            for name, address in providers.items()
+        ],
+        "summaries": {name: value if isinstance(value, list | dict) else [value] for name, value in summaries.items()},
+        "links": [link("root", f"./{key}")],
+        "assets": {
+            name: asset(
+                name,
+                beside=key,
+                media_type=media_type,
+                title=title,
+                roles=("data" if "footprints" in name else "metadata",),
+            )
+            for name, (media_type, title) in files.items()
+        },
     }
 
 

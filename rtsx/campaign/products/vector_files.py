@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import geopandas
 import numpy as np
@@ -80,7 +81,12 @@ def format_named(name: str) -> VectorFormat:
 
 
 def one_file(
-    tables: Iterable[geopandas.GeoDataFrame], form: VectorFormat, *, crs: str, further: Iterable[str] = ()
+    tables: Iterable[geopandas.GeoDataFrame],
+    form: VectorFormat,
+    *,
+    crs: str,
+    further: Iterable[str] = (),
+    geometry: Literal["MultiPolygon", "Point"] = "MultiPolygon",
 ) -> bytes:
     """Write a file with the rows of all tables, as bytes.
 
@@ -96,6 +102,8 @@ def one_file(
         Of the grid.
     further
         Optional columns that they have.
+    geometry
+        Of all rows; outlines of one part become those of several.
 
     Raises
     ------
@@ -114,7 +122,7 @@ def one_file(
                     layer="footprints",
                     driver=form.driver,
                     geometry_name="geometry",
-                    geometry_type="MultiPolygon",
+                    geometry_type=geometry,
                     crs="EPSG:4326" if form.is_geographic else crs,
                     dataset_options=form.options,
                 )
@@ -137,8 +145,10 @@ def _batches(
 def _batch(table: geopandas.GeoDataFrame, form: VectorFormat) -> pa.RecordBatch:
     placed = to_geographic(table) if form.is_geographic else table
     outlines = np.asarray(placed.geometry.array, np.object_)
-    parts, owner = shapely.get_parts(outlines, return_index=True)
-    collected = shapely.multipolygons(parts, indices=owner) if len(outlines) else outlines
+    collected = outlines
+    if len(outlines) and not (shapely.get_type_id(outlines) == shapely.GeometryType.POINT).all():
+        parts, owner = shapely.get_parts(outlines, return_index=True)
+        collected = shapely.multipolygons(parts, indices=owner)
     rows = plainly_typed(placed)
     batch = pa.RecordBatch.from_pandas(rows.drop(columns=rows.geometry.name), preserve_index=False)
     return batch.append_column("geometry", pa.array(shapely.to_wkb(collected), pa.binary()))

@@ -1,0 +1,471 @@
+"""Deliver a year: the package that an archive takes, written anew only where the map has changed, with checksums last."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import geopandas
+import pandas as pd
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger, map_in_threads
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.preflight import require_space
+from rtsx.campaign.products.collect import collect_year
+from rtsx.campaign.products.fact_sheet import Facts
+from rtsx.campaign.products.footprints import FOOTPRINTS
+from rtsx.campaign.products.rasters import (
+    DELIVERED,
+    CellTiling,
+    MapReader,
+    MatrixTiling,
+    RasterFile,
+    Tiling,
+    encoded_raster,
+)
+from rtsx.campaign.products.stac import PARQUET, year_collection
+from rtsx.campaign.products.tables import (
+    WORKERS,
+    CellStates,
+    PartTable,
+    Record,
+    Records,
+    cell_states,
+    digest_of,
+    parquet_bytes,
+    plainly_typed,
+)
+from rtsx.campaign.products.vector_files import FORMATS, one_file
+from rtsx.campaign.records import CommitRecord, InputVersion
+from rtsx.errors import CampaignError, OutputExistsError, RtsxError
+from rtsx.grid.grid import cell_id
+from rtsx.storage import is_url, local_path, refuse_other_format
+from rtsx.storage.atomic import not_written
+from rtsx.storage.object_store import ObjectStore, open_object_store
+
+CHECKSUMS = "SHA256SUMS"
+"""Written last, as `sha256sum --check` reads it: a package without it is not whole."""
+_PROVENANCE = "provenance.json"
+"""Written first, so that a later call knows whose package this is."""
+_RECORDS = "records"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """A package that is whole."""
+
+    to: str
+    """Its folder or URL."""
+    year: int
+    n_missing: int
+    """Planned cells that are not finished; `missing_cells.csv` names them."""
+    n_rasters: int
+    """GeoTIFFs of each variable."""
+    n_footprints: int | None
+    """Outlines; None where they were left out."""
+    rewritten: tuple[str, ...]
+    """Keys that were written because they were new or differed, sorted."""
+    removed: tuple[str, ...]
+    """Keys that were removed, sorted."""
+
+    def __str__(self) -> str:
+        outlines = "" if self.n_footprints is None else f", {self.n_footprints:,} outlines"
+        missing = f"; {self.n_missing:,} cells are missing, see missing_cells.csv" if self.n_missing else ""
+        return (
+            f"{self.to}: {self.n_rasters:,} GeoTIFFs of each variable{outlines}{missing}. {len(self.rewritten):,} files were "
+            f"written, {len(self.removed):,} removed."
+        )
+
+
+def deliver_year(
+    output: str,
+    plan: CampaignPlan,
+    to: str,
+    *,
+    storage_options: Mapping[str, Any],
+    to_options: Mapping[str, Any],
+    tiles: str | None,
+    zoom: int | None,
+    tile_zoom: int | None,
+    outlines: bool,
+    allow_missing: bool,
+    licence: str,
+    providers: Sequence[str],
+) -> Delivered:
+    """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
+    refuse_other_format(to, what="a folder of products")
+    if tiles is None and (zoom is not None or tile_zoom is not None):
+        raise CampaignError(
+            "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."
+        )
+    if outlines and plan.outlines is None:
+        raise CampaignError(
+            f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
+            "a campaign with outlines."
+        )
+    tiling: Tiling = CellTiling(plan) if tiles is None else MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom)
+    named = dict(_provider(one) for one in providers)
+    history = _History.of(open_object_store(output, storage_options), plan)
+    _require_finished(plan, history.states, allow_missing=allow_missing)
+    package = _Package(open_object_store(to, to_options), to)
+    _require_own(package, _identity(plan, tiling, outlines=outlines))
+    pixels = sum(state.n_valid for state in history.states.values())
+    if package.objects.get(CHECKSUMS) is None:
+        require_space(to, pixels // 20)  # rarely less, compressed
+    table = _outlines(output, plan, storage_options) if outlines else None
+    readers = {
+        name: MapReader.of(
+            output,
+            plan,
+            name,
+            options=storage_options,
+            finished=[cell for cell, state in history.states.items() if not state.is_empty],
+        )
+        for name in DELIVERED
+    }
+    package.begin(_identity(plan, tiling, outlines=outlines))
+    n_rasters = _write_rasters(package, readers, tiling=tiling, states=history.states)
+    facts = Facts(
+        plan=plan,
+        states=history.states,
+        outlines=table,
+        tiling=tiling,
+        n_rasters=n_rasters,
+        sources=dict(Counter(one.source for one in history.inputs)),
+        versions={name: sorted(found) for name, found in history.versions.items()},
+        licence=licence,
+        providers=named,
+    )
+    _write_tables(package, facts, history.inputs)
+    _write_documents(package, facts)
+    package.close()
+    return Delivered(
+        to=to,
+        year=plan.year,
+        n_missing=facts.missing,
+        n_rasters=n_rasters,
+        n_footprints=None if table is None else len(table),
+        rewritten=tuple(sorted(package.written)),
+        removed=tuple(sorted(package.removed)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """What the marks of a year say."""
+
+    states: CellStates
+    inputs: list[InputVersion]
+    versions: Mapping[str, set[str]]
+
+    @classmethod
+    def of(cls, objects: ObjectStore, plan: CampaignPlan) -> "_History":
+        inputs: set[InputVersion] = set()
+        versions: defaultdict[str, set[str]] = defaultdict(set)
+
+        def noted() -> Iterator[CommitRecord]:
+            for mark in CampaignLedger(objects, layout).marks():
+                inputs.update(mark.inputs)
+                for name, version in mark.versions.items():
+                    versions[name].add(version)
+                yield mark
+
+        layout = YearLayout(plan.year)
+        states = {cell: state for cell, state in cell_states(noted(), layout).items() if cell in plan.cells}
+        return cls(states=states, inputs=sorted(inputs), versions=versions)
+
+
+def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: bool) -> None:
+    """Refuse a year without a map, and one that is half done unless that is meant."""
+    missing = [cell for cell in plan.cells if cell not in states]
+    if missing and not allow_missing:
+        raise CampaignError(
+            f"{len(missing):,} of {len(plan.cells):,} cells of {plan.name} {plan.year} are not done, such as "
+            f"{cell_id(*missing[0])}. Run the campaign first (rtsx campaign status tells what failed), or deliver what there is, with "
+            "the missing cells named in the package: --allow-missing"
+        )
+    if all(state.is_empty for state in states.values()):
+        raise CampaignError(
+            f"No cell of {plan.name} {plan.year} has a map, so there is nothing to deliver. Run the campaign first."
+        )
+
+
+def _identity(plan: CampaignPlan, tiling: Tiling, *, outlines: bool) -> Record:
+    """What stays as it is in a package, however often it is brought up to date."""
+    document = {
+        "campaign": plan.name,
+        "year": plan.year,
+        "plan": plan.digest,
+        "outlines": outlines,
+        "rasters": tiling.document,
+    }
+    read: Record = json.loads(json.dumps(document))
+    return read
+
+
+def _require_own(package: "_Package", identity: Record) -> None:
+    """Refuse a folder that holds something else."""
+    content = package.objects.get(_PROVENANCE)
+    if content is None:
+        folder = None if is_url(package.to) else local_path(package.to)
+        if folder is not None and folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
+            raise OutputExistsError(f"{package.to} holds something else than a delivery. Choose an empty folder.")
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise OutputExistsError(f"{package.to} is a file. Choose a folder.")
+        return
+    try:
+        found = json.loads(content)["package"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputExistsError(
+            f"{package.to}/{_PROVENANCE} is not that of a delivery. Choose an empty folder."
+        ) from error
+    differing = [name for name in identity if found.get(name) != identity[name]]
+    if differing:
+        told = "; ".join(f"{name}: there {found.get(name)}, here {identity[name]}" for name in differing)
+        raise OutputExistsError(f"{package.to} holds another delivery ({told}). Choose an empty folder.")
+
+
+@dataclass
+class _Package:
+    """The objects of a package; nothing is written that is there already, and no checksums are there while something is."""
+
+    objects: ObjectStore
+    to: str
+    sums: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by key, of everything that belongs to it."""
+    written: list[str] = field(default_factory=list)
+    """Keys that were written."""
+    removed: list[str] = field(default_factory=list)
+    """Keys that were removed."""
+
+    def begin(self, identity: Record) -> None:
+        """State whose package it is, where nothing states it."""
+        if self.objects.get(_PROVENANCE) is None:
+            self._change(lambda: self.objects.put(_PROVENANCE, _json({"package": identity})))
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write a file where it differs."""
+        self.sums[key] = sha256(content).hexdigest()
+        if self.objects.get(key) != content:
+            self.put_anew(key, content)
+
+    def put_anew(self, key: str, content: bytes) -> None:
+        """Write a file that is known to be new."""
+        self.sums[key] = sha256(content).hexdigest()
+        self._change(lambda: self.objects.put(key, content))
+        self.written.append(key)
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        self._change(lambda: self.objects.delete(key))
+        self.removed.append(key)
+
+    def forget(self, key: str) -> None:
+        """Take back a record of what is going to be written."""
+        self._change(lambda: self.objects.delete(key))
+
+    def remove_others(self, folder: str) -> None:
+        """Remove what lies in a folder and does not belong to the package any more."""
+        for key in sorted({found.key for found in self.objects.list(folder)} - set(self.sums)):
+            self.delete(key)
+
+    def close(self) -> None:
+        """Write the checksums, if something has changed."""
+        content = "".join(f"{digest}  {key}\n" for key, digest in sorted(self.sums.items())).encode()
+        if self.objects.get(CHECKSUMS) != content:
+            with _failures_told(self.to):
+                self.objects.put(CHECKSUMS, content)
+            self.written.append(CHECKSUMS)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        with _failures_told(self.to):
+            self.objects.delete(CHECKSUMS)
+            change()
+
+
+@contextmanager
+def _failures_told(to: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RtsxError):
+            raise
+        raise not_written(to, error) from error
+
+
+def _write_rasters(package: _Package, readers: Mapping[str, MapReader], *, tiling: Tiling, states: CellStates) -> int:
+    """Bring the GeoTIFFs up to date; how many there are of each variable."""
+    files = tiling.files(cell for cell, state in states.items() if not state.is_empty)
+    groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
+    for file in files:
+        groups[file.group].append(file)
+    before = Records(package.objects, _RECORDS).read()
+    there = {found.key for name in DELIVERED for found in package.objects.list(name)}
+    threshold = readers["binary"].plan.prediction.attrs
+    attrs = {name: str(threshold[name]) for name in ("bundle_digest", "threshold")}
+
+    def current(file: RasterFile, record: Record) -> bool:
+        known = record.get(file.name)
+        if known is None or known["from"] != _sources(file, states):
+            return False
+        return all(known[name] is None or _key(name, file) in there for name in DELIVERED)
+
+    def write(file: RasterFile) -> Record:
+        made: Record = {"from": _sources(file, states)}
+        for name in DELIVERED:
+            content = encoded_raster(readers[name], name, file, tiling=tiling, attrs=attrs)
+            made[name] = None if content is None else sha256(content).hexdigest()
+            if content is not None:
+                package.put(_key(name, file), content)
+        return made
+
+    n_rasters = 0
+    for group, members in sorted(groups.items()):
+        record, key = before.get(group, {}), f"{_RECORDS}/{group}.json"
+        changed = [file for file in members if not current(file, record)]
+        if changed and record:
+            package.forget(key)  # so that a call that is stopped leaves work to be done again
+        kept: Record = {file.name: record[file.name] for file in members if file not in changed}
+        made = map_in_threads(write, changed, threads=WORKERS)
+        kept |= {file.name: one for file, one in zip(changed, made, strict=True)}
+        for file in members:
+            package.sums.update(
+                {_key(name, file): kept[file.name][name] for name in DELIVERED if kept[file.name][name] is not None}
+            )
+            n_rasters += kept[file.name]["probability"] is not None
+        package.put(key, _json(kept))
+    for folder in (*DELIVERED, _RECORDS):
+        package.remove_others(folder)
+    return n_rasters
+
+
+def _sources(file: RasterFile, states: CellStates) -> str:
+    return digest_of([(cell_id(*cell), states[cell].map) for cell in file.cells])
+
+
+def _key(variable: str, file: RasterFile) -> str:
+    return f"{variable}/{file.name}.tif"
+
+
+def _outlines(output: str, plan: CampaignPlan, options: Mapping[str, Any]) -> geopandas.GeoDataFrame:
+    """Return the footprints of the year, collected anew where that is needed."""
+    collect_year(output, plan, storage_options=options, levels=False, tracks=False, overviews=False, stac=False)
+    table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
+    parts = list(table.walk(table.records.read()))
+    some = [part for part in parts if len(part)] or parts[:1]
+    joined: geopandas.GeoDataFrame = pd.concat(some, ignore_index=True)
+    return joined
+
+
+_GPKG = FORMATS["gpkg"]
+_TABLES = {
+    "footprints.gpkg": (_GPKG.media_type, "Outlines of all objects, as GeoPackage"),
+    "footprints.parquet": (PARQUET, "The same as GeoParquet"),
+    "footprints_centroids.gpkg": (_GPKG.media_type, "A point for each object, with the columns of its outline"),
+    "footprints.csv": ("text/csv", "The columns without geometry"),
+}
+_DOCUMENTS = {
+    "inputs.csv": ("text/csv", "Images that the map was made of, by source and id"),
+    "fact_sheet.html": ("text/html", "Totals, sizes, latitudes, model, inputs and versions"),
+    "fact_sheet.md": ("text/markdown", "The same as Markdown"),
+    "CAVEATS.md": ("text/markdown", "What it is not good for"),
+    _PROVENANCE: ("application/json", "Model, plan, inputs and versions, for machines"),
+}
+_MISSING = "missing_cells.csv"
+
+
+def _write_tables(package: _Package, facts: Facts, inputs: Sequence[InputVersion]) -> None:
+    """Write outlines in their formats, the images, and the cells that are missing."""
+    plan, table = facts.plan, facts.outlines
+    if table is not None:
+        crs = plan.grid.crs
+        further = [name for name in table.columns if name not in (table.geometry.name, "bbox")]
+        package.put("footprints.gpkg", one_file([table], _GPKG, crs=crs, further=further))
+        package.put("footprints.parquet", parquet_bytes(table))
+        points = table.set_geometry(table.geometry.centroid)
+        content = one_file([points], _GPKG, crs=crs, further=further, geometry="Point")
+        package.put("footprints_centroids.gpkg", content)
+        package.put("footprints.csv", _csv(plainly_typed(table).drop(columns=table.geometry.name)))
+    rows = sorted({(one.source, one.image.rstrip("/").rsplit("/", 1)[-1]) for one in inputs})
+    package.put("inputs.csv", _csv(pd.DataFrame(rows, columns=["source", "image"])))
+    missing = sorted(cell for cell in plan.cells if cell not in facts.states)
+    if missing:
+        package.put(_MISSING, _csv(pd.DataFrame([_placed(plan, cell) for cell in missing])))
+    elif package.objects.get(_MISSING) is not None:
+        package.delete(_MISSING)
+
+
+def _placed(plan: CampaignPlan, cell: Address) -> dict[str, object]:
+    west, south, east, north = (round(float(edge), 6) for edge in plan.grid[cell].lonlat.bounds)
+    return {"cell": cell_id(*cell), "west": west, "south": south, "east": east, "north": north}
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _write_documents(package: _Package, facts: Facts) -> None:
+    """Write what is read, by people and by machines."""
+    plan = facts.plan
+    listed = {
+        "probability/": ("", "Probability of the target as cloud-optimised GeoTIFFs"),
+        "binary/": ("", "Where it reaches the threshold, likewise"),
+        **({} if facts.outlines is None else _TABLES),
+        **_DOCUMENTS,
+    }
+    if facts.missing:
+        listed[_MISSING] = ("text/csv", "Cells that are not in it")
+    readme = [
+        *listed.items(),
+        ("collection.json", ("", "STAC collection")),
+        ("records/", ("", "What each GeoTIFF was made of")),
+    ]
+    files = {key: kind for key, kind in listed.items() if not key.endswith("/")}
+    mapped = [plan.grid[cell].lonlat for cell, state in facts.states.items() if not state.is_empty]
+    collection = year_collection(
+        plan,
+        mapped,
+        files=files,
+        licence=facts.licence,
+        providers=facts.providers,
+        summaries={
+            **facts.tiling.document,
+            "rtsx:bundles": list(plan.prediction.members),
+            "rtsx:rasters": facts.n_rasters,
+        },
+    )
+    provenance = {
+        "package": _identity(plan, facts.tiling, outlines=facts.outlines is not None),
+        "model": {
+            "bundles": list(plan.prediction.members),
+            "layers": list(plan.prediction.layers),
+            "classes": list(plan.prediction.classes),
+            "prediction": json.loads(plan.prediction.to_json()),
+        },
+        "cells": {"planned": len(plan.cells), "finished": len(facts.states), "missing": facts.missing},
+        "inputs": dict(facts.sources),
+        "versions": {name: list(found) for name, found in sorted(facts.versions.items())},
+    }
+    package.put("fact_sheet.html", facts.html().encode())
+    package.put("fact_sheet.md", facts.markdown().encode())
+    package.put("CAVEATS.md", facts.caveats_page().encode())
+    package.put("README.md", facts.readme((f"`{key}`", title) for key, (_, title) in readme).encode())
+    package.put("collection.json", _json(collection))
+    package.put(_PROVENANCE, _json(provenance))
+
+
+def _provider(given: str) -> tuple[str, str]:
+    """Return name and address of ``NAME`` or ``NAME=URL``."""
+    name, _, address = given.partition("=")
+    if not name.strip() or (address and not address.startswith(("https://", "http://"))):
+        raise CampaignError(f"A provider is NAME or NAME=https://ADDRESS; got {given!r}.")
+    return name.strip(), address
+
+
+def _json(document: object) -> bytes:
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,231 @@
+"""What a delivery says of itself, for people: a fact sheet as HTML and Markdown, caveats, and a page to begin with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import geopandas
+import numpy as np
+import pandas as pd
+from pyproj import Geod
+
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.rasters import Tiling
+from rtsx.campaign.products.tables import CellStates
+from rtsx.pages import render_page
+
+_SIZES_M2 = (500, 2_000, 10_000)
+"""Borders of classes of size, as samples of accuracy are stratified."""
+_BAND_DEGREES = 2
+"""Height of a band of latitude."""
+_GEOD = Geod(ellps="WGS84")
+
+Row = tuple[str | int | float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A table with a title."""
+
+    title: str
+    head: tuple[str, ...]
+    """Names of the columns; empty where they need none."""
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of the map that is delivered."""
+
+    plan: CampaignPlan
+    """Of the year."""
+    states: CellStates
+    """Finished cells."""
+    outlines: geopandas.GeoDataFrame | None
+    """Footprints of the year; None where they are not delivered."""
+    tiling: Tiling
+    """How rasters are cut."""
+    n_rasters: int
+    """Files of each variable."""
+    sources: Mapping[str, int]
+    """Images that cells were made of, by source."""
+    versions: Mapping[str, Sequence[str]]
+    """Versions of the libraries that cells were made with."""
+    licence: str
+    """SPDX identifier, or ``other``."""
+    providers: Mapping[str, str]
+    """Addresses of who provides it, by name; empty where there is none."""
+
+    @property
+    def title(self) -> str:
+        """Name and year."""
+        return f"{self.plan.name} {self.plan.year}"
+
+    @property
+    def missing(self) -> int:
+        """Cells of the plan that are not finished."""
+        return len(self.plan.cells) - len(self.states)
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a sentence."""
+        found = "" if self.outlines is None else f", and the outlines of {len(self.outlines):,} objects"
+        return (
+            f"Probability of {', '.join(self.plan.prediction.classes)} in {self.plan.year}, mapped by a neural network on "
+            f"{self.plan.grid.crs} at {self.plan.grid.resolution:g} units per pixel{found}."
+        )
+
+    @property
+    def mapped_km2(self) -> float:
+        """Ground that could be classified, km², on the ellipsoid."""
+        pixels = self.plan.grid.cell_size**2
+        return sum(
+            abs(_GEOD.geometry_area_perimeter(self.plan.grid[cell].lonlat)[0]) / 1e6 * state.n_valid / pixels
+            for cell, state in self.states.items()
+            if state.n_valid
+        )
+
+    @property
+    def sections(self) -> list[Section]:
+        """All tables of the fact sheet."""
+        plan, tiling = self.plan, self.tiling.document
+        totals: list[Row] = [
+            ("Cells of the plan", len(plan.cells)),
+            ("Cells that are finished", len(self.states)),
+            ("Cells that are missing", self.missing),
+            ("Ground that could be classified, km²", self.mapped_km2),
+        ]
+        if self.outlines is not None:
+            totals += [
+                ("Objects", len(self.outlines)),
+                ("Area of all objects, km²", float(self.outlines["area_m2"].sum()) / 1e6),
+            ]
+        model: list[Row] = [("Digest of the model", member) for member in plan.prediction.members]
+        model += [
+            ("Threshold of probability", float(plan.prediction.threshold)),
+            ("Classes", ", ".join(plan.prediction.classes)),
+            ("Layers", ", ".join(plan.prediction.layers)),
+            ("Digest of the plan", plan.digest),
+        ]
+        found = [
+            _section("Totals", totals),
+            *([] if self.outlines is None else _of_outlines(self.outlines)),
+            _section(
+                "Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]
+            ),
+            _section("Model", model),
+            _section("Inputs", sorted(self.sources.items()), ("Source", "Images")),
+            _section(
+                "Versions",
+                [(name, ", ".join(each)) for name, each in sorted(self.versions.items())],
+                ("Library", "Versions that cells were made with"),
+            ),
+        ]
+        return [
+            *found,
+            _section("Licence", [("Licence", self.licence), *(("Provider", one) for one in self.providers)]),
+        ]
+
+    @property
+    def caveats(self) -> list[str]:
+        """What whoever uses it has to know, a sentence or two each."""
+        plan = self.plan
+        said = [
+            "Outlines are where a network found its target, not ground truth. What it missed is in no file.",
+            "How often outlines are right is not stated here: review a sample before areas or counts are published.",
+            f"`binary` is probability of at least {plan.prediction.threshold:g}. Other thresholds are had from `probability`.",
+            "Missing pixels (255) could not be classified, because there was no usable image. They are not absence.",
+            "Areas of objects are on the ellipsoid. Pixels are not all of one area on the ground, so that counting them gives other areas.",
+        ]
+        if self.tiling.document["tiles"] != "cells":
+            said.append(
+                "Rasters were brought onto the pixels of the tile matrix set; outlines were made before that, on the map's own grid."
+            )
+        if self.outlines is not None:
+            said.append(
+                "Objects with `touches_edge` lie at the end of what could be classified, and may be larger than their outlines."
+            )
+        if self.missing:
+            said.append(
+                f"{self.missing:,} of {len(plan.cells):,} cells are missing, and so is all that lies in them; "
+                "`missing_cells.csv` names them."
+            )
+        return [*said, "It holds products alone: no pixel of the images that it was made from."]
+
+    def html(self) -> str:
+        """The fact sheet as one page."""
+        return render_page(
+            "delivery.html",
+            {"title": f"{self.title}: fact sheet", "summary": self.summary, "sections": self.sections},
+        )
+
+    def markdown(self) -> str:
+        """The fact sheet as Markdown."""
+        tables = [f"## {section.title}\n\n{_table(section.rows, section.head)}" for section in self.sections]
+        return "\n\n".join([f"# {self.title}: fact sheet", self.summary, *tables]) + "\n"
+
+    def caveats_page(self) -> str:
+        """The caveats as Markdown."""
+        return f"# {self.title}: caveats\n\n" + "\n".join(f"- {one}" for one in self.caveats) + "\n"
+
+    def readme(self, files: Iterable[Row]) -> str:
+        """The page to begin with, which lists files and what they are."""
+        return "\n\n".join(
+            [
+                f"# {self.title}",
+                self.summary,
+                _table(files, ("File", "What it is")),
+                "Probability is stored in per cent (scale 0.01), `binary` as 0 and 1; 255 is missing in both.",
+                "[CAVEATS.md](CAVEATS.md): what it is not good for. [fact_sheet.md](fact_sheet.md): totals, model, inputs.",
+                "Whether every file is what was delivered:\n\n```sh\nsha256sum --check --quiet SHA256SUMS\n```",
+                f"Licence: {self.licence}."
+                + "".join(
+                    f" Provided by {f'[{name}]({address})' if address else name}." for name, address in self.providers.items()
+                ),
+            ]
+        ) + "\n"  # fmt: skip
+
+
+def _of_outlines(outlines: geopandas.GeoDataFrame) -> list[Section]:
+    """Tables of objects by size, by latitude, and by confidence where they have a class of it."""
+    areas = outlines["area_m2"]
+    edges = (0, *_SIZES_M2, float("inf"))
+    names = [f"up to {_SIZES_M2[0]:,} m²"]
+    names += [f"{low:,} to {high:,} m²" for low, high in pairwise(_SIZES_M2)]
+    names += [f"above {_SIZES_M2[-1]:,} m²"]
+    by_size = pd.cut(areas, edges, labels=names)
+    bands = np.floor(outlines["centroid_lat"] / _BAND_DEGREES) * _BAND_DEGREES
+    by_latitude = bands.map(lambda low: f"{low:.0f} to {low + _BAND_DEGREES:.0f}").astype(object)
+    grouped = [("Objects by size", by_size, names), ("Objects by latitude", by_latitude, sorted(set(by_latitude)))]
+    if "confidence_class" in outlines.columns:
+        classes = outlines["confidence_class"].fillna("none").astype(str)
+        grouped.append(("Objects by confidence", classes, sorted(set(classes))))
+    quantiles = [(f"{share:.0%} quantile", float(areas.quantile(share))) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
+    tables = [
+        _section(
+            title,
+            [(name, int((of == name).sum()), float(areas[of == name].sum()) / 1e6) for name in wanted],
+            ("", "Objects", "Area, km²"),
+        )
+        for title, of, wanted in grouped
+    ]
+    return [*tables, _section("Area of an object, m²", quantiles if len(outlines) else [])]
+
+
+def _section(title: str, rows: Iterable[Row], head: tuple[str, ...] = ()) -> Section:
+    return Section(title=title, head=head, rows=tuple(rows))
+
+
+def _table(rows: Iterable[Row], head: Sequence[str]) -> str:
+    """Return a table of Markdown."""
+    lines = [[_cell(value) for value in row] for row in rows]
+    if not lines:
+        return "None."
+    names = list(head) or [""] * len(lines[0])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *lines))
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else value.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,286 @@
+"""The package of a year: tiles that are the map, a second call that writes nothing, one that was killed, and what is refused."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import jsonschema
+import morecantile
+import numpy as np
+import pandas as pd
+import pystac
+import pytest
+import rasterio
+import referencing
+from pyproj import Transformer
+from pystac.validation.local_validator import get_local_schema_cache
+
+from rtsx.campaign import Campaign
+from rtsx.campaign.plan import CampaignPlan, write_plan
+from rtsx.campaign.products.rasters import MatrixTiling
+from rtsx.cli import main
+from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
+from rtsx.grid import Grid
+from rtsx.storage.object_store import LocalObjects
+from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
+
+SET = morecantile.tms.get("WebMercatorQuad")
+ZOOM = 12
+SIZE = SET.matrix(0).cellSize / 2**ZOOM
+CORNER = SET.xy_bounds(0, 0, 0)
+ARCHIVED = Grid("EPSG:3857", SIZE, cell_size=64, origin=(CORNER.left + 64 * 1000 * SIZE, CORNER.top - 64 * 1000 * SIZE))
+"""Pixels of zoom 12 of WebMercatorQuad, near 82 degrees north."""
+LAST = (TOP + 1, LEFT + 2)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def changed(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+class Finished:
+    """A year whose cells are done, but for some."""
+
+    def __init__(self, folder: Path, plan: CampaignPlan, *, without: Any = ()) -> None:
+        self.plan, self.pixels = plan, make_pixels(plan, seed=4, smooth=3.0, threshold=0.2)
+        # A corner that nobody saw, so that there are files without a pixel.
+        for name, array in self.pixels.items():
+            array[:64, :64] = False if name == "valid" else 255
+        self.output = Output(plan, folder / "out")
+        self.output.finish(self.pixels, [cell for cell in plan.cells if cell not in without])
+        self.campaign = Campaign(plan=plan, output=str(folder / "out"))
+
+    @property
+    def map(self) -> Pixels:
+        return masked(self.pixels, self.plan, self.plan.cells)
+
+
+@pytest.fixture(scope="module")
+def polar(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(tmp_path_factory.mktemp("polar"), plan_of(2, 3, cell=64))
+
+
+@pytest.fixture(scope="module")
+def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    plan = plan_of(2, 3, cell=64, grid=ARCHIVED, classes=("a", "b"))
+    return Finished(tmp_path_factory.mktemp("agreeing"), plan)
+
+
+def test_cells_are_the_map_and_checksums_are_those_of_all_files(polar: Finished, tmp_path: Path) -> None:
+    made = polar.campaign.deliver(tmp_path / "to", license="CC-BY-4.0", providers=["We=https://example.org", "They"])
+    found = files(tmp_path / "to")
+    for name in ("probability", "binary"):
+        for iy, ix in polar.plan.cells:
+            key = f"{name}/r{iy:03d}c{ix:04d}.tif"
+            expected = polar.map[name][polar.plan.region((iy, ix))]
+            if (expected == 255).all():
+                assert key not in found
+                continue
+            with rasterio.open(tmp_path / "to" / key) as file:
+                assert np.array_equal(file.read(1), expected)
+                assert file.transform.almost_equals(polar.plan.grid[iy, ix].geobox.affine)
+                assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    sums = dict(line.split("  ")[::-1] for line in found.pop("SHA256SUMS").decode().splitlines())
+    assert sums == {key: hashlib.sha256(content).hexdigest() for key, content in found.items()}
+    assert made.n_rasters == 5
+    assert set(made.rewritten) == {*found, "SHA256SUMS"}
+
+
+def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
+    made = polar.campaign.deliver(tmp_path, license="CC-BY-4.0", providers=["We=https://example.org"])
+    outlines = polar.campaign.outlines()
+    for name in ("footprints.gpkg", "footprints_centroids.gpkg"):
+        table = geopandas.read_file(tmp_path / name)
+        assert sorted(table["footprint_id"]) == sorted(outlines["footprint_id"])
+        assert set(table.geom_type) == {"MultiPolygon" if "centroids" not in name else "Point"}
+        assert table.crs == outlines.crs
+    assert len(geopandas.read_parquet(tmp_path / "footprints.parquet")) == made.n_footprints == len(outlines) > 5
+    assert np.isclose(pd.read_csv(tmp_path / "footprints.csv")["area_m2"].sum(), outlines["area_m2"].sum())
+    resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
+    schema = {"$ref": "https://schemas.stacspec.org/v1.1.0/collection-spec/json-schema/collection.json"}
+    validator = jsonschema.Draft7Validator(schema, registry=referencing.Registry().with_resources(resources))
+    assert [one.message for one in validator.iter_errors(json.loads((tmp_path / "collection.json").read_bytes()))] == []
+    collection = pystac.Collection.from_file(str(tmp_path / "collection.json"))
+    assert collection.license == "CC-BY-4.0"
+    assert collection.providers is not None
+    assert collection.providers[0].url == "https://example.org"
+    assert all((tmp_path / one.href).is_file() for one in collection.assets.values())
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["package"]["plan"] == polar.plan.digest
+    for page in ("fact_sheet.md", "fact_sheet.html"):
+        assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (tmp_path / page).read_text()
+
+
+@pytest.mark.parametrize("tiles", [None, "WebMercatorQuad"])
+def test_a_second_call_writes_nothing(polar: Finished, tmp_path: Path, tiles: str | None) -> None:
+    zooms = {} if tiles is None else {"zoom": 8, "tile_zoom": 8}
+    polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
+    before = changed(tmp_path)
+    again = polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
+    assert (again.rewritten, again.removed, changed(tmp_path)) == ((), (), before)
+
+
+def test_tiles_equal_the_map_where_grids_agree(agreeing: Finished, tmp_path: Path) -> None:
+    agreeing.campaign.deliver(tmp_path, tiles="WebMercatorQuad", tile_zoom=ZOOM - 2)
+    box = agreeing.plan.geobox
+    for name in ("probability", "binary"):
+        seen = np.full(agreeing.map[name].shape, 255, np.uint8)
+        for path in (tmp_path / name).rglob("*.tif"):
+            z, x, y = int(path.parts[-3]), int(path.parts[-2]), int(path.stem)
+            with rasterio.open(path) as file:
+                assert np.allclose(file.bounds, SET.xy_bounds(x, y, z), atol=SIZE * 1e-3)
+                assert (z, file.shape, file.overviews(1)) == (ZOOM - 2, (1024, 1024), [2])
+                pixels = file.read()
+                column, row = (round(value) for value in ~box.affine * (file.bounds.left, file.bounds.top))
+            inside = (pixels != 255).any(axis=0)
+            assert inside.any()
+            rows, columns = np.nonzero(inside)
+            seen[:, rows + row, columns + column] = pixels[:, rows, columns]
+        assert np.array_equal(seen, agreeing.map[name])
+
+
+def test_the_default_zoom_is_the_one_of_the_maps_pixels(agreeing: Finished) -> None:
+    tiling = MatrixTiling.of(agreeing.plan, "WebMercatorQuad", zoom=None, tile_zoom=None)
+    assert (tiling.zoom, tiling.tile_zoom, tiling.side) == (ZOOM, ZOOM - 4, 4096)
+
+
+@pytest.mark.parametrize("tiles", ["UPSArcticWGS84Quad", "WebMercatorQuad", "WGS1984Quad"])
+def test_tiles_of_another_grid_hold_every_pixel(polar: Finished, tmp_path: Path, tiles: str) -> None:
+    made = morecantile.tms.get(tiles)
+    zoom = MatrixTiling.of(polar.plan, tiles, zoom=None, tile_zoom=None).zoom
+    polar.campaign.deliver(tmp_path, tiles=tiles, zoom=zoom, tile_zoom=zoom, outlines=False)
+    rows, columns = np.nonzero(polar.map["valid"])
+    x, y = polar.plan.geobox.affine * (columns + 0.5, rows + 0.5)
+    crs = made.crs._pyproj_crs
+    x, y = Transformer.from_crs("EPSG:3413", crs, always_xy=True).transform(x, y)
+    compared, equal = 0, 0
+    for path in (tmp_path / "binary").rglob("*.tif"):
+        with rasterio.open(path) as file:
+            bounds = made.xy_bounds(int(path.parts[-2]), int(path.stem), zoom)
+            assert np.allclose(file.bounds, bounds, atol=file.res[0] * 1e-3)
+            inside = (x > bounds.left) & (x < bounds.right) & (y > bounds.bottom) & (y < bounds.top)
+            i, j = ~file.transform * (x[inside], y[inside])
+            pixels = file.read(1)[np.floor(j).astype(int), np.floor(i).astype(int)]
+        expected = polar.map["binary"][rows[inside], columns[inside]]
+        compared, equal = compared + len(expected), equal + int((pixels == expected).sum())
+    assert compared == len(rows)
+    assert equal > 0.93 * compared  # pixels of another size and turn: those beside a border differ
+
+
+class Killed(BaseException):
+    """What ends a process, as far as this one is concerned."""
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Writes that are left until the next one kills."""
+    left, put = [10**6], LocalObjects.put
+
+    def counted(self: LocalObjects, key: str, content: bytes) -> None:
+        if self.root.endswith("stopped"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        put(self, key, content)
+
+    monkeypatch.setattr(LocalObjects, "put", counted)
+    return left
+
+
+def test_killed_anywhere_and_called_again_gives_the_same(polar: Finished, tmp_path: Path, dying: list[int]) -> None:
+    polar.campaign.deliver(tmp_path / "whole")
+    for writes in (0, 1, 6, 5, 3):  # each goes on where the one before was ended
+        dying[0] = writes
+        with pytest.raises(Killed):
+            polar.campaign.deliver(tmp_path / "stopped")
+        assert not (tmp_path / "stopped" / "SHA256SUMS").exists()
+    dying[0] = 10**6
+    polar.campaign.deliver(tmp_path / "stopped")
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> None:
+    partial = Finished(tmp_path, plan_of(2, 3, cell=64), without=[LAST])
+    with pytest.raises(CampaignError, match=r"1 of 6 cells .* r301c-208.*--allow-missing"):
+        partial.campaign.deliver(tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+    made = partial.campaign.deliver(tmp_path / "to", allow_missing=True)
+    named = pd.read_csv(tmp_path / "to" / "missing_cells.csv")
+    assert (made.n_missing, list(named["cell"])) == (1, ["r301c-208"])
+    assert "1 of 6 cells are missing" in (tmp_path / "to" / "CAVEATS.md").read_text()
+    partial.output.finish(partial.pixels, [LAST])
+    before = changed(tmp_path / "to" / "probability")
+    later = partial.campaign.deliver(tmp_path / "to")
+    assert before.items() <= changed(tmp_path / "to" / "probability").items()
+    assert (later.n_missing, later.removed) == (0, ("missing_cells.csv",))
+    partial.campaign.deliver(tmp_path / "new")
+    assert files(tmp_path / "to") == files(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tiles": "WebMercatorQuat"}, "Did you mean 'WebMercatorQuad'"),
+        ({"tiles": "CDB1GlobalGrid"}, "several widths"),
+        ({"tiles": "WebMercatorQuad", "zoom": 40}, "zoom of WebMercatorQuad is from 0 to 24 here; got 40"),
+        ({"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 10}, "from 3 to 9 here; got 10"),
+        ({"tiles": "CanadianNAD83_LCC", "zoom": 9, "tile_zoom": 8}, "do not hold whole tiles"),
+        ({"zoom": 4}, "name the set"),
+        ({"providers": ["=https://a"]}, "NAME=https://ADDRESS"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    polar: Finished, tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(CampaignError, match=told):
+        polar.campaign.deliver(tmp_path / "to", **options)
+    assert not (tmp_path / "to").exists()
+
+
+def test_other_folders_and_packages_are_left_alone(polar: Finished, agreeing: Finished, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "scene.tif").touch()
+    polar.campaign.deliver(tmp_path / "to", outlines=False)
+    for campaign, to, told in (
+        (polar.campaign, tmp_path / "other", "something else"),
+        (polar.campaign, tmp_path / "to", "outlines: there False, here True"),
+        (agreeing.campaign, tmp_path / "to", "plan: there"),
+        (polar.campaign, Path(polar.campaign.output), "something else"),
+    ):
+        before = files(to)
+        with pytest.raises(OutputExistsError, match=told):
+            campaign.deliver(to)
+        assert files(to) == before
+
+
+def test_a_disk_without_room(polar: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr("rtsx.campaign.preflight.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(OutputNotWritableError, match="Free space"):
+        polar.campaign.deliver(tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_plan_without_outlines(tmp_path: Path) -> None:
+    plan = plan_of(1, 1, outlines=None)
+    with pytest.raises(RtsxError, match="--no-outlines"):
+        Campaign(plan=plan, output=str(tmp_path)).deliver(tmp_path / "to")
+
+
+def test_the_command_line(polar: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(polar.output.objects, polar.plan)
+    given = ["campaign", "deliver", polar.campaign.output, "--year", "2024", "--to", str(tmp_path / "to")]
+    for further, status, told in (
+        (["--license", "CC-BY-4.0", "--provider", "We=https://example.org"], 0, "5 GeoTIFFs of each variable"),
+        (["--license", "CC-BY-4.0", "--provider", "We=https://example.org"], 0, "0 files were written"),
+        (["--tiles", "WebMercatorQuad"], 2, "another delivery"),
+    ):
+        with pytest.raises(SystemExit) as leaving:
+            main([*given, *further])
+        printed = capsys.readouterr()
+        assert (int(leaving.value.code or 0), told in printed.out + printed.err) == (status, True), printed
