@@ -22,6 +22,8 @@ from shapely.geometry import box, mapping
 
 import rtsx
 from benchmarks.peak import peak_mib
+from rtsx.config.cube import CubeConfig
+from rtsx.cube.images import BandRequest
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_LAYERS
 from rtsx.cube.stac import StacCatalog
 from rtsx.cube.trend.blocks import is_oli
@@ -83,7 +85,7 @@ def write_stack(folder: Path, *, side: int, scenes: int, seed: int = 0) -> Path:
 def by_rtsx(items: Path) -> np.ndarray:
     """Slopes (3, y, x) a decade, as a cube has them."""
     text = {"catalog": str(items), "trend": {"window": "2000-2019", "dtype": "float32"}}
-    recipe = rtsx.config.CubeConfig.model_validate(
+    recipe = CubeConfig.model_validate(
         {"grid": {"crs": "EPSG:32607", "resolution": 30, "origin": [15, 15]}, "sources": {"trends": text}}
     ).recipe()
     with rasterio.open(next(items.parent.glob("*_sr.tif"))) as file:
@@ -118,9 +120,9 @@ def by_xarray(items: Path) -> np.ndarray:
     return fit.polyfit_coefficients.sel(degree=1).transpose("index", "y", "x").values
 
 
-def _wanted() -> list[rtsx.cube.BandRequest]:
-    named = [rtsx.cube.BandRequest(name=band) for band in TASSELED_CAP_BANDS]
-    return [*named, rtsx.cube.BandRequest(name="qa_pixel", asset="qa_pixel")]
+def _wanted() -> list[BandRequest]:
+    named = [BandRequest(name=band) for band in TASSELED_CAP_BANDS]
+    return [*named, BandRequest(name="qa_pixel", asset="qa_pixel")]
 
 
 _CONTENDERS = {"rtsx": by_rtsx, "xarray": by_xarray}

@@ -468,8 +468,8 @@ def build_cube(
         cell = cell or config.cell
         if only or resolution is not None:
             if resolution is not None and cell is not None:
-                ground = RegionConfig.from_geometry(lonlat_polygon(cell.geobox.extent.geom, cell.grid.crs))
-                config, cell = config.changed(region=ground), None
+                around = RegionConfig.from_geometry(lonlat_polygon(cell.geobox.extent.geom, cell.grid.crs))
+                config, cell = config.changed(region=around), None
             config = config.only(only, resolution=resolution)
         recipe = config.recipe()
         resolved = config.resolved().without_secrets()

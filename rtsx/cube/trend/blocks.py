@@ -102,8 +102,10 @@ def decades_of(image: Image, trend: TrendRecipe) -> float:
     return (image.time - middle).total_seconds() / 86400 / _DECADE_DAYS
 
 
-_KEPT_BYTES = 256 * 2**20
-"""Memory that the observations of a block may take side by side. Linear fits read what does not fit a second time."""
+_KEPT_BYTES = 64 * 2**20
+"""Memory in which observations of a block wait until they can be judged; linear fits read what does not fit a second time."""
+_STACK_BYTES = 256 * 2**20
+"""Memory that the observations of a Theil-Sen fit may take side by side."""
 _SERIES_BYTES = 64
 """Memory of one observation of one pixel among those of a Theil-Sen fit: as it was read, and as a member of a series."""
 _READ_AROUND = 4
@@ -149,7 +151,7 @@ class TrendReader:
         shape = rows.stop - rows.start, columns.stop - columns.start
         at_once = shape[0]
         if self.trend.method == "theil-sen":
-            at_once = max(1, _KEPT_BYTES // max(1, _SERIES_BYTES * len(self.images) * shape[1]))
+            at_once = max(1, _STACK_BYTES // max(1, _SERIES_BYTES * len(self.images) * shape[1]))
         starts = range(rows.start, rows.stop, at_once)
         parts = [
             self._fit(slice(start, min(start + at_once, rows.stop)), columns).reshape(-1, stop - start, shape[1])

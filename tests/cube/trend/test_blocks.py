@@ -83,7 +83,8 @@ def test_neither_chunks_nor_memory_change_a_bit(
     whole = opened(items, ground, **options)
     assert 0.1 < whole["valid"].mean() < 1
     # So that half of the scenes are read twice, or half of the rows at a time.
-    monkeypatch.setattr(blocks, "_KEPT_BYTES", 20_000 if method == "linear" else 64 * 16 * 14 * 4)
+    monkeypatch.setattr(blocks, "_KEPT_BYTES", 20_000)
+    monkeypatch.setattr(blocks, "_STACK_BYTES", 64 * 16 * 14 * 4)
     xr.testing.assert_identical(opened(items, ground, chunk=17, **options), whole)
 
 
