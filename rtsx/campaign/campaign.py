@@ -244,6 +244,8 @@ class Campaign:
         ------
         CampaignError, ClusterError, OutputNotWritableError
             As for `run`.
+        CubeError
+            A STAC API cannot be asked what it has now; nothing is changed then.
         """
         from rtsx.campaign.run import update_campaign
 

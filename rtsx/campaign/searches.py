@@ -112,7 +112,7 @@ def with_answers(objects: ObjectStore, layout: YearLayout, cube: CubeRecipe) -> 
     content = objects.get(layout.searches) if any(isinstance(one.images, StacSearch) for one in cube.sources) else None
     if content is None:
         return cube
-    asked = _parsed(content)
+    asked = _parsed(content, layout.searches)
     sources = []
     for source in cube.sources:
         search, known = source.images, asked.get(source.name)
@@ -147,22 +147,28 @@ def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> 
     document = {name: asdict(one) for name, one in asked.items()}
     objects.put(layout.searches, json.dumps(document, indent=1).encode())
     # Those of the time before are kept, because a cell that is under way may read them.
-    kept = {block.table for one in (asked, _known(before)) for each in one.values() for block in each.blocks}
+    kept = {
+        block.table
+        for one in (asked, _known(before, layout.searches))
+        for each in one.values()
+        for block in each.blocks
+    }
     for old in list(objects.list(layout.items)):
         if old.key not in kept:
             objects.delete(old.key)
 
 
-def _known(content: bytes | None) -> Mapping[str, _Asked]:
+def _known(content: bytes | None, key: str) -> Mapping[str, _Asked]:
     try:
-        return {} if content is None else _parsed(content)
+        return {} if content is None else _parsed(content, key)
     except CampaignError:  # which is why it is asked anew
         return {}
 
 
 @lru_cache(2)
-def _parsed(content: bytes) -> Mapping[str, _Asked]:
-    return parsed_json(content, dict[str, _Asked], what="The list of a campaign's searches", error=CampaignError)
+def _parsed(content: bytes, key: str) -> Mapping[str, _Asked]:
+    what = f"{key}, without which each cell asks the servers itself"
+    return parsed_json(content, dict[str, _Asked], what=what, error=CampaignError)
 
 
 def _digest_of(cube: CubeRecipe, source: SourceRecipe) -> str:
