@@ -7,10 +7,11 @@ the server has: it gets the items that the server would give, in its order. What
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -208,34 +209,51 @@ def _asked(objects: ObjectStore, layout: YearLayout, source: SourceRecipe, *, ar
     """Ask for one block, and store its table; None where addresses are signed."""
     search = source.images
     assert isinstance(search, StacSearch)
-    items = list(search.found_items(area, source.period))
-    if any(redacted(asset["href"]) != asset["href"] for item in items for asset in item["assets"].values()):
-        return None
-    content = items_parquet(items)
+    buffer, count = io.BytesIO(), 0
+    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
+        found = search.found_items(area, source.period)
+        while items := list(
+            islice(found, _ROW_GROUP)
+        ):  # a part at a time, because twenty years of Landsat are gigabytes
+            if any(redacted(asset["href"]) != asset["href"] for item in items for asset in item["assets"].values()):
+                return None
+            writer.write_table(_rows(items))
+            count += len(items)
+    content = buffer.getvalue()
     digest = sha256(content).hexdigest()
     key = layout.item_table(source.name, digest)
     objects.put(key, content)
-    return ItemBlock(area=to_wkb(area, hex=True), table=key, digest=digest, items=len(items))
+    return ItemBlock(area=to_wkb(area, hex=True), table=key, digest=digest, items=count)
 
 
-def items_parquet(items: Iterable[ItemDict]) -> bytes:
-    """Write items as GeoParquet, in their order: id, collection, time, outline, and all of each as JSON."""
-    rows = list(items)
-    outlines = [item_footprint(item) for item in rows]
-    described = {"encoding": "WKB", "geometry_types": []}
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": described}}
-    table = pa.table(
-        {
-            "id": pa.array([str(item["id"]) for item in rows], pa.string()),
-            "collection": pa.array([item.get("collection") for item in rows], pa.string()),
-            "datetime": pa.array([time_of(item) for item in rows], pa.timestamp("us", "UTC")),
-            "geometry": pa.array([None if one is None else to_wkb(one) for one in outlines], pa.binary()),
-            "item": pa.array([json.dumps(item) for item in rows], pa.string()),
-        }
-    ).replace_schema_metadata({"geo": json.dumps(geo)})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
-    return buffer.getvalue()
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
+}
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "collection": pa.string(),
+        "datetime": pa.timestamp("us", "UTC"),
+        "geometry": pa.binary(),
+        "item": pa.string(),
+    },
+    metadata={"geo": json.dumps(_GEO)},
+)
+"""Of a table, as GeoParquet has it; `item` is all of an item, as JSON."""
+
+
+def _rows(items: Sequence[ItemDict]) -> pa.Table:
+    outlines = map(item_footprint, items)
+    columns = [
+        [str(item["id"]) for item in items],
+        [item.get("collection") for item in items],
+        [time_of(item) for item in items],
+        [None if one is None else to_wkb(one) for one in outlines],
+        [json.dumps(item) for item in items],
+    ]
+    return pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
 
 
 class _Table:
