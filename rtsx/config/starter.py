@@ -25,8 +25,9 @@ _SCENES = """\
 _TRENDS = """\
   tcvis:
     # Computed from every scene of Landsat in the window: once, by `rtsx cube build --only trend --resolution 30 --out trends.zarr`;
-    # then `zarr: trends.zarr` with `layers: [tc_brightness, tc_greenness, tc_wetness]` stands in place of these two lines.
+    # then `zarr: trends.zarr` with `layers: [tc_brightness, tc_greenness, tc_wetness]` stands in place of these three lines.
     sensor: landsat
+    stac: {query: {"landsat:collection_category": {eq: T1}}}
     trend: "{tcvis_window}"
 """
 
