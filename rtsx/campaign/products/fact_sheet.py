@@ -226,6 +226,6 @@ def _table(rows: Iterable[Row], head: Sequence[str]) -> str:
 
 
 def _cell(value: str | float) -> str:
-    if isinstance(value, float):
-        return f"{value:,.3f}"
-    return f"{value:,}" if isinstance(value, int) else value.replace("|", "\\|").replace("\n", " ")
+    if isinstance(value, str):
+        return value.replace("|", "\\|").replace("\n", " ")
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"

@@ -177,7 +177,7 @@ class MatrixTiling:
                 f"Tiles of {tiles} at zoom {tile_zoom} do not hold whole tiles of zoom {zoom}. Give both the same zoom."
             )
         matrix, files = found.matrix(zoom), found.matrix(tile_zoom)
-        box = found.xy_bounds(0, 0, zoom)
+        box = found.xy_bounds(morecantile.Tile(0, 0, zoom))
         return cls(
             plan=plan,
             tiles=tiles,
@@ -281,8 +281,9 @@ def _corners(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _native_size(plan: CampaignPlan, crs: CRS) -> float:
     """Return the side of a pixel of the map in units of a CRS: the median over its cells."""
     side, half = plan.grid.cell_size * plan.grid.resolution, plan.grid.resolution / 2
-    middle = (plan.cells.addresses[:, ::-1] + 0.5) * side
-    x, y = plan.grid.origin[0] + middle[:, 0], plan.grid.origin[1] - middle[:, 1]
+    middle = (plan.cells.addresses[:, ::-1].astype(np.float64) + 0.5) * side
+    x = plan.grid.origin[0] + middle[:, 0]
+    y = plan.grid.origin[1] - middle[:, 1]
     source = CRS(plan.grid.crs)
     west, east = (np.stack(transform(x + shift, y, source=source, target=crs)) for shift in (-half, half))
     south, north = (np.stack(transform(x, y + shift, source=source, target=crs)) for shift in (-half, half))

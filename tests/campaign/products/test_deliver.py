@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import geopandas
 import jsonschema
 import morecantile
@@ -284,3 +285,12 @@ def test_the_command_line(polar: Finished, tmp_path: Path, capsys: pytest.Captur
             main([*given, *further])
         printed = capsys.readouterr()
         assert (int(leaving.value.code or 0), told in printed.out + printed.err) == (status, True), printed
+
+
+def test_a_url_takes_the_same_package(polar: Finished, tmp_path: Path) -> None:
+    polar.campaign.deliver(tmp_path)
+    polar.campaign.deliver("memory://archive/package")
+    there = fsspec.filesystem("memory")
+    found = {path.removeprefix("/archive/package/"): there.cat_file(path) for path in there.find("/archive/package")}
+    assert found == files(tmp_path)
+    assert polar.campaign.deliver("memory://archive/package").rewritten == ()
