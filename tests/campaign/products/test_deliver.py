@@ -119,7 +119,7 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tiles", [None, "WebMercatorQuad"])
 def test_a_second_call_writes_nothing(polar: Finished, tmp_path: Path, tiles: str | None) -> None:
-    zooms = {} if tiles is None else {"zoom": 8, "tile_zoom": 8}
+    zooms = {} if tiles is None else {"zoom": 9, "tile_zoom": 9}
     polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
     before = changed(tmp_path)
     again = polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
