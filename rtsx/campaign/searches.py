@@ -110,16 +110,16 @@ def with_answers(objects: ObjectStore, layout: YearLayout, cube: CubeRecipe) -> 
     CampaignError
         The list of the tables is damaged.
     """
-    content = objects.get(layout.searches) if any(isinstance(one.images, StacSearch) for one in cube.sources) else None
+    content = objects.get(layout.searches) if any(_search_of(one.images) for one in cube.sources) else None
     if content is None:
         return cube
     asked = _parsed(content, layout.searches)
     sources = []
     for source in cube.sources:
-        search, known = source.images, asked.get(source.name)
-        if isinstance(search, StacSearch) and known is not None and known.search == _digest_of(cube, source):
+        search, known = _search_of(source.images), asked.get(source.name)
+        if search is not None and known is not None and known.search == _digest_of(cube, source, search):
             answered = AnsweredSearch(search=search, period=source.period, blocks=known.blocks, objects=objects)
-            source = replace(source, images=answered)
+            source = replace(source, images=_with_search(source.images, answered))
         sources.append(source)
     return replace(cube, sources=tuple(sources))
 
@@ -138,11 +138,11 @@ def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> 
     before = objects.get(layout.searches)
     asked = {}
     for source in cube.sources:
-        if isinstance(source.images, StacSearch):
-            blocks = [_asked(objects, layout, source, area=area) for area in _areas(plan, source)]
+        if (search := _search_of(source.images)) is not None:
+            blocks = [_asked(objects, layout, source, search=search, area=area) for area in _areas(plan, source)]
             whole = tuple(block for block in blocks if block is not None)
             if len(whole) == len(blocks):
-                asked[source.name] = _Asked(search=_digest_of(cube, source), blocks=whole)
+                asked[source.name] = _Asked(search=_digest_of(cube, source, search), blocks=whole)
     if not asked and before is None:
         return
     document = {name: asdict(one) for name, one in asked.items()}
@@ -172,8 +172,21 @@ def _parsed(content: bytes, key: str) -> Mapping[str, _Asked]:
     return parsed_json(content, dict[str, _Asked], what=what, error=CampaignError)
 
 
-def _digest_of(cube: CubeRecipe, source: SourceRecipe) -> str:
-    (described,) = describe_recipe(replace(cube, sources=(source,)))["sources"]
+def _search_of(images: ImageSource) -> StacSearch | None:
+    """Return the search that images come from, below whatever adds to them, such as a mask; None where it is none."""
+    if isinstance(images, StacSearch):
+        return images
+    inner = getattr(images, "images", None)
+    return _search_of(inner) if inner is not None and hasattr(inner, "find") else None
+
+
+def _with_search(images: Any, search: ImageSource) -> ImageSource:
+    """Return images that come from another search than the one that `_search_of` finds."""
+    return search if isinstance(images, StacSearch) else replace(images, images=_with_search(images.images, search))
+
+
+def _digest_of(cube: CubeRecipe, source: SourceRecipe, search: StacSearch) -> str:
+    (described,) = describe_recipe(replace(cube, sources=(replace(source, images=search),)))["sources"]
     asked = {name: described[name] for name in ("images", "period")}
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -205,10 +218,10 @@ def _rectangle(plan: CampaignPlan, first: NDArray[np.int32], *, step: int, margi
     return box(*window.boundingbox)
 
 
-def _asked(objects: ObjectStore, layout: YearLayout, source: SourceRecipe, *, area: BaseGeometry) -> ItemBlock | None:
+def _asked(
+    objects: ObjectStore, layout: YearLayout, source: SourceRecipe, *, search: StacSearch, area: BaseGeometry
+) -> ItemBlock | None:
     """Ask for one block, and store its table; None where addresses are signed."""
-    search = source.images
-    assert isinstance(search, StacSearch)
     buffer, count = io.BytesIO(), 0
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         found = search.found_items(area, source.period)

@@ -1,6 +1,7 @@
 """The config of a campaign, and campaigns from it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -22,7 +23,7 @@ from rtsx.config.validate import (
     validate_config,
 )
 from rtsx.config.yaml import ConfigIssue, dump_yaml, parse_yaml, read_yaml
-from rtsx.errors import CampaignError, ConfigError, CubeError, GridError
+from rtsx.errors import BundleError, CampaignError, ConfigError, CubeError, GridError
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -214,7 +215,8 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
     config = validate_config(CampaignConfig, document)
     try:
         # So that whatever can be known without reading more is told now, and by the file's name.
-        config.resolved().cube.recipe()
+        with suppress(BundleError):  # which may lie where the campaign runs
+            config.resolved().cube.recipe()
     except (ConfigError, CubeError, GridError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return config

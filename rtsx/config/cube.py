@@ -24,7 +24,7 @@ from rtsx.cube.open import is_store, open_source
 from rtsx.cube.rasters import RasterSource
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
-from rtsx.errors import ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import BundleError, ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell, lonlat_polygon
 from rtsx.storage import file_system, is_url, local_path, refuse_other_format, staged
 from rtsx.storage.zarr import BUILD, open_group, store_of
@@ -84,10 +84,12 @@ class CubeConfig(ConfigModel):
         )
 
     def recipe(self) -> CubeRecipe:
-        """The recipe of this config; reads the region's file, and nothing else.
+        """The recipe of this config; reads the region's file and the bundles that mask clouds, and nothing else.
 
         Raises
         ------
+        BundleError
+            A bundle that masks clouds cannot be read.
         ConfigError
             Something is said nowhere, or the region cannot be read.
         CubeError
@@ -242,7 +244,7 @@ def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
     config = validate_config(CubeConfig, read_yaml(path))
     try:
         _ = config.recipe(), config.cell
-    except (ConfigError, CubeError, GridError) as error:
+    except (BundleError, ConfigError, CubeError, GridError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
 
@@ -308,12 +310,21 @@ def _of_store_alone(values: Any, path: str) -> Any:
     if not isinstance(sources, Mapping):
         return values
     own = {
-        name: {key: None if key in SOURCE_KINDS else value for key, value in source.items()} | {"zarr": path}
+        name: {key: None if key in SOURCE_KINDS else value for key, value in source.items()}
+        | {"zarr": path, "quality": _without_model(source.get("quality"))}
         if isinstance(source, Mapping)
         else source
         for name, source in sources.items()
     }
     return {**values, "sources": own}
+
+
+def _without_model(quality: Any) -> Any:
+    """Quality data that a model has computed, as data that is there."""
+    if not isinstance(quality, Mapping) or quality.get("model") is None:
+        return quality
+    data = {} if isinstance(quality.get("rule"), str) else {"data": "sky"}
+    return data | {key: value for key, value in quality.items() if key not in ("model", "inputs")}
 
 
 def is_config(source: object) -> bool:

@@ -31,8 +31,13 @@ _NAMES = {"cloud_shadow": "shadow", "cloud shadow": "shadow", "clouds": "cloud",
 class CloudMasked:
     """Images of another source with one band more: the class that a bundle gives each of their pixels.
 
-    The bundle is opened when images are asked for, and runs when a window of the band is read: tile by tile on the image's
+    The bundle is opened to say which it is, and runs when a window of the band is read: tile by tile on the image's
     own grid, so that neither the cube's grid nor its chunks change an answer.
+
+    Raises
+    ------
+    BundleError
+        There is no bundle, or it has no classes clear and cloud.
     """
 
     images: ImageSource
@@ -43,10 +48,13 @@ class CloudMasked:
     """What the band is called."""
     known: tuple[BandRequest, ...] = ()
     """Where the images have the layers that the bundle may need; others are found by their names."""
+    digest: str = ""
+    """Digest of the bundle, so that another one at the same path is another recipe; that of the bundle that is there if left out."""
 
     def __post_init__(self) -> None:
-        """Make the path mean the same in every working folder."""
+        """Make the path mean the same in every working folder, and say which bundle it is."""
         object.__setattr__(self, "model", absolute(self.model))
+        object.__setattr__(self, "digest", self.digest or _open(self.model).digest)
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Return the images with their mask; see `ImageSource`.
@@ -56,9 +64,9 @@ class CloudMasked:
         CubeError
             The images cannot be found, or lack a layer of the bundle.
         BundleError
-            There is no bundle, or it has no classes clear and cloud.
+            There is no bundle at the path any more, or another one.
         """
-        bundle = _bundle(self.model)
+        bundle = _bundle(self.model, self.digest)
         own = {one.name: one for one in self.known} | {one.name: one for one in wanted if one.name != self.name}
         inputs = [own.get(layer) or BandRequest(name=layer) for layer in bundle.layers]
         asked = {one.name: one for one in wanted if one.name != self.name} | {one.name: one for one in inputs}
@@ -82,7 +90,7 @@ class CloudMasked:
             asset=self.name,
             opener="model",
             stamp=f"model={bundle.digest}",  # its bands are in the image, too, and have their own
-            reader=CloudReader(model=self.model, inputs=inputs),
+            reader=CloudReader(model=self.model, digest=self.digest, inputs=inputs),
         )
         return replace(image, bands={**image.bands, self.name: mask})
 
@@ -96,6 +104,8 @@ class CloudReader:
 
     model: str
     """Path or URL of the bundle."""
+    digest: str
+    """Digest of the bundle."""
     inputs: tuple[tuple[str, BandSource], ...]
     """Its layers by name, in its order; the grid of the first is that of the answer."""
 
@@ -130,8 +140,10 @@ class CloudReader:
         ------
         CubeError
             A band cannot be read.
+        BundleError
+            There is no bundle at the path any more, or another one.
         """
-        bundle = _bundle(self.model)
+        bundle = _bundle(self.model, self.digest)
         predicted = predict_cube(
             _native(self),
             bundle,
@@ -158,7 +170,17 @@ def _number_of(name: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _bundle(model: str) -> ModelBundle:
+def _bundle(model: str, digest: str) -> ModelBundle:
+    bundle = _open(model)
+    if bundle.digest != digest:
+        raise BundleError(
+            f"The bundle {model} is not the one that this work was begun with: expected the digest {digest[:12]}, got "
+            f"{bundle.digest[:12]}. Put the old one back, or begin again with the new one, to another output."
+        )
+    return bundle
+
+
+def _open(model: str) -> ModelBundle:
     bundle = ModelBundle.open(model)
     numbers = {_number_of(name) for name in bundle.classes}
     if not {SKY_CLASSES.index("clear"), SKY_CLASSES.index("cloud")} <= numbers:

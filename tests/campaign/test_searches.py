@@ -1,8 +1,8 @@
 """Searches that a year sends once: the images of a cell are those that the server would give, and hardly anybody is asked."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from shapely import box
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cell_input import cell_geobox, input_stamps
@@ -21,7 +22,7 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.run import CellUpdate
 from rtsx.campaign.searches import AnsweredSearch, ask_searches, with_answers
 from rtsx.cube import CubeRecipe, LayerRecipe, SourceRecipe
-from rtsx.cube.images import BandRequest
+from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.load import search_area
 from rtsx.cube.stac import HttpAccess, StacSearch
 from rtsx.cube.stac.client import HostSession
@@ -142,6 +143,30 @@ def test_a_cell_gets_the_images_that_the_server_would_give(
     asked.clear()
     assert answered.images.find(elsewhere, None, source.wanted) == source.images.find(elsewhere, None, source.wanted)
     assert len(asked) >= 4  # both of them ask where no table holds the ground
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Images of another source that add to what it finds, as masks by a model do."""
+
+    images: ImageSource
+
+    def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
+        return tuple(replace(image, id=f"my {image.id}") for image in self.images.find(area, period, wanted))
+
+
+def test_a_search_below_a_mask_is_answered_too(many: str, asked: list[str]) -> None:
+    plan, objects, cube = thousand(), MemoryObjects(), searching(many)
+    (plain,) = cube.sources
+    cube = replace(cube, sources=(replace(plain, images=Renamed(plain.images)),))
+    ask_searches(objects, plan, cube)
+    (answered,) = with_answers(objects, LAYOUT, cube).sources
+    area = search_area(cell_geobox(plan, (330, -200)), margin_m=0)
+    asked.clear()
+    found = answered.images.find(area, None, plain.wanted)
+    assert not asked
+    assert [image.id for image in found] == [f"my {one.id}" for one in plain.images.find(area, None, plain.wanted)]
+    assert found
 
 
 def test_a_thousand_cells_send_a_handful_of_requests(many: str, asked: list[str]) -> None:

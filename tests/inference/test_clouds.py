@@ -1,6 +1,8 @@
 """Cloud masks by a model: the classes of a small network decide which pixels of an image count, wherever it is read."""
 
+import pickle
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 import rtsx
 from rtsx.config import CubeConfig, build_cube, load_cube_config, open_cube
+from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, ConfigError
 from rtsx.grid import lonlat_polygon
 from rtsx.model import ModelBundle
@@ -120,12 +123,28 @@ def test_a_composite_takes_what_the_model_calls_clear(scenes: Path, bundle: Path
 
 
 def test_a_store_of_the_images_holds_their_masks(scenes: Path, bundle: Path, tmp_path: Path) -> None:
-    values = config(scenes, bundle, days="1")
+    own = tmp_path / "own"
+    copytree(bundle, own)
+    values = config(scenes, own, days="1", quality={"rule": {"invalid": "no_data or cloud"}})
     values["region"] = {"wkt": lonlat_polygon(BOX.extent.geom, "EPSG:32607").wkt}
     path = tmp_path / "cube.yaml"
     path.write_text(yaml.safe_dump(values))
+    expected = open_cube(path).compute()
     build_cube(path, tmp_path / "native.zarr", layout="native")
-    assert open_cube(tmp_path / "native.zarr").compute().equals(open_cube(path).compute())
+    rmtree(own)  # which a store does without
+    assert open_cube(tmp_path / "native.zarr").compute().equals(expected)
+
+
+def test_another_bundle_at_the_same_path_is_another_recipe(scenes: Path, tmp_path: Path) -> None:
+    mask = save(tmp_path / "mask", ("clear", "cloud", "shadow"))
+    recipe = CubeConfig.model_validate(config(scenes, mask)).recipe()
+    described = describe_recipe(recipe)
+    assert describe_recipe(CubeConfig.model_validate(config(scenes, mask)).recipe()) == described
+    rmtree(mask)
+    save(mask, ("cloud", "clear", "shadow"))
+    assert describe_recipe(CubeConfig.model_validate(config(scenes, mask)).recipe()) != described
+    with pytest.raises(BundleError, match="not the one that this work was begun with"):
+        open_cube(pickle.loads(pickle.dumps(recipe)), BOX)
 
 
 def test_what_is_no_mask_of_clouds(scenes: Path, bundle: Path, tmp_path: Path) -> None:
