@@ -7,10 +7,12 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.searches import with_answers
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import Hardware
 from rtsx.inference.ensemble import tiling_needs_of
@@ -21,6 +23,7 @@ from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
+from rtsx.storage.object_store import open_object_store
 from rtsx.tiling import TilePlan, TileRange
 
 _LARGER = (2, 4)
@@ -76,7 +79,7 @@ class CampaignEstimate:
     def of(
         cls, plan: CampaignPlan, recipe: CampaignRecipe, seconds_per_tile: float | None = None
     ) -> "CampaignEstimate":
-        """Estimate a plan; asks the sources for the metadata of one cell.
+        """Estimate a plan; asks the sources for the metadata of one cell, and no server for what a stored search has answered.
 
         Parameters
         ----------
@@ -92,7 +95,8 @@ class CampaignEstimate:
         CampaignError, CubeError
             No source can be asked for the dtypes of the layers.
         """
-        sample = opened_sample(recipe.cube, plan.cells)
+        objects = open_object_store(recipe.output, recipe.storage_options)
+        sample = opened_sample(with_answers(objects, YearLayout(plan.year), recipe.cube), plan.cells)
         memory = TaskMemory.of(recipe, sample, layers=plan.prediction.layers)
         work, prices = plan.work, recipe.prices
         read = work.n_read * memory.stored_bytes

@@ -173,7 +173,7 @@ def plan(
     config: _ConfigArgument,
     *,
     year: YearOption = None,
-    measure: Annotated[bool, typer.Option(help="Run the model for some seconds to reckon hours.")] = True,
+    measure: Annotated[bool, typer.Option(help="Run the model for some seconds to estimate hours.")] = True,
     seconds_per_tile: Annotated[
         float | None, typer.Option(metavar="S", help="What a tile takes on the device in question, instead.", min=0)
     ] = None,

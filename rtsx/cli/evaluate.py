@@ -391,7 +391,8 @@ def cross_validate(
 ) -> None:
     """Leave one region out after another, and score what the others taught on it; no group is ever divided.
 
-    Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold.
+    Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold. Objects
+    are those of --min-area-m2 and the threshold by pixels, also where the file says choose: objects.
     """
     if transfer and folds is not None:
         raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
@@ -415,6 +416,8 @@ def cross_validate(
 
     read = load_train_config(config)
     recipe = training_recipes(read, folder=config.absolute().parent)[0]
+    if read.choose == "objects":
+        print_info("choose: objects is for rtsx train; here objects are of the threshold by pixels, from --min-area-m2")
     choices: dict[str, Any] = {
         "validation": validation,
         "overlapping": "merge" if merge else "refuse",

@@ -35,6 +35,7 @@ from rtsx.training.recipe import (
     TrainingScene,
     check_augmentation_name,
 )
+from rtsx.training.run_folder import RunFolder
 from rtsx.training.run_log import ShowProgress
 
 if TYPE_CHECKING:
@@ -398,7 +399,8 @@ def train_bundle(
 ) -> "tuple[TrainedRun, ...]":
     """Train a network on cubes and labels, and make a bundle of it that `predict_cube` runs.
 
-    A training that was stopped goes on from its last epoch when it is called again, and gives what it would have given.
+    A training that was stopped goes on from its last epoch when it is called again, and gives what it would have given. Of
+    several seeds, those that are finished are not trained again; where `choose` has changed meanwhile, it is applied to them, too.
 
     Parameters
     ----------
@@ -466,8 +468,8 @@ def train_bundle(
     try:
         for recipe, place in zip(recipes, places, strict=True):
             # What is done of several seeds stays done, so that the same call goes on after whatever stopped it.
-            if len(places) > 1 and place in finished:
-                runs.append(_finished(recipe, place))
+            if len(places) > 1 and place in finished and (run := _finished(recipe, place)) is not None:
+                runs.append(run)
                 continue
             runs.append(
                 train(
@@ -512,7 +514,8 @@ def _recipe_text(place: Path) -> str | None:
     return path.read_text() if path.is_file() else None
 
 
-def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun":
+def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun | None":
+    """Read the training that is done in a folder; None where `choose` has changed, and `train` chooses anew from its checkpoint."""
     from rtsx.training import read_run  # likewise
     from rtsx.training.record import recipe_record, stated_differences
 
@@ -522,4 +525,20 @@ def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun":
             f"{place} holds a finished training of another recipe: {differing}. Go on with that recipe, choose another folder, "
             "or pass overwrite=True."
         )
-    return read_run(place)
+    run, folder = read_run(place), RunFolder.at(place)
+    before, now = _chosen_by(run.bundle.provenance), _chosen_by(recipe.provenance)
+    if before == now:
+        return run
+    if not folder.checkpoint.is_file():  # without which it would be trained again
+        raise TrainingError(
+            f"{place} holds a finished training with choose: {before}, and {now} is asked. It cannot be chosen anew, because "
+            f"{folder.checkpoint} is gone. Go on with choose: {before}, choose another folder, or pass overwrite=True."
+        )
+    folder.result.unlink()
+    return None
+
+
+def _chosen_by(provenance: Mapping[str, Any]) -> str:
+    """What outlines were chosen by, as the config in a provenance says."""
+    chosen: str = provenance.get("config", {}).get("choose", TrainConfig.model_fields["choose"].default)
+    return chosen

@@ -153,6 +153,10 @@ def choose_objects(
     listed = listed_scenes(scenes, truth)
     for threshold in thresholds:
         replace(settings, threshold=threshold)  # which refuses what is none
+        if not threshold:
+            raise EvaluationError(
+                "An outline is of pixels above a probability of 0, so none is chosen from 0: leave it out."
+            )
     classes = None if class_name is None else [class_name]
     cases = [[_case(scene, classes, threshold) for scene in listed] for threshold in thresholds]
     counted = iter(count_rasters([case for some in cases for case in some], rule=settings))

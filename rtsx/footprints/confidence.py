@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -12,10 +13,10 @@ import geopandas
 import numpy as np
 import pandas as pd
 
-from rtsx.errors import FootprintError, InputNotFoundError
+from rtsx.errors import CubeError, FootprintError, InputNotFoundError
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.parsing import StoredRecord
-from rtsx.storage import local_path, write_whole
+from rtsx.storage import file_system, is_url, local_path, write_whole
 
 ConfidenceClass = Literal["high_confidence", "candidate", "marginal"]
 """`high_confidence`: the whole interval of the measured precision reaches the floor. `candidate`: its value does, and its lower end does
@@ -134,13 +135,22 @@ class ConfidenceRule(StoredRecord):
                 )
 
     @classmethod
-    def open(cls, rule: "str | PathLike[str] | Self") -> "ConfidenceRule":
+    def open(
+        cls, rule: "str | PathLike[str] | Self", *, storage_options: Mapping[str, Any] | None = None
+    ) -> "ConfidenceRule":
         """Return a rule, or read it from the file that `write` wrote.
+
+        Parameters
+        ----------
+        rule
+            The rule, its path, or a URL of fsspec.
+        storage_options
+            For fsspec, where it is a URL.
 
         Raises
         ------
         FootprintError
-            It is no rule.
+            It is no rule, or cannot be read.
         InputNotFoundError
             There is no such file.
         """
@@ -151,16 +161,26 @@ class ConfidenceRule(StoredRecord):
                 f"a rule of confidence is a ConfidenceRule or the path of one, not {type(rule).__name__}: make one with "
                 "derive_confidence_rule"
             )
-        path = local_path(rule)
+        name = os.fspath(rule)
+        place = name if is_url(name) else str(local_path(name))
+        content = _content(place, storage_options or {})
         try:
-            return cls.from_json(path.read_bytes())
-        except FileNotFoundError as error:
-            raise InputNotFoundError(f"There is no rule of confidence at {path}.") from error
+            return cls.from_json(content)
         except FootprintError as error:
-            raise FootprintError(f"{path}: {error}") from error
+            raise FootprintError(f"{place}: {error}") from error
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the rule as a JSON file; what is there is replaced."""
+        """Write the rule as a local JSON file; what is there is replaced.
+
+        Raises
+        ------
+        FootprintError
+            It is a URL.
+        OutputNotWritableError
+            It cannot be written.
+        """
+        if is_url(os.fspath(path)):
+            raise FootprintError(f"a rule is written to a local file, not {path}: write it here, and copy it there")
         write_whole(local_path(path), json.dumps(asdict(self), indent=1).encode())
 
     def require_bundle(self, digest: object) -> None:
@@ -226,3 +246,25 @@ def _told(band: Band) -> str:
     if low is None:
         return "any" if high is None else f"under {high:g}"
     return f"from {low:g}" if high is None else f"{low:g}-{high:g}"
+
+
+def _content(place: str, options: Mapping[str, Any]) -> bytes:
+    """Read the file of a rule."""
+    try:
+        if not is_url(place):
+            return local_path(place).read_bytes()
+        system, path = file_system(place, options)
+        content: bytes = system.cat_file(path)
+        return content
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"There is no rule of confidence at {place}.") from error
+    except IsADirectoryError as error:
+        raise FootprintError(
+            f"{place} is a folder: name the file of the rule, which `rtsx evaluate --sample --confidence-rule` wrote"
+        ) from error
+    except CubeError as error:  # fsspec does not know the protocol
+        raise FootprintError(str(error)) from error
+    except Exception as error:  # of fsspec's file systems, whose libraries have their own
+        from rtsx.storage.zarr import store_failure  # here, because it loads zarr
+
+        raise FootprintError(str(store_failure(place, error, what="the rule of confidence cannot be read"))) from error

@@ -40,15 +40,15 @@ class OutlineChoice:
     """
 
     threshold: float
-    """Least probability of a pixel of an outline, 0-1; `ModelBundle.threshold` is that of the binary map."""
+    """Least probability of a pixel of an outline, above 0 and up to 1; `ModelBundle.threshold` is that of the binary map."""
     min_area_m2: float
     """Smaller objects are left out, m²; geodesic."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if not (0 <= self.threshold <= 1 and 0 <= self.min_area_m2 < math.inf):
+        if not (0 < self.threshold <= 1 and 0 <= self.min_area_m2 < math.inf):
             raise BundleError(
-                f"Outlines have a threshold from 0 to 1 and a finite least area of at least 0 m²; got {self.threshold} and "
+                f"Outlines have a threshold above 0 and up to 1, and a finite least area of at least 0 m²; got {self.threshold} and "
                 f"{self.min_area_m2}."
             )
 

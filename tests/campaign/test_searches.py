@@ -235,6 +235,7 @@ def test_a_campaign_of_tables_writes_the_bytes_of_one_that_asks_and_an_update_se
     scripted.asked.clear()
     assert run(recipe, campaign).items() >= {k: v for k, v in expected.items() if "/items/" not in k}.items()
     assert Campaign.create(recipe).plan == campaign.plan
+    assert campaign.estimate().cells == 6  # as each worker estimates before its first cell
     assert not scripted.asked
     stored = [path for path in (tmp_path / "tables").rglob("*") if path.is_file()]
     assert not any(b"hidden-4711" in path.read_bytes() for path in stored)

@@ -17,7 +17,15 @@ from rtsx.evaluation import EvaluationScene, choose_objects
 from rtsx.inference import predict_cube
 from rtsx.model import InputLayer, ModelBundle, preset_named
 from rtsx.synthetic import SceneSpec
-from rtsx.training import AugmentationSpec, LossTerm, NetworkSpec, OptimisationSpec, SamplingSpec, TrainingRecipe
+from rtsx.training import (
+    AugmentationSpec,
+    LossTerm,
+    NetworkSpec,
+    OptimisationSpec,
+    SamplingSpec,
+    TrainingRecipe,
+    read_run,
+)
 
 BANDS = ["blue", "green", "red", "nir"]
 SMALL = {
@@ -308,6 +316,23 @@ def test_seeds_are_trained_one_by_one_and_not_again(tmp_path: Path, two_scenes: 
     again = train_bundle(write(tmp_path, values), out, device="cpu")
     assert [run.bundle.digest for run in again] == [run.bundle.digest for run in first]
     assert (out / "seed-4" / "bundle").stat().st_mtime_ns == before
+    # A seed that is finished follows `choose` without being trained again, and back.
+    checkpoint, log = (out / "seed-4" / name for name in ("checkpoints/last.pt", "log.csv"))
+    kept = (checkpoint.stat().st_mtime_ns, log.read_bytes())
+    (out / "seed-5" / "result.json").unlink()
+    for run in train_bundle(write(tmp_path, {**values, "choose": "objects"}), out, device="cpu"):
+        assert run.bundle.outlines is not None
+        assert run.bundle.provenance["config"]["choose"] == "objects"  # type: ignore[index]
+        assert run.bundle.digest in (run.folder / "report.html").read_text()
+        assert run.bundle == read_run(run.folder).bundle
+    assert (checkpoint.stat().st_mtime_ns, log.read_bytes()) == kept
+    (out / "seed-5" / "result.json").unlink()
+    checkpoint.rename(checkpoint.with_suffix(".away"))
+    with pytest.raises(TrainingError, match=r"choose: objects, and pixels is asked.*last\.pt is gone"):
+        train_bundle(write(tmp_path, values), out, device="cpu")
+    checkpoint.with_suffix(".away").rename(checkpoint)
+    again = train_bundle(write(tmp_path, values), out, device="cpu")
+    assert [run.bundle.digest for run in again] == [run.bundle.digest for run in first]
     (out / "seed-5" / "result.json").unlink()
     with pytest.raises(TrainingError, match="of another recipe"):
         train_bundle(write(tmp_path, {**values, "learning_rate": 0.5}), out, device="cpu")

@@ -112,8 +112,9 @@ def test_a_bundle_keeps_what_was_chosen_and_its_maps_are_outlined_by_it(tmp_path
     assert rtsx.extract_footprints(stored, **told).drop(columns="bundle_digest").equals(plain)
     with pytest.raises(BundleError, match="outlines are chosen for one class"):
         replace(bundle, classes=("a", "b"), outlines=choice.outlines)
-    with pytest.raises(BundleError, match="threshold from 0 to 1"):
-        OutlineChoice(threshold=45, min_area_m2=0)
+    for threshold in (45, 0):  # 0 is refused here, because a campaign could not be planned with it
+        with pytest.raises(BundleError, match="threshold above 0 and up to 1"):
+            OutlineChoice(threshold=threshold, min_area_m2=0)
 
 
 def test_what_cannot_be_chosen_is_refused():
@@ -123,6 +124,8 @@ def test_what_cannot_be_chosen_is_refused():
         choose_objects(pred, stub, thresholds=[])
     with pytest.raises(EvaluationError, match="probability from 0 to 1, not 50"):
         choose_objects(pred, stub, thresholds=[50])
+    with pytest.raises(EvaluationError, match="above a probability of 0"):
+        choose_objects(pred, stub, thresholds=[0, 0.5])
     with pytest.raises(EvaluationError, match="finite areas of at least 0"):
         choose_objects(pred, stub, min_areas_m2=[-1])
     with pytest.raises(EvaluationError, match="no true object"):

@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -94,6 +95,16 @@ def test_rules_that_are_none_are_refused(squares, sample, tmp_path):
         extract_footprints(squares.drop_attrs(deep=False), confidence_rule=rule)
     with pytest.raises(InputNotFoundError, match="no rule of confidence at"):
         extract_footprints(squares, confidence_rule=tmp_path / "rule.json")
+    with pytest.raises(FootprintError, match="is a folder: name the file"):
+        ConfidenceRule.open(tmp_path)
+    with pytest.raises(InputNotFoundError, match=r"at memory://rules/none\.json"):
+        ConfidenceRule.open("memory://rules/none.json")
+    with pytest.raises(FootprintError, match="cannot be reached"):
+        ConfidenceRule.open("nowhere://rules/rule.json")
+    with pytest.raises(FootprintError, match="to a local file, not memory://"):
+        rule.write("memory://rules/rule.json")
+    fsspec.filesystem("memory").pipe_file("/rules/rule.json", rule.to_json().encode())
+    assert ConfidenceRule.open("memory://rules/rule.json") == rule
     document = json.loads(rule.to_json())
     first = document["strata"][0]
     for changes, told in (

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from os import PathLike
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -154,7 +156,7 @@ def collect_year(
         Those that were asked for earlier are brought up to date, too. They are made in the folder for temporary files.
         PMTiles are in the projection of web maps, which ends at 85 degrees north.
     confidence_rule
-        A class for each outline, by a rule of the campaign's bundles or its file. It is kept with the products, and applied
+        A class for each outline, by a rule of the campaign's bundles, its file or URL. It is kept with the products, and applied
         from then on, until another is given.
     levels
         Level 2, the footprints of the year as one set. Level 1, a set per image, are the footprints themselves, because the
@@ -194,13 +196,22 @@ def collect_year(
         )
     objects = open_object_store(output, storage_options or {})
     layout = YearLayout(plan.year)
-    rule = _kept_rule(objects, plan, confidence_rule)
+    rule = _kept_rule(
+        objects, plan, confidence_rule, options=_options_of(confidence_rule, output, storage_options or {})
+    )
     states = cell_states(CampaignLedger(objects, layout).marks(), layout)
 
-    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
+    opening = Lock()
+
+    @cache  # because a box that crosses cells reads each of them, and on S3 to open takes far longer than to read
+    def opened() -> tuple[Any, int]:
         group = open_group(map_path(output), storage_options or {})
-        array: Any = group["valid"]
-        return np.asarray(array[map_year(group, plan.year), y, x], bool)
+        return group["valid"], map_year(group, plan.year)
+
+    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
+        with opening:  # partitions are made in several threads
+            array, year = opened()
+        return np.asarray(array[year, y, x], bool)
 
     vectors = _Vectors.of(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
     shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
@@ -300,18 +311,30 @@ def rule_key(layout: YearLayout) -> str:
 
 
 def _kept_rule(
-    objects: ObjectStore, plan: CampaignPlan, given: ConfidenceRule | str | PathLike[str] | None
+    objects: ObjectStore,
+    plan: CampaignPlan,
+    given: ConfidenceRule | str | PathLike[str] | None,
+    *,
+    options: Mapping[str, Any],
 ) -> ConfidenceRule | None:
     """Keep a rule, and return it or the one that was kept before."""
     key = rule_key(YearLayout(plan.year))
     content = objects.get(key)
     if given is None and content is None:
         return None
-    rule = ConfidenceRule.open(given) if given is not None else ConfidenceRule.from_json(content or b"")
+    if given is None:
+        rule = ConfidenceRule.from_json(content or b"")
+    else:
+        rule = ConfidenceRule.open(given, storage_options=options)
     rule.require_bundle("+".join(plan.prediction.members))
     if given is not None and (document := rule.to_json().encode()) != content:
         objects.put(key, document)
     return rule
+
+
+def _options_of(rule: object, output: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Storage options of the output, for a rule in the same bucket; none for another, which may not see the credentials."""
+    return options if isinstance(rule, str) and rule.split("/")[:3] == output.split("/")[:3] else {}
 
 
 def _assets(vectors: _Vectors, layout: YearLayout, *, rule: ConfidenceRule | None) -> dict[str, Any]:

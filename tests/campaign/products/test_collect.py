@@ -17,7 +17,7 @@ from pystac.validation.local_validator import get_local_schema_cache
 import rtsx
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.map import open_map
-from rtsx.campaign.products import collect_year, tables
+from rtsx.campaign.products import collect, collect_year, tables
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import BandRequest, pyramid
 from rtsx.cube.images import Period
@@ -25,6 +25,7 @@ from rtsx.cube.stac.sources import StacCatalog
 from rtsx.errors import CampaignError, FootprintError, MissingExtraError
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.storage.object_store import LocalObjects, open_object_store
+from rtsx.storage.zarr import open_group
 from tests.campaign.collect.finished import LEFT, TOP, Output, make_pixels, masked, plan_of, whole, whole_footprints
 
 DONE = [(TOP + j, LEFT + i) for j, i in ((0, 1), (1, 1), (2, 2), (7, 8))]
@@ -112,6 +113,19 @@ def test_a_rule_gives_outlines_a_class_and_is_kept(small, tmp_path):
     assert collect_year(output.path, small, **options).rewritten == ()
     with pytest.raises(FootprintError, match="measured on outlines of the bundle another"):
         collect_year(output.path, small, confidence_rule=replace(rule, bundle_digest="another"), **options)
+
+
+def test_the_map_is_opened_once_for_what_outlines_want_of_it(tmp_path, monkeypatch):
+    plan = plan_of(2, 3, spec=OutlineSpec(min_area_m2=0.0, edge_distance=3, nodata_fraction=True))
+    output = Output(plan, tmp_path / "out")
+    output.finish(make_pixels(plan, seed=4, threshold=0.2), plan.cells)
+    opened = []
+    monkeypatch.setattr(collect, "open_group", lambda *given: opened.append(given) or open_group(*given))
+    collected = collect_year(output.path, plan, overviews=False, tracks=False, stac=False)
+    assert collected.n_footprints > 1
+    assert len(opened) == 1
+    collect_year(output.path, plan, overviews=False, tracks=False, stac=False)
+    assert len(opened) == 1
 
 
 @pytest.mark.slow
