@@ -526,7 +526,7 @@ def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun | None":
             "or pass overwrite=True."
         )
     run, folder = read_run(place), RunFolder.at(place)
-    before, now = _chosen_by(run.bundle.provenance), _chosen_by(recipe.provenance)
+    before, now = _chosen_by(run.bundle.provenance or {}), _chosen_by(recipe.provenance)
     if before == now:
         return run
     if not folder.checkpoint.is_file():  # without which it would be trained again
