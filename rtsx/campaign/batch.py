@@ -39,8 +39,8 @@ class BatchJob:
     #SBATCH --ntasks=1
     #SBATCH --requeue
     #SBATCH --open-mode=append
-    set -u
-    rtsx campaign work s3://maps/arctic --until "$(date -Iseconds -d '+43080 seconds')" --gpu 1
+    until=$(date -Iseconds -d '+43080 seconds')
+    rtsx campaign work s3://maps/arctic --until "$until" --gpu 1
     status=$?
     if [ "$status" -eq 75 ]; then
         scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
@@ -74,6 +74,8 @@ class BatchJob:
     account: str | None = None
     container: str | None = None
     """Image of Apptainer that holds rtsx."""
+    trust: bool = False
+    """Whether model files that can run code are read, where `campaign` is an output; a YAML file says so itself."""
     setup: Sequence[str] = ()
     """Lines of shell before the work, such as ``source ~/rtsx/bin/activate``."""
     options: Sequence[str] = ()
@@ -100,7 +102,12 @@ class BatchJob:
         """The script, for bash."""
         word = {"slurm": "#SBATCH", "pbs": "#PBS"}[self.system]
         lines = ["#!/bin/bash", *(f"{word} {one}" for one in (*self._directives(), *self.options))]
-        lines += ["set -u", *self.setup, self._command, "status=$?"]
+        until = int((self.time - _MARGIN).total_seconds())
+        lines.append(
+            f"until=$(date -Iseconds -d '+{until} seconds')"
+        )  # first, because the time of the job runs already
+        lines += ['cd "$PBS_O_WORKDIR"'] if self.system == "pbs" else []
+        lines += [*self.setup, self._command, "status=$?"]
         if self.system == "slurm":
             lines += [
                 f'if [ "$status" -eq {TIME_IS_OVER} ]; then',
@@ -159,8 +166,8 @@ class BatchJob:
 
     @property
     def _command(self) -> str:
-        until = int((self.time - _MARGIN).total_seconds())
         inside = f"apptainer exec {'--nv ' * bool(self.gpus)}{quote(self.container)} " if self.container else ""
         year = "" if self.year is None else f" --year {self.year}"
         gpus = f" --gpu {self.gpus}" if self.gpus else ""
-        return f"{inside}rtsx campaign work {quote(self.campaign)}{year} --until \"$(date -Iseconds -d '+{until} seconds')\"{gpus}"
+        trust = " --trust" if self.trust else ""
+        return f'{inside}rtsx campaign work {quote(self.campaign)}{year} --until "$until"{gpus}{trust}'

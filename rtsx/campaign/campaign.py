@@ -265,9 +265,10 @@ class Campaign:
 
     @typed(CampaignError)
     def watch(self, notify: Callable[[str], None], *, quiet: timedelta = timedelta(minutes=30)) -> CampaignStatus:
-        """Look once, and tell what has not been told before: cells set aside, runs that stopped, silence, the end and its cost.
+        """Look once, and send the alerts that are new: cells set aside, runs that stopped, silence, the end and its cost.
 
-        What was told is kept in the output, so that a look from another process or machine repeats nothing.
+        What was sent is kept in the output, so that a look from another process or machine repeats nothing. That the time of a
+        worker was over is no alert.
 
         Parameters
         ----------

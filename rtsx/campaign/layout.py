@@ -90,9 +90,9 @@ class YearLayout:
         return f"{self.root}/runs"
 
     @property
-    def told(self) -> str:
-        """What somebody was told about the year."""
-        return f"{self.root}/told.json"
+    def notified(self) -> str:
+        """Keys of the alerts that were sent."""
+        return f"{self.root}/notified.json"
 
     @property
     def products(self) -> str:

@@ -324,6 +324,8 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     if stored is not None:
         require_same(stored, plan)
         plan = stored
+        if config:  # what changes no byte may have changed, such as retries and devices, and workers read it here
+            objects.put(YearLayout(plan.year).config, config.encode())
     else:
         _refuse_foreign_marks(objects, plan)
         require_space(recipe.output, len(plan.cells) * _BLOCK_BYTES)

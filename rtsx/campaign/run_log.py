@@ -11,6 +11,9 @@ from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, StoredRecord
 from rtsx.storage.object_store import ObjectStore
 
+TIME_OVER = "its time was over"
+"""Why a run stopped that had to end by a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:

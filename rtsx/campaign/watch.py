@@ -1,20 +1,23 @@
-"""What somebody has to be told about a campaign, each thing once: failures, stops, silence, and the end with what it has cost."""
+"""Alerts of a campaign, each once: cells set aside, runs that stopped, silence, and the end with what it has cost."""
 
+import http.client
 import json
+import re
 import shlex
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.run_log import RunRecord, read_runs
+from rtsx.campaign.run_log import TIME_OVER, RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, status_of
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -32,7 +35,7 @@ class Alert:
     """One message."""
 
     keys: tuple[str, ...]
-    """What it tells, none of which is told again."""
+    """What it is about; an alert about nothing else is not sent again."""
     text: str
     """For people; its first line says the most."""
 
@@ -42,11 +45,11 @@ def due_alerts(
     *,
     leases: Collection[Lease],
     runs: Collection[RunRecord],
-    told: Collection[str],
+    sent: Set[str],
     quiet: timedelta,
     now: datetime,
 ) -> Iterator[Alert]:
-    """Yield what has not been told yet.
+    """Yield the alerts that have not been sent yet.
 
     Parameters
     ----------
@@ -54,8 +57,8 @@ def due_alerts(
         How the campaign stands.
     leases, runs
         Of all its cells and runs, in any state.
-    told
-        Keys of what was told before.
+    sent
+        Keys of those that were.
     quiet
         A campaign with cells left is quiet where for so long no cell was done, no run wrote its record and no lease was renewed.
     now
@@ -63,30 +66,39 @@ def due_alerts(
     """
     name = f"{status.name} {status.year}"
     aside = {f"set aside {cell_id(*cell)} {one.when}": one for cell, one in sorted(status.failed.items())}
-    fresh = {key: one for key, one in aside.items() if key not in told}
+    fresh = {key: one for key, one in aside.items() if key not in sent}
     if fresh:
         named = [f"  {cell_id(*one.cell)} {one.error}: {one.message}" for one in list(fresh.values())[:_MOST_NAMED]]
         more = [f"  ... and {len(fresh) - _MOST_NAMED:,} more"] if len(fresh) > _MOST_NAMED else []
         text = f"{name}: {len(fresh):,} cells were set aside, {len(aside):,} in all"
         yield Alert(tuple(fresh), "\n".join([text, *named, *more]))
+    stopped: dict[str, list[RunRecord]] = {}
     for run in runs:
-        key = f"stopped {run.run}"
-        if run.stopped is not None and run.ended and not status.is_complete and key not in told:
-            yield Alert((key,), f"{name}: a run on {run.host} stopped, because {run.stopped}\n{status}")
+        # The end of its time is how a worker of a batch system ends every day.
+        if (
+            run.ended
+            and run.stopped not in (None, TIME_OVER)
+            and not status.is_complete
+            and f"stopped {run.run}" not in sent
+        ):
+            stopped.setdefault(str(run.stopped), []).append(run)
+    for reason, those in stopped.items():
+        what = f"a run on {those[0].host}" if len(those) == 1 else f"{len(those):,} runs"
+        yield Alert(tuple(f"stopped {run.run}" for run in those), f"{name}: {what} stopped, because {reason}\n{status}")
     signs = [datetime.fromisoformat(run.written) for run in runs] + [lease.expires for lease in leases]
     signs += [status.last_done] if status.last_done is not None else []
     if signs and status.left + len(status.running) and now - max(signs) > quiet:
         key = f"quiet {max(signs).isoformat()}"
-        if key not in told:
+        if key not in sent:
             yield Alert((key,), f"{name}: nothing has happened since {max(signs):%Y-%m-%d %H:%M} UTC\n{status}")
-    if status.is_complete and (key := f"done {status.finished}") not in told:
+    if status.is_complete and (key := f"done {status.finished}") not in sent:
         yield Alert((key,), f"{name}: every cell is done\n{status}")
 
 
 def watch_campaign(
     objects: ObjectStore, plan: CampaignPlan, *, prices: Prices, notify: Callable[[str], None], quiet: timedelta
 ) -> CampaignStatus:
-    """Look once, and tell what is new; see `Campaign.watch`."""
+    """Look once, and send what is new; see `Campaign.watch`."""
     layout = YearLayout(plan.year)
     ledger = CampaignLedger(objects, layout)
     damaged: list[str] = []
@@ -102,13 +114,12 @@ def watch_campaign(
         prices=prices,
         now=now,
     )
-    told = _read_told(objects, layout)
-    for alert in due_alerts(status, leases=leases, runs=runs, told=told, quiet=quiet, now=now):
+    sent = _read_sent(objects, layout)
+    for alert in due_alerts(status, leases=leases, runs=runs, sent=set(sent), quiet=quiet, now=now):
         notify(alert.text)
-        told += (
-            alert.keys
-        )  # after it, and one by one: who is killed between the two tells one thing twice, and none never
-        objects.put(layout.told, json.dumps({"told": told}).encode())
+        # After it, and one by one: who is killed between the two sends one alert twice, and none never.
+        sent += alert.keys
+        objects.put(layout.notified, json.dumps({"sent": sent}).encode())
     return status
 
 
@@ -127,8 +138,22 @@ def notifier(target: str) -> Callable[[str], None]:
     if not target.strip():
         raise CampaignError("--notify is a command or a web address; got nothing.")
     if target.startswith(("http://", "https://")):
+        if re.search(r"\s", target) or not _host(target):
+            raise CampaignError(f"--notify is a command or a web address; got {target!r}.")
         return lambda text: _post(target, text)
-    return lambda text: _run(shlex.split(target), text)
+    try:
+        command = shlex.split(target)
+    except ValueError as error:
+        raise CampaignError(f"--notify is a command as a shell reads it ({error}); got {target!r}.") from error
+    return lambda text: _run(command, text)
+
+
+def _host(url: str) -> str:
+    """Host of an address; empty where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _post(url: str, text: str) -> None:
@@ -138,7 +163,7 @@ def _post(url: str, text: str) -> None:
     try:
         with urllib.request.urlopen(request, timeout=_ANSWER_S):
             pass
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise CampaignError(f"The address that is notified does not take the message: {error}") from None
 
 
@@ -151,8 +176,8 @@ def _run(command: list[str], text: str) -> None:
         raise CampaignError(f"{command[0]} did not take the message: {answer.stderr.strip() or answer.returncode}")
 
 
-def _read_told(objects: ObjectStore, layout: YearLayout) -> list[str]:
-    content = objects.get(layout.told)
+def _read_sent(objects: ObjectStore, layout: YearLayout) -> list[str]:
+    content = objects.get(layout.notified)
     if content is None:
         return []
-    return parsed_json(content, dict[str, list[str]], what=layout.told, error=CampaignError).get("told", [])
+    return parsed_json(content, dict[str, list[str]], what=layout.notified, error=CampaignError).get("sent", [])

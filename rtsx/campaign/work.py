@@ -29,7 +29,7 @@ from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run import RECORD_S, RunLog, new_run
-from rtsx.campaign.run_log import ProgressCallback, RunSummary, read_runs
+from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunSummary, read_runs
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.campaign.workers import WorkerRequirements, versions_here
 from rtsx.errors import CampaignError, ClusterError
@@ -39,8 +39,8 @@ from rtsx.storage.object_store import ObjectStore
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
 
-TIME_OVER = "its time was over"
-"""Why a worker stopped that was told until when it may run."""
+_TOO_SHORT = "its time was over before its first cell was done; give it more, or take smaller cells"
+"""Why one stopped that would not get further the next time."""
 _LOOK_S = (0.5, 15.0)
 """Seconds between two listings of the store while others hold all cells that are left: at first, and in the end."""
 _TICK_S = 0.2
@@ -82,6 +82,7 @@ class FreeCells:
         self._given = np.zeros(len(cells), bool)
         self.look()
         self._begin = ~self._done
+        self._aside_before = self._aside
 
     def __len__(self) -> int:
         """Cells that were not done at the beginning."""
@@ -116,6 +117,11 @@ class FreeCells:
         return int((self._begin & self._done).sum())
 
     @property
+    def n_set_aside(self) -> int:
+        """Cells that were set aside since the beginning, by whomever."""
+        return int((self._aside & ~self._aside_before).sum())
+
+    @property
     def is_over(self) -> bool:
         """Whether none is left but those that this worker was given; what others hold might come free."""
         return not (self._open & ~self._given).any()
@@ -130,7 +136,8 @@ class FreeCells:
         now = datetime.now(UTC)
         held = (cell for cell, lease in self._ledger.leases(damaged=[]).items() if lease.expires > now)
         self._done = self._mask(self._ledger.done())
-        self._open = ~(self._done | self._mask(self._ledger.set_aside_cells()))
+        self._aside = self._mask(self._ledger.set_aside_cells()) & ~self._done
+        self._open = ~(self._done | self._aside)
         self._free = self._open & ~self._mask(held) & ~self._given
 
     def _mask(self, cells: Iterable[Address]) -> NDArray[np.bool_]:
@@ -164,6 +171,8 @@ class CellWorker:
         self._started = datetime.now(UTC)
         self._others = 0
         self._slowest_s = 0.0
+        self._cell_began = self._started
+        self._retry = retry
 
     def work(self, until: datetime | None) -> Iterator[RunSummary]:
         """Run until no cell is left or no time for another; yields how it stands before each, and while it waits for others."""
@@ -172,18 +181,31 @@ class CellWorker:
             yield self.summary()
             if until is not None and datetime.now(UTC) + timedelta(seconds=self._slowest_s) > until:
                 queue.stop(TIME_OVER)
+            if self.cells.n_set_aside >= self._retry.most_failures:
+                queue.stop(
+                    f"{self.cells.n_set_aside} cells were set aside since it began, which is the most that a run bears"
+                )
             for start in queue.take(1, time.monotonic()):
+                self._cell_began = datetime.now(UTC)
                 self._take_in(self._job(start.cell, start.attempt, self._run))
                 break
             else:
                 time.sleep(_TICK_S)
+
+    def cut_off(self) -> None:
+        """Note that its time ended within a cell, or while it waited; one that cannot finish its first cell would never."""
+        now = datetime.now(UTC)
+        is_hopeless = (
+            self._queue.in_flight and not self._queue.done and now - self._cell_began > self._cell_began - self._started
+        )
+        self.stop(_TOO_SHORT if is_hopeless else TIME_OVER)
 
     def stop(self, reason: str) -> None:
         """Note why no further cell is begun."""
         self._queue.stop(reason)
 
     def summary(self, failures: Mapping[Address, Failure] | None = None) -> RunSummary:
-        """Summarise what this worker did; with the failures of the whole campaign, what it leaves behind is told truly."""
+        """Summarise what this worker did; with the failures of the whole campaign, what it leaves behind is counted truly."""
         queue, now = self._queue, datetime.now(UTC)
         self._others = max(self._others, self.cells.n_done - queue.done)
         set_aside = tuple(queue.set_aside if failures is None else failures.values())
@@ -208,14 +230,14 @@ class CellWorker:
     def _take_in(self, outcome: CellResult) -> None:
         if outcome.state in ("skipped", "leased"):
             self.cells.taken(outcome.cell, is_done=outcome.state == "skipped")
-            outcome = replace(
-                outcome, state="skipped"
-            )  # the queue would wait for the lease, and others give theirs back sooner
+            # Not as leased, for which the queue would wait until the lease ends: others give theirs back sooner.
+            outcome = replace(outcome, state="skipped")
         elif outcome.state == "done":
             self._slowest_s = max(self._slowest_s, outcome.seconds)
         failure = self._queue.completed(outcome, time.monotonic())
         if failure is not None:
             self._ledger.quarantine(failure)
+            self.cells.look()
 
 
 def work_campaign(
@@ -240,13 +262,12 @@ def work_campaign(
     worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=recipe.retry)
     log = RunLog(objects, plan)
     try:
-        with _cut_off_at(until):
+        with _recorded(worker, log), _cut_off_at(until):
             for summary in worker.work(until):
-                log.note(summary)
                 if progress is not None:
                     progress(summary)
     except _TimeOver:
-        worker.stop(TIME_OVER)
+        worker.cut_off()
     except KeyboardInterrupt:
         worker.stop("it was interrupted")  # for the record of the run, which says why it has cells left
         raise
@@ -262,6 +283,25 @@ def work_campaign(
     if progress is not None:
         progress(summary)
     return summary
+
+
+@contextmanager
+def _recorded(worker: CellWorker, log: RunLog) -> Iterator[None]:
+    """Write the record of the run now and then in another thread, because a cell may take longer than a record may be old."""
+    over = threading.Event()
+
+    def write() -> None:
+        log.note(worker.summary())
+        while not over.wait(RECORD_S):
+            log.note(worker.summary())
+
+    thread = threading.Thread(target=write, name="rtsx-run-record", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager
@@ -327,13 +367,18 @@ def require_worker_memory(plan: CampaignPlan, recipe: CampaignRecipe, *, workers
     ClusterError
         It has less than they need.
     """
-    needed = CampaignEstimate.of(plan, recipe).memory_bytes * workers
-    available = recipe.prediction.memory_bytes or available_bytes()
-    if needed > available:
+    needed = CampaignEstimate.of(plan, recipe).memory_bytes
+    bound = recipe.prediction.memory_bytes
+    if bound is not None and needed > bound:
         raise ClusterError(
-            f"{workers} worker{'s' * (workers > 1)} of this campaign need{'s' * (workers == 1)} {format_bytes(needed)} besides "
-            f"libraries and weights, and this machine has {format_bytes(available)}. Start fewer, ask for more memory, or plan "
-            "with smaller tiles."
+            f"A worker of this campaign needs {format_bytes(needed)} besides libraries and weights, and its memory is said to be "
+            f"{format_bytes(bound)}. Give prediction more memory, or plan with smaller tiles."
+        )
+    if needed * workers > available_bytes():
+        raise ClusterError(
+            f"{workers} worker{'s' * (workers > 1)} of this campaign need{'s' * (workers == 1)} {format_bytes(needed * workers)} "
+            f"besides libraries and weights, and this machine has {format_bytes(available_bytes())}. Start fewer, take a larger "
+            "machine, or plan with smaller tiles."
         )
 
 

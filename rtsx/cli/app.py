@@ -210,7 +210,7 @@ COMMANDS = {
             "submit": "What was submitted stays so.",
             "update": _CELLS,
             "status": _READ,
-            "watch": "What was told is not told again; {again} goes on.",
+            "watch": "What was sent is not sent again; {again} goes on.",
             "retry": "Cells freed so far stay free; {again} frees the rest.",
             "verify": _READ,
             "report": _WHOLE,

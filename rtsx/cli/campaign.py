@@ -14,8 +14,8 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.campaign_run import CampaignArgument, YearOption, app, opened_campaign
-from rtsx.cli.console import print_info, show, show_line
-from rtsx.errors import CampaignError, GridError
+from rtsx.cli.console import print_info, show, show_line, warn
+from rtsx.errors import CampaignError, GridError, RtsxError
 
 if TYPE_CHECKING:
     from rtsx.campaign.cells import Address
@@ -95,15 +95,22 @@ def watch(
         typer.Option(metavar="SECONDS", help="Look again so often until every cell is done; once if left out.", min=1),
     ] = None,
 ) -> None:
-    """Tell once each: cells set aside, runs that stopped, silence, and the end with what it has cost.
+    """Send an alert once each: cells set aside, runs that stopped, silence, and the end with what it has cost.
 
-    What was told is kept in the output, so a restart, or another look of cron, repeats nothing.
+    What was sent is kept in the output, so a restart, or another look of cron, repeats nothing.
     """
     opened = opened_campaign(campaign, year=year)
     from rtsx.campaign.watch import notifier
 
     send = partial(show_line, asked=True) if notify is None else notifier(notify)
-    while not opened.watch(send, quiet=timedelta(minutes=quiet)).is_complete and every is not None:
+    while True:
+        try:
+            if opened.watch(send, quiet=timedelta(minutes=quiet)).is_complete or every is None:
+                return
+        except (RtsxError, OSError) as error:
+            if every is None:
+                raise
+            warn(f"{error} Looking again in {every:g} s.")
         time.sleep(every)
 
 

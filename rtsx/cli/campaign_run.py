@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig
 
 
-def created(config: "CampaignConfig") -> "Campaign":
-    """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan.
+def created(config: "CampaignConfig", *, is_stored: bool = False) -> "Campaign":
+    """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
     Raises
     ------
@@ -36,7 +36,8 @@ def created(config: "CampaignConfig") -> "Campaign":
     """
     from rtsx.campaign import Campaign
 
-    return Campaign.create(config.recipe(), config=config.resolved().without_secrets().to_yaml())
+    text = "" if is_stored else config.resolved().without_secrets().to_yaml()
+    return Campaign.create(config.recipe(), config=text)
 
 
 def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
@@ -66,7 +67,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
     CampaignError
         There is no plan of that year.
     """
-    if Path(given).suffix.lower() not in (".yaml", ".yml"):
+    if not _is_yaml(given):
         if "://" not in given and not Path(given).expanduser().is_dir():
             raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
         from rtsx.campaign import Campaign  # here, because it is heavy
@@ -289,10 +290,11 @@ def work(
         configure_malloc()
     said = stored_config(campaign, year=year, trust=trust)
     from rtsx.campaign.batch import TIME_IS_OVER
-    from rtsx.campaign.work import TIME_OVER, run_in_processes  # here, because it is heavy
+    from rtsx.campaign.run_log import TIME_OVER
+    from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = _slurm_end() if until is None else until.astimezone()
-    made = created(said)
+    made = created(said, is_stored=not _is_yaml(campaign))
     if retry:
         made.retry()
     again = f"work {campaign}" if year is None else f"work {campaign} --year {year}"
@@ -319,6 +321,10 @@ def work(
     )
 
 
+def _is_yaml(given: str) -> bool:
+    return Path(given).suffix.lower() in (".yaml", ".yml")
+
+
 def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConfig":
     """The config of a YAML file, or the one that is stored in an output; its model files may run code only where one says so here.
 
@@ -329,7 +335,7 @@ def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConf
     CampaignError
         The output holds no campaign, or its campaign was made in Python, where no config is.
     """
-    if Path(given).suffix.lower() in (".yaml", ".yml"):
+    if _is_yaml(given):
         said = loaded(Path(given), year=year)
         return said.changed(trust=said.trust or trust)
     opened = opened_campaign(given, year=year)
@@ -378,6 +384,7 @@ def submit(
         _batch(metavar="--X=Y", help="Option of the system, such as --constraint=a100; again for more."),
     ] = None,
     logs: Annotated[Path | None, _batch(metavar="FOLDER", help="For what members print.")] = None,
+    trust: options.TrustOption = False,
     dry_run: Annotated[bool, _batch("--dry-run", help="Print the script instead of submitting it.")] = False,
 ) -> None:
     """Start workers of a planned campaign as an array job, whose members run rtsx campaign work.
@@ -401,7 +408,8 @@ def submit(
             memory_bytes=None if memory is None else memory_bytes(memory),
             partition=partition,
             account=account,
-            container=container,
+            container=str(Path(container).absolute()) if container and Path(container).is_file() else container,
+            trust=trust,
             setup=tuple(setup or ()),
             options=tuple(option or ()),
             logs=None if logs is None else str(logs.expanduser().absolute()),
@@ -417,7 +425,7 @@ def submit(
 
 
 def wall_time(given: str) -> timedelta:
-    """A wall time as batch systems write it.
+    """A wall time: minutes, HH:MM, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
 
     Raises
     ------
@@ -426,14 +434,16 @@ def wall_time(given: str) -> timedelta:
 
     Examples
     --------
-    >>> [str(wall_time(text)) for text in ("90", "12:00", "12:30:00", "2-00:00:00")]
-    ['1:30:00', '12:00:00', '12:30:00', '2 days, 0:00:00']
+    >>> [str(wall_time(text)) for text in ("90", "12:00", "12:30:00", "1-12", "2-00:30")]
+    ['1:30:00', '12:00:00', '12:30:00', '1 day, 12:00:00', '2 days, 0:30:00']
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d\d))?", given)
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d))?(?::(\d\d))?", given)
     if found is None:
         raise ValueError(f"A wall time is HH:MM, HH:MM:SS, D-HH:MM:SS or minutes; got {given!r}.")
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    days, first, second, third = (None if part is None else int(part) for part in found.groups())
+    if days is None and second is None:
+        return timedelta(minutes=first or 0)
+    return timedelta(days=days or 0, hours=first or 0, minutes=second or 0, seconds=third or 0)
 
 
 @app.command(epilog="Example:\n\nrtsx campaign update campaign.yaml --workers 2")

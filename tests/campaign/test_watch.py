@@ -15,7 +15,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import write_plan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.run_log import write_run
+from rtsx.campaign.run_log import TIME_OVER, write_run
 from rtsx.campaign.status import status_of
 from rtsx.campaign.watch import due_alerts, notifier
 from rtsx.errors import CampaignError
@@ -28,12 +28,12 @@ QUIET = timedelta(minutes=30)
 
 def told(**facts: Any) -> list[str]:
     """First lines of what is due."""
-    known = {"marked": {}, "leases": (), "failures": {}, "runs": (), "told": (), "now": NOW} | facts
+    known = {"marked": {}, "leases": (), "failures": {}, "runs": (), "sent": frozenset(), "now": NOW} | facts
     status = status_of(
         PLAN, prices=Prices(), **{name: known[name] for name in ("marked", "leases", "failures", "runs", "now")}
     )
     due = due_alerts(
-        status, leases=known["leases"], runs=known["runs"], told=known["told"], quiet=QUIET, now=known["now"]
+        status, leases=known["leases"], runs=known["runs"], sent=known["sent"], quiet=QUIET, now=known["now"]
     )
     return [alert.text.splitlines()[0] for alert in due]
 
@@ -66,7 +66,15 @@ def test_stops_and_failures_are_told_by_name() -> None:
     assert found[0] == "arctic 2024: 1 cells were set aside, 1 in all"
     assert found[1].endswith("stopped, because the disk is full")
     keys = [f"set aside r000c001 {failures[0, 1].when}", f"stopped {stopped.run}"]
-    assert told(failures=failures, runs=(stopped,), told=keys) == []
+    assert told(failures=failures, runs=(stopped,), sent=frozenset(keys)) == []
+
+
+def test_runs_that_stop_for_one_reason_are_one_alert_and_the_end_of_their_time_is_none() -> None:
+    def ended(reason: str) -> tuple[Any, ...]:
+        return tuple(a_run(run=f"r{i}", written=NOW.isoformat(), stopped=reason, ended=True) for i in range(40))
+
+    assert told(runs=ended(TIME_OVER)) == []
+    assert told(runs=ended("the disk is full")) == ["arctic 2024: 40 runs stopped, because the disk is full"]
 
 
 @pytest.fixture
@@ -123,6 +131,9 @@ def test_messages_go_to_an_address_or_a_command(tmp_path: Any) -> None:
         notifier(url)("a")
     notifier(f"tee {tmp_path / 'heard'}")("a\nb")
     assert (tmp_path / "heard").read_text() == "a\nb"
+    for wrong in ("https://hooks.example.org/a b", "http://[::1", 'mail -s "x', "https://"):
+        with pytest.raises(CampaignError, match="--notify is a command"):
+            notifier(wrong)
     for wrong in ("false", "no-such-program", " "):
         with pytest.raises(CampaignError):
             notifier(wrong)("a")

@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 from rtsx import Campaign
+from rtsx.campaign import run as run_module
 from rtsx.campaign import work
+from rtsx.campaign.cell_task import CellJob
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import acquire, held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.run_log import read_runs, write_run
+from rtsx.campaign.run_log import TIME_OVER, read_runs, write_run
 from rtsx.campaign.task_queue import CellResult
-from rtsx.campaign.work import TIME_OVER, CellWorker, FreeCells
+from rtsx.campaign.work import CellWorker, FreeCells
 from rtsx.campaign.worker import cell_result
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.storage.object_store import MemoryObjects
@@ -162,6 +164,53 @@ def test_its_time_ends_within_a_cell_which_is_given_back(ledger: CampaignLedger)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_worker_whose_time_is_too_short_for_a_cell_does_not_ask_to_be_started_again(ledger: CampaignLedger) -> None:
+    reached = threading.Event()
+    worker = worker_of(Task(ledger, lambda cell: reached.wait(60)), 10)
+    with pytest.raises(work._TimeOver), work._cut_off_at(datetime.now(UTC) + timedelta(seconds=0.3)):
+        finish(worker)
+    worker.cut_off()
+    assert "before its first cell was done" in str(worker.summary().stopped)
+    waiting = worker_of(Task(ledger), 10)
+    waiting.cut_off()
+    assert waiting.summary().stopped == TIME_OVER
+
+
+def test_cells_set_aside_by_all_workers_stop_each(ledger: CampaignLedger) -> None:
+    def fail(cell: Address) -> None:
+        raise ValueError("bad data")
+
+    task = Task(ledger, fail)
+    workers = [
+        CellWorker(task, FreeCells(table(50), ledger), ledger=ledger, retry=RetrySpec(most_failures=5))
+        for _ in range(2)
+    ]
+    for one in workers:
+        finish(one)
+    assert len(ledger.failures()) in (5, 6)  # the second looks after its first
+    assert all("which is the most that a run bears" in str(one.summary().stopped) for one in workers)
+
+
+def test_the_record_of_a_worker_is_written_during_a_cell(
+    files: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "RECORD_S", 0.01)
+    monkeypatch.setattr(run_module, "RECORD_S", 0.01)
+    campaign = Campaign.create(make_recipe(files, str(tmp_path / "out")))
+    written = []
+
+    def look(*_: object) -> CellResult:
+        while len({record.written for record in read_runs(campaign.objects, YEAR)}) < 1 or len(set(written)) < 2:
+            written.extend(record.written for record in read_runs(campaign.objects, YEAR))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CellJob, "__call__", look)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.work()
+    (record,) = read_runs(campaign.objects, YEAR)
+    assert (record.ended, record.stopped) == (True, "it was interrupted")
+
+
 def test_a_cell_that_takes_its_workers_with_it_is_set_aside(files: tuple[Path, ...], tmp_path: Path) -> None:
     campaign = Campaign.create(make_recipe(files, str(tmp_path / "out")))
     for run in range(2):  # as many as it has attempts
@@ -174,7 +223,9 @@ def test_a_cell_that_takes_its_workers_with_it_is_set_aside(files: tuple[Path, .
     assert campaign.work().complete
 
 
-def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(files: tuple[Path, ...], tmp_path: Path) -> None:
+def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
+    files: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = make_recipe(files, str(tmp_path / "out"))
     campaign = Campaign.create(recipe)
     late = campaign.work(until=datetime.now(UTC))
@@ -184,8 +235,12 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(files: tuple[Pat
     with pytest.raises(CampaignError, match="opened from its output alone"):
         Campaign.open(recipe.output).work()
     small = replace(campaign, recipe=replace(recipe, prediction=replace(recipe.prediction, memory_bytes=1000)))
-    with pytest.raises(ClusterError, match=r"1 worker of this campaign needs .* and this machine has 0.98 kiB"):
+    with pytest.raises(ClusterError, match=r"A worker of this campaign needs .* its memory is said to be 0.98 kiB"):
         small.work()
+    monkeypatch.setattr(work, "available_bytes", lambda: 2**27)
+    with pytest.raises(ClusterError, match=r"2 workers of this campaign need .* this machine has 128.00 MiB"):
+        work.require_worker_memory(campaign.plan, recipe, workers=2)
+    monkeypatch.undo()
     (record,) = read_runs(campaign.objects, YEAR)
     other = replace(record, run="other", ended=False, versions={**record.versions, "numpy": "1.0"})
     write_run(campaign.objects, YEAR, other)
