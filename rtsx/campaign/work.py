@@ -250,9 +250,7 @@ def work_campaign(
 ) -> RunSummary:
     """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
     if until is not None and until.tzinfo is None:
-        raise CampaignError(
-            f"until is a time with its zone, such as datetime.now(UTC) + timedelta(hours=2); got {until}."
-        )
+        raise CampaignError(f"until is a time with its zone, such as UTC, which tells when to end; got {until}.")
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     require_worker_memory(plan, recipe, workers=1)
     _require_like_others(objects, plan)

@@ -470,7 +470,7 @@ def build_cube(
     """
     if isinstance(source, CubeRecipe) and (only or resolution is not None):
         raise ConfigError(
-            "A recipe is built as it is; got only or resolution, too. Change the recipe, such as by recipe.only(layers)."
+            "A recipe is built as it is; got the names of sources or a pixel size, too. Give a YAML file, or a recipe of those sources and pixels."
         )
     if isinstance(source, CubeRecipe):
         recipe, text = source, ""

@@ -287,7 +287,7 @@ def _region(window: tuple[slice, slice], shape: tuple[int, int]) -> Region:
     if steps or any(start >= stop for start, stop, _ in spans):
         raise PlanError(
             f"window is rows and columns of the cube, which has {shape[0]} x {shape[1]} px, in steps of one; got "
-            f"{window[0]} and {window[1]}. Write window=(slice(0, 400), slice(0, 400))."
+            f"{window[0]} and {window[1]}. Give two slices of at least one pixel, such as slice(0, 400) for both."
         )
     (top, bottom, _), (left, right, _) = spans
     return slice(top, bottom), slice(left, right)
