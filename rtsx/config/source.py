@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from rtsx.config.place import PeriodConfig
 from rtsx.config.validate import ConfigModel, FilePath, Names, from_folder
@@ -86,8 +93,6 @@ def _spelled(given: object) -> object:
         twice = [name for number, name in enumerate(given) if name in given[:number]]
         if twice:
             raise ValueError(f"every layer has a name of its own; {twice} are there twice")
-        if not all(isinstance(name, str) for name in given):
-            raise ValueError("a list of names, or a mapping such as {red: {scale_factor: 0.0001}}, is expected")
         return {name: {} for name in given}
     if not isinstance(given, Mapping):
         return given
@@ -368,7 +373,9 @@ class SensorConfig(ConfigModel):
         search = images.get("stac", {}) if set(images) <= {"stac"} else None
         catalog = self._catalog(next(iter(images.values()), {}), is_search=search is not None)
         if catalog is not None and catalog.url and isinstance(search, Mapping):
-            usual = {"url": catalog.url, "collections": catalog.collections, **catalog.search}
+            read = _read(given.get("layers"))
+            further = next((fields for some, fields in catalog.searches if read and read <= some), {})
+            usual = {"url": catalog.url, "collections": catalog.collections, **catalog.search, **further}
             if str(search.get("url", catalog.url)).rstrip("/") != catalog.url:
                 usual.pop("sign", None)  # hooks are for addresses of the provider's own
             full["stac"] = {**usual, **search}
@@ -402,7 +409,7 @@ class SensorConfig(ConfigModel):
         }
         for collection in images.collections:
             held = [one.name for one in SENSORS.values() if one.owner_of(collection) is not None]
-            if (at and collection not in fitting[at[0]]) or (held and self.name not in held):
+            if (at and collection not in fitting[at[0]]) or (held and not sensor.may_hold(held)):
                 known = "; ".join(f"{', '.join(names)} of {name}" for name, names in fitting.items())
                 raise ValueError(
                     f"collection {collection!r} holds {' and '.join(held) or 'something else'}, and the sensor is {self.name}, "
@@ -463,10 +470,19 @@ class SensorConfig(ConfigModel):
         if self.bands is not None and name in sensor.names(self.bands):
             known["band"] = sensor.names(self.bands).index(name) + 1
         elif name in assets:
-            known["asset"] = assets[name]
+            # An asset that is called like the layer is found anyway, and was left unsaid before products had catalogs.
+            known["asset"] = None if assets[name] == name else assets[name]
         elif has_items:
             known["band"] = sensor.common_names.get(name)
         return layer.changed(**{key: value for key, value in known.items() if getattr(layer, key) is None})
+
+
+def _read(layers: object) -> set[str]:
+    """What the layers of a source are called in its catalog, as far as they are names."""
+    if not isinstance(layers, Mapping):
+        return {one for one in layers if isinstance(one, str)} if isinstance(layers, list | tuple) else set()
+    own = ((name, one.get("asset") if isinstance(one, Mapping) else one) for name, one in layers.items())
+    return {one if isinstance(one, str) else str(name) for name, one in own}
 
 
 class SourceConfig(ConfigModel):
@@ -535,6 +551,21 @@ class SourceConfig(ConfigModel):
             return given
         return known.filled(given)
 
+    @model_serializer(mode="wrap")
+    def _with_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys, and null where the sensor would fill in what is wanted to be nothing."""
+        written: dict[str, Any] = handler(self)
+        if self.sensor is None:
+            return written
+        filled = self.sensor.filled(written)
+        nulls = {key: None for key in filled if key not in written and getattr(self, key) is None}
+        inner = {
+            key: {one: None for one in filled[key] if one not in known} | dict(known)
+            for key, known in written.items()
+            if isinstance(known, Mapping) and isinstance(filled.get(key), Mapping) and key in ("stac", "quality")
+        }
+        return written | nulls | inner
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
@@ -555,7 +586,16 @@ class SourceConfig(ConfigModel):
                 get_sensor(self.sensor.name).require_packing()
             elif (images := self.stac or self.catalog or self.items) is not None:
                 self.sensor.check(images)
+                if self.sensor.bands is not None and self.asset is None and not self._assets_are_named:
+                    raise ValueError(
+                        f"bands: {self.sensor.bands} counts the bands of files without names, and items name theirs: leave bands "
+                        "out, or name the one asset that has them all with asset: NAME"
+                    )
         return self
+
+    @property
+    def _assets_are_named(self) -> bool:
+        return bool(self.layers) and all(layer.asset for layer in (self.layers or {}).values())
 
     def resolved(self, preset: CubePreset | None, period: PeriodConfig | None) -> Self:
         """The source with everything said that preset, sensor and cube say.

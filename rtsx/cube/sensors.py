@@ -25,6 +25,8 @@ class SensorCatalog:
     """Key of the asset that holds quality data."""
     search: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further fields of the search, such as the signing hook; a source may say otherwise."""
+    searches: Sequence[tuple[frozenset[str], Mapping[str, Any]]] = field(default=(), hash=False)
+    """Fields that hold instead for sources that read only some of these assets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,16 @@ class Sensor:
                 f"Files of {self.name} do not say whether the offset of newer processing is in their values. Name the sensor "
                 f"{' or '.join(name for name in SENSORS if name.startswith(f'{self.name}-'))}, or read them by their STAC items."
             )
+
+    def may_hold(self, others: Sequence[str]) -> bool:
+        """Test whether a collection of these products may hold this one, or what a provider has made of it.
+
+        Examples
+        --------
+        >>> SENSORS["sentinel2-l2a"].may_hold(["sentinel2"]), SENSORS["landsat"].may_hold(["hls"])
+        (True, False)
+        """
+        return any(self.name == one or self.name.startswith(f"{one}-") for one in others)
 
     def owner_of(self, collection: str) -> str | None:
         """Return the provider that has a collection of this product; None where no known one does."""
@@ -261,6 +273,7 @@ SENSORS = {
                     assets={name: name for name in ("vv", "vh", "hh", "hv")},
                     # Scenes of the sea ice have HH and HV, others one of the two only.
                     search={"query": {"sar:polarizations": {"eq": ["VV", "VH"]}}} | _SIGNED,
+                    searches=((frozenset({"hh", "hv"}), {"query": {"sar:polarizations": {"eq": ["HH", "HV"]}}}),),
                 )
             },
             defaults={"composite": "mean"},  # of power: it thins out the speckle

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import rtsx
 from rtsx.config import CubeConfig, load_cube_config
 from rtsx.config.starter import STARTERS, starter_yaml
+from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.sensors import SENSORS
 from rtsx.cube.stac import StacSearch
 from rtsx.errors import ConfigError, CubeError
@@ -289,7 +290,7 @@ def test_what_is_said_goes_first() -> None:
     }
     recipe = CubeConfig.model_validate({"sources": {"s": source}}).recipe().sources[0]
     assert recipe.images.max_cloud_cover == 10  # type: ignore[attr-defined]
-    assert [layer.wanted.asset for layer in recipe.layers] == ["red", "atmos_opacity"]
+    assert [layer.wanted.asset for layer in recipe.layers] == [None, "atmos_opacity"]  # an asset called like the layer
     assert recipe.layers[1].wanted.scale_factor is None
     assert (recipe.quality.erode_m, recipe.quality.wanted.asset) == (60, "qa_pixel")  # type: ignore[union-attr]
     assert recipe.composite == "first"
@@ -298,8 +299,55 @@ def test_what_is_said_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        {"sensor": "landsat", "quality": None},
+        {"sensor": "landsat", "stac": {"max_cloud_cover": None}},
+        {"sensor": "landsat", "quality": {"rule": None, "erode_m": 30}},
+        {"sensor": "arcticdem", "period": None},
+        {"sensor": "sentinel1-rtc", "stac": {"query": None, "sign": None}},
+        {"sensor": {"name": "sentinel2", "provider": "cdse"}, "quality": {"model": "clouds"}, "composite": "first"},
+    ],
+    ids=str,
+)
+def test_null_is_kept_where_the_sensor_would_fill_it_in(source: dict[str, Any]) -> None:
+    config = CubeConfig.model_validate({"sources": {"s": source}, "period": {"years": 2023}})
+    assert CubeConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+    assert config.without_secrets() == config
+
+
+def test_what_ran_before_products_had_catalogs_is_described_as_then() -> None:
+    bare = {"stac": {"url": "https://mine.example.org", "collections": ["x"]}, "period": "any"}
+    dem = {"nodata": -9999.0, "units": "m", "scale_factor": 1.0, "add_offset": 0.0}
+    stated = {**bare, "terrain": ["slope"], "layers": {"dem": dem}}
+    named = {**bare, "terrain": ["slope"], "sensor": "arcticdem"}
+    found = [CubeConfig.model_validate({"sources": {"s": one}}).recipe() for one in (stated, named)]
+    assert describe_recipe(found[0]) == describe_recipe(found[1])
+    search = {"url": "https://mine.example.org", "collections": ["sentinel-2-l2a"]}
+    for sensor in ("sentinel2-l2a", "sentinel2-l2a-04.00"):
+        CubeConfig.model_validate({"sources": {"s": {"sensor": sensor, "layers": ["red"], "stac": search}}}).recipe()
+
+
+@pytest.mark.parametrize(
+    ("layers", "asked"),
+    [
+        (None, ["VV", "VH"]),
+        (["vv"], ["VV", "VH"]),
+        (["hh", "hv"], ["HH", "HV"]),
+        ({"ice": {"asset": "hh"}}, ["HH", "HV"]),
+    ],
+)
+def test_layers_say_which_polarisations_are_searched_for(layers: Any, asked: list[str]) -> None:
+    source = {"sensor": "sentinel1-rtc"} | ({} if layers is None else {"layers": layers})
+    images: Any = CubeConfig.model_validate({"sources": {"s": source}}).recipe().sources[0].images
+    assert images.query == {"sar:polarizations": {"eq": asked}}
+
+
+@pytest.mark.parametrize(
     ("source", "text"),
     [
+        ({"sensor": {"name": "sentinel2", "bands": 12}}, "leave bands out, or name the one asset"),
+        ({"sensor": {"name": "planetscope", "bands": 8}, "catalog": "x"}, "leave bands out, or name the one asset"),
         (
             {"sensor": "sentinel2", "stac": {"collections": "landsat-c2-l2"}},
             "'landsat-c2-l2' holds landsat, and the sensor is",
@@ -383,6 +431,21 @@ def test_scenes_of_an_order_open_by_name(preset: str | None, tmp_path: Path) -> 
     assert cube["valid"].values[5:, 5:].all()
     # A rule with low quality tells clouds from missing ground.
     assert cube["quality_scene"].values[0, 0] == (1 if preset == "darts-v2" else 0)
+
+
+@pytest.mark.parametrize("has_names", [True, False])
+def test_scenes_of_eight_bands_open_by_the_same_line(has_names: bool, tmp_path: Path) -> None:
+    (scene,) = planetscope(tmp_path)
+    names = ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir")
+    stored = np.stack([np.full((SIZE, SIZE), value, np.uint16) for value in range(1, 9)])
+    key, _ = scene["assets"]
+    asset = {"href": raster(tmp_path, "sr8", stored, nodata=0), "pl:asset_type": "ortho_analytic_8b_sr", "type": COG}
+    if has_names:  # two of one common name
+        asset["eo:bands"] = [{"name": one.title(), "common_name": one.removesuffix("_i")} for one in names]
+    scene["assets"][key] = asset
+    cube = opened({"sensor": "planetscope", "catalog": save(tmp_path, [scene])}).compute()
+    assert [int(cube[layer].values[8, 8]) for layer in ("blue", "green", "red", "nir")] == [2, 4, 6, 8]
+    assert not cube["valid"].values[CLOUDY].any()
 
 
 def test_quads_of_a_basemap_open_by_name(tmp_path: Path) -> None:

@@ -47,13 +47,16 @@ class AssetSelection:
 def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     """Return the asset and the bands that answer a wish.
 
-    - With `BandRequest.asset`, that of the item's collection where it has several: the asset with that key; else the one whose key is the same but for case,
-      punctuation and the ending of a file; else the one of that ``pl:asset_type``. A leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's
-      ``ortho_udm2``. Then its bands by number or name, or the band called `BandRequest.name`, or all if none is.
+    - With `BandRequest.asset`, that of the item's collection where it has several: the asset with that key; else the one
+      whose key is the same but for case, punctuation and the ending of a file; else the one of that ``pl:asset_type``. A
+      leading ``ortho_`` may be left out, so that ``udm2`` finds Planet's ``ortho_udm2``. Then its bands by number or name, or
+      the band called `BandRequest.name`, or all if none is. A band by name of PlanetScope's four-band reflectance is taken of
+      the eight-band file where an item has only that.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
-      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for people (``visual``, ``thumbnail``) never count. Among
-      several the finest pixels win, then a cloud-optimised file; if several are left, that is an error rather than a
-      guess, because they are other products, such as radiance beside reflectance.
+      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for
+      people (``visual``, ``thumbnail``) never count. Among several the finest pixels win, then a cloud-optimised file; if
+      several are left, that is an error rather than a guess, because they are other products, such as radiance beside
+      reflectance.
 
     Raises
     ------
@@ -76,12 +79,27 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
         asset = asset[item["collection"]]
     if asset is not None:
         keys = _called(item, asset)
+        if not keys and (eight := _of_eight_bands(item, asset, wanted)) is not None:
+            return eight
         if not keys:
             raise CubeError(_missing(item, f"no asset {asset!r}"))
         return _bands_in(item, _only(item, asset, keys), wanted)
     if keys := [key for key in _called(item, wanted.name) if may_be_raster(item["assets"][key])]:
         return _bands_in(item, _only(item, wanted.name, keys), wanted)
     return _by_band(item, wanted)
+
+
+def _of_eight_bands(item: ItemDict, asset: str, wanted: BandRequest) -> AssetSelection | None:
+    """Return the band of PlanetScope's eight-band file that stands for one of its four-band file; None where it does not."""
+    names = SENSORS["planetscope"].names(8)
+    keys = _called(item, "ortho_analytic_8b_sr") if normalise_name(asset).removeprefix("ortho") == "analytic4bsr" else []
+    if not keys or wanted.bands or wanted.name not in names:
+        return None
+    # By number, because the items call its third and fourth band green.
+    key, number = _only(item, "ortho_analytic_8b_sr", keys), names.index(wanted.name) + 1
+    bands = bands_of(item, key)
+    band = bands[number - 1] if len(bands) == len(names) else Band(number=number, name=wanted.name)
+    return AssetSelection(asset=key, bands=(band,))
 
 
 def is_thumbnail(item: ItemDict, key: str) -> bool:
