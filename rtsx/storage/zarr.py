@@ -212,7 +212,9 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
     reason = f"{type(error).__name__}: {error}".rstrip(".")
     if isinstance(error, PermissionError) or re.search(r"[Cc]redential|AccessDenied|Forbidden|\b40[13]\b", reason):
         cure = "Give credentials: storage_options= or AWS_* variables, anon=True where it is public; or the right to read it."
-    elif is_url(path) and isinstance(error, OSError | TimeoutError):
+    elif is_url(path) and (
+        isinstance(error, OSError) or classify_error(error) == "passing"
+    ):  # botocore's are no OSError
         cure = "Check address and network, and try again."
     elif isinstance(error, KeyError) and "dimension" in reason:
         cure = (

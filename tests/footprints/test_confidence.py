@@ -101,6 +101,9 @@ def test_rules_that_are_none_are_refused(squares, sample, tmp_path):
         ConfidenceRule.open("memory://rules/none.json")
     with pytest.raises(FootprintError, match="cannot be reached"):
         ConfidenceRule.open("nowhere://rules/rule.json")
+    nobody = {"anon": True, "endpoint_url": "http://127.0.0.1:1", "config_kwargs": {"retries": {"max_attempts": 0}}}
+    with pytest.raises(FootprintError, match=r"Could not connect.*Check address and network"):
+        ConfidenceRule.open("s3://rules/rule.json", storage_options=nobody)
     with pytest.raises(FootprintError, match="to a local file, not memory://"):
         rule.write("memory://rules/rule.json")
     fsspec.filesystem("memory").pipe_file("/rules/rule.json", rule.to_json().encode())
