@@ -72,7 +72,7 @@ INNER_IMPORTS = {
     ("rtsx.config.evaluate", "rtsx.inference"): "torch, when scenes are evaluated",
     ("rtsx.config.inputs", "rtsx.training.networks"): "torch, when a network is built",
     ("rtsx.config.order", "rtsx.ordering.planet"): "the extra `order`",
-    ("rtsx.config.source", "rtsx.inference.clouds"): "torch, when a model masks clouds",
+    ("rtsx.config.layers", "rtsx.inference.clouds"): "torch, when a model masks clouds",
     ("rtsx.config.place", "rtsx.cube.rasterio"): "rasterio, when a region is a file",
     ("rtsx.config.place", "rtsx.labels.io"): "geopandas, when a region is a file",
     ("rtsx.config.training", "rtsx.evaluation"): "torch, when outlines are chosen by objects",

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from rtsx.arguments import typed
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
-from rtsx.config.source import CUBE_PRESETS, SOURCE_KINDS, CubePreset, PresetName, SourceConfig, tcvis_window
+from rtsx.config.sensor import SOURCE_KINDS
+from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.validate import ConfigModel, Names, validate_config
 from rtsx.config.yaml import map_texts, parse_yaml, read_yaml
 from rtsx.cube.build import BuildResult, build_store
