@@ -180,7 +180,7 @@ class ConfidenceRule(StoredRecord):
             It cannot be written.
         """
         if is_url(os.fspath(path)):
-            raise FootprintError(f"a rule is written to a local file, not {path}: write it here, and copy it there")
+            raise FootprintError(f"a rule is written to a local path, not {path}: write it here, then copy it there")
         write_whole(local_path(path), json.dumps(asdict(self), indent=1).encode())
 
     def require_bundle(self, digest: object) -> None:

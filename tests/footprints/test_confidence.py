@@ -101,10 +101,7 @@ def test_rules_that_are_none_are_refused(squares, sample, tmp_path):
         ConfidenceRule.open("memory://rules/none.json")
     with pytest.raises(FootprintError, match="cannot be reached"):
         ConfidenceRule.open("nowhere://rules/rule.json")
-    nobody = {"anon": True, "endpoint_url": "http://127.0.0.1:1", "config_kwargs": {"retries": {"max_attempts": 0}}}
-    with pytest.raises(FootprintError, match=r"Could not connect.*Check address and network"):
-        ConfidenceRule.open("s3://rules/rule.json", storage_options=nobody)
-    with pytest.raises(FootprintError, match="to a local file, not memory://"):
+    with pytest.raises(FootprintError, match="to a local path, not memory://"):
         rule.write("memory://rules/rule.json")
     fsspec.filesystem("memory").pipe_file("/rules/rule.json", rule.to_json().encode())
     assert ConfidenceRule.open("memory://rules/rule.json") == rule
@@ -135,3 +132,10 @@ def test_rules_that_are_none_are_refused(squares, sample, tmp_path):
         derive_confidence_rule(sample.assign(stratum=sample["stratum"].str.replace("prob", "p")))
     with pytest.raises(EvaluationError, match="40 outlines, and 80 are in the sample"):
         assess_accuracy(sample.assign(stratum="all"))
+
+
+def test_a_rule_on_a_server_that_nobody_reaches_is_no_damaged_one():
+    pytest.importorskip("s3fs")
+    nobody = {"anon": True, "endpoint_url": "http://127.0.0.1:1", "config_kwargs": {"retries": {"max_attempts": 0}}}
+    with pytest.raises(FootprintError, match=r"Could not connect.*Check address and network"):
+        ConfidenceRule.open("s3://rules/rule.json", storage_options=nobody)
