@@ -17,6 +17,7 @@ from rtsx.errors import CubeError, FootprintError, InputNotFoundError
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.parsing import StoredRecord
 from rtsx.storage import file_system, is_url, local_path, write_whole
+from rtsx.storage.zarr import store_failure
 
 ConfidenceClass = Literal["high_confidence", "candidate", "marginal"]
 """`high_confidence`: the whole interval of the measured precision reaches the floor. `candidate`: its value does, and its lower end does
@@ -265,6 +266,4 @@ def _content(place: str, options: Mapping[str, Any]) -> bytes:
     except CubeError as error:  # fsspec does not know the protocol
         raise FootprintError(str(error)) from error
     except Exception as error:  # of fsspec's file systems, whose libraries have their own
-        from rtsx.storage.zarr import store_failure  # here, because it loads zarr
-
         raise FootprintError(str(store_failure(place, error, what="the rule of confidence cannot be read"))) from error
