@@ -145,13 +145,22 @@ def root_attrs(levels: Levels) -> dict[str, Any]:
 
 
 def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: StoragePlan) -> None:
-    """Write one level: metadata and coordinates at once, then all variables in one computation."""
+    """Write one level: metadata and what is small at once, then all rasters in one computation."""
     described = _described(cube, store, group=group, plan=plan)
-    lazy = {str(name): one.data for name, one in described.variables.items() if isinstance(one.data, da.Array)}
-    # In one chunk that is never computed, because xarray builds the graph that it is told not to compute.
+    lazy = {str(name): one for name, one in described.variables.items() if isinstance(one.data, da.Array)}
+    # What has no raster is small, and times and text are encoded by xarray, which has to see them.
+    small = [name for name, one in lazy.items() if not ({"y", "x"} <= set(one.dims) and one.dtype.kind in "biufc")]
+    described = described.assign({name: described[name].load() for name in small})
+    lazy = {name: one.data for name, one in lazy.items() if name not in small}
+    # Never computed. In one chunk where the encoding says the chunks of the store, because xarray builds the graph all the same;
+    # coordinates are stored in the chunks that they have, so that no two tasks write one chunk of the store.
     nothing = {
         name: described[name].copy(
-            data=da.from_array(np.broadcast_to(one.dtype.type(), one.shape), chunks=-1, name=False)
+            data=da.from_array(
+                np.broadcast_to(np.zeros((), one.dtype), one.shape),
+                chunks=-1 if name in described.data_vars else one.chunks,
+                name=False,
+            )
         )
         for name, one in lazy.items()
     }

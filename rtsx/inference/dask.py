@@ -31,6 +31,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
+from rtsx.errors import CubeError
 from rtsx.inference.blocks import Block, BlockPlan, Region
 from rtsx.inference.device import Hardware, Memory, Pending, memory_for, plain_memory, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
@@ -114,7 +115,7 @@ def _reading(
     others = [array for name, array in arrays.items() if name not in stored]
     dtypes = {name: array.dtype for name, array in arrays.items()}
     # The same for every prediction of these layers with these blocks.
-    name = f"read-{tokenize([array.name for array in arrays.values()], blocks, runner.device, runner.backend)}"
+    name = f"read-{tokenize([(name, array.name) for name, array in arrays.items()], sorted(stored), blocks, runner.device, runner.backend)}"
     source = f"stored-{name}"
     tasks: _Graph = {source: _Stored(stored)}
     for block in blocks:
@@ -356,7 +357,13 @@ class _ReadTask:
             if name in stored.pixels:
                 stored.pixels[name].read_into(layer, self.own)
             else:
-                window.chunk(name)[...] = next(waiting)
+                pixels = next(waiting)
+                if not (np.can_cast(pixels.dtype, layer.dtype) or {pixels.dtype.kind, layer.dtype.kind} == {"f"}):
+                    raise CubeError(
+                        f"Layer {name!r} says that it is {layer.dtype}, and its pixels come as {pixels.dtype}. Give it the dtype "
+                        "that it has, such as by astype, or by output_dtypes of apply_ufunc and dtype of map_blocks."
+                    )
+                window.chunk(name)[...] = pixels
         return window
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -16,6 +17,7 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, open_cube, predict_cube, write_cube
 from rtsx.cube.zarr_cube import StoredPixels
+from rtsx.errors import CubeError
 from rtsx.inference import kernel
 from tests import warm
 
@@ -53,6 +55,38 @@ def refuse(*args: object, **kwargs: object) -> None:
 def test_building_a_prediction_computes_nothing(bundle: ModelBundle) -> None:
     with dask.config.set(scheduler=refuse):
         predict_cube(make_cube().chunk(y=50, x=50), bundle, **OPTIONS)
+
+
+def test_predictions_of_renamed_layers_are_computed_together(bundle: ModelBundle) -> None:
+    cube = make_cube().chunk(y=64, x=64)
+    swapped = replace(
+        bundle, inputs=tuple(replace(one, name={"red": "dem", "dem": "red"}[one.name]) for one in bundle.inputs)
+    )
+    first = predict_cube(cube, bundle, **OPTIONS)["probability"]
+    second = predict_cube(cube.rename(red="dem", dem="red"), swapped, **OPTIONS)["probability"]
+    for alone, together in zip((first.compute(), second.compute()), dask.compute(first, second), strict=True):
+        np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("said", "comes", "is_lossy"), [("i2", "f4", True), ("u1", "i2", True), ("f8", "f4", False), ("i4", "i2", False)]
+)
+def test_pixels_of_another_dtype_than_they_say_are_never_cut_off(
+    bundle: ModelBundle, said: str, comes: str, is_lossy: bool
+) -> None:
+    cube = make_cube().chunk(y=64, x=64)
+    cube["dem"] = xr.apply_ufunc(
+        lambda one: (10 * one).astype(comes), cube["dem"], dask="parallelized", output_dtypes=[said]
+    )
+    lazy = predict_cube(cube, bundle, **OPTIONS)["probability"]
+    if is_lossy:
+        with pytest.raises(
+            CubeError, match=f"'dem' says that it is .*{np.dtype(said).name}.* come as {np.dtype(comes).name}"
+        ):
+            lazy.compute()
+    else:
+        true = cube.assign(dem=cube["dem"].compute().astype(said))
+        np.testing.assert_array_equal(lazy, predict_cube(true, bundle, **OPTIONS)["probability"])
 
 
 def test_a_numpy_cube_is_answered_at_once(bundle: ModelBundle) -> None:
