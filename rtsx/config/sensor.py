@@ -61,6 +61,8 @@ class SensorConfig(ConfigModel):
             usual = {"url": catalog.url, "collections": catalog.collections, **catalog.search, **further}
             if str(search.get("url", catalog.url)).rstrip("/") != catalog.url:
                 usual.pop("sign", None)  # hooks are for addresses of the provider's own
+            if given.get("trend") is not None:
+                usual.pop("max_cloud_cover", None)  # a trend has its own
             full["stac"] = {**usual, **search}
         quality = {**(sensor.quality or {}), **({"asset": catalog.quality} if catalog and catalog.quality else {})}
         if quality and isinstance(full.setdefault("quality", {}), Mapping) and not full["quality"].get("model"):

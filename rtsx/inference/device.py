@@ -608,7 +608,12 @@ def memory_for(device: torch.device) -> Memory:
 
 
 def _pinned(n_bytes: int) -> NDArray[np.uint8]:
-    return np.asarray(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
+    try:
+        return np.asarray(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
+    except (
+        RuntimeError
+    ):  # where no more may be locked, such as below `ulimit -l`; the device takes other memory as well
+        return plain_memory(n_bytes)
 
 
 def from_device(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:

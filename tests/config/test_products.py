@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import rtsx
 from rtsx.config import CubeConfig, load_cube_config
+from rtsx.config.sensor import SensorConfig
 from rtsx.config.starter import STARTERS, starter_yaml
 from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.sensors import SENSORS
@@ -511,3 +512,10 @@ def test_what_no_cube_is_started_from(preset: str, region: str, text: str) -> No
     with pytest.raises(ConfigError) as caught:
         starter_yaml(preset, region=region, year=2024)
     assert text in str(caught.value)
+
+
+def test_a_trend_has_a_cloud_cover_of_its_own() -> None:
+    source = {"sensor": "landsat", "trend": {"window": "2005-2024", "max_cloud_cover": 95}, "layers": ["tc_greenness"]}
+    filled = SensorConfig(name="landsat").filled({**source, "stac": {}})
+    assert "max_cloud_cover" not in filled["stac"]
+    assert SensorConfig(name="landsat").filled({"layers": ["red"], "stac": {}})["stac"]["max_cloud_cover"] == 70

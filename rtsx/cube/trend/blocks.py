@@ -116,7 +116,7 @@ _READ_AROUND = 4
 class TrendReader:
     """The trends of a stack of scenes as one raster, computed window by window: see `WindowReader`.
 
-    A linear fit goes twice over the observations of a window, once for the mean and the deviation by which they are judged
+    A linear fit goes twice over the observations of a window, once for the mean and the deviation by which they are screened
     and once for the sums of those that are left. It keeps what fits `_KEPT_BYTES` in between, and reads the rest again: its
     memory does not grow with the number of scenes.
     """

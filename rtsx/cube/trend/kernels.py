@@ -35,13 +35,15 @@ LEAST = 5
 """Observations that a trend has at least; with fewer a pixel is missing."""
 DEVIATIONS = 3.0
 """Standard deviations from a pixel's mean beyond which an observation is dropped."""
-_JUDGED = 4
+_SCREENED = 4
 """Bands that are looked at for it: blue, green, red and nir."""
 _ROUNDING = 1e-9
 """Reflectance by which an observation may lie outside and still belong: a pixel that never changed has a deviation of 0."""
 
 LIMIT = 0.12
 """Reflectance a decade that becomes 255; its negative becomes 0."""
+_ONE_PASS = 600 / 86_400 / 3_650
+"""Decades, ten minutes, within which two scenes are rows of one pass, half a minute apart: no slope is taken between them."""
 _SAME_TIME = 1e-12
 """Sum of squared distances in time, decades, below which all observations are of one pass, and have no slope."""
 
@@ -98,7 +100,7 @@ def scene_observations(
 
 
 def _add_moments(counts, values, gain, bias, moments):  # type: ignore[no-untyped-def]
-    """Add a scene to (pixel, 9) number, sums and sums of squares of the bands that are judged."""
+    """Add a scene to (pixel, 9) number, sums and sums of squares of the bands that are looked at."""
     k = 0
     for i in range(counts.shape[0]):
         if counts[i]:
@@ -154,7 +156,7 @@ def _add_series(counts, values, gain, bias, limits, matrix, time, number, times,
 
 
 def _median_slopes(number, times, series, least, slopes):  # type: ignore[no-untyped-def]
-    """Median of the slopes between all pairs of observations of each pixel into (3, pixel); pairs of one time have none."""
+    """Median of the slopes between all pairs of observations of each pixel into (3, pixel); pairs of one pass have none."""
     longest = times.shape[1]
     pairs = np.empty(longest * (longest - 1) // 2)
     for i in range(number.shape[0]):
@@ -165,7 +167,7 @@ def _median_slopes(number, times, series, least, slopes):  # type: ignore[no-unt
             for a in range(number[i]):
                 for b in range(a):
                     apart = times[i, a] - times[i, b]
-                    if apart != 0:
+                    if abs(apart) > _ONE_PASS:
                         pairs[m] = (series[i, index, a] - series[i, index, b]) / apart
                         m += 1
             if m:
@@ -185,8 +187,8 @@ MOMENTS, SUMS = 9, 12
 def reflectance_limits(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the lowest and highest reflectance (pixel, 2, band) that counts: `DEVIATIONS` of the population from the mean."""
     number = np.maximum(moments[:, :1], 1)
-    mean = moments[:, 1 : 1 + _JUDGED] / number
-    variance = np.maximum(moments[:, 1 + _JUDGED :] / number - mean**2, 0)
+    mean = moments[:, 1 : 1 + _SCREENED] / number
+    variance = np.maximum(moments[:, 1 + _SCREENED :] / number - mean**2, 0)
     reach = DEVIATIONS * np.sqrt(variance) + _ROUNDING
     return np.stack([mean - reach, mean + reach], axis=1)
 

@@ -140,3 +140,13 @@ def test_layers_come_in_the_order_that_is_asked_for() -> None:
     assert layers.tolist() == [[7, 7], [191, 0], [0.01, 0.01]]
     plain = TrendRecipe(window=(2000, 2019), dtype="float32")
     np.testing.assert_array_equal(trend_layers(plain, number=number, slopes=slopes, errors=errors), slopes)
+
+
+def test_rows_of_one_pass_have_no_slope_between_them() -> None:
+    """Twenty passes, each seen in two rows half a minute apart that differ by a thousandth of reflectance."""
+    passes = np.linspace(-1, 1, 20)
+    times = np.stack([passes, passes + 24 / 86_400 / 3_650], axis=1).reshape(1, -1)
+    value = (0.02 * passes[:, None] + np.array([0.0, 0.002])).reshape(1, 1, -1).repeat(3, axis=1)
+    slopes = np.empty((3, 1))
+    median_slopes(np.array([40]), times, value, 5, slopes)
+    np.testing.assert_allclose(slopes, 0.02, rtol=1e-3)
