@@ -196,14 +196,15 @@ class _Raster:
     def __setitem__(self, region: tuple[slice, slice, slice], block: NDArray[Any]) -> None:
         bands, rows, columns = region
         with self._lock, _failures_told(self._name):  # GDAL datasets take one caller at a time
-            self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
+            if not self._file.closed:  # by the first failure, after which other threads are still on their way here
+                self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
 
     def close(self) -> None:
-        with _failures_told(self._name):
+        with self._lock, _failures_told(self._name):
             self._file.close()
 
     def abandon(self) -> None:
-        with suppress(rasterio.errors.RasterioError):
+        with self._lock, suppress(rasterio.errors.RasterioError):
             self._file.close()
 
 

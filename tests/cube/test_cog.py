@@ -12,6 +12,7 @@ import xarray as xr
 from rasterio.errors import RasterioIOError
 
 from rtsx.cube import export_cog, open_source
+from rtsx.cube.cog import _Raster
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 from tests.faults import largest_file
 
@@ -107,6 +108,13 @@ def test_what_gdal_cannot_write_is_told(random_cube: Make, tmp_path: Path, monke
     with pytest.raises(OutputNotWritableError, match=r"GeoTIFF of binary was not written: write error.*Free space"):
         export_cog(random_cube(), tmp_path, variables=["binary"])
     assert not any(tmp_path.iterdir())
+
+
+def test_a_block_that_comes_after_the_file_was_given_up_is_not_written(random_cube: Make, tmp_path: Path) -> None:
+    raster = _Raster.of(random_cube((96, 80)), "binary", tmp_path / "binary.tif")
+    raster.abandon()
+    raster[slice(0, 1), slice(0, 96), slice(0, 80)] = np.ones((1, 96, 80), np.uint8)
+    assert raster._file.closed
 
 
 @pytest.mark.slow
