@@ -411,6 +411,7 @@ class Campaign:
         tile_zoom: int | None = None,
         outlines: bool = True,
         allow_missing: bool = False,
+        verify: bool = False,
         license: str = "other",  # noqa: A002, the word that STAC has for it
         providers: Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
@@ -436,12 +437,14 @@ class Campaign:
             Deliver them.
         allow_missing
             Deliver a year of which cells are not done; the package names them.
+        verify
+            Read every GeoTIFF that is there, and write those anew whose digest differs; else sizes are compared.
         license
             SPDX identifier, such as ``"CC-BY-4.0"``.
         providers
             Who made it, each as ``NAME`` or ``NAME=https://ADDRESS``.
         storage_options
-            For fsspec, where `to` is a URL.
+            For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
 
         Raises
         ------
@@ -456,10 +459,13 @@ class Campaign:
         """
         from rtsx.campaign.products import deliver_year
 
+        to = os.fspath(to)
+        if storage_options is None and to.split("/")[:3] == self.output.split("/")[:3]:
+            storage_options = self.storage_options
         return deliver_year(
             self.output,
             self.plan,
-            os.fspath(to),
+            to,
             storage_options=self.storage_options,
             to_options=storage_options or {},
             tiles=tiles,
@@ -467,6 +473,7 @@ class Campaign:
             tile_zoom=tile_zoom,
             outlines=outlines,
             allow_missing=allow_missing,
+            verify=verify,
             licence=license,
             providers=providers,
         )

@@ -242,6 +242,14 @@ def deliver(
         bool,
         typer.Option("--allow-missing", help="Though cells are not done; they are named.", rich_help_panel="Output"),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read every GeoTIFF that is there, and mend what is damaged; sizes are compared if left out.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     license_: Annotated[
         str, typer.Option("--license", metavar="SPDX", help="Such as CC-BY-4.0.", rich_help_panel="Output")
     ] = "other",
@@ -261,6 +269,7 @@ def deliver(
         tile_zoom=tile_zoom,
         outlines=outlines,
         allow_missing=allow_missing,
+        verify=verify,
         license=license_,
         providers=provider or (),
     )

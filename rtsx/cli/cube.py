@@ -62,7 +62,7 @@ def init(
 
     refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
     require_absent([str(out)], overwrite=overwrite)
-    write_whole(out, starter_yaml(preset, region=region, year=year).encode())
+    write_whole(out, starter_yaml(preset, region=region, year=year, name=str(out)).encode())
     show("Written", [("config", out), ("next", f"rtsx cube info {out}")])
 
 

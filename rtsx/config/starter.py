@@ -1,6 +1,7 @@
 """YAML files of cubes to start from: the layers of a published model, or one product of a public catalog."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +25,7 @@ _SCENES = """\
 
 _TRENDS = """\
   tcvis:
-    # Computed from every scene of Landsat in the window: once, by `rtsx cube build --only trend --resolution 30 --out trends.zarr`;
+    # Computed from every scene of Landsat in the window: once, by `rtsx cube build %(name)s --only trend --resolution 30 --out trends.zarr`;
     # then `zarr: trends.zarr` with `layers: [tc_brightness, tc_greenness, tc_wetness]` stands in place of these three lines.
     sensor: landsat
     stac: {query: {"landsat:collection_category": {eq: T1}}}
@@ -34,16 +35,14 @@ _TRENDS = """\
 _MODELS: Mapping[str, str] = MappingProxyType(
     {
         "tss-v1": _SCENES % {"cloud": 20, "quality": "erode_m: 30"}
-        + "  dem:\n    sensor: arcticdem\n    terrain: [relative_elevation, slope]\n"
-        + _TRENDS,
+        + "  dem:\n    sensor: arcticdem\n    terrain: [relative_elevation, slope]\n",
         "darts-v2": _SCENES % {"cloud": 60, "quality": "keep_low: false"}
         + "    group: day\n"
         + "  dem:\n    sensor: arcticdem\n    terrain: [relative_elevation, slope, aspect, hillshade, curvature]\n"
-        + "    keep_dem: true\n"
-        + _TRENDS,
+        + "    keep_dem: true\n",
     }
 )
-"""Sources of the published models, as YAML."""
+"""Sources of the published models, as YAML, before those of trends."""
 
 _PIXEL_M = {"sentinel2": 10, "sentinel1-rtc": 10, "landsat": 30, "hls": 30, "arcticdem": 10}
 """Pixels of the products that public catalogs have, m."""
@@ -52,7 +51,11 @@ STARTERS = (*_MODELS, *_PIXEL_M)
 """What a file can be started from."""
 
 
-def starter_yaml(preset: str, *, region: str, year: int) -> str:
+_NORTHERN = (*_MODELS, "arcticdem")
+"""What takes elevation from ArcticDEM, which ends in the north."""
+
+
+def starter_yaml(preset: str, *, region: str, year: int, name: str = "cube.yaml") -> str:
     """Return the YAML text of a cube to start from; it opens as it stands, once the scenes that it names are there.
 
     Parameters
@@ -63,12 +66,18 @@ def starter_yaml(preset: str, *, region: str, year: int) -> str:
         West, south, east and north in degrees with commas between, the name of a cell such as ``r412c088``, or the path of a
         vector file or raster.
     year
-        Of the images: July and August for the models, July to September else.
+        Of the images: July and August for tss-v1, July to September else.
+    name
+        File that it is going to be, for the commands in it.
 
     Raises
     ------
     ConfigError
-        There is no such preset, or the region is none.
+        There is no such preset, the region is none, or it is in the south, where there is no ArcticDEM.
+
+    Notes
+    -----
+    The grid is polar stereographic: EPSG:3413, or EPSG:3031 where the middle of the region is south of the equator.
 
     Examples
     --------
@@ -93,9 +102,24 @@ def starter_yaml(preset: str, *, region: str, year: int) -> str:
         "period": {"years": year, "months": months},
     }
     lines = [f"{key}: {_flow(value)}\n" for key, value in head.items()]
-    text = "".join(lines) + "sources:\n" + (_MODELS[preset] if is_model else f"  {preset}: {{sensor: {preset}}}\n")
-    validate_config(CubeConfig, parse_yaml(text, name="The cube to start from")).recipe()
+    product = f"  {preset}: {{sensor: {preset}}}\n"
+    sources = _MODELS[preset] + _TRENDS % {"name": shlex.quote(name)} if is_model else product
+    text = "".join(lines) + "sources:\n" + sources
+    ground = _config(text).region
+    outline = None if ground is None else ground.geometry()
+    if outline is not None and outline.bounds[1] + outline.bounds[3] < 0:
+        if preset in _NORTHERN:
+            raise ConfigError(
+                f"{preset} takes elevation from ArcticDEM, which has none south of the equator; got {region!r}. Start from another "
+                "product, such as sentinel2."
+            )
+        text = text.replace("EPSG:3413", "EPSG:3031", 1)
+    _config(text).recipe()
     return text
+
+
+def _config(text: str) -> CubeConfig:
+    return validate_config(CubeConfig, parse_yaml(text, name="The cube to start from"))
 
 
 def _region(text: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class ObjectStore(Protocol):
         """Remove an object; nothing happens where there is none."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects whose key begins with ``prefix/``, in no order; none where there is no such folder."""
+        """Objects whose key begins with ``prefix/``, all where it is empty, in no order; none where there is no such folder."""
 
 
 class MemoryObjects:
@@ -77,7 +77,7 @@ class MemoryObjects:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix."""
         for key, (content, changed) in sorted(self._held.items()):
-            if key.startswith(f"{prefix}/"):
+            if not prefix or key.startswith(f"{prefix}/"):
                 yield StoredObject(key, len(content), changed)
 
 
@@ -132,7 +132,7 @@ class LocalObjects:
                 continue
             with entries:
                 for entry in entries:
-                    key = f"{folder}/{entry.name}"
+                    key = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED):
                         with suppress(OSError):  # gone, held by a living process, or not ours to remove
                             remove_abandoned(Path(entry.path))
@@ -197,11 +197,16 @@ class FsspecObjects:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix, in no order."""
-        system, path = self._place(prefix)
+        system, path = self._folder(prefix)
         system.invalidate_cache(path)
         for name, entry in system.find(path, detail=True).items():
             when = next((entry[word] for word in _TIMES if entry.get(word) is not None), None)
-            yield StoredObject(prefix + name.removeprefix(path), entry["size"], _instant(when))
+            yield StoredObject(f"{prefix}{name.removeprefix(path)}".lstrip("/"), entry["size"], _instant(when))
+
+    def _folder(self, prefix: str) -> tuple[Any, str]:
+        """The same of a folder, which has no slash at its end; the root where its key is empty."""
+        system, path = self._place(prefix)
+        return system, path.rstrip("/")
 
     def _place(self, key: str) -> tuple[Any, str]:
         """The file system, which fsspec keeps for each thread, and the path in it."""
@@ -289,14 +294,16 @@ class S3Objects(FsspecObjects):
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix; one page of them is held at a time."""
-        system, path = self._place(prefix)
+        system, path = self._folder(prefix)
         bucket, _, base = path.partition("/")
+        below = f"{base}/" if base else ""
         token: dict[str, str] = {}
         while True:
-            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{base}/", MaxKeys=_PAGE, **token)
+            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=_PAGE, **token)
             for entry in page.get("Contents", ()):
                 changed = entry["LastModified"].astimezone(UTC)
-                yield StoredObject(prefix + entry["Key"].removeprefix(base), entry["Size"], changed)
+                key = f"{prefix}{entry['Key'].removeprefix(base)}".lstrip("/")
+                yield StoredObject(key, entry["Size"], changed)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -479,6 +479,14 @@ def test_a_file_to_start_from_opens_as_written(preset: str, tmp_path: Path) -> N
         )
 
 
+@pytest.mark.parametrize(
+    ("region", "crs"),
+    [("-139.3,69.5,-138.9,69.65", "EPSG:3413"), ("-58.6,-62.3,-58.2,-62.1", "EPSG:3031"), ("r412c088", "EPSG:3413")],
+)
+def test_the_grid_is_that_of_the_hemisphere(region: str, crs: str) -> None:
+    assert f"crs: '{crs}'" in starter_yaml("sentinel2", region=region, year=2024)
+
+
 def test_the_command_writes_it_once(tmp_path: Path) -> None:
     from rtsx.cli.cube import app
 
@@ -496,6 +504,7 @@ def test_the_command_writes_it_once(tmp_path: Path) -> None:
     ]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert load_cube_config(path).recipe().layers is not None
+    assert f"`rtsx cube build {path} --only trend " in path.read_text()
     assert CliRunner().invoke(app, arguments).exit_code != 0
 
 
@@ -506,6 +515,7 @@ def test_the_command_writes_it_once(tmp_path: Path) -> None:
         ("tss-v1", "1,2,3", "west,south,east,north"),
         ("tss-v1", "1,2,3,99", "south below north"),
         ("tss-v1", "nowhere.gpkg", "nowhere.gpkg"),
+        ("tss-v1", "-58.6,-62.3,-58.2,-62.1", "has none south of the equator"),
     ],
 )
 def test_what_no_cube_is_started_from(preset: str, region: str, text: str) -> None:

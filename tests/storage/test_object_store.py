@@ -224,6 +224,7 @@ def test_a_listing_has_all_below_a_folder_and_nothing_else(objects: ObjectStore)
     listed = sorted(objects.list("a"))
     assert [(found.key, found.n_bytes) for found in listed] == [("a/deep/two", 10), ("a/one", 5)]
     assert list(objects.list("nothing")) == []
+    assert sorted(found.key for found in objects.list("")) == ["a.four", "a/deep/two", "a/one", "ab/three"]
     objects.delete("a/one")
     assert [found.key for found in objects.list("a")] == ["a/deep/two"]
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +18,7 @@ from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
 from rtsx.campaign.products.collect import collect_year
-from rtsx.campaign.products.fact_sheet import Facts
+from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
 from rtsx.campaign.products.rasters import (
     DELIVERED,
@@ -37,14 +38,14 @@ from rtsx.campaign.products.tables import (
     Records,
     cell_states,
     digest_of,
-    parquet_bytes,
+    parquet_of_parts,
     plainly_typed,
 )
 from rtsx.campaign.products.vector_files import FORMATS, one_file
-from rtsx.campaign.records import CommitRecord, InputVersion
+from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError, OutputExistsError, RtsxError
 from rtsx.grid.grid import cell_id
-from rtsx.storage import is_url, local_path, refuse_other_format
+from rtsx.storage import is_url, local_path, refuse_other_format, without_query
 from rtsx.storage.atomic import not_written
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -94,6 +95,7 @@ def deliver_year(
     tile_zoom: int | None,
     outlines: bool,
     allow_missing: bool,
+    verify: bool,
     licence: str,
     providers: Sequence[str],
 ) -> Delivered:
@@ -117,7 +119,7 @@ def deliver_year(
     pixels = sum(state.n_valid for state in history.states.values())
     if package.objects.get(CHECKSUMS) is None:
         require_space(to, pixels // 20)  # rarely less, compressed
-    table = _outlines(output, plan, storage_options) if outlines else None
+    table = _Outlines.of(output, plan, storage_options) if outlines else None
     readers = {
         name: MapReader.of(
             output,
@@ -129,19 +131,20 @@ def deliver_year(
         for name in DELIVERED
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
-    n_rasters = _write_rasters(package, readers, tiling=tiling, states=history.states)
+    n_rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
     facts = Facts(
         plan=plan,
         states=history.states,
-        outlines=table,
+        outlines=None if table is None else table.facts,
         tiling=tiling,
         n_rasters=n_rasters,
-        sources=dict(Counter(one.source for one in history.inputs)),
+        sources=dict(Counter(source for source, _ in history.images)),
+        unread=len(history.unread),
         versions={name: sorted(found) for name, found in history.versions.items()},
         licence=licence,
         providers=named,
     )
-    _write_tables(package, facts, history.inputs)
+    _write_tables(package, facts, history=history, outlines=table)
     _write_documents(package, facts)
     package.close()
     return Delivered(
@@ -149,7 +152,7 @@ def deliver_year(
         year=plan.year,
         n_missing=facts.missing,
         n_rasters=n_rasters,
-        n_footprints=None if table is None else len(table),
+        n_footprints=None if table is None else len(table.facts),
         rewritten=tuple(sorted(package.written)),
         removed=tuple(sorted(package.removed)),
     )
@@ -160,24 +163,32 @@ class _History:
     """What the marks of a year say."""
 
     states: CellStates
-    inputs: list[InputVersion]
+    images: Mapping[tuple[str, str], int]
+    """Cells by source and id of what they were made of."""
+    unread: Mapping[tuple[str, str], int]
+    """Cells that were made without an image, because it could not be read, likewise."""
     versions: Mapping[str, set[str]]
 
     @classmethod
     def of(cls, objects: ObjectStore, plan: CampaignPlan) -> "_History":
-        inputs: set[InputVersion] = set()
+        images: Counter[tuple[str, str]] = Counter()
+        unread: Counter[tuple[str, str]] = Counter()
         versions: defaultdict[str, set[str]] = defaultdict(set)
 
         def noted() -> Iterator[CommitRecord]:
             for mark in CampaignLedger(objects, layout).marks():
-                inputs.update(mark.inputs)
+                gaps = {
+                    (source, without_query(image)) for source, _, image in (gap.partition("/") for gap in mark.gaps)
+                }
+                images.update({(one.source, without_query(one.image)) for one in mark.inputs} | gaps)
+                unread.update(gaps)
                 for name, version in mark.versions.items():
                     versions[name].add(version)
                 yield mark
 
         layout = YearLayout(plan.year)
         states = {cell: state for cell, state in cell_states(noted(), layout).items() if cell in plan.cells}
-        return cls(states=states, inputs=sorted(inputs), versions=versions)
+        return cls(states=states, images=images, unread=unread, versions=versions)
 
 
 def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: bool) -> None:
@@ -217,13 +228,19 @@ def _require_own(package: "_Package", identity: Record) -> None:
             raise OutputExistsError(f"{package.to} holds something else than a delivery. Choose an empty folder.")
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputExistsError(f"{package.to} is a file. Choose a folder.")
+        # Not the empty object that consoles make a folder of.
+        other = None if folder else next((one.key for one in package.objects.list("") if one.key), None)
+        if other is not None:
+            raise OutputExistsError(
+                f"{package.to} holds something else than a delivery, such as {other}. Choose an empty folder."
+            )
         return
     try:
         found = json.loads(content)["package"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputExistsError(
-            f"{package.to}/{_PROVENANCE} is not that of a delivery. Choose an empty folder."
-        ) from error
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise OutputExistsError(f"{package.to}/{_PROVENANCE} is not that of a delivery. Choose an empty folder.")
     differing = [name for name in identity if found.get(name) != identity[name]]
     if differing:
         told = "; ".join(f"{name}: there {found.get(name)}, here {identity[name]}" for name in differing)
@@ -250,13 +267,13 @@ class _Package:
 
     def put(self, key: str, content: bytes) -> None:
         """Write a file where it differs."""
-        self.sums[key] = sha256(content).hexdigest()
+        self.sums[key] = _digest(content)
         if self.objects.get(key) != content:
             self.put_anew(key, content)
 
     def put_anew(self, key: str, content: bytes) -> None:
         """Write a file that is known to be new."""
-        self.sums[key] = sha256(content).hexdigest()
+        self.sums[key] = _digest(content)
         self._change(lambda: self.objects.put(key, content))
         self.written.append(key)
 
@@ -298,28 +315,37 @@ def _failures_told(to: str) -> Iterator[None]:
         raise not_written(to, error) from error
 
 
-def _write_rasters(package: _Package, readers: Mapping[str, MapReader], *, tiling: Tiling, states: CellStates) -> int:
+def _write_rasters(
+    package: _Package, readers: Mapping[str, MapReader], *, tiling: Tiling, states: CellStates, verify: bool
+) -> int:
     """Bring the GeoTIFFs up to date; how many there are of each variable."""
     files = tiling.files(cell for cell, state in states.items() if not state.is_empty)
     groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
     for file in files:
         groups[file.group].append(file)
     before = Records(package.objects, _RECORDS).read()
-    there = {found.key for name in DELIVERED for found in package.objects.list(name)}
+    there = {found.key: found.n_bytes for name in DELIVERED for found in package.objects.list(name)}
     threshold = readers["binary"].plan.prediction.attrs
     attrs = {name: str(threshold[name]) for name in ("bundle_digest", "threshold")}
 
     def current(file: RasterFile, record: Record) -> bool:
         known = record.get(file.name)
-        if known is None or known["from"] != _sources(file, states):
+        if not isinstance(known, dict) or known.get("from") != _sources(file, states):
             return False
-        return all(known[name] is None or _key(name, file) in there for name in DELIVERED)
+        return all(is_whole(_key(name, file), known.get(name, {})) for name in DELIVERED)
+
+    def is_whole(key: str, written: Record | None) -> bool:
+        if written is None:  # no pixel, and no file
+            return True
+        if key not in there or there[key] != written.get("bytes"):
+            return False
+        return not verify or _digest(package.objects.get(key) or b"") == written.get("sha256")
 
     def write(file: RasterFile) -> Record:
         made: Record = {"from": _sources(file, states)}
         for name in DELIVERED:
             content = encoded_raster(readers[name], name, file, tiling=tiling, attrs=attrs)
-            made[name] = None if content is None else sha256(content).hexdigest()
+            made[name] = None if content is None else {"sha256": _digest(content), "bytes": len(content)}
             if content is not None:
                 package.put(_key(name, file), content)
         return made
@@ -327,17 +353,19 @@ def _write_rasters(package: _Package, readers: Mapping[str, MapReader], *, tilin
     n_rasters = 0
     for group, members in sorted(groups.items()):
         record, key = before.get(group, {}), f"{_RECORDS}/{group}.json"
-        changed = [file for file in members if not current(file, record)]
+        same = list(map_in_threads(partial(current, record=record), members, threads=WORKERS))
+        changed = [file for file, is_same in zip(members, same, strict=True) if not is_same]
         if changed and record:
             package.forget(key)  # so that a call that is stopped leaves work to be done again
-        kept: Record = {file.name: record[file.name] for file in members if file not in changed}
+        kept: Record = {file.name: record[file.name] for file, is_same in zip(members, same, strict=True) if is_same}
         made = map_in_threads(write, changed, threads=WORKERS)
         kept |= {file.name: one for file, one in zip(changed, made, strict=True)}
         for file in members:
+            known = kept[file.name]
             package.sums.update(
-                {_key(name, file): kept[file.name][name] for name in DELIVERED if kept[file.name][name] is not None}
+                {_key(name, file): known[name]["sha256"] for name in DELIVERED if known[name] is not None}
             )
-            n_rasters += kept[file.name]["probability"] is not None
+            n_rasters += known["probability"] is not None
         package.put(key, _json(kept))
     for folder in (*DELIVERED, _RECORDS):
         package.remove_others(folder)
@@ -352,14 +380,40 @@ def _key(variable: str, file: RasterFile) -> str:
     return f"{variable}/{file.name}.tif"
 
 
-def _outlines(output: str, plan: CampaignPlan, options: Mapping[str, Any]) -> geopandas.GeoDataFrame:
-    """Return the footprints of the year, collected anew where that is needed."""
-    collect_year(output, plan, storage_options=options, levels=False, tracks=False, overviews=False, stac=False)
-    table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
-    parts = list(table.walk(table.records.read()))
-    some = [part for part in parts if len(part)] or parts[:1]
-    joined: geopandas.GeoDataFrame = pd.concat(some, ignore_index=True)
-    return joined
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outlines:
+    """Footprints of a year, of which a part is in memory at a time."""
+
+    table: PartTable
+    names: tuple[str, ...]
+    """Parts."""
+    further: tuple[str, ...]
+    """Columns beside the outline."""
+    facts: pd.DataFrame
+    """The columns of all rows that the fact sheet needs."""
+
+    @classmethod
+    def of(cls, output: str, plan: CampaignPlan, options: Mapping[str, Any]) -> "_Outlines":
+        """Collect them anew where that is needed."""
+        collect_year(output, plan, storage_options=options, levels=False, tracks=False, overviews=False, stac=False)
+        table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
+        names = tuple(sorted(table.records.read()))
+        columns: dict[str, None] = {}
+        facts = []
+        for part in table.walk(names):
+            rows = pd.DataFrame(part.drop(columns=part.geometry.name))
+            columns |= dict.fromkeys(rows.columns)
+            facts.append(rows[[name for name in FACTS_OF_OUTLINES if name in rows.columns]])
+        some = [one for one in facts if len(one)] or facts[:1]
+        return cls(table=table, names=names, further=tuple(columns), facts=pd.concat(some, ignore_index=True))
+
+    def walk(self) -> Iterator[geopandas.GeoDataFrame]:
+        """Return the parts, one after the other."""
+        return self.table.walk(self.names)
 
 
 _GPKG = FORMATS["gpkg"]
@@ -370,7 +424,10 @@ _TABLES = {
     "footprints.csv": ("text/csv", "The columns without geometry"),
 }
 _DOCUMENTS = {
-    "inputs.csv": ("text/csv", "Images that the map was made of, by source and id"),
+    "inputs.csv": (
+        "text/csv",
+        "Images that the map was made of, the cells that each was for, and those in which it could not be read",
+    ),
     "fact_sheet.html": ("text/html", "Totals, sizes, latitudes, model, inputs and versions"),
     "fact_sheet.md": ("text/markdown", "The same as Markdown"),
     "CAVEATS.md": ("text/markdown", "What it is not good for"),
@@ -379,20 +436,19 @@ _DOCUMENTS = {
 _MISSING = "missing_cells.csv"
 
 
-def _write_tables(package: _Package, facts: Facts, inputs: Sequence[InputVersion]) -> None:
+def _write_tables(package: _Package, facts: Facts, *, history: _History, outlines: _Outlines | None) -> None:
     """Write outlines in their formats, the images, and the cells that are missing."""
-    plan, table = facts.plan, facts.outlines
-    if table is not None:
-        crs = plan.grid.crs
-        further = [name for name in table.columns if name not in (table.geometry.name, "bbox")]
-        package.put("footprints.gpkg", one_file([table], _GPKG, crs=crs, further=further))
-        package.put("footprints.parquet", parquet_bytes(table))
-        points = table.set_geometry(table.geometry.centroid)
-        content = one_file([points], _GPKG, crs=crs, further=further, geometry="Point")
+    plan = facts.plan
+    if outlines is not None:
+        crs, further = plan.grid.crs, outlines.further
+        package.put("footprints.gpkg", one_file(outlines.walk(), _GPKG, crs=crs, further=further))
+        package.put("footprints.parquet", parquet_of_parts(outlines.walk(), crs=crs, further=further))
+        points = (part.set_geometry(part.geometry.centroid) for part in outlines.walk())
+        content = one_file(points, _GPKG, crs=crs, further=further, geometry="Point")
         package.put("footprints_centroids.gpkg", content)
-        package.put("footprints.csv", _csv(plainly_typed(table).drop(columns=table.geometry.name)))
-    rows = sorted({(one.source, one.image.rstrip("/").rsplit("/", 1)[-1]) for one in inputs})
-    package.put("inputs.csv", _csv(pd.DataFrame(rows, columns=["source", "image"])))
+        rows = (plainly_typed(part).drop(columns=part.geometry.name) for part in outlines.walk())
+        package.put("footprints.csv", b"".join(_csv(part, header=not number) for number, part in enumerate(rows)))
+    package.put("inputs.csv", _csv(_images(history)))
     missing = sorted(cell for cell in plan.cells if cell not in facts.states)
     if missing:
         package.put(_MISSING, _csv(pd.DataFrame([_placed(plan, cell) for cell in missing])))
@@ -400,13 +456,31 @@ def _write_tables(package: _Package, facts: Facts, inputs: Sequence[InputVersion
         package.delete(_MISSING)
 
 
+def _images(history: _History) -> pd.DataFrame:
+    """Return a row for each image, with the name that ends its id, because what comes before may be a private path or address.
+
+    Ids that are equal from there on differ in their digest.
+    """
+    rows = [
+        (
+            source,
+            image.rstrip("/").rsplit("/", 1)[-1],
+            _digest(image.encode())[:16],
+            cells,
+            history.unread.get((source, image), 0),
+        )
+        for (source, image), cells in history.images.items()
+    ]
+    return pd.DataFrame(sorted(rows), columns=["source", "image", "id_digest", "cells", "unread_cells"])
+
+
 def _placed(plan: CampaignPlan, cell: Address) -> dict[str, object]:
     west, south, east, north = (round(float(edge), 6) for edge in plan.grid[cell].lonlat.bounds)
     return {"cell": cell_id(*cell), "west": west, "south": south, "east": east, "north": north}
 
 
-def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, lineterminator="\n").encode()
+def _csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
+    return table.to_csv(index=False, header=header, lineterminator="\n").encode()
 
 
 def _write_documents(package: _Package, facts: Facts) -> None:
@@ -414,7 +488,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
     plan = facts.plan
     listed = {
         "probability/": ("", "Probability of the target as cloud-optimised GeoTIFFs"),
-        "binary/": ("", "Where it reaches the threshold, likewise"),
+        "binary/": ("", "Where that of the map reaches the threshold, likewise"),
         **({} if facts.outlines is None else _TABLES),
         **_DOCUMENTS,
     }
@@ -426,10 +500,9 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         ("records/", ("", "What each GeoTIFF was made of")),
     ]
     files = {key: kind for key, kind in listed.items() if not key.endswith("/")}
-    mapped = [plan.grid[cell].lonlat for cell, state in facts.states.items() if not state.is_empty]
     collection = year_collection(
         plan,
-        mapped,
+        facts.box,
         files=files,
         licence=facts.licence,
         providers=facts.providers,
@@ -449,6 +522,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         },
         "cells": {"planned": len(plan.cells), "finished": len(facts.states), "missing": facts.missing},
         "inputs": dict(facts.sources),
+        "unread_inputs": facts.unread,
         "versions": {name: list(found) for name, found in sorted(facts.versions.items())},
     }
     package.put("fact_sheet.html", facts.html().encode())

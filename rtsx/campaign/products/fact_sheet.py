@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
-import geopandas
 import numpy as np
 import pandas as pd
+import shapely
 from pyproj import Geod
 
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling
 from rtsx.campaign.products.tables import CellStates
 from rtsx.pages import render_page
+from rtsx.storage.stac import bounding_box
 
 _SIZES_M2 = (500, 2_000, 10_000)
 """Borders of classes of size, as samples of accuracy are stratified."""
@@ -41,14 +43,16 @@ class Facts:
     """Of the year."""
     states: CellStates
     """Finished cells."""
-    outlines: geopandas.GeoDataFrame | None
-    """Footprints of the year; None where they are not delivered."""
+    outlines: pd.DataFrame | None
+    """`FACTS_OF_OUTLINES` of all footprints of the year, where they have them; None where they are not delivered."""
     tiling: Tiling
     """How rasters are cut."""
     n_rasters: int
     """Files of each variable."""
     sources: Mapping[str, int]
     """Images that cells were made of, by source."""
+    unread: int
+    """Images that could not be read in some cell and were left out there."""
     versions: Mapping[str, Sequence[str]]
     """Versions of the libraries that cells were made with."""
     licence: str
@@ -78,14 +82,25 @@ class Facts:
     @property
     def mapped_km2(self) -> float:
         """Ground that could be classified, km², on the ellipsoid."""
-        pixels = self.plan.grid.cell_size**2
-        return sum(
-            abs(_GEOD.geometry_area_perimeter(self.plan.grid[cell].lonlat)[0]) / 1e6 * state.n_valid / pixels
-            for cell, state in self.states.items()
-            if state.n_valid
-        )
+        return self._ground[0]
 
     @property
+    def box(self) -> list[float]:
+        """West, south, east, north of the cells with a map, degrees."""
+        return self._ground[1]
+
+    @cached_property
+    def _ground(self) -> tuple[float, list[float]]:
+        """Area and bounds; once, because of a hundred thousand cells that takes a minute."""
+        pixels, km2, bounds = self.plan.grid.cell_size**2, 0.0, []
+        for cell, state in self.states.items():
+            if not state.is_empty:
+                outline = self.plan.grid[cell].lonlat
+                km2 += abs(_GEOD.geometry_area_perimeter(outline)[0]) / 1e6 * state.n_valid / pixels
+                bounds.append(outline.bounds)
+        return km2, bounding_box(list(shapely.box(*np.transpose(bounds))))
+
+    @cached_property
     def sections(self) -> list[Section]:
         """All tables of the fact sheet."""
         plan, tiling = self.plan, self.tiling.document
@@ -133,13 +148,14 @@ class Facts:
         said = [
             "Outlines are where a network found its target, not ground truth. What it missed is in no file.",
             "How often outlines are right is not stated here: review a sample before areas or counts are published.",
-            f"`binary` is probability of at least {plan.prediction.threshold:g}. Other thresholds are had from `probability`.",
+            *self._caveats_of_rasters,
             "Missing pixels (255) could not be classified, because there was no usable image. They are not absence.",
             "Areas of objects are on the ellipsoid. Pixels are not all of one area on the ground, so that counting them gives other areas.",
         ]
-        if self.tiling.document["tiles"] != "cells":
+        if self.unread:
             said.append(
-                "Rasters were brought onto the pixels of the tile matrix set; outlines were made before that, on the map's own grid."
+                f"{self.unread:,} images could not be read in some cells, which were made without them; `inputs.csv` names them, "
+                "in its column `unread_cells`."
             )
         if self.outlines is not None:
             said.append(
@@ -151,6 +167,24 @@ class Facts:
                 "`missing_cells.csv` names them."
             )
         return [*said, "It holds products alone: no pixel of the images that it was made from."]
+
+    @property
+    def _caveats_of_rasters(self) -> list[str]:
+        threshold = f"{self.plan.prediction.threshold:g}"
+        if self.tiling.document["tiles"] == "cells":
+            return [
+                f"`binary` is probability of at least {threshold}. Other thresholds are had from `probability`.",
+            ]
+        averaged = self.tiling.resampling("probability") == "average"
+        way = "averaged over pixels" if averaged else "interpolated between pixels"
+        said = (
+            f"`binary` is where the nearest pixel of the map has a probability of at least {threshold}. `probability` is {way}, so "
+            "that a threshold of it may give other borders than `binary`, and leave small objects out."
+        )
+        return [
+            said,
+            "Rasters were brought onto the pixels of the tile matrix set; outlines were made before that, on the map's own grid.",
+        ]
 
     def html(self) -> str:
         """The fact sheet as one page."""
@@ -186,7 +220,11 @@ class Facts:
         ) + "\n"  # fmt: skip
 
 
-def _of_outlines(outlines: geopandas.GeoDataFrame) -> list[Section]:
+FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "confidence_class")
+"""Columns of footprints that a fact sheet is made of."""
+
+
+def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
     """Tables of objects by size, by latitude, and by confidence where they have a class of it."""
     areas = outlines["area_m2"]
     edges = (0, *_SIZES_M2, float("inf"))

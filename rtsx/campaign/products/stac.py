@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from shapely.geometry.base import BaseGeometry
-
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import map_in_threads
@@ -140,7 +138,7 @@ def collection_document(
 
 def year_collection(
     plan: CampaignPlan,
-    mapped: Sequence[BaseGeometry],
+    box: Sequence[float],
     *,
     files: Mapping[str, tuple[str, str]],
     licence: str,
@@ -153,8 +151,8 @@ def year_collection(
     ----------
     plan
         Of the year.
-    mapped
-        Cells with a map, in longitude and latitude.
+    box
+        West, south, east, north of the cells with a map, degrees.
     files
         Media type and title by key.
     licence
@@ -165,7 +163,7 @@ def year_collection(
         Values by the name of what they are.
     """
     key = "collection.json"
-    document = collection_document(plan, (), {}, key=key, box=bounding_box(mapped))
+    document = collection_document(plan, (), {}, key=key, box=box)
     return document | {
         "license": licence,
         "keywords": [*plan.prediction.classes],

@@ -184,6 +184,41 @@ def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, crs: str, further: Iterable[str]) -> bytes:
+    """`parquet_bytes` of all parts together, a row group each, of which one is in memory at a time.
+
+    Parameters
+    ----------
+    parts
+        Footprints with the same columns.
+    crs
+        In which all of them are.
+    further
+        Optional columns that they have.
+    """
+    schema = pq.read_schema(io.BytesIO(parquet_bytes(empty_outlines(crs, *further))))
+    stated = dict(schema.metadata)
+    geo = json.loads(stated.pop(b"geo"))
+    (column,) = geo["columns"].values()
+    schema = schema.with_metadata(stated)
+    kinds: set[str] = set()
+    boxes = []
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for part in parts:
+            if len(part):
+                rows = pq.read_table(io.BytesIO(parquet_bytes(part)))
+                (found,) = json.loads(rows.schema.metadata[b"geo"])["columns"].values()
+                kinds.update(found["geometry_types"])
+                boxes.append(found["bbox"])
+                writer.write_table(rows.select(schema.names).cast(schema))
+        if boxes:
+            west, south, east, north = np.transpose(boxes).tolist()
+            column |= {"geometry_types": sorted(kinds), "bbox": [min(west), min(south), max(east), max(north)]}
+        writer.add_key_value_metadata({"geo": json.dumps(geo)})
+    return buffer.getvalue()
+
+
 def read_parquet_bytes(content: bytes) -> geopandas.GeoDataFrame:
     """Read the table of such bytes."""
     return geopandas.read_parquet(io.BytesIO(content))

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import jsonschema
 import morecantile
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pystac
 import pytest
 import rasterio
@@ -20,10 +23,13 @@ from pystac.validation.local_validator import get_local_schema_cache
 
 from rtsx.campaign import Campaign
 from rtsx.campaign.plan import CampaignPlan, write_plan
-from rtsx.campaign.products.rasters import MatrixTiling
+from rtsx.campaign.products.fact_sheet import Facts
+from rtsx.campaign.products.rasters import CellTiling, MatrixTiling
+from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.grid import Grid
+from rtsx.grid.grid import Cell
 from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 
@@ -67,6 +73,11 @@ def polar(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(tmp_path_factory.mktemp("small"), plan_of(1, 2, cell=64))
+
+
+@pytest.fixture(scope="module")
 def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     plan = plan_of(2, 3, cell=64, grid=ARCHIVED, classes=("a", "b"))
     return Finished(tmp_path_factory.mktemp("agreeing"), plan)
@@ -100,7 +111,25 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
         assert sorted(table["footprint_id"]) == sorted(outlines["footprint_id"])
         assert set(table.geom_type) == {"MultiPolygon" if "centroids" not in name else "Point"}
         assert table.crs == outlines.crs
-    assert len(geopandas.read_parquet(tmp_path / "footprints.parquet")) == made.n_footprints == len(outlines) > 5
+    table = geopandas.read_parquet(tmp_path / "footprints.parquet")
+    assert len(table) == made.n_footprints == len(outlines) > 5
+    columns = ["footprint_id", "area_m2", "geometry"]
+    pd.testing.assert_frame_equal(
+        table[columns].sort_values("footprint_id", ignore_index=True),
+        outlines[columns].sort_values("footprint_id", ignore_index=True),
+        check_dtype=False,
+    )
+    file = pq.ParquetFile(tmp_path / "footprints.parquet")
+    assert file.num_row_groups == 2  # a partition each, of which one is in memory
+    geo = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
+    assert np.allclose(geo["bbox"], outlines.total_bounds)
+    assert set(geo["geometry_types"]) == set(outlines.geom_type)
+    west, _, east, _ = outlines.total_bounds
+    assert (
+        0
+        < len(geopandas.read_parquet(tmp_path / "footprints.parquet", bbox=(west, -1e9, (west + east) / 2, 1e9)))
+        < len(table)
+    )
     assert np.isclose(pd.read_csv(tmp_path / "footprints.csv")["area_m2"].sum(), outlines["area_m2"].sum())
     resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
     schema = {"$ref": "https://schemas.stacspec.org/v1.1.0/collection-spec/json-schema/collection.json"}
@@ -117,13 +146,80 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
         assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (tmp_path / page).read_text()
 
 
+def test_damage_is_mended(small: Finished, tmp_path: Path) -> None:
+    small.campaign.deliver(tmp_path, outlines=False)
+    before = files(tmp_path)
+    key, record = (min(key for key in before if key.startswith(folder)) for folder in ("probability/", "records/"))
+    for damaged, content, options in (
+        (key, before[key][:-100], {}),
+        (key, before[key][:-1] + b"?", {"verify": True}),
+        (record, json.dumps(dict.fromkeys(json.loads(before[record]), 1)).encode(), {}),
+    ):
+        (tmp_path / damaged).write_bytes(content)
+        made = small.campaign.deliver(tmp_path, outlines=False, **options)
+        assert set(made.rewritten) <= {damaged, record, "SHA256SUMS"}
+        assert files(tmp_path) == before
+
+
+def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
+    made = Finished(tmp_path, plan_of(1, 2, cell=64))
+    ids = ["/home/a/x/1.tif", "/home/a/y/1.tif", "https://b.org/2.tif?sig=se/cret"]
+    for number, mark in enumerate(list(made.output.ledger.marks())):
+        inputs = tuple(InputVersion("s", one, f"stamp {number}") for one in ids)
+        marked = replace(mark, inputs=inputs, gaps=(f"s/{ids[1]}",) if number else ())
+        made.output.objects.put(made.output.layout.mark(mark.cell), marked.to_json().encode())
+    to = tmp_path / "to"
+    made.campaign.deliver(to, outlines=False)
+    listed = pd.read_csv(to / "inputs.csv")
+    assert Counter(zip(listed["image"], listed["cells"], listed["unread_cells"], strict=True)) == {
+        ("1.tif", 2, 0): 1,
+        ("1.tif", 2, 1): 1,
+        ("2.tif", 2, 0): 1,
+    }
+    assert listed["id_digest"].is_unique
+    provenance = json.loads((to / "provenance.json").read_text())
+    assert (provenance["inputs"], provenance["unread_inputs"]) == ({"s": 3}, 1)
+    assert "1 images could not be read in some cells" in (to / "CAVEATS.md").read_text()
+    assert not any(word in content for content in files(to).values() for word in (b"home/a", b"b.org", b"cret"))
+
+
+@pytest.mark.parametrize(
+    ("zoom", "told"),
+    [(9, "interpolated between pixels"), (7, "averaged over pixels"), (None, "`binary` is probability of at least")],
+)
+def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, told: str) -> None:
+    plan = small.plan
+    facts = Facts(
+        plan=plan,
+        states={},
+        outlines=None,
+        tiling=CellTiling(plan)
+        if zoom is None
+        else MatrixTiling.of(plan, "WebMercatorQuad", zoom=zoom, tile_zoom=zoom),
+        n_rasters=0,
+        sources={},
+        unread=0,
+        versions={},
+        licence="other",
+        providers={},
+    )
+    assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
+
+
 @pytest.mark.parametrize("tiles", [None, "WebMercatorQuad"])
-def test_a_second_call_writes_nothing(polar: Finished, tmp_path: Path, tiles: str | None) -> None:
+def test_a_second_call_writes_nothing_and_projects_cells_once(
+    polar: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: str | None
+) -> None:
     zooms = {} if tiles is None else {"zoom": 9, "tile_zoom": 9}
     polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
     before = changed(tmp_path)
+    asked: Counter[str] = Counter()
+    lonlat = Cell.lonlat.fget
+    assert lonlat is not None
+    monkeypatch.setattr(Cell, "lonlat", property(lambda cell: asked.update([cell.id]) or lonlat(cell)))
     again = polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
     assert (again.rewritten, again.removed, changed(tmp_path)) == ((), (), before)
+    assert set(asked.values()) == {1}
 
 
 def test_tiles_equal_the_map_where_grids_agree(agreeing: Finished, tmp_path: Path) -> None:
@@ -257,6 +353,21 @@ def test_other_folders_and_packages_are_left_alone(polar: Finished, agreeing: Fi
         with pytest.raises(OutputExistsError, match=told):
             campaign.deliver(to)
         assert files(to) == before
+
+
+@pytest.mark.parametrize("content", ['{"package": "x"}', "[]", '{"package": []}', "\\xff", "{}"])
+def test_a_foreign_provenance_is_refused(small: Finished, tmp_path: Path, content: str) -> None:
+    (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(OutputExistsError, match="is not that of a delivery"):
+        small.campaign.deliver(tmp_path)
+
+
+def test_a_url_with_other_objects_is_left_alone(small: Finished) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/shared/rts/probability/mine.tif", b"precious")
+    with pytest.raises(OutputExistsError, match=r"something else than a delivery, such as probability/mine\.tif"):
+        small.campaign.deliver("memory://shared/rts", outlines=False)
+    assert system.find("/shared/rts") == ["/shared/rts/probability/mine.tif"]
 
 
 def test_a_disk_without_room(polar: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
