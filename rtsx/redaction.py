@@ -82,6 +82,25 @@ def redacted(text: str, *, keeps_references: bool = False) -> str:
     return _without_values(_without_places(text, keeps_references=False))
 
 
+def has_secret(text: str) -> bool:
+    """Whether a text surely holds a secret: one that was withheld, a user of an address, a bearer, or a parameter that is named so.
+
+    Values that only look like secrets are none here, such as the name of an item.
+
+    Examples
+    --------
+    >>> has_secret("https://example.org/red.tif?sig=a%2Fb"), has_secret("https://example.org/tiles?item=S2B_T08WNB_2024")
+    (True, False)
+    """
+    named = (match for match in _QUERY.finditer(text) if is_secret_name(match["name"]))
+    return (
+        _without_values(text) != text
+        or _USER.search(text) is not None
+        or _BEARER.search(text) is not None
+        or any(match["value"] and not match["value"].startswith("***") for match in named)
+    )
+
+
 def redacted_values(values: Any) -> Any:
     """Mappings and lists with every text in them `redacted`.
 

@@ -50,6 +50,11 @@ class YearLayout:
         return f"{self.root}/searches.json"
 
     @property
+    def searches_begun(self) -> str:
+        """Which searches are answered already, while others are not."""
+        return f"{self.root}/searches.begun.json"
+
+    @property
     def items(self) -> str:
         """Folder of the tables of items."""
         return f"{self.root}/items"

@@ -301,6 +301,8 @@ _BLOCK_BYTES = 4096
 def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     """Create the plan of a recipe, store it beside its output and make room for its map; return the stored one where it is the same.
 
+    A new plan asks each search of a STAC API for the ground of all cells, and stores the items beside itself.
+
     Parameters
     ----------
     recipe
@@ -314,6 +316,13 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
         The output cannot keep marks, holds another plan or cells of one, or the recipe cannot work.
     OutputNotWritableError
         The output cannot be written, or has no room.
+    CubeError
+        A source cannot be asked.
+
+    Warns
+    -----
+    RuntimeWarning
+        Cells have to ask a STAC API themselves, because its items hold secrets, or it does not answer for many cells.
     """
     refuse_other_format(recipe.output, what="the folder of a campaign")
     objects = open_object_store(recipe.output, recipe.storage_options)

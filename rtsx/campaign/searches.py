@@ -7,8 +7,11 @@ the server has: it gets the items that the server would give, in its order. What
 
 import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
@@ -19,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from shapely import STRtree, box, from_wkb, prepare, to_wkb, union_all
+from shapely import STRtree, box, from_wkb, prepare, set_precision, to_wkb, union_all
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.campaign.layout import YearLayout
@@ -31,18 +34,29 @@ from rtsx.cube.georeference import pixel_m
 from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.stac import StacSearch
+from rtsx.cube.stac.assets import self_href
 from rtsx.cube.stac.images import buffered_area, selected_images
 from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
-from rtsx.errors import CampaignError
+from rtsx.errors import CampaignError, CubeError
 from rtsx.geometry.antimeridian import lonlat_region
-from rtsx.parsing import parsed_json
-from rtsx.redaction import redacted
+from rtsx.grid import Grid
+from rtsx.parsing import AwareDatetime, parsed_json
+from rtsx.redaction import has_secret, is_secret_name, redacted
+from rtsx.storage import without_query
 from rtsx.storage.object_store import ObjectStore
 
 _CELLS = 1024
 """Cells of a block: few searches, and items of one that a worker can hold."""
 _RECTANGLES = 64
 """Of the ground of a block, at most, because servers refuse outlines of thousands of corners; cells are joined to fours for that."""
+_WASTE = 4
+"""Ground that is asked for, by the ground that the cells of a block look at, at most; blocks of scattered cells are halved for that."""
+_FAILURES = 3
+"""Searches of a source that a server may fail to answer before it is asked no more."""
+_FRESH = timedelta(days=1)
+"""How long answers are good for that others are still missing to."""
+_PRECISION = 1e-7
+"""Degrees that outlines are rounded to: a centimetre, and seams at a pole close."""
 _ROW_GROUP = 64
 """Items that are read together: a cell wants some of a block."""
 
@@ -68,6 +82,16 @@ class _Asked:
     search: str
     """Digest of what was searched for: another search is not answered from here."""
     blocks: tuple[ItemBlock, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """Searches of a year that are answered already, so that what was interrupted goes on."""
+
+    began: AwareDatetime
+    """When the first was sent."""
+    blocks: dict[str, ItemBlock] = field(default_factory=dict)
+    """By a digest of search and ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,26 +151,28 @@ def with_answers(objects: ObjectStore, layout: YearLayout, cube: CubeRecipe) -> 
 def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> None:
     """Ask every search of a recipe for the ground of all cells, and store what it answers, in place of what it answered before.
 
-    A search whose answers hold addresses that are signed already is not stored, because they are secret, and expire.
+    What was interrupted goes on where it was, within a day. A search whose items hold secrets, such as addresses that are signed
+    already, is not stored, because those expire; nor is what a server does not answer. Cells then ask themselves.
 
-    Raises
-    ------
-    CubeError
-        A server cannot be asked.
+    Warns
+    -----
+    RuntimeWarning
+        Cells have to ask themselves, and why.
     """
     layout = YearLayout(plan.year)
     before = objects.get(layout.searches)
+    if before is None and not any(_search_of(source.images) for source in cube.sources):
+        return
+    begun = _begun(objects.get(layout.searches_begun), layout.searches_begun)
     asked = {}
     for source in cube.sources:
         if (search := _search_of(source.images)) is not None:
-            blocks = [_asked(objects, layout, source, search=search, area=area) for area in _areas(plan, source)]
-            whole = tuple(block for block in blocks if block is not None)
-            if len(whole) == len(blocks):
-                asked[source.name] = _Asked(search=_digest_of(cube, source, search), blocks=whole)
-    if not asked and before is None:
-        return
-    document = {name: asdict(one) for name, one in asked.items()}
-    objects.put(layout.searches, json.dumps(document, indent=1).encode())
+            digest = _digest_of(cube, source, search)
+            if blocks := _asked_blocks(objects, plan, source, search=search, digest=digest, begun=begun):
+                asked[source.name] = _Asked(search=digest, blocks=blocks)
+    if asked or before is not None:
+        document = {name: asdict(one) for name, one in asked.items()}
+        objects.put(layout.searches, json.dumps(document, indent=1).encode())
     # Those of the time before are kept, because a cell that is under way may read them.
     kept = {
         block.table
@@ -157,6 +183,49 @@ def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> 
     for old in list(objects.list(layout.items)):
         if old.key not in kept:
             objects.delete(old.key)
+    objects.delete(layout.searches_begun)
+
+
+def _asked_blocks(
+    objects: ObjectStore, plan: CampaignPlan, source: SourceRecipe, *, search: StacSearch, digest: str, begun: _Begun
+) -> tuple[ItemBlock, ...]:
+    """Return what the server answers, block by block, but for what `begun` has, which goes on with it."""
+    layout = YearLayout(plan.year)
+    blocks, failures = [], list[CubeError]()
+    for area in _areas(plan, source):
+        name = sha256(f"{digest} {to_wkb(area, hex=True)}".encode()).hexdigest()
+        block = begun.blocks.get(name)
+        if block is None or objects.get(block.table) is None:
+            try:
+                block = _asked(objects, layout, source, search=search, area=area)
+            except CubeError as error:
+                failures.append(error)
+                if len(failures) == _FAILURES:
+                    break
+                continue
+            if block is None:
+                _warn(source, "its server gives items with secrets, such as signed addresses, which are not stored.")
+                return ()
+            begun.blocks[name] = block
+            objects.put(layout.searches_begun, json.dumps(asdict(begun), default=str).encode())
+        blocks.append(block)
+    if failures:
+        _warn(source, f"its server does not answer {len(failures)} searches for many cells: {failures[0]}")
+    return tuple(blocks)
+
+
+def _warn(source: SourceRecipe, reason: str) -> None:
+    text = f"Cells ask for the images of source {source.name!r} themselves, one by one, because {reason}"
+    warnings.warn(redacted(text), RuntimeWarning, stacklevel=4)
+
+
+def _begun(content: bytes | None, key: str) -> _Begun:
+    now = datetime.now(UTC)
+    with suppress(CampaignError):  # what is damaged is asked anew
+        found = None if content is None else parsed_json(content, _Begun, what=key, error=CampaignError)
+        if found is not None and now - found.began < _FRESH:
+            return found
+    return _Begun(began=now)
 
 
 def _known(content: bytes | None, key: str) -> Mapping[str, _Asked]:
@@ -196,39 +265,49 @@ def _areas(plan: CampaignPlan, source: SourceRecipe) -> Iterator[BaseGeometry]:
     grid, side = plan.grid, plan.grid.cell_size
     halo = 0 if plan.outlines is None else plan.outlines.halo
     for start in range(0, len(plan.cells), _CELLS):
-        cells = plan.cells.addresses[start : start + _CELLS]
+        cells = plan.cells.addresses[start : start + _CELLS].astype(np.int64)
         row, column = map(int, cells[0])
-        reach = 2 * source.reach_m / pixel_m(grid[row, column].geobox)  # twice, because maps stretch
+        metres = pixel_m(grid[row, column].geobox)
+        reach = 2 * source.reach_m / metres  # twice, because maps stretch
         # And a little, because edges are straight in degrees here, and on the grid there.
         margin = round(max(widest_read(plan.prediction.tiling, side=side) - side, halo) + reach + side / 16) + 16
-        step, found = 1, cells
-        while len(found) > _RECTANGLES:
-            step *= 2
-            found = np.unique(cells // step, axis=0)
-        yield lonlat_region(
-            union_all([_rectangle(plan, one * step, step=step, margin=margin) for one in found]),
-            grid.crs,
-            longest=step * side * grid.resolution,
-        )
+        for ground in _grounds(grid, cells, margin=margin):
+            region = lonlat_region(ground, grid.crs, longest=side * grid.resolution, tolerance_m=side / 32 * metres)
+            yield set_precision(region, _PRECISION)
 
 
-def _rectangle(plan: CampaignPlan, first: NDArray[np.int32], *, step: int, margin: int) -> BaseGeometry:
-    (top, left), side = (first * plan.grid.cell_size).tolist(), step * plan.grid.cell_size
-    window = plan.grid.window((top - margin, top + side + margin), (left - margin, left + side + margin))
-    return box(*window.boundingbox)
+def _grounds(grid: Grid, cells: NDArray[np.int64], *, margin: int) -> Iterator[BaseGeometry]:
+    """Yield the ground of some cells on the grid: of few squares that hold them all, or else of both halves."""
+    step, squares = 1, cells
+    while len(squares) > _RECTANGLES:
+        step *= 2
+        squares = np.unique(cells // step, axis=0)
+    ground = _squares(grid, squares, step=step, margin=margin)
+    if ground.area <= _WASTE * _squares(grid, cells, step=1, margin=margin).area:
+        yield ground
+        return
+    for half in np.array_split(cells, 2):
+        yield from _grounds(grid, half, margin=margin)
+
+
+def _squares(grid: Grid, first: NDArray[np.int64], *, step: int, margin: int) -> BaseGeometry:
+    """Return the ground of squares of `step` cells, with a margin in pixels, in the grid's CRS."""
+    top, left = (first * step * grid.cell_size - margin).T * grid.resolution
+    side = (step * grid.cell_size + 2 * margin) * grid.resolution
+    x, y = grid.origin[0] + left, grid.origin[1] - top
+    return union_all(box(x, y - side, x + side, y))
 
 
 def _asked(
     objects: ObjectStore, layout: YearLayout, source: SourceRecipe, *, search: StacSearch, area: BaseGeometry
 ) -> ItemBlock | None:
-    """Ask for one block, and store its table; None where addresses are signed."""
+    """Ask for one block, and store its table; None where an item holds a secret."""
     buffer, count = io.BytesIO(), 0
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         found = search.found_items(area, source.period)
-        while items := list(
-            islice(found, _ROW_GROUP)
-        ):  # a part at a time, because twenty years of Landsat are gigabytes
-            if any(redacted(asset["href"]) != asset["href"] for item in items for asset in item["assets"].values()):
+        # A part at a time, because twenty years of Landsat are gigabytes.
+        while items := [_without_links(item) for item in islice(found, _ROW_GROUP)]:
+            if any(map(_holds_secret, items)):
                 return None
             writer.write_table(_rows(items))
             count += len(items)
@@ -237,6 +316,25 @@ def _asked(
     key = layout.item_table(source.name, digest)
     objects.put(key, content)
     return ItemBlock(area=to_wkb(area, hex=True), table=key, digest=digest, items=count)
+
+
+def _without_links(item: ItemDict) -> ItemDict:
+    """Return an item with no link but the one that its addresses count from, whose query may hold a token and counts for nothing."""
+    base = self_href(item)
+    return {**item, "links": [] if base is None else [{"rel": "self", "href": without_query(base)}]}
+
+
+def _holds_secret(value: object) -> bool:
+    """Whether there is a secret in any text of a document, or under a telling name in options of an asset's storage."""
+    if isinstance(value, Mapping):
+        return any(
+            _holds_secret(one)
+            or (key.endswith("storage_options") and isinstance(one, Mapping) and any(map(is_secret_name, one)))
+            for key, one in value.items()
+        )
+    if isinstance(value, list):
+        return any(map(_holds_secret, value))
+    return isinstance(value, str) and has_secret(value)
 
 
 _GEO = {

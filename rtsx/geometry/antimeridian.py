@@ -12,6 +12,8 @@ from rtsx.geometry.crs import densified, has_seam, period_of, transformed
 
 _POLE_TOLERANCE = 1e-9
 """Degrees from a pole within which a vertex has no longitude of its own."""
+_DEGREE_M = 111_700.0
+"""The longest degree of latitude, metres."""
 
 
 def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
@@ -33,14 +35,20 @@ def lonlat_polygon(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
     >>> around_the_pole.bounds[0], around_the_pole.bounds[2], around_the_pole.bounds[3]
     (-180.0, 180.0, 90.0)
     """
+    return _split(_unwrapped(polygon, crs))
+
+
+def _unwrapped(polygon: Polygon, crs: str) -> Polygon:
     xmin, ymin, xmax, ymax = polygon.bounds
     ring = np.asarray(segmentize(polygon, max(xmax - xmin, ymax - ymin) / 32).exterior.coords)
     transformer = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(ring[:, 0], ring[:, 1])
-    return _split(unwrap_ring(np.column_stack([lon, lat])))
+    return unwrap_ring(np.column_stack([lon, lat]))
 
 
-def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -> Polygon | MultiPolygon:
+def lonlat_region(
+    region: Polygon | MultiPolygon, crs: str, *, longest: float, tolerance_m: float = 0.0
+) -> Polygon | MultiPolygon:
     """Return the projected ground in EPSG:4326: polygons with holes, any number of them, also around a pole or across the antimeridian.
 
     Parameters
@@ -51,6 +59,8 @@ def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -
         Anything that pyproj reads.
     longest
         Length of an edge above which it is densified, because a straight one is curved in degrees; CRS units.
+    tolerance_m
+        Vertices are left out where the outline then lies within this distance of itself.
 
     Examples
     --------
@@ -62,11 +72,23 @@ def lonlat_region(region: Polygon | MultiPolygon, crs: str, *, longest: float) -
     parts = []
     for part in get_parts(region):
         dense = segmentize(part, longest)
-        outline = lonlat_polygon(Polygon(dense.exterior), crs)
-        holes = [lonlat_polygon(Polygon(ring), crs) for ring in dense.interiors]
+        outline, *holes = (
+            _split(_simplified(_unwrapped(Polygon(ring), crs), tolerance_m))
+            for ring in (dense.exterior, *dense.interiors)
+        )
         parts.append(difference(make_valid(outline), union_all([make_valid(hole) for hole in holes])))
     joined = union_all(parts)
     return joined if isinstance(joined, Polygon) else MultiPolygon([one for one in get_parts(joined) if one.area > 0])
+
+
+def _simplified(polygon: Polygon, tolerance_m: float) -> Polygon:
+    """Return an unwrapped polygon with fewer vertices, where a degree of longitude counts as at its latitude next to the equator."""
+    if not tolerance_m:
+        return polygon
+    _, south, _, north = polygon.bounds
+    shrink = np.cos(np.radians(max(south, -north, 0.0)))
+    even = shapely.transform(polygon, lambda lonlat: lonlat * (shrink, 1)).simplify(tolerance_m / _DEGREE_M)
+    return shapely.transform(even, lambda lonlat: lonlat / (shrink, 1))
 
 
 def unwrap_ring(ring: NDArray[np.float64]) -> Polygon:

@@ -1,5 +1,6 @@
 """Searches that a year sends once: the images of a cell are those that the server would give, and hardly anybody is asked."""
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
-from shapely import box
-from shapely.geometry import mapping
+from shapely import box, from_wkb, get_num_coordinates
+from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cell_input import cell_geobox, input_stamps
 from rtsx.campaign.cell_task import cell_job
-from rtsx.campaign.cells import CellTable
+from rtsx.campaign.cells import CellTable, hilbert_order
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.run import CellUpdate
@@ -120,6 +122,16 @@ def thousand() -> Any:
     tiling = replace(plan.prediction.tiling, shape=(40 * 64, 25 * 64))
     prediction = replace(plan.prediction, tiling=tiling)
     return replace(plan, rows=rows, columns=columns, cells=CellTable(cells), prediction=prediction)
+
+
+def scattered() -> Any:
+    """A plan of 150 cells anywhere around the pole, which are four searches."""
+    plan, random = make_plan(), np.random.default_rng(1)
+    cells = np.unique(random.integers(-300, 300, (150, 2)), axis=0).astype(np.int32)
+    tiling = replace(plan.prediction.tiling, shape=(600 * 64,) * 2, offset=(-300 * 64,) * 2)
+    prediction = replace(plan.prediction, tiling=tiling)
+    table = CellTable(cells[hilbert_order(cells)])
+    return replace(plan, cells=table, rows=(-300, 300), columns=(-300, 300), prediction=prediction)
 
 
 @pytest.mark.parametrize("changes", [{"outline": False, "page": 10}, {"max_cloud_cover": 60, "page": 10}])
@@ -268,9 +280,151 @@ def test_what_is_signed_already_or_damaged_is_asked_again(
     signed = items()
     signed[0]["assets"]["image"]["href"] += "?sig=aB3%2FxYz0123456789abcdef%3D"
     answer(scripted, signed)
-    ask_searches(objects, plan, cube)
+    with pytest.warns(RuntimeWarning, match="source 'images' themselves.*secrets"):
+        ask_searches(objects, plan, cube)
     assert with_answers(objects, LAYOUT, cube) == cube
     assert b"aB3" not in b"".join(objects.get(found.key) or b"" for found in objects.list(LAYOUT.root))
     objects.put(LAYOUT.searches, json.dumps({"images": 1}).encode())
     with pytest.raises(CampaignError, match="searches"):
         with_answers(objects, LAYOUT, cube)
+
+
+WORD = "aB3xYz0123456789abcdef"
+
+
+def _linked(found: dict[str, Any]) -> None:
+    """As servers that give back the token of a request."""
+    found["links"] = [{"rel": "self", "href": f"https://example.org/items/a?token={WORD}"}]
+    found["links"] += [{"rel": "preview", "href": f"https://example.org/a.png?sig={WORD}"}]
+
+
+def _described(found: dict[str, Any]) -> None:
+    """As Planetary Computer has it, where the name of an item is a parameter."""
+    viewed = (
+        f"https://example.org/api/data/v1/item/preview.png?collection=scenes&item=S2B_{WORD}&asset_bidx=visual%7C1%2C2"
+    )
+    found["assets"]["rendered_preview"] = {"href": viewed}
+
+
+def _alternate(found: dict[str, Any]) -> None:
+    found["assets"]["image"]["alternate"] = {"https": {"href": f"https://example.org/a.tif?sig={WORD}"}}
+
+
+def _with_options(found: dict[str, Any]) -> None:
+    found["assets"]["image"]["xarray:storage_options"] = {"account_key": WORD}
+
+
+@pytest.mark.parametrize("change", [_linked, _described])
+def test_an_item_is_stored_without_its_links_and_with_the_names_of_items_in_addresses(
+    change: Callable[[dict[str, Any]], None], scripted: ScriptedServer
+) -> None:
+    plan, objects, cube = make_plan(), MemoryObjects(), searching(scripted.url)
+    found = item("a", GRID[310, -210].bounds, shape=(64, 64), href="image.tif")
+    found["links"] = [{"rel": "self", "href": "https://example.org/items/a"}]
+    change(found)
+    answer(scripted, [found])
+    ask_searches(objects, plan, cube)
+    (source,), (answered,) = cube.sources, with_answers(objects, LAYOUT, cube).sources
+    area = search_area(cell_geobox(plan, (310, -210)), margin_m=0)
+    (image,) = answered.images.find(area, None, source.wanted)
+    assert isinstance(answered.images, AnsweredSearch)
+    assert (image,) == source.images.find(area, None, source.wanted)
+    (stored,) = (objects.get(block.table) for block in answered.images.blocks)
+    text = str(pq.read_table(io.BytesIO(stored or b""))["item"].to_pylist())
+    assert (WORD in text) == (change is _described)
+
+
+@pytest.mark.parametrize("change", [_alternate, _with_options])
+def test_an_item_that_holds_a_secret_anywhere_is_not_stored(
+    change: Callable[[dict[str, Any]], None], scripted: ScriptedServer
+) -> None:
+    plan, objects, cube = scattered(), MemoryObjects(), searching(scripted.url)
+    found = item("a", GRID[310, -210].bounds, shape=(64, 64), href="https://example.org/a.tif")
+    change(found)
+    answer(scripted, [found])
+    with pytest.warns(RuntimeWarning, match="secrets") as warned:
+        ask_searches(objects, plan, cube)
+    assert len(warned) == 1
+    assert len([one for one in scripted.asked if one[1] == "/search"]) == 1
+    assert with_answers(objects, LAYOUT, cube) == cube
+    assert not list(objects.list(LAYOUT.root))
+
+
+def test_scattered_cells_ask_for_their_own_ground_with_few_corners(scripted: ScriptedServer) -> None:
+    plan, objects, cube = scattered(), MemoryObjects(), searching(scripted.url)
+    answer(scripted, [])
+    ask_searches(objects, plan, cube)
+    bodies = [body for _, path, _, body in scripted.asked if path == "/search"]
+    assert len(bodies) == 4
+    grounds = [shape(body["intersects"]) for body in bodies]
+    assert max(map(get_num_coordinates, grounds)) < 500
+    (answered,) = with_answers(objects, LAYOUT, cube).sources
+    assert isinstance(answered.images, AnsweredSearch)
+    areas = [search_area(cell_geobox(plan, cell), margin_m=0) for cell in list(plan.cells)[::5]]
+    assert all(map(answered.images.holding, areas))
+    asked = sum(from_wkb(block.area).area for block in answered.images.blocks)
+    assert asked < 8 * 5 * sum(area.area for area in areas)  # margins are a third of these small cells on each side
+
+
+class _Full(MemoryObjects):
+    """A store that has room for one table."""
+
+    def put(self, key: str, content: bytes) -> None:
+        if key.endswith(".parquet") and list(self.list(LAYOUT.items)):
+            raise OSError("full")
+        super().put(key, content)
+
+
+def test_what_is_interrupted_goes_on_within_a_day(scripted: ScriptedServer) -> None:
+    plan, cube = scattered(), searching(scripted.url)
+    answer(scripted, [])
+
+    def searches() -> int:
+        return len([one for one in scripted.asked if one[1] == "/search"])
+
+    def interrupted() -> MemoryObjects:
+        full = _Full()
+        for number in range(2):  # a table of its own for each search
+            found = item(str(number), GRID[310, -210].bounds, shape=(64, 64), href="https://example.org/a.tif")
+            page = {"type": "FeatureCollection", "features": [found], "links": []}
+            scripted.answers["/search"][number:number] = [(200, json.dumps(page).encode())]
+        with pytest.raises(OSError, match="full"):
+            ask_searches(full, plan, cube)
+        left = MemoryObjects()
+        for one in full.list(LAYOUT.root):
+            left.put(one.key, full.get(one.key) or b"")
+        scripted.asked.clear()
+        return left
+
+    left = interrupted()
+    ask_searches(left, plan, cube)
+    assert searches() == 3
+    assert left.get(LAYOUT.searches_begun) is None
+    (answered,) = with_answers(left, LAYOUT, cube).sources
+    assert isinstance(answered.images, AnsweredSearch)
+    assert [block.items for block in answered.images.blocks] == [1, 0, 0, 0]
+    left = interrupted()
+    begun = json.loads(left.get(LAYOUT.searches_begun) or b"")
+    left.put(LAYOUT.searches_begun, json.dumps(begun | {"began": "2020-01-01T00:00:00Z"}).encode())
+    ask_searches(left, plan, cube)
+    assert searches() == 4
+
+
+def test_cells_ask_where_a_server_does_not_answer_for_many(scripted: ScriptedServer) -> None:
+    plan, objects, cube = scattered(), MemoryObjects(), searching(scripted.url)
+    scripted.landing_page()
+    empty = {"type": "FeatureCollection", "features": [], "links": []}
+    scripted.searches(empty, (413, b"too large"), empty)
+    with pytest.warns(RuntimeWarning, match="'images' themselves.*does not answer 1 searches.*413"):
+        ask_searches(objects, plan, cube)
+    (answered,) = with_answers(objects, LAYOUT, cube).sources
+    assert isinstance(answered.images, AnsweredSearch)
+    areas = [search_area(cell_geobox(plan, cell), margin_m=0) for cell in list(plan.cells)[::5]]
+    held = [answered.images.holding(area) is not None for area in areas]
+    assert any(held)
+    assert not all(held)
+    scripted.searches((413, b"too large"))
+    scripted.asked.clear()
+    with pytest.warns(RuntimeWarning, match="3 searches"):
+        ask_searches(objects, plan, cube)
+    assert with_answers(objects, LAYOUT, cube) == cube

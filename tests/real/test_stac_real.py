@@ -20,6 +20,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_window
 from rtsx.cube.stac import StacCatalog, StacItems, images_of
 from rtsx.cube.stac.assets import packing_of, select_asset
 from rtsx.errors import CubeError
+from rtsx.redaction import has_secret
 
 WORLD = box(-180, -90, 180, 90)
 
@@ -54,6 +55,12 @@ SENTINEL2 = {
     "odc_S2B_MSIL2A_20190629T212529_R043_T06VVN_20201006T080531_raster_ext.json": (32606, 2.12, 0.0),
     "pc_sentinel-2-item.json": (32624, 4.0, -0.1),
 }
+
+
+def test_no_published_item_passes_for_signed(documents: Path) -> None:
+    items = [one for one in map(item, documents.rglob("*.json")) if isinstance(one, dict) and "assets" in one]
+    assert any("tilejson" in one["assets"] for one in items)
+    assert not [asset["href"] for one in items for asset in one["assets"].values() if has_secret(asset["href"])]
 
 
 @pytest.mark.parametrize("name", SENTINEL2)
