@@ -179,7 +179,7 @@ def test_refuses_integers_whose_scale_nobody_knows(
         (("--scales", "1,half"), ("expected numbers separated by commas", "1,half")),
         (("--blend", "cubic"), ("cubic", "linear")),
         (("--mask-rule", "tss-v1"), ("--mask and --mask-rule go together",)),
-        (("--sensor", "landsat"), ("landsat", "planetscope")),
+        (("--sensor", "spot7"), ("spot7", "planetscope")),
         (("--device", "tpu"), ("tpu",)),
         (("--footprints", "slumps.shp"), (".parquet", "slumps.shp")),
         (("--footprints", "s3://maps/slumps.parquet"), ("--footprints takes a local path",)),
