@@ -285,7 +285,7 @@ def test_options_that_cannot_be_are_refused(write_tif: WriteTif, random_cube: Ma
         (scene, {"chunks": "large"}, "got 'large'"),
         (scene, {"layers": "red"}, r"layers=\['red'\]"),
         (scene, {"layers": ["red", "red"]}, "asked for once"),
-        (scene, {"sensor": "landsat"}, "Known sensors are .*'planetscope'.*; got 'landsat'"),
+        (scene, {"sensor": "spot7"}, "Known sensors are .*'planetscope'.*; got 'spot7'"),
         (scene, {"sensor": "tcvis"}, "A tcvis file has 3 bands; this one has 4"),
         (store, {"sensor": "planetscope"}, "sensor= is for raster files"),
         ({"a": Layer("a", scene)}, {"sensor": "planetscope"}, "leave sensor= out"),
