@@ -154,7 +154,7 @@ def valid_pixels(
             continue
         if layer.dtype.kind not in "iu":
             valid &= layer != nodata
-        elif nodata.is_integer() and np.iinfo(layer.dtype).min <= nodata <= np.iinfo(layer.dtype).max:
+        elif int(nodata) == nodata and np.iinfo(layer.dtype).min <= nodata <= np.iinfo(layer.dtype).max:
             valid &= layer != layer.dtype.type(nodata)  # in its own dtype: NumPy would turn every pixel into a float64
     return valid
 
