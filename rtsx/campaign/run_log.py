@@ -95,7 +95,7 @@ class RunRecord(StoredRecord, RunCounts):
     """Machine that drove it."""
     versions: Mapping[str, str]
     """Versions of the libraries, as `versions_here` gives them."""
-    written: str
+    written: Moment
     """When the record was last written, UTC, ISO 8601. A run that was killed does not write its end."""
     ended: bool
     """Whether the run came to its end, be it the last cell, a stop or an error."""
