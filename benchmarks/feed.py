@@ -129,7 +129,6 @@ def _plain_copy(store: Path, target: Path) -> Path:
             chunks=(_BLOCK, _BLOCK) if array.ndim == 2 else "auto", compressors=None,
         )  # fmt: skip
     group.attrs.update(source.attrs.asdict())
-    zarr.consolidate_metadata(group.store)
     return target
 
 
