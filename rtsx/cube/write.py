@@ -194,6 +194,9 @@ def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stora
         # Among them the word that the store is not complete; xarray would put its own in their place.
         attrs |= zarr.open_group(store, mode="r", use_consolidated=False).attrs.asdict()
     prepared = cube.drop_encoding().assign_attrs(attrs)
+    # Fixed-width strings have no stable Zarr v3 type yet; variable-length ones do. First, because it makes all variables anew.
+    texts = [name for name, one in prepared.variables.items() if one.dtype.kind == "U"]
+    prepared = prepared.assign({name: prepared[name].astype(object) for name in texts})
     for name, variable in prepared.variables.items():
         variable.attrs.pop("grid_mapping", None)  # as other writers keep it; ours goes through `encoding`
         # None, instead of xarray's own NaN for floats, so that what had no nodata value gets none by being stored.
@@ -201,9 +204,6 @@ def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stora
             variable.encoding["_FillValue"] = None
         if name in prepared.data_vars and {"y", "x"} <= set(variable.dims):
             variable.encoding |= GRID_MAPPING | _encoding(prepared[name], plan)
-        elif variable.dtype.kind == "U":
-            # Fixed-width strings have no stable Zarr v3 type yet; variable-length ones do.
-            prepared[name] = prepared[name].astype(object)
     if group is not None:
         zarr.create_group(store, path=group, zarr_format=3)
     return prepared

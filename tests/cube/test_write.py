@@ -90,6 +90,17 @@ def test_coordinates_in_many_chunks_come_back(random_cube: Make, tmp_path: Path)
             np.testing.assert_array_equal(stored[coordinate].values, cube[coordinate].values)
 
 
+def test_layers_beside_text_are_stored_as_planned(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube((128, 128)).assign_coords(title="a scene").chunk({"y": 32, "x": 32})
+    write_cube(cube, tmp_path / "cube.zarr", overviews=False)
+    stored = zarr.open_group(tmp_path / "cube.zarr", mode="r")
+    for name in cube.data_vars:
+        array = stored[str(name)]
+        assert isinstance(array, zarr.Array)
+        assert array.chunks == (32, 32)
+        np.testing.assert_array_equal(array[...], cube[name])
+
+
 def test_everything_is_computed_once(random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 256)
     cube = random_cube((525, 258), chunk=128)
