@@ -151,7 +151,7 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
     # What has no raster is small, and times and text are encoded by xarray, which has to see them.
     small = [name for name, one in lazy.items() if not ({"y", "x"} <= set(one.dims) and one.dtype.kind in "biufc")]
     described = described.assign({name: described[name].load() for name in small})
-    lazy = {name: one.data for name, one in lazy.items() if name not in small}
+    rasters: dict[str, da.Array] = {name: one.data for name, one in lazy.items() if name not in small}
     # Never computed. In one chunk where the encoding says the chunks of the store, because xarray builds the graph all the same;
     # coordinates are stored in the chunks that they have, so that no two tasks write one chunk of the store.
     nothing = {
@@ -162,16 +162,23 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
                 name=False,
             )
         )
-        for name, one in lazy.items()
+        for name, one in rasters.items()
     }
     described.assign(nothing).to_zarr(store, group=group, compute=False, **_WRITING)
     with fast_codecs():
         stored = zarr.open_group(store, path=group, mode="r+", use_consolidated=False)
-        arrays = [_as_described(stored, described[name]) for name in lazy]
-    pixels = [one.astype(array.dtype) for one, array in zip(lazy.values(), arrays, strict=True)]
+        arrays = [_as_described(stored, described[name]) for name in rasters]
+    pixels = [_aligned(one.astype(array.dtype), array) for one, array in zip(rasters.values(), arrays, strict=True)]
     # At once, instead of computing what xarray gives for it: that puts one task on top of all, below which dask takes chunks
     # in no order, and a third of a prediction waits in memory for its neighbours.
     da.store(pixels, arrays, lock=False)  # type: ignore[arg-type]  # arrays of Zarr are what it is for
+
+
+def _aligned(pixels: da.Array, array: "zarr.Array[Any]") -> da.Array:
+    """Return the pixels in dask chunks that are whole chunks of the store, because two tasks that write one would lose one."""
+    unit = array.shards or array.chunks
+    is_whole = all(length % size == 0 for axis, size in zip(pixels.chunks, unit, strict=True) for length in axis[:-1])
+    return pixels if is_whole else pixels.rechunk(unit)
 
 
 def _as_described(group: zarr.Group, variable: xr.DataArray) -> "zarr.Array[Any]":
