@@ -177,7 +177,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def polygonize(labels: NDArray[np.int32], count: int, *, origin: tuple[int, int]) -> NDArray[np.object_]:
-    """Return outline labelled objects along their pixel borders.
+    """Outline labelled objects along their pixel borders.
 
     Parameters
     ----------
