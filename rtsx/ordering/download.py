@@ -1,12 +1,16 @@
 """Files from anywhere to a folder: complete, checked, and under their names only then."""
 
 import errno
+import re
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -19,7 +23,7 @@ from rtsx.cube.rasterio import require_raster
 from rtsx.cube.stac.client import HostSession
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.catalog import is_raster
-from rtsx.ordering.provider import RemoteFile, checksum_of
+from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
 from rtsx.storage import replace_settled
 
 _TIMEOUT_S = (10, 125)
@@ -33,14 +37,24 @@ _PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
 class HttpError(OSError):
     """A transfer that a server refused or broke off."""
 
-    def __init__(self, message: str, *, passing: bool, wait_s: float | None = None, beyond_end: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        passing: bool,
+        status: int | None = None,
+        wait_s: float | None = None,
+        is_quota: bool = False,
+    ) -> None:
         super().__init__(message)
+        self.status = status
+        """Status of the answer; None where there was none."""
+        self.is_quota = is_quota
+        """Whether what may be downloaded is used up, so that asking for anything else is of no use either."""
         self.passing = passing
         """Whether trying again may help."""
         self.wait_s = wait_s
         """Seconds that the server asks to wait; None where it does not say."""
-        self.beyond_end = beyond_end
-        """Whether bytes were asked for that the file does not have, as of one that has become shorter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +67,8 @@ class Stream:
     """Bytes of the whole file; None where the server does not say."""
     version: str
     """What tells this content from a later one under the same address; empty where the server does not say."""
+    checksum: Checksum | None
+    """What the bytes of the whole file add up to; None where the server does not say."""
     chunks: Iterator[bytes]
 
 
@@ -77,12 +93,7 @@ def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str
             session.get(href, headers=asked, stream=True, timeout=_TIMEOUT_S) as response,
         ):
             if response.status_code >= 400:
-                raise HttpError(
-                    f"{shown}: the server answers {response.status_code} {response.reason}",
-                    passing=response.status_code in _PASSING,
-                    wait_s=_seconds(response.headers.get("Retry-After")),
-                    beyond_end=response.status_code == 416,
-                )
+                raise _refusal(response, shown)
             resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(
                 f"bytes {start}-"
             )
@@ -92,6 +103,7 @@ def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str
                 start=begin,
                 size=begin + int(length) if length else None,
                 version=_version(response.headers),
+                checksum=_checksum(response.headers),
                 chunks=response.iter_content(_READ_BYTES),
             )
     except requests.RequestException as error:
@@ -105,8 +117,79 @@ def _version(headers: Mapping[str, str]) -> str:
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
+def _refusal(response: requests.Response, shown: str) -> HttpError:
+    """The error of an answer, with the beginning of the server's own words."""
+    words = next(response.iter_content(_WORDS_BYTES), b"").decode(errors="replace")
+    words = "" if words.lstrip().startswith("<") else " ".join(words.split())[:300]
+    status = response.status_code
+    is_quota = status in (402, 403, 429) and "quota" in words.lower()
+    return HttpError(
+        f"{shown}: the server answers {status} {response.reason}{f', {words}' if words else ''}",
+        passing=status in _PASSING and not is_quota,
+        status=status,
+        wait_s=_seconds(response.headers.get("Retry-After")),
+        is_quota=is_quota,
+    )
+
+
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdecimal() else None
+    """Seconds of a ``Retry-After``, which is their number or a date."""
+    if text is None or text.strip().isdecimal():
+        return None if text is None else float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+def _checksum(headers: Mapping[str, str]) -> Checksum | None:
+    """The MD5 of ``Content-MD5``, or of Google's storage, where Planet's files are."""
+    hashes = re.findall(r"md5=([^,\s]+)", headers.get("x-goog-hash", "")) + [headers.get("Content-MD5", "")]
+    try:
+        digest = b64decode(hashes[0], validate=True).hex()
+    except ValueError:
+        return None
+    return Checksum("md5", digest) if len(digest) == 32 else None
+
+
+class Patience:
+    """How long one thing is asked for: five attempts, and beside them as long as the server itself asks to wait.
+
+    Parameters
+    ----------
+    pause
+        Waits between attempts.
+    """
+
+    def __init__(self, pause: Callable[[float], None]) -> None:
+        self.attempts = 1
+        """The one that runs."""
+        self._pause = pause
+        self._waited_s = 0.0
+
+    @property
+    def is_left(self) -> bool:
+        """Whether one attempt more may be made; it counts."""
+        self.attempts += 1
+        return self.attempts <= _ATTEMPTS
+
+    def bears(self, error: Exception) -> bool:
+        """Wait and return True where an error may pass; False where it is to be raised."""
+        if not (isinstance(error, HttpError) and error.passing):
+            return False
+        if error.wait_s is None:
+            wait = min(2.0**self.attempts, _LONGEST_WAIT_S)
+            if not self.is_left:
+                self.attempts -= 1
+                return False
+        else:
+            wait = max(error.wait_s, 1.0)
+            self._waited_s += wait
+            if self._waited_s > _LONGEST_STATED_WAIT_S:
+                return False
+        self._pause(wait)
+        return True
 
 
 Advance = Callable[[RemoteFile, int], None]
@@ -114,6 +197,10 @@ Advance = Callable[[RemoteFile, int], None]
 
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
+_LONGEST_STATED_WAIT_S = 1800.0
+"""Seconds that a server may ask to wait for one file, all together."""
+_WORDS_BYTES = 2000
+"""Bytes that are read of an answer that refuses."""
 _CHUNK_BYTES = 1 << 20
 _LARGEST_UNSTATED_BYTES = 20_000_000_000
 """Bytes of a file of which neither the item nor the server says how large it is; scenes of satellites have a few GB."""
@@ -175,58 +262,59 @@ def fetch_file(
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     draft, version = (target.with_name(f".{target.name}.{ending}") for ending in ("partial", "version"))
-    for attempt in range(1, _ATTEMPTS + 1):
+    patience = Patience(pause)
+    while True:
         try:
-            _receive(file, draft, version, advance=advance)
-            wrong = _wrong(file, draft)
+            arrived = _receive(file, draft, version, advance=advance)
+            wrong = _wrong(arrived, draft)
         except (OSError, ImportError) as error:  # fsspec tells of a missing library so
-            if attempt == _ATTEMPTS or not (isinstance(error, HttpError) and error.passing):
-                raise OrderError(
-                    f"{file.name} of scene {file.scene_id} cannot be fetched: {error} (attempt {attempt}). "
-                    "What has arrived is kept; run fetch again."
-                ) from error
-            wait = error.wait_s if error.wait_s is not None else 2.0**attempt
-            pause(min(wait, _LONGEST_WAIT_S))
-            continue
+            if patience.bears(error):
+                continue
+            raise OrderError(
+                f"{file.name} of scene {file.scene_id} cannot be fetched: {error} (attempt {patience.attempts}). "
+                "What has arrived is kept; run fetch again."
+            ) from error
         if not wrong:
             replace_settled(draft, target)
             version.unlink(missing_ok=True)
             return
         draft.unlink(missing_ok=True)  # from the beginning, because a wrong beginning never adds up
         version.unlink(missing_ok=True)
-    raise OrderError(
-        f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
-        "description is damaged; report it there."
-    )
+        if not patience.is_left:
+            raise OrderError(
+                f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
+                "description is damaged; report it there."
+            )
 
 
-def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:
-    """Bring the draft to its full length."""
+def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> RemoteFile:
+    """Bring the draft to its full length; returns the file with what the server says of it."""
     parts = urlsplit(file.href)
     if parts.scheme in ("http", "https"):
-        _receive_http(file, draft, version, advance=advance)
-        return
+        return _receive_http(file, draft, version, advance=advance)
     if parts.scheme in ("", "file"):
         shutil.copyfile(url2pathname(parts.path) if parts.scheme else file.href, draft)
     else:
         with fsspec.open(file.href, "rb") as source, draft.open("wb") as sink:
             _write(file, sink, iter(lambda: source.read(_CHUNK_BYTES), b""), size=None, advance=advance)
-        return
+        return file
     advance(file, draft.stat().st_size)
+    return file
 
 
-def _receive_http(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> None:
+def _receive_http(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) -> RemoteFile:
     known, start = "", 0
     with suppress(FileNotFoundError):
         known = version.read_text()
         start = draft.stat().st_size
     if start and start == file.size:  # all there, but the process ended before it was checked
-        return
+        return file
     try:
         with open_http(file.href, headers=file.headers, start=start, version=known) as stream:
             _append(file, draft, version, stream=stream, advance=advance)
+            return replace(file, checksum=file.checksum or stream.checksum)
     except HttpError as error:
-        if error.beyond_end:
+        if error.status == 416:  # bytes that the file does not have, as of one that has become shorter
             draft.unlink(missing_ok=True)
             version.unlink(missing_ok=True)
         raise
