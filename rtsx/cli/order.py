@@ -1,4 +1,4 @@
-"""`rtsx order`: choose scenes for a region, order them once, fetch them as a STAC catalog.
+"""`rtsx order`: choose scenes for a region, order them once, fetch them as a STAC catalog; or download the quads of a basemap.
 
 What orders is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
 """
@@ -19,7 +19,7 @@ from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.config.order import OrderConfig
-    from rtsx.ordering import Ledger, OrderPlan
+    from rtsx.ordering import Ledger, OrderPlan, QuadLedger
 
 __all__ = ["app"]
 
@@ -37,13 +37,18 @@ OrderArgument = Annotated[
 def plan(order: OrderArgument) -> None:
     """Search for scenes and choose those that cover the region; nothing is ordered.
 
-    Writes ORDER.plan.json, which `submit` takes, and ORDER.plan.geojson, for a map.
+    Writes ORDER.plan.json, which `submit` takes, and ORDER.plan.geojson, for a map. Of a basemap the quads of the region are listed,
+    in ORDER.quads.sqlite; it goes on where it was stopped.
     """
     config = _loaded(order)
+    if config.basemap is not None:
+        _plan_quads(order, config)
+        return
     from rtsx.ordering import select_scenes
 
     provider = config.provider()
     region = config.geometry()
+    assert config.period is not None  # only a basemap has none
     found = provider.search(region, config.period.period())
     chosen = select_scenes(found, region, wishes=config.wishes, limits=config.limits, clip=provider.can_clip)
     content = {"order": config.name, "digest": config.digest(), "plan": chosen.to_json()}
@@ -72,6 +77,8 @@ def submit(
     What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine.
     """
     config = _loaded(order)
+    if config.basemap is not None:
+        raise OrderError(f"Quads of a basemap are downloaded without an order. Run rtsx order fetch {order}.")
     from rtsx.ordering import Ledger, planned_batches, submit_order
 
     chosen = _planned(order, config)
@@ -103,8 +110,15 @@ def submit(
 
 @app.command("status", epilog="Example:\n\nrtsx order status order.yaml")
 def status_command(order: OrderArgument) -> None:
-    """Ask the provider where the orders stand."""
+    """Ask the provider where the orders stand; of a basemap, show which quads are there."""
     config = _loaded(order)
+    if config.basemap is not None:
+        from rtsx.ordering import quad_ledger
+
+        with quad_ledger(_quads_of(order)) as ledger:
+            ledger.recheck(config.folder)
+            _show_quads(ledger, order, config)
+        return
     from rtsx.ordering import order_status
 
     path = _ledger_of(order)
@@ -115,9 +129,12 @@ def status_command(order: OrderArgument) -> None:
 def fetch(order: OrderArgument) -> None:
     """Fetch what is ready into the folder `out`, a STAC catalog that cubes read; run it as often as you like.
 
-    The exit status is 0 when every scene that was ordered is there.
+    The exit status is 0 when every scene that was ordered is there, or every quad that the mosaic has.
     """
     config = _loaded(order)
+    if config.basemap is not None:
+        _fetch_quads(order, config)
+        return
     from rtsx.ordering import fetch_order
 
     path = _ledger_of(order)
@@ -159,6 +176,97 @@ def fetch(order: OrderArgument) -> None:
         reasons.append(f"{len(done.lost)} scenes will not come. Run submit --retry to order them again.")
     if reasons:
         raise OrderError("\n".join(reasons))
+
+
+def _plan_quads(order: Path, config: "OrderConfig") -> None:
+    """List the quads of a basemap."""
+    from rtsx.ordering import list_quads, quad_ledger
+
+    assert config.basemap is not None  # else there is no mosaic
+    with quad_ledger(_beside(order, "quads.sqlite")) as ledger:
+        with counting("listing", unit="ranges") as shown:
+            list_quads(
+                config.basemap.api(),
+                ledger,
+                config.folder,
+                mosaic=config.basemap.mosaic,
+                region=config.geometry(),
+                digest=config.digest(),
+                advance=shown,
+            )
+        ledger.recheck(config.folder)
+        _show_quads(ledger, order, config)
+
+
+def _fetch_quads(order: Path, config: "OrderConfig") -> None:
+    """Download the quads of a basemap, and say which are missing."""
+    from rtsx.ordering import fetch_quads, list_quads, quad_ledger
+
+    assert config.basemap is not None  # else there is no mosaic
+    with quad_ledger(_beside(order, "quads.sqlite")) as ledger:
+        api, folder = config.basemap.api(), config.folder
+        with counting("listing", unit="ranges") as shown:
+            mosaic = list_quads(
+                api,
+                ledger,
+                folder,
+                mosaic=config.basemap.mosaic,
+                region=config.geometry(),
+                digest=config.digest(),
+                advance=shown,
+            )
+        try:
+            with counting("fetching", unit="quads") as shown:
+                fetch_quads(api, ledger, folder, mosaic=mosaic, parallel=config.parallel, advance=shown)
+        finally:
+            _show_quads(ledger, order, config)
+        counts = ledger.counts()
+        missing = ledger.named("missing", _LISTED)
+    if counts.missing or counts.waiting:
+        reasons = [f"{name}: {message}" for name, message in missing.items()]
+        if counts.missing > len(missing):
+            reasons.append(f"And {counts.missing - len(missing)} more, see {_beside(order, 'quads.csv')}.")
+        raise OrderError(
+            "\n".join(
+                [
+                    f"{counts.missing} of {counts.asked} quads are missing, and {counts.waiting} could not be tried to the end. "
+                    f"Run rtsx order fetch {order} again; what is there is not downloaded again.",
+                    *reasons,
+                ]
+            )
+        )
+
+
+def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> None:
+    """Write and print where the quads stand."""
+    assert config.basemap is not None  # else there is no mosaic
+    counts, table = ledger.counts(), _beside(order, "quads.csv")
+    ledger.write_table(table)
+    absent = ledger.named("absent", _LISTED)
+    more = f" and {counts.absent - len(absent)} more" if counts.absent > len(absent) else ""
+    items = config.folder / "items.parquet"
+    show(
+        f"Quads: {config.basemap.mosaic}",
+        [
+            ("show ground of the region", counts.grid),
+            ("not in the mosaic", f"{counts.absent}: {', '.join(absent)}{more}" if absent else 0),
+            ("asked for", counts.asked),
+            ("there", counts.there),
+            ("missing", counts.missing),
+            ("waiting", counts.waiting),
+            ("listed twice", counts.twice),
+            ("each of them", table),
+            ("table of items", items if items.exists() else None),
+        ],
+        asked=True,
+    )
+
+
+def _quads_of(order: Path) -> Path:
+    path = _beside(order, "quads.sqlite")
+    if not path.exists():
+        raise OrderError(f"No quads have been listed yet: there is no {path}. Run rtsx order plan {order} first.")
+    return path
 
 
 def _loaded(order: Path) -> "OrderConfig":

@@ -4,6 +4,7 @@ import hashlib
 import json
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +17,7 @@ from rtsx.config.yaml import read_yaml
 from rtsx.cube.stac import HttpAccess
 from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError
-from rtsx.ordering import OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
+from rtsx.ordering import BasemapApi, OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
 
 
 class PlanetConfig(ConfigModel):
@@ -47,13 +48,8 @@ class PlanetConfig(ConfigModel):
         OrderError
             There are no credentials.
         """
-        try:
-            from rtsx.ordering.planet import PlanetProvider  # here, because it is an extra and takes a second to load
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"Ordering from Planet needs its SDK ({error}). Install it with pip install 'rtsx[order]'."
-            ) from error
-        return PlanetProvider(**{name: getattr(self, name) for name in type(self).model_fields})
+        provider: Provider = _planet().PlanetProvider(**{name: getattr(self, name) for name in type(self).model_fields})
+        return provider
 
 
 class StacOrderConfig(ConfigModel):
@@ -93,6 +89,40 @@ class CatalogOrderConfig(ConfigModel):
         return StacProvider(StaticCatalog(self.path, access=self.access), assets=self.assets, sign=self.sign)
 
 
+class BasemapConfig(ConfigModel):
+    """Quads of one of Planet's basemaps; the key is in the environment, as PL_API_KEY, or stored by ``planet auth login``."""
+
+    mosaic: str
+    """Name of the mosaic, such as global_quarterly_2025q3_mosaic."""
+    base_url: str | None = None
+    """Address of the Basemaps API; Planet's if left out."""
+
+    def api(self) -> BasemapApi:
+        """The API.
+
+        Raises
+        ------
+        MissingExtraError
+            Planet's SDK is not installed.
+        OrderError
+            There are no credentials.
+        """
+        planet = _planet()
+        auth = planet.credentials()
+        return BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
+
+
+def _planet() -> ModuleType:
+    """What needs Planet's SDK."""
+    try:
+        import rtsx.ordering.planet  # here, because it is an extra and takes a second to load
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Ordering from Planet needs its SDK ({error}). Install it with pip install 'rtsx[order]'."
+        ) from error
+    return rtsx.ordering.planet
+
+
 class OrderConfig(ConfigModel):
     """An order."""
 
@@ -100,8 +130,8 @@ class OrderConfig(ConfigModel):
     """Name that the provider's orders begin with; one per purpose, because orders are found again by it."""
     region: RegionConfig
     """Ground to cover."""
-    period: PeriodConfig
-    """Days that count."""
+    period: PeriodConfig | None = None
+    """Days that count; a basemap is of its own, and has none."""
     out: FilePath
     """Folder that scenes go to, as a STAC catalog; several orders of one collection may share it."""
     collection: str | None = None
@@ -112,6 +142,8 @@ class OrderConfig(ConfigModel):
     """Download from a STAC API."""
     catalog: CatalogOrderConfig | None = None
     """Download from a static STAC catalog."""
+    basemap: BasemapConfig | None = None
+    """Download quads of one of Planet's basemaps."""
     limits: Checked[OrderLimits] = OrderLimits()
     """Where to stop."""
     wishes: Checked[OrderCriteria] = OrderCriteria()
@@ -121,9 +153,18 @@ class OrderConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_provider(self) -> Self:
-        given = [name for name in ("planet", "stac", "catalog") if getattr(self, name) is not None]
+        given = [name for name in ("planet", "stac", "catalog", "basemap") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"an order has one of planet, stac and catalog; got {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"an order has one of planet, stac, catalog and basemap; got {' and '.join(given) or 'none'}"
+            )
+        if self.basemap is None and self.period is None:
+            raise ValueError("an order of scenes needs the days that count: add period: {years: ..., months: [...]}")
+        idle = [name for name in ("period", "collection", "limits", "wishes") if name in self.model_fields_set]
+        if self.basemap is not None and idle:
+            raise ValueError(
+                f"a basemap is one mosaic, of which all quads of the region come; leave {', '.join(idle)} out"
+            )
         if self.region.cell is not None:
             raise ValueError("the region of an order is given by bbox, file or wkt; cells belong to a cube's grid")
         if "://" in self.out:
@@ -149,7 +190,7 @@ class OrderConfig(ConfigModel):
     def provider(self) -> Provider:
         """The provider; see `PlanetConfig.provider` for its errors."""
         given = self.planet or self.stac or self.catalog
-        assert given is not None  # checked above
+        assert given is not None  # a basemap has an API instead
         return given.provider()
 
     def digest(self) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
+    from rtsx.ordering.basemap import BasemapApi, Mosaic
     from rtsx.ordering.catalog import StacApi, StaticCatalog
     from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
     from rtsx.ordering.ledger import Ledger, OrderEntry
     from rtsx.ordering.order import FetchResult, fetch_order, order_status, planned_batches, submit_order
     from rtsx.ordering.provider import Batch, OrderStatus, Provider, RemoteFile
+    from rtsx.ordering.quads import QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
     from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
     from rtsx.ordering.stac import StacProvider
 

@@ -20,7 +20,7 @@ from rtsx.ordering.download import HttpError, Patience, open_http
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.suggest import did_you_mean
 
-BASEMAPS_URL = "https://api.planet.com/basemaps/v1"
+_BASE_URL = "https://api.planet.com/basemaps/v1"
 _WORLD_M = 2 * math.pi * 6378137
 """Side of the square that EPSG:3857 shows of the world, m."""
 _RANGE = 64
@@ -218,7 +218,7 @@ class BasemapApi:
     headers
         Credentials for a request of an address of Planet's own, such as ``Authorization``; asked for each time, because tokens run out.
     base_url
-        Address of the API.
+        Address of the API; None for Planet's.
     pause
         Waits between attempts.
     """
@@ -227,11 +227,11 @@ class BasemapApi:
         self,
         headers: Callable[[str], Mapping[str, str]],
         *,
-        base_url: str = BASEMAPS_URL,
+        base_url: str | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._headers = headers
-        self._url = base_url.rstrip("/")
+        self._url = (base_url or _BASE_URL).rstrip("/")
         self._pause = pause
 
     def mosaic(self, name: str) -> Mosaic:
@@ -288,7 +288,9 @@ class BasemapApi:
         stem = re.split(r"_?\d", name, maxsplit=1)[0] or name[:6]
         for part in dict.fromkeys((stem, stem.rsplit("_", 1)[0], "_".join(stem.split("_")[:1]))):
             query = urlencode({"name__contains": part})
-            names = [str(one.get("name")) for page in self._pages(f"{self._url}/mosaics?{query}") for one in page["mosaics"]]
+            names = [
+                str(one.get("name")) for page in self._pages(f"{self._url}/mosaics?{query}") for one in page["mosaics"]
+            ]
             if names:
                 near = did_you_mean(name, names)
                 return f"{near} {len(names)} are called {part!r} and more; the last ones are {', '.join(sorted(names)[-3:])}."
@@ -316,7 +318,9 @@ class BasemapApi:
                     raise OrderError(f"Planet cannot be asked: {error}. {cure_of(error)}") from error
         content = json_value(text, what=f"The answer of {shown}", error=OrderError)
         if not isinstance(content, Mapping):
-            raise OrderError(f"{shown} answers {json.dumps(content)[:80]}; an object of JSON was expected. Check base_url.")
+            raise OrderError(
+                f"{shown} answers {json.dumps(content)[:80]}; an object of JSON was expected. Check base_url."
+            )
         return content
 
 
@@ -325,7 +329,9 @@ def cure_of(error: HttpError) -> str:
     if error.status == 401:
         return "The API key is refused: check PL_API_KEY."
     if error.is_quota:
-        return "The quota is used up: raise it with Planet, or wait until it is renewed, then run the same command again."
+        return (
+            "The quota is used up: raise it with Planet, or wait until it is renewed, then run the same command again."
+        )
     if error.wait_s is not None:
         return f"The server asks to wait {error.wait_s:,.0f} s: run the same command again then."
     if error.status == 403:

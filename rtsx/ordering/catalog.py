@@ -82,7 +82,7 @@ def register_item(
     assets = {}
     for file in sorted(files, key=lambda file: file.asset):
         path = folder / scene / file.name
-        assets[file.asset] = {**told.get(file.asset, {}), **_asset(path, file, told.get(file.asset, {}))}
+        assets[file.asset] = {**told.get(file.asset, {}), **described_asset(path, file, told.get(file.asset, {}))}
     geometry = shape(described["geometry"])
     if clip is not None and geometry.is_valid and geometry.intersects(clip):
         geometry = geometry.intersection(clip)
@@ -173,7 +173,7 @@ def _collection(items: Sequence[Mapping[str, Any]], collection: str, description
     }
 
 
-def _asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:
+def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:
     """What the file itself says, about which the provider is silent."""
     asset: dict[str, Any] = {"href": f"./{file.name}", "file:size": path.stat().st_size}
     checksum = file.checksum or checksum_of(path)

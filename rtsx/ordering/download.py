@@ -103,7 +103,7 @@ def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str
                 start=begin,
                 size=begin + int(length) if length else None,
                 version=_version(response.headers),
-                checksum=_checksum(response.headers),
+                checksum=_checksum(response.headers, is_part=resumed),
                 chunks=response.iter_content(_READ_BYTES),
             )
     except requests.RequestException as error:
@@ -143,9 +143,10 @@ def _seconds(text: str | None) -> float | None:
     return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
 
 
-def _checksum(headers: Mapping[str, str]) -> Checksum | None:
-    """The MD5 of ``Content-MD5``, or of Google's storage, where Planet's files are."""
-    hashes = re.findall(r"md5=([^,\s]+)", headers.get("x-goog-hash", "")) + [headers.get("Content-MD5", "")]
+def _checksum(headers: Mapping[str, str], *, is_part: bool) -> Checksum | None:
+    """The MD5 that Google's storage states of a whole file, where Planet's are, or ``Content-MD5``, which is of the part."""
+    hashes = re.findall(r"md5=([^,\s]+)", headers.get("x-goog-hash", ""))
+    hashes.append("" if is_part else headers.get("Content-MD5", ""))
     try:
         digest = b64decode(hashes[0], validate=True).hex()
     except ValueError:

@@ -64,6 +64,12 @@ def credentials() -> planet.Auth:
     raise OrderError(f"There are no credentials for Planet. {cure}")
 
 
+def authorization(auth: planet.Auth, href: str) -> dict[str, str]:
+    """The header that a request of an address of Planet's needs."""
+    request = next(auth.auth_flow(httpx.Request("GET", href)))
+    return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
+
+
 @contextmanager
 def describe_error(what: str) -> Iterator[None]:
     """Turn what the SDK and HTTP raise into one error that says what to do.
@@ -427,8 +433,7 @@ class PlanetProvider:
         """Credentials for a request of Planet's own address; none for another's."""
         if not is_same_host(self._base_url, href):
             return {}
-        request = next(self._auth.auth_flow(httpx.Request("GET", href)))
-        return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
+        return authorization(self._auth, href)
 
     def _asked(self, call: _Call[_Result], *, what: str) -> _Result:
         return self._tried(lambda: self._once(call, what=what))
