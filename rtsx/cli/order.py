@@ -226,15 +226,11 @@ def _fetch_quads(order: Path, config: "OrderConfig") -> None:
         reasons = [f"{name}: {message}" for name, message in missing.items()]
         if counts.missing > len(missing):
             reasons.append(f"And {counts.missing - len(missing)} more, see {_beside(order, 'quads.csv')}.")
-        raise OrderError(
-            "\n".join(
-                [
-                    f"{counts.missing} of {counts.asked} quads are missing, and {counts.waiting} could not be tried to the end. "
-                    f"Run rtsx order fetch {order} again; what is there is not downloaded again.",
-                    *reasons,
-                ]
-            )
+        first = (
+            f"{counts.missing} of {counts.asked} quads are missing, and {counts.waiting} could not be tried to the end. Run "
+            f"rtsx order fetch {order} again; what is there is not downloaded again."
         )
+        raise OrderError("\n".join([first, *reasons]))
 
 
 def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> None:

@@ -102,8 +102,12 @@ class QuadLedger:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = sqlite3.connect(path, isolation_level=None)
-        with self._as_ours():
-            self._rows.executescript(_TABLES)
+        try:
+            with self._as_ours():
+                self._rows.executescript(_TABLES)
+        except OrderError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -115,7 +119,7 @@ class QuadLedger:
             if self._rows.execute("SELECT digest FROM purpose").fetchall() == [(digest,)]:
                 return
             for table in ("purpose", "ranges", "quads"):
-                self._rows.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+                self._rows.execute(f"DELETE FROM {table}")
             self._rows.execute("INSERT INTO purpose VALUES (?)", (digest,))
             self._rows.executemany(
                 "INSERT INTO ranges (y0, x0, y1, x1) VALUES (?, ?, ?, ?)", [(r.y0, r.x0, r.y1, r.x1) for r in ranges]
@@ -203,9 +207,10 @@ class QuadLedger:
     def write_items(self, path: Path, mosaic: Mosaic) -> None:
         """Write the quads that are there as a GeoParquet table of STAC items, neighbours together."""
         with staged(path, overwrite=True) as stage, pq.ParquetWriter(stage, _SCHEMA) as table:
-            rows = self._rows.execute(f"SELECT y, x, id, asset FROM quads WHERE state = 'there' {_IN_ORDER}")  # noqa: S608 - our own
+            rows = self._rows.execute(f"SELECT y, x, id, asset FROM quads WHERE state = 'there' {_IN_ORDER}")
             while some := rows.fetchmany(_GROUP_ROWS):
-                table.write_table(pa.Table.from_pylist([_item(mosaic, *row) for row in some], _SCHEMA))
+                items = [_item(mosaic, QuadRange(y, x, y + 1, x + 1), name, asset=asset) for y, x, name, asset in some]
+                table.write_table(pa.Table.from_pylist(items, _SCHEMA))
 
     def _chunks(self, query: str) -> Iterator[list[Any]]:
         """Rows of a query on quads, some at a time, so that others may be written between."""
@@ -263,8 +268,8 @@ _SCHEMA = pa.schema(
 )
 
 
-def _item(mosaic: Mosaic, y: int, x: int, name: str, asset: str) -> dict[str, Any]:
-    bounds = mosaic.bounds(QuadRange(y, x, y + 1, x + 1))
+def _item(mosaic: Mosaic, quad: QuadRange, name: str, *, asset: str) -> dict[str, Any]:
+    bounds = mosaic.bounds(quad)
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -404,7 +409,7 @@ def fetch_quads(
                         continue
                     results.append(("waiting", None, None, str(cause), *place))
                     in_a_row += 1
-                    passing = isinstance(cause, HttpError) and cause.passing
+                    passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
                     if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
                         cure = cure_of(cause) if isinstance(cause, HttpError) else "Run the same command again then."
                         ended = OrderError(f"Fetching has stopped: {cause}. {cure} What is there is kept.")

@@ -1,5 +1,6 @@
 """The commands of an order, from plan to fetch, over a catalog of files."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import typer
 from rtsx.cube.images import BandRequest
 from rtsx.cube.stac import StacCatalog
 from rtsx.ordering import Ledger, OrderPlan
+from tests.ordering.basemap_server import KEY, NAME, BasemapServer
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
 
 ORDER = """
@@ -121,3 +123,40 @@ def test_what_cannot_be_fetched_makes_the_exit_status_fail(order, rtsx_command, 
     assert (failed.status, f"image.tif of scene {scene} cannot be fetched" in failed.err) == (2, True)
     (tmp_path / "hidden.tif").rename(tmp_path / "provider" / scene / "image.tif")
     assert rtsx_command("order", "fetch", config).status == 0
+
+
+BASEMAP = """
+name: basemap
+region: {{bbox: {bbox}}}
+out: quads
+basemap: {{mosaic: {mosaic}, base_url: {url}}}
+"""
+
+
+def test_quads_of_a_basemap_from_plan_to_fetch(rtsx_command, tmp_path, monkeypatch):
+    pytest.importorskip("planet", reason="needs the extra order")
+    monkeypatch.setenv("PL_API_KEY", KEY)
+    server, path = BasemapServer(), tmp_path / "order.yaml"
+    path.write_text(BASEMAP.format(bbox=[-100, 69.2, -99.8, 69.3], mosaic=NAME, url=server.url))
+    assert f"Run rtsx order plan {path} first" in rtsx_command("order", "status", path).err
+    planned = rtsx_command("order", "plan", path)
+    assert planned.status == 0, planned.err
+    asked = int(_line(planned.out, "asked for").split()[-1])
+    quad = next(csv.DictReader((tmp_path / "order.quads.csv").read_text().splitlines()))["quad"]
+    assert "rtsx order fetch" in rtsx_command("order", "submit", path).err
+    server.refused = {quad}
+    fetched = rtsx_command("order", "fetch", path)
+    assert fetched.status == 2
+    assert f"1 of {asked} quads are missing" in fetched.err
+    assert f"{quad}: " in fetched.err
+    assert _line(fetched.out, "there").split() == ["there", str(asked - 1)]
+    server.refused = set()
+    assert rtsx_command("order", "fetch", path).status == 0
+    assert _line(rtsx_command("order", "status", path).out, "there").split() == ["there", str(asked)]
+    server.close()
+    for more, told in (
+        ("period: {years: 2025}", "leave period out"),
+        ("catalog: {path: x}", "got catalog and basemap"),
+    ):
+        path.write_text(BASEMAP.format(bbox=[-100, 69.2, -99.8, 69.3], mosaic=NAME, url=server.url) + more)
+        assert told in rtsx_command("order", "plan", path).err
