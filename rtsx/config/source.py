@@ -260,7 +260,8 @@ class SourceConfig(ConfigModel):
         given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
         if not given and self.sensor is not None and get_sensor(self.sensor.name).catalogs:
             raise ValueError(
-                f"{self.sensor.name} is ordered and not searched for: add catalog: FOLDER, where `rtsx order fetch` has put it"
+                f"{self.sensor.name} is ordered and not searched for: add catalog: FOLDER, where `rtsx order fetch` has put it, or "
+                "items: FOLDER/items.parquet of a basemap"
             )
         if len(given) != 1:
             raise ValueError(f"a source has one of {', '.join(SOURCE_KINDS)}; got {' and '.join(given) or 'none'}")

@@ -21,7 +21,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["order-planet", "order-stac"])
+@pytest.mark.parametrize("name", ["order-planet", "order-stac", "order-basemap"])
 def test_the_examples_load_and_come_back_equal(name, tmp_path):
     config = load_order_config(CONFIGS / f"{name}.yaml")
     assert load_order_config(write(tmp_path, config.to_yaml())) == config
@@ -41,9 +41,10 @@ def test_values_are_those_of_the_library_where_nothing_is_said(tmp_path):
     [
         ("limits: {max_clouds: 20}", r"line 6, limits\.max_clouds: unknown key; did you mean 'max_cloud'"),
         ("limits: {coverage: 90}", r"line 6, limits\.coverage: .*less than or equal to 1"),
-        ("stac: {url: 'https://a', collections: b}", "one of planet, stac and catalog; got stac and catalog"),
+        ("stac: {url: 'https://a', collections: b}", "one of planet, stac, catalog and basemap; got stac and catalog"),
         ("wishes: {overlap: -1}", r"wishes\.overlap: .*greater than or equal to 0"),
         ("parallel: 0", "parallel: "),
+        ("basemap: {mosaic: a}", "got catalog and basemap"),
     ],
 )
 def test_what_is_wrong_is_told_by_line(tmp_path, change, told):
@@ -56,6 +57,8 @@ def test_what_is_wrong_is_told_by_line(tmp_path, change, told):
     [
         ("name: a", "name: ../a", "name: "),
         ("bbox: [0, 60, 1, 61]", "cell: r001c002", "cells belong to a cube's grid"),
+        ("catalog: {path: there/catalog.json}", "basemap: {mosaic: a}", "leave period out"),
+        ("period: {years: 2024}", "", "add period"),
         ("out: scenes", "out: s3://bucket/scenes", "out is a local folder"),
         ("catalog: {path: there/catalog.json}", "", "got none"),
     ],

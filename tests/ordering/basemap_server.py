@@ -1,14 +1,23 @@
-"""A server on loopback that speaks Planet's Basemaps API as documented, and a second one where its downloads redirect to."""
+"""A server on loopback that speaks Planet's Basemaps API as documented, and a second one where its downloads redirect to.
+
+``python -m tests.ordering.basemap_server 70`` fetches a square of 70 quads a side with `rtsx order fetch`, which is killed ten times.
+"""
 
 import base64
 import hashlib
 import json
 import math
+import os
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -125,6 +134,7 @@ class BasemapServer:
 
 class _Handler(BaseHTTPRequestHandler):
     basemaps: BasemapServer
+    disable_nagle_algorithm = True  # else each of its small answers waits 40 ms
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -238,3 +248,40 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def killed_ten_times(side: int) -> None:
+    """Fetch a square of quads by the command line, killed after every eleventh of them, and print what there is in the end."""
+    server, west, south = BasemapServer(), 460, 1600
+    names = [f"{x}-{y}" for y in range(south, south + side) for x in range(west, west + side)]
+    server.refused, server.limited_every, server.retry_after = set(names[7:10]), 500, "1"
+    server.damaged = {names[77]: quad_bytes(west, south)[:-4] + b"gone"}
+    lat = [math.degrees(math.atan(math.sinh((2 * y / ACROSS - 1) * math.pi))) for y in (south, south + side)]
+    lon = [x / ACROSS * 360 - 180 for x in (west, west + side)]
+    environment = os.environ | {"PL_API_KEY": KEY}
+    with tempfile.TemporaryDirectory() as folder:
+        order = Path(folder, "order.yaml")
+        bbox = [lon[0], lat[0], lon[1], lat[1]]
+        order.write_text(
+            f"name: b\nregion: {{bbox: {bbox}}}\nout: quads\nparallel: 8\nbasemap: {{mosaic: {NAME}, base_url: {server.url}}}\n"
+        )
+        command, begun = (
+            [sys.executable, "-W", "ignore", "-m", "rtsx.cli", "order", "fetch", str(order)],
+            time.monotonic(),
+        )
+        for kill in range(1, 11):
+            process = subprocess.Popen(command, env=environment)
+            while process.poll() is None and len(server.downloads) < kill * len(names) // 11:
+                time.sleep(0.05)
+            process.kill()
+            process.wait()
+            print(f"killed {kill} times, {len(server.downloads)} quads sent", flush=True)
+        print(subprocess.run(command, env=environment, check=False, text=True, capture_output=True))
+        print(f"{time.monotonic() - begun:.0f} s; sent {sum(server.downloads.values())} times; more than once:")
+        print({name: count for name, count in server.downloads.items() if count > 1})
+        assert len(list(Path(folder, "quads").glob("*.tif"))) == len(names) - 4
+    server.close()
+
+
+if __name__ == "__main__":
+    killed_ten_times(int(sys.argv[1]))

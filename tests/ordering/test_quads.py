@@ -90,12 +90,12 @@ def test_every_quad_of_a_region_is_in_one_range(api, seed):
 
 
 def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fetched, pauses, tmp_path, monkeypatch):
-    side = 12
+    side = 8
     names = [f"{x}-{y}" for y in range(Y, Y + side) for x in range(X, X + side)]
-    missing, absent, corrupt = names[5:8], names[100:102], names[33]
+    missing, absent, corrupt = names[5:8], names[50:52], names[33]
     server.refused, server.not_there, server.twice = set(missing), set(absent), set(names[60:61])
-    server.damaged = {corrupt: quad_bytes(X + 1, Y + 3)[:-4] + b"gone"}
-    server.cut, server.limited_every = set(names[70:75]), 7
+    server.damaged = {corrupt: quad_bytes(X + 1, Y + 4)[:-4] + b"gone"}
+    server.cut, server.limited_every = set(names[40:44]), 7
 
     class Killed(BaseException):
         pass
@@ -108,13 +108,14 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
         settle(ledger, results)
 
     monkeypatch.setattr(QuadLedger, "settle", settle_alive)
-    for kill in range(10):
+    monkeypatch.setattr("rtsx.ordering.quads._SETTLED_TOGETHER", 5)
+    for _ in range(10):
         dead.clear()
         arrived = []
 
-        def advance(there, asked, arrived=arrived, kill=kill):
+        def advance(there, asked, arrived=arrived):
             arrived.append(there)
-            if len(arrived) == 9 + kill % 3:
+            if len(arrived) == 6:
                 dead.append(True)
                 raise Killed
 
@@ -122,7 +123,7 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
             fetched(side, advance)
     dead.clear()
     counts = fetched(side)
-    assert counts == QuadCounts(grid=144, absent=2, asked=142, there=138, missing=4, waiting=0, twice=1)
+    assert counts == QuadCounts(grid=64, absent=2, asked=62, there=58, missing=4, waiting=0, twice=1)
     told = named(tmp_path, "missing")
     assert list(told) == [*missing, corrupt]
     assert list(named(tmp_path, "absent")) == absent
@@ -133,12 +134,12 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
     for name in there:
         assert (tmp_path / "quads" / f"{name}.tif").read_bytes() == quad_bytes(*map(int, name.split("-")))
     # What was there when a process ended is not asked for again.
-    assert {name for name in there if server.downloads[name] != 1} <= set(names[70:75])
+    assert {name for name in there if server.downloads[name] != 1} <= set(names[40:44])
     assert set(pauses) >= {90.0}
     assert server.keys_elsewhere == []
     assert KEY.encode() not in (tmp_path / "order.quads.sqlite").read_bytes()
     rows = list(csv.DictReader((tmp_path / "quads.csv").read_text().splitlines()))
-    assert len(rows) == 144
+    assert len(rows) == 64
     assert {row["quad"] for row in rows if row["state"] == "there" and row["checksum"].startswith("1220")} == there
     before = sum(server.downloads.values())
     server.refused, server.damaged = set(), {}
