@@ -266,7 +266,7 @@ def killed_ten_times(side: int) -> None:
             f"name: b\nregion: {{bbox: {bbox}}}\nout: quads\nparallel: 8\nbasemap: {{mosaic: {NAME}, base_url: {server.url}}}\n"
         )
         command, begun = (
-            [sys.executable, "-W", "ignore", "-m", "rtsx.cli", "order", "fetch", str(order)],
+            [sys.executable, "-W", "ignore", "-c", "from rtsx.cli import main; main()", "order", "fetch", str(order)],
             time.monotonic(),
         )
         for kill in range(1, 11):
