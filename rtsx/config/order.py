@@ -160,7 +160,8 @@ class OrderConfig(ConfigModel):
             )
         if self.basemap is None and self.period is None:
             raise ValueError("an order of scenes needs the days that count: add period: {years: ..., months: [...]}")
-        idle = [name for name in ("period", "collection", "limits", "wishes") if name in self.model_fields_set]
+        choosing = ("period", "collection", "limits", "wishes")
+        idle = [name for name in choosing if getattr(self, name) != type(self).model_fields[name].default]
         if self.basemap is not None and idle:
             raise ValueError(
                 f"a basemap is one mosaic, of which all quads of the region come; leave {', '.join(idle)} out"
