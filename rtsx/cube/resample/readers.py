@@ -322,20 +322,11 @@ class ZarrReader:
         shape = rows.stop - rows.start, columns.stop - columns.start
         pixels = np.empty((len(self.arrays), *shape), self.dtype)
         for place, name in enumerate(self.arrays):
-            array = self._array(group, name)
-            try:
-                # Leading axes of length one, such as a single time, fall away.
-                pixels[place] = np.asarray(array[..., rows, columns]).reshape(shape)
-            except CubeError:
-                raise
-            except Exception as error:  # see `store_failure`
-                where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
-                raise store_failure(self._name, error, what=f"{name} cannot be read in {where}") from error
+            pixels[place] = self._read(self._array(group, name), rows, columns)
         if self.nodata is None and self.dtype.kind in "iu" and not self.any_value and VALID not in self.arrays:
-            valid = group.get(VALID)
-            if isinstance(valid, zarr.Array) and valid.dtype == bool and valid.shape == self.geobox.shape.yx:
-                missing = ~np.asarray(valid[rows, columns])
-                return np.ma.MaskedArray(pixels, np.broadcast_to(missing, pixels.shape))
+            valid = self._valid(group)
+            if valid is not None:
+                return np.ma.MaskedArray(pixels, np.broadcast_to(~self._read(valid, rows, columns), pixels.shape))
         return pixels
 
     def overview_for(self, factor: float) -> Self:
@@ -345,6 +336,31 @@ class ZarrReader:
     @property
     def _name(self) -> str:
         return f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+
+    def _read(self, array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
+        """Return pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
+        try:
+            pixels: NDArray[Any] = np.asarray(array[..., rows, columns])
+        except CubeError:
+            raise
+        except Exception as error:  # see `store_failure`
+            where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
+            raise store_failure(
+                self._name, error, what=f"{array.basename} cannot be read in {where}"
+            ) from error
+        return pixels.reshape(pixels.shape[-2:])
+
+    def _valid(self, group: zarr.Group) -> zarr.Array[Any] | None:
+        """Return the array that says which pixels count; None where there is none."""
+        with fast_codecs():
+            array = group.get(VALID)
+        if not isinstance(array, zarr.Array) or array.dtype != bool:
+            return None
+        if array.shape[-2:] != self.geobox.shape.yx or not _is_plane(array.shape):
+            return None
+        if array.metadata.fill_value:  # a chunk that is not there would count as pixels
+            require_chunks(group, VALID)
+        return array
 
     def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
         """Return an array, after a look at what it says of itself."""

@@ -1,6 +1,7 @@
 """Raster files as readers: overviews, and files that are not what was said of them."""
 
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from rtsx.cube.images import BandSource
 from rtsx.cube.resample.readers import ArrayReader, FileReader, ZarrReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
+from rtsx.storage.codecs import QuickCodecs
 
 WriteTif = Callable[..., Path]
 PIXELS = np.random.default_rng(1).integers(1, 60000, (3, 301, 203)).astype(np.uint16)
@@ -203,6 +205,42 @@ def test_arrays_are_bands(tmp_path: Path, zarr_format: int) -> None:
     ours = warp(reader, target, **given)  # type: ignore[arg-type]
     expected = warp(ArrayReader(pixels[::-1], box, nodata=0), target, **given)  # type: ignore[arg-type]
     np.testing.assert_array_equal(ours.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize(("lead", "fill"), [((), False), ((1,), False), ((), True)])
+def test_valid_is_read_as_the_layers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lead: tuple[int, ...], fill: bool
+) -> None:
+    """Through the same codecs, with a time of its own, and never from chunks that are not there but would count."""
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    valid = np.random.default_rng(2).random((40, 50)) < 0.7
+    for name, pixels, empty in (("red", np.full((40, 50), 7, np.uint8), 0), ("valid", valid, fill)):
+        array = group.create_array(
+            name, shape=(*lead, 40, 50), chunks=(*lead, 20, 50), dtype=pixels.dtype, fill_value=empty
+        )
+        array[...] = pixels.reshape(*lead, 40, 50)
+    box = GeoBox.from_bbox((0, 0, 500, 400), "EPSG:32608", resolution=10)
+    reader = ZarrReader(
+        path=str(tmp_path / "a.zarr"), arrays=("red",), geobox=box, dtype=np.dtype(np.uint8), nodata=None
+    )
+    opened: list[zarr.Array] = []
+    read = ZarrReader._read
+
+    def noted(self: ZarrReader, array: zarr.Array, rows: slice, columns: slice) -> np.ndarray:
+        opened.append(array)
+        return read(self, array, rows, columns)
+
+    monkeypatch.setattr(ZarrReader, "_read", noted)
+    found = reader.read(slice(3, 40), slice(0, 50))
+    np.testing.assert_array_equal(np.ma.getmaskarray(found)[0], ~valid[3:])
+    assert [array.basename for array in opened] == ["red", "valid"]
+    assert {type(array.async_array.codec_pipeline) for array in opened} == {QuickCodecs}
+    shutil.rmtree(tmp_path / "a.zarr" / "valid" / "c")
+    if fill:
+        with pytest.raises(CubeError, match="has no chunk valid"):
+            reader.read(slice(3, 40), slice(0, 50))
+    else:
+        assert np.ma.getmaskarray(reader.read(slice(3, 40), slice(0, 50))).all()
 
 
 def test_stores_of_our_own(tmp_path: Path, random_cube: RandomCube) -> None:
