@@ -345,9 +345,7 @@ class ZarrReader:
             raise
         except Exception as error:  # see `store_failure`
             where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
-            raise store_failure(
-                self._name, error, what=f"{array.basename} cannot be read in {where}"
-            ) from error
+            raise store_failure(self._name, error, what=f"{array.basename} cannot be read in {where}") from error
         return pixels.reshape(pixels.shape[-2:])
 
     def _valid(self, group: zarr.Group) -> zarr.Array[Any] | None:
