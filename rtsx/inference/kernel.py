@@ -17,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from rtsx.errors import BundleError
 from rtsx.inference.blocks import Region, regions_meet
 from rtsx.inference.device import current_stream, from_device, to_device
 from rtsx.inference.plan import PredictionPlan, apply_dihedral, invert_dihedral
 from rtsx.model.inputs import InputLayer, Packing, prepare
-from rtsx.model.network import Network
+from rtsx.model.network import Network, require_probabilities
 from rtsx.tiling import Tile, TileAxis, TilePlan, TileRange, reflect_pad
 
 ProbabilityForward = Callable[[torch.Tensor], torch.Tensor]
@@ -156,7 +155,8 @@ class BlockRun:
         """Network input (layer, y, x) of the whole window, once for all members with the same channels."""
         self._total: torch.Tensor | None = None
         self._valid: torch.Tensor | None = None
-        self._is_finite: torch.Tensor | bool = True
+        self._extremes: tuple[torch.Tensor, torch.Tensor] | None = None
+        """Least and greatest of all probabilities so far, NaN where one was."""
 
     def begin(self) -> None:
         """Open the networks and bring the pixels to the device, before the first batch."""
@@ -172,7 +172,10 @@ class BlockRun:
     def add(self, outputs: torch.Tensor, tiles: Sequence[Tile]) -> None:
         """Add probabilities (member, tile, class, y, x) of tiles of this block."""
         assert self._total is not None, "tiles are run after `begin`"
-        self._is_finite = outputs.isfinite().all() & self._is_finite
+        low, high = outputs.aminmax()
+        if self._extremes is not None:
+            low, high = torch.minimum(low, self._extremes[0]), torch.maximum(high, self._extremes[1])
+        self._extremes = low, high
         _blend(outputs, tiles, total=self._total, region=self.region, tiling=self.plan.tiling)
 
     def sums(self) -> TileSums:
@@ -183,9 +186,9 @@ class BlockRun:
         Raises
         ------
         BundleError
-            The network returned NaN or infinity.
+            The network returned what cannot be probabilities.
         """
-        if self._total is None:
+        if self._total is None or self._extremes is None:
             return TileSums(region=self.region, values=None)
         complete, done = None, {}
         if self._complete is not None and self._valid is not None and quantises(self._total.device, self.plan):
@@ -197,12 +200,8 @@ class BlockRun:
             )
         around = [self.region] if complete is None else _around(complete, self.region)
         strips = [_within(self._total, part, self.region) for part in around]
-        arrays = from_device([*done.values(), *strips])
-        if not self._is_finite:
-            raise BundleError(
-                f"The network returned NaN or infinity for a tile in pixels {self.region}. Run it with precision='float32'; "
-                f"if that is what it ran with, look for values in the layers that it was not trained with."
-            )
+        *arrays, low, high = from_device([*done.values(), *strips, *self._extremes])
+        require_probabilities(float(low), float(high), where=f"for a tile in pixels {self.region}")
         if complete is None:
             return TileSums(region=self.region, values=arrays[0])
         values = np.empty(self._shape, np.int32)

@@ -7,6 +7,7 @@ cores, GNU's OpenMP lets none of them wait actively between two operators, and s
 a third longer: `python -m benchmarks teams`.
 """
 
+import math
 import os
 import re
 import threading
@@ -130,7 +131,8 @@ class ProbabilityNetwork(Network):
         with torch.no_grad():
             answer = self._activate(raw.to(self.device, torch.float32)).contiguous()
         if is_new:
-            self._check_probabilities(answer)
+            low, high = answer.aminmax()
+            require_probabilities(low.item(), high.item(), where="for finite input")
             self._checked.add(batch.shape[1:])
         return answer
 
@@ -168,17 +170,25 @@ class ProbabilityNetwork(Network):
                 "it answer at the resolution of its input."
             )
 
-    def _check_probabilities(self, answer: torch.Tensor) -> None:
-        low, high = answer.min().item(), answer.max().item()
-        if not bool(answer.isfinite().all()):
-            raise BundleError(
-                "The network returned NaN or infinity for finite input. Check its weights, and try precision='float32'."
-            )
-        if self._activation == "none" and not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
-            raise BundleError(
-                f"With activation='none' the network itself has to return probabilities in 0..1; it returned "
-                f"{low:.3g}..{high:.3g}. Pass activation='sigmoid' (one or independent classes) or 'softmax'."
-            )
+
+def require_probabilities(low: float, high: float, *, where: str) -> None:
+    """Refuse what cannot be probabilities, by the least and the greatest of them; NaN where one of them is.
+
+    Raises
+    ------
+    BundleError
+        They are not finite, or go beyond 0..1 by more than rounding.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BundleError(
+            f"The network returned NaN or infinity {where}. Check its weights and run it with precision='float32'; if that is "
+            "what it ran with, look for values in the layers that it was not trained with."
+        )
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise BundleError(
+            f"With activation='none' the network itself has to return probabilities in 0..1; it returned {low:.3g}..{high:.3g} "
+            f"{where}. Pass activation='sigmoid' (one or independent classes) or 'softmax'."
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -348,17 +348,27 @@ def test_auto_uses_the_stored_reach() -> None:
     assert (tiling["tile"], tiling["overlap"]) == (32, 8)
 
 
-def test_nan_from_a_network_is_an_error_and_not_a_map_without_slumps() -> None:
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (torch.nan, r"returned NaN or infinity for a tile in pixels .*precision='float32'"),
+        (-0.02, r"in 0..1; it returned -0.02..0.5 for a tile in pixels"),
+        (1.5, r"in 0..1; it returned 0.5..1.5 for a tile in pixels"),
+    ],
+)
+def test_what_is_no_probability_is_an_error_and_no_map(wrong: float, told: str) -> None:
+    """Also in a later tile than the first; below 0 it would become the number of nodata."""
+
     class Overflowing(torch.nn.Module):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             bright = batch[:, :1].amax((2, 3), keepdim=True) > 5  # one tile only, and not the first
-            return torch.where(bright, torch.nan, batch[:, :1])
+            return torch.where(bright, wrong, 0 * batch[:, :1] + 0.5)
 
     cube = make_cube()
     cube["red"].values[:] = 1000
     cube["red"].values[50, 70] = 60000
-    with pytest.raises(BundleError, match=r"returned NaN or infinity for a tile in pixels .*precision='float32'"):
-        predict_cube(cube, make_bundle(module=Overflowing()), **OPTIONS)
+    with pytest.raises(BundleError, match=told):
+        predict_cube(cube, make_bundle(module=Overflowing(), activation="none"), **OPTIONS)
 
 
 def test_a_backend_that_answers_otherwise_than_eager_makes_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
