@@ -227,18 +227,23 @@ class _Outputs(MaterializedLayer):
             key=lambda key: (key[1 + across], key[2 - across]),
         )
         handed = [(f"handed-{self._token}", *key[1:]) for key in tiles]
-        for key, mark, before in zip(tiles, handed, [None, *handed], strict=False):
+        totals = [0, *accumulate(len(tasks[key][0].tiles) for key in tiles)]
+        # In groups, because `dask.optimize` makes these edges part of the graph, where a part has to be had without the rest, too.
+        groups = [total // self._ahead for total in totals]
+        lasts = dict(zip(groups, handed, strict=False))
+        for number, (key, mark) in enumerate(zip(tiles, handed, strict=True)):
             # After those before it, too: dask would else take this block next, and not those between.
+            before = handed[number - 1] if number and groups[number - 1] == groups[number] else None
             tasks[mark] = (_no_value, key, before)
             dependencies[mark] = {key} if before is None else {key, before}
-        totals = [0, *accumulate(len(tasks[key][0].tiles) for key in tiles)]
-        awaited = {
-            key[1:]: handed[min(bisect_left(totals, totals[number + 1] + self._ahead), len(tiles)) - 1]
-            for number, key in enumerate(tiles)
-        }
+        awaited = {}
+        for number, key in enumerate(tiles):
+            last = min(bisect_left(totals, totals[number + 1] + self._ahead), len(tiles)) - 1
+            between = (lasts.get(group) for group in range(groups[number], groups[last]))
+            awaited[key[1:]] = [handed[last], *(mark for mark in between if mark is not None)]
         for key in [key for key in tasks if isinstance(key, tuple) and key[0] == f"strip-{self._token}"]:
             tasks[key] = (*tasks[key], awaited[key[1:3]])
-            dependencies[key] = dependencies[key] | {awaited[key[1:3]]}
+            dependencies[key] = dependencies[key] | set(awaited[key[1:3]])
         return MaterializedLayer(tasks, annotations=self.annotations), dependencies
 
 
@@ -415,7 +420,7 @@ class _StripTask:
     region: Region
     """Pixels of the block that needs it."""
 
-    def __call__(self, output: Pending[TileSums], _handed: None = None) -> TileSums:
+    def __call__(self, output: Pending[TileSums], _handed: object = None) -> TileSums:
         return crop(output.result(), self.region)
 
 

@@ -248,6 +248,19 @@ def test_a_part_is_computed_without_the_rest(bundle: ModelBundle) -> None:
     assert len(answers) == 4
 
 
+@pytest.mark.parametrize("batch_size", [1, 9])
+@pytest.mark.parametrize("part", [(5, 3), (9, 9)])
+def test_a_part_of_an_optimised_prediction_is_computed_without_the_rest(
+    bundle: ModelBundle, batch_size: int, part: tuple[int, int]
+) -> None:
+    """Where batches are filled, with at most what fills those of its four blocks."""
+    cube = make_cube(shape=(500, 500)).chunk(y=50, x=50)
+    (whole,) = dask.optimize(predict_cube(cube, bundle, **OPTIONS, batch_size=batch_size)["probability"].data)
+    (found,) = dask.optimize(whole.blocks[part])
+    n_blocks = sum("tiles-" in str(key) for key in found.__dask_graph__())
+    assert n_blocks <= (4 if batch_size == 1 else 4 * 4)
+
+
 class MostAlive(Callback):
     """Counts the chunks of one layer that are in memory at once."""
 
