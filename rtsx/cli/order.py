@@ -5,6 +5,7 @@ What orders is imported within the commands, because it loads libraries that `rt
 
 import json
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
@@ -113,10 +114,12 @@ def status_command(order: OrderArgument) -> None:
     """Ask the provider where the orders stand; of a basemap, show which quads are there."""
     config = _loaded(order)
     if config.basemap is not None:
-        from rtsx.ordering import quad_ledger
+        from rtsx.ordering import QuadLedger, quad_ledger
 
-        with quad_ledger(_quads_of(order)) as ledger:
+        path = _quads_of(order)
+        with suppress(OrderError), quad_ledger(path) as ledger:  # unless another process fetches
             ledger.recheck(config.folder)
+        with closing(QuadLedger(path)) as ledger:
             _show_quads(ledger, order, config)
         return
     from rtsx.ordering import order_status
@@ -217,7 +220,9 @@ def _fetch_quads(order: Path, config: "OrderConfig") -> None:
             )
         try:
             with counting("fetching", unit="quads") as shown:
-                fetch_quads(api, ledger, folder, mosaic=mosaic, parallel=config.parallel, advance=shown)
+                fetch_quads(
+                    api, ledger, folder, mosaic=mosaic, table=_items(config), parallel=config.parallel, advance=shown
+                )
         finally:
             _show_quads(ledger, order, config)
         counts = ledger.counts()
@@ -240,7 +245,7 @@ def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> Non
     ledger.write_table(table)
     absent = ledger.named("absent", _LISTED)
     more = f" and {counts.absent - len(absent)} more" if counts.absent > len(absent) else ""
-    items = config.folder / "items.parquet"
+    items = _items(config)
     show(
         f"Quads: {config.basemap.mosaic}",
         [
@@ -256,6 +261,11 @@ def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> Non
         ],
         asked=True,
     )
+
+
+def _items(config: "OrderConfig") -> Path:
+    """Table of the quads of an order; several orders may share the folder."""
+    return config.folder / f"{config.name}.parquet"
 
 
 def _quads_of(order: Path) -> Path:

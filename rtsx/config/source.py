@@ -261,7 +261,7 @@ class SourceConfig(ConfigModel):
         if not given and self.sensor is not None and get_sensor(self.sensor.name).catalogs:
             raise ValueError(
                 f"{self.sensor.name} is ordered and not searched for: add catalog: FOLDER, where `rtsx order fetch` has put it, or "
-                "items: FOLDER/items.parquet of a basemap"
+                "items: FOLDER/NAME.parquet of a basemap"
             )
         if len(given) != 1:
             raise ValueError(f"a source has one of {', '.join(SOURCE_KINDS)}; got {' and '.join(given) or 'none'}")

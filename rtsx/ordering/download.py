@@ -123,24 +123,31 @@ def _refusal(response: requests.Response, shown: str) -> HttpError:
     words = "" if words.lstrip().startswith("<") else " ".join(words.split())[:300]
     status = response.status_code
     is_quota = status in (402, 403, 429) and "quota" in words.lower()
+    # Where a request was redirected to, its address may have expired meanwhile; asking again gives a fresh one.
+    has_expired = bool(response.history) and status in (400, 403)
     return HttpError(
         f"{shown}: the server answers {status} {response.reason}{f', {words}' if words else ''}",
-        passing=status in _PASSING and not is_quota,
+        passing=(status in _PASSING or has_expired) and not is_quota,
         status=status,
-        wait_s=_seconds(response.headers.get("Retry-After")),
+        wait_s=_wait_s(response.headers),
         is_quota=is_quota,
     )
 
 
-def _seconds(text: str | None) -> float | None:
-    """Seconds of a ``Retry-After``, which is their number or a date."""
-    if text is None or text.strip().isdecimal():
-        return None if text is None else float(text)
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+def _wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a ``Retry-After``, which is their number or a time on the server's clock, which may not be ours."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    until, now = _time(text), _time(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds()) if until else None
+
+
+def _time(text: str) -> datetime | None:
+    with suppress(ValueError):
+        time = parsedate_to_datetime(text)
+        return time if time.tzinfo else None
+    return None
 
 
 def _checksum(headers: Mapping[str, str], *, is_part: bool) -> Checksum | None:

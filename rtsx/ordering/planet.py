@@ -39,6 +39,7 @@ from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
 from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
+from rtsx.redaction import withhold
 
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
@@ -54,6 +55,7 @@ def credentials() -> planet.Auth:
     """
     cure = "Set PL_API_KEY to your API key, or run `planet auth login`."
     if key := os.environ.get("PL_API_KEY"):
+        withhold(key, "${PL_API_KEY}")
         return planet.Auth.from_key(key)
     try:
         auth = planet.Auth.from_user_default_session()

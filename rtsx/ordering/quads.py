@@ -25,12 +25,11 @@ from rtsx.ordering.download import Advance, HttpError, fetch_file
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.provider import RemoteFile
 from rtsx.parsing import json_value, wrap_damage
+from rtsx.redaction import redacted
 from rtsx.storage import staged, write_whole
 
 MOSAIC_FILE = "mosaic.json"
 """Name of the document that says which mosaic the quads of a folder are of."""
-TABLE_FILE = "items.parquet"
-"""Name of the table of the quads that are there, which cubes search."""
 QuadState = Literal["waiting", "there", "missing", "absent"]
 """Not tried to the end yet; complete in the folder; asked for and not to be had; on the grid and not in the mosaic."""
 
@@ -342,6 +341,7 @@ def fetch_quads(
     folder: Path,
     *,
     mosaic: Mosaic,
+    table: Path,
     parallel: int = 4,
     advance: Callable[[int, int], None] = lambda there, asked: None,
     pause: Callable[[float], None] = time.sleep,
@@ -358,9 +358,11 @@ def fetch_quads(
     ledger
         The ledger; `list_quads` has filled it.
     folder
-        Receives ``<quad>.tif`` and the table.
+        Receives ``<quad>.tif``; several ledgers may share it, one after the other.
     mosaic
         What the quads are of.
+    table
+        GeoParquet file of STAC items to write into the folder, which cubes search.
     parallel
         Files at once.
     advance
@@ -371,8 +373,27 @@ def fetch_quads(
     Raises
     ------
     OrderError
-        The quota is used up, the key is refused, or the server is down.
+        The quota is used up, the key is refused, the server is down, the disk is full, or another process fetches into the folder.
     """
+    with locked(folder / MOSAIC_FILE):
+        ended = _fetch_all(api, ledger, folder, mosaic=mosaic, parallel=parallel, advance=advance, pause=pause)
+        ledger.write_items(table, mosaic)
+    if ended is not None:
+        raise ended
+    return ledger.counts()
+
+
+def _fetch_all(
+    api: BasemapApi,
+    ledger: QuadLedger,
+    folder: Path,
+    *,
+    mosaic: Mosaic,
+    parallel: int,
+    advance: Callable[[int, int], None],
+    pause: Callable[[float], None],
+) -> OrderError | None:
+    """Fetch what is not in the folder; returns what ended it early."""
     ledger.recheck(folder)
     known = ledger.counts()
     there, asked = known.there, known.asked
@@ -404,10 +425,10 @@ def fetch_quads(
                     if not isinstance(error, OrderError):
                         raise error
                     if _is_lost(cause := error.__cause__):
-                        results.append(("missing", None, None, str(cause or error), *place))
+                        results.append(("missing", None, None, redacted(str(cause or error)), *place))
                         in_a_row = 0
                         continue
-                    results.append(("waiting", None, None, str(cause), *place))
+                    results.append(("waiting", None, None, redacted(str(cause)), *place))
                     in_a_row += 1
                     passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
                     if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
@@ -423,10 +444,7 @@ def fetch_quads(
             raise
         finally:
             ledger.settle(results)
-    ledger.write_items(folder / TABLE_FILE, mosaic)
-    if ended is not None:
-        raise ended
-    return ledger.counts()
+    return ended
 
 
 def _is_lost(cause: BaseException | None) -> bool:

@@ -9,7 +9,7 @@ import typer
 
 from rtsx.cube.images import BandRequest
 from rtsx.cube.stac import StacCatalog
-from rtsx.ordering import Ledger, OrderPlan
+from rtsx.ordering import Ledger, OrderPlan, quad_ledger
 from tests.ordering.basemap_server import KEY, NAME, BasemapServer
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
 
@@ -144,15 +144,19 @@ def test_quads_of_a_basemap_from_plan_to_fetch(rtsx_command, tmp_path, monkeypat
     asked = int(_line(planned.out, "asked for").split()[-1])
     quad = next(csv.DictReader((tmp_path / "order.quads.csv").read_text().splitlines()))["quad"]
     assert "rtsx order fetch" in rtsx_command("order", "submit", path).err
-    server.refused = {quad}
+    server.refused, server.words = {quad}, KEY  # as a server may do that repeats what it was asked
     fetched = rtsx_command("order", "fetch", path)
     assert fetched.status == 2
     assert f"1 of {asked} quads are missing" in fetched.err
     assert f"{quad}: " in fetched.err
+    assert KEY not in fetched.out + fetched.err
+    assert not [file for file in tmp_path.rglob("*.*") if file.is_file() and KEY.encode() in file.read_bytes()]
     assert _line(fetched.out, "there").split() == ["there", str(asked - 1)]
     server.refused = set()
     assert rtsx_command("order", "fetch", path).status == 0
-    assert _line(rtsx_command("order", "status", path).out, "there").split() == ["there", str(asked)]
+    with quad_ledger(tmp_path / "order.quads.sqlite"):  # as of another process that fetches
+        assert _line(rtsx_command("order", "status", path).out, "there").split() == ["there", str(asked)]
+        assert "Another process works on" in rtsx_command("order", "fetch", path).err
     server.close()
     for more, told in (
         ("period: {years: 2025}", "leave period out"),

@@ -90,6 +90,12 @@ class BasemapServer:
         """Quads of which half comes, with no checksum at all."""
         self.cut: set[str] = set()
         """Quads whose transfer breaks in the middle, once."""
+        self.expired: set[str] = set()
+        """Quads whose address has expired before it is asked, once."""
+        self.words = ""
+        """What the server says besides of quads that it refuses."""
+        self.clock_off_s = 0
+        """Seconds by which its clock differs from ours."""
         self.twice: set[str] = set()
         """Quads that are listed twice."""
         self.limited_every = 0
@@ -139,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.basemaps.clock_off_s)
 
     def handle(self) -> None:
         with suppress(ConnectionError):
@@ -204,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.is_limited():
             self._send(429, {"message": "Too many requests"}, {"Retry-After": server.retry_after})
         elif name in server.refused:
-            self._send(404, {"message": f"Quad {name} not found"})
+            self._send(404, {"message": f"Quad {name} not found {server.words}"})
         elif not server.is_left():
             self._send(429, {"message": "You have exceeded QUOTA for basemap downloads"})
         else:
@@ -212,6 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, name: str) -> None:
         server = self.basemaps
+        if name in server.expired:
+            server.expired.discard(name)
+            self._send(403, {"message": "Request has expired"})
+            return
         right = quad_bytes(*map(int, name.split("-")))
         data = server.damaged.get(name, right[: len(right) // 2] if name in server.halved else right)
         tag, start = f'"{hashlib.md5(data).hexdigest()}"', 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ from shapely import MultiPolygon, Point, box, unary_union
 from rtsx.errors import OrderError
 from rtsx.ordering import BasemapApi, QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
 from rtsx.ordering.basemap import QuadRange
+from rtsx.ordering.ledger import locked
+from rtsx.ordering.quads import MOSAIC_FILE
 from tests.ordering.basemap_server import ACROSS, KEY, NAME, BasemapServer, quad_bytes, red_of
 
 X, Y = 460, 1600
@@ -47,8 +50,9 @@ def fetched(api, pauses, tmp_path):
             mosaic = list_quads(
                 api, ledger, tmp_path / "quads", mosaic=NAME, region=region(api, side), digest=f"{side}"
             )
+            table = tmp_path / "quads" / "order.parquet"
             return fetch_quads(
-                api, ledger, tmp_path / "quads", mosaic=mosaic, parallel=4, advance=advance, pause=pauses.append
+                api, ledger, table.parent, mosaic=mosaic, table=table, advance=advance, pause=pauses.append
             )
 
     return fetch
@@ -155,7 +159,7 @@ def test_a_used_up_quota_stops_and_loses_nothing(server, fetched, tmp_path):
     counts = counted(tmp_path)
     assert (counts.there, counts.waiting, counts.missing) == (10, 54, 0)
     assert sum("/full" in path for path in server.requests) <= 10 + 8  # what was under way, and nothing more
-    assert pq.read_table(tmp_path / "quads" / "items.parquet").num_rows == 10
+    assert pq.read_table(tmp_path / "quads" / "order.parquet").num_rows == 10
     server.quota = 54
     assert fetched(8).there == 64
     assert set(server.downloads.values()) == {1}
@@ -191,16 +195,43 @@ def test_a_file_that_has_gone_or_shrunk_is_fetched_again(server, fetched, tmp_pa
     assert sum(server.downloads.values()) == 18
 
 
-def test_a_server_may_ask_to_wait_until_a_time(server, fetched, pauses):
-    server.limited_every, server.retry_after = (
-        9,
-        format_datetime(datetime.now(UTC) + timedelta(minutes=20), usegmt=True),
-    )
+@pytest.mark.parametrize("clock_off_s", [0, 86400, -86400])
+def test_a_server_may_ask_to_wait_until_a_time_on_its_clock(server, fetched, pauses, clock_off_s):
+    until = datetime.now(UTC) + timedelta(seconds=clock_off_s + 1200)
+    server.limited_every, server.retry_after = 9, format_datetime(until, usegmt=True)
+    server.clock_off_s = clock_off_s
     assert fetched().there == 16
     assert 1100 < max(pauses) <= 1200
     server.retry_after = "86400"
     with pytest.raises(OrderError, match=r"asks to wait 86,400 s"):
         fetched(6)
+
+
+def test_an_address_that_has_expired_is_asked_for_again(server, fetched):
+    server.expired = {f"{X}-{Y}"}
+    assert fetched(1).there == 1
+
+
+def test_a_full_disk_stops_and_loses_nothing(server, fetched, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=10)
+    with monkeypatch.context() as patch, pytest.raises(OrderError, match=r"10 are free.*What is there is kept"):
+        patch.setattr("rtsx.ordering.download.shutil.disk_usage", lambda path: full)
+        fetched(8)
+    assert (counted(tmp_path).missing, counted(tmp_path).waiting) == (0, 64)
+    assert len(server.downloads) < 20
+    assert fetched(8).there == 64
+
+
+def test_orders_share_a_folder_one_after_the_other(server, api, fetched, tmp_path):
+    folder = tmp_path / "quads"
+    fetched(2)
+    with quad_ledger(tmp_path / "other.sqlite") as ledger:
+        mosaic = list_quads(api, ledger, folder, mosaic=NAME, region=region(api, 3), digest="")
+        with locked(folder / MOSAIC_FILE), pytest.raises(OrderError, match="Another process works on"):
+            fetch_quads(api, ledger, folder, mosaic=mosaic, table=folder / "other.parquet")
+        assert fetch_quads(api, ledger, folder, mosaic=mosaic, table=folder / "other.parquet").there == 9
+    assert set(server.downloads.values()) == {1}
+    assert [pq.read_table(folder / f"{name}.parquet").num_rows for name in ("order", "other")] == [4, 9]
 
 
 def test_an_unknown_mosaic_is_told_with_those_that_are_near(api):
@@ -270,7 +301,7 @@ def test_a_cube_reads_the_quads_of_its_ground_only(server, api, fetched, tmp_pat
     path.write_text(
         f"region: {{bbox: {inside}}}\nperiod: {{years: 2025, months: [7, 8]}}\n"
         f"grid: {{crs: EPSG:3857, resolution: {side!r}, origin: [{-20037508.342789244}, {-20037508.342789244}]}}\n"
-        "sources: {basemap: {sensor: planet-basemap, items: quads/items.parquet, required: false, layers: "
+        "sources: {basemap: {sensor: planet-basemap, items: quads/order.parquet, required: false, layers: "
         "{red: {resampling: nearest}, green: {resampling: nearest}}}}\n"
     )
     cube = open_source(load_cube_config(path).recipe()).compute()
@@ -280,7 +311,7 @@ def test_a_cube_reads_the_quads_of_its_ground_only(server, api, fetched, tmp_pat
     assert np.unique(red[:16, 16:]) == red_of(X + 2, Y + 2)
     assert np.unique(red[16:, :16]) == red_of(X + 1, Y + 1)
     assert {int(value) for value in np.unique(cube["green"].values[:, :16])} == {80}
-    found = ItemTable(str(tmp_path / "quads" / "items.parquet")).found_items(box(*inside), None)
+    found = ItemTable(str(tmp_path / "quads" / "order.parquet")).found_items(box(*inside), None)
     assert {item["id"] for item in found} >= {f"{X + 1}-{Y + 1}", f"{X + 1}-{Y + 2}", f"{X + 2}-{Y + 2}"}
 
 
