@@ -159,7 +159,8 @@ class QuadLedger:
 
     def wanted(self) -> Iterator[tuple[int, int, str, str]]:
         """Row, column, id and address of what is not there."""
-        for rows in self._chunks("SELECT y, x, id, href FROM quads WHERE state IN ('waiting', 'missing') {}"):
+        # The sign keeps SQLite from the index of states, which would sort all that is left for each piece.
+        for rows in self._chunks("SELECT y, x, id, href FROM quads WHERE +state IN ('waiting', 'missing') {}"):
             yield from rows
 
     def settle(self, results: "list[tuple[QuadState, int | None, str | None, str, int, int]]") -> None:
