@@ -414,6 +414,8 @@ class Campaign:
         verify: bool = False,
         license: str = "other",  # noqa: A002, the word that STAC has for it
         providers: Sequence[str] = (),
+        fields: Sequence[str] = (),
+        arts: Mapping[str, str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Delivered":
         """Write the package that an archive takes; called again, only what has changed is written.
@@ -443,6 +445,11 @@ class Campaign:
             SPDX identifier, such as ``"CC-BY-4.0"``.
         providers
             Who made it, each as ``NAME`` or ``NAME=https://ADDRESS``.
+        fields
+            Inventories with whose fields outlines are delivered, too: ``"arts"`` and ``"darts"``.
+        arts
+            Fields of ARTS that are the same in every row, by name, such as ``{"RegionName": "Banks Island, Canada"}``; by default
+            the region is the campaign's name, the creator its providers, and sources, days and resolution those of the map.
         storage_options
             For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
 
@@ -476,6 +483,8 @@ class Campaign:
             verify=verify,
             licence=license,
             providers=providers,
+            fields=fields,
+            arts=arts or {},
         )
 
     def cube(self) -> "xr.Dataset":

@@ -257,6 +257,22 @@ def deliver(
         list[str] | None,
         typer.Option(metavar="NAME[=URL]", help="Who made it; again for more.", rich_help_panel="Output"),
     ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="arts|darts",
+            help="Outlines with the fields of an inventory, too; again for more.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    arts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="Field of ARTS that is the same in every row, such as RegionName; again for more.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
 ) -> None:
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
@@ -272,5 +288,7 @@ def deliver(
         verify=verify,
         license=license_,
         providers=provider or (),
+        fields=fields or (),
+        arts=dict(one.partition("=")[::2] for one in arts or ()),
     )
     show_line(str(delivered))

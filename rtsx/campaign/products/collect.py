@@ -18,7 +18,15 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, ReadValid, collect_footprints, collect_level2
 from rtsx.campaign.products.overviews import collect_overviews
 from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
-from rtsx.campaign.products.tables import CellStates, PartTable, Records, Refreshed, cell_states, digest_of
+from rtsx.campaign.products.tables import (
+    CellStates,
+    PartTable,
+    Records,
+    Refreshed,
+    cell_states,
+    digest_of,
+    empty_outlines,
+)
 from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
 from rtsx.cube.write import overviews_of
@@ -113,7 +121,7 @@ def collect_files(
         name, key = form.suffix[1:], export_key(layout, form)
         record = before.get(name)
         if record is None or record["from"] != source or key not in there:
-            content = one_file(footprints.walk(refreshed.records), form, crs=crs, further=further)
+            content = one_file(footprints.walk(refreshed.records), form, crs=crs, empty=empty_outlines(crs, *further))
             record = {"from": source, "sha256": sha256(content).hexdigest()}
             # Not taken back, because the format would be forgotten if this call were stopped, and the file not follow any more.
             records.put(name, {"from": "?", "sha256": ""})

@@ -20,6 +20,7 @@ from rtsx.campaign.preflight import require_space
 from rtsx.campaign.products.collect import collect_year
 from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
+from rtsx.campaign.products.inventories import INVENTORIES, InventoryRows, inventory_files
 from rtsx.campaign.products.rasters import (
     DELIVERED,
     CellTiling,
@@ -38,6 +39,7 @@ from rtsx.campaign.products.tables import (
     Records,
     cell_states,
     digest_of,
+    empty_outlines,
     parquet_of_parts,
     plainly_typed,
 )
@@ -98,6 +100,8 @@ def deliver_year(
     verify: bool,
     licence: str,
     providers: Sequence[str],
+    fields: Sequence[str],
+    arts: Mapping[str, str],
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     refuse_other_format(to, what="a folder of products")
@@ -112,7 +116,17 @@ def deliver_year(
         )
     tiling: Tiling = CellTiling(plan) if tiles is None else MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom)
     named = dict(_provider(one) for one in providers)
-    history = _History.of(open_object_store(output, storage_options), plan)
+    inventories = inventory_files(fields)
+    if inventories and not outlines:
+        raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
+    history = _History.of(open_object_store(output, storage_options), plan, by_cell=bool(inventories))
+    inventory = (
+        InventoryRows(plan=plan, images=history.by_cell, providers=list(named), given=arts) if inventories else None
+    )
+    if inventory is not None and "arts" in fields:
+        inventory.require_creator()
+    elif arts:
+        raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
     package = _Package(open_object_store(to, to_options), to)
     _require_own(package, _identity(plan, tiling, outlines=outlines))
@@ -145,6 +159,11 @@ def deliver_year(
         providers=named,
     )
     _write_tables(package, facts, history=history, outlines=table)
+    if table is not None and inventory is not None:
+        for name, file in inventories.items():
+            rows = file.walk(inventory, table.walk())
+            content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
+            package.add(name, content, file.title, media_type=file.form.media_type)
     _write_documents(package, facts)
     package.close()
     return Delivered(
@@ -168,10 +187,13 @@ class _History:
     unread: Mapping[tuple[str, str], int]
     """Cells that were made without an image, because it could not be read, likewise."""
     versions: Mapping[str, set[str]]
+    by_cell: Mapping[Address, frozenset[tuple[str, str]]]
+    """Source and last part of the id of what each cell was made of; empty where nobody needs it."""
 
     @classmethod
-    def of(cls, objects: ObjectStore, plan: CampaignPlan) -> "_History":
+    def of(cls, objects: ObjectStore, plan: CampaignPlan, *, by_cell: bool) -> "_History":
         images: Counter[tuple[str, str]] = Counter()
+        of_cells: dict[Address, frozenset[tuple[str, str]]] = {}
         unread: Counter[tuple[str, str]] = Counter()
         versions: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -180,7 +202,10 @@ class _History:
                 gaps = {
                     (source, without_query(image)) for source, _, image in (gap.partition("/") for gap in mark.gaps)
                 }
-                images.update({(one.source, without_query(one.image)) for one in mark.inputs} | gaps)
+                used = {(one.source, without_query(one.image)) for one in mark.inputs}
+                images.update(used | gaps)
+                if by_cell:
+                    of_cells[mark.cell] = frozenset((source, _last_part(image)) for source, image in used - gaps)
                 unread.update(gaps)
                 for name, version in mark.versions.items():
                     versions[name].add(version)
@@ -188,7 +213,7 @@ class _History:
 
         layout = YearLayout(plan.year)
         states = {cell: state for cell, state in cell_states(noted(), layout).items() if cell in plan.cells}
-        return cls(states=states, images=images, unread=unread, versions=versions)
+        return cls(states=states, images=images, unread=unread, versions=versions, by_cell=of_cells)
 
 
 def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: bool) -> None:
@@ -259,6 +284,8 @@ class _Package:
     """Keys that were written."""
     removed: list[str] = field(default_factory=list)
     """Keys that were removed."""
+    listed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Media type and title of files for people, by key."""
 
     def begin(self, identity: Record) -> None:
         """State whose package it is, where nothing states it."""
@@ -270,6 +297,11 @@ class _Package:
         self.sums[key] = _digest(content)
         if self.objects.get(key) != content:
             self.put_anew(key, content)
+
+    def add(self, key: str, content: bytes, title: str, *, media_type: str) -> None:
+        """Write a file where it differs, and list it for people."""
+        self.put(key, content)
+        self.listed[key] = media_type, title
 
     def put_anew(self, key: str, content: bytes) -> None:
         """Write a file that is known to be new."""
@@ -384,6 +416,10 @@ def _digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
+_KEPT_ROWS = 100_000
+"""Outlines that are kept in memory, a few hundred megabytes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Outlines:
     """Footprints of a year, of which a part is in memory at a time."""
@@ -395,6 +431,8 @@ class _Outlines:
     """Columns beside the outline."""
     facts: pd.DataFrame
     """The columns of all rows that the fact sheet needs."""
+    kept: Sequence[geopandas.GeoDataFrame] | None = field(repr=False)
+    """All of them, where they are few: each file of the package would read them again."""
 
     @classmethod
     def of(cls, output: str, plan: CampaignPlan, options: Mapping[str, Any]) -> "_Outlines":
@@ -403,57 +441,56 @@ class _Outlines:
         table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
         names = tuple(sorted(table.records.read()))
         columns: dict[str, None] = {}
-        facts = []
+        facts, kept, n_rows = [], list[geopandas.GeoDataFrame](), 0
         for part in table.walk(names):
+            n_rows += len(part)
+            kept = [*kept, part] if n_rows <= _KEPT_ROWS else []
             rows = pd.DataFrame(part.drop(columns=part.geometry.name))
             columns |= dict.fromkeys(rows.columns)
             facts.append(rows[[name for name in FACTS_OF_OUTLINES if name in rows.columns]])
         some = [one for one in facts if len(one)] or facts[:1]
-        return cls(table=table, names=names, further=tuple(columns), facts=pd.concat(some, ignore_index=True))
+        return cls(
+            table=table,
+            names=names,
+            further=tuple(columns),
+            facts=pd.concat(some, ignore_index=True),
+            kept=kept if n_rows <= _KEPT_ROWS else None,
+        )
 
     def walk(self) -> Iterator[geopandas.GeoDataFrame]:
         """Return the parts, one after the other."""
-        return self.table.walk(self.names)
+        return self.table.walk(self.names) if self.kept is None else iter(self.kept)
 
 
 _GPKG = FORMATS["gpkg"]
-_TABLES = {
-    "footprints.gpkg": (_GPKG.media_type, "Outlines of all objects, as GeoPackage"),
-    "footprints.parquet": (PARQUET, "The same as GeoParquet"),
-    "footprints_centroids.gpkg": (_GPKG.media_type, "A point for each object, with the columns of its outline"),
-    "footprints.csv": ("text/csv", "The columns without geometry"),
-}
-_DOCUMENTS = {
-    "inputs.csv": (
-        "text/csv",
-        "Images that the map was made of, the cells that each was for, and those in which it could not be read",
-    ),
-    "fact_sheet.html": ("text/html", "Totals, sizes, latitudes, model, inputs and versions"),
-    "fact_sheet.md": ("text/markdown", "The same as Markdown"),
-    "CAVEATS.md": ("text/markdown", "What it is not good for"),
-    _PROVENANCE: ("application/json", "Model, plan, inputs and versions, for machines"),
-}
+_CSV, _MARKDOWN = "text/csv", "text/markdown"
 _MISSING = "missing_cells.csv"
+_SOMETIMES = (_MISSING, *(name for files in INVENTORIES.values() for name in files))
+"""Files that are there in some packages only, and go where they are not any more."""
 
 
 def _write_tables(package: _Package, facts: Facts, *, history: _History, outlines: _Outlines | None) -> None:
     """Write outlines in their formats, the images, and the cells that are missing."""
     plan = facts.plan
     if outlines is not None:
-        crs, further = plan.grid.crs, outlines.further
-        package.put("footprints.gpkg", one_file(outlines.walk(), _GPKG, crs=crs, further=further))
-        package.put("footprints.parquet", parquet_of_parts(outlines.walk(), crs=crs, further=further))
+        crs, empty = plan.grid.crs, empty_outlines(plan.grid.crs, *outlines.further)
+        content = one_file(outlines.walk(), _GPKG, crs=crs, empty=empty)
+        package.add("footprints.gpkg", content, "Outlines of all objects, as GeoPackage", media_type=_GPKG.media_type)
+        content = parquet_of_parts(outlines.walk(), empty=empty)
+        package.add("footprints.parquet", content, "The same as GeoParquet", media_type=PARQUET)
         points = (part.set_geometry(part.geometry.centroid) for part in outlines.walk())
-        content = one_file(points, _GPKG, crs=crs, further=further, geometry="Point")
-        package.put("footprints_centroids.gpkg", content)
+        content = one_file(points, _GPKG, crs=crs, empty=empty, geometry="Point")
+        title = "A point for each object, with the columns of its outline"
+        package.add("footprints_centroids.gpkg", content, title, media_type=_GPKG.media_type)
         rows = (plainly_typed(part).drop(columns=part.geometry.name) for part in outlines.walk())
-        package.put("footprints.csv", b"".join(_csv(part, header=not number) for number, part in enumerate(rows)))
-    package.put("inputs.csv", _csv(_images(history)))
+        content = b"".join(_csv(part, header=not number) for number, part in enumerate(rows))
+        package.add("footprints.csv", content, "The columns without geometry", media_type=_CSV)
+    title = "Images that the map was made of, the cells that each was for, and those in which it could not be read"
+    package.add("inputs.csv", _csv(_images(history)), title, media_type=_CSV)
     missing = sorted(cell for cell in plan.cells if cell not in facts.states)
     if missing:
-        package.put(_MISSING, _csv(pd.DataFrame([_placed(plan, cell) for cell in missing])))
-    elif package.objects.get(_MISSING) is not None:
-        package.delete(_MISSING)
+        content = _csv(pd.DataFrame([_placed(plan, cell) for cell in missing]))
+        package.add(_MISSING, content, "Cells that are not in it", media_type=_CSV)
 
 
 def _images(history: _History) -> pd.DataFrame:
@@ -464,7 +501,7 @@ def _images(history: _History) -> pd.DataFrame:
     rows = [
         (
             source,
-            image.rstrip("/").rsplit("/", 1)[-1],
+            _last_part(image),
             _digest(image.encode())[:16],
             cells,
             history.unread.get((source, image), 0),
@@ -472,6 +509,10 @@ def _images(history: _History) -> pd.DataFrame:
         for (source, image), cells in history.images.items()
     ]
     return pd.DataFrame(sorted(rows), columns=["source", "image", "id_digest", "cells", "unread_cells"])
+
+
+def _last_part(image: str) -> str:
+    return image.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _placed(plan: CampaignPlan, cell: Address) -> dict[str, object]:
@@ -486,32 +527,6 @@ def _csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
 def _write_documents(package: _Package, facts: Facts) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
-    listed = {
-        "probability/": ("", "Probability of the target as cloud-optimised GeoTIFFs"),
-        "binary/": ("", "Where that of the map reaches the threshold, likewise"),
-        **({} if facts.outlines is None else _TABLES),
-        **_DOCUMENTS,
-    }
-    if facts.missing:
-        listed[_MISSING] = ("text/csv", "Cells that are not in it")
-    readme = [
-        *listed.items(),
-        ("collection.json", ("", "STAC collection")),
-        ("records/", ("", "What each GeoTIFF was made of")),
-    ]
-    files = {key: kind for key, kind in listed.items() if not key.endswith("/")}
-    collection = year_collection(
-        plan,
-        facts.box,
-        files=files,
-        licence=facts.licence,
-        providers=facts.providers,
-        summaries={
-            **facts.tiling.document,
-            "rtsx:bundles": list(plan.prediction.members),
-            "rtsx:rasters": facts.n_rasters,
-        },
-    )
     provenance = {
         "package": _identity(plan, facts.tiling, outlines=facts.outlines is not None),
         "model": {
@@ -525,12 +540,36 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         "unread_inputs": facts.unread,
         "versions": {name: list(found) for name, found in sorted(facts.versions.items())},
     }
-    package.put("fact_sheet.html", facts.html().encode())
-    package.put("fact_sheet.md", facts.markdown().encode())
-    package.put("CAVEATS.md", facts.caveats_page().encode())
-    package.put("README.md", facts.readme((f"`{key}`", title) for key, (_, title) in readme).encode())
+    title = "Totals, sizes, latitudes, model, inputs and versions"
+    package.add("fact_sheet.html", facts.html().encode(), title, media_type="text/html")
+    package.add("fact_sheet.md", facts.markdown().encode(), "The same as Markdown", media_type=_MARKDOWN)
+    package.add("CAVEATS.md", facts.caveats_page().encode(), "What it is not good for", media_type=_MARKDOWN)
+    title = "Model, plan, inputs and versions, for machines"
+    package.add(_PROVENANCE, _json(provenance), title, media_type="application/json")
+    readme = [
+        ("`probability/`", "Probability of the target as cloud-optimised GeoTIFFs"),
+        ("`binary/`", "Where that of the map reaches the threshold, likewise"),
+        *((f"`{key}`", title) for key, (_, title) in package.listed.items()),
+        ("`collection.json`", "STAC collection"),
+        ("`records/`", "What each GeoTIFF was made of"),
+    ]
+    package.put("README.md", facts.readme(readme).encode())
+    collection = year_collection(
+        plan,
+        facts.box,
+        files=package.listed,
+        licence=facts.licence,
+        providers=facts.providers,
+        summaries={
+            **facts.tiling.document,
+            "rtsx:bundles": list(plan.prediction.members),
+            "rtsx:rasters": facts.n_rasters,
+        },
+    )
     package.put("collection.json", _json(collection))
-    package.put(_PROVENANCE, _json(provenance))
+    for key in set(_SOMETIMES) - set(package.sums):
+        if package.objects.get(key) is not None:
+            package.delete(key)
 
 
 def _provider(given: str) -> tuple[str, str]:

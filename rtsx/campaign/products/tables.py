@@ -184,19 +184,17 @@ def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, crs: str, further: Iterable[str]) -> bytes:
+def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, empty: geopandas.GeoDataFrame) -> bytes:
     """`parquet_bytes` of all parts together, a row group each, of which one is in memory at a time.
 
     Parameters
     ----------
     parts
-        Footprints with the same columns.
-    crs
-        In which all of them are.
-    further
-        Optional columns that they have.
+        Tables with the same columns.
+    empty
+        One without a row.
     """
-    schema = pq.read_schema(io.BytesIO(parquet_bytes(empty_outlines(crs, *further))))
+    schema = pq.read_schema(io.BytesIO(parquet_bytes(empty)))
     stated = dict(schema.metadata)
     geo = json.loads(stated.pop(b"geo"))
     (column,) = geo["columns"].values()

@@ -15,7 +15,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from pyogrio.raw import write_arrow
 
-from rtsx.campaign.products.tables import empty_outlines, plainly_typed
+from rtsx.campaign.products.tables import plainly_typed
 from rtsx.errors import CampaignError, MissingExtraError, OutputNotWritableError
 from rtsx.footprints import to_geographic
 
@@ -85,7 +85,7 @@ def one_file(
     form: VectorFormat,
     *,
     crs: str,
-    further: Iterable[str] = (),
+    empty: geopandas.GeoDataFrame,
     geometry: Literal["MultiPolygon", "Point"] = "MultiPolygon",
 ) -> bytes:
     """Write a file with the rows of all tables, as bytes.
@@ -95,13 +95,13 @@ def one_file(
     Parameters
     ----------
     tables
-        Footprints in `crs`.
+        Outlines in `crs`.
     form
         The format.
     crs
-        Of the grid.
-    further
-        Optional columns that they have.
+        Of all of them.
+    empty
+        A table with their columns and without a row.
     geometry
         Of all rows; outlines of one part become those of several.
 
@@ -110,7 +110,7 @@ def one_file(
     OutputNotWritableError
         The file could not be made in the folder for temporary files.
     """
-    schema = _batch(empty_outlines(crs, *further), form).schema
+    schema = _batch(empty, form).schema
     batches = pa.RecordBatchReader.from_batches(schema, _batches(tables, form, schema=schema))
     with tempfile.TemporaryDirectory(prefix="rtsx-") as folder:
         path = Path(folder) / f"footprints{form.suffix}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import uuid
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,14 @@ from pystac.validation.local_validator import get_local_schema_cache
 from rtsx.campaign import Campaign
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.products.fact_sheet import Facts
+from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
 from rtsx.campaign.products.rasters import CellTiling, MatrixTiling
 from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.grid import Grid
 from rtsx.grid.grid import Cell
+from rtsx.labels import standardise_labels
 from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 
@@ -144,6 +147,57 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
     assert provenance["package"]["plan"] == polar.plan.digest
     for page in ("fact_sheet.md", "fact_sheet.html"):
         assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (tmp_path / page).read_text()
+
+
+def dated(made: Finished, images: dict[Any, list[str]]) -> None:
+    """Cells whose marks state images of a source."""
+    for mark in list(made.output.ledger.marks()):
+        inputs = tuple(InputVersion("planet", one, "1") for one in images[mark.cell])
+        inputs += (InputVersion("arcticdem", "39_12_2m_v4.1", "1"),)
+        marked = replace(mark, inputs=inputs)
+        made.output.objects.put(made.output.layout.mark(mark.cell), marked.to_json().encode())
+
+
+def test_fields_of_inventories(tmp_path: Path) -> None:
+    made = Finished(tmp_path, plan_of(1, 3, cell=64))
+    empty, left, right = made.plan.cells
+    two = ["p/20240715_213456_45_2421", "p/20240801_221500_ff_2440"]
+    dated(made, {empty: [], left: two[:1], right: two})
+    options: dict[str, Any] = {"fields": ("arts", "darts"), "providers": ["Some Lab"]}
+    made.campaign.deliver(tmp_path / "to", arts={"RegionName": "Ellesmere Island, Canada"}, **options)
+    outlines = made.campaign.outlines().set_index("footprint_id")
+
+    arts = geopandas.read_file(tmp_path / "to" / "arts.geojson")
+    assert list(arts.columns) == [*ARTS, "geometry"]
+    assert (arts.crs, set(arts["TrainClass"]), set(arts["LabelType"])) == ("EPSG:3413", {"Positive"}, {"Polygon"})
+    days = {"2024-07-15": two[0][2:], "2024-07-15,2024-08-01": None}
+    assert set(zip(arts["BaseMapDate"], arts["BaseMapID"], strict=True)) == set(days.items())
+    assert set(arts["BaseMapSource"]) == {"planet"}
+    first = arts.iloc[0]
+    stated = f"{first['CentroidLat']}{first['CentroidLon']}Ellesmere Island, CanadaSome Lab{first['BaseMapDate']}planet40PositivePolygon"
+    assert first["UID"] == str(uuid.uuid5(uuid.NAMESPACE_DNS, stated))
+    assert arts["UID"].is_unique
+    assert np.isclose(arts["Area"].sum(), outlines["area_m2"].sum())
+    read = standardise_labels(tmp_path / "to" / "arts.geojson").labels
+    assert sorted(read["source_id"]) == sorted(arts["UID"])
+    assert set(read["class_name"]) == {"rts"}
+
+    level1, level2 = (geopandas.read_file(tmp_path / "to" / f"darts_level{level}.gpkg") for level in (1, 2))
+    assert (list(level1.columns), list(level2.columns)) == ([*DARTS_LEVEL1, "geometry"], [*DARTS_LEVEL2, "geometry"])
+    assert level1.crs == level2.crs == "EPSG:4326"
+    assert list(level2["id"]) == list(range(1, len(outlines) + 1))
+    assert np.array_equal(level2["pval_mean"], outlines["prob_mean"])
+    row = level1.iloc[0]
+    assert [row[name] for name in ("image_id", "take_id", "date", "year", "satellite")] == [
+        "20240715_213456_45_2421", "213456", "2024-07-15", 2024, "2421",
+    ]  # fmt: skip
+    assert 0 < len(level1) < len(level2)
+
+    before = changed(tmp_path / "to")
+    again = made.campaign.deliver(tmp_path / "to", arts={"RegionName": "Ellesmere Island, Canada"}, **options)
+    assert (again.rewritten, changed(tmp_path / "to")) == ((), before)
+    without = made.campaign.deliver(tmp_path / "to", providers=["Some Lab"])
+    assert without.removed == ("arts.geojson", "darts_level1.gpkg", "darts_level2.gpkg")
 
 
 def test_damage_is_mended(small: Finished, tmp_path: Path) -> None:
@@ -329,6 +383,13 @@ def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> No
         ({"tiles": "CanadianNAD83_LCC", "zoom": 9, "tile_zoom": 8}, "do not hold whole tiles"),
         ({"zoom": 4}, "name the set"),
         ({"providers": ["=https://a"]}, "NAME=https://ADDRESS"),
+        ({"fields": ["art"]}, "Did you mean 'arts'"),
+        ({"fields": ["arts"]}, "ARTS names who"),
+        ({"arts": {"Notes": "x"}}, "--fields arts"),
+        ({"fields": ["darts"], "outlines": False}, "--no-outlines"),
+        ({"fields": ["arts"], "arts": {"UID": "x"}}, "one of RegionName, .*; got 'UID'"),
+        ({"fields": ["arts"], "arts": {"BaseMapResolution": "3 m"}}, "number of metres"),
+        ({"fields": ["arts"], "arts": {"RegionName": ""}}, "NAME=VALUE"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
