@@ -74,6 +74,8 @@ class BatchJob:
     account: str | None = None
     container: str | None = None
     """Image of Apptainer that holds rtsx."""
+    fetched: str | None = None
+    """Store of fetched pixels that images are read from; None for their sources."""
     trust: bool = False
     """Whether model files that can run code are read, where `campaign` is an output; a YAML file says so itself."""
     setup: Sequence[str] = ()
@@ -170,4 +172,5 @@ class BatchJob:
         year = "" if self.year is None else f" --year {self.year}"
         gpus = f" --gpu {self.gpus}" if self.gpus else ""
         trust = " --trust" if self.trust else ""
-        return f'{inside}rtsx campaign work {quote(self.campaign)}{year} --until "$until"{gpus}{trust}'
+        store = "" if self.fetched is None else f" --from {quote(self.fetched)}"
+        return f'{inside}rtsx campaign work {quote(self.campaign)}{year} --until "$until"{gpus}{store}{trust}'

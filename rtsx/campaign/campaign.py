@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from rtsx.campaign.estimate import CampaignEstimate
+    from rtsx.campaign.fetch import Fetched
     from rtsx.campaign.products import Collected, Delivered
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.footprints import ConfidenceRule
@@ -228,6 +229,57 @@ class Campaign:
         from rtsx.campaign.work import work_campaign
 
         return work_campaign(self.plan, self._recipe("Working"), objects=self.objects, until=until, progress=progress)
+
+    @typed(CampaignError)
+    def fetch(
+        self,
+        to: "str | PathLike[str]",
+        *,
+        check: bool = False,
+        retry: bool = False,
+        until: datetime | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> "Fetched":
+        """Copy the pixels that all cells read into one store, so that they can be run where no source is reached.
+
+        Any number of processes may do this at the same time, on any machines that see output and store, as with `work`. Blocks of
+        images are fetched once, and shared by the cells that look at them; the store may be that of other years and campaigns.
+        `Campaign.create` with the store as `fetched` of the recipe then runs from it, and writes the same bytes.
+
+        Parameters
+        ----------
+        to
+            Folder, or URL with credentials from the environment; new, or one that was filled before.
+        check
+            Read all blocks again before, and fetch again what is not as it was written, and what could not be read.
+        retry
+            Also try cells again that were set aside.
+        until, progress
+            As for `work`.
+
+        Returns
+        -------
+        Fetched
+            What is there now; `run` tells what this call did, and is not complete while a cell is missing.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe, or another library than rtsx reads a source.
+        OutputNotWritableError
+            The store cannot be written.
+        """
+        from rtsx.campaign.work import fetch_campaign
+
+        return fetch_campaign(
+            self.plan,
+            self._recipe("Fetching"),
+            store=os.fspath(to),
+            check=check,
+            retry=retry,
+            until=until,
+            progress=progress,
+        )
 
     @typed(CampaignError)
     def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> "CampaignUpdate":

@@ -168,7 +168,7 @@ class CellReader:
             backend=spec.backend,
             batch_size=spec.batch_size,
         )
-        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=(gaps, _is_gap)) as pool:
+        with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=(gaps, is_gap)) as pool:
             yield cls(ground, cube, runner=runner, pool=pool)
 
     def __call__(self, window: Region) -> Mapping[str, NDArray[Any]]:
@@ -224,7 +224,7 @@ class CellReader:
             self._valid[to] = valid[source]
 
 
-def _is_gap(error: CubeError) -> bool:
+def is_gap(error: CubeError) -> bool:
     """Test whether an image can never be read; a gap in a finished cell would stay, although the image may be there in a minute."""
     return classify_error(error) == "lasting"
 

@@ -1,5 +1,6 @@
 """The task of a campaign: one cell, from its sources to its commit record."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from zarr.abc.store import Store
 from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
 from rtsx.campaign.cell_output import CellShards, cell_dataset, cell_outlines, footprints_parquet
 from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
@@ -22,10 +24,10 @@ from rtsx.campaign.map import map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import CommitRecord, InputVersion
-from rtsx.campaign.searches import with_answers
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
 from rtsx.campaign.workers import versions_here
+from rtsx.cube import CubeRecipe
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.cog import encoded_cog
 from rtsx.cube.pinning import resolve_images
@@ -93,6 +95,10 @@ class CellJob:
         return open_object_store(self.recipe.output, self.recipe.storage_options)
 
     @cached_property
+    def _cube_of(self) -> Callable[[Address], CubeRecipe]:
+        return cubes_of(self.recipe, self.plan, self._objects, digest=self.plan_digest)
+
+    @cached_property
     def _ledger(self) -> CampaignLedger:
         return CampaignLedger(self._objects, self._layout)
 
@@ -157,8 +163,7 @@ class _Making:
     def _made(self) -> CommitRecord:
         """Make it, and say what was written; `valid` is written last, so that readers see all of the cell or nothing."""
         job = self._job
-        asked = with_answers(job._objects, job._layout, job.recipe.cube)
-        cube = resolve_images(asked, self._ground.geobox, ids=None)
+        cube = resolve_images(job._cube_of(self._cell), self._ground.geobox, ids=None)
         inputs = stamps_of(cube)
         gaps: list[MissingImage] = []
         try:

@@ -7,12 +7,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.searches import with_answers
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import Hardware
 from rtsx.inference.ensemble import tiling_needs_of
@@ -96,7 +95,7 @@ class CampaignEstimate:
             No source can be asked for the dtypes of the layers.
         """
         objects = open_object_store(recipe.output, recipe.storage_options)
-        sample = opened_sample(with_answers(objects, YearLayout(plan.year), recipe.cube), plan.cells)
+        sample = opened_sample(cubes_of(recipe, plan, objects, digest=plan.digest), plan.cells)
         memory = TaskMemory.of(recipe, sample, layers=plan.prediction.layers)
         work, prices = plan.work, recipe.prices
         read = work.n_read * memory.stored_bytes

@@ -140,3 +140,22 @@ class YearLayout:
     def address_of(key: str) -> Address:
         """Cell that a key of the above belongs to."""
         return parse_cell_id(key.rsplit("/", 1)[-1].split(".")[0].split("_")[0])
+
+
+@dataclass(frozen=True)
+class FetchLayout(YearLayout):
+    """Keys in a store of fetched pixels: those of a plan, by cell, and those of an image, by row and column of its blocks.
+
+    Examples
+    --------
+    >>> FetchLayout(2024, "plans/0123456789abcdef").mark((-5, -61))
+    'plans/0123456789abcdef/marks/r-005c-061.json'
+    """
+
+    folder: str
+    """Of the plan or image, below the store."""
+
+    @property
+    def root(self) -> str:
+        """Folder of all below."""
+        return self.folder

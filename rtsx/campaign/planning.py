@@ -1,12 +1,13 @@
 """Plan a campaign: a recipe to a frozen plan, with the memory of one task; reads metadata of single cells and no pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 import xarray as xr
 
-from rtsx.campaign.cells import CellChoice, chosen_cells
+from rtsx.campaign.cells import Address, CellChoice, chosen_cells
+from rtsx.campaign.fetch import FetchedImages, cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map
@@ -19,7 +20,7 @@ from rtsx.campaign.preflight import (
     require_untimed,
 )
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
-from rtsx.campaign.searches import ask_searches, with_answers
+from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
@@ -153,7 +154,10 @@ def planned_of(recipe: CampaignRecipe) -> Hardware:
 
 
 def plan_campaign(
-    recipe: CampaignRecipe, *, like: CampaignPlan | None = None, answered: CubeRecipe | None = None
+    recipe: CampaignRecipe,
+    *,
+    like: CampaignPlan | None = None,
+    answered: Callable[[Address], CubeRecipe] | None = None,
 ) -> CampaignPlan:
     """Plan a campaign: its cells in their order, the tiles of its map, and all that its bytes depend on.
 
@@ -165,7 +169,7 @@ def plan_campaign(
         A plan that is stored already, of this year or an earlier one. Where the recipe leaves the tile open, and bundles
         and grid are the same, its tile is kept: the largest that the memory holds is another one on every machine.
     answered
-        The recipe's cube with searches that were answered before; None asks the servers.
+        What gives the recipe of the layers of a cell without asking its sources; None asks them.
 
     Returns
     -------
@@ -328,7 +332,14 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     objects = open_object_store(recipe.output, recipe.storage_options)
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     stored = read_plan(objects, recipe.year)
-    answered = None if stored is None else with_answers(objects, YearLayout(recipe.year), recipe.cube)
+    answered = None if stored is None else cubes_of(recipe, stored, objects, digest=stored.digest)
+    if recipe.fetched is not None:
+        if stored is None:
+            raise CampaignError(
+                f"{recipe.output} holds no plan of {recipe.year}, and a store of fetched pixels belongs to a plan. Plan the campaign "
+                "and fetch it where there is a network: rtsx campaign plan, then rtsx campaign fetch."
+            )
+        FetchedImages(recipe.fetched, stored.year, stored.digest).require_all(stored)
     plan = plan_campaign(recipe, like=stored or _newest(objects), answered=answered)
     if stored is not None:
         require_same(stored, plan)

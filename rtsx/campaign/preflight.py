@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import xarray as xr
 
 from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.fetch import CellNotFetchedError
 from rtsx.campaign.lease import Clock, utc_now
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, open_source
@@ -177,13 +178,15 @@ def sampled(cells: CellTable, *, most: int = MOST) -> Iterator[Address]:
         parts *= 2
 
 
-def opened_sample(recipe: CubeRecipe, cells: CellTable, *, most: int = MOST) -> xr.Dataset:
+def opened_sample(
+    recipe: CubeRecipe | Callable[[Address], CubeRecipe], cells: CellTable, *, most: int = MOST
+) -> xr.Dataset:
     """Lazy cube of the first of some sampled cells whose sources all have images; reads no pixel.
 
     Parameters
     ----------
     recipe
-        Layers, and the grid of the cells.
+        Layers, and the grid of the cells; or what gives it for a cell.
     cells
         Cells of the campaign.
     most
@@ -196,11 +199,12 @@ def opened_sample(recipe: CubeRecipe, cells: CellTable, *, most: int = MOST) -> 
     CubeError
         A source cannot be asked, or its images do not fit together.
     """
-    missing: NoImageError | None = None
+    missing: NoImageError | CellNotFetchedError | None = None
     for iy, ix in sampled(cells, most=most):
         try:
-            return open_source(recipe, recipe.grid[iy, ix])
-        except NoImageError as error:
+            cube = recipe((iy, ix)) if callable(recipe) else recipe
+            return open_source(cube, cube.grid[iy, ix])
+        except (NoImageError, CellNotFetchedError) as error:
             missing = error
     tried = min(most, len(cells))
     raise CampaignError(

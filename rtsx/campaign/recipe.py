@@ -218,10 +218,13 @@ class CampaignRecipe:
     """What is done about cells that fail."""
     prices: Prices = field(default=Prices())
     """What the plan and the report compute costs with."""
+    fetched: str | None = None
+    """Folder or URL of a store that `Campaign.fetch` has filled, which images are read from; None for their sources."""
 
     def __post_init__(self) -> None:
         """Check what belongs to no single part, and make the output mean the same in every working directory."""
         object.__setattr__(self, "output", absolute(self.output))  # because workers have other working folders
+        object.__setattr__(self, "fetched", None if self.fetched is None else absolute(self.fetched))
         if not self.name or "/" in self.name:
             raise CampaignError(f"A campaign has a name without slashes; got {self.name!r}.")
         for name in ("year", "shard", "chunk"):

@@ -16,6 +16,7 @@ from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.estimate import CampaignEstimate
+from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
@@ -26,7 +27,7 @@ from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import ProgressCallback, RunRecord, RunSummary, write_run
-from rtsx.campaign.searches import ask_searches, with_answers
+from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
 from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
@@ -136,7 +137,7 @@ def run_recorded(
     on_set_aside
         Called with the failure of each cell that is given up; None where that is nobody's loss.
     """
-    log = RunLog(objects, plan)
+    log = RunLog(objects, YearLayout(plan.year), plan)
 
     def tick(summary: RunSummary) -> None:
         log.note(summary)
@@ -152,9 +153,9 @@ def run_recorded(
 class RunLog:
     """The record of one run, written now and then."""
 
-    def __init__(self, objects: ObjectStore, plan: CampaignPlan) -> None:
+    def __init__(self, objects: ObjectStore, layout: YearLayout, plan: CampaignPlan) -> None:
         self._objects = objects
-        self._layout = YearLayout(plan.year)
+        self._layout = layout
         self._digest = plan.digest
         self._versions: Mapping[str, str] = versions_here()
         self._last: RunSummary | None = None
@@ -257,7 +258,8 @@ def update_campaign(
 ) -> CampaignUpdate:
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
     require_ready(plan, recipe, objects=objects, client=client)
-    ask_searches(objects, plan, recipe.cube)
+    if recipe.fetched is None:
+        ask_searches(objects, plan, recipe.cube)
     done = CampaignLedger(objects, YearLayout(plan.year)).done()
     search = run_recorded(
         CellUpdate(recipe=recipe, plan=plan),
@@ -301,7 +303,7 @@ class CellUpdate:
         mark = ledger.mark(cell)
         if mark is None:
             return "skipped"
-        cube = with_answers(objects, ledger.layout, self.recipe.cube)
+        cube = cubes_of(self.recipe, self.plan, objects, digest=mark.plan_digest)(cell)
         if mark.inputs == input_stamps(cube, cell_geobox(self.plan, cell)):
             return "skipped"
         with held(objects, ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):

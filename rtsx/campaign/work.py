@@ -21,6 +21,7 @@ from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.clusters import worker_environments
 from rtsx.campaign.estimate import CampaignEstimate
+from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
@@ -34,6 +35,7 @@ from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.campaign.workers import WorkerRequirements, versions_here
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.memory import available_bytes
+from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
@@ -249,16 +251,57 @@ def work_campaign(
     progress: ProgressCallback | None,
 ) -> RunSummary:
     """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
-    if until is not None and until.tzinfo is None:
-        raise CampaignError(f"until is a time with its zone, such as UTC, which tells when to end; got {until}.")
+    _require_zone(until)
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     require_worker_memory(plan, recipe, workers=1)
     _require_like_others(objects, plan)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
     ledger = CampaignLedger(objects, YearLayout(plan.year))
     job = cell_job(recipe, plan, most_lost=recipe.retry.attempts)
-    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=recipe.retry)
-    log = RunLog(objects, plan)
+    return _worked(job, plan, ledger, retry=recipe.retry, until=until, progress=progress)
+
+
+def fetch_campaign(
+    plan: CampaignPlan,
+    recipe: CampaignRecipe,
+    *,
+    store: str,
+    check: bool,
+    retry: bool,
+    until: datetime | None,
+    progress: ProgressCallback | None,
+) -> Fetched:
+    """Fetch what cells read in this process, until it is there for all of them; see `Campaign.fetch`."""
+    _require_zone(until)
+    fetched = FetchedImages(store, plan.year, plan.digest)
+    job = FetchJob(recipe=recipe, plan=plan, store=fetched)
+    refuse_other_format(store, what="the folder of a store of fetched pixels")
+    check_object_store(fetched.objects, lease_s=recipe.retry.lease_s)
+    if check:
+        fetched.drop_damaged()
+    if retry:
+        fetched.ledger.reset()
+    run = _worked(job, plan, fetched.ledger, retry=recipe.retry, until=until, progress=progress)
+    return fetched.summary(run)
+
+
+def _require_zone(until: datetime | None) -> None:
+    if until is not None and until.tzinfo is None:
+        raise CampaignError(f"until is a time with its zone, such as UTC, which tells when to end; got {until}.")
+
+
+def _worked(
+    job: CellTask,
+    plan: CampaignPlan,
+    ledger: CampaignLedger,
+    *,
+    retry: RetrySpec,
+    until: datetime | None,
+    progress: ProgressCallback | None,
+) -> RunSummary:
+    """Do a job for cells in this process until none is left, with a record of the run."""
+    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry)
+    log = RunLog(ledger.objects, ledger.layout, plan)
     try:
         with _recorded(worker, log), _cut_off_at(until):
             for summary in worker.work(until):

@@ -6,6 +6,7 @@ What runs is imported within the commands, because it loads libraries that `rtsx
 import os
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig
 
 
-def created(config: "CampaignConfig", *, is_stored: bool = False) -> "Campaign":
+def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None) -> "Campaign":
     """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
+
+    Images are read from the store `fetched`, where one is given.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def created(config: "CampaignConfig", *, is_stored: bool = False) -> "Campaign":
     from rtsx.campaign import Campaign
 
     text = "" if is_stored else config.resolved().without_secrets().to_yaml()
-    return Campaign.create(config.recipe(), config=text)
+    return Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
 
 
 def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
@@ -160,6 +163,20 @@ _AuthOption = Annotated[
 _AdaptOption = Annotated[
     tuple[int, int] | None, _machines(metavar="MIN MAX", help="Workers between which the cluster follows the work.")
 ]
+_UntilOption = Annotated[
+    datetime | None,
+    _machines(
+        metavar="TIME",
+        formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"],
+        help="When to end, with cells left or not; the end of a Slurm job if left out.",
+    ),
+]
+_FromOption = Annotated[
+    str | None,
+    _machines(
+        "--from", metavar="STORE", help="Read images from what rtsx campaign fetch has stored, without a network."
+    ),
+]
 
 _PLAN = """Examples:
 
@@ -215,6 +232,7 @@ def run(
     *,
     year: YearOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
+    from_: _FromOption = None,
     local: _LocalOption = False,
     workers: _WorkersOption = None,
     threads: _ThreadsOption = None,
@@ -237,7 +255,7 @@ def run(
     print_info("planning, or opening the plan that is there ...")
     from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
-    campaign = created(said)
+    campaign = created(said, fetched=from_)
     if retry:
         campaign.retry()
     print_info("opening the cluster ...")
@@ -246,7 +264,50 @@ def run(
         progress = stack.enter_context(campaign_progress("mapping"))
         summary = campaign.run(client, progress=progress)
     show_line(str(summary))
-    _require_complete(summary, f"run {_again(config, year)}")
+    _require_complete(summary, f"run {_again(config, year)}{_from(from_)}")
+
+
+_FETCH = """Examples:
+
+rtsx campaign fetch campaign.yaml --to /scratch/pixels
+
+rtsx campaign fetch campaign.yaml --to /scratch/pixels --check
+"""
+
+
+@app.command(epilog=_FETCH)
+def fetch(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    to: Annotated[
+        str,
+        typer.Option(metavar="STORE", help="Folder or URL; several campaigns may share one.", rich_help_panel="Output"),
+    ],
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Read all blocks again before, and fetch again what is damaged or was a gap."),
+    ] = False,
+    until: _UntilOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also fetch cells that were set aside.")] = False,
+    trust: options.TrustOption = False,
+) -> None:
+    """Copy the pixels that a campaign reads into a store, each once, for nodes without a network; plans the campaign if it is not yet.
+
+    Stop it and start it again as often as you like, on as many machines as you like; then run with --from STORE. Exit status: 0 all
+    is there; 2 some is not, and the message tells why; 75 the time was over.
+    """
+    made = created(stored_config(campaign, year=year, trust=trust), is_stored=not _is_yaml(campaign))
+    from rtsx.campaign.batch import TIME_IS_OVER
+    from rtsx.campaign.run_log import TIME_OVER
+
+    with campaign_progress("fetching") as progress:
+        ends = _slurm_end() if until is None else until.astimezone()
+        fetched = made.fetch(to, check=check, retry=retry, until=ends, progress=progress)
+    show_line(str(fetched))
+    if fetched.run.stopped == TIME_OVER and fetched.run.left:
+        raise typer.Exit(TIME_IS_OVER)
+    _require_complete(fetched.run, f"fetch {campaign}{'' if year is None else f' --year {year}'} --to {to}")
 
 
 _WORK = """Examples:
@@ -263,17 +324,11 @@ def work(
     campaign: CampaignArgument,
     *,
     year: YearOption = None,
-    until: Annotated[
-        datetime | None,
-        _machines(
-            metavar="TIME",
-            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"],
-            help="When to end, with cells left or not; the end of a Slurm job if left out.",
-        ),
-    ] = None,
+    until: _UntilOption = None,
     workers: Annotated[int | None, _machines(help="Processes on this machine.", min=1)] = None,
     gpu: _GpuOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
+    from_: _FromOption = None,
     trust: options.TrustOption = False,
 ) -> None:
     """Run cells on this machine without a scheduler, until every cell is done; start it on as many machines as you like.
@@ -294,10 +349,10 @@ def work(
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = _slurm_end() if until is None else until.astimezone()
-    made = created(said, is_stored=not _is_yaml(campaign))
+    made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
     if retry:
         made.retry()
-    again = f"work {campaign}" if year is None else f"work {campaign} --year {year}"
+    again = f"work {campaign}{'' if year is None else f' --year {year}'}{_from(from_)}"
     if is_one:
         with campaign_progress("mapping") as progress:
             summary = made.work(until=ends, progress=progress)
@@ -307,6 +362,7 @@ def work(
         _require_complete(summary, again)
         return
     command = ["campaign", "work", campaign, "--year", str(made.plan.year), *(["--trust"] if trust else [])]
+    command += [] if from_ is None else ["--from", from_]
     command += [] if ends is None else ["--until", ends.isoformat(timespec="seconds")]
     statuses = run_in_processes(made, command, workers=workers or gpu or 1, gpus=gpu is not None)
     found = made.status()
@@ -384,6 +440,9 @@ def submit(
         _batch(metavar="--X=Y", help="Option of the system, such as --constraint=a100; again for more."),
     ] = None,
     logs: Annotated[Path | None, _batch(metavar="FOLDER", help="For what members print.")] = None,
+    from_: Annotated[
+        str | None, _batch("--from", metavar="STORE", help="Read images from what rtsx campaign fetch has stored.")
+    ] = None,
     trust: options.TrustOption = False,
     dry_run: Annotated[bool, _batch("--dry-run", help="Print the script instead of submitting it.")] = False,
 ) -> None:
@@ -409,6 +468,7 @@ def submit(
             partition=partition,
             account=account,
             container=str(Path(container).absolute()) if container and Path(container).is_file() else container,
+            fetched=from_ if from_ is None or "://" in from_ else str(Path(from_).expanduser().absolute()),
             trust=trust,
             setup=tuple(setup or ()),
             options=tuple(option or ()),
@@ -491,6 +551,10 @@ def update(
 def _again(config: Path, year: int | None) -> str:
     """What a command was given, to be given again."""
     return str(config) if year is None else f"{config} --year {year}"
+
+
+def _from(store: str | None) -> str:
+    return "" if store is None else f" --from {store}"
 
 
 def _require_complete(summary: "RunSummary", command: str) -> None:

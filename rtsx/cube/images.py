@@ -99,6 +99,8 @@ class Image:
     """Degrees clockwise from true north."""
     sun_elevation: float | None = None
     """Degrees above the horizon."""
+    stamp: str = ""
+    """By which a copy is known for the image that it was made of; empty for images themselves, whose files tell."""
 
     def __post_init__(self) -> None:
         """Refuse an image of nothing, and close the mapping against change."""

@@ -16,6 +16,7 @@ import shapely
 import xarray as xr
 import zarr
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 from shapely.errors import ShapelyError
@@ -32,11 +33,13 @@ from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import without_mask
 from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.warp import overview_factor
 from rtsx.cube.terrain import TerrainGrid, terrain_halo
 from rtsx.cube.write import prepare_level
 from rtsx.errors import CubeError
 from rtsx.parsing import parsed_json
 from rtsx.storage import absolute
+from rtsx.storage.retry import classify_error
 from rtsx.storage.zarr import StorageOptions, open_group
 
 
@@ -80,20 +83,20 @@ def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
     if not isinstance(index, Mapping):
         raise CubeError(f"{path} holds no images on their own grids. Build it with layout='native', or --native.")
     what = f"{path} (its index)"
-    stored = parsed_json(json.dumps(index), dict[str, list[_StoredImage]], what=what, error=CubeError)
+    stored = parsed_json(json.dumps(index), dict[str, list[StoredImage]], what=what, error=CubeError)
     try:
-        return {source: [_image(one, path) for one in images] for source, images in stored.items()}
+        return {source: [image_in(path, one) for one in images] for source, images in stored.items()}
     except (CRSError, ShapelyError, ValueError, TypeError, ArithmeticError) as error:
         raise CubeError(f"{what} is damaged: {error}. Build the store again.") from error
 
 
 def index_of(images: Mapping[str, Iterable[Image]]) -> dict[str, list[dict[str, Any]]]:
     """Return what a store says of images whose bands lie in it; plain values. Hrefs are paths of groups within the store."""
-    return {source: [asdict(_stored(image)) for image in found] for source, found in images.items()}
+    return {source: [asdict(stored_image(image)) for image in found] for source, found in images.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StoredBands:
+class StoredBands:
     """Bands of an image, as the index has them."""
 
     group: str
@@ -124,7 +127,7 @@ class _StoredBands:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StoredImage:
+class StoredImage:
     """One image, as the index has it."""
 
     id: str
@@ -137,14 +140,17 @@ class _StoredImage:
     """Percent under cloud."""
     sun: tuple[float | None, float | None]
     """Azimuth and elevation, degrees."""
-    bands: dict[str, _StoredBands]
+    bands: dict[str, StoredBands]
     """Where its bands lie."""
     platform: str | None = None
     """Satellite; not in the stores of version 0.1."""
+    stamp: str = ""
+    """By which the image is known; empty where nobody asks."""
 
 
-def _stored(image: Image) -> _StoredImage:
-    return _StoredImage(
+def stored_image(image: Image) -> StoredImage:
+    """Return an image as an index has it, whose bands lie in a store."""
+    return StoredImage(
         id=image.id,
         time=None if image.time is None else image.time.isoformat(),
         footprint=None if image.footprint is None else shapely.to_wkt(image.footprint, rounding_precision=-1),
@@ -152,12 +158,13 @@ def _stored(image: Image) -> _StoredImage:
         sun=(image.sun_azimuth, image.sun_elevation),
         bands={name: _stored_bands(bands) for name, bands in image.bands.items()},
         platform=image.platform,
+        stamp=image.stamp,
     )
 
 
-def _stored_bands(bands: BandSource) -> _StoredBands:
+def _stored_bands(bands: BandSource) -> StoredBands:
     a, b, c, d, e, f = (float(value) for value in tuple(bands.geobox.affine)[:6])
-    return _StoredBands(
+    return StoredBands(
         group=bands.href,
         arrays=tuple(str(name) for name in bands.bands),
         crs=str(bands.geobox.crs),
@@ -171,7 +178,8 @@ def _stored_bands(bands: BandSource) -> _StoredBands:
     )
 
 
-def _image(stored: _StoredImage, path: str) -> Image:
+def image_in(path: str, stored: StoredImage) -> Image:
+    """Return an image of the index of a store at a path."""
     bands = {
         name: BandSource(
             href=f"{path.rstrip('/')}/{one.group}",
@@ -195,6 +203,7 @@ def _image(stored: _StoredImage, path: str) -> Image:
         platform=stored.platform,
         sun_azimuth=stored.sun[0],
         sun_elevation=stored.sun[1],
+        stamp=stored.stamp,
     )
 
 
@@ -213,11 +222,15 @@ class NativeGroup:
     """Half-open range of the file's rows."""
     columns: tuple[int, int]
     """Half-open range of the file's columns."""
+    raster: GeoBox
+    """Grid of the file, or of the overview that a coarser cube reads; rows and columns are those of it."""
+    factor: float
+    """For `WindowReader.overview_for`, which then gives that overview; 0 for the file itself."""
 
     @property
     def geobox(self) -> GeoBox:
         """Raster of the window."""
-        return self.image.bands[self.names[0]].geobox[slice(*self.rows), slice(*self.columns)]
+        return self.raster[slice(*self.rows), slice(*self.columns)]
 
     def arrays(self, name: str) -> tuple[str, ...]:
         """Return names of the arrays of a wanted name: itself, or numbered where it has several bands."""
@@ -257,7 +270,7 @@ class NativeParts(PartSource):
             taken: set[str] = set()
             for image in images:
                 path = _free(f"{source.name}/{re.sub(r'[^A-Za-z0-9._-]', '_', image.id)}", taken)
-                groups += _groups_of(image, source, path=path, raster=self.geobox)
+                groups += native_groups(image, source, path=path, cube=self.geobox, anchor=self.recipe.grid.origin)
         return tuple(groups)
 
     @cached_property
@@ -302,25 +315,8 @@ class NativeParts(PartSource):
             slice(start + begin, start + end)
             for start, (begin, end) in ((group.rows[0], part.rows), (group.columns[0], part.columns))
         )
-        judging = None if source.quality is None else source.quality.wanted.name
-        for names in _read_together(group):
-            bands = group.image.bands[names[0]]
-            together = replace(bands, bands=tuple(b for name in names for b in group.image.bands[name].bands))
-            try:
-                # Every value of quality data counts, as where it is read to mask.
-                pixels = open_reader(together, any_value=judging in names).read(rows, columns)
-                stored, _ = without_mask(pixels, bands.nodata)
-                if stored.dtype != pixels.dtype:
-                    raise CubeError(_no_value(bands, names))
-            except CubeError as error:
-                reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
-                if source.unreadable == "error":
-                    raise CubeError(reason) from error
-                warn_missing(MissingImage(group.source, group.image.id), reason=reason, error=error)
-                return
-            arrays = [array for name in names for array in group.arrays(name)]
-            for array, band in zip(arrays, stored, strict=True):
-                yield RegionWrite(f"{group.path}/{array}", part.window, band)
+        for array, band in read_native(group, source, rows=rows, columns=columns):
+            yield RegionWrite(f"{group.path}/{array}", part.window, band)
 
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
         """Write the index of all images but those with a gap, which would be taken for whole."""
@@ -329,7 +325,7 @@ class NativeParts(PartSource):
             groups = [group for group in self.groups if (group.source, id(group.image)) == key]
             image = groups[0].image
             if f"{groups[0].source}/{image.id}" not in gaps:
-                bands = {name: _band_source(group, name) for group in groups for name in group.names}
+                bands = {name: bands_in(group, name) for group in groups for name in group.names}
                 images[groups[0].source].append(replace(image, bands={name: bands[name] for name in image.bands}))
         root["build"].attrs["index"] = index_of(images)
 
@@ -341,22 +337,99 @@ def _no_value(bands: BandSource, names: Sequence[str]) -> str:
     )
 
 
-def _groups_of(image: Image, source: SourceRecipe, *, path: str, raster: GeoBox) -> list[NativeGroup]:
-    by_grid: dict[GeoBox, list[str]] = {}
+def read_native(
+    group: NativeGroup, source: SourceRecipe, *, rows: slice, columns: slice
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield stored pixels (y, x) of some rows and columns of a group's raster by array; none more where that is a gap.
+
+    Raises
+    ------
+    CubeError
+        The image cannot be read, and that is an error; it is named.
+    """
+    judging = None if source.quality is None else source.quality.wanted.name
+    for names in _read_together(group, judging):
+        bands = group.image.bands[names[0]]
+        together = replace(bands, bands=tuple(b for name in names for b in group.image.bands[name].bands))
+        try:
+            # Every value of quality data counts, as where it is read to mask.
+            reader = open_reader(together, any_value=judging in names).overview_for(group.factor)
+            pixels = reader.read(rows, columns)
+            stored, _ = without_mask(pixels, bands.nodata)
+            if stored.dtype != pixels.dtype:
+                raise CubeError(_no_value(bands, names))
+        except CubeError as error:
+            reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
+            if source.unreadable == "error":
+                raise CubeError(reason) from error
+            warn_missing(MissingImage(group.source, group.image.id), reason=reason, error=error)
+            return
+        arrays = [array for name in names for array in group.arrays(name)]
+        yield from zip(arrays, stored, strict=True)
+
+
+def native_groups(
+    image: Image, source: SourceRecipe, *, path: str, cube: GeoBox, anchor: tuple[float, float]
+) -> list[NativeGroup]:
+    """Return the windows of an image that a cube reads, a group for each grid; none where it shows nothing of the cube.
+
+    Parameters
+    ----------
+    image
+        Of the source.
+    source
+        How its images are read.
+    path
+        Of the group in a store, or of the groups if there are several.
+    cube
+        Raster of the cube.
+    anchor
+        Corner (x, y) of its pixel grid.
+
+    Raises
+    ------
+    CubeError
+        A file cannot be asked for its overviews at this moment.
+    """
+    resampling = {layer.name: layer.resampling for layer in source.layers}
+    by_grid: dict[tuple[GeoBox, float], list[str]] = {}
     for name, bands in image.bands.items():
-        by_grid.setdefault(bands.geobox, []).append(name)
+        factor = 0.0
+        # Mosaics and trends are read at full resolution, and quality data is taken from the nearest pixel.
+        if name in resampling and not source.terrain and source.trend is None:
+            factor = overview_factor(bands.geobox, cube, resampling=resampling[name], anchor=anchor)
+        by_grid.setdefault(_level(bands, factor), []).append(name)
     groups = []
-    for place, (geobox, names) in enumerate(by_grid.items()):
-        window = covering_window(geobox, raster, margin_m=_margin_m(source, geobox))
+    for place, ((raster, factor), names) in enumerate(by_grid.items()):
+        window = covering_window(raster, cube, margin_m=_margin_m(source, raster))
         if window is None:
             return []  # it shows nothing of the cube
-        inner = path if len(by_grid) == 1 else f"{path}/{place}"
         groups.append(
             NativeGroup(
-                path=inner, source=source.name, image=image, names=tuple(names), rows=window[0], columns=window[1]
+                path=path if len(by_grid) == 1 else f"{path}/{place}",
+                source=source.name,
+                image=image,
+                names=tuple(names),
+                rows=window[0],
+                columns=window[1],
+                raster=raster,
+                factor=factor,
             )
         )
     return groups
+
+
+def _level(bands: BandSource, factor: float) -> tuple[GeoBox, float]:
+    """Return the grid of the overview that is read, and `factor`; that of the file, and 0, where it is the file itself."""
+    if not factor:
+        return bands.geobox, 0.0
+    try:
+        raster = open_reader(bands).overview_for(factor).geobox
+    except CubeError as error:
+        if classify_error(error) != "lasting":
+            raise
+        return bands.geobox, 0.0  # reading it will say what is wrong with it
+    return (raster, factor) if raster != bands.geobox else (raster, 0.0)
 
 
 def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
@@ -366,17 +439,18 @@ def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
     return max(eroded, halo)
 
 
-def _read_together(group: NativeGroup) -> list[list[str]]:
-    """Return names whose bands one read of one file gives."""
+def _read_together(group: NativeGroup, judging: str | None) -> list[list[str]]:
+    """Return names whose bands one read of one file gives; quality data is apart, because no mask of the file counts there."""
     together: dict[object, list[str]] = {}
     for name in group.names:
         bands = group.image.bands[name]
         packing = str(bands.nodata), bands.scale_factor, bands.add_offset, bands.settled
-        together.setdefault((bands.href, bands.dtype, packing, bands.opener), []).append(name)
+        together.setdefault((bands.href, bands.dtype, packing, bands.opener, name == judging), []).append(name)
     return list(together.values())
 
 
-def _band_source(group: NativeGroup, name: str) -> BandSource:
+def bands_in(group: NativeGroup, name: str) -> BandSource:
+    """Return a band of a group as it lies in the store."""
     bands = group.image.bands[name]
     return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr", reader=None)
 

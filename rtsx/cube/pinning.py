@@ -31,8 +31,10 @@ _TIMEOUT_S = 30
 def image_stamp(image: Image) -> str:
     """Return the digest of everything about an image that changes pixels, and of what tells that its files changed.
 
-    Asks no server: a file behind a URL of which nobody says anything counts as unchanged.
+    Asks no server: a file behind a URL of which nobody says anything counts as unchanged. A copy has that of its original.
     """
+    if image.stamp:
+        return image.stamp
     told = {
         "time": None if image.time is None else image.time.isoformat(),
         "cloud_cover": image.cloud_cover,

@@ -190,14 +190,25 @@ def warp(
     offset = placement.offset()
     if offset is not None:
         resampling = "nearest"
-    elif resampling != "nearest" and (scale := placement.scale() * _OVERVIEW_SLACK) > 1:
-        reader = reader.overview_for(scale)
+    elif factor := _overview_factor(placement, resampling):
+        reader = reader.overview_for(factor)
         placement = GridTransform.of(reader.geobox, target, anchor=anchor)
     storing = OutputDtype(np.dtype(reader.dtype if dtype is None else dtype).newbyteorder("="), reader.nodata)
     rows, columns = slice(row, row + target.shape[0]), slice(column, column + target.shape[1])
     if offset is not None and not placement.turn:
         return _sliced(reader, rows, columns, offset=offset, storing=storing)
     return _gathered(reader, rows, columns, placement=placement, resampling=resampling, storing=storing)
+
+
+def overview_factor(source: GeoBox, target: GeoBox, *, resampling: Resampling, anchor: tuple[float, float]) -> float:
+    """Return by how much the pixels of the overview that `warp` reads may be larger; 0 where it reads the raster itself."""
+    placement = GridTransform.of(source, target, anchor=anchor)
+    return 0.0 if placement.offset() is not None else _overview_factor(placement, resampling)
+
+
+def _overview_factor(placement: GridTransform, resampling: Resampling) -> float:
+    factor = 0.0 if resampling == "nearest" else placement.scale() * _OVERVIEW_SLACK
+    return factor if factor > 1 else 0.0
 
 
 def _sliced(

@@ -1,0 +1,429 @@
+"""Stores of fetched pixels: what the cells of a campaign read, copied once, for workers that reach no source.
+
+A store holds blocks of images on their own grids, and for each cell of a plan a record of the images that its sources gave. A block
+is fetched by the first cell that needs it and shared by the others, those of other years and campaigns too; its own record is
+written last. Where a cell's record is there, so is all that it reads.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from hashlib import sha256
+from itertools import product
+from re import sub
+from time import sleep
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.errors import ContainsArrayError, ContainsGroupError
+
+from rtsx.campaign.cell_input import cell_geobox, is_gap
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import FetchLayout, YearLayout
+from rtsx.campaign.lease import LeaseTaken, held
+from rtsx.campaign.ledger import CampaignLedger, map_in_threads
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.searches import with_answers
+from rtsx.campaign.task_queue import CellResult, CellTask
+from rtsx.campaign.worker import cell_result
+from rtsx.cube import CubeRecipe
+from rtsx.cube.build_state import DigestStore, PartPlan, PartRecord, corrupt_keys
+from rtsx.cube.chunk_loader import collect_missing, collected_missing
+from rtsx.cube.images import Image
+from rtsx.cube.native import NativeGroup, StoredImage, bands_in, image_in, native_groups, read_native, stored_image
+from rtsx.cube.pinning import ResolvedImages, image_stamp, remote_state, resolve_images
+from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.write import compressor_for
+from rtsx.errors import CampaignError, CubeError
+from rtsx.grid.grid import cell_id
+from rtsx.parsing import StoredRecord
+from rtsx.storage import absolute
+from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.zarr import store_of
+
+_PIXELS = "pixels.zarr"
+"""The blocks, below the store."""
+_SIDE = 2048
+"""Of a block, px of its image: few objects, and little ground around a cell that nobody looks at."""
+_READERS = 8
+"""Blocks that are fetched at a time."""
+_TICK_S = 0.2
+"""Seconds between two looks at blocks that others are fetching."""
+
+
+class CellNotFetchedError(CampaignError):
+    """A store lacks a cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchRecord(StoredRecord):
+    """What one cell reads, all of which is there."""
+
+    what = "This is no record of a fetched cell"
+    raises = CampaignError
+
+    images: Mapping[str, tuple[StoredImage, ...]]
+    """What each source gave, in its order."""
+    blocks: tuple[str, ...]
+    """Keys of the records of its blocks."""
+    n_bytes: int
+    """Bytes of the pixels that this cell was the first to need."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What a store holds of a campaign after a call."""
+
+    run: RunSummary
+    """What this call did, cell by cell."""
+    cells: int
+    """Cells of which everything is there."""
+    images: int
+    """Images that they read."""
+    blocks: int
+    """Blocks of images that they read."""
+    gaps: int
+    """Those of them that cannot be read, and that their source leaves out."""
+    n_bytes: int
+    """Bytes of their pixels, as they were read."""
+
+    def __str__(self) -> str:
+        """Say it in some lines."""
+        gaps = f", {self.gaps} of them gaps" if self.gaps else ""
+        return (
+            f"{self.run}\n{self.cells:,} cells are fetched: {self.images:,} images, {self.blocks:,} blocks{gaps}, "
+            f"{self.n_bytes / 1e9:.1f} GB of pixels"
+        )
+
+
+@dataclass(frozen=True)
+class FetchedImages:
+    """What a store holds for the cells of one plan. A value that pickles."""
+
+    path: str
+    """Folder or URL of the store."""
+    year: int
+    """Of the plan."""
+    plan_digest: str
+    """Of the plan."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    @property
+    def layout(self) -> FetchLayout:
+        """Keys of its records."""
+        return FetchLayout(self.year, f"plans/{self.plan_digest[:16]}")
+
+    @property
+    def objects(self) -> ObjectStore:
+        """Its objects."""
+        return open_object_store(self.path, {})
+
+    @property
+    def ledger(self) -> CampaignLedger:
+        """Which cells are fetched, and which were set aside."""
+        return CampaignLedger(self.objects, self.layout)
+
+    @property
+    def pixels(self) -> str:
+        """Path or URL of the Zarr store of the blocks."""
+        return f"{self.path.rstrip('/')}/{_PIXELS}"
+
+    def record(self, cell: Address) -> FetchRecord | None:
+        """Read the record of a cell; None where it was not fetched.
+
+        Raises
+        ------
+        CampaignError
+            It is damaged.
+        """
+        content = self.objects.get(self.layout.mark(cell))
+        return None if content is None else FetchRecord.from_json(content)
+
+    def require_all(self, plan: CampaignPlan) -> None:
+        """Refuse a store that lacks cells which were not set aside either, where their reason is known.
+
+        Raises
+        ------
+        CampaignError
+            It does.
+        """
+        missing = set(plan.cells) - self.ledger.done() - self.ledger.set_aside_cells()
+        if missing:
+            raise CampaignError(
+                f"{self.path} lacks {len(missing)} of the {len(plan.cells)} cells of this plan, such as "
+                f"{cell_id(*min(missing))}. Run rtsx campaign fetch with the YAML file, --year {plan.year} and --to {self.path}, "
+                "where there is a network; it goes on where it stopped."
+            )
+
+    def cube(self, recipe: CubeRecipe, cell: Address) -> CubeRecipe:
+        """Return the recipe with the images that were fetched for a cell.
+
+        Raises
+        ------
+        CellNotFetchedError
+            It was not fetched.
+        """
+        record = self.record(cell)
+        if record is None:
+            raise CellNotFetchedError(
+                f"Cell {cell_id(*cell)} is not in {self.path}. Fetch it where there is a network, and run it again."
+            )
+        images = {
+            name: ResolvedImages(tuple(image_in(self.pixels, one) for one in found))
+            for name, found in record.images.items()
+        }
+        return replace(recipe, sources=tuple(replace(one, images=images[one.name]) for one in recipe.sources))
+
+    def drop_damaged(self) -> int:
+        """Read every block again; those that are not as they were written, and gaps, are to be fetched again, with their cells.
+
+        Returns
+        -------
+        int
+            How many there are.
+        """
+        objects, layout, store = self.objects, self.layout, store_of(self.pixels, {}, read_only=True)
+
+        def is_damaged(key: str) -> bool:
+            content = objects.get(key)
+            try:
+                block = None if content is None else PartRecord.from_json(content.decode())
+            except (CubeError, UnicodeDecodeError):
+                block = None
+            return block is None or bool(block.gaps) or bool(corrupt_keys(store, [block]))
+
+        records = {cell: record for cell in self.ledger.done() if (record := self.record(cell)) is not None}
+        keys = sorted({key for record in records.values() for key in record.blocks})
+        damaged = {key for key, wrong in zip(keys, map_in_threads(is_damaged, keys), strict=True) if wrong}
+        for cell, record in records.items():
+            if damaged & set(record.blocks):
+                objects.delete(layout.mark(cell))
+        for key in damaged:
+            objects.delete(key)
+        return len(damaged)
+
+    def summary(self, run: RunSummary) -> Fetched:
+        """Count what is there."""
+        cells, n_bytes, images, blocks = 0, 0, set[str](), set[str]()
+        for record in map_in_threads(self.record, self.ledger.done()):
+            if record is not None:
+                cells, n_bytes = cells + 1, n_bytes + record.n_bytes
+                images |= {f"{name}/{one.id}/{one.stamp}" for name, found in record.images.items() for one in found}
+                blocks |= set(record.blocks)
+        contents = map_in_threads(self.objects.get, sorted(blocks))
+        gaps = sum(content is not None and bool(PartRecord.from_json(content.decode()).gaps) for content in contents)
+        return Fetched(run=run, cells=cells, images=len(images), blocks=len(blocks), gaps=gaps, n_bytes=n_bytes)
+
+
+def cubes_of(
+    recipe: CampaignRecipe, plan: CampaignPlan, objects: ObjectStore, *, digest: str
+) -> Callable[[Address], CubeRecipe]:
+    """Return what gives the recipe of the layers of a cell: from the store of `recipe`, else with the searches of the year."""
+    if recipe.fetched is not None:
+        store = FetchedImages(recipe.fetched, plan.year, digest)
+        return lambda cell: store.cube(recipe.cube, cell)
+    return lambda cell: with_answers(objects, YearLayout(plan.year), recipe.cube)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchJob:
+    """Fetches cells of one campaign into a store. A value that pickles; several threads may call one."""
+
+    recipe: CampaignRecipe
+    """Sources, and the output with the answers to their searches."""
+    plan: CampaignPlan
+    store: FetchedImages
+    """Where to."""
+
+    def __post_init__(self) -> None:
+        """Refuse sources that another library reads, which reads no such store."""
+        for source in self.recipe.cube.sources:
+            if source.reader != "rtsx":
+                raise CampaignError(
+                    f"Source {source.name!r} is read by {source.reader}, which cannot read what is fetched. Write reader: rtsx."
+                )
+
+    def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
+        """Fetch a cell, unless it was or another run is at it; see `CellTask`."""
+        return cell_result(self._run, cell, attempt=attempt, run=run)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields alone, because open stores do not travel."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
+        mark = self.store.layout.mark(cell)
+        if self._objects.get(mark) is not None:
+            return "skipped"
+        with held(self._objects, self.store.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
+            if self._objects.get(mark) is not None:  # by whoever held it before
+                return "skipped"
+            return "done" if self._objects.create(mark, self._fetched(cell, run).to_json().encode()) else "skipped"
+
+    def _fetched(self, cell: Address, run: str) -> FetchRecord:
+        answered = with_answers(self._answers, YearLayout(self.plan.year), self.recipe.cube)
+        geobox = cell_geobox(self.plan, cell)
+        cube = resolve_images(answered, geobox, ids=None)
+        found: dict[str, tuple[StoredImage, ...]] = {}
+        blocks: dict[str, _Block] = {}
+        n_bytes = 0
+        # In threads that take for a gap what the cell will take for one.
+        with ThreadPoolExecutor(_READERS, "rtsx-fetch", initializer=collect_missing, initargs=([], is_gap)) as pool:
+            for source in cube.sources:
+                assert isinstance(source.images, ResolvedImages)
+                images = []
+                states = pool.map(remote_state, source.images.images)
+                for image, state in zip(source.images.images, states, strict=True):
+                    named = {one.name for one in source.wanted}
+                    wanted = replace(image, bands={name: one for name, one in image.bands.items() if name in named})
+                    path = _path(source, image, state)
+                    groups = native_groups(wanted, source, path=path, cube=geobox, anchor=cube.grid.origin)
+                    for group in groups:
+                        whole = _whole(group)
+                        plan = PartPlan.of(whole.geobox.shape.yx, side=_SIDE)
+                        layout = FetchLayout(self.plan.year, f"blocks/{group.path}")
+                        for address in _meeting(plan, group):
+                            blocks[layout.mark(address)] = _Block(whole, source, plan, address, layout)
+                    images.append(stored_image(_copy(wanted, groups, stamp=image_stamp(image), path=path)))
+                found[source.name] = tuple(images)
+            left = list(blocks)
+            while left:
+                done = list(pool.map(lambda key: self._fetched_block(blocks[key], run), left))
+                n_bytes += sum(n or 0 for n in done)
+                left = [key for key, n in zip(left, done, strict=True) if n is None]
+                if left:
+                    sleep(_TICK_S)  # until others have fetched them, or are lost
+        return FetchRecord(images=found, blocks=tuple(blocks), n_bytes=n_bytes)
+
+    def _fetched_block(self, block: "_Block", run: str) -> int | None:
+        """Fetch a block, unless it was; the bytes of its pixels, 0 where it was there, None where another is at it."""
+        key = block.layout.mark(block.address)
+        if self._objects.get(key) is not None:
+            return 0
+        try:
+            with held(self._objects, block.layout, block.address, run=run, lease_s=self.recipe.retry.lease_s):
+                return 0 if self._objects.get(key) is not None else self._copied(block, key)
+        except LeaseTaken:
+            return None
+
+    def _copied(self, block: "_Block", key: str) -> int:
+        """Copy a block, and write its record last of all; the bytes of its pixels."""
+        store, n_bytes = DigestStore(self._pixels), 0
+        root = _root(store)
+        rows, columns = block.window
+        with collected_missing() as gaps:
+            for name, pixels in read_native(block.group, block.source, rows=rows, columns=columns):
+                array = _array(root, block.group, name, plan=block.plan)
+                array.with_config({"write_empty_chunks": True})[rows, columns] = pixels
+                n_bytes += pixels.nbytes
+        # Of pixels alone, because metadata is shared with other blocks.
+        digests = {name: digest for name, digest in store.digests.items() if not name.endswith("zarr.json")}
+        self._objects.put(key, PartRecord(digests, tuple(gaps)).to_json().encode())
+        return n_bytes
+
+    @cached_property
+    def _objects(self) -> ObjectStore:
+        return self.store.objects
+
+    @cached_property
+    def _answers(self) -> ObjectStore:
+        return open_object_store(self.recipe.output, self.recipe.storage_options)
+
+    @cached_property
+    def _pixels(self) -> Store:
+        return store_of(self.store.pixels, {}, read_only=False)
+
+
+_conforms: type[CellTask] = FetchJob
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block that some cell reads."""
+
+    group: NativeGroup
+    """Bands of an image, with all of their raster."""
+    source: SourceRecipe
+    """How they are read."""
+    plan: PartPlan
+    """How the raster is cut."""
+    address: Address
+    """Row and column of the block."""
+    layout: FetchLayout
+    """Keys of the blocks of the image."""
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the raster, px."""
+        return self.plan.part(self.address[0] * self.plan.counts[1] + self.address[1]).window
+
+
+def _root(store: Store) -> zarr.Group:
+    """Return the group of all blocks, made by whoever comes first."""
+    try:
+        return zarr.open_group(store, mode="a", zarr_format=3, use_consolidated=False)
+    except ContainsGroupError:  # another was faster
+        return zarr.open_group(store, mode="r+", use_consolidated=False)
+
+
+def _path(source: SourceRecipe, image: Image, state: str) -> str:
+    """Return the path of an image in the store; one that has changed, or that another recipe reads, has another."""
+    layers = [(one.name, one.resampling) for one in source.layers]
+    told = repr((image_stamp(image), state, layers))
+    return f"{source.name}/{sub(r'[^A-Za-z0-9._-]', '_', image.id)}.{sha256(told.encode()).hexdigest()[:16]}"
+
+
+def _whole(group: NativeGroup) -> NativeGroup:
+    """Return a group with all of its raster, so that cells agree on its blocks."""
+    height, width = group.raster.shape
+    return replace(group, rows=(0, height), columns=(0, width))
+
+
+def _copy(image: Image, groups: list[NativeGroup], *, stamp: str, path: str) -> Image:
+    """Return an image as it lies in the store; one that shows nothing of the cell, and is never read, too."""
+    bands = {name: bands_in(_whole(group), name) for group in groups for name in group.names}
+    others = {name: replace(one, href=path, bands=(name,)) for name, one in image.bands.items() if name not in bands}
+    return replace(image, bands={name: (bands | others)[name] for name in image.bands}, stamp=stamp)
+
+
+def _meeting(plan: PartPlan, window: NativeGroup) -> Iterator[Address]:
+    """Return row and column of the blocks that a window meets."""
+    rows, columns = (
+        range(start // side, (stop - 1) // side + 1)
+        for (start, stop), side in zip((window.rows, window.columns), plan.storage.shard, strict=True)
+    )
+    return product(rows, columns)
+
+
+def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -> "zarr.Array[Any]":
+    """Return the array of a band, made by whoever comes first."""
+    path, bands = (
+        f"{group.path}/{name}",
+        next(iter(group.image.bands[one] for one in group.names if name in group.arrays(one))),
+    )
+    dtype = np.dtype(bands.dtype)
+    if path not in root:
+        with suppress(ContainsArrayError):  # another was faster
+            root.create_array(
+                path,
+                shape=plan.shape,
+                chunks=plan.storage.chunk,
+                shards=plan.storage.shard if plan.storage.has_shards else None,
+                dtype=dtype,
+                # Never nodata, so that a block that was not fetched is an error instead of ground without data.
+                fill_value=dtype.type(0 if bands.nodata != 0 else 1),
+                compressors=(compressor_for(name, dtype),),
+                dimension_names=("y", "x"),
+            )
+    array = root[path]
+    assert isinstance(array, zarr.Array)
+    return array

@@ -1,0 +1,298 @@
+"""Stores of fetched pixels: a campaign runs from one without a network, and writes the bytes that it writes from the sources."""
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import Resampling
+
+from rtsx.campaign import fetch
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.cell_input import cell_geobox
+from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.fetch import FetchedImages, FetchJob
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.run import CellUpdate
+from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe, open_source
+from rtsx.cube.chunk_loader import collected_missing
+from rtsx.cube.native import NativeGroup, read_native
+from rtsx.errors import CampaignError, CubeError, MissingCoverageWarning
+from tests.campaign.plans import make_plan
+from tests.campaign.small_campaign import (
+    CELLS,
+    GRID,
+    LAYERS,
+    damage,
+    make_recipe,
+    objects_below,
+    region_of,
+    write_country,
+)
+from tests.campaign.test_searches import answer, item, searching
+from tests.ordering.file_server import FileServer
+from tests.servers import ScriptedServer
+
+REGION = region_of(CELLS[1:3])
+"""Two cells, of a file each."""
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Cuts the network from when it is called: every connection is refused, those of GDAL too, which opens sockets itself."""
+
+    def refuse(*_: object) -> None:
+        raise ConnectionRefusedError("The network is cut.")
+
+    def cut() -> None:
+        for name in ("connect", "connect_ex"):
+            monkeypatch.setattr(socket.socket, name, refuse)
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "GDAL_HTTP_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    return cut
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    (tmp_path / "country").mkdir()
+    return write_country(tmp_path / "country")
+
+
+@pytest.fixture
+def served(files: tuple[Path, Path]) -> tuple[CubeRecipe, Callable[[], None]]:
+    """The recipe of the two files, on a server and found by a search of another; and what closes both."""
+    server, searched = FileServer(files[0].parent), ScriptedServer()
+    found: list[dict[str, Any]] = []
+    for path in files:
+        with rasterio.open(path) as file:
+            found.append(item(path.stem, file.bounds, shape=file.shape, href=f"{server.url}/{path.name}"))
+    answer(searched, found)
+
+    def close() -> None:
+        server.close()
+        searched.close()
+
+    return searching(searched.url), close
+
+
+def ran(campaign: Campaign) -> dict[str, bytes]:
+    """What a campaign writes, cell by cell, in this process."""
+    summary = campaign.work()
+    assert summary.complete, summary
+    found = objects_below(Path(campaign.output))
+    return {name: one for name, one in found.items() if "searches" not in name and "/items/" not in name}
+
+
+def inputs(campaign: Campaign) -> list[Any]:
+    return sorted((mark.cell, mark.inputs, mark.gaps, mark.state) for mark in campaign.ledger.marks())
+
+
+def test_without_a_network_a_campaign_writes_the_bytes_of_the_direct_run(
+    served: tuple[CubeRecipe, Callable[[], None]],
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    no_network: Callable[[], None],
+) -> None:
+    cube, close = served
+    direct = Campaign.create(make_recipe(files, str(tmp_path / "direct"), cube=cube, region=REGION))
+    expected = ran(direct)
+    campaign = Campaign.create(make_recipe(files, str(tmp_path / "cut"), cube=cube, region=REGION))
+    fetched = campaign.fetch(tmp_path / "store")
+    assert (fetched.run.done, fetched.cells, fetched.images, fetched.gaps) == (2, 2, 2, 0)
+    close()
+    no_network()
+    for path in files:
+        path.unlink()
+    assert campaign.recipe is not None
+    recipe = replace(campaign.recipe, fetched=str(tmp_path / "store"))
+    cut = Campaign.create(recipe)
+    assert cut.plan == campaign.plan
+    assert cut.estimate().cells == 2
+    assert ran(cut) == expected
+    assert inputs(cut) == inputs(direct)
+    update = CellUpdate(recipe=recipe, plan=cut.plan)
+    assert {update(cell, 1, "run").state for cell in cut.plan.cells} == {"skipped"}
+    with pytest.raises(CubeError):
+        campaign.cube()
+
+
+def job_of(cube: CubeRecipe, folder: Path, plan: CampaignPlan | None = None) -> FetchJob:
+    """The job that fetches the cells of a plan into a store, without what runs the campaign."""
+    plan = plan or make_plan()
+    recipe = make_recipe((folder / "none.tif",), str(folder / "out"), cube=cube)
+    return FetchJob(recipe=recipe, plan=plan, store=FetchedImages(str(folder / "store"), plan.year, plan.digest))
+
+
+def pixels_of(cube: CubeRecipe, plan: CampaignPlan, cell: Address) -> list[np.ndarray]:
+    """All variables of what a cell looks at."""
+    found = open_source(cube, cell_geobox(plan, cell)).compute(scheduler="synchronous")
+    return [found[name].values for name in sorted(map(str, found.data_vars))]
+
+
+def file_cube(*files: Path, **changes: Any) -> CubeRecipe:
+    resampling = changes.pop("resampling", "bilinear")
+    layers = tuple(
+        LayerRecipe(wanted=BandRequest(name=name, bands=(place,)), resampling=resampling)
+        for place, name in enumerate(LAYERS, 1)
+    )
+    images = FileImages(assets={"image": tuple(map(str, files))})
+    return CubeRecipe(grid=GRID, sources=(SourceRecipe(name="images", images=images, layers=layers, **changes),))
+
+
+def test_of_a_file_with_overviews_the_one_that_cells_read_is_fetched(tmp_path: Path) -> None:
+    fine = tmp_path / "fine.tif"
+    (west, _) = write_country(tmp_path)
+    with rasterio.open(west) as file:  # four times finer than the grid, and a little off it
+        pixels = file.read().repeat(4, axis=1).repeat(4, axis=2)
+        transform = file.transform * file.transform.translation(0.37, 0.21) * file.transform.scale(0.25)
+        profile = {**file.profile, "transform": transform, "height": pixels.shape[1], "width": pixels.shape[2]}
+    with rasterio.open(fine, "w", **profile) as file:
+        file.write(pixels + (pixels > 0))
+        file.build_overviews([2, 4], Resampling.mode)
+    kinds = ["average", "bilinear", "cubic", "nearest"]
+    jobs = [job_of(file_cube(fine, resampling=kind), tmp_path) for kind in kinds]
+    cell = next(iter(jobs[0].plan.cells))
+    expected = [pixels_of(job.recipe.cube, job.plan, cell) for job in jobs]
+    sizes = []
+    for job in jobs:
+        job = replace(job, store=replace(job.store, path=f"{tmp_path}/{len(sizes)}"))
+        assert job(cell, 1, "run").state == "done"
+        record = job.store.record(cell)
+        assert record is not None
+        sizes.append(record.n_bytes)
+    fine.unlink()
+    assert sizes[:3] == [sizes[3] // 16] * 3
+    for place, (job, pixels) in enumerate(zip(jobs, expected, strict=True)):
+        store = replace(job.store, path=f"{tmp_path}/{place}")
+        for one, other in zip(pixels_of(store.cube(job.recipe.cube, cell), job.plan, cell), pixels, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Blocks of 32 px; what is read of them is listed."""
+    monkeypatch.setattr(fetch, "_SIDE", 32)
+    read: list[str] = []
+
+    def noted(group: NativeGroup, source: SourceRecipe, **window: slice) -> Iterator[tuple[str, Any]]:
+        read.append(f"{group.image.id} {window['rows'].start} {window['columns'].start}")
+        return read_native(group, source, **window)
+
+    monkeypatch.setattr(fetch, "read_native", noted)
+    return read
+
+
+def blocks_of(job: FetchJob) -> set[str]:
+    """Keys of all blocks that the cells of a plan read."""
+    records = [job.store.record(cell) for cell in job.plan.cells]
+    return {key for record in records if record is not None for key in record.blocks}
+
+
+def test_several_fetch_at_once_and_only_what_cells_look_at(
+    files: tuple[Path, Path], tmp_path: Path, small_blocks: list[str]
+) -> None:
+    plan = make_plan(cells=CellTable(np.array([CELLS[0], CELLS[1]], np.int32)))
+    jobs = [job_of(file_cube(*files), tmp_path, plan) for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        results = list(threads.map(lambda at: [jobs[at](one, 1, f"run {at}") for one in plan.cells], range(3)))
+    assert not [one.failure for found in results for one in found if one.failure is not None]
+    assert {one.state for found in results for one in found} <= {"done", "skipped", "leased"}
+    store = jobs[0].store
+    assert store.ledger.done() == set(plan.cells)
+    assert len(small_blocks) == len(set(small_blocks)) == len(blocks_of(jobs[0]))  # each once
+    assert max(int(one.split()[1]) for one in small_blocks) < 128  # nothing of the row of cells below
+    assert not [path for path in (tmp_path / "store").rglob("leases/*") if path.is_file()]
+    small_blocks.clear()
+    wide = job_of(file_cube(*files), tmp_path)  # another plan, whose cells have a neighbour among these
+    assert [wide(one, 1, "run").state for one in wide.plan.cells] == ["done"] * 3
+    assert 0 < len(small_blocks) < len(blocks_of(wide))
+
+
+def test_what_was_stopped_or_damaged_is_fetched_again_and_nothing_else(
+    files: tuple[Path, Path], tmp_path: Path, small_blocks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(file_cube(*files), tmp_path)
+    cells = list(job.plan.cells)
+    expected = [pixels_of(job.recipe.cube, job.plan, cell) for cell in cells]
+    noted, reads = fetch.read_native, iter(range(10**6))
+
+    def failing(*given: Any, **window: slice) -> Any:
+        if next(reads) == 9:
+            raise OSError("The disk is away.")
+        return noted(*given, **window)
+
+    monkeypatch.setattr(fetch, "read_native", failing)
+    assert [job(cell, 1, "run").state for cell in cells] == ["failed", "done", "done"]
+    with pytest.raises(CampaignError, match="lacks 1 of the 3 cells"):
+        job.store.require_all(job.plan)
+    assert [job(cell, 1, "run").state for cell in cells] == ["done", "skipped", "skipped"]
+    job.store.require_all(job.plan)
+    n_blocks = len(small_blocks)
+    assert n_blocks == len(set(small_blocks))
+    chunks = [path for path in (tmp_path / "store" / "pixels.zarr").rglob("c/*/*") if path.is_file()]
+    assert len(chunks) == 2 * n_blocks
+    chunks[0].write_bytes(b"")
+    chunks[-1].unlink()
+    small_blocks.clear()
+    found = job.store.drop_damaged()
+    assert found in (1, 2)  # blocks, of which each has two arrays
+    states = [job(cell, 1, "run").state for cell in cells]
+    assert "done" in states
+    assert len(small_blocks) == found
+    assert job.store.drop_damaged() == 0
+    for path in files:
+        path.unlink()
+    for cell, pixels in zip(cells, expected, strict=True):
+        for one, other in zip(pixels_of(job.store.cube(job.recipe.cube, cell), job.plan, cell), pixels, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_block_that_is_not_there_is_an_error_and_no_ground_without_data(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    job = job_of(file_cube(*files), tmp_path)
+    cell = next(iter(job.plan.cells))
+    assert job(cell, 1, "run").state == "done"
+    for path in (tmp_path / "store" / "pixels.zarr").rglob("c/*/*"):
+        path.unlink()
+    with pytest.raises(CubeError, match="has no chunk"):
+        pixels_of(job.store.cube(job.recipe.cube, cell), job.plan, cell)
+
+
+def test_an_image_that_cannot_be_read_is_the_gap_or_the_error_that_it_is(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    damage(files[0])
+    job = job_of(file_cube(*files), tmp_path)
+    failing = job(CELLS[0], 1, "run").failure
+    assert failing is not None
+    assert "west" in failing.message
+    job = job_of(file_cube(*files, unreadable="gap"), tmp_path)
+    with pytest.warns(MissingCoverageWarning), collected_missing() as gaps:
+        expected = pixels_of(job.recipe.cube, job.plan, CELLS[0])
+    with pytest.warns(MissingCoverageWarning):
+        assert job(CELLS[0], 1, "run").state == "done"
+    with pytest.warns(MissingCoverageWarning), collected_missing() as gaps_of_store:
+        found = pixels_of(job.store.cube(job.recipe.cube, CELLS[0]), job.plan, CELLS[0])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert set(gaps_of_store) == set(gaps) != set()
+
+
+def test_what_cannot_be_fetched_or_run_says_so(files: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = make_recipe(files, str(tmp_path / "out"), fetched=str(tmp_path / "store"))
+    with pytest.raises(CampaignError, match="holds no plan of 2024"):
+        Campaign.create(recipe)
+    campaign = Campaign.create(replace(recipe, fetched=None))
+    with pytest.raises(CampaignError, match="lacks 6 of the 6 cells"):
+        Campaign.create(recipe)
+    (source,) = recipe.cube.sources
+    foreign = replace(recipe.cube, sources=(replace(source, reader="stackstac"),))
+    with pytest.raises(CampaignError, match="read by stackstac"):
+        FetchJob(recipe=replace(recipe, cube=foreign), plan=campaign.plan, store=FetchedImages("a", 2024, "b"))
