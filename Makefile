@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := rtsx tests benchmarks
 # Processes that run tests: one more than there are cores, because some wait for clusters and servers; four at most, because each
-# loads the libraries and takes some GB. make WORKERS=8 test
+# takes some GB. make WORKERS=8 test
 WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? cores + 1 : 4)))
 
 # A stamp is newer than pyproject.toml when the environment holds what pyproject.toml asks for, so a second `make`
@@ -29,13 +29,12 @@ demo: $(USER_STAMP) ## make a scene, map it, score it, draw it (into demo-output
 	$(BIN)/rtsx demo --overwrite
 
 test: $(DEV_STAMP) ## run all tests and doctests
-	@# A file at a time: what a file's tests share is made once. One thread each, as there are several of them.
-	@# In their order, because files of few tests would come last, and the longest test is alone in its file.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@# One thread each, as there are several of them.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.forked --processes $(WORKERS)
 
 quick: $(DEV_STAMP) ## test what a change in the working tree can break, without the slowest tests
 	@tests=$$($(BIN)/python -m tests.changed); test -z "$$tests" || OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-		-n $(WORKERS) --dist worksteal -m "not slow" --exitfirst $$tests
+		-p tests.forked --processes $(WORKERS) -m "not slow" --exitfirst $$tests
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))

@@ -2,11 +2,9 @@
 
 import fcntl
 import gc
-import importlib
 import os
 import pickle
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -36,20 +34,6 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # No test cuts the power, and on a shared disk every call waits for what others write. That it is called has a test.
 os.fsync = lambda handle: None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Import all tests, each worker from another file on, because on a fresh machine each would rewrite what the others do."""
-    config = session.config
-    if not hasattr(config, "workerinput") or config.args != config.getini("testpaths"):
-        return
-    root = Path(__file__).parent
-    files = sorted(root.rglob("test_*.py"))
-    first = int(config.workerinput["workerid"].removeprefix("gw")) * len(files) // config.workerinput["workercount"]
-    for file in [*files[first:], *files[:first]]:
-        with suppress(Exception, pytest.skip.Exception):  # collection tells it
-            importlib.import_module(".".join(file.relative_to(root.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,7 +71,7 @@ class Once(Protocol):
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Folders that are written once for all workers."""
     base = tmp_path_factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root = base.parent if base.name.startswith("worker-") else base  # of tests.forked
 
     def make(name: str, write: Callable[[Path], Any]) -> Any:
         made = root / f"{name}.pickle"

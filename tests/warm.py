@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def pools() -> Iterator[None]:
             multiprocessing, "get_context", lambda method=None: _CONTEXT if method == "spawn" else plain(method)
         )
         yield
+
+
+def share(log: Path) -> None:
+    """Start the server now, for all processes that are forked from this one: otherwise each starts its own."""
+    streams = [os.dup(1), os.dup(2)]
+    _say([str(log), str(log)])
+    forkserver.ensure_running()
+    for stream, kept in enumerate(streams, start=1):
+        os.dup2(kept, stream)
+        os.close(kept)
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it is looked for among their children
 
 
 def run(script: str, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":

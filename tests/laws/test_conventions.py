@@ -4,6 +4,7 @@ import datetime as dt
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,13 +24,6 @@ import rtsx
 
 NAMES = ("red", "green", "blue")
 SHAPE = (48, 70)
-with torch.random.fork_rng():
-    # Decoded values may differ from packed ones in the last bit of float32, and a probability that lies where uint8 rounds
-    # may fall to the other side. With these weights none lies there.
-    torch.manual_seed(0)
-    BUNDLE = rtsx.ModelBundle.from_module(
-        torch.nn.Conv2d(3, 1, 3, padding=1), layers=NAMES, mean=[0.2] * 3, std=[0.1] * 3, tile=32, overlap=8, stride=1
-    )
 OPTIONS: dict[str, Any] = {"tile": 32, "overlap": 8, "backend": "eager"}
 PACKINGS: list[tuple[str, float | None, tuple[float, ...], tuple[float, ...]]] = [
     ("uint8", 0, (0.004,) * 3, (0.0,) * 3),
@@ -39,6 +33,18 @@ PACKINGS: list[tuple[str, float | None, tuple[float, ...], tuple[float, ...]]] =
     ("float32", -9999, (1.0,) * 3, (0.0,) * 3),
     ("float32", float("nan"), (0.5, 0.5, 0.25), (0.0,) * 3),
 ]
+
+
+@cache
+def bundle() -> rtsx.ModelBundle:
+    with torch.random.fork_rng():
+        # Decoded values may differ from packed ones in the last bit of float32, and a probability that lies where uint8 rounds
+        # may fall to the other side. With these weights none lies there.
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 1, 3, padding=1)
+    return rtsx.ModelBundle.from_module(
+        network, layers=NAMES, mean=[0.2] * 3, std=[0.1] * 3, tile=32, overlap=8, stride=1
+    )
 
 
 def pixels(dtype: str, nodata: float | None) -> np.ndarray:
@@ -101,7 +107,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         band = {"data_type": dtype, "scale": scales[number], "offset": offsets[number]}
         band |= {} if nodata is None else {"nodata": "nan" if np.isnan(nodata) else nodata}
         item.add_asset(name, pystac.Asset(str(path), media_type="image/tiff", extra_fields={"raster:bands": [band]}))
-    return Scene(whole, item, rtsx.predict_cube(rtsx.open_cube(whole), BUNDLE, **OPTIONS).compute())
+    return Scene(whole, item, rtsx.predict_cube(rtsx.open_cube(whole), bundle(), **OPTIONS).compute())
 
 
 def _stacked(item: pystac.Item, **options: Any) -> xr.DataArray:
@@ -174,7 +180,7 @@ DOORS: dict[str, Callable[[Path, pystac.Item], xr.Dataset | xr.DataArray]] = {
     "ignore:(Scales|Offsets) differ across bands:UserWarning"
 )  # of rioxarray, which takes none then
 def test_every_library_gives_the_answers_of_the_file(door: str, scene: Scene) -> None:
-    found = rtsx.predict_cube(DOORS[door](scene.whole, scene.item), BUNDLE, **OPTIONS).squeeze(drop=True)
+    found = rtsx.predict_cube(DOORS[door](scene.whole, scene.item), bundle(), **OPTIONS).squeeze(drop=True)
     for name in ("valid", "probability", "binary"):
         np.testing.assert_array_equal(found[name], scene.expected[name])
     for axis in ("y", "x"):

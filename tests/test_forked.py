@@ -1,0 +1,76 @@
+"""Tests that run in forked processes are reported as if they had run in one, and a process that ends is one failure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TESTS = """
+import os, warnings
+import pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def server(request):
+    yield
+    open(request.config.rootpath / f"ended-{os.getpid()}", "w").close()
+
+def test_fails():
+    print("said")
+    assert [1] == [2]
+
+def test_ends():
+    os._exit(0)
+
+@pytest.mark.parametrize("number", range(9))
+def test_passes(number, tmp_path):
+    (tmp_path / "file").touch()
+
+def test_warns():
+    warnings.warn("shaky")
+
+@pytest.fixture
+def broken():
+    yield
+    raise ValueError
+
+def test_is_torn_down(broken):
+    pass
+"""
+
+
+def run(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    for name in ("test_a.py", "test_b.py"):
+        (folder / name).write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.forked", "--processes", "3", "-ra", f"--rootdir={folder}"]
+    return subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_all_is_reported_and_what_ended_a_process_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert "4 failed, 22 passed, 2 warnings, 2 errors" in done.stdout
+    for said in (
+        "assert [1] == [2]",
+        "Captured stdout call",
+        "ended with exit code 0",
+        "ValueError",
+        "UserWarning: shaky",
+    ):
+        assert done.stdout.count(said) >= 2
+    for name in ("test_a.py", "test_b.py"):
+        assert f"{name}::test_fails" in done.stdout
+        assert f"{name}::test_ends" in done.stdout
+        assert f"{name}::test_is_torn_down" in done.stdout
+    assert [*tmp_path.glob("ended-*")]
+
+
+def test_the_first_failure_stops_all(tmp_path: Path) -> None:
+    done = run(tmp_path, "--exitfirst", "-k", "not test_ends")
+    assert done.returncode == 1
+    assert "stopping after 1 failures" in done.stdout
+    assert len([*tmp_path.glob("ended-*")]) == 2
